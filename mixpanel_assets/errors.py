@@ -1,0 +1,229 @@
+"""The whole exception tree: each class is something a caller treats differently.
+
+MixpanelDataError
+├── ConfigError                  no, wrong or contradictory settings
+├── APIError                     an answer with status >= 400
+│   ├── AuthenticationError      401, 403, and the 400 that says so: stop
+│   ├── QueryError               other 4xx: the question is wrong, do not repeat it
+│   ├── RateLimitError           429; carries `retry_after` in seconds
+│   └── ServerError              5xx: repeat it
+├── IncompleteExportError        status 200, but the body is not the days that were asked
+├── TableNotFoundError
+├── DatabaseLockedError          another process holds the file for longer than allowed
+├── DatabaseNotFoundError
+└── StorageError                 the database refused: full disk, no permission, newer file
+
+Every class carries `code`, `message` and `details`, and `to_dict()` for machines.
+Messages say what was asked, what came back and what to do next; they never hold a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+
+class MixpanelDataError(Exception):
+    """Base of everything this package raises on purpose."""
+
+    def __init__(
+        self,
+        message: str,
+        code: str = "UNKNOWN_ERROR",
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self._message = message
+        self._code = code
+        self._details = dict(details or {})
+
+    @property
+    def code(self) -> str:
+        """A stable word for programs, such as `AUTH_FAILED`."""
+        return self._code
+
+    @property
+    def message(self) -> str:
+        """The sentence for people."""
+        return self._message
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the message was made of."""
+        return self._details
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return code, message and details, ready for JSON."""
+        return {"code": self.code, "message": self.message, "details": self.details}
+
+
+class ConfigError(MixpanelDataError):
+    """Settings are missing, wrong or contradict what is stored."""
+
+    def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, "CONFIG_ERROR", details)
+
+
+class APIError(MixpanelDataError):
+    """Mixpanel answered with a status of 400 or more."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int,
+        response_body: str | dict[str, Any] | None = None,
+        request_method: str | None = None,
+        request_url: str | None = None,
+        request_params: dict[str, Any] | None = None,
+        request_body: dict[str, Any] | None = None,
+        code: str = "API_ERROR",
+    ) -> None:
+        super().__init__(
+            message,
+            code,
+            {
+                "status_code": status_code,
+                "response_body": response_body,
+                "request_method": request_method,
+                "request_url": request_url,
+                "request_params": request_params,
+                "request_body": request_body,
+            },
+        )
+        self.status_code = status_code
+        self.response_body = response_body
+        self.request_method = request_method
+        self.request_url = request_url
+        self.request_params = request_params
+        self.request_body = request_body
+
+
+class AuthenticationError(APIError):
+    """Mixpanel refused the credentials, or they have no access to the project."""
+
+    def __init__(
+        self, message: str = "Authentication failed", *, status_code: int = 401, **request: Any
+    ) -> None:
+        super().__init__(message, status_code=status_code, code="AUTH_FAILED", **request)
+
+
+class QueryError(APIError):
+    """Mixpanel or DuckDB refused the question; asking again will not help."""
+
+    def __init__(
+        self, message: str = "Query execution failed", *, status_code: int = 400, **request: Any
+    ) -> None:
+        super().__init__(message, status_code=status_code, code="QUERY_FAILED", **request)
+
+
+class RateLimitError(APIError):
+    """The request budget is spent. `retry_after` is in seconds, None when the server gave none."""
+
+    def __init__(
+        self,
+        message: str = "Rate limit exceeded",
+        *,
+        retry_after: int | None = None,
+        status_code: int = 429,
+        **request: Any,
+    ) -> None:
+        super().__init__(message, status_code=status_code, code="RATE_LIMITED", **request)
+        self.retry_after = retry_after
+        self.details["retry_after"] = retry_after
+
+
+class ServerError(APIError):
+    """Mixpanel failed on its side, and went on failing when asked again."""
+
+    def __init__(
+        self, message: str = "Server error", *, status_code: int = 500, **request: Any
+    ) -> None:
+        super().__init__(message, status_code=status_code, code="SERVER_ERROR", **request)
+
+
+class ConnectionFailedError(MixpanelDataError):
+    """No answer came: the host is unreachable, the connection broke, or it timed out."""
+
+    def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, "HTTP_ERROR", details)
+
+
+class IncompleteExportError(MixpanelDataError):
+    """The answer had status 200 but is not, whole, the days that were asked for.
+
+    Nothing of it was stored. `records` counts what a live stream had already delivered.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        from_date: date | None = None,
+        to_date: date | None = None,
+        reason: str = "",
+        lines: int = 0,
+        records: int = 0,
+    ) -> None:
+        super().__init__(
+            message,
+            "INCOMPLETE_EXPORT",
+            {
+                "from_date": from_date.isoformat() if from_date else None,
+                "to_date": to_date.isoformat() if to_date else None,
+                "reason": reason,
+                "lines": lines,
+                "records": records,
+            },
+        )
+        self.from_date = from_date
+        self.to_date = to_date
+        self.reason = reason
+        self.lines = lines
+        self.records = records
+
+
+class TableNotFoundError(MixpanelDataError):
+    """No table of that name is in the database."""
+
+    def __init__(self, table_name: str) -> None:
+        super().__init__(
+            f"There is no table {table_name!r} in this database.",
+            "TABLE_NOT_FOUND",
+            {"table_name": table_name},
+        )
+        self.table_name = table_name
+
+
+class DatabaseLockedError(MixpanelDataError):
+    """Another process holds the database for longer than MP_LOCK_TIMEOUT allows."""
+
+    def __init__(self, db_path: str, holding_pid: int | None = None, message: str = "") -> None:
+        holder = f"process {holding_pid}" if holding_pid else "another process"
+        super().__init__(
+            message or f"The database {db_path} is held by {holder}.",
+            "DATABASE_LOCKED",
+            {"db_path": db_path, "holding_pid": holding_pid},
+        )
+        self.db_path = db_path
+        self.holding_pid = holding_pid
+
+
+class DatabaseNotFoundError(MixpanelDataError):
+    """A database that should be read does not exist."""
+
+    def __init__(self, db_path: str) -> None:
+        super().__init__(
+            f"There is no database at {db_path}. Load something first, or set MP_DATABASE.",
+            "DATABASE_NOT_FOUND",
+            {"db_path": db_path},
+        )
+        self.db_path = db_path
+
+
+class StorageError(MixpanelDataError):
+    """The file cannot be written or read: full disk, no permission, or made by a newer version."""
+
+    def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, "STORAGE_ERROR", details)
