@@ -1,0 +1,24 @@
+"""How to talk to Mixpanel: no Dagster, no DuckDB."""
+
+from mixpanel_assets.client.api import MixpanelAPIClient
+from mixpanel_assets.client.credentials import Credentials, make_credentials
+from mixpanel_assets.client.engage import ProfileQuery
+from mixpanel_assets.client.export import EventExport, ExportQuery
+from mixpanel_assets.client.retries import RetryPolicy
+from mixpanel_assets.client.snapshot import PageOutcome, PagePlan
+from mixpanel_assets.client.spool import Spool
+from mixpanel_assets.client.types import ProfilePageResult
+
+__all__ = [
+    "Credentials",
+    "EventExport",
+    "ExportQuery",
+    "MixpanelAPIClient",
+    "PageOutcome",
+    "PagePlan",
+    "ProfilePageResult",
+    "ProfileQuery",
+    "RetryPolicy",
+    "Spool",
+    "make_credentials",
+]

@@ -1,0 +1,160 @@
+"""Engage: the profiles of a project, page by page.
+
+Page 0 opens a session that pins the result; every other page names that session and repeats
+all other parameters. Without the session each page would be computed anew, with gaps and repeats.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from mixpanel_assets.client.responses import disguised_error
+from mixpanel_assets.client.transport import Transport
+from mixpanel_assets.errors import IncompleteExportError
+
+# Reads escapes one by one, so that only a surrogate without its partner lands in the group.
+_ESCAPES = re.compile(
+    rb"\\u[dD][89aAbB]..\\u[dD][c-fC-F]..|(?P<lone>\\u[dD][89a-fA-F]..)|\\.", re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class ProfileQuery:
+    """Which profiles are asked for; without arguments, all of them.
+
+    Attributes:
+        where: A segmentation expression over profile properties.
+        cohort_id: Only members of this cohort.
+        output_properties: Only these properties of each profile.
+        distinct_ids: Only these profiles.
+        group_id: Profiles of this group key instead of user profiles.
+        behaviors: Behaviour filters, as the Engage API takes them.
+        as_of_timestamp: Epoch seconds that `behaviors` are computed for.
+        include_all_users: With a cohort, also list members that have no profile.
+    """
+
+    where: str | None = None
+    cohort_id: str | None = None
+    output_properties: Sequence[str] | None = None
+    distinct_ids: Sequence[str] | None = None
+    group_id: str | None = None
+    behaviors: Sequence[Mapping[str, Any]] | None = None
+    as_of_timestamp: int | None = None
+    include_all_users: bool = False
+
+    def form(self) -> dict[str, str]:
+        """Return the form fields that every page repeats."""
+        fields: dict[str, Any] = {
+            "where": self.where,
+            "output_properties": _json(self.output_properties),
+            "distinct_ids": _json(self.distinct_ids),
+            "data_group_id": self.group_id,
+            "behaviors": _json(self.behaviors),
+            "as_of_timestamp": self.as_of_timestamp,
+        }
+        if self.cohort_id is not None:
+            fields["filter_by_cohort"] = json.dumps({"id": int(self.cohort_id)})
+            fields["include_all_users"] = json.dumps(self.include_all_users)
+        return {name: str(value) for name, value in fields.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class ProfilePage:
+    """One page as Mixpanel sent it.
+
+    Attributes:
+        page: Its number, from 0.
+        session_id: Names the pinned result; the same for every page of a snapshot.
+        page_size: How many profiles a full page holds.
+        total: Profiles in the whole result; only page 0 is sure to carry it.
+        results: One JSON object per profile, the bytes exactly as received.
+    """
+
+    page: int
+    session_id: str | None
+    page_size: int
+    total: int | None
+    results: tuple[bytes, ...]
+
+    @property
+    def num_pages(self) -> int:
+        """Pages of the whole result, this one included, as far as `total` tells."""
+        return max(1, math.ceil((self.total or 0) / self.page_size))
+
+
+class _Envelope(msgspec.Struct):
+    results: list[msgspec.Raw]
+    page_size: int = 1000
+    session_id: str | None = None
+    total: int | None = None
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+
+
+def fetch_page(
+    transport: Transport, query: ProfileQuery, page: int, session_id: str | None = None
+) -> ProfilePage:
+    """Return one page of profiles, asked for once.
+
+    Raises:
+        IncompleteExportError: The body is not a whole page.
+    """
+    asked = f"profiles page {page}"
+    form = query.form()
+    if page:
+        form |= {"page": str(page), "session_id": session_id or ""}
+    with transport.open("POST", "query", "/engage", asked=asked, data=form) as response:
+        body = response.read()
+    try:
+        envelope = _decode_envelope(_without_lone_surrogates(body))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _not_a_page(asked, body) from error
+    return ProfilePage(
+        page=page,
+        session_id=envelope.session_id,
+        page_size=max(1, envelope.page_size),
+        total=envelope.total,
+        results=tuple(_as_received(body, envelope.results)),
+    )
+
+
+def _json(value: object) -> str | None:
+    return None if value is None else json.dumps(value)
+
+
+def _without_lone_surrogates(body: bytes) -> bytes:
+    # msgspec refuses them; the stand-in has the same length, so that every offset stays true.
+    def stand_in(escape: re.Match[bytes]) -> bytes:
+        return rb"\ufffd" if escape["lone"] else escape[0]
+
+    return _ESCAPES.sub(stand_in, body) if rb"\u" in body else body
+
+
+def _as_received(body: bytes, results: Sequence[msgspec.Raw]) -> Iterator[bytes]:
+    """Yield the bytes of each result from the body itself."""
+    stand_in = _without_lone_surrogates(body)
+    if stand_in is body:
+        yield from (bytes(result) for result in results)
+        return
+    position = 0
+    for result in results:
+        position = stand_in.index(bytes(result), position)
+        yield body[position : position + len(bytes(result))]
+        position += len(bytes(result))
+
+
+def _not_a_page(asked: str, body: bytes) -> IncompleteExportError:
+    try:
+        said = disguised_error(json.loads(body))
+    except ValueError:
+        said = None
+    reason = f"the answer is an error: {said}" if said else "the answer is not a whole page of JSON"
+    return IncompleteExportError(f"{asked}: {reason}. Nothing of it was stored.", reason=reason)

@@ -1,0 +1,120 @@
+"""What an answer's status and text mean: nothing wrong, or one exception of the tree.
+
+Mixpanel has no single error format, so a body is read as JSON when it is JSON and as text
+otherwise; only its first 500 characters are kept.
+
+Source: Mixpanel API behaviour as collected in its reference and by other clients, 2026-11.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import httpx
+import msgspec
+
+from mixpanel_assets.client.credentials import Credentials
+from mixpanel_assets.errors import (
+    APIError,
+    AuthenticationError,
+    ConfigError,
+    MixpanelDataError,
+    QueryError,
+    RateLimitError,
+    ServerError,
+)
+
+_KEPT_CHARACTERS = 500
+_RESULT_KEYS = {"results", "data", "series", "events"}
+_BAD_CREDENTIALS = re.compile(
+    r"unable to authenticate|invalid (service account )?credentials", re.IGNORECASE
+)
+_PLAN_HORIZON = re.compile(r"date range exceeds \d+ days", re.IGNORECASE)
+_SERVER_TIMEOUT = re.compile(r"timeout error", re.IGNORECASE)
+_CHECK_ACCOUNT = (
+    "Check MP_USERNAME and MP_SECRET, that MP_REGION is the project's region, "
+    "and that the service account has access to project {project_id}."
+)
+
+
+def error_from(response: httpx.Response, asked: str, credentials: Credentials) -> MixpanelDataError:
+    """Return the exception for an answer with status >= 400, its body read.
+
+    Args:
+        response: The answer; `response.read()` has been called.
+        asked: What was asked, in words, such as `export 2024-01-03..2024-01-03`.
+        credentials: Used to keep the secret out of the message.
+    """
+    text = credentials.redact(response.text.strip())[:_KEPT_CHARACTERS]
+    said = _error_text(text) or "nothing"
+    status = response.status_code
+    message = f"{asked} answered {status}: {said}"
+    request: dict[str, Any] = {
+        "status_code": status,
+        "response_body": text,
+        "request_method": response.request.method,
+        "request_url": str(response.request.url.copy_with(query=None)),
+        "request_params": dict(response.request.url.params),
+    }
+    if _PLAN_HORIZON.search(said):
+        return ConfigError(
+            f"{message}. The project's plan does not reach that far back: "
+            "set MP_START_DATE to a later day."
+        )
+    if status in (401, 403) or (status == 400 and _BAD_CREDENTIALS.search(said)):
+        remedy = _CHECK_ACCOUNT.format(project_id=credentials.project_id)
+        return AuthenticationError(f"{message}. {remedy}", **request)
+    if status == 402:
+        return APIError(
+            f"{message}. The plan of project {credentials.project_id} has no access to this API; "
+            "raw event export may still be open.",
+            code="PLAN_LIMIT",
+            **request,
+        )
+    if status == 429:
+        return RateLimitError(message, retry_after=_retry_after(response), **request)
+    if status >= 500 or (status == 400 and _SERVER_TIMEOUT.search(said)):
+        return ServerError(f"{message}. Mixpanel failed on its side; try again later.", **request)
+    return QueryError(f"{message}. Change what is asked; repeating it cannot help.", **request)
+
+
+def json_in(response: httpx.Response, asked: str) -> Any:
+    """Return the JSON of a 200 answer.
+
+    Raises:
+        ServerError: The body is not JSON, such as a proxy's HTML.
+        QueryError: The body is an error in disguise.
+    """
+    try:
+        answer = json.loads(response.read())
+    except ValueError as error:
+        raise ServerError(
+            f"{asked} answered 200 with something that is not JSON.", status_code=200
+        ) from error
+    if said := disguised_error(answer):
+        raise QueryError(f"{asked} answered 200 with an error: {said}", status_code=200)
+    return answer
+
+
+def disguised_error(answer: object) -> str | None:
+    """Return the text of an error that came with status 200, or None."""
+    if isinstance(answer, dict) and "error" in answer and not _RESULT_KEYS & answer.keys():
+        return str(answer["error"])[:_KEPT_CHARACTERS]
+    return None
+
+
+def _error_text(body: str) -> str:
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, ValueError):
+        return " ".join(body.split())
+    if isinstance(answer, dict):
+        return str(answer.get("error") or answer.get("message") or body)
+    return str(answer)
+
+
+def _retry_after(response: httpx.Response) -> int | None:
+    value = response.headers.get("Retry-After", "")
+    return int(value) if value.isdigit() else None

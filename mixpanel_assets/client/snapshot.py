@@ -1,0 +1,146 @@
+"""A profile snapshot on disk: a stored page plan, and one file per page next to it.
+
+Page files hold one profile per line, exactly as Mixpanel sent it. A page that is on disk is
+never asked for again, so whoever comes back to a plan fetches only what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mixpanel_assets.client.engage import ProfilePage, ProfileQuery, fetch_page
+from mixpanel_assets.client.retries import RetryPolicy
+from mixpanel_assets.client.spool import new_file
+from mixpanel_assets.client.transport import Transport
+from mixpanel_assets.errors import IncompleteExportError, MixpanelDataError
+
+# Mixpanel lets five query requests of a project run at once.
+MAX_WORKERS = 5
+
+
+@dataclass(frozen=True)
+class PagePlan:
+    """What page 0 announced.
+
+    Attributes:
+        directory: Where the page files lie.
+        session_id: Pins the result; None when one page is all there is.
+        total: Profiles in the whole result.
+        page_size: Profiles in a full page.
+    """
+
+    directory: Path
+    session_id: str | None
+    total: int
+    page_size: int
+
+    @property
+    def num_pages(self) -> int:
+        """How many pages the snapshot has; page 0 always exists."""
+        return max(1, math.ceil(self.total / self.page_size))
+
+    def path(self, page: int) -> Path:
+        """Return where a page's file lies or will lie."""
+        return self.directory / f"page-{page:06d}.jsonl"
+
+    def announced_rows(self, page: int) -> int:
+        """Return how many profiles a page must hold."""
+        return min(self.page_size, self.total - page * self.page_size)
+
+    def missing(self) -> list[int]:
+        """Return the numbers of the pages that are not on disk."""
+        return [page for page in range(self.num_pages) if not self.path(page).exists()]
+
+
+@dataclass(frozen=True)
+class PageOutcome:
+    """What became of one page: `error` is None when it lies on disk, whole."""
+
+    page: int
+    rows: int
+    error: str | None = None
+
+
+def plan_snapshot(
+    transport: Transport, query: ProfileQuery, directory: Path, retries: RetryPolicy
+) -> PagePlan:
+    """Fetch page 0 and return the plan for the others.
+
+    Raises:
+        IncompleteExportError: Page 0 did not say how many profiles there are.
+    """
+    page = retries.call(lambda: fetch_page(transport, query, 0))
+    if page.total is None:
+        raise IncompleteExportError(
+            "profiles page 0 carries no `total`, so nobody can tell when the snapshot is whole. "
+            "Nothing was stored.",
+            reason="no total",
+        )
+    plan = PagePlan(directory, page.session_id, page.total, page.page_size)
+    _keep(plan, page)
+    stored = {name: str(value) for name, value in asdict(plan).items()}
+    (directory / "plan.json").write_text(json.dumps(stored))
+    return plan
+
+
+def fetch_pages(
+    transport: Transport,
+    query: ProfileQuery,
+    plan: PagePlan,
+    pages: Iterable[int],
+    retries: RetryPolicy,
+    *,
+    max_workers: int = MAX_WORKERS,
+    on_page: Callable[[PageOutcome], None] | None = None,
+) -> list[PageOutcome]:
+    """Put pages on disk, several at once; a page that fails is an outcome, not an exception."""
+
+    def fetch(page: int) -> PageOutcome:
+        try:
+            return PageOutcome(page, retries.call(lambda: _fetch_one(transport, query, plan, page)))
+        except MixpanelDataError as error:
+            return PageOutcome(page, 0, str(error))
+
+    outcomes = []
+    with ThreadPoolExecutor(min(max_workers, MAX_WORKERS)) as pool:
+        for outcome in pool.map(fetch, pages):
+            outcomes.append(outcome)
+            if on_page:
+                on_page(outcome)
+    return outcomes
+
+
+def fetched_at_utc(path: Path) -> datetime:
+    """Return when a page was read; naive, UTC."""
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(tzinfo=None)
+
+
+def _fetch_one(transport: Transport, query: ProfileQuery, plan: PagePlan, page: int) -> int:
+    answer = fetch_page(transport, query, page, plan.session_id)
+    _keep(plan, answer)
+    return len(answer.results)
+
+
+def _keep(plan: PagePlan, page: ProfilePage) -> None:
+    announced = plan.announced_rows(page.page)
+    if len(page.results) < announced:
+        raise IncompleteExportError(
+            f"profiles page {page.page} holds {len(page.results):,} profiles, "
+            f"{announced:,} were announced.",
+            reason="short page",
+            lines=len(page.results),
+        )
+    with new_file(plan.directory, f"{page.page}.part") as (path, write):
+        write(_as_lines(page.results))
+    path.replace(plan.path(page.page))
+
+
+def _as_lines(results: Sequence[bytes]) -> bytes:
+    # A JSON string holds no raw newline, so any newline inside a result is mere white space.
+    return b"".join(result.replace(b"\n", b" ") + b"\n" for result in results)

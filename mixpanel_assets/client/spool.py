@@ -1,0 +1,69 @@
+"""Answers on disk: the bytes of an export exactly as they arrived, and what is known of them."""
+
+from __future__ import annotations
+
+import errno
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from mixpanel_assets.errors import StorageError
+
+
+@dataclass(frozen=True)
+class Spool:
+    """One export answer that was found whole.
+
+    Attributes:
+        path: The received bytes, `.jsonl.gz` when Mixpanel compressed them, else `.jsonl`.
+        from_date: First day asked for, included.
+        to_date: Last day asked for, included.
+        lines: Events in the file, repeats included.
+        received_bytes: Size of the file.
+        json_bytes: Size of its content, uncompressed.
+        requests: Requests it took, failed ones included.
+        seconds: From the first request to the verdict.
+    """
+
+    path: Path
+    from_date: date
+    to_date: date
+    lines: int
+    received_bytes: int
+    json_bytes: int
+    requests: int
+    seconds: float
+
+    def discard(self) -> None:
+        """Delete the file; its content is stored elsewhere, or unwanted."""
+        self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_file(directory: Path, name: str) -> Iterator[tuple[Path, Callable[[bytes], object]]]:
+    """Yield a new file's path and its `write`; the file goes away if the block fails.
+
+    Raises:
+        StorageError: The directory cannot be written or the disk is full.
+    """
+    path = directory / f"{uuid.uuid4().hex}-{name}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as file:
+            yield path, file.write
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise StorageError(_what_to_do(error, directory)) from error
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _what_to_do(error: OSError, directory: Path) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"The disk is full: {directory} took no more bytes. Free space, or set MP_SPOOL_DIR."
+    reason = error.strerror or "unknown reason"
+    return f"{directory} cannot be written ({reason}). Set MP_SPOOL_DIR to a folder that can be."

@@ -1,0 +1,140 @@
+"""One request: which host, as whom, with which timeouts, and what a refusal means."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import httpx
+
+from mixpanel_assets.client.credentials import Credentials, Region
+from mixpanel_assets.client.responses import error_from
+from mixpanel_assets.errors import ConfigError, ConnectionFailedError
+
+Api = Literal["export", "query", "app"]
+
+_PATHS: Mapping[Api, str] = {"export": "/api/2.0", "query": "/api/query", "app": "/api/app"}
+_SUBDOMAINS: Mapping[Region, str] = {"us": "", "eu": "eu", "in": "in"}
+
+# Idle limits, not totals. A large export is silent for minutes before its first byte; the
+# server itself gives up after 488 s on the Query API and 120 s on the App API.
+_IDLE_SECONDS: Mapping[Api, float] = {"export": 300.0, "query": 500.0, "app": 130.0}
+_CONNECT_SECONDS = 20.0
+
+
+def base_url(api: Api, region: Region, override: str | None = None) -> str:
+    """Return the address that an API's paths are appended to.
+
+    Args:
+        api: The API family.
+        region: Where the project lives; a wrong region is refused, never redirected.
+        override: One host for everything, as in MP_API_BASE_URL.
+    """
+    if override:
+        return override.rstrip("/") + _PATHS[api]
+    subdomain = _SUBDOMAINS[region]
+    if api == "export":
+        host = f"data-{subdomain}.mixpanel.com" if subdomain else "data.mixpanel.com"
+    else:
+        host = f"{subdomain}.mixpanel.com" if subdomain else "mixpanel.com"
+    return f"https://{host}{_PATHS[api]}"
+
+
+class Transport:
+    """Sends single requests as a service account. Repeating them is not its business."""
+
+    def __init__(self, credentials: Credentials, *, api_base_url: str | None = None) -> None:
+        self._credentials = credentials
+        self._override = _checked_override(api_base_url)
+        self._http = httpx.Client(
+            headers={"Authorization": credentials.auth_header(), "Accept-Encoding": "gzip"},
+            trust_env=not _is_loopback(self._override),
+            limits=httpx.Limits(max_connections=100, max_keepalive_connections=10),
+        )
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._http.close()
+
+    def url(self, api: Api, path: str) -> str:
+        """Return the full address of a path such as `/export`."""
+        return base_url(api, self._credentials.region, self._override) + path
+
+    @contextmanager
+    def open(
+        self,
+        method: str,
+        api: Api,
+        path: str,
+        *,
+        asked: str,
+        params: Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> Iterator[httpx.Response]:
+        """Send a request and yield the answer with its body not yet read.
+
+        Raises:
+            APIError: The status is 400 or more; the subclass says what it means.
+            ConnectionFailedError: No answer, or the connection broke or stalled while it was read.
+        """
+        timeout = httpx.Timeout(_IDLE_SECONDS[api], connect=_CONNECT_SECONDS)
+        try:
+            with self._http.stream(
+                method,
+                self.url(api, path),
+                params=self._with_project(api, params),
+                data=data,
+                timeout=timeout,
+            ) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise error_from(response, asked, self._credentials)
+                yield response
+        except httpx.HTTPError as error:
+            raise ConnectionFailedError(self._failure(error, asked, api, path)) from error
+
+    def _with_project(self, api: Api, params: Mapping[str, Any] | None) -> dict[str, Any]:
+        given = {name: value for name, value in (params or {}).items() if value is not None}
+        if api == "app":
+            return given
+        return {"project_id": self._credentials.project_id, **given}
+
+    def _failure(self, error: httpx.HTTPError, asked: str, api: Api, path: str) -> str:
+        host = httpx.URL(self.url(api, path)).netloc.decode()
+        what = self._credentials.redact(str(error)) or type(error).__name__
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            return (
+                f"{asked}: {host} cannot be reached ({what}). "
+                "Check the network, the proxy (HTTPS_PROXY) and MP_API_BASE_URL."
+            )
+        if isinstance(error, httpx.TimeoutException):
+            return f"{asked}: {host} sent nothing for {_IDLE_SECONDS[api]:.0f} s. Try again later."
+        return f"{asked}: the connection to {host} broke ({what}). Try again."
+
+
+def _checked_override(api_base_url: str | None) -> str | None:
+    if not api_base_url:
+        return None
+    url = httpx.URL(api_base_url)
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigError(
+            f"MP_API_BASE_URL must look like http://127.0.0.1:8765, not {api_base_url!r}."
+        )
+    if url.scheme == "http" and not _is_loopback(api_base_url):
+        raise ConfigError(
+            f"MP_API_BASE_URL is {api_base_url!r}: without https the secret would travel in the "
+            "open. Use https, or a loopback address."
+        )
+    return api_base_url
+
+
+def _is_loopback(url: str | None) -> bool:
+    if not url:
+        return False
+    host = httpx.URL(url).host
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

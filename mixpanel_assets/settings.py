@@ -1,0 +1,85 @@
+"""The MP_* variables: what can be set, and what holds when nothing is."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from mixpanel_assets.errors import ConfigError
+
+
+class Settings(BaseSettings):
+    """Everything the environment can say, credentials apart.
+
+    Attributes:
+        api_base_url: One host for every API; for the emulator and tests.
+        start_date: First partition.
+        time_regime: `utc`, or `legacy` for projects from before 2023, whose `time` is the
+            project's wall clock dressed as an epoch.
+        time_zone: The project's zone, an IANA name.
+        days_per_request: Days that share one export request.
+        memory_limit: What DuckDB may use, such as `1GB`.
+        lock_timeout: Seconds to wait for a database that another process holds; None: no end.
+        database: The DuckDB file.
+        spool_dir: Where answers lie until they are stored; None: next to the database.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="MP_", env_ignore_empty=True, frozen=True, hide_input_in_errors=True
+    )
+
+    api_base_url: str | None = None
+    start_date: date = date(2024, 1, 1)
+    time_regime: Literal["utc", "legacy"] = "utc"
+    time_zone: str = "UTC"
+    days_per_request: int = Field(default=7, ge=1, le=31)
+    memory_limit: str = Field(default="1GB", pattern=r"^\d+(\.\d+)? ?([KMGT]i?B)$")
+    lock_timeout: float | None = Field(default=None, ge=0)
+    database: Path | None = None
+    spool_dir: Path | None = None
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError("it must be an IANA zone such as Europe/Berlin") from None
+        return value
+
+    def database_path(self, project_id: str, folder: Path | None = None) -> Path:
+        """Return where the DuckDB file is.
+
+        MP_DATABASE if set; in a folder with our `dagster.yaml`, `data/mixpanel.duckdb` there;
+        else `~/.mixpanel_data/<project_id>.db`.
+
+        Args:
+            project_id: Names the file in the home directory.
+            folder: The folder to look at; the working directory by default.
+        """
+        if self.database:
+            return self.database.expanduser().absolute()
+        here = (folder or Path.cwd()).absolute()
+        if (here / "dagster.yaml").exists() and (here / "workspace.yaml").exists():
+            return here / "data" / "mixpanel.duckdb"
+        return Path.home() / ".mixpanel_data" / f"{project_id or 'mixpanel'}.db"
+
+
+def load_settings() -> Settings:
+    """Return the settings of the environment.
+
+    Raises:
+        ConfigError: A variable cannot be understood; the message names it.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        complaints = [
+            f"MP_{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors()
+        ]
+        raise ConfigError("Settings cannot be read. " + "; ".join(complaints) + ".") from error
