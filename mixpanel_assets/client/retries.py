@@ -95,7 +95,7 @@ class _Patience:
     def _server_wait(self, error: RateLimitError) -> float:
         if error.retry_after is not None:
             return min(float(error.retry_after), _LONGEST_SERVER_WAIT)
-        doubled = self.policy.rate_limit_wait_seconds * 2 ** max(0, self.refusals - 1)
+        doubled = self.policy.rate_limit_wait_seconds * 2.0 ** max(0, self.refusals - 1)
         return min(doubled, _LONGEST_SERVER_WAIT)
 
     def _waits_too_long(self, error: RateLimitError) -> bool:
