@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -52,6 +52,18 @@ class Settings(BaseSettings):
             raise ValueError("it must be an IANA zone such as Europe/Berlin") from None
         return value
 
+    @property
+    def export_zone(self) -> str:
+        """The zone that Mixpanel's export days are days of.
+
+        UTC for projects created since 2023; the project's own zone for older ones.
+        """
+        return self.time_zone if self.time_regime == "legacy" else "UTC"
+
+    def today(self) -> date:
+        """Return the current export day; its events are still coming in."""
+        return datetime.now(ZoneInfo(self.export_zone)).date()
+
     def database_path(self, project_id: str, folder: Path | None = None) -> Path:
         """Return where the DuckDB file is.
 
@@ -68,6 +80,10 @@ class Settings(BaseSettings):
         if (here / "dagster.yaml").exists() and (here / "workspace.yaml").exists():
             return here / "data" / "mixpanel.duckdb"
         return Path.home() / ".mixpanel_data" / f"{project_id or 'mixpanel'}.db"
+
+    def spool_path(self, project_id: str) -> Path:
+        """Return the folder for answers that are not stored yet."""
+        return self.spool_dir or self.database_path(project_id).parent / "spool"
 
 
 def load_settings() -> Settings:

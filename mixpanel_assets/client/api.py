@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -58,7 +59,6 @@ class MixpanelAPIClient:
         self.credentials = credentials
         self.retries = retries or RetryPolicy()
         self._api_base_url = api_base_url
-        self._transport = self.open_transport()
 
     def __enter__(self) -> Self:
         return self
@@ -73,11 +73,16 @@ class MixpanelAPIClient:
 
     def close(self) -> None:
         """Close every connection."""
-        self._transport.close()
+        if "_transport" in self.__dict__:
+            self._transport.close()
 
     def open_transport(self) -> Transport:
         """Return a connection of its own for a long export; the caller closes it."""
         return Transport(self.credentials, api_base_url=self._api_base_url)
+
+    @cached_property
+    def _transport(self) -> Transport:
+        return self.open_transport()
 
     def get(self, api: Api, path: str, params: Mapping[str, Any] | None = None) -> Any:
         """Return the JSON answer to a GET, such as `get("query", "/events/names")`.

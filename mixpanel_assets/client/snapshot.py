@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -52,6 +53,10 @@ class PagePlan:
     def announced_rows(self, page: int) -> int:
         """Return how many profiles a page must hold."""
         return min(self.page_size, self.total - page * self.page_size)
+
+    def discard(self) -> None:
+        """Delete every file of the snapshot; its content is stored elsewhere, or unwanted."""
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def missing(self) -> list[int]:
         """Return the numbers of the pages that are not on disk."""
