@@ -153,7 +153,8 @@ class ConnectionFailedError(MixpanelDataError):
 class IncompleteExportError(MixpanelDataError):
     """The answer had status 200 but is not, whole, the days that were asked for.
 
-    Nothing of it was stored. `records` counts what a live stream had already delivered.
+    Nothing of the broken answer was stored; `partial` says that other days of the same call
+    were. `records` counts what a live stream had already delivered.
     """
 
     def __init__(
@@ -165,6 +166,7 @@ class IncompleteExportError(MixpanelDataError):
         reason: str = "",
         lines: int = 0,
         records: int = 0,
+        partial: bool = False,
     ) -> None:
         super().__init__(
             message,
@@ -175,6 +177,7 @@ class IncompleteExportError(MixpanelDataError):
                 "reason": reason,
                 "lines": lines,
                 "records": records,
+                "partial": partial,
             },
         )
         self.from_date = from_date
@@ -182,6 +185,7 @@ class IncompleteExportError(MixpanelDataError):
         self.reason = reason
         self.lines = lines
         self.records = records
+        self.partial = partial
 
 
 class TableNotFoundError(MixpanelDataError):

@@ -228,4 +228,5 @@ def _summary(broken: Sequence[IncompleteExportError], days: int) -> IncompleteEx
         to_date=broken[-1].to_date,
         reason=broken[0].reason,
         lines=sum(error.lines for error in broken),
+        partial=len(broken) < days,
     )

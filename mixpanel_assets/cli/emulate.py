@@ -1,0 +1,31 @@
+"""`mp emulator`: serve the pretend Mixpanel, say how to reach it."""
+
+from __future__ import annotations
+
+import threading
+from datetime import date
+
+import typer
+
+from mixpanel_assets.emulator import Emulator, EmulatorSettings
+
+
+def serve_emulator(*, port: int, seed: int, start: date, events_per_day: int) -> None:
+    """Serve until interrupted."""
+    settings = EmulatorSettings(seed=seed, start=start, events_per_day=events_per_day)
+    with Emulator(settings, port=port) as emulator:
+        for name, value in environment_of(emulator).items():
+            typer.echo(f"export {name}={value}")
+        typer.echo("Serving until interrupted (Ctrl-C).", err=True)
+        threading.Event().wait()
+
+
+def environment_of(emulator: Emulator) -> dict[str, str]:
+    """Return the MP_* variables that point a client at an emulator."""
+    return {
+        "MP_API_BASE_URL": emulator.base_url,
+        "MP_USERNAME": emulator.username,
+        "MP_SECRET": emulator.secret,
+        "MP_PROJECT_ID": emulator.project_id,
+        "MP_REGION": "us",
+    }

@@ -1,0 +1,35 @@
+"""Exit codes: what a shell script can tell apart.
+
+0 success · 1 general, partial results included · 2 authentication · 3 invalid arguments ·
+4 not found · 5 rate limited · 6 an incomplete answer, nothing of it stored · 130 interrupted
+"""
+
+from __future__ import annotations
+
+from mixpanel_assets.errors import (
+    AuthenticationError,
+    DatabaseNotFoundError,
+    IncompleteExportError,
+    MixpanelDataError,
+    QueryError,
+    RateLimitError,
+    TableNotFoundError,
+)
+
+GENERAL = 1
+INVALID_ARGUMENTS = 3
+
+_CODES: tuple[tuple[type[MixpanelDataError], int], ...] = (
+    (AuthenticationError, 2),
+    (QueryError, INVALID_ARGUMENTS),
+    (TableNotFoundError, 4),
+    (DatabaseNotFoundError, 4),
+    (RateLimitError, 5),
+)
+
+
+def exit_code(error: MixpanelDataError) -> int:
+    """Return the exit code for an error of the library."""
+    if isinstance(error, IncompleteExportError):
+        return GENERAL if error.partial else 6
+    return next((code for kind, code in _CODES if isinstance(error, kind)), GENERAL)

@@ -1,0 +1,45 @@
+"""`mp sync`: load days, say what was stored."""
+
+from __future__ import annotations
+
+import sys
+from datetime import date
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mixpanel_assets.accounts import credentials_from_environment
+from mixpanel_assets.warehouse import DayReport
+from mixpanel_assets.workspace import Workspace
+
+
+def sync_days(from_date: date, to_date: date, database: Path | None, *, profiles: bool) -> None:
+    """Load the days, both ends included; progress goes to stderr, results to stdout."""
+    errors = Console(stderr=True)
+    out = Console(file=sys.stdout, highlight=False)
+    credentials = credentials_from_environment()
+    bar = Progress(
+        TextColumn("events"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("days"),
+        TimeRemainingColumn(),
+        console=errors,
+        disable=not errors.is_terminal,
+    )
+    with Workspace(credentials, path=database, on_wait=errors.print) as workspace, bar:
+        task = bar.add_task("events", total=max(0, (to_date - from_date).days + 1))
+
+        def stored(report: DayReport) -> None:
+            bar.advance(task)
+            out.print(
+                f"{report.day}  {report.row_count:>10,} events  {report.status}"
+                f"  repeats removed {report.duplicates_removed:,}"
+            )
+
+        workspace.sync_events(from_date, to_date, on_day=stored)
+        if profiles:
+            snapshot = workspace.sync_profiles()
+            out.print(f"profiles    {snapshot.row_count:>10,} rows    {snapshot.status}")
+        out.print(f"in {workspace.db_path}")

@@ -1,0 +1,62 @@
+"""Credentials are checked before anything is asked, and never shown."""
+
+import pytest
+
+from mixpanel_assets.client import make_credentials
+from mixpanel_assets.errors import ConfigError
+
+SECRET = "planted-secret-7f3a"
+
+
+def credentials(**changes):
+    given = {"username": "sa.a1.mp-service-account", "secret": SECRET, "project_id": "12345"}
+    return make_credentials(**{**given, **changes})
+
+
+def test_the_secret_is_in_no_printed_form():
+    """Neither repr nor str of the credentials holds the secret."""
+    made = credentials()
+    assert SECRET not in repr(made)
+    assert SECRET not in str(made)
+    assert SECRET not in str(made.model_dump())
+
+
+def test_redaction_removes_the_secret_and_the_header():
+    """A text that carries the secret, plain or encoded, comes back without it."""
+    made = credentials()
+    header = made.auth_header()
+    cleaned = made.redact(f"sent {header} for {SECRET}")
+    assert SECRET not in cleaned
+    assert header.split()[1] not in cleaned
+
+
+def test_what_is_missing_is_named():
+    """The message lists the variables to set."""
+    with pytest.raises(ConfigError, match="MP_USERNAME and MP_SECRET missing"):
+        credentials(username="", secret="")
+
+
+def test_a_pasted_project_secret_is_recognised():
+    """A project secret gets a message that says what to use instead."""
+    with pytest.raises(ConfigError, match="service account") as caught:
+        credentials(username="", secret="0123456789abcdef0123456789abcdef")
+    assert "0123456789abcdef" not in str(caught.value)
+
+
+@pytest.mark.parametrize("region", ["uk", "EU-1", "mixpanel.com"])
+def test_an_unknown_region_is_refused(region):
+    """Only us, eu and in exist."""
+    with pytest.raises(ConfigError, match="us, eu, in") as caught:
+        credentials(region=region)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_region_in_capitals_is_understood():
+    """EU means eu."""
+    assert credentials(region="EU").region == "eu"
+
+
+def test_a_project_name_instead_of_its_number_is_refused():
+    """The project is named by its number."""
+    with pytest.raises(ConfigError, match="number"):
+        credentials(project_id="My Shop")

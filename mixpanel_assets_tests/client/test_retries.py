@@ -1,0 +1,74 @@
+"""Faults are repeated, refusals waited for, the rest raised at once."""
+
+import pytest
+
+from mixpanel_assets.client.retries import RetryPolicy
+from mixpanel_assets.errors import (
+    AuthenticationError,
+    IncompleteExportError,
+    QueryError,
+    RateLimitError,
+    ServerError,
+)
+
+PATIENT = RetryPolicy(max_retries=2, first_wait_seconds=0.001, rate_limit_wait_seconds=0.001)
+
+
+class Question:
+    """Fails with the given errors, one a call, then answers."""
+
+    def __init__(self, *errors):
+        self.errors = list(errors)
+        self.asked = 0
+
+    def __call__(self):
+        self.asked += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "answer"
+
+
+@pytest.mark.parametrize("fault", [ServerError(), IncompleteExportError("cut")])
+def test_a_fault_is_repeated(fault):
+    """One fault, two questions, one answer."""
+    question = Question(fault)
+    assert PATIENT.call(question) == "answer"
+    assert question.asked == 2
+
+
+def test_faults_end_at_the_limit_with_the_last_one():
+    """Two retries are three questions; the third fault comes out."""
+    question = Question(ServerError("1"), ServerError("2"), ServerError("3"))
+    with pytest.raises(ServerError, match="3"):
+        PATIENT.call(question)
+    assert question.asked == 3
+
+
+def test_refusals_do_not_use_up_the_retries():
+    """Any number of 429s leaves the retries for faults as they were."""
+    refusals = [RateLimitError() for _ in range(4)]
+    question = Question(*refusals, ServerError(), ServerError())
+    assert PATIENT.call(question) == "answer"
+
+
+def test_a_wait_that_would_be_too_long_is_not_begun():
+    """With 60 s of patience, an hour's wait raises at once and says how long it would be."""
+    with pytest.raises(RateLimitError) as caught:
+        RetryPolicy(max_wait_seconds=60).call(Question(RateLimitError(retry_after=3600)))
+    assert caught.value.retry_after == 3600
+
+
+@pytest.mark.parametrize("fatal", [QueryError(), AuthenticationError()])
+def test_what_cannot_heal_is_raised_at_once(fatal):
+    """A refused question is asked once."""
+    question = Question(fatal)
+    with pytest.raises(type(fatal)):
+        PATIENT.call(question)
+    assert question.asked == 1
+
+
+def test_a_cancelled_wait_ends_at_once():
+    """Cancelling wakes the sleeper; nobody sits out the hour."""
+    policy = RetryPolicy(max_wait_seconds=None)
+    policy.cancelled.set()
+    assert policy.call(Question(RateLimitError(retry_after=3600))) == "answer"
