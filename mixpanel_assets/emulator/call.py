@@ -1,0 +1,136 @@
+"""A request as handlers see it, and the checks every parameter goes through."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from mixpanel_assets.emulator.answers import ErrorShape
+from mixpanel_assets.emulator.expressions import Evaluate, ExpressionError, parse
+from mixpanel_assets.emulator.faults import Fault
+from mixpanel_assets.emulator.reports import Reports
+from mixpanel_assets.emulator.settings import EmulatorSettings
+from mixpanel_assets.emulator.state import State
+from mixpanel_assets.emulator.truth import Truth
+
+MOST_DAYS = 3_700
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request: `path` is canonical, `params` holds query and body fields as text."""
+
+    method: str
+    path: str
+    params: Mapping[str, str]
+    path_params: Mapping[str, str]
+    shape: ErrorShape
+    state: State
+    truth: Truth
+    fault: Fault | None = None
+    body: bytes = b""
+
+    @property
+    def settings(self) -> EmulatorSettings:
+        """The project's settings."""
+        return self.state.settings
+
+    @property
+    def reports(self) -> Reports:
+        """Numbers computed from the project's events."""
+        return Reports(self.state, self.truth)
+
+    def faulty(self, kind: str) -> bool:
+        """Say whether this request is to go wrong in a certain way."""
+        return self.fault is not None and self.fault.kind == kind
+
+    def need(self, name: str) -> str:
+        """Return a required parameter."""
+        value = self.params.get(name, "")
+        if not value:
+            raise self.shape.refuse(400, f"{name} is a required parameter")
+        return value
+
+    def day(self, name: str, default: date | None = None) -> date:
+        """Return a date parameter."""
+        text = self.need(name) if default is None else self.params.get(name, "")
+        if not text and default is not None:
+            return default
+        try:
+            return date.fromisoformat(text)
+        except ValueError:
+            raise self.shape.refuse(400, f"{name} must be yyyy-mm-dd, got {text!r}") from None
+
+    def range(self, from_default: date | None = None, to_default: date | None = None) -> list[date]:
+        """Return the days asked for, ends included."""
+        first, last = self.day("from_date", from_default), self.day("to_date", to_default)
+        if first > last:
+            raise self.shape.refuse(400, "from_date must not be later than to_date")
+        return days_between(first, last)
+
+    def integer(self, name: str, default: int, most: int | None = None) -> int:
+        """Return a number, cut to the most that is allowed."""
+        text = self.params.get(name, "")
+        if not text:
+            return default
+        try:
+            number = int(text)
+        except ValueError:
+            raise self.shape.refuse(400, f"{name} must be an integer, got {text!r}") from None
+        return number if most is None else min(number, most)
+
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        """Return a boolean parameter."""
+        text = self.params.get(name, "").lower()
+        return text in ("true", "1") if text else default
+
+    def json(self, name: str, kind: type | tuple[type, ...]) -> Any:
+        """Return a parameter that holds JSON of a certain type, or None when it is absent."""
+        text = self.params.get(name, "")
+        if not text:
+            return None
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = UNREADABLE
+        if not isinstance(value, kind):
+            raise self.shape.refuse(400, f"invalid value for {name}: [{text}]")
+        return value
+
+    def expression(self, name: str) -> Evaluate | None:
+        """Return a segmentation expression, or None when it is absent."""
+        text = self.params.get(name, "")
+        if not text:
+            return None
+        try:
+            return parse(text)
+        except ExpressionError as error:
+            raise self.shape.refuse(400, f"Error in {name}: {error}") from None
+
+    def choice(self, name: str, default: str, *allowed: str) -> str:
+        """Return a parameter that can only have certain values."""
+        value = self.params.get(name) or default
+        if value not in allowed:
+            raise self.shape.refuse(400, f"{name} must be one of {', '.join(allowed)}")
+        return value
+
+
+UNREADABLE = object()
+
+
+def days_between(first: date, last: date) -> list[date]:
+    """Return the days from first to last, both included."""
+    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
+
+
+def days_asked(params: Mapping[str, str]) -> tuple[date, ...]:
+    """Return the days a request names, for the log and for faults; none when it names no range."""
+    try:
+        first = date.fromisoformat(params["from_date"])
+        last = date.fromisoformat(params["to_date"])
+    except (KeyError, ValueError):
+        return ()
+    return tuple(days_between(first, min(last, first + timedelta(days=MOST_DAYS))))

@@ -1,0 +1,105 @@
+"""Days that change after they were exported: late, re-keyed, deleted and odd rows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
+
+from mixpanel_assets.emulator import oddities
+from mixpanel_assets.emulator.faults import Fault
+from mixpanel_assets.emulator.sample import DAY_MS, Block, Shop, odd_block
+
+_INSERT_ID = re.compile(rb'"\$insert_id":"([0-9a-f]{16})"')
+_DISTINCT_ID = re.compile(rb'"distinct_id":"([^"\\]+)"')
+_PROCESSED = re.compile(rb'"mp_processing_time_ms":(\d+)')
+
+
+def changed(
+    shop: Shop, day: date, block: Block, changes: Sequence[Fault], *, time_in_ms: bool
+) -> Block:
+    """Return the first block of a day with the changes made; the given one stays as it is."""
+    block = Block(list(block.lines), list(block.times), list(block.processed))
+    for number, change in enumerate(changes):
+        if change.kind == "late-events":
+            block = _joined(block, _late_rows(shop, day, change.count, number, time_in_ms))
+        elif change.kind == "odd-content":
+            rows = oddities.rows(rich=True, room=1_000, turn=3)
+            marked = [replace(row, head=row.head.replace("{day}", "{day}-more")) for row in rows]
+            block = _joined(block, odd_block(shop.plan(day), marked, time_in_ms=time_in_ms))
+        elif change.kind == "delete-rows":
+            block = _deleted(block, change.count)
+        elif change.kind == "restamp":
+            block = _restamped(block, change.count)
+    return block
+
+
+def _joined(block: Block, more: Block) -> Block:
+    return Block(
+        block.lines + more.lines, block.times + more.times, block.processed + more.processed
+    )
+
+
+def _late_rows(shop: Shop, day: date, count: int, number: int, time_in_ms: bool) -> Block:
+    """Rows of a phone that was offline: they happened on the day and arrived three days later."""
+    plan = shop.plan(day)
+    block = Block([], [], [])
+    for row in range(count):
+        time = plan.start_ms + 3_600_000 + row * 7_001 % (DAY_MS // 2)
+        received = time + 3 * DAY_MS
+        record = {
+            "event": "Page View",
+            "properties": {
+                "time": time if time_in_ms else time // 1000,
+                "distinct_id": f"user-late-{row}",
+                "$insert_id": f"late-{day}-{number}-{row}",
+                "$os": "Android",
+                "mp_lib": "android",
+                "$mp_api_endpoint": "api.mixpanel.com",
+                "$mp_api_timestamp_ms": received,
+                "mp_processing_time_ms": received + 800,
+                "page": "Home",
+            },
+        }
+        block.lines.append(json.dumps(record, separators=(",", ":")).encode())
+        block.times.append(time)
+        block.processed.append(received + 800)
+    return block
+
+
+def _chosen(lines: Sequence[bytes], count: int) -> set[bytes]:
+    """Return insert ids of plain rows, the same ones every time."""
+    found = {match.group(1) for line in lines if (match := _INSERT_ID.search(line))}
+    return set(sorted(found)[:count])
+
+
+def _insert_id(line: bytes) -> bytes:
+    match = _INSERT_ID.search(line)
+    return match.group(1) if match else b""
+
+
+def _deleted(block: Block, count: int) -> Block:
+    gone = _chosen(block.lines, count)
+    kept = [row for row, line in enumerate(block.lines) if _insert_id(line) not in gone]
+    return Block(
+        [block.lines[row] for row in kept],
+        [block.times[row] for row in kept],
+        [block.processed[row] for row in kept],
+    )
+
+
+def _restamped(block: Block, count: int) -> Block:
+    """Give rows another `distinct_id`, as a late merge of identities does."""
+    wanted = _chosen([line for line in block.lines if b"before_identity" not in line], count)
+    lines, processed = list(block.lines), list(block.processed)
+    for row, line in enumerate(lines):
+        if _insert_id(line) in wanted and b"before_identity" not in line:
+            later = processed[row] + DAY_MS
+            line = _DISTINCT_ID.sub(
+                rb'"distinct_id":"user-merged","$distinct_id_before_identity":"\1"', line, count=1
+            )
+            lines[row] = _PROCESSED.sub(b'"mp_processing_time_ms":%d' % later, line, count=1)
+            processed[row] = later
+    return Block(lines, block.times, processed)

@@ -1,0 +1,212 @@
+"""Profiles: `engage` with its sessions and pages, and what belongs to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mixpanel_assets.emulator.answers import Answer, json_answer
+from mixpanel_assets.emulator.call import Call
+from mixpanel_assets.emulator.expressions import Evaluate, ExpressionError, Scope, matches
+from mixpanel_assets.emulator.profiles import COHORTS, Cohort, Profile
+from mixpanel_assets.emulator.state import Session
+
+MOST_WITHOUT_MOMENT = 1000
+EMPTY_SESSION = "invalid session_id"
+
+
+def engage(call: Call) -> Answer:
+    """Answer one page of profiles."""
+    page = call.integer("page", 0)
+    if page < 0:
+        raise call.shape.refuse(400, "page must not be negative")
+    session_id = call.params.get("session_id", "")
+    if page and not session_id:
+        raise call.shape.refuse(400, "session_id is required when page is above 0")
+    if session_id:
+        session = _known_session(call, session_id)
+    else:
+        results = _results(call)
+        session_id = call.state.open_session(results, _page_size(call))
+        session = call.state.sessions[session_id]
+    return _page(call, session, session_id, page)
+
+
+def _known_session(call: Call, session_id: str) -> Session:
+    session = call.state.session(session_id)
+    if session is None or call.faulty("session-expired"):
+        # Nobody has reported the real body.
+        raise call.shape.refuse(400, (call.fault and call.fault.text) or EMPTY_SESSION)
+    return session
+
+
+def _page_size(call: Call) -> int:
+    settings = call.settings
+    return max(1, call.integer("page_size", settings.page_size, settings.max_page_size))
+
+
+def _page(call: Call, session: Session, session_id: str, page: int) -> Answer:
+    start = page * session.page_size
+    results = session.results[start : start + session.page_size]
+    total = len(session.results)
+    if call.faulty("short-page"):
+        at = call.fault.position if call.fault else None
+        results = results[: len(results) // 2 if at is None else at]
+    if call.faulty("missing-page"):
+        results = []
+    if call.faulty("total-changes"):
+        total += call.fault.count if call.fault else 0
+    answer: dict[str, Any] = {
+        "page": page,
+        "page_size": session.page_size,
+        "session_id": session_id,
+        "status": "ok",
+        "results": _shown(call, results),
+    }
+    with_total = page == 0 or call.settings.total_on_later_pages or call.faulty("total-changes")
+    if with_total and not call.faulty("no-total"):
+        answer["total"] = len(results) if call.settings.total_is_payload else total
+    if call.settings.computed_at:
+        answer["computed_at"] = call.state.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%f+00:00")
+    return json_answer(answer)
+
+
+def _shown(call: Call, results: list[Profile]) -> list[dict[str, Any]]:
+    wanted = call.json("output_properties", list)
+    shown = []
+    for profile in results:
+        identity = profile["$distinct_id"]
+        properties = profile["$properties"]
+        if call.settings.numeric_ids_as_numbers and identity.isdecimal():
+            identity = int(identity)
+        if wanted is not None and properties is not None:
+            properties = {name: properties[name] for name in wanted if name in properties}
+        shown.append({"$distinct_id": identity, "$properties": properties})
+    return shown
+
+
+def _results(call: Call) -> list[Profile]:
+    """Return the profiles that all filters together let through."""
+    profiles = call.state.profiles(call.params.get("data_group_id") or None)
+    if call.params.get("distinct_id"):
+        wanted = {call.params["distinct_id"]}
+        profiles = [profile for profile in profiles if profile["$distinct_id"] in wanted]
+    if (several := call.json("distinct_ids", list)) is not None:
+        wanted = {str(identity) for identity in several}
+        profiles = [profile for profile in profiles if profile["$distinct_id"] in wanted]
+    profiles = _of_cohort(call, profiles)
+    where = call.expression("where")
+    behaviors = call.json("behaviors", list)
+    if behaviors is not None and call.params.get("filter_by_cohort"):
+        raise call.shape.refuse(400, "behaviors and filter_by_cohort are mutually exclusive")
+    if where is not None:
+        seen = _behaviors(call, behaviors or [])
+        profiles = [profile for profile in profiles if _passes(call, where, profile, seen)]
+    if behaviors and len(profiles) > MOST_WITHOUT_MOMENT and not call.params.get("as_of_timestamp"):
+        raise call.shape.refuse(400, "request for page in uncached query for params")
+    return _sorted(call, profiles)
+
+
+def _of_cohort(call: Call, profiles: list[Profile]) -> list[Profile]:
+    chosen = call.json("filter_by_cohort", dict)
+    if chosen is None:
+        return profiles
+    cohort = next((cohort for cohort in COHORTS if cohort.id == chosen.get("id")), None)
+    if cohort is None:
+        raise call.shape.refuse(400, f"cohort {chosen.get('id')} does not exist")
+    members = [profile for profile in profiles if cohort.holds(profile)]
+    if call.flag("include_all_users", default=True):
+        members += [
+            {"$distinct_id": identity, "$properties": {}} for identity in cohort.without_profile
+        ]
+    return members
+
+
+def _passes(call: Call, where: Evaluate, profile: Profile, seen: dict[str, dict[str, int]]) -> bool:
+    properties = profile["$properties"] or {}
+    identity = profile["$distinct_id"]
+    behaviors = {name: counts.get(identity, 0) for name, counts in seen.items()}
+    try:
+        return matches(where, Scope(properties, properties, behaviors))
+    except ExpressionError as error:
+        raise call.shape.refuse(400, f"Error in where: {error}") from None
+
+
+def _behaviors(call: Call, wanted: list[Any]) -> dict[str, dict[str, int]]:
+    """Count, per user, the events of each behavior within its window of days."""
+    counts: dict[str, dict[str, int]] = {}
+    for behavior in wanted:
+        try:
+            days = int(str(behavior["window"]).removesuffix("d"))
+            names = {selector["event"] for selector in behavior["event_selectors"]}
+            counts[behavior["name"]] = call.reports.events_per_user(names, days)
+        except (KeyError, TypeError, ValueError):
+            raise call.shape.refuse(400, "invalid behaviors") from None
+    return counts
+
+
+def _sorted(call: Call, profiles: list[Profile]) -> list[Profile]:
+    key = call.expression("sort_key")
+    if key is None:
+        return list(profiles)
+
+    def rank(profile: Profile) -> str:
+        return str(key(Scope(profile["$properties"] or {})))
+
+    return sorted(profiles, key=rank, reverse=call.params.get("sort_order") == "descending")
+
+
+def engage_properties(call: Call) -> Answer:
+    """Answer which profile properties exist, how often and of which type."""
+    found: dict[str, dict[str, Any]] = {}
+    for profile in call.state.profiles():
+        for name, value in (profile["$properties"] or {}).items():
+            entry = found.setdefault(name, {"count": 0, "type": _type(value)})
+            entry["count"] += 1
+    return json_answer({"results": found, "status": "ok"})
+
+
+def _type(value: Any) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, list):
+        return "list"
+    if isinstance(value, dict):
+        return "object"
+    if isinstance(value, str) and len(value) == 19 and value[10:11] == "T":
+        return "datetime"
+    return "string"
+
+
+def engage_stats(call: Call) -> Answer:
+    """Answer the number of profiles that `selector` lets through."""
+    action = call.params.get("action", "count()")
+    if action != "count()":
+        raise call.shape.refuse(400, f"unsupported action: {action}")
+    where = call.expression("selector")
+    profiles = call.state.profiles(call.params.get("data_group_id") or None)
+    if where is not None:
+        profiles = [profile for profile in profiles if _passes(call, where, profile, {})]
+    moment = call.state.clock.now().isoformat()
+    return json_answer({"status": "ok", "results": len(profiles), "computed_at": moment})
+
+
+def cohorts_list(call: Call) -> Answer:
+    """Answer the saved cohorts: a bare array."""
+    profiles = call.state.profiles()
+    return json_answer([_described(call, cohort, profiles) for cohort in COHORTS])
+
+
+def _described(call: Call, cohort: Cohort, profiles: list[Profile]) -> dict[str, Any]:
+    members = sum(1 for profile in profiles if cohort.holds(profile))
+    return {
+        "count": members + len(cohort.without_profile),
+        "is_visible": int(cohort.visible),
+        "description": cohort.description,
+        "created": cohort.created,
+        "project_id": call.settings.project_id,
+        "id": cohort.id,
+        "name": cohort.name,
+        "data_group_id": None,
+    }

@@ -1,0 +1,347 @@
+"""Segmentation expressions: what `where` and `on` say, and their value for one record.
+
+A small parser that builds functions. Types follow the documentation: `==` between different
+types is false, ordering between different types is undefined, arithmetic on anything but numbers
+is undefined, `not` of undefined is true.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+
+class ExpressionError(ValueError):
+    """The text is no expression, or mixes what cannot be mixed."""
+
+
+class _Undefined:
+    def __repr__(self) -> str:
+        return "undefined"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+UNDEFINED: Final = _Undefined()
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What an expression can see."""
+
+    properties: Mapping[str, Any]
+    user: Mapping[str, Any] = field(default_factory=dict)
+    behaviors: Mapping[str, Any] = field(default_factory=dict)
+    event: str | None = None
+
+
+Evaluate = Callable[[Scope], Any]
+
+_TOKEN = re.compile(
+    r"""\s*(?:
+      (?P<number>\d+\.\d*(?:[eE][+-]?\d+)?|\.\d+|\d+(?:[eE][+-]?\d+)?)
+    | (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
+    | (?P<word>[A-Za-z_][A-Za-z_0-9]*)
+    | (?P<symbol>==|!=|>=|<=|[-+*/%<>()\[\],])
+    )""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def parse(text: str) -> Evaluate:
+    """Turn an expression into a function of a record.
+
+    Raises:
+        ExpressionError: The text is no expression.
+    """
+    parser = _Parser(_tokens(text))
+    result = parser.expression()
+    parser.expect_end()
+    return result
+
+
+def matches(evaluate: Evaluate, scope: Scope) -> bool:
+    """Say whether a filter lets a record through: only a plain true does."""
+    return evaluate(scope) is True
+
+
+def _tokens(text: str) -> list[tuple[str, str]]:
+    found = []
+    at = 0
+    text = text.rstrip()
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None:
+            raise ExpressionError(f"unexpected {text[at : at + 10]!r} in expression")
+        kind = match.lastgroup or ""
+        found.append((kind, match.group(kind)))
+        at = match.end()
+    return found
+
+
+class _Parser:
+    """Recursive descent, loosest operator first."""
+
+    def __init__(self, tokens: list[tuple[str, str]]) -> None:
+        self.tokens = tokens
+        self.at = 0
+
+    def peek(self) -> tuple[str, str]:
+        return self.tokens[self.at] if self.at < len(self.tokens) else ("end", "")
+
+    def take(self, *texts: str) -> str | None:
+        kind, text = self.peek()
+        if kind in ("word", "symbol") and text in texts:
+            self.at += 1
+            return text
+        return None
+
+    def expect(self, text: str) -> None:
+        if self.take(text) is None:
+            raise ExpressionError(f"expected {text!r}, got {self.peek()[1] or 'the end'!r}")
+
+    def expect_end(self) -> None:
+        if self.peek()[0] != "end":
+            raise ExpressionError(f"unexpected {self.peek()[1]!r} in expression")
+
+    def expression(self) -> Evaluate:
+        left = self.conjunction()
+        while self.take("or"):
+            left = _either(left, self.conjunction())
+        return left
+
+    def conjunction(self) -> Evaluate:
+        left = self.negation()
+        while self.take("and"):
+            left = _both(left, self.negation())
+        return left
+
+    def negation(self) -> Evaluate:
+        if self.take("not"):
+            return _negated(self.negation())
+        return self.comparison()
+
+    def comparison(self) -> Evaluate:
+        left = self.sum()
+        while True:
+            operator = self.take("==", "!=", ">", ">=", "<", "<=", "in")
+            if operator is None and self.peek() == ("word", "not"):
+                self.at += 1
+                self.expect("in")
+                operator = "not in"
+            if operator is None:
+                return left
+            left = _compared(operator, left, self.sum())
+
+    def sum(self) -> Evaluate:
+        left = self.product()
+        while operator := self.take("+", "-"):
+            left = _calculated(operator, left, self.product())
+        return left
+
+    def product(self) -> Evaluate:
+        left = self.unary()
+        while operator := self.take("*", "/", "%"):
+            left = _calculated(operator, left, self.unary())
+        return left
+
+    def unary(self) -> Evaluate:
+        if self.take("-"):
+            operand = self.unary()
+            return lambda scope: _calculate("-", 0, operand(scope))
+        return self.atom()
+
+    def atom(self) -> Evaluate:
+        kind, text = self.peek()
+        self.at += 1
+        if kind == "number":
+            number = float(text) if re.search(r"[.eE]", text) else int(text)
+            return lambda scope: number
+        if kind == "string":
+            string = re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL)
+            return lambda scope: string
+        if text == "(":
+            inner = self.expression()
+            self.expect(")")
+            return inner
+        if text == "[":
+            return self.list()
+        if kind == "word":
+            return self.name(text)
+        raise ExpressionError(f"unexpected {text or 'end'!r} in expression")
+
+    def list(self) -> Evaluate:
+        items: list[Evaluate] = []
+        while not self.take("]"):
+            if items:
+                self.expect(",")
+            items.append(self.expression())
+        return lambda scope: [item(scope) for item in items]
+
+    def name(self, word: str) -> Evaluate:
+        if word in ("true", "false"):
+            return lambda scope: word == "true"
+        if word in ("null", "undefined"):
+            return lambda scope: None if word == "null" else UNDEFINED
+        if word in ("properties", "event", "user", "behaviors"):
+            self.expect("[")
+            kind, text = self.peek()
+            if kind != "string":
+                raise ExpressionError(f"{word}[...] needs a name in quotes")
+            self.at += 1
+            self.expect("]")
+            return _looked_up(word, re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL))
+        if word in _FUNCTIONS:
+            self.expect("(")
+            argument = self.expression()
+            self.expect(")")
+            function = _FUNCTIONS[word]
+            return lambda scope: function(argument(scope))
+        raise ExpressionError(f"{word!r} is not defined; a property is properties[{word!r}]")
+
+
+def _looked_up(place: str, name: str) -> Evaluate:
+    def properties(scope: Scope) -> Any:
+        if name == "$time" and "$time" not in scope.properties:
+            return scope.properties.get("time", UNDEFINED)
+        return scope.properties.get(name, UNDEFINED)
+
+    def event(scope: Scope) -> Any:
+        return scope.event if name in ("name", "$name", "$event_name") else properties(scope)
+
+    def user(scope: Scope) -> Any:
+        return scope.user.get(name, UNDEFINED)
+
+    def behaviors(scope: Scope) -> Any:
+        return scope.behaviors.get(name, UNDEFINED)
+
+    return {"properties": properties, "event": event, "user": user, "behaviors": behaviors}[place]
+
+
+def _truth(value: Any) -> bool:
+    if value is UNDEFINED or value is None:
+        return False
+    if isinstance(value, bool):
+        return value
+    raise ExpressionError("and, or and not need true or false")
+
+
+def _both(left: Evaluate, right: Evaluate) -> Evaluate:
+    return lambda scope: _truth(left(scope)) and _truth(right(scope))
+
+
+def _either(left: Evaluate, right: Evaluate) -> Evaluate:
+    return lambda scope: _truth(left(scope)) or _truth(right(scope))
+
+
+def _negated(operand: Evaluate) -> Evaluate:
+    return lambda scope: not _truth(operand(scope))
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _same_type(left: Any, right: Any) -> bool:
+    return (_number(left) and _number(right)) or type(left) is type(right)
+
+
+def _compared(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
+    return lambda scope: _compare(operator, left(scope), right(scope))
+
+
+def _compare(operator: str, left: Any, right: Any) -> Any:
+    if operator in ("in", "not in"):
+        found = _contained(left, right)
+        return found if found is UNDEFINED else found is (operator == "in")
+    if operator in ("==", "!="):
+        equal = _same_type(left, right) and left == right
+        return equal is (operator == "==")
+    if not _same_type(left, right) or not (_number(left) or isinstance(left, str)):
+        return UNDEFINED
+    if operator[0] == ">":
+        return left > right or (operator == ">=" and left == right)
+    return left < right or (operator == "<=" and left == right)
+
+
+def _contained(left: Any, right: Any) -> Any:
+    if isinstance(left, str) and isinstance(right, str):
+        return left in right
+    if isinstance(right, list):
+        return any(_same_type(left, item) and left == item for item in right)
+    return UNDEFINED
+
+
+def _calculated(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
+    return lambda scope: _calculate(operator, left(scope), right(scope))
+
+
+def _calculate(operator: str, left: Any, right: Any) -> Any:
+    if operator == "+" and isinstance(left, str) and isinstance(right, str):
+        return left + right
+    if not (_number(left) and _number(right)):
+        return UNDEFINED
+    if operator in "/%" and right == 0:
+        return UNDEFINED
+    if operator == "+":
+        return left + right
+    if operator == "-":
+        return left - right
+    if operator == "*":
+        return left * right
+    return left / right if operator == "/" else math.fmod(left, right)
+
+
+def _rounded(function: Callable[[float], int]) -> Callable[[Any], Any]:
+    return lambda value: function(value) if _number(value) else UNDEFINED
+
+
+def _to_boolean(value: Any) -> Any:
+    return bool(value)
+
+
+def _to_number(value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
+    if _number(value):
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return UNDEFINED
+
+
+def _to_string(value: Any) -> Any:
+    if value is UNDEFINED or value is None:
+        return UNDEFINED
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _to_seconds(value: Any) -> Any:
+    """Dates are numbers of seconds here, so that they compare with `$time`."""
+    if _number(value):
+        return value
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return UNDEFINED
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "floor": _rounded(math.floor),
+    "ceil": _rounded(math.ceil),
+    "round": _rounded(lambda value: math.floor(value + 0.5)),
+    "boolean": _to_boolean,
+    "number": _to_number,
+    "string": _to_string,
+    "defined": lambda value: value is not UNDEFINED,
+    "datetime": _to_seconds,
+}

@@ -1,0 +1,216 @@
+"""What can go wrong on request: the kinds of faults and the list of those waiting to happen."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import date
+from fnmatch import fnmatchcase
+from typing import Any, Final, Literal, get_args
+
+# The body of a streamed export ends too early, with status 200 and a clean end of transport.
+BodyKind = Literal[
+    "truncate-own-line",
+    "truncate-mid-record",
+    "truncate-whole-body",
+    "error-object-in-stream",
+    "missing-rows",
+    "cut-body",
+]
+# The bytes on the wire are not what HTTP or gzip promised, or come late.
+WireKind = Literal[
+    "cut-gzip",
+    "cut-chunk",
+    "drop-connection",
+    "reset",
+    "stall-mid-stream",
+    "slow-first-byte",
+    "timeout",
+]
+# Another answer instead of the right one.
+AnswerKind = Literal[
+    "empty-200",
+    "html-200",
+    "error-200",
+    "400-auth-text",
+    "400-timeout",
+    "401-json",
+    "402-json",
+    "403-history",
+    "403-json",
+    "404-json",
+    "412-json",
+    "429-window",
+    "429-concurrency",
+    "429-bare",
+    "429-export-text",
+    "500-json",
+    "500-text",
+    "500-empty",
+    "502-json",
+    "502-text",
+    "502-empty",
+    "503-json",
+    "503-text",
+    "503-empty",
+    "504-empty",
+]
+# The data themselves differ from now on; the truth changes with them.
+WorldKind = Literal["late-events", "restamp", "delete-rows", "lag", "odd-content"]
+ProfileKind = Literal[
+    "session-expired", "no-total", "total-changes", "short-page", "missing-page", "cut-json"
+]
+Kind = BodyKind | WireKind | AnswerKind | WorldKind | ProfileKind
+
+BODY_KINDS: Final = frozenset(get_args(BodyKind))
+WIRE_KINDS: Final = frozenset(get_args(WireKind))
+ANSWER_KINDS: Final = frozenset(get_args(AnswerKind))
+WORLD_KINDS: Final = frozenset(get_args(WorldKind))
+PROFILE_KINDS: Final = frozenset(get_args(ProfileKind))
+KINDS: Final = BODY_KINDS | WIRE_KINDS | ANSWER_KINDS | WORLD_KINDS | PROFILE_KINDS
+
+EXPORT_PATH = "/api/2.0/export"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong.
+
+    Attributes:
+        kind: What happens.
+        path: Only on this path; `*` matches anything, `/api/2.0/x` and `/api/query/x` are one.
+            None means the export for faults of a streamed body, else any path.
+        day: Only when this day is asked for; required for faults that change the data of a day.
+        times: How many requests it hits; None is all of them. Changed data stay changed.
+        at: Where: bytes of the body (`cut-body`, `cut-gzip`, `cut-chunk`, ...), complete rows
+            before a truncation, profiles left on a page. None is about the middle.
+        skip: Matching requests to leave alone first.
+        page: Only this page of profiles.
+        count: Rows or profiles concerned.
+        seconds: Length of a delay; the age a row must have under `lag`; `Retry-After`.
+        text: Another text than the usual one.
+    """
+
+    kind: Kind
+    path: str | None = None
+    day: date | None = None
+    times: int | None = 1
+    at: int | None = None
+    skip: int = 0
+    page: int | None = None
+    count: int = 5
+    seconds: float | None = None
+    text: str | None = None
+    after_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"no such fault: {self.kind!r}; known: {', '.join(sorted(KINDS))}")
+        if self.kind in WORLD_KINDS - {"lag"} and self.day is None:
+            raise ValueError(f"{self.kind} needs a day")
+
+    @property
+    def position(self) -> int | None:
+        """`at`, or `after_bytes`, which says the same."""
+        return self.at if self.at is not None else self.after_bytes
+
+    def concerns(self, path: str, days: Sequence[date], page: int | None) -> bool:
+        """Say whether a request is one that this fault hits."""
+        wanted = self.path or (EXPORT_PATH if self.kind in BODY_KINDS else None)
+        if self.kind in PROFILE_KINDS - {"cut-json"} and wanted is None:
+            wanted = "/api/query/engage"
+        if wanted is not None and not fnmatchcase(path, canonical(wanted)):
+            return False
+        if self.kind == "session-expired" and not page:
+            return False
+        if self.day is not None and self.day not in days:
+            return False
+        return self.page is None or self.page == page
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Fault:
+        """Build a fault from a JSON object with the attribute names as keys."""
+        known = {field.name for field in fields(cls)}
+        if unknown := value.keys() - known:
+            raise ValueError(f"unknown keys: {', '.join(sorted(unknown))}")
+        day = value.get("day")
+        return cls(**{**value, "day": date.fromisoformat(day) if day else None})
+
+
+def canonical(path: str) -> str:
+    """Return the one name of a path: the old alias of the Query API becomes the new one."""
+    if path.startswith("/api/2.0/") and path != EXPORT_PATH:
+        return "/api/query/" + path.removeprefix("/api/2.0/")
+    return path
+
+
+class Faults:
+    """The faults that wait; a request takes the first one that concerns it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[Fault, int]] = []
+        self._seen: dict[int, int] = {}
+        self._next = 0
+        self.version = 0
+
+    def add(self, *faults: Fault) -> None:
+        """Let these go wrong, in the order given, after those already waiting."""
+        with self._lock:
+            for fault in faults:
+                self._waiting.append((fault, self._next))
+                self._seen[self._next] = 0
+                self._next += 1
+            self.version += 1
+
+    def clear(self) -> None:
+        """Let everything go right again; changed data go back to what they were."""
+        with self._lock:
+            self._waiting.clear()
+            self._seen.clear()
+            self.version += 1
+
+    def waiting(self) -> list[Fault]:
+        """Return the faults that have not been used up."""
+        with self._lock:
+            return [fault for fault, _ in self._waiting]
+
+    def take(self, path: str, days: Sequence[date] = (), page: int | None = None) -> Fault | None:
+        """Return the fault for a request, and count it; None when all is well."""
+        with self._lock:
+            for entry in self._waiting:
+                fault, key = entry
+                if fault.kind in WORLD_KINDS or not fault.concerns(path, days, page):
+                    continue
+                self._seen[key] += 1
+                if self._seen[key] <= fault.skip:
+                    continue
+                if fault.times is not None and self._seen[key] >= fault.skip + fault.times:
+                    self._waiting.remove(entry)
+                return fault
+        return None
+
+    def exported(self, days: Sequence[date]) -> None:
+        """Note that days were asked for, so that changes with `skip` can come into force."""
+        with self._lock:
+            for fault, key in self._waiting:
+                if (
+                    fault.kind in WORLD_KINDS
+                    and fault.skip
+                    and fault.concerns(EXPORT_PATH, days, None)
+                ):
+                    self._seen[key] += 1
+                    if self._seen[key] == fault.skip:
+                        self.version += 1
+
+    def changes(self, day: date) -> list[Fault]:
+        """Return the changes to the data of a day that are in force."""
+        with self._lock:
+            return [
+                fault
+                for fault, key in self._waiting
+                if fault.kind in WORLD_KINDS
+                and fault.day in (None, day)
+                and self._seen[key] >= fault.skip
+            ]

@@ -1,0 +1,211 @@
+r"""Awkward but legal rows: what real projects hold and naive loaders break on.
+
+Every row is JSON text, not a Python value, because the exact spelling is the point:
+`-0.0`, `1.10`, `1e-7`, integers beyond 2^64, escapes, raw U+2028 and U+0085.
+"""
+
+# ruff: noqa: E501 - a value cut in two is harder to compare with what arrives
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+LONE_SURROGATE = rb"\ud83d"
+BIG_ROW_CHARACTERS = 1_000_000
+ROWS_FOR_A_SURROGATE = 200
+
+
+@dataclass(frozen=True)
+class OddRow:
+    """One row as JSON text: `{day}` in `head` (the ids) stands for the date."""
+
+    event: str
+    second: float
+    head: str
+    properties: str
+
+
+def _id(number: int) -> str:
+    return f'"$insert_id":"odd-{{day}}-{number:03d}"'
+
+
+def _user(name: str) -> str:
+    return f'"distinct_id":{json.dumps(name, ensure_ascii=False)}'
+
+
+# Rows that every day has, rich or not.
+MILD = (
+    OddRow(
+        "Page View",
+        36000.5,
+        _user("user-9001") + "," + _id(1),
+        '"title":"Ångström — Привет, хорошо","page":"Å"',
+    ),
+    OddRow(
+        "Page View",
+        36001.25,
+        _user("user-9002") + "," + _id(2),
+        '"title":"🛒👩\u200d💻","coupon":null',
+    ),
+    OddRow("Nightly Sync", 3600.0, _user("") + "," + _id(3), '"rows":1200,"$import":true'),
+    OddRow("Page View", 36003.0, _user("user-9003"), '"title":"no insert id"'),
+)
+
+TWIN = OddRow("Heartbeat", 43200.0, _user("user-9004"), '"title":"a true twin","beat":1')
+
+RICH = (
+    OddRow(
+        "Odd Text", 50000.0, _user("user-9005") + "," + _id(10), '"line":"a\u2028b\u2029c\u0085d"'
+    ),
+    OddRow(
+        "Odd Text",
+        50001.0,
+        _user("user-9005") + "," + _id(11),
+        r'"control":"\u0000\u0001\u001f\b\f\n\r\t\"\\\/","pair":"\ud83d\ude00"',
+    ),
+    OddRow(
+        "Odd Text",
+        50002.0,
+        _user("user-9005") + "," + _id(12),
+        '"note":"the export was terminated early, said the mail","Item Name":"terminated early"',
+    ),
+    OddRow(
+        "Odd Text",
+        50003.0,
+        _user("user-9005") + "," + _id(13),
+        '"html":"<b>}}\\n{\\"event\\":\\"fake\\"}</b>","sql":"\'; DROP TABLE events; --"',
+    ),
+    OddRow(
+        "Odd Names",
+        50010.0,
+        _user("user-9006") + "," + _id(20),
+        '"Plan":"a","plan":"b","PLAN":"c","$email":"a@example.com","email":"b@example.com"',
+    ),
+    OddRow(
+        "Odd Names",
+        50011.0,
+        _user("user-9006") + "," + _id(21),
+        '"event":"not the event","Time":"noon","time ":1,"$time":2,"event_time":3,"event_name":4,"properties":{"time":5}',
+    ),
+    OddRow(
+        "Odd Names",
+        50012.0,
+        _user("user-9006") + "," + _id(22),
+        '"$distinct_id":"x","Distinct_Id":"y","DISTINCT_ID":"z","insert_id":"w","$INSERT_ID":"v","event_date":"2020-01-01"',
+    ),
+    OddRow(
+        "Odd Names",
+        50013.0,
+        _user("user-9006") + "," + _id(23),
+        r'"":"empty name","a.b":1,"a[0]":2,"$.a":3,"quo\"te":4,"back\\slash":5,"new\nline":6,"tab\t":7,"Cart Size (# of Items)":8,"🙂":9',
+    ),
+    OddRow(
+        "Odd Numbers",
+        50020.0,
+        _user("user-9007") + "," + _id(30),
+        '"past_2_53":9007199254740993,"past_2_63":9223372036854775808,"past_2_64":18446744073709551617,"huge":123456789012345678901234567890123456789012345678901234567890',
+    ),
+    OddRow(
+        "Odd Numbers",
+        50021.0,
+        _user("user-9007") + "," + _id(31),
+        '"negative":-9223372036854775808,"tiny":1e-7,"price":1.10,"minus_zero":-0.0,"third":0.3333333333333333,"exp":1E+20,"whole":5.0',
+    ),
+    OddRow(
+        "Odd Shapes",
+        50030.0,
+        _user("user-9008") + "," + _id(40),
+        '"nothing":null,"empty_list":[],"empty_object":{},"nested":{"a":{"b":{"c":[1,{"d":null}]}}},"mixed":[1,"1",true,null,1.5,{"x":[]}]',
+    ),
+    OddRow(
+        "Odd Shapes",
+        50031.0,
+        _user("user-9008") + "," + _id(41),
+        '"items":[{"sku":"A1","qty":2},{"sku":"B7","qty":1,"price":9.90}],"Promised At":"2026-01-03T09:00:00","Birthday":"1990-02-29"',
+    ),
+    OddRow("Odd Shapes", 50032.0, _user("user-9008") + "," + _id(42), '"size":"3"'),
+    OddRow("Odd Shapes", 50033.0, _user("user-9008") + "," + _id(43), '"size":3'),
+    OddRow(
+        "Odd Shapes",
+        50034.0,
+        _user("user-9008") + "," + _id(44),
+        '"size":[3],"flag":"true","other":"<null>","undefined":"undefined"',
+    ),
+    OddRow("Odd Ids", 50040.0, _user("") + "," + _id(50), '"title":"empty distinct_id"'),
+    OddRow("Odd Ids", 50041.0, _id(51), '"title":"no distinct_id"'),
+    OddRow(
+        "Odd Ids",
+        50042.0,
+        '"distinct_id":1234567890123456789,' + _id(52),
+        '"title":"numeric distinct_id"',
+    ),
+    OddRow("Odd Ids", 50043.0, _user("0012345") + "," + _id(53), '"title":"a number as text"'),
+    OddRow(
+        "Odd Ids", 50044.0, _user("user-9009") + ',"$insert_id":""', '"title":"empty insert id"'
+    ),
+    OddRow(
+        "Odd Ids", 50044.0, _user("user-9009") + ',"$insert_id":""', '"title":"empty insert id"'
+    ),
+    OddRow("Odd Ids", 50045.0, "", '"title":"no id of any kind"'),
+    OddRow("Odd Ids", 50046.0, '"distinct_id":null,' + _id(54), '"title":"null distinct_id"'),
+    # One sender gives all rows of a batch the same id; these are different events.
+    OddRow("Batch Row", 50050.0, _user("user-9010") + ',"$insert_id":"batch-{day}"', '"n":1'),
+    OddRow("Batch Row", 50053.0, _user("user-9010") + ',"$insert_id":"batch-{day}"', '"n":2'),
+    OddRow("Batch Row", 50050.0, _user("user-9011") + ',"$insert_id":"batch-{day}"', '"n":3'),
+    OddRow("Batch End", 50050.0, _user("user-9010") + ',"$insert_id":"batch-{day}"', '"n":4'),
+    OddRow(
+        "$hotshard_events",
+        50060.0,
+        _user("") + "," + _id(60),
+        '"mp_original_event_name":"Page View","mp_original_distinct_id":"user-9012"',
+    ),
+    OddRow(
+        "$merge",
+        50061.0,
+        _user("user-9013") + "," + _id(61),
+        '"$distinct_ids":["user-9013","$device:9013"],"$failure_reason":"none"',
+    ),
+    OddRow(
+        'Name "quoted" \\ Å',
+        50062.0,
+        _user('Ü "quoted" id') + "," + _id(62),
+        '"title":"quoted names"',
+    ),
+    OddRow("Odd Edges", 0.0, _user("user-9014") + "," + _id(70), '"title":"first instant"'),
+    OddRow("Odd Edges", 86399.999, _user("user-9014") + "," + _id(71), '"title":"last instant"'),
+)
+
+SURROGATE = OddRow(
+    "Odd Text", 50070.0, _user("user-9015") + "," + _id(80), r'"broken":"half a pair \ud83d here"'
+)
+
+EVENT_NAMES = frozenset(row.event for row in (*MILD, TWIN, *RICH, SURROGATE)) | {"Odd Size"}
+
+
+def big_row() -> OddRow:
+    """Return a row of about one megabyte."""
+    text = "Å long text, " * (BIG_ROW_CHARACTERS // 14)
+    return OddRow("Odd Size", 50080.0, _user("user-9016") + "," + _id(90), f'"text":"{text}"')
+
+
+def rows(*, rich: bool, room: int, turn: int) -> Iterator[OddRow]:
+    """Yield the odd rows of a day, at most `room` of them.
+
+    Args:
+        rich: Whether the full set is wanted.
+        room: The most rows; with little room, the full set is spread over successive days.
+        turn: The day's number since the start; decides what little room is used for, and
+            that the big row comes on the third day and a lone surrogate every fifth.
+    """
+    chosen = [*MILD, TWIN, TWIN, *(RICH if rich else ())]
+    if len(chosen) > room:
+        first = turn * max(room, 1) % len(chosen)
+        chosen = (chosen + chosen)[first : first + room]
+    if rich and turn == 2 and room:
+        chosen[-1] = big_row()
+    # One bad row in a small day is a large share of it, so small days have none.
+    if rich and turn % 5 == 3 and room * 4 >= ROWS_FOR_A_SURROGATE:
+        chosen[0] = SURROGATE
+    yield from chosen

@@ -1,0 +1,158 @@
+"""Profiles: the people who signed up, their companies, and the saved cohorts.
+
+Mixpanel shows profiles as they are now, so they depend on the day the clock shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from math import log
+from typing import Any
+
+from mixpanel_assets.emulator.sample import PLACES, PLANS, SCREENS, Shop, User, mix
+
+Profile = dict[str, Any]
+
+GROUP_KEY = "-1405123841946871899"
+NAMES = ("Ada", "Linus", "Åsa", "Олена", "José", "葵", "Zoë", "Prisha", "O'Neil", "Björk 🎧")
+FAMILIES = ("Lo", "Ångström", "Шевченко", "García", "佐藤", "Nair", "Smith", "von der Leyen")
+WITHOUT_LAST_SEEN = 41
+NULL_PROPERTIES = 13
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A saved cohort: a condition on profiles, and ids that have no profile."""
+
+    id: int
+    name: str
+    description: str
+    created: str
+    visible: bool
+    holds: Callable[[Profile], bool]
+    without_profile: tuple[str, ...] = ()
+
+
+def _property(profile: Profile, name: str) -> Any:
+    return (profile["$properties"] or {}).get(name)
+
+
+COHORTS = (
+    Cohort(
+        1000,
+        "Paying",
+        "Plans that cost money",
+        "2019-03-19 23:49:51",
+        True,
+        lambda profile: _property(profile, "plan") in ("pro", "team"),
+        ("$device:00c0ffee-0001", "$device:00c0ffee-0002"),
+    ),
+    Cohort(
+        2000,
+        "Newsletter",
+        "",
+        "2023-11-02 08:00:00",
+        True,
+        lambda profile: _property(profile, "newsletter") is True,
+    ),
+    Cohort(
+        3000,
+        "Never seen",
+        "Profiles without $last_seen",
+        "2024-01-05 10:30:00",
+        False,
+        lambda profile: _property(profile, "$last_seen") is None,
+    ),
+)
+
+
+def user_profiles(shop: Shop, last: date, now: datetime, count: int) -> list[Profile]:
+    """Return the newest `count` sign-ups as profiles, oldest first.
+
+    Args:
+        shop: Where people sign up.
+        last: The last day that holds data.
+        now: The time; nothing was seen later than this.
+        count: How many profiles the project has.
+    """
+    users: list[User] = []
+    day = last
+    while len(users) < count:
+        sign_ups = range(shop.sign_ups(day) - 1, -1, -1)
+        users += [shop.user(day, number) for number in sign_ups]
+        day -= timedelta(days=1)
+    chosen = reversed(users[:count])
+    return [_profile(user, index, last, now) for index, user in enumerate(chosen)]
+
+
+def _profile(user: User, index: int, last: date, now: datetime) -> Profile:
+    if index == NULL_PROPERTIES:
+        return {"$distinct_id": user.distinct_id, "$properties": None}
+    stirred = user.mix
+    city, region, country, _, zone = PLACES[user.place]
+    first = NAMES[stirred % len(NAMES)]
+    family = FAMILIES[(stirred >> 4) % len(FAMILIES)]
+    created = min(_moment(user.signed_up, stirred), now)
+    properties: dict[str, Any] = {
+        "$created": created.strftime("%Y-%m-%dT%H:%M:%S"),
+        "$email": f"u{stirred:08x}@example.com",
+        "$name": f"{first} {family}",
+        "$first_name": first,
+        "$last_name": family,
+        "$city": city,
+        "$region": region,
+        "$country_code": country,
+        "$timezone": zone,
+        "$browser": SCREENS[user.screen][0],
+        "$os": SCREENS[user.screen][2],
+        "plan": PLANS[stirred % len(PLANS)],
+        "newsletter": bool(stirred & 64),
+        "logins": 1 + stirred % 90,
+        "beta": stirred % 5 == 0,
+        "tags": ["x"] if stirred % 3 else [],
+        "address": {"zip": f"{stirred % 100_000:05d}", "street": None},
+        "customer_number": 9_007_199_254_740_993 + stirred,
+        "balance": (stirred % 100_000) / 100,
+    }
+    if index % WITHOUT_LAST_SEEN != 7:
+        seen = min(max(_last_seen(user, last), created), now)
+        properties["$last_seen"] = seen.strftime("%Y-%m-%dT%H:%M:%S")
+    if index % 50 == 20:
+        properties |= {
+            "Plan": "shouted",
+            "email": "plain@example.com",
+            "a.b": 'q"',
+            "": "empty name",
+        }
+    return {"$distinct_id": user.distinct_id, "$properties": properties}
+
+
+def _moment(day: date, stirred: int) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(
+        seconds=25_200 + stirred % 54_000
+    )
+
+
+def _last_seen(user: User, last: date) -> datetime:
+    """Most people were seen within days; some not since they signed up."""
+    share = mix(user.mix, 5) / 2**32
+    back = int(-log(1 - share) * 6)
+    return _moment(max(user.signed_up, last - timedelta(days=back)), mix(user.mix, 6))
+
+
+def group_profiles(count: int) -> list[Profile]:
+    """Return the profiles of companies."""
+    return [
+        {
+            "$distinct_id": f"company-{number}",
+            "$properties": {
+                "$name": f"Rösterei {number} & Söhne",
+                "employees": 3 * number,
+                "$last_seen": "2024-01-10T12:00:00",
+                "data_group_id": -1_405_123_841_946_871_899,
+            },
+        }
+        for number in range(1, count + 1)
+    ]

@@ -1,0 +1,110 @@
+"""The answers that are no answers: rate limits, server errors and other bodies of faults."""
+
+from __future__ import annotations
+
+from mixpanel_assets.emulator.answers import Answer, ErrorShape, json_answer, text_answer
+from mixpanel_assets.emulator.auth import WRONG_REGION, unable_to_authenticate
+from mixpanel_assets.emulator.budgets import Refusal
+from mixpanel_assets.emulator.faults import Fault
+from mixpanel_assets.emulator.settings import EmulatorSettings
+
+HELP = "For more information, please consult our documentation at https://help.mixpanel.example/"
+PLAN = "Your plan does not allow API calls. Upgrade at mixpanel.com/pricing"
+HISTORY = "Date range exceeds 90 days into the past"
+EXPORT_BUSY = "too many export requests in progress for this project"
+UNAVAILABLE = "Service temporarily unavailable"
+HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>proxy</body></html>\n"
+
+
+def rate_limited(
+    settings: EmulatorSettings, shape: ErrorShape, refusal: Refusal, *, headers: bool
+) -> Answer:
+    """Return the 429 for a limit that was hit."""
+    if shape.family == "export" and not settings.export_429_text:
+        shown = _headers(refusal, 60) if headers and settings.export_429_headers else {}
+        return json_answer({"error": EXPORT_BUSY}, 429, shown)
+    if shape.family == "app":
+        return shape.answer(429, "Too many requests")
+    project = f"project_id: {settings.project_id}"
+    text = f"Query rate limit exceeded for {project}. {_reason(refusal)} {HELP}"
+    return shape.answer(429, text, _headers(refusal, refusal.limit) if headers else {})
+
+
+def _reason(refusal: Refusal) -> str:
+    limit = refusal.limit
+    if refusal.trip == "concurrency":
+        return (
+            "This request exceeded the concurrency limit "
+            f"({limit + 1}/{limit} queries running concurrently)."
+        )
+    unit = "second" if refusal.trip == "second" else "hour"
+    return (
+        "This request exceeded the rate limit "
+        f"({limit + 1}/{limit} queries running in the last {unit})."
+    )
+
+
+def _headers(refusal: Refusal, hourly: int) -> dict[str, str]:
+    wait = refusal.retry_after_seconds
+    at_once = refusal.limit if refusal.trip == "concurrency" else 5
+    hourly = 60 if refusal.trip == "concurrency" else hourly
+    left = f'"project";r=0;t={wait}, "project-concurrency";r=3'
+    if refusal.trip == "concurrency":
+        left = f'"project";r={refusal.remaining}, "project-concurrency";r=0;t={wait}'
+    return {
+        "RateLimit-Policy": (
+            f'"project";q={hourly};w=3600, '
+            f'"project-concurrency";q={at_once};qu="concurrent-requests"'
+        ),
+        "RateLimit": left,
+        "Retry-After": str(wait),
+    }
+
+
+def faulty_answer(settings: EmulatorSettings, shape: ErrorShape, fault: Fault) -> Answer | None:
+    """Return the answer a fault puts in place of the right one, or None when it has none."""
+    kind = fault.kind
+    if kind.startswith("429"):
+        return _faulty_429(settings, shape, fault)
+    if kind[:2] == "50":
+        return _server_error(shape, int(kind[:3]), kind[4:], fault.text)
+    if kind == "400-auth-text":
+        return unable_to_authenticate(shape)
+    if kind == "400-timeout":
+        return json_answer({"request": shape.request, "error": fault.text or "Timeout Error."}, 400)
+    if kind == "401-json":
+        return json_answer(WRONG_REGION, 401)
+    if kind == "402-json":
+        return json_answer({"error": fault.text or PLAN}, 402)
+    if kind in ("403-history", "403-json"):
+        usual = HISTORY if kind == "403-history" else "Forbidden"
+        return json_answer({"error": fault.text or usual}, 403)
+    if kind in ("404-json", "412-json"):
+        return json_answer({"request": shape.request, "error": fault.text or kind}, int(kind[:3]))
+    if kind == "html-200":
+        return Answer(200, (fault.text or "").encode() or HTML, "text/html; charset=utf-8")
+    if kind == "error-200":
+        return json_answer({"error": fault.text or "internal error"})
+    if kind == "empty-200" and shape.family != "export":
+        return Answer(200, b"")
+    return None
+
+
+def _faulty_429(settings: EmulatorSettings, shape: ErrorShape, fault: Fault) -> Answer:
+    wait = int(3600 if fault.seconds is None else fault.seconds)
+    if fault.kind == "429-export-text":
+        shown = {"Retry-After": str(wait)} if fault.seconds is not None else {}
+        return json_answer({"error": fault.text or EXPORT_BUSY}, 429, shown)
+    if fault.kind == "429-bare":
+        text = f"Query rate limit exceeded for project_id: {settings.project_id} {HELP}"
+        return ErrorShape("query", shape.request).answer(429, fault.text or text)
+    refusal = Refusal("window", 60, wait, 0)
+    if fault.kind == "429-concurrency":
+        refusal = Refusal("concurrency", 5, int(fault.seconds or 10), 12)
+    return rate_limited(settings, ErrorShape("query", shape.request), refusal, headers=True)
+
+
+def _server_error(shape: ErrorShape, status: int, form: str, text: str | None) -> Answer:
+    if form == "json":
+        return json_answer({"request": shape.request, "error": text or "Internal error"}, status)
+    return text_answer("" if form == "empty" else text or UNAVAILABLE, status)

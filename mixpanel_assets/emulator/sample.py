@@ -1,0 +1,515 @@
+"""The story in the data: a small web shop that grows.
+
+People visit (more at noon and in the evening, fewer on weekends), look at products, fill carts
+and order; some sign up, and come back less and less often. A day's records depend on nothing
+but the settings and the day. A day is made in blocks, so a million events never have to be in
+memory at once. Property names and shapes follow the documented export.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from math import exp, log
+from random import Random
+from typing import NamedTuple
+from zlib import crc32
+from zoneinfo import ZoneInfo
+
+from mixpanel_assets.emulator import oddities
+from mixpanel_assets.emulator.settings import EmulatorSettings
+
+BLOCK_EVENTS = 4096
+STORY_EVENTS = (
+    "Page View",
+    "Search",
+    "Product Viewed",
+    "Added To Cart",
+    "Order Completed",
+    "Sign Up",
+    "$identify",
+)
+EVENT_NAMES = frozenset(STORY_EVENTS) | oddities.EVENT_NAMES
+DAY_MS = 86_400_000
+SLOT_MS = 900_000
+SIGN_UP_SHARE = 0.012
+LATEST_VISIT_SECOND = 84_600
+
+WEEKDAYS = (1.05, 1.0, 1.02, 1.08, 1.15, 0.86, 0.78)
+HOURS = (3, 2, 1, 1, 1, 2, 4, 7, 9, 10, 11, 13, 15, 13, 11, 10, 11, 13, 16, 19, 21, 18, 12, 6)
+
+# City, region, country, currency, zone.
+PLACES = (
+    ("Lyon", "Rhone", "FR", "EUR", "Europe/Paris"),
+    ("Berlin", "Berlin", "DE", "EUR", "Europe/Berlin"),
+    ("Århus", "Midtjylland", "DK", "DKK", "Europe/Copenhagen"),
+    ("Київ", "Київ", "UA", "UAH", "Europe/Kyiv"),
+    ("Харків", "Харківська область", "UA", "UAH", "Europe/Kyiv"),
+    ("San José", "California", "US", "USD", "America/Los_Angeles"),
+    ("Austin", "Texas", "US", "USD", "America/Chicago"),
+    ("São Paulo", "São Paulo", "BR", "BRL", "America/Sao_Paulo"),
+    ("東京", "東京都", "JP", "JPY", "Asia/Tokyo"),
+    ("London", "England", "GB", "GBP", "Europe/London"),
+    ("Pune", "Maharashtra", "IN", "INR", "Asia/Kolkata"),
+    ("Åre", "Jämtland", "SE", "SEK", "Europe/Stockholm"),
+)
+# Browser, version, system, width, height, device.
+SCREENS = (
+    ("Chrome", "131", "Mac OS X", 1728, 1117, "Mac"),
+    ("Chrome", "131", "Windows", 1920, 1080, "PC"),
+    ("Chrome", "130", "Android", 412, 915, "Pixel 8"),
+    ("Safari", "18.1", "Mac OS X", 1512, 982, "Mac"),
+    ("Mobile Safari", '"18.1"', "iOS", 390, 844, "iPhone"),
+    ("Firefox", "132", "Linux", 2560, 1440, "PC"),
+)
+REFERRERS = (
+    '"$initial_referrer":"$direct"',
+    '"$initial_referrer":"https://www.search.example/","$search_engine":"search"',
+    '"$initial_referrer":"https://news.example/a?id=1&x=%20","utm_source":"newsletter",'
+    '"utm_campaign":"Früh & spät"',
+)
+# Id, name, category, price in hundredths.
+PRODUCTS = (
+    ("A1", "Espresso beans 1 kg", "Coffee", 2190),
+    ("A2", "Filter coffee, Æthiopia", "Coffee", 1450),
+    ("A3", "Decaf (250 g)", "Coffee", 790),
+    ("B1", 'Dripper 02 "white"', "Gear", 2400),
+    ("B2", "Hand mill", "Gear", 6990),
+    ("B3", "Kettle 1.0 l", "Gear", 11900),
+    ("B7", "Scale", "Gear", 3950),
+    ("C1", "Mug · Å", "Mugs", 1290),
+    ("C2", "Mug ☕", "Mugs", 1290),
+    ("D1", "Gift card", "Gifts", 2500),
+    ("D2", "Brewing course", "Gifts", 8900),
+)
+SEARCHES = ("mug", "espresso", "tasse à café", "кава", "コーヒー", "hand mill", "gift", "decaf 250")
+PAGES = (
+    ("Home", ""),
+    ("Coffee", "coffee"),
+    ("Gear", "gear"),
+    ("About us", "about"),
+    ("Blog", "blog"),
+)
+PLANS = ("free", "free", "free", "pro", "pro", "team")
+
+
+class Block(NamedTuple):
+    """Part of a day: lines as sent, without their ends; times are UTC milliseconds."""
+
+    lines: list[bytes]
+    times: list[int]
+    processed: list[int]
+
+
+class User(NamedTuple):
+    """A signed-up visitor; `number` counts the sign-ups of `signed_up`."""
+
+    signed_up: date
+    number: int
+    distinct_id: str
+    device: str
+    place: int
+    screen: int
+    mix: int
+
+
+@dataclass(frozen=True)
+class DayPlan:
+    """What is decided once for a day."""
+
+    day: date
+    start_ms: int
+    events: int
+    sign_ups: int
+    blocks: int
+    growth: int
+    offsets: tuple[int, ...]
+    gaps: frozenset[int]
+
+
+def mix(*numbers: int) -> int:
+    """Return 32 well-stirred bits that depend on nothing but the numbers."""
+    value = crc32(b",".join(b"%d" % number for number in numbers)) * 0x9E3779B1 & 0xFFFFFFFF
+    value ^= value >> 15
+    value = value * 0x85EBCA77 & 0xFFFFFFFF
+    return value ^ value >> 13
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+_PLACES = [
+    f'"$city":{_text(city)},"$region":{_text(region)},"mp_country_code":"{country}"'.encode()
+    for city, region, country, _, _ in PLACES
+]
+_SCREENS = [
+    f'"$browser":"{browser}","$browser_version":{version},"$os":"{system}",'
+    f'"$screen_height":{height},"$screen_width":{width},"$device":"{device}",'
+    f'"mp_lib":"web","$lib_version":"2.56.0"'.encode()
+    for browser, version, system, width, height, device in SCREENS
+]
+_REFERRERS = [text.encode() for text in REFERRERS]
+_PRODUCTS = [
+    (
+        f'"product_id":"{key}","product_name":{_text(name)},"category":"{category}",'
+        f'"price":{price / 100:.2f},'
+        f'"Tags":{_text([category.lower(), "new" if price > 2000 else "eu"])}'
+    ).encode()
+    for key, name, category, price in PRODUCTS
+]
+_PAGES = [
+    f'"$current_url":"https://shop.example/{path}","page":"{title}",'
+    f'"title":"{title} | shop.example"'.encode()
+    for title, path in PAGES
+]
+_SEARCHES = [_text(text).encode() for text in SEARCHES]
+_CURRENCIES = [place[3].encode() for place in PLACES]
+_COUNTRIES = [place[2].encode() for place in PLACES]
+_HOUR_PICKS = [hour for hour, weight in enumerate(HOURS) for _ in range(weight)]
+
+_LINE = (
+    b'{"event":"%b","properties":{"time":%d,"distinct_id":"%b",%b,"$insert_id":"%016x",'
+    b'"$mp_api_endpoint":"api-js.mixpanel.com","$mp_api_timestamp_ms":%d,"$mp_event_size":%d,'
+    b'"mp_processing_time_ms":%d,%b}}'
+)
+_ODD_LINE = (
+    '{"event":%s,"properties":{"time":%d%s,"$mp_api_endpoint":"api.mixpanel.com",'
+    '"$mp_api_timestamp_ms":%d,"mp_processing_time_ms":%d,%s}}'
+)
+
+
+class Shop:
+    """Makes the events of any day."""
+
+    def __init__(self, settings: EmulatorSettings) -> None:
+        self.settings = settings
+        self.zone = ZoneInfo(settings.zone)
+        self.plan: Callable[[date], DayPlan] = lru_cache(maxsize=512)(self._plan)
+
+    def volume(self, day: date) -> int:
+        """Return how many events the day holds once repeats are removed."""
+        exact = self.settings.exact_events
+        if isinstance(exact, int):
+            return exact
+        if exact is not None and day in exact:
+            return exact[day]
+        weeks = max((day - self.settings.start).days, 0) / 7
+        growth = 0.8 + 0.6 * (1 - exp(-weeks / 8))
+        noise = 0.94 + 0.12 * mix(self.settings.seed, day.toordinal(), 1) / 2**32
+        return max(
+            1, round(self.settings.events_per_day * WEEKDAYS[day.weekday()] * growth * noise)
+        )
+
+    def sign_ups(self, day: date) -> int:
+        """Return how many people sign up on the day."""
+        return max(1, round(self.volume(day) * SIGN_UP_SHARE))
+
+    def user(self, day: date, number: int) -> User:
+        """Return the person who signed up as the `number`-th of the day."""
+        serial = (day - self.settings.start).days * 100_000 + number
+        stirred = mix(self.settings.seed, serial, 2)
+        stem = serial + 40_000_000
+        # Some senders use bare numbers as ids; they must stay text.
+        name = f"{stem}" if stirred % 17 == 3 else f"user-{stem}"
+        device = f"{stirred:08x}-{mix(serial, 3) & 0xFFFF:04x}"
+        return User(
+            day, number, name, device, stirred % len(PLACES), (stirred >> 8) % len(SCREENS), stirred
+        )
+
+    def block(self, day: date, index: int, *, time_in_ms: bool) -> Block:
+        """Return one block of a day, repeats included, in no particular order."""
+        return _BlockMaker(self, self.plan(day), index, time_in_ms=time_in_ms).make()
+
+    def _plan(self, day: date) -> DayPlan:
+        start_ms = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
+        offsets, gaps = self._offsets(start_ms)
+        events = self.volume(day)
+        return DayPlan(
+            day=day,
+            start_ms=start_ms,
+            events=events,
+            sign_ups=self.sign_ups(day),
+            blocks=max(1, -(-events // BLOCK_EVENTS)),
+            growth=(day - self.settings.start).days,
+            offsets=offsets,
+            gaps=gaps,
+        )
+
+    def _offsets(self, start_ms: int) -> tuple[tuple[int, ...], frozenset[int]]:
+        """Per quarter of an hour: raw time minus UTC, and which quarters do not exist."""
+        slots = DAY_MS // SLOT_MS
+        if self.settings.regime == "utc":
+            return (0,) * slots, frozenset()
+        offsets = []
+        gaps = set()
+        for slot in range(slots):
+            wall = datetime.fromtimestamp(start_ms / 1000 + slot * SLOT_MS / 1000, UTC)
+            local = wall.replace(tzinfo=self.zone)
+            offset = local.utcoffset() or timedelta()
+            offsets.append(int(offset.total_seconds() * 1000))
+            if local.astimezone(UTC).astimezone(self.zone).replace(tzinfo=UTC) != wall:
+                gaps.add(slot)
+        return tuple(offsets), frozenset(gaps)
+
+
+class _BlockMaker:
+    """Fills one block; exists so that the hot loop has its state at hand."""
+
+    def __init__(self, shop: Shop, plan: DayPlan, index: int, *, time_in_ms: bool) -> None:
+        self.shop = shop
+        self.plan = plan
+        self.index = index
+        self.unit = 1 if time_in_ms else 1000
+        self.random = Random(f"{shop.settings.seed}/{plan.day}/{index}")
+        self.want = min(BLOCK_EVENTS, plan.events - index * BLOCK_EVENTS)
+        self.lines: list[bytes] = []
+        self.times: list[int] = []
+        self.processed: list[int] = []
+        self.anonymous: list[tuple[int, bytes]] = []
+
+    def make(self) -> Block:
+        odd = self._odd_rows() if self.index == 0 else Block([], [], [])
+        room = self.want - len(odd.lines)
+        for number in range(self.index, self.plan.sign_ups, self.plan.blocks):
+            if len(self.lines) >= room:
+                break
+            self._sign_up(self.shop.user(self.plan.day, number))
+        chance = self.random.random
+        while len(self.lines) < room:
+            if chance() < 0.45:
+                self._anonymous_visit()
+            else:
+                self._known_visit()
+        for column in (self.lines, self.times, self.processed):
+            del column[room:]
+        self._repeat()
+        self.lines += odd.lines
+        self.times += odd.times
+        self.processed += odd.processed
+        return Block(self.lines, self.times, self.processed)
+
+    def _second(self) -> int:
+        chance = self.random.random
+        hour = _HOUR_PICKS[int(chance() * len(_HOUR_PICKS))]
+        return min(hour * 3600 + int(chance() * 3600), LATEST_VISIT_SECOND)
+
+    def _start(self) -> int:
+        start = self._second() * 1000 + int(self.random.random() * 1000)
+        while start // SLOT_MS in self.plan.gaps:
+            start += 3_600_000
+        return self.plan.start_ms + start
+
+    def _emit(self, event: bytes, time: int, person: bytes, common: bytes, own: bytes) -> None:
+        plan = self.plan
+        slot = (time - plan.start_ms) // SLOT_MS
+        happened = time - plan.offsets[slot]
+        bits = self.random.getrandbits(64)
+        received = happened + 300 + (bits & 0xFFF)
+        processed = received + 700 + (bits >> 12 & 0x7FF)
+        self.lines.append(
+            _LINE
+            % (
+                event,
+                time // self.unit,
+                person,
+                common,
+                bits,
+                received,
+                400 + (bits >> 24 & 0xFF),
+                processed,
+                own,
+            )
+        )
+        self.times.append(happened)
+        self.processed.append(processed)
+
+    def _known_visit(self) -> None:
+        user = self._returning_user()
+        self._visit(user.distinct_id.encode(), user.place, self._start(), _common(user), known=True)
+
+    def _returning_user(self) -> User:
+        chance = self.random.random
+        back = 1 + int(-log(1.0 - chance()) * 30)
+        day = self.plan.day - timedelta(days=back)
+        return self.shop.user(day, int(chance() * self.shop.plan(day).sign_ups))
+
+    def _anonymous_visit(self) -> None:
+        chance = self.random.random
+        # Most devices are new, some come back on later days.
+        serial = int(chance() * self.plan.events * 2) + (self.plan.day.toordinal() // 7) * 1_000_000
+        stirred = mix(serial, 4)
+        device = b"%08x-%04x" % (stirred, serial & 0xFFFF)
+        place = stirred % len(PLACES)
+        common = b'%b,%b,%b,"$device_id":"%b"' % (
+            _SCREENS[(stirred >> 6) % len(SCREENS)],
+            _PLACES[place],
+            _REFERRERS[(stirred >> 10) % len(REFERRERS)],
+            device,
+        )
+        self._visit(b"$device:" + device, place, self._start(), common, known=False)
+
+    def _visit(self, person: bytes, place: int, time: int, common: bytes, *, known: bool) -> None:
+        chance = self.random.random
+        emit = self._emit
+        emit(b"Page View", time, person, common, _PAGES[int(chance() * len(_PAGES))])
+        if chance() < 0.25:
+            time += 8_000 + int(chance() * 40_000)
+            own = b'"query":%b,"results":%d' % (
+                _SEARCHES[int(chance() * len(_SEARCHES))],
+                int(chance() * 12),
+            )
+            emit(b"Search", time, person, common, own)
+        cart: list[tuple[int, int]] = []
+        while chance() < (0.62 if known else 0.45) and len(cart) < 6:
+            time += 10_000 + int(chance() * 60_000)
+            product = int(chance() * chance() * len(PRODUCTS))
+            emit(b"Product Viewed", time, person, common, _PRODUCTS[product])
+            if chance() < (0.45 if known else 0.12):
+                time += 4_000 + int(chance() * 30_000)
+                quantity = 1 + int(chance() * 3)
+                cart.append((product, quantity))
+                own = b'%b,"quantity":%d,"Cart Size (# of Items)":%d' % (
+                    _PRODUCTS[product],
+                    quantity,
+                    sum(count for _, count in cart),
+                )
+                emit(b"Added To Cart", time, person, common, own)
+        if cart and known and chance() < 0.6:
+            time += 30_000 + int(chance() * 120_000)
+            emit(b"Order Completed", time, person, common, self._order(cart, place))
+
+    def _order(self, cart: list[tuple[int, int]], place: int) -> bytes:
+        chance = self.random.random
+        total = sum(PRODUCTS[product][3] * quantity for product, quantity in cart)
+        coupon = b'"WELCOME10"' if chance() < 0.2 else b"null"
+        items = b",".join(
+            b'{"sku":"%b","qty":%d,"price":%.2f}'
+            % (PRODUCTS[product][0].encode(), quantity, PRODUCTS[product][3] / 100)
+            for product, quantity in cart
+        )
+        return (
+            b'"order_id":"%08x","amount":%.2f,"currency":"%b","country":"%b","coupon":%b,'
+            b'"First Order":%b,"items":[%b],"Ship To":{"city":null,"zip":"%05d"}'
+        ) % (
+            self.random.getrandbits(32),
+            total / 100,
+            _CURRENCIES[place],
+            _COUNTRIES[place],
+            coupon,
+            b"true" if chance() < 0.3 else b"false",
+            items,
+            int(chance() * 99999),
+        )
+
+    def _sign_up(self, user: User) -> None:
+        """Two pages as a device, then the identity, then what a new customer does."""
+        chance = self.random.random
+        time = self._start()
+        person = user.distinct_id.encode()
+        common = _common(user)
+        before = b'%b,"$distinct_id_before_identity":"$device:%b"' % (common, user.device.encode())
+        self._emit(b"Page View", time, person, before, _PAGES[0])
+        time += 15_000 + int(chance() * 60_000)
+        self._emit(b"Page View", time, person, before, _PAGES[1])
+        time += 20_000 + int(chance() * 90_000)
+        own = b'"method":"%b","plan":"%b","newsletter":%b,"referred_by":null' % (
+            b"email" if chance() < 0.7 else b"google",
+            PLANS[user.mix % len(PLANS)].encode(),
+            b"true" if user.mix & 64 else b"false",
+        )
+        self._emit(b"Sign Up", time, person, common, own)
+        own = b'"$identified_id":"%b","$anon_id":"%b"' % (person, user.device.encode())
+        self._emit(b"$identify", time + 120, person, common, own)
+        if chance() < 0.6:
+            self._visit(person, user.place, time + 5_000, common, known=True)
+
+    def _repeat(self) -> None:
+        """Append the rows that Mixpanel sends again: exact, newer, or under another id."""
+        chance = self.random.random
+        count = len(self.lines)
+        rate = self.shop.settings.duplicates_rate
+        repeats = int(count * rate + chance()) if rate else 0
+        for _ in range(repeats):
+            row = int(chance() * count)
+            line, processed = self.lines[row], self.processed[row]
+            kind = chance()
+            if kind > 0.3:
+                later = processed + 60_000 + int(chance() * 3_600_000)
+                line = _with_processing_time(line, processed, later)
+                if kind > 0.65:
+                    line = self._under_user_id(line)
+                processed = later
+            self.lines.append(line)
+            self.times.append(self.times[row])
+            self.processed.append(processed)
+
+    def _under_user_id(self, line: bytes) -> bytes:
+        """Return the row as it looks once the device is known to belong to a user."""
+        mark = b'"distinct_id":"$device:'
+        at = line.find(mark)
+        if at < 0:
+            return line
+        end = line.index(b'"', at + len(mark))
+        device = line[at + len(b'"distinct_id":"') : end]
+        user = self._returning_user().distinct_id.encode()
+        return b'%b"distinct_id":"%b","$distinct_id_before_identity":"%b%b' % (
+            line[:at],
+            user,
+            device,
+            line[end:],
+        )
+
+    def _odd_rows(self) -> Block:
+        settings = self.shop.settings
+        chosen = oddities.rows(
+            rich=settings.odd_content, room=self.want // 4, turn=self.plan.growth
+        )
+        shifted = settings.shifted_rows if settings.regime == "legacy" else 0
+        return odd_block(self.plan, chosen, time_in_ms=self.unit == 1, shifted=shifted)
+
+
+def odd_block(
+    plan: DayPlan, rows: Iterable[oddities.OddRow], *, time_in_ms: bool, shifted: int = 0
+) -> Block:
+    """Return awkward rows as lines; the first `shifted` ones are dated before the day."""
+    block = Block([], [], [])
+    for number, row in enumerate(rows):
+        time = plan.start_ms + round(row.second * 1000)
+        happened = time - plan.offsets[(time - plan.start_ms) // SLOT_MS]
+        if number < shifted:
+            # Dated with another zone than the day is cut by, as after a change of zone.
+            time = plan.start_ms - 3_600_000 * (number % 3 + 1)
+        head = row.head.replace("{day}", plan.day.isoformat())
+        received = happened + 500
+        text = _ODD_LINE % (
+            _text(row.event),
+            time if time_in_ms else time // 1000,
+            "," + head if head else "",
+            received,
+            received + 900,
+            row.properties,
+        )
+        block.lines.append(text.encode())
+        block.times.append(happened)
+        block.processed.append(received + 900)
+    return block
+
+
+@lru_cache(maxsize=65_536)
+def _common(user: User) -> bytes:
+    return b'%b,%b,%b,"$device_id":"%b","$user_id":"%b"' % (
+        _SCREENS[user.screen],
+        _PLACES[user.place],
+        _REFERRERS[user.mix % len(REFERRERS)],
+        user.device.encode(),
+        user.distinct_id.encode(),
+    )
+
+
+def _with_processing_time(line: bytes, old: int, new: int) -> bytes:
+    name = b'"mp_processing_time_ms":%d'
+    return line.replace(name % old, name % new, 1)

@@ -1,0 +1,216 @@
+"""Starting and stopping the pretend Mixpanel on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+
+from mixpanel_assets.emulator.clock import Clock
+from mixpanel_assets.emulator.faults import Faults
+from mixpanel_assets.emulator.requestlog import LoggedRequest
+from mixpanel_assets.emulator.routes import application
+from mixpanel_assets.emulator.settings import EmulatorSettings
+from mixpanel_assets.emulator.state import State
+from mixpanel_assets.emulator.truth import Truth
+from mixpanel_assets.emulator.wire import Connections
+
+HOST = "127.0.0.1"
+START_SECONDS = 20
+TICK_SECONDS = 0.5
+
+
+class Emulator:
+    """A pretend Mixpanel that answers real HTTP in a thread of its own.
+
+    Use it as a context manager, or with `start` and `stop`. The address is known as soon as the
+    object exists; requests wait until it has started.
+    """
+
+    def __init__(self, settings: EmulatorSettings | None = None, *, port: int = 0) -> None:
+        self.settings = settings or EmulatorSettings()
+        self.state = State(self.settings)
+        self.truth = Truth(self.state)
+        self._wanted_port = port
+        self._socket: socket.socket | None = None
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """The port, once the emulator has started."""
+        if self._socket is None:
+            raise RuntimeError("the emulator has not been started")
+        return int(self._socket.getsockname()[1])
+
+    @property
+    def base_url(self) -> str:
+        """One address for everything: `/api/2.0/export`, `/api/query/...`, `/api/app/...`."""
+        return f"http://{HOST}:{self.port}"
+
+    def region_url(self, region: str) -> str:
+        """Return the address of a region; the project lives in one of them only."""
+        return f"{self.base_url}/region/{region}"
+
+    @property
+    def username(self) -> str:
+        """The service account's name."""
+        return self.settings.username
+
+    @property
+    def secret(self) -> str:
+        """The service account's secret."""
+        return self.settings.secret
+
+    @property
+    def project_id(self) -> int:
+        """The project's number."""
+        return self.settings.project_id
+
+    @property
+    def faults(self) -> Faults:
+        """What is going to go wrong."""
+        return self.state.faults
+
+    @property
+    def clock(self) -> Clock:
+        """The emulator's clock."""
+        return self.state.clock
+
+    @property
+    def requests(self) -> list[LoggedRequest]:
+        """Every request so far."""
+        return self.state.requests.entries()
+
+    def start(self) -> Self:
+        """Start answering.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        self._socket = _listening(self._wanted_port)
+        self._server = _Server(self.state, self.truth, self.base_url)
+        self._thread = threading.Thread(
+            target=self._server.run_in_thread, args=(self._socket,), name="emulator", daemon=True
+        )
+        self._thread.start()
+        if not self._server.up.wait(START_SECONDS):
+            raise RuntimeError("the emulator did not start")
+        return self
+
+    def stop(self) -> None:
+        """Stop answering: open connections are closed, whatever they were doing."""
+        if self._server is None or self._thread is None or self._socket is None:
+            return
+        self._server.stop()
+        self._thread.join(START_SECONDS)
+        self._socket.close()
+        self._server = self._thread = self._socket = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def serve(settings: EmulatorSettings | None = None, *, host: str = HOST, port: int = 8765) -> None:
+    """Answer until interrupted.
+
+    Args:
+        settings: The project; the default one has data from 2024-01-01 until today.
+        host: A loopback address; nothing else is allowed.
+        port: The port; 0 takes any free one.
+
+    Raises:
+        ValueError: `host` is not loopback.
+        OSError: The port is taken.
+    """
+    if host not in (HOST, "localhost"):
+        raise ValueError(f"the emulator answers on loopback only, not on {host}")
+    with Emulator(settings, port=port), suppress(KeyboardInterrupt):
+        threading.Event().wait()
+
+
+def _listening(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError:
+        listener.close()
+        raise
+    listener.listen(256)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, told to start and stop without its polling pauses."""
+
+    def __init__(self, state: State, truth: Truth, base_url: str) -> None:
+        self._connections = Connections()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = asyncio.Event()
+        self.up = threading.Event()
+        app = application(state, truth, self._connections, base_url, self._sleep)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=self._connections.protocol(),
+                ws="none",
+                lifespan="off",
+                loop="asyncio",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                timeout_keep_alive=60,
+                server_header=False,
+            )
+        )
+
+    def run_in_thread(self, listener: socket.socket) -> None:
+        """Answer on the listener until `stop` is called."""
+        asyncio.run(self.serve(sockets=[listener]))
+
+    def stop(self) -> None:
+        """End the serving thread soon; safe to call from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, then let `start` return."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        self.up.set()
+
+    async def main_loop(self) -> None:
+        """Wait for the end; the tick keeps the `Date` header fresh."""
+        await self.on_tick(0)
+        while not self._stopping.is_set():
+            await self._sleep(TICK_SECONDS)
+            await self.on_tick(0)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close everything at once; an emulator has no client to be polite to."""
+        for server in self.servers:
+            server.close()
+        self._connections.abort_all()
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
+        await asyncio.sleep(0)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, but not beyond the end of the server."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)

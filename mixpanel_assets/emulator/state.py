@@ -1,0 +1,176 @@
+"""The pretend project while the server runs: what it holds, who is paging, what was spent."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import count
+from random import Random
+from zoneinfo import ZoneInfo
+
+from mixpanel_assets.emulator.budgets import Budgets
+from mixpanel_assets.emulator.changes import changed
+from mixpanel_assets.emulator.clock import Clock
+from mixpanel_assets.emulator.faults import Faults
+from mixpanel_assets.emulator.profiles import GROUP_KEY, Profile, group_profiles, user_profiles
+from mixpanel_assets.emulator.requestlog import RequestLog
+from mixpanel_assets.emulator.sample import Block, Shop
+from mixpanel_assets.emulator.settings import EmulatorSettings
+
+CACHE_BYTES = 48_000_000
+LAG_SECONDS = 45 * 60
+
+
+@dataclass(frozen=True)
+class Session:
+    """A pinned result that pages are cut from."""
+
+    results: list[Profile]
+    page_size: int
+    started: float
+
+
+class State:
+    """One project; safe to use from several threads."""
+
+    def __init__(self, settings: EmulatorSettings) -> None:
+        self.settings = settings
+        self.clock = Clock(settings.now)
+        self.shop = Shop(settings)
+        self.zone = ZoneInfo(settings.zone)
+        self.faults = Faults()
+        self.budgets = Budgets(self.clock.seconds)
+        self.requests = RequestLog()
+        self.sessions: dict[str, Session] = {}
+        self._calls = count(1)
+        self._session_numbers = count(1)
+        self._lock = threading.Lock()
+        self._blocks: OrderedDict[tuple[date, int, bool], tuple[Block, int]] = OrderedDict()
+        self._cached_bytes = 0
+        self._profiles: tuple[object, list[Profile]] | None = None
+
+    def today(self) -> date:
+        """Return the day it is: in UTC, or in the project's zone for a legacy project."""
+        now = self.clock.now()
+        return (now.astimezone(self.zone) if self.settings.regime == "legacy" else now).date()
+
+    def last_day(self) -> date:
+        """Return the last day that can hold data now."""
+        last = self.settings.last
+        return self.today() if last is None else min(last, self.today())
+
+    def holds(self, day: date) -> bool:
+        """Say whether the day holds data."""
+        return self.settings.start <= day <= self.last_day() or bool(self.faults.changes(day))
+
+    def days(self) -> list[date]:
+        """Return the days that hold data."""
+        span = (self.last_day() - self.settings.start).days + 1
+        return [self.settings.start + timedelta(days=number) for number in range(span)]
+
+    def parts(self, day: date) -> range:
+        """Return the numbers of the day's blocks."""
+        return range(self.shop.plan(day).blocks if self.holds(day) else 0)
+
+    def block(
+        self, day: date, part: int, *, time_in_ms: bool = True, lagging: bool = False
+    ) -> Block:
+        """Return a block as it is now: with changes, without the future.
+
+        Args:
+            day: The export day.
+            part: The number of the block.
+            time_in_ms: The unit of `time`.
+            lagging: Leave out what a `lag` fault hides for the moment.
+        """
+        block = Block([], [], [])
+        if self.settings.start <= day <= self.last_day():
+            block = self._pristine(day, part, time_in_ms=time_in_ms)
+        changes = self.faults.changes(day)
+        if changes and part == 0:
+            block = changed(self.shop, day, block, changes, time_in_ms=time_in_ms)
+        if day >= self.today() - timedelta(days=1):
+            block = _until(block, self.clock.now_ms(), None)
+        for change in changes:
+            if change.kind == "lag" and lagging:
+                seconds = LAG_SECONDS if change.seconds is None else change.seconds
+                block = _until(block, None, self.clock.now_ms() - int(seconds * 1000))
+        return block
+
+    def export(self, days: list[date], *, time_in_ms: bool) -> Iterator[list[bytes]]:
+        """Yield the lines of some days, block by block, in an order that changes per call."""
+        call = 0 if self.settings.stable_order else next(self._calls)
+        random = Random(f"{self.settings.seed}/{call}")
+        keys = [(day, part) for day in days for part in self.parts(day)]
+        random.shuffle(keys)
+        for day, part in keys:
+            lines = list(self.block(day, part, time_in_ms=time_in_ms, lagging=True).lines)
+            random.shuffle(lines)
+            yield lines
+
+    def profiles(self, data_group_id: str | None = None) -> list[Profile]:
+        """Return all profiles, of users or of groups."""
+        if data_group_id is not None:
+            known = data_group_id == GROUP_KEY
+            return group_profiles(self.settings.group_profiles) if known else []
+        last = self.last_day()
+        # Nobody has signed up yet in the hours that are still to come.
+        if last == self.today():
+            last -= timedelta(days=1)
+        with self._lock:
+            if self._profiles is None or self._profiles[0] != last:
+                made = user_profiles(self.shop, last, self.clock.now(), self.settings.profiles)
+                self._profiles = (last, made)
+            return self._profiles[1]
+
+    def open_session(self, results: list[Profile], page_size: int) -> str:
+        """Pin a result and return the session that pages through it."""
+        number = next(self._session_numbers)
+        tail = Random(f"{self.settings.seed}/session/{number}").getrandbits(32)
+        session_id = f"{int(self.clock.seconds())}-{tail:08x}"
+        self.sessions[session_id] = Session(results, page_size, self.clock.seconds())
+        return session_id
+
+    def session(self, session_id: str) -> Session | None:
+        """Return a session unless it is unknown or too old."""
+        session = self.sessions.get(session_id)
+        life = self.settings.session_seconds
+        if session and life is not None and self.clock.seconds() - session.started > life:
+            return None
+        return session
+
+    def _pristine(self, day: date, part: int, *, time_in_ms: bool) -> Block:
+        key = (day, part, time_in_ms)
+        with self._lock:
+            if key in self._blocks:
+                self._blocks.move_to_end(key)
+                return self._blocks[key][0]
+        block = self.shop.block(day, part, time_in_ms=time_in_ms)
+        # A day of many blocks would only push the others out.
+        if self.shop.plan(day).blocks <= 8:
+            self._keep(key, block)
+        return block
+
+    def _keep(self, key: tuple[date, int, bool], block: Block) -> None:
+        size = sum(map(len, block.lines)) + 200 * len(block.lines)
+        with self._lock:
+            if key not in self._blocks:
+                self._blocks[key] = (block, size)
+                self._cached_bytes += size
+            while self._cached_bytes > CACHE_BYTES:
+                _, (_, freed) = self._blocks.popitem(last=False)
+                self._cached_bytes -= freed
+
+
+def _until(block: Block, now_ms: int | None, processed_ms: int | None) -> Block:
+    kept = [
+        row
+        for row in zip(block.lines, block.times, block.processed, strict=True)
+        if (now_ms is None or row[1] <= now_ms) and (processed_ms is None or row[2] <= processed_ms)
+    ]
+    if len(kept) == len(block.lines):
+        return block
+    return Block([row[0] for row in kept], [row[1] for row in kept], [row[2] for row in kept])

@@ -1,0 +1,204 @@
+"""What the project really holds: the answers that a copy of it is compared with.
+
+Nothing here relies on how the sample was made; the lines are read and Mixpanel's own rule for
+repeats is applied to them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from threading import Lock
+from typing import Any
+
+from mixpanel_assets.emulator.oddities import LONE_SURROGATE
+from mixpanel_assets.emulator.profiles import Profile
+from mixpanel_assets.emulator.state import State
+
+Record = dict[str, Any]
+
+REMEMBERED_DAYS = 64
+REMEMBERED_DAY_EVENTS = 20_000
+
+
+@dataclass
+class DayTotals:
+    """A day in numbers: `lines` as sent, `events` once repeats are removed."""
+
+    lines: int = 0
+    events: int = 0
+    unstorable: int = 0
+    by_event: Counter[str] = field(default_factory=Counter)
+    users: set[str] = field(default_factory=set)
+
+
+class Truth:
+    """Exact contents, by day of the export."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._lock = Lock()
+        self._events: OrderedDict[object, list[Record]] = OrderedDict()
+        self._totals: OrderedDict[object, DayTotals] = OrderedDict()
+
+    def days(self) -> list[date]:
+        """Return the days that hold data, first to last."""
+        return self._state.days()
+
+    def lines(self, day: date, *, time_in_ms: bool = False) -> Iterator[bytes]:
+        """Yield every line of the day as sent, repeats included, in a fixed order."""
+        for part in self._state.parts(day):
+            yield from self._state.block(day, part, time_in_ms=time_in_ms).lines
+
+    def events(self, day: date, *, time_in_ms: bool = False) -> list[Record]:
+        """Return the day's raw records, repeats removed, in a fixed order.
+
+        Rows that no database can store are among them; `unstorable` names those.
+        """
+        return list(self.iter_events(day, time_in_ms=time_in_ms))
+
+    def iter_events(self, day: date, *, time_in_ms: bool = False) -> Iterator[Record]:
+        """Yield what `events` returns, with bounded memory."""
+        records = self._remembered(day)
+        for record in self._read(day) if records is None else records:
+            yield record if time_in_ms else in_seconds(record)
+
+    def count(self, day: date) -> int:
+        """Return the number of events of the day, repeats removed."""
+        return self._day_totals(day).events
+
+    def count_by_event(self, day: date) -> dict[str, int]:
+        """Return the number of events per event name, repeats removed."""
+        return dict(self._day_totals(day).by_event)
+
+    def users(self, day: date) -> int:
+        """Return how many different `distinct_id` the day has, absent and null ones aside."""
+        return len(self._day_totals(day).users)
+
+    def duplicates(self, day: date) -> int:
+        """Return how many lines of the day are repeats."""
+        totals = self._day_totals(day)
+        return totals.lines - totals.events
+
+    def unstorable(self, day: date) -> list[bytes]:
+        """Return the lines with half a surrogate pair: valid for Mixpanel, not for databases."""
+        return [line for line in self.lines(day) if _is_broken(line)]
+
+    def profiles(self, data_group_id: str | None = None) -> list[Profile]:
+        """Return the profiles as they are now."""
+        return list(self._state.profiles(data_group_id))
+
+    def totals(self, from_date: date | None = None, to_date: date | None = None) -> dict[str, Any]:
+        """Return the numbers of a range of days, ends included; all days by default."""
+        days = [
+            day
+            for day in self.days()
+            if (from_date is None or day >= from_date) and (to_date is None or day <= to_date)
+        ]
+        found = {day: self._day_totals(day) for day in days}
+        by_event: Counter[str] = Counter()
+        for totals in found.values():
+            by_event += totals.by_event
+        return {
+            "days": {day.isoformat(): totals.events for day, totals in found.items()},
+            "events": sum(totals.events for totals in found.values()),
+            "lines": sum(totals.lines for totals in found.values()),
+            "duplicates": sum(totals.lines - totals.events for totals in found.values()),
+            "unstorable": sum(totals.unstorable for totals in found.values()),
+            "by_event": dict(by_event),
+            "profiles": len(self._state.profiles()),
+        }
+
+    def _key(self, day: date) -> tuple[object, ...] | None:
+        """Name a day's present contents; None while they still change with the clock."""
+        if day >= self._state.today() - timedelta(days=1):
+            return None
+        return (day, self._state.faults.version if self._state.faults.changes(day) else None)
+
+    def _read(self, day: date) -> Iterator[Record]:
+        # Repeats never leave their block, so a block can be settled on its own.
+        for part in self._state.parts(day):
+            lines = self._state.block(day, part).lines
+            yield from deduplicated(json.loads(line) for line in lines)
+
+    def _remembered(self, day: date) -> list[Record] | None:
+        if self._state.shop.plan(day).events > REMEMBERED_DAY_EVENTS:
+            return None
+        key = self._key(day)
+        with self._lock:
+            if key is not None and key in self._events:
+                self._events.move_to_end(key)
+                return self._events[key]
+        records = list(self._read(day))
+        if key is not None:
+            with self._lock:
+                self._events[key] = records
+                if len(self._events) > REMEMBERED_DAYS:
+                    self._events.popitem(last=False)
+        return records
+
+    def _day_totals(self, day: date) -> DayTotals:
+        key = self._key(day)
+        with self._lock:
+            if key is not None and key in self._totals:
+                return self._totals[key]
+        totals = self._counted(day)
+        if key is not None:
+            with self._lock:
+                self._totals[key] = totals
+                if len(self._totals) > REMEMBERED_DAYS * 64:
+                    self._totals.popitem(last=False)
+        return totals
+
+    def _counted(self, day: date) -> DayTotals:
+        totals = DayTotals()
+        for part in self._state.parts(day):
+            lines = self._state.block(day, part).lines
+            totals.lines += len(lines)
+            totals.unstorable += sum(map(_is_broken, lines))
+            for record in deduplicated(json.loads(line) for line in lines):
+                totals.events += 1
+                totals.by_event[record["event"]] += 1
+                identity = record["properties"].get("distinct_id")
+                if identity is not None:
+                    totals.users.add(str(identity))
+        return totals
+
+
+def deduplicated(records: Iterable[Record]) -> Iterator[Record]:
+    """Yield records without Mixpanel's repeats.
+
+    The same event, time, `$insert_id` and original `distinct_id` are one event, of which the row
+    processed last stays. Rows without `$insert_id` are never repeats.
+    """
+    newest: dict[tuple[object, ...], Record] = {}
+    for record in records:
+        properties = record["properties"]
+        if not properties.get("$insert_id"):
+            yield record
+            continue
+        original = properties.get("$distinct_id_before_identity")
+        if original is None:
+            original = properties.get("distinct_id")
+        key = (record["event"], properties["time"], properties["$insert_id"], original)
+        known = newest.get(key)
+        if known is None or _processed(record) > _processed(known):
+            newest[key] = record
+    yield from newest.values()
+
+
+def _processed(record: Record) -> int:
+    return int(record["properties"].get("mp_processing_time_ms", 0))
+
+
+def in_seconds(record: Record) -> Record:
+    """Return the record as it is sent without `time_in_ms`."""
+    properties = record["properties"]
+    return {**record, "properties": {**properties, "time": properties["time"] // 1000}}
+
+
+def _is_broken(line: bytes) -> bool:
+    return LONE_SURROGATE in line and LONE_SURROGATE + b"\\ude" not in line
