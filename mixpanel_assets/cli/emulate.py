@@ -26,6 +26,6 @@ def environment_of(emulator: Emulator) -> dict[str, str]:
         "MP_API_BASE_URL": emulator.base_url,
         "MP_USERNAME": emulator.username,
         "MP_SECRET": emulator.secret,
-        "MP_PROJECT_ID": emulator.project_id,
-        "MP_REGION": "us",
+        "MP_PROJECT_ID": str(emulator.project_id),
+        "MP_REGION": emulator.settings.region,
     }

@@ -52,11 +52,16 @@ def new_file(directory: Path, name: str) -> Iterator[tuple[Path, Callable[[bytes
     path = directory / f"{uuid.uuid4().hex}-{name}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file:
+        with path.open("xb") as file, _removed_on_error(path):
             yield path, file.write
     except OSError as error:
-        path.unlink(missing_ok=True)
         raise StorageError(_what_to_do(error, directory)) from error
+
+
+@contextmanager
+def _removed_on_error(path: Path) -> Iterator[None]:
+    try:
+        yield
     except BaseException:
         path.unlink(missing_ok=True)
         raise

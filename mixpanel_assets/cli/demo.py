@@ -1,0 +1,192 @@
+"""`mp demo`: a week of invented data through a real Dagster run, beside the truth."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from rich.console import Console
+from rich.table import Table
+
+from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.emulator import Emulator, EmulatorSettings
+from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.resources import MixpanelResource
+from mixpanel_assets.settings import Settings
+from mixpanel_assets.workspace import Workspace
+
+FIRST_DAY = date(2024, 1, 1)
+DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(7)]
+UI_PORT = 3000
+
+_QUESTIONS = {
+    "Events per day": """
+        SELECT event_date AS day, count(*) AS events
+        FROM events GROUP BY ALL ORDER BY day""",
+    "Top events": """
+        SELECT event_name AS event, count(*) AS events
+        FROM events GROUP BY ALL ORDER BY events DESC, event LIMIT 6""",
+    "Revenue per country": """
+        SELECT properties->>'$.mp_country_code' AS country,
+               round(sum((properties->>'$.Amount')::DOUBLE), 2) AS revenue
+        FROM events WHERE event_name = 'Order Completed'
+        GROUP BY ALL ORDER BY revenue DESC NULLS LAST LIMIT 6""",
+}
+
+
+def run_demo(database: Path) -> None:
+    """Load, compare, ask three questions, say what to type next.
+
+    Raises:
+        IncompleteExportError: What was loaded is not what the emulator holds.
+    """
+    console = Console(highlight=False)
+    started = time.monotonic()
+    database = database.absolute()
+    with Emulator(EmulatorSettings(start=FIRST_DAY, days=14)) as emulator:
+        console.print(f"A pretend Mixpanel answers on {emulator.base_url}")
+        settings = _settings_for(emulator, database)
+        with console.status("Dagster materializes mixpanel/events and mixpanel/profiles"):
+            _materialize(emulator, settings)
+        with Workspace(_resource_for(emulator).credentials, settings=settings) as workspace:
+            equal = _print_comparison(console, emulator, workspace, settings.today())
+            for title, query in _QUESTIONS.items():
+                _print_answer(console, title, query, workspace)
+    console.print(f"\nDone in {time.monotonic() - started:.0f} s; the tables are in {database}")
+    _print_next(console, database)
+    if not equal:
+        raise IncompleteExportError("What was loaded differs from the truth; see the table above.")
+
+
+def open_ui(database: Path) -> None:
+    """Open the Dagster UI on the emulator's data, until interrupted."""
+    console = Console(stderr=True, highlight=False)
+    settings = EmulatorSettings(start=FIRST_DAY)
+    with Emulator(settings) as emulator:
+        variables = {**environment_of(emulator), "MP_DATABASE": str(database.absolute())}
+        console.print(f"A pretend Mixpanel answers on {emulator.base_url}")
+        console.print(f"Dagster opens on http://127.0.0.1:{UI_PORT}; Ctrl-C ends both.")
+        command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(UI_PORT)]
+        if not Path("workspace.yaml").exists():
+            command += ["-m", "mixpanel_assets.definitions"]
+        server = subprocess.Popen(command, env={**os.environ, **variables})  # noqa: S603
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            server.wait()
+
+
+def _settings_for(emulator: Emulator, database: Path) -> Settings:
+    return Settings(
+        api_base_url=emulator.base_url,
+        database=database,
+        start_date=FIRST_DAY,
+        time_regime="utc",
+        time_zone="UTC",
+    )
+
+
+def _resource_for(emulator: Emulator) -> MixpanelResource:
+    return MixpanelResource(
+        username=emulator.username,
+        secret=emulator.secret,
+        project_id=str(emulator.project_id),
+        region=emulator.settings.region,
+        api_base_url=emulator.base_url,
+    )
+
+
+def _materialize(emulator: Emulator, settings: Settings) -> None:
+    definitions = build_definitions(
+        settings=settings, resources={"mixpanel": _resource_for(emulator)}
+    )
+    job = definitions.resolve_implicit_global_asset_job_def()
+    week = {
+        "dagster/asset_partition_range_start": DAYS[0].isoformat(),
+        "dagster/asset_partition_range_end": DAYS[-1].isoformat(),
+    }
+    quiet = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+    with _instance() as instance:
+        common: dict[str, Any] = {"instance": instance, "run_config": quiet}
+        job.execute_in_process(
+            asset_selection=[dg.AssetKey(["mixpanel", "events"])], tags=week, **common
+        )
+        job.execute_in_process(
+            asset_selection=[dg.AssetKey(["mixpanel", "profiles"])],
+            partition_key=settings.today().isoformat(),
+            **common,
+        )
+
+
+def _instance() -> dg.DagsterInstance:
+    """Return the history of this folder, if it is a Dagster home, so that the UI shows the runs."""
+    if not Path("dagster.yaml").exists() and "DAGSTER_HOME" not in os.environ:
+        return dg.DagsterInstance.ephemeral()
+    os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
+    return dg.DagsterInstance.get()
+
+
+def _print_comparison(
+    console: Console, emulator: Emulator, workspace: Workspace, today: date
+) -> bool:
+    table = Table(title="\nLoaded, beside what the emulator says is true", title_justify="left")
+    for heading in ("", "loaded", "true", "repeats removed", "true", "quarantined", "true", ""):
+        table.add_column(heading, justify="right")
+    loaded = {
+        day: counts
+        for day, *counts in workspace.sql_rows(
+            "SELECT day, row_count, duplicates_removed, quarantined FROM mixpanel._days "
+            "WHERE table_name = 'events'"
+        )
+    }
+    truth = emulator.truth
+    equal = True
+    for day in DAYS:
+        held = len(truth.unstorable(day))
+        true = [truth.count(day) - held, truth.duplicates(day), held]
+        equal &= loaded[day] == true
+        _add_pairs(table, f"events {day}", loaded[day], true)
+    profiles = workspace.sql_rows(
+        f"SELECT count(*) FROM profiles WHERE snapshot_date = DATE '{today}'"
+    )
+    true_profiles = len(truth.profiles())
+    equal &= profiles[0][0] == true_profiles
+    _add_pairs(table, f"profiles {today}", [profiles[0][0]], [true_profiles])
+    console.print(table)
+    return equal
+
+
+def _add_pairs(table: Table, name: str, loaded: list[int], true: list[int]) -> None:
+    cells = [f"{number:,}" for pair in zip(loaded, true, strict=True) for number in pair]
+    cells += [""] * (6 - len(cells))
+    table.add_row(name, *cells, "equal" if loaded == true else "[bold red]DIFFERENT")
+
+
+def _print_answer(console: Console, title: str, query: str, workspace: Workspace) -> None:
+    rows = workspace.sql_rows(query)
+    most = max((float(number or 0) for _, number in rows), default=1) or 1
+    table = Table(title=f"\n{title}", title_justify="left", show_header=False)
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    table.add_column(justify="left")
+    for name, number in rows:
+        bar = "█" * round(float(number or 0) / most * 30)
+        table.add_row(str(name), f"{number:,}", f"[cyan]{bar}")
+    console.print(table)
+
+
+def _print_next(console: Console, database: Path) -> None:
+    console.print(
+        "\nWhat to type next:\n"
+        "  ./run ui                                   the same data in Dagster's UI\n"
+        f"  duckdb {database}        ask it anything in SQL\n"
+        "  export MP_USERNAME=... MP_SECRET=... MP_PROJECT_ID=...\n"
+        "  mp sync --from 2024-01-01 --to 2024-01-07  your own project"
+    )

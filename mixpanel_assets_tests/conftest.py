@@ -1,0 +1,66 @@
+"""The emulator, clients of it, and an environment without anybody's settings."""
+
+import os
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from mixpanel_assets.client import Credentials, MixpanelAPIClient, RetryPolicy, make_credentials
+from mixpanel_assets.emulator import Emulator, EmulatorSettings
+from mixpanel_assets.settings import Settings
+
+START = date(2024, 1, 1)
+IMPATIENT = RetryPolicy(max_retries=2, first_wait_seconds=0.001, rate_limit_wait_seconds=0.001)
+
+
+@pytest.fixture(autouse=True)
+def nobodys_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of the machine's settings, home or network reaches a test."""
+    for name in os.environ:
+        if name.startswith(("MP_", "DAGSTER_")):
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "yes")
+
+
+@pytest.fixture(scope="session")
+def shared_emulator() -> Iterator[Emulator]:
+    """Two weeks of the small shop."""
+    with Emulator(EmulatorSettings(start=START, days=14)) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def emulator(shared_emulator: Emulator) -> Iterator[Emulator]:
+    """The shared emulator, in good health before and after."""
+    shared_emulator.faults.clear()
+    yield shared_emulator
+    shared_emulator.faults.clear()
+
+
+@pytest.fixture
+def credentials(emulator: Emulator) -> Credentials:
+    """What the emulator accepts."""
+    return make_credentials(
+        username=emulator.username, secret=emulator.secret, project_id=str(emulator.project_id)
+    )
+
+
+@pytest.fixture
+def client(emulator: Emulator, credentials: Credentials) -> Iterator[MixpanelAPIClient]:
+    """A client of the emulator that does not wait long."""
+    with MixpanelAPIClient(
+        credentials, api_base_url=emulator.base_url, retries=IMPATIENT
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def settings(emulator: Emulator, tmp_path: Path) -> Settings:
+    """Settings that point at the emulator and at a database of this test's own."""
+    return Settings(api_base_url=emulator.base_url, database=tmp_path / "warehouse.duckdb")
