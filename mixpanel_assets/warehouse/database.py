@@ -1,0 +1,157 @@
+"""One DuckDB file: opening, locking, and one transaction per write.
+
+What is in the file is not known here; see `schema` and `project`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import duckdb
+
+from mixpanel_assets.errors import DatabaseNotFoundError
+from mixpanel_assets.warehouse.faults import explain, holding_pid, translated
+from mixpanel_assets.warehouse.lock import Mode, Wait, locked
+
+SCHEMA = "mixpanel"
+
+
+class Database:
+    """A DuckDB file that many processes share: one writer or many readers at a time.
+
+    Args:
+        path: The file; made, with its folder, by the first write.
+        memory_limit: What DuckDB may use, in its own words, such as `1GB`.
+        lock_timeout: Seconds to wait for other processes; None waits without end.
+        on_wait: Gets a sentence when a wait begins (after a second) and then each minute.
+        poll_seconds: How often a wait looks again and can be interrupted.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        memory_limit: str = "1GB",
+        lock_timeout: float | None = None,
+        on_wait: Callable[[str], None] | None = None,
+        poll_seconds: float = 0.5,
+    ) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.memory_limit = memory_limit
+        self.lock_timeout = lock_timeout
+        self.on_wait = on_wait
+        self.poll_seconds = poll_seconds
+
+    @contextmanager
+    def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the file alone, in one transaction: kept whole on leaving, undone on an error.
+
+        Raises:
+            DatabaseLockedError: Others held the file for longer than `lock_timeout`.
+            StorageError: Full disk, no permission, not a DuckDB file, or a newer one.
+        """
+        with translated(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._opened("write") as connection:
+                connection.execute("BEGIN TRANSACTION")
+                try:
+                    connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{SCHEMA}"')
+                    _search_both_schemas(connection)
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    with suppress(duckdb.Error):
+                        connection.execute("ROLLBACK")
+                    raise
+
+    @contextmanager
+    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the file read-only, beside other readers.
+
+        Raises:
+            DatabaseNotFoundError: There is no file yet.
+            DatabaseLockedError: A writer held the file for longer than `lock_timeout`.
+            StorageError: No permission, not a DuckDB file, or a newer one.
+        """
+        with translated(self.path):
+            self._must_exist()
+            with self._opened("read") as connection:
+                _search_both_schemas(connection)
+                yield connection
+
+    @contextmanager
+    def _opened(self, mode: Mode) -> Iterator[duckdb.DuckDBPyConnection]:
+        wait = Wait(self.path, self.lock_timeout, self.on_wait)
+        with self._locked(mode, wait):
+            if mode == "write" and self._is_missing():
+                _create(self.path)
+            self._must_exist()
+            connection = self._connect(mode, wait)
+            try:
+                self._configure(connection, mode)
+                yield connection
+            finally:
+                connection.close()
+
+    @contextmanager
+    def _locked(self, mode: Mode, wait: Wait) -> Iterator[None]:
+        # A reader of a folder it cannot write to makes no lock file; DuckDB's own lock remains.
+        if mode == "read" and not os.access(self.path.parent, os.W_OK):
+            yield
+            return
+        with locked(self.path, mode, wait=wait, poll_seconds=self.poll_seconds):
+            yield
+
+    def _connect(self, mode: Mode, wait: Wait) -> duckdb.DuckDBPyConnection:
+        """Connect, waiting for a process that opened the file without our lock."""
+        while True:
+            try:
+                return duckdb.connect(self.path, read_only=mode == "read")
+            except duckdb.IOException as error:
+                pid = holding_pid(error)
+                if pid is None:
+                    raise explain(error, self.path) from error
+                wait.check(pid or None, f"process {pid}" if pid else "another process")
+            time.sleep(min(self.poll_seconds, wait.remaining()))
+
+    def _configure(self, connection: duckdb.DuckDBPyConnection, mode: Mode) -> None:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET memory_limit = ?", [self.memory_limit])
+        connection.execute("SET preserve_insertion_order = false")
+        if mode == "write":
+            connection.execute("SET temp_directory = ?", [f"{self.path}.tmp"])
+
+    def _is_missing(self) -> bool:
+        return not self.path.exists() or self.path.stat().st_size == 0
+
+    def _must_exist(self) -> None:
+        if self._is_missing():
+            raise DatabaseNotFoundError(str(self.path))
+
+
+def _create(path: Path) -> None:
+    """Make an empty file of the newest storage version, complete or not at all.
+
+    Older storage versions ignore `USING COMPRESSION zstd`, which doubles the file.
+    """
+    draft = path.with_name(f"{path.name}.new")
+    draft.unlink(missing_ok=True)
+    quoted = str(draft).replace("'", "''")
+    with duckdb.connect() as memory:
+        memory.execute(f"ATTACH '{quoted}' AS draft (STORAGE_VERSION 'latest')")
+        memory.execute("DETACH draft")
+    draft.replace(path)
+
+
+def _search_both_schemas(connection: duckdb.DuckDBPyConnection) -> None:
+    found = connection.execute(
+        "SELECT count(*) FROM duckdb_schemas() WHERE database_name = current_database() "
+        "AND schema_name = ?",
+        [SCHEMA],
+    ).fetchone()
+    if found and found[0]:
+        connection.execute(f"SET search_path = 'main,{SCHEMA}'")

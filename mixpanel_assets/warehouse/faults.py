@@ -1,0 +1,105 @@
+"""DuckDB's and the operating system's refusals, said once in plain words.
+
+Only faults of the file, the disk and the machine are translated. A wrong SQL
+statement is a programming error and passes through untouched.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from mixpanel_assets.errors import DatabaseLockedError, StorageError
+
+_CONFLICT = re.compile(r"Conflicting lock is held.*?(?:\(PID (\d+)\)|PID (\d+))", re.DOTALL)
+_OTHER_SETTINGS = "different configuration"
+
+_NEXT_STEPS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(r"No space left|File too large|disk quota|max_temp_directory_size", re.IGNORECASE),
+        "The disk is full: {path} could not be written. Nothing of this load was kept; make room "
+        "and run it again.",
+    ),
+    (
+        re.compile(r"Permission denied|Read-only file system|Operation not permitted", re.IGNORECASE),
+        "There is no permission to use {path}. Give this user access to the file and its folder, "
+        "or set MP_DATABASE to another place.",
+    ),
+    (
+        re.compile(r"not a valid DuckDB database", re.IGNORECASE),
+        "{path} is not a DuckDB database. Move it away, or set MP_DATABASE to another place.",
+    ),
+    (
+        re.compile(r"newer (DuckDB )?version|version number|storage version", re.IGNORECASE),
+        "{path} was written by a newer DuckDB than this one. Upgrade the duckdb package.",
+    ),
+    (
+        re.compile(r"Out of Memory|could not allocate|failed to (pin|allocate)", re.IGNORECASE),
+        "The memory allowed to DuckDB was not enough for {path}. Raise MP_MEMORY_LIMIT, or load "
+        "fewer days at a time.",
+    ),
+)
+
+
+def holding_pid(error: Exception) -> int | None:
+    """Return the process that holds the file, 0 when it is not named, None for another fault."""
+    if match := _CONFLICT.search(str(error)):
+        return int(match.group(1) or match.group(2))
+    return 0 if "Could not set lock" in str(error) else None
+
+
+def explain(error: Exception, path: Path) -> StorageError:
+    """Turn a fault of file, disk or memory into one sentence and the next step."""
+    said = _first_line(error)
+    for pattern, sentence in _NEXT_STEPS:
+        if pattern.search(str(error)):
+            return StorageError(sentence.format(path=path), {"db_path": str(path), "said": said})
+    return StorageError(
+        f"The database {path} could not be used: {said} Check the disk and the file, then run "
+        "this again; nothing of the interrupted load was kept.",
+        {"db_path": str(path), "said": said},
+    )
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Raise `StorageError` for faults of the file, the disk or memory inside the block."""
+    try:
+        yield
+    except duckdb.ConnectionException as error:
+        if _OTHER_SETTINGS not in str(error):
+            raise
+        raise DatabaseLockedError(
+            str(path),
+            message=f"This process already has {path} open with other settings, perhaps a "
+            "notebook's own connection. Close that connection and try again.",
+        ) from error
+    except (
+        duckdb.IOException,
+        duckdb.OutOfMemoryException,
+        duckdb.PermissionException,
+        duckdb.SerializationException,
+        duckdb.FatalException,
+    ) as error:
+        raise explain(error, path) from error
+    except duckdb.TransactionException as error:
+        if not re.search(r"No space|IO Error|File too large", str(error)):
+            raise
+        raise explain(error, path) from error
+    except (PermissionError, sqlite3.OperationalError) as error:
+        raise explain(error, path) from error
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG}:
+            raise
+        raise explain(error, path) from error
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).strip().partition("\n")[0]
+    return line if line.endswith(".") else f"{line}."

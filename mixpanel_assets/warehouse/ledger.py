@@ -1,0 +1,140 @@
+"""The ledger: what is stored for each table and day, written with the rows it speaks of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Literal
+
+import duckdb
+
+from mixpanel_assets.warehouse.reports import DayReport, ProfileReport
+from mixpanel_assets.warehouse.schema import DAYS, EVENT_COUNTS, SCHEMA
+
+
+@dataclass(frozen=True)
+class Target:
+    """A table that rows are loaded into.
+
+    Attributes:
+        table: Its name.
+        schema: `mixpanel` for asset tables, `main` for the named tables of a workspace.
+    """
+
+    table: str
+    schema: str = SCHEMA
+
+
+@dataclass(frozen=True)
+class Load:
+    """What all ledger rows of one load have in common."""
+
+    target: Target
+    type: Literal["events", "profiles"]
+    run_id: str | None = None
+    filters: Mapping[str, Any] | None = None
+
+
+def rows_before(
+    connection: duckdb.DuckDBPyConnection, target: Target, from_date: date, to_date: date
+) -> dict[date, int]:
+    """Return the rows of each day that has been loaded before, both ends included."""
+    found = connection.execute(
+        f"SELECT day, row_count FROM {DAYS.quoted} "
+        "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ?",
+        [target.schema, target.table, from_date, to_date],
+    )
+    return dict(found.fetchall())
+
+
+def write_event_days(
+    connection: duckdb.DuckDBPyConnection, load: Load, reports: Iterable[DayReport]
+) -> None:
+    """Replace the ledger rows and the counts by event of the reported days."""
+    reports = list(reports)
+    forget_days(connection, load.target, [report.day for report in reports])
+    for report in reports:
+        _insert_day(
+            connection,
+            load,
+            day=report.day,
+            status=report.status,
+            row_count=report.row_count,
+            duplicates_removed=report.duplicates_removed,
+            quarantined=report.quarantined,
+            shifted_rows=report.shifted_rows,
+            requests=report.requests,
+            bytes=report.bytes,
+        )
+    _insert_counts(connection, load.target, reports)
+
+
+def write_profile_day(
+    connection: duckdb.DuckDBPyConnection, load: Load, report: ProfileReport, **extra: Any
+) -> None:
+    """Replace the ledger row of a snapshot day."""
+    forget_days(connection, load.target, [report.snapshot_date])
+    _insert_day(
+        connection,
+        load,
+        day=report.snapshot_date,
+        status=report.status,
+        row_count=report.row_count,
+        duplicates_removed=report.duplicates_removed,
+        expected_total=report.expected_total,
+        scope=report.scope,
+        failed_pages=list(report.failed_pages),
+        **extra,
+    )
+
+
+def forget_days(
+    connection: duckdb.DuckDBPyConnection, target: Target, days: Iterable[date]
+) -> None:
+    """Delete what the ledger says of the given days of a table."""
+    for table in (DAYS, EVENT_COUNTS):
+        connection.execute(
+            f"DELETE FROM {table.quoted} "
+            "WHERE schema_name = ? AND table_name = ? AND day IN (SELECT unnest(?::DATE[]))",
+            [target.schema, target.table, list(days)],
+        )
+
+
+def _insert_day(connection: duckdb.DuckDBPyConnection, load: Load, **values: Any) -> None:
+    filters = json.dumps(dict(load.filters), sort_keys=True) if load.filters else None
+    row = {
+        "schema_name": load.target.schema,
+        "table_name": load.target.table,
+        "type": load.type,
+        "run_id": load.run_id,
+        "filters": filters,
+        **values,
+    }
+    named = ", ".join(f"${name} AS {name}" for name in row)
+    connection.execute(
+        f"INSERT INTO {DAYS.quoted} BY NAME SELECT {named}, now() AT TIME ZONE 'UTC' AS fetched_at",
+        row,
+    )
+
+
+def _insert_counts(
+    connection: duckdb.DuckDBPyConnection, target: Target, reports: Iterable[DayReport]
+) -> None:
+    rows = [
+        {"day": report.day.isoformat(), "event_name": name, "row_count": count}
+        for report in reports
+        for name, count in report.event_counts.items()
+    ]
+    if not rows:
+        return
+    connection.execute(
+        f"""
+        INSERT INTO {EVENT_COUNTS.quoted} BY NAME
+        SELECT ? AS schema_name, ? AS table_name, day, event_name, row_count
+        FROM (SELECT unnest(?::STRUCT(day DATE, event_name VARCHAR, row_count BIGINT)[],
+                            recursive := true))
+        """,
+        [target.schema, target.table, rows],
+    )

@@ -1,0 +1,71 @@
+"""Lines that arrived whole but cannot be stored: kept with their reason, few or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import duckdb
+
+from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.warehouse.ledger import Load
+from mixpanel_assets.warehouse.reports import DayReport
+from mixpanel_assets.warehouse.schema import QUARANTINE
+
+MAX_LINES = 1000
+MAX_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """One line that cannot be stored: the asked day it counts for, its bytes and the reason."""
+
+    day: date
+    line: bytes
+    reason: str
+
+
+def replace_quarantine(
+    connection: duckdb.DuckDBPyConnection,
+    load: Load,
+    from_date: date,
+    to_date: date,
+    lines: Sequence[Quarantined],
+) -> None:
+    """Replace the quarantine of the loaded days, both ends included."""
+    target = [load.target.schema, load.target.table]
+    connection.execute(
+        f"DELETE FROM {QUARANTINE.quoted} "
+        "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ?",
+        [*target, from_date, to_date],
+    )
+    for line in lines:
+        connection.execute(
+            f"INSERT INTO {QUARANTINE.quoted} BY NAME SELECT ? AS schema_name, ? AS table_name, "
+            "? AS day, ?::BLOB AS line, ? AS reason, ? AS run_id, "
+            "now() AT TIME ZONE 'UTC' AS quarantined_at",
+            [*target, line.day, line.line, line.reason, load.run_id],
+        )
+
+
+def check_limits(reports: Iterable[DayReport], lines: Sequence[Quarantined]) -> None:
+    """Allow a day one bad line, or 1 % of its lines, and never more than 1,000.
+
+    Raises:
+        IncompleteExportError: A day has more, so its export is not to be trusted.
+    """
+    for report in reports:
+        whole = report.row_count + report.duplicates_removed + report.quarantined
+        if report.quarantined <= min(MAX_LINES, max(1, MAX_SHARE * whole)):
+            continue
+        reasons = sorted({line.reason for line in lines if line.day == report.day})
+        raise IncompleteExportError(
+            f"{report.quarantined} of the {whole} lines received for {report.day} cannot be "
+            f"stored ({'; '.join(reasons[:3])}). Nothing was changed; look at the export before "
+            "loading this day.",
+            from_date=report.day,
+            to_date=report.day,
+            reason="too many lines cannot be stored",
+            lines=whole,
+        )

@@ -1,0 +1,68 @@
+"""What a load did, day by day: values that travel to logs, metadata and results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Literal
+
+Status = Literal["complete", "partial", "empty", "open"]
+Scope = Literal["all", "seen_on_day"]
+
+
+@dataclass(frozen=True)
+class DayReport:
+    """One asked day after its load.
+
+    Attributes:
+        day: The export day.
+        status: `complete`, `empty` (Mixpanel sent nothing), or `open` (the day is not over).
+        row_count: Rows now stored.
+        rows_before: Rows stored before; None when the day had never been loaded.
+        duplicates_removed: Repeats that Mixpanel sent and the load dropped.
+        quarantined: Lines kept in `_quarantine`.
+        shifted_rows: Legacy rows whose own date is another one.
+        requests: Requests made; those for several days count on the first of them.
+        bytes: The day's share of the bytes received, by rows; the shares add up exactly.
+        event_counts: Rows by event name.
+        hour_counts: Rows by hour of `event_time`, 24 values, UTC.
+    """
+
+    day: date
+    status: Status
+    row_count: int = 0
+    rows_before: int | None = None
+    duplicates_removed: int = 0
+    quarantined: int = 0
+    shifted_rows: int = 0
+    requests: int = 0
+    bytes: int = 0
+    event_counts: dict[str, int] = field(default_factory=dict)
+    hour_counts: tuple[int, ...] = (0,) * 24
+
+
+@dataclass(frozen=True)
+class ProfileReport:
+    """One snapshot day after its load.
+
+    Attributes:
+        snapshot_date: The day the rows are kept under.
+        status: `complete`, `partial` (pages failed; rows were merged in), or `empty`.
+        scope: `all` profiles, or only those `seen_on_day`.
+        row_count: Rows now stored for the day.
+        received: Profiles that arrived, repeats included.
+        rows_before: Rows stored before; None when the day had never been loaded.
+        duplicates_removed: Profiles that came on more than one page; the last page won.
+        expected_total: What Mixpanel announced; None when it announced nothing.
+        failed_pages: Numbers of the pages that did not come.
+    """
+
+    snapshot_date: date
+    status: Status
+    scope: Scope
+    row_count: int
+    received: int
+    rows_before: int | None
+    duplicates_removed: int
+    expected_total: int | None
+    failed_pages: tuple[int, ...] = ()

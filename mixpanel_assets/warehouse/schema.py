@@ -1,0 +1,229 @@
+"""Every table: what one row is, and each column's type and meaning, as data.
+
+The tables are made from these definitions, and Dagster shows them, so a column is
+described in one place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+
+SCHEMA = "mixpanel"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name, DuckDB type and what a value means, unit and zone included."""
+
+    name: str
+    type: str
+    description: str
+    storage: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: its name, what one row is (the grain), and its columns in order."""
+
+    name: str
+    grain: str
+    columns: tuple[Column, ...]
+    schema: str = SCHEMA
+
+    @property
+    def quoted(self) -> str:
+        """The qualified name, ready for SQL."""
+        return qualified(self.schema, self.name)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names of the columns, in order."""
+        return tuple(column.name for column in self.columns)
+
+
+def quoted(identifier: str) -> str:
+    """Return a name as an SQL identifier, whatever characters it holds."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return a text as an SQL literal, for the places where DuckDB binds no value."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def qualified(schema: str, table: str) -> str:
+    """Return schema and table as one SQL name."""
+    return f"{quoted(schema)}.{quoted(table)}"
+
+
+_ZSTD = "USING COMPRESSION zstd"
+
+EVENTS = Table(
+    "events",
+    "One row per event that Mixpanel holds; its own repeats are removed.",
+    (
+        Column("event_name", "VARCHAR", "Name of the event as sent."),
+        Column("event_time", "TIMESTAMP", "When it happened; UTC, milliseconds kept."),
+        Column(
+            "distinct_id",
+            "VARCHAR",
+            "Who did it, as Mixpanel resolved it when exported; text also when sent as a number; "
+            "NULL when absent.",
+        ),
+        Column(
+            "insert_id",
+            "VARCHAR",
+            "`$insert_id` as sent; a made UUID of version 8 when absent or empty.",
+        ),
+        Column(
+            "properties",
+            "JSON",
+            "Everything else the event carries, except `time`, `distinct_id` and `$insert_id`.",
+            _ZSTD,
+        ),
+        Column(
+            "event_date",
+            "DATE",
+            "The export day the event belongs to (UTC, or the project's day in the legacy "
+            "regime); the partition column.",
+        ),
+        Column(
+            "processed_at",
+            "TIMESTAMP",
+            "When Mixpanel processed it, from `mp_processing_time_ms`; UTC; NULL when absent.",
+        ),
+        Column(
+            "time_raw",
+            "BIGINT",
+            "`time` as sent, in milliseconds: since 1970 UTC, or the project's wall clock dressed "
+            "as that in the legacy regime.",
+        ),
+    ),
+)
+
+PROFILES = Table(
+    "profiles",
+    "One row per user profile and snapshot day; counting people over several days counts twice.",
+    (
+        Column("distinct_id", "VARCHAR", "Whose profile it is; text also when sent as a number."),
+        Column("properties", "JSON", "Everything the profile holds, except `$last_seen`.", _ZSTD),
+        Column("last_seen", "TIMESTAMP", "`$last_seen`; UTC; NULL when absent."),
+        Column("snapshot_date", "DATE", "The day the row is kept under; the partition column."),
+        Column("fetched_at", "TIMESTAMP", "When the page with this profile was read; UTC."),
+    ),
+)
+
+DAYS = Table(
+    "_days",
+    "One row per table and day loaded: the ledger of what is stored and how it came.",
+    (
+        Column("schema_name", "VARCHAR", "Schema of the table spoken of."),
+        Column("table_name", "VARCHAR", "The table spoken of."),
+        Column("day", "DATE", "Export day of events, snapshot day of profiles."),
+        Column("type", "VARCHAR", "`events` or `profiles`."),
+        Column("status", "VARCHAR", "`complete`, `partial`, `empty`, or `open` (not over yet)."),
+        Column("fetched_at", "TIMESTAMP", "When the day was loaded; UTC."),
+        Column("row_count", "BIGINT", "Rows stored for the day."),
+        Column("duplicates_removed", "BIGINT", "Repeats that Mixpanel sent and we dropped."),
+        Column("quarantined", "BIGINT", "Lines kept in `_quarantine` instead."),
+        Column("shifted_rows", "BIGINT", "Legacy rows whose own date is not the asked day."),
+        Column("expected_total", "BIGINT", "Profiles announced; NULL for events."),
+        Column("scope", "VARCHAR", "Profiles: `all` or `seen_on_day`; NULL for events."),
+        Column("requests", "INTEGER", "Requests made; a request of several days is on its first."),
+        Column("bytes", "BIGINT", "Compressed bytes received, shared out by rows."),
+        Column("failed_pages", "INTEGER[]", "Profile pages that did not come; NULL for events."),
+        Column("filters", "VARCHAR", "Filters of the request as JSON; NULL for everything."),
+        Column("run_id", "VARCHAR", "The run that loaded it, if it said so."),
+    ),
+)
+
+EVENT_COUNTS = Table(
+    "_event_counts",
+    "One row per table, day and event name.",
+    (
+        Column("schema_name", "VARCHAR", "Schema of the table spoken of."),
+        Column("table_name", "VARCHAR", "The table spoken of."),
+        Column("day", "DATE", "The export day."),
+        Column("event_name", "VARCHAR", "Name of the event."),
+        Column("row_count", "BIGINT", "Rows stored."),
+    ),
+)
+
+QUARANTINE = Table(
+    "_quarantine",
+    "One row per line that arrived whole but cannot be stored as an event.",
+    (
+        Column("schema_name", "VARCHAR", "Schema of the table it was meant for."),
+        Column("table_name", "VARCHAR", "The table it was meant for."),
+        Column("day", "DATE", "The asked day; the first one when several were asked at once."),
+        Column("line", "BLOB", "The line's bytes, as received."),
+        Column("reason", "VARCHAR", "Why it cannot be stored."),
+        Column("quarantined_at", "TIMESTAMP", "When; UTC."),
+        Column("run_id", "VARCHAR", "The run that met it, if it said so."),
+    ),
+)
+
+PROJECT = Table(
+    "_project",
+    "One row: whose data this file holds and how its times are read.",
+    (
+        Column("project_id", "VARCHAR", "Mixpanel's project id."),
+        Column("region", "VARCHAR", "Where Mixpanel keeps it: us, eu or in."),
+        Column("regime", "VARCHAR", "`utc`, or `legacy` when `time` is local wall clock."),
+        Column("zone", "VARCHAR", "The project's time zone; converts times in `legacy` only."),
+        Column("schema_version", "INTEGER", "Version of these tables."),
+        Column("created_at", "TIMESTAMP", "When the tables were made; UTC."),
+    ),
+)
+
+TABLES: tuple[Table, ...] = (EVENTS, PROFILES, DAYS, EVENT_COUNTS, QUARANTINE, PROJECT)
+BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
+
+METADATA_VIEW = f"""
+    CREATE OR REPLACE VIEW main._metadata AS
+    SELECT table_name, any_value(type) AS type, max(fetched_at) AS fetched_at,
+           min(day) AS from_date, max(day) AS to_date, sum(row_count)::BIGINT AS row_count
+    FROM {DAYS.quoted} GROUP BY table_name
+"""
+
+# The newest full snapshot decides who is gone; what was merged in later adds or renews.
+CURRENT_PROFILES_VIEW = f"""
+    CREATE OR REPLACE VIEW {SCHEMA}.profiles_current AS
+    WITH newest AS (
+        SELECT max(day) AS day FROM {DAYS.quoted}
+        WHERE schema_name = '{SCHEMA}' AND table_name = 'profiles'
+          AND status IN ('complete', 'empty') AND scope = 'all' AND filters IS NULL
+    ), since AS (
+        SELECT coalesce(min(fetched_at), TIMESTAMP '-infinity') AS fetched_at
+        FROM {PROFILES.quoted} WHERE snapshot_date = (SELECT day FROM newest)
+    )
+    SELECT profiles.* FROM {PROFILES.quoted} AS profiles, newest, since
+    WHERE newest.day IS NULL OR profiles.snapshot_date = newest.day
+       OR profiles.fetched_at >= since.fetched_at
+    QUALIFY row_number() OVER (
+        PARTITION BY distinct_id ORDER BY profiles.fetched_at DESC, snapshot_date DESC
+    ) = 1
+"""
+
+
+def create(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """Make a table from its definition, descriptions included, when it is absent."""
+    columns = ", ".join(
+        f"{quoted(column.name)} {column.type} {column.storage}".rstrip() for column in table.columns
+    )
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {table.quoted} ({columns})")
+    connection.execute(f"COMMENT ON TABLE {table.quoted} IS {literal(table.grain)}")
+    for column in table.columns:
+        target = f"{table.quoted}.{quoted(column.name)}"
+        connection.execute(f"COMMENT ON COLUMN {target} IS {literal(column.description)}")
+
+
+def create_all(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the schema, its tables and views."""
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(SCHEMA)}")
+    for table in TABLES:
+        create(connection, table)
+    connection.execute(METADATA_VIEW)
+    connection.execute(CURRENT_PROFILES_VIEW)

@@ -1,0 +1,159 @@
+"""How DuckDB reads a spool file: which lines become rows at once, and their columns.
+
+The file is exactly what Mixpanel sent, gzip or plain. DuckDB's reader is lenient (it takes
+`5`, trailing commas and repeated names), so what counts as an event is said here in SQL:
+a text `event`, a `time` that is a whole number of milliseconds inside the asked days, and
+numbers that survive being written again. `leftovers` deals with every other line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from mixpanel_assets.warehouse.project import ProjectIdentity
+from mixpanel_assets.warehouse.schema import literal
+
+MAX_LINE_BYTES = 16 * 2**20
+REMOVED_KEYS = ("time", "distinct_id", "$insert_id")
+EARLIEST_MS = 31_536_000_000  # 1971, before which Mixpanel takes no event
+_LATEST_AFTER = timedelta(days=2 * 366)
+_LAST_MS = 253_402_300_799_999  # the end of the year 9999
+_GZIP_MAGIC = b"\x1f\x8b"
+
+# Merging with nulls removes exactly these names; every other value, nulls included, stays.
+_WITHOUT_FIXED = '{"time":null,"distinct_id":null,"$insert_id":null}'
+
+_PATHS = (
+    "['$.event', '$.properties.time', '$.properties.distinct_id', '$.properties.$insert_id', "
+    "'$.properties.mp_processing_time_ms', '$.properties']"
+)
+
+# Numbers that DuckDB may write differently: 16 digits and more, or a three-digit exponent.
+_LONG = r"[0-9.]{16}|[0-9][eE][-+]?[0-9]{3}"
+
+# Whether DuckDB writes the line's numbers as sent. Mostly its text of the properties is simply
+# in the line; if spaces or escapes differ, ids with a fraction and long numbers are compared.
+_EXACT = f"""
+    CASE WHEN contains(json::VARCHAR, field[6]::VARCHAR) THEN true
+         WHEN regexp_matches(concat_ws(' ', field[3], field[4]), '^[^"]*[0-9]\\.') THEN false
+         ELSE regexp_extract_all(json::VARCHAR, '{_LONG}')
+            = regexp_extract_all(field[6]::VARCHAR, '{_LONG}') END
+"""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The asked days, both ends included, and how their times are read."""
+
+    from_date: date
+    to_date: date
+    project: ProjectIdentity
+
+    @property
+    def days(self) -> list[date]:
+        """Every asked day, in order."""
+        count = (self.to_date - self.from_date).days + 1
+        return [self.from_date + timedelta(days=number) for number in range(count)]
+
+    @property
+    def keeps_shifted(self) -> bool:
+        """Whether rows of other dates belong to the one asked day (legacy regime)."""
+        return self.project.regime == "legacy" and self.from_date == self.to_date
+
+    @property
+    def believable_ms(self) -> tuple[int, int]:
+        """The first and last `time` that can be a real one: 1971 to two years past the days."""
+        return EARLIEST_MS, _start_ms(self.to_date + _LATEST_AFTER)
+
+    def accepts(self, time_ms: int) -> bool:
+        """Tell whether a row with this `time` is a row of the asked days."""
+        first, last = self.accepted_ms
+        return first <= time_ms <= last
+
+    def day_of(self, time: object) -> date:
+        """Return the asked day a `time` falls on, the first one when it falls on none."""
+        if isinstance(time, int) and not self.keeps_shifted and self.accepts(time):
+            return datetime.fromtimestamp(time / 1000, UTC).date()
+        return self.from_date
+
+    @property
+    def accepted_ms(self) -> tuple[int, int]:
+        """The first and last `time` whose rows are stored as rows of the asked days."""
+        if self.keeps_shifted:
+            return self.believable_ms
+        return _start_ms(self.from_date), _start_ms(self.to_date + timedelta(days=1)) - 1
+
+
+def is_empty(spool: Path) -> bool:
+    """Tell whether nothing arrived; DuckDB refuses a gzip file of zero bytes."""
+    return spool.stat().st_size == 0
+
+
+def is_gzip(spool: Path) -> bool:
+    """Tell by the first bytes, whatever the file is called."""
+    with spool.open("rb") as file:
+        return file.read(2) == _GZIP_MAGIC
+
+
+def lines(spool: Path) -> str:
+    """Return the SQL table of the spool's lines: `json` as received, NULL when refused."""
+    compression = "gzip" if is_gzip(spool) else "uncompressed"
+    return (
+        f"read_json_objects([{literal(str(spool))}], format = 'newline_delimited', "
+        f"compression = '{compression}', maximum_object_size = {MAX_LINE_BYTES}, "
+        "ignore_errors = true)"
+    )
+
+
+def rows(spool: Path, window: Window) -> str:
+    """Return the SQL query of every line: the raw `json`, the columns of a row, `stored`.
+
+    `stored` is true for a line that becomes a row as it is, and never NULL.
+    """
+    first, last = window.accepted_ms
+    return f"""
+        SELECT json, event ->> '$' AS event_name, distinct_id, insert_id, properties,
+               {derived_columns(window)}, time_raw,
+               coalesce(event LIKE '"%' AND time_raw BETWEEN {first} AND {last} AND exact, false)
+                   AS stored
+        FROM ({_fields(spool)})
+    """
+
+
+def derived_columns(window: Window) -> str:
+    """Return the SQL of the columns that follow from `time_raw` and `processed_ms`."""
+    project, event_time = window.project, "make_timestamp_ms(time_raw)"
+    event_date = f"{event_time}::DATE"
+    if window.keeps_shifted:
+        event_date = f"DATE '{window.from_date}'"
+    if project.regime == "legacy":
+        event_time = f"({event_time} AT TIME ZONE {literal(project.zone)}) AT TIME ZONE 'UTC'"
+    return (
+        f"{event_time} AS event_time, {event_date} AS event_date, "
+        f"CASE WHEN processed_ms <= {_LAST_MS} THEN make_timestamp_ms(processed_ms) END "
+        "AS processed_at"
+    )
+
+
+def _fields(spool: Path) -> str:
+    """Take every fixed value with one extraction: each further one parses the line again."""
+    return f"""
+        SELECT json, field[1]::VARCHAR AS event, {_whole_number("field[2]")} AS time_raw,
+               field[3] ->> '$' AS distinct_id, nullif(field[4] ->> '$', '') AS insert_id,
+               {_whole_number("field[5]")} AS processed_ms,
+               json_merge_patch(field[6], '{_WITHOUT_FIXED}') AS properties,
+               {_EXACT} AS exact
+        FROM (SELECT json, json_extract(json, {_PATHS}) AS field FROM {lines(spool)})
+    """
+
+
+def _whole_number(value: str) -> str:
+    """Read a JSON number that is whole; a text, a fraction or a boolean is NULL."""
+    digits = f"regexp_extract({value}::VARCHAR, '^([0-9]{{1,15}})(\\.0)?$', 1)"
+    return f"try_cast({digits} AS BIGINT)"
+
+
+def _start_ms(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
