@@ -1,3 +1,77 @@
-"""A complete and exact copy of a Mixpanel project in DuckDB, as Dagster assets."""
+"""A complete and exact copy of a Mixpanel project in DuckDB, as Dagster assets.
+
+Public names load on first use, so `import mixpanel_assets` costs nothing and `Workspace`
+pulls in no Dagster.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixpanel_assets.client import Credentials, MixpanelAPIClient, ProfilePageResult
+    from mixpanel_assets.definitions import build_definitions
+    from mixpanel_assets.errors import (
+        APIError,
+        AuthenticationError,
+        ConfigError,
+        ConnectionFailedError,
+        DatabaseLockedError,
+        DatabaseNotFoundError,
+        IncompleteExportError,
+        MixpanelDataError,
+        QueryError,
+        RateLimitError,
+        ServerError,
+        StorageError,
+        TableNotFoundError,
+    )
+    from mixpanel_assets.io_managers import WarehouseIOManager
+    from mixpanel_assets.resources import MixpanelResource
+    from mixpanel_assets.workspace import Workspace
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "APIError",
+    "AuthenticationError",
+    "ConfigError",
+    "ConnectionFailedError",
+    "Credentials",
+    "DatabaseLockedError",
+    "DatabaseNotFoundError",
+    "IncompleteExportError",
+    "MixpanelAPIClient",
+    "MixpanelDataError",
+    "MixpanelResource",
+    "ProfilePageResult",
+    "QueryError",
+    "RateLimitError",
+    "ServerError",
+    "StorageError",
+    "TableNotFoundError",
+    "WarehouseIOManager",
+    "Workspace",
+    "build_definitions",
+]
+
+_HOMES = {
+    "Credentials": "client",
+    "MixpanelAPIClient": "client",
+    "MixpanelResource": "resources",
+    "ProfilePageResult": "client",
+    "WarehouseIOManager": "io_managers",
+    "Workspace": "workspace",
+    "build_definitions": "definitions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,130 @@
+"""Profile pages over real HTTP: durable files next to a stored plan."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from mixpanel_assets.client import MixpanelAPIClient, ProfileQuery, make_credentials
+from mixpanel_assets.client.snapshot import fetched_at_utc
+from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
+from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets_tests.conftest import IMPATIENT
+
+ENGAGE = "/api/query/engage"
+EVERYONE = ProfileQuery()
+
+
+@pytest.fixture
+def emulator():
+    with Emulator(EmulatorSettings(days=3, profiles=95, page_size=10)) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def client(emulator):
+    credentials = make_credentials(
+        username=emulator.username, secret=emulator.secret, project_id=str(emulator.project_id)
+    )
+    with MixpanelAPIClient(
+        credentials, api_base_url=emulator.base_url, retries=IMPATIENT
+    ) as client:
+        yield client
+
+
+def fetched_ids(plan):
+    return [
+        json.loads(line)["$distinct_id"]
+        for page in range(plan.num_pages)
+        for line in plan.path(page).read_bytes().splitlines()
+    ]
+
+
+def true_ids(emulator):
+    return sorted(profile["$distinct_id"] for profile in emulator.truth.profiles())
+
+
+def test_a_snapshot_holds_every_profile_once(client, emulator, tmp_path):
+    """Plan, pages in parallel, and the files hold exactly the profiles there are."""
+    plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+    assert plan.missing() == list(range(1, plan.num_pages))
+    outcomes = client.fetch_profile_pages(EVERYONE, plan, plan.missing())
+    assert not plan.missing()
+    assert [outcome.error for outcome in outcomes] == [None] * len(outcomes)
+    assert sorted(fetched_ids(plan)) == true_ids(emulator)
+
+
+def test_pages_share_the_session_of_page_0(client, emulator, tmp_path):
+    """Every later page names the session, so that the result is pinned."""
+    plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+    client.fetch_profile_pages(EVERYONE, plan, plan.missing())
+    sessions = {r.params.get("session_id") for r in emulator.requests if r.params.get("page")}
+    assert sessions == {plan.session_id}
+
+
+def test_a_page_that_fails_is_named_and_the_others_are_kept(client, emulator, tmp_path):
+    """One failing page is one outcome with a reason, and the only file that is missing."""
+    emulator.faults.add(Fault("500-json", path=ENGAGE, page=3, times=None))
+    plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+    outcomes = client.fetch_profile_pages(EVERYONE, plan, plan.missing())
+    assert [outcome.page for outcome in outcomes if outcome.error] == [3]
+    assert plan.missing() == [3]
+
+
+def test_what_is_missing_is_fetched_later(client, emulator, tmp_path):
+    """Coming back to a plan asks only for the pages that are not on disk."""
+    emulator.faults.add(Fault("500-json", path=ENGAGE, page=3, times=3))
+    plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+    client.fetch_profile_pages(EVERYONE, plan, plan.missing())
+    before = len(emulator.requests)
+    client.fetch_profile_pages(EVERYONE, plan, plan.missing())
+    assert len(emulator.requests) - before == 1
+    assert sorted(fetched_ids(plan)) == true_ids(emulator)
+
+
+@pytest.mark.parametrize("kind", ["short-page", "cut-json", "html-200", "503-json"])
+def test_a_broken_page_is_asked_for_again(kind, client, emulator, tmp_path):
+    """Short, cut, not JSON or refused once: the page is whole in the end."""
+    emulator.faults.add(Fault(kind, path=ENGAGE, page=2))
+    plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+    client.fetch_profile_pages(EVERYONE, plan, plan.missing())
+    assert sorted(fetched_ids(plan)) == true_ids(emulator)
+
+
+def test_without_a_total_there_is_no_snapshot(client, emulator, tmp_path):
+    """Nobody could tell when it is whole."""
+    emulator.faults.add(Fault("no-total", path=ENGAGE, times=None))
+    with pytest.raises(IncompleteExportError, match="total"):
+        client.plan_profiles(tmp_path / "p", EVERYONE)
+
+
+def test_a_page_knows_when_it_was_read(client, tmp_path):
+    """The file's age is the profile's age, in UTC."""
+    plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+    age = datetime.now(UTC).replace(tzinfo=None) - fetched_at_utc(plan.path(0))
+    assert abs(age.total_seconds()) < 60
+
+
+def test_profiles_stream_page_after_page(client, emulator):
+    """`export_profiles` yields every profile of one session."""
+    heard: list[int] = []
+    ids = sorted(p["$distinct_id"] for p in client.export_profiles(on_batch=heard.append))
+    assert ids == true_ids(emulator)
+    assert heard[-1] == len(ids)
+
+
+def test_profiles_that_do_not_add_up_raise(client, emulator):
+    """Fewer profiles than page 0 announced are a failed read."""
+    emulator.faults.add(Fault("short-page", path=ENGAGE, page=9, times=None))
+    with pytest.raises(IncompleteExportError, match="announced"):
+        list(client.export_profiles())
+
+
+def test_a_page_says_whether_more_follow(client):
+    """Users page by hand with the fields they know."""
+    page = client.export_profiles_page(0)
+    assert (page.page, page.has_more, page.page_size, page.num_pages) == (0, True, 10, 10)
+    assert page.total == 95
+    last = client.export_profiles_page(9, page.session_id)
+    assert not last.has_more
+    assert len(last.profiles) == 5

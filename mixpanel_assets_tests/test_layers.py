@@ -1,0 +1,109 @@
+"""Who may import whom, and what an import costs."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mixpanel_assets
+
+PACKAGE = Path(mixpanel_assets.__file__).parent
+BASE = {"errors", "settings", "made_ids"}
+MAY_IMPORT = {
+    "errors": set(),
+    "settings": {"errors"},
+    "made_ids": set(),
+    "emulator": set(),
+    "client": {"errors"},
+    "warehouse": {"errors", "made_ids"},
+    "accounts": {*BASE, "client"},
+    "snapshots": {*BASE, "client"},
+    "loads": {*BASE, "client", "snapshots", "warehouse"},
+    "workspace": {*BASE, "accounts", "client", "loads", "snapshots", "warehouse"},
+    "partitions": BASE,
+    "failures": BASE,
+    "reports": {*BASE, "snapshots", "warehouse"},
+    "resources": {*BASE, "accounts", "client", "workspace", "failures"},
+    "io_managers": {*BASE, "failures", "loads", "warehouse"},
+    "jobs": {*BASE, "partitions"},
+    "assets": {
+        *BASE,
+        *("client", "failures", "loads", "partitions", "reports", "resources", "snapshots"),
+        "warehouse",
+    },
+    "definitions": {*BASE, "assets", "io_managers", "jobs", "resources"},
+    "cli": None,  # the commands import what they need, inside the command
+    "__init__": None,  # offers the public names lazily
+}
+
+
+def parts() -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        found.setdefault(path.relative_to(PACKAGE).parts[0].removesuffix(".py"), []).append(path)
+    return found
+
+
+def imported_parts(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names = [node.module or ""]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            if name.startswith("mixpanel_assets."):
+                yield name.split(".")[1]
+
+
+def test_every_part_of_the_package_has_its_place():
+    """A new module is given its arrows here."""
+    assert parts().keys() == MAY_IMPORT.keys()
+
+
+@pytest.mark.parametrize(
+    "part", sorted(name for name, may in MAY_IMPORT.items() if may is not None)
+)
+def test_imports_follow_the_arrows(part):
+    """No part imports one that it may not know."""
+    imported = {name for path in parts()[part] for name in imported_parts(path)} - {part}
+    assert imported <= MAY_IMPORT[part]
+
+
+@pytest.mark.parametrize("part", ["client", "warehouse", "workspace", "emulator", "cli", "loads"])
+def test_library_parts_load_without_dagster(part):
+    """A notebook can import the library half with no orchestrator in sight."""
+    assert "dagster" not in modules_after(f"import mixpanel_assets.{part}")
+
+
+def test_the_public_names_pull_in_what_they_need_and_no_more():
+    """Importing the package costs nothing; `Workspace` costs no Dagster."""
+    assert not {"dagster", "duckdb", "httpx", "pandas", "pydantic"} & modules_after(
+        "import mixpanel_assets"
+    )
+    assert "dagster" not in modules_after("from mixpanel_assets import Workspace")
+
+
+def test_help_loads_no_heavy_library():
+    """`mp --help` answers before any of the heavy imports."""
+    code = "import sys; sys.argv = ['mp', '--help']\nfrom mixpanel_assets.cli.app import app\n"
+    code += "app(standalone_mode=False)"
+    assert not {"dagster", "pandas", "duckdb", "httpx"} & modules_after(code)
+
+
+@pytest.mark.parametrize("name", mixpanel_assets.__all__)
+def test_every_public_name_is_there(name):
+    """What the package offers can be imported from it."""
+    assert getattr(mixpanel_assets, name).__name__ == name
+
+
+def modules_after(code: str) -> set[str]:
+    script = f"{code}\nimport sys; print('\\nMODULES', *sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return {name.split(".")[0] for name in done.stdout.split("\nMODULES")[1].split()}
