@@ -1,8 +1,264 @@
-"""Query API."""
+"""Counts of the Query API: segmentation and events."""
 
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from datetime import date
+from math import floor, log10
+from typing import Any
 
-from mixpanel_assets.emulator.answers import Answer
+from mixpanel_assets.emulator.answers import Answer, json_answer
 from mixpanel_assets.emulator.call import Call
+from mixpanel_assets.emulator.export_routes import check_history
+from mixpanel_assets.emulator.expressions import Evaluate
+from mixpanel_assets.emulator.journey_routes import JOURNEY_HANDLERS
+from mixpanel_assets.emulator.reports import Seen, Selection, Table, buckets, label, top
 
-QUERY_HANDLERS: dict[str, Callable[[Call], Answer]] = {}
+KINDS = ("general", "unique", "average")
+RECENT_DAYS = 31
+WITHOUT_COUNT = "$duration_s"
+VALUE_BUCKETS = 10
+
+
+def _selection(call: Call, *names: str) -> Selection:
+    days = call.range()
+    check_history(call, days[0])
+    return Selection(days, frozenset(names), call.expression("where"))
+
+
+def _unit(call: Call, *allowed: str) -> str:
+    return call.choice("unit", "day", *allowed)
+
+
+def _unsorted(series: list[str]) -> list[str]:
+    """Return dates in an order that only a client that sorts can bear, as the official one."""
+    return series[len(series) // 2 :] + series[: len(series) // 2]
+
+
+def _table(call: Call, values: Table, series: list[str]) -> Answer:
+    if call.params.get("format") == "csv":
+        return _csv(values, series)
+    data = {"series": _unsorted(series), "values": values}
+    return json_answer({"data": data, "legend_size": len(values)})
+
+
+def _csv(values: Table, series: list[str]) -> Answer:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["date", *values])
+    for where in series:
+        writer.writerow([where, *(row.get(where, 0) for row in values.values())])
+    return Answer(200, text.getvalue().encode(), "text/csv")
+
+
+def segmentation(call: Call) -> Answer:
+    """Answer counts of one event by date, and by a property when `on` is given."""
+    name = call.need("event")
+    unit = _unit(call, "minute", "hour", "day", "week", "month")
+    kind = call.choice("type", "general", *KINDS)
+    selection = _selection(call, name)
+    on = call.expression("on")
+    series = buckets(selection.days, unit)
+    values = call.reports.counted(selection, _keys(on, name), unit=unit, kind=kind)
+    if on is None:
+        # Without a breakdown the event is there even when nothing happened.
+        row = values.get(name, {})
+        values = {name: {where: row.get(where, 0) for where in series}}
+    else:
+        values = top(values, call.integer("limit", 60, 10_000))
+    return _table(call, values, series)
+
+
+def _keys(on: Evaluate | None, name: str) -> Callable[[Seen], list[str]]:
+    if on is None:
+        return lambda found: [name]
+    return lambda found: _labels(on(found.scope))
+
+
+def _labels(value: Any) -> list[str]:
+    """A list counts for each of its members."""
+    return [label(item) for item in value] if isinstance(value, list) else [label(value)]
+
+
+def _numeric_on(call: Call) -> Evaluate:
+    call.need("on")
+    on = call.expression("on")
+    assert on is not None
+    return on
+
+
+def segmentation_numeric(call: Call) -> Answer:
+    """Answer counts by ranges of a number; empty ranges and dates are absent."""
+    name, on = call.need("event"), _numeric_on(call)
+    unit = _unit(call, "hour", "day")
+    kind = call.choice("type", "general", *KINDS)
+    selection = _selection(call, name)
+    numbers = [
+        value
+        for found in call.reports.seen(selection)
+        if isinstance(value := on(found.scope), int | float) and not isinstance(value, bool)
+    ]
+    low, width = _scale(numbers)
+
+    def keys(found: Seen) -> list[str]:
+        value = on(found.scope)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return []
+        start = low + floor((value - low) / width) * width
+        return [f"{start:,} - {start + width:,}"]
+
+    values = call.reports.counted(selection, keys, unit=unit, kind=kind)
+    return _table(call, values, buckets(selection.days, unit))
+
+
+def _scale(numbers: list[float]) -> tuple[int, int]:
+    """Return where the ranges begin and how wide they are: a power of ten."""
+    if not numbers:
+        return 0, 1
+    spread = max(max(numbers) - min(numbers), 1)
+    width = int(max(1, 10 ** floor(log10(spread / VALUE_BUCKETS) + 0.5)))
+    return floor(min(numbers) / width) * width, width
+
+
+def segmentation_sum(call: Call) -> Answer:
+    """Answer the sum of a number by date."""
+    return _numbers(call, sum)
+
+
+def segmentation_average(call: Call) -> Answer:
+    """Answer the average of a number by date; values that are no numbers count as 0."""
+    return _numbers(call, lambda values: sum(values) / len(values) if values else 0.0)
+
+
+def _numbers(call: Call, combine: Callable[[list[float]], float]) -> Answer:
+    name, on = call.need("event"), _numeric_on(call)
+    unit = _unit(call, "hour", "day")
+    selection = _selection(call, name)
+    found = call.reports.numbers(selection, on, unit)
+    results = {
+        where: float(combine(found.get(where, []))) for where in buckets(selection.days, unit)
+    }
+    moment = call.state.clock.now().isoformat()
+    return json_answer({"status": "ok", "computed_at": moment, "results": results})
+
+
+def events(call: Call) -> Answer:
+    """Answer counts of several events by date; dates without events are absent."""
+    names = call.json("event", list)
+    if names is None:
+        raise call.shape.refuse(400, "event is a required parameter")
+    unit = _unit(call, "minute", "hour", "day", "week", "month")
+    kind = call.choice("type", "general", *KINDS)
+    days = _days(call, unit)
+    values = call.reports.counted(
+        Selection(days, frozenset(names)), lambda found: [found.event], unit=unit, kind=kind
+    )
+    return _table(call, values, buckets(days, unit))
+
+
+def _days(call: Call, unit: str) -> list[date]:
+    """Return the days of `interval` units up to today, or of the dates given."""
+    if call.params.get("interval"):
+        width = {"week": 7, "month": 30}.get(unit, 1)
+        count = call.integer("interval", 1)
+        if unit in ("minute", "hour"):
+            count = count // (1440 if unit == "minute" else 24) + 1
+        return call.reports.recent_days(max(1, count * width))
+    days = call.range()
+    check_history(call, days[0])
+    return days
+
+
+def events_top(call: Call) -> Answer:
+    """Answer today's events against yesterday's."""
+    kind = call.choice("type", "general", *KINDS)
+    yesterday, today = call.reports.recent_days(2)
+    table = call.reports.counted(
+        Selection([yesterday, today]), lambda found: [found.event], unit="day", kind=kind
+    )
+    amounts = {name: row.get(today.isoformat(), 0) for name, row in table.items()}
+    found = []
+    for name in sorted(amounts, key=lambda name: (-amounts[name], name)):
+        before = table[name].get(yesterday.isoformat(), 0)
+        change = (amounts[name] - before) / before if before else 1.0
+        found.append({"amount": int(amounts[name]), "event": name, "percent_change": change})
+    return json_answer({"events": found[: call.integer("limit", 100)], "type": kind})
+
+
+def events_names(call: Call) -> Answer:
+    """Answer the names of the most common events of the last 31 days."""
+    days = call.reports.recent_days(RECENT_DAYS)
+    if call.params.get("from_date"):
+        days = call.range(to_default=call.reports.today())
+        if days[0].year < 2000:
+            raise call.shape.refuse(400, "bad year")
+        check_history(call, days[0])
+    counts = Counter(found.event for found in call.reports.seen(Selection(days)))
+    limit = call.integer("limit", 255, 5000)
+    return json_answer([name for name, _ in counts.most_common(limit)])
+
+
+def events_properties(call: Call) -> Answer:
+    """Answer counts of one event by the values of one property."""
+    event, name = call.need("event"), call.need("name")
+    wanted = call.json("values", list)
+    unit = _unit(call, "minute", "hour", "day", "week", "month")
+    kind = call.choice("type", "general", *KINDS)
+    days = _days(call, unit)
+
+    def keys(found: Seen) -> list[str]:
+        if name not in found.properties:
+            return []
+        labels = _labels(found.properties[name])
+        return [text for text in labels if wanted is None or text in wanted]
+
+    selection = Selection(days, frozenset([event]), call.expression("where"))
+    values = call.reports.counted(selection, keys, unit=unit, kind=kind)
+    return _table(call, top(values, call.integer("limit", 255)), buckets(days, unit))
+
+
+def events_properties_top(call: Call) -> Answer:
+    """Answer an event's most common properties; one computed at query time has no count."""
+    event = call.need("event")
+    counts: Counter[str] = Counter()
+    selection = Selection(call.reports.recent_days(RECENT_DAYS), frozenset([event]))
+    for found in call.reports.seen(selection):
+        counts.update(found.properties.keys() - {"time", "distinct_id", "$insert_id"})
+    limit = call.integer("limit", 10)
+    answer: dict[str, dict[str, int]] = {
+        name: {"count": count} for name, count in counts.most_common(max(limit - 1, 0))
+    }
+    if counts and limit > 0:
+        answer[WITHOUT_COUNT] = {}
+    return json_answer(answer)
+
+
+def events_properties_values(call: Call) -> Answer:
+    """Answer the most common values of one property of one event, as text."""
+    event, name = call.need("event"), call.need("name")
+    counts: dict[str, int] = defaultdict(int)
+    selection = Selection(call.reports.recent_days(RECENT_DAYS), frozenset([event]))
+    for found in call.reports.seen(selection):
+        if name in found.properties:
+            for text in _labels(found.properties[name]):
+                counts[text] += 1
+    ranked = sorted(counts, key=lambda text: (-counts[text], text))
+    return json_answer(ranked[: call.integer("limit", 255)])
+
+
+QUERY_HANDLERS: dict[str, Callable[[Call], Answer]] = {
+    "segmentation": segmentation,
+    "segmentation/numeric": segmentation_numeric,
+    "segmentation/sum": segmentation_sum,
+    "segmentation/average": segmentation_average,
+    "events": events,
+    "events/top": events_top,
+    "events/names": events_names,
+    "events/properties": events_properties,
+    "events/properties/top": events_properties_top,
+    "events/properties/values": events_properties_values,
+    **JOURNEY_HANDLERS,
+}

@@ -14,6 +14,8 @@ from datetime import date, timedelta
 from threading import Lock
 from typing import Any
 
+import msgspec
+
 from mixpanel_assets.emulator.oddities import LONE_SURROGATE
 from mixpanel_assets.emulator.profiles import Profile
 from mixpanel_assets.emulator.state import State
@@ -159,13 +161,65 @@ class Truth:
             lines = self._state.block(day, part).lines
             totals.lines += len(lines)
             totals.unstorable += sum(map(_is_broken, lines))
-            for record in deduplicated(json.loads(line) for line in lines):
+            for head in _newest(map(_head, lines)):
                 totals.events += 1
-                totals.by_event[record["event"]] += 1
-                identity = record["properties"].get("distinct_id")
+                totals.by_event[head.event] += 1
+                identity = head.properties.distinct_id
                 if identity is not None:
                     totals.users.add(str(identity))
         return totals
+
+
+class HeadProperties(msgspec.Struct, gc=False):
+    """The properties that decide whether rows are repeats."""
+
+    time: int
+    distinct_id: Any = None
+    insert_id: Any = msgspec.field(default=None, name="$insert_id")
+    before_identity: Any = msgspec.field(default=None, name="$distinct_id_before_identity")
+    processed: int = msgspec.field(default=0, name="mp_processing_time_ms")
+
+
+class Head(msgspec.Struct, gc=False):
+    """What has to be read of a row to count it: a fifth of the time of reading all of it."""
+
+    event: str
+    properties: HeadProperties
+
+    @property
+    def key(self) -> tuple[object, ...] | None:
+        """What repeats have in common; None when the row can have none."""
+        properties = self.properties
+        if not properties.insert_id:
+            return None
+        original = properties.before_identity
+        if original is None:
+            original = properties.distinct_id
+        return (self.event, properties.time, properties.insert_id, original)
+
+
+_DECODER = msgspec.json.Decoder(Head)
+
+
+def _head(line: bytes) -> Head:
+    try:
+        return _DECODER.decode(line)
+    except msgspec.MsgspecError:
+        # Half a surrogate pair, which only the standard library reads.
+        return msgspec.convert(json.loads(line), Head)
+
+
+def _newest(heads: Iterable[Head]) -> Iterator[Head]:
+    newest: dict[tuple[object, ...], Head] = {}
+    for head in heads:
+        key = head.key
+        if key is None:
+            yield head
+            continue
+        known = newest.get(key)
+        if known is None or head.properties.processed > known.properties.processed:
+            newest[key] = head
+    yield from newest.values()
 
 
 def deduplicated(records: Iterable[Record]) -> Iterator[Record]:
