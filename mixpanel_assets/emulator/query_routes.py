@@ -19,6 +19,7 @@ from mixpanel_assets.emulator.reports import Seen, Selection, Table, buckets, la
 
 KINDS = ("general", "unique", "average")
 RECENT_DAYS = 31
+OWN_FIELDS = ("time", "distinct_id", "$insert_id")
 WITHOUT_COUNT = "$duration_s"
 VALUE_BUCKETS = 10
 
@@ -226,7 +227,7 @@ def events_properties_top(call: Call) -> Answer:
     counts: Counter[str] = Counter()
     selection = Selection(call.reports.recent_days(RECENT_DAYS), frozenset([event]))
     for found in call.reports.seen(selection):
-        counts.update(found.properties.keys() - {"time", "distinct_id", "$insert_id"})
+        counts.update(name for name in found.properties if name not in OWN_FIELDS)
     limit = call.integer("limit", 10)
     answer: dict[str, dict[str, int]] = {
         name: {"count": count} for name, count in counts.most_common(max(limit - 1, 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -124,13 +125,20 @@ class Emulator:
         self.stop()
 
 
-def serve(settings: EmulatorSettings | None = None, *, host: str = HOST, port: int = 8765) -> None:
+def serve(
+    settings: EmulatorSettings | None = None,
+    *,
+    host: str = HOST,
+    port: int = 8765,
+    on_start: Callable[[Emulator], None] | None = None,
+) -> None:
     """Answer until interrupted.
 
     Args:
         settings: The project; the default one has data from 2024-01-01 until today.
         host: A loopback address; nothing else is allowed.
         port: The port; 0 takes any free one.
+        on_start: Called once requests are answered, to say where.
 
     Raises:
         ValueError: `host` is not loopback.
@@ -138,12 +146,15 @@ def serve(settings: EmulatorSettings | None = None, *, host: str = HOST, port: i
     """
     if host not in (HOST, "localhost"):
         raise ValueError(f"the emulator answers on loopback only, not on {host}")
-    with Emulator(settings, port=port), suppress(KeyboardInterrupt):
+    with Emulator(settings, port=port) as emulator, suppress(KeyboardInterrupt):
+        if on_start is not None:
+            on_start(emulator)
         threading.Event().wait()
 
 
 def _listening(port: int) -> socket.socket:
-    listener = socket.socket()
+    # Only with the protocol named does asyncio switch Nagle's delay off.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
