@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from json.decoder import scanstring
 from typing import Any
 
 from mixpanel_assets.warehouse.spool import REMOVED_KEYS
@@ -46,7 +45,7 @@ def members(text: str) -> Iterator[tuple[str, str]]:
     """Yield each name of a valid JSON object with the text of its value, in order."""
     position = _skip(text, text.index("{") + 1)
     while text[position] != "}":
-        name, position = scanstring(text, position + 1, True)
+        name, position = _DECODER.raw_decode(text, position)
         start = _skip(text, _skip(text, position) + 1)
         _, position = _DECODER.raw_decode(text, start)
         yield name, text[start:position]

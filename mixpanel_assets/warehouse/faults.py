@@ -22,12 +22,16 @@ _OTHER_SETTINGS = "different configuration"
 
 _NEXT_STEPS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
-        re.compile(r"No space left|File too large|disk quota|max_temp_directory_size", re.IGNORECASE),
+        re.compile(
+            r"No space left|File too large|disk quota|max_temp_directory_size", re.IGNORECASE
+        ),
         "The disk is full: {path} could not be written. Nothing of this load was kept; make room "
         "and run it again.",
     ),
     (
-        re.compile(r"Permission denied|Read-only file system|Operation not permitted", re.IGNORECASE),
+        re.compile(
+            r"Permission denied|Read-only file system|Operation not permitted", re.IGNORECASE
+        ),
         "There is no permission to use {path}. Give this user access to the file and its folder, "
         "or set MP_DATABASE to another place.",
     ),

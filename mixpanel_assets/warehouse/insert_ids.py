@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from typing import Any
 
 import duckdb
 from duckdb.func import FunctionNullHandling
@@ -18,7 +18,7 @@ _FIRST_IDS = f"""
     CREATE TEMP TABLE _made AS
     SELECT rowid AS row, event_date,
            {_MADE}(event_name, time_raw, distinct_id, properties::VARCHAR) AS id
-    FROM {{table}} WHERE insert_id IS NULL AND event_date BETWEEN $from_date AND $to_date
+    FROM {{table}} WHERE insert_id IS NULL
 """
 
 # Twins are told apart by content, so that which one gets which number never depends on order.
@@ -38,38 +38,31 @@ _NUMBER_TWINS = f"""
 """
 
 
-def fill_insert_ids(
-    connection: duckdb.DuckDBPyConnection, table: str, from_date: date, to_date: date
-) -> int:
-    """Give each row of the days without an id its made one; return how many there were.
+def fill_insert_ids(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    """Give each row of a table without an id its made one; return how many there were.
 
     Only these rows pass through Python, in the batches in which DuckDB reads them.
     """
-    days = {"from_date": from_date, "to_date": to_date}
-    if not _missing(connection, table, days):
+    if not _missing(connection, table):
         return 0
     with _functions(connection):
-        connection.execute(_FIRST_IDS.format(table=table), days)
+        connection.execute(_FIRST_IDS.format(table=table))
         connection.execute(_NUMBER_TWINS.format(table=table))
         filled = connection.execute(
-            f"UPDATE {table} SET insert_id = _made.id FROM _made WHERE {table}.rowid = _made.row"
+            f"UPDATE {table} AS rows SET insert_id = id FROM _made WHERE rows.rowid = _made.row"
         ).fetchone()
         connection.execute("DROP TABLE _made")
     return int(filled[0]) if filled else 0
 
 
-def _missing(connection: duckdb.DuckDBPyConnection, table: str, days: dict[str, date]) -> bool:
-    found = connection.execute(
-        f"SELECT count(*) FROM {table} "
-        "WHERE insert_id IS NULL AND event_date BETWEEN $from_date AND $to_date",
-        days,
-    ).fetchone()
+def _missing(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
+    found = connection.execute(f"SELECT count(*) FROM {table} WHERE insert_id IS NULL").fetchone()
     return bool(found and found[0])
 
 
 @contextmanager
 def _functions(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    types = ["VARCHAR", "BIGINT", "VARCHAR", "VARCHAR"]
+    types: list[Any] = ["VARCHAR", "BIGINT", "VARCHAR", "VARCHAR"]
     connection.create_function(
         _MADE, _from_row, types, "VARCHAR", null_handling=FunctionNullHandling.SPECIAL
     )

@@ -21,7 +21,6 @@ import duckdb
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.warehouse.exact import ROW_TYPE, exact_row, whole_number
 from mixpanel_assets.warehouse.quarantine import MAX_LINES, Quarantined
-from mixpanel_assets.warehouse.schema import EVENTS
 from mixpanel_assets.warehouse.spool import Window, derived_columns, is_gzip, rows
 
 _BATCH = 5000
@@ -33,14 +32,17 @@ class ShiftedRowsError(IncompleteExportError):
 
 
 class Leftovers:
-    """Sorts the lines left over by one load, in the caller's transaction.
+    """Sorts the lines left over by one load; those that can be stored go `into` its table.
 
     Attributes:
         quarantined: Lines that cannot be stored.
         rescued: How many lines were stored after all.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, spool: Path, window: Window) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, spool: Path, window: Window, *, into: str
+    ) -> None:
+        self._into = into
         self._connection = connection
         self._spool = spool
         self._window = window
@@ -119,7 +121,7 @@ class Leftovers:
     def _store(self, batch: list[dict[str, Any]]) -> None:
         if batch:
             self._connection.execute(
-                f"INSERT INTO {EVENTS.quoted} BY NAME SELECT event_name, distinct_id, insert_id, "
+                f"INSERT INTO {self._into} BY NAME SELECT event_name, distinct_id, insert_id, "
                 f"properties::JSON AS properties, {derived_columns(self._window)}, time_raw "
                 f"FROM (SELECT unnest(?::{ROW_TYPE}[], recursive := true))",
                 [batch],

@@ -1,4 +1,8 @@
-"""Days of events from a spool file into a table, in the caller's transaction."""
+"""Days of events from a spool file into a table, in the caller's transaction.
+
+The rows are staged in a temporary table first. Repeats leave there: a table with rows
+deleted in the transaction that inserted them is written twice by DuckDB.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,16 @@ from pathlib import Path
 
 import duckdb
 
-from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.insert_ids import fill_insert_ids
 from mixpanel_assets.warehouse.ledger import Load, Target
-from mixpanel_assets.warehouse.leftovers import Leftovers
 from mixpanel_assets.warehouse.project import ProjectIdentity
-from mixpanel_assets.warehouse.quarantine import Quarantined, check_limits, replace_quarantine
+from mixpanel_assets.warehouse.quarantine import check_limits, replace_quarantine
 from mixpanel_assets.warehouse.repeats import remove_repeats
 from mixpanel_assets.warehouse.reports import DayReport, Status
 from mixpanel_assets.warehouse.schema import EVENTS
-from mixpanel_assets.warehouse.spool import Window, is_empty, rows
+from mixpanel_assets.warehouse.spool import Window
+from mixpanel_assets.warehouse.staging import STAGED, staged
 
 
 def replace_events(
@@ -65,31 +68,31 @@ def replace_events(
     """
     window = Window(from_date, to_date, project)
     load = Load(Target(EVENTS.name), "events", run_id)
-    before = ledger.rows_before(connection, load.target, from_date, to_date)
-    _delete_days(connection, window)
-    quarantined = _insert(connection, spool, window, lines)
+    with staged(connection, spool, window, lines) as quarantined:
+        removed = remove_repeats(connection, STAGED)
+        fill_insert_ids(connection, STAGED)
+        tallies = _tally(connection)
+        before = ledger.rows_before(connection, load.target, from_date, to_date)
+        shares = _shares(received_bytes, [tallies[day].row_count for day in window.days])
+        reports = [
+            DayReport(
+                day=day,
+                status=_status(tallies[day].row_count, is_open=day in open_days),
+                row_count=tallies[day].row_count,
+                rows_before=before.get(day),
+                duplicates_removed=removed.get(day, 0),
+                quarantined=sum(line.day == day for line in quarantined),
+                shifted_rows=tallies[day].shifted,
+                requests=requests if day == from_date else 0,
+                bytes=share,
+                event_counts=dict(tallies[day].events),
+                hour_counts=tuple(tallies[day].hours[hour] for hour in range(24)),
+            )
+            for day, share in zip(window.days, shares, strict=True)
+        ]
+        check_limits(reports, quarantined)
+        _replace_days(connection, window)
     replace_quarantine(connection, load, from_date, to_date, quarantined)
-    removed = remove_repeats(connection, EVENTS.quoted, from_date, to_date)
-    fill_insert_ids(connection, EVENTS.quoted, from_date, to_date)
-    tallies = _tally(connection, window)
-    received = _shares(received_bytes, [tallies[day].row_count for day in window.days])
-    reports = [
-        DayReport(
-            day=day,
-            status=_status(tallies[day].row_count, is_open=day in open_days),
-            row_count=tallies[day].row_count,
-            rows_before=before.get(day),
-            duplicates_removed=removed.get(day, 0),
-            quarantined=sum(line.day == day for line in quarantined),
-            shifted_rows=tallies[day].shifted,
-            requests=requests if day == from_date else 0,
-            bytes=share,
-            event_counts=dict(tallies[day].events),
-            hour_counts=tuple(tallies[day].hours[hour] for hour in range(24)),
-        )
-        for day, share in zip(window.days, received, strict=True)
-    ]
-    check_limits(reports, quarantined)
     ledger.write_event_days(connection, load, reports)
     return reports
 
@@ -104,64 +107,21 @@ class _Tally:
     hours: Counter[int] = field(default_factory=Counter)
 
 
-def _delete_days(connection: duckdb.DuckDBPyConnection, window: Window) -> None:
+def _replace_days(connection: duckdb.DuckDBPyConnection, window: Window) -> None:
     connection.execute(
         f"DELETE FROM {EVENTS.quoted} WHERE event_date BETWEEN ? AND ?",
         [window.from_date, window.to_date],
     )
+    connection.execute(f"INSERT INTO {EVENTS.quoted} BY NAME SELECT * FROM {STAGED}")
 
 
-def _insert(
-    connection: duckdb.DuckDBPyConnection, spool: Path, window: Window, lines: int
-) -> list[Quarantined]:
-    """Insert the spool's rows; every line is then a row or in quarantine, or this raises."""
-    found, quarantined = 0, list[Quarantined]()
-    if not is_empty(spool):
-        found = _insert_rows(connection, spool, window)
-        if found < lines:
-            left = Leftovers(connection, spool, window)
-            left.sort()
-            quarantined = left.quarantined
-            found += left.rescued + len(quarantined)
-    if found != lines:
-        raise IncompleteExportError(
-            f"The export {window.from_date}..{window.to_date} was received with {lines} lines, "
-            f"but {spool.name} holds {found}. Nothing was changed; fetch these days again.",
-            from_date=window.from_date,
-            to_date=window.to_date,
-            reason="line count differs",
-            lines=found,
-        )
-    return quarantined
-
-
-def _insert_rows(connection: duckdb.DuckDBPyConnection, spool: Path, window: Window) -> int:
-    try:
-        inserted = connection.execute(
-            f"INSERT INTO {EVENTS.quoted} BY NAME "
-            f"SELECT * EXCLUDE (json, stored) FROM ({rows(spool, window)}) WHERE stored"
-        ).fetchone()
-    except (duckdb.IOException, duckdb.InvalidInputException) as error:
-        if str(spool) not in str(error):
-            raise
-        raise IncompleteExportError(
-            f"The export {window.from_date}..{window.to_date} cannot be read from {spool.name}. "
-            "Nothing was changed; fetch these days again.",
-            from_date=window.from_date,
-            to_date=window.to_date,
-            reason="unreadable file",
-        ) from error
-    return int(inserted[0]) if inserted else 0
-
-
-def _tally(connection: duckdb.DuckDBPyConnection, window: Window) -> Mapping[date, _Tally]:
+def _tally(connection: duckdb.DuckDBPyConnection) -> Mapping[date, _Tally]:
     counted = connection.execute(
         f"""
         SELECT event_date, event_name, hour(event_time) AS hour, count(*),
                count_if(make_timestamp_ms(time_raw)::DATE <> event_date)
-        FROM {EVENTS.quoted} WHERE event_date BETWEEN ? AND ? GROUP BY ALL ORDER BY ALL
-        """,
-        [window.from_date, window.to_date],
+        FROM {STAGED} GROUP BY ALL ORDER BY ALL
+        """
     )
     tallies: dict[date, _Tally] = defaultdict(_Tally)
     for day, event, hour, count, shifted in counted.fetchall():

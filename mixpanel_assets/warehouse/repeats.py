@@ -11,8 +11,7 @@ _FIND = """
     CREATE TEMP TABLE _repeats AS
     WITH shared AS (
         SELECT event_date, event_name, time_raw, insert_id FROM {table}
-        WHERE event_date BETWEEN $from_date AND $to_date AND insert_id IS NOT NULL
-        GROUP BY ALL HAVING count(*) > 1
+        WHERE insert_id IS NOT NULL GROUP BY ALL HAVING count(*) > 1
     )
     SELECT rowid AS row, event_date
     FROM {table} SEMI JOIN shared USING (event_date, event_name, time_raw, insert_id)
@@ -24,9 +23,7 @@ _FIND = """
 """
 
 
-def remove_repeats(
-    connection: duckdb.DuckDBPyConnection, table: str, from_date: date, to_date: date
-) -> dict[date, int]:
+def remove_repeats(connection: duckdb.DuckDBPyConnection, table: str) -> dict[date, int]:
     """Keep one copy of each repeated event and return how many went, by day.
 
     Repeats share event, time as sent, `$insert_id` and `$distinct_id_before_identity` (or
@@ -35,12 +32,10 @@ def remove_repeats(
     NULL are never merged.
 
     Args:
-        connection: Inside the transaction that loaded the days.
-        table: The qualified, quoted name.
-        from_date: First day, included.
-        to_date: Last day, included.
+        connection: Inside the transaction of the load.
+        table: The freshly loaded rows; the qualified, quoted name.
     """
-    connection.execute(_FIND.format(table=table), {"from_date": from_date, "to_date": to_date})
+    connection.execute(_FIND.format(table=table))
     removed = connection.execute("SELECT event_date, count(*) FROM _repeats GROUP BY ALL")
     by_day = dict(removed.fetchall())
     if by_day:

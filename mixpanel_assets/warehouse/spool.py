@@ -132,7 +132,7 @@ def derived_columns(window: Window) -> str:
         event_time = f"({event_time} AT TIME ZONE {literal(project.zone)}) AT TIME ZONE 'UTC'"
     return (
         f"{event_time} AS event_time, {event_date} AS event_date, "
-        f"CASE WHEN processed_ms <= {_LAST_MS} THEN make_timestamp_ms(processed_ms) END "
+        f"CASE WHEN processed_ms BETWEEN 0 AND {_LAST_MS} THEN make_timestamp_ms(processed_ms) END "
         "AS processed_at"
     )
 
@@ -151,8 +151,11 @@ def _fields(spool: Path) -> str:
 
 def _whole_number(value: str) -> str:
     """Read a JSON number that is whole; a text, a fraction or a boolean is NULL."""
-    digits = f"regexp_extract({value}::VARCHAR, '^([0-9]{{1,15}})(\\.0)?$', 1)"
-    return f"try_cast({digits} AS BIGINT)"
+    text = f"{value}::VARCHAR"
+    return (
+        f"CASE WHEN NOT contains({text}, '.') OR ends_with({text}, '.0') "
+        f"THEN try_cast({text} AS BIGINT) END"
+    )
 
 
 def _start_ms(day: date) -> int:
