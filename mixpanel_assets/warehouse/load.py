@@ -1,7 +1,7 @@
 """Days of events from a spool file into a table, in the caller's transaction.
 
-The rows are staged in a temporary table first. Repeats leave there: a table with rows
-deleted in the transaction that inserted them is written twice by DuckDB.
+The rows are staged in memory first, and repeats leave there: DuckDB writes a table twice
+when rows are deleted in the transaction that inserted them.
 """
 
 from __future__ import annotations
@@ -68,10 +68,11 @@ def replace_events(
     """
     window = Window(from_date, to_date, project)
     load = Load(Target(EVENTS.name), "events", run_id)
-    with staged(connection, spool, window, lines) as quarantined:
-        removed = remove_repeats(connection, STAGED)
-        fill_insert_ids(connection, STAGED)
-        tallies = _tally(connection)
+    with staged(connection, spool, window, lines) as staging:
+        removed = remove_repeats(staging.connection, STAGED)
+        fill_insert_ids(staging.connection, STAGED)
+        tallies = _tally(staging.connection)
+        quarantined = staging.quarantined
         before = ledger.rows_before(connection, load.target, from_date, to_date)
         shares = _shares(received_bytes, [tallies[day].row_count for day in window.days])
         reports = [

@@ -1,9 +1,15 @@
-"""The rows of a spool file in a temporary table, where they are checked before they count."""
+"""The rows of a spool file in memory, where they are checked before they count.
+
+They sit in a database of their own, attached beside the file, on a connection of its own:
+DuckDB 1.5 copies rows of the same transaction with one thread, committed ones with all.
+What does not fit into DuckDB's memory goes to its temporary directory.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -14,31 +20,58 @@ from mixpanel_assets.warehouse.quarantine import Quarantined
 from mixpanel_assets.warehouse.schema import EVENTS, quoted
 from mixpanel_assets.warehouse.spool import Window, is_empty, rows
 
-STAGED = "temp._staged"
+_DATABASE = "mixpanel_assets_staging"
+STAGED = f"{_DATABASE}.main.events"
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A filled staging table.
+
+    Attributes:
+        connection: The connection that may change the table; the load's own may only read it.
+        quarantined: Lines that are no rows of it because they cannot be stored.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    quarantined: list[Quarantined]
 
 
 @contextmanager
 def staged(
     connection: duckdb.DuckDBPyConnection, spool: Path, window: Window, lines: int
-) -> Iterator[list[Quarantined]]:
-    """Fill `STAGED` from the spool for the length of the block; yield what cannot be stored.
+) -> Iterator[Staging]:
+    """Fill `STAGED` from the spool for the length of the block.
 
     Every one of the `lines` is then a row or in quarantine.
 
     Raises:
         IncompleteExportError: The file is not the export of these days, or not whole.
     """
+    with _staging_table(connection) as staging:
+        found, quarantined = _fill(staging, spool, window, lines)
+        if found != lines:
+            raise _incomplete(
+                window,
+                f"was received with {lines} lines, but {spool.name} holds {found}",
+                "line count differs",
+            )
+        yield Staging(staging, quarantined)
+
+
+@contextmanager
+def _staging_table(
+    connection: duckdb.DuckDBPyConnection,
+) -> Iterator[duckdb.DuckDBPyConnection]:
     columns = ", ".join(f"{quoted(column.name)} {column.type}" for column in EVENTS.columns)
-    connection.execute(f"CREATE TEMP TABLE _staged ({columns})")
-    found, quarantined = _fill(connection, spool, window, lines)
-    if found != lines:
-        raise _incomplete(
-            window,
-            f"was received with {lines} lines, but {spool.name} holds {found}",
-            "line count differs",
-        )
-    yield quarantined
-    connection.execute(f"DROP TABLE {STAGED}")
+    staging = connection.cursor()
+    try:
+        staging.execute(f"ATTACH IF NOT EXISTS ':memory:' AS {_DATABASE}")
+        staging.execute(f"CREATE OR REPLACE TABLE {STAGED} ({columns})")
+        yield staging
+        staging.execute(f"DROP TABLE {STAGED}")
+    finally:
+        staging.close()
 
 
 def _fill(
