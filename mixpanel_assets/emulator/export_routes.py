@@ -24,7 +24,6 @@ def export(call: Call) -> Answer:
     if limit > MOST_ROWS:
         raise call.shape.refuse(400, f"limit cannot be over {MOST_ROWS}")
     in_ms = call.flag("time_in_ms")
-    call.state.faults.exported(days)
     if call.faulty("empty-200"):
         blocks: Iterable[list[bytes]] = ()
     else:

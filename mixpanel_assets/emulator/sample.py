@@ -298,14 +298,14 @@ class _BlockMaker:
         return min(hour * 3600 + int(chance() * 3600), LATEST_VISIT_SECOND)
 
     def _start(self) -> int:
-        start = self._second() * 1000 + int(self.random.random() * 1000)
-        while start // SLOT_MS in self.plan.gaps:
-            start += 3_600_000
-        return self.plan.start_ms + start
+        return self.plan.start_ms + self._second() * 1000 + int(self.random.random() * 1000)
 
     def _emit(self, event: bytes, time: int, person: bytes, common: bytes, own: bytes) -> None:
         plan = self.plan
         slot = (time - plan.start_ms) // SLOT_MS
+        while slot in plan.gaps:
+            time += SLOT_MS
+            slot += 1
         happened = time - plan.offsets[slot]
         bits = self.random.getrandbits(64)
         received = happened + 300 + (bits & 0xFFF)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import count
@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from mixpanel_assets.emulator.budgets import Budgets
 from mixpanel_assets.emulator.changes import changed
 from mixpanel_assets.emulator.clock import Clock
-from mixpanel_assets.emulator.faults import Faults
+from mixpanel_assets.emulator.faults import Fault, Faults
 from mixpanel_assets.emulator.profiles import GROUP_KEY, Profile, group_profiles, user_profiles
 from mixpanel_assets.emulator.requestlog import RequestLog
 from mixpanel_assets.emulator.sample import Block, Shop
@@ -76,7 +76,13 @@ class State:
         return range(self.shop.plan(day).blocks if self.holds(day) else 0)
 
     def block(
-        self, day: date, part: int, *, time_in_ms: bool = True, lagging: bool = False
+        self,
+        day: date,
+        part: int,
+        *,
+        time_in_ms: bool = True,
+        lagging: bool = False,
+        changes: Sequence[Fault] | None = None,
     ) -> Block:
         """Return a block as it is now: with changes, without the future.
 
@@ -85,11 +91,12 @@ class State:
             part: The number of the block.
             time_in_ms: The unit of `time`.
             lagging: Leave out what a `lag` fault hides for the moment.
+            changes: The changes to make; those in force now by default.
         """
         block = Block([], [], [])
         if self.settings.start <= day <= self.last_day():
             block = self._pristine(day, part, time_in_ms=time_in_ms)
-        changes = self.faults.changes(day)
+        changes = self.faults.changes(day) if changes is None else changes
         if changes and part == 0:
             block = changed(self.shop, day, block, changes, time_in_ms=time_in_ms)
         if day >= self.today() - timedelta(days=1):
@@ -101,15 +108,27 @@ class State:
         return block
 
     def export(self, days: list[date], *, time_in_ms: bool) -> Iterator[list[bytes]]:
-        """Yield the lines of some days, block by block, in an order that changes per call."""
+        """Return the lines of some days, block by block, in an order that changes per call.
+
+        What the days hold is settled by this call, not while the lines are drawn.
+        """
         call = 0 if self.settings.stable_order else next(self._calls)
         random = Random(f"{self.settings.seed}/{call}")
         keys = [(day, part) for day in days for part in self.parts(day)]
         random.shuffle(keys)
-        for day, part in keys:
-            lines = list(self.block(day, part, time_in_ms=time_in_ms, lagging=True).lines)
-            random.shuffle(lines)
-            yield lines
+        changes = {day: self.faults.changes(day) for day in days}
+        self.faults.exported(days)
+
+        def blocks() -> Iterator[list[bytes]]:
+            for day, part in keys:
+                block = self.block(
+                    day, part, time_in_ms=time_in_ms, lagging=True, changes=changes[day]
+                )
+                lines = list(block.lines)
+                random.shuffle(lines)
+                yield lines
+
+        return blocks()
 
     def profiles(self, data_group_id: str | None = None) -> list[Profile]:
         """Return all profiles, of users or of groups."""
