@@ -14,10 +14,11 @@ from pathlib import Path
 import duckdb
 
 from mixpanel_assets.errors import DatabaseNotFoundError
-from mixpanel_assets.warehouse.faults import explain, holding_pid, translated
+from mixpanel_assets.warehouse.faults import holding_pid, translated
 from mixpanel_assets.warehouse.lock import Mode, Wait, locked
+from mixpanel_assets.warehouse.schema import SCHEMA, literal
 
-SCHEMA = "mixpanel"
+CATALOG = "warehouse"
 
 
 class Database:
@@ -90,9 +91,10 @@ class Database:
             if mode == "write" and self._is_missing():
                 _create(self.path)
             self._must_exist()
-            connection = self._connect(mode, wait)
+            connection = duckdb.connect()
             try:
-                self._configure(connection, mode)
+                self._configure(connection)
+                self._attach(connection, mode, wait)
                 yield connection
             finally:
                 connection.close()
@@ -106,24 +108,30 @@ class Database:
         with locked(self.path, mode, wait=wait, poll_seconds=self.poll_seconds):
             yield
 
-    def _connect(self, mode: Mode, wait: Wait) -> duckdb.DuckDBPyConnection:
-        """Connect, waiting for a process that opened the file without our lock."""
-        while True:
-            try:
-                return duckdb.connect(self.path, read_only=mode == "read")
-            except duckdb.IOException as error:
-                pid = holding_pid(error)
-                if pid is None:
-                    raise explain(error, self.path) from error
-                wait.check(pid or None, f"process {pid}" if pid else "another process")
-            time.sleep(min(self.poll_seconds, wait.remaining()))
-
-    def _configure(self, connection: duckdb.DuckDBPyConnection, mode: Mode) -> None:
+    def _configure(self, connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET memory_limit = ?", [self.memory_limit])
         connection.execute("SET preserve_insertion_order = false")
-        if mode == "write":
-            connection.execute("SET temp_directory = ?", [f"{self.path}.tmp"])
+        connection.execute("SET temp_directory = ?", [f"{self.path}.tmp"])
+
+    def _attach(self, connection: duckdb.DuckDBPyConnection, mode: Mode, wait: Wait) -> None:
+        """Attach the file, waiting for a process that opened it without our lock.
+
+        It gets a name of our own: one that is opened directly is called like its file, and
+        in `mixpanel.duckdb` the schema `mixpanel` would then be ambiguous.
+        """
+        options = "(READ_ONLY)" if mode == "read" else ""
+        while True:
+            try:
+                connection.execute(f"ATTACH {literal(str(self.path))} AS {CATALOG} {options}")
+                break
+            except duckdb.IOException as error:
+                pid = holding_pid(error)
+                if pid is None:
+                    raise
+                wait.check(pid or None, f"process {pid}" if pid else "another process")
+            time.sleep(min(self.poll_seconds, wait.remaining()))
+        connection.execute(f"USE {CATALOG}")
 
     def _is_missing(self) -> bool:
         return not self.path.exists() or self.path.stat().st_size == 0
@@ -140,18 +148,16 @@ def _create(path: Path) -> None:
     """
     draft = path.with_name(f"{path.name}.new")
     draft.unlink(missing_ok=True)
-    quoted = str(draft).replace("'", "''")
     with duckdb.connect() as memory:
-        memory.execute(f"ATTACH '{quoted}' AS draft (STORAGE_VERSION 'latest')")
+        memory.execute(f"ATTACH {literal(str(draft))} AS draft (STORAGE_VERSION 'latest')")
         memory.execute("DETACH draft")
     draft.replace(path)
 
 
 def _search_both_schemas(connection: duckdb.DuckDBPyConnection) -> None:
     found = connection.execute(
-        "SELECT count(*) FROM duckdb_schemas() WHERE database_name = current_database() "
-        "AND schema_name = ?",
-        [SCHEMA],
+        "SELECT count(*) FROM duckdb_schemas() WHERE database_name = ? AND schema_name = ?",
+        [CATALOG, SCHEMA],
     ).fetchone()
     if found and found[0]:
-        connection.execute(f"SET search_path = 'main,{SCHEMA}'")
+        connection.execute(f"SET search_path = '{CATALOG}.main,{CATALOG}.{SCHEMA}'")

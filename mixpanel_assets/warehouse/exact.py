@@ -26,9 +26,9 @@ def exact_row(line: str, time_ms: int) -> dict[str, Any]:
     values = dict(reversed(properties))
     kept = (pair for pair in properties if pair[0] not in REMOVED_KEYS)
     return {
-        "event_name": _text(fields["event"]),
-        "distinct_id": _text(values.get("distinct_id")),
-        "insert_id": _text(values.get("$insert_id")) or None,
+        "event_name": text_of(fields["event"]),
+        "distinct_id": text_of(values.get("distinct_id")),
+        "insert_id": text_of(values.get("$insert_id")) or None,
         "properties": "{" + ",".join(f"{json.dumps(key)}:{text}" for key, text in kept) + "}",
         "processed_ms": whole_number(json.loads(values.get("mp_processing_time_ms", "null"))),
         "time_raw": time_ms,
@@ -63,8 +63,8 @@ def whole_number(value: Any) -> int | None:
     return value if 0 <= value < 10**15 else None
 
 
-def _text(value: str | None) -> str | None:
-    """Return a value as text: a string unquoted, null as None, a number by its digits."""
+def text_of(value: str | None) -> str | None:
+    """Return a JSON value as plain text: a string unquoted, null as None, a number's digits."""
     if value is None or value == "null":
         return None
     return str(json.loads(value)) if value.startswith('"') else value

@@ -7,6 +7,7 @@ statement is a programming error and passes through untouched.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -18,8 +19,17 @@ import duckdb
 from mixpanel_assets.errors import DatabaseLockedError, StorageError
 
 _CONFLICT = re.compile(r"Conflicting lock is held.*?(?:\(PID (\d+)\)|PID (\d+))", re.DOTALL)
-_OTHER_SETTINGS = "different configuration"
+_OPEN_HERE = "Unique file handle conflict"
 
+_DISK = re.compile(r"No space left|File too large|disk quota|IO Error", re.IGNORECASE)
+_FULL = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG}
+_OF_STORAGE = (
+    duckdb.IOException,
+    duckdb.OutOfMemoryException,
+    duckdb.PermissionException,
+    duckdb.SerializationException,
+    duckdb.FatalException,
+)
 _NEXT_STEPS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
@@ -58,50 +68,48 @@ def holding_pid(error: Exception) -> int | None:
     return 0 if "Could not set lock" in str(error) else None
 
 
-def explain(error: Exception, path: Path) -> StorageError:
-    """Turn a fault of file, disk or memory into one sentence and the next step."""
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Raise our own errors for faults of the file, the disk or memory inside the block.
+
+    Raises:
+        StorageError: The database at `path` cannot be written or read.
+        DatabaseLockedError: This very process has it open elsewhere, so waiting is no use.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        if _OPEN_HERE in str(error):
+            raise DatabaseLockedError(str(path), os.getpid(), _opened_here(path)) from error
+        if not isinstance(error, _OF_STORAGE) and not _DISK.search(str(error)):
+            raise
+        raise _explain(error, path) from error
+    except (PermissionError, sqlite3.OperationalError) as error:
+        raise _explain(error, path) from error
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise _explain(error, path) from error
+
+
+def _explain(error: Exception, path: Path) -> StorageError:
     said = _first_line(error)
+    details = {"db_path": str(path), "said": said}
     for pattern, sentence in _NEXT_STEPS:
         if pattern.search(str(error)):
-            return StorageError(sentence.format(path=path), {"db_path": str(path), "said": said})
+            return StorageError(sentence.format(path=path), details)
     return StorageError(
         f"The database {path} could not be used: {said} Check the disk and the file, then run "
         "this again; nothing of the interrupted load was kept.",
-        {"db_path": str(path), "said": said},
+        details,
     )
 
 
-@contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Raise `StorageError` for faults of the file, the disk or memory inside the block."""
-    try:
-        yield
-    except duckdb.ConnectionException as error:
-        if _OTHER_SETTINGS not in str(error):
-            raise
-        raise DatabaseLockedError(
-            str(path),
-            message=f"This process already has {path} open with other settings, perhaps a "
-            "notebook's own connection. Close that connection and try again.",
-        ) from error
-    except (
-        duckdb.IOException,
-        duckdb.OutOfMemoryException,
-        duckdb.PermissionException,
-        duckdb.SerializationException,
-        duckdb.FatalException,
-    ) as error:
-        raise explain(error, path) from error
-    except duckdb.TransactionException as error:
-        if not re.search(r"No space|IO Error|File too large", str(error)):
-            raise
-        raise explain(error, path) from error
-    except (PermissionError, sqlite3.OperationalError) as error:
-        raise explain(error, path) from error
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG}:
-            raise
-        raise explain(error, path) from error
+def _opened_here(path: Path) -> str:
+    return (
+        f"This process already has {path} open through a connection of its own, perhaps a "
+        "notebook's. Close that connection and try again."
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Literal
 
 import duckdb
@@ -49,6 +49,18 @@ def rows_before(
     return dict(found.fetchall())
 
 
+def complete_at(
+    connection: duckdb.DuckDBPyConnection, target: Target, day: date
+) -> datetime | None:
+    """Return when the last complete snapshot of a day began, naive UTC; None without one."""
+    found = connection.execute(
+        f"SELECT complete_at FROM {DAYS.quoted} "
+        "WHERE schema_name = ? AND table_name = ? AND day = ?",
+        [target.schema, target.table, day],
+    ).fetchone()
+    return found[0] if found else None
+
+
 def write_event_days(
     connection: duckdb.DuckDBPyConnection, load: Load, reports: Iterable[DayReport]
 ) -> None:
@@ -72,7 +84,11 @@ def write_event_days(
 
 
 def write_profile_day(
-    connection: duckdb.DuckDBPyConnection, load: Load, report: ProfileReport, **extra: Any
+    connection: duckdb.DuckDBPyConnection,
+    load: Load,
+    report: ProfileReport,
+    *,
+    complete_at: datetime | None,
 ) -> None:
     """Replace the ledger row of a snapshot day."""
     forget_days(connection, load.target, [report.snapshot_date])
@@ -83,10 +99,11 @@ def write_profile_day(
         status=report.status,
         row_count=report.row_count,
         duplicates_removed=report.duplicates_removed,
+        quarantined=report.quarantined,
         expected_total=report.expected_total,
         scope=report.scope,
         failed_pages=list(report.failed_pages),
-        **extra,
+        complete_at=complete_at,
     )
 
 

@@ -7,7 +7,6 @@ stored), or it proves that the file is not the export that was asked for.
 from __future__ import annotations
 
 import json
-import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,11 +19,10 @@ import duckdb
 
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.warehouse.exact import ROW_TYPE, exact_row, whole_number
-from mixpanel_assets.warehouse.quarantine import MAX_LINES, Quarantined
+from mixpanel_assets.warehouse.quarantine import MAX_LINES, Quarantined, why_refused
 from mixpanel_assets.warehouse.spool import Window, derived_columns, is_gzip, rows
 
 _BATCH = 5000
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class ShiftedRowsError(IncompleteExportError):
@@ -144,7 +142,7 @@ class Leftovers:
         """Find the lines that DuckDB's reader refused; each must be one we can name."""
         found = 0
         for line in _raw_lines(self._spool, self._incomplete):
-            if reason := _why_refused(line):
+            if reason := why_refused(line):
                 event = self._parse(line.decode("utf-8", "surrogateescape"))
                 self._quarantine(line, reason, self._window.day_of(event["properties"].get("time")))
                 found += 1
@@ -180,23 +178,6 @@ def _raw_lines(spool: Path, complain: Complaint) -> Iterator[bytes]:
                 yield line.rstrip(b"\r\n")
     except (EOFError, OSError, zlib.error) as error:
         raise complain("damaged file", f"the received file is damaged ({error})") from error
-
-
-def _why_refused(line: bytes) -> str | None:
-    """Say why DuckDB refuses a line, None when nothing is wrong with its text."""
-    try:
-        text = line.decode()
-    except UnicodeDecodeError:
-        return "its bytes are not UTF-8"
-    if not _SURROGATE.search(line):
-        return None
-    try:
-        json.dumps(json.loads(text), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return "it holds half of a surrogate pair, which is no character"
-    except ValueError:
-        return None
-    return None
 
 
 def _no_constant(name: str) -> None:

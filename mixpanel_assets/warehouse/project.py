@@ -57,8 +57,10 @@ def prepare(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity) -> 
         schema.create_all(connection)
         _write_project(connection, project)
         return
+    version = stored_version(connection)
+    _refuse_newer(version)
     must_match(stored, project)
-    _migrate(connection, stored_version(connection))
+    _migrate(connection, version)
 
 
 def stored_project(connection: duckdb.DuckDBPyConnection) -> ProjectIdentity | None:
@@ -134,13 +136,16 @@ def _write_project(connection: duckdb.DuckDBPyConnection, project: ProjectIdenti
     )
 
 
-def _migrate(connection: duckdb.DuckDBPyConnection, version: int) -> None:
+def _refuse_newer(version: int) -> None:
     if version > schema_version():
         raise StorageError(
             f"This database has schema version {version}, made by a newer mixpanel-assets; this "
             f"one knows versions up to {schema_version()}. Upgrade mixpanel-assets.",
             {"stored": version, "known": schema_version()},
         )
+
+
+def _migrate(connection: duckdb.DuckDBPyConnection, version: int) -> None:
     if version == schema_version():
         return
     for migration in MIGRATIONS[version - 1 :]:

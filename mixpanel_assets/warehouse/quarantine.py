@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -15,6 +17,7 @@ from mixpanel_assets.warehouse.schema import QUARANTINE
 
 MAX_LINES = 1000
 MAX_SHARE = 0.01
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,23 @@ class Quarantined:
     day: date
     line: bytes
     reason: str
+
+
+def why_refused(line: bytes) -> str | None:
+    """Say why DuckDB would refuse a line, None when its text is fine."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        return "its bytes are not UTF-8"
+    if not _SURROGATE.search(line):
+        return None
+    try:
+        json.dumps(json.loads(text), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return "it holds half of a surrogate pair, which is no character"
+    except ValueError:
+        return None
+    return None
 
 
 def replace_quarantine(

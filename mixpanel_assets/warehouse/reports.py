@@ -55,6 +55,7 @@ class ProfileReport:
         duplicates_removed: Profiles that came on more than one page; the last page won.
         expected_total: What Mixpanel announced; None when it announced nothing.
         failed_pages: Numbers of the pages that did not come.
+        quarantined: Lines kept in `_quarantine`.
     """
 
     snapshot_date: date
@@ -66,3 +67,4 @@ class ProfileReport:
     duplicates_removed: int
     expected_total: int | None
     failed_pages: tuple[int, ...] = ()
+    quarantined: int = 0

@@ -134,6 +134,11 @@ DAYS = Table(
         Column("requests", "INTEGER", "Requests made; a request of several days is on its first."),
         Column("bytes", "BIGINT", "Compressed bytes received, shared out by rows."),
         Column("failed_pages", "INTEGER[]", "Profile pages that did not come; NULL for events."),
+        Column(
+            "complete_at",
+            "TIMESTAMP",
+            "When the day's last complete snapshot of all profiles began; UTC; merges keep it.",
+        ),
         Column("filters", "VARCHAR", "Filters of the request as JSON; NULL for everything."),
         Column("run_id", "VARCHAR", "The run that loaded it, if it said so."),
     ),
@@ -188,22 +193,16 @@ METADATA_VIEW = f"""
     FROM {DAYS.quoted} GROUP BY table_name
 """
 
-# The newest full snapshot decides who is gone; what was merged in later adds or renews.
+# Whoever was not seen since the newest complete snapshot of everybody began is gone.
 CURRENT_PROFILES_VIEW = f"""
     CREATE OR REPLACE VIEW {SCHEMA}.profiles_current AS
-    WITH newest AS (
-        SELECT max(day) AS day FROM {DAYS.quoted}
-        WHERE schema_name = '{SCHEMA}' AND table_name = 'profiles'
-          AND status IN ('complete', 'empty') AND scope = 'all' AND filters IS NULL
-    ), since AS (
-        SELECT coalesce(min(fetched_at), TIMESTAMP '-infinity') AS fetched_at
-        FROM {PROFILES.quoted} WHERE snapshot_date = (SELECT day FROM newest)
-    )
-    SELECT profiles.* FROM {PROFILES.quoted} AS profiles, newest, since
-    WHERE newest.day IS NULL OR profiles.snapshot_date = newest.day
-       OR profiles.fetched_at >= since.fetched_at
+    SELECT profiles.* FROM {PROFILES.quoted} AS profiles
+    WHERE profiles.fetched_at >= coalesce((
+        SELECT max(complete_at) FROM {DAYS.quoted}
+        WHERE schema_name = '{SCHEMA}' AND table_name = '{PROFILES.name}'
+    ), TIMESTAMP '-infinity')
     QUALIFY row_number() OVER (
-        PARTITION BY distinct_id ORDER BY profiles.fetched_at DESC, snapshot_date DESC
+        PARTITION BY distinct_id ORDER BY profiles.fetched_at DESC, profiles.snapshot_date DESC
     ) = 1
 """
 

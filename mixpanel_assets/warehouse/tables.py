@@ -1,0 +1,151 @@
+"""Questions about what is stored: tables, columns, ledger rows, counts and windows of days.
+
+Every function only reads and takes any connection of the database.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import duckdb
+
+from mixpanel_assets.errors import TableNotFoundError
+from mixpanel_assets.warehouse.schema import (
+    BY_NAME,
+    DAYS,
+    EVENT_COUNTS,
+    SCHEMA,
+    qualified,
+    quoted,
+)
+
+
+@dataclass(frozen=True)
+class StoredTable:
+    """A table a user may query: its schema, name and number of rows."""
+
+    schema: str
+    name: str
+    row_count: int
+
+
+def table_exists(connection: duckdb.DuckDBPyConnection, table: str, schema: str = SCHEMA) -> bool:
+    """Tell whether a table or view of that name is there."""
+    found = connection.execute(
+        "SELECT count(*) FROM information_schema.tables WHERE table_catalog = current_database() "
+        "AND table_schema = ? AND table_name = ?",
+        [schema, table],
+    ).fetchone()
+    return bool(found and found[0])
+
+
+def require_table(connection: duckdb.DuckDBPyConnection, table: str, schema: str = SCHEMA) -> str:
+    """Return the qualified name for SQL.
+
+    Raises:
+        TableNotFoundError: There is no such table.
+    """
+    if not table_exists(connection, table, schema):
+        raise TableNotFoundError(table)
+    return qualified(schema, table)
+
+
+def list_tables(connection: duckdb.DuckDBPyConnection) -> list[StoredTable]:
+    """Return the tables that hold data, ours with a leading underscore left out."""
+    found = connection.execute(
+        "SELECT schema_name, table_name FROM duckdb_tables() "
+        "WHERE database_name = current_database() AND NOT internal AND NOT temporary "
+        "AND NOT starts_with(table_name, '_') ORDER BY ALL"
+    ).fetchall()
+    return [
+        StoredTable(schema, name, count_rows(connection, name, schema=schema))
+        for schema, name in found
+    ]
+
+
+def count_rows(connection: duckdb.DuckDBPyConnection, table: str, *, schema: str = SCHEMA) -> int:
+    """Return the number of rows of a table."""
+    name = require_table(connection, table, schema)
+    found = connection.execute(f"SELECT count(*) FROM {name}").fetchone()
+    return int(found[0]) if found else 0
+
+
+def day_rows(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    from_date: date,
+    to_date: date,
+    *,
+    schema: str = SCHEMA,
+) -> dict[date, dict[str, Any]]:
+    """Return the ledger rows of a table by day, both ends included; only loaded days are there."""
+    if not table_exists(connection, DAYS.name):
+        return {}
+    found = connection.execute(
+        f"SELECT * FROM {DAYS.quoted} "
+        "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ? ORDER BY day",
+        [schema, table, from_date, to_date],
+    )
+    names = [column[0] for column in found.description]
+    rows = (dict(zip(names, row, strict=True)) for row in found.fetchall())
+    return {row["day"]: row for row in rows}
+
+
+def event_counts(
+    connection: duckdb.DuckDBPyConnection,
+    from_date: date,
+    to_date: date,
+    *,
+    table: str = "events",
+    schema: str = SCHEMA,
+) -> dict[date, dict[str, int]]:
+    """Return stored rows by day and event name, both ends included."""
+    if not table_exists(connection, EVENT_COUNTS.name):
+        return {}
+    found = connection.execute(
+        f"SELECT day, event_name, row_count FROM {EVENT_COUNTS.quoted} "
+        "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ? ORDER BY ALL",
+        [schema, table, from_date, to_date],
+    )
+    counts: dict[date, dict[str, int]] = {}
+    for day, event, count in found.fetchall():
+        counts.setdefault(day, {})[event] = count
+    return counts
+
+
+def read_window(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    from_date: date,
+    to_date: date,
+    *,
+    day_column: str | None = None,
+    schema: str = SCHEMA,
+) -> duckdb.DuckDBPyRelation:
+    """Return the rows of some days as a relation, both ends included.
+
+    Args:
+        connection: Must stay open while the relation is read.
+        table: Its name.
+        from_date: First day, included.
+        to_date: Last day, included.
+        day_column: The partition column; for our own tables it is known.
+        schema: Where the table is.
+
+    Raises:
+        TableNotFoundError: There is no such table.
+    """
+    name = require_table(connection, table, schema)
+    column = quoted(day_column or partition_column(table))
+    return connection.sql(
+        f"SELECT * FROM {name} WHERE {column} BETWEEN $from_date AND $to_date",
+        params={"from_date": from_date, "to_date": to_date},
+    )
+
+
+def partition_column(table: str) -> str:
+    """Return the column that holds the day of a row of `events` or `profiles`."""
+    days = {"event_date", "snapshot_date"}
+    return next(name for name in BY_NAME[table].column_names if name in days)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixpanel_assets.warehouse.database import Database
+from mixpanel_assets.warehouse.load import replace_events
+from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
+from mixpanel_assets.warehouse.reports import DayReport
+
+DAY = date(2026, 3, 1)
+DAY_MS = 86_400_000
+START_MS = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp() * 1000)
+PROJECT = ProjectIdentity("1234", "eu")
+
+
+def event(name: str = "Visit", time: Any = START_MS, **properties: Any) -> dict[str, Any]:
+    return {"event": name, "properties": {"time": time, **properties}}
+
+
+def as_line(record: Any) -> bytes:
+    if isinstance(record, bytes):
+        return record
+    return json.dumps(record, ensure_ascii=False).encode()
+
+
+@dataclass
+class Warehouse:
+    """A database in a temporary folder, loaded and read as the IO manager does."""
+
+    folder: Path
+    project: ProjectIdentity = PROJECT
+
+    @property
+    def database(self) -> Database:
+        return Database(self.folder / "mixpanel.duckdb", poll_seconds=0.02)
+
+    def spool(self, records: Iterable[Any], *, compress: bool = False) -> Path:
+        body = b"".join(as_line(record) + b"\n" for record in records)
+        path = self.folder / ("spool.jsonl.gz" if compress else "spool.jsonl")
+        path.write_bytes(gzip.compress(body) if compress else body)
+        return path
+
+    def load(
+        self,
+        records: Iterable[Any],
+        *,
+        from_date: date = DAY,
+        to_date: date | None = None,
+        lines: int | None = None,
+        **options: Any,
+    ) -> list[DayReport]:
+        records = list(records)
+        spool = self.spool(records, compress=options.pop("compress", False))
+        with self.database.write() as connection:
+            prepare(connection, self.project)
+            return replace_events(
+                connection,
+                spool,
+                from_date=from_date,
+                to_date=to_date or from_date,
+                lines=len(records) if lines is None else lines,
+                project=self.project,
+                **options,
+            )
+
+    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self.database.read() as connection:
+            return connection.execute(sql, values).fetchall()
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        return self.query("FROM events ORDER BY ALL")
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Warehouse:
+    return Warehouse(tmp_path)

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import json
+from datetime import date, datetime, timedelta
+
+import pytest
+
+from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
+from mixpanel_assets.warehouse.project import ProjectIdentity
+from mixpanel_assets_tests.warehouse.conftest import DAY, DAY_MS, START_MS, Warehouse, event
+
+NEXT_DAY = DAY + timedelta(days=1)
+
+
+def test_an_event_becomes_a_row_with_every_column(warehouse):
+    """Fixed values get their columns, everything else stays in properties as it was."""
+    warehouse.load(
+        [
+            event(
+                "Order",
+                START_MS + 1,
+                distinct_id="u",
+                **{"$insert_id": "i", "mp_processing_time_ms": START_MS + 5, "Plan": None},
+            )
+        ]
+    )
+    (row,) = warehouse.rows()
+    assert row == (
+        "Order",
+        datetime(2026, 3, 1, 0, 0, 0, 1000),
+        "u",
+        "i",
+        f'{{"mp_processing_time_ms":{START_MS + 5},"Plan":null}}',
+        DAY,
+        datetime(2026, 3, 1, 0, 0, 0, 5000),
+        START_MS + 1,
+    )
+
+
+def test_every_asked_day_is_reported_in_order(warehouse):
+    """Days without events are reported as empty, and all of them stand in the ledger."""
+    reports = warehouse.load(
+        [event(), event(time=START_MS + 2 * DAY_MS)], to_date=DAY + timedelta(days=3)
+    )
+    assert [report.status for report in reports] == ["complete", "empty", "complete", "empty"]
+    assert [report.day for report in reports] == [DAY + timedelta(days=n) for n in range(4)]
+    ledger = warehouse.query("SELECT day, status, row_count FROM mixpanel._days ORDER BY day")
+    assert ledger == [(report.day, report.status, report.row_count) for report in reports]
+
+
+def test_an_empty_file_empties_its_days(warehouse):
+    """Zero bytes are an export without events, gzip or not."""
+    warehouse.load([event()])
+    (report,) = warehouse.load([])
+    assert (report.status, report.rows_before, report.row_count) == ("empty", 1, 0)
+    assert warehouse.rows() == []
+
+
+def test_gzip_is_known_by_its_bytes(warehouse):
+    """A gzip file loads whatever it is called."""
+    spool = warehouse.spool([event(n=number) for number in range(3)], compress=True)
+    renamed = spool.rename(spool.with_name("part"))
+    from mixpanel_assets.warehouse.load import replace_events
+    from mixpanel_assets.warehouse.project import prepare
+
+    with warehouse.database.write() as connection:
+        prepare(connection, warehouse.project)
+        options = {"from_date": DAY, "to_date": DAY, "project": warehouse.project}
+        (report,) = replace_events(connection, renamed, lines=3, **options)
+    assert report.row_count == 3
+
+
+def test_a_day_that_is_not_over_is_open(warehouse):
+    """An open day says so, with or without events."""
+    reports = warehouse.load([event()], to_date=NEXT_DAY, open_days=[DAY, NEXT_DAY])
+    assert [report.status for report in reports] == ["open", "open"]
+
+
+def test_a_report_counts_by_event_and_hour(warehouse):
+    """Counts by event and by UTC hour add up to the day's rows, in report and ledger."""
+    (report,) = warehouse.load(
+        [event("A"), event("A", START_MS + 3_600_000), event("B", START_MS + 86_399_999)]
+    )
+    assert report.event_counts == {"A": 2, "B": 1}
+    assert report.hour_counts == (1, 1, *[0] * 21, 1)
+    counts = warehouse.query("SELECT event_name, row_count FROM mixpanel._event_counts ORDER BY 1")
+    assert counts == [("A", 2), ("B", 1)]
+
+
+def test_bytes_are_shared_by_rows_and_requests_counted_once(warehouse):
+    """The shares of a packed request add up to what was received."""
+    reports = warehouse.load(
+        [event(n=1), event(n=2), event(time=START_MS + DAY_MS)],
+        to_date=NEXT_DAY,
+        received_bytes=100,
+        requests=2,
+        run_id="run",
+    )
+    assert [report.bytes for report in reports] == [66, 34]
+    assert [report.requests for report in reports] == [2, 0]
+    assert warehouse.query("SELECT DISTINCT run_id FROM mixpanel._days") == [("run",)]
+
+
+def test_metadata_has_one_row_per_table(warehouse):
+    """`_metadata` has exactly the documented columns."""
+    warehouse.load([event(), event(time=START_MS + DAY_MS)], to_date=NEXT_DAY)
+    with warehouse.database.read() as connection:
+        found = connection.execute("SELECT * EXCLUDE fetched_at FROM _metadata")
+        assert found.fetchall() == [("events", "events", DAY, NEXT_DAY, 2)]
+        names = [column[0] for column in connection.execute("FROM _metadata").description]
+    assert names == ["table_name", "type", "fetched_at", "from_date", "to_date", "row_count"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ("5", "5"),
+        ('"5"', "5"),
+        ("12345678901234567890123", "12345678901234567890123"),
+        ("12.50", "12.50"),
+        ("1e5", "1e5"),
+        ('""', ""),
+        ("null", None),
+        ('"a\\u0000b"', "a\0b"),
+        ('"\\ud83d\\ude00"', "😀"),
+    ],
+)
+def test_a_distinct_id_is_text_with_its_digits(warehouse, sent, stored):
+    """A number keeps its digits, null is NULL, an empty text stays one."""
+    line = f'{{"event":"a","properties":{{"time":{START_MS},"distinct_id":{sent}}}}}'
+    warehouse.load([line.encode()])
+    assert warehouse.query("SELECT distinct_id FROM events") == [(stored,)]
+
+
+def test_an_absent_distinct_id_is_null(warehouse):
+    """Absent is NULL, not an empty text."""
+    warehouse.load([event()])
+    assert warehouse.query("SELECT distinct_id FROM events") == [(None,)]
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        "{}",
+        '{"":1,"a.b":{"time":2,"x":null},"a\\"b":3,"a\\\\b":4,"Time":5,"TIME":6}',
+        '{"n":18446744073709551616,"m":-9223372036854775809,"z":-0.0}',
+        '{"f":0.12345678901234567890,"e":1e400,"s":1e-400,"g":1.10,"h":1E+2}',
+        '{"k\\u0000":"v\\u0000","u":"\\u00e9\\u2028"}',
+        '{"a":1,"a":2}',
+        '{"text":"\\"time\\":1,","list":[{"distinct_id":null}],"$distinct_id":null}',
+    ],
+)
+def test_properties_read_back_as_sent(warehouse, properties):
+    """No value, name or null is changed, whatever it is."""
+    inside = properties[1:-1]
+    fixed = f'"time":{START_MS},"distinct_id":"u","$insert_id":"i"'
+    line = f'{{"event":"a","properties":{{{fixed}{"," if inside else ""}{inside}}}}}'
+    warehouse.load([line.encode()])
+    ((stored, keys),) = warehouse.query("SELECT properties, json_keys(properties) FROM events")
+    exact = {"parse_float": str, "parse_int": str} if "e400" in properties else {}
+    assert json.loads(stored, **exact) == json.loads(properties, **exact)
+    assert set(keys) == set(json.loads(properties))
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["null", '"5"', f'"{START_MS}"', "true", "1.5", "0", "-5", "1e400", "1e30", "99999999999999"],
+)
+def test_an_absurd_time_goes_to_quarantine(warehouse, time):
+    """A `time` that is none never becomes 1970; the line is kept with its reason."""
+    line = f'{{"event":"a","properties":{{"time":{time}}}}}'.encode()
+    (report,) = warehouse.load([event(), line])
+    assert (report.row_count, report.quarantined) == (1, 1)
+    ((day, kept, reason),) = warehouse.query("SELECT day, line, reason FROM mixpanel._quarantine")
+    assert (day, kept) == (DAY, line)
+    assert "`time`" in reason
+
+
+def test_a_time_that_is_a_whole_float_is_accepted(warehouse):
+    """`1772323200000.0` is the same time as without the fraction."""
+    warehouse.load([event(time=float(START_MS))])
+    assert warehouse.query("SELECT time_raw FROM events") == [(START_MS,)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"event":"a\\ud800","properties":{"time":%d}}' % (START_MS + DAY_MS),
+        b'{"event":"a","properties":{"time":%d,"\\udc00":1}}' % (START_MS + DAY_MS),
+        b'{"event":"a","properties":{"time":%d,"x":"\xff"}}' % (START_MS + DAY_MS),
+    ],
+)
+def test_a_line_that_duckdb_refuses_goes_to_quarantine(warehouse, line):
+    """One line that is no text keeps none of the others out, and counts for its own day."""
+    reports = warehouse.load([event(n=1), line, event(n=2)], to_date=NEXT_DAY, compress=True)
+    assert [report.quarantined for report in reports] == [0, 1]
+    assert reports[0].row_count == 2
+    assert warehouse.query("SELECT line FROM mixpanel._quarantine") == [(line,)]
+
+
+def test_reloading_a_day_replaces_its_quarantine(warehouse):
+    """A line that was bad once is gone when the day comes without it."""
+    warehouse.load([event(), event(time=0)])
+    warehouse.load([event()])
+    assert warehouse.query("FROM mixpanel._quarantine") == []
+
+
+def test_too_many_unstorable_lines_fail_the_day(warehouse):
+    """Above one line and 1 %, the day is not to be trusted and keeps what it had."""
+    warehouse.load([event()])
+    lines = [event(n=number) for number in range(300)]
+    warehouse.load([*lines, *[event(time=0)] * 3])
+    with pytest.raises(IncompleteExportError, match="4 of the 303 lines"):
+        warehouse.load([*lines[:-1], *[event(time=0)] * 4])
+    assert len(warehouse.rows()) == 300
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"5",
+        b"[1]",
+        b"null",
+        b"",
+        b"{}",
+        b'{"event":5,"properties":{"time":%d}}' % START_MS,
+        b'{"event":"a"}',
+        b'{"event":"a","properties":[]}',
+        b'{"event":"a","properties":{"time":%d}' % START_MS,
+        b'{"event":"a","properties":{"time":%d}}terminated early' % START_MS,
+        b'{"error":"export terminated early"}',
+    ],
+)
+def test_a_line_that_is_no_event_fails_the_load(warehouse, line):
+    """DuckDB would take most of these as records; here they prove a broken export."""
+    warehouse.load([event(kept=True)])
+    before = warehouse.rows()
+    with pytest.raises(IncompleteExportError):
+        warehouse.load([event(), line])
+    assert warehouse.rows() == before
+
+
+@pytest.mark.parametrize("lines", [1, 3])
+def test_a_wrong_number_of_lines_fails_the_load(warehouse, lines):
+    """Fewer or more lines than were counted while receiving are not the export."""
+    with pytest.raises(IncompleteExportError, match="lines"):
+        warehouse.load([event(n=1), event(n=2)], lines=lines)
+
+
+def test_a_cut_gzip_file_fails_the_load(warehouse):
+    """DuckDB 1.5 accepts a gzip stream without its end; the lines do not add up then."""
+    from mixpanel_assets.warehouse.load import replace_events
+    from mixpanel_assets.warehouse.project import prepare
+
+    spool = warehouse.spool([event(n=number) for number in range(2000)], compress=True)
+    spool.write_bytes(spool.read_bytes()[:-900])
+    options = {"from_date": DAY, "to_date": DAY, "project": warehouse.project}
+    with warehouse.database.write() as connection:
+        prepare(connection, warehouse.project)
+        with pytest.raises(IncompleteExportError):
+            replace_events(connection, spool, lines=2000, **options)
+
+
+def test_rows_of_other_days_are_loud(warehouse):
+    """In the utc regime a row outside the asked days names its day and fails the load."""
+    with pytest.raises(IncompleteExportError, match=r"1 rows belong to other days: 2026-03-02"):
+        warehouse.load([event(), event(time=START_MS + DAY_MS)])
+
+
+LEGACY = ProjectIdentity("1234", "us", "legacy", "America/Los_Angeles")
+
+
+def test_legacy_time_is_the_projects_wall_clock(tmp_path):
+    """`time` is read as a wall clock; winter and summer differ by their offsets."""
+    legacy = Warehouse(tmp_path, LEGACY)
+    legacy.load([event(time=START_MS)])
+    summer = date(2026, 7, 1)
+    days = (summer - DAY).days
+    legacy.load([event(time=START_MS + days * DAY_MS)], from_date=summer)
+    found = legacy.query("SELECT event_date, event_time FROM events ORDER BY 1")
+    assert found == [(DAY, datetime(2026, 3, 1, 8)), (summer, datetime(2026, 7, 1, 7))]
+
+
+def test_shifted_legacy_rows_belong_to_the_one_asked_day(tmp_path):
+    """A zone change leaves rows of another date; asked alone, the day keeps and counts them."""
+    legacy = Warehouse(tmp_path, LEGACY)
+    records = [event(), event(time=START_MS - 1)]
+    with pytest.raises(ShiftedRowsError):
+        legacy.load(records, to_date=NEXT_DAY)
+    (report,) = legacy.load(records)
+    assert (report.row_count, report.shifted_rows) == (2, 1)
+    assert legacy.query("SELECT DISTINCT event_date FROM events") == [(DAY,)]
+    assert legacy.query("SELECT shifted_rows FROM mixpanel._days") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("wall", "utc"),
+    [
+        (datetime(2026, 11, 1, 1, 30), datetime(2026, 11, 1, 9, 30)),
+        (datetime(2026, 3, 8, 2, 30), datetime(2026, 3, 8, 10, 30)),
+    ],
+)
+def test_the_hours_of_a_clock_change_are_read_one_way(tmp_path, wall, utc):
+    """A time that happened twice is the later one; one that never was uses the old offset."""
+    legacy = Warehouse(tmp_path, LEGACY)
+    time = int((wall - datetime(1970, 1, 1)) / timedelta(milliseconds=1))
+    legacy.load([event(time=time)], from_date=wall.date())
+    assert legacy.query("SELECT event_time FROM events") == [(utc,)]
