@@ -52,12 +52,6 @@ class Budgets:
         with self._lock:
             self._running[family] -= 1
 
-    def forget(self, family: str) -> None:
-        """Take the newest arrival back: some answers are not counted."""
-        with self._lock:
-            if self._arrivals.get(family):
-                self._arrivals[family].pop()
-
     def used(self, family: str, window_seconds: float) -> int:
         """Return how many requests count in the window that ends now."""
         with self._lock:

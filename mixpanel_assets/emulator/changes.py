@@ -1,4 +1,4 @@
-"""Days that change after they were exported: late, re-keyed, deleted and odd rows."""
+"""Days that change after they were exported: late, re-keyed, deleted, odd and bad rows."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ def changed(
             rows = oddities.rows(rich=True, room=1_000, turn=3)
             marked = [replace(row, head=row.head.replace("{day}", "{day}-more")) for row in rows]
             block = _joined(block, odd_block(shop.plan(day), marked, time_in_ms=time_in_ms))
+        elif change.kind in ("foreign-rows", "timeless-rows", "surrogate-rows"):
+            block = _joined(block, _bad_rows(shop, day, change, time_in_ms))
         elif change.kind == "delete-rows":
             block = _deleted(block, change.count)
         elif change.kind == "restamp":
@@ -66,6 +68,32 @@ def _late_rows(shop: Shop, day: date, count: int, number: int, time_in_ms: bool)
         block.lines.append(json.dumps(record, separators=(",", ":")).encode())
         block.times.append(time)
         block.processed.append(received + 800)
+    return block
+
+
+# What stands where `time` should: nothing, null, text, the far future.
+_NO_TIMES = ("", '"time":null,', '"time":"noon",', '"time":99999999999999999,')
+
+
+def _bad_rows(shop: Shop, day: date, change: Fault, time_in_ms: bool) -> Block:
+    """Whole lines that no table takes, or that belong to the day before."""
+    start = shop.plan(day).start_ms
+    block = Block([], [], [])
+    for row in range(change.count):
+        happened = start + 40_000_000 + row * 1000
+        time = happened - DAY_MS if change.kind == "foreign-rows" else happened
+        shown = f'"time":{time if time_in_ms else time // 1000},'
+        if change.kind == "timeless-rows":
+            shown = _NO_TIMES[row % len(_NO_TIMES)]
+        title = r"half \ud83d" if change.kind == "surrogate-rows" else "bad row"
+        line = (
+            f'{{"event":"Bad Row","properties":{{{shown}"distinct_id":"user-9100",'
+            f'"$insert_id":"bad-{change.kind}-{day}-{row}","title":"{title}",'
+            f'"mp_processing_time_ms":{happened + 900}}}}}'
+        )
+        block.lines.append(line.encode())
+        block.times.append(happened)
+        block.processed.append(happened + 900)
     return block
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from mixpanel_assets.emulator.faults import Fault
 
 MARKER = "terminated early"
+JUNK = "5"
 
 
 def spoiled(blocks: Iterable[list[bytes]], fault: Fault | None) -> Iterator[bytes]:
@@ -77,6 +78,21 @@ def _missing_rows(blocks: Iterable[list[bytes]], fault: Fault) -> Iterator[bytes
         yield joined(block[: len(block) - gone])
 
 
+def _junk_line(blocks: Iterable[list[bytes]], fault: Fault) -> Iterator[bytes]:
+    """Put in a line that is no record, by default one that lenient JSON readers take."""
+    left = fault.position
+    junk = (JUNK if fault.text is None else fault.text).encode()
+    done = False
+    for block in blocks:
+        lines = list(block)
+        left = len(lines) // 2 if left is None else left
+        if not done and left <= len(lines):
+            lines.insert(left, junk)
+            done = True
+        left -= min(left, len(block))
+        yield joined(lines)
+
+
 def _cut(blocks: Iterable[list[bytes]], fault: Fault) -> Iterator[bytes]:
     left = fault.position
     for piece in map(joined, blocks):
@@ -94,5 +110,6 @@ _DAMAGE = {
     "truncate-whole-body": _whole_body,
     "error-object-in-stream": _error_object,
     "missing-rows": _missing_rows,
+    "junk-line": _junk_line,
     "cut-body": _cut,
 }

@@ -11,6 +11,7 @@ from mixpanel_assets.emulator.call import Call
 from mixpanel_assets.emulator.damage import spoiled
 from mixpanel_assets.emulator.expressions import Evaluate, ExpressionError, Scope, matches
 from mixpanel_assets.emulator.sample import EVENT_NAMES
+from mixpanel_assets.emulator.truth import has_time
 
 MOST_ROWS = 100_000
 
@@ -98,7 +99,7 @@ def _passes(line: bytes, names: set[str] | None, where: Evaluate | None, in_ms: 
     if where is None:
         return True
     properties = record["properties"]
-    if in_ms:
+    if in_ms and has_time(record):
         properties["time"] /= 1000
     try:
         return matches(where, Scope(properties, event=record["event"]))

@@ -9,13 +9,14 @@ from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, get_args
 
-# The body of a streamed export ends too early, with status 200 and a clean end of transport.
+# The body of a streamed export is not what it should be, with status 200 and a clean end.
 BodyKind = Literal[
     "truncate-own-line",
     "truncate-mid-record",
     "truncate-whole-body",
     "error-object-in-stream",
     "missing-rows",
+    "junk-line",
     "cut-body",
 ]
 # The bytes on the wire are not what HTTP or gzip promised, or come late.
@@ -57,7 +58,16 @@ AnswerKind = Literal[
     "504-empty",
 ]
 # The data themselves differ from now on; the truth changes with them.
-WorldKind = Literal["late-events", "restamp", "delete-rows", "lag", "odd-content"]
+WorldKind = Literal[
+    "late-events",
+    "restamp",
+    "delete-rows",
+    "lag",
+    "odd-content",
+    "foreign-rows",
+    "timeless-rows",
+    "surrogate-rows",
+]
 ProfileKind = Literal[
     "session-expired", "no-total", "total-changes", "short-page", "missing-page", "cut-json"
 ]
@@ -89,7 +99,8 @@ class Fault:
         page: Only this page of profiles.
         count: Rows or profiles concerned.
         seconds: Length of a delay; the age a row must have under `lag`; `Retry-After`.
-        text: Another text than the usual one.
+        text: Another text than the usual one; the line that `junk-line` puts in.
+        after_bytes: Another name for `at`.
     """
 
     kind: Kind

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from mixpanel_assets.emulator.expressions import UNDEFINED, Evaluate, Scope, matches
 from mixpanel_assets.emulator.state import State
-from mixpanel_assets.emulator.truth import Record, Truth
+from mixpanel_assets.emulator.truth import Record, Truth, has_time
 
 Unit = Literal["minute", "hour", "day", "week", "month"]
 Table = dict[str, dict[str, float]]
@@ -106,6 +106,8 @@ class Reports:
             event = record["event"]
             if selection.names is not None and event not in selection.names:
                 continue
+            if not has_time(record):
+                continue
             at = self._local(record["properties"]["time"])
             if at.date() not in wanted:
                 continue
@@ -181,7 +183,7 @@ class Reports:
         day = first
         while day <= last:
             if self._state.holds(day):
-                yield from self._truth.iter_events(day)
+                yield from self._truth.shared_events(day)
             day += timedelta(days=1)
 
     def _local(self, seconds: int) -> datetime:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from threading import Lock
@@ -22,6 +23,8 @@ from mixpanel_assets.emulator.state import State
 
 Record = dict[str, Any]
 
+LATEST_MS = 253_402_300_800_000
+BAD_ROW = b'"event":"Bad Row"'
 REMEMBERED_DAYS = 64
 REMEMBERED_DAY_EVENTS = 20_000
 
@@ -64,9 +67,13 @@ class Truth:
 
     def iter_events(self, day: date, *, time_in_ms: bool = False) -> Iterator[Record]:
         """Yield what `events` returns, with bounded memory."""
-        records = self._remembered(day)
-        for record in self._read(day) if records is None else records:
+        for record in self._read(day):
             yield record if time_in_ms else in_seconds(record)
+
+    def shared_events(self, day: date) -> Iterator[Record]:
+        """Yield the events with `time` in seconds, for reports: remembered, so not to be changed."""
+        records = self._remembered(day)
+        yield from map(in_seconds, self._read(day) if records is None else records)
 
     def count(self, day: date) -> int:
         """Return the number of events of the day, repeats removed."""
@@ -86,12 +93,12 @@ class Truth:
         return totals.lines - totals.events
 
     def unstorable(self, day: date) -> list[bytes]:
-        """Return the lines with half a surrogate pair: valid for Mixpanel, not for databases."""
+        """Return the lines that databases refuse: half a surrogate pair, or no usable `time`."""
         return [line for line in self.lines(day) if _is_broken(line)]
 
     def profiles(self, data_group_id: str | None = None) -> list[Profile]:
         """Return the profiles as they are now."""
-        return list(self._state.profiles(data_group_id))
+        return deepcopy(self._state.profiles(data_group_id))
 
     def totals(self, from_date: date | None = None, to_date: date | None = None) -> dict[str, Any]:
         """Return the numbers of a range of days, ends included; all days by default."""
@@ -173,7 +180,7 @@ class Truth:
 class HeadProperties(msgspec.Struct, gc=False):
     """The properties that decide whether rows are repeats."""
 
-    time: int
+    time: Any = None
     distinct_id: Any = None
     insert_id: Any = msgspec.field(default=None, name="$insert_id")
     before_identity: Any = msgspec.field(default=None, name="$distinct_id_before_identity")
@@ -237,7 +244,7 @@ def deduplicated(records: Iterable[Record]) -> Iterator[Record]:
         original = properties.get("$distinct_id_before_identity")
         if original is None:
             original = properties.get("distinct_id")
-        key = (record["event"], properties["time"], properties["$insert_id"], original)
+        key = (record["event"], properties.get("time"), properties["$insert_id"], original)
         known = newest.get(key)
         if known is None or _processed(record) > _processed(known):
             newest[key] = record
@@ -251,8 +258,19 @@ def _processed(record: Record) -> int:
 def in_seconds(record: Record) -> Record:
     """Return the record as it is sent without `time_in_ms`."""
     properties = record["properties"]
+    if not has_time(record):
+        return record
     return {**record, "properties": {**properties, "time": properties["time"] // 1000}}
 
 
+def has_time(record: Record) -> bool:
+    """Say whether `time`, in milliseconds, is a moment that a calendar knows."""
+    time = record["properties"].get("time")
+    return isinstance(time, int) and 0 <= time < LATEST_MS
+
+
 def _is_broken(line: bytes) -> bool:
-    return LONE_SURROGATE in line and LONE_SURROGATE + b"\\ude" not in line
+    if LONE_SURROGATE in line and LONE_SURROGATE + b"\\ude" not in line:
+        return True
+    # Only rows that a fault put there lack a time, and they are few.
+    return BAD_ROW in line and not has_time(json.loads(line))

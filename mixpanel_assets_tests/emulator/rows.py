@@ -35,7 +35,7 @@ def key(record: Record) -> tuple[object, ...] | None:
         return None
     before = own.get("$distinct_id_before_identity")
     original = own.get("distinct_id") if before is None else before
-    return record["event"], own["time"], own["$insert_id"], original
+    return record["event"], own.get("time"), own["$insert_id"], original
 
 
 def settled(found: Iterable[Record]) -> list[Record]:

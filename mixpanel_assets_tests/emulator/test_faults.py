@@ -335,6 +335,32 @@ def test_odd_content_can_come_to_one_day(opened: Callable[..., Opened]) -> None:
     assert len(settled(records(sent))) == emulator.truth.count(DAY) > before + 30
 
 
+@pytest.mark.parametrize("kind", ["foreign-rows", "timeless-rows", "surrogate-rows"])
+def test_bad_rows_can_come(emulator: Emulator, http: httpx.Client, kind: Any) -> None:
+    """Rows of another day, without a time or with half a surrogate pair are sent and counted."""
+    before = emulator.truth.count(DAY)
+    known = len(emulator.truth.unstorable(DAY))
+    emulator.faults.add(Fault(kind, day=DAY, count=4))
+    answer = export(http, DAY)
+    assert texts(settled(records(answer))) == texts(emulator.truth.events(DAY))
+    assert emulator.truth.count(DAY) == before + 4
+    bad = emulator.truth.unstorable(DAY)
+    assert len(bad) - known == (0 if kind == "foreign-rows" else 4)
+    assert set(bad) <= set(answer.content.split(b"\n"))
+    params = {**http.params, "from_date": str(DAY), "to_date": str(DAY), "event": "Bad Row"}
+    shown = http.get("/api/query/segmentation", params=params).json()["data"]["values"]
+    assert shown == {"Bad Row": {str(DAY): 4 if kind == "surrogate-rows" else 0}}
+
+
+@pytest.mark.parametrize("junk", [None, "[1]", "", '{"event":"a","properties":{},}'])
+def test_a_line_that_is_no_record(emulator: Emulator, http: httpx.Client, junk: str | None) -> None:
+    """One line among good ones is something that lenient readers accept."""
+    emulator.faults.add(Fault("junk-line", text=junk, at=3))
+    lines = export(http, DAY).content.split(b"\n")
+    assert lines[3] == (junk or ("" if junk == "" else "5")).encode()
+    assert len(lines) == len(export(http, DAY).content.split(b"\n")) + 1
+
+
 def test_unknown_faults_are_refused() -> None:
     """A misspelt kind, or a change of data without a day, is an error at once."""
     with pytest.raises(ValueError, match="no such fault"):

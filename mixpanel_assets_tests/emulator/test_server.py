@@ -210,6 +210,14 @@ def test_big_days_are_sent_block_by_block(encoding: str) -> None:
     assert (size == sent) is (encoding == "identity")
 
 
+def test_answers_can_be_late(opened: Callable[..., Opened]) -> None:
+    """`latency_seconds` passes before every answer."""
+    _, client = opened(latency_seconds=0.1)
+    before = time.perf_counter()
+    client.get("/api/app/me")
+    assert time.perf_counter() - before >= 0.1
+
+
 def test_records_survive_json(emulator: Emulator) -> None:
     """Every line is one JSON object with text `event` and object `properties`."""
     for line in emulator.truth.lines(DAY):
