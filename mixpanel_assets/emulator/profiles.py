@@ -11,7 +11,8 @@ from datetime import UTC, date, datetime, timedelta
 from math import log
 from typing import Any
 
-from mixpanel_assets.emulator.sample import PLACES, PLANS, SCREENS, Shop, User, mix
+from mixpanel_assets.emulator.catalogue import PLACES, PLANS, SCREENS
+from mixpanel_assets.emulator.sample import Shop, User, mix
 
 Profile = dict[str, Any]
 

@@ -8,7 +8,6 @@ memory at once. Property names and shapes follow the documented export.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -20,6 +19,22 @@ from zlib import crc32
 from zoneinfo import ZoneInfo
 
 from mixpanel_assets.emulator import oddities
+from mixpanel_assets.emulator.catalogue import (
+    COUNTRIES,
+    CURRENCIES,
+    PAGE_TEXTS,
+    PLACE_TEXTS,
+    PLACES,
+    PLANS,
+    PRODUCT_TEXTS,
+    PRODUCTS,
+    REFERRER_TEXTS,
+    REFERRERS,
+    SCREEN_TEXTS,
+    SCREENS,
+    SEARCH_TEXTS,
+    json_text,
+)
 from mixpanel_assets.emulator.settings import EmulatorSettings
 
 BLOCK_EVENTS = 4096
@@ -40,60 +55,6 @@ LATEST_VISIT_SECOND = 84_600
 
 WEEKDAYS = (1.05, 1.0, 1.02, 1.08, 1.15, 0.86, 0.78)
 HOURS = (3, 2, 1, 1, 1, 2, 4, 7, 9, 10, 11, 13, 15, 13, 11, 10, 11, 13, 16, 19, 21, 18, 12, 6)
-
-# City, region, country, currency, zone.
-PLACES = (
-    ("Lyon", "Rhone", "FR", "EUR", "Europe/Paris"),
-    ("Berlin", "Berlin", "DE", "EUR", "Europe/Berlin"),
-    ("Århus", "Midtjylland", "DK", "DKK", "Europe/Copenhagen"),
-    ("Київ", "Київ", "UA", "UAH", "Europe/Kyiv"),
-    ("Харків", "Харківська область", "UA", "UAH", "Europe/Kyiv"),
-    ("San José", "California", "US", "USD", "America/Los_Angeles"),
-    ("Austin", "Texas", "US", "USD", "America/Chicago"),
-    ("São Paulo", "São Paulo", "BR", "BRL", "America/Sao_Paulo"),
-    ("東京", "東京都", "JP", "JPY", "Asia/Tokyo"),
-    ("London", "England", "GB", "GBP", "Europe/London"),
-    ("Pune", "Maharashtra", "IN", "INR", "Asia/Kolkata"),
-    ("Åre", "Jämtland", "SE", "SEK", "Europe/Stockholm"),
-)
-# Browser, version, system, width, height, device.
-SCREENS = (
-    ("Chrome", "131", "Mac OS X", 1728, 1117, "Mac"),
-    ("Chrome", "131", "Windows", 1920, 1080, "PC"),
-    ("Chrome", "130", "Android", 412, 915, "Pixel 8"),
-    ("Safari", "18.1", "Mac OS X", 1512, 982, "Mac"),
-    ("Mobile Safari", '"18.1"', "iOS", 390, 844, "iPhone"),
-    ("Firefox", "132", "Linux", 2560, 1440, "PC"),
-)
-REFERRERS = (
-    '"$initial_referrer":"$direct"',
-    '"$initial_referrer":"https://www.search.example/","$search_engine":"search"',
-    '"$initial_referrer":"https://news.example/a?id=1&x=%20","utm_source":"newsletter",'
-    '"utm_campaign":"Früh & spät"',
-)
-# Id, name, category, price in hundredths.
-PRODUCTS = (
-    ("A1", "Espresso beans 1 kg", "Coffee", 2190),
-    ("A2", "Filter coffee, Æthiopia", "Coffee", 1450),
-    ("A3", "Decaf (250 g)", "Coffee", 790),
-    ("B1", 'Dripper 02 "white"', "Gear", 2400),
-    ("B2", "Hand mill", "Gear", 6990),
-    ("B3", "Kettle 1.0 l", "Gear", 11900),
-    ("B7", "Scale", "Gear", 3950),
-    ("C1", "Mug · Å", "Mugs", 1290),
-    ("C2", "Mug ☕", "Mugs", 1290),
-    ("D1", "Gift card", "Gifts", 2500),
-    ("D2", "Brewing course", "Gifts", 8900),
-)
-SEARCHES = ("mug", "espresso", "tasse à café", "кава", "コーヒー", "hand mill", "gift", "decaf 250")
-PAGES = (
-    ("Home", ""),
-    ("Coffee", "coffee"),
-    ("Gear", "gear"),
-    ("About us", "about"),
-    ("Blog", "blog"),
-)
-PLANS = ("free", "free", "free", "pro", "pro", "team")
 
 
 class Block(NamedTuple):
@@ -125,7 +86,7 @@ class DayPlan:
     events: int
     sign_ups: int
     blocks: int
-    growth: int
+    number: int
     offsets: tuple[int, ...]
     gaps: frozenset[int]
 
@@ -138,37 +99,6 @@ def mix(*numbers: int) -> int:
     return value ^ value >> 13
 
 
-def _text(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-_PLACES = [
-    f'"$city":{_text(city)},"$region":{_text(region)},"mp_country_code":"{country}"'.encode()
-    for city, region, country, _, _ in PLACES
-]
-_SCREENS = [
-    f'"$browser":"{browser}","$browser_version":{version},"$os":"{system}",'
-    f'"$screen_height":{height},"$screen_width":{width},"$device":"{device}",'
-    f'"mp_lib":"web","$lib_version":"2.56.0"'.encode()
-    for browser, version, system, width, height, device in SCREENS
-]
-_REFERRERS = [text.encode() for text in REFERRERS]
-_PRODUCTS = [
-    (
-        f'"product_id":"{key}","product_name":{_text(name)},"category":"{category}",'
-        f'"price":{price / 100:.2f},'
-        f'"Tags":{_text([category.lower(), "new" if price > 2000 else "eu"])}'
-    ).encode()
-    for key, name, category, price in PRODUCTS
-]
-_PAGES = [
-    f'"$current_url":"https://shop.example/{path}","page":"{title}",'
-    f'"title":"{title} | shop.example"'.encode()
-    for title, path in PAGES
-]
-_SEARCHES = [_text(text).encode() for text in SEARCHES]
-_CURRENCIES = [place[3].encode() for place in PLACES]
-_COUNTRIES = [place[2].encode() for place in PLACES]
 _HOUR_PICKS = [hour for hour, weight in enumerate(HOURS) for _ in range(weight)]
 
 _LINE = (
@@ -234,7 +164,7 @@ class Shop:
             events=events,
             sign_ups=self.sign_ups(day),
             blocks=max(1, -(-events // BLOCK_EVENTS)),
-            growth=(day - self.settings.start).days,
+            number=(day - self.settings.start).days,
             offsets=offsets,
             gaps=gaps,
         )
@@ -345,9 +275,9 @@ class _BlockMaker:
         device = b"%08x-%04x" % (stirred, serial & 0xFFFF)
         place = stirred % len(PLACES)
         common = b'%b,%b,%b,"$device_id":"%b"' % (
-            _SCREENS[(stirred >> 6) % len(SCREENS)],
-            _PLACES[place],
-            _REFERRERS[(stirred >> 10) % len(REFERRERS)],
+            SCREEN_TEXTS[(stirred >> 6) % len(SCREENS)],
+            PLACE_TEXTS[place],
+            REFERRER_TEXTS[(stirred >> 10) % len(REFERRERS)],
             device,
         )
         self._visit(b"$device:" + device, place, self._start(), common, known=False)
@@ -355,11 +285,11 @@ class _BlockMaker:
     def _visit(self, person: bytes, place: int, time: int, common: bytes, *, known: bool) -> None:
         chance = self.random.random
         emit = self._emit
-        emit(b"Page View", time, person, common, _PAGES[int(chance() * len(_PAGES))])
+        emit(b"Page View", time, person, common, PAGE_TEXTS[int(chance() * len(PAGE_TEXTS))])
         if chance() < 0.25:
             time += 8_000 + int(chance() * 40_000)
             own = b'"query":%b,"results":%d' % (
-                _SEARCHES[int(chance() * len(_SEARCHES))],
+                SEARCH_TEXTS[int(chance() * len(SEARCH_TEXTS))],
                 int(chance() * 12),
             )
             emit(b"Search", time, person, common, own)
@@ -367,13 +297,13 @@ class _BlockMaker:
         while chance() < (0.62 if known else 0.45) and len(cart) < 6:
             time += 10_000 + int(chance() * 60_000)
             product = int(chance() * chance() * len(PRODUCTS))
-            emit(b"Product Viewed", time, person, common, _PRODUCTS[product])
+            emit(b"Product Viewed", time, person, common, PRODUCT_TEXTS[product])
             if chance() < (0.45 if known else 0.12):
                 time += 4_000 + int(chance() * 30_000)
                 quantity = 1 + int(chance() * 3)
                 cart.append((product, quantity))
                 own = b'%b,"quantity":%d,"Cart Size (# of Items)":%d' % (
-                    _PRODUCTS[product],
+                    PRODUCT_TEXTS[product],
                     quantity,
                     sum(count for _, count in cart),
                 )
@@ -397,8 +327,8 @@ class _BlockMaker:
         ) % (
             self.random.getrandbits(32),
             total / 100,
-            _CURRENCIES[place],
-            _COUNTRIES[place],
+            CURRENCIES[place],
+            COUNTRIES[place],
             coupon,
             b"true" if chance() < 0.3 else b"false",
             items,
@@ -412,9 +342,9 @@ class _BlockMaker:
         person = user.distinct_id.encode()
         common = _common(user)
         before = b'%b,"$distinct_id_before_identity":"$device:%b"' % (common, user.device.encode())
-        self._emit(b"Page View", time, person, before, _PAGES[0])
+        self._emit(b"Page View", time, person, before, PAGE_TEXTS[0])
         time += 15_000 + int(chance() * 60_000)
-        self._emit(b"Page View", time, person, before, _PAGES[1])
+        self._emit(b"Page View", time, person, before, PAGE_TEXTS[1])
         time += 20_000 + int(chance() * 90_000)
         own = b'"method":"%b","plan":"%b","newsletter":%b,"referred_by":null' % (
             b"email" if chance() < 0.7 else b"google",
@@ -466,7 +396,7 @@ class _BlockMaker:
     def _odd_rows(self) -> Block:
         settings = self.shop.settings
         chosen = oddities.rows(
-            rich=settings.odd_content, room=self.want // 4, turn=self.plan.growth
+            rich=settings.odd_content, room=self.want // 4, turn=self.plan.number
         )
         shifted = settings.shifted_rows if settings.regime == "legacy" else 0
         return odd_block(self.plan, chosen, time_in_ms=self.unit == 1, shifted=shifted)
@@ -486,7 +416,7 @@ def odd_block(
         head = row.head.replace("{day}", plan.day.isoformat())
         received = happened + 500
         text = _ODD_LINE % (
-            _text(row.event),
+            json_text(row.event),
             time if time_in_ms else time // 1000,
             "," + head if head else "",
             received,
@@ -502,9 +432,9 @@ def odd_block(
 @lru_cache(maxsize=65_536)
 def _common(user: User) -> bytes:
     return b'%b,%b,%b,"$device_id":"%b","$user_id":"%b"' % (
-        _SCREENS[user.screen],
-        _PLACES[user.place],
-        _REFERRERS[user.mix % len(REFERRERS)],
+        SCREEN_TEXTS[user.screen],
+        PLACE_TEXTS[user.place],
+        REFERRER_TEXTS[user.mix % len(REFERRERS)],
         user.device.encode(),
         user.distinct_id.encode(),
     )
