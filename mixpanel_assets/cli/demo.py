@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -34,10 +35,10 @@ _QUESTIONS = {
         SELECT event_name AS event, count(*) AS events
         FROM events GROUP BY ALL ORDER BY events DESC, event LIMIT 6""",
     "Revenue per country": """
-        SELECT properties->>'$.mp_country_code' AS country,
-               round(sum((properties->>'$.Amount')::DOUBLE), 2) AS revenue
+        SELECT (properties->>'$.country') || ', ' || (properties->>'$.currency') AS country,
+               sum((properties->>'$.amount')::DECIMAL(18, 2)) AS revenue
         FROM events WHERE event_name = 'Order Completed'
-        GROUP BY ALL ORDER BY revenue DESC NULLS LAST LIMIT 6""",
+        GROUP BY ALL ORDER BY revenue DESC LIMIT 6""",
 }
 
 
@@ -136,9 +137,15 @@ def _instance() -> dg.DagsterInstance:
 def _print_comparison(
     console: Console, emulator: Emulator, workspace: Workspace, today: date
 ) -> bool:
-    table = Table(title="\nLoaded, beside what the emulator says is true", title_justify="left")
-    for heading in ("", "loaded", "true", "repeats removed", "true", "quarantined", "true", ""):
-        table.add_column(heading, justify="right")
+    table = Table(
+        title="\nLoaded, beside what the emulator says is true",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("", no_wrap=True)
+    for heading in ("rows", "true", "repeats", "true", "unstorable", "true", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
     loaded = {
         day: counts
         for day, *counts in workspace.sql_rows(
@@ -151,13 +158,13 @@ def _print_comparison(
     for day in DAYS:
         held = len(truth.unstorable(day))
         true = [truth.count(day) - held, truth.duplicates(day), held]
-        equal &= loaded[day] == true
+        equal = equal and loaded[day] == true
         _add_pairs(table, f"events {day}", loaded[day], true)
     profiles = workspace.sql_rows(
         f"SELECT count(*) FROM profiles WHERE snapshot_date = DATE '{today}'"
     )
     true_profiles = len(truth.profiles())
-    equal &= profiles[0][0] == true_profiles
+    equal = equal and profiles[0][0] == true_profiles
     _add_pairs(table, f"profiles {today}", [profiles[0][0]], [true_profiles])
     console.print(table)
     return equal
@@ -172,7 +179,9 @@ def _add_pairs(table: Table, name: str, loaded: list[int], true: list[int]) -> N
 def _print_answer(console: Console, title: str, query: str, workspace: Workspace) -> None:
     rows = workspace.sql_rows(query)
     most = max((float(number or 0) for _, number in rows), default=1) or 1
-    table = Table(title=f"\n{title}", title_justify="left", show_header=False)
+    table = Table(
+        title=f"\n{title}", title_justify="left", show_header=False, box=None, pad_edge=False
+    )
     table.add_column(justify="left")
     table.add_column(justify="right")
     table.add_column(justify="left")
@@ -183,10 +192,18 @@ def _print_answer(console: Console, title: str, query: str, workspace: Workspace
 
 
 def _print_next(console: Console, database: Path) -> None:
+    python, mp = _shown(Path(sys.executable)), _shown(Path(sys.argv[0]))
+    ask = f"import duckdb; duckdb.connect('{_shown(database)}').sql('FROM mixpanel.events').show()"
     console.print(
-        "\nWhat to type next:\n"
-        "  ./run ui                                   the same data in Dagster's UI\n"
-        f"  duckdb {database}        ask it anything in SQL\n"
-        "  export MP_USERNAME=... MP_SECRET=... MP_PROJECT_ID=...\n"
-        "  mp sync --from 2024-01-01 --to 2024-01-07  your own project"
+        "\nWhat to type next"
+        f"\n  the same data in Dagster's UI:  {mp} demo --ui"
+        f'\n  anything in SQL:                {python} -c "{ask}"'
+        "\n  your own project:               export MP_USERNAME=... MP_SECRET=... MP_PROJECT_ID=..."
+        f"\n                                  {mp} sync --from 2024-01-01 --to 2024-01-07",
+        soft_wrap=True,
     )
+
+
+def _shown(path: Path) -> str:
+    """Return a path as one would type it in this folder."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

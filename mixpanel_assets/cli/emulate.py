@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from datetime import date
 
 import typer
 
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
+from mixpanel_assets.errors import ConfigError
 
 
 def serve_emulator(*, port: int, seed: int, start: date, events_per_day: int) -> None:
     """Serve until interrupted."""
     settings = EmulatorSettings(seed=seed, start=start, events_per_day=events_per_day)
-    with Emulator(settings, port=port) as emulator:
+    with ExitStack() as running:
+        try:
+            emulator = running.enter_context(Emulator(settings, port=port))
+        except OSError as error:
+            raise ConfigError(
+                f"Port {port} cannot be used ({error.strerror}). Choose another with --port."
+            ) from error
         for name, value in environment_of(emulator).items():
             typer.echo(f"export {name}={value}")
         typer.echo("Serving until interrupted (Ctrl-C).", err=True)

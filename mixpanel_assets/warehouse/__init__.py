@@ -3,3 +3,29 @@
 Nothing here knows HTTP or Dagster. `Database` opens and locks, `prepare` makes and
 guards the tables, `replace_events` and `replace_profiles` load, `tables` reads.
 """
+
+from mixpanel_assets.warehouse.database import Database
+from mixpanel_assets.warehouse.load import replace_events
+from mixpanel_assets.warehouse.profiles import ProfilePage, replace_profiles
+from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
+from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Scope
+from mixpanel_assets.warehouse.schema import EVENTS, PROFILES, Column, Table, quoted
+from mixpanel_assets.warehouse.tables import table_exists
+
+__all__ = [
+    "EVENTS",
+    "PROFILES",
+    "Column",
+    "Database",
+    "DayReport",
+    "ProfilePage",
+    "ProfileReport",
+    "ProjectIdentity",
+    "Scope",
+    "Table",
+    "prepare",
+    "quoted",
+    "replace_events",
+    "replace_profiles",
+    "table_exists",
+]

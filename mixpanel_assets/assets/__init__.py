@@ -1,0 +1,1 @@
+"""What exists: one module per family of Mixpanel data."""

@@ -1,0 +1,59 @@
+"""The code location; this module only wires together what the others define."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from dagster_shared.utils.warnings import BetaWarning
+
+from mixpanel_assets.assets.events import events_asset
+from mixpanel_assets.assets.profiles import profiles_asset
+from mixpanel_assets.io_managers import WarehouseIOManager
+from mixpanel_assets.jobs import close_yesterday, close_yesterday_schedule, snapshot_profiles
+from mixpanel_assets.resources import resource_from_environment
+from mixpanel_assets.settings import Settings, load_settings
+
+
+def build_definitions(
+    *, settings: Settings | None = None, resources: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """Return everything that Dagster shows and runs.
+
+    Args:
+        settings: Instead of the MP_* variables.
+        resources: Replaces resources by name: `mixpanel` (who is asked) and `warehouse` (where
+            rows go).
+
+    Example:
+        >>> defs = build_definitions(resources={"mixpanel": MixpanelResource(region="eu")})
+    """
+    settings = settings or load_settings()
+    given = dict(resources or {})
+    mixpanel = given.pop("mixpanel", None) or resource_from_environment(settings)
+    database = settings.database_path(mixpanel.known_project_id)
+    with warnings.catch_warnings():
+        # Dagster's notice that backfill policies may still change; nothing a user can act on.
+        warnings.simplefilter("ignore", BetaWarning)
+        assets = [events_asset(settings), profiles_asset(settings)]
+    return dg.Definitions(
+        assets=assets,
+        jobs=[close_yesterday, snapshot_profiles],
+        schedules=[close_yesterday_schedule(settings)],
+        resources={
+            "mixpanel": mixpanel,
+            "warehouse": WarehouseIOManager(
+                database=str(database),
+                memory_limit=settings.memory_limit,
+                lock_timeout=settings.lock_timeout,
+            ),
+            **given,
+        },
+        # A step costs 0.14 s in this process and 3.5 s in one of its own.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions()

@@ -1,0 +1,203 @@
+"""One slice in, one slice out of DuckDB.
+
+Differs from the stock DuckDB IO manager in what it promises: delete and insert are one
+transaction, columns are matched by name, the connection is closed whatever happens, and a
+file that another process holds is waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pandas as pd
+import pyarrow as pa
+from dagster._core.definitions.metadata import RawMetadataValue
+from dagster._core.storage.db_io_manager import (
+    DbClient,
+    DbIOManager,
+    DbTypeHandler,
+    TableSlice,
+)
+from dagster_duckdb.io_manager import DuckDbClient, DuckDBIOManager
+from pydantic import Field
+
+from mixpanel_assets.failures import explained_to_dagster
+from mixpanel_assets.loads import Load
+from mixpanel_assets.warehouse import Database, quoted, table_exists
+
+Context = dg.OutputContext | dg.InputContext
+
+
+class WarehouseIOManager(DuckDBIOManager):
+    """Stores assets as tables of one DuckDB file and loads them back.
+
+    Stores a `Load` (which draws its rows itself), a pandas DataFrame, or a PyArrow table or
+    reader. Loads a slice as the type that the downstream asset asks for: DataFrame (default)
+    or PyArrow table.
+    """
+
+    memory_limit: str = Field(default="1GB", description="What DuckDB may use (MP_MEMORY_LIMIT).")
+    lock_timeout: float | None = Field(
+        default=None,
+        description="Seconds to wait for a file that another process holds; empty: no end.",
+    )
+
+    @staticmethod
+    def type_handlers() -> Sequence[DbTypeHandler[Any]]:
+        """Return one handler per family of types."""
+        return [FrameHandler(), ArrowHandler()]
+
+    @staticmethod
+    def default_load_type() -> type | None:
+        """Return what a downstream asset gets when it does not say."""
+        return pd.DataFrame
+
+    def create_io_manager(self, context: Any) -> DbIOManager:
+        """Return the IO manager of one run."""
+        return _LoadingIOManager(
+            db_client=WarehouseClient(),
+            database=self.database,
+            schema=self.schema_,
+            type_handlers=self.type_handlers(),
+            default_load_type=self.default_load_type(),
+        )
+
+
+class _LoadingIOManager(DbIOManager):
+    """Lets a `Load` store itself, so that no lock is held while it fetches."""
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        with explained_to_dagster():
+            if isinstance(obj, Load):
+                _store(obj, context)
+            else:
+                super().handle_output(context, obj)
+
+    def load_input(self, context: dg.InputContext) -> object:
+        with explained_to_dagster():
+            return super().load_input(context)
+
+
+def _store(load: Load, context: dg.OutputContext) -> None:
+    try:
+        load.store(database_of(context))
+    except BaseException:
+        # Dagster records nothing for a failed step, but these partitions are in the table.
+        for key, metadata in load.materialized.items():
+            context.log_event(
+                dg.AssetMaterialization(context.asset_key, metadata=metadata, partition=key)
+            )
+        raise
+
+
+class WarehouseClient(DbClient[duckdb.DuckDBPyConnection]):
+    """What differs between databases, for DuckDB: one slice is one transaction."""
+
+    @staticmethod
+    @contextmanager
+    def connect(context: Context, table_slice: TableSlice) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Yield a connection under the file's lock, in one transaction."""
+        database = database_of(context)
+        reading = isinstance(context, dg.InputContext)
+        with database.read() if reading else database.write() as connection:
+            yield connection
+
+    @staticmethod
+    def delete_table_slice(
+        context: dg.OutputContext, table_slice: TableSlice, connection: duckdb.DuckDBPyConnection
+    ) -> None:
+        """Make way for the new rows."""
+        # Looked up first: an error on a missing table would end the transaction.
+        if table_exists(connection, table_slice.table, table_slice.schema):
+            DuckDbClient.delete_table_slice(context, table_slice, connection)
+
+    @staticmethod
+    def ensure_schema_exists(
+        context: dg.OutputContext, table_slice: TableSlice, connection: duckdb.DuckDBPyConnection
+    ) -> None:
+        """Create the schema of the asset's key prefix."""
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table_slice.schema)}")
+
+    @staticmethod
+    def get_select_statement(table_slice: TableSlice) -> str:
+        """Return the query that reads the slice."""
+        return DuckDbClient.get_select_statement(table_slice)
+
+    @staticmethod
+    def get_table_name(table_slice: TableSlice) -> str:
+        """Return schema and table; where the file lies is nobody's business in the UI."""
+        return f"{table_slice.schema}.{table_slice.table}"
+
+
+class _TableHandler(DbTypeHandler[Any]):
+    """Inserts by name into a table that the first slice creates."""
+
+    def handle_output(
+        self,
+        context: dg.OutputContext,
+        table_slice: TableSlice,
+        obj: Any,
+        connection: duckdb.DuckDBPyConnection,
+    ) -> Mapping[str, RawMetadataValue]:
+        """Store one slice and return its row count."""
+        target = f"{quoted(table_slice.schema)}.{quoted(table_slice.table)}"
+        connection.register("slice", obj)
+        if not table_exists(connection, table_slice.table, table_slice.schema):
+            connection.execute(f"CREATE TABLE {target} AS SELECT * FROM slice LIMIT 0")
+        inserted = connection.execute(f"INSERT INTO {target} BY NAME SELECT * FROM slice")
+        rows = (inserted.fetchone() or (0,))[0]
+        connection.unregister("slice")
+        return {"dagster/partition_row_count": rows}
+
+
+class FrameHandler(_TableHandler):
+    """pandas DataFrames."""
+
+    @property
+    def supported_types(self) -> Sequence[type[object]]:
+        """The types handled here."""
+        return [pd.DataFrame]
+
+    def load_input(
+        self,
+        context: dg.InputContext,
+        table_slice: TableSlice,
+        connection: duckdb.DuckDBPyConnection,
+    ) -> pd.DataFrame:
+        """Return the slice as a DataFrame."""
+        return connection.execute(WarehouseClient.get_select_statement(table_slice)).df()
+
+
+class ArrowHandler(_TableHandler):
+    """PyArrow tables and readers."""
+
+    @property
+    def supported_types(self) -> Sequence[type[object]]:
+        """The types handled here."""
+        return [pa.Table, pa.RecordBatchReader]
+
+    def load_input(
+        self,
+        context: dg.InputContext,
+        table_slice: TableSlice,
+        connection: duckdb.DuckDBPyConnection,
+    ) -> pa.Table:
+        """Return the slice as a PyArrow table."""
+        query = WarehouseClient.get_select_statement(table_slice)
+        return connection.execute(query).to_arrow_table()
+
+
+def database_of(context: Context) -> Database:
+    """Return the database that the resource's configuration names."""
+    config: Mapping[str, Any] = context.resource_config or {}
+    return Database(
+        Path(config["database"]),
+        memory_limit=config["memory_limit"],
+        lock_timeout=config.get("lock_timeout"),
+        on_wait=context.log.info if context.log else None,
+    )

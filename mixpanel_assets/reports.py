@@ -1,0 +1,74 @@
+"""What a stored day says of itself in Dagster's UI: numbers that plot, a table, a chart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from mixpanel_assets.snapshots import Snapshot
+from mixpanel_assets.warehouse import Column, DayReport, ProfileReport
+
+_BLOCKS = " ▏▎▍▌▋▊▉█"
+_BAR_WIDTH = 30
+
+
+def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
+    """Return a table's columns with their types and descriptions."""
+    return dg.TableSchema(
+        columns=[dg.TableColumn(c.name, c.type, c.description) for c in columns],
+    )
+
+
+def day_metadata(report: DayReport, seconds: float) -> dict[str, Any]:
+    """Return the metadata of one materialized day of events.
+
+    Args:
+        report: What was stored.
+        seconds: From the request to the commit; shared by all days of that request.
+    """
+    counts = sorted(report.event_counts.items(), key=lambda item: (-item[1], item[0]))
+    return {
+        "dagster/partition_row_count": report.row_count,
+        "status": report.status,
+        "rows": report.row_count,
+        "repeats_removed": report.duplicates_removed,
+        "quarantined": report.quarantined,
+        "bytes": report.bytes,
+        "requests": report.requests,
+        "seconds": round(seconds, 3),
+        "events": dg.TableMetadataValue(
+            [dg.TableRecord({"event": name, "rows": rows}) for name, rows in counts],
+            dg.TableSchema([dg.TableColumn("event", "string"), dg.TableColumn("rows", "int")]),
+        ),
+        "events_per_hour": dg.MarkdownMetadataValue(hour_chart(report.hour_counts)),
+    }
+
+
+def profile_metadata(report: ProfileReport, snapshot: Snapshot) -> dict[str, Any]:
+    """Return the metadata of one materialized profile snapshot."""
+    return {
+        "dagster/partition_row_count": report.row_count,
+        "status": report.status,
+        "rows": report.row_count,
+        "repeats_removed": report.duplicates_removed,
+        "expected_total": report.expected_total,
+        "pages": snapshot.plan.num_pages,
+        "scope": snapshot.scope,
+    }
+
+
+def hour_chart(hour_counts: Sequence[int]) -> str:
+    """Return a bar per UTC hour of the day, as a block of text that Markdown leaves alone."""
+    most = max(hour_counts, default=0) or 1
+    lines = [
+        f"{hour:02d}:00 {_bar(count / most):<{_BAR_WIDTH}} {count:>9,}"
+        for hour, count in enumerate(hour_counts)
+    ]
+    return "```text\n" + "\n".join(lines) + "\n```"
+
+
+def _bar(share: float) -> str:
+    eighths = round(share * _BAR_WIDTH * 8)
+    return "█" * (eighths // 8) + _BLOCKS[eighths % 8].strip()

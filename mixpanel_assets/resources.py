@@ -1,0 +1,104 @@
+"""MixpanelResource: Mixpanel credentials as Dagster configuration, and the objects they open."""
+
+from __future__ import annotations
+
+import os
+
+import dagster as dg
+from pydantic import Field
+
+from mixpanel_assets.client import (
+    Credentials,
+    MixpanelAPIClient,
+    RetryPolicy,
+    make_credentials,
+)
+from mixpanel_assets.settings import Settings
+
+
+class MixpanelResource(dg.ConfigurableResource[None]):
+    """A Mixpanel project, asked as a service account.
+
+    Every field defaults to its MP_* variable. The secret is never printed: Dagster shows the
+    variable's name, and `repr` leaves it out.
+
+    Example:
+        >>> with MixpanelResource().client() as client:
+        ...     events = client.get("query", "/events/names")
+    """
+
+    username: str = Field(
+        default=dg.EnvVar("MP_USERNAME"), description="The service account's name (MP_USERNAME)."
+    )
+    secret: str = Field(
+        default=dg.EnvVar("MP_SECRET"),
+        repr=False,
+        description="The service account's secret (MP_SECRET); give it as an EnvVar.",
+    )
+    project_id: str = Field(
+        default=dg.EnvVar("MP_PROJECT_ID"), description="The project's number (MP_PROJECT_ID)."
+    )
+    region: str = Field(default="us", description="Where the project lives: us, eu or in.")
+    api_base_url: str = Field(
+        default="", description="One host for every API; empty for Mixpanel's own."
+    )
+    max_retries: int = Field(
+        default=4,
+        description="How often a broken answer, a 5xx or a lost connection is asked for again.",
+    )
+
+    @property
+    def credentials(self) -> Credentials:
+        """The checked credentials.
+
+        Raises:
+            ConfigError: Something is missing or malformed.
+        """
+        return make_credentials(
+            username=_value(self.username),
+            secret=_value(self.secret),
+            project_id=_value(self.project_id),
+            region=_value(self.region),
+        )
+
+    @property
+    def known_project_id(self) -> str:
+        """The project's number as far as it is known now; empty when it is not set."""
+        return _value(self.project_id)
+
+    def client(self) -> MixpanelAPIClient:
+        """Return a client, to be used in a `with` block; a spent budget is waited for without end.
+
+        Raises:
+            ConfigError: The credentials are not complete.
+        """
+        return MixpanelAPIClient(
+            self.credentials,
+            api_base_url=_value(self.api_base_url) or None,
+            retries=RetryPolicy(max_retries=self.max_retries, max_wait_seconds=None),
+        )
+
+
+def resource_from_environment(settings: Settings) -> MixpanelResource:
+    """Return the resource for a code location.
+
+    A variable that is not set becomes an empty value: the location loads all the same, and a
+    run says in one sentence which ones are missing.
+    """
+
+    def variable(name: str) -> str:
+        return dg.EnvVar(name) if os.environ.get(name) else ""
+
+    return MixpanelResource(
+        username=variable("MP_USERNAME"),
+        secret=variable("MP_SECRET"),
+        project_id=variable("MP_PROJECT_ID"),
+        region=os.environ.get("MP_REGION") or "us",
+        api_base_url=settings.api_base_url or "",
+        max_retries=settings.max_retries,
+    )
+
+
+def _value(field: str) -> str:
+    # Outside a Dagster run nobody has looked the variable up yet.
+    return (field.get_value() or "") if isinstance(field, dg.EnvVar) else field

@@ -1,0 +1,71 @@
+"""Real Dagster runs against the emulator, into a DuckDB file of the test's own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.emulator import Emulator
+from mixpanel_assets.resources import MixpanelResource
+from mixpanel_assets.settings import Settings
+from mixpanel_assets.warehouse import Database
+
+EVENTS = dg.AssetKey(["mixpanel", "events"])
+PROFILES = dg.AssetKey(["mixpanel", "profiles"])
+
+Materialize = Callable[..., dg.ExecuteInProcessResult]
+
+
+@pytest.fixture
+def database(settings: Settings) -> Database:
+    """The file that the runs fill."""
+    return Database(settings.database_path("12345"))
+
+
+@pytest.fixture
+def resource(emulator: Emulator) -> MixpanelResource:
+    """The emulator's project."""
+    return MixpanelResource(
+        username=emulator.username,
+        secret=emulator.secret,
+        project_id=str(emulator.project_id),
+        api_base_url=emulator.base_url,
+        max_retries=1,
+    )
+
+
+@pytest.fixture
+def instance() -> Any:
+    """A history of its own."""
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+@pytest.fixture
+def materialize(
+    settings: Settings, resource: MixpanelResource, instance: dg.DagsterInstance
+) -> Materialize:
+    """Run one asset for a day, or for a range of days, both ends included."""
+
+    def run(
+        key: dg.AssetKey, first: str, last: str | None = None, **changes: Any
+    ) -> dg.ExecuteInProcessResult:
+        definitions = build_definitions(
+            settings=settings, resources={"mixpanel": resource, **changes}
+        )
+        job = definitions.resolve_implicit_global_asset_job_def()
+        days: dict[str, Any] = {"partition_key": first}
+        if last:
+            days = {
+                "tags": {
+                    "dagster/asset_partition_range_start": first,
+                    "dagster/asset_partition_range_end": last,
+                }
+            }
+        return job.execute_in_process(
+            asset_selection=[key], instance=instance, raise_on_error=False, **days
+        )
+
+    return run

@@ -1,0 +1,204 @@
+"""The asset `mixpanel/events` in real runs."""
+
+import json
+from datetime import date
+from decimal import Decimal
+
+import dagster as dg
+import pytest
+
+from mixpanel_assets.emulator import Fault
+from mixpanel_assets.resources import MixpanelResource
+from mixpanel_assets_tests.assets.conftest import EVENTS
+
+DAY = date(2024, 1, 3)
+ODD_DAY = date(2024, 1, 4)  # one of its lines holds half a surrogate pair
+ROWS = "SELECT * FROM mixpanel.events ORDER BY ALL"
+
+
+def stored(database, query=ROWS):
+    with database.read() as connection:
+        return connection.execute(query).fetchall()
+
+
+def exact(text):
+    return json.loads(text, parse_float=Decimal)
+
+
+def comparable(value):
+    return json.dumps(value, sort_keys=True, default=lambda d: f"decimal {d.normalize()}")
+
+
+def failure_of(result):
+    [event] = [e for e in result.all_events if e.is_step_failure]
+    return event.step_failure_data.error.message
+
+
+def test_a_partition_holds_its_day_exactly(materialize, emulator, database):
+    """Row count and counts per event equal the truth; what cannot be stored is in quarantine."""
+    assert materialize(EVENTS, "2024-01-04").success
+    held = emulator.truth.unstorable(ODD_DAY)
+    expected = dict(emulator.truth.count_by_event(ODD_DAY))
+    for line in held:
+        expected[json.loads(line)["event"]] -= 1
+    counts = stored(database, "SELECT event_name, count(*) FROM mixpanel.events GROUP BY ALL")
+    assert dict(counts) == {name: count for name, count in expected.items() if count}
+    assert set(stored(database, "SELECT event_date FROM mixpanel.events")) == {(ODD_DAY,)}
+    assert len(stored(database, "SELECT * FROM mixpanel._quarantine")) == len(held) > 0
+
+
+def test_properties_read_back_as_they_were_sent(materialize, emulator, database):
+    """For every awkward value of the emulator, the stored JSON equals what Mixpanel sent."""
+    assert materialize(EVENTS, "2024-01-03").success
+    sent = []
+    unstorable = set(emulator.truth.unstorable(DAY))
+    unstorable_ids = {json.loads(line)["properties"].get("$insert_id") for line in unstorable}
+    for record in emulator.truth.iter_events(DAY, time_in_ms=True):
+        properties = dict(record["properties"])
+        if properties.get("$insert_id") in unstorable_ids:
+            continue
+        for column in ("time", "distinct_id", "$insert_id"):
+            properties.pop(column, None)
+        sent.append(comparable([record["event"], exact(json.dumps(properties))]))
+    rows = stored(database, "SELECT event_name, properties FROM mixpanel.events")
+    assert sorted(comparable([name, exact(text)]) for name, text in rows) == sorted(sent)
+
+
+def test_materializing_a_day_twice_leaves_one_copy(materialize, database):
+    """The second run replaces what the first one stored."""
+    materialize(EVENTS, "2024-01-03")
+    before = stored(database)
+    assert materialize(EVENTS, "2024-01-03").success
+    assert stored(database) == before
+
+
+def test_a_range_equals_its_days_one_by_one(materialize, database, tmp_path):
+    """Seven days in one run store the same rows as seven runs."""
+    assert materialize(EVENTS, "2024-01-01", "2024-01-07").success
+    in_one = stored(database)
+    for day in range(1, 8):
+        assert materialize(EVENTS, f"2024-01-0{day}").success
+    assert stored(database) == in_one
+
+
+def test_each_partition_of_a_range_reports_its_own_numbers(materialize, instance, emulator):
+    """Rows, repeats, bytes, requests and seconds stand on each day's own materialization."""
+    materialize(EVENTS, "2024-01-01", "2024-01-03")
+    records = instance.fetch_materializations(EVENTS, limit=10).records
+    assert sorted(record.partition_key for record in records) == [
+        "2024-01-01",
+        "2024-01-02",
+        "2024-01-03",
+    ]
+    for record in records:
+        metadata = record.asset_materialization.metadata
+        day = date.fromisoformat(record.partition_key)
+        assert metadata["rows"].value == emulator.truth.count(day) - len(
+            emulator.truth.unstorable(day)
+        )
+        assert metadata["repeats_removed"].value == emulator.truth.duplicates(day)
+        assert metadata["dagster/partition_row_count"].value == metadata["rows"].value
+        assert {"bytes", "requests", "seconds", "events", "events_per_hour"} <= metadata.keys()
+        assert "█" in metadata["events_per_hour"].value
+
+
+def test_the_ledger_knows_the_run(materialize, database):
+    """Each day's row says which run wrote it, when, and what it found."""
+    result = materialize(EVENTS, "2024-01-03")
+    [(run_id, status)] = stored(database, "SELECT run_id, status FROM mixpanel._days")
+    assert (run_id, status) == (result.run_id, "complete")
+
+
+def test_a_day_that_stays_broken_keeps_what_it_held(materialize, emulator, database):
+    """The run fails, says why, and the rows of before are all there."""
+    materialize(EVENTS, "2024-01-03")
+    before = stored(database)
+    emulator.faults.add(Fault("truncate-own-line", day=DAY, times=None))
+    result = materialize(EVENTS, "2024-01-03")
+    assert not result.success
+    assert "2024-01-03" in failure_of(result)
+    assert "terminated early" in failure_of(result)
+    assert stored(database) == before
+
+
+def test_good_days_of_a_failed_range_are_stored_and_recorded(
+    materialize, emulator, database, instance
+):
+    """One bad day of five: four are in the table and have their materialization events."""
+    emulator.faults.add(Fault("truncate-own-line", day=DAY, times=None))
+    assert not materialize(EVENTS, "2024-01-01", "2024-01-05").success
+    days = {str(day) for (day,) in stored(database, "SELECT day FROM mixpanel._days")}
+    expected = {"2024-01-01", "2024-01-02", "2024-01-04", "2024-01-05"}
+    assert days == expected
+    records = instance.fetch_materializations(EVENTS, limit=10).records
+    assert {record.partition_key for record in records} == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"username": "", "secret": ""}, "MP_USERNAME and MP_SECRET missing"),
+        ({"region": "mars"}, "MP_REGION must be one of us, eu, in"),
+        ({"project_id": "99999"}, "access to project 99999"),
+        ({"secret": "wrong-4c1"}, "Check MP_USERNAME and MP_SECRET"),
+        ({"api_base_url": "http://127.0.0.1:9"}, "cannot be reached"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(changes, said, materialize, resource, database):
+    """The failure says what is wrong and what to do, never a secret, and nothing is stored."""
+    wrong = MixpanelResource(**{**resource.model_dump(), "max_retries": 0, **changes})
+    result = materialize(EVENTS, "2024-01-03", mixpanel=wrong)
+    assert said in failure_of(result)
+    assert "wrong-4c1" not in failure_of(result)
+    assert not database.path.exists() or not stored(database)
+
+
+def test_another_projects_rows_are_never_mixed_in(materialize, resource, database):
+    """A file of one project refuses another; nothing changes."""
+    materialize(EVENTS, "2024-01-03")
+    before = stored(database)
+    with database.write() as connection:
+        connection.execute("UPDATE mixpanel._project SET project_id = '777'")
+    result = materialize(EVENTS, "2024-01-03")
+    assert not result.success
+    assert "777" in failure_of(result)
+    assert stored(database) == before
+
+
+def test_an_empty_day_is_recorded_as_empty(materialize, database):
+    """A day without events is a fact, not a failure."""
+    assert materialize(EVENTS, "2024-02-20").success
+    assert stored(database, "SELECT status, row_count FROM mixpanel._days") == [("empty", 0)]
+
+
+def test_the_secret_is_in_no_event(materialize, instance, emulator):
+    """Nothing that Dagster keeps of a run holds the secret."""
+    result = materialize(EVENTS, "2024-01-03")
+    logged = "".join(str(entry) for entry in instance.all_logs(result.run_id))
+    assert emulator.secret not in logged
+    assert emulator.secret not in repr(instance.get_run_by_id(result.run_id))
+
+
+def test_downstream_assets_read_what_was_stored(materialize, settings, resource, instance):
+    """An asset that depends on events gets its day as a DataFrame."""
+    import pandas as pd
+
+    from mixpanel_assets.definitions import build_definitions
+
+    @dg.asset(
+        ins={"events": dg.AssetIn(EVENTS, metadata={"columns": ["event_name", "event_date"]})},
+        partitions_def=dg.DailyPartitionsDefinition("2024-01-01", end_offset=1),
+        key=["mixpanel", "daily"],
+        io_manager_key="warehouse",
+        metadata={"partition_expr": "event_date"},
+    )
+    def daily(events: pd.DataFrame) -> pd.DataFrame:
+        return events.groupby(["event_date", "event_name"]).size().reset_index(name="events")
+
+    materialize(EVENTS, "2024-01-03")
+    base = build_definitions(settings=settings, resources={"mixpanel": resource})
+    definitions = dg.Definitions.merge(base, dg.Definitions(assets=[daily]))
+    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        asset_selection=[daily.key], partition_key="2024-01-03", instance=instance
+    )
+    assert result.output_for_node("mixpanel__daily")["events"].sum() > 0

@@ -1,0 +1,136 @@
+"""`mp`: data on stdout, one clear sentence on stderr, exit codes a script can tell apart."""
+
+import socket
+from datetime import date
+
+import duckdb
+import pytest
+
+from mixpanel_assets import __version__
+from mixpanel_assets.emulator import Fault
+
+WEEK = ("--from", "2024-01-01", "--to", "2024-01-07")
+DAY = ("--from", "2024-01-03", "--to", "2024-01-03")
+
+
+def rows(tmp_path):
+    path = tmp_path / "warehouse.duckdb"
+    if not path.exists():
+        return 0
+    with duckdb.connect(path, read_only=True) as connection:
+        return connection.execute("SELECT count(*) FROM mixpanel.events").fetchone()[0]
+
+
+def test_the_version_is_printed(mp):
+    """`mp --version` names the version."""
+    assert mp("--version").stdout == f"mp {__version__}\n"
+
+
+def test_sync_loads_days_and_profiles(mp, emulator, tmp_path):
+    """A line per day on stdout, and the rows in the file."""
+    done = mp("sync", *WEEK)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()][:2] == [
+        "2024-01-01",
+        "2024-01-02",
+    ]
+    truth = emulator.truth
+    days = [date(2024, 1, day) for day in range(1, 8)]
+    assert rows(tmp_path) == sum(truth.count(d) - len(truth.unstorable(d)) for d in days)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        ({"MP_USERNAME": "", "MP_SECRET": ""}, 1, "MP_USERNAME and MP_SECRET missing"),
+        ({"MP_SECRET": "wrong-77e"}, 2, "Check MP_USERNAME and MP_SECRET"),
+        ({"MP_PROJECT_ID": "99999"}, 2, "access to project 99999"),
+        ({"MP_REGION": "mars"}, 1, "MP_REGION must be one of us, eu, in"),
+        ({"MP_DATABASE": "/proc/nowhere/x.duckdb"}, 1, "/proc/nowhere"),
+        ({"MP_START_DATE": "soon"}, 1, "MP_START_DATE"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(changes, code, said, mp, tmp_path):
+    """What is wrong, what to do, the documented exit code, no traceback, nothing stored."""
+    done = mp("sync", *DAY, **changes)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "wrong-77e" not in done.stderr + done.stdout
+    assert not rows(tmp_path)
+
+
+def test_a_wrong_region_is_refused(mp, emulator):
+    """The other region's host knows no such account."""
+    done = mp("sync", *DAY, MP_API_BASE_URL=emulator.region_url("eu"), MP_REGION="eu")
+    assert done.returncode == 2
+    assert "MP_REGION" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sync",),
+        ("sync", "--from", "2024-13-01", "--to", "2024-01-01"),
+        ("sync", "--nonsense"),
+        ("nonsense",),
+    ],
+)
+def test_wrong_usage_exits_with_3(arguments, mp):
+    """Invalid arguments are told apart from refused credentials."""
+    assert mp(*arguments).returncode == 3
+
+
+def test_a_future_day_exits_with_3(mp):
+    """Mixpanel refuses the question; it is the arguments that are wrong."""
+    done = mp("sync", "--from", "2999-01-01", "--to", "2999-01-01")
+    assert done.returncode == 3
+    assert "to_date cannot be later than today" in done.stderr
+
+
+def test_a_day_that_stays_broken_exits_with_6(mp, emulator, tmp_path):
+    """Nothing of what was asked was stored."""
+    emulator.faults.add(Fault("truncate-whole-body", day=date(2024, 1, 3), times=None))
+    done = mp("sync", *DAY, MP_MAX_RETRIES="1")
+    assert done.returncode == 6
+    assert "2024-01-03" in done.stderr
+    assert not rows(tmp_path)
+
+
+def test_a_partial_range_exits_with_1(mp, emulator, tmp_path):
+    """Six days of seven are stored, and the exit code says that it is not all."""
+    emulator.faults.add(Fault("truncate-whole-body", day=date(2024, 1, 3), times=None))
+    done = mp("sync", *WEEK, MP_MAX_RETRIES="1")
+    assert done.returncode == 1
+    assert "1 of 7 days" in done.stderr
+    assert rows(tmp_path)
+
+
+def test_a_held_database_is_waited_for_and_its_holder_named(mp, tmp_path):
+    """With MP_LOCK_TIMEOUT set the wait ends, and the message names the process."""
+    import os
+
+    path = tmp_path / "warehouse.duckdb"
+    with duckdb.connect(path):
+        done = mp("sync", *DAY, MP_LOCK_TIMEOUT="1.5")
+    assert done.returncode == 1
+    assert str(os.getpid()) in done.stderr
+
+
+def test_a_taken_port_is_named(mp):
+    """The emulator says which port is taken."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = mp("emulator", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert "port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_demo_ends_with_tables_that_equal_the_truth(mp, tmp_path):
+    """Every row of the comparison is equal, and the three questions are answered."""
+    done = mp("demo", "--database", str(tmp_path / "demo.duckdb"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("equal") == 8
+    assert "DIFFERENT" not in done.stdout
+    for title in ("Events per day", "Top events", "Revenue per country", "What to type next"):
+        assert title in done.stdout
