@@ -19,6 +19,7 @@ from mixpanel_assets.warehouse.lock import Mode, Wait, locked
 from mixpanel_assets.warehouse.schema import SCHEMA, literal
 
 CATALOG = "warehouse"
+STORAGE_VERSION = "v1.5.0"
 
 
 class Database:
@@ -142,14 +143,17 @@ class Database:
 
 
 def _create(path: Path) -> None:
-    """Make an empty file of the newest storage version, complete or not at all.
+    """Make an empty file, complete or not at all, of the newest storage all our DuckDBs read.
 
-    Older storage versions ignore `USING COMPRESSION zstd`, which doubles the file.
+    Before 1.2, `USING COMPRESSION zstd` is ignored, which doubles the file; the newest that
+    DuckDB 2.0 writes is refused by 1.5.
     """
     draft = path.with_name(f"{path.name}.new")
     draft.unlink(missing_ok=True)
     with duckdb.connect() as memory:
-        memory.execute(f"ATTACH {literal(str(draft))} AS draft (STORAGE_VERSION 'latest')")
+        memory.execute(
+            f"ATTACH {literal(str(draft))} AS draft (STORAGE_VERSION '{STORAGE_VERSION}')"
+        )
         memory.execute("DETACH draft")
     draft.replace(path)
 

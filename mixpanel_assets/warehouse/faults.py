@@ -50,7 +50,7 @@ _NEXT_STEPS: tuple[tuple[re.Pattern[str], str], ...] = (
         "{path} is not a DuckDB database. Move it away, or set MP_DATABASE to another place.",
     ),
     (
-        re.compile(r"newer (DuckDB )?version|version number|storage version", re.IGNORECASE),
+        re.compile(r"newer (DuckDB )?version|version number", re.IGNORECASE),
         "{path} was written by a newer DuckDB than this one. Upgrade the duckdb package.",
     ),
     (

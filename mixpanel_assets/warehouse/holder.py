@@ -1,7 +1,7 @@
 """Who holds a database: a small note beside the lock, for messages only.
 
-The note decides nothing. It can be stale after a kill, so it counts only while its
-process lives.
+Neither the note nor the kernel's list decides anything. A note can be stale after a kill,
+so it counts only while its process lives.
 """
 
 from __future__ import annotations
@@ -14,17 +14,25 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+_LOCKS = Path("/proc/locks")
+
 
 @dataclass(frozen=True)
 class Holder:
-    """A process and what it was started as; `since` is UTC in ISO format."""
+    """A process, what it was started as, and since when in UTC; as much as is known."""
 
     pid: int
-    what: str
-    since: str
+    what: str = ""
+    since: str = ""
 
     def __str__(self) -> str:
-        return f"process {self.pid} ({self.what}, since {self.since} UTC)"
+        known = f" ({self.what}, since {self.since} UTC)" if self.what else ""
+        return f"process {self.pid}{known}"
+
+
+def find_holder(note: Path, database: Path) -> Holder | None:
+    """Return who writes or reads the database, as far as note and kernel tell."""
+    return read_note(note) or _kernel_holder(database)
 
 
 def leave_note(note: Path) -> None:
@@ -51,6 +59,17 @@ def read_note(note: Path) -> Holder | None:
     except (OSError, ValueError, TypeError):
         return None
     return holder if is_alive(holder.pid) else None
+
+
+def _kernel_holder(database: Path) -> Holder | None:
+    """Return a process with a lock on the file, from Linux's own list; readers leave no note."""
+    try:
+        inode = f":{database.stat().st_ino}"
+        locks = [line.split() for line in _LOCKS.read_text().splitlines()]
+    except OSError:
+        return None
+    pids = [int(lock[4]) for lock in locks if lock[1] == "POSIX" and lock[5].endswith(inode)]
+    return next((Holder(pid) for pid in pids if pid > 0 and pid != os.getpid()), None)
 
 
 def is_alive(pid: int) -> bool:

@@ -17,7 +17,7 @@ from typing import Literal
 from filelock import ReadWriteLock, Timeout
 
 from mixpanel_assets.errors import DatabaseLockedError, StorageError
-from mixpanel_assets.warehouse.holder import leave_note, read_note, remove_note
+from mixpanel_assets.warehouse.holder import find_holder, leave_note, remove_note
 
 Mode = Literal["read", "write"]
 
@@ -139,5 +139,5 @@ def _acquire(lock: ReadWriteLock, path: Path, mode: Mode, wait: Wait, poll_secon
         with suppress(Timeout):
             acquire(timeout=min(poll_seconds, wait.remaining()))
             return
-        holder = read_note(note_path(path))
+        holder = find_holder(note_path(path), path)
         wait.check(holder.pid if holder else None, str(holder or "another process"))

@@ -31,7 +31,7 @@ _PATHS = (
 )
 
 # Numbers that DuckDB may write differently: 16 digits and more, or a three-digit exponent.
-_LONG = r"[0-9.]{16}|[0-9][eE][-+]?[0-9]{3}"
+_LONG = r"[0-9.]{16,}|[0-9][eE][-+]?[0-9]{3}"
 
 # Whether DuckDB writes the line's numbers as sent. Mostly its text of the properties is simply
 # in the line; if spaces or escapes differ, ids with a fraction and long numbers are compared.

@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError, StorageError
+from mixpanel_assets.warehouse.database import Database
+from mixpanel_assets.warehouse.holder import Holder, is_alive, read_note
+from mixpanel_assets.warehouse.lock import Wait, note_path
+
+HOLD_OURS = """
+    from pathlib import Path
+    from mixpanel_assets.warehouse.database import Database
+    with Database(Path(sys.argv[1])).{mode}() as connection:
+        print("held", flush=True)
+        sys.stdin.read()
+"""
+HOLD_FOREIGN = """
+    import duckdb
+    connection = duckdb.connect(sys.argv[1])
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holding(path: Path, program: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a process that holds the database until the block ends."""
+    code = "import sys\n" + textwrap.dedent(program)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "folder" / "mixpanel.duckdb"
+    with Database(path).write() as connection:
+        connection.execute("CREATE TABLE numbers AS SELECT 1 AS n")
+    return path
+
+
+def numbers(path: Path) -> list[int]:
+    with Database(path).read() as connection:
+        return [n for (n,) in connection.execute("SELECT n FROM numbers ORDER BY n").fetchall()]
+
+
+def test_a_write_is_kept_whole(path):
+    """What a block wrote is there afterwards, and no helper file but the lock stays."""
+    with Database(path).write() as connection:
+        connection.execute("INSERT INTO numbers VALUES (2)")
+    assert numbers(path) == [1, 2]
+    assert sorted(file.name for file in path.parent.iterdir()) == [path.name, f"{path.name}.lock"]
+
+
+def test_an_error_undoes_the_whole_write(path):
+    """After any exception the file is as before and free for the next one."""
+    with pytest.raises(duckdb.CatalogException), Database(path).write() as connection:
+        connection.execute("INSERT INTO numbers VALUES (2); SELECT * FROM nothing")
+    assert numbers(path) == [1]
+
+
+def test_a_new_file_has_a_storage_that_all_versions_read(path):
+    """It compresses JSON with zstd and can be opened by DuckDB 1.5 and 2."""
+    with Database(path).read() as connection:
+        ((tags,),) = connection.execute(
+            "SELECT tags FROM duckdb_databases() WHERE database_name = current_database()"
+        ).fetchall()
+    assert tags["storage_version"].startswith("v1.5.0")
+
+
+def test_times_are_read_in_utc(path):
+    """The machine's zone changes no query."""
+    with Database(path).read() as connection:
+        assert connection.execute("SELECT current_setting('TimeZone')").fetchall() == [("UTC",)]
+
+
+def test_reading_cannot_write(path):
+    """A reader's connection is read-only."""
+    with (
+        Database(path).read() as connection,
+        pytest.raises(duckdb.InvalidInputException, match="read-only"),
+    ):
+        connection.execute("INSERT INTO numbers VALUES (2)")
+
+
+def test_readers_share(path):
+    """One reader does not keep out another, in one thread or several processes."""
+    with holding(path, HOLD_OURS.format(mode="read")), Database(path).read():
+        assert numbers(path) == [1]
+
+
+def test_reading_nothing_says_so(tmp_path):
+    """A missing file is not made by looking."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(DatabaseNotFoundError), Database(folder / "none.duckdb").read():
+        pass
+    assert list(folder.iterdir()) == []
+
+
+def test_an_empty_file_counts_as_missing(tmp_path):
+    """A file of zero bytes, left by whatever, can be loaded into."""
+    path = tmp_path / "x.duckdb"
+    path.touch()
+    with pytest.raises(DatabaseNotFoundError), Database(path).read():
+        pass
+    with Database(path).write() as connection:
+        connection.execute("CREATE TABLE numbers AS SELECT 1 AS n")
+    assert numbers(path) == [1]
+
+
+def test_opening_twice_in_one_thread_is_an_error(path):
+    """Waiting for oneself would never end."""
+    with (
+        pytest.raises(StorageError, match="This thread already"),
+        Database(path).write(),
+        Database(path).read(),
+    ):
+        pass
+
+
+def test_threads_take_turns(path):
+    """Writers of one process wait for each other and lose nothing."""
+
+    def add(number: int) -> None:
+        with Database(path, poll_seconds=0.01).write() as connection:
+            connection.execute("INSERT INTO numbers VALUES (?)", [number])
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(2, 8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert numbers(path) == list(range(1, 8))
+
+
+@pytest.mark.parametrize(
+    ("holder", "mode"),
+    [
+        (HOLD_OURS.format(mode="write"), "write"),
+        (HOLD_OURS.format(mode="write"), "read"),
+        (HOLD_OURS.format(mode="read"), "write"),
+        (HOLD_FOREIGN, "write"),
+        (HOLD_FOREIGN, "read"),
+    ],
+)
+def test_a_wait_with_a_timeout_ends_and_names_the_holder(path, holder, mode):
+    """A locked file is reported with its holder, ours or a notebook, when the time is over."""
+    database = Database(path, lock_timeout=0.2, poll_seconds=0.05)
+    with holding(path, holder) as process:
+        with pytest.raises(DatabaseLockedError) as caught, getattr(database, mode)():
+            pass
+        if sys.platform == "linux" or ".read()" not in holder:
+            assert caught.value.holding_pid == process.pid
+            assert str(process.pid) in caught.value.message
+
+
+@pytest.mark.parametrize("holder", [HOLD_OURS.format(mode="write"), HOLD_FOREIGN])
+def test_a_wait_says_whom_it_waits_for_and_ends_with_the_holders_death(path, holder):
+    """A waiting load names the process that holds the file and goes on when that is killed."""
+    said: list[str] = []
+    with holding(path, holder) as process:
+
+        def on_wait(sentence: str) -> None:
+            said.append(sentence)
+            process.kill()
+
+        with Database(path, on_wait=on_wait, poll_seconds=0.05).write() as connection:
+            connection.execute("INSERT INTO numbers VALUES (2)")
+        assert len(said) == 1
+        assert f"process {process.pid}" in said[0]
+    assert numbers(path) == [1, 2]
+
+
+def test_a_wait_speaks_when_it_begins_and_then_each_minute(monkeypatch):
+    """A second passes in silence; after that a sentence comes once per minute."""
+    clock = iter([0.5, 1.5, 1.5, 30.0, 30.0, 61.6, 61.6, 61.6])
+    monkeypatch.setattr("mixpanel_assets.warehouse.lock.time.monotonic", lambda: next(clock))
+    said: list[str] = []
+    wait = Wait(Path("x"), on_wait=said.append, began=0.0)
+    counts = []
+    for _ in range(4):
+        wait.check(7, "process 7")
+        counts.append(len(said))
+    assert counts == [0, 1, 1, 2]
+
+
+def test_a_stale_note_names_nobody(path):
+    """A note left by a killed writer does not accuse a process that is gone."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    note_path(path).write_text(f'{{"pid": {process.pid}, "what": "x", "since": "y"}}')
+    assert not is_alive(process.pid)
+    assert read_note(note_path(path)) is None
+    assert numbers(path) == [1]
+    note_path(path).write_text("garbage")
+    assert read_note(note_path(path)) is None
+
+
+def test_a_note_says_what_holds(path):
+    """While a write runs, its note names this process."""
+    with Database(path).write():
+        holder = read_note(note_path(path))
+        assert isinstance(holder, Holder)
+        assert holder.pid == os.getpid()
+    assert not note_path(path).exists()
+
+
+def test_a_connection_of_ones_own_is_named(path):
+    """A notebook that has the file open in the same process is told so, not kept waiting."""
+    own = duckdb.connect(path)
+    try:
+        with (
+            pytest.raises(DatabaseLockedError, match="This process already has"),
+            Database(path).write(),
+        ):
+            pass
+    finally:
+        own.close()
+    assert numbers(path) == [1]
+
+
+def test_a_file_that_is_no_database_says_so(tmp_path):
+    """Another file at the place is named and left alone."""
+    path = tmp_path / "notes.txt"
+    path.write_text("hello" * 2000)
+    for mode in ("read", "write"):
+        with (
+            pytest.raises(StorageError, match="is not a DuckDB database"),
+            getattr(Database(path), mode)(),
+        ):
+            pass
+    assert path.read_text() == "hello" * 2000
+
+
+def duckdb_checksum(block: bytearray) -> bytes:
+    """Return the checksum that DuckDB keeps before each header of its file."""
+    checksum = 5381
+    for start in range(0, len(block), 8):
+        word = int.from_bytes(block[start : start + 8], "little")
+        checksum ^= word * 0xBF58476D1CE4E5B9 % 2**64
+    return checksum.to_bytes(8, "little")
+
+
+def test_a_newer_file_says_so(path):
+    """A file of a later storage version asks for an upgrade."""
+    content = bytearray(path.read_bytes())
+    content[12:20] = (9999).to_bytes(8, "little")
+    content[:8] = duckdb_checksum(content[8:4096])
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match="newer DuckDB"), Database(path).read():
+        pass
+
+
+LIMITED = """
+    import resource
+    from pathlib import Path
+    from mixpanel_assets.errors import StorageError
+    from mixpanel_assets.warehouse.database import Database
+    import signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))
+    try:
+        with Database(Path(sys.argv[1])).write() as connection:
+            connection.execute(
+                "INSERT INTO numbers SELECT hash(range) % 2147483647 FROM range(5_000_000)"
+            )
+    except StorageError as error:
+        print("held" if "disk is full" in error.message else error.message, flush=True)
+    except BaseException as error:
+        print(repr(error), flush=True)
+    else:
+        print("stored", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on file sizes")
+def test_a_full_disk_says_so_and_keeps_what_was(path):
+    """When the file cannot grow, the load fails with a plain sentence and changes nothing."""
+    with holding(path, LIMITED):
+        pass
+    assert numbers(path) == [1]
+    with Database(path).write() as connection:
+        connection.execute("INSERT INTO numbers VALUES (2)")
+    assert numbers(path) == [1, 2]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may do all")
+def test_a_folder_without_permission_says_so(tmp_path):
+    """No permission is named with the place and what to do."""
+    tmp_path.chmod(0o500)
+    with (
+        pytest.raises(StorageError, match="no permission"),
+        Database(tmp_path / "x.duckdb").write(),
+    ):
+        pass

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import gzip
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.warehouse.profiles import ProfilePage, replace_profiles
+from mixpanel_assets.warehouse.project import prepare
+from mixpanel_assets_tests.warehouse.conftest import DAY, Warehouse, as_line
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def profile(distinct_id="u", **properties):
+    return {"$distinct_id": distinct_id, "$properties": properties}
+
+
+def store(warehouse: Warehouse, *pages, at=NOON, day=DAY, compress=False, **options):
+    files = []
+    for number, page in enumerate(pages):
+        body = b"".join(as_line(line) + b"\n" for line in page)
+        path = warehouse.folder / f"page-{number}"
+        path.write_bytes(gzip.compress(body) if compress else body)
+        files.append(ProfilePage(path, at))
+    with warehouse.database.write() as connection:
+        prepare(connection, warehouse.project)
+        return replace_profiles(
+            connection, files, snapshot_date=day, project=warehouse.project, **options
+        )
+
+
+def test_a_profile_becomes_a_row(warehouse):
+    """`$last_seen` gets its column, everything else stays in properties."""
+    zoned = datetime(2026, 3, 1, 13, tzinfo=timezone(timedelta(hours=1)))
+    store(warehouse, [profile(**{"$last_seen": "2026-01-01T00:00:05", "plan": None})], at=zoned)
+    row = ("u", '{"plan":null}', datetime(2026, 1, 1, 0, 0, 5), DAY, datetime(2026, 3, 1, 12))
+    assert warehouse.query("FROM profiles") == [row]
+
+
+@pytest.mark.parametrize("last_seen", [b"null", b'"soon"', b"5", b'"epoch"', b"{}"])
+def test_an_unreadable_last_seen_is_null(warehouse, last_seen):
+    """It never becomes 1970 and never fails the page."""
+    store(warehouse, [b'{"$distinct_id":"u","$properties":{"$last_seen":%s}}' % last_seen])
+    assert warehouse.query("SELECT last_seen FROM profiles") == [(None,)]
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        (b"12345678901234567890123", "12345678901234567890123"),
+        (b"12.50", "12.50"),
+        (b'"007"', "007"),
+        (b'""', ""),
+    ],
+)
+def test_a_distinct_id_is_text_with_its_digits(warehouse, sent, stored):
+    """Mixpanel's own examples send a number."""
+    store(warehouse, [b'{"$distinct_id":%s,"$properties":{}}' % sent], compress=True)
+    assert warehouse.query("SELECT distinct_id FROM profiles") == [(stored,)]
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"$distinct_id":"u","$properties":null}', b'{"$distinct_id":"u"}']
+)
+def test_missing_properties_are_empty(warehouse, body):
+    """One odd profile costs no page."""
+    report = store(warehouse, [body, profile("v")])
+    assert report.row_count == 2
+    assert warehouse.query("SELECT properties FROM profiles WHERE distinct_id = 'u'") == [("{}",)]
+
+
+def test_values_keep_their_digits(warehouse):
+    """A profile's numbers are stored as sent."""
+    numbers = '{"a":0.12345678901234567890,"b":1e400,"c":18446744073709551616}'
+    store(warehouse, [f'{{"$distinct_id":"u","$properties":{numbers}}}'.encode()])
+    assert warehouse.query("SELECT properties FROM profiles") == [(numbers,)]
+
+
+def test_the_last_page_wins(warehouse):
+    """A profile on two pages is stored once, as the later page has it, and counted."""
+    report = store(warehouse, [profile("u", n=1), profile("v")], [profile("u", n=2)])
+    assert (report.row_count, report.received, report.duplicates_removed) == (2, 3, 1)
+    found = warehouse.query("SELECT properties ->> 'n' FROM profiles WHERE distinct_id = 'u'")
+    assert found == [("2",)]
+
+
+def test_a_complete_snapshot_replaces_its_day(warehouse):
+    """Profiles that are gone leave the day; other days stay."""
+    store(warehouse, [profile("old")], day=DAY - timedelta(days=1))
+    store(warehouse, [profile("u"), profile("gone")])
+    report = store(warehouse, [profile("u"), profile("new")], expected_total=2, run_id="r")
+    assert (report.status, report.rows_before, report.expected_total) == ("complete", 2, 2)
+    found = warehouse.query(
+        "SELECT distinct_id FROM profiles WHERE snapshot_date = ? ORDER BY 1", DAY
+    )
+    assert found == [("new",), ("u",)]
+    assert warehouse.query("SELECT count(*) FROM profiles") == [(3,)]
+
+
+def test_a_partial_snapshot_is_merged(warehouse):
+    """Nothing that was there is lost to a page that did not come."""
+    store(warehouse, [profile("u", n=1), profile("v")])
+    report = store(warehouse, [profile("u", n=2), profile("w")], failed_pages=[1, 3])
+    assert (report.status, report.row_count, report.failed_pages) == ("partial", 3, (1, 3))
+    found = warehouse.query("SELECT distinct_id, properties ->> 'n' FROM profiles ORDER BY 1")
+    assert found == [("u", "2"), ("v", None), ("w", None)]
+    assert warehouse.query("SELECT status, scope, failed_pages FROM mixpanel._days") == [
+        ("partial", "all", [1, 3])
+    ]
+
+
+def test_an_empty_snapshot_is_empty(warehouse):
+    """A project without profiles is complete and empty."""
+    report = store(warehouse, [])
+    assert (report.status, report.row_count) == ("empty", 0)
+    assert warehouse.query("SELECT status FROM mixpanel._days") == [("empty",)]
+
+
+def current(warehouse):
+    return [
+        row[0] for row in warehouse.query("SELECT distinct_id FROM profiles_current ORDER BY 1")
+    ]
+
+
+def test_current_profiles_are_the_newest_ones(warehouse):
+    """One row per id, the newest; whoever left the newest full snapshot is gone."""
+    yesterday, later = DAY - timedelta(days=1), NOON + timedelta(hours=1)
+    store(
+        warehouse, [profile("u", n=1), profile("gone")], day=yesterday, at=NOON - timedelta(days=1)
+    )
+    store(warehouse, [profile("u", n=2), profile("v")])
+    assert current(warehouse) == ["u", "v"]
+    store(warehouse, [profile("w")], day=yesterday, at=later, scope="seen_on_day", failed_pages=[1])
+    store(warehouse, [profile("x")], at=later, failed_pages=[1])
+    assert current(warehouse) == ["u", "v", "w", "x"]
+    found = warehouse.query(
+        "SELECT properties ->> 'n' FROM profiles_current WHERE distinct_id = 'u'"
+    )
+    assert found == [("2",)]
+    store(warehouse, [], day=DAY + timedelta(days=1), at=later + timedelta(hours=1))
+    assert current(warehouse) == []
+
+
+def test_without_a_full_snapshot_everybody_is_current(warehouse):
+    """Partial knowledge hides nobody."""
+    store(warehouse, [profile("u")], failed_pages=[1])
+    assert current(warehouse) == ["u"]
+
+
+def test_a_profile_that_is_no_text_goes_to_quarantine(warehouse):
+    """Half a surrogate pair keeps one profile out, not its page."""
+    bad = b'{"$distinct_id":"u","$properties":{"a":"\\ud800"}}'
+    report = store(warehouse, [bad, profile("v")])
+    assert (report.row_count, report.quarantined) == (1, 1)
+    found = warehouse.query("SELECT table_name, day, line FROM mixpanel._quarantine")
+    assert found == [("profiles", DAY, bad)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"5",
+        b'[{"$distinct_id":"u"}]',
+        b"{}",
+        b'{"$distinct_id":null}',
+        b'{"$distinct_id":"u",',
+        b'{"$distinct_id":"u","$properties":[{}]}',
+    ],
+)
+def test_a_line_that_is_no_profile_fails_the_load(warehouse, line):
+    """A broken page is fetched again, and the day keeps what it had."""
+    store(warehouse, [profile("u")])
+    with pytest.raises(IncompleteExportError, match="no profile"):
+        store(warehouse, [profile("v"), line])
+    assert warehouse.query("SELECT distinct_id FROM profiles") == [("u",)]
