@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
@@ -26,9 +27,13 @@ from dagster._core.storage.db_io_manager import (
 from dagster_duckdb.io_manager import DuckDbClient, DuckDBIOManager
 from pydantic import Field
 
+from mixpanel_assets.errors import StorageError
 from mixpanel_assets.failures import explained_to_dagster
 from mixpanel_assets.loads import Load
 from mixpanel_assets.warehouse import Database, quoted, table_exists
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Context = dg.OutputContext | dg.InputContext
 
@@ -36,9 +41,9 @@ Context = dg.OutputContext | dg.InputContext
 class WarehouseIOManager(DuckDBIOManager):
     """Stores assets as tables of one DuckDB file and loads them back.
 
-    Stores a `Load` (which draws its rows itself), a pandas DataFrame, or a PyArrow table or
-    reader. Loads a slice as the type that the downstream asset asks for: DataFrame (default)
-    or PyArrow table.
+    Stores a `Load` (which draws its rows itself), a pandas or Polars DataFrame, or a PyArrow
+    table or reader. Loads a slice as the type that the downstream asset asks for: pandas
+    DataFrame (default), PyArrow table, or Polars DataFrame.
     """
 
     memory_limit: str = Field(default="1GB", description="What DuckDB may use (MP_MEMORY_LIMIT).")
@@ -50,7 +55,8 @@ class WarehouseIOManager(DuckDBIOManager):
     @staticmethod
     def type_handlers() -> Sequence[DbTypeHandler[Any]]:
         """Return one handler per family of types."""
-        return [FrameHandler(), ArrowHandler()]
+        handlers: list[DbTypeHandler[Any]] = [FrameHandler(), ArrowHandler()]
+        return [*handlers, PolarsHandler()] if find_spec("polars") else handlers
 
     @staticmethod
     def default_load_type() -> type | None:
@@ -149,7 +155,13 @@ class _TableHandler(DbTypeHandler[Any]):
         connection.register("slice", obj)
         if not table_exists(connection, table_slice.table, table_slice.schema):
             connection.execute(f"CREATE TABLE {target} AS SELECT * FROM slice LIMIT 0")
-        inserted = connection.execute(f"INSERT INTO {target} BY NAME SELECT * FROM slice")
+        try:
+            inserted = connection.execute(f"INSERT INTO {target} BY NAME SELECT * FROM slice")
+        except (duckdb.BinderException, duckdb.ConversionException) as error:
+            raise StorageError(
+                f"The slice does not fit the table {target}, which stays as it was: {error} "
+                "Give it the table's columns, or drop the table to start it anew."
+            ) from error
         rows = (inserted.fetchone() or (0,))[0]
         connection.unregister("slice")
         return {"dagster/partition_row_count": rows}
@@ -190,6 +202,26 @@ class ArrowHandler(_TableHandler):
         """Return the slice as a PyArrow table."""
         query = WarehouseClient.get_select_statement(table_slice)
         return connection.execute(query).to_arrow_table()
+
+
+class PolarsHandler(_TableHandler):
+    """Polars DataFrames, where Polars is installed."""
+
+    @property
+    def supported_types(self) -> Sequence[type[object]]:
+        """The types handled here."""
+        import polars as pl
+
+        return [pl.DataFrame]
+
+    def load_input(
+        self,
+        context: dg.InputContext,
+        table_slice: TableSlice,
+        connection: duckdb.DuckDBPyConnection,
+    ) -> pl.DataFrame:
+        """Return the slice as a Polars DataFrame."""
+        return connection.execute(WarehouseClient.get_select_statement(table_slice)).pl()
 
 
 def database_of(context: Context) -> Database:

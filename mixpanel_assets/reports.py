@@ -12,6 +12,7 @@ from mixpanel_assets.warehouse import Column, DayReport, ProfileReport
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _BAR_WIDTH = 30
+_MOST_EVENTS = 100
 
 
 def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
@@ -29,6 +30,9 @@ def day_metadata(report: DayReport, seconds: float) -> dict[str, Any]:
         seconds: From the request to the commit; shared by all days of that request.
     """
     counts = sorted(report.event_counts.items(), key=lambda item: (-item[1], item[0]))
+    if others := counts[_MOST_EVENTS:]:
+        rows = sum(rows for _, rows in others)
+        counts[_MOST_EVENTS:] = [(f"({len(others):,} other events)", rows)]
     return {
         "dagster/partition_row_count": report.row_count,
         "status": report.status,

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     def database_path(self, project_id: str, folder: Path | None = None) -> Path:
         """Return where the DuckDB file is.
 
-        MP_DATABASE if set; in a folder with our `dagster.yaml`, `data/mixpanel.duckdb` there;
+        MP_DATABASE if set; in a folder with our `dagster.yaml`, `data/warehouse.duckdb` there;
         else `~/.mixpanel_data/<project_id>.db`.
 
         Args:
@@ -80,7 +80,9 @@ class Settings(BaseSettings):
             return self.database.expanduser().absolute()
         here = (folder or Path.cwd()).absolute()
         if (here / "dagster.yaml").exists() and (here / "workspace.yaml").exists():
-            return here / "data" / "mixpanel.duckdb"
+            # Not mixpanel.duckdb: DuckDB names the catalog after the file, and `mixpanel.events`
+            # would then be ambiguous with our schema.
+            return here / "data" / "warehouse.duckdb"
         return Path.home() / ".mixpanel_data" / f"{project_id or 'mixpanel'}.db"
 
     def spool_path(self, project_id: str) -> Path:

@@ -84,6 +84,6 @@ def test_the_database_is_where_one_rule_says(monkeypatch, tmp_path):
     assert Settings().database_path("1", tmp_path).parent.name == ".mixpanel_data"
     (tmp_path / "dagster.yaml").touch()
     (tmp_path / "workspace.yaml").touch()
-    assert Settings().database_path("1", tmp_path) == tmp_path / "data" / "mixpanel.duckdb"
+    assert Settings().database_path("1", tmp_path) == tmp_path / "data" / "warehouse.duckdb"
     monkeypatch.setenv("MP_DATABASE", str(tmp_path / "x.duckdb"))
     assert Settings().database_path("1", tmp_path) == tmp_path / "x.duckdb"

@@ -62,7 +62,7 @@ def make_credentials(
         )
     if missing := [name for name, value in given.items() if not value]:
         raise ConfigError(
-            f"Mixpanel credentials are not complete: {' and '.join(missing)} missing. "
+            f"Mixpanel credentials are not complete; missing: {', '.join(missing)}. "
             "Set MP_USERNAME, MP_SECRET and MP_PROJECT_ID to a service account's name, "
             "its secret and the project's id.",
             {"missing": missing},

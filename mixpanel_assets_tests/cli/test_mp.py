@@ -42,7 +42,7 @@ def test_sync_loads_days_and_profiles(mp, emulator, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "code", "said"),
     [
-        ({"MP_USERNAME": "", "MP_SECRET": ""}, 1, "MP_USERNAME and MP_SECRET missing"),
+        ({"MP_USERNAME": "", "MP_SECRET": ""}, 1, "missing: MP_USERNAME, MP_SECRET"),
         ({"MP_SECRET": "wrong-77e"}, 2, "Check MP_USERNAME and MP_SECRET"),
         ({"MP_PROJECT_ID": "99999"}, 2, "access to project 99999"),
         ({"MP_REGION": "mars"}, 1, "MP_REGION must be one of us, eu, in"),

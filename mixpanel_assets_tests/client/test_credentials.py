@@ -32,7 +32,7 @@ def test_redaction_removes_the_secret_and_the_header():
 
 def test_what_is_missing_is_named():
     """The message lists the variables to set."""
-    with pytest.raises(ConfigError, match="MP_USERNAME and MP_SECRET missing"):
+    with pytest.raises(ConfigError, match="missing: MP_USERNAME, MP_SECRET"):
         credentials(username="", secret="")
 
 

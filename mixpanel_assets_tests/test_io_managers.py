@@ -1,0 +1,159 @@
+"""The IO manager keeps slices: one transaction, columns by name, waiting instead of failing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from mixpanel_assets.io_managers import WarehouseIOManager
+
+DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-10")
+DAY = "2024-01-03"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "warehouse.duckdb"
+
+
+def table_asset(make, **options):
+    @dg.asset(
+        key=["shop", "orders"],
+        partitions_def=DAYS,
+        io_manager_key="warehouse",
+        metadata={"partition_expr": "day"},
+        **options,
+    )
+    def orders(context: dg.AssetExecutionContext):
+        return make(context.partition_key)
+
+    return orders
+
+
+def frame(day, amount=1):
+    return pd.DataFrame({"day": [pd.Timestamp(day)], "customer": ["a"], "amount": [amount]})
+
+
+def run(path, *assets, day=DAY, select=None, **options):
+    with dg.instance_for_test() as instance:
+        return dg.materialize(
+            list(assets),
+            selection=select,
+            partition_key=day,
+            resources={"warehouse": WarehouseIOManager(database=str(path), **options)},
+            instance=instance,
+            raise_on_error=False,
+        )
+
+
+def rows(path, query="SELECT customer, amount FROM shop.orders ORDER BY ALL"):
+    with duckdb.connect(path, read_only=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+def message_of(result):
+    [event] = [event for event in result.all_events if event.is_step_failure]
+    return event.step_failure_data.error.message
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda f: f,
+        lambda f: pa.Table.from_pandas(f, preserve_index=False),
+        lambda f: pa.Table.from_pandas(f, preserve_index=False).to_reader(),
+        pl.from_pandas,
+    ],
+    ids=["pandas", "arrow", "arrow reader", "polars"],
+)
+def test_a_slice_stored_twice_is_one_slice(convert, path):
+    """Whatever the type, running again replaces the day and leaves the others."""
+    orders = table_asset(lambda day: convert(frame(day)))
+    for day in ("2024-01-02", DAY, DAY):
+        assert run(path, orders, day=day).success
+    assert rows(path) == [("a", 1), ("a", 1)]
+
+
+def test_columns_are_matched_by_name(path):
+    """A frame with its columns in another order is not stored crosswise."""
+    run(path, table_asset(frame))
+    run(
+        path,
+        table_asset(lambda day: frame(day, 2)[["amount", "day", "customer"]]),
+        day="2024-01-04",
+    )
+    assert rows(path) == [("a", 1), ("a", 2)]
+
+
+def test_a_column_the_table_lacks_is_refused_and_changes_nothing(path):
+    """The failure names the column; the slice of before stays."""
+    run(path, table_asset(frame))
+    result = run(path, table_asset(lambda day: frame(day, 2).assign(surprise=1)))
+    assert not result.success
+    assert "surprise" in message_of(result)
+    assert rows(path) == [("a", 1)]
+
+
+def test_an_empty_slice_makes_the_table_and_empties_the_day(path):
+    """Zero rows are stored as zero rows, the first time as well."""
+    empty = table_asset(lambda day: frame(day).iloc[:0])
+    assert run(path, empty).success
+    assert rows(path) == []
+    run(path, table_asset(frame))
+    assert run(path, empty).success
+    assert rows(path) == []
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, pa.Table, pl.DataFrame])
+def test_a_downstream_asset_gets_the_type_it_asks_for(kind, path):
+    """The annotation decides; the slice is the day's."""
+    seen = []
+
+    def consume(orders):
+        seen.append(orders)
+
+    consume.__annotations__ = {"orders": kind, "return": None}
+    downstream = dg.asset(
+        consume, name="consume", partitions_def=DAYS, ins={"orders": dg.AssetIn(["shop", "orders"])}
+    )
+    orders = table_asset(frame)
+    run(path, orders, day="2024-01-02")
+    assert run(path, orders, downstream).success
+    assert isinstance(seen[0], kind)
+    assert len(seen[0]) == 1
+
+
+def test_the_table_name_tells_nothing_of_the_machine(path):
+    """Schema and table, not where the file lies."""
+    result = run(path, table_asset(frame))
+    [materialization] = result.asset_materializations_for_node("shop__orders")
+    assert materialization.metadata["dagster/table_name"].value == "shop.orders"
+    assert str(path) not in str(materialization.metadata)
+
+
+def test_a_held_file_is_waited_for_and_its_holder_named(path):
+    """With a limit the wait ends in one sentence that names the process."""
+    run(path, table_asset(frame))
+    hold = f"import duckdb; c = duckdb.connect({str(path)!r}); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        result = run(path, table_asset(frame), lock_timeout=1.0)
+        holder.communicate(b"\n")
+    assert not result.success
+    assert str(holder.pid) in message_of(result)
+
+
+def test_the_file_is_free_after_a_failed_write(path):
+    """A failed slice leaves no connection and no lock behind."""
+    run(path, table_asset(frame))
+    run(path, table_asset(lambda day: frame(day, 2).assign(surprise=1)))
+    with duckdb.connect(path) as connection:
+        connection.execute("INSERT INTO shop.orders SELECT * FROM shop.orders")

@@ -1,0 +1,90 @@
+"""Workspace: the assets' own code and ledger, without Dagster."""
+
+from datetime import date
+
+import pytest
+
+from mixpanel_assets import Workspace
+from mixpanel_assets.emulator import Fault
+from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, IncompleteExportError
+
+FIRST, LAST, DAY = date(2024, 1, 1), date(2024, 1, 7), date(2024, 1, 3)
+
+
+@pytest.fixture
+def workspace(credentials, settings):
+    impatient = settings.model_copy(update={"max_retries": 0})
+    with Workspace(credentials, settings=impatient) as workspace:
+        yield workspace
+
+
+def test_a_week_is_loaded_and_reported_day_by_day(workspace, emulator):
+    """One report per day, in order, with the day's true numbers."""
+    heard = []
+    reports = workspace.sync_events(FIRST, LAST, on_day=heard.append)
+    assert heard == reports
+    assert [report.day.day for report in reports] == [1, 2, 3, 4, 5, 6, 7]
+    for report in reports:
+        stored = emulator.truth.count(report.day) - len(emulator.truth.unstorable(report.day))
+        assert report.row_count == stored
+
+
+def test_queries_see_both_schemas(workspace):
+    """`FROM events` and `FROM mixpanel.events` mean the same table."""
+    workspace.sync_events(DAY, DAY)
+    short = workspace.sql("SELECT count(*) AS n FROM events")
+    assert short["n"][0] == workspace.sql_rows("SELECT count(*) FROM mixpanel.events")[0][0] > 0
+
+
+def test_profiles_are_a_snapshot_of_today(workspace, emulator):
+    """Every profile, labelled with today."""
+    report = workspace.sync_profiles()
+    assert report.row_count == len(emulator.truth.profiles())
+    assert report.scope == "all"
+
+
+def test_a_broken_day_is_told_and_the_others_are_stored(workspace, emulator):
+    """The error says that the rest is there."""
+    emulator.faults.add(Fault("truncate-whole-body", day=DAY, times=None))
+    with pytest.raises(IncompleteExportError) as caught:
+        workspace.sync_events(FIRST, LAST)
+    assert caught.value.partial
+    days = workspace.sql_rows("SELECT day FROM mixpanel._days ORDER BY day")
+    assert [day.day for (day,) in days] == [1, 2, 4, 5, 6, 7]
+
+
+def test_a_page_that_fails_leaves_the_snapshot_as_it_was(workspace, emulator):
+    """Nothing of a snapshot with a missing page is stored."""
+    workspace.sync_profiles()
+    before = workspace.sql_rows("SELECT * FROM profiles ORDER BY ALL")
+    emulator.faults.add(Fault("html-200", path="/api/query/engage", times=None))
+    with pytest.raises(IncompleteExportError):
+        workspace.sync_profiles()
+    assert workspace.sql_rows("SELECT * FROM profiles ORDER BY ALL") == before
+
+
+def test_no_spool_file_stays_behind(workspace):
+    """What is stored is not kept a second time."""
+    workspace.sync_events(FIRST, LAST)
+    workspace.sync_profiles()
+    assert not list((workspace.db_path.parent / "spool").iterdir())
+
+
+def test_another_project_is_refused(workspace, credentials, settings):
+    """A file belongs to one project."""
+    workspace.sync_events(DAY, DAY)
+    other = credentials.model_copy(update={"project_id": "777"})
+    with Workspace(other, settings=settings) as stranger, pytest.raises(ConfigError, match="777"):
+        stranger.sync_events(DAY, DAY)
+
+
+def test_a_query_without_a_database_says_what_to_do(workspace):
+    """Nothing was loaded yet."""
+    with pytest.raises(DatabaseNotFoundError, match="Load something first"):
+        workspace.sql("SELECT 1")
+
+
+def test_an_explicit_path_wins(credentials, settings, tmp_path):
+    """`path=` says where the file is."""
+    with Workspace(credentials, path=tmp_path / "other.duckdb", settings=settings) as workspace:
+        assert workspace.db_path == tmp_path / "other.duckdb"
