@@ -111,6 +111,7 @@ class Database:
 
     def _configure(self, connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")
         connection.execute("SET memory_limit = ?", [self.memory_limit])
         connection.execute("SET preserve_insertion_order = false")
         connection.execute("SET temp_directory = ?", [f"{self.path}.tmp"])

@@ -66,6 +66,7 @@ def _staging_table(
     columns = ", ".join(f"{quoted(column.name)} {column.type}" for column in EVENTS.columns)
     staging = connection.cursor()
     try:
+        staging.execute("SET enable_progress_bar = false")
         staging.execute(f"ATTACH IF NOT EXISTS ':memory:' AS {_DATABASE}")
         staging.execute(f"CREATE OR REPLACE TABLE {STAGED} ({columns})")
         yield staging

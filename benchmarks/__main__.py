@@ -1,0 +1,23 @@
+"""`./run bench [name] [options]`: every benchmark, or one of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+NAMES = ("load", "serve")
+
+
+def main() -> int:
+    """Run the named benchmark, or all of them one after another."""
+    chosen = [sys.argv[1]] if sys.argv[1:2] and sys.argv[1] in NAMES else list(NAMES)
+    options = [argument for argument in sys.argv[1:] if argument not in NAMES]
+    for name in chosen:
+        done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *options])
+        if done.returncode:
+            return done.returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""Time the load of one day of events against a bare scan and against pandas.
+
+Each way runs in a process of its own, so that its peak memory is its own. Run it as
+`python -m benchmarks.load --events 1000000`; the spool file is made first, from a seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import duckdb
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.spool import DAY, write_spool
+from mixpanel_assets.warehouse.database import Database
+from mixpanel_assets.warehouse.load import replace_events
+from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
+
+PROJECT = ProjectIdentity("1", "us")
+_KILOBYTES = 1024 if sys.platform == "linux" else 1
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One way of reading the file: wall seconds, peak memory and file size in bytes."""
+
+    name: str
+    seconds: float
+    peak_bytes: int
+    file_bytes: int = 0
+
+
+def scan(spool: Path, database: Path, events: int) -> None:
+    """Read every line and extract one value: the least any load through DuckDB can cost."""
+    with duckdb.connect() as connection:
+        connection.execute(
+            "SELECT count(*), sum(length(json ->> '$.event')) FROM read_json_objects(?)",
+            [str(spool)],
+        ).fetchall()
+
+
+def load(spool: Path, database: Path, events: int) -> None:
+    """Load the day as the IO manager does: checks, repeats, ledger, commit, checkpoint."""
+    with Database(database).write() as connection:
+        prepare(connection, PROJECT)
+        replace_events(connection, spool, from_date=DAY, to_date=DAY, lines=events, project=PROJECT)
+
+
+def load_with_pandas(spool: Path, database: Path, events: int) -> None:
+    """Load the day the usual way: `json`, a DataFrame, an insert; repeats removed by pandas."""
+    import pandas as pd
+
+    rows = []
+    with gzip.open(spool) as lines:
+        for line in lines:
+            event = json.loads(line)
+            sent = event["properties"]
+            fixed = {key: sent.pop(key, None) for key in ("time", "distinct_id", "$insert_id")}
+            processed = sent.get("mp_processing_time_ms")
+            rows.append((event["event"], *fixed.values(), processed, json.dumps(sent)))
+    columns = ["event_name", "time_raw", "distinct_id", "insert_id", "processed", "properties"]
+    frame = pd.DataFrame(rows, columns=columns).sort_values("processed")
+    frame = frame.drop_duplicates(["event_name", "time_raw", "insert_id"], keep="last")
+    frame["event_time"] = pd.to_datetime(frame["time_raw"], unit="ms")
+    with duckdb.connect(database) as connection:
+        connection.execute("CREATE TABLE events AS SELECT * FROM frame")
+
+
+def measure(
+    name: str, way: Callable[[Path, Path, int], None], spool: Path, events: int, *, runs: int
+) -> Figure:
+    """Return the best of some runs, each in a fresh process."""
+    return min((_run(name, way, spool, events) for _ in range(runs)), key=lambda one: one.seconds)
+
+
+def _run(name: str, way: Callable[[Path, Path, int], None], spool: Path, events: int) -> Figure:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    with tempfile.TemporaryDirectory(dir=spool.parent) as folder:
+        database = Path(folder) / "benchmark.duckdb"
+        process = context.Process(target=_child, args=(theirs, way, spool, database, events))
+        process.start()
+        theirs.close()
+        seconds, peak = ours.recv()
+        process.join()
+        size = database.stat().st_size if database.exists() else 0
+    return Figure(name, seconds, peak, size)
+
+
+def _child(
+    pipe: Connection,
+    way: Callable[[Path, Path, int], None],
+    spool: Path,
+    database: Path,
+    events: int,
+) -> None:
+    started = time.perf_counter()
+    way(spool, database, events)
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KILOBYTES
+    pipe.send((seconds, peak))
+
+
+def report(figures: list[Figure], *, events: int, raw_bytes: int, gzip_bytes: int) -> Table:
+    """Return the figures as a table; ratios are against the scan, which comes first."""
+    title = f"{events:,} events, {raw_bytes / 1e6:,.0f} MB, gzip {gzip_bytes / 1e6:,.1f} MB, "
+    table = Table(title=f"{title}DuckDB {duckdb.__version__}")
+    for heading in ("", "seconds", "events/s", "x scan", "peak MB", "file MB", "x gzip"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for figure in figures:
+        table.add_row(
+            figure.name,
+            f"{figure.seconds:.2f}",
+            f"{events / figure.seconds:,.0f}",
+            f"{figure.seconds / figures[0].seconds:.1f}",
+            f"{figure.peak_bytes / 1e6:,.0f}",
+            f"{figure.file_bytes / 1e6:,.1f}" if figure.file_bytes else "",
+            f"{figure.file_bytes / gzip_bytes:.2f}" if figure.file_bytes else "",
+        )
+    return table
+
+
+def main() -> None:
+    """Make the file, run each way and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--runs", type=int, default=2, help="runs of each way; the best counts")
+    parser.add_argument("--without-pandas", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Path(folder) / "spool.jsonl.gz"
+        raw_bytes = write_spool(spool, events=options.events)
+        figures = [
+            measure("scan", scan, spool, options.events, runs=options.runs),
+            measure("load", load, spool, options.events, runs=options.runs),
+        ]
+        if not options.without_pandas:
+            figures.append(measure("pandas", load_with_pandas, spool, options.events, runs=1))
+        size = spool.stat().st_size
+        table = report(figures, events=options.events, raw_bytes=raw_bytes, gzip_bytes=size)
+    Console().print(table)
+    if not options.without_pandas:
+        faster = figures[2].seconds / figures[1].seconds
+        Console().print(f"The load is {faster:.1f} times as fast as pandas.")
+
+
+if __name__ == "__main__":
+    main()
