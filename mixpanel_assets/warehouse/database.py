@@ -14,6 +14,7 @@ from pathlib import Path
 import duckdb
 
 from mixpanel_assets.errors import DatabaseNotFoundError
+from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.faults import holding_pid, translated
 from mixpanel_assets.warehouse.lock import Mode, Wait, locked
 from mixpanel_assets.warehouse.schema import SCHEMA, literal
@@ -160,9 +161,10 @@ def _create(path: Path) -> None:
 
 
 def _search_both_schemas(connection: duckdb.DuckDBPyConnection) -> None:
-    found = connection.execute(
+    found = number(
+        connection,
         "SELECT count(*) FROM duckdb_schemas() WHERE database_name = ? AND schema_name = ?",
         [CATALOG, SCHEMA],
-    ).fetchone()
-    if found and found[0]:
+    )
+    if found:
         connection.execute(f"SET search_path = '{CATALOG}.main,{CATALOG}.{SCHEMA}'")

@@ -11,6 +11,7 @@ import duckdb
 from duckdb.func import FunctionNullHandling
 
 from mixpanel_assets.made_ids import made_id, twin_id
+from mixpanel_assets.warehouse.answers import number
 
 _MADE, _TWIN = "mixpanel_assets_made_id", "mixpanel_assets_twin_id"
 
@@ -43,21 +44,17 @@ def fill_insert_ids(connection: duckdb.DuckDBPyConnection, table: str) -> int:
 
     Only these rows pass through Python, in the batches in which DuckDB reads them.
     """
-    if not _missing(connection, table):
+    if not number(connection, f"SELECT count(*) FROM {table} WHERE insert_id IS NULL"):
         return 0
     with _functions(connection):
         connection.execute(_FIRST_IDS.format(table=table))
         connection.execute(_NUMBER_TWINS.format(table=table))
-        filled = connection.execute(
-            f"UPDATE {table} AS rows SET insert_id = id FROM _made WHERE rows.rowid = _made.row"
-        ).fetchone()
+        filled = number(
+            connection,
+            f"UPDATE {table} AS rows SET insert_id = id FROM _made WHERE rows.rowid = _made.row",
+        )
         connection.execute("DROP TABLE _made")
-    return int(filled[0]) if filled else 0
-
-
-def _missing(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
-    found = connection.execute(f"SELECT count(*) FROM {table} WHERE insert_id IS NULL").fetchone()
-    return bool(found and found[0])
+    return filled
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import duckdb
 
+from mixpanel_assets.warehouse.answers import first_row
 from mixpanel_assets.warehouse.reports import DayReport, ProfileReport
 from mixpanel_assets.warehouse.schema import DAYS, EVENT_COUNTS, SCHEMA
 
@@ -53,11 +54,12 @@ def complete_at(
     connection: duckdb.DuckDBPyConnection, target: Target, day: date
 ) -> datetime | None:
     """Return when the last complete snapshot of a day began, naive UTC; None without one."""
-    found = connection.execute(
+    found = first_row(
+        connection,
         f"SELECT complete_at FROM {DAYS.quoted} "
         "WHERE schema_name = ? AND table_name = ? AND day = ?",
         [target.schema, target.table, day],
-    ).fetchone()
+    )
     return found[0] if found else None
 
 

@@ -19,6 +19,7 @@ import duckdb
 
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.warehouse import ledger
+from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.exact import members, text_of
 from mixpanel_assets.warehouse.ledger import Load, Target
 from mixpanel_assets.warehouse.project import ProjectIdentity
@@ -108,7 +109,7 @@ def _stage(
         "properties JSON, last_seen TIMESTAMP, fetched_at TIMESTAMP)"
     )
     received, refused = 0, list[Quarantined]()
-    for number, page in enumerate(pages):
+    for position, page in enumerate(pages):
         for lines in _batches(page.path):
             reasons = [why_refused(line) for line in lines]
             refused += [
@@ -121,7 +122,7 @@ def _stage(
                 for line, reason in zip(lines, reasons, strict=True)
                 if not reason
             ]
-            _insert(connection, number, received, page, rows)
+            _insert(connection, position, received, page, rows)
             received += len(lines)
     return received, refused
 
@@ -197,11 +198,11 @@ def _not_a_profile(path: Path) -> IncompleteExportError:
 
 
 def _remove_duplicates(connection: duckdb.DuckDBPyConnection) -> int:
-    removed = connection.execute(
+    return number(
+        connection,
         "DELETE FROM _pages WHERE rowid IN (SELECT rowid FROM _pages QUALIFY "
-        "row_number() OVER (PARTITION BY distinct_id ORDER BY page DESC, line DESC) > 1)"
-    ).fetchone()
-    return int(removed[0]) if removed else 0
+        "row_number() OVER (PARTITION BY distinct_id ORDER BY page DESC, line DESC) > 1)",
+    )
 
 
 def _move(connection: duckdb.DuckDBPyConnection, snapshot_date: date, *, merge: bool) -> None:
@@ -218,10 +219,11 @@ def _move(connection: duckdb.DuckDBPyConnection, snapshot_date: date, *, merge: 
 
 
 def _count(connection: duckdb.DuckDBPyConnection, snapshot_date: date) -> int:
-    found = connection.execute(
-        f"SELECT count(*) FROM {PROFILES.quoted} WHERE snapshot_date = ?", [snapshot_date]
-    ).fetchone()
-    return int(found[0]) if found else 0
+    return number(
+        connection,
+        f"SELECT count(*) FROM {PROFILES.quoted} WHERE snapshot_date = ?",
+        [snapshot_date],
+    )
 
 
 def _status(row_count: int, failed_pages: Sequence[int]) -> Status:

@@ -10,6 +10,7 @@ import duckdb
 
 from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.warehouse import schema
+from mixpanel_assets.warehouse.answers import first_row, number
 
 Regime = Literal["utc", "legacy"]
 
@@ -67,16 +68,15 @@ def stored_project(connection: duckdb.DuckDBPyConnection) -> ProjectIdentity | N
     """Return the project whose data the file holds, None when it holds none yet."""
     if not _has_project_table(connection):
         return None
-    row = connection.execute(
-        f"SELECT project_id, region, regime, zone FROM {schema.PROJECT.quoted}"
-    ).fetchone()
+    row = first_row(
+        connection, f"SELECT project_id, region, regime, zone FROM {schema.PROJECT.quoted}"
+    )
     return ProjectIdentity(*row) if row else None
 
 
 def stored_version(connection: duckdb.DuckDBPyConnection) -> int:
     """Return the schema version of a file that holds a project."""
-    row = connection.execute(f"SELECT schema_version FROM {schema.PROJECT.quoted}").fetchone()
-    return int(row[0]) if row else 0
+    return number(connection, f"SELECT schema_version FROM {schema.PROJECT.quoted}")
 
 
 def must_match(stored: ProjectIdentity, asked: ProjectIdentity) -> None:
@@ -110,7 +110,7 @@ def _means(project: ProjectIdentity) -> tuple[str, ...]:
 
 def _check_zone(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity) -> None:
     try:
-        connection.execute("SELECT TIMESTAMP '2026-01-01' AT TIME ZONE ? IS NULL", [project.zone])
+        number(connection, "SELECT TIMESTAMP '2026-01-01' AT TIME ZONE ? IS NULL", [project.zone])
     except duckdb.Error as error:
         raise ConfigError(
             f"There is no time zone {project.zone!r}. Set MP_TIME_ZONE to an IANA name such as "
@@ -120,12 +120,13 @@ def _check_zone(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity)
 
 
 def _has_project_table(connection: duckdb.DuckDBPyConnection) -> bool:
-    row = connection.execute(
+    found = number(
+        connection,
         "SELECT count(*) FROM duckdb_tables() WHERE database_name = current_database() "
         "AND schema_name = ? AND table_name = ?",
         [schema.SCHEMA, schema.PROJECT.name],
-    ).fetchone()
-    return bool(row and row[0])
+    )
+    return bool(found)
 
 
 def _write_project(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity) -> None:

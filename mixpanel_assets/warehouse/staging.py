@@ -15,6 +15,7 @@ from pathlib import Path
 import duckdb
 
 from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.leftovers import Leftovers
 from mixpanel_assets.warehouse.quarantine import Quarantined
 from mixpanel_assets.warehouse.schema import EVENTS, quoted
@@ -90,15 +91,15 @@ def _fill(
 
 def _insert(connection: duckdb.DuckDBPyConnection, spool: Path, window: Window) -> int:
     try:
-        inserted = connection.execute(
+        return number(
+            connection,
             f"INSERT INTO {STAGED} BY NAME "
-            f"SELECT * EXCLUDE (json, stored) FROM ({rows(spool, window)}) WHERE stored"
-        ).fetchone()
+            f"SELECT * EXCLUDE (json, stored) FROM ({rows(spool, window)}) WHERE stored",
+        )
     except (duckdb.IOException, duckdb.InvalidInputException) as error:
         if str(spool) not in str(error):
             raise
         raise _incomplete(window, f"cannot be read from {spool.name}", "unreadable file") from error
-    return int(inserted[0]) if inserted else 0
 
 
 def _incomplete(window: Window, said: str, reason: str) -> IncompleteExportError:

@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 
 from mixpanel_assets.errors import TableNotFoundError
+from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.schema import (
     BY_NAME,
     DAYS,
@@ -33,12 +34,13 @@ class StoredTable:
 
 def table_exists(connection: duckdb.DuckDBPyConnection, table: str, schema: str = SCHEMA) -> bool:
     """Tell whether a table or view of that name is there."""
-    found = connection.execute(
+    found = number(
+        connection,
         "SELECT count(*) FROM information_schema.tables WHERE table_catalog = current_database() "
         "AND table_schema = ? AND table_name = ?",
         [schema, table],
-    ).fetchone()
-    return bool(found and found[0])
+    )
+    return bool(found)
 
 
 def require_table(connection: duckdb.DuckDBPyConnection, table: str, schema: str = SCHEMA) -> str:
@@ -68,8 +70,7 @@ def list_tables(connection: duckdb.DuckDBPyConnection) -> list[StoredTable]:
 def count_rows(connection: duckdb.DuckDBPyConnection, table: str, *, schema: str = SCHEMA) -> int:
     """Return the number of rows of a table."""
     name = require_table(connection, table, schema)
-    found = connection.execute(f"SELECT count(*) FROM {name}").fetchone()
-    return int(found[0]) if found else 0
+    return number(connection, f"SELECT count(*) FROM {name}")
 
 
 def day_rows(
