@@ -6,6 +6,7 @@ What is in the file is not known here; see `schema` and `project`.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -43,7 +44,7 @@ class Database:
         on_wait: Callable[[str], None] | None = None,
         poll_seconds: float = 0.5,
     ) -> None:
-        self.path = Path(path).expanduser().absolute()
+        self.path = Path(path).expanduser().resolve()
         self.memory_limit = memory_limit
         self.lock_timeout = lock_timeout
         self.on_wait = on_wait
@@ -97,6 +98,8 @@ class Database:
             try:
                 self._configure(connection)
                 self._attach(connection, mode, wait)
+                if mode == "write":  # a killed process leaves its spilled rows there
+                    shutil.rmtree(self._temp_directory, ignore_errors=True)
                 yield connection
             finally:
                 connection.close()
@@ -115,7 +118,7 @@ class Database:
         connection.execute("SET enable_progress_bar = false")
         connection.execute("SET memory_limit = ?", [self.memory_limit])
         connection.execute("SET preserve_insertion_order = false")
-        connection.execute("SET temp_directory = ?", [f"{self.path}.tmp"])
+        connection.execute("SET temp_directory = ?", [str(self._temp_directory)])
 
     def _attach(self, connection: duckdb.DuckDBPyConnection, mode: Mode, wait: Wait) -> None:
         """Attach the file, waiting for a process that opened it without our lock.
@@ -135,6 +138,10 @@ class Database:
                 wait.check(pid or None, f"process {pid}" if pid else "another process")
             time.sleep(min(self.poll_seconds, wait.remaining()))
         connection.execute(f"USE {CATALOG}")
+
+    @property
+    def _temp_directory(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.tmp")
 
     def _is_missing(self) -> bool:
         return not self.path.exists() or self.path.stat().st_size == 0

@@ -39,7 +39,7 @@ def leave_note(note: Path) -> None:
     """Say that this process holds the database. A failure to say so is no failure."""
     what = " ".join([Path(sys.argv[0] or sys.executable).name, *sys.argv[1:4]])[:80]
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-    draft = note.with_name(f"{note.name}.{os.getpid()}")
+    draft = note.with_name(f"{note.name}.new")
     with suppress(OSError):
         draft.write_text(json.dumps(asdict(Holder(os.getpid(), what, since))))
         draft.replace(note)

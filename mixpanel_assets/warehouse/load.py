@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from mixpanel_assets.warehouse import ledger
+from mixpanel_assets.warehouse.destination import events_target, move_staged
 from mixpanel_assets.warehouse.insert_ids import fill_insert_ids
-from mixpanel_assets.warehouse.ledger import Load, Target
+from mixpanel_assets.warehouse.ledger import Load
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.quarantine import check_limits, replace_quarantine
 from mixpanel_assets.warehouse.repeats import remove_repeats
@@ -39,6 +41,8 @@ def replace_events(
     requests: int = 1,
     run_id: str | None = None,
     open_days: Collection[date] = (),
+    table: str = EVENTS.name,
+    filters: Mapping[str, Any] | None = None,
 ) -> list[DayReport]:
     """Replace the events of the asked days by those in a spool file; tell what each day got.
 
@@ -56,6 +60,8 @@ def replace_events(
         requests: Requests made for the file; they count on the first day.
         run_id: Kept in the ledger.
         open_days: Days that are not over yet; their status is `open`.
+        table: `events`, or the name of a table in schema `main` with the documented columns.
+        filters: What narrowed the request, kept in the ledger; None for everything.
 
     Returns:
         One report for each asked day, in order, days without events included.
@@ -65,9 +71,10 @@ def replace_events(
             events, rows belong to other days, or too many lines cannot be stored.
         ShiftedRowsError: Rows belong to other days, several days were asked and the project
             is a legacy one: ask day by day.
+        ConfigError: The name of the table is taken.
     """
     window = Window(from_date, to_date, project)
-    load = Load(Target(EVENTS.name), "events", run_id)
+    load = Load(events_target(table), "events", run_id, filters)
     with staged(connection, spool, window, lines) as staging:
         removed = remove_repeats(staging.connection, STAGED)
         fill_insert_ids(staging.connection, STAGED)
@@ -92,7 +99,7 @@ def replace_events(
             for day, share in zip(window.days, shares, strict=True)
         ]
         check_limits(reports, quarantined)
-        _replace_days(connection, window)
+        move_staged(connection, STAGED, load.target, window)
     replace_quarantine(connection, load, from_date, to_date, quarantined)
     ledger.write_event_days(connection, load, reports)
     return reports
@@ -106,14 +113,6 @@ class _Tally:
     shifted: int = 0
     events: Counter[str] = field(default_factory=Counter)
     hours: Counter[int] = field(default_factory=Counter)
-
-
-def _replace_days(connection: duckdb.DuckDBPyConnection, window: Window) -> None:
-    connection.execute(
-        f"DELETE FROM {EVENTS.quoted} WHERE event_date BETWEEN ? AND ?",
-        [window.from_date, window.to_date],
-    )
-    connection.execute(f"INSERT INTO {EVENTS.quoted} BY NAME SELECT * FROM {STAGED}")
 
 
 def _tally(connection: duckdb.DuckDBPyConnection) -> Mapping[date, _Tally]:

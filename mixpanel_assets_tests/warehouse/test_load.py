@@ -5,9 +5,10 @@ from datetime import date, datetime, timedelta
 
 import pytest
 
-from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
-from mixpanel_assets.warehouse.project import ProjectIdentity
+from mixpanel_assets.warehouse.load import replace_events
+from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 from mixpanel_assets_tests.warehouse.conftest import DAY, DAY_MS, START_MS, Warehouse, event
 
 NEXT_DAY = DAY + timedelta(days=1)
@@ -61,9 +62,6 @@ def test_gzip_is_known_by_its_bytes(warehouse):
     """A gzip file loads whatever it is called."""
     spool = warehouse.spool([event(n=number) for number in range(3)], compress=True)
     renamed = spool.rename(spool.with_name("part"))
-    from mixpanel_assets.warehouse.load import replace_events
-    from mixpanel_assets.warehouse.project import prepare
-
     with warehouse.database.write() as connection:
         prepare(connection, warehouse.project)
         options = {"from_date": DAY, "to_date": DAY, "project": warehouse.project}
@@ -250,9 +248,6 @@ def test_a_wrong_number_of_lines_fails_the_load(warehouse, lines):
 
 def test_a_cut_gzip_file_fails_the_load(warehouse):
     """DuckDB 1.5 accepts a gzip stream without its end; the lines do not add up then."""
-    from mixpanel_assets.warehouse.load import replace_events
-    from mixpanel_assets.warehouse.project import prepare
-
     spool = warehouse.spool([event(n=number) for number in range(2000)], compress=True)
     spool.write_bytes(spool.read_bytes()[:-900])
     options = {"from_date": DAY, "to_date": DAY, "project": warehouse.project}
@@ -266,6 +261,29 @@ def test_rows_of_other_days_are_loud(warehouse):
     """In the utc regime a row outside the asked days names its day and fails the load."""
     with pytest.raises(IncompleteExportError, match=r"1 rows belong to other days: 2026-03-02"):
         warehouse.load([event(), event(time=START_MS + DAY_MS)])
+
+
+def test_a_named_table_has_the_documented_columns(warehouse):
+    """Tables of a workspace live in `main`, replace their days and stand in the metadata."""
+    warehouse.load([event(), event(time=START_MS + DAY_MS)], to_date=NEXT_DAY, table="mine")
+    warehouse.load([event("A"), event("B")], table="mine", filters={"where": "x"})
+    with warehouse.database.read() as connection:
+        names = [column[0] for column in connection.execute("FROM main.mine").description]
+    assert names == ["event_name", "event_time", "distinct_id", "insert_id", "properties"]
+    found = warehouse.query("SELECT event_name FROM mine ORDER BY event_time, event_name")
+    assert found == [("A",), ("B",), ("Visit",)]
+    rows = warehouse.query("SELECT table_name, row_count FROM _metadata")
+    assert rows == [("mine", 3)]
+    assert warehouse.rows() == []
+    filters = warehouse.query("SELECT filters FROM mixpanel._days WHERE day = ?", DAY)
+    assert filters == [('{"where": "x"}',)]
+
+
+@pytest.mark.parametrize("name", ["profiles", "_days", "_mine"])
+def test_a_name_of_ours_cannot_be_taken(warehouse, name):
+    """A named table never hides a table of this package."""
+    with pytest.raises(ConfigError, match="taken"):
+        warehouse.load([event()], table=name)
 
 
 LEGACY = ProjectIdentity("1234", "us", "legacy", "America/Los_Angeles")
@@ -306,4 +324,7 @@ def test_the_hours_of_a_clock_change_are_read_one_way(tmp_path, wall, utc):
     legacy = Warehouse(tmp_path, LEGACY)
     time = int((wall - datetime(1970, 1, 1)) / timedelta(milliseconds=1))
     legacy.load([event(time=time)], from_date=wall.date())
+    legacy.load([event(time=time)], from_date=wall.date(), table="mine")
+    legacy.load([event(time=time)], from_date=wall.date(), table="mine")
+    assert legacy.query("SELECT event_time FROM mine") == [(utc,)]
     assert legacy.query("SELECT event_time FROM events") == [(utc,)]

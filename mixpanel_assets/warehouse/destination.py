@@ -1,0 +1,67 @@
+"""Where a load's rows go: the asset table, or a named table of a workspace.
+
+Named tables live in schema `main` and have exactly the documented columns, so a row's day
+is worked out from its time; a shifted row of a legacy project counts for its own date.
+"""
+
+from __future__ import annotations
+
+import duckdb
+
+from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.warehouse.ledger import Target
+from mixpanel_assets.warehouse.schema import BY_NAME, EVENTS, Table, create, literal, qualified
+from mixpanel_assets.warehouse.spool import Window
+
+NAMED_SCHEMA = "main"
+_DOCUMENTED = ("event_name", "event_time", "distinct_id", "insert_id", "properties")
+
+
+def events_target(table: str) -> Target:
+    """Return the target that a table name means.
+
+    Raises:
+        ConfigError: The name belongs to another table of ours.
+    """
+    if table == EVENTS.name:
+        return Target(table)
+    if table in BY_NAME or table.startswith("_"):
+        raise ConfigError(
+            f"The name {table!r} is taken by a table of this package. Choose another name.",
+            {"table": table},
+        )
+    return Target(table, NAMED_SCHEMA)
+
+
+def move_staged(
+    connection: duckdb.DuckDBPyConnection, staged: str, target: Target, window: Window
+) -> None:
+    """Replace the days of the window in the target by the staged rows."""
+    definition = EVENTS if target.schema == EVENTS.schema else named_events(target.table)
+    if definition is not EVENTS:
+        create(connection, definition)
+    columns = ", ".join(definition.column_names)
+    connection.execute(
+        f"DELETE FROM {qualified(target.schema, target.table)} "
+        f"WHERE {_day(definition, window)} BETWEEN ? AND ?",
+        [window.from_date, window.to_date],
+    )
+    connection.execute(
+        f"INSERT INTO {qualified(target.schema, target.table)} BY NAME "
+        f"SELECT {columns} FROM {staged}"
+    )
+
+
+def named_events(table: str) -> Table:
+    """Return the definition of a named table of events."""
+    columns = tuple(column for column in EVENTS.columns if column.name in _DOCUMENTED)
+    return Table(table, EVENTS.grain, columns, NAMED_SCHEMA)
+
+
+def _day(definition: Table, window: Window) -> str:
+    if definition is EVENTS:
+        return "event_date"
+    if window.project.regime == "utc":
+        return "event_time::DATE"
+    zone = literal(window.project.zone)
+    return f"((event_time AT TIME ZONE 'UTC') AT TIME ZONE {zone})::DATE"
