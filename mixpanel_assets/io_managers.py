@@ -156,13 +156,13 @@ class _TableHandler(DbTypeHandler[Any]):
         if not table_exists(connection, table_slice.table, table_slice.schema):
             connection.execute(f"CREATE TABLE {target} AS SELECT * FROM slice LIMIT 0")
         try:
-            inserted = connection.execute(f"INSERT INTO {target} BY NAME SELECT * FROM slice")
+            connection.execute(f"INSERT INTO {target} BY NAME SELECT * FROM slice")
         except (duckdb.BinderException, duckdb.ConversionException) as error:
             raise StorageError(
                 f"The slice does not fit the table {target}, which stays as it was: {error} "
                 "Give it the table's columns, or drop the table to start it anew."
             ) from error
-        rows = (inserted.fetchone() or (0,))[0]
+        [(rows,)] = connection.fetchall()
         connection.unregister("slice")
         return {"dagster/partition_row_count": rows}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import duckdb
 
-from mixpanel_assets.errors import DatabaseNotFoundError
+from mixpanel_assets.errors import DatabaseNotFoundError, StorageError
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.faults import holding_pid, translated
 from mixpanel_assets.warehouse.lock import Mode, Wait, locked
@@ -59,7 +59,7 @@ class Database:
             StorageError: Full disk, no permission, not a DuckDB file, or a newer one.
         """
         with translated(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(self.path)
             with self._opened("write") as connection:
                 connection.execute("BEGIN TRANSACTION")
                 try:
@@ -149,6 +149,17 @@ class Database:
     def _must_exist(self) -> None:
         if self._is_missing():
             raise DatabaseNotFoundError(str(self.path))
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The folder {path.parent} cannot be made ({error.strerror}). "
+            "Set MP_DATABASE to a place that can be written.",
+            {"db_path": str(path)},
+        ) from error
 
 
 def _create(path: Path) -> None:
