@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -279,3 +281,37 @@ def test_a_day_that_is_no_date_is_refused(client):
     """A typing mistake is named."""
     with pytest.raises(ConfigError, match="2024-13-01"):
         list(client.export_events("2024-13-01", "2024-13-02"))
+
+
+FULL_DISK = """
+import resource, sys
+from datetime import date
+from pathlib import Path
+from mixpanel_assets.client import MixpanelAPIClient, make_credentials
+from mixpanel_assets.errors import StorageError
+base_url, username, secret, project_id, folder = sys.argv[1:]
+credentials = make_credentials(username=username, secret=secret, project_id=project_id)
+client = MixpanelAPIClient(credentials, api_base_url=base_url)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    list(client.event_export(
+        from_date=date(2024, 1, 1), to_date=date(2024, 1, 7), directory=Path(folder)))
+except StorageError as error:
+    print(error.message)
+"""
+
+
+def test_a_full_disk_is_named_and_left_as_it_was(emulator, tmp_path):
+    """The spool cannot grow: one sentence that says what to do, and no half file."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", FULL_DISK, emulator.base_url, emulator.username),
+            *(emulator.secret, str(emulator.project_id), str(tmp_path / "spool")),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "The disk is full" in done.stdout
+    assert "MP_SPOOL_DIR" in done.stdout
+    assert not list((tmp_path / "spool").iterdir())
