@@ -7,12 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from mixpanel_assets.client import Credentials, MixpanelAPIClient, RetryPolicy, make_credentials
+from mixpanel_assets.client import (
+    BudgetSettings,
+    Credentials,
+    MixpanelAPIClient,
+    RetryPolicy,
+    make_credentials,
+)
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.settings import Settings
 
 START = date(2024, 1, 1)
-IMPATIENT = RetryPolicy(max_retries=2, first_wait_seconds=0.001, rate_limit_wait_seconds=0.001)
+IMPATIENT = RetryPolicy(max_retries=2, first_wait_seconds=0.001)
+PLENTY = BudgetSettings(
+    export_per_hour=100_000,
+    export_per_second=1_000,
+    query_per_hour=100_000,
+    refusal_wait_seconds=0.001,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +36,8 @@ def nobodys_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
+    for name in ("EXPORT_PER_HOUR", "EXPORT_PER_SECOND", "QUERY_PER_HOUR"):
+        monkeypatch.setenv(f"MP_BUDGET_{name}", "1000")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "yes")
 
@@ -55,7 +69,7 @@ def credentials(emulator: Emulator) -> Credentials:
 def client(emulator: Emulator, credentials: Credentials) -> Iterator[MixpanelAPIClient]:
     """A client of the emulator that does not wait long."""
     with MixpanelAPIClient(
-        credentials, api_base_url=emulator.base_url, retries=IMPATIENT
+        credentials, api_base_url=emulator.base_url, retries=IMPATIENT, budget=PLENTY
     ) as client:
         yield client
 

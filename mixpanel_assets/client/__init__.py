@@ -4,12 +4,15 @@ from mixpanel_assets.client.api import MixpanelAPIClient
 from mixpanel_assets.client.credentials import Credentials, make_credentials
 from mixpanel_assets.client.engage import ProfileQuery
 from mixpanel_assets.client.export import EventExport, ExportQuery
+from mixpanel_assets.client.limits import BudgetSettings
 from mixpanel_assets.client.retries import RetryPolicy
 from mixpanel_assets.client.snapshot import PageOutcome, PagePlan
 from mixpanel_assets.client.spool import Spool
-from mixpanel_assets.client.types import ProfilePageResult
+from mixpanel_assets.client.types import ApiUsage, ProfilePageResult
 
 __all__ = [
+    "ApiUsage",
+    "BudgetSettings",
     "Credentials",
     "EventExport",
     "ExportQuery",

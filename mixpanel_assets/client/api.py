@@ -10,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
+from mixpanel_assets.client.budget import Budget
 from mixpanel_assets.client.credentials import Credentials
 from mixpanel_assets.client.engage import ProfileQuery, fetch_page
 from mixpanel_assets.client.export import (
@@ -20,6 +22,7 @@ from mixpanel_assets.client.export import (
     is_gzip,
     open_export,
 )
+from mixpanel_assets.client.limits import BudgetSettings
 from mixpanel_assets.client.records import parse_record
 from mixpanel_assets.client.responses import json_in
 from mixpanel_assets.client.retries import RetryPolicy
@@ -30,8 +33,8 @@ from mixpanel_assets.client.snapshot import (
     fetch_pages,
     plan_snapshot,
 )
-from mixpanel_assets.client.transport import Api, Transport
-from mixpanel_assets.client.types import ProfilePageResult
+from mixpanel_assets.client.transport import Transport
+from mixpanel_assets.client.types import Api, ApiUsage, ProfilePageResult
 from mixpanel_assets.client.verdict import Verdict
 from mixpanel_assets.errors import ConfigError, ConnectionFailedError, IncompleteExportError
 
@@ -43,6 +46,8 @@ class MixpanelAPIClient:
         credentials: Who asks, and which project.
         api_base_url: One host for every API, as in MP_API_BASE_URL; None for Mixpanel's own.
         retries: How patient to be with faults and rate limits.
+        budget: How many requests may be sent, and where they are counted; by default a little
+            less than Mixpanel allows, counted for all processes of this user.
 
     Example:
         >>> with MixpanelAPIClient(credentials) as client:
@@ -55,9 +60,16 @@ class MixpanelAPIClient:
         *,
         api_base_url: str | None = None,
         retries: RetryPolicy | None = None,
+        budget: BudgetSettings | None = None,
     ) -> None:
         self.credentials = credentials
         self.retries = retries or RetryPolicy()
+        self.budget = Budget(
+            budget or BudgetSettings(),
+            _budget_name(credentials, api_base_url),
+            max_wait_seconds=self.retries.max_wait_seconds,
+            cancelled=self.retries.cancelled,
+        )
         self._api_base_url = api_base_url
 
     def __enter__(self) -> Self:
@@ -78,7 +90,14 @@ class MixpanelAPIClient:
 
     def open_transport(self) -> Transport:
         """Return a connection of its own for a long export; the caller closes it."""
-        return Transport(self.credentials, api_base_url=self._api_base_url)
+        return Transport(self.credentials, self.budget, api_base_url=self._api_base_url)
+
+    def quota(self) -> list[ApiUsage]:
+        """Return what this user's processes have spent of the request budget, per API family.
+
+        Nothing is asked of Mixpanel, which does not tell; requests of others are not known.
+        """
+        return self.budget.usage()
 
     @cached_property
     def _transport(self) -> Transport:
@@ -299,3 +318,9 @@ def _day(value: date | str) -> date:
         return date.fromisoformat(value)
     except ValueError:
         raise ConfigError(f"{value!r} is not a day; write it like 2024-01-31.") from None
+
+
+def _budget_name(credentials: Credentials, api_base_url: str | None) -> str:
+    # Another host is another Mixpanel: the emulator must not spend the real project's budget.
+    name = f"{credentials.region}-{credentials.project_id}"
+    return f"{name}-{urlsplit(api_base_url).netloc}" if api_base_url else name

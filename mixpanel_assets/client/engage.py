@@ -111,7 +111,9 @@ def fetch_page(
     form = query.form()
     if page:
         form |= {"page": str(page), "session_id": session_id or ""}
-    with transport.open("POST", "query", "/engage", asked=asked, data=form) as response:
+    # Mixpanel counts the page that opens a session, and not those that name it.
+    free = bool(page and session_id)
+    with transport.open("POST", "query", "/engage", asked=asked, data=form, free=free) as response:
         body = response.read()
     try:
         envelope = _decode_envelope(_without_lone_surrogates(body))

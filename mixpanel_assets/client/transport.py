@@ -5,15 +5,20 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 
+from mixpanel_assets.client.budget import Budget
 from mixpanel_assets.client.credentials import Credentials, Region
 from mixpanel_assets.client.responses import error_from
-from mixpanel_assets.errors import ConfigError, ConnectionFailedError
-
-Api = Literal["export", "query", "app"]
+from mixpanel_assets.client.types import Api
+from mixpanel_assets.errors import (
+    ConfigError,
+    ConnectionFailedError,
+    MixpanelDataError,
+    RateLimitError,
+)
 
 _PATHS: Mapping[Api, str] = {"export": "/api/2.0", "query": "/api/query", "app": "/api/app"}
 _SUBDOMAINS: Mapping[Region, str] = {"us": "", "eu": "eu", "in": "in"}
@@ -43,10 +48,16 @@ def base_url(api: Api, region: Region, override: str | None = None) -> str:
 
 
 class Transport:
-    """Sends single requests as a service account. Repeating them is not its business."""
+    """Sends single requests as a service account, each when the budget has room for it.
 
-    def __init__(self, credentials: Credentials, *, api_base_url: str | None = None) -> None:
+    Repeating faults is not its business.
+    """
+
+    def __init__(
+        self, credentials: Credentials, budget: Budget, *, api_base_url: str | None = None
+    ) -> None:
         self._credentials = credentials
+        self._budget = budget
         self._override = _checked_override(api_base_url)
         self._http = httpx.Client(
             headers={"Authorization": credentials.auth_header(), "Accept-Encoding": "gzip"},
@@ -72,28 +83,62 @@ class Transport:
         asked: str,
         params: Mapping[str, Any] | None = None,
         data: Mapping[str, Any] | None = None,
+        free: bool = False,
     ) -> Iterator[httpx.Response]:
         """Send a request and yield the answer with its body not yet read.
 
+        A 429 is waited for and asked again, as long as the budget's patience lasts.
+
+        Args:
+            method: Such as `GET`.
+            api: The API family.
+            path: The path below the family's address.
+            asked: What is asked, in words.
+            params: Query parameters; None values are left out.
+            data: Form fields.
+            free: Mixpanel does not count this kind of request.
+
         Raises:
             APIError: The status is 400 or more; the subclass says what it means.
+            RateLimitError: The budget is spent for longer than we are willing to wait.
             ConnectionFailedError: No answer, or the connection broke or stalled while it was read.
         """
-        timeout = httpx.Timeout(_IDLE_SECONDS[api], connect=_CONNECT_SECONDS)
+        question = self._budget.question(api, asked, free=free)
+        request = self._http.build_request(
+            method,
+            self.url(api, path),
+            params=self._with_project(api, params),
+            data=data,
+            timeout=httpx.Timeout(_IDLE_SECONDS[api], connect=_CONNECT_SECONDS),
+        )
         try:
-            with self._http.stream(
-                method,
-                self.url(api, path),
-                params=self._with_project(api, params),
-                data=data,
-                timeout=timeout,
-            ) as response:
-                if response.status_code >= 400:
-                    response.read()
-                    raise error_from(response, asked, self._credentials)
-                yield response
+            while True:
+                with question.permit() as permit, self._answer(request) as response:
+                    error = self._error_in(response, asked)
+                    if isinstance(error, RateLimitError):
+                        question.refused(permit, error)
+                        continue
+                    question.accepted(permit)
+                    if error:
+                        raise error
+                    yield response
+                    return
         except httpx.HTTPError as error:
             raise ConnectionFailedError(self._failure(error, asked, api, path)) from error
+
+    @contextmanager
+    def _answer(self, request: httpx.Request) -> Iterator[httpx.Response]:
+        response = self._http.send(request, stream=True)
+        try:
+            yield response
+        finally:
+            response.close()
+
+    def _error_in(self, response: httpx.Response, asked: str) -> MixpanelDataError | None:
+        if response.status_code < 400:
+            return None
+        response.read()
+        return error_from(response, asked, self._credentials)
 
     def _with_project(self, api: Api, params: Mapping[str, Any] | None) -> dict[str, Any]:
         given = {name: value for name, value in (params or {}).items() if value is not None}

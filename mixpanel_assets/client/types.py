@@ -3,7 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
+
+Api = Literal["export", "query", "app"]
+
+
+@dataclass(frozen=True)
+class ApiUsage:
+    """The request budget of one API family at one moment; times are UTC.
+
+    Attributes:
+        api: The API family.
+        limit: Requests that we may send in any window; 0 when there is no limit.
+        used: Requests that we have sent in the window that ends now.
+        left: Requests of the window that are not spent.
+        window_seconds: Length of the window.
+        next_slot_at: When the next request may be sent; None: now.
+        refills_at: When the window is empty if nothing more is sent; None: it is.
+        blocked_until: Until when a 429 forbids every request; None: nothing does.
+    """
+
+    api: Api
+    limit: int
+    used: int
+    left: int
+    window_seconds: float
+    next_slot_at: datetime | None = None
+    refills_at: datetime | None = None
+    blocked_until: datetime | None = None
 
 
 @dataclass(frozen=True)

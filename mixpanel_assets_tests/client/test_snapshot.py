@@ -9,7 +9,7 @@ from mixpanel_assets.client import MixpanelAPIClient, ProfileQuery, make_credent
 from mixpanel_assets.client.snapshot import fetched_at_utc
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets_tests.conftest import IMPATIENT
+from mixpanel_assets_tests.conftest import IMPATIENT, PLENTY
 
 ENGAGE = "/api/query/engage"
 EVERYONE = ProfileQuery()
@@ -27,7 +27,7 @@ def client(emulator):
         username=emulator.username, secret=emulator.secret, project_id=str(emulator.project_id)
     )
     with MixpanelAPIClient(
-        credentials, api_base_url=emulator.base_url, retries=IMPATIENT
+        credentials, api_base_url=emulator.base_url, retries=IMPATIENT, budget=PLENTY
     ) as client:
         yield client
 
