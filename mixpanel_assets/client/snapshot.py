@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,12 +115,25 @@ def fetch_pages(
             return PageOutcome(page, 0, str(error))
 
     outcomes = []
-    with ThreadPoolExecutor(min(max_workers, MAX_WORKERS)) as pool:
+    pool = ThreadPoolExecutor(min(max_workers, MAX_WORKERS))
+    with pool, _ended_at_once(pool, retries.cancelled):
         for outcome in pool.map(fetch, pages):
             outcomes.append(outcome)
             if on_page:
                 on_page(outcome)
     return outcomes
+
+
+@contextmanager
+def _ended_at_once(pool: ThreadPoolExecutor, cancelled: threading.Event) -> Iterator[None]:
+    """Let nobody wait for a budget or a retry when the block is left by an exception."""
+    try:
+        yield
+    except BaseException:
+        cancelled.set()
+        pool.shutdown(cancel_futures=True)
+        cancelled.clear()  # the client can be used again
+        raise
 
 
 def fetched_at_utc(path: Path) -> datetime:

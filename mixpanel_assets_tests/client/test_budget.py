@@ -297,6 +297,27 @@ def test_a_cancelled_wait_ends_at_once():
     assert all("cancelled" in error.message for error in errors)
 
 
+def test_an_interrupted_snapshot_does_not_sit_out_the_hour(emulator, credentials, tmp_path):
+    """Ctrl-C while pages wait for their budget ends at once, and the client can be used again."""
+    budget = BudgetSettings(query_per_hour=2, export_per_hour=2, count_pages=True)
+    with MixpanelAPIClient(
+        credentials,
+        api_base_url=emulator.base_url,
+        budget=budget,
+        retries=RetryPolicy(max_wait_seconds=None),
+    ) as client:
+        plan = client.plan_profiles(tmp_path, ProfileQuery())
+
+        def interrupt(outcome):
+            raise KeyboardInterrupt
+
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            client.fetch_profile_pages(ProfileQuery(), plan, [0] * 8, on_page=interrupt)
+        assert time.monotonic() - began < 5
+        assert not client.retries.cancelled.is_set()
+
+
 def test_a_wait_says_what_it_waits_for_and_says_it_again(caplog):
     """A line at the beginning and one per interval, with the reason and the time it ends."""
     budget = Budget(replace(THREE, report_seconds=0.15), "us-12345")
