@@ -7,13 +7,14 @@ import os
 import dagster as dg
 from pydantic import Field
 
+from mixpanel_assets.budgets import budget_settings
 from mixpanel_assets.client import (
     Credentials,
     MixpanelAPIClient,
     RetryPolicy,
     make_credentials,
 )
-from mixpanel_assets.settings import Settings
+from mixpanel_assets.settings import Settings, load_settings
 
 
 class MixpanelResource(dg.ConfigurableResource[None]):
@@ -46,6 +47,16 @@ class MixpanelResource(dg.ConfigurableResource[None]):
         default=4,
         description="How often a broken answer, a 5xx or a lost connection is asked for again.",
     )
+    state_dir: str = Field(
+        default="",
+        description="Where requests are counted for all processes; empty for MP_STATE_DIR or "
+        "~/.mp/state, `:memory:` for each process by itself.",
+    )
+    budget_reserve: int | None = Field(
+        default=None,
+        description="Requests per hour of each API that are left for colleagues; empty for "
+        "MP_BUDGET_RESERVE.",
+    )
 
     @property
     def credentials(self) -> Credentials:
@@ -70,12 +81,17 @@ class MixpanelResource(dg.ConfigurableResource[None]):
         """Return a client, to be used in a `with` block; a spent budget is waited for without end.
 
         Raises:
-            ConfigError: The credentials are not complete.
+            ConfigError: The credentials are not complete, or an MP_* variable is wrong.
         """
+        given = {"state_dir": _value(self.state_dir), "budget_reserve": self.budget_reserve}
+        settings = load_settings().model_copy(
+            update={name: value for name, value in given.items() if value not in ("", None)}
+        )
         return MixpanelAPIClient(
             self.credentials,
             api_base_url=_value(self.api_base_url) or None,
             retries=RetryPolicy(max_retries=self.max_retries, max_wait_seconds=None),
+            budget=budget_settings(settings),
         )
 
 
@@ -96,6 +112,8 @@ def resource_from_environment(settings: Settings) -> MixpanelResource:
         region=os.environ.get("MP_REGION") or "us",
         api_base_url=settings.api_base_url or "",
         max_retries=settings.max_retries,
+        state_dir=settings.state_dir or "",
+        budget_reserve=settings.budget_reserve,
     )
 
 

@@ -28,6 +28,13 @@ class Settings(BaseSettings):
         lock_timeout: Seconds to wait for a database that another process holds; None: no end.
         database: The DuckDB file.
         spool_dir: Where answers lie until they are stored; None: next to the database.
+        state_dir: Where requests are counted; None: `~/.mp/state`; `:memory:`: this process alone.
+        budget_reserve: Requests per hour of each API that are left for colleagues.
+        budget_export_per_hour: Exports per hour; more for projects with a raised limit.
+        budget_export_per_second: Exports per second.
+        budget_query_per_hour: Queries per hour, profile snapshots included.
+        budget_count_pages: Whether every profile page counts, not only the first.
+        budget_window_seconds: Length of an hour, with a margin.
     """
 
     model_config = SettingsConfigDict(
@@ -44,6 +51,13 @@ class Settings(BaseSettings):
     lock_timeout: float | None = Field(default=None, ge=0)
     database: Path | None = None
     spool_dir: Path | None = None
+    state_dir: str | None = None
+    budget_reserve: int = Field(default=0, ge=0)
+    budget_export_per_hour: int = Field(default=58, ge=1)
+    budget_export_per_second: float = Field(default=2.0, gt=0)
+    budget_query_per_hour: int = Field(default=58, ge=1)
+    budget_count_pages: bool = False
+    budget_window_seconds: float = Field(default=3605.0, gt=0)
 
     @field_validator("time_zone")
     @classmethod

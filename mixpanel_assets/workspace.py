@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from mixpanel_assets.budgets import budget_settings
 from mixpanel_assets.client import Credentials, MixpanelAPIClient, RetryPolicy
 from mixpanel_assets.loads import ProfileLoad, event_load, project_identity
 from mixpanel_assets.settings import Settings, load_settings
@@ -50,6 +51,7 @@ class Workspace:
             credentials,
             api_base_url=self.settings.api_base_url,
             retries=RetryPolicy(max_retries=self.settings.max_retries),
+            budget=budget_settings(self.settings),
         )
         self._database = Database(
             self.db_path,

@@ -91,6 +91,7 @@ def _settings_for(emulator: Emulator, database: Path) -> Settings:
         start_date=FIRST_DAY,
         time_regime="utc",
         time_zone="UTC",
+        state_dir=":memory:",
     )
 
 
@@ -101,6 +102,7 @@ def _resource_for(emulator: Emulator) -> MixpanelResource:
         project_id=str(emulator.project_id),
         region=emulator.settings.region,
         api_base_url=emulator.base_url,
+        state_dir=":memory:",
     )
 
 

@@ -36,4 +36,5 @@ def environment_of(emulator: Emulator) -> dict[str, str]:
         "MP_SECRET": emulator.secret,
         "MP_PROJECT_ID": str(emulator.project_id),
         "MP_REGION": emulator.settings.region,
+        "MP_STATE_DIR": ":memory:",  # its requests are nobody's budget
     }
