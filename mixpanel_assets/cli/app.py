@@ -79,6 +79,20 @@ def sync(
 
 
 @app.command()
+def quota() -> None:
+    """Show what is spent and left of the request budget; asks nothing of Mixpanel.
+
+    Requests of colleagues and other programs are not known here. MP_BUDGET_RESERVE leaves
+    them some.
+
+    Example: mp quota
+    """
+    from mixpanel_assets.cli.quota import print_quota
+
+    print_quota()
+
+
+@app.command()
 def demo(
     ui: Annotated[bool, typer.Option(help="Open the Dagster UI on the data instead.")] = False,
     database: Annotated[

@@ -1,0 +1,57 @@
+"""`mp quota`: what is spent and left, read from the ledger alone."""
+
+import pytest
+
+DAY = ("--from", "2024-01-03", "--to", "2024-01-03", "--no-profiles")
+
+
+def lines(done):
+    """Return each API family's cells."""
+    rows = [line.strip("│ ").split("│") for line in done.stdout.splitlines() if "│" in line]
+    return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in rows}
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """Where several runs of `mp` count together."""
+    return {"MP_STATE_DIR": str(tmp_path / "state"), "MP_BUDGET_EXPORT_PER_HOUR": "2"}
+
+
+def test_a_fresh_project_has_everything_left(mp, shared):
+    """Nothing spent, the limits shown, the App API without one; stderr stays silent."""
+    done = mp("quota", **shared)
+    assert done.returncode == 0
+    assert not done.stderr
+    table = lines(done)
+    assert table["export"][:3] == ["0", "2", "2"]
+    assert table["export"][3] == "now"
+    assert table["app"][2] == "none"
+    assert str(shared["MP_STATE_DIR"]) in done.stdout
+
+
+def test_it_shows_what_other_processes_spent(mp, shared, emulator):
+    """After two exports nothing is left, the next is an hour away, and nothing was asked for it."""
+    for _ in range(2):
+        assert mp("sync", *DAY, **shared).returncode == 0
+    before = len(emulator.requests)
+    table = lines(mp("quota", **shared))
+    assert table["export"][:2] == ["2", "0"]
+    assert table["export"][3].endswith(("in 60 min", "in 61 min"))
+    assert len(emulator.requests) == before
+
+
+def test_a_spent_budget_exits_with_5(mp, shared, tmp_path):
+    """`mp sync` does not begin a wait of an hour; it says so in one sentence."""
+    for _ in range(2):
+        mp("sync", *DAY, **shared)
+    done = mp("sync", *DAY, **shared)
+    assert done.returncode == 5
+    assert "mp quota" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reserve_that_leaves_nothing_is_named(mp, shared):
+    """The variable to change is in the message."""
+    done = mp("quota", **shared, MP_BUDGET_RESERVE="2")
+    assert done.returncode == 1
+    assert "MP_BUDGET_RESERVE" in done.stderr
