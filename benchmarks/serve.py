@@ -15,7 +15,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from mixpanel_assets.client import MixpanelAPIClient, make_credentials
+from mixpanel_assets.client import BudgetSettings, MixpanelAPIClient, make_credentials
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 
 DAY = date(2024, 1, 1)
@@ -66,7 +66,11 @@ def spooled(emulator: Emulator) -> tuple[float, int]:
     started = time.perf_counter()
     with (
         tempfile.TemporaryDirectory() as folder,
-        MixpanelAPIClient(credentials, api_base_url=emulator.base_url) as client,
+        MixpanelAPIClient(
+            credentials,
+            api_base_url=emulator.base_url,
+            budget=BudgetSettings(state_dir=":memory:"),
+        ) as client,
     ):
         [spool] = client.event_export(from_date=DAY, to_date=DAY, directory=Path(folder))
         return time.perf_counter() - started, spool.json_bytes
