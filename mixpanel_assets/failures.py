@@ -7,21 +7,12 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from mixpanel_assets.errors import (
-    ConnectionFailedError,
-    DatabaseLockedError,
-    IncompleteExportError,
-    MixpanelDataError,
-    RateLimitError,
-    ServerError,
-)
+from mixpanel_assets.client.retries import RETRY_CLASSES
+from mixpanel_assets.errors import DatabaseLockedError, MixpanelDataError
 
-_CAN_HEAL = (
-    ConnectionFailedError,
+_CAN_HEAL: tuple[type[MixpanelDataError], ...] = (
     DatabaseLockedError,
-    IncompleteExportError,
-    RateLimitError,
-    ServerError,
+    *(row.error for row in RETRY_CLASSES if row.treatment != "fatal"),
 )
 
 

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "loads": {*BASE, "client", "snapshots", "warehouse"},
     "workspace": {*BASE, "accounts", "budgets", "client", "loads", "snapshots", "warehouse"},
     "partitions": BASE,
-    "failures": BASE,
+    "failures": {*BASE, "client"},
     "reports": {*BASE, "snapshots", "warehouse"},
     "resources": {*BASE, "accounts", "budgets", "client", "workspace", "failures"},
     "io_managers": {*BASE, "failures", "loads", "warehouse"},

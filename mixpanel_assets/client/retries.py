@@ -1,12 +1,4 @@
-"""What is repeated, how often, and how long to wait before.
-
-| what came                          | what happens                                              |
-|------------------------------------|-----------------------------------------------------------|
-| 5xx, a timeout, a broken connection| repeated with growing, jittered waits                     |
-| 200 that is not whole              | repeated with growing, jittered waits                     |
-| 429                                | `budget.py` waits for it; what it gives up on is raised   |
-| 400, 401, 402, 403, 404, ...       | raised at once: repeating cannot help                     |
-"""
+"""What is repeated, what is waited for, what is fatal: `RETRY_CLASSES` is the whole rule."""
 
 from __future__ import annotations
 
@@ -14,17 +6,58 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import tenacity
 
-from mixpanel_assets.errors import ConnectionFailedError, IncompleteExportError, ServerError
+from mixpanel_assets.errors import (
+    APIError,
+    AuthenticationError,
+    ConfigError,
+    ConnectionFailedError,
+    IncompleteExportError,
+    MixpanelDataError,
+    QueryError,
+    RateLimitError,
+    ServerError,
+)
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_FAULTS = (ServerError, ConnectionFailedError, IncompleteExportError)
+Treatment = Literal["repeated", "waited for", "fatal"]
+
+
+@dataclass(frozen=True)
+class RetryClass:
+    """One kind of answer, the error it becomes, and what is done about it.
+
+    Attributes:
+        came: What Mixpanel or the network did.
+        error: What is raised once nothing more is tried.
+        treatment: `repeated` with growing, jittered waits up to `max_retries`; `waited for` as
+            long as Mixpanel says, which uses up no retry; or `fatal`, raised at once.
+    """
+
+    came: str
+    error: type[MixpanelDataError]
+    treatment: Treatment
+
+
+RETRY_CLASSES = (
+    RetryClass("5xx, and 400 with the text `Timeout Error`", ServerError, "repeated"),
+    RetryClass("no connection, a broken one, or silence", ConnectionFailedError, "repeated"),
+    RetryClass("200 that is not whole", IncompleteExportError, "repeated"),
+    RetryClass("429", RateLimitError, "waited for"),
+    RetryClass("401, 403, and 400 that refuses the credentials", AuthenticationError, "fatal"),
+    RetryClass("402: the plan has no access", APIError, "fatal"),
+    RetryClass("`Date range exceeds N days`: the plan's horizon", ConfigError, "fatal"),
+    RetryClass("any other 4xx, such as a malformed filter", QueryError, "fatal"),
+    RetryClass("200 with an error instead of a result", QueryError, "fatal"),
+)
+
+_FAULTS = tuple(row.error for row in RETRY_CLASSES if row.treatment == "repeated")
 _LONGEST_WAIT_SECONDS = 60.0
 
 

@@ -149,7 +149,12 @@ class Transport:
     def _failure(self, error: httpx.HTTPError, asked: str, api: Api, path: str) -> str:
         host = httpx.URL(self.url(api, path)).netloc.decode()
         what = self._credentials.redact(str(error)) or type(error).__name__
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        if "CERTIFICATE_VERIFY_FAILED" in what:
+            return (
+                f"{asked}: the certificate of {host} is signed by nobody known here ({what}). "
+                "If a company proxy signs it, set SSL_CERT_FILE to its authority's file."
+            )
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
             return (
                 f"{asked}: {host} cannot be reached ({what}). "
                 "Check the network, the proxy (HTTPS_PROXY) and MP_API_BASE_URL."
