@@ -72,7 +72,8 @@ def spooled(emulator: Emulator) -> tuple[float, int]:
             budget=BudgetSettings(state_dir=":memory:"),
         ) as client,
     ):
-        [spool] = client.event_export(from_date=DAY, to_date=DAY, directory=Path(folder))
+        with client.event_export(Path(folder)) as export:
+            spool = export.download(DAY)
         return time.perf_counter() - started, spool.json_bytes
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         DatabaseNotFoundError,
         IncompleteExportError,
         MixpanelDataError,
+        PlanHorizonError,
         QueryError,
         RateLimitError,
         ServerError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         TableNotFoundError,
     )
     from mixpanel_assets.io_managers import WarehouseIOManager
+    from mixpanel_assets.planning import Plan
     from mixpanel_assets.resources import MixpanelResource
     from mixpanel_assets.workspace import Workspace
 
@@ -45,6 +47,8 @@ __all__ = [
     "MixpanelAPIClient",
     "MixpanelDataError",
     "MixpanelResource",
+    "Plan",
+    "PlanHorizonError",
     "ProfilePageResult",
     "QueryError",
     "RateLimitError",
@@ -60,6 +64,7 @@ _HOMES = {
     "Credentials": "client",
     "MixpanelAPIClient": "client",
     "MixpanelResource": "resources",
+    "Plan": "planning",
     "ProfilePageResult": "client",
     "WarehouseIOManager": "io_managers",
     "Workspace": "workspace",

@@ -2,6 +2,7 @@
 
 MixpanelDataError
 ├── ConfigError                  no, wrong or contradictory settings
+│   └── PlanHorizonError         the project's plan does not reach that far back
 ├── APIError                     an answer with status >= 400
 │   ├── AuthenticationError      401, 403, and the 400 that says so: stop
 │   ├── QueryError               other 4xx: the question is wrong, do not repeat it
@@ -63,6 +64,17 @@ class ConfigError(MixpanelDataError):
 
     def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message, "CONFIG_ERROR", details)
+
+
+class PlanHorizonError(ConfigError):
+    """Mixpanel refused days that lie further back than the project's plan reaches.
+
+    `days` is how many days back the plan reaches, as Mixpanel said it.
+    """
+
+    def __init__(self, message: str, *, days: int) -> None:
+        super().__init__(message, {"days": days})
+        self.days = days
 
 
 class APIError(MixpanelDataError):

@@ -37,6 +37,7 @@ def day_metadata(report: DayReport, seconds: float) -> dict[str, Any]:
         "dagster/partition_row_count": report.row_count,
         "status": report.status,
         "rows": report.row_count,
+        "rows_before": report.rows_before,
         "repeats_removed": report.duplicates_removed,
         "quarantined": report.quarantined,
         "bytes": report.bytes,

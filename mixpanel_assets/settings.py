@@ -22,7 +22,7 @@ class Settings(BaseSettings):
         time_regime: `utc`, or `legacy` for projects from before 2023, whose `time` is the
             project's wall clock dressed as an epoch.
         time_zone: The project's zone, an IANA name.
-        days_per_request: Days that share one export request.
+        days_per_request: Days that share one export request; None: as many as weigh about 200 MB.
         max_retries: How often a broken answer, a 5xx or a lost connection is asked for again.
         memory_limit: What DuckDB may use, such as `1GB`.
         lock_timeout: Seconds to wait for a database that another process holds; None: no end.
@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     start_date: date = date(2024, 1, 1)
     time_regime: Literal["utc", "legacy"] = "utc"
     time_zone: str = "UTC"
-    days_per_request: int = Field(default=7, ge=1, le=31)
+    days_per_request: int | None = Field(default=None, ge=1, le=31)
     max_retries: int = Field(default=4, ge=0, le=20)
     memory_limit: str = Field(default="1GB", pattern=r"^\d+(\.\d+)? ?([KMGT]i?B)$")
     lock_timeout: float | None = Field(default=None, ge=0)

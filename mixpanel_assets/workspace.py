@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from mixpanel_assets.budgets import budget_settings
 from mixpanel_assets.client import Credentials, MixpanelAPIClient, RetryPolicy
-from mixpanel_assets.loads import ProfileLoad, event_load, project_identity
+from mixpanel_assets.client.disk import KEPT_FOR, Cleaned, clean
+from mixpanel_assets.event_loads import event_load, plan_load
+from mixpanel_assets.loads import ProfileLoad, project_identity
+from mixpanel_assets.planning import Plan
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.snapshots import plan_day, require_every_page
 from mixpanel_assets.warehouse import Database, DayReport, ProfileReport
@@ -80,6 +83,26 @@ class Workspace:
         """Close the connections to Mixpanel."""
         self.api.close()
 
+    def plan(self, from_date: date, to_date: date) -> Plan:
+        """Return what `sync_events` would take; nothing is asked or written.
+
+        Args:
+            from_date: First day, included.
+            to_date: Last day, included.
+        """
+        return plan_load(
+            self.api, self.settings, self._database, from_date=from_date, to_date=to_date
+        )
+
+    def clean(self, older_than: timedelta = KEPT_FOR) -> Cleaned:
+        """Delete the received answers that failed loads left in the spool folder.
+
+        Args:
+            older_than: Younger ones stay; whatever it says, so does the last hour's, which
+                may belong to a load that runs.
+        """
+        return clean(self.settings.spool_path(self.credentials.project_id), older_than)
+
     def sync_events(
         self,
         from_date: date,
@@ -117,7 +140,7 @@ class Workspace:
             on_day=stored,
         )
         load.store(self._database)
-        return reports
+        return sorted(reports, key=lambda report: report.day)
 
     def sync_profiles(self, day: date | None = None) -> ProfileReport:
         """Take a snapshot of profiles into `mixpanel.profiles`, exactly as the asset does.

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
+from mixpanel_assets.event_loads import EventLoad, event_load
 from mixpanel_assets.failures import explained_to_dagster
-from mixpanel_assets.loads import EventLoad, event_load
 from mixpanel_assets.partitions import daily_partitions, days_of
 from mixpanel_assets.reports import column_schema, day_metadata
 from mixpanel_assets.resources import MixpanelResource

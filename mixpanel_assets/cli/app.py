@@ -93,6 +93,48 @@ def quota() -> None:
 
 
 @app.command()
+def plan(
+    from_date: Annotated[
+        datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day, included.")
+    ],
+    to_date: Annotated[
+        datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day, included.")
+    ],
+    database: Annotated[
+        Path | None, typer.Option(help="The DuckDB file; default as MP_DATABASE says.")
+    ] = None,
+) -> None:
+    """Say what loading days of events will take; asks nothing of Mixpanel, writes nothing.
+
+    Example: mp plan --from 2023-01-01 --to 2024-12-31
+    """
+    from mixpanel_assets.cli.plan import print_plan
+
+    print_plan(from_date.date(), to_date.date(), database)
+
+
+@app.command()
+def clean(
+    older_than: Annotated[
+        int, typer.Option(min=0, help="Days that what a failed load received is kept.")
+    ] = 7,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All but the last hour, which may be in use.")
+    ] = False,
+    database: Annotated[
+        Path | None, typer.Option(help="The DuckDB file; default as MP_DATABASE says.")
+    ] = None,
+) -> None:
+    """Delete received answers that failed loads left on the disk; the database stays as it is.
+
+    Example: mp clean --all
+    """
+    from mixpanel_assets.cli.clean import clean_spool
+
+    clean_spool(0 if everything else older_than, database)
+
+
+@app.command()
 def demo(
     ui: Annotated[bool, typer.Option(help="Open the Dagster UI on the data instead.")] = False,
     database: Annotated[

@@ -1,7 +1,7 @@
-"""Raw Event Export: days wanted -> requests -> answers that were found whole.
+"""Raw Event Export: some days -> one request -> an answer on disk that was found whole.
 
-A broken answer is discarded and asked for again; still broken, its range is halved; one bad
-day left is set aside, the other days go on, and the export ends with an error that names it.
+A broken answer is discarded and asked for again. Which days share a request, and what becomes
+of days that stay broken, is decided by whoever stores them.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import httpx
 
@@ -67,13 +68,6 @@ class ExportQuery:
         }
 
 
-def windows(from_date: date, to_date: date, days_per_request: int) -> list[tuple[date, date]]:
-    """Return consecutive (first day, last day) pairs, both included, that tile the range."""
-    starts = range(0, (to_date - from_date).days + 1, days_per_request)
-    firsts = [from_date + timedelta(days=start) for start in starts]
-    return [(first, min(first + timedelta(days=days_per_request - 1), to_date)) for first in firsts]
-
-
 @contextmanager
 def open_export(
     transport: Transport, query: ExportQuery, *, time_in_ms: bool = True
@@ -123,9 +117,21 @@ def incomplete(query: ExportQuery, reason: str, lines: int) -> IncompleteExportE
 
 
 def download(
-    transport: Transport, query: ExportQuery, directory: Path, retries: RetryPolicy
+    transport: Transport,
+    query: ExportQuery,
+    directory: Path,
+    retries: RetryPolicy,
+    *,
+    on_request: Callable[[], None] = lambda: None,
 ) -> Spool:
     """Put one request's answer on disk, asking again until it is whole.
+
+    Args:
+        transport: The connection.
+        query: What is asked.
+        directory: Where the file goes.
+        retries: How patient to be with faults and rate limits.
+        on_request: Told of each request before it is sent.
 
     Raises:
         IncompleteExportError: Every answer was broken.
@@ -137,6 +143,7 @@ def download(
     def attempt() -> Spool:
         nonlocal requests
         requests += 1
+        on_request()
         return _download_once(transport, query, directory, requests, started)
 
     return retries.call(attempt)
@@ -166,67 +173,59 @@ def _download_once(
 
 @dataclass
 class EventExport:
-    """The events of a range of days, fetched request by request while this is iterated.
+    """Fetches days of events into spool files, request by request; a context manager.
 
-    Iterating again fetches again. Each `Spool` that comes out is whole; whoever stores it
-    calls its `discard`. After the last one, days that stayed broken raise.
+    Each `Spool` is whole; whoever stores it calls its `discard`.
 
     Attributes:
-        open_transport: Makes the connection, closed when the iteration ends.
-        query: What is asked.
+        open_transport: Makes the connection, closed on leaving the `with` block.
         directory: Where spool files go.
-        days_per_request: How many days share a request.
+        events: Only events of these names; None means every event.
+        where: A segmentation expression, handed to Mixpanel unread.
+        retries: How patient to be with faults and rate limits.
+        requests: Requests sent so far, failed ones included.
     """
 
     open_transport: Callable[[], Transport]
-    query: ExportQuery
     directory: Path
+    events: Sequence[str] | None = None
+    where: str | None = None
     retries: RetryPolicy = field(default_factory=RetryPolicy)
-    days_per_request: int = 7
+    requests: int = 0
+    _transport: Transport | None = None
 
-    @property
-    def days(self) -> list[date]:
-        """Every day asked for, in order."""
-        length = (self.query.to_date - self.query.from_date).days + 1
-        return [self.query.from_date + timedelta(days=offset) for offset in range(length)]
+    def __enter__(self) -> Self:
+        self._transport = self.open_transport()
+        return self
 
-    def __iter__(self) -> Iterator[Spool]:
-        broken: list[IncompleteExportError] = []
-        with closing(self.open_transport()) as transport:
-            for first, last in windows(
-                self.query.from_date, self.query.to_date, self.days_per_request
-            ):
-                yield from self._fetch(transport, first, last, broken)
-        if broken:
-            raise _summary(broken, len(self.days))
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._transport:
+            self._transport.close()
+            self._transport = None
 
-    def _fetch(
-        self, transport: Transport, first: date, last: date, broken: list[IncompleteExportError]
-    ) -> Iterator[Spool]:
-        query = ExportQuery(first, last, self.query.events, self.query.where)
-        try:
-            spool = download(transport, query, self.directory, self.retries)
-        except IncompleteExportError as error:
-            if first == last:
-                broken.append(error)
-                return
-            middle = first + (last - first) // 2
-            yield from self._fetch(transport, first, middle, broken)
-            yield from self._fetch(transport, middle + timedelta(days=1), last, broken)
-            return
-        yield spool
+    def download(self, from_date: date, to_date: date | None = None) -> Spool:
+        """Put the events of some days on disk, with one request when all goes well.
 
+        Args:
+            from_date: First day, included.
+            to_date: Last day, included; the first one by default.
 
-def _summary(broken: Sequence[IncompleteExportError], days: int) -> IncompleteExportError:
-    if len(broken) == 1 and days == 1:
-        return broken[0]
-    names = ", ".join(str(error.from_date) for error in broken)
-    return IncompleteExportError(
-        f"{len(broken)} of {days} days stayed broken and were not stored: {names}. "
-        f"The others were. First seen: {broken[0].message}",
-        from_date=broken[0].from_date,
-        to_date=broken[-1].to_date,
-        reason=broken[0].reason,
-        lines=sum(error.lines for error in broken),
-        partial=len(broken) < days,
-    )
+        Raises:
+            IncompleteExportError: Every answer was broken.
+            PlanHorizonError: The plan does not reach back to the first day.
+            StorageError: The spool directory took no more.
+        """
+        query = ExportQuery(from_date, to_date or from_date, self.events, self.where)
+        if self._transport is None:
+            raise RuntimeError("an export downloads inside its `with` block only")
+        return download(
+            self._transport, query, self.directory, self.retries, on_request=self._count
+        )
+
+    def _count(self) -> None:
+        self.requests += 1

@@ -19,8 +19,8 @@ from mixpanel_assets.client.credentials import Credentials
 from mixpanel_assets.errors import (
     APIError,
     AuthenticationError,
-    ConfigError,
     MixpanelDataError,
+    PlanHorizonError,
     QueryError,
     RateLimitError,
     ServerError,
@@ -31,7 +31,7 @@ _RESULT_KEYS = {"results", "data", "series", "events"}
 _BAD_CREDENTIALS = re.compile(
     r"unable to authenticate|invalid (service account )?credentials", re.IGNORECASE
 )
-_PLAN_HORIZON = re.compile(r"date range exceeds \d+ days", re.IGNORECASE)
+_PLAN_HORIZON = re.compile(r"date range exceeds (\d+) days", re.IGNORECASE)
 _SERVER_TIMEOUT = re.compile(r"timeout error", re.IGNORECASE)
 _CHECK_ACCOUNT = (
     "Check MP_USERNAME and MP_SECRET, that MP_REGION is the project's region, "
@@ -58,10 +58,11 @@ def error_from(response: httpx.Response, asked: str, credentials: Credentials) -
         "request_url": str(response.request.url.copy_with(query=None)),
         "request_params": dict(response.request.url.params),
     }
-    if _PLAN_HORIZON.search(said):
-        return ConfigError(
+    if horizon := _PLAN_HORIZON.search(said):
+        return PlanHorizonError(
             f"{message}. The project's plan does not reach that far back: "
-            "set MP_START_DATE to a later day."
+            "set MP_START_DATE to a later day.",
+            days=int(horizon.group(1)),
         )
     if status in (401, 403) or (status == 400 and _BAD_CREDENTIALS.search(said)):
         remedy = _CHECK_ACCOUNT.format(project_id=credentials.project_id)

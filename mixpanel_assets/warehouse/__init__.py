@@ -5,12 +5,13 @@ guards the tables, `replace_events` and `replace_profiles` load, `tables` reads.
 """
 
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.load import replace_events
+from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
+from mixpanel_assets.warehouse.load import mark_unavailable, replace_events
 from mixpanel_assets.warehouse.profiles import ProfilePage, replace_profiles
-from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
+from mixpanel_assets.warehouse.project import ProjectIdentity, must_match, prepare, stored_project
 from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Scope
 from mixpanel_assets.warehouse.schema import EVENTS, PROFILES, Column, Table, quoted
-from mixpanel_assets.warehouse.tables import table_exists
+from mixpanel_assets.warehouse.tables import EventSizes, event_sizes, table_exists
 
 __all__ = [
     "EVENTS",
@@ -18,14 +19,20 @@ __all__ = [
     "Column",
     "Database",
     "DayReport",
+    "EventSizes",
     "ProfilePage",
     "ProfileReport",
     "ProjectIdentity",
     "Scope",
+    "ShiftedRowsError",
     "Table",
+    "event_sizes",
+    "mark_unavailable",
+    "must_match",
     "prepare",
     "quoted",
     "replace_events",
     "replace_profiles",
+    "stored_project",
     "table_exists",
 ]

@@ -105,6 +105,24 @@ def replace_events(
     return reports
 
 
+def mark_unavailable(
+    connection: duckdb.DuckDBPyConnection, days: Collection[date], *, run_id: str | None = None
+) -> list[DayReport]:
+    """Note that the project's plan does not reach back to some days; what is stored stays.
+
+    Returns:
+        One report for each day, in order; `row_count` is what it holds from earlier on.
+    """
+    load = Load(Target(EVENTS.name), "events", run_id)
+    before = ledger.rows_before(connection, load.target, min(days), max(days))
+    reports = [
+        DayReport(day, "not available", row_count=before.get(day, 0), rows_before=before.get(day))
+        for day in sorted(days)
+    ]
+    ledger.write_event_days(connection, load, [r for r in reports if not r.row_count])
+    return reports
+
+
 @dataclass
 class _Tally:
     """What is stored for a day, counted once by event and hour."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
 
-Status = Literal["complete", "partial", "empty", "open"]
+Status = Literal["complete", "partial", "empty", "open", "not available"]
 Scope = Literal["all", "seen_on_day"]
 
 
@@ -16,7 +16,8 @@ class DayReport:
 
     Attributes:
         day: The export day.
-        status: `complete`, `empty` (Mixpanel sent nothing), or `open` (the day is not over).
+        status: `complete`, `empty` (Mixpanel sent nothing), `open` (the day is not over), or
+            `not available` (it lies before the plan's horizon; what was stored stays).
         row_count: Rows now stored.
         rows_before: Rows stored before; None when the day had never been loaded.
         duplicates_removed: Repeats that Mixpanel sent and the load dropped.

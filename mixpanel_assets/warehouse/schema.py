@@ -123,7 +123,12 @@ DAYS = Table(
         Column("table_name", "VARCHAR", "The table spoken of."),
         Column("day", "DATE", "Export day of events, snapshot day of profiles."),
         Column("type", "VARCHAR", "`events` or `profiles`."),
-        Column("status", "VARCHAR", "`complete`, `partial`, `empty`, or `open` (not over yet)."),
+        Column(
+            "status",
+            "VARCHAR",
+            "`complete`, `partial`, `empty`, `open` (not over yet), or `not available` (before the "
+            "horizon of the project's plan).",
+        ),
         Column("fetched_at", "TIMESTAMP", "When the day was loaded; UTC."),
         Column("row_count", "BIGINT", "Rows stored for the day."),
         Column("duplicates_removed", "BIGINT", "Repeats that Mixpanel sent and we dropped."),

@@ -17,10 +17,26 @@ from mixpanel_assets.warehouse.schema import (
     BY_NAME,
     DAYS,
     EVENT_COUNTS,
+    EVENTS,
     SCHEMA,
     qualified,
     quoted,
 )
+
+
+@dataclass(frozen=True)
+class EventSizes:
+    """How much finished days of events weigh, empty ones included.
+
+    Attributes:
+        rows: Rows by day.
+        received_bytes: Compressed bytes received, by day.
+        shifted: Whether any day holds rows of another date (legacy regime).
+    """
+
+    rows: dict[date, int]
+    received_bytes: dict[date, int]
+    shifted: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,17 @@ def day_rows(
     names = [column[0] for column in found.description]
     rows = (dict(zip(names, row, strict=True)) for row in found.fetchall())
     return {row["day"]: row for row in rows}
+
+
+def event_sizes(connection: duckdb.DuckDBPyConnection) -> EventSizes:
+    """Return what the days of the asset table `events` weigh."""
+    ledger = day_rows(connection, EVENTS.name, date.min, date.max)
+    known = {day: row for day, row in ledger.items() if row["status"] in ("complete", "empty")}
+    return EventSizes(
+        rows={day: row["row_count"] for day, row in known.items()},
+        received_bytes={day: row["bytes"] for day, row in known.items()},
+        shifted=any(row["shifted_rows"] for row in ledger.values()),
+    )
 
 
 def event_counts(

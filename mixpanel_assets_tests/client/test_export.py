@@ -8,11 +8,8 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mixpanel_assets.client import ExportQuery, MixpanelAPIClient, make_credentials
-from mixpanel_assets.client.export import windows
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import (
     AuthenticationError,
@@ -45,12 +42,13 @@ def lines_on_disk(path: Path) -> list[bytes]:
 
 
 def export(client, directory, from_date=DAY, to_date=DAY, **options):
-    return client.event_export(from_date=from_date, to_date=to_date, directory=directory, **options)
+    with client.event_export(directory, **options) as export:
+        return export.download(from_date, to_date)
 
 
 def test_a_day_lies_on_disk_as_it_was_sent(client, emulator, tmp_path):
     """The spool holds every line of the day, repeats included, and counts them."""
-    [spool] = export(client, tmp_path)
+    spool = export(client, tmp_path)
     sent = sorted(emulator.truth.lines(DAY, time_in_ms=True))
     assert sorted(lines_on_disk(spool.path)) == sent
     assert spool.lines == len(sent)
@@ -59,48 +57,39 @@ def test_a_day_lies_on_disk_as_it_was_sent(client, emulator, tmp_path):
 
 def test_a_small_answer_is_kept_uncompressed(client, tmp_path):
     """Mixpanel compresses from 1,400 bytes on; less lies there as plain lines."""
-    [spool] = export(client, tmp_path, events=["Sign Up"], where='properties["plan"] == "none"')
+    spool = export(client, tmp_path, events=["Sign Up"], where='properties["plan"] == "none"')
     assert spool.path.suffix == ".jsonl"
     assert spool.lines == 0
 
 
 def test_only_the_named_events_come(client, emulator, tmp_path):
     """`events` filters by name."""
-    [spool] = export(client, tmp_path, events=["Order Completed"])
+    spool = export(client, tmp_path, events=["Order Completed"])
     names = {json.loads(line)["event"] for line in lines_on_disk(spool.path)}
     assert names == {"Order Completed"}
 
 
 def test_time_is_asked_for_in_milliseconds(client, tmp_path):
     """Events within one second stay apart."""
-    [spool] = export(client, tmp_path)
+    spool = export(client, tmp_path)
     assert all(json.loads(x)["properties"]["time"] > 10**12 for x in lines_on_disk(spool.path))
 
 
-def test_days_share_requests(client, emulator, tmp_path):
-    """Nine days at four a request are three requests, which cover every day once."""
+def test_days_share_a_request(client, emulator, tmp_path):
+    """Nine days come with one request; the file says which days it holds."""
+    last = DAY + timedelta(days=8)
     before = len(emulator.requests)
-    spools = list(export(client, tmp_path, DAY, DAY + timedelta(days=8), days_per_request=4))
-    assert len(emulator.requests) - before == 3
-    assert [(s.from_date.day, s.to_date.day) for s in spools] == [(3, 6), (7, 10), (11, 11)]
-
-
-@given(st.integers(0, 400), st.integers(1, 31))
-def test_windows_tile_the_calendar(length, days_per_request):
-    """Every day of the range is in exactly one request, in order."""
-    last = DAY + timedelta(days=length)
-    tiles = windows(DAY, last, days_per_request)
-    days = [
-        first + timedelta(days=n) for first, end in tiles for n in range((end - first).days + 1)
-    ]
-    assert days == [DAY + timedelta(days=n) for n in range(length + 1)]
+    with client.event_export(tmp_path) as nine_days:
+        spool = nine_days.download(DAY, last)
+    assert len(emulator.requests) - before == nine_days.requests == 1
+    assert (spool.from_date, spool.to_date) == (DAY, last)
 
 
 @pytest.mark.parametrize("kind", TRUNCATIONS)
 def test_a_broken_answer_is_asked_for_again(kind, client, emulator, tmp_path):
     """One broken answer costs one more request; the day comes out whole."""
     emulator.faults.add(Fault(kind, path=EXPORT, times=1))
-    [spool] = export(client, tmp_path)
+    spool = export(client, tmp_path)
     assert spool.requests == 2
     assert spool.lines == len(list(emulator.truth.lines(DAY)))
     assert [path.name for path in tmp_path.glob("*.jsonl*")] == [spool.path.name]
@@ -111,32 +100,10 @@ def test_a_day_that_stays_broken_raises_and_leaves_no_file(kind, client, emulato
     """The error names the day and what was seen; no half spool stays behind."""
     emulator.faults.add(Fault(kind, path=EXPORT, times=None))
     with pytest.raises(IncompleteExportError, match="2024-01-03") as caught:
-        list(export(client, tmp_path))
+        export(client, tmp_path)
     assert caught.value.reason
     assert not caught.value.partial
     assert not list(tmp_path.glob("*.jsonl*"))
-
-
-def test_one_bad_day_does_not_stop_the_others(client, emulator, tmp_path):
-    """Six days of seven come; the error comes last and lists the seventh."""
-    emulator.faults.add(Fault("truncate-own-line", path=EXPORT, day=DAY, times=None))
-    with pytest.raises(IncompleteExportError, match=r"1 of 7 days stayed broken.*2024-01-03") as e:
-        list(export(client, tmp_path, date(2024, 1, 1), date(2024, 1, 7)))
-    assert e.value.partial
-
-
-def test_the_days_around_a_bad_one_are_delivered(client, emulator, tmp_path):
-    """What comes out before the error covers every day but the bad one."""
-    emulator.faults.add(Fault("truncate-own-line", path=EXPORT, day=DAY, times=None))
-    spools = []
-    with pytest.raises(IncompleteExportError):
-        spools.extend(export(client, tmp_path, date(2024, 1, 1), date(2024, 1, 7)))
-    covered = [
-        spool.from_date + timedelta(days=n)
-        for spool in spools
-        for n in range((spool.to_date - spool.from_date).days + 1)
-    ]
-    assert covered == [date(2024, 1, d) for d in (1, 2, 4, 5, 6, 7)]
 
 
 @pytest.mark.parametrize(
@@ -152,21 +119,21 @@ def test_a_refusal_is_typed(kind, error, client, emulator, tmp_path):
     """Status and text become the exception that says what to do."""
     emulator.faults.add(Fault(kind, path=EXPORT, times=None))
     with pytest.raises(error) as caught:
-        list(export(client, tmp_path))
+        export(client, tmp_path)
     assert emulator.secret not in str(caught.value.to_dict())
 
 
 def test_a_server_fault_is_repeated(client, emulator, tmp_path):
     """A 503 is asked again."""
     emulator.faults.add(Fault("503-text", path=EXPORT, times=2))
-    [spool] = export(client, tmp_path)
+    spool = export(client, tmp_path)
     assert spool.requests == 3
 
 
 def test_a_future_day_is_a_wrong_question(client, tmp_path):
     """Mixpanel's 400 is an error, not an empty day."""
     with pytest.raises(QueryError, match="to_date cannot be later than today"):
-        list(export(client, tmp_path, date(2999, 1, 1), date(2999, 1, 1)))
+        export(client, tmp_path, date(2999, 1, 1), date(2999, 1, 1))
 
 
 def test_wrong_credentials_say_what_to_check(emulator, tmp_path):
@@ -180,7 +147,7 @@ def test_wrong_credentials_say_what_to_check(emulator, tmp_path):
         ) as client,
         pytest.raises(AuthenticationError, match="MP_USERNAME and MP_SECRET") as caught,
     ):
-        list(export(client, tmp_path))
+        export(client, tmp_path)
     assert "not-it-9d2" not in str(caught.value.to_dict())
 
 
@@ -191,14 +158,14 @@ def test_a_wrong_region_or_project_is_refused(emulator, credentials, tmp_path):
     )
     other = credentials.model_copy(update={"project_id": "99999"})
     with elsewhere, pytest.raises(AuthenticationError, match="MP_REGION"):
-        list(export(elsewhere, tmp_path))
+        export(elsewhere, tmp_path)
     with (
         MixpanelAPIClient(
             other, api_base_url=emulator.base_url, retries=IMPATIENT, budget=PLENTY
         ) as client,
         pytest.raises(AuthenticationError, match="99999"),
     ):
-        list(export(client, tmp_path))
+        export(client, tmp_path)
 
 
 def test_an_unreachable_host_is_named(credentials, tmp_path):
@@ -209,7 +176,7 @@ def test_an_unreachable_host_is_named(credentials, tmp_path):
         ) as client,
         pytest.raises(ConnectionFailedError, match=r"127\.0\.0\.1:9 cannot be reached"),
     ):
-        list(export(client, tmp_path))
+        export(client, tmp_path)
 
 
 def test_an_open_address_without_https_is_refused(credentials):
@@ -226,7 +193,7 @@ def test_a_spent_budget_is_waited_for(credentials, tmp_path):
         with MixpanelAPIClient(
             credentials, api_base_url=emulator.base_url, retries=IMPATIENT, budget=PLENTY
         ) as client:
-            [spool] = export(client, tmp_path, date(2024, 1, 1), date(2024, 1, 1))
+            spool = export(client, tmp_path, date(2024, 1, 1), date(2024, 1, 1))
     assert [request.status for request in emulator.requests] == [429, 429, 200]
     assert spool.requests == 1
 
@@ -244,7 +211,7 @@ def test_an_unwritable_spool_folder_is_named(client, tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("")
     with pytest.raises(StorageError, match="MP_SPOOL_DIR"):
-        list(export(client, blocker / "spool"))
+        export(client, blocker / "spool")
 
 
 def test_days_in_the_wrong_order_are_refused():

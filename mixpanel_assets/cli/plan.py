@@ -1,0 +1,49 @@
+"""`mp plan`: what a load will take, said before anything moves."""
+
+from __future__ import annotations
+
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mixpanel_assets.accounts import credentials_from_environment
+from mixpanel_assets.planning import Plan
+from mixpanel_assets.workspace import Workspace
+
+
+def print_plan(from_date: date, to_date: date, database: Path | None) -> None:
+    """Print requests, time, rows, bytes and free disk, one per line."""
+    errors = Console(stderr=True)
+    credentials = credentials_from_environment()
+    with Workspace(credentials, path=database, on_wait=errors.print) as workspace:
+        plan = workspace.plan(from_date, to_date)
+    out = Console(file=sys.stdout, highlight=False)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("days", f"{plan.days:,}")
+    table.add_row("requests", f"{plan.requests:,}{_at_least(plan)}")
+    table.add_row("time", _time(plan))
+    table.add_row("rows", _about(plan.estimated_rows, "", 1))
+    table.add_row("download", _about(plan.estimated_bytes, " MB", 1_000_000))
+    table.add_row("free disk", f"{plan.free_disk_bytes / 1_000_000:,.0f} MB")
+    out.print(table)
+
+
+def _at_least(plan: Plan) -> str:
+    return "" if plan.estimated_bytes is not None else " or more; no day has been loaded yet"
+
+
+def _time(plan: Plan) -> str:
+    if not plan.seconds:
+        return "no wait; the request budget has room"
+    return f"about {timedelta(minutes=round(plan.seconds / 60))} of waiting for the request budget"
+
+
+def _about(number: int | None, unit: str, divisor: int) -> str:
+    return (
+        "unknown; no day has been loaded yet"
+        if number is None
+        else (f"about {number / divisor:,.0f}{unit}")
+    )

@@ -1,0 +1,123 @@
+"""The folder where answers lie until they are stored: its free room, and what was left there.
+
+Only files and folders with the names that this package gives them are ever deleted, and none
+that somebody may still be writing.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from mixpanel_assets.errors import StorageError
+
+KEPT_FOR = timedelta(days=7)
+MARGIN_BYTES = 50_000_000
+
+# A process that runs touches its files more often than that, or waits for a database.
+IN_USE_FOR = timedelta(hours=1)
+
+_EVENTS = re.compile(r"[0-9a-f]{32}-\d{4}-\d\d-\d\d_\d{4}-\d\d-\d\d\.jsonl(\.gz)?")
+_PROFILES = re.compile(r"profiles-[0-9a-zA-Z-]+")
+_PAGES = re.compile(r"plan\.json|page-\d{6}\.jsonl|[0-9a-f]{32}-\d+\.part")
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What a clean-up deleted and what it left.
+
+    Attributes:
+        deleted: Answers and profile snapshots that were deleted.
+        deleted_bytes: Their size.
+        kept: Those that are too young to be deleted.
+    """
+
+    deleted: int = 0
+    deleted_bytes: int = 0
+    kept: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes, ready for JSON."""
+        return asdict(self)
+
+
+def free_bytes(directory: Path) -> int:
+    """Return the free room on the disk of a folder, which need not exist yet."""
+    existing = directory.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
+
+
+def require_room(directory: Path, needed_bytes: int, asked: str) -> None:
+    """Make sure that an answer will find room before a request is spent on it.
+
+    Args:
+        directory: Where the answer will lie.
+        needed_bytes: What it will take; a margin is added.
+        asked: The question in words, for the message.
+
+    Raises:
+        StorageError: There is less room than that.
+    """
+    needed, free = needed_bytes + MARGIN_BYTES, free_bytes(directory)
+    if free < needed:
+        raise StorageError(
+            f"{asked} needs about {needed / 1e6:,.0f} MB, but {directory} has {free / 1e6:,.0f} MB "
+            "free. Nothing was asked. Make room (`mp clean` deletes what failed loads left), or "
+            "set MP_SPOOL_DIR to a folder on a larger disk.",
+            {"needed_bytes": needed, "free_bytes": free, "directory": str(directory)},
+        )
+
+
+def clean(directory: Path, older_than: timedelta = KEPT_FOR) -> Cleaned:
+    """Delete the answers that failed loads left in a folder.
+
+    Args:
+        directory: The spool folder; other files in it are left alone.
+        older_than: Younger ones stay; whatever it says, so does the last hour's.
+    """
+    limit = time.time() - max(older_than, IN_USE_FOR).total_seconds()
+    deleted = size = kept = 0
+    for path in sorted(directory.glob("*")):
+        files = _files_of(path)
+        if not files:
+            continue
+        found = [_written_and_size(file) for file in files]
+        if max(written for written, _ in found) > limit:
+            kept += 1
+            continue
+        deleted += 1
+        size += sum(size for _, size in found)
+        _delete(path)
+    return Cleaned(deleted, size, kept)
+
+
+def _files_of(path: Path) -> list[Path]:
+    """Return the files of an answer or a snapshot; none if it is not one of ours."""
+    if _EVENTS.fullmatch(path.name) and path.is_file():
+        return [path]
+    if _PROFILES.fullmatch(path.name) and path.is_dir():
+        files = list(path.iterdir())
+        return files if all(_PAGES.fullmatch(file.name) for file in files) else []
+    return []
+
+
+def _written_and_size(path: Path) -> tuple[float, int]:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return time.time(), 0  # another process is busy with it
+    return status.st_mtime, status.st_size
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,294 @@
+"""DayFiller: the loop that downloads days, stores them, and deals with days that will not come.
+
+| what came                           | what happens                                              |
+|-------------------------------------|-----------------------------------------------------------|
+| not whole, or not the asked days    | asked again; then in halves; one bad day is set aside     |
+| fewer rows than are stored          | asked again; accepted only if both answers agree          |
+| legacy: rows of dates around        | one day per request, for these days and all that follow   |
+| refused: before the plan's horizon  | `not available`; what is stored stays                     |
+
+Days that are set aside keep what they held. The others go on, and the end is an error that
+names them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import date, timedelta
+from itertools import pairwise
+
+from mixpanel_assets.client import EventExport, Spool
+from mixpanel_assets.client.disk import require_room
+from mixpanel_assets.errors import IncompleteExportError, PlanHorizonError
+from mixpanel_assets.planning import RequestPlan, days_between
+from mixpanel_assets.warehouse import (
+    Database,
+    DayReport,
+    ProjectIdentity,
+    ShiftedRowsError,
+    mark_unavailable,
+    replace_events,
+)
+
+logger = logging.getLogger(__name__)
+
+_DAY = timedelta(days=1)
+
+
+class ShrunkenDaysError(IncompleteExportError):
+    """Days came back smaller than they are stored, and no earlier answer says the same.
+
+    Attributes:
+        days: The days that shrank.
+        answered: How many rows each asked day had in this answer.
+    """
+
+    def __init__(self, message: str, days: Sequence[date], answered: dict[date, int]) -> None:
+        super().__init__(
+            message, from_date=days[0], to_date=days[-1], reason="fewer rows than stored"
+        )
+        self.days = days
+        self.answered = answered
+
+
+class DayFiller:
+    """Fills the planned days of `mixpanel.events`, once.
+
+    Args:
+        export: Fetches days; open.
+        database: Where they go.
+        plan: Which days share a request; told what days turn out to weigh.
+        project: Whose events they are.
+        today: Days from here on are stored as `open`.
+        run_id: Written to the ledger.
+        on_day: Told of each day that is settled, and how many seconds it took.
+    """
+
+    def __init__(
+        self,
+        export: EventExport,
+        database: Database,
+        plan: RequestPlan,
+        *,
+        project: ProjectIdentity,
+        today: date,
+        run_id: str | None,
+        on_day: Callable[[DayReport, float], None],
+    ) -> None:
+        self._export = export
+        self._database = database
+        self._plan = plan
+        self._project = project
+        self._today = today
+        self._run_id = run_id
+        self._on_day = on_day
+        self._broken: list[IncompleteExportError] = []
+        self._refused_until = date.min
+        self._probed: set[date] = set()
+        self._requests_told = 0
+        self._started = time.monotonic()
+
+    def fill(self) -> None:
+        """Fetch and store every day.
+
+        Raises:
+            IncompleteExportError: Days were set aside; the others are stored.
+        """
+        for first, last in self._plan:
+            self._fill(first, last)
+        if self._broken:
+            raise _summary(self._broken, len(self._plan.days))
+
+    def _fill(self, first: date, last: date) -> None:
+        if first > last:
+            return
+        if first <= self._refused_until:
+            self._mark_unavailable(first, min(last, self._refused_until))
+            self._fill(self._refused_until + _DAY, last)
+        elif self._plan.fixed == 1 and first < last:
+            for day in days_between(first, last):
+                self._fill(day, day)
+        else:
+            self._ask(first, last)
+
+    def _ask(self, first: date, last: date) -> None:
+        try:
+            self._fetch_and_store(first, last)
+        except ShiftedRowsError as error:
+            logger.warning("%s From now on, this project is read one day per request.", error)
+            self._plan.fixed = 1
+            self._fill(first, last)
+        except ShrunkenDaysError as error:
+            self._set_aside(error)
+            edges = [first - _DAY, *error.days, last + _DAY]
+            for before, after in pairwise(edges):
+                self._fill(before + _DAY, after - _DAY)
+        except PlanHorizonError as error:
+            self._find_horizon(first, last, error)
+        except IncompleteExportError as error:
+            if first == last:
+                self._set_aside(error)
+                return
+            middle = first + (last - first) // 2
+            self._fill(first, middle)
+            self._fill(middle + _DAY, last)
+
+    def _set_aside(self, error: IncompleteExportError) -> None:
+        logger.warning("%s", error)
+        self._broken.append(error)
+
+    def _fetch_and_store(self, first: date, last: date) -> None:
+        """Settle one window; an answer that cannot be stored is asked for once more."""
+        answered: dict[date, int] = {}
+        complaints: set[type[IncompleteExportError]] = set()
+        while True:
+            spool = self._download(first, last)
+            try:
+                return self._store(spool, answered)
+            except ShiftedRowsError:
+                spool.discard()
+                raise
+            except IncompleteExportError as error:
+                if type(error) in complaints:
+                    self._leave(spool, error)
+                    raise
+                spool.discard()
+                logger.warning("%s Asking again.", error)
+                complaints.add(type(error))
+                if isinstance(error, ShrunkenDaysError):
+                    answered = error.answered
+
+    def _download(self, first: date, last: date) -> Spool:
+        require_room(
+            self._export.directory,
+            self._plan.estimated_bytes(first, last),
+            f"export {first}..{last}",
+        )
+        return self._export.download(first, last)
+
+    def _leave(self, spool: Spool, error: IncompleteExportError) -> None:
+        """Keep the answer of a day that is set aside; parts of any other come again."""
+        if spool.from_date == spool.to_date or isinstance(error, ShrunkenDaysError):
+            logger.warning("The answer stays in %s until `mp clean`.", spool.path)
+        else:
+            spool.discard()
+
+    def _store(self, spool: Spool, answered: dict[date, int]) -> None:
+        days = days_between(spool.from_date, spool.to_date)
+        requests = self._export.requests
+        with self._database.write() as connection:
+            reports = replace_events(
+                connection,
+                spool.path,
+                from_date=spool.from_date,
+                to_date=spool.to_date,
+                lines=spool.lines,
+                project=self._project,
+                received_bytes=spool.received_bytes,
+                requests=requests - self._requests_told,
+                run_id=self._run_id,
+                open_days=[day for day in days if day >= self._today],
+            )
+            _refuse_shrunken(reports, answered)
+        spool.discard()
+        self._requests_told = requests
+        self._learn(spool, reports)
+        self._tell(reports)
+
+    def _learn(self, spool: Spool, reports: Sequence[DayReport]) -> None:
+        for report in reports:
+            if report.status != "open":
+                share = report.bytes / max(1, spool.received_bytes)
+                self._plan.learn(report.day, round(share * spool.json_bytes))
+            if report.shifted_rows:
+                self._plan.fixed = 1
+
+    def _tell(self, reports: Sequence[DayReport]) -> None:
+        seconds, self._started = time.monotonic() - self._started, time.monotonic()
+        for report in reports:
+            logger.info("%s: %s events, %s", report.day, f"{report.row_count:,}", report.status)
+            self._on_day(report, seconds)
+
+    def _find_horizon(self, first: date, last: date, error: PlanHorizonError) -> None:
+        """Find the last refused day with few requests; those before it need none then."""
+        # Mixpanel names the plan's reach. If the last day outside it is refused, so are all
+        # before it, in this window and in later ones; if not, halves will find the edge.
+        edge = min(self._today - timedelta(days=error.days + 1), self._plan.days[-1])
+        if first == last:
+            self._refused_until = last
+            self._fill(first, last)
+        elif first <= edge and self._is_refused(edge):
+            self._fill(first, last)
+        else:
+            middle = first + (last - first) // 2
+            self._fill(middle + _DAY, last)
+            self._fill(first, middle)
+
+    def _is_refused(self, day: date) -> bool:
+        if day in self._probed:
+            return False
+        self._probed.add(day)
+        try:
+            self._download(day, day).discard()
+        except PlanHorizonError:
+            self._refused_until = day
+        except IncompleteExportError:
+            pass  # at least it was no refusal
+        return self._refused_until == day
+
+    def _mark_unavailable(self, first: date, last: date) -> None:
+        with self._database.write() as connection:
+            reports = mark_unavailable(connection, days_between(first, last), run_id=self._run_id)
+        logger.warning(
+            "%s..%s: not available, the project's plan does not reach that far back. "
+            "What was stored before stays; MP_START_DATE can leave these days out.",
+            first,
+            last,
+        )
+        self._tell(reports)
+
+
+def _refuse_shrunken(reports: Sequence[DayReport], answered: dict[date, int]) -> None:
+    """Raise unless each day that shrank had as many rows in the earlier answer."""
+    shrunken = [
+        report
+        for report in reports
+        if report.row_count < (report.rows_before or 0)
+        and answered.get(report.day) != report.row_count
+    ]
+    if not shrunken:
+        return
+    seen = "; ".join(
+        f"{report.day} holds {report.rows_before:,} rows, "
+        + (f"first came {answered[report.day]:,}, then " if report.day in answered else "now came ")
+        + f"{report.row_count:,}"
+        for report in shrunken
+    )
+    raise ShrunkenDaysError(
+        f"Days came back smaller than they are stored: {seen}. They keep what they held.",
+        [report.day for report in shrunken],
+        {report.day: report.row_count for report in reports},
+    )
+
+
+def _summary(broken: Sequence[IncompleteExportError], days: int) -> IncompleteExportError:
+    names = sorted({day for error in broken for day in _days_of(error)})
+    if len(names) == days == 1:
+        return broken[0]
+    return IncompleteExportError(
+        f"{len(names)} of {days} days stayed broken and were not stored: "
+        f"{', '.join(map(str, names))}. The others were. First seen: {broken[0].message}",
+        from_date=names[0],
+        to_date=names[-1],
+        reason=broken[0].reason,
+        lines=sum(error.lines for error in broken),
+        partial=len(names) < days,
+    )
+
+
+def _days_of(error: IncompleteExportError) -> Sequence[date]:
+    if isinstance(error, ShrunkenDaysError):
+        return error.days
+    return [error.from_date] if error.from_date else []

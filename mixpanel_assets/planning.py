@@ -1,0 +1,201 @@
+"""Which days share an export request, and what a range of days will cost.
+
+Sixty requests an hour are the scarcest thing there is, so as many days share one as weigh
+about 200 MB of JSON by what earlier days weighed. Nothing here asks anybody anything.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect, insort
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from statistics import median
+from typing import Any
+
+TARGET_BYTES = 200_000_000
+MAX_DAYS = 31
+
+# Exports of Mixpanel's own SDKs compress to between a sixth and a ninth. The ledger keeps what
+# was received, so that is what older days are weighed by; days of a running load are weighed
+# by their JSON itself.
+JSON_PER_RECEIVED_BYTE = 7.5
+
+_NEIGHBOURS = 7  # a whole week, so that the median knows no weekday
+_WEEK = 7
+
+Window = tuple[date, date]
+
+
+def days_between(first: date, last: date) -> list[date]:
+    """Return every day from first to last, both included."""
+    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
+
+
+def plan_requests(
+    days: Sequence[date],
+    weights: Mapping[date, int],
+    target_bytes: int = TARGET_BYTES,
+    max_days: int = MAX_DAYS,
+    fixed: int | None = None,
+) -> list[Window]:
+    """Return (first day, last day) pairs, both included, that tile the days in order.
+
+    Args:
+        days: In order; a request never spans a gap between them.
+        weights: JSON bytes of days that are known.
+        target_bytes: What a request should weigh at most; a heavier day stands alone.
+        max_days: The most days of one request.
+        fixed: So many days per request, whatever they weigh.
+    """
+    return list(RequestPlan(days, weights, target_bytes, max_days, fixed))
+
+
+class Estimates:
+    """A number for every day: the known one, else the median of the seven nearest known days."""
+
+    def __init__(self, known: Mapping[date, int]) -> None:
+        self.known = dict(known)
+        self._days = sorted(known)
+
+    def learn(self, day: date, number: int) -> None:
+        """Make a day known."""
+        if day not in self.known:
+            insort(self._days, day)
+        self.known[day] = number
+
+    def of(self, day: date) -> int | None:
+        """Return the number of a day, None when no day at all is known."""
+        if day in self.known or not self.known:
+            return self.known.get(day)
+        at = bisect(self._days, day)
+        around = self._days[max(0, at - _NEIGHBOURS) : at + _NEIGHBOURS]
+        nearest = sorted(around, key=lambda other: abs(other - day))[:_NEIGHBOURS]
+        return round(median(self.known[other] for other in nearest))
+
+    def total(self, days: Sequence[date]) -> int | None:
+        """Return the sum over days, None when no day at all is known."""
+        numbers = [self.of(day) for day in days]
+        return None if None in numbers else sum(number or 0 for number in numbers)
+
+    def known_near(self, day: date, distance: int) -> list[date]:
+        """Return the known days that are at most so many days away."""
+        first = bisect(self._days, day - timedelta(days=distance + 1))
+        return self._days[first : bisect(self._days, day + timedelta(days=distance))]
+
+
+class RequestPlan:
+    """Cuts days into requests one by one, each by what is known when its turn comes.
+
+    Where nothing within a month is known, a request starts with one day, then takes the rest
+    of a week, and only then as many days as the weight allows: nobody downloads a month to
+    find out that it is too big, and a long range costs two requests more than the fewest.
+
+    Args:
+        days: In order; a request never spans a gap between them.
+        weights: JSON bytes of days that are known.
+        target_bytes: What a request should weigh at most; a heavier day stands alone.
+        max_days: The most days of one request.
+        fixed: So many days per request, whatever they weigh; may be set on the way.
+    """
+
+    def __init__(
+        self,
+        days: Sequence[date],
+        weights: Mapping[date, int],
+        target_bytes: int = TARGET_BYTES,
+        max_days: int = MAX_DAYS,
+        fixed: int | None = None,
+    ) -> None:
+        self.days = days
+        self.weights = Estimates(weights)
+        self.target_bytes = target_bytes
+        self.max_days = max_days
+        self.fixed = fixed
+
+    def __iter__(self) -> Iterator[Window]:
+        start = 0
+        while start < len(self.days):
+            end = start + self._length(start)
+            yield self.days[start], self.days[end - 1]
+            start = end
+
+    def learn(self, day: date, json_bytes: int) -> None:
+        """Tell what a day turned out to weigh."""
+        self.weights.learn(day, json_bytes)
+
+    def estimated_bytes(self, first: date, last: date) -> int:
+        """Return what a request will weigh; the target when no day at all is known."""
+        total = self.weights.total(days_between(first, last))
+        return self.target_bytes if total is None else total
+
+    def _length(self, start: int) -> int:
+        first = self.days[start]
+        limit = self.fixed or self.max_days
+        strangers, trusted = 0, self._trusted_strangers(start)
+        weight = 0
+        for length, day in enumerate(self.days[start : start + limit]):
+            weight += self.weights.of(day) or 0
+            strangers += day not in self.weights.known
+            too_much = weight > self.target_bytes or strangers > trusted
+            if length and (day - first).days != length:
+                return length
+            if length and too_much and not self.fixed:
+                return length
+        return min(limit, len(self.days) - start)
+
+    def _trusted_strangers(self, start: int) -> int:
+        """Return how many days of unknown weight the request may hold."""
+        near = set(self.weights.known_near(self.days[start], self.max_days))
+        near.update(self.days[max(0, start - self.max_days) : start])
+        if not near:
+            return 1
+        return self.max_days if len(near) >= _WEEK else _WEEK - 1
+
+
+@dataclass(frozen=True)
+class RequestBudget:
+    """How many export requests fit into a window of time, and how many of them are spent."""
+
+    limit: int = 58
+    window_seconds: float = 3605.0
+    used: int = 0
+
+    def seconds_for(self, requests: int) -> float:
+        """Return after how long, at most, the last of so many requests may be sent."""
+        waiting = requests - max(0, self.limit - self.used)
+        return math.ceil(max(0, waiting) / self.limit) * self.window_seconds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What loading a range of days will take, before anything moves.
+
+    Attributes:
+        from_date: First day, included.
+        to_date: Last day, included.
+        days: Number of days.
+        requests: Export requests if no answer is broken; while no day is known, the fewest.
+        estimated_rows: Events; None while no day is known.
+        estimated_bytes: Compressed bytes to receive; None while no day is known.
+        free_disk_bytes: Free where answers lie until they are stored.
+        seconds: Until the last request may be sent, at the present budget.
+    """
+
+    from_date: date
+    to_date: date
+    days: int
+    requests: int
+    estimated_rows: int | None
+    estimated_bytes: int | None
+    free_disk_bytes: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes, days as text, ready for JSON."""
+        return {
+            **asdict(self),
+            "from_date": self.from_date.isoformat(),
+            "to_date": self.to_date.isoformat(),
+        }

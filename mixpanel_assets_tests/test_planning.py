@@ -1,0 +1,123 @@
+"""Packing days into requests: laws of the plan, and what it says beforehand."""
+
+from datetime import date, timedelta
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixpanel_assets.planning import (
+    MAX_DAYS,
+    TARGET_BYTES,
+    Estimates,
+    RequestBudget,
+    RequestPlan,
+    days_between,
+    plan_requests,
+)
+
+FIRST = date(2023, 1, 1)
+MB = 1_000_000
+
+lengths = st.integers(1, 400)
+sizes = st.integers(0, 2 * TARGET_BYTES)
+known = st.dictionaries(st.integers(-60, 460), sizes, max_size=60).map(
+    lambda offsets: {FIRST + timedelta(days=offset): size for offset, size in offsets.items()}
+)
+
+
+def calendar(length):
+    return days_between(FIRST, FIRST + timedelta(days=length - 1))
+
+
+def lengths_of(windows):
+    return [(last - first).days + 1 for first, last in windows]
+
+
+def weighed(length, megabytes):
+    return dict.fromkeys(calendar(length), megabytes * MB)
+
+
+@given(lengths, known, st.none() | st.integers(1, MAX_DAYS))
+def test_requests_tile_the_calendar(length, weights, fixed):
+    """Every day is in exactly one request, in order, whatever is known."""
+    days = calendar(length)
+    windows = plan_requests(days, weights, fixed=fixed)
+    assert [day for first, last in windows for day in days_between(first, last)] == days
+
+
+@given(lengths, known)
+def test_no_request_has_more_than_a_month(length, weights):
+    """31 days is the most, however little they weigh."""
+    assert max(lengths_of(plan_requests(calendar(length), weights))) <= MAX_DAYS
+
+
+@given(lengths, known)
+def test_no_request_outweighs_the_target_unless_it_is_one_day(length, weights):
+    """What the days are believed to weigh fits; only a heavy day alone may not."""
+    estimates = Estimates(weights)
+    for first, last in plan_requests(calendar(length), weights):
+        weight = estimates.total(days_between(first, last)) or 0
+        assert first == last or weight <= TARGET_BYTES
+
+
+@given(lengths, st.data())
+def test_requests_come_near_the_target(length, data):
+    """Where every day is known, a request ends only because one more day would not fit."""
+    weights = {day: data.draw(sizes) for day in calendar(length)}
+    windows = plan_requests(calendar(length), weights)
+    for (first, last), (following, _) in pairwise(windows):
+        days = days_between(first, last)
+        full = sum(weights[day] for day in [*days, following]) > TARGET_BYTES
+        assert full or len(days) == MAX_DAYS
+
+
+@given(lengths, known, st.integers(1, MAX_DAYS))
+def test_a_fixed_number_of_days_is_kept(length, weights, fixed):
+    """MP_DAYS_PER_REQUEST beats every weight; only the last request may be shorter."""
+    *full, rest = lengths_of(plan_requests(calendar(length), weights, fixed=fixed))
+    assert set(full) <= {fixed}
+    assert rest <= fixed
+
+
+def test_an_unknown_project_starts_with_one_day():
+    """Nobody downloads a month to find out that it is too big: a day, a week, then months."""
+    assert lengths_of(plan_requests(calendar(100), {})) == [1, 6, 31, 31, 31]
+
+
+def test_what_is_learnt_on_the_way_counts():
+    """Days that turn out heavy make the following requests smaller."""
+    plan = RequestPlan(calendar(20), {})
+    seen = []
+    for first, last in plan:
+        seen.append((last - first).days + 1)
+        for day in days_between(first, last):
+            plan.learn(day, 50 * MB)
+    assert seen == [1, 4, 4, 4, 4, 3]
+
+
+def test_a_day_weighs_what_its_neighbours_weigh():
+    """The median of the seven nearest days; a single odd day does not tilt it."""
+    weights = {**weighed(10, 20), FIRST: 900 * MB}
+    assert Estimates(weights).of(FIRST + timedelta(days=12)) == 20 * MB
+    assert Estimates({}).of(FIRST) is None
+
+
+def test_days_known_long_ago_are_no_licence():
+    """A project that weighed nothing years ago is unknown again today."""
+    later = [day + timedelta(days=700) for day in calendar(40)]
+    assert lengths_of(plan_requests(later, weighed(30, 0)))[:2] == [1, 6]
+
+
+def test_a_gap_between_days_ends_a_request():
+    """No request spans days that nobody asked for."""
+    days = [*calendar(3), FIRST + timedelta(days=9)]
+    assert lengths_of(plan_requests(days, weighed(12, 1))) == [3, 1]
+    assert lengths_of(plan_requests(days, weighed(12, 1), fixed=31)) == [3, 1]
+
+
+def test_the_waiting_time_follows_from_the_budget():
+    """58 requests are sent at once, the next 58 an hour later; what is spent counts."""
+    budget = RequestBudget(limit=58, window_seconds=3605)
+    assert [budget.seconds_for(n) for n in (1, 58, 59, 116, 117)] == [0, 0, 3605, 3605, 7210]
+    assert RequestBudget(limit=58, window_seconds=3605, used=58).seconds_for(1) == 3605
