@@ -218,13 +218,13 @@ class DayFiller:
         edge = min(self._today - timedelta(days=error.days + 1), self._plan.days[-1])
         if first == last:
             self._refused_until = last
+        settled = edge >= first and edge > self._refused_until and self._is_refused(edge)
+        if settled or first == last:
             self._fill(first, last)
-        elif first <= edge and self._is_refused(edge):
-            self._fill(first, last)
-        else:
-            middle = first + (last - first) // 2
-            self._fill(middle + _DAY, last)
-            self._fill(first, middle)
+            return
+        middle = first + (last - first) // 2
+        self._fill(middle + _DAY, last)
+        self._fill(first, middle)
 
     def _is_refused(self, day: date) -> bool:
         if day in self._probed:

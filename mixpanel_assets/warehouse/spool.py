@@ -20,6 +20,7 @@ REMOVED_KEYS = ("time", "distinct_id", "$insert_id")
 EARLIEST_MS = 31_536_000_000  # 1971, before which Mixpanel takes no event
 _LATEST_AFTER = timedelta(days=2 * 366)
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999
+_SET_BACK_MINUTES = (60, 30)  # by an hour everywhere but on Lord Howe Island
 _GZIP_MAGIC = b"\x1f\x8b"
 
 # Merging with nulls removes exactly these names; every other value, nulls included, stays.
@@ -124,16 +125,34 @@ def rows(spool: Path, window: Window) -> str:
 
 def derived_columns(window: Window) -> str:
     """Return the SQL of the columns that follow from `time_raw` and `processed_ms`."""
-    project, event_time = window.project, "make_timestamp_ms(time_raw)"
+    event_time = "make_timestamp_ms(time_raw)"
     event_date = f"{event_time}::DATE"
     if window.keeps_shifted:
         event_date = f"DATE '{window.from_date}'"
-    if project.regime == "legacy":
-        event_time = f"({event_time} AT TIME ZONE {literal(project.zone)}) AT TIME ZONE 'UTC'"
+    if window.project.regime == "legacy":
+        event_time = _utc_of_wall_clock(event_time, literal(window.project.zone))
     return (
         f"{event_time} AS event_time, {event_date} AS event_date, "
         f"CASE WHEN processed_ms BETWEEN 0 AND {_LAST_MS} THEN make_timestamp_ms(processed_ms) END "
         "AS processed_at"
+    )
+
+
+def _utc_of_wall_clock(wall: str, zone: str) -> str:
+    """Return the SQL that turns a zone's wall clock into UTC.
+
+    When clocks are set back, a stretch of the wall clock passes twice. DuckDB takes the second
+    time; the first one it was if Mixpanel processed the event before the second.
+    """
+    second = f"(({wall} AT TIME ZONE {zone}) AT TIME ZONE 'UTC')"
+    earlier = " ".join(
+        f"WHEN (({second} - INTERVAL {minutes} MINUTE) AT TIME ZONE 'UTC') AT TIME ZONE {zone}"
+        f" = {wall} THEN {second} - INTERVAL {minutes} MINUTE"
+        for minutes in _SET_BACK_MINUTES
+    )
+    return (
+        f"CASE WHEN processed_ms < epoch_ms({second}) THEN CASE {earlier} ELSE {second} END "
+        f"ELSE {second} END"
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
-from mixpanel_assets.warehouse.load import replace_events
+from mixpanel_assets.warehouse.load import mark_unavailable, replace_events
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 from mixpanel_assets_tests.warehouse.conftest import DAY, DAY_MS, START_MS, Warehouse, event
 
@@ -320,7 +320,7 @@ def test_shifted_legacy_rows_belong_to_the_one_asked_day(tmp_path):
     ],
 )
 def test_the_hours_of_a_clock_change_are_read_one_way(tmp_path, wall, utc):
-    """A time that happened twice is the later one; one that never was uses the old offset."""
+    """A time that passed twice is the later one; one that never was uses the old offset."""
     legacy = Warehouse(tmp_path, LEGACY)
     time = int((wall - datetime(1970, 1, 1)) / timedelta(milliseconds=1))
     legacy.load([event(time=time)], from_date=wall.date())
@@ -328,3 +328,45 @@ def test_the_hours_of_a_clock_change_are_read_one_way(tmp_path, wall, utc):
     legacy.load([event(time=time)], from_date=wall.date(), table="mine")
     assert legacy.query("SELECT event_time FROM mine") == [(utc,)]
     assert legacy.query("SELECT event_time FROM events") == [(utc,)]
+
+
+@pytest.mark.parametrize(
+    ("zone", "wall", "processed", "utc"),
+    [
+        ("America/Los_Angeles", (2026, 11, 1, 1, 30), (8, 30), (8, 30)),
+        ("America/Los_Angeles", (2026, 11, 1, 1, 30), (9, 30), (9, 30)),
+        ("America/Los_Angeles", (2026, 11, 1, 3, 30), (9, 30), (11, 30)),
+        ("Australia/Lord_Howe", (2026, 4, 5, 1, 45), (14, 45), (14, 45)),
+        ("Australia/Lord_Howe", (2026, 4, 5, 1, 45), (15, 15), (15, 15)),
+    ],
+)
+def test_an_hour_that_passed_twice_is_told_by_when_mixpanel_processed_it(
+    tmp_path, zone, wall, processed, utc
+):
+    """An event cannot be processed before it happens; elsewhere a wrong clock changes nothing."""
+    legacy = Warehouse(tmp_path, ProjectIdentity("1234", "us", "legacy", zone))
+    local = datetime(*wall)
+    day = datetime(2026, 11, 1) if local.month == 11 else datetime(2026, 4, 4)
+    record = event(
+        time=_milliseconds(local),
+        mp_processing_time_ms=_milliseconds(day.replace(hour=processed[0], minute=processed[1]))
+        + 900,
+    )
+    legacy.load([record], from_date=local.date())
+    ((event_time,),) = legacy.query("SELECT event_time FROM events")
+    assert event_time == day.replace(hour=utc[0], minute=utc[1])
+
+
+def _milliseconds(moment):
+    return int((moment - datetime(1970, 1, 1)) / timedelta(milliseconds=1))
+
+
+def test_a_day_before_the_plans_horizon_is_noted_and_keeps_its_rows(warehouse):
+    """`not available` is written only where nothing is stored."""
+    warehouse.load([event()])
+    with warehouse.database.write() as connection:
+        stored, absent = mark_unavailable(connection, [DAY, NEXT_DAY], run_id="r")
+    assert (stored.status, stored.row_count, absent.row_count) == ("not available", 1, 0)
+    ledger = warehouse.query("SELECT status, row_count FROM mixpanel._days ORDER BY day")
+    assert ledger == [("complete", 1), ("not available", 0)]
+    assert len(warehouse.rows()) == 1
