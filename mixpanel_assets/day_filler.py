@@ -88,6 +88,7 @@ class DayFiller:
         self._refused_until = date.min
         self._probed: set[date] = set()
         self._requests_told = 0
+        self._warned = False
         self._started = time.monotonic()
 
     def fill(self) -> None:
@@ -136,7 +137,8 @@ class DayFiller:
             self._fill(middle + _DAY, last)
 
     def _set_aside(self, error: IncompleteExportError) -> None:
-        logger.warning("%s", error)
+        if len(self._plan.days) > 1:
+            logger.warning("%s The other days go on.", error)
         self._broken.append(error)
 
     def _fetch_and_store(self, first: date, last: date) -> None:
@@ -208,6 +210,9 @@ class DayFiller:
     def _tell(self, reports: Sequence[DayReport]) -> None:
         seconds, self._started = time.monotonic() - self._started, time.monotonic()
         for report in reports:
+            if report.time_warning and not self._warned:
+                self._warned = True  # the same holds for every day
+                logger.warning("%s", report.time_warning)
             logger.info("%s: %s events, %s", report.day, f"{report.row_count:,}", report.status)
             self._on_day(report, seconds)
 

@@ -33,7 +33,9 @@ def day_metadata(report: DayReport, seconds: float) -> dict[str, Any]:
     if others := counts[_MOST_EVENTS:]:
         rows = sum(rows for _, rows in others)
         counts[_MOST_EVENTS:] = [(f"({len(others):,} other events)", rows)]
+    warning = {"time_warning": report.time_warning} if report.time_warning else {}
     return {
+        **warning,
         "dagster/partition_row_count": report.row_count,
         "status": report.status,
         "rows": report.row_count,

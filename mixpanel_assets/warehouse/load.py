@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 
 from mixpanel_assets.warehouse import ledger
+from mixpanel_assets.warehouse.clocks import contradiction, measured_offsets, refuse_zone_change
 from mixpanel_assets.warehouse.destination import events_target, move_staged
 from mixpanel_assets.warehouse.insert_ids import fill_insert_ids
 from mixpanel_assets.warehouse.ledger import Load
@@ -69,8 +70,8 @@ def replace_events(
     Raises:
         IncompleteExportError: The file is not the asked days: lines are missing or are no
             events, rows belong to other days, or too many lines cannot be stored.
-        ShiftedRowsError: Rows belong to other days, several days were asked and the project
-            is a legacy one: ask day by day.
+        ShiftedRowsError: Rows belong to other days or the zone changed, several days were
+            asked and the project is a legacy one: ask day by day.
         ConfigError: The name of the table is taken.
     """
     window = Window(from_date, to_date, project)
@@ -79,6 +80,9 @@ def replace_events(
         removed = remove_repeats(staging.connection, STAGED)
         fill_insert_ids(staging.connection, STAGED)
         tallies = _tally(staging.connection)
+        row_count = sum(tally.row_count for tally in tallies.values())
+        offsets = measured_offsets(staging.connection, STAGED, row_count, window)
+        refuse_zone_change(window, offsets)
         quarantined = staging.quarantined
         before = ledger.rows_before(connection, load.target, from_date, to_date)
         shares = _shares(received_bytes, [tallies[day].row_count for day in window.days])
@@ -91,6 +95,7 @@ def replace_events(
                 duplicates_removed=removed.get(day, 0),
                 quarantined=sum(line.day == day for line in quarantined),
                 shifted_rows=tallies[day].shifted,
+                time_warning=contradiction(project, day, offsets.get(day)),
                 requests=requests if day == from_date else 0,
                 bytes=share,
                 event_counts=dict(tallies[day].events),

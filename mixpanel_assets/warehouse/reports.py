@@ -23,6 +23,7 @@ class DayReport:
         duplicates_removed: Repeats that Mixpanel sent and the load dropped.
         quarantined: Lines kept in `_quarantine`.
         shifted_rows: Legacy rows whose own date is another one.
+        time_warning: What contradicts the project's time settings in the day's events, if anything.
         requests: Requests made; those for several days count on the first of them.
         bytes: The day's share of the bytes received, by rows; the shares add up exactly.
         event_counts: Rows by event name.
@@ -36,6 +37,7 @@ class DayReport:
     duplicates_removed: int = 0
     quarantined: int = 0
     shifted_rows: int = 0
+    time_warning: str | None = None
     requests: int = 0
     bytes: int = 0
     event_counts: dict[str, int] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """Projects from before 2023: `time` is the zone's wall clock, days are the zone's days."""
 
+import re
 from datetime import UTC, date, timedelta
 
 import pytest
@@ -134,3 +135,27 @@ def test_rows_belong_to_the_day_they_were_exported_for(legacy):
     assert [report.row_count for report in reports] == [
         truth.count(report.day) - len(truth.unstorable(report.day)) for report in reports
     ]
+
+
+@pytest.mark.parametrize(
+    ("sent", "zone", "regime", "said"),
+    [
+        ("legacy", "US/Pacific", "utc", "-480 minutes ahead of UTC.*MP_TIME_REGIME=legacy"),
+        ("legacy", "Asia/Kolkata", "utc", r"\+330 minutes ahead of UTC"),
+        ("utc", "US/Pacific", "legacy", "true UTC.*MP_TIME_REGIME=utc"),
+        ("utc", "US/Pacific", "utc", None),
+        ("legacy", "US/Pacific", "legacy", None),
+    ],
+)
+def test_a_wrong_time_setting_is_told(sent, zone, regime, said, legacy, caplog):
+    """What the events say against the settings is in the log and in the day's report."""
+    workspace, _ = legacy(regime=sent, zone=zone, start=FIRST, days=5)
+    workspace.settings = workspace.settings.model_copy(update={"time_regime": regime})
+    with workspace:
+        reports = workspace.sync_events(FIRST, LAST)
+    if said is None:
+        assert {report.time_warning for report in reports} == {None}
+        assert "MP_TIME_REGIME" not in caplog.text
+    else:
+        assert all(re.search(said, report.time_warning) for report in reports)
+        assert caplog.text.count(reports[0].time_warning) == 1

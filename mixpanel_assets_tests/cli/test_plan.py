@@ -1,0 +1,59 @@
+"""`mp plan` says what a load takes before anything moves; `mp clean` makes room."""
+
+import os
+import time
+from datetime import date
+
+from mixpanel_assets.emulator import Fault
+
+WEEK = ("--from", "2024-01-01", "--to", "2024-01-07")
+
+
+def figures(done):
+    assert done.returncode == 0, done.stderr
+    return {line[:10].strip(): line[10:].strip() for line in done.stdout.splitlines()}
+
+
+def test_a_plan_of_an_unknown_project_says_what_is_known(mp, emulator, tmp_path):
+    """Requests and waiting time at least; nothing is asked, no file is made."""
+    before = len(emulator.requests)
+    said = figures(mp("plan", "--from", "2022-01-01", "--to", "2024-01-07"))
+    assert said["days"] == "737"
+    assert said["requests"].startswith("26 or more")
+    assert "no wait" in said["time"]
+    assert "unknown" in said["rows"]
+    assert "MB" in said["free disk"]
+    assert len(emulator.requests) == before
+    assert not (tmp_path / "warehouse.duckdb").exists()
+
+
+def test_a_plan_of_a_known_project_gives_figures(mp):
+    """What was loaded before tells rows, bytes and requests of the next load."""
+    mp("sync", *WEEK, "--no-profiles")
+    said = figures(mp("plan", "--from", "2024-01-01", "--to", "2024-01-14"))
+    assert said["requests"] == "1"
+    assert said["rows"].startswith("about ")
+    assert "MB" in said["download"]
+
+
+def test_a_plan_tells_the_waiting_time(mp):
+    """At one day per request, 200 days are more than the budget of three hours."""
+    said = figures(
+        mp("plan", "--from", "2023-01-01", "--to", "2023-07-19", MP_DAYS_PER_REQUEST="1")
+    )
+    assert said["requests"].startswith("200")
+    assert said["time"].startswith("about 3:00:00")
+
+
+def test_clean_deletes_what_failed_loads_left(mp, emulator, tmp_path):
+    """The answer of a failed day stays a week; then `mp clean` deletes it and says so."""
+    emulator.faults.add(Fault("foreign-rows", day=date(2024, 1, 3)))
+    failed = mp("sync", "--from", "2024-01-03", "--to", "2024-01-03", "--no-profiles")
+    assert failed.returncode == 6
+    [kept] = (tmp_path / "spool").iterdir()
+    assert str(kept) in failed.stderr
+    assert mp("clean", "--all").stdout == "deleted 0 (0.0 MB), kept 1\n"
+    os.utime(kept, (time.time() - 7200,) * 2)
+    assert mp("clean").stdout == "deleted 0 (0.0 MB), kept 1\n"
+    assert mp("clean", "--all").stdout.endswith("MB), kept 0\n")
+    assert not list((tmp_path / "spool").iterdir())

@@ -1,0 +1,59 @@
+"""How `time` is to be read, measured on the rows themselves."""
+
+from datetime import timedelta
+
+import pytest
+
+from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
+from mixpanel_assets.warehouse.project import ProjectIdentity
+from mixpanel_assets_tests.warehouse.conftest import DAY, DAY_MS, START_MS, Warehouse, event
+
+HOUR_MS = 3_600_000
+NEXT_DAY = DAY + timedelta(days=1)
+
+
+def live(day, hours, count=30, **properties):
+    """Events of a day whose `time` runs so many hours ahead of when Mixpanel got them."""
+    times = [START_MS + day * DAY_MS + number * 60_000 for number in range(count)]
+    return [
+        event(
+            time=time,
+            **{"$mp_api_timestamp_ms": time - round(hours * HOUR_MS) + 4_000, **properties},
+        )
+        for time in times
+    ]
+
+
+@pytest.fixture
+def legacy(tmp_path):
+    return Warehouse(tmp_path, ProjectIdentity("1234", "us", "legacy", "US/Pacific"))
+
+
+def test_a_zone_change_between_packed_days_is_found(legacy):
+    """Rows may carry the date of another asked day then: such an answer is not stored."""
+    with pytest.raises(ShiftedRowsError, match="zone changed"):
+        legacy.load([*live(0, -8), *live(1, 1)], to_date=NEXT_DAY)
+    legacy.load(live(0, -8))
+    legacy.load(live(1, 1), from_date=NEXT_DAY)
+    assert len(legacy.rows()) == 60
+
+
+def test_a_change_of_clocks_is_no_change_of_zone(tmp_path):
+    """Summer time moves the offset and the zone with it."""
+    spring = Warehouse(tmp_path, ProjectIdentity("1234", "us", "legacy", "US/Pacific"))
+    first = DAY + timedelta(days=7)
+    rows = [*live(7, -7), *live(8, -7), *live(6, -8)]
+    reports = spring.load(
+        rows, from_date=first - timedelta(days=1), to_date=NEXT_DAY + 7 * (NEXT_DAY - DAY)
+    )
+    assert {report.time_warning for report in reports} == {None}
+
+
+def test_imported_few_and_delayed_events_prove_nothing(warehouse):
+    """Only enough live events that agree say anything against the settings."""
+    scattered = [row for hours in range(30) for row in live(0, hours / 7, count=1)]
+    for rows in (live(0, -8, **{"$import": True}), live(0, -8, count=5), scattered, [event()]):
+        [report] = warehouse.load(rows)
+        assert report.time_warning is None
+    [report] = warehouse.load(live(0, -8))
+    assert "MP_TIME_REGIME=legacy" in report.time_warning
