@@ -118,7 +118,7 @@ def mark_unavailable(
     Returns:
         One report for each day, in order; `row_count` is what it holds from earlier on.
     """
-    load = Load(Target(EVENTS.name), "events", run_id)
+    load = Load(events_target(EVENTS.name), "events", run_id)
     before = ledger.rows_before(connection, load.target, min(days), max(days))
     reports = [
         DayReport(day, "not available", row_count=before.get(day, 0), rows_before=before.get(day))
