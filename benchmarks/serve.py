@@ -72,8 +72,7 @@ def spooled(emulator: Emulator) -> tuple[float, int]:
             budget=BudgetSettings(state_dir=":memory:"),
         ) as client,
     ):
-        with client.event_export(Path(folder)) as export:
-            spool = export.download(DAY)
+        [spool] = client.event_export(from_date=DAY, to_date=DAY, directory=Path(folder))
         return time.perf_counter() - started, spool.json_bytes
 
 

@@ -21,6 +21,7 @@ from itertools import pairwise
 
 from mixpanel_assets.client import EventExport, Spool
 from mixpanel_assets.client.disk import require_room
+from mixpanel_assets.client.export import days_set_aside
 from mixpanel_assets.errors import IncompleteExportError, PlanHorizonError
 from mixpanel_assets.planning import RequestPlan, days_between
 from mixpanel_assets.warehouse import (
@@ -51,6 +52,12 @@ class ShrunkenDaysError(IncompleteExportError):
         )
         self.days = days
         self.answered = answered
+
+    def alone(self, day: date) -> IncompleteExportError:
+        """Return the error for one of the days."""
+        return IncompleteExportError(
+            self.message, from_date=day, to_date=day, reason=self.reason, lines=self.answered[day]
+        )
 
 
 class DayFiller:
@@ -100,7 +107,7 @@ class DayFiller:
         for first, last in self._plan:
             self._fill(first, last)
         if self._broken:
-            raise _summary(self._broken, len(self._plan.days))
+            raise days_set_aside(self._broken, len(self._plan.days))
 
     def _fill(self, first: date, last: date) -> None:
         if first > last:
@@ -122,7 +129,8 @@ class DayFiller:
             self._plan.fixed = 1
             self._fill(first, last)
         except ShrunkenDaysError as error:
-            self._set_aside(error)
+            for day in error.days:
+                self._set_aside(error.alone(day))
             edges = [first - _DAY, *error.days, last + _DAY]
             for before, after in pairwise(edges):
                 self._fill(before + _DAY, after - _DAY)
@@ -276,24 +284,3 @@ def _refuse_shrunken(reports: Sequence[DayReport], answered: dict[date, int]) ->
         [report.day for report in shrunken],
         {report.day: report.row_count for report in reports},
     )
-
-
-def _summary(broken: Sequence[IncompleteExportError], days: int) -> IncompleteExportError:
-    names = sorted({day for error in broken for day in _days_of(error)})
-    if len(names) == days == 1:
-        return broken[0]
-    return IncompleteExportError(
-        f"{len(names)} of {days} days stayed broken and were not stored: "
-        f"{', '.join(map(str, names))}. The others were. First seen: {broken[0].message}",
-        from_date=names[0],
-        to_date=names[-1],
-        reason=broken[0].reason,
-        lines=sum(error.lines for error in broken),
-        partial=len(names) < days,
-    )
-
-
-def _days_of(error: IncompleteExportError) -> Sequence[date]:
-    if isinstance(error, ShrunkenDaysError):
-        return error.days
-    return [error.from_date] if error.from_date else []

@@ -42,9 +42,7 @@ class EventLoad(Load):
     """A range of event days on its way into `mixpanel.events`.
 
     Attributes:
-        export: Fetches days.
-        from_date: First day, included.
-        to_date: Last day, included.
+        export: Fetches the days.
         project: Whose events they are.
         today: Days from here on are stored as `open`: more events will come.
         days_per_request: So many days share a request; None: what earlier days weighed decides.
@@ -54,8 +52,6 @@ class EventLoad(Load):
     """
 
     export: EventExport
-    from_date: date
-    to_date: date
     project: ProjectIdentity
     today: date
     days_per_request: int | None = None
@@ -73,7 +69,8 @@ class EventLoad(Load):
             prepare(connection, self.project)
             sizes = event_sizes(connection)
         clean(self.export.directory)
-        plan = request_plan(self.from_date, self.to_date, sizes, self.days_per_request)
+        days = self.export.query
+        plan = request_plan(days.from_date, days.to_date, sizes, self.days_per_request)
         with self.export:
             DayFiller(
                 self.export,
@@ -100,11 +97,12 @@ def event_load(
     Raises:
         ConfigError: The range ends before it begins.
     """
-    asked = ExportQuery(from_date, to_date)
     return EventLoad(
-        export=client.event_export(settings.spool_path(client.credentials.project_id)),
-        from_date=asked.from_date,
-        to_date=asked.to_date,
+        export=client.event_export(
+            from_date=from_date,
+            to_date=to_date,
+            directory=settings.spool_path(client.credentials.project_id),
+        ),
         project=project_identity(client.credentials, settings),
         today=settings.today(),
         days_per_request=settings.days_per_request,
@@ -137,7 +135,7 @@ def plan_load(
     from_date: date,
     to_date: date,
 ) -> Plan:
-    """Return what the load of a range of days would take; nothing is asked or written.
+    """Return what the load of a range of days would take; nothing is asked or stored.
 
     Raises:
         ConfigError: The range ends before it begins, or the file holds another project.
@@ -169,4 +167,5 @@ def _stored_sizes(database: Database, project: ProjectIdentity) -> EventSizes:
 
 
 def _present_budget(client: MixpanelAPIClient) -> RequestBudget:
-    return RequestBudget()
+    usage = next(usage for usage in client.quota() if usage.api == "export")
+    return RequestBudget(usage.limit, usage.window_seconds, usage.used)

@@ -158,8 +158,8 @@ class RequestPlan:
 class RequestBudget:
     """How many export requests fit into a window of time, and how many of them are spent."""
 
-    limit: int = 58
-    window_seconds: float = 3605.0
+    limit: int
+    window_seconds: float
     used: int = 0
 
     def seconds_for(self, requests: int) -> float:

@@ -84,7 +84,7 @@ class Workspace:
         self.api.close()
 
     def plan(self, from_date: date, to_date: date) -> Plan:
-        """Return what `sync_events` would take; nothing is asked or written.
+        """Return what `sync_events` would take; nothing is asked or stored.
 
         Args:
             from_date: First day, included.

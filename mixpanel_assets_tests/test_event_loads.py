@@ -280,10 +280,16 @@ def test_a_plan_of_known_days_is_what_they_weigh(workspace):
     assert longer.to_dict()["to_date"] == "2024-01-31"
 
 
-def test_a_plan_counts_the_hours_of_a_long_load(weekly):
-    """A year of weeks fits into the first hour, three years do not."""
-    assert weekly.plan(date(2024, 1, 1), date(2024, 12, 31)).seconds == 0
-    assert weekly.plan(date(2022, 1, 1), date(2024, 12, 31)).seconds == 2 * 3605
+def test_a_plan_counts_the_hours_of_a_long_load(credentials, settings):
+    """A year of weeks fits into the first hour, three years do not; what is spent counts."""
+    budget = {"budget_export_per_hour": 58, "days_per_request": 7}
+    with Workspace(credentials, settings=settings.model_copy(update=budget)) as workspace:
+        year, three_years = date(2024, 12, 31), date(2026, 12, 31)
+        assert workspace.plan(FIRST, year).seconds == 0
+        assert workspace.plan(FIRST, three_years).seconds == 2 * 3605
+        for _ in range(6):
+            workspace.sync_events(DAY, DAY)
+        assert workspace.plan(FIRST, year).seconds == 3605
 
 
 def test_a_plan_refuses_days_in_the_wrong_order(workspace):

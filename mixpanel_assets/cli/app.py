@@ -104,7 +104,7 @@ def plan(
         Path | None, typer.Option(help="The DuckDB file; default as MP_DATABASE says.")
     ] = None,
 ) -> None:
-    """Say what loading days of events will take; asks nothing of Mixpanel, writes nothing.
+    """Say what loading days of events will take; asks nothing of Mixpanel.
 
     Example: mp plan --from 2023-01-01 --to 2024-12-31
     """

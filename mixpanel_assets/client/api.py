@@ -118,18 +118,20 @@ class MixpanelAPIClient:
 
     def event_export(
         self,
-        directory: Path,
         *,
+        from_date: date,
+        to_date: date,
+        directory: Path,
         events: Sequence[str] | None = None,
         where: str | None = None,
     ) -> EventExport:
-        """Return what fetches days into spool files; nothing is asked until it is told to.
-
-        Example:
-            >>> with client.event_export(Path("spool")) as export:
-            ...     spool = export.download(date(2024, 1, 1), date(2024, 1, 7))
-        """
-        return EventExport(self.open_transport, directory, events, where, self.retries)
+        """Return a lazy export of whole days into spool files; nothing is asked yet."""
+        return EventExport(
+            open_transport=self.open_transport,
+            query=ExportQuery(from_date, to_date, events, where),
+            directory=directory,
+            retries=self.retries,
+        )
 
     def export_events(
         self,

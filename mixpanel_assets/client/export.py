@@ -10,8 +10,8 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import date
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -173,23 +173,23 @@ def _download_once(
 
 @dataclass
 class EventExport:
-    """Fetches days of events into spool files, request by request; a context manager.
+    """The events of a range of days, on their way into spool files.
 
+    Inside its `with` block, `download` fetches any of the days. Who only wants the files may
+    iterate instead: one request for all of the days, halves of it where answers stay broken.
     Each `Spool` is whole; whoever stores it calls its `discard`.
 
     Attributes:
         open_transport: Makes the connection, closed on leaving the `with` block.
+        query: What is asked.
         directory: Where spool files go.
-        events: Only events of these names; None means every event.
-        where: A segmentation expression, handed to Mixpanel unread.
         retries: How patient to be with faults and rate limits.
-        requests: Requests sent so far, failed ones included.
+        requests: Requests made so far, broken answers included.
     """
 
     open_transport: Callable[[], Transport]
+    query: ExportQuery
     directory: Path
-    events: Sequence[str] | None = None
-    where: str | None = None
     retries: RetryPolicy = field(default_factory=RetryPolicy)
     requests: int = 0
     _transport: Transport | None = None
@@ -208,24 +208,60 @@ class EventExport:
             self._transport.close()
             self._transport = None
 
-    def download(self, from_date: date, to_date: date | None = None) -> Spool:
-        """Put the events of some days on disk, with one request when all goes well.
+    def __iter__(self) -> Iterator[Spool]:
+        broken: list[IncompleteExportError] = []
+        first, last = self.query.from_date, self.query.to_date
+        with self:
+            yield from self._in_parts(first, last, broken)
+        if broken:
+            raise days_set_aside(broken, (last - first).days + 1)
 
-        Args:
-            from_date: First day, included.
-            to_date: Last day, included; the first one by default.
+    def download(self, from_date: date, to_date: date) -> Spool:
+        """Put the events of some days on disk, both ends included; one request if all goes well.
 
         Raises:
             IncompleteExportError: Every answer was broken.
             PlanHorizonError: The plan does not reach back to the first day.
             StorageError: The spool directory took no more.
         """
-        query = ExportQuery(from_date, to_date or from_date, self.events, self.where)
         if self._transport is None:
             raise RuntimeError("an export downloads inside its `with` block only")
+        query = replace(self.query, from_date=from_date, to_date=to_date)
         return download(
             self._transport, query, self.directory, self.retries, on_request=self._count
         )
 
+    def _in_parts(
+        self, first: date, last: date, broken: list[IncompleteExportError]
+    ) -> Iterator[Spool]:
+        try:
+            spool = self.download(first, last)
+        except IncompleteExportError as error:
+            if first == last:
+                broken.append(error)
+                return
+            middle = first + (last - first) // 2
+            yield from self._in_parts(first, middle, broken)
+            yield from self._in_parts(middle + timedelta(days=1), last, broken)
+            return
+        yield spool
+
     def _count(self) -> None:
         self.requests += 1
+
+
+def days_set_aside(broken: Sequence[IncompleteExportError], days: int) -> IncompleteExportError:
+    """Return the one error that names the days that stayed broken, of so many asked for."""
+    if len(broken) == 1 and days == 1:
+        return broken[0]
+    ordered = sorted(broken, key=lambda error: error.from_date or date.max)
+    names = ", ".join(str(error.from_date) for error in ordered)
+    return IncompleteExportError(
+        f"{len(broken)} of {days} days stayed broken and were not stored: {names}. "
+        f"The others were. First seen: {broken[0].message}",
+        from_date=ordered[0].from_date,
+        to_date=ordered[-1].to_date,
+        reason=broken[0].reason,
+        lines=sum(error.lines for error in broken),
+        partial=len(broken) < days,
+    )

@@ -13,10 +13,10 @@ import tenacity
 from mixpanel_assets.errors import (
     APIError,
     AuthenticationError,
-    ConfigError,
     ConnectionFailedError,
     IncompleteExportError,
     MixpanelDataError,
+    PlanHorizonError,
     QueryError,
     RateLimitError,
     ServerError,
@@ -52,7 +52,7 @@ RETRY_CLASSES = (
     RetryClass("429", RateLimitError, "waited for"),
     RetryClass("401, 403, and 400 that refuses the credentials", AuthenticationError, "fatal"),
     RetryClass("402: the plan has no access", APIError, "fatal"),
-    RetryClass("`Date range exceeds N days`: the plan's horizon", ConfigError, "fatal"),
+    RetryClass("`Date range exceeds N days`: the plan's horizon", PlanHorizonError, "fatal"),
     RetryClass("any other 4xx, such as a malformed filter", QueryError, "fatal"),
     RetryClass("200 with an error instead of a result", QueryError, "fatal"),
 )

@@ -39,7 +39,11 @@ def test_a_plan_of_a_known_project_gives_figures(mp):
 def test_a_plan_tells_the_waiting_time(mp):
     """At one day per request, 200 days are more than the budget of three hours."""
     said = figures(
-        mp("plan", "--from", "2023-01-01", "--to", "2023-07-19", MP_DAYS_PER_REQUEST="1")
+        mp(
+            *("plan", "--from", "2023-01-01", "--to", "2023-07-19"),
+            MP_DAYS_PER_REQUEST="1",
+            MP_BUDGET_EXPORT_PER_HOUR="58",
+        )
     )
     assert said["requests"].startswith("200")
     assert said["time"].startswith("about 3:00:00")

@@ -21,6 +21,7 @@ from mixpanel_assets.errors import (
     ServerError,
     StorageError,
 )
+from mixpanel_assets.planning import days_between
 from mixpanel_assets_tests.conftest import IMPATIENT, PLENTY
 
 DAY = date(2024, 1, 3)
@@ -42,7 +43,8 @@ def lines_on_disk(path: Path) -> list[bytes]:
 
 
 def export(client, directory, from_date=DAY, to_date=DAY, **options):
-    with client.event_export(directory, **options) as export:
+    days = {"from_date": from_date, "to_date": to_date}
+    with client.event_export(**days, directory=directory, **options) as export:
         return export.download(from_date, to_date)
 
 
@@ -79,8 +81,8 @@ def test_days_share_a_request(client, emulator, tmp_path):
     """Nine days come with one request; the file says which days it holds."""
     last = DAY + timedelta(days=8)
     before = len(emulator.requests)
-    with client.event_export(tmp_path) as nine_days:
-        spool = nine_days.download(DAY, last)
+    nine_days = client.event_export(from_date=DAY, to_date=last, directory=tmp_path)
+    [spool] = nine_days
     assert len(emulator.requests) - before == nine_days.requests == 1
     assert (spool.from_date, spool.to_date) == (DAY, last)
 
@@ -93,6 +95,18 @@ def test_a_broken_answer_is_asked_for_again(kind, client, emulator, tmp_path):
     assert spool.requests == 2
     assert spool.lines == len(list(emulator.truth.lines(DAY)))
     assert [path.name for path in tmp_path.glob("*.jsonl*")] == [spool.path.name]
+
+
+def test_files_alone_come_by_iterating(client, emulator, tmp_path):
+    """A bad day does not stop the others: its request is halved, the error comes last."""
+    emulator.faults.add(Fault("truncate-own-line", path=EXPORT, day=DAY, times=None))
+    week = {"from_date": date(2024, 1, 1), "to_date": date(2024, 1, 7)}
+    spools = []
+    with pytest.raises(IncompleteExportError, match=r"1 of 7 days stayed broken.*2024-01-03") as e:
+        spools.extend(client.event_export(**week, directory=tmp_path))
+    assert e.value.partial
+    days = [day.day for s in spools for day in days_between(s.from_date, s.to_date)]
+    assert days == [1, 2, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("kind", [*TRUNCATIONS[:4], "html-200"])
