@@ -165,6 +165,34 @@ def test_another_projects_rows_are_never_mixed_in(materialize, resource, databas
     assert stored(database) == before
 
 
+def test_a_day_that_shrank_says_how_many_rows_there_were(materialize, emulator, instance):
+    """Two answers agree that rows are gone: the metadata holds both counts."""
+    materialize(EVENTS, "2024-01-03")
+    emulator.faults.add(Fault("delete-rows", day=DAY, count=9))
+    assert materialize(EVENTS, "2024-01-03").success
+    [record] = instance.fetch_materializations(EVENTS, limit=1).records
+    metadata = record.asset_materialization.metadata
+    assert metadata["rows_before"].value == metadata["rows"].value + 9
+
+
+def test_a_day_before_the_plans_horizon_is_materialized_as_not_available(
+    materialize, emulator, instance, database
+):
+    """The run succeeds, and the day's metadata and ledger row say that there is nothing."""
+    text = "Date range exceeds 1 days into the past"
+    emulator.faults.add(
+        Fault("403-history", day=date(2024, 1, 1), times=None, text=text),
+        Fault("403-history", day=date(2024, 1, 2), times=None, text=text),
+    )
+    assert materialize(EVENTS, "2024-01-01", "2024-01-04").success
+    records = instance.fetch_materializations(EVENTS, limit=9).records
+    status = {r.partition_key: r.asset_materialization.metadata["status"].value for r in records}
+    assert [status[day] for day in sorted(status)] == ["not available"] * 2 + ["complete"] * 2
+    assert stored(database, "SELECT status FROM mixpanel._days ORDER BY day")[1] == (
+        "not available",
+    )
+
+
 def test_an_empty_day_is_recorded_as_empty(materialize, database):
     """A day without events is a fact, not a failure."""
     assert materialize(EVENTS, "2024-02-20").success
