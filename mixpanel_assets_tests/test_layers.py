@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "settings": {"errors"},
     "made_ids": set(),
     "emulator": set(),
-    "client": {"errors"},
+    "client": {"errors", "made_ids"},
     "warehouse": {"errors", "made_ids"},
     "accounts": {*BASE, "client"},
     "budgets": {*BASE, "client"},

@@ -5,9 +5,11 @@ from mixpanel_assets.client.credentials import Credentials, make_credentials
 from mixpanel_assets.client.engage import ProfileQuery
 from mixpanel_assets.client.export import EventExport, ExportQuery
 from mixpanel_assets.client.limits import BudgetSettings
+from mixpanel_assets.client.normalize import normalize_event, normalize_profile
 from mixpanel_assets.client.retries import RetryPolicy
 from mixpanel_assets.client.snapshot import PageOutcome, PagePlan
 from mixpanel_assets.client.spool import Spool
+from mixpanel_assets.client.streams import RecordStream
 from mixpanel_assets.client.types import ApiUsage, ProfilePageResult
 
 __all__ = [
@@ -21,7 +23,10 @@ __all__ = [
     "PagePlan",
     "ProfilePageResult",
     "ProfileQuery",
+    "RecordStream",
     "RetryPolicy",
     "Spool",
     "make_credentials",
+    "normalize_event",
+    "normalize_profile",
 ]
