@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from mixpanel_assets.made_ids import made_id, twin_id
 
 EARLIEST_MS = 31_536_000_000  # 1971, before which Mixpanel takes no event
-LATEST_MS = 253_402_300_799_999  # the end of the year 9999
+LATEST_MS = 253_402_300_799_999 - 86_400_000  # 9999, with room for any zone
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = datetime(1970, 1, 1)
 _IDS = ("distinct_id", "$insert_id")
@@ -59,7 +59,7 @@ class EventNormalizer:
         """
         event = raw["event"]
         properties = dict(raw["properties"])
-        time = properties.pop("time", None)
+        time = _whole(properties.pop("time", None))
         distinct_id = _text(properties.pop("distinct_id", None))
         insert_id = _text(properties.pop("$insert_id", None))
         event_time = self._event_time(time)
@@ -72,8 +72,6 @@ class EventNormalizer:
         }
 
     def _event_time(self, time: Any) -> datetime | None:
-        if type(time) is float and time.is_integer():
-            time = int(time)
         if type(time) is not int or not EARLIEST_MS <= time <= LATEST_MS:
             self.timeless += 1
             return None
@@ -84,8 +82,7 @@ class EventNormalizer:
     def _made_id(
         self, event: str, time: Any, distinct_id: str | None, properties: dict[str, Any]
     ) -> str:
-        whole = int(time) if type(time) is float and time.is_integer() else time
-        first = made_id(event, whole, distinct_id, properties)
+        first = made_id(event, time, distinct_id, properties)
         # As a number an id takes a third of the memory; most are never met again.
         key = int(first.replace("-", ""), 16)
         if key not in self._once:
@@ -136,6 +133,10 @@ def _as_duckdb_reads(wall_clock: datetime, zone: ZoneInfo) -> datetime:
     offsets = (wall_clock.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1))
     offset = min(offset for offset in offsets if offset is not None)
     return (wall_clock - offset).replace(tzinfo=UTC)
+
+
+def _whole(time: Any) -> Any:
+    return int(time) if type(time) is float and time.is_integer() else time
 
 
 def _text(value: Any) -> str | None:
