@@ -17,6 +17,7 @@ from mixpanel_assets.client import (
     RecordStream,
     RetryPolicy,
 )
+from mixpanel_assets.fetches import FetchResult, fetch_events
 from mixpanel_assets.loads import ProfileLoad, event_load, project_identity
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.snapshots import plan_day, require_every_page
@@ -274,6 +275,47 @@ class Workspace:
             include_all_users=include_all_users,
         )
         return self.api.stream_profiles(query, raw=raw)
+
+    def fetch_events(
+        self,
+        name: str = "events",
+        *,
+        from_date: date | str,
+        to_date: date | str,
+        events: Sequence[str] | None = None,
+        where: str | None = None,
+        replace: bool = False,
+    ) -> FetchResult:
+        """Make a table of the events of some days: whole, or not at all.
+
+        It lies in schema `main` and has the columns `event_name`, `event_time`, `distinct_id`,
+        `insert_id` and `properties`; days without events make an empty table. Under the name
+        `events` it is the asset's own table instead, which must be empty and takes no filter.
+
+        Args:
+            name: Letters, digits and underscores.
+            from_date: First day, included; a date, or text like 2024-01-31.
+            to_date: Last day, included.
+            events: Only events of these names.
+            where: A segmentation expression.
+            replace: Put it in the place of a table of that name, which stays until then.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            TableExistsError: There is a table of that name, and `replace` is not set.
+            IncompleteExportError: Days stayed broken; nothing was changed.
+        """
+        return fetch_events(
+            self.api,
+            self._database,
+            self.settings,
+            name=name,
+            from_date=from_date,
+            to_date=to_date,
+            events=events,
+            where=where,
+            replace=replace,
+        )
 
     def sql(self, query: str) -> pd.DataFrame:
         """Return the answer to a query, as a DataFrame."""

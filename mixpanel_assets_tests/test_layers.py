@@ -23,7 +23,11 @@ MAY_IMPORT = {
     "budgets": {*BASE, "client"},
     "snapshots": {*BASE, "client"},
     "loads": {*BASE, "client", "snapshots", "warehouse"},
-    "workspace": {*BASE, "accounts", "budgets", "client", "loads", "snapshots", "warehouse"},
+    "fetches": {*BASE, "client", "loads", "warehouse"},
+    "workspace": {
+        *BASE,
+        *("accounts", "budgets", "client", "fetches", "loads", "snapshots", "warehouse"),
+    },
     "partitions": BASE,
     "failures": {*BASE, "client"},
     "reports": {*BASE, "snapshots", "warehouse"},

@@ -5,6 +5,7 @@ guards the tables, `replace_events` and `replace_profiles` load, `tables` reads.
 """
 
 from mixpanel_assets.warehouse.database import Database
+from mixpanel_assets.warehouse.destination import check_name, make_way
 from mixpanel_assets.warehouse.load import replace_events
 from mixpanel_assets.warehouse.profiles import ProfilePage, replace_profiles
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
@@ -23,6 +24,8 @@ __all__ = [
     "ProjectIdentity",
     "Scope",
     "Table",
+    "check_name",
+    "make_way",
     "prepare",
     "quoted",
     "replace_events",
