@@ -187,8 +187,11 @@ class MixpanelAPIClient:
             spool_directory=spool_directory,
         )
         if raw:
-            return RecordStream(source.records(lambda gzip: RecordVerdict(as_received, gzip=gzip)))
-        return RecordStream(normalized(source, local_zone))
+            return RecordStream(
+                source.records(lambda gzip: RecordVerdict(as_received, gzip=gzip)),
+                source.query.asked,
+            )
+        return RecordStream(normalized(source, local_zone), source.query.asked)
 
     def stream_event_lines(
         self,
@@ -212,7 +215,7 @@ class MixpanelAPIClient:
             days_per_request=days_per_request,
             spool_directory=spool_directory,
         )
-        return RecordStream(source.records(lambda gzip: Verdict(gzip=gzip)))
+        return RecordStream(source.records(lambda gzip: Verdict(gzip=gzip)), source.query.asked)
 
     def staged_events(
         self,
@@ -255,12 +258,14 @@ class MixpanelAPIClient:
         """
         source = self._profiles(query)
         if raw:
-            return RecordStream(source.records(as_received))
-        return RecordStream(source.records(lambda profile, _: normalize_profile(profile)))
+            return RecordStream(source.records(as_received), "profiles")
+        return RecordStream(
+            source.records(lambda profile, _: normalize_profile(profile)), "profiles"
+        )
 
     def stream_profile_lines(self, query: ProfileQuery | None = None) -> RecordStream[bytes]:
         """Return each raw profile as the bytes received; as `stream_profiles` otherwise."""
-        return RecordStream(self._profiles(query).records(lambda _, text: text))
+        return RecordStream(self._profiles(query).records(lambda _, text: text), "profiles")
 
     def export_events(
         self,

@@ -23,7 +23,7 @@ from mixpanel_assets.client.transport import Transport
 from mixpanel_assets.client.verdict import Judge, NotWholeError, Verdict
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 16  # inflates to ten times as much, and memory is to stay small
 
 T = TypeVar("T")
 

@@ -59,7 +59,9 @@ class EventNormalizer:
         """
         event = raw["event"]
         properties = dict(raw["properties"])
-        time = _whole(properties.pop("time", None))
+        time = properties.pop("time", None)
+        if type(time) is float and time.is_integer():
+            time = int(time)
         distinct_id = _text(properties.pop("distinct_id", None))
         insert_id = _text(properties.pop("$insert_id", None))
         event_time = self._event_time(time)
@@ -75,9 +77,11 @@ class EventNormalizer:
         if type(time) is not int or not EARLIEST_MS <= time <= LATEST_MS:
             self.timeless += 1
             return None
+        # By position and in two parts: as a float of seconds it would be rounded.
+        since = timedelta(0, time // 1000, time % 1000 * 1000)
         if self._zone is None:
-            return _EPOCH + timedelta(milliseconds=time)
-        return _as_duckdb_reads(_NAIVE_EPOCH + timedelta(milliseconds=time), self._zone)
+            return _EPOCH + since
+        return _as_duckdb_reads(_NAIVE_EPOCH + since, self._zone)
 
     def _made_id(
         self, event: str, time: Any, distinct_id: str | None, properties: dict[str, Any]
@@ -116,11 +120,12 @@ def normalize_profile(raw: Mapping[str, Any]) -> dict[str, Any]:
 def with_exact_ids(raw: dict[str, Any], line: bytes) -> dict[str, Any]:
     """Return an event whose ids, if sent as numbers with a fraction, are their digits as sent."""
     properties = raw["properties"]
-    inexact = [name for name in _IDS if type(properties.get(name)) is float]
-    if not inexact:
+    find = properties.get
+    if type(find("distinct_id")) is not float and type(find("$insert_id")) is not float:
         return raw
     sent = json.loads(line, parse_float=str)["properties"]
-    return {**raw, "properties": {**properties, **{name: sent[name] for name in inexact}}}
+    exact = {name: sent[name] for name in _IDS if type(find(name)) is float}
+    return {**raw, "properties": {**properties, **exact}}
 
 
 def _as_duckdb_reads(wall_clock: datetime, zone: ZoneInfo) -> datetime:
@@ -133,10 +138,6 @@ def _as_duckdb_reads(wall_clock: datetime, zone: ZoneInfo) -> datetime:
     offsets = (wall_clock.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1))
     offset = min(offset for offset in offsets if offset is not None)
     return (wall_clock - offset).replace(tzinfo=UTC)
-
-
-def _whole(time: Any) -> Any:
-    return int(time) if type(time) is float and time.is_integer() else time
 
 
 def _text(value: Any) -> str | None:

@@ -58,25 +58,26 @@ class RecordStream(Iterator[T], Generic[T]):
     Leaving it early, by `with`, `close` or dropping it, closes the connection and removes what
     was put on disk.
 
-    Attributes:
-        delivered: Records that came out so far.
-
     Example:
         >>> with workspace.stream_events(from_date="2024-01-01", to_date="2024-01-31") as events:
         ...     first = next(events)
     """
 
-    def __init__(self, records: Generator[T, None, None]) -> None:
-        self.delivered = 0
-        self._records = records
+    def __init__(self, records: Generator[T, None, None], asked: str) -> None:
+        """Deliver `records`, of which nothing has been drawn yet; `asked` says what they are."""
+        self._count = _Count()
+        self._records = _counted(records, asked, self._count)
 
-    def __iter__(self) -> Self:
-        return self
+    @property
+    def delivered(self) -> int:
+        """Records that came out so far."""
+        return self._count.records
+
+    def __iter__(self) -> Iterator[T]:
+        return self._records
 
     def __next__(self) -> T:
-        record = next(self._records)
-        self.delivered += 1
-        return record
+        return next(self._records)
 
     def __enter__(self) -> Self:
         return self
@@ -92,6 +93,27 @@ class RecordStream(Iterator[T], Generic[T]):
     def close(self) -> None:
         """Deliver nothing more, and let go of connection and files."""
         self._records.close()
+
+
+@dataclass
+class _Count:
+    """Apart from the stream, so that no cycle keeps one alive that was dropped half way."""
+
+    records: int = 0
+
+
+def _counted(
+    records: Generator[T, None, None], asked: str, count: _Count
+) -> Generator[T, None, None]:
+    try:
+        with closing(records):
+            for record in records:
+                count.records += 1
+                yield record
+    except (IncompleteExportError, ConnectionFailedError, ServerError) as error:
+        if not count.records:
+            raise
+        raise _broken_off(error, asked, count.records) from error
 
 
 @dataclass(frozen=True)
@@ -130,25 +152,19 @@ class EventSource:
         """Yield what the judges make of each line; `judge` is given whether the bytes are gzip.
 
         Raises:
-            IncompleteExportError: An answer broke after its first record.
+            IncompleteExportError: An answer is not whole.
         """
-        delivered = 0
-        try:
-            for query in self._requests():
-                left = None if query.limit is None else query.limit - delivered
-                if left == 0:
+        left = self.query.limit
+        for query in self._requests():
+            with closing(self._answer(replace(query, limit=left), judge)) as answer:
+                if left is None:
+                    yield from answer
+                    continue
+                for record in itertools.islice(answer, left):
+                    yield record
+                    left -= 1
+                if not left:
                     return
-                with closing(self._answer(replace(query, limit=left), judge)) as answer:
-                    for record in itertools.islice(answer, left):
-                        yield record
-                        delivered += 1
-        except (IncompleteExportError, ConnectionFailedError, ServerError) as error:
-            if not delivered:
-                raise
-            first = getattr(error, "from_date", None) or self.query.from_date
-            last = getattr(error, "to_date", None) or self.query.to_date
-            said = f"export {first}..{last} broke off: {_reason(error)}."
-            raise _broken_off(error, said, delivered) from error
 
     def _requests(self) -> Iterator[ExportQuery]:
         days = windows(self.query.from_date, self.query.to_date, self.days_per_request)
@@ -229,16 +245,9 @@ class ProfileSource:
         Raises:
             IncompleteExportError: A page did not come, or the pages do not add up to `total`.
         """
-        delivered = 0
-        try:
-            for page in self._pages():
-                for profile, text in page:
-                    yield convert(profile, text)
-                    delivered += 1
-        except (IncompleteExportError, ConnectionFailedError, ServerError) as error:
-            if not delivered:
-                raise
-            raise _broken_off(error, error.message, delivered) from error
+        for page in self._pages():
+            for profile, text in page:
+                yield convert(profile, text)
 
     def _pages(self) -> Iterator[list[tuple[dict[str, Any], bytes]]]:
         first = page = self.retries.call(lambda: self._page(0))
@@ -251,7 +260,7 @@ class ProfileSource:
         if received < (first.total or 0):
             raise IncompleteExportError(
                 f"profiles: {received:,} came, page 0 announced {first.total:,}.",
-                reason="fewer profiles than announced",
+                reason=f"{received:,} of {first.total:,} announced profiles came",
                 lines=received,
             )
 
@@ -283,7 +292,7 @@ class ProfileSource:
             raise IncompleteExportError(
                 f"profiles page {number} holds {len(page.results):,} profiles, "
                 f"{announced:,} were announced.",
-                reason="short page",
+                reason=f"page {number} is shorter than announced",
                 lines=len(page.results),
             )
         _profiles(page)
@@ -334,16 +343,16 @@ def as_day(value: date | str) -> date:
         raise ConfigError(f"{value!r} is not a day; write it like 2024-01-31.") from None
 
 
-def _reason(error: MixpanelDataError) -> str:
-    return getattr(error, "reason", "") or error.message.rstrip(".")
-
-
-def _broken_off(error: MixpanelDataError, said: str, delivered: int) -> IncompleteExportError:
+def _broken_off(error: MixpanelDataError, asked: str, delivered: int) -> IncompleteExportError:
+    first, last = getattr(error, "from_date", None), getattr(error, "to_date", None)
+    reason = getattr(error, "reason", "") or error.message.rstrip(".")
+    what = f"export {first}..{last}" if first and last else asked
     return IncompleteExportError(
-        f"{said} {delivered:,} records had been delivered; they are real, but not all.",
-        from_date=getattr(error, "from_date", None),
-        to_date=getattr(error, "to_date", None),
-        reason=_reason(error),
+        f"{what} broke off: {reason}. {delivered:,} records had been delivered; they are real, "
+        "but not all.",
+        from_date=first,
+        to_date=last,
+        reason=reason,
         lines=delivered,
         records=delivered,
         partial=True,

@@ -127,24 +127,11 @@ class Judge(ABC, Generic[T]):
         yield from self._judged(self._splitter.finish())
 
     @abstractmethod
-    def _item(self, line: bytes) -> T:
-        """Return what a line is, or raise what `msgspec` raises if it is not an event."""
-
-    @abstractmethod
-    def _unusual_item(self, line: bytes, event: dict[str, Any]) -> T:
-        """Return what a line is that is a valid event all the same."""
+    def _judged(self, lines: list[bytes]) -> Iterator[T]:
+        """Yield an item for each line and count it in `lines`."""
 
     def _take(self, body: bytes, *, final: bool) -> None:
         """Look at body bytes before they are lines."""
-
-    def _judged(self, lines: list[bytes]) -> Iterator[T]:
-        for line in lines:
-            try:
-                item = self._item(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                item = self._unusual_item(line, self._unusual_event(line))
-            self.lines += 1
-            yield item
 
     def _unusual_event(self, line: bytes) -> dict[str, Any]:
         # msgspec refuses lone surrogates and numbers beyond a double's range; JSON allows them.
@@ -180,12 +167,14 @@ class Verdict(Judge[bytes]):
         super().__init__(gzip=gzip)
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
 
-    def _item(self, line: bytes) -> bytes:
-        _check_line(line)
-        return line
-
-    def _unusual_item(self, line: bytes, event: dict[str, Any]) -> bytes:
-        return line
+    def _judged(self, lines: list[bytes]) -> Iterator[bytes]:
+        for line in lines:
+            try:
+                _check_line(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                self._unusual_event(line)
+            self.lines += 1
+            yield line
 
     def _take(self, body: bytes, *, final: bool) -> None:
         # What msgspec skips it does not decode.
@@ -202,18 +191,19 @@ class RecordVerdict(Judge[T]):
         super().__init__(gzip=gzip)
         self._convert = convert
 
-    def _item(self, line: bytes) -> T:
-        record = _decode(line)
-        if (
-            type(record) is not dict
-            or type(record.get("event")) is not str
-            or type(record.get("properties")) is not dict
-        ):
-            raise msgspec.ValidationError
-        return self._convert(record, line)
-
-    def _unusual_item(self, line: bytes, event: dict[str, Any]) -> T:
-        return self._convert(event, line)
+    def _judged(self, lines: list[bytes]) -> Iterator[T]:
+        # The loop that every streamed event goes through: calls are what costs here.
+        convert = self._convert
+        for line in lines:
+            try:
+                event = _decode(line)
+                whole = type(event["event"]) is str and type(event["properties"]) is dict
+            except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
+                whole = False
+            if not whole:
+                event = self._unusual_event(line)
+            self.lines += 1
+            yield convert(event, line)
 
 
 def _not_utf8(lines: int) -> NotWholeError:
