@@ -19,6 +19,7 @@ from mixpanel_assets.client.verdict import RecordVerdict
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.emulator.truth import deduplicated
 from mixpanel_assets.warehouse.project import ProjectIdentity
+from mixpanel_assets_tests.conftest import PLENTY
 from mixpanel_assets_tests.warehouse.conftest import DAY, DAY_MS, START_MS, Warehouse
 from mixpanel_assets_tests.warehouse.test_load_laws import LAW, dumps, events, properties, text
 
@@ -176,7 +177,7 @@ def test_streams_of_odd_days_equal_the_table(staged, odd_days, credentials, tmp_
     """
     emulator, zone = odd_days
     days = {"from_date": DAY, "to_date": DAY + timedelta(days=4)}
-    with MixpanelAPIClient(credentials, api_base_url=emulator.base_url) as client:
+    with MixpanelAPIClient(credentials, api_base_url=emulator.base_url, budget=PLENTY) as client:
         [spool] = client.event_export(**days, directory=tmp_path)
         streamed = list(client.stream_events(**days, staged=staged, local_zone=zone))
     lines = gzip.decompress(spool.path.read_bytes()).splitlines()

@@ -19,7 +19,7 @@ from mixpanel_assets.errors import (
     IncompleteExportError,
     QueryError,
 )
-from mixpanel_assets_tests.conftest import IMPATIENT
+from mixpanel_assets_tests.conftest import IMPATIENT, PLENTY
 
 DAY, NEXT = date(2024, 1, 3), date(2024, 1, 4)
 ONE_DAY = {"from_date": DAY, "to_date": DAY}
@@ -155,10 +155,10 @@ def test_a_staged_stream_hides_every_fault(kind, raw, workspace, emulator):
     ],
     ids=lambda fault: fault.kind,
 )
-def test_a_fault_before_the_first_record_is_not_seen(fault, workspace, emulator):
+def test_a_fault_before_the_first_record_is_not_seen(fault, client, emulator):
     """Until a record is out, asking again repeats nothing."""
     emulator.faults.add(fault)
-    assert same(workspace.stream_events(**ONE_DAY, raw=True), sent(emulator, DAY))
+    assert same(client.stream_events(**ONE_DAY, raw=True), sent(emulator, DAY))
 
 
 def test_each_request_has_a_beginning_of_its_own(credentials, settings, emulator):
@@ -278,22 +278,26 @@ def test_filters_reach_mixpanel(workspace, emulator):
 
 
 def test_a_stream_makes_no_file(workspace, tmp_path):
-    """Neither a database nor a spool nor a folder for them comes into being."""
+    """Neither a database nor a spool nor a folder for them; only the requests are counted."""
     list(workspace.stream_events(**ONE_DAY))
     list(workspace.stream_events(**ONE_DAY, raw=True))
     list(workspace.stream_profiles())
-    assert {path.name for path in tmp_path.rglob("*")} <= {"home"}
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    counted = tmp_path / "home" / ".mp" / "state"
+    assert all(counted in p.parents for p in tmp_path.rglob("*") if p.is_file())
 
 
 def test_a_staged_stream_leaves_no_file(workspace, tmp_path):
     """Read to the end, left early or broken: no spool stays, and no database was made."""
+    spools = tmp_path / "spool"
     list(workspace.stream_events(**ONE_DAY, staged=True))
     with workspace.stream_events(**ONE_DAY, staged=True) as events:
         next(events)
-        assert [p for p in tmp_path.rglob("*") if p.is_file()]
+        assert list(spools.iterdir())
     next(workspace.stream_events(**ONE_DAY, staged=True))
     gc.collect()
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not list(spools.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"home", "spool"}
 
 
 def test_a_staged_stream_of_a_client_lies_in_the_temporary_directory(client, emulator):
@@ -307,7 +311,7 @@ def test_leaving_early_closes_the_connection(how, credentials):
     big = EmulatorSettings(start=DAY, days=1, exact_events=60_000)
     with (
         Emulator(big) as emulator,
-        MixpanelAPIClient(credentials, api_base_url=emulator.base_url) as client,
+        MixpanelAPIClient(credentials, api_base_url=emulator.base_url, budget=PLENTY) as client,
     ):
         stream = client.stream_events(**ONE_DAY)
         next(stream)
@@ -357,7 +361,9 @@ def test_records_come_while_the_answer_is_still_arriving(credentials):
     """The first events are out long before the last byte is in."""
     with Emulator(EmulatorSettings(start=DAY, days=1, exact_events=60_000)) as emulator:
         emulator.faults.add(Fault("stall-mid-stream", path=EXPORT, at=400_000, seconds=2))
-        with MixpanelAPIClient(credentials, api_base_url=emulator.base_url) as client:
+        with MixpanelAPIClient(
+            credentials, api_base_url=emulator.base_url, budget=PLENTY
+        ) as client:
             started = time.monotonic()
             with client.stream_events(**ONE_DAY) as events:
                 next(events)
@@ -368,7 +374,7 @@ def test_an_unreachable_host_is_named(credentials):
     """The first record raises; nothing was delivered, so it is no incomplete export."""
     with (
         MixpanelAPIClient(
-            credentials, api_base_url="http://127.0.0.1:9", retries=IMPATIENT
+            credentials, api_base_url="http://127.0.0.1:9", retries=IMPATIENT, budget=PLENTY
         ) as client,
         pytest.raises(ConnectionFailedError, match=r"127\.0\.0\.1:9 cannot be reached"),
     ):
@@ -384,7 +390,9 @@ def crowd():
 
 @pytest.fixture
 def crowded(crowd, credentials):
-    with MixpanelAPIClient(credentials, api_base_url=crowd.base_url, retries=IMPATIENT) as client:
+    with MixpanelAPIClient(
+        credentials, api_base_url=crowd.base_url, retries=IMPATIENT, budget=PLENTY
+    ) as client:
         yield client
 
 
