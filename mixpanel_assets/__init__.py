@@ -10,7 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixpanel_assets.client import Credentials, MixpanelAPIClient, ProfilePageResult
+    from mixpanel_assets.client import (
+        Credentials,
+        MixpanelAPIClient,
+        ProfilePageResult,
+        RecordStream,
+    )
     from mixpanel_assets.definitions import build_definitions
     from mixpanel_assets.errors import (
         APIError,
@@ -26,8 +31,10 @@ if TYPE_CHECKING:
         RateLimitError,
         ServerError,
         StorageError,
+        TableExistsError,
         TableNotFoundError,
     )
+    from mixpanel_assets.fetches import FetchResult
     from mixpanel_assets.io_managers import WarehouseIOManager
     from mixpanel_assets.planning import Plan
     from mixpanel_assets.resources import MixpanelResource
@@ -43,6 +50,7 @@ __all__ = [
     "Credentials",
     "DatabaseLockedError",
     "DatabaseNotFoundError",
+    "FetchResult",
     "IncompleteExportError",
     "MixpanelAPIClient",
     "MixpanelDataError",
@@ -52,8 +60,10 @@ __all__ = [
     "ProfilePageResult",
     "QueryError",
     "RateLimitError",
+    "RecordStream",
     "ServerError",
     "StorageError",
+    "TableExistsError",
     "TableNotFoundError",
     "WarehouseIOManager",
     "Workspace",
@@ -62,10 +72,12 @@ __all__ = [
 
 _HOMES = {
     "Credentials": "client",
+    "FetchResult": "fetches",
     "MixpanelAPIClient": "client",
     "MixpanelResource": "resources",
     "Plan": "planning",
     "ProfilePageResult": "client",
+    "RecordStream": "client",
     "WarehouseIOManager": "io_managers",
     "Workspace": "workspace",
     "build_definitions": "definitions",

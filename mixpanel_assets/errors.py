@@ -9,6 +9,7 @@ MixpanelDataError
 │   ├── RateLimitError           429; carries `retry_after` in seconds
 │   └── ServerError              5xx: repeat it
 ├── IncompleteExportError        status 200, but the body is not the days that were asked
+├── TableExistsError             a table of that name is there and was not to be replaced
 ├── TableNotFoundError
 ├── DatabaseLockedError          another process holds the file for longer than allowed
 ├── DatabaseNotFoundError
@@ -198,6 +199,19 @@ class IncompleteExportError(MixpanelDataError):
         self.lines = lines
         self.records = records
         self.partial = partial
+
+
+class TableExistsError(MixpanelDataError):
+    """A table of that name is there already, and nobody said that it may be replaced."""
+
+    def __init__(self, table_name: str) -> None:
+        super().__init__(
+            f"There is a table {table_name!r} in this database already. Choose another name, or "
+            "replace it (`replace=True`, `--replace`).",
+            "TABLE_EXISTS",
+            {"table_name": table_name},
+        )
+        self.table_name = table_name
 
 
 class TableNotFoundError(MixpanelDataError):

@@ -76,6 +76,11 @@ class Settings(BaseSettings):
         """
         return self.time_zone if self.time_regime == "legacy" else "UTC"
 
+    @property
+    def local_zone(self) -> str | None:
+        """The zone whose wall clock `time` is (legacy regime); None when `time` is UTC."""
+        return self.time_zone if self.time_regime == "legacy" else None
+
     def today(self) -> date:
         """Return the current export day; its events are still coming in."""
         return datetime.now(ZoneInfo(self.export_zone)).date()

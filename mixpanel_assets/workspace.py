@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from mixpanel_assets.budgets import budget_settings
-from mixpanel_assets.client import Credentials, MixpanelAPIClient, RetryPolicy
+from mixpanel_assets.client import (
+    STREAMED_DAYS,
+    Credentials,
+    MixpanelAPIClient,
+    ProfileQuery,
+    RecordStream,
+    RetryPolicy,
+)
 from mixpanel_assets.client.disk import KEPT_FOR, Cleaned, clean
 from mixpanel_assets.event_loads import event_load, plan_load
+from mixpanel_assets.fetches import FetchResult, fetch_events
 from mixpanel_assets.loads import ProfileLoad, project_identity
 from mixpanel_assets.planning import Plan
 from mixpanel_assets.settings import Settings, load_settings
@@ -78,6 +86,11 @@ class Workspace:
     def db_path(self) -> Path:
         """Where the DuckDB file is."""
         return self.settings.database_path(self.credentials.project_id)
+
+    @property
+    def spool_directory(self) -> Path:
+        """Where answers lie until they are stored or, of a staged stream, delivered."""
+        return self.settings.spool_path(self.credentials.project_id)
 
     def close(self) -> None:
         """Close the connections to Mixpanel."""
@@ -150,7 +163,7 @@ class Workspace:
         """
         today = self.settings.today()
         run_id = _run_id()
-        root = self.settings.spool_path(self.credentials.project_id)
+        root = self.spool_directory
         snapshot = plan_day(self.api, day or today, today, root / f"profiles-{run_id}")
         plan = snapshot.plan
         require_every_page(self.api.fetch_profile_pages(snapshot.query, plan, plan.missing()))
@@ -163,6 +176,170 @@ class Workspace:
         )
         load.store(self._database)
         return reports[0]
+
+    def stream_events(
+        self,
+        *,
+        from_date: date | str,
+        to_date: date | str,
+        events: Sequence[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+        raw: bool = False,
+        staged: bool = False,
+    ) -> RecordStream[dict[str, Any]]:
+        """Return the events of the days, one at a time, from Mixpanel: complete, or it raises.
+
+        Memory stays constant; no database is opened or made. Repeats that Mixpanel sends are
+        not removed.
+
+        Args:
+            from_date: First day, included; a date, or text like 2024-01-31.
+            to_date: Last day, included.
+            events: Only events of these names.
+            where: A segmentation expression.
+            limit: At most so many events, 1 to 100,000; which ones is undefined.
+            raw: Events exactly as Mixpanel sends them, `time` in seconds. Otherwise a dict of
+                `event_name`, `event_time` (aware, UTC; None without a usable `time`),
+                `distinct_id`, `insert_id` and `properties`, equal to the stored row.
+            staged: Put each answer on disk and check it before its first event is out; faults
+                are then repeated unseen to the end.
+
+        Returns:
+            An iterator; also a context manager that closes the connection when left early.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            AuthenticationError: From the iterator, before the first event.
+            IncompleteExportError: From the iterator: an answer broke after its first event;
+                `records` events had been delivered.
+
+        Example:
+            >>> for event in ws.stream_events(from_date="2024-01-01", to_date="2024-01-07"):
+            ...     print(event["event_name"], event["event_time"])
+        """
+        return self.api.stream_events(
+            from_date=from_date,
+            to_date=to_date,
+            events=events,
+            where=where,
+            limit=limit,
+            raw=raw,
+            staged=staged,
+            days_per_request=self.settings.days_per_request or STREAMED_DAYS,
+            local_zone=self.settings.local_zone,
+            spool_directory=self.spool_directory,
+        )
+
+    def stream_event_lines(
+        self,
+        *,
+        from_date: date | str,
+        to_date: date | str,
+        events: Sequence[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+        staged: bool = False,
+    ) -> RecordStream[bytes]:
+        """Return each raw event as the bytes of its line; otherwise as `stream_events`."""
+        return self.api.stream_event_lines(
+            from_date=from_date,
+            to_date=to_date,
+            events=events,
+            where=where,
+            limit=limit,
+            staged=staged,
+            days_per_request=self.settings.days_per_request or STREAMED_DAYS,
+            spool_directory=self.spool_directory,
+        )
+
+    def stream_profiles(
+        self,
+        *,
+        where: str | None = None,
+        cohort_id: str | None = None,
+        output_properties: Sequence[str] | None = None,
+        raw: bool = False,
+        distinct_id: str | None = None,
+        distinct_ids: Sequence[str] | None = None,
+        group_id: str | None = None,
+        behaviors: Sequence[Mapping[str, Any]] | None = None,
+        as_of_timestamp: int | None = None,
+        include_all_users: bool = False,
+    ) -> RecordStream[dict[str, Any]]:
+        """Return profiles one at a time, page after page of one session: complete, or it raises.
+
+        Args:
+            where: A segmentation expression over profile properties.
+            cohort_id: Only members of this cohort.
+            output_properties: Only these properties of each profile.
+            raw: Profiles exactly as Mixpanel sends them. Otherwise a dict of `distinct_id`
+                (text), `last_seen` (text as sent, None when absent) and `properties`.
+            distinct_id: Only this profile.
+            distinct_ids: Only these profiles.
+            group_id: Profiles of this group key instead of user profiles.
+            behaviors: Behaviour filters, as the Engage API takes them; `where` names them.
+            as_of_timestamp: Epoch seconds that `behaviors` are computed for.
+            include_all_users: With a cohort, also list members that have no profile.
+
+        Raises:
+            ConfigError: The filters contradict each other.
+            IncompleteExportError: From the iterator: a page did not come, or the pages do not
+                add up; `records` profiles had been delivered.
+        """
+        query = ProfileQuery(
+            where=where,
+            cohort_id=cohort_id,
+            output_properties=output_properties,
+            distinct_id=distinct_id,
+            distinct_ids=distinct_ids,
+            group_id=group_id,
+            behaviors=behaviors,
+            as_of_timestamp=as_of_timestamp,
+            include_all_users=include_all_users,
+        )
+        return self.api.stream_profiles(query, raw=raw)
+
+    def fetch_events(
+        self,
+        name: str = "events",
+        *,
+        from_date: date | str,
+        to_date: date | str,
+        events: Sequence[str] | None = None,
+        where: str | None = None,
+        replace: bool = False,
+    ) -> FetchResult:
+        """Make a table of the events of some days: whole, or not at all.
+
+        It lies in schema `main` and has the columns `event_name`, `event_time`, `distinct_id`,
+        `insert_id` and `properties`; days without events make an empty table. Under the name
+        `events` it is the asset's own table instead, which must be empty and takes no filter.
+
+        Args:
+            name: Letters, digits and underscores.
+            from_date: First day, included; a date, or text like 2024-01-31.
+            to_date: Last day, included.
+            events: Only events of these names.
+            where: A segmentation expression.
+            replace: Put it in the place of a table of that name, which stays until then.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            TableExistsError: There is a table of that name, and `replace` is not set.
+            IncompleteExportError: Days stayed broken; nothing was changed.
+        """
+        return fetch_events(
+            self.api,
+            self._database,
+            self.settings,
+            name=name,
+            from_date=from_date,
+            to_date=to_date,
+            events=events,
+            where=where,
+            replace=replace,
+        )
 
     def sql(self, query: str) -> pd.DataFrame:
         """Return the answer to a query, as a DataFrame."""

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from mixpanel_assets import __version__
+from mixpanel_assets.cli import fetch
 from mixpanel_assets.cli.exits import INVALID_ARGUMENTS, exit_code
 from mixpanel_assets.errors import MixpanelDataError
 
@@ -22,6 +23,9 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
+
+
+app.add_typer(fetch.app)
 
 
 def run() -> None:

@@ -5,12 +5,15 @@ from mixpanel_assets.client.credentials import Credentials, make_credentials
 from mixpanel_assets.client.engage import ProfileQuery
 from mixpanel_assets.client.export import EventExport, ExportQuery
 from mixpanel_assets.client.limits import BudgetSettings
+from mixpanel_assets.client.normalize import normalize_event, normalize_profile
 from mixpanel_assets.client.retries import RetryPolicy
 from mixpanel_assets.client.snapshot import PageOutcome, PagePlan
 from mixpanel_assets.client.spool import Spool
+from mixpanel_assets.client.streams import STREAMED_DAYS, RecordStream
 from mixpanel_assets.client.types import ApiUsage, ProfilePageResult
 
 __all__ = [
+    "STREAMED_DAYS",
     "ApiUsage",
     "BudgetSettings",
     "Credentials",
@@ -21,7 +24,10 @@ __all__ = [
     "PagePlan",
     "ProfilePageResult",
     "ProfileQuery",
+    "RecordStream",
     "RetryPolicy",
     "Spool",
     "make_credentials",
+    "normalize_event",
+    "normalize_profile",
 ]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +13,9 @@ from urllib.parse import urlsplit
 from mixpanel_assets.client.budget import Budget
 from mixpanel_assets.client.credentials import Credentials
 from mixpanel_assets.client.engage import ProfileQuery, fetch_page
-from mixpanel_assets.client.export import (
-    EventExport,
-    ExportQuery,
-    checked_lines,
-    is_gzip,
-    open_export,
-)
+from mixpanel_assets.client.export import EventExport, ExportQuery
 from mixpanel_assets.client.limits import BudgetSettings
+from mixpanel_assets.client.normalize import normalize_profile
 from mixpanel_assets.client.records import parse_record
 from mixpanel_assets.client.responses import json_in
 from mixpanel_assets.client.retries import RetryPolicy
@@ -33,10 +26,19 @@ from mixpanel_assets.client.snapshot import (
     fetch_pages,
     plan_snapshot,
 )
+from mixpanel_assets.client.spool import Spool
+from mixpanel_assets.client.streams import (
+    STREAMED_DAYS,
+    EventSource,
+    ProfileSource,
+    RecordStream,
+    as_received,
+    checked_events,
+    normalized,
+)
 from mixpanel_assets.client.transport import Transport
 from mixpanel_assets.client.types import Api, ApiUsage, ProfilePageResult
-from mixpanel_assets.client.verdict import Verdict
-from mixpanel_assets.errors import ConfigError, ConnectionFailedError, IncompleteExportError
+from mixpanel_assets.client.verdict import RecordVerdict, Verdict
 
 
 class MixpanelAPIClient:
@@ -133,6 +135,137 @@ class MixpanelAPIClient:
             retries=self.retries,
         )
 
+    def stream_events(
+        self,
+        *,
+        from_date: date | str,
+        to_date: date | str,
+        events: Sequence[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+        raw: bool = False,
+        staged: bool = False,
+        days_per_request: int = STREAMED_DAYS,
+        local_zone: str | None = None,
+        spool_directory: Path | None = None,
+    ) -> RecordStream[dict[str, Any]]:
+        """Return the events of the days, one at a time: complete, or it raises.
+
+        Memory stays constant and no database is touched. Arguments are checked here; the first
+        request is sent for the first event.
+
+        Args:
+            from_date: First day, included; a date, or text like 2024-01-31.
+            to_date: Last day, included.
+            events: Only events of these names.
+            where: A segmentation expression.
+            limit: At most so many events, 1 to 100,000; which ones is undefined.
+            raw: Events exactly as Mixpanel sends them, `time` in seconds. Otherwise a dict of
+                `event_name`, `event_time` (aware, UTC; None without a usable `time`),
+                `distinct_id`, `insert_id` (made when absent) and `properties`.
+            staged: Put each answer on disk and check it before its first event is out; faults
+                are then repeated unseen to the end.
+            days_per_request: How many days share a request.
+            local_zone: The project's zone if `time` is its wall clock (projects from before 2023).
+            spool_directory: Where staged answers lie; None: in the temporary directory.
+
+        Returns:
+            An iterator that is a context manager too. The export is not deduplicated: an event
+            that Mixpanel sends twice comes twice.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            IncompleteExportError: From the iterator: an answer broke after its first event;
+                `records` events had been delivered.
+            AuthenticationError: From the iterator, before the first event.
+        """
+        source = self._events(
+            checked_events(from_date, to_date, events, where, limit, time_in_ms=not raw),
+            staged=staged,
+            days_per_request=days_per_request,
+            spool_directory=spool_directory,
+        )
+        if raw:
+            return RecordStream(
+                source.records(lambda gzip: RecordVerdict(as_received, gzip=gzip)),
+                source.query.asked,
+            )
+        return RecordStream(normalized(source, local_zone), source.query.asked)
+
+    def stream_event_lines(
+        self,
+        *,
+        from_date: date | str,
+        to_date: date | str,
+        events: Sequence[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+        staged: bool = False,
+        days_per_request: int = STREAMED_DAYS,
+        spool_directory: Path | None = None,
+    ) -> RecordStream[bytes]:
+        """Return each raw event as the bytes of its line, without the newline.
+
+        Otherwise as `stream_events`, which explains the arguments.
+        """
+        source = self._events(
+            checked_events(from_date, to_date, events, where, limit, time_in_ms=False),
+            staged=staged,
+            days_per_request=days_per_request,
+            spool_directory=spool_directory,
+        )
+        return RecordStream(source.records(lambda gzip: Verdict(gzip=gzip)), source.query.asked)
+
+    def staged_events(
+        self,
+        *,
+        from_date: date | str,
+        to_date: date | str,
+        events: Sequence[str] | None = None,
+        where: str | None = None,
+        days_per_request: int = STREAMED_DAYS,
+        spool_directory: Path | None = None,
+    ) -> Iterator[Spool]:
+        """Return whole answers on disk, `time` in milliseconds; the caller discards each.
+
+        Unlike `event_export` it does not go on behind a request with a bad day.
+        """
+        return self._events(
+            checked_events(from_date, to_date, events, where, None, time_in_ms=True),
+            staged=True,
+            days_per_request=days_per_request,
+            spool_directory=spool_directory,
+        ).spools()
+
+    def stream_profiles(
+        self,
+        query: ProfileQuery | None = None,
+        *,
+        raw: bool = False,
+    ) -> RecordStream[dict[str, Any]]:
+        """Return profiles one at a time, page after page of one session: complete, or it raises.
+
+        Args:
+            query: Which ones; None: all. Its filters are checked here.
+            raw: Profiles exactly as Mixpanel sends them. Otherwise a dict of `distinct_id`
+                (text), `last_seen` (text as sent, None when absent) and `properties`.
+
+        Raises:
+            ConfigError: The filters contradict each other.
+            IncompleteExportError: From the iterator: a page did not come, or the pages do not
+                add up; `records` profiles had been delivered.
+        """
+        source = self._profiles(query)
+        if raw:
+            return RecordStream(source.records(as_received), "profiles")
+        return RecordStream(
+            source.records(lambda profile, _: normalize_profile(profile)), "profiles"
+        )
+
+    def stream_profile_lines(self, query: ProfileQuery | None = None) -> RecordStream[bytes]:
+        """Return each raw profile as the bytes received; as `stream_profiles` otherwise."""
+        return RecordStream(self._profiles(query).records(lambda _, text: text), "profiles")
+
     def export_events(
         self,
         from_date: date | str,
@@ -144,10 +277,7 @@ class MixpanelAPIClient:
         on_batch: Callable[[int], None] | None = None,
         batch_size: int = 1000,
     ) -> Iterator[dict[str, Any]]:
-        """Yield every raw event of the days as it arrives; `time` in seconds, nothing changed.
-
-        Memory stays constant. Faults before the first event are repeated unseen. After it
-        they raise, because repeating would deliver events twice.
+        """Yield raw events as `stream_events(raw=True)` does, and tell how many there were.
 
         Args:
             from_date: First day, included.
@@ -157,22 +287,11 @@ class MixpanelAPIClient:
             limit: At most so many events.
             on_batch: Told the number of events so far, every `batch_size` events and at the end.
             batch_size: Events per call of `on_batch`.
-
-        Yields:
-            Events as Mixpanel sends them; the export is not deduplicated, an event can repeat.
-
-        Raises:
-            IncompleteExportError: The stream broke; `records` events had been delivered.
         """
-        query = ExportQuery(_day(from_date), _day(to_date), events, where, limit)
-        delivered = 0
-        for line in self._live_lines(query):
-            yield parse_record(line)
-            delivered += 1
-            if on_batch and delivered % batch_size == 0:
-                on_batch(delivered)
-        if on_batch and delivered % batch_size:
-            on_batch(delivered)
+        stream = self.stream_events(
+            from_date=from_date, to_date=to_date, events=events, where=where, limit=limit, raw=True
+        )
+        return _counted(stream, on_batch, batch_size) if on_batch else stream
 
     def export_profiles(
         self,
@@ -183,36 +302,18 @@ class MixpanelAPIClient:
         distinct_ids: Sequence[str] | None = None,
         group_id: str | None = None,
         on_batch: Callable[[int], None] | None = None,
+        batch_size: int = 1000,
     ) -> Iterator[dict[str, Any]]:
-        """Yield every profile, page after page of one session, as Mixpanel sends them.
-
-        Raises:
-            IncompleteExportError: A page was broken, or the pages do not add up to `total`.
-        """
-        filters: dict[str, Any] = {
-            "where": where,
-            "cohort_id": cohort_id,
-            "output_properties": output_properties,
-            "distinct_ids": distinct_ids,
-            "group_id": group_id,
-        }
-        delivered = 0
-        page = first = self.export_profiles_page(0, **filters)
-        while True:
-            yield from page.profiles
-            delivered += len(page.profiles)
-            if on_batch:
-                on_batch(delivered)
-            if not page.has_more:
-                break
-            page = self.export_profiles_page(page.page + 1, first.session_id, **filters)
-        if delivered < first.total:
-            raise IncompleteExportError(
-                f"profiles: {delivered:,} came, page 0 announced {first.total:,}.",
-                reason="fewer profiles than announced",
-                lines=delivered,
-                records=delivered,
-            )
+        """Yield raw profiles as `stream_profiles(raw=True)` does, and tell how many there were."""
+        query = ProfileQuery(
+            where=where,
+            cohort_id=cohort_id,
+            output_properties=output_properties,
+            distinct_ids=distinct_ids,
+            group_id=group_id,
+        )
+        stream = self.stream_profiles(query, raw=True)
+        return _counted(stream, on_batch, batch_size) if on_batch else stream
 
     def export_profiles_page(
         self,
@@ -282,40 +383,40 @@ class MixpanelAPIClient:
 
         return self.retries.call(ask)
 
-    def _live_lines(self, query: ExportQuery) -> Iterator[bytes]:
-        delivered = 0
-        try:
-            with ExitStack() as answer:
-                for line in self.retries.call(lambda: self._first_line_on(query, answer)):
-                    yield line
-                    delivered += 1
-        except (IncompleteExportError, ConnectionFailedError) as error:
-            raise IncompleteExportError(
-                f"{error.message} {delivered:,} events had been delivered.",
-                from_date=query.from_date,
-                to_date=query.to_date,
-                reason=getattr(error, "reason", "") or "the connection broke",
-                lines=delivered,
-                records=delivered,
-            ) from error
+    def _events(
+        self,
+        query: ExportQuery,
+        *,
+        staged: bool,
+        days_per_request: int,
+        spool_directory: Path | None,
+    ) -> EventSource:
+        return EventSource(
+            query=query,
+            transport=self._transport,
+            open_transport=self.open_transport,
+            retries=self.retries,
+            days_per_request=days_per_request,
+            spool_directory=spool_directory,
+            staged=staged,
+        )
 
-    def _first_line_on(self, query: ExportQuery, answer: ExitStack) -> Iterator[bytes]:
-        """Return the lines of an answer that got as far as its first one."""
-        with ExitStack() as attempt:
-            response = attempt.enter_context(open_export(self._transport, query, time_in_ms=False))
-            lines = checked_lines(response, query, Verdict(gzip=is_gzip(response)))
-            first = list(itertools.islice(lines, 1))
-            answer.push(attempt.pop_all())
-        return itertools.chain(first, lines)
+    def _profiles(self, query: ProfileQuery | None) -> ProfileSource:
+        query = query or ProfileQuery()
+        query.check()
+        return ProfileSource(query, self._transport, self.retries)
 
 
-def _day(value: date | str) -> date:
-    if isinstance(value, date):
-        return value
-    try:
-        return date.fromisoformat(value)
-    except ValueError:
-        raise ConfigError(f"{value!r} is not a day; write it like 2024-01-31.") from None
+def _counted(
+    stream: RecordStream[dict[str, Any]], on_batch: Callable[[int], None], batch_size: int
+) -> Iterator[dict[str, Any]]:
+    with stream:
+        for record in stream:
+            yield record
+            if stream.delivered % batch_size == 0:
+                on_batch(stream.delivered)
+    if stream.delivered % batch_size:
+        on_batch(stream.delivered)
 
 
 def _budget_name(credentials: Credentials, api_base_url: str | None) -> str:

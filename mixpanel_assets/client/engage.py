@@ -17,7 +17,7 @@ import msgspec
 
 from mixpanel_assets.client.responses import disguised_error
 from mixpanel_assets.client.transport import Transport
-from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.errors import ConfigError, IncompleteExportError
 
 # Reads escapes one by one, so that only a surrogate without its partner lands in the group.
 _ESCAPES = re.compile(
@@ -33,6 +33,7 @@ class ProfileQuery:
         where: A segmentation expression over profile properties.
         cohort_id: Only members of this cohort.
         output_properties: Only these properties of each profile.
+        distinct_id: Only this profile.
         distinct_ids: Only these profiles.
         group_id: Profiles of this group key instead of user profiles.
         behaviors: Behaviour filters, as the Engage API takes them.
@@ -48,12 +49,45 @@ class ProfileQuery:
     behaviors: Sequence[Mapping[str, Any]] | None = None
     as_of_timestamp: int | None = None
     include_all_users: bool = False
+    distinct_id: str | None = None
+
+    def check(self) -> None:
+        """Raise `ConfigError` if the filters contradict each other or cannot be sent."""
+        for wrong, said in (
+            (
+                self.distinct_id is not None and self.distinct_ids is not None,
+                "Give distinct_id or distinct_ids, not both.",
+            ),
+            (
+                self.behaviors is not None and self.cohort_id is not None,
+                "Give behaviors or cohort_id, not both.",
+            ),
+            (
+                self.behaviors is not None and not self.where,
+                'behaviors need a where that names them, such as (behaviors["b1"] > 0).',
+            ),
+            (
+                self.include_all_users and self.cohort_id is None,
+                "include_all_users needs a cohort_id.",
+            ),
+            (
+                isinstance(self.distinct_ids, str) or isinstance(self.output_properties, str),
+                "distinct_ids and output_properties are lists of names, not a text.",
+            ),
+            (
+                self.cohort_id is not None and not str(self.cohort_id).isdecimal(),
+                f"cohort_id must be a cohort's number, not {self.cohort_id!r}.",
+            ),
+        ):
+            if wrong:
+                raise ConfigError(said)
 
     def form(self) -> dict[str, str]:
         """Return the form fields that every page repeats."""
         fields: dict[str, Any] = {
             "where": self.where,
             "output_properties": _json(self.output_properties),
+            "distinct_id": self.distinct_id,
             "distinct_ids": _json(self.distinct_ids),
             "data_group_id": self.group_id,
             "behaviors": _json(self.behaviors),

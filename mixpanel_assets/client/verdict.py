@@ -12,9 +12,13 @@ from __future__ import annotations
 import codecs
 import json
 import zlib
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
 
 import msgspec
+
+T = TypeVar("T")
 
 _GZIP = 16 + zlib.MAX_WBITS
 _CUT_MARKER = b"terminated early"
@@ -34,6 +38,7 @@ class _Line(msgspec.Struct):
 
 
 _check_line = msgspec.json.Decoder(_Line).decode
+_decode = msgspec.json.Decoder().decode
 
 
 class Inflater:
@@ -90,8 +95,8 @@ class LineSplitter:
         return [rest] if rest else []
 
 
-class Verdict:
-    """Passes on the lines of one answer and raises as soon as it cannot be whole.
+class Judge(ABC, Generic[T]):
+    """Turns the bytes of one answer into items, one for each line, if it is whole so far.
 
     Attributes:
         lines: Whole lines seen so far.
@@ -103,40 +108,37 @@ class Verdict:
         self.json_bytes = 0
         self._inflater = Inflater(gzip=gzip)
         self._splitter = LineSplitter()
-        self._utf8 = codecs.getincrementaldecoder("utf-8")()
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the whole, checked lines that the received bytes complete."""
+    def feed(self, data: bytes) -> Iterator[T]:
+        """Yield an item for each whole line that the received bytes complete.
+
+        Raises:
+            NotWholeError: The answer cannot be whole; what was yielded is real.
+        """
         body = self._inflater.feed(data)
         self.json_bytes += len(body)
-        self._require_utf8(body, final=False)
-        yield from self._checked(self._splitter.feed(body))
+        self._take(body, final=False)
+        yield from self._judged(self._splitter.feed(body))
 
-    def finish(self) -> Iterator[bytes]:
+    def finish(self) -> Iterator[T]:
         """Yield a last line without newline; the answer is whole if nothing is raised."""
         self._inflater.finish()
-        self._require_utf8(b"", final=True)
-        yield from self._checked(self._splitter.finish())
+        self._take(b"", final=True)
+        yield from self._judged(self._splitter.finish())
 
-    def _checked(self, lines: list[bytes]) -> Iterator[bytes]:
-        for line in lines:
-            try:
-                _check_line(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                self._require_unusual_event(line)
-            self.lines += 1
-            yield line
+    @abstractmethod
+    def _judged(self, lines: list[bytes]) -> Iterator[T]:
+        """Yield an item for each line and count it in `lines`."""
 
-    def _require_utf8(self, body: bytes, *, final: bool) -> None:
-        try:
-            self._utf8.decode(body, final)
-        except UnicodeDecodeError as error:
-            raise NotWholeError(f"after line {self.lines}: bytes that are not UTF-8") from error
+    def _take(self, body: bytes, *, final: bool) -> None:
+        """Look at body bytes before they are lines."""
 
-    def _require_unusual_event(self, line: bytes) -> None:
+    def _unusual_event(self, line: bytes) -> dict[str, Any]:
         # msgspec refuses lone surrogates and numbers beyond a double's range; JSON allows them.
         try:
-            record = json.loads(line, parse_constant=_refuse_constant)
+            record = json.loads(line.decode(), parse_constant=_refuse_constant)
+        except UnicodeDecodeError as error:
+            raise _not_utf8(self.lines) from error
         except ValueError as error:
             raise NotWholeError(self._what_is_wrong(line)) from error
         if not isinstance(record, dict) or "event" not in record:
@@ -145,6 +147,7 @@ class Verdict:
             raise NotWholeError(f"line {self.lines + 1} is not an event")
         if not isinstance(record["event"], str) or not isinstance(record.get("properties"), dict):
             raise NotWholeError(f"line {self.lines + 1} is not an event with properties")
+        return record
 
     def _what_is_wrong(self, line: bytes) -> str:
         place = f"line {self.lines + 1}"
@@ -155,6 +158,56 @@ class Verdict:
         if not line.strip():
             return f"{place} is blank"
         return f"{place} is cut or is not JSON"
+
+
+class Verdict(Judge[bytes]):
+    """Yields the lines themselves, checked without building their values."""
+
+    def __init__(self, *, gzip: bool) -> None:
+        super().__init__(gzip=gzip)
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+
+    def _judged(self, lines: list[bytes]) -> Iterator[bytes]:
+        for line in lines:
+            try:
+                _check_line(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                self._unusual_event(line)
+            self.lines += 1
+            yield line
+
+    def _take(self, body: bytes, *, final: bool) -> None:
+        # What msgspec skips it does not decode.
+        try:
+            self._utf8.decode(body, final)
+        except UnicodeDecodeError as error:
+            raise _not_utf8(self.lines) from error
+
+
+class RecordVerdict(Judge[T]):
+    """Yields what `convert` makes of each event and its line; each line is parsed once."""
+
+    def __init__(self, convert: Callable[[dict[str, Any], bytes], T], *, gzip: bool) -> None:
+        super().__init__(gzip=gzip)
+        self._convert = convert
+
+    def _judged(self, lines: list[bytes]) -> Iterator[T]:
+        # The loop that every streamed event goes through: calls are what costs here.
+        convert = self._convert
+        for line in lines:
+            try:
+                event = _decode(line)
+                whole = type(event["event"]) is str and type(event["properties"]) is dict
+            except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
+                whole = False
+            if not whole:
+                event = self._unusual_event(line)
+            self.lines += 1
+            yield convert(event, line)
+
+
+def _not_utf8(lines: int) -> NotWholeError:
+    return NotWholeError(f"after line {lines}: bytes that are not UTF-8")
 
 
 def _refuse_constant(name: str) -> None:

@@ -5,6 +5,7 @@ guards the tables, `replace_events` and `replace_profiles` load, `tables` reads.
 """
 
 from mixpanel_assets.warehouse.database import Database
+from mixpanel_assets.warehouse.destination import check_name, make_way
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
 from mixpanel_assets.warehouse.load import mark_unavailable, replace_events
 from mixpanel_assets.warehouse.profiles import ProfilePage, replace_profiles
@@ -26,7 +27,9 @@ __all__ = [
     "Scope",
     "ShiftedRowsError",
     "Table",
+    "check_name",
     "event_sizes",
+    "make_way",
     "mark_unavailable",
     "must_match",
     "prepare",

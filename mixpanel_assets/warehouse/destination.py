@@ -6,14 +6,28 @@ is worked out from its time; a shifted row of a legacy project counts for its ow
 
 from __future__ import annotations
 
+import re
+
 import duckdb
 
-from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.errors import ConfigError, TableExistsError
+from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.ledger import Target
-from mixpanel_assets.warehouse.schema import BY_NAME, EVENTS, Table, create, literal, qualified
+from mixpanel_assets.warehouse.schema import (
+    BY_NAME,
+    DAYS,
+    EVENTS,
+    QUARANTINE,
+    Table,
+    create,
+    literal,
+    qualified,
+)
 from mixpanel_assets.warehouse.spool import Window
+from mixpanel_assets.warehouse.tables import table_exists
 
 NAMED_SCHEMA = "main"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 _DOCUMENTED = ("event_name", "event_time", "distinct_id", "insert_id", "properties")
 
 
@@ -49,6 +63,51 @@ def move_staged(
     connection.execute(
         f"INSERT INTO {qualified(target.schema, target.table)} BY NAME "
         f"SELECT {columns} FROM {staged}"
+    )
+
+
+def check_name(table: str) -> None:
+    """Refuse a name that no named table may have.
+
+    Raises:
+        ConfigError: It is not letters, digits and underscores, or a table of ours has it.
+    """
+    if not _NAME.fullmatch(table):
+        raise ConfigError(
+            f"{table!r} is no name for a table: use letters, digits and underscores, and begin "
+            "with a letter or digit.",
+            {"table": table},
+        )
+    events_target(table)
+
+
+def make_way(connection: duckdb.DuckDBPyConnection, table: str, *, replace: bool) -> None:
+    """See that a load makes its table anew; undone with the caller's transaction.
+
+    Raises:
+        TableExistsError: A table of that name is there and may not be replaced. The asset
+            table `events` counts as there once a day is stored in it.
+        ConfigError: It is the asset table, which is never replaced.
+    """
+    target = events_target(table)
+    is_asset = target.schema == EVENTS.schema
+    days = ledger.stored_days(connection, target) if table_exists(connection, DAYS.name) else []
+    exists = bool(days) if is_asset else table_exists(connection, table, NAMED_SCHEMA)
+    if not exists:
+        return
+    if not replace:
+        raise TableExistsError(table)
+    if is_asset:
+        raise ConfigError(
+            f"{table!r} is the asset's own table and holds days already. Choose another name, or "
+            "load days into it as the asset does (`sync_events`, `mp sync`).",
+            {"table": table},
+        )
+    connection.execute(f"DROP TABLE {qualified(target.schema, table)}")
+    ledger.forget_days(connection, target, days)
+    connection.execute(
+        f"DELETE FROM {QUARANTINE.quoted} WHERE schema_name = ? AND table_name = ?",
+        [target.schema, table],
     )
 
 

@@ -50,6 +50,15 @@ def rows_before(
     return dict(found.fetchall())
 
 
+def stored_days(connection: duckdb.DuckDBPyConnection, target: Target) -> list[date]:
+    """Return every day that the ledger knows of a table."""
+    found = connection.execute(
+        f"SELECT day FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ?",
+        [target.schema, target.table],
+    )
+    return [day for (day,) in found.fetchall()]
+
+
 def complete_at(
     connection: duckdb.DuckDBPyConnection, target: Target, day: date
 ) -> datetime | None:

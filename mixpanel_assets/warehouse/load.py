@@ -27,7 +27,7 @@ from mixpanel_assets.warehouse.repeats import remove_repeats
 from mixpanel_assets.warehouse.reports import DayReport, Status
 from mixpanel_assets.warehouse.schema import EVENTS
 from mixpanel_assets.warehouse.spool import Window
-from mixpanel_assets.warehouse.staging import STAGED, staged
+from mixpanel_assets.warehouse.staging import staged
 
 
 def replace_events(
@@ -77,11 +77,11 @@ def replace_events(
     window = Window(from_date, to_date, project)
     load = Load(events_target(table), "events", run_id, filters)
     with staged(connection, spool, window, lines) as staging:
-        removed = remove_repeats(staging.connection, STAGED)
-        fill_insert_ids(staging.connection, STAGED)
-        tallies = _tally(staging.connection)
+        removed = remove_repeats(staging.connection, staging.table)
+        fill_insert_ids(staging.connection, staging.table)
+        tallies = _tally(staging.connection, staging.table)
         row_count = sum(tally.row_count for tally in tallies.values())
-        offsets = measured_offsets(staging.connection, STAGED, row_count, window)
+        offsets = measured_offsets(staging.connection, staging.table, row_count, window)
         refuse_zone_change(window, offsets)
         quarantined = staging.quarantined
         before = ledger.rows_before(connection, load.target, from_date, to_date)
@@ -104,7 +104,7 @@ def replace_events(
             for day, share in zip(window.days, shares, strict=True)
         ]
         check_limits(reports, quarantined)
-        move_staged(connection, STAGED, load.target, window)
+        move_staged(connection, staging.table, load.target, window)
     replace_quarantine(connection, load, from_date, to_date, quarantined)
     ledger.write_event_days(connection, load, reports)
     return reports
@@ -138,12 +138,12 @@ class _Tally:
     hours: Counter[int] = field(default_factory=Counter)
 
 
-def _tally(connection: duckdb.DuckDBPyConnection) -> Mapping[date, _Tally]:
+def _tally(connection: duckdb.DuckDBPyConnection, table: str) -> Mapping[date, _Tally]:
     counted = connection.execute(
         f"""
         SELECT event_date, event_name, hour(event_time) AS hour, count(*),
                count_if(make_timestamp_ms(time_raw)::DATE <> event_date)
-        FROM {STAGED} GROUP BY ALL ORDER BY ALL
+        FROM {table} GROUP BY ALL ORDER BY ALL
         """
     )
     tallies: dict[date, _Tally] = defaultdict(_Tally)

@@ -7,6 +7,7 @@ What does not fit into DuckDB's memory goes to its temporary directory.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,19 +22,18 @@ from mixpanel_assets.warehouse.quarantine import Quarantined
 from mixpanel_assets.warehouse.schema import EVENTS, quoted
 from mixpanel_assets.warehouse.spool import Window, is_empty, rows
 
-_DATABASE = "mixpanel_assets_staging"
-STAGED = f"{_DATABASE}.main.events"
-
 
 @dataclass(frozen=True)
 class Staging:
     """A filled staging table.
 
     Attributes:
+        table: Its qualified name.
         connection: The connection that may change the table; the load's own may only read it.
         quarantined: Lines that are no rows of it because they cannot be stored.
     """
 
+    table: str
     connection: duckdb.DuckDBPyConnection
     quarantined: list[Quarantined]
 
@@ -42,58 +42,62 @@ class Staging:
 def staged(
     connection: duckdb.DuckDBPyConnection, spool: Path, window: Window, lines: int
 ) -> Iterator[Staging]:
-    """Fill `STAGED` from the spool for the length of the block.
+    """Fill a staging table from the spool for the length of the block.
 
     Every one of the `lines` is then a row or in quarantine.
 
     Raises:
         IncompleteExportError: The file is not the export of these days, or not whole.
     """
-    with _staging_table(connection) as staging:
-        found, quarantined = _fill(staging, spool, window, lines)
+    with _staging_table(connection) as (staging, table):
+        found, quarantined = _fill(staging, table, spool, window, lines)
         if found != lines:
             raise _incomplete(
                 window,
                 f"was received with {lines} lines, but {spool.name} holds {found}",
                 "line count differs",
             )
-        yield Staging(staging, quarantined)
+        yield Staging(table, staging, quarantined)
 
 
 @contextmanager
 def _staging_table(
     connection: duckdb.DuckDBPyConnection,
-) -> Iterator[duckdb.DuckDBPyConnection]:
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
+    # A database of its own each time: the load's transaction would go on seeing the first
+    # staging table of several.
+    database = f"mixpanel_assets_staging_{uuid.uuid4().hex}"
+    table = f"{database}.main.events"
     columns = ", ".join(f"{quoted(column.name)} {column.type}" for column in EVENTS.columns)
     staging = connection.cursor()
     try:
         staging.execute("SET enable_progress_bar = false")
-        staging.execute(f"ATTACH IF NOT EXISTS ':memory:' AS {_DATABASE}")
-        staging.execute(f"CREATE OR REPLACE TABLE {STAGED} ({columns})")
-        yield staging
-        staging.execute(f"DROP TABLE {STAGED}")
+        staging.execute(f"ATTACH ':memory:' AS {database}")
+        staging.execute(f"CREATE TABLE {table} ({columns})")
+        yield staging, table
+        staging.execute(f"DROP TABLE {table}")
     finally:
         staging.close()
 
 
 def _fill(
-    connection: duckdb.DuckDBPyConnection, spool: Path, window: Window, lines: int
+    connection: duckdb.DuckDBPyConnection, table: str, spool: Path, window: Window, lines: int
 ) -> tuple[int, list[Quarantined]]:
     if is_empty(spool):
         return 0, []
-    inserted = _insert(connection, spool, window)
+    inserted = _insert(connection, table, spool, window)
     if inserted >= lines:
         return inserted, []
-    left = Leftovers(connection, spool, window, into=STAGED)
+    left = Leftovers(connection, spool, window, into=table)
     left.sort()
     return inserted + left.rescued + len(left.quarantined), left.quarantined
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, spool: Path, window: Window) -> int:
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, spool: Path, window: Window) -> int:
     try:
         return number(
             connection,
-            f"INSERT INTO {STAGED} BY NAME "
+            f"INSERT INTO {table} BY NAME "
             f"SELECT * EXCLUDE (json, stored) FROM ({rows(spool, window)}) WHERE stored",
         )
     except (duckdb.IOException, duckdb.InvalidInputException) as error:

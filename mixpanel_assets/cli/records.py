@@ -1,0 +1,170 @@
+"""Records on their way to stdout, and the table that `mp fetch` makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from mixpanel_assets.accounts import credentials_from_environment
+from mixpanel_assets.client import ProfileQuery, RecordStream
+from mixpanel_assets.workspace import Workspace
+
+_SHOWN_EVERY = 1000
+# In JSON they may stand in a string as they are; many readers split lines there.
+_LINE_ENDS = tuple((chr(code).encode(), b"\\u%04x" % code) for code in (0x0085, 0x2028, 0x2029))
+_encode = msgspec.json.Encoder().encode
+
+
+def write_events(
+    from_date: date,
+    to_date: date,
+    *,
+    events: Sequence[str] | None,
+    where: str | None,
+    limit: int | None,
+    raw: bool,
+    staged: bool,
+) -> None:
+    """Write the events of some days to stdout, one JSON object a line."""
+    question: dict[str, Any] = {
+        "from_date": from_date,
+        "to_date": to_date,
+        "events": events,
+        "where": where,
+        "limit": limit,
+        "staged": staged,
+    }
+    with _workspace() as workspace:
+        if raw:
+            _write_lines(workspace.stream_event_lines(**question), "events")
+        else:
+            _write_records(workspace.stream_events(**question), "events")
+
+
+def write_profiles(filters: Mapping[str, Any], *, raw: bool) -> None:
+    """Write profiles to stdout, one JSON object a line."""
+    query = ProfileQuery(**filters)
+    with _workspace() as workspace:
+        if raw:
+            _write_lines(workspace.api.stream_profile_lines(query), "profiles")
+        else:
+            _write_records(workspace.api.stream_profiles(query), "profiles")
+
+
+def make_table(
+    name: str,
+    from_date: date,
+    to_date: date,
+    *,
+    events: Sequence[str] | None,
+    where: str | None,
+    replace: bool,
+) -> None:
+    """Make a table of events and print what it holds as JSON."""
+    console = Console(stderr=True)
+    with _workspace() as workspace, _spinner() as bar:
+        bar.add_task("events")
+        result = workspace.fetch_events(
+            name,
+            from_date=from_date,
+            to_date=to_date,
+            events=events,
+            where=where,
+            replace=replace,
+        )
+        console.print(f"in {workspace.db_path}", highlight=False, soft_wrap=True)
+    print(json.dumps(result.to_dict(), indent=2))
+
+
+def as_json(record: dict[str, Any]) -> bytes:
+    """Return a normalized record as one line of JSON, times in ISO 8601 ending in Z.
+
+    Whatever a reader takes for a line's end, only the end of a record looks like one.
+    """
+    try:
+        line = _encode(record)
+    except (OverflowError, UnicodeEncodeError, msgspec.MsgspecError):
+        # An integer beyond 64 bits or half of a surrogate pair.
+        return json.dumps(record, separators=(",", ":"), default=_moment).encode()
+    if b"\xe2\x80" in line or b"\xc2\x85" in line:
+        for character, escape in _LINE_ENDS:
+            line = line.replace(character, escape)
+    return line
+
+
+def _moment(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _workspace() -> Workspace:
+    errors = Console(stderr=True)
+    return Workspace(credentials_from_environment(), on_wait=errors.print)
+
+
+def _write_records(stream: RecordStream[dict[str, Any]], what: str) -> None:
+    with _to_stdout(stream, what) as write:
+        for record in stream:
+            write.line(as_json(record))
+
+
+def _write_lines(stream: RecordStream[bytes], what: str) -> None:
+    with _to_stdout(stream, what) as write:
+        for line in stream:
+            write.line(line)
+
+
+class _Writer:
+    """Writes lines to stdout and, on a terminal, the number of them to stderr."""
+
+    def __init__(self, bar: Progress, what: str) -> None:
+        self._out = sys.stdout.buffer
+        self._bar = bar
+        self._task = bar.add_task(what, total=None)
+        self._lines = 0
+
+    def line(self, line: bytes) -> None:
+        self._out.write(line + b"\n")
+        self._lines += 1
+        if self._lines % _SHOWN_EVERY == 0:
+            self._bar.update(self._task, completed=self._lines)
+
+    def flush(self) -> None:
+        self._bar.update(self._task, completed=self._lines)
+        self._out.flush()
+
+
+@contextmanager
+def _to_stdout(stream: RecordStream[Any], what: str) -> Iterator[_Writer]:
+    """Yield a writer; whoever reads may stop reading, which ends the stream quietly."""
+    try:
+        with stream, _spinner() as bar:
+            writer = _Writer(bar, what)
+            try:
+                yield writer
+            finally:
+                writer.flush()
+    except BrokenPipeError:
+        # Python flushes stdout once more when it ends, and would complain then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _spinner() -> Progress:
+    errors = Console(stderr=True)
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description} {task.completed:,.0f}"),
+        TimeElapsedColumn(),
+        console=errors,
+        transient=True,
+        # Between lines on the same terminal it would only disturb.
+        disable=not errors.is_terminal or sys.stdout.isatty(),
+    )

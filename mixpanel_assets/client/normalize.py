@@ -1,0 +1,146 @@
+"""Raw event or profile -> the normalized record that streams yield.
+
+The SQL twin is `warehouse/spool.py`: a normalized event equals the stored row, and one property
+test holds the two together. What differs is said in `EventNormalizer`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from mixpanel_assets.made_ids import made_id, twin_id
+
+EARLIEST_MS = 31_536_000_000  # 1971, before which Mixpanel takes no event
+LATEST_MS = 253_402_300_799_999 - 86_400_000  # 9999, with room for any zone
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = datetime(1970, 1, 1)
+_IDS = ("distinct_id", "$insert_id")
+
+
+class EventNormalizer:
+    """Normalizes the events of one stream, request after request.
+
+    Two things that the warehouse does need all events of a day at once, and are not done
+    here: repeats that Mixpanel sends are not removed, and twins (events without `$insert_id`
+    that are equal in all that Mixpanel does not rewrite) get their numbers in the order of
+    arrival. Lines that the warehouse puts into quarantine are yielded.
+
+    Attributes:
+        timeless: Events so far whose `time` is missing or no moment from 1971 to 9999.
+    """
+
+    def __init__(self, local_zone: str | None = None) -> None:
+        """Start with no events seen.
+
+        Args:
+            local_zone: The project's IANA zone if `time` is its wall clock dressed as an
+                epoch (projects from before 2023); None when `time` is UTC.
+        """
+        self.timeless = 0
+        self._zone = ZoneInfo(local_zone) if local_zone else None
+        self._once: set[int] = set()
+        self._twins: Counter[int] = Counter()
+
+    def begin_days(self) -> None:
+        """Forget the twins of the days before: other days come now."""
+        self._once.clear()
+        self._twins.clear()
+
+    def __call__(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the five documented keys of an event.
+
+        Args:
+            raw: As received when asked with `time_in_ms=true`; it is not changed.
+        """
+        event = raw["event"]
+        properties = dict(raw["properties"])
+        time = properties.pop("time", None)
+        if type(time) is float and time.is_integer():
+            time = int(time)
+        distinct_id = _text(properties.pop("distinct_id", None))
+        insert_id = _text(properties.pop("$insert_id", None))
+        event_time = self._event_time(time)
+        return {
+            "event_name": event,
+            "event_time": event_time,
+            "distinct_id": distinct_id,
+            "insert_id": insert_id or self._made_id(event, time, distinct_id, properties),
+            "properties": properties,
+        }
+
+    def _event_time(self, time: Any) -> datetime | None:
+        if type(time) is not int or not EARLIEST_MS <= time <= LATEST_MS:
+            self.timeless += 1
+            return None
+        # By position and in two parts: as a float of seconds it would be rounded.
+        since = timedelta(0, time // 1000, time % 1000 * 1000)
+        if self._zone is None:
+            return _EPOCH + since
+        return _as_duckdb_reads(_NAIVE_EPOCH + since, self._zone)
+
+    def _made_id(
+        self, event: str, time: Any, distinct_id: str | None, properties: dict[str, Any]
+    ) -> str:
+        first = made_id(event, time, distinct_id, properties)
+        # As a number an id takes a third of the memory; most are never met again.
+        key = int(first.replace("-", ""), 16)
+        if key not in self._once:
+            self._once.add(key)
+            return first
+        self._twins[key] += 1
+        return twin_id(first, self._twins[key])
+
+
+def normalize_event(raw: Mapping[str, Any], *, local_zone: str | None = None) -> dict[str, Any]:
+    """Return one event with the five documented keys; see `EventNormalizer` for whole days.
+
+    Returns:
+        `event_name`; `event_time` (aware, UTC; None without a usable `time`); `distinct_id`
+        (text, None when absent); `insert_id` (as sent, else made); `properties` (all others).
+    """
+    return EventNormalizer(local_zone)(raw)
+
+
+def normalize_profile(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `distinct_id` (text), `last_seen` (text as sent, None when absent), `properties`."""
+    properties = dict(raw.get("$properties") or {})
+    last_seen = _text(properties.pop("$last_seen", None))
+    return {
+        "distinct_id": _text(raw["$distinct_id"]),
+        "last_seen": last_seen,
+        "properties": properties,
+    }
+
+
+def with_exact_ids(raw: dict[str, Any], line: bytes) -> dict[str, Any]:
+    """Return an event whose ids, if sent as numbers with a fraction, are their digits as sent."""
+    properties = raw["properties"]
+    find = properties.get
+    if type(find("distinct_id")) is not float and type(find("$insert_id")) is not float:
+        return raw
+    sent = json.loads(line, parse_float=str)["properties"]
+    exact = {name: sent[name] for name in _IDS if type(find(name)) is float}
+    return {**raw, "properties": {**properties, **exact}}
+
+
+def _as_duckdb_reads(wall_clock: datetime, zone: ZoneInfo) -> datetime:
+    """Return the moment at which a project's clocks showed this; of two, the later one.
+
+    A time that clocks skipped is read as if they had not been put forward yet.
+    """
+    # The smaller offset is the later reading when clocks go back, and the one before the
+    # change when they go forward: what DuckDB's AT TIME ZONE takes in both cases.
+    offsets = (wall_clock.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1))
+    offset = min(offset for offset in offsets if offset is not None)
+    return (wall_clock - offset).replace(tzinfo=UTC)
+
+
+def _text(value: Any) -> str | None:
+    if value is None or type(value) is str:
+        return value
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,387 @@
+"""Streams: one record at a time, complete or an error; no database and constant memory.
+
+Until the first record of a request is out, faults are repeated unseen. After it a broken
+answer raises, because asking again would deliver records twice. A staged stream puts each
+answer on disk and checks it before its first record is out, so faults stay unseen throughout.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from mixpanel_assets.client.engage import ProfilePage, ProfileQuery, fetch_page
+from mixpanel_assets.client.export import (
+    EventExport,
+    ExportQuery,
+    is_gzip,
+    judged,
+    open_export,
+    windows,
+)
+from mixpanel_assets.client.normalize import EventNormalizer, with_exact_ids
+from mixpanel_assets.client.records import parse_record
+from mixpanel_assets.client.retries import RetryPolicy
+from mixpanel_assets.client.spool import Spool
+from mixpanel_assets.client.transport import Transport
+from mixpanel_assets.client.verdict import Judge, RecordVerdict
+from mixpanel_assets.errors import (
+    APIError,
+    ConfigError,
+    ConnectionFailedError,
+    IncompleteExportError,
+    MixpanelDataError,
+    RateLimitError,
+    ServerError,
+)
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Convert = Callable[[dict[str, Any], bytes], T]
+
+MOST_EVENTS = 100_000
+STREAMED_DAYS = 7
+_CHUNK_BYTES = 1 << 16
+
+
+class RecordStream(Iterator[T], Generic[T]):
+    """An iterator over records, and a context manager.
+
+    Leaving it early, by `with`, `close` or dropping it, closes the connection and removes what
+    was put on disk.
+
+    Example:
+        >>> with workspace.stream_events(from_date="2024-01-01", to_date="2024-01-31") as events:
+        ...     first = next(events)
+    """
+
+    def __init__(self, records: Generator[T, None, None], asked: str) -> None:
+        """Deliver `records`, of which nothing has been drawn yet; `asked` says what they are."""
+        self._count = _Count()
+        self._records = _counted(records, asked, self._count)
+
+    @property
+    def delivered(self) -> int:
+        """Records that came out so far."""
+        return self._count.records
+
+    def __iter__(self) -> Iterator[T]:
+        return self._records
+
+    def __next__(self) -> T:
+        return next(self._records)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Deliver nothing more, and let go of connection and files."""
+        self._records.close()
+
+
+@dataclass
+class _Count:
+    """Apart from the stream, so that no cycle keeps one alive that was dropped half way."""
+
+    records: int = 0
+
+
+def _counted(
+    records: Generator[T, None, None], asked: str, count: _Count
+) -> Generator[T, None, None]:
+    try:
+        with closing(records):
+            for record in records:
+                count.records += 1
+                yield record
+    except (IncompleteExportError, ConnectionFailedError, ServerError) as error:
+        if not count.records:
+            raise
+        raise _broken_off(error, asked, count.records) from error
+
+
+@dataclass(frozen=True)
+class EventSource:
+    """Where a stream of events comes from.
+
+    Attributes:
+        query: What is asked.
+        transport: The connection of live answers.
+        open_transport: Makes the connections of staged ones.
+        retries: How patient to be.
+        days_per_request: How many days share a request.
+        spool_directory: Where staged answers lie; None: in the temporary directory.
+        staged: Whether an answer is put on disk and checked first.
+    """
+
+    query: ExportQuery
+    transport: Transport
+    open_transport: Callable[[], Transport]
+    retries: RetryPolicy
+    days_per_request: int
+    spool_directory: Path | None = None
+    staged: bool = False
+
+    def spools(self) -> Iterator[Spool]:
+        """Yield whole answers on disk, request by request; the caller discards them.
+
+        Raises:
+            IncompleteExportError: Days stayed broken. Those around them in the same request
+                were yielded, later ones were not asked for.
+        """
+        for query in self._requests():
+            yield from self._staged(query)
+
+    def records(self, judge: Callable[[bool], Judge[T]]) -> Generator[T, None, None]:
+        """Yield what the judges make of each line; `judge` is given whether the bytes are gzip.
+
+        Raises:
+            IncompleteExportError: An answer is not whole.
+        """
+        left = self.query.limit
+        for query in self._requests():
+            with closing(self._answer(replace(query, limit=left), judge)) as answer:
+                if left is None:
+                    yield from answer
+                    continue
+                for record in itertools.islice(answer, left):
+                    yield record
+                    left -= 1
+                if not left:
+                    return
+
+    def _requests(self) -> Iterator[ExportQuery]:
+        days = windows(self.query.from_date, self.query.to_date, self.days_per_request)
+        return (replace(self.query, from_date=first, to_date=last) for first, last in days)
+
+    def _answer(
+        self, query: ExportQuery, judge: Callable[[bool], Judge[T]]
+    ) -> Generator[T, None, None]:
+        if not self.staged:
+            with ExitStack() as answer:
+                yield from self.retries.call(lambda: self._begun(query, judge, answer))
+            return
+        for spool in self._staged(query):
+            try:
+                gzip = spool.path.suffix == ".gz"
+                yield from judged(_pieces(spool.path), query, judge(gzip))
+            finally:
+                spool.discard()
+
+    def _begun(
+        self, query: ExportQuery, judge: Callable[[bool], Judge[T]], answer: ExitStack
+    ) -> Iterator[T]:
+        """Return the records of an answer that got as far as its first one."""
+        with ExitStack() as attempt:
+            response = attempt.enter_context(open_export(self.transport, query))
+            records = judged(response.iter_raw(), query, judge(is_gzip(response)))
+            first = list(itertools.islice(records, 1))
+            answer.push(attempt.pop_all())
+        return itertools.chain(first, records)
+
+    def _staged(self, query: ExportQuery) -> Iterator[Spool]:
+        with _directory(self.spool_directory) as directory:
+            yield from EventExport(self.open_transport, query, directory, self.retries)
+
+
+def normalized(
+    source: EventSource, local_zone: str | None
+) -> Generator[dict[str, Any], None, None]:
+    """Yield normalized events; warn once, at the end, of those without a usable `time`."""
+    normalizer = EventNormalizer(local_zone)
+
+    def judge(gzip: bool) -> RecordVerdict[dict[str, Any]]:
+        normalizer.begin_days()
+        return RecordVerdict(lambda event, line: normalizer(with_exact_ids(event, line)), gzip=gzip)
+
+    try:
+        yield from source.records(judge)
+    finally:
+        if normalizer.timeless:
+            logger.warning(
+                "%s: %s events carry no usable `time`; their event_time is None.",
+                source.query.asked,
+                f"{normalizer.timeless:,}",
+            )
+
+
+def as_received(event: dict[str, Any], line: bytes) -> dict[str, Any]:
+    """Return the event itself: nothing is added, dropped or converted."""
+    return event
+
+
+@dataclass(frozen=True)
+class ProfileSource:
+    """Where a stream of profiles comes from: the pages of one session, in order."""
+
+    query: ProfileQuery
+    transport: Transport
+    retries: RetryPolicy
+
+    def records(self, convert: Convert[T]) -> Generator[T, None, None]:
+        """Yield what `convert` makes of each profile and its text.
+
+        A page is checked before its first profile is out, so its faults are repeated unseen.
+
+        Raises:
+            IncompleteExportError: A page did not come, or the pages do not add up to `total`.
+        """
+        for page in self._pages():
+            for profile, text in page:
+                yield convert(profile, text)
+
+    def _pages(self) -> Iterator[list[tuple[dict[str, Any], bytes]]]:
+        first = page = self.retries.call(lambda: self._page(0))
+        received = len(first.results)
+        yield _profiles(first)
+        while len(page.results) >= first.page_size:
+            page = self._next(first, page.page + 1)
+            received += len(page.results)
+            yield _profiles(page)
+        if received < (first.total or 0):
+            raise IncompleteExportError(
+                f"profiles: {received:,} came, page 0 announced {first.total:,}.",
+                reason=f"{received:,} of {first.total:,} announced profiles came",
+                lines=received,
+            )
+
+    def _next(self, first: ProfilePage, number: int) -> ProfilePage:
+        try:
+            return self.retries.call(lambda: self._page(number, first))
+        except RateLimitError:
+            raise
+        except APIError as error:
+            if error.status_code >= 500:
+                raise
+            raise IncompleteExportError(
+                f"profiles page {number}: the session of page 0 has ended ({error.message}) "
+                "Start again.",
+                reason="the session ended",
+            ) from error
+
+    def _page(self, number: int, first: ProfilePage | None = None) -> ProfilePage:
+        page = fetch_page(self.transport, self.query, number, first.session_id if first else None)
+        total = first.total if first else page.total
+        if total is None:
+            raise IncompleteExportError(
+                "profiles page 0 carries no `total`, so nobody can tell when all have come.",
+                reason="no total",
+            )
+        size = first.page_size if first else page.page_size
+        announced = min(size, total - number * size)
+        if len(page.results) < announced:
+            raise IncompleteExportError(
+                f"profiles page {number} holds {len(page.results):,} profiles, "
+                f"{announced:,} were announced.",
+                reason=f"page {number} is shorter than announced",
+                lines=len(page.results),
+            )
+        _profiles(page)
+        return page
+
+
+def checked_events(
+    from_date: date | str,
+    to_date: date | str,
+    events: Sequence[str] | None,
+    where: str | None,
+    limit: int | None,
+    *,
+    time_in_ms: bool,
+) -> ExportQuery:
+    """Return the question of a stream.
+
+    Raises:
+        ConfigError: It cannot be asked; the message names the argument.
+    """
+    if events is not None and (
+        isinstance(events, str) or not events or not all(isinstance(name, str) for name in events)
+    ):
+        raise ConfigError(
+            f"events must be a list of event names, not {events!r}; leave it out for every event."
+        )
+    if where is not None and not (isinstance(where, str) and where.strip()):
+        raise ConfigError(
+            'where must be an expression such as properties["plan"] == "pro"; '
+            "leave it out for every event."
+        )
+    if limit is not None and (type(limit) is not int or not 1 <= limit <= MOST_EVENTS):
+        raise ConfigError(f"limit must be a number from 1 to {MOST_EVENTS:,}, not {limit!r}.")
+    return ExportQuery(
+        as_day(from_date), as_day(to_date), events, where, limit, time_in_ms=time_in_ms
+    )
+
+
+def as_day(value: date | str) -> date:
+    """Return a day that was given as text, such as `2024-01-31`, or as a date."""
+    if isinstance(value, datetime):
+        return value.date()
+    if isinstance(value, date):
+        return value
+    try:
+        return datetime.strptime(value, "%Y-%m-%d").date()
+    except (TypeError, ValueError):
+        raise ConfigError(f"{value!r} is not a day; write it like 2024-01-31.") from None
+
+
+def _broken_off(error: MixpanelDataError, asked: str, delivered: int) -> IncompleteExportError:
+    first, last = getattr(error, "from_date", None), getattr(error, "to_date", None)
+    reason = getattr(error, "reason", "") or error.message.rstrip(".")
+    what = f"export {first}..{last}" if first and last else asked
+    return IncompleteExportError(
+        f"{what} broke off: {reason}. {delivered:,} records had been delivered; they are real, "
+        "but not all.",
+        from_date=first,
+        to_date=last,
+        reason=reason,
+        lines=delivered,
+        records=delivered,
+        partial=True,
+    )
+
+
+def _profiles(page: ProfilePage) -> list[tuple[dict[str, Any], bytes]]:
+    profiles = [(parse_record(text), text) for text in page.results]
+    for profile, _ in profiles:
+        if (
+            not isinstance(profile, dict)
+            or profile.get("$distinct_id") is None
+            or not isinstance(profile.get("$properties"), dict | None)
+        ):
+            raise IncompleteExportError(
+                f"profiles page {page.page} holds a result that is no profile.",
+                reason="a result is no profile",
+            )
+    return profiles
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(_CHUNK_BYTES):
+            yield piece
+
+
+@contextmanager
+def _directory(given: Path | None) -> Iterator[Path]:
+    if given is not None:
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="mixpanel-assets-") as made:
+        yield Path(made)

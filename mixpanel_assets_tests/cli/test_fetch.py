@@ -1,0 +1,196 @@
+"""`mp fetch`: data and nothing else on stdout, exit codes a script can tell apart."""
+
+import json
+import os
+import signal
+import subprocess
+from collections import Counter
+from datetime import UTC, date, datetime
+
+import duckdb
+import pytest
+
+from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.cli.records import as_json
+from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
+from mixpanel_assets_tests.cli.conftest import MP
+
+DAY = date(2024, 1, 3)
+RANGE = ("--from", "2024-01-03", "--to", "2024-01-03")
+KEYS = ["event_name", "event_time", "distinct_id", "insert_id", "properties"]
+
+
+@pytest.fixture
+def mp_bytes(variables, tmp_path):
+    """Run `mp` and return its outputs as bytes."""
+
+    def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [MP, *arguments],
+            env={**os.environ, **variables, **changes},
+            cwd=tmp_path,
+            capture_output=True,
+            timeout=120,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("more", [(), ("--staged",)])
+def test_raw_lines_are_written_byte_for_byte(more, mp_bytes, emulator):
+    """Every line as Mixpanel sent it, and not a byte else; stderr is silent."""
+    done = mp_bytes("fetch", "events", *RANGE, "--stdout", "--raw", *more)
+    assert done.returncode == 0
+    assert Counter(done.stdout.split(b"\n")[:-1]) == Counter(emulator.truth.lines(DAY))
+    assert done.stderr == b""
+
+
+def test_normalized_lines_are_json_with_times_in_utc(mp, emulator):
+    """Five keys a line; `event_time` is ISO 8601 and ends in Z."""
+    done = mp("fetch", "events", *RANGE, "--stdout")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(events) == len(list(emulator.truth.lines(DAY)))
+    for event in events:
+        assert list(event) == KEYS
+        assert event["event_time"].startswith("2024-01-03T")
+        assert event["event_time"].endswith("Z")
+    assert not done.stderr
+
+
+def test_what_msgspec_cannot_write_is_written_all_the_same():
+    """Integers beyond 64 bits and half a surrogate pair come out as JSON of the same value."""
+    moment = datetime(2024, 1, 3, 10, tzinfo=UTC)
+    for value in (2**70, "\ud83d"):
+        written = json.loads(as_json({"event_time": moment, "properties": {"x": value}}))
+        assert written == {"event_time": "2024-01-03T10:00:00Z", "properties": {"x": value}}
+
+
+def test_filters_and_limit_narrow_the_lines(mp):
+    """Names with commas between them, as a JSON array or repeated."""
+    for names in (("-e", "Sign Up,Search"), ("-e", '["Sign Up","Search"]'), ("-e", "Search")):
+        done = mp("fetch", "events", *RANGE, "--stdout", "-l", "5", *names)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        assert len(lines) == 5
+        assert {line["event_name"] for line in lines} <= {"Sign Up", "Search"}
+
+
+def test_the_reader_may_stop_reading(mp, variables, tmp_path):
+    """`| head -1` gets its line; nobody complains, and the exit code is 0."""
+    with Emulator(EmulatorSettings(start=DAY, days=1, exact_events=30_000)) as emulator:
+        process = subprocess.Popen(
+            [MP, "fetch", "events", *RANGE, "--stdout", "--raw"],
+            env={**os.environ, **variables, **environment_of(emulator)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+        )
+        assert json.loads(process.stdout.readline())
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        process.stderr.close()
+        assert process.wait(60) == 0
+
+
+def test_an_interrupt_exits_with_130(variables, tmp_path, emulator):
+    """Ctrl-C while records flow is no error of ours."""
+    emulator.faults.add(Fault("stall-mid-stream", path="/api/2.0/export", at=20_000))
+    process = subprocess.Popen(
+        [MP, "fetch", "events", *RANGE, "--stdout", "--raw"],
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+    )
+    assert process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("events", *RANGE, "--raw"),
+        ("events", "--from", "2024-01-03", "--stdout"),
+        ("events", "--from", "2024-01-04", "--to", "2024-01-03", "--stdout"),
+        ("events", *RANGE, "--stdout", "--limit", "0"),
+        ("events", *RANGE, "--limit", "5"),
+        ("events", *RANGE, "--stdout", "--replace"),
+        ("events", *RANGE, "--stdout", "-e", "[1]"),
+        ("events", *RANGE, "--stdout", "-e", "[oops"),
+        ("profiles",),
+        ("profiles", "--stdout", "--behaviors", "[]"),
+        ("profiles", "--stdout", "--behaviors", "5", "-w", "x"),
+        ("profiles", "--stdout", "--include-all-users"),
+        ("profiles", "--stdout", "--cohort", "mine"),
+        ("profiles", "--stdout", "--distinct-id", "a", "--distinct-ids", "b"),
+    ],
+)
+def test_wrong_usage_exits_with_3(arguments, mp, emulator):
+    """Known before anything is asked."""
+    before = len(emulator.requests)
+    done = mp("fetch", *arguments)
+    assert done.returncode == 3
+    assert not done.stdout
+    assert len(emulator.requests) == before
+
+
+def test_a_stream_that_breaks_exits_with_1(mp, emulator):
+    """What was written is real, one sentence says that it is not all."""
+    emulator.faults.add(Fault("truncate-mid-record", path="/api/2.0/export", at=50))
+    done = mp("fetch", "events", *RANGE, "--stdout", "--raw")
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 50
+    assert "50 records had been delivered" in done.stderr
+
+
+def test_a_day_that_never_comes_exits_with_6(mp, emulator):
+    """Nothing was written."""
+    emulator.faults.add(Fault("truncate-whole-body", path="/api/2.0/export", times=None))
+    done = mp("fetch", "events", *RANGE, "--stdout", MP_MAX_RETRIES="0")
+    assert (done.returncode, done.stdout) == (6, "")
+
+
+def test_refused_credentials_exit_with_2(mp):
+    """And nothing is on stdout."""
+    done = mp("fetch", "events", *RANGE, "--stdout", MP_SECRET="wrong-77e")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "MP_SECRET" in done.stderr
+
+
+def test_a_stream_makes_no_database(mp, tmp_path):
+    """Nothing lies where the database would."""
+    mp("fetch", "events", *RANGE, "--stdout")
+    mp("fetch", "profiles", "--stdout")
+    assert not list(tmp_path.glob("*.duckdb*"))
+    assert not (tmp_path / "spool").exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--raw",)])
+def test_profiles_are_written_as_lines(more, mp, emulator):
+    """One JSON object a profile."""
+    done = mp("fetch", "profiles", "--stdout", *more)
+    assert done.returncode == 0
+    profiles = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(profiles) == len(emulator.truth.profiles())
+    keys = {"$distinct_id", "$properties"} if more else {"distinct_id", "last_seen", "properties"}
+    assert all(profile.keys() == keys for profile in profiles)
+
+
+def test_a_table_is_made_and_described(mp, emulator, tmp_path):
+    """JSON on stdout says what was stored; making it again needs --replace."""
+    done = mp("fetch", "events", "mine", *RANGE)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    stored = emulator.truth.count(DAY) - len(emulator.truth.unstorable(DAY))
+    assert (said["table"], said["rows"], said["type"]) == ("mine", stored, "events")
+    assert said["date_range"] == ["2024-01-03", "2024-01-03"]
+    again = mp("fetch", "events", "mine", *RANGE)
+    assert again.returncode == 1
+    assert "'mine'" in again.stderr
+    replaced = mp("fetch", "events", "mine", *RANGE, "--replace", "-e", "Sign Up")
+    assert replaced.returncode == 0
+    with duckdb.connect(tmp_path / "warehouse.duckdb", read_only=True) as connection:
+        names = connection.execute("SELECT DISTINCT event_name FROM main.mine").fetchall()
+    assert names == [("Sign Up",)]
