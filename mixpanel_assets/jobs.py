@@ -17,7 +17,7 @@ snapshot_profiles = dg.define_asset_job(
     "snapshot_profiles",
     selection=dg.AssetSelection.assets(["mixpanel", "profiles"]),
     description="Takes a snapshot of all profiles. Costs one query request per snapshot; "
-    "pages after the first are free.",
+    "Mixpanel is said not to count the pages after the first (MP_BUDGET_COUNT_PAGES).",
 )
 
 

@@ -39,12 +39,16 @@ class MixpanelResource(dg.ConfigurableResource[None]):
     project_id: str = Field(
         default=dg.EnvVar("MP_PROJECT_ID"), description="The project's number (MP_PROJECT_ID)."
     )
-    region: str = Field(default="us", description="Where the project lives: us, eu or in.")
+    region: str = Field(
+        default_factory=lambda: os.environ.get("MP_REGION") or "us",
+        description="Where the project lives: us, eu or in (MP_REGION).",
+    )
     api_base_url: str = Field(
-        default="", description="One host for every API; empty for Mixpanel's own."
+        default_factory=lambda: load_settings().api_base_url or "",
+        description="One host for every API; empty for Mixpanel's own (MP_API_BASE_URL).",
     )
     max_retries: int = Field(
-        default=4,
+        default_factory=lambda: load_settings().max_retries,
         description="How often a broken answer, a 5xx or a lost connection is asked for again.",
     )
     state_dir: str = Field(

@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     def _known_zone(cls, value: str) -> str:
         try:
             ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError):
+        except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError("it must be an IANA zone such as Europe/Berlin") from None
         return value
 
@@ -98,7 +98,7 @@ class Settings(BaseSettings):
         if self.database:
             return self.database.expanduser().absolute()
         here = (folder or Path.cwd()).absolute()
-        if (here / "dagster.yaml").exists() and (here / "workspace.yaml").exists():
+        if _is_our_home(here):
             # Not mixpanel.duckdb: DuckDB names the catalog after the file, and `mixpanel.events`
             # would then be ambiguous with our schema.
             return here / "data" / "warehouse.duckdb"
@@ -106,7 +106,18 @@ class Settings(BaseSettings):
 
     def spool_path(self, project_id: str) -> Path:
         """Return the folder for answers that are not stored yet."""
-        return self.spool_dir or self.database_path(project_id).parent / "spool"
+        if self.spool_dir:
+            return self.spool_dir.expanduser().absolute()
+        return self.database_path(project_id).parent / "spool"
+
+
+def _is_our_home(folder: Path) -> bool:
+    location = folder / "workspace.yaml"
+    return (
+        (folder / "dagster.yaml").exists()
+        and location.exists()
+        and "mixpanel_assets" in location.read_text(errors="replace")
+    )
 
 
 def load_settings() -> Settings:

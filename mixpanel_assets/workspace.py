@@ -35,14 +35,14 @@ class Workspace:
     """One Mixpanel project and the DuckDB file that holds its copy; a context manager.
 
     Args:
-        credentials: Who asks Mixpanel; None for a workspace that only queries.
+        credentials: Who asks Mixpanel.
         path: The DuckDB file; None for the place that MP_DATABASE or its default says.
         settings: Instead of the MP_* variables.
         on_wait: Told whom a write waits for.
 
     Example:
         >>> with Workspace(credentials) as ws:
-        ...     ws.sync(date(2024, 1, 1), date(2024, 1, 7))
+        ...     ws.sync_events(date(2024, 1, 1), date(2024, 1, 7))
         ...     ws.sql("SELECT event_date, count(*) FROM events GROUP BY ALL ORDER BY ALL")
     """
 

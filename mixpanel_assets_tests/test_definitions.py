@@ -83,7 +83,9 @@ def test_the_database_is_where_one_rule_says(monkeypatch, tmp_path):
     """MP_DATABASE, else the project's folder, else the home directory."""
     assert Settings().database_path("1", tmp_path).parent.name == ".mixpanel_data"
     (tmp_path / "dagster.yaml").touch()
-    (tmp_path / "workspace.yaml").touch()
+    (tmp_path / "workspace.yaml").write_text("python_module: somebody_elses")
+    assert Settings().database_path("1", tmp_path).parent.name == ".mixpanel_data"
+    (tmp_path / "workspace.yaml").write_text("python_module: mixpanel_assets.definitions")
     assert Settings().database_path("1", tmp_path) == tmp_path / "data" / "warehouse.duckdb"
     monkeypatch.setenv("MP_DATABASE", str(tmp_path / "x.duckdb"))
     assert Settings().database_path("1", tmp_path) == tmp_path / "x.duckdb"

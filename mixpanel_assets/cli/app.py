@@ -40,6 +40,11 @@ def run() -> None:
         sys.exit(INVALID_ARGUMENTS if ended.code == _TYPER_USAGE_ERROR else ended.code)
 
 
+def _require_order(from_date: datetime, to_date: datetime) -> None:
+    if from_date > to_date:
+        raise typer.BadParameter("--from is after --to; both days are included.")
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"mp {__version__}")
@@ -79,6 +84,7 @@ def sync(
     """
     from mixpanel_assets.cli.sync import sync_days
 
+    _require_order(from_date, to_date)
     sync_days(from_date.date(), to_date.date(), database, profiles=profiles)
 
 
@@ -114,6 +120,7 @@ def plan(
     """
     from mixpanel_assets.cli.plan import print_plan
 
+    _require_order(from_date, to_date)
     print_plan(from_date.date(), to_date.date(), database)
 
 

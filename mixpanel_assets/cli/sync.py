@@ -16,8 +16,8 @@ from mixpanel_assets.workspace import Workspace
 
 def sync_days(from_date: date, to_date: date, database: Path | None, *, profiles: bool) -> None:
     """Load the days, both ends included; progress goes to stderr, results to stdout."""
-    errors = Console(stderr=True)
-    out = Console(file=sys.stdout, highlight=False)
+    errors = Console(stderr=True, markup=False, soft_wrap=True)
+    out = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
     credentials = credentials_from_environment()
     bar = Progress(
         TextColumn("events"),

@@ -36,7 +36,7 @@ from mixpanel_assets.client.streams import (
     checked_events,
     normalized,
 )
-from mixpanel_assets.client.transport import Transport
+from mixpanel_assets.client.transport import Transport, checked_base_url
 from mixpanel_assets.client.types import Api, ApiUsage, ProfilePageResult
 from mixpanel_assets.client.verdict import RecordVerdict, Verdict
 
@@ -64,6 +64,7 @@ class MixpanelAPIClient:
         retries: RetryPolicy | None = None,
         budget: BudgetSettings | None = None,
     ) -> None:
+        self._api_base_url = checked_base_url(api_base_url)
         self.credentials = credentials
         self.retries = retries or RetryPolicy()
         self.budget = Budget(
@@ -72,7 +73,6 @@ class MixpanelAPIClient:
             max_wait_seconds=self.retries.max_wait_seconds,
             cancelled=self.retries.cancelled,
         )
-        self._api_base_url = api_base_url
 
     def __enter__(self) -> Self:
         return self

@@ -67,6 +67,11 @@ def make_credentials(
             "its secret and the project's id.",
             {"missing": missing},
         )
+    if not all(_is_text(value) for value in given.values()):
+        raise ConfigError(
+            "MP_USERNAME, MP_SECRET or MP_PROJECT_ID holds bytes that are no text (UTF-8). "
+            "Copy it again from Mixpanel."
+        )
     if not project_id.isdigit():
         raise ConfigError(
             f"MP_PROJECT_ID must be the project's number, not {project_id!r}. "
@@ -80,3 +85,11 @@ def make_credentials(
         raise ConfigError(
             f"MP_REGION must be one of {', '.join(get_args(Region))}, not {region!r}."
         ) from error
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

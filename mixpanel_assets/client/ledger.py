@@ -99,6 +99,8 @@ class Ledger:
                     self._settings.refusal_wait_seconds * 2.0 ** min(refusals, 30), longest
                 )
                 refusals += 1
+            # A 429 that says "now" is not obeyed to the letter: that would be a busy loop.
+            retry_after = max(retry_after, min(1.0, self._settings.refusal_wait_seconds))
             until = now + math.ceil(min(retry_after, longest) * 1000)
             self._write_refusals(connection, max(until, not_before), refusals)
 

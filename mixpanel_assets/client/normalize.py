@@ -64,7 +64,7 @@ class EventNormalizer:
             time = int(time)
         distinct_id = _text(properties.pop("distinct_id", None))
         insert_id = _text(properties.pop("$insert_id", None))
-        event_time = self._event_time(time)
+        event_time = self._event_time(time, properties.get("mp_processing_time_ms"))
         return {
             "event_name": event,
             "event_time": event_time,
@@ -73,7 +73,7 @@ class EventNormalizer:
             "properties": properties,
         }
 
-    def _event_time(self, time: Any) -> datetime | None:
+    def _event_time(self, time: Any, processed_ms: Any) -> datetime | None:
         if type(time) is not int or not EARLIEST_MS <= time <= LATEST_MS:
             self.timeless += 1
             return None
@@ -81,7 +81,7 @@ class EventNormalizer:
         since = timedelta(0, time // 1000, time % 1000 * 1000)
         if self._zone is None:
             return _EPOCH + since
-        return _as_duckdb_reads(_NAIVE_EPOCH + since, self._zone)
+        return _moment_of(_NAIVE_EPOCH + since, self._zone, processed_ms)
 
     def _made_id(
         self, event: str, time: Any, distinct_id: str | None, properties: dict[str, Any]
@@ -128,16 +128,22 @@ def with_exact_ids(raw: dict[str, Any], line: bytes) -> dict[str, Any]:
     return {**raw, "properties": {**properties, **exact}}
 
 
-def _as_duckdb_reads(wall_clock: datetime, zone: ZoneInfo) -> datetime:
-    """Return the moment at which a project's clocks showed this; of two, the later one.
+def _moment_of(wall_clock: datetime, zone: ZoneInfo, processed_ms: Any) -> datetime:
+    """Return the moment at which a project's clocks showed this.
 
-    A time that clocks skipped is read as if they had not been put forward yet.
+    Of two, it is the later one, unless Mixpanel had processed the event before that. A time
+    that clocks skipped is read as if they had not been put forward yet.
     """
     # The smaller offset is the later reading when clocks go back, and the one before the
     # change when they go forward: what DuckDB's AT TIME ZONE takes in both cases.
-    offsets = (wall_clock.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1))
-    offset = min(offset for offset in offsets if offset is not None)
-    return (wall_clock - offset).replace(tzinfo=UTC)
+    first, second = (
+        wall_clock.replace(tzinfo=zone, fold=fold).utcoffset() or timedelta(0) for fold in (0, 1)
+    )
+    later = (wall_clock - min(first, second)).replace(tzinfo=UTC)
+    if first <= second or type(processed_ms) is not int:
+        return later
+    earlier = (wall_clock - first).replace(tzinfo=UTC)
+    return earlier if processed_ms < later.timestamp() * 1000 else later
 
 
 def _text(value: Any) -> str | None:

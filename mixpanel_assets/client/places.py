@@ -133,7 +133,7 @@ class ProcessPlace:
         return slot.release if slot.acquire(blocking=False) else None
 
 
-_told: set[Path] = set()
+_told: set[str] = set()
 
 
 def find_place(settings: BudgetSettings, project: str) -> Place:
@@ -151,12 +151,12 @@ def find_place(settings: BudgetSettings, project: str) -> Place:
         place = FilePlace(folder / f"{name}.sqlite")
         place.prepare()
     except (OSError, RuntimeError, sqlite3.Error) as error:
-        _tell_once(folder / name, error)
+        _tell_once(str(settings.state_dir or "~/.mp/state"), error)
         return ProcessPlace(name)
     return place
 
 
-def _tell_once(path: Path, error: Exception) -> None:
+def _tell_once(path: str, error: Exception) -> None:
     if path not in _told:
         _told.add(path)
         logger.warning(

@@ -19,6 +19,7 @@ from mixpanel_assets.client.credentials import Credentials
 from mixpanel_assets.errors import (
     APIError,
     AuthenticationError,
+    ConnectionFailedError,
     MixpanelDataError,
     PlanHorizonError,
     QueryError,
@@ -40,7 +41,7 @@ _CHECK_ACCOUNT = (
 
 
 def error_from(response: httpx.Response, asked: str, credentials: Credentials) -> MixpanelDataError:
-    """Return the exception for an answer with status >= 400, its body read.
+    """Return the exception for an answer whose status is not 200, its body read.
 
     Args:
         response: The answer; `response.read()` has been called.
@@ -50,6 +51,11 @@ def error_from(response: httpx.Response, asked: str, credentials: Credentials) -
     text = credentials.redact(response.text.strip())[:_KEPT_CHARACTERS]
     said = _error_text(text) or "nothing"
     status = response.status_code
+    if response.is_redirect:
+        return ConnectionFailedError(
+            f"{asked} was redirected ({status}), which Mixpanel never does. "
+            "Check the proxy, a captive portal, and MP_API_BASE_URL."
+        )
     message = f"{asked} answered {status}: {said}"
     request: dict[str, Any] = {
         "status_code": status,
@@ -76,7 +82,7 @@ def error_from(response: httpx.Response, asked: str, credentials: Credentials) -
         )
     if status == 429:
         return RateLimitError(message, retry_after=_retry_after(response), **request)
-    if status >= 500 or (status == 400 and _SERVER_TIMEOUT.search(said)):
+    if status >= 500 or status < 400 or (status == 400 and _SERVER_TIMEOUT.search(said)):
         return ServerError(f"{message}. Mixpanel failed on its side; try again later.", **request)
     return QueryError(f"{message}. Change what is asked; repeating it cannot help.", **request)
 
@@ -118,4 +124,4 @@ def _error_text(body: str) -> str:
 
 def _retry_after(response: httpx.Response) -> int | None:
     value = response.headers.get("Retry-After", "")
-    return int(value) if value.isdigit() else None
+    return int(value) if value.isascii() and value.isdecimal() else None

@@ -58,12 +58,18 @@ class Transport:
     ) -> None:
         self._credentials = credentials
         self._budget = budget
-        self._override = _checked_override(api_base_url)
-        self._http = httpx.Client(
-            headers={"Authorization": credentials.auth_header(), "Accept-Encoding": "gzip"},
-            trust_env=not _is_loopback(self._override),
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=10),
-        )
+        self._override = checked_base_url(api_base_url)
+        try:
+            self._http = httpx.Client(
+                headers={"Authorization": credentials.auth_header(), "Accept-Encoding": "gzip"},
+                trust_env=not _is_loopback(self._override),
+                limits=httpx.Limits(max_connections=100, max_keepalive_connections=10),
+            )
+        except (ImportError, ValueError, OSError) as error:
+            raise ConfigError(
+                f"The network settings cannot be used ({credentials.redact(str(error))}). "
+                "Check HTTPS_PROXY (SOCKS needs the package httpx[socks]) and SSL_CERT_FILE."
+            ) from error
 
     def close(self) -> None:
         """Close every connection."""
@@ -99,7 +105,7 @@ class Transport:
             free: Mixpanel does not count this kind of request.
 
         Raises:
-            APIError: The status is 400 or more; the subclass says what it means.
+            APIError: The status is not 200; the subclass says what it means.
             RateLimitError: The budget is spent for longer than we are willing to wait.
             ConnectionFailedError: No answer, or the connection broke or stalled while it was read.
         """
@@ -135,7 +141,7 @@ class Transport:
             response.close()
 
     def _error_in(self, response: httpx.Response, asked: str) -> MixpanelDataError | None:
-        if response.status_code < 400:
+        if response.status_code == httpx.codes.OK:
             return None
         response.read()
         return error_from(response, asked, self._credentials)
@@ -164,10 +170,23 @@ class Transport:
         return f"{asked}: the connection to {host} broke ({what}). Try again."
 
 
-def _checked_override(api_base_url: str | None) -> str | None:
+def checked_base_url(api_base_url: str | None) -> str | None:
+    """Return the one host for everything, or None for Mixpanel's own.
+
+    Raises:
+        ConfigError: It is no address that a secret may be sent to.
+    """
     if not api_base_url:
         return None
-    url = httpx.URL(api_base_url)
+    try:
+        url = httpx.URL(api_base_url)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ConfigError(f"MP_API_BASE_URL is no address ({error}).") from error
+    if url.userinfo:
+        raise ConfigError(
+            "MP_API_BASE_URL holds a name or password. Leave them out; "
+            "MP_USERNAME and MP_SECRET say who asks."
+        )
     if url.scheme not in ("http", "https") or not url.host:
         raise ConfigError(
             f"MP_API_BASE_URL must look like http://127.0.0.1:8765, not {api_base_url!r}."

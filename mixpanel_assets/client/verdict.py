@@ -171,7 +171,7 @@ class Verdict(Judge[bytes]):
         for line in lines:
             try:
                 _check_line(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 self._unusual_event(line)
             self.lines += 1
             yield line
@@ -198,7 +198,7 @@ class RecordVerdict(Judge[T]):
             try:
                 event = _decode(line)
                 whole = type(event["event"]) is str and type(event["properties"]) is dict
-            except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
                 whole = False
             if not whole:
                 event = self._unusual_event(line)

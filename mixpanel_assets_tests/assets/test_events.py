@@ -193,6 +193,13 @@ def test_a_day_before_the_plans_horizon_is_materialized_as_not_available(
     )
 
 
+def test_today_stays_open(materialize, settings, database):
+    """A day that is not over is never called complete or empty."""
+    today = settings.today().isoformat()
+    assert materialize(EVENTS, today).success
+    assert stored(database, "SELECT status FROM mixpanel._days") == [("open",)]
+
+
 def test_an_empty_day_is_recorded_as_empty(materialize, database):
     """A day without events is a fact, not a failure."""
     assert materialize(EVENTS, "2024-02-20").success

@@ -48,6 +48,10 @@ def test_sync_loads_days_and_profiles(mp, emulator, tmp_path):
         ({"MP_REGION": "mars"}, 1, "MP_REGION must be one of us, eu, in"),
         ({"MP_DATABASE": "/proc/nowhere/x.duckdb"}, 1, "/proc/nowhere"),
         ({"MP_START_DATE": "soon"}, 1, "MP_START_DATE"),
+        ({"MP_TIME_ZONE": "America"}, 1, "MP_TIME_ZONE"),
+        ({"MP_API_BASE_URL": "http://[::1"}, 1, "MP_API_BASE_URL"),
+        ({"MP_API_BASE_URL": "http://bob:wrong-77e@127.0.0.1"}, 1, "MP_API_BASE_URL"),
+        ({"MP_SECRET": "\udcff\udcfe"}, 1, "MP_SECRET"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(changes, code, said, mp, tmp_path):
@@ -73,6 +77,8 @@ def test_a_wrong_region_is_refused(mp, emulator):
         ("sync",),
         ("sync", "--from", "2024-13-01", "--to", "2024-01-01"),
         ("sync", "--nonsense"),
+        ("sync", "--from", "2024-01-02", "--to", "2024-01-01"),
+        ("plan", "--from", "2024-01-02", "--to", "2024-01-01"),
         ("nonsense",),
     ],
 )
