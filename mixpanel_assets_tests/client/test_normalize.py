@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets.client import MixpanelAPIClient, normalize_event, normalize_profile
-from mixpanel_assets.client.normalize import EventNormalizer, with_exact_ids
+from mixpanel_assets.client.normalize import EventNormalizer
 from mixpanel_assets.client.verdict import RecordVerdict
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.emulator.truth import deduplicated
@@ -49,7 +49,7 @@ def stored(lines: list[bytes], zone: str | None = None, **days: date) -> list[di
 def normalized(lines: list[bytes], zone: str | None = None) -> list[dict]:
     """Return what a normalized stream makes of the lines."""
     normalizer = EventNormalizer(zone)
-    judge = RecordVerdict(lambda e, line: normalizer(with_exact_ids(e, line)), gzip=False)
+    judge = RecordVerdict(normalizer.take, gzip=False)
     return [*judge.feed(b"\n".join(lines)), *judge.finish()]
 
 
