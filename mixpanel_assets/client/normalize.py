@@ -19,7 +19,6 @@ EARLIEST_MS = 31_536_000_000  # 1971, before which Mixpanel takes no event
 LATEST_MS = 253_402_300_799_999 - 86_400_000  # 9999, with room for any zone
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = datetime(1970, 1, 1)
-_IDS = ("distinct_id", "$insert_id")
 
 
 class EventNormalizer:
@@ -57,17 +56,30 @@ class EventNormalizer:
         Args:
             raw: As received when asked with `time_in_ms=true`; it is not changed.
         """
-        event = raw["event"]
-        properties = dict(raw["properties"])
+        return self._normalized(raw["event"], dict(raw["properties"]), None)
+
+    def take(self, raw: dict[str, Any], line: bytes) -> dict[str, Any]:
+        """Return the same for an event that is given away, with the line it was parsed from.
+
+        An id sent as a number with a fraction is its digits as sent.
+        """
+        return self._normalized(raw["event"], raw["properties"], line)
+
+    def _normalized(
+        self, event: str, properties: dict[str, Any], line: bytes | None
+    ) -> dict[str, Any]:
         time = properties.pop("time", None)
+        distinct_id = properties.pop("distinct_id", None)
+        if type(distinct_id) is not str:
+            distinct_id = _text(distinct_id, "distinct_id", line)
+        insert_id = properties.pop("$insert_id", None)
+        if type(insert_id) is not str:
+            insert_id = _text(insert_id, "$insert_id", line)
         if type(time) is float and time.is_integer():
             time = int(time)
-        distinct_id = _text(properties.pop("distinct_id", None))
-        insert_id = _text(properties.pop("$insert_id", None))
-        event_time = self._event_time(time, properties.get("mp_processing_time_ms"))
         return {
             "event_name": event,
-            "event_time": event_time,
+            "event_time": self._event_time(time, properties.get("mp_processing_time_ms")),
             "distinct_id": distinct_id,
             "insert_id": insert_id or self._made_id(event, time, distinct_id, properties),
             "properties": properties,
@@ -117,17 +129,6 @@ def normalize_profile(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def with_exact_ids(raw: dict[str, Any], line: bytes) -> dict[str, Any]:
-    """Return an event whose ids, if sent as numbers with a fraction, are their digits as sent."""
-    properties = raw["properties"]
-    find = properties.get
-    if type(find("distinct_id")) is not float and type(find("$insert_id")) is not float:
-        return raw
-    sent = json.loads(line, parse_float=str)["properties"]
-    exact = {name: sent[name] for name in _IDS if type(find(name)) is float}
-    return {**raw, "properties": {**properties, **exact}}
-
-
 def _moment_of(wall_clock: datetime, zone: ZoneInfo, processed_ms: Any) -> datetime:
     """Return the moment at which a project's clocks showed this.
 
@@ -146,7 +147,10 @@ def _moment_of(wall_clock: datetime, zone: ZoneInfo, processed_ms: Any) -> datet
     return earlier if processed_ms < later.timestamp() * 1000 else later
 
 
-def _text(value: Any) -> str | None:
+def _text(value: Any, name: str = "", line: bytes | None = None) -> str | None:
     if value is None or type(value) is str:
         return value
+    if type(value) is float and line is not None:
+        digits: str = json.loads(line, parse_float=str)["properties"][name]
+        return digits
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

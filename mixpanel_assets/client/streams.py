@@ -27,7 +27,7 @@ from mixpanel_assets.client.export import (
     open_export,
     windows,
 )
-from mixpanel_assets.client.normalize import EventNormalizer, with_exact_ids
+from mixpanel_assets.client.normalize import EventNormalizer
 from mixpanel_assets.client.records import parse_record
 from mixpanel_assets.client.retries import RetryPolicy
 from mixpanel_assets.client.spool import Spool
@@ -209,7 +209,7 @@ def normalized(
 
     def judge(gzip: bool) -> RecordVerdict[dict[str, Any]]:
         normalizer.begin_days()
-        return RecordVerdict(lambda event, line: normalizer(with_exact_ids(event, line)), gzip=gzip)
+        return RecordVerdict(normalizer.take, gzip=gzip)
 
     try:
         yield from source.records(judge)

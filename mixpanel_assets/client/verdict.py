@@ -110,21 +110,22 @@ class Judge(ABC, Generic[T]):
         self._splitter = LineSplitter()
 
     def feed(self, data: bytes) -> Iterator[T]:
-        """Yield an item for each whole line that the received bytes complete.
+        """Return the items of the whole lines that the received bytes complete.
 
         Raises:
-            NotWholeError: The answer cannot be whole; what was yielded is real.
+            NotWholeError: The answer cannot be whole, here or while the items are drawn; those
+                that came out are real.
         """
         body = self._inflater.feed(data)
         self.json_bytes += len(body)
         self._take(body, final=False)
-        yield from self._judged(self._splitter.feed(body))
+        return self._judged(self._splitter.feed(body))
 
     def finish(self) -> Iterator[T]:
-        """Yield a last line without newline; the answer is whole if nothing is raised."""
+        """Return the item of a last line without newline; raises unless the answer is whole."""
         self._inflater.finish()
         self._take(b"", final=True)
-        yield from self._judged(self._splitter.finish())
+        return self._judged(self._splitter.finish())
 
     @abstractmethod
     def _judged(self, lines: list[bytes]) -> Iterator[T]:

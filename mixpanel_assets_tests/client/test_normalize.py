@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets.client import MixpanelAPIClient, normalize_event, normalize_profile
-from mixpanel_assets.client.normalize import EventNormalizer, with_exact_ids
+from mixpanel_assets.client.normalize import EventNormalizer
 from mixpanel_assets.client.verdict import RecordVerdict
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.emulator.truth import deduplicated
@@ -49,7 +49,7 @@ def stored(lines: list[bytes], zone: str | None = None, **days: date) -> list[di
 def normalized(lines: list[bytes], zone: str | None = None) -> list[dict]:
     """Return what a normalized stream makes of the lines."""
     normalizer = EventNormalizer(zone)
-    judge = RecordVerdict(lambda e, line: normalizer(with_exact_ids(e, line)), gzip=False)
+    judge = RecordVerdict(normalizer.take, gzip=False)
     return [*judge.feed(b"\n".join(lines)), *judge.finish()]
 
 
@@ -259,3 +259,19 @@ def test_twins_are_counted_anew_for_other_days():
 def test_a_normalized_profile_has_three_keys(raw, expected):
     """`last_seen` is text as sent, None when absent."""
     assert normalize_profile(raw) == expected
+
+
+@pytest.mark.parametrize(
+    ("processed", "hour"),
+    [("08:31", 8), ("09:31", 9), (None, 9)],
+    ids=["first", "second", "unknown"],
+)
+def test_an_hour_that_clocks_repeat_is_told_apart_by_when_it_was_processed(processed, hour):
+    """01:30 in California on 5 November 2023 was 08:30 and 09:30 UTC."""
+    wall_clock = datetime(2023, 11, 5, 1, 30, tzinfo=UTC)
+    properties = {"time": int(wall_clock.timestamp() * 1000)}
+    if processed:
+        moment = datetime.fromisoformat(f"2023-11-05T{processed}:00+00:00")
+        properties["mp_processing_time_ms"] = int(moment.timestamp() * 1000)
+    event = normalize_event({"event": "e", "properties": properties}, local_zone="US/Pacific")
+    assert event["event_time"] == datetime(2023, 11, 5, hour, 30, tzinfo=UTC)

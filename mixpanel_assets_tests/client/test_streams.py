@@ -236,13 +236,6 @@ def test_wrong_arguments_raise_at_the_call(arguments, said, workspace, emulator)
     assert len(emulator.requests) == before
 
 
-def test_an_address_in_the_open_raises_at_the_call(credentials):
-    """The secret would travel unencrypted, which is known before anything is asked."""
-    client = MixpanelAPIClient(credentials, api_base_url="http://example.com")
-    with pytest.raises(ConfigError, match="https"):
-        client.stream_events(**ONE_DAY)
-
-
 @pytest.mark.parametrize("staged", [False, True])
 def test_refused_credentials_raise_before_the_first_record(staged, workspace, emulator):
     """The refusal is not mistaken for an empty or a broken answer."""
