@@ -94,7 +94,11 @@ class MixpanelResource(dg.ConfigurableResource[None]):
         return MixpanelAPIClient(
             self.credentials,
             api_base_url=_value(self.api_base_url) or None,
-            retries=RetryPolicy(max_retries=self.max_retries, max_wait_seconds=None),
+            retries=RetryPolicy(
+                max_retries=self.max_retries,
+                max_wait_seconds=None,
+                first_wait_seconds=settings.retry_wait_seconds,
+            ),
             budget=budget_settings(settings),
         )
 

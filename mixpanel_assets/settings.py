@@ -24,6 +24,7 @@ class Settings(BaseSettings):
         time_zone: The project's zone, an IANA name.
         days_per_request: Days that share one export request; None: as many as weigh about 200 MB.
         max_retries: How often a broken answer, a 5xx or a lost connection is asked for again.
+        retry_wait_seconds: Mean wait before the first repetition; doubles, at most 60 seconds.
         memory_limit: What DuckDB may use, such as `1GB`.
         lock_timeout: Seconds to wait for a database that another process holds; None: no end.
         database: The DuckDB file.
@@ -47,6 +48,7 @@ class Settings(BaseSettings):
     time_zone: str = "UTC"
     days_per_request: int | None = Field(default=None, ge=1, le=31)
     max_retries: int = Field(default=4, ge=0, le=20)
+    retry_wait_seconds: float = Field(default=2.0, gt=0)
     memory_limit: str = Field(default="1GB", pattern=r"^\d+(\.\d+)? ?([KMGT]i?B)$")
     lock_timeout: float | None = Field(default=None, ge=0)
     database: Path | None = None

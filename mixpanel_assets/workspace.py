@@ -61,7 +61,10 @@ class Workspace:
         self.api = MixpanelAPIClient(
             credentials,
             api_base_url=self.settings.api_base_url,
-            retries=RetryPolicy(max_retries=self.settings.max_retries),
+            retries=RetryPolicy(
+                max_retries=self.settings.max_retries,
+                first_wait_seconds=self.settings.retry_wait_seconds,
+            ),
             budget=budget_settings(self.settings),
         )
         self._database = Database(
