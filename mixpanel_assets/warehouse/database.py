@@ -172,6 +172,12 @@ def _remove_all_but(folder: Path) -> None:
 
 
 def _make_folder(path: Path) -> None:
+    if "?" in str(path.parent):  # DuckDB looks for its log before the `?`, in no such folder
+        raise StorageError(
+            f"DuckDB cannot write to a folder with a `?` in its name: {path.parent}. "
+            "Set MP_DATABASE to another place.",
+            {"db_path": str(path)},
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -375,3 +375,13 @@ def test_a_folder_that_cannot_be_written_to_can_be_read(path):
     """Where no folder for spilled rows can be made, small questions are answered all the same."""
     path.with_name(f"{path.name}.tmp").touch()
     assert numbers(path) == [1]
+
+
+def test_a_folder_whose_name_duckdb_cannot_write_to_says_so(tmp_path):
+    """DuckDB takes a `?` for the end of the name; that is said before anything is made."""
+    with (
+        pytest.raises(StorageError, match=r"`\?`.*MP_DATABASE"),
+        Database(tmp_path / "what?" / "x.duckdb").write(),
+    ):
+        pass
+    assert not (tmp_path / "what?").exists()
