@@ -312,6 +312,24 @@ def test_shifted_legacy_rows_belong_to_the_one_asked_day(tmp_path):
     assert legacy.query("SELECT shifted_rows FROM mixpanel._days") == [(1,)]
 
 
+@pytest.mark.parametrize("days", [-200, -3, 3, 200])
+def test_the_answer_of_another_day_is_no_zone_change(tmp_path, days):
+    """Rows further off than zones can lie apart fail the load of a legacy day, too."""
+    legacy = Warehouse(tmp_path, LEGACY)
+    legacy.load([event(kept=True)])
+    with pytest.raises(IncompleteExportError, match="no zone change explains") as caught:
+        legacy.load([event(time=START_MS + days * DAY_MS)])
+    assert not isinstance(caught.value, ShiftedRowsError)
+    assert legacy.query("SELECT count(*) FROM events") == [(1,)]
+
+
+def test_a_zone_change_moves_rows_by_up_to_two_days(tmp_path):
+    """From one end of the world's zones to the other, a legacy day keeps its rows."""
+    legacy = Warehouse(tmp_path, LEGACY)
+    (report,) = legacy.load([event(time=START_MS + days * DAY_MS) for days in (-2, 0, 2)])
+    assert (report.row_count, report.shifted_rows) == (3, 2)
+
+
 @pytest.mark.parametrize(
     ("wall", "utc"),
     [
