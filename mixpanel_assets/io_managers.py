@@ -27,10 +27,9 @@ from dagster._core.storage.db_io_manager import (
 from dagster_duckdb.io_manager import DuckDbClient, DuckDBIOManager
 from pydantic import Field
 
-from mixpanel_assets.errors import StorageError
 from mixpanel_assets.failures import explained_to_dagster
 from mixpanel_assets.loads import Load
-from mixpanel_assets.warehouse import Database, quoted, table_exists
+from mixpanel_assets.warehouse import Database, insert_slice, quoted, table_exists
 
 if TYPE_CHECKING:
     import polars as pl
@@ -151,18 +150,8 @@ class _TableHandler(DbTypeHandler[Any]):
         connection: duckdb.DuckDBPyConnection,
     ) -> Mapping[str, RawMetadataValue]:
         """Store one slice and return its row count."""
-        target = f"{quoted(table_slice.schema)}.{quoted(table_slice.table)}"
         connection.register("slice", obj)
-        if not table_exists(connection, table_slice.table, table_slice.schema):
-            connection.execute(f"CREATE TABLE {target} AS SELECT * FROM slice LIMIT 0")
-        try:
-            connection.execute(f"INSERT INTO {target} BY NAME SELECT * FROM slice")
-        except (duckdb.BinderException, duckdb.ConversionException) as error:
-            raise StorageError(
-                f"The slice does not fit the table {target}, which stays as it was: {error} "
-                "Give it the table's columns, or drop the table to start it anew."
-            ) from error
-        [(rows,)] = connection.fetchall()
+        rows = insert_slice(connection, "slice", table=table_slice.table, schema=table_slice.schema)
         connection.unregister("slice")
         return {"dagster/partition_row_count": rows}
 

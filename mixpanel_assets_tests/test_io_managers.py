@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import date, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -98,6 +99,67 @@ def test_a_column_the_table_lacks_is_refused_and_changes_nothing(path):
     assert not result.success
     assert "surprise" in message_of(result)
     assert rows(path) == [("a", 1)]
+
+
+@pytest.mark.parametrize(
+    ("column", "named"),
+    [
+        ({"amount": [1.5]}, "BIGINT there and DOUBLE here"),
+        ({"amount": ["007"]}, "BIGINT there and VARCHAR here"),
+        ({"amount": [2**70]}, "BIGINT there"),
+        ({"customer": [7]}, "VARCHAR there and BIGINT here"),
+        ({"day": [pd.Timestamp(DAY, tz="UTC")]}, "TIME ZONE here"),
+    ],
+)
+def test_a_value_that_the_table_would_change_is_refused(column, named, path):
+    """The failure names column and types; nothing is rounded, and the slice of before stays."""
+    run(path, table_asset(frame))
+    result = run(path, table_asset(lambda day: frame(day).assign(**column)))
+    assert not result.success
+    assert named in message_of(result)
+    assert repr(next(iter(column))) in message_of(result)
+    assert rows(path) == [("a", 1)]
+
+
+def test_a_slice_without_a_column_of_the_table_is_refused(path):
+    """A forgotten column is not filled with NULLs in silence."""
+    run(path, table_asset(frame))
+    result = run(path, table_asset(lambda day: frame(day).drop(columns="customer")))
+    assert "it lacks 'customer' (VARCHAR)" in message_of(result)
+    assert rows(path) == [("a", 1)]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "stored"),
+    [
+        (pa.array([1], pa.int64()), pa.array([2], pa.int32()), 2),
+        (pa.array([1], pa.int64()), pa.array([2.0], pa.float64()), 2),
+        (pa.array([1.5], pa.float64()), pa.array([0.25], pa.float32()), 0.25),
+        (pa.array([1.5], pa.float64()), pa.array([2**60], pa.int64()), 2.0**60),
+        (pa.array(["x"]), pa.array([None], pa.null()), None),
+        (pa.array(["x"]), pa.array([None], pa.int32()), None),
+        (pa.array([True]), pa.array([None], pa.null()), None),
+        (pa.array(["x"]), pa.array(["y"]).dictionary_encode(), "y"),
+        (
+            pa.array([datetime(2024, 1, 1, 5)], pa.timestamp("us")),
+            pa.array([date(2024, 1, 2)], pa.date32()),
+            datetime(2024, 1, 2),
+        ),
+        (
+            pa.array([datetime(2024, 1, 1, 5)], pa.timestamp("us")),
+            pa.array([datetime(2024, 1, 2, 6)], pa.timestamp("ns")),
+            datetime(2024, 1, 2, 6),
+        ),
+    ],
+)
+def test_another_type_that_keeps_every_value_fits(first, then, stored, path):
+    """Whole numbers, dates and NULLs go into a wider type, also from a reader read once."""
+    day = pa.array([date.fromisoformat(DAY)])
+    slices = iter([first, then])
+    asset = table_asset(lambda _: pa.table({"day": day, "value": next(slices)}).to_reader())
+    assert run(path, asset).success
+    assert run(path, asset).success
+    assert rows(path, "SELECT value FROM shop.orders") == [(stored,)]
 
 
 def test_an_empty_slice_makes_the_table_and_empties_the_day(path):

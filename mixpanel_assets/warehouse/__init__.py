@@ -12,6 +12,7 @@ from mixpanel_assets.warehouse.profiles import ProfilePage, replace_profiles
 from mixpanel_assets.warehouse.project import ProjectIdentity, must_match, prepare, stored_project
 from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Scope
 from mixpanel_assets.warehouse.schema import EVENTS, PROFILES, Column, Table, quoted
+from mixpanel_assets.warehouse.slices import insert_slice
 from mixpanel_assets.warehouse.tables import EventSizes, event_sizes, table_exists
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Table",
     "check_name",
     "event_sizes",
+    "insert_slice",
     "make_way",
     "mark_unavailable",
     "must_match",
