@@ -190,7 +190,7 @@ class ArrowHandler(_TableHandler):
     ) -> pa.Table:
         """Return the slice as a PyArrow table."""
         query = WarehouseClient.get_select_statement(table_slice)
-        return connection.execute(query).to_arrow_table()
+        return connection.sql(query).to_arrow_table()
 
 
 class PolarsHandler(_TableHandler):
@@ -210,7 +210,8 @@ class PolarsHandler(_TableHandler):
         connection: duckdb.DuckDBPyConnection,
     ) -> pl.DataFrame:
         """Return the slice as a Polars DataFrame."""
-        return connection.execute(WarehouseClient.get_select_statement(table_slice)).pl()
+        # A relation: the connections of DuckDB 2.0 give no Polars.
+        return connection.sql(WarehouseClient.get_select_statement(table_slice)).pl()
 
 
 def database_of(context: Context) -> Database:
