@@ -22,14 +22,16 @@ from dagster._core.storage.db_io_manager import (
     DbClient,
     DbIOManager,
     DbTypeHandler,
+    TablePartitionDimension,
     TableSlice,
+    static_where_clause,
 )
-from dagster_duckdb.io_manager import DuckDbClient, DuckDBIOManager
+from dagster_duckdb.io_manager import DUCKDB_DATETIME_FORMAT, DuckDBIOManager
 from pydantic import Field
 
 from mixpanel_assets.failures import explained_to_dagster
 from mixpanel_assets.loads import Load
-from mixpanel_assets.warehouse import Database, insert_slice, quoted, table_exists
+from mixpanel_assets.warehouse import Database, insert_slice, qualified, quoted, table_exists
 
 if TYPE_CHECKING:
     import polars as pl
@@ -119,7 +121,7 @@ class WarehouseClient(DbClient[duckdb.DuckDBPyConnection]):
         """Make way for the new rows."""
         # Looked up first: an error on a missing table would end the transaction.
         if table_exists(connection, table_slice.table, table_slice.schema):
-            DuckDbClient.delete_table_slice(context, table_slice, connection)
+            connection.execute(f"DELETE {_rows_of(table_slice)}")
 
     @staticmethod
     def ensure_schema_exists(
@@ -131,12 +133,27 @@ class WarehouseClient(DbClient[duckdb.DuckDBPyConnection]):
     @staticmethod
     def get_select_statement(table_slice: TableSlice) -> str:
         """Return the query that reads the slice."""
-        return DuckDbClient.get_select_statement(table_slice)
+        columns = ", ".join(map(quoted, table_slice.columns or ())) or "*"
+        return f"SELECT {columns} {_rows_of(table_slice)}"
 
     @staticmethod
     def get_table_name(table_slice: TableSlice) -> str:
         """Return schema and table; where the file lies is nobody's business in the UI."""
         return f"{table_slice.schema}.{table_slice.table}"
+
+
+def _rows_of(table_slice: TableSlice) -> str:
+    """Return table and condition; `partition_expr` is SQL that the asset's author wrote."""
+    source = f"FROM {qualified(table_slice.schema, table_slice.table)}"
+    conditions = " AND ".join(map(_condition, table_slice.partition_dimensions or ()))
+    return f"{source} WHERE {conditions}" if conditions else source
+
+
+def _condition(dimension: TablePartitionDimension) -> str:
+    if not isinstance(dimension.partitions, dg.TimeWindow):
+        return static_where_clause(dimension)
+    start, end = (moment.strftime(DUCKDB_DATETIME_FORMAT) for moment in dimension.partitions)
+    return f"({dimension.partition_expr}) >= '{start}' AND ({dimension.partition_expr}) < '{end}'"
 
 
 class _TableHandler(DbTypeHandler[Any]):

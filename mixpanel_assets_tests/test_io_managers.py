@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.io_managers import WarehouseIOManager
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-10")
@@ -189,6 +190,76 @@ def test_a_downstream_asset_gets_the_type_it_asks_for(kind, path):
     assert run(path, orders, downstream).success
     assert isinstance(seen[0], kind)
     assert len(seen[0]) == 1
+
+
+@pytest.mark.parametrize(
+    "key", [["my-shop", "daily-counts"], ["select", "order"], ["a.b", "c"]]
+)
+def test_a_name_that_sql_would_misread_is_a_name(key, path):
+    """Dashes, dots and keywords in asset keys and columns store, replace and load."""
+    seen = []
+
+    @dg.asset(
+        key=key,
+        partitions_def=DAYS,
+        io_manager_key="warehouse",
+        metadata={"partition_expr": '"the day"'},
+    )
+    def orders():
+        return pd.DataFrame({"the day": [pd.Timestamp(DAY)], "order": [1], "un-used": [2]})
+
+    @dg.asset(partitions_def=DAYS, ins={"orders": dg.AssetIn(key, metadata={"columns": ["order"]})})
+    def consume(orders) -> None:
+        seen.append(orders.to_dict("list"))
+
+    assert run(path, orders).success
+    assert run(path, orders, consume).success
+    assert seen == [{"order": [1]}]
+
+
+def test_static_partitions_are_kept_apart(path):
+    """A slice of a partition that is no time is replaced alone, whatever its key holds."""
+    keys = dg.StaticPartitionsDefinition(["it's", "b"])
+
+    @dg.asset(
+        key=["shop", "orders"],
+        partitions_def=keys,
+        io_manager_key="warehouse",
+        metadata={"partition_expr": "customer"},
+    )
+    def orders(context: dg.AssetExecutionContext):
+        return pd.DataFrame({"customer": [context.partition_key], "amount": [1]})
+
+    for key in ("it's", "b", "it's"):
+        assert run(path, orders, day=key).success
+    assert rows(path) == [("b", 1), ("it's", 1)]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ["mixpanel", "events"],
+        ["mixpanel", "Profiles"],
+        ["mixpanel", "profiles_current"],
+        ["mixpanel", "_days"],
+        ["mixpanel", "_mine"],
+        ["main", "_metadata"],
+        ["main", "events"],
+    ],
+)
+def test_a_table_of_ours_cannot_be_overwritten(key, path):
+    """A frame under one of our names is refused before the file is touched."""
+    asset = dg.asset(key=key, io_manager_key="warehouse")(lambda: pd.DataFrame({"a": [1]}))
+    result = run(path, asset, day=None)
+    assert not result.success
+    assert "Choose another" in message_of(result)
+    assert not path.exists()
+
+
+def test_connection_config_is_refused(path):
+    """A setting that would have no effect is named with those that have one."""
+    with pytest.raises(ConfigError, match="memory_limit"):
+        run(path, table_asset(frame), connection_config={"threads": 1})
 
 
 def test_the_table_name_tells_nothing_of_the_machine(path):

@@ -11,7 +11,7 @@ from mixpanel_assets.warehouse.load import mark_unavailable, replace_events
 from mixpanel_assets.warehouse.profiles import ProfilePage, replace_profiles
 from mixpanel_assets.warehouse.project import ProjectIdentity, must_match, prepare, stored_project
 from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Scope
-from mixpanel_assets.warehouse.schema import EVENTS, PROFILES, Column, Table, quoted
+from mixpanel_assets.warehouse.schema import EVENTS, PROFILES, Column, Table, qualified, quoted
 from mixpanel_assets.warehouse.slices import insert_slice
 from mixpanel_assets.warehouse.tables import EventSizes, event_sizes, table_exists
 
@@ -35,6 +35,7 @@ __all__ = [
     "mark_unavailable",
     "must_match",
     "prepare",
+    "qualified",
     "quoted",
     "replace_events",
     "replace_profiles",
