@@ -31,7 +31,14 @@ from pydantic import Field
 
 from mixpanel_assets.failures import explained_to_dagster
 from mixpanel_assets.loads import Load
-from mixpanel_assets.warehouse import Database, insert_slice, qualified, quoted, table_exists
+from mixpanel_assets.warehouse import (
+    Database,
+    insert_slice,
+    qualified,
+    quoted,
+    refuse_our_names,
+    table_exists,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -82,8 +89,10 @@ class _LoadingIOManager(DbIOManager):
         with explained_to_dagster():
             if isinstance(obj, Load):
                 _store(obj, context)
-            else:
-                super().handle_output(context, obj)
+                return
+            table_slice = self._get_table_slice(context, context)
+            refuse_our_names(table_slice.schema, table_slice.table)
+            super().handle_output(context, obj)
 
     def load_input(self, context: dg.InputContext) -> object:
         with explained_to_dagster():

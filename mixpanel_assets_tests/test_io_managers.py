@@ -192,9 +192,7 @@ def test_a_downstream_asset_gets_the_type_it_asks_for(kind, path):
     assert len(seen[0]) == 1
 
 
-@pytest.mark.parametrize(
-    "key", [["my-shop", "daily-counts"], ["select", "order"], ["a.b", "c"]]
-)
+@pytest.mark.parametrize("key", [["my-shop", "daily-counts"], ["select", "order"], ["a.b", "c"]])
 def test_a_name_that_sql_would_misread_is_a_name(key, path):
     """Dashes, dots and keywords in asset keys and columns store, replace and load."""
     seen = []

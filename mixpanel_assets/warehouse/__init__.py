@@ -5,7 +5,7 @@ guards the tables, `replace_events` and `replace_profiles` load, `tables` reads.
 """
 
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.destination import check_name, make_way
+from mixpanel_assets.warehouse.destination import check_name, make_way, refuse_our_names
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
 from mixpanel_assets.warehouse.load import mark_unavailable, replace_events
 from mixpanel_assets.warehouse.profiles import ProfilePage, replace_profiles
@@ -37,6 +37,7 @@ __all__ = [
     "prepare",
     "qualified",
     "quoted",
+    "refuse_our_names",
     "replace_events",
     "replace_profiles",
     "stored_project",

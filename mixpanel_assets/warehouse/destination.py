@@ -19,6 +19,8 @@ from mixpanel_assets.warehouse.schema import (
     DAYS,
     EVENTS,
     QUARANTINE,
+    SCHEMA,
+    VIEWS,
     Table,
     create,
     literal,
@@ -40,12 +42,24 @@ def events_target(table: str) -> Target:
     """
     if table == EVENTS.name:
         return Target(table)
-    if table in BY_NAME or table.startswith("_"):
-        raise ConfigError(
-            f"The name {table!r} is taken by a table of this package. Choose another name.",
-            {"table": table},
-        )
+    refuse_our_names(NAMED_SCHEMA, table)
     return Target(table, NAMED_SCHEMA)
+
+
+def refuse_our_names(schema: str, table: str) -> None:
+    """See that a table is none of ours and hides none: queries look into both schemas.
+
+    Raises:
+        ConfigError: The name is taken, or begins with an underscore as our own do.
+    """
+    # DuckDB takes `Events` and `events` for the same name.
+    schemas, name = (SCHEMA, NAMED_SCHEMA), table.lower()
+    if schema.lower() in schemas and (name.startswith("_") or name in {*BY_NAME, *VIEWS}):
+        raise ConfigError(
+            f"The name {table!r} in schema {schema!r} is taken by a table of this package. "
+            "Choose another name or another schema.",
+            {"schema": schema, "table": table},
+        )
 
 
 def move_staged(
