@@ -27,8 +27,9 @@ from dagster._core.storage.db_io_manager import (
     static_where_clause,
 )
 from dagster_duckdb.io_manager import DUCKDB_DATETIME_FORMAT, DuckDBIOManager
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.failures import explained_to_dagster
 from mixpanel_assets.loads import Load
 from mixpanel_assets.warehouse import (
@@ -59,6 +60,18 @@ class WarehouseIOManager(DuckDBIOManager):
         default=None,
         description="Seconds to wait for a file that another process holds; empty: no end.",
     )
+
+    @field_validator("connection_config")
+    @classmethod
+    def _refuse_connection_config(cls, config: dict[str, Any]) -> dict[str, Any]:
+        # Settings such as `TimeZone` or `temp_directory` would break what the tables promise.
+        if config:
+            raise ConfigError(
+                f"connection_config has no effect here: {', '.join(sorted(config))}. Leave it out; "
+                "memory_limit and lock_timeout can be set.",
+                {"connection_config": sorted(config)},
+            )
+        return config
 
     @staticmethod
     def type_handlers() -> Sequence[DbTypeHandler[Any]]:

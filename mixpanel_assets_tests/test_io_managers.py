@@ -257,7 +257,22 @@ def test_a_table_of_ours_cannot_be_overwritten(key, path):
 def test_connection_config_is_refused(path):
     """A setting that would have no effect is named with those that have one."""
     with pytest.raises(ConfigError, match="memory_limit"):
-        run(path, table_asset(frame), connection_config={"threads": 1})
+        WarehouseIOManager(database=str(path), connection_config={"threads": 1})
+
+
+def test_connection_config_from_run_config_is_refused(path):
+    """What is set when the run is launched is looked at as well."""
+    resource = WarehouseIOManager.configure_at_launch()
+    config = {"database": str(path), "connection_config": {"threads": 1}}
+    with dg.instance_for_test() as instance, pytest.raises(dg.DagsterError) as caught:
+        dg.materialize(
+            [table_asset(frame)],
+            partition_key=DAY,
+            resources={"warehouse": resource},
+            run_config={"resources": {"warehouse": {"config": config}}},
+            instance=instance,
+        )
+    assert "memory_limit" in str(caught.getrepr(chain=True))
 
 
 def test_the_table_name_tells_nothing_of_the_machine(path):
