@@ -22,15 +22,24 @@ from dagster._core.storage.db_io_manager import (
     DbClient,
     DbIOManager,
     DbTypeHandler,
+    TablePartitionDimension,
     TableSlice,
+    static_where_clause,
 )
-from dagster_duckdb.io_manager import DuckDbClient, DuckDBIOManager
-from pydantic import Field
+from dagster_duckdb.io_manager import DUCKDB_DATETIME_FORMAT, DuckDBIOManager
+from pydantic import Field, field_validator
 
-from mixpanel_assets.errors import StorageError
+from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.failures import explained_to_dagster
 from mixpanel_assets.loads import Load
-from mixpanel_assets.warehouse import Database, quoted, table_exists
+from mixpanel_assets.warehouse import (
+    Database,
+    insert_slice,
+    qualified,
+    quoted,
+    refuse_our_names,
+    table_exists,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -51,6 +60,18 @@ class WarehouseIOManager(DuckDBIOManager):
         default=None,
         description="Seconds to wait for a file that another process holds; empty: no end.",
     )
+
+    @field_validator("connection_config")
+    @classmethod
+    def _refuse_connection_config(cls, config: dict[str, Any]) -> dict[str, Any]:
+        # Settings such as `TimeZone` or `temp_directory` would break what the tables promise.
+        if config:
+            raise ConfigError(
+                f"connection_config has no effect here: {', '.join(sorted(config))}. Leave it out; "
+                "memory_limit and lock_timeout can be set.",
+                {"connection_config": sorted(config)},
+            )
+        return config
 
     @staticmethod
     def type_handlers() -> Sequence[DbTypeHandler[Any]]:
@@ -81,8 +102,10 @@ class _LoadingIOManager(DbIOManager):
         with explained_to_dagster():
             if isinstance(obj, Load):
                 _store(obj, context)
-            else:
-                super().handle_output(context, obj)
+                return
+            table_slice = self._get_table_slice(context, context)
+            refuse_our_names(table_slice.schema, table_slice.table)
+            super().handle_output(context, obj)
 
     def load_input(self, context: dg.InputContext) -> object:
         with explained_to_dagster():
@@ -120,7 +143,7 @@ class WarehouseClient(DbClient[duckdb.DuckDBPyConnection]):
         """Make way for the new rows."""
         # Looked up first: an error on a missing table would end the transaction.
         if table_exists(connection, table_slice.table, table_slice.schema):
-            DuckDbClient.delete_table_slice(context, table_slice, connection)
+            connection.execute(f"DELETE {_rows_of(table_slice)}")
 
     @staticmethod
     def ensure_schema_exists(
@@ -132,12 +155,27 @@ class WarehouseClient(DbClient[duckdb.DuckDBPyConnection]):
     @staticmethod
     def get_select_statement(table_slice: TableSlice) -> str:
         """Return the query that reads the slice."""
-        return DuckDbClient.get_select_statement(table_slice)
+        columns = ", ".join(map(quoted, table_slice.columns or ())) or "*"
+        return f"SELECT {columns} {_rows_of(table_slice)}"
 
     @staticmethod
     def get_table_name(table_slice: TableSlice) -> str:
         """Return schema and table; where the file lies is nobody's business in the UI."""
         return f"{table_slice.schema}.{table_slice.table}"
+
+
+def _rows_of(table_slice: TableSlice) -> str:
+    """Return table and condition; `partition_expr` is SQL that the asset's author wrote."""
+    source = f"FROM {qualified(table_slice.schema, table_slice.table)}"
+    conditions = " AND ".join(map(_condition, table_slice.partition_dimensions or ()))
+    return f"{source} WHERE {conditions}" if conditions else source
+
+
+def _condition(dimension: TablePartitionDimension) -> str:
+    if not isinstance(dimension.partitions, dg.TimeWindow):
+        return static_where_clause(dimension)
+    start, end = (moment.strftime(DUCKDB_DATETIME_FORMAT) for moment in dimension.partitions)
+    return f"({dimension.partition_expr}) >= '{start}' AND ({dimension.partition_expr}) < '{end}'"
 
 
 class _TableHandler(DbTypeHandler[Any]):
@@ -151,18 +189,8 @@ class _TableHandler(DbTypeHandler[Any]):
         connection: duckdb.DuckDBPyConnection,
     ) -> Mapping[str, RawMetadataValue]:
         """Store one slice and return its row count."""
-        target = f"{quoted(table_slice.schema)}.{quoted(table_slice.table)}"
         connection.register("slice", obj)
-        if not table_exists(connection, table_slice.table, table_slice.schema):
-            connection.execute(f"CREATE TABLE {target} AS SELECT * FROM slice LIMIT 0")
-        try:
-            connection.execute(f"INSERT INTO {target} BY NAME SELECT * FROM slice")
-        except (duckdb.BinderException, duckdb.ConversionException) as error:
-            raise StorageError(
-                f"The slice does not fit the table {target}, which stays as it was: {error} "
-                "Give it the table's columns, or drop the table to start it anew."
-            ) from error
-        [(rows,)] = connection.fetchall()
+        rows = insert_slice(connection, "slice", table=table_slice.table, schema=table_slice.schema)
         connection.unregister("slice")
         return {"dagster/partition_row_count": rows}
 
@@ -201,7 +229,7 @@ class ArrowHandler(_TableHandler):
     ) -> pa.Table:
         """Return the slice as a PyArrow table."""
         query = WarehouseClient.get_select_statement(table_slice)
-        return connection.execute(query).to_arrow_table()
+        return connection.sql(query).to_arrow_table()
 
 
 class PolarsHandler(_TableHandler):
@@ -221,7 +249,8 @@ class PolarsHandler(_TableHandler):
         connection: duckdb.DuckDBPyConnection,
     ) -> pl.DataFrame:
         """Return the slice as a Polars DataFrame."""
-        return connection.execute(WarehouseClient.get_select_statement(table_slice)).pl()
+        # A relation: the connections of DuckDB 2.0 give no Polars.
+        return connection.sql(WarehouseClient.get_select_statement(table_slice)).pl()
 
 
 def database_of(context: Context) -> Database:

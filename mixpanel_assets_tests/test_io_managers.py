@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import date, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -11,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.io_managers import WarehouseIOManager
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-10")
@@ -100,6 +102,67 @@ def test_a_column_the_table_lacks_is_refused_and_changes_nothing(path):
     assert rows(path) == [("a", 1)]
 
 
+@pytest.mark.parametrize(
+    ("column", "named"),
+    [
+        ({"amount": [1.5]}, "BIGINT there and DOUBLE here"),
+        ({"amount": ["007"]}, "BIGINT there and VARCHAR here"),
+        ({"amount": [2**70]}, "BIGINT there"),
+        ({"customer": [7]}, "VARCHAR there and BIGINT here"),
+        ({"day": [pd.Timestamp(DAY, tz="UTC")]}, "TIME ZONE here"),
+    ],
+)
+def test_a_value_that_the_table_would_change_is_refused(column, named, path):
+    """The failure names column and types; nothing is rounded, and the slice of before stays."""
+    run(path, table_asset(frame))
+    result = run(path, table_asset(lambda day: frame(day).assign(**column)))
+    assert not result.success
+    assert named in message_of(result)
+    assert repr(next(iter(column))) in message_of(result)
+    assert rows(path) == [("a", 1)]
+
+
+def test_a_slice_without_a_column_of_the_table_is_refused(path):
+    """A forgotten column is not filled with NULLs in silence."""
+    run(path, table_asset(frame))
+    result = run(path, table_asset(lambda day: frame(day).drop(columns="customer")))
+    assert "it lacks 'customer' (VARCHAR)" in message_of(result)
+    assert rows(path) == [("a", 1)]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "stored"),
+    [
+        (pa.array([1], pa.int64()), pa.array([2], pa.int32()), 2),
+        (pa.array([1], pa.int64()), pa.array([2.0], pa.float64()), 2),
+        (pa.array([1.5], pa.float64()), pa.array([0.25], pa.float32()), 0.25),
+        (pa.array([1.5], pa.float64()), pa.array([2**60], pa.int64()), 2.0**60),
+        (pa.array(["x"]), pa.array([None], pa.null()), None),
+        (pa.array(["x"]), pa.array([None], pa.int32()), None),
+        (pa.array([True]), pa.array([None], pa.null()), None),
+        (pa.array(["x"]), pa.array(["y"]).dictionary_encode(), "y"),
+        (
+            pa.array([datetime(2024, 1, 1, 5)], pa.timestamp("us")),
+            pa.array([date(2024, 1, 2)], pa.date32()),
+            datetime(2024, 1, 2),
+        ),
+        (
+            pa.array([datetime(2024, 1, 1, 5)], pa.timestamp("us")),
+            pa.array([datetime(2024, 1, 2, 6)], pa.timestamp("ns")),
+            datetime(2024, 1, 2, 6),
+        ),
+    ],
+)
+def test_another_type_that_keeps_every_value_fits(first, then, stored, path):
+    """Whole numbers, dates and NULLs go into a wider type, also from a reader read once."""
+    day = pa.array([date.fromisoformat(DAY)])
+    slices = iter([first, then])
+    asset = table_asset(lambda _: pa.table({"day": day, "value": next(slices)}).to_reader())
+    assert run(path, asset).success
+    assert run(path, asset).success
+    assert rows(path, "SELECT value FROM shop.orders") == [(stored,)]
+
+
 def test_an_empty_slice_makes_the_table_and_empties_the_day(path):
     """Zero rows are stored as zero rows, the first time as well."""
     empty = table_asset(lambda day: frame(day).iloc[:0])
@@ -127,6 +190,89 @@ def test_a_downstream_asset_gets_the_type_it_asks_for(kind, path):
     assert run(path, orders, downstream).success
     assert isinstance(seen[0], kind)
     assert len(seen[0]) == 1
+
+
+@pytest.mark.parametrize("key", [["my-shop", "daily-counts"], ["select", "order"], ["a.b", "c"]])
+def test_a_name_that_sql_would_misread_is_a_name(key, path):
+    """Dashes, dots and keywords in asset keys and columns store, replace and load."""
+    seen = []
+
+    @dg.asset(
+        key=key,
+        partitions_def=DAYS,
+        io_manager_key="warehouse",
+        metadata={"partition_expr": '"the day"'},
+    )
+    def orders():
+        return pd.DataFrame({"the day": [pd.Timestamp(DAY)], "order": [1], "un-used": [2]})
+
+    @dg.asset(partitions_def=DAYS, ins={"orders": dg.AssetIn(key, metadata={"columns": ["order"]})})
+    def consume(orders) -> None:
+        seen.append(orders.to_dict("list"))
+
+    assert run(path, orders).success
+    assert run(path, orders, consume).success
+    assert seen == [{"order": [1]}]
+
+
+def test_static_partitions_are_kept_apart(path):
+    """A slice of a partition that is no time is replaced alone, whatever its key holds."""
+    keys = dg.StaticPartitionsDefinition(["it's", "b"])
+
+    @dg.asset(
+        key=["shop", "orders"],
+        partitions_def=keys,
+        io_manager_key="warehouse",
+        metadata={"partition_expr": "customer"},
+    )
+    def orders(context: dg.AssetExecutionContext):
+        return pd.DataFrame({"customer": [context.partition_key], "amount": [1]})
+
+    for key in ("it's", "b", "it's"):
+        assert run(path, orders, day=key).success
+    assert rows(path) == [("b", 1), ("it's", 1)]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ["mixpanel", "events"],
+        ["mixpanel", "Profiles"],
+        ["mixpanel", "profiles_current"],
+        ["mixpanel", "_days"],
+        ["mixpanel", "_mine"],
+        ["main", "_metadata"],
+        ["main", "events"],
+    ],
+)
+def test_a_table_of_ours_cannot_be_overwritten(key, path):
+    """A frame under one of our names is refused before the file is touched."""
+    asset = dg.asset(key=key, io_manager_key="warehouse")(lambda: pd.DataFrame({"a": [1]}))
+    result = run(path, asset, day=None)
+    assert not result.success
+    assert "Choose another" in message_of(result)
+    assert not path.exists()
+
+
+def test_connection_config_is_refused(path):
+    """A setting that would have no effect is named with those that have one."""
+    with pytest.raises(ConfigError, match="memory_limit"):
+        WarehouseIOManager(database=str(path), connection_config={"threads": 1})
+
+
+def test_connection_config_from_run_config_is_refused(path):
+    """What is set when the run is launched is looked at as well."""
+    resource = WarehouseIOManager.configure_at_launch()
+    config = {"database": str(path), "connection_config": {"threads": 1}}
+    with dg.instance_for_test() as instance, pytest.raises(dg.DagsterError) as caught:
+        dg.materialize(
+            [table_asset(frame)],
+            partition_key=DAY,
+            resources={"warehouse": resource},
+            run_config={"resources": {"warehouse": {"config": config}}},
+            instance=instance,
+        )
+    assert "memory_limit" in str(caught.getrepr(chain=True))
 
 
 def test_the_table_name_tells_nothing_of_the_machine(path):

@@ -5,13 +5,14 @@ guards the tables, `replace_events` and `replace_profiles` load, `tables` reads.
 """
 
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.destination import check_name, make_way
+from mixpanel_assets.warehouse.destination import check_name, make_way, refuse_our_names
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
 from mixpanel_assets.warehouse.load import mark_unavailable, replace_events
 from mixpanel_assets.warehouse.profiles import ProfilePage, replace_profiles
 from mixpanel_assets.warehouse.project import ProjectIdentity, must_match, prepare, stored_project
 from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Scope
-from mixpanel_assets.warehouse.schema import EVENTS, PROFILES, Column, Table, quoted
+from mixpanel_assets.warehouse.schema import EVENTS, PROFILES, Column, Table, qualified, quoted
+from mixpanel_assets.warehouse.slices import insert_slice
 from mixpanel_assets.warehouse.tables import EventSizes, event_sizes, table_exists
 
 __all__ = [
@@ -29,11 +30,14 @@ __all__ = [
     "Table",
     "check_name",
     "event_sizes",
+    "insert_slice",
     "make_way",
     "mark_unavailable",
     "must_match",
     "prepare",
+    "qualified",
     "quoted",
+    "refuse_our_names",
     "replace_events",
     "replace_profiles",
     "stored_project",

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -22,6 +23,7 @@ from mixpanel_assets.warehouse.schema import SCHEMA, literal
 
 CATALOG = "warehouse"
 STORAGE_VERSION = "v1.5.0"
+_TRIES = 5
 
 
 class Database:
@@ -94,15 +96,12 @@ class Database:
             if mode == "write" and self._is_missing():
                 _create(self.path)
             self._must_exist()
-            connection = duckdb.connect()
-            try:
-                self._configure(connection)
+            with self._spill_folder() as spilled, closing(duckdb.connect()) as connection:
+                self._configure(connection, spilled)
                 self._attach(connection, mode, wait)
-                if mode == "write":  # a killed process leaves its spilled rows there
-                    shutil.rmtree(self._temp_directory, ignore_errors=True)
+                if mode == "write":  # alone with the file: what else lies there is left over
+                    _remove_all_but(spilled)
                 yield connection
-            finally:
-                connection.close()
 
     @contextmanager
     def _locked(self, mode: Mode, wait: Wait) -> Iterator[None]:
@@ -113,12 +112,27 @@ class Database:
         with locked(self.path, mode, wait=wait, poll_seconds=self.poll_seconds):
             yield
 
-    def _configure(self, connection: duckdb.DuckDBPyConnection) -> None:
+    @contextmanager
+    def _spill_folder(self) -> Iterator[Path]:
+        """Make a folder for one connection's spilled rows: in a shared one, two would collide."""
+        folder = self.path.with_name(f"{self.path.name}.tmp") / f"{os.getpid()}-{uuid.uuid4().hex}"
+        for _ in range(_TRIES):  # another connection may remove the empty parent in between
+            with suppress(OSError):  # what needs no room is read where nothing can be written
+                folder.mkdir(parents=True)
+                break
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # others still use it
+                folder.parent.rmdir()
+
+    def _configure(self, connection: duckdb.DuckDBPyConnection, spilled: Path) -> None:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")
         connection.execute("SET memory_limit = ?", [self.memory_limit])
         connection.execute("SET preserve_insertion_order = false")
-        connection.execute("SET temp_directory = ?", [str(self._temp_directory)])
+        connection.execute("SET temp_directory = ?", [str(spilled)])
 
     def _attach(self, connection: duckdb.DuckDBPyConnection, mode: Mode, wait: Wait) -> None:
         """Attach the file, waiting for a process that opened it without our lock.
@@ -139,10 +153,6 @@ class Database:
             time.sleep(min(self.poll_seconds, wait.remaining()))
         connection.execute(f"USE {CATALOG}")
 
-    @property
-    def _temp_directory(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.tmp")
-
     def _is_missing(self) -> bool:
         return not self.path.exists() or self.path.stat().st_size == 0
 
@@ -151,7 +161,23 @@ class Database:
             raise DatabaseNotFoundError(str(self.path))
 
 
+def _remove_all_but(folder: Path) -> None:
+    """Remove what killed processes spilled."""
+    with suppress(OSError):
+        for other in folder.parent.iterdir():
+            if other.is_dir() and other != folder:
+                shutil.rmtree(other, ignore_errors=True)
+            elif other != folder:
+                other.unlink()
+
+
 def _make_folder(path: Path) -> None:
+    if "?" in str(path.parent):  # DuckDB looks for its log before the `?`, in no such folder
+        raise StorageError(
+            f"DuckDB cannot write to a folder with a `?` in its name: {path.parent}. "
+            "Set MP_DATABASE to another place.",
+            {"db_path": str(path)},
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

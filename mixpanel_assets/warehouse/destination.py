@@ -1,12 +1,13 @@
 """Where a load's rows go: the asset table, or a named table of a workspace.
 
 Named tables live in schema `main` and have exactly the documented columns, so a row's day
-is worked out from its time; a shifted row of a legacy project counts for its own date.
+is worked out from its time; of a shifted row of a legacy project only the ledger knows it.
 """
 
 from __future__ import annotations
 
 import re
+from datetime import date
 
 import duckdb
 
@@ -18,6 +19,8 @@ from mixpanel_assets.warehouse.schema import (
     DAYS,
     EVENTS,
     QUARANTINE,
+    SCHEMA,
+    VIEWS,
     Table,
     create,
     literal,
@@ -39,27 +42,39 @@ def events_target(table: str) -> Target:
     """
     if table == EVENTS.name:
         return Target(table)
-    if table in BY_NAME or table.startswith("_"):
-        raise ConfigError(
-            f"The name {table!r} is taken by a table of this package. Choose another name.",
-            {"table": table},
-        )
+    refuse_our_names(NAMED_SCHEMA, table)
     return Target(table, NAMED_SCHEMA)
+
+
+def refuse_our_names(schema: str, table: str) -> None:
+    """See that a table is none of ours and hides none: queries look into both schemas.
+
+    Raises:
+        ConfigError: The name is taken, or begins with an underscore as our own do.
+    """
+    # DuckDB takes `Events` and `events` for the same name.
+    schemas, name = (SCHEMA, NAMED_SCHEMA), table.lower()
+    if schema.lower() in schemas and (name.startswith("_") or name in {*BY_NAME, *VIEWS}):
+        raise ConfigError(
+            f"The name {table!r} in schema {schema!r} is taken by a table of this package. "
+            "Choose another name or another schema.",
+            {"schema": schema, "table": table},
+        )
 
 
 def move_staged(
     connection: duckdb.DuckDBPyConnection, staged: str, target: Target, window: Window
 ) -> None:
-    """Replace the days of the window in the target by the staged rows."""
+    """Replace the days of the window in the target by the staged rows.
+
+    Raises:
+        ConfigError: A day is in a named table already whose rows cannot be told by their time.
+    """
     definition = EVENTS if target.schema == EVENTS.schema else named_events(target.table)
     if definition is not EVENTS:
         create(connection, definition)
     columns = ", ".join(definition.column_names)
-    connection.execute(
-        f"DELETE FROM {qualified(target.schema, target.table)} "
-        f"WHERE {_day(definition, window)} BETWEEN ? AND ?",
-        [window.from_date, window.to_date],
-    )
+    _delete_days(connection, definition, target, window)
     connection.execute(
         f"INSERT INTO {qualified(target.schema, target.table)} BY NAME "
         f"SELECT {columns} FROM {staged}"
@@ -115,6 +130,33 @@ def named_events(table: str) -> Table:
     """Return the definition of a named table of events."""
     columns = tuple(column for column in EVENTS.columns if column.name in _DOCUMENTED)
     return Table(table, EVENTS.grain, columns, NAMED_SCHEMA)
+
+
+def _delete_days(
+    connection: duckdb.DuckDBPyConnection, definition: Table, target: Target, window: Window
+) -> None:
+    if definition is not EVENTS and window.project.regime == "legacy":
+        shifted = ledger.shifted_rows(connection, target)
+        inside = [day for day in shifted if window.from_date <= day <= window.to_date]
+        if not inside:
+            return  # rows with these dates came with other days
+        if len(inside) == len(shifted):
+            connection.execute(f"DELETE FROM {definition.quoted}")
+            return
+        if any(shifted.values()):
+            raise _cannot_tell(target.table, inside[0])
+    connection.execute(
+        f"DELETE FROM {definition.quoted} WHERE {_day(definition, window)} BETWEEN ? AND ?",
+        [window.from_date, window.to_date],
+    )
+
+
+def _cannot_tell(table: str, day: date) -> ConfigError:
+    return ConfigError(
+        f"{table!r} holds {day} already, and rows that came with another day than their date's. "
+        "Load the table anew as a whole (`replace=True`, `--replace`).",
+        {"table": table, "day": day.isoformat()},
+    )
 
 
 def _day(definition: Table, window: Window) -> str:

@@ -59,6 +59,15 @@ def stored_days(connection: duckdb.DuckDBPyConnection, target: Target) -> list[d
     return [day for (day,) in found.fetchall()]
 
 
+def shifted_rows(connection: duckdb.DuckDBPyConnection, target: Target) -> dict[date, int]:
+    """Return how many rows of another date came with each day that the ledger knows."""
+    found = connection.execute(
+        f"SELECT day, shifted_rows FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ?",
+        [target.schema, target.table],
+    )
+    return {day: count or 0 for day, count in found.fetchall()}
+
+
 def complete_at(
     connection: duckdb.DuckDBPyConnection, target: Target, day: date
 ) -> datetime | None:

@@ -131,6 +131,8 @@ class Leftovers:
             return
         days = ", ".join(f"{day} ({count})" for day, count in sorted(self._outside.items())[:5])
         said = f"{self._outside.total()} rows belong to other days: {days}"
+        if self._window.keeps_shifted:
+            raise self._incomplete("rows of other days", f"{said}, which no zone change explains")
         if self._window.project.regime == "legacy":
             raise self._incomplete("rows of other days", said, ShiftedRowsError)
         raise self._incomplete(

@@ -191,6 +191,8 @@ PROJECT = Table(
 TABLES: tuple[Table, ...] = (EVENTS, PROFILES, DAYS, EVENT_COUNTS, QUARANTINE, PROJECT)
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
 
+VIEWS = ("_metadata", "profiles_current")
+
 METADATA_VIEW = f"""
     CREATE OR REPLACE VIEW main._metadata AS
     SELECT table_name, any_value(type) AS type, max(fetched_at) AS fetched_at,

@@ -19,6 +19,7 @@ MAX_LINE_BYTES = 16 * 2**20
 REMOVED_KEYS = ("time", "distinct_id", "$insert_id")
 EARLIEST_MS = 31_536_000_000  # 1971, before which Mixpanel takes no event
 _LATEST_AFTER = timedelta(days=2 * 366)
+_SHIFT_DAYS = timedelta(days=2)  # zones differ by up to 26 hours, so a change moves rows no further
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999
 _SET_BACK_MINUTES = (60, 30)  # by an hour everywhere but on Lord Howe Island
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -82,9 +83,11 @@ class Window:
     @property
     def accepted_ms(self) -> tuple[int, int]:
         """The first and last `time` whose rows are stored as rows of the asked days."""
-        if self.keeps_shifted:
-            return self.believable_ms
-        return _start_ms(self.from_date), _start_ms(self.to_date + timedelta(days=1)) - 1
+        around = _SHIFT_DAYS if self.keeps_shifted else timedelta()
+        return (
+            _start_ms(self.from_date - around),
+            _start_ms(self.to_date + around + timedelta(days=1)) - 1,
+        )
 
 
 def is_empty(spool: Path) -> bool:

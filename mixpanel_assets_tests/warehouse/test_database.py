@@ -6,7 +6,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import duckdb
@@ -141,10 +141,14 @@ def test_opening_twice_in_one_thread_is_an_error(path):
 def test_what_a_killed_process_spilled_is_removed(path):
     """Rows that did not fit into memory leave no files behind for good."""
     spilled = path.with_name(f"{path.name}.tmp") / "duckdb_temp_storage_DEFAULT-0.tmp"
-    spilled.parent.mkdir()
+    nested = spilled.parent / "1-of-a-killed-process" / spilled.name
+    nested.parent.mkdir(parents=True)
     spilled.write_bytes(b"x")
+    nested.write_bytes(b"x")
     with Database(path).write():
         assert not spilled.exists()
+        assert not nested.parent.exists()
+    assert not spilled.parent.exists()
 
 
 def test_a_link_to_the_file_shares_its_lock(path, tmp_path):
@@ -338,3 +342,46 @@ def test_a_folder_without_permission_says_so(tmp_path):
     folder = Path("/sys/kernel") if os.access(tmp_path, os.W_OK) else tmp_path  # root may do all
     with pytest.raises(StorageError, match="no permission"), Database(folder / "x.duckdb").write():
         pass
+
+
+SORT = """
+    from pathlib import Path
+    from mixpanel_assets.warehouse.database import Database
+    with Database(Path(sys.argv[1]), memory_limit="120MB").read() as connection:
+        print("held", flush=True)
+        sys.stdin.readline()
+        (last,) = connection.execute(
+            "SELECT last(n) FROM (SELECT hash(range) AS n, repeat('x', 20) || range AS text "
+            "FROM range(4_000_000) ORDER BY text, n)"
+        ).fetchone()
+        print("sorted", flush=True)
+"""
+
+
+def test_readers_that_spill_at_once_stay_out_of_each_others_way(path):
+    """Three processes that sort more than fits into memory all finish, and leave nothing."""
+    with ExitStack() as stack:
+        readers = [stack.enter_context(holding(path, SORT)) for _ in range(3)]
+        for reader in readers:
+            reader.stdin.write("go\n")
+            reader.stdin.flush()
+        said = [reader.stdout.readline() for reader in readers]
+        assert said == ["sorted\n"] * 3
+        assert [reader.wait(timeout=20) for reader in readers] == [0] * 3
+    assert not path.with_name(f"{path.name}.tmp").exists()
+
+
+def test_a_folder_that_cannot_be_written_to_can_be_read(path):
+    """Where no folder for spilled rows can be made, small questions are answered all the same."""
+    path.with_name(f"{path.name}.tmp").touch()
+    assert numbers(path) == [1]
+
+
+def test_a_folder_whose_name_duckdb_cannot_write_to_says_so(tmp_path):
+    """DuckDB takes a `?` for the end of the name; that is said before anything is made."""
+    with (
+        pytest.raises(StorageError, match=r"`\?`.*MP_DATABASE"),
+        Database(tmp_path / "what?" / "x.duckdb").write(),
+    ):
+        pass
+    assert not (tmp_path / "what?").exists()

@@ -312,6 +312,52 @@ def test_shifted_legacy_rows_belong_to_the_one_asked_day(tmp_path):
     assert legacy.query("SELECT shifted_rows FROM mixpanel._days") == [(1,)]
 
 
+@pytest.mark.parametrize("days", [-200, -3, 3, 200])
+def test_the_answer_of_another_day_is_no_zone_change(tmp_path, days):
+    """Rows further off than zones can lie apart fail the load of a legacy day, too."""
+    legacy = Warehouse(tmp_path, LEGACY)
+    legacy.load([event(kept=True)])
+    with pytest.raises(IncompleteExportError, match="no zone change explains") as caught:
+        legacy.load([event(time=START_MS + days * DAY_MS)])
+    assert not isinstance(caught.value, ShiftedRowsError)
+    assert legacy.query("SELECT count(*) FROM events") == [(1,)]
+
+
+def test_reloading_a_named_table_of_one_legacy_day_leaves_one_copy(tmp_path):
+    """Its shifted rows are replaced too, though no column says which day they came with."""
+    legacy = Warehouse(tmp_path, LEGACY)
+    for _ in range(2):
+        legacy.load([event(), event(time=START_MS - 1)], table="mine")
+    assert legacy.query("SELECT count(*) FROM mine") == [(2,)]
+
+
+def test_named_tables_keep_the_shifted_rows_of_other_days(tmp_path):
+    """A day that comes first takes away no row that another day brought under its date."""
+    legacy = Warehouse(tmp_path, LEGACY)
+    legacy.load([event(), event(time=START_MS + DAY_MS)], table="mine")
+    legacy.load([event("Next", START_MS + DAY_MS)], from_date=NEXT_DAY, table="mine")
+    assert legacy.query("SELECT count(*) FROM mine") == [(3,)]
+    with pytest.raises(ConfigError, match="as a whole"):
+        legacy.load([event("Next", START_MS + DAY_MS)], from_date=NEXT_DAY, table="mine")
+    assert legacy.query("SELECT count(*) FROM mine") == [(3,)]
+
+
+def test_a_named_table_without_shifted_rows_replaces_its_legacy_days(tmp_path):
+    """Where every row has the date of its day, the date tells which rows to replace."""
+    legacy = Warehouse(tmp_path, LEGACY)
+    records = [event(), event(time=START_MS + DAY_MS)]
+    legacy.load(records, to_date=NEXT_DAY, table="mine")
+    legacy.load(records[1:], from_date=NEXT_DAY, table="mine")
+    assert legacy.query("SELECT count(*) FROM mine") == [(2,)]
+
+
+def test_a_zone_change_moves_rows_by_up_to_two_days(tmp_path):
+    """From one end of the world's zones to the other, a legacy day keeps its rows."""
+    legacy = Warehouse(tmp_path, LEGACY)
+    (report,) = legacy.load([event(time=START_MS + days * DAY_MS) for days in (-2, 0, 2)])
+    assert (report.row_count, report.shifted_rows) == (3, 2)
+
+
 @pytest.mark.parametrize(
     ("wall", "utc"),
     [
