@@ -7,6 +7,7 @@ nothing that was there is lost to a page that did not come.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -30,6 +31,10 @@ from mixpanel_assets.warehouse.spool import is_gzip
 
 _BATCH = 2000
 _ROW = "STRUCT(distinct_id VARCHAR, properties VARCHAR, last_seen VARCHAR)"
+# No finer than a TIMESTAMP, which holds microseconds.
+_MOMENT = re.compile(
+    r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -141,9 +146,7 @@ def _insert(
         INSERT INTO _pages BY NAME
         SELECT ?::INTEGER AS page, ? + row_number() OVER () AS line, distinct_id,
                properties::JSON AS properties,
-               CASE WHEN regexp_matches(last_seen, '^[0-9]{{4}}-')
-                    THEN try_cast(last_seen AS TIMESTAMP) END AS last_seen,
-               ?::TIMESTAMP AS fetched_at
+               last_seen::TIMESTAMP AS last_seen, ?::TIMESTAMP AS fetched_at
         FROM (SELECT unnest(?::{_ROW}[], recursive := true))
         """,
         [number, first, _naive(page.fetched_at), batch],
@@ -162,12 +165,23 @@ def _row(line: bytes, path: Path) -> dict[str, Any]:
     profile = _parse(line.decode(), path)
     properties = profile.get("$properties", "null")
     pairs = [] if properties == "null" else list(members(properties))
-    kept = ",".join(f"{json.dumps(key)}:{text}" for key, text in pairs if key != "$last_seen")
+    seen = _moment(text_of(dict(pairs).get("$last_seen")))
+    kept = [(key, text) for key, text in pairs if seen is None or key != "$last_seen"]
     return {
         "distinct_id": text_of(profile["$distinct_id"]),
-        "properties": f"{{{kept}}}",
-        "last_seen": text_of(dict(pairs).get("$last_seen")),
+        "properties": f"{{{','.join(f'{json.dumps(key)}:{text}' for key, text in kept)}}}",
+        "last_seen": seen and seen.isoformat(),
     }
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Return a time as naive UTC, which it is without an offset; None if it is no time."""
+    if text is None or not _MOMENT.fullmatch(text):
+        return None
+    try:
+        return _naive(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
+        return None
 
 
 def _parse(text: str, path: Path) -> dict[str, str]:

@@ -39,11 +39,42 @@ def test_a_profile_becomes_a_row(warehouse):
     assert warehouse.query("FROM profiles") == [row]
 
 
-@pytest.mark.parametrize("last_seen", [b"null", b'"soon"', b"5", b'"epoch"', b"{}"])
-def test_an_unreadable_last_seen_is_null(warehouse, last_seen):
-    """It never becomes 1970 and never fails the page."""
-    store(warehouse, [b'{"$distinct_id":"u","$properties":{"$last_seen":%s}}' % last_seen])
-    assert warehouse.query("SELECT last_seen FROM profiles") == [(None,)]
+@pytest.mark.parametrize(
+    "last_seen",
+    [
+        "null",
+        '"soon"',
+        "5",
+        '"epoch"',
+        "{}",
+        '"2024-13-01T00:00:00"',
+        '"0001-01-01T00:00:00+05:00"',
+        '"2024-01-01T00:00:00.1234567"',
+    ],
+)
+def test_an_unreadable_last_seen_stays_in_properties(warehouse, last_seen):
+    """It never becomes 1970, never fails the page, and is not lost."""
+    properties = f'{{"$last_seen":{last_seen},"a":1}}'
+    store(warehouse, [f'{{"$distinct_id":"u","$properties":{properties}}}'.encode()])
+    assert warehouse.query("SELECT last_seen, properties FROM profiles") == [(None, properties)]
+
+
+@pytest.mark.parametrize(
+    "last_seen",
+    [
+        "2024-01-01T00:00:00",
+        "2024-01-01",
+        "2024-01-01 00:00:00.000",
+        "2024-01-01T00:00:00Z",
+        "2024-01-01T05:00:00+05:00",
+        "2023-12-31T19:00:00-0500",
+    ],
+)
+def test_last_seen_is_stored_in_utc(warehouse, last_seen):
+    """An offset is reckoned in; without one the time is UTC already."""
+    store(warehouse, [profile(**{"$last_seen": last_seen})])
+    found = warehouse.query("SELECT last_seen, properties FROM profiles")
+    assert found == [(datetime(2024, 1, 1), "{}")]
 
 
 @pytest.mark.parametrize(
