@@ -77,7 +77,8 @@ def replace_profiles(
         filters: What narrowed the request, kept in the ledger; None for everything.
 
     Raises:
-        IncompleteExportError: A line is no profile. Roll back; nothing has changed then.
+        IncompleteExportError: A line is no profile, or no page failed and yet there are fewer
+            profiles than announced. Roll back; nothing has changed then.
     """
     load = Load(Target(PROFILES.name), "profiles", run_id, filters)
     before = ledger.rows_before(connection, load.target, snapshot_date, snapshot_date)
@@ -87,6 +88,7 @@ def replace_profiles(
     _move(connection, snapshot_date, merge=bool(failed_pages))
     row_count = _count(connection, snapshot_date)
     if not failed_pages:
+        _require_all(row_count + len(quarantined), expected_total, snapshot_date)
         is_everybody = scope == "all" and not filters
         complete_at = _began(pages) if is_everybody else None
     report = ProfileReport(
@@ -238,6 +240,18 @@ def _count(connection: duckdb.DuckDBPyConnection, snapshot_date: date) -> int:
         f"SELECT count(*) FROM {PROFILES.quoted} WHERE snapshot_date = ?",
         [snapshot_date],
     )
+
+
+def _require_all(come: int, expected_total: int | None, day: date) -> None:
+    if expected_total is not None and come < expected_total:
+        raise IncompleteExportError(
+            f"The pages for {day} hold {come:,} different profiles, {expected_total:,} were "
+            "announced. Nothing was changed; take this snapshot again.",
+            from_date=day,
+            to_date=day,
+            reason="fewer profiles than announced",
+            lines=come,
+        )
 
 
 def _status(row_count: int, failed_pages: Sequence[int]) -> Status:

@@ -1,8 +1,10 @@
 """Profile pages over real HTTP: durable files next to a stored plan."""
 
 import json
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
+import httpx
 import pytest
 
 from mixpanel_assets.client import MixpanelAPIClient, ProfileQuery, make_credentials
@@ -89,6 +91,26 @@ def test_a_broken_page_is_asked_for_again(kind, client, emulator, tmp_path):
     plan = client.plan_profiles(tmp_path / "p", EVERYONE)
     client.fetch_profile_pages(EVERYONE, plan, plan.missing())
     assert sorted(fetched_ids(plan)) == true_ids(emulator)
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [({"page": 0}, "says it is page 0"), ({"session_id": "another"}, "names another session")],
+)
+def test_another_page_than_the_asked_one_is_no_answer(said, complaint, client, monkeypatch):
+    """A page that names another number or session is a fault, which is repeated."""
+    body = {"page": 1, "session_id": "s", "page_size": 10, "results": [], **said}
+    asked = []
+
+    @contextmanager
+    def answer(*_, **__):
+        asked.append(1)
+        yield httpx.Response(200, json=body)
+
+    monkeypatch.setattr(client._transport, "open", answer)
+    with pytest.raises(IncompleteExportError, match=complaint):
+        client.export_profiles_page(1, "s")
+    assert len(asked) == 1 + IMPATIENT.max_retries
 
 
 def test_without_a_total_there_is_no_snapshot(client, emulator, tmp_path):

@@ -130,6 +130,20 @@ def test_a_complete_snapshot_replaces_its_day(warehouse):
     assert warehouse.query("SELECT count(*) FROM profiles") == [(3,)]
 
 
+def test_a_snapshot_that_does_not_add_up_changes_nothing(warehouse):
+    """A page that came twice, in the place of another, must not pass for the whole."""
+    store(warehouse, [profile("old")])
+    with pytest.raises(IncompleteExportError, match="4 were announced"):
+        store(warehouse, *[[profile("u"), profile("v")]] * 2, expected_total=4)
+    assert warehouse.query("SELECT distinct_id FROM profiles") == [("old",)]
+
+
+def test_profiles_in_quarantine_count_as_come(warehouse):
+    """They are accounted for, so the snapshot is whole."""
+    bad = b'{"$distinct_id":"u","$properties":{"a":"\\ud800"}}'
+    assert store(warehouse, [bad, profile("v")], expected_total=2).status == "complete"
+
+
 def test_a_partial_snapshot_is_merged(warehouse):
     """Nothing that was there is lost to a page that did not come."""
     store(warehouse, [profile("u", n=1), profile("v")])
