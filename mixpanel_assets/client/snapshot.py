@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from mixpanel_assets.client.engage import ProfilePage, ProfileQuery, fetch_page
@@ -29,7 +30,7 @@ MAX_WORKERS = 5
 
 @dataclass(frozen=True)
 class PagePlan:
-    """What page 0 announced.
+    """What page 0 announced, and the full pages behind its last one showed.
 
     Attributes:
         directory: Where the page files lie.
@@ -79,6 +80,9 @@ def plan_snapshot(
 ) -> PagePlan:
     """Fetch page 0 and return the plan for the others.
 
+    If the last page that was announced is full, the pages behind it are fetched too, until one
+    is not: `total` may count the profiles of page 0 alone.
+
     Raises:
         IncompleteExportError: Page 0 did not say how many profiles there are.
     """
@@ -89,8 +93,15 @@ def plan_snapshot(
             "Nothing was stored.",
             reason="no total",
         )
-    plan = PagePlan(directory, page.session_id, page.total, page.page_size)
+    plan = PagePlan(directory, page.session_id, max(page.total, len(page.results)), page.page_size)
     _keep(plan, page)
+    while plan.total and plan.total % plan.page_size == 0:
+        number = plan.num_pages
+        page = retries.call(partial(fetch_page, transport, query, number, plan.session_id))
+        if not page.results:
+            break
+        plan = replace(plan, total=plan.total + len(page.results))
+        _keep(plan, page)
     stored = {name: str(value) for name, value in asdict(plan).items()}
     (directory / "plan.json").write_text(json.dumps(stored))
     return plan
@@ -154,6 +165,13 @@ def _keep(plan: PagePlan, page: ProfilePage) -> None:
             f"profiles page {page.page} holds {len(page.results):,} profiles, "
             f"{announced:,} were announced.",
             reason="short page",
+            lines=len(page.results),
+        )
+    if len(page.results) >= plan.page_size > announced:
+        raise IncompleteExportError(
+            f"profiles page {page.page} is full, though only {announced:,} profiles were announced "
+            "for it: more may follow.",
+            reason="a full last page",
             lines=len(page.results),
         )
     with new_file(plan.directory, f"{page.page}.part") as (path, write):

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import httpx
@@ -25,13 +26,17 @@ def emulator():
 
 @pytest.fixture
 def client(emulator):
+    with client_of(emulator) as client:
+        yield client
+
+
+def client_of(emulator):
     credentials = make_credentials(
         username=emulator.username, secret=emulator.secret, project_id=str(emulator.project_id)
     )
-    with MixpanelAPIClient(
+    return MixpanelAPIClient(
         credentials, api_base_url=emulator.base_url, retries=IMPATIENT, budget=PLENTY
-    ) as client:
-        yield client
+    )
 
 
 def fetched_ids(plan):
@@ -118,6 +123,31 @@ def test_without_a_total_there_is_no_snapshot(client, emulator, tmp_path):
     emulator.faults.add(Fault("no-total", path=ENGAGE, times=None))
     with pytest.raises(IncompleteExportError, match="total"):
         client.plan_profiles(tmp_path / "p", EVERYONE)
+
+
+@pytest.mark.parametrize(
+    ("profiles", "by_payload", "asked_pages"),
+    [(250, True, 3), (200, True, 3), (200, False, 3), (250, False, 3), (0, True, 1)],
+)
+def test_behind_a_full_page_there_may_be_another(profiles, by_payload, asked_pages, tmp_path):
+    """`total` may count one page's profiles alone, so a full last page is not the end."""
+    settings = EmulatorSettings(
+        days=3, profiles=profiles, page_size=100, total_is_payload=by_payload
+    )
+    with Emulator(settings) as emulator, client_of(emulator) as client:
+        plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+        client.fetch_profile_pages(EVERYONE, plan, plan.missing())
+        assert sorted(fetched_ids(plan)) == true_ids(emulator)
+        assert plan.total == len(true_ids(emulator))
+        assert len([r for r in emulator.requests if r.path == ENGAGE]) == asked_pages
+
+
+def test_a_last_page_that_is_full_against_the_announcement_fails(client, emulator, tmp_path):
+    """More profiles may follow, and nobody asked for them."""
+    plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+    shorter = replace(plan, total=plan.total - 12)
+    [outcome] = client.fetch_profile_pages(EVERYONE, shorter, [8])
+    assert "more may follow" in outcome.error
 
 
 def test_a_page_knows_when_it_was_read(client, tmp_path):
