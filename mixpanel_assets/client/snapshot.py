@@ -19,10 +19,10 @@ from functools import partial
 from pathlib import Path
 
 from mixpanel_assets.client.engage import ProfilePage, ProfileQuery, fetch_page
-from mixpanel_assets.client.retries import RetryPolicy
+from mixpanel_assets.client.retries import FAULTS, RetryPolicy
 from mixpanel_assets.client.spool import new_file
 from mixpanel_assets.client.transport import Transport
-from mixpanel_assets.errors import IncompleteExportError, MixpanelDataError
+from mixpanel_assets.errors import IncompleteExportError, QueryError
 
 # Mixpanel lets five query requests of a project run at once.
 MAX_WORKERS = 5
@@ -68,11 +68,20 @@ class PagePlan:
 
 @dataclass(frozen=True)
 class PageOutcome:
-    """What became of one page: `error` is None when it lies on disk, whole."""
+    """What became of one page.
+
+    Attributes:
+        page: Its number.
+        rows: Profiles on it.
+        error: Why it could not be had; None when it lies on disk, whole.
+        session_ended: Whether Mixpanel no longer knows the session, so that the other pages
+            are of no use either.
+    """
 
     page: int
     rows: int
     error: str | None = None
+    session_ended: bool = False
 
 
 def plan_snapshot(
@@ -117,13 +126,21 @@ def fetch_pages(
     max_workers: int = MAX_WORKERS,
     on_page: Callable[[PageOutcome], None] | None = None,
 ) -> list[PageOutcome]:
-    """Put pages on disk, several at once; a page that fails is an outcome, not an exception."""
+    """Put pages on disk, several at once; a page that stays broken is an outcome.
+
+    Raises:
+        MixpanelDataError: An answer that no repeating can heal, such as refused credentials,
+            or a disk that takes no more; no further page is asked for.
+    """
 
     def fetch(page: int) -> PageOutcome:
         try:
             return PageOutcome(page, retries.call(lambda: _fetch_one(transport, query, plan, page)))
-        except MixpanelDataError as error:
+        except FAULTS as error:
             return PageOutcome(page, 0, str(error))
+        except QueryError as error:
+            # The question is that of page 0, which was answered; only the session is new.
+            return PageOutcome(page, 0, str(error), session_ended=True)
 
     outcomes = []
     pool = ThreadPoolExecutor(min(max_workers, MAX_WORKERS))

@@ -8,10 +8,20 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from mixpanel_assets.client import MixpanelAPIClient, ProfileQuery, make_credentials
+from mixpanel_assets.client import (
+    MixpanelAPIClient,
+    ProfileQuery,
+    RetryPolicy,
+    make_credentials,
+)
 from mixpanel_assets.client.snapshot import fetched_at_utc
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
-from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.errors import (
+    AuthenticationError,
+    IncompleteExportError,
+    RateLimitError,
+    StorageError,
+)
 from mixpanel_assets_tests.conftest import IMPATIENT, PLENTY
 
 ENGAGE = "/api/query/engage"
@@ -30,12 +40,12 @@ def client(emulator):
         yield client
 
 
-def client_of(emulator):
+def client_of(emulator, retries=IMPATIENT):
     credentials = make_credentials(
         username=emulator.username, secret=emulator.secret, project_id=str(emulator.project_id)
     )
     return MixpanelAPIClient(
-        credentials, api_base_url=emulator.base_url, retries=IMPATIENT, budget=PLENTY
+        credentials, api_base_url=emulator.base_url, retries=retries, budget=PLENTY
     )
 
 
@@ -87,6 +97,47 @@ def test_what_is_missing_is_fetched_later(client, emulator, tmp_path):
     client.fetch_profile_pages(EVERYONE, plan, plan.missing())
     assert len(emulator.requests) - before == 1
     assert sorted(fetched_ids(plan)) == true_ids(emulator)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [("401-json", AuthenticationError), ("400-auth-text", AuthenticationError)],
+)
+def test_a_page_that_no_repeating_can_bring_ends_the_pages(kind, error, client, emulator, tmp_path):
+    """A fatal answer keeps its class, and the pages that wait are not asked for."""
+    plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+    emulator.faults.add(Fault(kind, path=ENGAGE, page=1, times=None))
+    with pytest.raises(error):
+        client.fetch_profile_pages(EVERYONE, plan, plan.missing(), max_workers=1)
+    assert {r.params.get("page") for r in emulator.requests} <= {None, "1", "2"}
+
+
+def test_a_disk_that_takes_no_page_ends_the_pages(client, emulator, tmp_path):
+    """No other page would fare better."""
+    plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+    plan.discard()
+    plan.directory.touch()
+    with pytest.raises(StorageError):
+        client.fetch_profile_pages(EVERYONE, plan, [1, 2, 3])
+
+
+def test_a_budget_that_stays_spent_ends_the_pages(emulator, tmp_path):
+    """The answer to 429 is to come back later, not to name pages."""
+    impatient = RetryPolicy(max_retries=0, max_wait_seconds=0.01)
+    with client_of(emulator, retries=impatient) as client:
+        plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+        emulator.faults.add(Fault("429-window", path=ENGAGE, page=1, times=None))
+        with pytest.raises(RateLimitError):
+            client.fetch_profile_pages(EVERYONE, plan, plan.missing())
+
+
+def test_a_session_that_ended_is_told(client, emulator, tmp_path):
+    """Whoever planned the snapshot can take it anew."""
+    plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+    emulator.faults.add(Fault("session-expired", path=ENGAGE, times=None))
+    [outcome] = client.fetch_profile_pages(EVERYONE, plan, [4])
+    assert outcome.session_ended
+    assert "invalid session_id" in outcome.error
 
 
 @pytest.mark.parametrize("kind", ["short-page", "cut-json", "html-200", "503-json"])
