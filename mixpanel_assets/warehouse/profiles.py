@@ -28,6 +28,7 @@ from mixpanel_assets.warehouse.quarantine import Quarantined, replace_quarantine
 from mixpanel_assets.warehouse.reports import ProfileReport, Scope, Status
 from mixpanel_assets.warehouse.schema import PROFILES
 from mixpanel_assets.warehouse.spool import is_gzip
+from mixpanel_assets.warehouse.tables import day_rows
 
 _BATCH = 2000
 _ROW = "STRUCT(distinct_id VARCHAR, properties VARCHAR, last_seen VARCHAR)"
@@ -106,6 +107,31 @@ def replace_profiles(
     replace_quarantine(connection, load, snapshot_date, snapshot_date, quarantined)
     ledger.write_profile_day(connection, load, report, complete_at=complete_at)
     return report
+
+
+def kept_snapshot(
+    connection: duckdb.DuckDBPyConnection, day: date, scope: Scope
+) -> ProfileReport | None:
+    """Return what a day holds if a load of this scope must leave it alone; else None.
+
+    A full snapshot of a day that is over cannot be taken again.
+    """
+    row = day_rows(connection, PROFILES.name, day, day).get(day)
+    if scope == "all" or row is None or row["complete_at"] is None:
+        return None
+    return ProfileReport(
+        snapshot_date=day,
+        status=row["status"],
+        scope=row["scope"],
+        row_count=row["row_count"],
+        received=0,
+        rows_before=row["row_count"],
+        duplicates_removed=row["duplicates_removed"],
+        expected_total=row["expected_total"],
+        failed_pages=tuple(row["failed_pages"] or ()),
+        quarantined=row["quarantined"],
+        kept=True,
+    )
 
 
 def _stage(

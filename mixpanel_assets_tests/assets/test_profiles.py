@@ -1,6 +1,7 @@
 """The asset `mixpanel/profiles` in real runs."""
 
 import json
+from datetime import timedelta
 
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets_tests.assets.conftest import PROFILES
@@ -48,6 +49,44 @@ def test_a_snapshot_taken_twice_is_one_snapshot(materialize, settings, database)
     before = stored(database, count)
     assert materialize(PROFILES, today).success
     assert stored(database, count) == before
+
+
+def full_snapshot_of_yesterday(settings, database):
+    """Make today's stored snapshot one that was taken a day ago; return its day."""
+    yesterday = settings.today() - timedelta(days=1)
+    with database.write() as connection:
+        connection.execute("UPDATE mixpanel.profiles SET snapshot_date = ?", [yesterday])
+        connection.execute("UPDATE mixpanel._days SET day = ?", [yesterday])
+    return yesterday.isoformat()
+
+
+def test_a_full_snapshot_is_kept_when_its_day_is_over(
+    materialize, settings, instance, emulator, database
+):
+    """It cannot be taken again: nothing is asked, nothing changes, and the run says so."""
+    materialize(PROFILES, settings.today().isoformat())
+    day = full_snapshot_of_yesterday(settings, database)
+    everything = "SELECT * FROM mixpanel.profiles ORDER BY ALL"
+    before, asked = stored(database, everything), len(emulator.requests)
+    assert materialize(PROFILES, day).success
+    assert stored(database, everything) == before
+    assert len(emulator.requests) == asked
+    [record] = instance.fetch_materializations(PROFILES, limit=1).records
+    metadata = record.asset_materialization.metadata
+    assert metadata["kept"].value is True
+    assert (metadata["rows"].value, metadata["scope"].value) == (len(before), "all")
+
+
+def test_a_full_snapshot_that_came_meanwhile_is_kept_too(
+    materialize, settings, database, monkeypatch
+):
+    """What another run stored after the plan was made counts as well."""
+    materialize(PROFILES, settings.today().isoformat())
+    day = full_snapshot_of_yesterday(settings, database)
+    before = stored(database, "SELECT * FROM mixpanel.profiles ORDER BY ALL")
+    monkeypatch.setattr("mixpanel_assets.assets.profiles.kept_day", lambda *_: None)
+    assert materialize(PROFILES, day).success
+    assert stored(database, "SELECT * FROM mixpanel.profiles ORDER BY ALL") == before
 
 
 def test_its_metadata_counts_pages_and_profiles(materialize, settings, instance, emulator):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.warehouse.profiles import ProfilePage, replace_profiles
+from mixpanel_assets.warehouse.profiles import ProfilePage, kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import prepare
 from mixpanel_assets_tests.warehouse.conftest import DAY, Warehouse, as_line
 
@@ -220,3 +220,28 @@ def test_a_line_that_is_no_profile_fails_the_load(warehouse, line):
     with pytest.raises(IncompleteExportError, match="no profile"):
         store(warehouse, [profile("v"), line])
     assert warehouse.query("SELECT distinct_id FROM profiles") == [("u",)]
+
+
+def kept(warehouse, scope):
+    with warehouse.database.read() as connection:
+        return kept_snapshot(connection, DAY, scope)
+
+
+def test_a_full_snapshot_is_kept_from_a_narrower_one(warehouse):
+    """It cannot be taken again; another full one may replace it."""
+    store(warehouse, [profile("u"), profile("v")], expected_total=2)
+    report = kept(warehouse, "seen_on_day")
+    assert (report.kept, report.scope, report.status, report.row_count) == (
+        True,
+        "all",
+        "complete",
+        2,
+    )
+    assert kept(warehouse, "all") is None
+
+
+@pytest.mark.parametrize("options", [{"scope": "seen_on_day"}, {"failed_pages": [1]}])
+def test_less_than_a_full_snapshot_is_not_kept(warehouse, options):
+    """What is not everybody can be replaced."""
+    store(warehouse, [profile("u")], **options)
+    assert kept(warehouse, "seen_on_day") is None

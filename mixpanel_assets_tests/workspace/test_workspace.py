@@ -1,6 +1,6 @@
 """Workspace: the assets' own code and ledger, without Dagster."""
 
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 
@@ -61,6 +61,18 @@ def test_a_page_that_fails_leaves_the_snapshot_as_it_was(workspace, emulator):
     with pytest.raises(IncompleteExportError):
         workspace.sync_profiles()
     assert workspace.sql_rows("SELECT * FROM profiles ORDER BY ALL") == before
+
+
+def test_a_full_snapshot_of_an_older_day_is_kept(workspace, emulator):
+    """Nothing is asked for a day whose snapshot cannot be taken again."""
+    workspace.sync_profiles()
+    yesterday = workspace.settings.today() - timedelta(days=1)
+    with workspace._database.write() as connection:
+        connection.execute("UPDATE mixpanel._days SET day = ?", [yesterday])
+    asked = len(emulator.requests)
+    report = workspace.sync_profiles(yesterday)
+    assert (report.kept, report.scope) == (True, "all")
+    assert len(emulator.requests) == asked
 
 
 def test_no_spool_file_stays_behind(workspace):
