@@ -102,13 +102,18 @@ class ProfileLoad(Load):
     on_day: Callable[[ProfileReport, int], None] = field(default=lambda report, pages: None)
 
     def store(self, database: Database) -> None:
-        """Replace each day's snapshot in a transaction of its own, unless it must stay."""
-        for report in self.kept:
-            self._tell(report, 0)
-        for snapshot in self.snapshots:
-            report = self._replaced(database, snapshot)
-            snapshot.plan.discard()
-            self._tell(report, snapshot.plan.num_pages)
+        """Replace each day's snapshot in a transaction of its own, unless it must stay.
+
+        The pages are deleted in any case.
+        """
+        try:
+            for report in self.kept:
+                self._tell(report, 0)
+            for snapshot in self.snapshots:
+                self._tell(self._replaced(database, snapshot), snapshot.plan.num_pages)
+        finally:
+            for snapshot in self.snapshots:
+                snapshot.plan.discard()
 
     def _replaced(self, database: Database, snapshot: Snapshot) -> ProfileReport:
         with database.write() as connection:

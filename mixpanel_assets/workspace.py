@@ -24,7 +24,7 @@ from mixpanel_assets.fetches import FetchResult, fetch_events
 from mixpanel_assets.loads import ProfileLoad, kept_day, project_identity
 from mixpanel_assets.planning import Plan
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets.snapshots import plan_day, question_for, require_every_page
+from mixpanel_assets.snapshots import discarded_on_failure, plan_day, question_for, whole
 from mixpanel_assets.warehouse import Database, DayReport, ProfileReport
 
 if TYPE_CHECKING:
@@ -168,18 +168,19 @@ class Workspace:
         if kept := kept_day(self._database, project, day, question_for(day, today)[0]):
             return kept
         run_id = _run_id()
-        root = self.spool_directory
-        snapshot = plan_day(self.api, day, today, root / f"profiles-{run_id}")
-        plan = snapshot.plan
-        require_every_page(self.api.fetch_profile_pages(snapshot.query, plan, plan.missing()))
+        name = f"profiles-{run_id}"
         reports: list[ProfileReport] = []
-        load = ProfileLoad(
-            snapshots=[snapshot],
-            project=project,
-            run_id=run_id,
-            on_day=lambda report, _: reports.append(report),
-        )
-        load.store(self._database)
+        with discarded_on_failure(self.spool_directory, name):
+            snapshot = plan_day(self.api, day, today, self.spool_directory / name)
+            plan = snapshot.plan
+            outcomes = self.api.fetch_profile_pages(snapshot.query, plan, plan.missing())
+            load = ProfileLoad(
+                snapshots=whole(self.api, [snapshot], outcomes),
+                project=project,
+                run_id=run_id,
+                on_day=lambda report, _: reports.append(report),
+            )
+            load.store(self._database)
         return reports[0]
 
     def stream_events(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import chain
 from typing import Any
 
 import dagster as dg
@@ -14,7 +15,13 @@ from mixpanel_assets.partitions import daily_partitions, days_of
 from mixpanel_assets.reports import column_schema, profile_metadata
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.snapshots import Snapshot, plan_day, question_for, require_every_page
+from mixpanel_assets.snapshots import (
+    Snapshot,
+    discarded_on_failure,
+    plan_day,
+    question_for,
+    whole,
+)
 from mixpanel_assets.warehouse import PROFILES, Database, ProfileReport
 
 PROFILES_KEY = dg.AssetKey(["mixpanel", "profiles"])
@@ -49,17 +56,20 @@ def profiles_asset(settings: Settings) -> dg.AssetsDefinition:
         context: dg.OpExecutionContext, config: PlanConfig, mixpanel: MixpanelResource
     ) -> Iterator[dg.Output[Any] | dg.DynamicOutput[Chunk]]:
         today, snapshots, kept = settings.today(), list[Snapshot](), list[ProfileReport]()
-        with explained_to_dagster(), mixpanel.client() as client:
-            project = project_identity(client.credentials, settings)
-            root = settings.spool_path(project.project_id)
+        project = project_identity(mixpanel.credentials, settings)
+        root, name = settings.spool_path(project.project_id), _folder_name(context)
+        with (
+            explained_to_dagster(),
+            discarded_on_failure(root, name),
+            mixpanel.client() as client,
+        ):
             database = Database(settings.database_path(project.project_id))
             for day in _days(context):
                 if report := kept_day(database, project, day, question_for(day, today)[0]):
                     kept.append(report)
                     context.log.info(f"{day}: kept, for it holds a full snapshot already")
                     continue
-                directory = root / f"profiles-{context.run.run_id}-{day}"
-                snapshot = plan_day(client, day, today, directory)
+                snapshot = plan_day(client, day, today, root / f"{name}-{day}")
                 snapshots.append(snapshot)
                 plan = snapshot.plan
                 context.log.info(f"{day}: {plan.total:,} profiles on {plan.num_pages:,} pages")
@@ -76,11 +86,16 @@ def profiles_asset(settings: Settings) -> dg.AssetsDefinition:
                 f"page {outcome.page}: {outcome.error or f'{outcome.rows:,} profiles'}"
             )
 
-        snapshot = chunk.snapshot
-        with explained_to_dagster(), mixpanel.client() as client:
-            return client.fetch_profile_pages(
-                snapshot.query, snapshot.plan, chunk.pages, on_page=log_page
-            )
+        query, plan = chunk.snapshot.query, chunk.snapshot.plan
+        if not plan.directory.exists():
+            context.log.info("Another chunk of this run failed and deleted its pages")
+            return []
+        with (
+            explained_to_dagster(),
+            discarded_on_failure(plan.directory.parent, _folder_name(context)),
+            mixpanel.client() as client,
+        ):
+            return client.fetch_profile_pages(query, plan, chunk.pages, on_page=log_page)
 
     @dg.op(
         out=dg.Out(ProfileLoad, io_manager_key="warehouse"),
@@ -98,12 +113,17 @@ def profiles_asset(settings: Settings) -> dg.AssetsDefinition:
             load.materialized[key] = metadata = profile_metadata(report, pages)
             context.add_asset_metadata(metadata, asset_key=PROFILES_KEY, partition_key=key)
 
-        with explained_to_dagster():
-            require_every_page(outcome for chunk in outcomes for outcome in chunk)
+        project = project_identity(mixpanel.credentials, settings)
+        root = settings.spool_path(project.project_id)
+        with (
+            explained_to_dagster(),
+            discarded_on_failure(root, _folder_name(context)),
+            mixpanel.client() as client,
+        ):
             load = ProfileLoad(
-                snapshots=snapshots,
+                snapshots=whole(client, snapshots, chain.from_iterable(outcomes)),
                 kept=kept,
-                project=project_identity(mixpanel.credentials, settings),
+                project=project,
                 run_id=context.run.run_id,
                 on_day=report_day,
             )
@@ -128,6 +148,11 @@ def profiles_asset(settings: Settings) -> dg.AssetsDefinition:
         return merged
 
     return profiles
+
+
+def _folder_name(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> str:
+    """Return how the folders of this run's pages begin."""
+    return f"profiles-{context.run.run_id}"
 
 
 def _days(context: dg.OpExecutionContext) -> list[date]:

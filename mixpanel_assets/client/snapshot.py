@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from mixpanel_assets.client.engage import ProfilePage, ProfileQuery, fetch_page
@@ -95,6 +94,23 @@ def plan_snapshot(
     Raises:
         IncompleteExportError: Page 0 did not say how many profiles there are.
     """
+    try:
+        plan = _planned(transport, query, directory, retries)
+    except _SessionEndedError:
+        shutil.rmtree(directory, ignore_errors=True)  # no page of it belongs to the next session
+        plan = _planned(transport, query, directory, retries)
+    stored = {name: str(value) for name, value in asdict(plan).items()}
+    (directory / "plan.json").write_text(json.dumps(stored))
+    return plan
+
+
+class _SessionEndedError(IncompleteExportError):
+    """Mixpanel no longer knows the session that page 0 opened a moment ago."""
+
+
+def _planned(
+    transport: Transport, query: ProfileQuery, directory: Path, retries: RetryPolicy
+) -> PagePlan:
     page = retries.call(lambda: fetch_page(transport, query, 0))
     if page.total is None:
         raise IncompleteExportError(
@@ -105,15 +121,26 @@ def plan_snapshot(
     plan = PagePlan(directory, page.session_id, max(page.total, len(page.results)), page.page_size)
     _keep(plan, page)
     while plan.total and plan.total % plan.page_size == 0:
-        number = plan.num_pages
-        page = retries.call(partial(fetch_page, transport, query, number, plan.session_id))
+        page = _page_behind(transport, query, plan, retries)
         if not page.results:
             break
         plan = replace(plan, total=plan.total + len(page.results))
         _keep(plan, page)
-    stored = {name: str(value) for name, value in asdict(plan).items()}
-    (directory / "plan.json").write_text(json.dumps(stored))
     return plan
+
+
+def _page_behind(
+    transport: Transport, query: ProfileQuery, plan: PagePlan, retries: RetryPolicy
+) -> ProfilePage:
+    number = plan.num_pages
+    try:
+        return retries.call(lambda: fetch_page(transport, query, number, plan.session_id))
+    except QueryError as error:
+        raise _SessionEndedError(
+            f"profiles page {number}: the session of page 0 has ended ({error.message}) "
+            "No profiles were stored; run it again.",
+            reason="the session ended",
+        ) from error
 
 
 def fetch_pages(

@@ -1,7 +1,7 @@
 """Profile pages over real HTTP: durable files next to a stored plan."""
 
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -191,6 +191,20 @@ def test_behind_a_full_page_there_may_be_another(profiles, by_payload, asked_pag
         assert sorted(fetched_ids(plan)) == true_ids(emulator)
         assert plan.total == len(true_ids(emulator))
         assert len([r for r in emulator.requests if r.path == ENGAGE]) == asked_pages
+
+
+@pytest.mark.parametrize(("times", "planned"), [(1, True), (None, False)])
+def test_a_session_that_ends_while_planning_is_begun_anew_once(times, planned, tmp_path):
+    """The page behind a full last one may meet it, too."""
+    with (
+        Emulator(EmulatorSettings(days=3, profiles=20, page_size=10)) as emulator,
+        client_of(emulator) as client,
+    ):
+        emulator.faults.add(Fault("session-expired", times=times))
+        expected = nullcontext() if planned else pytest.raises(IncompleteExportError, match="ended")
+        with expected:
+            client.plan_profiles(tmp_path / "p", EVERYONE)
+        assert len([r for r in emulator.requests if not r.params.get("page")]) == 2
 
 
 def test_a_last_page_that_is_full_against_the_announcement_fails(client, emulator, tmp_path):
