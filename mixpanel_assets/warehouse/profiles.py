@@ -24,7 +24,12 @@ from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.exact import members, text_of
 from mixpanel_assets.warehouse.ledger import Load, Target
 from mixpanel_assets.warehouse.project import ProjectIdentity
-from mixpanel_assets.warehouse.quarantine import Quarantined, replace_quarantine, why_refused
+from mixpanel_assets.warehouse.quarantine import (
+    Quarantined,
+    check_limit,
+    replace_quarantine,
+    why_refused,
+)
 from mixpanel_assets.warehouse.reports import ProfileReport, Scope, Status
 from mixpanel_assets.warehouse.schema import PROFILES
 from mixpanel_assets.warehouse.spool import is_gzip
@@ -78,13 +83,15 @@ def replace_profiles(
         filters: What narrowed the request, kept in the ledger; None for everything.
 
     Raises:
-        IncompleteExportError: A line is no profile, or no page failed and yet there are fewer
-            profiles than announced. Roll back; nothing has changed then.
+        IncompleteExportError: A line is no profile, too many lines cannot be stored, or no page
+            failed and yet there are fewer profiles than announced. Roll back; nothing has
+            changed then.
     """
     load = Load(Target(PROFILES.name), "profiles", run_id, filters)
     before = ledger.rows_before(connection, load.target, snapshot_date, snapshot_date)
     complete_at = ledger.complete_at(connection, load.target, snapshot_date)
     received, quarantined = _stage(connection, pages, snapshot_date)
+    check_limit(snapshot_date, received, quarantined)
     duplicates = _remove_duplicates(connection)
     _move(connection, snapshot_date, merge=bool(failed_pages))
     row_count = _count(connection, snapshot_date)
@@ -94,7 +101,7 @@ def replace_profiles(
         complete_at = _began(pages) if is_everybody else None
     report = ProfileReport(
         snapshot_date=snapshot_date,
-        status=_status(row_count, failed_pages),
+        status=_status(row_count + len(quarantined), failed_pages),
         scope=scope,
         row_count=row_count,
         received=received,
@@ -280,10 +287,10 @@ def _require_all(come: int, expected_total: int | None, day: date) -> None:
         )
 
 
-def _status(row_count: int, failed_pages: Sequence[int]) -> Status:
+def _status(come: int, failed_pages: Sequence[int]) -> Status:
     if failed_pages:
         return "partial"
-    return "complete" if row_count else "empty"
+    return "complete" if come else "empty"
 
 
 def _naive(moment: datetime) -> datetime:

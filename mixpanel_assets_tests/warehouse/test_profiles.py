@@ -245,3 +245,26 @@ def test_less_than_a_full_snapshot_is_not_kept(warehouse, options):
     """What is not everybody can be replaced."""
     store(warehouse, [profile("u")], **options)
     assert kept(warehouse, "seen_on_day") is None
+
+
+BAD = b'{"$distinct_id":"bad%d","$properties":{"a":"\\ud800"}}'
+
+
+@pytest.mark.parametrize(
+    ("bad", "good", "allowed"), [(1, 1, True), (2, 198, True), (3, 200, False)]
+)
+def test_a_snapshot_may_have_few_lines_in_quarantine(warehouse, bad, good, allowed):
+    """One, or 1 %; with more the pages are not to be trusted, and nothing changes."""
+    lines = [BAD % n for n in range(bad)] + [profile(f"u{n}") for n in range(good)]
+    if allowed:
+        assert store(warehouse, lines).quarantined == bad
+        return
+    store(warehouse, [profile("old")])
+    with pytest.raises(IncompleteExportError, match="3 of the 203 lines received"):
+        store(warehouse, lines)
+    assert warehouse.query("SELECT distinct_id FROM profiles") == [("old",)]
+
+
+def test_a_day_whose_only_profile_is_in_quarantine_is_not_empty(warehouse):
+    """Mixpanel sent something."""
+    assert store(warehouse, [BAD % 1]).status == "complete"
