@@ -168,7 +168,7 @@ def _require_asked(envelope: _Envelope, asked: str, page: int, session_id: str |
     """Raise `IncompleteExportError` if the answer says that it is another page."""
     if envelope.page not in (None, page):
         reason = f"the answer says it is page {envelope.page}"
-    elif session_id and envelope.session_id not in (None, session_id):
+    elif page and envelope.session_id not in (None, session_id):
         reason = "the answer names another session"
     else:
         return
