@@ -10,10 +10,12 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from mixpanel_assets.client import Credentials, PagePlan
 from mixpanel_assets.client.snapshot import fetched_at_utc
+from mixpanel_assets.errors import DatabaseNotFoundError
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.snapshots import Snapshot
 from mixpanel_assets.warehouse import (
@@ -21,8 +23,12 @@ from mixpanel_assets.warehouse import (
     ProfilePage,
     ProfileReport,
     ProjectIdentity,
+    Scope,
+    kept_snapshot,
+    must_match,
     prepare,
     replace_profiles,
+    stored_project,
 )
 
 logger = logging.getLogger(__name__)
@@ -59,40 +65,78 @@ def project_identity(credentials: Credentials, settings: Settings) -> ProjectIde
     )
 
 
+def kept_day(
+    database: Database, project: ProjectIdentity, day: date, scope: Scope
+) -> ProfileReport | None:
+    """Return what a day holds if no snapshot of this scope may replace it; else None.
+
+    To be asked before requests are spent; a load looks again when it stores.
+    """
+    if scope == "all":
+        return None
+    try:
+        with database.read() as connection:
+            if stored := stored_project(connection):
+                must_match(stored, project)
+            return kept_snapshot(connection, day, scope)
+    except DatabaseNotFoundError:
+        return None
+
+
 @dataclass(kw_only=True)
 class ProfileLoad(Load):
     """Snapshots of profiles, all their pages on disk, on their way into `mixpanel.profiles`.
 
     Attributes:
         snapshots: One per day.
+        kept: Days that were left alone, as `kept_day` returned them.
         project: Whose profiles they are.
         run_id: Written to the ledger.
-        on_day: Told of each day once it is committed.
+        on_day: Told of each day once it is settled, and on how many pages it came.
     """
 
     snapshots: Sequence[Snapshot]
+    kept: Sequence[ProfileReport] = ()
     project: ProjectIdentity
     run_id: str | None = None
-    on_day: Callable[[Snapshot, ProfileReport], None] = field(default=lambda snapshot, report: None)
+    on_day: Callable[[ProfileReport, int], None] = field(default=lambda report, pages: None)
 
     def store(self, database: Database) -> None:
-        """Replace each day's snapshot in a transaction of its own."""
-        for snapshot in self.snapshots:
-            with database.write() as connection:
-                prepare(connection, self.project)
-                report = replace_profiles(
-                    connection,
-                    _page_files(snapshot.plan),
-                    snapshot_date=snapshot.day,
-                    project=self.project,
-                    scope=snapshot.scope,
-                    expected_total=snapshot.plan.total,
-                    failed_pages=(),
-                    run_id=self.run_id,
-                )
-            snapshot.plan.discard()
-            logger.info("%s: %s profiles stored", snapshot.day, f"{report.row_count:,}")
-            self.on_day(snapshot, report)
+        """Replace each day's snapshot in a transaction of its own, unless it must stay.
+
+        The pages are deleted in any case.
+        """
+        try:
+            for report in self.kept:
+                self._tell(report, 0)
+            for snapshot in self.snapshots:
+                self._tell(self._replaced(database, snapshot), snapshot.plan.num_pages)
+        finally:
+            for snapshot in self.snapshots:
+                snapshot.plan.discard()
+
+    def _replaced(self, database: Database, snapshot: Snapshot) -> ProfileReport:
+        with database.write() as connection:
+            prepare(connection, self.project)
+            kept = kept_snapshot(connection, snapshot.day, snapshot.scope)
+            return kept or replace_profiles(
+                connection,
+                _page_files(snapshot.plan),
+                snapshot_date=snapshot.day,
+                project=self.project,
+                scope=snapshot.scope,
+                expected_total=snapshot.plan.total,
+                failed_pages=(),
+                run_id=self.run_id,
+            )
+
+    def _tell(self, report: ProfileReport, pages: int) -> None:
+        rows = f"{report.row_count:,}"
+        if report.kept:
+            logger.info("%s: the full snapshot of %s profiles is kept", report.snapshot_date, rows)
+        else:
+            logger.info("%s: %s profiles stored", report.snapshot_date, rows)
+        self.on_day(report, pages)
 
 
 def _page_files(plan: PagePlan) -> list[ProfilePage]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import dagster as dg
 
-from mixpanel_assets.snapshots import Snapshot
 from mixpanel_assets.warehouse import Column, DayReport, ProfileReport
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -53,16 +52,18 @@ def day_metadata(report: DayReport, seconds: float) -> dict[str, Any]:
     }
 
 
-def profile_metadata(report: ProfileReport, snapshot: Snapshot) -> dict[str, Any]:
-    """Return the metadata of one materialized profile snapshot."""
+def profile_metadata(report: ProfileReport, pages: int) -> dict[str, Any]:
+    """Return the metadata of one materialized profile snapshot that came on so many pages."""
     return {
         "dagster/partition_row_count": report.row_count,
         "status": report.status,
         "rows": report.row_count,
         "repeats_removed": report.duplicates_removed,
         "expected_total": report.expected_total,
-        "pages": snapshot.plan.num_pages,
-        "scope": snapshot.scope,
+        "quarantined": report.quarantined,
+        "pages": pages,
+        "scope": report.scope,
+        "kept": report.kept,
     }
 
 

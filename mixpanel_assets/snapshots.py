@@ -6,8 +6,10 @@ Mixpanel only shows profiles as they are now. Today's partition is a full snapsh
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Literal
@@ -46,6 +48,20 @@ def plan_day(client: MixpanelAPIClient, day: date, today: date, directory: Path)
     return Snapshot(day, scope, query, client.plan_profiles(directory, query))
 
 
+def whole(
+    client: MixpanelAPIClient, snapshots: Iterable[Snapshot], outcomes: Iterable[PageOutcome]
+) -> list[Snapshot]:
+    """Return the snapshots with every page on disk.
+
+    One whose session ended, or whose pages somebody deleted, is taken anew: once, from page 0.
+
+    Raises:
+        IncompleteExportError: A page could not be fetched.
+    """
+    require_every_page(outcome for outcome in outcomes if not outcome.session_ended)
+    return [_taken_anew(client, s) if s.plan.missing() else s for s in snapshots]
+
+
 def require_every_page(outcomes: Iterable[PageOutcome]) -> None:
     """Raise `IncompleteExportError` if a page could not be fetched."""
     failed = [outcome for outcome in outcomes if outcome.error]
@@ -53,6 +69,24 @@ def require_every_page(outcomes: Iterable[PageOutcome]) -> None:
         pages = ", ".join(str(outcome.page) for outcome in failed)
         raise IncompleteExportError(
             f"{len(failed)} pages of profiles could not be fetched: {pages}. "
-            f"First reason: {failed[0].error} Nothing was stored; run it again.",
+            f"First reason: {failed[0].error} No profiles were stored; run it again.",
             reason="missing pages",
         )
+
+
+@contextmanager
+def discarded_on_failure(root: Path, name: str) -> Iterator[None]:
+    """Delete the folders of pages whose names begin with `name` if the block fails."""
+    try:
+        yield
+    except BaseException:
+        for directory in root.glob(f"{name}*"):
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _taken_anew(client: MixpanelAPIClient, snapshot: Snapshot) -> Snapshot:
+    snapshot.plan.discard()
+    plan = client.plan_profiles(snapshot.plan.directory, snapshot.query)
+    require_every_page(client.fetch_profile_pages(snapshot.query, plan, plan.missing()))
+    return replace(snapshot, plan=plan)

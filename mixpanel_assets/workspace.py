@@ -21,10 +21,10 @@ from mixpanel_assets.client import (
 from mixpanel_assets.client.disk import KEPT_FOR, Cleaned, clean
 from mixpanel_assets.event_loads import event_load, plan_load
 from mixpanel_assets.fetches import FetchResult, fetch_events
-from mixpanel_assets.loads import ProfileLoad, project_identity
+from mixpanel_assets.loads import ProfileLoad, kept_day, project_identity
 from mixpanel_assets.planning import Plan
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets.snapshots import plan_day, require_every_page
+from mixpanel_assets.snapshots import discarded_on_failure, plan_day, question_for, whole
 from mixpanel_assets.warehouse import Database, DayReport, ProfileReport
 
 if TYPE_CHECKING:
@@ -162,22 +162,28 @@ class Workspace:
         """Take a snapshot of profiles into `mixpanel.profiles`, exactly as the asset does.
 
         Args:
-            day: Today (the default) takes all profiles; an older day those last seen on it.
+            day: Today (the default) takes all profiles; an older day those last seen on it,
+                unless it holds a full snapshot, which is kept.
         """
         today = self.settings.today()
+        day = day or today
+        project = project_identity(self.credentials, self.settings)
+        if kept := kept_day(self._database, project, day, question_for(day, today)[0]):
+            return kept
         run_id = _run_id()
-        root = self.spool_directory
-        snapshot = plan_day(self.api, day or today, today, root / f"profiles-{run_id}")
-        plan = snapshot.plan
-        require_every_page(self.api.fetch_profile_pages(snapshot.query, plan, plan.missing()))
+        name = f"profiles-{run_id}"
         reports: list[ProfileReport] = []
-        load = ProfileLoad(
-            snapshots=[snapshot],
-            project=project_identity(self.credentials, self.settings),
-            run_id=run_id,
-            on_day=lambda _, report: reports.append(report),
-        )
-        load.store(self._database)
+        with discarded_on_failure(self.spool_directory, name):
+            snapshot = plan_day(self.api, day, today, self.spool_directory / name)
+            plan = snapshot.plan
+            outcomes = self.api.fetch_profile_pages(snapshot.query, plan, plan.missing())
+            load = ProfileLoad(
+                snapshots=whole(self.api, [snapshot], outcomes),
+                project=project,
+                run_id=run_id,
+                on_day=lambda report, _: reports.append(report),
+            )
+            load.store(self._database)
         return reports[0]
 
     def stream_events(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mixpanel_assets.accounts import credentials_from_environment
+from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.warehouse import DayReport
 from mixpanel_assets.workspace import Workspace
 
@@ -38,8 +41,20 @@ def sync_days(from_date: date, to_date: date, database: Path | None, *, profiles
                 f"  repeats removed {report.duplicates_removed:,}"
             )
 
-        workspace.sync_events(from_date, to_date, on_day=stored)
+        reports = workspace.sync_events(from_date, to_date, on_day=stored)
         if profiles:
-            snapshot = workspace.sync_profiles()
+            with _partial_if(bool(reports)):
+                snapshot = workspace.sync_profiles()
             out.print(f"profiles    {snapshot.row_count:>10,} rows    {snapshot.status}")
         out.print(f"in {workspace.db_path}")
+
+
+@contextmanager
+def _partial_if(stored: bool) -> Iterator[None]:
+    """Let an incomplete answer say that something else of the same command is stored."""
+    try:
+        yield
+    except IncompleteExportError as error:
+        error.partial = error.partial or stored
+        error.details["partial"] = error.partial
+        raise

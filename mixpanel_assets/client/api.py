@@ -363,7 +363,7 @@ class MixpanelAPIClient:
         max_workers: int = MAX_WORKERS,
         on_page: Callable[[PageOutcome], None] | None = None,
     ) -> list[PageOutcome]:
-        """Put pages on disk, up to `max_workers` at once; a page that fails is an outcome."""
+        """Put pages on disk, `max_workers` at once; a page that stays broken is an outcome."""
         return fetch_pages(
             self._transport,
             query,

@@ -125,6 +125,7 @@ class ProfilePage:
 
 class _Envelope(msgspec.Struct):
     results: list[msgspec.Raw]
+    page: int | None = None
     page_size: int = 1000
     session_id: str | None = None
     total: int | None = None
@@ -139,7 +140,7 @@ def fetch_page(
     """Return one page of profiles, asked for once.
 
     Raises:
-        IncompleteExportError: The body is not a whole page.
+        IncompleteExportError: The body is not a whole page, or it is another one.
     """
     asked = f"profiles page {page}"
     form = query.form()
@@ -153,6 +154,7 @@ def fetch_page(
         envelope = _decode_envelope(_without_lone_surrogates(body))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _not_a_page(asked, body) from error
+    _require_asked(envelope, asked, page, session_id)
     return ProfilePage(
         page=page,
         session_id=envelope.session_id,
@@ -160,6 +162,17 @@ def fetch_page(
         total=envelope.total,
         results=tuple(_as_received(body, envelope.results)),
     )
+
+
+def _require_asked(envelope: _Envelope, asked: str, page: int, session_id: str | None) -> None:
+    """Raise `IncompleteExportError` if the answer says that it is another page."""
+    if envelope.page not in (None, page):
+        reason = f"the answer says it is page {envelope.page}"
+    elif page and envelope.session_id not in (None, session_id):
+        reason = "the answer names another session"
+    else:
+        return
+    raise IncompleteExportError(f"{asked}: {reason}. Nothing of it was stored.", reason=reason)
 
 
 def _json(value: object) -> str | None:

@@ -57,7 +57,7 @@ RETRY_CLASSES = (
     RetryClass("200 with an error instead of a result", QueryError, "fatal"),
 )
 
-_FAULTS = tuple(row.error for row in RETRY_CLASSES if row.treatment == "repeated")
+FAULTS = tuple(row.error for row in RETRY_CLASSES if row.treatment == "repeated")
 _LONGEST_WAIT_SECONDS = 60.0
 
 
@@ -81,7 +81,7 @@ class RetryPolicy:
     def call(self, question: Callable[[], T]) -> T:
         """Ask until there is an answer, a fatal error or one fault too many; raise the last one."""
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_FAULTS),
+            retry=tenacity.retry_if_exception_type(FAULTS),
             wait=tenacity.wait_random_exponential(
                 multiplier=self.first_wait_seconds, max=_LONGEST_WAIT_SECONDS
             ),

@@ -13,15 +13,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mixpanel_assets.client.engage import ProfilePage, ProfileQuery, fetch_page
-from mixpanel_assets.client.retries import RetryPolicy
+from mixpanel_assets.client.retries import FAULTS, RetryPolicy
 from mixpanel_assets.client.spool import new_file
 from mixpanel_assets.client.transport import Transport
-from mixpanel_assets.errors import IncompleteExportError, MixpanelDataError
+from mixpanel_assets.errors import IncompleteExportError, QueryError
 
 # Mixpanel lets five query requests of a project run at once.
 MAX_WORKERS = 5
@@ -29,7 +29,7 @@ MAX_WORKERS = 5
 
 @dataclass(frozen=True)
 class PagePlan:
-    """What page 0 announced.
+    """What page 0 announced, and the full pages behind its last one showed.
 
     Attributes:
         directory: Where the page files lie.
@@ -67,11 +67,20 @@ class PagePlan:
 
 @dataclass(frozen=True)
 class PageOutcome:
-    """What became of one page: `error` is None when it lies on disk, whole."""
+    """What became of one page.
+
+    Attributes:
+        page: Its number.
+        rows: Profiles on it.
+        error: Why it could not be had; None when it lies on disk, whole.
+        session_ended: Whether Mixpanel no longer knows the session, so that the other pages
+            are of no use either.
+    """
 
     page: int
     rows: int
     error: str | None = None
+    session_ended: bool = False
 
 
 def plan_snapshot(
@@ -79,9 +88,29 @@ def plan_snapshot(
 ) -> PagePlan:
     """Fetch page 0 and return the plan for the others.
 
+    If the last page that was announced is full, the pages behind it are fetched too, until one
+    is not: `total` may count the profiles of page 0 alone.
+
     Raises:
         IncompleteExportError: Page 0 did not say how many profiles there are.
     """
+    try:
+        plan = _planned(transport, query, directory, retries)
+    except _SessionEndedError:
+        shutil.rmtree(directory, ignore_errors=True)  # no page of it belongs to the next session
+        plan = _planned(transport, query, directory, retries)
+    stored = {name: str(value) for name, value in asdict(plan).items()}
+    (directory / "plan.json").write_text(json.dumps(stored))
+    return plan
+
+
+class _SessionEndedError(IncompleteExportError):
+    """Mixpanel no longer knows the session that page 0 opened a moment ago."""
+
+
+def _planned(
+    transport: Transport, query: ProfileQuery, directory: Path, retries: RetryPolicy
+) -> PagePlan:
     page = retries.call(lambda: fetch_page(transport, query, 0))
     if page.total is None:
         raise IncompleteExportError(
@@ -89,11 +118,29 @@ def plan_snapshot(
             "Nothing was stored.",
             reason="no total",
         )
-    plan = PagePlan(directory, page.session_id, page.total, page.page_size)
+    plan = PagePlan(directory, page.session_id, max(page.total, len(page.results)), page.page_size)
     _keep(plan, page)
-    stored = {name: str(value) for name, value in asdict(plan).items()}
-    (directory / "plan.json").write_text(json.dumps(stored))
+    while plan.total and plan.total % plan.page_size == 0:
+        page = _page_behind(transport, query, plan, retries)
+        if not page.results:
+            break
+        plan = replace(plan, total=plan.total + len(page.results))
+        _keep(plan, page)
     return plan
+
+
+def _page_behind(
+    transport: Transport, query: ProfileQuery, plan: PagePlan, retries: RetryPolicy
+) -> ProfilePage:
+    number = plan.num_pages
+    try:
+        return retries.call(lambda: fetch_page(transport, query, number, plan.session_id))
+    except QueryError as error:
+        raise _SessionEndedError(
+            f"profiles page {number}: the session of page 0 has ended ({error.message}) "
+            "No profiles were stored; run it again.",
+            reason="the session ended",
+        ) from error
 
 
 def fetch_pages(
@@ -106,13 +153,21 @@ def fetch_pages(
     max_workers: int = MAX_WORKERS,
     on_page: Callable[[PageOutcome], None] | None = None,
 ) -> list[PageOutcome]:
-    """Put pages on disk, several at once; a page that fails is an outcome, not an exception."""
+    """Put pages on disk, several at once; a page that stays broken is an outcome.
+
+    Raises:
+        MixpanelDataError: An answer that no repeating can heal, such as refused credentials,
+            or a disk that takes no more; no further page is asked for.
+    """
 
     def fetch(page: int) -> PageOutcome:
         try:
             return PageOutcome(page, retries.call(lambda: _fetch_one(transport, query, plan, page)))
-        except MixpanelDataError as error:
+        except FAULTS as error:
             return PageOutcome(page, 0, str(error))
+        except QueryError as error:
+            # The question is that of page 0, which was answered; only the session is new.
+            return PageOutcome(page, 0, str(error), session_ended=True)
 
     outcomes = []
     pool = ThreadPoolExecutor(min(max_workers, MAX_WORKERS))
@@ -154,6 +209,13 @@ def _keep(plan: PagePlan, page: ProfilePage) -> None:
             f"profiles page {page.page} holds {len(page.results):,} profiles, "
             f"{announced:,} were announced.",
             reason="short page",
+            lines=len(page.results),
+        )
+    if len(page.results) >= plan.page_size > announced:
+        raise IncompleteExportError(
+            f"profiles page {page.page} is full, though only {announced:,} profiles were announced "
+            "for it: more may follow.",
+            reason="a full last page",
             lines=len(page.results),
         )
     with new_file(plan.directory, f"{page.page}.part") as (path, write):

@@ -8,7 +8,7 @@ from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.destination import check_name, make_way, refuse_our_names
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
 from mixpanel_assets.warehouse.load import mark_unavailable, replace_events
-from mixpanel_assets.warehouse.profiles import ProfilePage, replace_profiles
+from mixpanel_assets.warehouse.profiles import ProfilePage, kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import ProjectIdentity, must_match, prepare, stored_project
 from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Scope
 from mixpanel_assets.warehouse.schema import EVENTS, PROFILES, Column, Table, qualified, quoted
@@ -31,6 +31,7 @@ __all__ = [
     "check_name",
     "event_sizes",
     "insert_slice",
+    "kept_snapshot",
     "make_way",
     "mark_unavailable",
     "must_match",

@@ -86,14 +86,15 @@ def replace_events(
         quarantined = staging.quarantined
         before = ledger.rows_before(connection, load.target, from_date, to_date)
         shares = _shares(received_bytes, [tallies[day].row_count for day in window.days])
+        refused = Counter(line.day for line in quarantined)
         reports = [
             DayReport(
                 day=day,
-                status=_status(tallies[day].row_count, is_open=day in open_days),
+                status=_status(tallies[day].row_count + refused[day], is_open=day in open_days),
                 row_count=tallies[day].row_count,
                 rows_before=before.get(day),
                 duplicates_removed=removed.get(day, 0),
-                quarantined=sum(line.day == day for line in quarantined),
+                quarantined=refused[day],
                 shifted_rows=tallies[day].shifted,
                 time_warning=contradiction(project, day, offsets.get(day)),
                 requests=requests if day == from_date else 0,
@@ -156,10 +157,10 @@ def _tally(connection: duckdb.DuckDBPyConnection, table: str) -> Mapping[date, _
     return tallies
 
 
-def _status(row_count: int, *, is_open: bool) -> Status:
+def _status(come: int, *, is_open: bool) -> Status:
     if is_open:
         return "open"
-    return "complete" if row_count else "empty"
+    return "complete" if come else "empty"
 
 
 def _shares(total: int, weights: list[int]) -> list[int]:

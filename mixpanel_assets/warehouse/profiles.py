@@ -7,6 +7,7 @@ nothing that was there is lost to a page that did not come.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -23,13 +24,23 @@ from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.exact import members, text_of
 from mixpanel_assets.warehouse.ledger import Load, Target
 from mixpanel_assets.warehouse.project import ProjectIdentity
-from mixpanel_assets.warehouse.quarantine import Quarantined, replace_quarantine, why_refused
+from mixpanel_assets.warehouse.quarantine import (
+    Quarantined,
+    check_limit,
+    replace_quarantine,
+    why_refused,
+)
 from mixpanel_assets.warehouse.reports import ProfileReport, Scope, Status
 from mixpanel_assets.warehouse.schema import PROFILES
 from mixpanel_assets.warehouse.spool import is_gzip
+from mixpanel_assets.warehouse.tables import day_rows
 
 _BATCH = 2000
 _ROW = "STRUCT(distinct_id VARCHAR, properties VARCHAR, last_seen VARCHAR)"
+# No finer than a TIMESTAMP, which holds microseconds.
+_MOMENT = re.compile(
+    r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -72,21 +83,25 @@ def replace_profiles(
         filters: What narrowed the request, kept in the ledger; None for everything.
 
     Raises:
-        IncompleteExportError: A line is no profile. Roll back; nothing has changed then.
+        IncompleteExportError: A line is no profile, too many lines cannot be stored, or no page
+            failed and yet there are fewer profiles than announced. Roll back; nothing has
+            changed then.
     """
     load = Load(Target(PROFILES.name), "profiles", run_id, filters)
     before = ledger.rows_before(connection, load.target, snapshot_date, snapshot_date)
     complete_at = ledger.complete_at(connection, load.target, snapshot_date)
     received, quarantined = _stage(connection, pages, snapshot_date)
+    check_limit(snapshot_date, received, quarantined)
     duplicates = _remove_duplicates(connection)
     _move(connection, snapshot_date, merge=bool(failed_pages))
     row_count = _count(connection, snapshot_date)
     if not failed_pages:
+        _require_all(row_count + len(quarantined), expected_total, snapshot_date)
         is_everybody = scope == "all" and not filters
         complete_at = _began(pages) if is_everybody else None
     report = ProfileReport(
         snapshot_date=snapshot_date,
-        status=_status(row_count, failed_pages),
+        status=_status(row_count + len(quarantined), failed_pages),
         scope=scope,
         row_count=row_count,
         received=received,
@@ -99,6 +114,31 @@ def replace_profiles(
     replace_quarantine(connection, load, snapshot_date, snapshot_date, quarantined)
     ledger.write_profile_day(connection, load, report, complete_at=complete_at)
     return report
+
+
+def kept_snapshot(
+    connection: duckdb.DuckDBPyConnection, day: date, scope: Scope
+) -> ProfileReport | None:
+    """Return what a day holds if a load of this scope must leave it alone; else None.
+
+    A full snapshot of a day that is over cannot be taken again.
+    """
+    row = day_rows(connection, PROFILES.name, day, day).get(day)
+    if scope == "all" or row is None or row["complete_at"] is None:
+        return None
+    return ProfileReport(
+        snapshot_date=day,
+        status=row["status"],
+        scope=row["scope"],
+        row_count=row["row_count"],
+        received=0,
+        rows_before=row["row_count"],
+        duplicates_removed=row["duplicates_removed"],
+        expected_total=row["expected_total"],
+        failed_pages=tuple(row["failed_pages"] or ()),
+        quarantined=row["quarantined"],
+        kept=True,
+    )
 
 
 def _stage(
@@ -141,9 +181,7 @@ def _insert(
         INSERT INTO _pages BY NAME
         SELECT ?::INTEGER AS page, ? + row_number() OVER () AS line, distinct_id,
                properties::JSON AS properties,
-               CASE WHEN regexp_matches(last_seen, '^[0-9]{{4}}-')
-                    THEN try_cast(last_seen AS TIMESTAMP) END AS last_seen,
-               ?::TIMESTAMP AS fetched_at
+               last_seen::TIMESTAMP AS last_seen, ?::TIMESTAMP AS fetched_at
         FROM (SELECT unnest(?::{_ROW}[], recursive := true))
         """,
         [number, first, _naive(page.fetched_at), batch],
@@ -162,12 +200,23 @@ def _row(line: bytes, path: Path) -> dict[str, Any]:
     profile = _parse(line.decode(), path)
     properties = profile.get("$properties", "null")
     pairs = [] if properties == "null" else list(members(properties))
-    kept = ",".join(f"{json.dumps(key)}:{text}" for key, text in pairs if key != "$last_seen")
+    seen = _moment(text_of(dict(pairs).get("$last_seen")))
+    kept = [(key, text) for key, text in pairs if seen is None or key != "$last_seen"]
     return {
         "distinct_id": text_of(profile["$distinct_id"]),
-        "properties": f"{{{kept}}}",
-        "last_seen": text_of(dict(pairs).get("$last_seen")),
+        "properties": f"{{{','.join(f'{json.dumps(key)}:{text}' for key, text in kept)}}}",
+        "last_seen": seen and seen.isoformat(),
     }
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Return a time as naive UTC, which it is without an offset; None if it is no time."""
+    if text is None or not _MOMENT.fullmatch(text):
+        return None
+    try:
+        return _naive(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
+        return None
 
 
 def _parse(text: str, path: Path) -> dict[str, str]:
@@ -226,10 +275,22 @@ def _count(connection: duckdb.DuckDBPyConnection, snapshot_date: date) -> int:
     )
 
 
-def _status(row_count: int, failed_pages: Sequence[int]) -> Status:
+def _require_all(come: int, expected_total: int | None, day: date) -> None:
+    if expected_total is not None and come < expected_total:
+        raise IncompleteExportError(
+            f"The pages for {day} hold {come:,} different profiles, {expected_total:,} were "
+            "announced. Nothing was changed; take this snapshot again.",
+            from_date=day,
+            to_date=day,
+            reason="fewer profiles than announced",
+            lines=come,
+        )
+
+
+def _status(come: int, failed_pages: Sequence[int]) -> Status:
     if failed_pages:
         return "partial"
-    return "complete" if row_count else "empty"
+    return "complete" if come else "empty"
 
 
 def _naive(moment: datetime) -> datetime:

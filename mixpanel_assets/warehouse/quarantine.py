@@ -70,22 +70,27 @@ def replace_quarantine(
 
 
 def check_limits(reports: Iterable[DayReport], lines: Sequence[Quarantined]) -> None:
-    """Allow a day one bad line, or 1 % of its lines, and never more than 1,000.
-
-    Raises:
-        IncompleteExportError: A day has more, so its export is not to be trusted.
-    """
+    """Check the limit of each reported day of events, as `check_limit` does."""
     for report in reports:
         whole = report.row_count + report.duplicates_removed + report.quarantined
-        if report.quarantined <= min(MAX_LINES, max(1, MAX_SHARE * whole)):
-            continue
-        reasons = sorted({line.reason for line in lines if line.day == report.day})
-        raise IncompleteExportError(
-            f"{report.quarantined} of the {whole} lines received for {report.day} cannot be "
-            f"stored ({'; '.join(reasons[:3])}). Nothing was changed; look at the export before "
-            "loading this day.",
-            from_date=report.day,
-            to_date=report.day,
-            reason="too many lines cannot be stored",
-            lines=whole,
-        )
+        check_limit(report.day, whole, [line for line in lines if line.day == report.day])
+
+
+def check_limit(day: date, whole: int, refused: Sequence[Quarantined]) -> None:
+    """Allow a day one bad line, or 1 % of its `whole` lines, and never more than 1,000.
+
+    Raises:
+        IncompleteExportError: It has more, so what came for it is not to be trusted.
+    """
+    if len(refused) <= min(MAX_LINES, max(1, MAX_SHARE * whole)):
+        return
+    reasons = sorted({line.reason for line in refused})
+    raise IncompleteExportError(
+        f"{len(refused)} of the {whole} lines received for {day} cannot be stored "
+        f"({'; '.join(reasons[:3])}). Nothing was changed; look at what Mixpanel sends before "
+        "loading this day.",
+        from_date=day,
+        to_date=day,
+        reason="too many lines cannot be stored",
+        lines=whole,
+    )

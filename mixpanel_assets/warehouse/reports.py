@@ -46,7 +46,7 @@ class DayReport:
 
 @dataclass(frozen=True)
 class ProfileReport:
-    """One snapshot day after its load.
+    """One snapshot day after its load, or as a load left it.
 
     Attributes:
         snapshot_date: The day the rows are kept under.
@@ -59,6 +59,7 @@ class ProfileReport:
         expected_total: What Mixpanel announced; None when it announced nothing.
         failed_pages: Numbers of the pages that did not come.
         quarantined: Lines kept in `_quarantine`.
+        kept: Whether nothing was stored, because the day holds a full snapshot already.
     """
 
     snapshot_date: date
@@ -71,3 +72,4 @@ class ProfileReport:
     expected_total: int | None
     failed_pages: tuple[int, ...] = ()
     quarantined: int = 0
+    kept: bool = False

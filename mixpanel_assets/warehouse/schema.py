@@ -108,8 +108,13 @@ PROFILES = Table(
     "One row per user profile and snapshot day; counting people over several days counts twice.",
     (
         Column("distinct_id", "VARCHAR", "Whose profile it is; text also when sent as a number."),
-        Column("properties", "JSON", "Everything the profile holds, except `$last_seen`.", _ZSTD),
-        Column("last_seen", "TIMESTAMP", "`$last_seen`; UTC; NULL when absent."),
+        Column(
+            "properties",
+            "JSON",
+            "Everything the profile holds, except a `$last_seen` that is a time.",
+            _ZSTD,
+        ),
+        Column("last_seen", "TIMESTAMP", "`$last_seen`; UTC; NULL when absent or no time."),
         Column("snapshot_date", "DATE", "The day the row is kept under; the partition column."),
         Column("fetched_at", "TIMESTAMP", "When the page with this profile was read; UTC."),
     ),

@@ -112,6 +112,21 @@ def test_a_partial_range_exits_with_1(mp, emulator, tmp_path):
     assert rows(tmp_path)
 
 
+def test_events_without_profiles_exit_with_1(mp, emulator, tmp_path):
+    """The events are stored, so something of what was asked is there."""
+    emulator.faults.add(Fault("html-200", path="/api/query/engage", times=None))
+    done = mp("sync", *WEEK, MP_MAX_RETRIES="0")
+    assert done.returncode == 1
+    assert "profiles page 0" in done.stderr
+    assert rows(tmp_path)
+
+
+def test_refused_credentials_on_profiles_exit_with_2(mp, emulator):
+    """Who must act is told, whatever was stored before."""
+    emulator.faults.add(Fault("401-json", path="/api/query/engage", times=None))
+    assert mp("sync", *DAY).returncode == 2
+
+
 def test_a_held_database_is_waited_for_and_its_holder_named(mp, tmp_path):
     """With MP_LOCK_TIMEOUT set the wait ends, and the message names the process."""
     import os

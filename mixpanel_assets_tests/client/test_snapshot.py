@@ -1,14 +1,27 @@
 """Profile pages over real HTTP: durable files next to a stored plan."""
 
 import json
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 
+import httpx
 import pytest
 
-from mixpanel_assets.client import MixpanelAPIClient, ProfileQuery, make_credentials
+from mixpanel_assets.client import (
+    MixpanelAPIClient,
+    ProfileQuery,
+    RetryPolicy,
+    make_credentials,
+)
 from mixpanel_assets.client.snapshot import fetched_at_utc
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
-from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.errors import (
+    AuthenticationError,
+    IncompleteExportError,
+    RateLimitError,
+    StorageError,
+)
 from mixpanel_assets_tests.conftest import IMPATIENT, PLENTY
 
 ENGAGE = "/api/query/engage"
@@ -23,13 +36,17 @@ def emulator():
 
 @pytest.fixture
 def client(emulator):
+    with client_of(emulator) as client:
+        yield client
+
+
+def client_of(emulator, retries=IMPATIENT):
     credentials = make_credentials(
         username=emulator.username, secret=emulator.secret, project_id=str(emulator.project_id)
     )
-    with MixpanelAPIClient(
-        credentials, api_base_url=emulator.base_url, retries=IMPATIENT, budget=PLENTY
-    ) as client:
-        yield client
+    return MixpanelAPIClient(
+        credentials, api_base_url=emulator.base_url, retries=retries, budget=PLENTY
+    )
 
 
 def fetched_ids(plan):
@@ -82,6 +99,47 @@ def test_what_is_missing_is_fetched_later(client, emulator, tmp_path):
     assert sorted(fetched_ids(plan)) == true_ids(emulator)
 
 
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [("401-json", AuthenticationError), ("400-auth-text", AuthenticationError)],
+)
+def test_a_page_that_no_repeating_can_bring_ends_the_pages(kind, error, client, emulator, tmp_path):
+    """A fatal answer keeps its class, and the pages that wait are not asked for."""
+    plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+    emulator.faults.add(Fault(kind, path=ENGAGE, page=1, times=None))
+    with pytest.raises(error):
+        client.fetch_profile_pages(EVERYONE, plan, plan.missing(), max_workers=1)
+    assert {r.params.get("page") for r in emulator.requests} <= {None, "1", "2"}
+
+
+def test_a_disk_that_takes_no_page_ends_the_pages(client, emulator, tmp_path):
+    """No other page would fare better."""
+    plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+    plan.discard()
+    plan.directory.touch()
+    with pytest.raises(StorageError):
+        client.fetch_profile_pages(EVERYONE, plan, [1, 2, 3])
+
+
+def test_a_budget_that_stays_spent_ends_the_pages(emulator, tmp_path):
+    """The answer to 429 is to come back later, not to name pages."""
+    impatient = RetryPolicy(max_retries=0, max_wait_seconds=0.01)
+    with client_of(emulator, retries=impatient) as client:
+        plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+        emulator.faults.add(Fault("429-window", path=ENGAGE, page=1, times=None))
+        with pytest.raises(RateLimitError):
+            client.fetch_profile_pages(EVERYONE, plan, plan.missing())
+
+
+def test_a_session_that_ended_is_told(client, emulator, tmp_path):
+    """Whoever planned the snapshot can take it anew."""
+    plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+    emulator.faults.add(Fault("session-expired", path=ENGAGE, times=None))
+    [outcome] = client.fetch_profile_pages(EVERYONE, plan, [4])
+    assert outcome.session_ended
+    assert "invalid session_id" in outcome.error
+
+
 @pytest.mark.parametrize("kind", ["short-page", "cut-json", "html-200", "503-json"])
 def test_a_broken_page_is_asked_for_again(kind, client, emulator, tmp_path):
     """Short, cut, not JSON or refused once: the page is whole in the end."""
@@ -91,11 +149,70 @@ def test_a_broken_page_is_asked_for_again(kind, client, emulator, tmp_path):
     assert sorted(fetched_ids(plan)) == true_ids(emulator)
 
 
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [({"page": 0}, "says it is page 0"), ({"session_id": "another"}, "names another session")],
+)
+def test_another_page_than_the_asked_one_is_no_answer(said, complaint, client, monkeypatch):
+    """A page that names another number or session is a fault, which is repeated."""
+    body = {"page": 1, "session_id": "s", "page_size": 10, "results": [], **said}
+    asked = []
+
+    @contextmanager
+    def answer(*_, **__):
+        asked.append(1)
+        yield httpx.Response(200, json=body)
+
+    monkeypatch.setattr(client._transport, "open", answer)
+    with pytest.raises(IncompleteExportError, match=complaint):
+        client.export_profiles_page(1, "s")
+    assert len(asked) == 1 + IMPATIENT.max_retries
+
+
 def test_without_a_total_there_is_no_snapshot(client, emulator, tmp_path):
     """Nobody could tell when it is whole."""
     emulator.faults.add(Fault("no-total", path=ENGAGE, times=None))
     with pytest.raises(IncompleteExportError, match="total"):
         client.plan_profiles(tmp_path / "p", EVERYONE)
+
+
+@pytest.mark.parametrize(
+    ("profiles", "by_payload", "asked_pages"),
+    [(250, True, 3), (200, True, 3), (200, False, 3), (250, False, 3), (0, True, 1)],
+)
+def test_behind_a_full_page_there_may_be_another(profiles, by_payload, asked_pages, tmp_path):
+    """`total` may count one page's profiles alone, so a full last page is not the end."""
+    settings = EmulatorSettings(
+        days=3, profiles=profiles, page_size=100, total_is_payload=by_payload
+    )
+    with Emulator(settings) as emulator, client_of(emulator) as client:
+        plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+        client.fetch_profile_pages(EVERYONE, plan, plan.missing())
+        assert sorted(fetched_ids(plan)) == true_ids(emulator)
+        assert plan.total == len(true_ids(emulator))
+        assert len([r for r in emulator.requests if r.path == ENGAGE]) == asked_pages
+
+
+@pytest.mark.parametrize(("times", "planned"), [(1, True), (None, False)])
+def test_a_session_that_ends_while_planning_is_begun_anew_once(times, planned, tmp_path):
+    """The page behind a full last one may meet it, too."""
+    with (
+        Emulator(EmulatorSettings(days=3, profiles=20, page_size=10)) as emulator,
+        client_of(emulator) as client,
+    ):
+        emulator.faults.add(Fault("session-expired", times=times))
+        expected = nullcontext() if planned else pytest.raises(IncompleteExportError, match="ended")
+        with expected:
+            client.plan_profiles(tmp_path / "p", EVERYONE)
+        assert len([r for r in emulator.requests if not r.params.get("page")]) == 2
+
+
+def test_a_last_page_that_is_full_against_the_announcement_fails(client, emulator, tmp_path):
+    """More profiles may follow, and nobody asked for them."""
+    plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+    shorter = replace(plan, total=plan.total - 12)
+    [outcome] = client.fetch_profile_pages(EVERYONE, shorter, [8])
+    assert "more may follow" in outcome.error
 
 
 def test_a_page_knows_when_it_was_read(client, tmp_path):

@@ -416,3 +416,9 @@ def test_a_day_before_the_plans_horizon_is_noted_and_keeps_its_rows(warehouse):
     ledger = warehouse.query("SELECT status, row_count FROM mixpanel._days ORDER BY day")
     assert ledger == [("complete", 1), ("not available", 0)]
     assert len(warehouse.rows()) == 1
+
+
+def test_a_day_whose_only_event_is_in_quarantine_is_not_empty(warehouse):
+    """Mixpanel sent something."""
+    [report] = warehouse.load([b'{"event":"a\\ud800","properties":{"time":%d}}' % START_MS])
+    assert (report.status, report.row_count, report.quarantined) == ("complete", 0, 1)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.warehouse.profiles import ProfilePage, replace_profiles
+from mixpanel_assets.warehouse.profiles import ProfilePage, kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import prepare
 from mixpanel_assets_tests.warehouse.conftest import DAY, Warehouse, as_line
 
@@ -39,11 +39,42 @@ def test_a_profile_becomes_a_row(warehouse):
     assert warehouse.query("FROM profiles") == [row]
 
 
-@pytest.mark.parametrize("last_seen", [b"null", b'"soon"', b"5", b'"epoch"', b"{}"])
-def test_an_unreadable_last_seen_is_null(warehouse, last_seen):
-    """It never becomes 1970 and never fails the page."""
-    store(warehouse, [b'{"$distinct_id":"u","$properties":{"$last_seen":%s}}' % last_seen])
-    assert warehouse.query("SELECT last_seen FROM profiles") == [(None,)]
+@pytest.mark.parametrize(
+    "last_seen",
+    [
+        "null",
+        '"soon"',
+        "5",
+        '"epoch"',
+        "{}",
+        '"2024-13-01T00:00:00"',
+        '"0001-01-01T00:00:00+05:00"',
+        '"2024-01-01T00:00:00.1234567"',
+    ],
+)
+def test_an_unreadable_last_seen_stays_in_properties(warehouse, last_seen):
+    """It never becomes 1970, never fails the page, and is not lost."""
+    properties = f'{{"$last_seen":{last_seen},"a":1}}'
+    store(warehouse, [f'{{"$distinct_id":"u","$properties":{properties}}}'.encode()])
+    assert warehouse.query("SELECT last_seen, properties FROM profiles") == [(None, properties)]
+
+
+@pytest.mark.parametrize(
+    "last_seen",
+    [
+        "2024-01-01T00:00:00",
+        "2024-01-01",
+        "2024-01-01 00:00:00.000",
+        "2024-01-01T00:00:00Z",
+        "2024-01-01T05:00:00+05:00",
+        "2023-12-31T19:00:00-0500",
+    ],
+)
+def test_last_seen_is_stored_in_utc(warehouse, last_seen):
+    """An offset is reckoned in; without one the time is UTC already."""
+    store(warehouse, [profile(**{"$last_seen": last_seen})])
+    found = warehouse.query("SELECT last_seen, properties FROM profiles")
+    assert found == [(datetime(2024, 1, 1), "{}")]
 
 
 @pytest.mark.parametrize(
@@ -97,6 +128,20 @@ def test_a_complete_snapshot_replaces_its_day(warehouse):
     )
     assert found == [("new",), ("u",)]
     assert warehouse.query("SELECT count(*) FROM profiles") == [(3,)]
+
+
+def test_a_snapshot_that_does_not_add_up_changes_nothing(warehouse):
+    """A page that came twice, in the place of another, must not pass for the whole."""
+    store(warehouse, [profile("old")])
+    with pytest.raises(IncompleteExportError, match="4 were announced"):
+        store(warehouse, *[[profile("u"), profile("v")]] * 2, expected_total=4)
+    assert warehouse.query("SELECT distinct_id FROM profiles") == [("old",)]
+
+
+def test_profiles_in_quarantine_count_as_come(warehouse):
+    """They are accounted for, so the snapshot is whole."""
+    bad = b'{"$distinct_id":"u","$properties":{"a":"\\ud800"}}'
+    assert store(warehouse, [bad, profile("v")], expected_total=2).status == "complete"
 
 
 def test_a_partial_snapshot_is_merged(warehouse):
@@ -175,3 +220,51 @@ def test_a_line_that_is_no_profile_fails_the_load(warehouse, line):
     with pytest.raises(IncompleteExportError, match="no profile"):
         store(warehouse, [profile("v"), line])
     assert warehouse.query("SELECT distinct_id FROM profiles") == [("u",)]
+
+
+def kept(warehouse, scope):
+    with warehouse.database.read() as connection:
+        return kept_snapshot(connection, DAY, scope)
+
+
+def test_a_full_snapshot_is_kept_from_a_narrower_one(warehouse):
+    """It cannot be taken again; another full one may replace it."""
+    store(warehouse, [profile("u"), profile("v")], expected_total=2)
+    report = kept(warehouse, "seen_on_day")
+    assert (report.kept, report.scope, report.status, report.row_count) == (
+        True,
+        "all",
+        "complete",
+        2,
+    )
+    assert kept(warehouse, "all") is None
+
+
+@pytest.mark.parametrize("options", [{"scope": "seen_on_day"}, {"failed_pages": [1]}])
+def test_less_than_a_full_snapshot_is_not_kept(warehouse, options):
+    """What is not everybody can be replaced."""
+    store(warehouse, [profile("u")], **options)
+    assert kept(warehouse, "seen_on_day") is None
+
+
+BAD = b'{"$distinct_id":"bad%d","$properties":{"a":"\\ud800"}}'
+
+
+@pytest.mark.parametrize(
+    ("bad", "good", "allowed"), [(1, 1, True), (2, 198, True), (3, 200, False)]
+)
+def test_a_snapshot_may_have_few_lines_in_quarantine(warehouse, bad, good, allowed):
+    """One, or 1 %; with more the pages are not to be trusted, and nothing changes."""
+    lines = [BAD % n for n in range(bad)] + [profile(f"u{n}") for n in range(good)]
+    if allowed:
+        assert store(warehouse, lines).quarantined == bad
+        return
+    store(warehouse, [profile("old")])
+    with pytest.raises(IncompleteExportError, match="3 of the 203 lines received"):
+        store(warehouse, lines)
+    assert warehouse.query("SELECT distinct_id FROM profiles") == [("old",)]
+
+
+def test_a_day_whose_only_profile_is_in_quarantine_is_not_empty(warehouse):
+    """Mixpanel sent something."""
+    assert store(warehouse, [BAD % 1]).status == "complete"

@@ -1,12 +1,18 @@
 """Workspace: the assets' own code and ledger, without Dagster."""
 
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 
 from mixpanel_assets import Workspace
-from mixpanel_assets.emulator import Fault
-from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, IncompleteExportError
+from mixpanel_assets.client import make_credentials
+from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
+from mixpanel_assets.errors import (
+    AuthenticationError,
+    ConfigError,
+    DatabaseNotFoundError,
+    IncompleteExportError,
+)
 
 FIRST, LAST, DAY = date(2024, 1, 1), date(2024, 1, 7), date(2024, 1, 3)
 
@@ -61,6 +67,49 @@ def test_a_page_that_fails_leaves_the_snapshot_as_it_was(workspace, emulator):
     with pytest.raises(IncompleteExportError):
         workspace.sync_profiles()
     assert workspace.sql_rows("SELECT * FROM profiles ORDER BY ALL") == before
+
+
+@pytest.fixture
+def pages_of_ten(settings):
+    """A workspace of an emulator that sends ten profiles a page."""
+    with Emulator(EmulatorSettings(days=3, profiles=95, page_size=10)) as emulator:
+        credentials = make_credentials(
+            username=emulator.username, secret=emulator.secret, project_id=str(emulator.project_id)
+        )
+        changes = {"max_retries": 0, "api_base_url": emulator.base_url}
+        with Workspace(credentials, settings=settings.model_copy(update=changes)) as workspace:
+            yield workspace, emulator
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"), [("500-json", IncompleteExportError), ("401-json", AuthenticationError)]
+)
+def test_a_failed_snapshot_leaves_no_page_behind(kind, error, pages_of_ten):
+    """The error keeps its class, and the disk is as it was."""
+    workspace, emulator = pages_of_ten
+    emulator.faults.add(Fault(kind, path="/api/query/engage", page=3, times=None))
+    with pytest.raises(error):
+        workspace.sync_profiles()
+    assert not list(workspace.spool_directory.iterdir())
+
+
+def test_a_snapshot_whose_session_ends_is_taken_anew(pages_of_ten):
+    """Once, from page 0 on."""
+    workspace, emulator = pages_of_ten
+    emulator.faults.add(Fault("session-expired", skip=3))
+    assert workspace.sync_profiles().row_count == len(emulator.truth.profiles())
+
+
+def test_a_full_snapshot_of_an_older_day_is_kept(workspace, emulator):
+    """Nothing is asked for a day whose snapshot cannot be taken again."""
+    workspace.sync_profiles()
+    yesterday = workspace.settings.today() - timedelta(days=1)
+    with workspace._database.write() as connection:
+        connection.execute("UPDATE mixpanel._days SET day = ?", [yesterday])
+    asked = len(emulator.requests)
+    report = workspace.sync_profiles(yesterday)
+    assert (report.kept, report.scope) == (True, "all")
+    assert len(emulator.requests) == asked
 
 
 def test_no_spool_file_stays_behind(workspace):
