@@ -38,7 +38,7 @@ from mixpanel_assets.client.streams import (
 )
 from mixpanel_assets.client.transport import Transport, checked_base_url
 from mixpanel_assets.client.types import Api, ApiUsage, ProfilePageResult
-from mixpanel_assets.client.verdict import RecordVerdict, Verdict
+from mixpanel_assets.client.verdict import EventVerdict, Verdict
 
 
 class MixpanelAPIClient:
@@ -187,8 +187,7 @@ class MixpanelAPIClient:
         )
         if raw:
             return RecordStream(
-                source.records(lambda gzip: RecordVerdict(as_received, gzip=gzip)),
-                source.query.asked,
+                source.blocks(lambda gzip: EventVerdict(gzip=gzip)), source.query.asked
             )
         return RecordStream(normalized(source, local_zone), source.query.asked)
 
@@ -214,7 +213,7 @@ class MixpanelAPIClient:
             days_per_request=days_per_request,
             spool_directory=spool_directory,
         )
-        return RecordStream(source.records(lambda gzip: Verdict(gzip=gzip)), source.query.asked)
+        return RecordStream(source.blocks(lambda gzip: Verdict(gzip=gzip)), source.query.asked)
 
     def staged_events(
         self,
@@ -257,14 +256,14 @@ class MixpanelAPIClient:
         """
         source = self._profiles(query)
         if raw:
-            return RecordStream(source.records(as_received), "profiles")
+            return RecordStream(source.blocks(as_received), "profiles")
         return RecordStream(
-            source.records(lambda profile, _: normalize_profile(profile)), "profiles"
+            source.blocks(lambda profile, _: normalize_profile(profile)), "profiles"
         )
 
     def stream_profile_lines(self, query: ProfileQuery | None = None) -> RecordStream[bytes]:
         """Return each raw profile as the bytes received; as `stream_profiles` otherwise."""
-        return RecordStream(self._profiles(query).records(lambda _, text: text), "profiles")
+        return RecordStream(self._profiles(query).blocks(lambda _, text: text), "profiles")
 
     def export_events(
         self,

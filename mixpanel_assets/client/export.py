@@ -93,8 +93,8 @@ def judged(
     query: ExportQuery,
     judge: Judge[T],
     keep: Callable[[bytes], object] | None = None,
-) -> Iterator[T]:
-    """Yield an item for each line of an answer, after `keep` took the bytes it came in.
+) -> Iterator[Iterable[T]]:
+    """Yield blocks of an item for each line of an answer, after `keep` took the bytes it came in.
 
     Raises:
         IncompleteExportError: The answer is not whole; what was yielded is real, but not all.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Convert = Callable[[dict[str, Any], bytes], T]
+Blocks = Generator[Iterable[T], None, None]
 
 MOST_EVENTS = 100_000
 STREAMED_DAYS = 7
@@ -64,10 +65,10 @@ class RecordStream(Iterator[T], Generic[T]):
         ...     first = next(events)
     """
 
-    def __init__(self, records: Generator[T, None, None], asked: str) -> None:
-        """Deliver `records`, of which nothing has been drawn yet; `asked` says what they are."""
+    def __init__(self, blocks: Blocks[T], asked: str) -> None:
+        """Deliver the records in `blocks`, none drawn yet; `asked` says what they are."""
         self._count = _Count()
-        self._records = _counted(records, asked, self._count)
+        self._records = _counted(blocks, asked, self._count)
 
     @property
     def delivered(self) -> int:
@@ -103,14 +104,14 @@ class _Count:
     records: int = 0
 
 
-def _counted(
-    records: Generator[T, None, None], asked: str, count: _Count
-) -> Generator[T, None, None]:
+def _counted(blocks: Blocks[T], asked: str, count: _Count) -> Generator[T, None, None]:
+    # The one Python loop that every streamed record goes through.
     try:
-        with closing(records):
-            for record in records:
-                count.records += 1
-                yield record
+        with closing(blocks):
+            for block in blocks:
+                for record in block:
+                    count.records += 1
+                    yield record
     except (IncompleteExportError, ConnectionFailedError, ServerError) as error:
         if not count.records:
             raise
@@ -149,8 +150,8 @@ class EventSource:
         for query in self._requests():
             yield from self._staged(query)
 
-    def records(self, judge: Callable[[bool], Judge[T]]) -> Generator[T, None, None]:
-        """Yield what the judges make of each line; `judge` is given whether the bytes are gzip.
+    def blocks(self, judge: Callable[[bool], Judge[T]]) -> Blocks[T]:
+        """Yield what the judges make of the lines; `judge` is given whether the bytes are gzip.
 
         Raises:
             IncompleteExportError: An answer is not whole.
@@ -161,8 +162,8 @@ class EventSource:
                 if left is None:
                     yield from answer
                     continue
-                for record in itertools.islice(answer, left):
-                    yield record
+                for record in itertools.islice(itertools.chain.from_iterable(answer), left):
+                    yield (record,)
                     left -= 1
                 if not left:
                     return
@@ -171,9 +172,7 @@ class EventSource:
         days = windows(self.query.from_date, self.query.to_date, self.days_per_request)
         return (replace(self.query, from_date=first, to_date=last) for first, last in days)
 
-    def _answer(
-        self, query: ExportQuery, judge: Callable[[bool], Judge[T]]
-    ) -> Generator[T, None, None]:
+    def _answer(self, query: ExportQuery, judge: Callable[[bool], Judge[T]]) -> Blocks[T]:
         if not self.staged:
             with ExitStack() as answer:
                 yield from self.retries.call(lambda: self._begun(query, judge, answer))
@@ -187,23 +186,21 @@ class EventSource:
 
     def _begun(
         self, query: ExportQuery, judge: Callable[[bool], Judge[T]], answer: ExitStack
-    ) -> Iterator[T]:
-        """Return the records of an answer that got as far as its first one."""
+    ) -> Iterator[Iterable[T]]:
+        """Return the blocks of an answer that got as far as its first one."""
         with ExitStack() as attempt:
             response = attempt.enter_context(open_export(self.transport, query))
-            records = judged(response.iter_raw(), query, judge(is_gzip(response)))
-            first = list(itertools.islice(records, 1))
+            blocks = judged(response.iter_raw(), query, judge(is_gzip(response)))
+            first = list(itertools.islice(blocks, 1))
             answer.push(attempt.pop_all())
-        return itertools.chain(first, records)
+        return itertools.chain(first, blocks)
 
     def _staged(self, query: ExportQuery) -> Iterator[Spool]:
         with _directory(self.spool_directory) as directory:
             yield from EventExport(self.open_transport, query, directory, self.retries)
 
 
-def normalized(
-    source: EventSource, local_zone: str | None
-) -> Generator[dict[str, Any], None, None]:
+def normalized(source: EventSource, local_zone: str | None) -> Blocks[dict[str, Any]]:
     """Yield normalized events; warn once, at the end, of those without a usable `time`."""
     normalizer = EventNormalizer(local_zone)
 
@@ -212,7 +209,7 @@ def normalized(
         return RecordVerdict(normalizer.take, gzip=gzip)
 
     try:
-        yield from source.records(judge)
+        yield from source.blocks(judge)
     finally:
         if normalizer.timeless:
             logger.warning(
@@ -235,8 +232,8 @@ class ProfileSource:
     transport: Transport
     retries: RetryPolicy
 
-    def records(self, convert: Convert[T]) -> Generator[T, None, None]:
-        """Yield what `convert` makes of each profile and its text.
+    def blocks(self, convert: Convert[T]) -> Blocks[T]:
+        """Yield, page by page, what `convert` makes of each profile and its text.
 
         A page is checked before its first profile is out, so its faults are repeated unseen.
 
@@ -244,8 +241,7 @@ class ProfileSource:
             IncompleteExportError: A page did not come, or the pages do not add up to `total`.
         """
         for page in self._pages():
-            for profile, text in page:
-                yield convert(profile, text)
+            yield itertools.starmap(convert, page)
 
     def _pages(self) -> Iterator[list[tuple[dict[str, Any], bytes]]]:
         first = page = self.retries.call(lambda: self._page(0))

@@ -13,7 +13,7 @@ import codecs
 import json
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -38,7 +38,9 @@ class _Line(msgspec.Struct):
 
 
 _check_line = msgspec.json.Decoder(_Line).decode
-_decode = msgspec.json.Decoder().decode
+_decode_lines = msgspec.json.Decoder().decode_lines
+_UNUSUAL = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_BLOCK_BYTES = 1 << 14  # what is decoded at once stays in the processor's cache
 
 
 class Inflater:
@@ -69,7 +71,7 @@ class Inflater:
 
 
 class LineSplitter:
-    """Cuts body bytes at newlines only, however they are chunked.
+    """Cuts body bytes at newlines only, however they are chunked, into blocks of a few lines.
 
     U+2028, U+2029 and U+0085 may stand inside JSON strings, and the byte 0x85 is part of
     common letters, so neither text-mode splitting nor a guessed charset will do.
@@ -78,25 +80,27 @@ class LineSplitter:
     def __init__(self) -> None:
         self._rest: list[bytes] = []
 
-    def feed(self, body: bytes) -> list[bytes]:
-        """Return the lines that `body` completes, without their newlines."""
-        lines = body.split(b"\n")
-        if len(lines) == 1:
-            self._rest.append(body)
-            return []
-        lines[0] = b"".join([*self._rest, lines[0]])
-        self._rest = [lines.pop()]
-        return lines
+    def feed(self, body: bytes) -> Iterator[bytes]:
+        """Yield the lines that `body` completes, in blocks that end in a newline."""
+        start, end = 0, body.rfind(b"\n") + 1
+        while start < end:
+            stop = body.index(b"\n", min(start + _BLOCK_BYTES, end - 1)) + 1
+            yield b"".join([*self._rest, body[start:stop]])
+            self._rest = []
+            start = stop
+        self._rest.append(body[end:])
 
-    def finish(self) -> list[bytes]:
-        """Return the last line when it lacks its newline."""
-        rest = b"".join(self._rest)
-        self._rest = []
-        return [rest] if rest else []
+    def finish(self) -> Iterator[bytes]:
+        """Yield the last line as a block, with a newline, when it lacks its own."""
+        if rest := b"".join(self._rest):
+            yield rest + b"\n"
 
 
 class Judge(ABC, Generic[T]):
     """Turns the bytes of one answer into items, one for each line, if it is whole so far.
+
+    Items come in blocks, as calls for each of them are what costs. A block is judged at once;
+    if it holds anything unusual, line by line.
 
     Attributes:
         lines: Whole lines seen so far.
@@ -109,8 +113,8 @@ class Judge(ABC, Generic[T]):
         self._inflater = Inflater(gzip=gzip)
         self._splitter = LineSplitter()
 
-    def feed(self, data: bytes) -> Iterator[T]:
-        """Return the items of the whole lines that the received bytes complete.
+    def feed(self, data: bytes) -> Iterator[Iterable[T]]:
+        """Yield blocks with an item for each whole line that the received bytes complete.
 
         Raises:
             NotWholeError: The answer cannot be whole, here or while the items are drawn; those
@@ -119,17 +123,33 @@ class Judge(ABC, Generic[T]):
         body = self._inflater.feed(data)
         self.json_bytes += len(body)
         self._take(body, final=False)
-        return self._judged(self._splitter.feed(body))
+        for block in self._splitter.feed(body):
+            yield from self._judged(block)
 
-    def finish(self) -> Iterator[T]:
-        """Return the item of a last line without newline; raises unless the answer is whole."""
+    def finish(self) -> Iterator[Iterable[T]]:
+        """Yield a last line without newline; the answer is whole if nothing is raised."""
         self._inflater.finish()
         self._take(b"", final=True)
-        return self._judged(self._splitter.finish())
+        for block in self._splitter.finish():
+            yield from self._judged(block)
+
+    def _judged(self, block: bytes) -> Iterator[Iterable[T]]:
+        items = self._at_once(block)
+        if items is not None:
+            yield items
+            return
+        for line in block[:-1].split(b"\n"):
+            item = self._alone(line)
+            self.lines += 1
+            yield (item,)
 
     @abstractmethod
-    def _judged(self, lines: list[bytes]) -> Iterator[T]:
-        """Yield an item for each line and count it in `lines`."""
+    def _at_once(self, block: bytes) -> Iterable[T] | None:
+        """Count the lines and return their items, or None if one has to be looked at alone."""
+
+    @abstractmethod
+    def _alone(self, line: bytes) -> T:
+        """Return the item of a line, or raise `NotWholeError`."""
 
     def _take(self, body: bytes, *, final: bool) -> None:
         """Look at body bytes before they are lines."""
@@ -140,7 +160,7 @@ class Judge(ABC, Generic[T]):
             record = json.loads(line.decode(), parse_constant=_refuse_constant)
         except UnicodeDecodeError as error:
             raise _not_utf8(self.lines) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise NotWholeError(self._what_is_wrong(line)) from error
         if not isinstance(record, dict) or "event" not in record:
             if isinstance(record, dict) and "error" in record:
@@ -168,14 +188,22 @@ class Verdict(Judge[bytes]):
         super().__init__(gzip=gzip)
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
 
-    def _judged(self, lines: list[bytes]) -> Iterator[bytes]:
-        for line in lines:
-            try:
+    def _at_once(self, block: bytes) -> list[bytes] | None:
+        lines = block[:-1].split(b"\n")
+        try:
+            for line in lines:
                 _check_line(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                self._unusual_event(line)
-            self.lines += 1
-            yield line
+        except _UNUSUAL:
+            return None
+        self.lines += len(lines)
+        return lines
+
+    def _alone(self, line: bytes) -> bytes:
+        try:
+            _check_line(line)
+        except _UNUSUAL:
+            self._unusual_event(line)
+        return line
 
     def _take(self, body: bytes, *, final: bool) -> None:
         # What msgspec skips it does not decode.
@@ -185,6 +213,19 @@ class Verdict(Judge[bytes]):
             raise _not_utf8(self.lines) from error
 
 
+class EventVerdict(Judge[dict[str, Any]]):
+    """Yields the events as received; each line is parsed once."""
+
+    def _at_once(self, block: bytes) -> list[dict[str, Any]] | None:
+        events = _events(block)
+        self.lines += len(events or ())
+        return events
+
+    def _alone(self, line: bytes) -> dict[str, Any]:
+        events = _events(line + b"\n")
+        return events[0] if events else self._unusual_event(line)
+
+
 class RecordVerdict(Judge[T]):
     """Yields what `convert` makes of each event and its line; each line is parsed once."""
 
@@ -192,19 +233,29 @@ class RecordVerdict(Judge[T]):
         super().__init__(gzip=gzip)
         self._convert = convert
 
-    def _judged(self, lines: list[bytes]) -> Iterator[T]:
-        # The loop that every streamed event goes through: calls are what costs here.
-        convert = self._convert
-        for line in lines:
-            try:
-                event = _decode(line)
-                whole = type(event["event"]) is str and type(event["properties"]) is dict
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
-                whole = False
-            if not whole:
-                event = self._unusual_event(line)
-            self.lines += 1
-            yield convert(event, line)
+    def _at_once(self, block: bytes) -> Iterator[T] | None:
+        events = _events(block)
+        if events is None:
+            return None
+        self.lines += len(events)
+        return map(self._convert, events, block.split(b"\n"))
+
+    def _alone(self, line: bytes) -> T:
+        events = _events(line + b"\n")
+        return self._convert(events[0] if events else self._unusual_event(line), line)
+
+
+def _events(block: bytes) -> list[dict[str, Any]] | None:
+    """Return the events of whole lines, or None if any of the lines is no usual event."""
+    try:
+        events: list[Any] = _decode_lines(block)
+        for event in events:
+            if type(event["event"]) is not str or type(event["properties"]) is not dict:
+                return None
+    except (*_UNUSUAL, KeyError, TypeError):
+        return None
+    # Blank lines are skipped and a value may span lines; then there are more newlines.
+    return events if len(events) == block.count(b"\n") else None
 
 
 def _not_utf8(lines: int) -> NotWholeError:

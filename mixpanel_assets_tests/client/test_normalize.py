@@ -50,7 +50,8 @@ def normalized(lines: list[bytes], zone: str | None = None) -> list[dict]:
     """Return what a normalized stream makes of the lines."""
     normalizer = EventNormalizer(zone)
     judge = RecordVerdict(normalizer.take, gzip=False)
-    return [*judge.feed(b"\n".join(lines)), *judge.finish()]
+    blocks = [*judge.feed(b"\n".join(lines)), *judge.finish()]
+    return [record for block in blocks for record in block]
 
 
 def without_repeats(lines: list[bytes]) -> list[bytes]:

@@ -23,8 +23,9 @@ ODD_EVENTS = [
 
 def judge(body: bytes, *, chunks: list[int] | None = None, compressed: bool = False) -> list[bytes]:
     verdict = Verdict(gzip=compressed)
-    lines = [line for chunk in cut(body, chunks or []) for line in verdict.feed(chunk)]
-    lines += verdict.finish()
+    blocks = [block for chunk in cut(body, chunks or []) for block in verdict.feed(chunk)]
+    blocks += verdict.finish()
+    lines = [line for block in blocks for line in block]
     assert verdict.lines == len(lines)
     return lines
 
@@ -127,8 +128,9 @@ def test_several_gzip_members_are_one_body():
 def test_lines_end_at_newlines_only(data, sizes):
     """No other byte splits a line, however the bytes are chunked."""
     splitter = LineSplitter()
-    lines = [line for chunk in cut(data, sizes) for line in splitter.feed(chunk)]
-    lines += splitter.finish()
+    blocks = [block for chunk in cut(data, sizes) for block in splitter.feed(chunk)]
+    blocks += splitter.finish()
+    lines = [line for block in blocks for line in block[:-1].split(b"\n")]
     expected = data.split(b"\n")
     assert lines == (expected[:-1] if expected[-1] == b"" else expected)
 
