@@ -1,7 +1,7 @@
 """The whole exception tree: each class is something a caller treats differently.
 
 MixpanelDataError
-├── ConfigError                  no, wrong or contradictory settings
+├── ConfigError                  no, wrong or contradictory settings; AccountNotFoundError
 │   └── PlanHorizonError         the project's plan does not reach that far back
 ├── APIError                     an answer with status >= 400
 │   ├── AuthenticationError      401, 403, and the 400 that says so: stop
@@ -76,6 +76,21 @@ class PlanHorizonError(ConfigError):
     def __init__(self, message: str, *, days: int) -> None:
         super().__init__(message, {"days": days})
         self.days = days
+
+
+class AccountNotFoundError(ConfigError):
+    """The config file has no account of that name."""
+
+    def __init__(self, account_name: str, available_accounts: list[str] | None = None) -> None:
+        self.account_name = account_name
+        self.available_accounts = available_accounts or []
+        known = ", ".join(self.available_accounts) or "none"
+        super().__init__(
+            f"There is no account {account_name!r} in the config file; it has: {known}. "
+            "Set MP_ACCOUNT to one of them.",
+            {"account_name": account_name, "available_accounts": self.available_accounts},
+        )
+        self._code = "ACCOUNT_NOT_FOUND"
 
 
 class APIError(MixpanelDataError):

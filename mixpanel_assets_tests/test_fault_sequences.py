@@ -21,7 +21,7 @@ DAYS = [START + timedelta(days=offset) for offset in range(3)]
 KINDS = [
     *("truncate-own-line", "truncate-mid-record", "truncate-whole-body", "junk-line"),
     *("error-object-in-stream", "cut-body", "cut-gzip", "cut-chunk", "reset", "html-200"),
-    *("500-json", "503-empty", "400-timeout", "429-bare", "401-json", "402-json"),
+    *("500-json", "503-empty", "400-timeout", "429-window", "401-json", "402-json"),
 ]
 # These look whole; only a day that was stored before can show them.
 UNSEEN_AT_FIRST = ["empty-200", "missing-rows"]

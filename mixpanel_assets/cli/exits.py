@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from mixpanel_assets.errors import (
+    AccountNotFoundError,
     AuthenticationError,
     DatabaseNotFoundError,
     IncompleteExportError,
@@ -20,6 +21,7 @@ GENERAL = 1
 INVALID_ARGUMENTS = 3
 
 _CODES: tuple[tuple[type[MixpanelDataError], int], ...] = (
+    (AccountNotFoundError, 4),
     (AuthenticationError, 2),
     (QueryError, INVALID_ARGUMENTS),
     (TableNotFoundError, 4),

@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mixpanel_assets.accounts import credentials_from_environment
+from mixpanel_assets.accounts import resolve_credentials
 from mixpanel_assets.client import ProfileQuery, RecordStream
 from mixpanel_assets.workspace import Workspace
 
@@ -107,7 +107,7 @@ def _moment(value: datetime) -> str:
 
 def _workspace() -> Workspace:
     errors = Console(stderr=True)
-    return Workspace(credentials_from_environment(), on_wait=errors.print)
+    return Workspace(resolve_credentials(), on_wait=errors.print)
 
 
 def _write_records(stream: RecordStream[dict[str, Any]], what: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mixpanel_assets.accounts import credentials_from_environment
+from mixpanel_assets.accounts import resolve_credentials
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.warehouse import DayReport
 from mixpanel_assets.workspace import Workspace
@@ -21,7 +21,7 @@ def sync_days(from_date: date, to_date: date, database: Path | None, *, profiles
     """Load the days, both ends included; progress goes to stderr, results to stdout."""
     errors = Console(stderr=True, markup=False, soft_wrap=True)
     out = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
-    credentials = credentials_from_environment()
+    credentials = resolve_credentials()
     bar = Progress(
         TextColumn("events"),
         BarColumn(),
