@@ -39,7 +39,8 @@ _LONG = r"[0-9.]{16,}|[0-9][eE][-+]?[0-9]{3}"
 # in the line; if spaces or escapes differ, ids with a fraction and long numbers are compared.
 _EXACT = f"""
     CASE WHEN contains(json::VARCHAR, field[6]::VARCHAR) THEN true
-         WHEN regexp_matches(concat_ws(' ', field[3], field[4]), '^[^"]*[0-9]\\.') THEN false
+         WHEN regexp_matches(field[3]::VARCHAR, '^-?[0-9]+\\.') THEN false
+         WHEN regexp_matches(field[4]::VARCHAR, '^-?[0-9]+\\.') THEN false
          ELSE regexp_extract_all(json::VARCHAR, '{_LONG}')
             = regexp_extract_all(field[6]::VARCHAR, '{_LONG}') END
 """
