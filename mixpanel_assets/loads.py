@@ -119,16 +119,18 @@ class ProfileLoad(Load):
         with database.write() as connection:
             prepare(connection, self.project)
             kept = kept_snapshot(connection, snapshot.day, snapshot.scope)
-            return kept or replace_profiles(
+            if kept:
+                return kept
+            (report,) = replace_profiles(
                 connection,
                 _page_files(snapshot.plan),
-                snapshot_date=snapshot.day,
+                days=[snapshot.day],
                 project=self.project,
                 scope=snapshot.scope,
                 expected_total=snapshot.plan.total,
-                failed_pages=(),
                 run_id=self.run_id,
             )
+            return report
 
     def _tell(self, report: ProfileReport, pages: int) -> None:
         rows = f"{report.row_count:,}"

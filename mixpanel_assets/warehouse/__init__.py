@@ -6,9 +6,11 @@ guards the tables, `replace_events` and `replace_profiles` load, `tables` reads.
 
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.destination import check_name, make_way, refuse_our_names
+from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
 from mixpanel_assets.warehouse.load import mark_unavailable, replace_events
-from mixpanel_assets.warehouse.profiles import ProfilePage, kept_snapshot, replace_profiles
+from mixpanel_assets.warehouse.profile_pages import ProfilePage
+from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import ProjectIdentity, must_match, prepare, stored_project
 from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Scope
 from mixpanel_assets.warehouse.schema import EVENTS, PROFILES, Column, Table, qualified, quoted
@@ -28,6 +30,7 @@ __all__ = [
     "Scope",
     "ShiftedRowsError",
     "Table",
+    "Target",
     "check_name",
     "event_sizes",
     "insert_slice",

@@ -1,6 +1,6 @@
-"""Where a load's rows go: the asset table, or a named table of a workspace.
+"""Where a load's rows go: an asset table, or a named table of a workspace.
 
-Named tables live in schema `main` and have exactly the documented columns, so a row's day
+Named tables live in schema `main` and have exactly the documented columns, so an event's day
 is worked out from its time; of a shifted row of a legacy project only the ledger knows it.
 """
 
@@ -18,6 +18,7 @@ from mixpanel_assets.warehouse.schema import (
     BY_NAME,
     DAYS,
     EVENTS,
+    PROFILES,
     QUARANTINE,
     SCHEMA,
     VIEWS,
@@ -31,19 +32,29 @@ from mixpanel_assets.warehouse.tables import table_exists
 
 NAMED_SCHEMA = "main"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+_ASSETS = {table.name: table for table in (EVENTS, PROFILES)}
 _DOCUMENTED = ("event_name", "event_time", "distinct_id", "insert_id", "properties")
 
 
-def events_target(table: str) -> Target:
-    """Return the target that a table name means.
+def target_of(table: str, asset: Table) -> Target:
+    """Return the target that a table name means: the asset table itself, or a named one.
 
     Raises:
         ConfigError: The name belongs to another table of ours.
     """
-    if table == EVENTS.name:
+    if table == asset.name:
         return Target(table)
     refuse_our_names(NAMED_SCHEMA, table)
     return Target(table, NAMED_SCHEMA)
+
+
+def events_target(table: str) -> Target:
+    """Return the target that the name of a table of events means.
+
+    Raises:
+        ConfigError: The name belongs to another table of ours.
+    """
+    return target_of(table, EVENTS)
 
 
 def refuse_our_names(schema: str, table: str) -> None:
@@ -72,7 +83,7 @@ def move_staged(
     """
     definition = EVENTS if target.schema == EVENTS.schema else named_events(target.table)
     if definition is not EVENTS:
-        create(connection, definition)
+        make_table(connection, definition)
     columns = ", ".join(definition.column_names)
     _delete_days(connection, definition, target, window)
     connection.execute(
@@ -81,8 +92,35 @@ def move_staged(
     )
 
 
-def check_name(table: str) -> None:
-    """Refuse a name that no named table may have.
+def make_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> None:
+    """Make a table if it is not there, and see that rows of its kind belong into it.
+
+    Raises:
+        ConfigError: It has other columns, or the other schema has a table of that name, so that
+            queries would find only one of them.
+    """
+    _refuse_twins(connection, definition.schema, definition.name)
+    create(connection, definition)
+    described = connection.execute(f"DESCRIBE {definition.quoted}").fetchall()
+    if {name for name, *_ in described} != set(definition.column_names):
+        raise ConfigError(
+            f"The table {definition.name!r} holds something else than these rows. Choose another "
+            "name, or load it anew (`replace=True`, `--replace`).",
+            {"table": definition.name, "columns": [name for name, *_ in described]},
+        )
+
+
+def _refuse_twins(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> None:
+    other = NAMED_SCHEMA if schema == SCHEMA else SCHEMA
+    if table_exists(connection, table, other):
+        raise ConfigError(
+            f"The name {table!r} is taken by a table in schema {other!r}. Choose another name.",
+            {"schema": other, "table": table},
+        )
+
+
+def check_name(table: str, asset: Table = EVENTS) -> None:
+    """Refuse a name that no named table may have, nor the asset table of the same kind.
 
     Raises:
         ConfigError: It is not letters, digits and underscores, or a table of ours has it.
@@ -93,7 +131,7 @@ def check_name(table: str) -> None:
             "with a letter or digit.",
             {"table": table},
         )
-    events_target(table)
+    target_of(table, asset)
 
 
 def make_way(connection: duckdb.DuckDBPyConnection, table: str, *, replace: bool) -> None:
@@ -101,11 +139,13 @@ def make_way(connection: duckdb.DuckDBPyConnection, table: str, *, replace: bool
 
     Raises:
         TableExistsError: A table of that name is there and may not be replaced. The asset
-            table `events` counts as there once a day is stored in it.
-        ConfigError: It is the asset table, which is never replaced.
+            tables `events` and `profiles` count as there once a day is stored in them.
+        ConfigError: It is an asset table, which is never replaced.
     """
-    target = events_target(table)
-    is_asset = target.schema == EVENTS.schema
+    target = target_of(table, _ASSETS.get(table, EVENTS))
+    is_asset = target.schema == SCHEMA
+    if not is_asset:
+        _refuse_twins(connection, target.schema, table)
     days = ledger.stored_days(connection, target) if table_exists(connection, DAYS.name) else []
     exists = bool(days) if is_asset else table_exists(connection, table, NAMED_SCHEMA)
     if not exists:
@@ -115,7 +155,7 @@ def make_way(connection: duckdb.DuckDBPyConnection, table: str, *, replace: bool
     if is_asset:
         raise ConfigError(
             f"{table!r} is the asset's own table and holds days already. Choose another name, or "
-            "load days into it as the asset does (`sync_events`, `mp sync`).",
+            "load days into it as the asset does (`sync_{table}`, `mp sync`).",
             {"table": table},
         )
     connection.execute(f"DROP TABLE {qualified(target.schema, table)}")

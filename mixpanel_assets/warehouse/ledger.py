@@ -122,7 +122,7 @@ def write_profile_day(
         quarantined=report.quarantined,
         expected_total=report.expected_total,
         scope=report.scope,
-        failed_pages=list(report.failed_pages),
+        failed_pages=sorted(report.failed_pages),
         complete_at=complete_at,
     )
 

@@ -1,130 +1,127 @@
-"""A day's profile pages into `mixpanel.profiles`, in the caller's transaction.
+"""One answer to a question for profiles into its days, in the caller's transaction.
 
-A whole snapshot replaces its day. A partial one is merged in by `distinct_id`, so that
-nothing that was there is lost to a page that did not come.
+A complete answer replaces its days. A partial one is merged in by `distinct_id`, so that
+nothing that was there is lost to what did not come.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from gzip import GzipFile
-from itertools import islice
-from pathlib import Path
+from datetime import date
+from types import MappingProxyType
 from typing import Any
 
 import duckdb
 
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.warehouse import ledger
-from mixpanel_assets.warehouse.answers import number
-from mixpanel_assets.warehouse.exact import members, text_of
+from mixpanel_assets.warehouse.destination import NAMED_SCHEMA
 from mixpanel_assets.warehouse.ledger import Load, Target
-from mixpanel_assets.warehouse.project import ProjectIdentity
-from mixpanel_assets.warehouse.quarantine import (
-    Quarantined,
-    check_limit,
-    replace_quarantine,
-    why_refused,
+from mixpanel_assets.warehouse.profile_pages import ProfilePage
+from mixpanel_assets.warehouse.profile_staging import Answer, Tally, staged_profiles
+from mixpanel_assets.warehouse.profile_tables import (
+    count_day,
+    forget_other_days,
+    is_full,
+    make_profile_table,
+    move_profiles,
 )
+from mixpanel_assets.warehouse.project import ProjectIdentity
+from mixpanel_assets.warehouse.quarantine import merge_quarantine, replace_quarantine
 from mixpanel_assets.warehouse.reports import ProfileReport, Scope, Status
-from mixpanel_assets.warehouse.schema import PROFILES
-from mixpanel_assets.warehouse.spool import is_gzip
+from mixpanel_assets.warehouse.schema import PROFILES, Table
 from mixpanel_assets.warehouse.tables import day_rows
 
-_BATCH = 2000
-_ROW = "STRUCT(distinct_id VARCHAR, properties VARCHAR, last_seen VARCHAR)"
-# No finer than a TIMESTAMP, which holds microseconds.
-_MOMENT = re.compile(
-    r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII
-)
-
-
-@dataclass(frozen=True)
-class ProfilePage:
-    """One page of profiles on disk: a result object per line, as Mixpanel sent it.
-
-    Attributes:
-        path: NDJSON, gzip or plain.
-        fetched_at: When the page was read; timezone-aware, or naive UTC.
-    """
-
-    path: Path
-    fetched_at: datetime
+_EVERYBODY = Target(PROFILES.name)
 
 
 def replace_profiles(
     connection: duckdb.DuckDBPyConnection,
     pages: Sequence[ProfilePage],
     *,
-    snapshot_date: date,
+    days: Sequence[date],
     project: ProjectIdentity,
     scope: Scope = "all",
     expected_total: int | None = None,
-    failed_pages: Sequence[int] = (),
+    failed_pages: Mapping[int, str] = MappingProxyType({}),
+    merge: bool = False,
+    overwrite: bool = False,
     run_id: str | None = None,
     filters: Mapping[str, Any] | None = None,
-) -> ProfileReport:
-    """Store a snapshot's pages under its day and tell what the day holds then.
+    target: Target = _EVERYBODY,
+) -> list[ProfileReport]:
+    """Store the pages of one answer under its days and tell what each day holds then.
+
+    If pages failed or fewer profiles came than announced, the days are `partial`: rows are
+    merged in by `distinct_id` and nothing is deleted. When this raises, roll back: nothing of
+    the old days has changed then.
 
     Args:
         connection: A prepared database inside a transaction.
         pages: In page order; a profile on two pages is kept as the later page has it.
-        snapshot_date: The day the rows are kept under.
+        days: The one day of a full snapshot, or the days that `seen_on_day` was asked for;
+            rows are split by the date of `last_seen` (UTC).
         project: Whose profiles they are.
         scope: `all` profiles, or only those `seen_on_day`.
-        expected_total: What the first page announced.
-        failed_pages: Numbers of pages that did not come. With any, rows are merged in and
-            the day is `partial`; with none, the pages replace the day.
+        expected_total: What the first page announced for the whole answer.
+        failed_pages: Numbers of pages that did not come, and why.
+        merge: Merge by `distinct_id` even if the answer is complete.
+        overwrite: Let anything but a new full snapshot replace a full one.
         run_id: Kept in the ledger.
         filters: What narrowed the request, kept in the ledger; None for everything.
+        target: `profiles`; another table in schema `mixpanel` with the same columns, made when
+            absent; or a table in `main` with the documented columns, which takes `all` only.
+
+    Returns:
+        One report for each day, in order. Days that hold a full snapshot are left alone
+        unless `overwrite`; their report says `kept`.
 
     Raises:
-        IncompleteExportError: A line is no profile, too many lines cannot be stored, or no page
-            failed and yet there are fewer profiles than announced. Roll back; nothing has
-            changed then.
+        IncompleteExportError: There is no page, one cannot be read, a line is no profile, or
+            too many lines cannot be stored.
+        ConfigError: The name of the table is taken, or none for a table.
+        ValueError: The days do not fit the scope, or the scope does not fit the table.
     """
-    load = Load(Target(PROFILES.name), "profiles", run_id, filters)
-    before = ledger.rows_before(connection, load.target, snapshot_date, snapshot_date)
-    complete_at = ledger.complete_at(connection, load.target, snapshot_date)
-    received, quarantined = _stage(connection, pages, snapshot_date)
-    check_limit(snapshot_date, received, quarantined)
-    duplicates = _remove_duplicates(connection)
-    _move(connection, snapshot_date, merge=bool(failed_pages))
-    row_count = _count(connection, snapshot_date)
-    if not failed_pages:
-        _require_all(row_count + len(quarantined), expected_total, snapshot_date)
-        is_everybody = scope == "all" and not filters
-        complete_at = _began(pages) if is_everybody else None
-    report = ProfileReport(
-        snapshot_date=snapshot_date,
-        status=_status(row_count + len(quarantined), failed_pages),
-        scope=scope,
-        row_count=row_count,
-        received=received,
-        rows_before=before.get(snapshot_date),
-        duplicates_removed=duplicates,
-        expected_total=expected_total,
-        failed_pages=tuple(failed_pages),
-        quarantined=len(quarantined),
-    )
-    replace_quarantine(connection, load, snapshot_date, snapshot_date, quarantined)
-    ledger.write_profile_day(connection, load, report, complete_at=complete_at)
-    return report
+    _check_days(days, scope, target)
+    load = Load(target, "profiles", run_id, filters)
+    kept = {} if overwrite else _kept_days(connection, load, days, scope)
+    written = [day for day in days if day not in kept]
+    if not written:
+        return list(kept.values())
+    if not pages:
+        raise _no_pages(days, failed_pages)
+    table = make_profile_table(connection, target)
+    with staged_profiles(connection, pages, days=written, scope=scope) as answer:
+        missing = max(0, (expected_total or 0) - answer.profiles)
+        told = _Told(scope, expected_total, dict(failed_pages), missing)
+        merge = merge or told.is_partial
+        before = ledger.rows_before(connection, target, min(written), max(written))
+        move_profiles(connection, answer.table, table, written, merge=merge)
+    if target.schema == NAMED_SCHEMA and not merge:
+        forget_other_days(connection, target, written)
+    stored = [
+        _settle(connection, load, table, day, before.get(day), answer, told, merge=merge)
+        for day in written
+    ]
+    reports = kept | {report.snapshot_date: report for report in stored}
+    return [reports[day] for day in days]
 
 
 def kept_snapshot(
-    connection: duckdb.DuckDBPyConnection, day: date, scope: Scope
+    connection: duckdb.DuckDBPyConnection,
+    day: date,
+    scope: Scope,
+    *,
+    filters: Mapping[str, Any] | None = None,
+    target: Target = _EVERYBODY,
 ) -> ProfileReport | None:
-    """Return what a day holds if a load of this scope must leave it alone; else None.
+    """Return what a day holds if a load of this kind must leave it alone; else None.
 
     A full snapshot of a day that is over cannot be taken again.
     """
-    row = day_rows(connection, PROFILES.name, day, day).get(day)
-    if scope == "all" or row is None or row["complete_at"] is None:
+    row = day_rows(connection, target.table, day, day, schema=target.schema).get(day)
+    if is_full(scope, filters, target) or row is None or row["complete_at"] is None:
         return None
     return ProfileReport(
         snapshot_date=day,
@@ -135,167 +132,95 @@ def kept_snapshot(
         rows_before=row["row_count"],
         duplicates_removed=row["duplicates_removed"],
         expected_total=row["expected_total"],
-        failed_pages=tuple(row["failed_pages"] or ()),
+        failed_pages=dict.fromkeys(row["failed_pages"] or (), "did not come when it was loaded"),
         quarantined=row["quarantined"],
         kept=True,
     )
 
 
-def _stage(
-    connection: duckdb.DuckDBPyConnection, pages: Sequence[ProfilePage], day: date
-) -> tuple[int, list[Quarantined]]:
-    connection.execute(
-        "CREATE TEMP TABLE _pages (page INTEGER, line INTEGER, distinct_id VARCHAR, "
-        "properties JSON, last_seen TIMESTAMP, fetched_at TIMESTAMP)"
-    )
-    received, refused = 0, list[Quarantined]()
-    for position, page in enumerate(pages):
-        for lines in _batches(page.path):
-            reasons = [why_refused(line) for line in lines]
-            refused += [
-                Quarantined(day, line, reason)
-                for line, reason in zip(lines, reasons, strict=True)
-                if reason
-            ]
-            rows = [
-                _row(line, page.path)
-                for line, reason in zip(lines, reasons, strict=True)
-                if not reason
-            ]
-            _insert(connection, position, received, page, rows)
-            received += len(lines)
-    return received, refused
+@dataclass(frozen=True)
+class _Told:
+    """What is known of an answer as a whole."""
+
+    scope: Scope
+    expected_total: int | None
+    failed_pages: dict[int, str]
+    missing: int
+
+    @property
+    def is_partial(self) -> bool:
+        return bool(self.failed_pages) or self.missing > 0
 
 
-def _insert(
+def _settle(
     connection: duckdb.DuckDBPyConnection,
-    number: int,
-    first: int,
-    page: ProfilePage,
-    batch: list[dict[str, Any]],
-) -> None:
-    if not batch:
-        return
-    connection.execute(
-        f"""
-        INSERT INTO _pages BY NAME
-        SELECT ?::INTEGER AS page, ? + row_number() OVER () AS line, distinct_id,
-               properties::JSON AS properties,
-               last_seen::TIMESTAMP AS last_seen, ?::TIMESTAMP AS fetched_at
-        FROM (SELECT unnest(?::{_ROW}[], recursive := true))
-        """,
-        [number, first, _naive(page.fetched_at), batch],
+    load: Load,
+    table: Table,
+    day: date,
+    rows_before: int | None,
+    answer: Answer,
+    told: _Told,
+    *,
+    merge: bool,
+) -> ProfileReport:
+    """Write quarantine and ledger of one day, whose rows are there already."""
+    refused = [line for line in answer.quarantined if line.day == day]
+    write = merge_quarantine if merge else replace_quarantine
+    quarantined = write(connection, load, day, day, refused)
+    tally = answer.tallies.get(day, Tally())
+    row_count = count_day(connection, table, day)
+    complete_at = ledger.complete_at(connection, load.target, day) if merge else None
+    report = ProfileReport(
+        snapshot_date=day,
+        status=_status(tally.received + row_count + quarantined, told),
+        scope="all" if complete_at else told.scope,
+        row_count=row_count,
+        received=tally.received + len(refused),
+        rows_before=rows_before,
+        duplicates_removed=tally.received - tally.rows,
+        expected_total=told.expected_total,
+        failed_pages=told.failed_pages,
+        missing_rows=told.missing,
+        elsewhere=answer.tallies.get(None, Tally()).rows,
+        quarantined=quarantined,
     )
+    if is_full(told.scope, load.filters, load.target) and not told.is_partial:
+        complete_at = answer.began_at
+    ledger.write_profile_day(connection, load, report, complete_at=complete_at)
+    return report
 
 
-def _batches(path: Path) -> Iterator[list[bytes]]:
-    with GzipFile(path) if is_gzip(path) else path.open("rb") as file:
-        lines = (line.rstrip(b"\r\n") for line in file if line.strip())
-        while batch := list(islice(lines, _BATCH)):
-            yield batch
-
-
-def _row(line: bytes, path: Path) -> dict[str, Any]:
-    """Return a profile's row with every property as the text Mixpanel sent."""
-    profile = _parse(line.decode(), path)
-    properties = profile.get("$properties", "null")
-    pairs = [] if properties == "null" else list(members(properties))
-    seen = _moment(text_of(dict(pairs).get("$last_seen")))
-    kept = [(key, text) for key, text in pairs if seen is None or key != "$last_seen"]
-    return {
-        "distinct_id": text_of(profile["$distinct_id"]),
-        "properties": f"{{{','.join(f'{json.dumps(key)}:{text}' for key, text in kept)}}}",
-        "last_seen": seen and seen.isoformat(),
+def _kept_days(
+    connection: duckdb.DuckDBPyConnection, load: Load, days: Sequence[date], scope: Scope
+) -> dict[date, ProfileReport]:
+    found = {
+        day: kept_snapshot(connection, day, scope, filters=load.filters, target=load.target)
+        for day in days
     }
+    return {day: report for day, report in found.items() if report}
 
 
-def _moment(text: str | None) -> datetime | None:
-    """Return a time as naive UTC, which it is without an offset; None if it is no time."""
-    if text is None or not _MOMENT.fullmatch(text):
-        return None
-    try:
-        return _naive(datetime.fromisoformat(text))
-    except (ValueError, OverflowError):
-        return None
+def _check_days(days: Sequence[date], scope: Scope, target: Target) -> None:
+    if not days or len(set(days)) < len(days):
+        raise ValueError("Profiles need a day to be kept under, and each day once.")
+    if scope == "all" and len(days) > 1:
+        raise ValueError("A snapshot of all profiles is kept under one day.")
+    if scope != "all" and target.schema == NAMED_SCHEMA:
+        raise ValueError("A named table holds whole answers, not days.")
 
 
-def _parse(text: str, path: Path) -> dict[str, str]:
-    """Return the texts of a profile's fields, once it is sure to be one."""
-    try:
-        profile = json.loads(text, parse_constant=_no_constant)
-    except ValueError as error:
-        raise _not_a_profile(path) from error
-    if (
-        isinstance(profile, dict)
-        and profile.get("$distinct_id") is not None
-        and isinstance(profile.get("$properties"), dict | None)
-    ):
-        return dict(members(text))
-    raise _not_a_profile(path)
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(name)
-
-
-def _not_a_profile(path: Path) -> IncompleteExportError:
+def _no_pages(days: Sequence[date], failed_pages: Mapping[int, str]) -> IncompleteExportError:
+    reason = next(iter(failed_pages.values()), "")
     return IncompleteExportError(
-        f"The profile page {path.name} holds a line that is no profile with a `$distinct_id`. "
-        "Nothing was changed; fetch this page again.",
-        reason="a line is no profile",
+        f"No page of the profiles for {days[0]}..{days[-1]} came. "
+        f"{f'First reason: {reason} ' if reason else ''}Nothing was changed; run it again.",
+        from_date=min(days),
+        to_date=max(days),
+        reason="no pages",
     )
 
 
-def _remove_duplicates(connection: duckdb.DuckDBPyConnection) -> int:
-    return number(
-        connection,
-        "DELETE FROM _pages WHERE rowid IN (SELECT rowid FROM _pages QUALIFY "
-        "row_number() OVER (PARTITION BY distinct_id ORDER BY page DESC, line DESC) > 1)",
-    )
-
-
-def _move(connection: duckdb.DuckDBPyConnection, snapshot_date: date, *, merge: bool) -> None:
-    only = "AND distinct_id IN (SELECT distinct_id FROM _pages)" if merge else ""
-    connection.execute(
-        f"DELETE FROM {PROFILES.quoted} WHERE snapshot_date = ? {only}", [snapshot_date]
-    )
-    connection.execute(
-        f"INSERT INTO {PROFILES.quoted} BY NAME "
-        "SELECT * EXCLUDE (page, line), ?::DATE AS snapshot_date FROM _pages",
-        [snapshot_date],
-    )
-    connection.execute("DROP TABLE _pages")
-
-
-def _count(connection: duckdb.DuckDBPyConnection, snapshot_date: date) -> int:
-    return number(
-        connection,
-        f"SELECT count(*) FROM {PROFILES.quoted} WHERE snapshot_date = ?",
-        [snapshot_date],
-    )
-
-
-def _require_all(come: int, expected_total: int | None, day: date) -> None:
-    if expected_total is not None and come < expected_total:
-        raise IncompleteExportError(
-            f"The pages for {day} hold {come:,} different profiles, {expected_total:,} were "
-            "announced. Nothing was changed; take this snapshot again.",
-            from_date=day,
-            to_date=day,
-            reason="fewer profiles than announced",
-            lines=come,
-        )
-
-
-def _status(come: int, failed_pages: Sequence[int]) -> Status:
-    if failed_pages:
+def _status(come: int, told: _Told) -> Status:
+    if told.is_partial:
         return "partial"
     return "complete" if come else "empty"
-
-
-def _naive(moment: datetime) -> datetime:
-    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
-
-
-def _began(pages: Sequence[ProfilePage]) -> datetime:
-    return min((_naive(page.fetched_at) for page in pages), default=_naive(datetime.now(UTC)))

@@ -11,7 +11,7 @@ from datetime import date
 import duckdb
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.warehouse.ledger import Load
+from mixpanel_assets.warehouse.ledger import Load, Target
 from mixpanel_assets.warehouse.reports import DayReport
 from mixpanel_assets.warehouse.schema import QUARANTINE
 
@@ -52,14 +52,47 @@ def replace_quarantine(
     from_date: date,
     to_date: date,
     lines: Sequence[Quarantined],
+) -> int:
+    """Replace the quarantine of the loaded days, both ends included; return its size."""
+    forget_quarantine(connection, load.target, from_date, to_date)
+    _insert(connection, load, lines)
+    return len(lines)
+
+
+def merge_quarantine(
+    connection: duckdb.DuckDBPyConnection,
+    load: Load,
+    from_date: date,
+    to_date: date,
+    lines: Sequence[Quarantined],
+) -> int:
+    """Add the lines that the quarantine of the days lacks; return its size then."""
+    found = connection.execute(
+        f"SELECT day, line FROM {QUARANTINE.quoted} "
+        "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ?",
+        [load.target.schema, load.target.table, from_date, to_date],
+    ).fetchall()
+    known = set(found)
+    added = [line for line in lines if (line.day, line.line) not in known]
+    _insert(connection, load, added)
+    return len(found) + len(added)
+
+
+def forget_quarantine(
+    connection: duckdb.DuckDBPyConnection, target: Target, from_date: date, to_date: date
 ) -> None:
-    """Replace the quarantine of the loaded days, both ends included."""
-    target = [load.target.schema, load.target.table]
+    """Delete the quarantine of some days, both ends included."""
     connection.execute(
         f"DELETE FROM {QUARANTINE.quoted} "
         "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ?",
-        [*target, from_date, to_date],
+        [target.schema, target.table, from_date, to_date],
     )
+
+
+def _insert(
+    connection: duckdb.DuckDBPyConnection, load: Load, lines: Iterable[Quarantined]
+) -> None:
+    target = [load.target.schema, load.target.table]
     for line in lines:
         connection.execute(
             f"INSERT INTO {QUARANTINE.quoted} BY NAME SELECT ? AS schema_name, ? AS table_name, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
@@ -48,17 +49,25 @@ class DayReport:
 class ProfileReport:
     """One snapshot day after its load, or as a load left it.
 
+    `expected_total`, `failed_pages`, `missing_rows` and `elsewhere` are those of the whole
+    answer, the same on each of its days.
+
     Attributes:
         snapshot_date: The day the rows are kept under.
-        status: `complete`, `partial` (pages failed; rows were merged in), or `empty`.
+        status: `complete`, `partial` (part of the answer did not come; rows were merged in), or
+            `empty`.
         scope: `all` profiles, or only those `seen_on_day`.
-        row_count: Rows now stored for the day.
-        received: Profiles that arrived, repeats included.
+        row_count: Rows now stored for the day; in a named table those that no other day
+            accounts for.
+        received: Profiles that arrived for the day, repeats included.
         rows_before: Rows stored before; None when the day had never been loaded.
         duplicates_removed: Profiles that came on more than one page; the last page won.
         expected_total: What Mixpanel announced; None when it announced nothing.
-        failed_pages: Numbers of the pages that did not come.
-        quarantined: Lines kept in `_quarantine`.
+        failed_pages: Numbers of the pages that did not come, and why.
+        missing_rows: By how many profiles the answer fell short of `expected_total`.
+        elsewhere: Profiles that came and were not stored: none of the asked days is the one they
+            were last seen on, or that day is kept.
+        quarantined: Lines kept in `_quarantine`; those of several days count on the first.
         kept: Whether nothing was stored, because the day holds a full snapshot already.
     """
 
@@ -70,6 +79,13 @@ class ProfileReport:
     rows_before: int | None
     duplicates_removed: int
     expected_total: int | None
-    failed_pages: tuple[int, ...] = ()
+    failed_pages: Mapping[int, str] = field(default_factory=dict)
+    missing_rows: int = 0
+    elsewhere: int = 0
     quarantined: int = 0
     kept: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything came that the day was to hold."""
+        return self.status != "partial"

@@ -1,4 +1,4 @@
-"""The rows of a spool file in memory, where they are checked before they count.
+"""The rows of a load in memory, where they are checked before they count.
 
 They sit in a database of their own, attached beside the file, on a connection of its own:
 DuckDB 1.5 copies rows of the same transaction with one thread, committed ones with all.
@@ -8,7 +8,7 @@ What does not fit into DuckDB's memory goes to its temporary directory.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.leftovers import Leftovers
 from mixpanel_assets.warehouse.quarantine import Quarantined
-from mixpanel_assets.warehouse.schema import EVENTS, quoted
+from mixpanel_assets.warehouse.schema import EVENTS, Column, quoted
 from mixpanel_assets.warehouse.spool import Window, is_empty, rows
 
 
@@ -49,7 +49,7 @@ def staged(
     Raises:
         IncompleteExportError: The file is not the export of these days, or not whole.
     """
-    with _staging_table(connection) as (staging, table):
+    with staging_table(connection, EVENTS.columns) as (staging, table):
         found, quarantined = _fill(staging, table, spool, window, lines)
         if found != lines:
             raise _incomplete(
@@ -61,19 +61,20 @@ def staged(
 
 
 @contextmanager
-def _staging_table(
-    connection: duckdb.DuckDBPyConnection,
+def staging_table(
+    connection: duckdb.DuckDBPyConnection, columns: Sequence[Column]
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
+    """Make an empty table for the length of the block; yield who may change it, and its name."""
     # A database of its own each time: the load's transaction would go on seeing the first
     # staging table of several.
     database = f"mixpanel_assets_staging_{uuid.uuid4().hex}"
-    table = f"{database}.main.events"
-    columns = ", ".join(f"{quoted(column.name)} {column.type}" for column in EVENTS.columns)
+    table = f"{database}.main.staged"
+    typed = ", ".join(f"{quoted(column.name)} {column.type}" for column in columns)
     staging = connection.cursor()
     try:
         staging.execute("SET enable_progress_bar = false")
         staging.execute(f"ATTACH ':memory:' AS {database}")
-        staging.execute(f"CREATE TABLE {table} ({columns})")
+        staging.execute(f"CREATE TABLE {table} ({typed})")
         yield staging, table
         staging.execute(f"DROP TABLE {table}")
     finally:

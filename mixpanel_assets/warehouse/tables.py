@@ -53,7 +53,7 @@ def table_exists(connection: duckdb.DuckDBPyConnection, table: str, schema: str 
     found = number(
         connection,
         "SELECT count(*) FROM information_schema.tables WHERE table_catalog = current_database() "
-        "AND table_schema = ? AND table_name = ?",
+        "AND table_schema = ? AND lower(table_name) = lower(?)",
         [schema, table],
     )
     return bool(found)

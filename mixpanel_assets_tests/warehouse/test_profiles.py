@@ -6,18 +6,25 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.warehouse.profiles import ProfilePage, kept_snapshot, replace_profiles
+from mixpanel_assets.warehouse.profile_pages import ProfilePage
+from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import prepare
 from mixpanel_assets_tests.warehouse.conftest import DAY, Warehouse, as_line
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+FAILED = {3: "it broke", 1: "it broke too"}
 
 
 def profile(distinct_id="u", **properties):
     return {"$distinct_id": distinct_id, "$properties": properties}
 
 
-def store(warehouse: Warehouse, *pages, at=NOON, day=DAY, compress=False, **options):
+def store(warehouse: Warehouse, *pages, day=DAY, **options):
+    (report,) = store_days(warehouse, *pages, days=[day], **options)
+    return report
+
+
+def store_days(warehouse: Warehouse, *pages, days, at=NOON, compress=False, **options):
     files = []
     for number, page in enumerate(pages):
         body = b"".join(as_line(line) + b"\n" for line in page)
@@ -26,9 +33,7 @@ def store(warehouse: Warehouse, *pages, at=NOON, day=DAY, compress=False, **opti
         files.append(ProfilePage(path, at))
     with warehouse.database.write() as connection:
         prepare(connection, warehouse.project)
-        return replace_profiles(
-            connection, files, snapshot_date=day, project=warehouse.project, **options
-        )
+        return replace_profiles(connection, files, days=days, project=warehouse.project, **options)
 
 
 def test_a_profile_becomes_a_row(warehouse):
@@ -130,12 +135,16 @@ def test_a_complete_snapshot_replaces_its_day(warehouse):
     assert warehouse.query("SELECT count(*) FROM profiles") == [(3,)]
 
 
-def test_a_snapshot_that_does_not_add_up_changes_nothing(warehouse):
-    """A page that came twice, in the place of another, must not pass for the whole."""
+def test_a_snapshot_that_does_not_add_up_is_partial(warehouse):
+    """A page that came twice, in the place of another, does not pass for the whole."""
     store(warehouse, [profile("old")])
-    with pytest.raises(IncompleteExportError, match="4 were announced"):
-        store(warehouse, *[[profile("u"), profile("v")]] * 2, expected_total=4)
-    assert warehouse.query("SELECT distinct_id FROM profiles") == [("old",)]
+    report = store(warehouse, *[[profile("u"), profile("v")]] * 2, expected_total=4)
+    assert (report.status, report.missing_rows, report.is_complete) == ("partial", 2, False)
+    assert warehouse.query("SELECT distinct_id FROM profiles ORDER BY 1") == [
+        ("old",),
+        ("u",),
+        ("v",),
+    ]
 
 
 def test_profiles_in_quarantine_count_as_come(warehouse):
@@ -147,8 +156,8 @@ def test_profiles_in_quarantine_count_as_come(warehouse):
 def test_a_partial_snapshot_is_merged(warehouse):
     """Nothing that was there is lost to a page that did not come."""
     store(warehouse, [profile("u", n=1), profile("v")])
-    report = store(warehouse, [profile("u", n=2), profile("w")], failed_pages=[1, 3])
-    assert (report.status, report.row_count, report.failed_pages) == ("partial", 3, (1, 3))
+    report = store(warehouse, [profile("u", n=2), profile("w")], failed_pages=FAILED)
+    assert (report.status, report.row_count, report.failed_pages) == ("partial", 3, FAILED)
     found = warehouse.query("SELECT distinct_id, properties ->> 'n' FROM profiles ORDER BY 1")
     assert found == [("u", "2"), ("v", None), ("w", None)]
     assert warehouse.query("SELECT status, scope, failed_pages FROM mixpanel._days") == [
@@ -158,7 +167,7 @@ def test_a_partial_snapshot_is_merged(warehouse):
 
 def test_an_empty_snapshot_is_empty(warehouse):
     """A project without profiles is complete and empty."""
-    report = store(warehouse, [])
+    report = store(warehouse, [], expected_total=0)
     assert (report.status, report.row_count) == ("empty", 0)
     assert warehouse.query("SELECT status FROM mixpanel._days") == [("empty",)]
 
@@ -177,8 +186,8 @@ def test_current_profiles_are_the_newest_ones(warehouse):
     )
     store(warehouse, [profile("u", n=2), profile("v")])
     assert current(warehouse) == ["u", "v"]
-    store(warehouse, [profile("w")], day=yesterday, at=later, scope="seen_on_day", failed_pages=[1])
-    store(warehouse, [profile("x")], at=later, failed_pages=[1])
+    store(warehouse, [profile("w")], day=yesterday, at=later, failed_pages={1: "it broke"})
+    store(warehouse, [profile("x")], at=later, failed_pages={1: "it broke"})
     assert current(warehouse) == ["u", "v", "w", "x"]
     found = warehouse.query(
         "SELECT properties ->> 'n' FROM profiles_current WHERE distinct_id = 'u'"
@@ -190,7 +199,7 @@ def test_current_profiles_are_the_newest_ones(warehouse):
 
 def test_without_a_full_snapshot_everybody_is_current(warehouse):
     """Partial knowledge hides nobody."""
-    store(warehouse, [profile("u")], failed_pages=[1])
+    store(warehouse, [profile("u")], failed_pages={1: "it broke"})
     assert current(warehouse) == ["u"]
 
 
@@ -240,7 +249,7 @@ def test_a_full_snapshot_is_kept_from_a_narrower_one(warehouse):
     assert kept(warehouse, "all") is None
 
 
-@pytest.mark.parametrize("options", [{"scope": "seen_on_day"}, {"failed_pages": [1]}])
+@pytest.mark.parametrize("options", [{"scope": "seen_on_day"}, {"failed_pages": {1: "it broke"}}])
 def test_less_than_a_full_snapshot_is_not_kept(warehouse, options):
     """What is not everybody can be replaced."""
     store(warehouse, [profile("u")], **options)

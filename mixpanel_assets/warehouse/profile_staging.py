@@ -1,0 +1,151 @@
+"""The profiles of one answer in memory: each once, with the day that it is to be kept under."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import duckdb
+import pyarrow as pa
+
+from mixpanel_assets.warehouse.memory import at_most
+from mixpanel_assets.warehouse.profile_pages import ProfilePage
+from mixpanel_assets.warehouse.quarantine import Quarantined, check_limit, why_refused
+from mixpanel_assets.warehouse.reports import Scope
+from mixpanel_assets.warehouse.schema import PROFILES, Column
+from mixpanel_assets.warehouse.staging import staging_table
+
+# More makes a load of a million profiles no faster; rows beyond it wait on disk.
+_MEMORY = "192MB"
+_POSITION = Column("position", "BIGINT", "Place of the line in the answer.")
+_ROW = pa.schema(
+    [
+        ("distinct_id", pa.string()),
+        ("properties", pa.string()),
+        ("last_seen", pa.timestamp("us")),
+        ("snapshot_date", pa.date32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Lines of one day of an answer, repeats included, and the rows left of them."""
+
+    received: int = 0
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A staged answer.
+
+    Attributes:
+        table: The name of its table, whose columns are those of `profiles` and `position`;
+            `snapshot_date` is NULL in rows that belong to none of the days.
+        tallies: By day, None for rows that belong to none.
+        quarantined: Lines that cannot be stored; they count for the first day.
+        began_at: When its first page was read; naive UTC.
+    """
+
+    table: str
+    tallies: Mapping[date | None, Tally]
+    quarantined: Sequence[Quarantined]
+    began_at: datetime
+
+    @property
+    def profiles(self) -> int:
+        """How many different profiles came, those in quarantine included."""
+        rows = sum(tally.rows for tally in self.tallies.values())
+        return rows + len({refused.line for refused in self.quarantined})
+
+
+@contextmanager
+def staged_profiles(
+    connection: duckdb.DuckDBPyConnection,
+    pages: Sequence[ProfilePage],
+    *,
+    days: Sequence[date],
+    scope: Scope,
+) -> Iterator[Answer]:
+    """Read the pages of one answer for the length of the block; the later of two lines wins.
+
+    Args:
+        connection: The load's own; it only reads the staging table.
+        pages: In page order, at least one.
+        days: With `all`, the one day; with `seen_on_day`, rows get the one they were seen on.
+        scope: What the answer holds.
+
+    Raises:
+        IncompleteExportError: A page cannot be read, a line is no profile, or too many lines
+            cannot be stored.
+    """
+    columns = (_POSITION, *PROFILES.columns)
+    with at_most(connection, _MEMORY), staging_table(connection, columns) as (staging, table):
+        received, quarantined = _read(staging, table, pages, days, scope)
+        check_limit(days[0], received, quarantined)
+        before = _count(staging, table)
+        staging.execute(
+            f"DELETE FROM {table} "
+            f"WHERE position NOT IN (SELECT max(position) FROM {table} GROUP BY distinct_id)"
+        )
+        after = _count(staging, table)
+        tallies = {day: Tally(count, after.get(day, 0)) for day, count in before.items()}
+        began_at = min(page.fetched_at_utc for page in pages)
+        yield Answer(table, tallies, quarantined, began_at)
+
+
+def _read(
+    staging: duckdb.DuckDBPyConnection,
+    table: str,
+    pages: Sequence[ProfilePage],
+    days: Sequence[date],
+    scope: Scope,
+) -> tuple[int, list[Quarantined]]:
+    received, refused = 0, list[Quarantined]()
+    wanted = frozenset(days)
+    for page in pages:
+        for lines in page.batches():
+            rows = []
+            for line in lines:
+                if reason := why_refused(line):
+                    refused.append(Quarantined(days[0], line, reason))
+                    continue
+                distinct_id, properties, seen = page.row(line)
+                day = days[0] if scope == "all" else _day(seen, wanted)
+                rows.append((distinct_id, properties, seen, day))
+            _insert(staging, table, rows, received, page.fetched_at_utc)
+            received += len(lines)
+    return received, refused
+
+
+def _day(seen: datetime | None, days: Collection[date]) -> date | None:
+    return seen.date() if seen is not None and seen.date() in days else None
+
+
+def _insert(
+    staging: duckdb.DuckDBPyConnection,
+    table: str,
+    rows: Sequence[tuple[str, str, datetime | None, date | None]],
+    first: int,
+    fetched_at: datetime,
+) -> None:
+    if not rows:
+        return
+    columns = zip(*rows, strict=True)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, _ROW, strict=True)]
+    positions = pa.array(range(first, first + len(rows)), pa.int64())
+    batch = pa.Table.from_arrays([positions, *arrays], names=["position", *_ROW.names])
+    staging.register("_batch", batch)
+    staging.execute(
+        f"INSERT INTO {table} BY NAME SELECT *, ?::TIMESTAMP AS fetched_at FROM _batch",
+        [fetched_at],
+    )
+    staging.unregister("_batch")
+
+
+def _count(staging: duckdb.DuckDBPyConnection, table: str) -> dict[date | None, int]:
+    found = staging.execute(f"SELECT snapshot_date, count(*) FROM {table} GROUP BY ALL")
+    return dict(found.fetchall())
