@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mixpanel_assets.assets.profiles import filtered_profiles_asset, group_profiles_asset
     from mixpanel_assets.client import (
         Credentials,
         MixpanelAPIClient,
@@ -34,9 +35,16 @@ if TYPE_CHECKING:
         TableExistsError,
         TableNotFoundError,
     )
-    from mixpanel_assets.fetches import FetchResult
+    from mixpanel_assets.fetch_results import (
+        FetchResult,
+        ParallelProfileFetchResult,
+        ParallelProfileResult,
+        ProfileBatchProgress,
+        ProfileProgress,
+    )
     from mixpanel_assets.io_managers import WarehouseIOManager
     from mixpanel_assets.planning import Plan
+    from mixpanel_assets.profile_fetcher import ParallelProfileFetcherService
     from mixpanel_assets.resources import MixpanelResource
     from mixpanel_assets.workspace import Workspace
 
@@ -55,9 +63,14 @@ __all__ = [
     "MixpanelAPIClient",
     "MixpanelDataError",
     "MixpanelResource",
+    "ParallelProfileFetchResult",
+    "ParallelProfileFetcherService",
+    "ParallelProfileResult",
     "Plan",
     "PlanHorizonError",
+    "ProfileBatchProgress",
     "ProfilePageResult",
+    "ProfileProgress",
     "QueryError",
     "RateLimitError",
     "RecordStream",
@@ -68,19 +81,28 @@ __all__ = [
     "WarehouseIOManager",
     "Workspace",
     "build_definitions",
+    "filtered_profiles_asset",
+    "group_profiles_asset",
 ]
 
 _HOMES = {
     "Credentials": "client",
-    "FetchResult": "fetches",
+    "FetchResult": "fetch_results",
     "MixpanelAPIClient": "client",
     "MixpanelResource": "resources",
+    "ParallelProfileFetchResult": "fetch_results",
+    "ParallelProfileFetcherService": "profile_fetcher",
+    "ParallelProfileResult": "fetch_results",
     "Plan": "planning",
+    "ProfileBatchProgress": "fetch_results",
     "ProfilePageResult": "client",
+    "ProfileProgress": "fetch_results",
     "RecordStream": "client",
     "WarehouseIOManager": "io_managers",
     "Workspace": "workspace",
     "build_definitions": "definitions",
+    "filtered_profiles_asset": "assets.profiles",
+    "group_profiles_asset": "assets.profiles",
 }
 
 

@@ -10,7 +10,7 @@ import dagster as dg
 from dagster_shared.utils.warnings import BetaWarning
 
 from mixpanel_assets.assets.events import events_asset
-from mixpanel_assets.assets.profiles import profiles_asset
+from mixpanel_assets.assets.profiles import group_profiles_assets, profiles_asset
 from mixpanel_assets.io_managers import WarehouseIOManager
 from mixpanel_assets.jobs import close_yesterday, close_yesterday_schedule, snapshot_profiles
 from mixpanel_assets.resources import resource_from_environment
@@ -37,7 +37,11 @@ def build_definitions(
     with warnings.catch_warnings():
         # Dagster's notice that backfill policies may still change; nothing a user can act on.
         warnings.simplefilter("ignore", BetaWarning)
-        assets = [events_asset(settings), profiles_asset(settings)]
+        assets = [
+            events_asset(settings),
+            profiles_asset(settings),
+            *group_profiles_assets(settings),
+        ]
     return dg.Definitions(
         assets=assets,
         jobs=[close_yesterday, snapshot_profiles],

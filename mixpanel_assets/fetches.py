@@ -6,12 +6,12 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
-from typing import Any, Literal
+from typing import Any
 
 from mixpanel_assets.client import STREAMED_DAYS, MixpanelAPIClient, Spool
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
+from mixpanel_assets.fetch_results import FetchResult
 from mixpanel_assets.loads import project_identity
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
@@ -22,31 +22,6 @@ from mixpanel_assets.warehouse import (
     prepare,
     replace_events,
 )
-
-
-@dataclass(frozen=True)
-class FetchResult:
-    """What a fetch stored.
-
-    Attributes:
-        table: Its name.
-        rows: Rows in it; repeats that Mixpanel sent are not among them.
-        type: What a row is.
-        duration_seconds: From the first request to the commit.
-        date_range: First and last day as text, both included; None for profiles.
-        fetched_at: When it was stored; UTC.
-    """
-
-    table: str
-    rows: int
-    type: Literal["events", "profiles"]
-    duration_seconds: float
-    date_range: tuple[str, str] | None
-    fetched_at: datetime
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields, ready for JSON."""
-        return {**asdict(self), "fetched_at": self.fetched_at.isoformat()}
 
 
 def fetch_events(

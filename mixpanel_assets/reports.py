@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import dagster as dg
@@ -53,18 +54,52 @@ def day_metadata(report: DayReport, seconds: float) -> dict[str, Any]:
 
 
 def profile_metadata(report: ProfileReport, pages: int) -> dict[str, Any]:
-    """Return the metadata of one materialized profile snapshot that came on so many pages."""
+    """Return the metadata of one materialized day of profiles that came on so many pages."""
+    failed = {"failed_pages": _failed_pages([report])} if report.failed_pages else {}
     return {
         "dagster/partition_row_count": report.row_count,
         "status": report.status,
         "rows": report.row_count,
+        "rows_before": report.rows_before,
         "repeats_removed": report.duplicates_removed,
         "expected_total": report.expected_total,
+        "missing_rows": report.missing_rows,
         "quarantined": report.quarantined,
         "pages": pages,
         "scope": report.scope,
         "kept": report.kept,
+        **failed,
     }
+
+
+def completeness_metadata(reports: Sequence[ProfileReport]) -> dict[str, Any]:
+    """Return the metadata of the check that all profiles came: counts, and a row per lost page."""
+    partial = [report for report in reports if report.status == "partial"]
+    failed = {"failed_pages": _failed_pages(partial)} if partial else {}
+    return {"days": len(reports), "partial_days": len(partial), **failed}
+
+
+def _failed_pages(reports: Sequence[ProfileReport]) -> dg.TableMetadataValue:
+    # The days of one answer lack the same pages, which are told once.
+    answers = [
+        report
+        for before, report in pairwise([None, *reports])
+        if report and not (before and before.failed_pages == report.failed_pages)
+    ]
+    return dg.TableMetadataValue(
+        [
+            dg.TableRecord({"day": str(report.snapshot_date), "page": page, "reason": reason})
+            for report in answers
+            for page, reason in sorted(report.failed_pages.items())
+        ],
+        dg.TableSchema(
+            [
+                dg.TableColumn("day", "string", description="First day that lacks the page."),
+                dg.TableColumn("page", "int"),
+                dg.TableColumn("reason", "string"),
+            ]
+        ),
+    )
 
 
 def hour_chart(hour_counts: Sequence[int]) -> str:

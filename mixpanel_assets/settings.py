@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,9 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mixpanel_assets.errors import ConfigError
+
+_GROUP_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_GROUP_ID = re.compile(r"-?\d+")
 
 
 class Settings(BaseSettings):
@@ -29,6 +33,8 @@ class Settings(BaseSettings):
         lock_timeout: Seconds to wait for a database that another process holds; None: no end.
         database: The DuckDB file.
         spool_dir: Where answers lie until they are stored; None: next to the database.
+        groups: Group profiles to keep, as JSON: the table's name and the id of the group key, such
+            as `{"companies": "-1405123841946871899"}`.
         state_dir: Where requests are counted; None: `~/.mp/state`; `:memory:`: this process alone.
         budget_reserve: Requests per hour of each API that are left for colleagues.
         budget_export_per_hour: Exports per hour; more for projects with a raised limit.
@@ -53,6 +59,7 @@ class Settings(BaseSettings):
     lock_timeout: float | None = Field(default=None, ge=0)
     database: Path | None = None
     spool_dir: Path | None = None
+    groups: dict[str, str] = Field(default={})
     state_dir: str | None = None
     budget_reserve: int = Field(default=0, ge=0)
     budget_export_per_hour: int = Field(default=58, ge=1)
@@ -60,6 +67,24 @@ class Settings(BaseSettings):
     budget_query_per_hour: int = Field(default=58, ge=1)
     budget_count_pages: bool = False
     budget_window_seconds: float = Field(default=3605.0, gt=0)
+
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        # An id written as a JSON number is an integer of 64 bits, which text keeps as it is.
+        if not isinstance(value, dict):
+            return value
+        return {name: str(group_id) for name, group_id in value.items()}
+
+    @field_validator("groups")
+    @classmethod
+    def _known_groups(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, group_id in value.items():
+            if not _GROUP_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name for a table: letters, digits, underscores")
+            if not _GROUP_ID.fullmatch(group_id):
+                raise ValueError(f"the id of {name!r} must be an integer, not {group_id!r}")
+        return value
 
     @field_validator("time_zone")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -20,11 +21,13 @@ from mixpanel_assets.client import (
 )
 from mixpanel_assets.client.disk import KEPT_FOR, Cleaned, clean
 from mixpanel_assets.event_loads import event_load, plan_load
-from mixpanel_assets.fetches import FetchResult, fetch_events
-from mixpanel_assets.loads import ProfileLoad, kept_day, project_identity
+from mixpanel_assets.fetch_results import FetchResult, ParallelProfileResult
+from mixpanel_assets.fetches import fetch_events
 from mixpanel_assets.planning import Plan
+from mixpanel_assets.profile_fetcher import OnPageComplete, ParallelProfileFetcherService, whole
+from mixpanel_assets.progress import page_bar
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets.snapshots import discarded_on_failure, plan_day, question_for, whole
+from mixpanel_assets.snapshots import ScopeChoice
 from mixpanel_assets.warehouse import Database, DayReport, ProfileReport
 
 if TYPE_CHECKING:
@@ -73,6 +76,7 @@ class Workspace:
             lock_timeout=self.settings.lock_timeout,
             on_wait=on_wait,
         )
+        self._fetcher = ParallelProfileFetcherService(self.api, self._database, self.settings)
 
     def __enter__(self) -> Self:
         return self
@@ -158,33 +162,37 @@ class Workspace:
         load.store(self._database)
         return sorted(reports, key=lambda report: report.day)
 
-    def sync_profiles(self, day: date | None = None) -> ProfileReport:
+    def sync_profiles(
+        self,
+        day: date | None = None,
+        *,
+        scope: ScopeChoice = "auto",
+        overwrite_full_snapshot: bool = False,
+        max_workers: int | None = None,
+        on_page_complete: OnPageComplete | None = None,
+    ) -> ProfileReport:
         """Take a snapshot of profiles into `mixpanel.profiles`, exactly as the asset does.
 
         Args:
             day: Today (the default) takes all profiles; an older day those last seen on it,
                 unless it holds a full snapshot, which is kept.
+            scope: `all` or `seen_on_day` whatever the day.
+            overwrite_full_snapshot: Also replace the full snapshot of a day that is over.
+            max_workers: Pages asked for at once; 5 is the default and the most.
+            on_page_complete: Told of each page once it is settled.
+
+        Raises:
+            IncompleteExportError: Profiles are missing. With `partial`, those that came are
+                merged in; otherwise nothing has changed. Asking again within the hour fetches
+                only the missing pages.
         """
-        today = self.settings.today()
-        day = day or today
-        project = project_identity(self.credentials, self.settings)
-        if kept := kept_day(self._database, project, day, question_for(day, today)[0]):
-            return kept
-        run_id = _run_id()
-        name = f"profiles-{run_id}"
-        reports: list[ProfileReport] = []
-        with discarded_on_failure(self.spool_directory, name):
-            snapshot = plan_day(self.api, day, today, self.spool_directory / name)
-            plan = snapshot.plan
-            outcomes = self.api.fetch_profile_pages(snapshot.query, plan, plan.missing())
-            load = ProfileLoad(
-                snapshots=whole(self.api, [snapshot], outcomes),
-                project=project,
-                run_id=run_id,
-                on_day=lambda report, _: reports.append(report),
-            )
-            load.store(self._database)
-        return reports[0]
+        return self._fetcher.sync(
+            day,
+            scope=scope,
+            overwrite_full_snapshot=overwrite_full_snapshot,
+            max_workers=max_workers,
+            on_page_complete=on_page_complete,
+        )
 
     def stream_events(
         self,
@@ -349,6 +357,90 @@ class Workspace:
             where=where,
             replace=replace,
         )
+
+    def fetch_profiles(
+        self,
+        name: str = "profiles",
+        *,
+        where: str | None = None,
+        cohort_id: str | None = None,
+        output_properties: Sequence[str] | None = None,
+        progress: bool = True,
+        append: bool = False,
+        replace: bool = False,
+        distinct_id: str | None = None,
+        distinct_ids: Sequence[str] | None = None,
+        group_id: str | None = None,
+        behaviors: Sequence[Mapping[str, Any]] | None = None,
+        as_of_timestamp: int | None = None,
+        include_all_users: bool = False,
+        parallel: bool = False,
+        max_workers: int | None = None,
+        on_page_complete: OnPageComplete | None = None,
+    ) -> FetchResult | ParallelProfileResult:
+        """Store profiles as they are now in a table.
+
+        It lies in schema `main` and has the columns `distinct_id`, `properties` and `last_seen`.
+        Under the name `profiles` it is the asset's own table instead, which takes no filter: its
+        partition of today is filled.
+
+        Args:
+            name: Letters, digits and underscores.
+            where: A segmentation expression over profile properties.
+            cohort_id: Only members of this cohort.
+            output_properties: Only these properties of each profile.
+            progress: Draw a bar on a terminal, unless `on_page_complete` is given.
+            append: Merge into a table of that name by `distinct_id`; the newer profile stays.
+            replace: Put it in the place of a table of that name, which stays until then.
+            distinct_id: Only this profile.
+            distinct_ids: Only these profiles.
+            group_id: Profiles of this group key instead of user profiles.
+            behaviors: Behaviour filters, as the Engage API takes them; `where` names them.
+            as_of_timestamp: Epoch seconds that `behaviors` are computed for.
+            include_all_users: With a cohort, also list members that have no profile.
+            parallel: Ask for several pages at once, and tell of lost pages in the result.
+            max_workers: How many pages at once; 5 is the default and the most.
+            on_page_complete: Told of each page once it is settled.
+
+        Returns:
+            A `ParallelProfileResult` if `parallel`, whose `has_failures` is to be looked at:
+            of a snapshot that is not whole, what came is merged into what was there. Otherwise
+            a `FetchResult`.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            TableExistsError: There is a table of that name, and neither `append` nor `replace`.
+            IncompleteExportError: No page came; nothing was changed. Without `parallel` also
+                when some pages came, which are stored then (`partial`).
+
+        Example:
+            >>> result = ws.fetch_profiles("people", parallel=True)
+            >>> result.has_failures
+            False
+        """
+        query = ProfileQuery(
+            where=where,
+            cohort_id=cohort_id,
+            output_properties=output_properties,
+            distinct_id=distinct_id,
+            distinct_ids=distinct_ids,
+            group_id=group_id,
+            behaviors=behaviors,
+            as_of_timestamp=as_of_timestamp,
+            include_all_users=include_all_users,
+        )
+        with ExitStack() as shown:
+            if progress and on_page_complete is None:
+                on_page_complete = shown.enter_context(page_bar())
+            result = self._fetcher.fetch_profiles(
+                name,
+                query=query,
+                append=append,
+                replace=replace,
+                max_workers=max_workers if parallel else 1,
+                on_page_complete=on_page_complete,
+            )
+        return result if parallel else whole(result)
 
     def sql(self, query: str) -> pd.DataFrame:
         """Return the answer to a query, as a DataFrame."""

@@ -1,158 +1,301 @@
 """The asset `mixpanel/profiles`: plan pages -> fetch them in parallel -> merge."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from itertools import chain
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import dagster as dg
+from pydantic import Field
 
-from mixpanel_assets.client import PageOutcome
-from mixpanel_assets.failures import explained_to_dagster
-from mixpanel_assets.loads import ProfileLoad, kept_day, project_identity
-from mixpanel_assets.partitions import daily_partitions, days_of
-from mixpanel_assets.reports import column_schema, profile_metadata
-from mixpanel_assets.resources import MixpanelResource
-from mixpanel_assets.settings import Settings
-from mixpanel_assets.snapshots import (
-    Snapshot,
-    discarded_on_failure,
-    plan_day,
-    question_for,
-    whole,
+from mixpanel_assets.client import (
+    MAX_WORKERS,
+    MixpanelAPIClient,
+    PageOutcome,
+    PagePlan,
+    ProfileQuery,
 )
-from mixpanel_assets.warehouse import PROFILES, Database, ProfileReport
+from mixpanel_assets.failures import explained_to_dagster
+from mixpanel_assets.loads import project_identity
+from mixpanel_assets.partitions import daily_partitions, days_of
+from mixpanel_assets.profile_loads import (
+    ProfileLoad,
+    incomplete,
+    require_complete,
+    without_kept_days,
+)
+from mixpanel_assets.reports import column_schema, completeness_metadata, profile_metadata
+from mixpanel_assets.resources import MixpanelResource
+from mixpanel_assets.settings import Settings, load_settings
+from mixpanel_assets.snapshots import OnPage, Question, Snapshot, begin, completed, questions_for
+from mixpanel_assets.warehouse import PROFILES, Database, ProfileReport, Target
 
-PROFILES_KEY = dg.AssetKey(["mixpanel", "profiles"])
+
+class ProfilesConfig(dg.Config):
+    """Which profiles a day gets, and how the pages are dealt out."""
+
+    scope: Literal["auto", "all", "seen_on_day"] = Field(
+        default="auto",
+        description="`auto`: today gets all profiles, an older day those last seen on it. The "
+        "others force one or the other for every day.",
+    )
+    overwrite_full_snapshot: bool = Field(
+        default=False,
+        description="Also replace the full snapshot of a day that is over; it cannot be taken "
+        "again.",
+    )
+    pages_per_op: int = Field(
+        default=200, ge=1, description="Pages that one op fetches; 1 makes an op of each page."
+    )
+    max_workers: int = Field(
+        default=MAX_WORKERS,
+        ge=1,
+        description="Pages that one op asks for at once. All runs together ask for five at most.",
+    )
+
+
+@dataclass(frozen=True)
+class ProfilePlan:
+    """What the plan op hands to the merge op.
+
+    Attributes:
+        snapshots: Begun: page 0 of each is on disk.
+        kept: Days that stay as they are.
+        overwrite: Whether full snapshots may be replaced.
+        max_workers: Pages to ask for at once.
+    """
+
+    snapshots: list[Snapshot]
+    kept: list[ProfileReport]
+    overwrite: bool
+    max_workers: int
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Pages of one snapshot that one op fetches."""
+    """Pages of one snapshot that one op fetches, so many at once."""
 
     snapshot: Snapshot
     pages: tuple[int, ...]
+    max_workers: int
 
 
-class PlanConfig(dg.Config):
-    """How the pages are dealt out."""
+@dg.op(description="Fetches the pages of a chunk that are not on disk yet, several at once.")
+def fetch_profile_pages(
+    context: dg.OpExecutionContext, chunk: Chunk, mixpanel: MixpanelResource
+) -> list[int]:
+    """Return the numbers of the pages that did not come; the merge asks for them again."""
+    plan = chunk.snapshot.plan
+    log_page = _page_logger(context)
+    with explained_to_dagster(), mixpanel.client() as client, plan.in_use():
+        missing = set(plan.missing())
+        outcomes = client.fetch_profile_pages(
+            chunk.snapshot.question.query,
+            plan,
+            [page for page in chunk.pages if page in missing],
+            max_workers=chunk.max_workers,
+            on_page=lambda outcome: log_page(outcome, plan),
+        )
+    return [outcome.page for outcome in outcomes if outcome.error]
 
-    pages_per_op: int = 200
 
+def profiles_asset(
+    settings: Settings,
+    name: str = PROFILES.name,
+    *,
+    query: ProfileQuery | None = None,
+    description: str = PROFILES.grain,
+) -> dg.AssetsDefinition:
+    """Return an asset of profiles, with partitions as the settings say.
 
-def profiles_asset(settings: Settings) -> dg.AssetsDefinition:
-    """Return the asset, with partitions as the settings say."""
-
-    @dg.op(
-        out={
-            "snapshots": dg.Out(list[Snapshot]),
-            "kept": dg.Out(list[ProfileReport]),
-            "chunks": dg.DynamicOut(Chunk),
-        },
-        description="Asks for page 0 of each day's snapshot: session, total and page size.",
-    )
-    def plan_profile_pages(
-        context: dg.OpExecutionContext, config: PlanConfig, mixpanel: MixpanelResource
-    ) -> Iterator[dg.Output[Any] | dg.DynamicOutput[Chunk]]:
-        today, snapshots, kept = settings.today(), list[Snapshot](), list[ProfileReport]()
-        project = project_identity(mixpanel.credentials, settings)
-        root, name = settings.spool_path(project.project_id), _folder_name(context)
-        with (
-            explained_to_dagster(),
-            discarded_on_failure(root, name),
-            mixpanel.client() as client,
-        ):
-            database = Database(settings.database_path(project.project_id))
-            for day in _days(context):
-                if report := kept_day(database, project, day, question_for(day, today)[0]):
-                    kept.append(report)
-                    context.log.info(f"{day}: kept, for it holds a full snapshot already")
-                    continue
-                snapshot = plan_day(client, day, today, root / f"{name}-{day}")
-                snapshots.append(snapshot)
-                plan = snapshot.plan
-                context.log.info(f"{day}: {plan.total:,} profiles on {plan.num_pages:,} pages")
-        yield dg.Output(snapshots, "snapshots")
-        yield dg.Output(kept, "kept")
-        yield from _dealt_out(snapshots, config.pages_per_op)
-
-    @dg.op(description="Fetches a chunk of pages, up to five at once.")
-    def fetch_profile_pages(
-        context: dg.OpExecutionContext, chunk: Chunk, mixpanel: MixpanelResource
-    ) -> list[PageOutcome]:
-        def log_page(outcome: PageOutcome) -> None:
-            context.log.info(
-                f"page {outcome.page}: {outcome.error or f'{outcome.rows:,} profiles'}"
-            )
-
-        query, plan = chunk.snapshot.query, chunk.snapshot.plan
-        if not plan.directory.exists():
-            context.log.info("Another chunk of this run failed and deleted its pages")
-            return []
-        with (
-            explained_to_dagster(),
-            discarded_on_failure(plan.directory.parent, _folder_name(context)),
-            mixpanel.client() as client,
-        ):
-            return client.fetch_profile_pages(query, plan, chunk.pages, on_page=log_page)
+    Args:
+        settings: Where pages and rows lie, and what today is.
+        name: Of the asset, and of its table in schema `mixpanel`.
+        query: Narrows the profiles; None: all user profiles.
+        description: What one row is.
+    """
+    key, target, check = dg.AssetKey(["mixpanel", name]), Target(name), f"{name}_complete"
+    filters = query.filters if query else None
+    stem = "profile" if name == PROFILES.name else name
 
     @dg.op(
-        out=dg.Out(ProfileLoad, io_manager_key="warehouse"),
-        description="Stores each day's snapshot once all of its pages are there.",
+        name=f"plan_{stem}_pages",
+        out={"plan": dg.Out(ProfilePlan), "chunks": dg.DynamicOut(Chunk)},
+        description="Asks for page 0 of each snapshot: session, total and page size.",
     )
-    def merge_profile_pages(
-        context: dg.AssetExecutionContext,
-        snapshots: list[Snapshot],
-        kept: list[ProfileReport],
-        outcomes: list[list[PageOutcome]],
-        mixpanel: MixpanelResource,
-    ) -> ProfileLoad:
-        def report_day(report: ProfileReport, pages: int) -> None:
-            key = report.snapshot_date.isoformat()
-            load.materialized[key] = metadata = profile_metadata(report, pages)
-            context.add_asset_metadata(metadata, asset_key=PROFILES_KEY, partition_key=key)
-
+    def plan_pages(
+        context: dg.OpExecutionContext, config: ProfilesConfig, mixpanel: MixpanelResource
+    ) -> Iterator[dg.Output[ProfilePlan] | dg.DynamicOutput[Chunk]]:
         project = project_identity(mixpanel.credentials, settings)
         root = settings.spool_path(project.project_id)
-        with (
-            explained_to_dagster(),
-            discarded_on_failure(root, _folder_name(context)),
-            mixpanel.client() as client,
-        ):
+        database = Database(settings.database_path(project.project_id))
+        with explained_to_dagster(), mixpanel.client() as client:
+            asked = questions_for(_days(context), settings.today(), query, config.scope)
+            asked, kept = without_kept_days(
+                database,
+                project,
+                asked,
+                target=target,
+                filters=filters,
+                overwrite=config.overwrite_full_snapshot,
+            )
+            for report in kept:
+                context.log.info(f"{report.snapshot_date}: its full snapshot is kept")
+            plan = ProfilePlan(
+                [_begun(context, client, question, root) for question in asked],
+                kept,
+                config.overwrite_full_snapshot,
+                config.max_workers,
+            )
+        yield dg.Output(plan, "plan")
+        yield from _dealt_out(plan, config.pages_per_op)
+
+    @dg.op(
+        name=f"merge_{stem}_pages",
+        out={"rows": dg.Out(ProfileLoad, io_manager_key="warehouse"), "complete": dg.Out()},
+        description="Fetches the pages that are still missing and stores each day's profiles.",
+    )
+    def merge_pages(
+        context: dg.AssetExecutionContext,
+        plan: ProfilePlan,
+        failed: list[list[int]],
+        mixpanel: MixpanelResource,
+    ) -> Iterator[dg.Output[ProfileLoad] | dg.AssetCheckResult]:
+        def report_day(report: ProfileReport, pages: int) -> None:
+            partition = report.snapshot_date.isoformat()
+            load.materialized[partition] = metadata = profile_metadata(report, pages)
+            context.add_asset_metadata(metadata, asset_key=key, partition_key=partition)
+
+        if again := [page for pages in failed for page in pages]:
+            context.log.warning(f"{len(again)} pages did not come; they are asked for again")
+        with explained_to_dagster(), mixpanel.client() as client:
             load = ProfileLoad(
-                snapshots=whole(client, snapshots, chain.from_iterable(outcomes)),
-                kept=kept,
-                project=project,
+                snapshots=[
+                    completed(
+                        client,
+                        snapshot,
+                        settings.today,
+                        max_workers=plan.max_workers,
+                        on_page=_page_logger(context),
+                    )
+                    for snapshot in plan.snapshots
+                ],
+                kept=plan.kept,
+                project=project_identity(mixpanel.credentials, settings),
+                target=target,
+                filters=filters,
+                overwrite=plan.overwrite,
                 run_id=context.run.run_id,
                 on_day=report_day,
             )
-        return load
+        yield dg.Output(load, "rows")
+        yield _completeness(load, key, check)
+        with explained_to_dagster():
+            require_complete(load.reports)
 
     @dg.graph_asset(
-        key=PROFILES_KEY,
-        description=PROFILES.grain,
+        key=key,
+        description=description,
         group_name="mixpanel",
         kinds={"mixpanel", "duckdb"},
         partitions_def=daily_partitions(settings),
         backfill_policy=dg.BackfillPolicy.single_run(),
+        check_specs=[
+            dg.AssetCheckSpec(
+                check,
+                asset=key,
+                blocking=True,
+                description="Every page came, and their different profiles add up to the total.",
+            )
+        ],
         metadata={
             "partition_expr": "snapshot_date",
             "dagster/column_schema": column_schema(PROFILES.columns),
         },
     )
-    def profiles() -> ProfileLoad:
-        snapshots, kept, chunks = plan_profile_pages()
-        outcomes = chunks.map(fetch_profile_pages).collect()
-        merged: ProfileLoad = merge_profile_pages(snapshots, kept, outcomes)
-        return merged
+    def profiles() -> dict[str, Any]:
+        plan, chunks = plan_pages()
+        rows, complete = merge_pages(plan, chunks.map(fetch_profile_pages).collect())
+        return {"result": rows, f"{key.to_python_identifier()}_{check}": complete}
 
     return profiles
 
 
-def _folder_name(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> str:
-    """Return how the folders of this run's pages begin."""
-    return f"profiles-{context.run.run_id}"
+def group_profiles_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """Return an asset of group profiles for each group that MP_GROUPS declares."""
+    return [
+        group_profiles_asset(name, group_id, settings=settings)
+        for name, group_id in settings.groups.items()
+    ]
+
+
+def group_profiles_asset(
+    name: str, group_id: str, *, settings: Settings | None = None
+) -> dg.AssetsDefinition:
+    """Return an asset of the profiles of a group, such as companies.
+
+    Args:
+        name: Of the asset, and of its table in schema `mixpanel`; the columns are those of
+            `profiles`, `distinct_id` holds the group's id.
+        group_id: The group key's id (`data_group_id`): a 64-bit integer as text, maybe negative.
+        settings: Instead of the MP_* variables.
+
+    Example:
+        >>> companies = group_profiles_asset("companies", "-1405123841946871899")
+    """
+    return profiles_asset(
+        settings or load_settings(),
+        name,
+        query=ProfileQuery(group_id=group_id),
+        description="One row per group profile and snapshot day.",
+    )
+
+
+def filtered_profiles_asset(
+    name: str,
+    *,
+    where: str | None = None,
+    cohort_id: str | None = None,
+    output_properties: Sequence[str] | None = None,
+    group_id: str | None = None,
+    behaviors: Sequence[Mapping[str, Any]] | None = None,
+    distinct_ids: Sequence[str] | None = None,
+    settings: Settings | None = None,
+) -> dg.AssetsDefinition:
+    """Return an asset of some profiles, with a table of its own; `profiles` always holds all.
+
+    Args:
+        name: Of the asset, and of its table in schema `mixpanel`.
+        where: A segmentation expression over profile properties.
+        cohort_id: Only members of this cohort that have a profile.
+        output_properties: Only these properties of each profile.
+        group_id: Profiles of this group key instead of user profiles.
+        behaviors: Behaviour filters, as the Engage API takes them; `where` names them.
+        distinct_ids: Only these profiles.
+        settings: Instead of the MP_* variables.
+
+    Raises:
+        ConfigError: The filters contradict each other.
+
+    Example:
+        >>> payers = filtered_profiles_asset("payers", where='properties["plan"] == "pro"')
+    """
+    query = ProfileQuery(
+        where=where,
+        cohort_id=cohort_id,
+        output_properties=output_properties,
+        group_id=group_id,
+        behaviors=behaviors,
+        distinct_ids=distinct_ids,
+    )
+    query.check()
+    return profiles_asset(
+        settings or load_settings(),
+        name,
+        query=query,
+        description="One row per profile that the filter finds and snapshot day.",
+    )
 
 
 def _days(context: dg.OpExecutionContext) -> list[date]:
@@ -160,11 +303,50 @@ def _days(context: dg.OpExecutionContext) -> list[date]:
     return [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
 
 
-def _dealt_out(snapshots: list[Snapshot], pages_per_op: int) -> Iterator[dg.DynamicOutput[Chunk]]:
-    for number, snapshot in enumerate(snapshots):
+def _begun(
+    context: dg.OpExecutionContext, client: MixpanelAPIClient, question: Question, root: Path
+) -> Snapshot:
+    snapshot = begin(client, question, root)
+    plan, days = snapshot.plan, question.days
+    context.log.info(
+        f"{days[0]}{f' to {days[-1]}' if len(days) > 1 else ''}: {plan.total:,} profiles on "
+        f"{plan.num_pages:,} pages, {len(plan.missing()):,} of them to be fetched"
+    )
+    return snapshot
+
+
+def _dealt_out(plan: ProfilePlan, pages_per_op: int) -> Iterator[dg.DynamicOutput[Chunk]]:
+    for number, snapshot in enumerate(plan.snapshots):
         missing = snapshot.plan.missing()
         for start in range(0, len(missing), pages_per_op):
             pages = tuple(missing[start : start + pages_per_op])
             yield dg.DynamicOutput(
-                Chunk(snapshot, pages), output_name="chunks", mapping_key=f"{number}_{start}"
+                Chunk(snapshot, pages, plan.max_workers),
+                output_name="chunks",
+                mapping_key=f"{number}_{start}",
             )
+
+
+def _page_logger(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+) -> OnPage:
+    def log(outcome: PageOutcome, plan: PagePlan) -> None:
+        page = f"page {outcome.page} of 0 to {plan.num_pages - 1}"
+        if outcome.error:
+            context.log.warning(f"{page}: {outcome.error}")
+        else:
+            context.log.info(f"{page}: {outcome.rows:,} profiles")
+
+    return log
+
+
+def _completeness(load: ProfileLoad, key: dg.AssetKey, check: str) -> dg.AssetCheckResult:
+    error = incomplete(load.reports)
+    return dg.AssetCheckResult(
+        passed=error is None,
+        asset_key=key,
+        check_name=check,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=error.message if error else None,
+        metadata=completeness_metadata(load.reports),
+    )

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mixpanel_assets.accounts import resolve_credentials
 from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.progress import page_bar
 from mixpanel_assets.warehouse import DayReport
 from mixpanel_assets.workspace import Workspace
 
@@ -43,8 +44,9 @@ def sync_days(from_date: date, to_date: date, database: Path | None, *, profiles
 
         reports = workspace.sync_events(from_date, to_date, on_day=stored)
         if profiles:
-            with _partial_if(bool(reports)):
-                snapshot = workspace.sync_profiles()
+            bar.stop()
+            with _partial_if(bool(reports)), page_bar(errors) as draw:
+                snapshot = workspace.sync_profiles(on_page_complete=draw)
             out.print(f"profiles    {snapshot.row_count:>10,} rows    {snapshot.status}")
         out.print(f"in {workspace.db_path}")
 

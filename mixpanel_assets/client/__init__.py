@@ -6,13 +6,15 @@ from mixpanel_assets.client.engage import ProfileQuery
 from mixpanel_assets.client.export import EventExport, ExportQuery
 from mixpanel_assets.client.limits import BudgetSettings
 from mixpanel_assets.client.normalize import normalize_event, normalize_profile
+from mixpanel_assets.client.page_plan import PagePlan
 from mixpanel_assets.client.retries import RetryPolicy
-from mixpanel_assets.client.snapshot import PageOutcome, PagePlan
+from mixpanel_assets.client.snapshot import MAX_WORKERS, PageOutcome, checked_workers
 from mixpanel_assets.client.spool import Spool
 from mixpanel_assets.client.streams import STREAMED_DAYS, RecordStream
 from mixpanel_assets.client.types import ApiUsage, ProfilePageResult
 
 __all__ = [
+    "MAX_WORKERS",
     "STREAMED_DAYS",
     "ApiUsage",
     "BudgetSettings",
@@ -27,6 +29,7 @@ __all__ = [
     "RecordStream",
     "RetryPolicy",
     "Spool",
+    "checked_workers",
     "make_credentials",
     "normalize_event",
     "normalize_profile",

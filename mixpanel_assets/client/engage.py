@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
@@ -81,6 +81,11 @@ class ProfileQuery:
         ):
             if wrong:
                 raise ConfigError(said)
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """What narrows the profiles, by attribute; empty when all of them are asked for."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, False)}
 
     def form(self) -> dict[str, str]:
         """Return the form fields that every page repeats."""

@@ -8,6 +8,7 @@ Source: Mixpanel reference, Rate Limits; read 2026-11.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,12 @@ from pyrate_limiter import Rate
 from mixpanel_assets.client.types import Api
 from mixpanel_assets.errors import ConfigError
 
+logger = logging.getLogger(__name__)
+
 IN_PROCESS = ":memory:"
+
+# 80 % of the queries that Mixpanel allows in an hour.
+MANY_PAGES = 49
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,19 @@ class BudgetSettings:
                 at_once=self.query_at_once,
             )
         return ApiLimits()
+
+    def warn_of_many_pages(self, pages: int) -> None:
+        """Log what a snapshot of so many pages costs, if that is much."""
+        if pages < MANY_PAGES:
+            return
+        if self.count_pages:
+            cost = (
+                f"each of them counts (MP_BUDGET_COUNT_PAGES is on), so they take "
+                f"{pages / (self.query_per_hour - self.reserve):.1f} hours of the query budget"
+            )
+        else:
+            cost = "only the first counts against the query budget (MP_BUDGET_COUNT_PAGES is off)"
+        logger.warning("The profiles come on %s pages: %s.", f"{pages:,}", cost)
 
 
 def _milliseconds(seconds: float) -> int:

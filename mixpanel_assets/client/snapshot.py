@@ -1,68 +1,30 @@
-"""A profile snapshot on disk: a stored page plan, and one file per page next to it.
-
-Page files hold one profile per line, exactly as Mixpanel sent it. A page that is on disk is
-never asked for again, so whoever comes back to a plan fetches only what is missing.
-"""
+"""The pages of a profile snapshot onto disk: page 0 makes the plan, the others come in parallel."""
 
 from __future__ import annotations
 
-import json
-import math
+import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from mixpanel_assets.client.engage import ProfilePage, ProfileQuery, fetch_page
+from mixpanel_assets.client.page_plan import PagePlan
 from mixpanel_assets.client.retries import FAULTS, RetryPolicy
 from mixpanel_assets.client.spool import new_file
 from mixpanel_assets.client.transport import Transport
-from mixpanel_assets.errors import IncompleteExportError, QueryError
+from mixpanel_assets.errors import ConfigError, IncompleteExportError, QueryError
+
+logger = logging.getLogger(__name__)
 
 # Mixpanel lets five query requests of a project run at once.
 MAX_WORKERS = 5
-
-
-@dataclass(frozen=True)
-class PagePlan:
-    """What page 0 announced, and the full pages behind its last one showed.
-
-    Attributes:
-        directory: Where the page files lie.
-        session_id: Pins the result; None when one page is all there is.
-        total: Profiles in the whole result.
-        page_size: Profiles in a full page.
-    """
-
-    directory: Path
-    session_id: str | None
-    total: int
-    page_size: int
-
-    @property
-    def num_pages(self) -> int:
-        """How many pages the snapshot has; page 0 always exists."""
-        return max(1, math.ceil(self.total / self.page_size))
-
-    def path(self, page: int) -> Path:
-        """Return where a page's file lies or will lie."""
-        return self.directory / f"page-{page:06d}.jsonl"
-
-    def announced_rows(self, page: int) -> int:
-        """Return how many profiles a page must hold."""
-        return min(self.page_size, self.total - page * self.page_size)
-
-    def discard(self) -> None:
-        """Delete every file of the snapshot; its content is stored elsewhere, or unwanted."""
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    def missing(self) -> list[int]:
-        """Return the numbers of the pages that are not on disk."""
-        return [page for page in range(self.num_pages) if not self.path(page).exists()]
 
 
 @dataclass(frozen=True)
@@ -83,6 +45,35 @@ class PageOutcome:
     session_ended: bool = False
 
 
+class _Profile(msgspec.Struct):
+    """What every profile has; `$properties` may be null or missing."""
+
+    distinct_id: str | int | float = msgspec.field(name="$distinct_id")
+    properties: dict[str, msgspec.Raw] | None = msgspec.field(name="$properties", default=None)
+
+
+_decode_profile = msgspec.json.Decoder(_Profile).decode
+
+
+def checked_workers(max_workers: int | None) -> int:
+    """Return how many pages to ask for at once; warn if that is fewer than wanted.
+
+    Raises:
+        ConfigError: It is less than 1.
+    """
+    if max_workers is None:
+        return MAX_WORKERS
+    if max_workers < 1:
+        raise ConfigError(f"max_workers must be 1 to {MAX_WORKERS}, not {max_workers}.")
+    if max_workers > MAX_WORKERS:
+        logger.warning(
+            "max_workers=%s is capped at %s: Mixpanel answers no more queries at once.",
+            max_workers,
+            MAX_WORKERS,
+        )
+    return min(max_workers, MAX_WORKERS)
+
+
 def plan_snapshot(
     transport: Transport, query: ProfileQuery, directory: Path, retries: RetryPolicy
 ) -> PagePlan:
@@ -99,8 +90,7 @@ def plan_snapshot(
     except _SessionEndedError:
         shutil.rmtree(directory, ignore_errors=True)  # no page of it belongs to the next session
         plan = _planned(transport, query, directory, retries)
-    stored = {name: str(value) for name, value in asdict(plan).items()}
-    (directory / "plan.json").write_text(json.dumps(stored))
+    plan.store()
     return plan
 
 
@@ -111,6 +101,7 @@ class _SessionEndedError(IncompleteExportError):
 def _planned(
     transport: Transport, query: ProfileQuery, directory: Path, retries: RetryPolicy
 ) -> PagePlan:
+    began_at = datetime.now(UTC)
     page = retries.call(lambda: fetch_page(transport, query, 0))
     if page.total is None:
         raise IncompleteExportError(
@@ -118,12 +109,19 @@ def _planned(
             "Nothing was stored.",
             reason="no total",
         )
-    plan = PagePlan(directory, page.session_id, max(page.total, len(page.results)), page.page_size)
+    total = max(page.total, len(page.results))
+    plan = PagePlan(directory, page.session_id, total, page.page_size, began_at)
     _keep(plan, page)
     while plan.total and plan.total % plan.page_size == 0:
-        page = _page_behind(transport, query, plan, retries)
+        before, page = page, _page_behind(transport, query, plan, retries)
         if not page.results:
             break
+        if page.results == before.results:
+            raise IncompleteExportError(
+                f"profiles page {page.page} repeats the page before it, so nobody can tell where "
+                "the snapshot ends. Nothing was stored.",
+                reason="a repeated page",
+            )
         plan = replace(plan, total=plan.total + len(page.results))
         _keep(plan, page)
     return plan
@@ -155,28 +153,36 @@ def fetch_pages(
 ) -> list[PageOutcome]:
     """Put pages on disk, several at once; a page that stays broken is an outcome.
 
+    Returns:
+        One outcome per page, in the order of the pages. Once the session has ended, the pages
+        that wait are not asked for.
+
     Raises:
         MixpanelDataError: An answer that no repeating can heal, such as refused credentials,
             or a disk that takes no more; no further page is asked for.
     """
+    ended = threading.Event()
 
     def fetch(page: int) -> PageOutcome:
+        if ended.is_set():
+            return PageOutcome(page, 0, "the session has ended", session_ended=True)
         try:
             return PageOutcome(page, retries.call(lambda: _fetch_one(transport, query, plan, page)))
         except FAULTS as error:
             return PageOutcome(page, 0, str(error))
         except QueryError as error:
             # The question is that of page 0, which was answered; only the session is new.
+            ended.set()
             return PageOutcome(page, 0, str(error), session_ended=True)
 
     outcomes = []
-    pool = ThreadPoolExecutor(min(max_workers, MAX_WORKERS))
+    pool = ThreadPoolExecutor(checked_workers(max_workers))
     with pool, _ended_at_once(pool, retries.cancelled):
-        for outcome in pool.map(fetch, pages):
-            outcomes.append(outcome)
+        for done in as_completed([pool.submit(fetch, page) for page in pages]):
+            outcomes.append(done.result())
             if on_page:
-                on_page(outcome)
-    return outcomes
+                on_page(outcomes[-1])
+    return sorted(outcomes, key=lambda outcome: outcome.page)
 
 
 @contextmanager
@@ -191,11 +197,6 @@ def _ended_at_once(pool: ThreadPoolExecutor, cancelled: threading.Event) -> Iter
         raise
 
 
-def fetched_at_utc(path: Path) -> datetime:
-    """Return when a page was read; naive, UTC."""
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(tzinfo=None)
-
-
 def _fetch_one(transport: Transport, query: ProfileQuery, plan: PagePlan, page: int) -> int:
     answer = fetch_page(transport, query, page, plan.session_id)
     _keep(plan, answer)
@@ -203,24 +204,49 @@ def _fetch_one(transport: Transport, query: ProfileQuery, plan: PagePlan, page: 
 
 
 def _keep(plan: PagePlan, page: ProfilePage) -> None:
-    announced = plan.announced_rows(page.page)
-    if len(page.results) < announced:
+    _require_announced(plan, page)
+    _require_profiles(page)
+    with new_file(plan.directory, f"{page.page}.part") as (path, write):
+        write(_as_lines(page.results))
+    path.replace(plan.path(page.page))
+
+
+def _require_announced(plan: PagePlan, page: ProfilePage) -> None:
+    announced, came = plan.announced_rows(page.page), len(page.results)
+    if came < announced:
         raise IncompleteExportError(
-            f"profiles page {page.page} holds {len(page.results):,} profiles, "
-            f"{announced:,} were announced.",
+            f"profiles page {page.page} holds {came:,} profiles, {announced:,} were announced.",
             reason="short page",
-            lines=len(page.results),
+            lines=came,
         )
-    if len(page.results) >= plan.page_size > announced:
+    if came >= plan.page_size > announced:
         raise IncompleteExportError(
             f"profiles page {page.page} is full, though only {announced:,} profiles were announced "
             "for it: more may follow.",
             reason="a full last page",
-            lines=len(page.results),
+            lines=came,
         )
-    with new_file(plan.directory, f"{page.page}.part") as (path, write):
-        write(_as_lines(page.results))
-    path.replace(plan.path(page.page))
+
+
+def _require_profiles(page: ProfilePage) -> None:
+    for number, result in enumerate(page.results):
+        if not _is_profile(result):
+            raise IncompleteExportError(
+                f"profiles page {page.page} holds something that is no profile with a "
+                f"`$distinct_id`, at place {number}.",
+                reason="no profile",
+                lines=len(page.results),
+            )
+
+
+def _is_profile(result: bytes) -> bool:
+    try:
+        _decode_profile(result)
+    except msgspec.ValidationError:
+        return False
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        pass  # whether text that msgspec cannot read can be stored is decided when it is loaded
+    return True
 
 
 def _as_lines(results: Sequence[bytes]) -> bytes:

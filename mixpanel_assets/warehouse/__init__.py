@@ -5,7 +5,7 @@ guards the tables, `replace_events` and `replace_profiles` load, `tables` reads.
 """
 
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.destination import check_name, make_way, refuse_our_names
+from mixpanel_assets.warehouse.destination import check_name, make_way, refuse_our_names, target_of
 from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
 from mixpanel_assets.warehouse.load import mark_unavailable, replace_events
@@ -46,4 +46,5 @@ __all__ = [
     "replace_profiles",
     "stored_project",
     "table_exists",
+    "target_of",
 ]

@@ -50,7 +50,12 @@ def materialize(
     """Run one asset for a day, or for a range of days, both ends included."""
 
     def run(
-        key: dg.AssetKey, first: str, last: str | None = None, **changes: Any
+        key: dg.AssetKey,
+        first: str,
+        last: str | None = None,
+        *,
+        config: dict[str, Any] | None = None,
+        **changes: Any,
     ) -> dg.ExecuteInProcessResult:
         definitions = build_definitions(
             settings=settings, resources={"mixpanel": resource, **changes}
@@ -65,7 +70,11 @@ def materialize(
                 }
             }
         return job.execute_in_process(
-            asset_selection=[key], instance=instance, raise_on_error=False, **days
+            asset_selection=[key],
+            instance=instance,
+            raise_on_error=False,
+            run_config=config,
+            **days,
         )
 
     return run

@@ -1,11 +1,14 @@
 """The asset `mixpanel/profiles` in real runs."""
 
 import json
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
+from mixpanel_assets.loads import project_identity
+from mixpanel_assets.profile_loads import ProfileLoad
+from mixpanel_assets.snapshots import begin, completed, questions_for
 from mixpanel_assets_tests.assets.conftest import PROFILES
 from mixpanel_assets_tests.conftest import START
 
@@ -83,15 +86,45 @@ def test_a_full_snapshot_is_kept_when_its_day_is_over(
 
 
 def test_a_full_snapshot_that_came_meanwhile_is_kept_too(
-    materialize, settings, database, monkeypatch
+    materialize, settings, database, resource, tmp_path
 ):
     """What another run stored after the plan was made counts as well."""
     materialize(PROFILES, settings.today().isoformat())
     day = full_snapshot_of_yesterday(settings, database)
     before = stored(database, "SELECT * FROM mixpanel.profiles ORDER BY ALL")
-    monkeypatch.setattr("mixpanel_assets.assets.profiles.kept_day", lambda *_: None)
-    assert materialize(PROFILES, day).success
+    [question] = questions_for([date.fromisoformat(day)], settings.today())
+    with resource.client() as client:
+        snapshot = completed(client, begin(client, question, tmp_path), settings.today)
+    project = project_identity(resource.credentials, settings)
+    load = ProfileLoad(snapshots=[snapshot], project=project)
+    load.store(database)
+    assert [report.kept for report in load.reports] == [True]
     assert stored(database, "SELECT * FROM mixpanel.profiles ORDER BY ALL") == before
+
+
+def test_several_older_days_cost_one_question(materialize, emulator, database):
+    """They are split by the day of `$last_seen`; days without anybody are there, empty."""
+    asked = len(emulator.requests)
+    assert materialize(PROFILES, "2024-01-01", "2024-01-12").success
+    assert len(emulator.requests) - asked == 1
+    rows = stored(database, "SELECT distinct_id, snapshot_date::VARCHAR FROM mixpanel.profiles")
+    seen = {
+        profile["$distinct_id"]: ((profile["$properties"] or {}).get("$last_seen") or "")[:10]
+        for profile in emulator.truth.profiles()
+    }
+    wanted = {name: day for name, day in seen.items() if "2024-01-01" <= day <= "2024-01-12"}
+    assert dict(rows) == wanted
+    days = stored(database, "SELECT count(*) FROM mixpanel._days WHERE table_name = 'profiles'")
+    assert days == [(12,)]
+
+
+def test_the_scope_can_be_forced(materialize, settings, emulator, database):
+    """An older day takes everybody if it is told to, and says so."""
+    everybody = {"plan_profile_pages": {"config": {"scope": "all"}}}
+    config = {"ops": {"mixpanel__profiles": {"ops": everybody}}}
+    assert materialize(PROFILES, "2024-01-10", config=config).success
+    ledger = "SELECT scope, row_count FROM mixpanel._days WHERE table_name = 'profiles'"
+    assert stored(database, ledger) == [("all", len(emulator.truth.profiles()))]
 
 
 def test_its_metadata_counts_pages_and_profiles(materialize, settings, instance, emulator):
@@ -113,6 +146,12 @@ def failures(result):
     ]
 
 
+def day_of(database):
+    query = "SELECT status, failed_pages FROM mixpanel._days WHERE table_name = 'profiles'"
+    [day] = stored(database, query)
+    return day
+
+
 def page_folders(settings):
     return list(settings.spool_path("12345").glob("profiles-*"))
 
@@ -131,42 +170,107 @@ class TestSmallPages:
     def emulator(self, small_pages):
         return small_pages
 
-    def test_a_page_that_cannot_be_had_fails_the_run_and_changes_nothing(
+    def test_pages_that_cannot_be_had_leave_a_partial_snapshot(
+        self, materialize, settings, emulator, database, instance
+    ):
+        """What came is merged, nothing goes, the check fails and names the pages."""
+        today = settings.today().isoformat()
+        materialize(PROFILES, today)
+        everybody = "SELECT distinct_id FROM mixpanel.profiles ORDER BY ALL"
+        before = stored(database, everybody)
+        for page in (3, 7):
+            emulator.faults.add(Fault("500-json", path=ENGAGE, page=page, times=None))
+        result = materialize(PROFILES, today)
+        assert not result.success
+        assert "2 pages could not be fetched: 3, 7." in failures(result)[0]
+        assert stored(database, everybody) == before
+        assert day_of(database) == ("partial", [3, 7])
+        [record] = instance.fetch_materializations(PROFILES, limit=1).records
+        metadata = record.asset_materialization.metadata
+        assert metadata["status"].value == "partial"
+        assert [row.data["page"] for row in metadata["failed_pages"].records] == [3, 7]
+        assert "page 3 answered 500" in metadata["failed_pages"].records[0].data["reason"]
+        [check] = result.get_asset_check_evaluations()
+        assert (check.passed, check.check_name) == (False, "profiles_complete")
+
+    def test_the_next_run_fetches_only_the_pages_that_are_missing(
         self, materialize, settings, emulator, database
     ):
-        """The snapshot of before stays; the failure names the page; no page is left behind."""
+        """The pages of a partial snapshot stay on disk until it is whole."""
+        today = settings.today().isoformat()
+        emulator.faults.add(Fault("500-json", path=ENGAGE, page=3, times=None))
+        emulator.faults.add(Fault("500-json", path=ENGAGE, page=7, times=None))
+        materialize(PROFILES, today)
+        emulator.faults.clear()
+        asked = len(emulator.requests)
+        assert materialize(PROFILES, today).success
+        pages = [request.params.get("page") for request in list(emulator.requests)[asked:]]
+        assert sorted(pages) == ["3", "7"]
+        assert day_of(database) == ("complete", [])
+        count = stored(database, "SELECT count(DISTINCT distinct_id) FROM mixpanel.profiles")
+        assert count == [(len(emulator.truth.profiles()),)]
+        assert not page_folders(settings)
+
+    def test_page_0_that_cannot_be_had_fails_the_run_and_changes_nothing(
+        self, materialize, settings, emulator, database
+    ):
+        """The snapshot of before stays whole, and no page is left behind."""
         today = settings.today().isoformat()
         materialize(PROFILES, today)
         before = stored(database, "SELECT * FROM mixpanel.profiles ORDER BY ALL")
-        emulator.faults.add(Fault("500-json", path=ENGAGE, page=1, times=None))
-        result = materialize(PROFILES, today)
-        assert not result.success
-        assert "could not be fetched: 1." in failures(result)[0]
+        emulator.faults.add(Fault("500-json", path=ENGAGE, times=None))
+        assert not materialize(PROFILES, today).success
         assert stored(database, "SELECT * FROM mixpanel.profiles ORDER BY ALL") == before
+        assert day_of(database) == ("complete", [])
         assert not page_folders(settings)
 
-    @pytest.mark.parametrize("page", [None, 1])
-    def test_refused_credentials_fail_the_run_and_leave_no_page(
-        self, page, materialize, settings, emulator
-    ):
-        """Whether page 0 meets them or a later one of any day."""
-        emulator.faults.add(Fault("401-json", path=ENGAGE, page=page, skip=2, times=None))
-        assert not materialize(PROFILES, "2024-01-01", "2024-01-03").success
-        assert not page_folders(settings)
+    def test_refused_credentials_fail_the_run(self, materialize, settings, emulator, database):
+        """Nothing is stored, and the pages that came wait for the next run."""
+        emulator.faults.add(Fault("401-json", path=ENGAGE, page=5, times=None))
+        result = materialize(PROFILES, settings.today().isoformat())
+        assert not result.success
+        assert not database.path.exists()
+        emulator.faults.clear()
+        assert materialize(PROFILES, settings.today().isoformat()).success
+
+    def test_one_op_per_page_stores_the_same(self, materialize, settings, emulator, database):
+        """However the pages are dealt out."""
+        config = {"ops": {"plan_profile_pages": {"config": {"pages_per_op": 1}}}}
+        result = materialize(
+            PROFILES,
+            settings.today().isoformat(),
+            config={"ops": {"mixpanel__profiles": config}},
+        )
+        fetched = {
+            e.step_key for e in result.all_node_events if "fetch_profile_pages" in e.step_key
+        }
+        assert result.success
+        assert len(fetched) == 24
+        count = stored(database, "SELECT count(*) FROM mixpanel.profiles")
+        assert count == [(len(emulator.truth.profiles()),)]
 
     def test_a_session_that_ends_is_begun_anew_once(
         self, materialize, settings, emulator, database
     ):
         """The snapshot is taken from page 0 again and is whole."""
-        emulator.faults.add(Fault("session-expired", skip=3))
-        assert materialize(PROFILES, settings.today().isoformat()).success
+        emulator.faults.add(Fault("session-expired", skip=3, times=2))  # fetching and merging
+        config = {"ops": {"plan_profile_pages": {"config": {"max_workers": 1}}}}
+        result = materialize(
+            PROFILES,
+            settings.today().isoformat(),
+            config={"ops": {"mixpanel__profiles": config}},
+        )
+        assert result.success
         count = stored(database, "SELECT count(DISTINCT distinct_id) FROM mixpanel.profiles")
         assert count == [(len(emulator.truth.profiles()),)]
         assert len({r.params.get("session_id") for r in emulator.requests} - {None}) == 2
 
-    def test_a_session_that_ends_again_fails_the_run(self, materialize, settings, emulator):
-        """Two page 0s are enough."""
+    def test_a_session_that_ends_again_leaves_a_partial_snapshot(
+        self, materialize, settings, emulator, database
+    ):
+        """Two page 0s are enough; the pages that did not come are named."""
         emulator.faults.add(Fault("session-expired", times=None))
         assert not materialize(PROFILES, settings.today().isoformat()).success
         assert len([r for r in emulator.requests if not r.params.get("page")]) == 2
-        assert not page_folders(settings)
+        status, lost = day_of(database)
+        assert (status, lost) == ("partial", list(range(1, 25)))

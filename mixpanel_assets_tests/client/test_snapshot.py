@@ -14,7 +14,6 @@ from mixpanel_assets.client import (
     RetryPolicy,
     make_credentials,
 )
-from mixpanel_assets.client.snapshot import fetched_at_utc
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import (
     AuthenticationError,
@@ -218,7 +217,7 @@ def test_a_last_page_that_is_full_against_the_announcement_fails(client, emulato
 def test_a_page_knows_when_it_was_read(client, tmp_path):
     """The file's age is the profile's age, in UTC."""
     plan = client.plan_profiles(tmp_path / "p", EVERYONE)
-    age = datetime.now(UTC).replace(tzinfo=None) - fetched_at_utc(plan.path(0))
+    age = datetime.now(UTC) - plan.fetched_at(0)
     assert abs(age.total_seconds()) < 60
 
 

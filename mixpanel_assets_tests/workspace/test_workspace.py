@@ -14,6 +14,8 @@ from mixpanel_assets.errors import (
     IncompleteExportError,
 )
 
+ENGAGE = "/api/query/engage"
+
 FIRST, LAST, DAY = date(2024, 1, 1), date(2024, 1, 7), date(2024, 1, 3)
 
 
@@ -81,16 +83,32 @@ def pages_of_ten(settings):
             yield workspace, emulator
 
 
-@pytest.mark.parametrize(
-    ("kind", "error"), [("500-json", IncompleteExportError), ("401-json", AuthenticationError)]
-)
-def test_a_failed_snapshot_leaves_no_page_behind(kind, error, pages_of_ten):
-    """The error keeps its class, and the disk is as it was."""
+def test_a_refused_page_changes_nothing_and_keeps_the_others_for_the_next_try(pages_of_ten):
+    """The error keeps its class; what came is not asked for again."""
     workspace, emulator = pages_of_ten
-    emulator.faults.add(Fault(kind, path="/api/query/engage", page=3, times=None))
-    with pytest.raises(error):
-        workspace.sync_profiles()
+    emulator.faults.add(Fault("401-json", path=ENGAGE, page=9, times=None))
+    with pytest.raises(AuthenticationError):
+        workspace.sync_profiles(max_workers=1)
+    emulator.faults.clear()
+    asked = len(emulator.requests)
+    assert workspace.sync_profiles().row_count == len(emulator.truth.profiles())
+    assert len(emulator.requests) - asked == 1
     assert not list(workspace.spool_directory.iterdir())
+
+
+def test_a_page_that_stays_broken_is_named_and_the_others_are_stored(pages_of_ten):
+    """`partial` says that something is stored; the next call asks for the page alone."""
+    workspace, emulator = pages_of_ten
+    emulator.faults.add(Fault("500-json", path=ENGAGE, page=3, times=None))
+    with pytest.raises(IncompleteExportError, match="1 page could not be fetched: 3") as raised:
+        workspace.sync_profiles()
+    assert raised.value.partial
+    everybody = len(emulator.truth.profiles())
+    assert workspace.sql_rows("SELECT count(*) FROM profiles") == [(everybody - 10,)]
+    emulator.faults.clear()
+    asked = len(emulator.requests)
+    assert workspace.sync_profiles().row_count == everybody
+    assert len(emulator.requests) - asked == 1
 
 
 def test_a_snapshot_whose_session_ends_is_taken_anew(pages_of_ten):

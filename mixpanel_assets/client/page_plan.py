@@ -1,0 +1,119 @@
+"""The stored plan of a profile snapshot: which pages there are, and which of them lie on disk.
+
+Page files hold one profile per line, exactly as Mixpanel sent it. A page that is on disk is
+never asked for again, so whoever comes back to a plan fetches only what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+_PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class PagePlan:
+    """What page 0 announced, and the full pages behind its last one showed.
+
+    Attributes:
+        directory: Where the plan and the page files lie.
+        session_id: Pins the result; None when one page is all there is.
+        total: Profiles in the whole result.
+        page_size: Profiles in a full page.
+        began_at: When page 0 was asked for; timezone-aware, UTC.
+    """
+
+    directory: Path
+    session_id: str | None
+    total: int
+    page_size: int
+    began_at: datetime
+
+    @classmethod
+    def stored_in(cls, directory: Path) -> PagePlan | None:
+        """Return the plan that lies in a folder; None without a readable one."""
+        try:
+            stored = json.loads((directory / _PLAN).read_bytes())
+            return cls(
+                directory,
+                session_id=stored["session_id"],
+                total=stored["total"],
+                page_size=stored["page_size"],
+                began_at=datetime.fromisoformat(stored["began_at"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    @property
+    def num_pages(self) -> int:
+        """How many pages the snapshot has; page 0 always exists."""
+        return max(1, math.ceil(self.total / self.page_size))
+
+    def path(self, page: int) -> Path:
+        """Return where a page's file lies or will lie."""
+        return self.directory / f"page-{page:06d}.jsonl"
+
+    def announced_rows(self, page: int) -> int:
+        """Return how many profiles a page must hold."""
+        return min(self.page_size, self.total - page * self.page_size)
+
+    def present(self) -> list[int]:
+        """Return the numbers of the pages that are on disk, in order."""
+        return [page for page in range(self.num_pages) if self.path(page).exists()]
+
+    def missing(self) -> list[int]:
+        """Return the numbers of the pages that are not on disk, in order."""
+        return [page for page in range(self.num_pages) if not self.path(page).exists()]
+
+    def fetched_at(self, page: int) -> datetime:
+        """Return when a page that is on disk was read; timezone-aware, UTC."""
+        return datetime.fromtimestamp(self.path(page).stat().st_mtime, UTC)
+
+    def store(self) -> None:
+        """Put the plan next to its pages."""
+        stored = {
+            "session_id": self.session_id,
+            "total": self.total,
+            "page_size": self.page_size,
+            "began_at": self.began_at.isoformat(),
+        }
+        unfinished = self.directory / f"{_PLAN}.part"
+        unfinished.write_text(json.dumps(stored))
+        unfinished.replace(self.directory / _PLAN)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep others from taking the snapshot over; ends with the block or the process."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        mark = self.directory / f"{uuid.uuid4().hex}.lock"
+        with FileLock(mark):
+            yield
+        mark.unlink(missing_ok=True)
+
+    def taken_over(self) -> PagePlan | None:
+        """Return the plan under a name of its own; None if somebody uses it or was faster.
+
+        Whoever had begun it finds nothing under the old name.
+        """
+        try:
+            for mark in self.directory.glob("*.lock"):
+                FileLock(mark, timeout=0).acquire().lock.release()
+            stem = self.directory.name.rpartition("-")[0]
+            directory = self.directory.with_name(f"{stem}-{uuid.uuid4().hex}")
+            return replace(self, directory=self.directory.rename(directory))
+        except (OSError, Timeout):
+            return None
+
+    def discard(self) -> None:
+        """Delete every file of the snapshot; its content is stored elsewhere, or unwanted."""
+        shutil.rmtree(self.directory, ignore_errors=True)

@@ -1,0 +1,103 @@
+"""What a fetch tells while it runs and when it is done."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class FetchResult:
+    """What a fetch stored.
+
+    Attributes:
+        table: Its name.
+        rows: Rows in it; repeats that Mixpanel sent are not among them.
+        type: What a row is.
+        duration_seconds: From the first request to the commit.
+        date_range: First and last day as text, both included; None for profiles.
+        fetched_at: When it was stored; UTC.
+    """
+
+    table: str
+    rows: int
+    type: Literal["events", "profiles"]
+    duration_seconds: float
+    date_range: tuple[str, str] | None
+    fetched_at: datetime
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON."""
+        return {**asdict(self), "fetched_at": self.fetched_at.isoformat()}
+
+
+@dataclass(frozen=True)
+class ProfileProgress:
+    """One page of a snapshot is settled.
+
+    Attributes:
+        page_index: Its number, from 0.
+        total_pages: How many pages the snapshot has, as far as is known.
+        rows: Profiles on this page; 0 if it failed.
+        success: Whether it is on disk, whole.
+        error: Why not.
+        cumulative_rows: Profiles on all pages that are on disk, this one included.
+    """
+
+    page_index: int
+    total_pages: int | None
+    rows: int
+    success: bool
+    error: str | None
+    cumulative_rows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ParallelProfileResult:
+    """What a parallel fetch of profiles stored.
+
+    Attributes:
+        table: Its name.
+        total_rows: Rows that are stored of this snapshot.
+        successful_pages: Pages that came whole.
+        failed_pages: Pages that stayed broken.
+        failed_page_indices: Their numbers, in order.
+        duration_seconds: From the first request to the commit.
+        fetched_at: When it was stored; UTC.
+        expected_total: Profiles that page 0 announced.
+        missing_rows: How many different profiles came short of that.
+    """
+
+    table: str
+    total_rows: int
+    successful_pages: int
+    failed_pages: int
+    failed_page_indices: tuple[int, ...]
+    duration_seconds: float
+    fetched_at: datetime
+    expected_total: int
+    missing_rows: int
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether the snapshot is not whole: what came was merged in, nothing was deleted."""
+        return bool(self.failed_pages or self.missing_rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields and `has_failures`, ready for JSON."""
+        return {
+            **asdict(self),
+            "failed_page_indices": list(self.failed_page_indices),
+            "has_failures": self.has_failures,
+            "fetched_at": self.fetched_at.isoformat(),
+        }
+
+
+# The names that earlier documents gave to the same things.
+ProfileBatchProgress = ProfileProgress
+ParallelProfileFetchResult = ParallelProfileResult
