@@ -14,17 +14,16 @@ from rich.table import Table
 from benchmarks.profile_runs import Figure, pages_asked, run
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 
-FEW = 10_000
-
 
 def main() -> None:
     """Load and stream few and many profiles, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profiles", type=int, default=1_000_000, help="how many are loaded")
     parser.add_argument("--streamed", type=int, default=500_000, help="how many are streamed")
+    parser.add_argument("--few", type=int, default=10_000, help="how many they are compared with")
     options, _ = parser.parse_known_args()
-    Console().print(loads([FEW, options.profiles]))
-    Console().print(streams([FEW, options.streamed]))
+    Console().print(loads([options.few, options.profiles]))
+    Console().print(streams([options.few, options.streamed]))
 
 
 def project(profiles: int) -> EmulatorSettings:
