@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mixpanel_assets.emulator.answers import Answer, json_answer
@@ -70,7 +71,7 @@ def _page(call: Call, session: Session, session_id: str, page: int) -> Answer:
     return json_answer(answer)
 
 
-def _shown(call: Call, results: list[Profile]) -> list[dict[str, Any]]:
+def _shown(call: Call, results: Sequence[Profile]) -> list[dict[str, Any]]:
     wanted = call.json("output_properties", list)
     shown = []
     for profile in results:
@@ -84,7 +85,7 @@ def _shown(call: Call, results: list[Profile]) -> list[dict[str, Any]]:
     return shown
 
 
-def _results(call: Call) -> list[Profile]:
+def _results(call: Call) -> Sequence[Profile]:
     """Return the profiles that all filters together let through."""
     profiles = call.state.profiles(call.params.get("data_group_id") or None)
     if call.params.get("distinct_id"):
@@ -106,7 +107,7 @@ def _results(call: Call) -> list[Profile]:
     return _sorted(call, profiles)
 
 
-def _of_cohort(call: Call, profiles: list[Profile]) -> list[Profile]:
+def _of_cohort(call: Call, profiles: Sequence[Profile]) -> Sequence[Profile]:
     chosen = call.json("filter_by_cohort", dict)
     if chosen is None:
         return profiles
@@ -144,10 +145,10 @@ def _behaviors(call: Call, wanted: list[Any]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _sorted(call: Call, profiles: list[Profile]) -> list[Profile]:
+def _sorted(call: Call, profiles: Sequence[Profile]) -> Sequence[Profile]:
     key = call.expression("sort_key")
     if key is None:
-        return list(profiles)
+        return profiles
 
     def rank(profile: Profile) -> str:
         return str(key(Scope(profile["$properties"] or {})))
@@ -198,7 +199,7 @@ def cohorts_list(call: Call) -> Answer:
     return json_answer([_described(call, cohort, profiles) for cohort in COHORTS])
 
 
-def _described(call: Call, cohort: Cohort, profiles: list[Profile]) -> dict[str, Any]:
+def _described(call: Call, cohort: Cohort, profiles: Sequence[Profile]) -> dict[str, Any]:
     members = sum(1 for profile in profiles if cohort.holds(profile))
     return {
         "count": members + len(cohort.without_profile),

@@ -5,11 +5,12 @@ Mixpanel shows profiles as they are now, so they depend on the day the clock sho
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from math import log
-from typing import Any
+from typing import Any, overload
 
 from mixpanel_assets.emulator.catalogue import PLACES, PLANS, SCREENS
 from mixpanel_assets.emulator.sample import Shop, User, mix
@@ -69,23 +70,45 @@ COHORTS = (
 )
 
 
-def user_profiles(shop: Shop, last: date, now: datetime, count: int) -> list[Profile]:
-    """Return the newest `count` sign-ups as profiles, oldest first.
+class UserProfiles(Sequence[Profile]):
+    """The newest sign-ups as profiles, oldest first; each is made whenever it is asked for.
 
-    Args:
-        shop: Where people sign up.
-        last: The last day that holds data.
-        now: The time; nothing was seen later than this.
-        count: How many profiles the project has.
+    So a project of a million profiles takes no more memory than the page that is sent.
     """
-    users: list[User] = []
-    day = last
-    while len(users) < count:
-        sign_ups = range(shop.sign_ups(day) - 1, -1, -1)
-        users += [shop.user(day, number) for number in sign_ups]
-        day -= timedelta(days=1)
-    chosen = reversed(users[:count])
-    return [_profile(user, index, last, now) for index, user in enumerate(chosen)]
+
+    def __init__(self, shop: Shop, last: date, now: datetime, count: int) -> None:
+        """Look `count` sign-ups back.
+
+        Args:
+            shop: Where people sign up.
+            last: The last day that holds data.
+            now: The time; nothing was seen later than this.
+            count: How many profiles the project has.
+        """
+        self._shop, self._last, self._now, self._count = shop, last, now, count
+        # How many signed up after a day, by how many days it lies before the last one.
+        self._later = [0]
+        while self._later[-1] < count:
+            day = last - timedelta(days=len(self._later) - 1)
+            self._later.append(self._later[-1] + shop.sign_ups(day))
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Profile: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Profile]: ...
+    def __getitem__(self, index: int | slice) -> Profile | list[Profile]:
+        if isinstance(index, slice):
+            return [self._made(one) for one in range(self._count)[index]]
+        return self._made(range(self._count)[index])
+
+    def _made(self, index: int) -> Profile:
+        newer = self._count - 1 - index
+        back = bisect_right(self._later, newer)
+        user = self._shop.user(self._last - timedelta(days=back - 1), self._later[back] - 1 - newer)
+        return _profile(user, index, self._last, self._now)
 
 
 def _profile(user: User, index: int, last: date, now: datetime) -> Profile:

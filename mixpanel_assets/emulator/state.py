@@ -15,20 +15,21 @@ from mixpanel_assets.emulator.budgets import Budgets
 from mixpanel_assets.emulator.changes import changed
 from mixpanel_assets.emulator.clock import Clock
 from mixpanel_assets.emulator.faults import Fault, Faults
-from mixpanel_assets.emulator.profiles import GROUP_KEY, Profile, group_profiles, user_profiles
+from mixpanel_assets.emulator.profiles import GROUP_KEY, Profile, UserProfiles, group_profiles
 from mixpanel_assets.emulator.requestlog import RequestLog
 from mixpanel_assets.emulator.sample import Block, Shop
 from mixpanel_assets.emulator.settings import EmulatorSettings
 
 CACHE_BYTES = 48_000_000
 LAG_SECONDS = 45 * 60
+REMEMBERED_PROFILES = 20_000
 
 
 @dataclass(frozen=True)
 class Session:
     """A pinned result that pages are cut from."""
 
-    results: list[Profile]
+    results: Sequence[Profile]
     page_size: int
     started: float
 
@@ -50,7 +51,7 @@ class State:
         self._lock = threading.Lock()
         self._blocks: OrderedDict[tuple[date, int, bool], tuple[Block, int]] = OrderedDict()
         self._cached_bytes = 0
-        self._profiles: tuple[object, list[Profile]] | None = None
+        self._profiles: tuple[object, Sequence[Profile]] | None = None
 
     def today(self) -> date:
         """Return the day it is: in UTC, or in the project's zone for a legacy project."""
@@ -130,7 +131,7 @@ class State:
 
         return blocks()
 
-    def profiles(self, data_group_id: str | None = None) -> list[Profile]:
+    def profiles(self, data_group_id: str | None = None) -> Sequence[Profile]:
         """Return all profiles, of users or of groups."""
         if data_group_id is not None:
             known = data_group_id == GROUP_KEY
@@ -141,11 +142,11 @@ class State:
             last -= timedelta(days=1)
         with self._lock:
             if self._profiles is None or self._profiles[0] != last:
-                made = user_profiles(self.shop, last, self.clock.now(), self.settings.profiles)
-                self._profiles = (last, made)
+                made = UserProfiles(self.shop, last, self.clock.now(), self.settings.profiles)
+                self._profiles = (last, made if len(made) > REMEMBERED_PROFILES else list(made))
             return self._profiles[1]
 
-    def open_session(self, results: list[Profile], page_size: int) -> str:
+    def open_session(self, results: Sequence[Profile], page_size: int) -> str:
         """Pin a result and return the session that pages through it."""
         number = next(self._session_numbers)
         tail = Random(f"{self.settings.seed}/session/{number}").getrandbits(32)

@@ -98,7 +98,7 @@ class Truth:
 
     def profiles(self, data_group_id: str | None = None) -> list[Profile]:
         """Return the profiles as they are now."""
-        return deepcopy(self._state.profiles(data_group_id))
+        return deepcopy(list(self._state.profiles(data_group_id)))
 
     def totals(self, from_date: date | None = None, to_date: date | None = None) -> dict[str, Any]:
         """Return the numbers of a range of days, ends included; all days by default."""

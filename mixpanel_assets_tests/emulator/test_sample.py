@@ -2,13 +2,15 @@
 
 import json
 import math
+import tracemalloc
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from mixpanel_assets.emulator.sample import BLOCK_EVENTS
+from mixpanel_assets.emulator.profiles import UserProfiles
+from mixpanel_assets.emulator.sample import BLOCK_EVENTS, Shop
 from mixpanel_assets.emulator.settings import EmulatorSettings
 from mixpanel_assets.emulator.state import State
 from mixpanel_assets.emulator.truth import Truth, deduplicated
@@ -251,3 +253,29 @@ def test_profiles_are_as_many_as_asked_and_match_sign_ups() -> None:
     assert 1 < seen.count(None) < 20
     assert all(text <= NOW.strftime("%Y-%m-%dT%H:%M:%S") for text in seen if text)
     assert len({text[:10] for text in seen if text}) > 5
+
+
+@pytest.mark.parametrize("cut", [slice(0, 7), slice(290, 310), slice(298, None), slice(300, 400)])
+def test_profiles_made_one_page_at_a_time_are_those_of_the_whole(cut: slice) -> None:
+    """A page does not depend on what was made before it."""
+    profiles = UserProfiles(Shop(SMALL), DAYS[-1], NOW, 300)
+    assert profiles[cut] == list(profiles)[cut]
+    assert profiles[-1] == list(profiles)[299]
+
+
+def test_a_smaller_project_has_the_newest_profiles_of_a_larger_one() -> None:
+    """However many profiles there are, the newest people are the same."""
+    few, many = (UserProfiles(Shop(SMALL), DAYS[-1], NOW, count) for count in (50, 300))
+    assert [one["$distinct_id"] for one in few] == [one["$distinct_id"] for one in many[250:]]
+
+
+def test_a_million_profiles_take_the_memory_of_the_page_that_is_asked_for() -> None:
+    """Only what is shown is made."""
+    tracemalloc.start()
+    try:
+        state = State(SMALL.but(profiles=1_000_000, events_per_day=400_000))
+        assert len(state.profiles()[500_000:501_000]) == 1000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000

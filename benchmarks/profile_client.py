@@ -1,0 +1,88 @@
+"""Take profiles in one way and print what it cost as JSON.
+
+Run by `benchmarks.profile_runs` in a process of its own. The MP_* variables say whom to ask.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+from benchmarks.stream_client import peak_bytes
+from mixpanel_assets import Workspace
+from mixpanel_assets.accounts import resolve_credentials
+from mixpanel_assets.client import ProfileQuery
+
+
+def fetch(max_workers: str) -> int:
+    """Put all pages on disk, through the library."""
+    with Workspace(resolve_credentials()) as workspace:
+        query, directory = ProfileQuery(), workspace.spool_directory / "pages"
+        plan = workspace.api.plan_profiles(directory, query)
+        outcomes = workspace.api.fetch_profile_pages(
+            query, plan, plan.missing(), max_workers=int(max_workers)
+        )
+        assert not any(outcome.error for outcome in outcomes)
+        return plan.total
+
+
+def materialize(max_workers: str) -> int:
+    """Run the asset for today, all of its pages in one op."""
+    # Dagster would be in the way of everybody else's memory.
+    import dagster as dg
+
+    from mixpanel_assets.definitions import build_definitions
+    from mixpanel_assets.settings import load_settings
+
+    settings = load_settings()
+    config = {"pages_per_op": 1_000_000, "max_workers": int(max_workers)}
+    plan_pages = {"ops": {"plan_profile_pages": {"config": config}}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = build_definitions(settings=settings).resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(
+            asset_selection=[dg.AssetKey(["mixpanel", "profiles"])],
+            partition_key=settings.today().isoformat(),
+            instance=instance,
+            run_config={"ops": {"mixpanel__profiles": plan_pages}},
+        )
+    [stored] = result.get_asset_materialization_events()
+    return int(stored.materialization.metadata["dagster/partition_row_count"].value)
+
+
+def sync() -> int:
+    """Fetch all profiles into a new database."""
+    with Workspace(resolve_credentials()) as workspace:
+        return workspace.sync_profiles().row_count
+
+
+def stream(way: str) -> int:
+    """Count the profiles of a stream: `raw` or `normalized`."""
+    with Workspace(resolve_credentials()) as workspace:
+        return sum(1 for _ in workspace.stream_profiles(raw=way == "raw"))
+
+
+def main() -> None:
+    """Run the way that the arguments name and print its figures."""
+    ways: dict[str, Callable[..., int]] = {
+        "fetch": fetch,
+        "materialize": materialize,
+        "sync": sync,
+        "stream": stream,
+    }
+    way, *arguments = sys.argv[1:]
+    began, spent = time.time(), time.process_time()
+    profiles = ways[way](*arguments)
+    figures = {
+        "profiles": profiles,
+        "began": began,
+        "ended": time.time(),
+        "cpu_seconds": time.process_time() - spent,
+        "peak_bytes": peak_bytes(),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Run `benchmarks.profile_client` against an emulator in this process.
+
+The client's process is its own, so the emulator's memory is not counted in its peak.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.emulator import Emulator
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One run; `began` and `ended` are epoch seconds, as in the emulator's log."""
+
+    profiles: int
+    began: float
+    ended: float
+    cpu_seconds: float
+    peak_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """Wall time, without that of starting Python."""
+        return self.ended - self.began
+
+
+def run(emulator: Emulator, way: str, *arguments: str) -> Figure:
+    """Return the figures of one way, with a database and a home of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.profile_client", way, *arguments],
+            env={
+                **os.environ,
+                **environment_of(emulator),
+                "HOME": folder,
+                "MP_DATABASE": str(Path(folder) / "warehouse.duckdb"),
+            },
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        sys.exit(done.stderr)
+    return Figure(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def pages_asked(emulator: Emulator) -> list[datetime]:
+    """Return when each page of profiles was asked for, first to last."""
+    asked = [request for request in emulator.requests if request.path.endswith("/engage")]
+    return sorted(request.started for request in asked)

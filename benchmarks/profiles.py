@@ -1,0 +1,86 @@
+"""A million profiles: how long they take to fetch and to load, and in how much memory.
+
+`python -m benchmarks.profiles --profiles 1000000 --streamed 500000`. The emulator and the client
+share this machine, so the rates are lower bounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.profile_runs import Figure, pages_asked, run
+from mixpanel_assets.emulator import Emulator, EmulatorSettings
+
+
+def main() -> None:
+    """Load and stream few and many profiles, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profiles", type=int, default=1_000_000, help="how many are loaded")
+    parser.add_argument("--streamed", type=int, default=500_000, help="how many are streamed")
+    parser.add_argument("--few", type=int, default=10_000, help="how many they are compared with")
+    options, _ = parser.parse_known_args()
+    Console().print(loads([options.few, options.profiles]))
+    Console().print(streams([options.few, options.streamed]))
+
+
+def project(profiles: int) -> EmulatorSettings:
+    """Return a project so busy that all of its people signed up within a year."""
+    return EmulatorSettings(profiles=profiles, events_per_day=max(400, profiles // 3))
+
+
+def loads(sizes: list[int]) -> Table:
+    """Return what `Workspace.sync_profiles` takes, as a table."""
+    table = Table(title="loaded")
+    for heading in ("profiles", "fetch s", "load s", "load / fetch", "profiles/s", "peak MB"):
+        table.add_column(heading, justify="right")
+    for size in sizes:
+        with Emulator(project(size)) as emulator:
+            figure = run(emulator, "sync")
+            # The last page is asked for a moment before it is there.
+            fetched = pages_asked(emulator)[-1].timestamp() - figure.began
+        assert figure.profiles == size, f"{figure.profiles:,} of {size:,} were stored"
+        loaded = figure.seconds - fetched
+        table.add_row(
+            f"{size:,}",
+            f"{fetched:.1f}",
+            f"{loaded:.1f}",
+            f"{loaded / fetched:.1f}",
+            f"{size / figure.seconds:,.0f}",
+            f"{figure.peak_bytes / 1e6:,.0f}",
+        )
+    return table
+
+
+def streams(sizes: list[int]) -> Table:
+    """Return what `Workspace.stream_profiles` takes, as a table."""
+    table = Table(title="streamed")
+    for heading in ("way", "profiles", "seconds", "CPU s", "profiles/s", "peak MB", "growth"):
+        table.add_column(heading, justify="left" if heading == "way" else "right")
+    for way in ("raw", "normalized"):
+        figures = [streamed(size, way) for size in sizes]
+        for figure in figures:
+            table.add_row(
+                way,
+                f"{figure.profiles:,}",
+                f"{figure.seconds:.2f}",
+                f"{figure.cpu_seconds:.2f}",
+                f"{figure.profiles / figure.seconds:,.0f}",
+                f"{figure.peak_bytes / 1e6:.1f}",
+                f"{figure.peak_bytes / figures[0].peak_bytes - 1:+.1%}",
+            )
+    return table
+
+
+def streamed(size: int, way: str) -> Figure:
+    """Return the figures of one stream."""
+    with Emulator(project(size)) as emulator:
+        figure = run(emulator, "stream", way)
+    assert figure.profiles == size, f"{figure.profiles:,} of {size:,} came"
+    return figure
+
+
+if __name__ == "__main__":
+    main()

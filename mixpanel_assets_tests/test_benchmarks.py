@@ -1,0 +1,32 @@
+"""The benchmarks at small size: they run, and they count what they measure."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "load --events 500 --runs 1 --without-pandas",
+        "serve --events 500",
+        "stream --events 500",
+        "pages --pages 4 --latency 0.01",
+        "profiles --profiles 1500 --streamed 1500 --few 500",
+    ],
+    ids=lambda arguments: arguments.split()[0],
+)
+def test_a_benchmark_runs_at_small_size(arguments):
+    """Whoever changes what a benchmark uses learns of it here."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "│" in done.stdout
