@@ -100,7 +100,8 @@ def make_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> None
             queries would find only one of them.
     """
     _refuse_twins(connection, definition.schema, definition.name)
-    create(connection, definition)
+    if not table_exists(connection, definition.name, definition.schema):
+        create(connection, definition)
     described = connection.execute(f"DESCRIBE {definition.quoted}").fetchall()
     if {name for name, *_ in described} != set(definition.column_names):
         raise ConfigError(
@@ -155,7 +156,7 @@ def make_way(connection: duckdb.DuckDBPyConnection, table: str, *, replace: bool
     if is_asset:
         raise ConfigError(
             f"{table!r} is the asset's own table and holds days already. Choose another name, or "
-            "load days into it as the asset does (`sync_{table}`, `mp sync`).",
+            f"load days into it as the asset does (`sync_{table}`, `mp sync`).",
             {"table": table},
         )
     connection.execute(f"DROP TABLE {qualified(target.schema, table)}")
