@@ -168,6 +168,25 @@ def test_no_name_is_in_both_schemas(warehouse, first, second):
         store(warehouse, [profile("u")], target=second)
 
 
+def test_a_table_keeps_the_spelling_of_its_name(warehouse):
+    """Two spellings would have two ledgers for one table."""
+    store(warehouse, [profile("u")], target=PEOPLE)
+    with pytest.raises(ConfigError, match="'people'"):
+        store(warehouse, [profile("v")], target=Target("People", "main"), merge=True)
+    clear(warehouse, "People", replace=True)
+    assert warehouse.query("FROM mixpanel._days") == []
+
+
+def test_a_table_that_somebody_dropped_begins_anew(warehouse):
+    """What the ledger told of its old rows counts no longer."""
+    store(warehouse, [profile("u"), profile("v"), BAD % 1], target=PEOPLE)
+    with warehouse.database.write() as connection:
+        connection.execute("DROP TABLE people")
+    store(warehouse, [profile("w")], target=PEOPLE, day=NEXT, merge=True)
+    assert metadata(warehouse) == 1
+    assert warehouse.query("FROM mixpanel._quarantine") == []
+
+
 def test_a_table_of_events_takes_no_profiles(warehouse):
     """Its columns are others."""
     warehouse.load([event()], table="visits")

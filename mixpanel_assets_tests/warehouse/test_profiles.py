@@ -326,6 +326,20 @@ def test_merging_keeps_what_is_in_quarantine(warehouse):
     ]
 
 
+def test_a_line_in_quarantine_stands_for_no_other_profile(warehouse):
+    """Its profile came once more, whole, so one of the three never came."""
+    bad = b'{"$distinct_id":"u","$properties":{"a":"\\ud800"}}'
+    assert store(warehouse, [bad], [profile("u"), profile("v")], expected_total=3).missing_rows == 1
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"$distinct_id":"\\ud800"}', b"\xff", b'{"$distinct_id":"\xff"}']
+)
+def test_a_profile_whose_id_is_no_text_counts_as_come(warehouse, line):
+    """It is in quarantine, so it is accounted for."""
+    assert store(warehouse, [line, profile("v")], expected_total=2).missing_rows == 0
+
+
 def test_the_load_leaves_the_memory_limit_as_it_was(warehouse):
     """Only while it stages does it use less."""
     path = warehouse.folder / "page"
