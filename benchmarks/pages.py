@@ -25,7 +25,9 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=100)
     parser.add_argument("--latency", type=float, default=0.2, help="seconds before an answer")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 5])
-    parser.add_argument("--ways", nargs="+", choices=("library", "asset"), default=["library"])
+    parser.add_argument(
+        "--ways", nargs="+", choices=("library", "asset"), default=["library", "asset"]
+    )
     options, _ = parser.parse_known_args()
     table = Table(title=f"{options.pages} pages, {options.latency:g} s each")
     for heading in ("way", "workers", "seconds", "least possible", "ratio", "bound"):

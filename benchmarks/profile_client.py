@@ -11,21 +11,17 @@ import time
 from collections.abc import Callable
 
 from benchmarks.stream_client import peak_bytes
-from mixpanel_assets import Workspace
+from mixpanel_assets import ParallelProfileResult, Workspace
 from mixpanel_assets.accounts import resolve_credentials
-from mixpanel_assets.client import ProfileQuery
 
 
 def fetch(max_workers: str) -> int:
-    """Put all pages on disk, through the library."""
+    """Fetch all profiles into a table of a new database, through the library."""
     with Workspace(resolve_credentials()) as workspace:
-        query, directory = ProfileQuery(), workspace.spool_directory / "pages"
-        plan = workspace.api.plan_profiles(directory, query)
-        outcomes = workspace.api.fetch_profile_pages(
-            query, plan, plan.missing(), max_workers=int(max_workers)
-        )
-        assert not any(outcome.error for outcome in outcomes)
-        return plan.total
+        result = workspace.fetch_profiles("people", parallel=True, max_workers=int(max_workers))
+        assert isinstance(result, ParallelProfileResult)
+        assert not result.has_failures
+        return result.total_rows
 
 
 def materialize(max_workers: str) -> int:

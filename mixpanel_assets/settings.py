@@ -9,7 +9,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from mixpanel_assets.errors import ConfigError
 
@@ -155,6 +155,10 @@ def load_settings() -> Settings:
     """
     try:
         return Settings()
+    except SettingsError as error:
+        raise ConfigError(
+            'Settings cannot be read. MP_GROUPS: it must be JSON such as {"companies": "-1405"}.'
+        ) from error
     except ValidationError as error:
         complaints = [
             f"MP_{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors()

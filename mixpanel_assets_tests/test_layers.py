@@ -45,12 +45,13 @@ MAY_IMPORT = {
     "resources": {*BASE, "accounts", "budgets", "client", "workspace", "failures"},
     "io_managers": {*BASE, "failures", "loads", "warehouse"},
     "jobs": {*BASE, "partitions"},
+    "retention": {*BASE, "failures", "loads", "resources", "warehouse"},
     "assets": {
         *BASE,
         *("client", "event_loads", "failures", "loads", "partitions", "profile_loads"),
         *("reports", "resources", "snapshots", "warehouse"),
     },
-    "definitions": {*BASE, "assets", "io_managers", "jobs", "resources"},
+    "definitions": {*BASE, "assets", "io_managers", "jobs", "resources", "retention"},
     "cli": None,  # the commands import what they need, inside the command
     "__init__": None,  # offers the public names lazily
 }

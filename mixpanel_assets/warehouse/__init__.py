@@ -13,6 +13,7 @@ from mixpanel_assets.warehouse.profile_pages import ProfilePage
 from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import ProjectIdentity, must_match, prepare, stored_project
 from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Scope
+from mixpanel_assets.warehouse.retention import Thinned, thin_snapshots
 from mixpanel_assets.warehouse.schema import EVENTS, PROFILES, Column, Table, qualified, quoted
 from mixpanel_assets.warehouse.slices import insert_slice
 from mixpanel_assets.warehouse.tables import EventSizes, event_sizes, table_exists
@@ -31,6 +32,7 @@ __all__ = [
     "ShiftedRowsError",
     "Table",
     "Target",
+    "Thinned",
     "check_name",
     "event_sizes",
     "insert_slice",
@@ -47,4 +49,5 @@ __all__ = [
     "stored_project",
     "table_exists",
     "target_of",
+    "thin_snapshots",
 ]

@@ -16,7 +16,6 @@ from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.schema import (
     BY_NAME,
-    DAYS,
     EVENTS,
     PROFILES,
     QUARANTINE,
@@ -28,7 +27,7 @@ from mixpanel_assets.warehouse.schema import (
     qualified,
 )
 from mixpanel_assets.warehouse.spool import Window
-from mixpanel_assets.warehouse.tables import table_exists
+from mixpanel_assets.warehouse.tables import stored_name, table_exists
 
 NAMED_SCHEMA = "main"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
@@ -96,11 +95,20 @@ def make_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> None
     """Make a table if it is not there, and see that rows of its kind belong into it.
 
     Raises:
-        ConfigError: It has other columns, or the other schema has a table of that name, so that
-            queries would find only one of them.
+        ConfigError: It has other columns or its name is written differently, or the other schema
+            has a table of that name, so that queries would find only one of them.
     """
     _refuse_twins(connection, definition.schema, definition.name)
-    create(connection, definition)
+    name = stored_name(connection, definition.name, definition.schema)
+    if name is None:
+        forget_table(connection, Target(definition.name, definition.schema))
+        create(connection, definition)
+    elif name != definition.name:
+        raise ConfigError(
+            f"There is a table {name!r}, which DuckDB takes for {definition.name!r}. Write its "
+            "name as it is, or choose another one.",
+            {"table": name},
+        )
     described = connection.execute(f"DESCRIBE {definition.quoted}").fetchall()
     if {name for name, *_ in described} != set(definition.column_names):
         raise ConfigError(
@@ -108,6 +116,15 @@ def make_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> None
             "name, or load it anew (`replace=True`, `--replace`).",
             {"table": definition.name, "columns": [name for name, *_ in described]},
         )
+
+
+def forget_table(connection: duckdb.DuckDBPyConnection, target: Target) -> None:
+    """Delete what ledger and quarantine tell of a table."""
+    ledger.forget_days(connection, target, ledger.stored_days(connection, target))
+    connection.execute(
+        f"DELETE FROM {QUARANTINE.quoted} WHERE schema_name = ? AND table_name = ?",
+        [target.schema, target.table],
+    )
 
 
 def _refuse_twins(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> None:
@@ -146,24 +163,19 @@ def make_way(connection: duckdb.DuckDBPyConnection, table: str, *, replace: bool
     is_asset = target.schema == SCHEMA
     if not is_asset:
         _refuse_twins(connection, target.schema, table)
-    days = ledger.stored_days(connection, target) if table_exists(connection, DAYS.name) else []
-    exists = bool(days) if is_asset else table_exists(connection, table, NAMED_SCHEMA)
-    if not exists:
+    name = stored_name(connection, table, target.schema)
+    if name is None or (is_asset and not ledger.stored_days(connection, target)):
         return
     if not replace:
         raise TableExistsError(table)
     if is_asset:
         raise ConfigError(
             f"{table!r} is the asset's own table and holds days already. Choose another name, or "
-            "load days into it as the asset does (`sync_{table}`, `mp sync`).",
+            f"load days into it as the asset does (`sync_{table}`, `mp sync`).",
             {"table": table},
         )
-    connection.execute(f"DROP TABLE {qualified(target.schema, table)}")
-    ledger.forget_days(connection, target, days)
-    connection.execute(
-        f"DELETE FROM {QUARANTINE.quoted} WHERE schema_name = ? AND table_name = ?",
-        [target.schema, table],
-    )
+    connection.execute(f"DROP TABLE {qualified(target.schema, name)}")
+    forget_table(connection, Target(name, target.schema))
 
 
 def named_events(table: str) -> Table:

@@ -21,8 +21,8 @@ def at_most(connection: duckdb.DuckDBPyConnection, limit: str) -> Iterator[None]
     What does not fit goes to its temporary directory.
     """
     found = first_row(connection, "SELECT current_setting('memory_limit')")
-    before = str(found[0]) if found else limit
-    if in_bytes(before) <= in_bytes(limit):
+    before = in_bytes(found[0]) if found else 0
+    if before <= in_bytes(limit):
         yield
         return
     with suppress(duckdb.OutOfMemoryException):  # more is in use already, and stays
@@ -30,7 +30,8 @@ def at_most(connection: duckdb.DuckDBPyConnection, limit: str) -> Iterator[None]
     try:
         yield
     finally:
-        connection.execute("SET memory_limit = ?", [before])
+        # DuckDB tells it cut off after a digit, so that a little would be lost each time.
+        connection.execute("SET memory_limit = ?", [f"{int(before) + 1024}B"])
 
 
 def in_bytes(size: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from datetime import date, datetime
 import duckdb
 import pyarrow as pa
 
+from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.memory import at_most
 from mixpanel_assets.warehouse.profile_pages import ProfilePage
 from mixpanel_assets.warehouse.quarantine import Quarantined, check_limit, why_refused
@@ -47,19 +49,15 @@ class Answer:
             `snapshot_date` is NULL in rows that belong to none of the days.
         tallies: By day, None for rows that belong to none.
         quarantined: Lines that cannot be stored; they count for the first day.
+        profiles: How many different profiles came, those in quarantine included.
         began_at: When its first page was read; naive UTC.
     """
 
     table: str
     tallies: Mapping[date | None, Tally]
     quarantined: Sequence[Quarantined]
+    profiles: int
     began_at: datetime
-
-    @property
-    def profiles(self) -> int:
-        """How many different profiles came, those in quarantine included."""
-        rows = sum(tally.rows for tally in self.tallies.values())
-        return rows + len({refused.line for refused in self.quarantined})
 
 
 @contextmanager
@@ -94,7 +92,8 @@ def staged_profiles(
         after = _count(staging, table)
         tallies = {day: Tally(count, after.get(day, 0)) for day, count in before.items()}
         began_at = min(page.fetched_at_utc for page in pages)
-        yield Answer(table, tallies, quarantined, began_at)
+        profiles = sum(after.values()) + _only_refused(staging, table, quarantined)
+        yield Answer(table, tallies, quarantined, profiles, began_at)
 
 
 def _read(
@@ -144,6 +143,29 @@ def _insert(
         [fetched_at],
     )
     staging.unregister("_batch")
+
+
+def _only_refused(
+    staging: duckdb.DuckDBPyConnection, table: str, quarantined: Sequence[Quarantined]
+) -> int:
+    """Return how many profiles came in quarantined lines alone."""
+    ids = {_id_of(refused.line) for refused in quarantined}
+    storable = [one for one in ids if one.encode(errors="replace").decode() == one]
+    stored = number(
+        staging,
+        f"SELECT count(*) FROM {table} WHERE distinct_id IN (SELECT unnest(?::VARCHAR[]))",
+        [storable],
+    )
+    return len(ids) - stored
+
+
+def _id_of(line: bytes) -> str:
+    """Return whose profile a refused line is; the line itself if that cannot be read."""
+    text = line.decode(errors="surrogateescape")
+    try:
+        return str(json.loads(text)["$distinct_id"])
+    except (ValueError, KeyError, TypeError):
+        return text
 
 
 def _count(staging: duckdb.DuckDBPyConnection, table: str) -> dict[date | None, int]:

@@ -118,10 +118,10 @@ def kept_snapshot(
 ) -> ProfileReport | None:
     """Return what a day holds if a load of this kind must leave it alone; else None.
 
-    A full snapshot of a day that is over cannot be taken again.
+    A full snapshot of a day that is over cannot be taken again, not even a partial one.
     """
     row = day_rows(connection, target.table, day, day, schema=target.schema).get(day)
-    if is_full(scope, filters, target) or row is None or row["complete_at"] is None:
+    if is_full(scope, filters, target) or row is None or row["scope"] != "all":
         return None
     return ProfileReport(
         snapshot_date=day,

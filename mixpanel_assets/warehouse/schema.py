@@ -135,11 +135,15 @@ DAYS = Table(
             "horizon of the project's plan).",
         ),
         Column("fetched_at", "TIMESTAMP", "When the day was loaded; UTC."),
-        Column("row_count", "BIGINT", "Rows stored for the day."),
+        Column(
+            "row_count",
+            "BIGINT",
+            "Rows stored for the day; of a named table of profiles those that no other day counts.",
+        ),
         Column("duplicates_removed", "BIGINT", "Repeats that Mixpanel sent and we dropped."),
         Column("quarantined", "BIGINT", "Lines kept in `_quarantine` instead."),
         Column("shifted_rows", "BIGINT", "Legacy rows whose own date is not the asked day."),
-        Column("expected_total", "BIGINT", "Profiles announced; NULL for events."),
+        Column("expected_total", "BIGINT", "Profiles announced for the answer; NULL for events."),
         Column("scope", "VARCHAR", "Profiles: `all` or `seen_on_day`; NULL for events."),
         Column("requests", "INTEGER", "Requests made; a request of several days is on its first."),
         Column("bytes", "BIGINT", "Compressed bytes received, shared out by rows."),
@@ -168,7 +172,7 @@ EVENT_COUNTS = Table(
 
 QUARANTINE = Table(
     "_quarantine",
-    "One row per line that arrived whole but cannot be stored as an event.",
+    "One row per line that arrived whole but cannot be stored.",
     (
         Column("schema_name", "VARCHAR", "Schema of the table it was meant for."),
         Column("table_name", "VARCHAR", "The table it was meant for."),

@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from mixpanel_assets.errors import TableNotFoundError
-from mixpanel_assets.warehouse.answers import number
+from mixpanel_assets.warehouse.answers import first_row, number
 from mixpanel_assets.warehouse.schema import (
     BY_NAME,
     DAYS,
@@ -49,14 +49,21 @@ class StoredTable:
 
 
 def table_exists(connection: duckdb.DuckDBPyConnection, table: str, schema: str = SCHEMA) -> bool:
-    """Tell whether a table or view of that name is there."""
-    found = number(
+    """Tell whether a table or view of that name is there, in whatever case it is written."""
+    return stored_name(connection, table, schema) is not None
+
+
+def stored_name(
+    connection: duckdb.DuckDBPyConnection, table: str, schema: str = SCHEMA
+) -> str | None:
+    """Return how the name of a table is written where it was made; DuckDB ignores case."""
+    row = first_row(
         connection,
-        "SELECT count(*) FROM information_schema.tables WHERE table_catalog = current_database() "
+        "SELECT table_name FROM information_schema.tables WHERE table_catalog = current_database() "
         "AND table_schema = ? AND lower(table_name) = lower(?)",
         [schema, table],
     )
-    return bool(found)
+    return row[0] if row else None
 
 
 def require_table(connection: duckdb.DuckDBPyConnection, table: str, schema: str = SCHEMA) -> str:

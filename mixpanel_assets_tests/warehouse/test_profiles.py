@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import gzip
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -9,31 +8,14 @@ from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.warehouse.profile_pages import ProfilePage
 from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import prepare
-from mixpanel_assets_tests.warehouse.conftest import DAY, Warehouse, as_line
-
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-FAILED = {3: "it broke", 1: "it broke too"}
-
-
-def profile(distinct_id="u", **properties):
-    return {"$distinct_id": distinct_id, "$properties": properties}
-
-
-def store(warehouse: Warehouse, *pages, day=DAY, **options):
-    (report,) = store_days(warehouse, *pages, days=[day], **options)
-    return report
-
-
-def store_days(warehouse: Warehouse, *pages, days, at=NOON, compress=False, **options):
-    files = []
-    for number, page in enumerate(pages):
-        body = b"".join(as_line(line) + b"\n" for line in page)
-        path = warehouse.folder / f"page-{number}"
-        path.write_bytes(gzip.compress(body) if compress else body)
-        files.append(ProfilePage(path, at))
-    with warehouse.database.write() as connection:
-        prepare(connection, warehouse.project)
-        return replace_profiles(connection, files, days=days, project=warehouse.project, **options)
+from mixpanel_assets_tests.warehouse.conftest import DAY
+from mixpanel_assets_tests.warehouse.profiles import (
+    BAD,
+    FAILED,
+    NOON,
+    profile,
+    store,
+)
 
 
 def test_a_profile_becomes_a_row(warehouse):
@@ -249,14 +231,17 @@ def test_a_full_snapshot_is_kept_from_a_narrower_one(warehouse):
     assert kept(warehouse, "all") is None
 
 
-@pytest.mark.parametrize("options", [{"scope": "seen_on_day"}, {"failed_pages": {1: "it broke"}}])
-def test_less_than_a_full_snapshot_is_not_kept(warehouse, options):
-    """What is not everybody can be replaced."""
-    store(warehouse, [profile("u")], **options)
+def test_profiles_of_a_day_are_not_kept(warehouse):
+    """They can be asked for again."""
+    store(warehouse, [profile("u")], scope="seen_on_day")
     assert kept(warehouse, "seen_on_day") is None
 
 
-BAD = b'{"$distinct_id":"bad%d","$properties":{"a":"\\ud800"}}'
+def test_a_partial_full_snapshot_is_kept_too(warehouse):
+    """It cannot be taken again either, and holds more than those seen on its day."""
+    store(warehouse, [profile("u")], failed_pages={1: "it broke"})
+    report = kept(warehouse, "seen_on_day")
+    assert (report.kept, report.status) == (True, "partial")
 
 
 @pytest.mark.parametrize(
@@ -277,3 +262,98 @@ def test_a_snapshot_may_have_few_lines_in_quarantine(warehouse, bad, good, allow
 def test_a_day_whose_only_profile_is_in_quarantine_is_not_empty(warehouse):
     """Mixpanel sent something."""
     assert store(warehouse, [BAD % 1]).status == "complete"
+
+
+def test_a_name_that_comes_twice_is_kept_twice(warehouse):
+    """Whatever the spaces and escapes, no text that was sent is dropped."""
+    properties = '{"a": 1,"a":2, "\\u0061":3,"ключ":4}'
+    line = f'{{"$distinct_id":"u","$properties":{properties}}}'.encode()
+    store(warehouse, [line])
+    found = warehouse.query("SELECT properties FROM profiles")
+    assert found == [('{"a":1,"a":2,"a":3,"ключ":4}',)]
+
+
+def test_a_page_that_is_gone_is_to_be_fetched_again(warehouse):
+    """Somebody cleaned up between the fetch and the load."""
+    page = ProfilePage(warehouse.folder / "nowhere", NOON)
+    with warehouse.database.write() as connection:
+        prepare(connection, warehouse.project)
+        with pytest.raises(IncompleteExportError, match="run it again"):
+            replace_profiles(connection, [page], days=[DAY], project=warehouse.project)
+
+
+def test_a_damaged_page_changes_nothing(warehouse):
+    """Half a gzip file is no page."""
+    store(warehouse, [profile("old")])
+    path = warehouse.folder / "page"
+    path.write_bytes(b"\x1f\x8b\x08\x00")
+    with (
+        pytest.raises(IncompleteExportError, match="cannot be read"),
+        warehouse.database.write() as connection,
+    ):
+        replace_profiles(
+            connection, [ProfilePage(path, NOON)], days=[DAY], project=warehouse.project
+        )
+    assert warehouse.query("SELECT distinct_id FROM profiles") == [("old",)]
+
+
+def test_no_page_at_all_changes_nothing(warehouse):
+    """If every page failed there is nothing to tell of the day."""
+    store(warehouse, [profile("old")])
+    with pytest.raises(IncompleteExportError, match="it broke"):
+        store(warehouse, failed_pages={0: "it broke"})
+    assert warehouse.query("SELECT distinct_id FROM profiles") == [("old",)]
+
+
+def test_what_fails_to_come_is_counted(warehouse):
+    """Failed pages are told apart from profiles that lack without one."""
+    report = store(warehouse, [profile("u")], expected_total=3, failed_pages={1: "it broke"})
+    assert (report.missing_rows, report.failed_pages) == (2, {1: "it broke"})
+    assert store(warehouse, [profile("u")], expected_total=1).missing_rows == 0
+
+
+def test_a_complete_answer_can_be_merged(warehouse):
+    """It is complete, and yet deletes nothing."""
+    store(warehouse, [profile("old")])
+    report = store(warehouse, [profile("u")], expected_total=1, merge=True)
+    assert (report.status, report.row_count) == ("complete", 2)
+    assert current(warehouse) == ["old", "u"]
+
+
+def test_merging_keeps_what_is_in_quarantine(warehouse):
+    """A line that did not come again is not forgotten; one that did is there once."""
+    store(warehouse, [BAD % 1, profile("v")])
+    store(warehouse, [BAD % 1, profile("v")], failed_pages={1: "it broke"})
+    report = store(warehouse, [BAD % 2, profile("v")], failed_pages={1: "it broke"})
+    assert report.quarantined == 2
+    assert warehouse.query("SELECT line FROM mixpanel._quarantine ORDER BY ALL") == [
+        (BAD % 1,),
+        (BAD % 2,),
+    ]
+
+
+def test_a_line_in_quarantine_stands_for_no_other_profile(warehouse):
+    """Its profile came once more, whole, so one of the three never came."""
+    bad = b'{"$distinct_id":"u","$properties":{"a":"\\ud800"}}'
+    assert store(warehouse, [bad], [profile("u"), profile("v")], expected_total=3).missing_rows == 1
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"$distinct_id":"\\ud800"}', b"\xff", b'{"$distinct_id":"\xff"}']
+)
+def test_a_profile_whose_id_is_no_text_counts_as_come(warehouse, line):
+    """It is in quarantine, so it is accounted for."""
+    assert store(warehouse, [line, profile("v")], expected_total=2).missing_rows == 0
+
+
+def test_the_load_leaves_the_memory_limit_as_it_was(warehouse):
+    """Only while it stages does it use less."""
+    path = warehouse.folder / "page"
+    path.write_bytes(b"")
+    with warehouse.database.write() as connection:
+        prepare(connection, warehouse.project)
+        limit = connection.execute("SELECT current_setting('memory_limit')").fetchall()
+        replace_profiles(
+            connection, [ProfilePage(path, NOON)], days=[DAY], project=warehouse.project
+        )
+        assert connection.execute("SELECT current_setting('memory_limit')").fetchall() == limit

@@ -1,0 +1,85 @@
+"""How many full snapshots of profiles stay: an op that tells, and deletes when it is told to."""
+
+import dagster as dg
+from pydantic import Field
+
+from mixpanel_assets.failures import explained_to_dagster
+from mixpanel_assets.loads import project_identity
+from mixpanel_assets.resources import MixpanelResource
+from mixpanel_assets.settings import Settings
+from mixpanel_assets.warehouse import PROFILES, Database, Target, Thinned, prepare, thin_snapshots
+
+
+class KeepConfig(dg.Config):
+    """Which full snapshots stay. The newest complete one and today's always do."""
+
+    daily: int = Field(default=7, ge=0, description="The newest days.")
+    weekly: int = Field(default=8, ge=0, description="The newest day of as many ISO weeks.")
+    monthly: int = Field(default=24, ge=0, description="The newest day of as many months.")
+    delete: bool = Field(
+        default=False,
+        description="Delete the other days for good. Otherwise the run only tells which they are.",
+    )
+    table: str = Field(default=PROFILES.name, description="An asset table of profiles.")
+
+
+def keep_snapshots_job(settings: Settings) -> dg.JobDefinition:
+    """Return the job that thins out full snapshots; nothing runs it by itself."""
+
+    @dg.op(name="thin_snapshots", description="Tells, or deletes, the snapshots that are too many.")
+    def thin(
+        context: dg.OpExecutionContext, config: KeepConfig, mixpanel: MixpanelResource
+    ) -> None:
+        project = project_identity(mixpanel.credentials, settings)
+        database = Database(
+            settings.database_path(project.project_id),
+            memory_limit=settings.memory_limit,
+            lock_timeout=settings.lock_timeout,
+            on_wait=context.log.info,
+        )
+        with explained_to_dagster(), database.write() as connection:
+            prepare(connection, project)
+            thinned = thin_snapshots(
+                connection,
+                daily=config.daily,
+                weekly=config.weekly,
+                monthly=config.monthly,
+                today=settings.today(),
+                target=Target(config.table),
+                dry_run=not config.delete,
+            )
+        context.log.info(growth(thinned, deleted=config.delete))
+        context.add_output_metadata(
+            {
+                "kept_days": [str(day) for day in thinned.kept],
+                "deleted_days" if config.delete else "days_to_delete": [
+                    str(day) for day in thinned.deleted
+                ],
+                "rows_deleted" if config.delete else "rows_to_delete": thinned.deleted_rows,
+                "rows_left": thinned.remaining_rows,
+                "bytes_left": thinned.remaining_bytes,
+                "rows_per_snapshot": thinned.rows_per_snapshot,
+            }
+        )
+
+    @dg.job(
+        name="keep_snapshots",
+        description="Thins out full snapshots of profiles, each of which holds everybody again: "
+        "the newest day of the last 7 days, 8 weeks and 24 months stay. Off until its "
+        "configuration says `delete: true`; until then it tells how the table grows. No requests.",
+    )
+    def job() -> None:
+        thin()
+
+    return job
+
+
+def growth(thinned: Thinned, *, deleted: bool) -> str:
+    """Return what went or would go, and what a snapshot a day adds in a year."""
+    verb = "Deleted" if deleted else "Would delete"
+    return (
+        f"{verb} {len(thinned.deleted)} full snapshots ({thinned.deleted_rows:,} rows), "
+        f"{len(thinned.kept)} stay. {thinned.remaining_rows:,} rows are left, about "
+        f"{thinned.remaining_bytes / 1e6:,.0f} MB. A snapshot a day adds about "
+        f"{thinned.rows_per_snapshot:,} rows, {thinned.rows_per_snapshot * 365:,} in a year."
+    )
