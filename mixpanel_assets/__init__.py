@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mixpanel_assets.accounts import AccountInfo, ConfigManager
     from mixpanel_assets.client import (
         Credentials,
         MixpanelAPIClient,
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     )
     from mixpanel_assets.definitions import build_definitions
     from mixpanel_assets.errors import (
+        AccountExistsError,
+        AccountNotFoundError,
         APIError,
         AuthenticationError,
         ConfigError,
@@ -44,8 +47,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "APIError",
+    "AccountExistsError",
+    "AccountInfo",
+    "AccountNotFoundError",
     "AuthenticationError",
     "ConfigError",
+    "ConfigManager",
     "ConnectionFailedError",
     "Credentials",
     "DatabaseLockedError",
@@ -71,6 +78,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AccountInfo": "accounts",
+    "ConfigManager": "accounts",
     "Credentials": "client",
     "FetchResult": "fetches",
     "MixpanelAPIClient": "client",
