@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mixpanel_assets.budgets import budget_settings
-from mixpanel_assets.client import Credentials, MixpanelAPIClient
-from mixpanel_assets.errors import AuthenticationError
+from mixpanel_assets.client import Credentials, MixpanelAPIClient, RetryPolicy
+from mixpanel_assets.errors import AuthenticationError, ServerError
 from mixpanel_assets.settings import Settings, load_settings
 
 
@@ -32,15 +32,23 @@ def check_access(credentials: Credentials, settings: Settings | None = None) -> 
     Raises:
         AuthenticationError: Mixpanel in that region does not know the credentials, or they have
             no access to the project; the message says what to do.
+        ServerError: The answer is not what Mixpanel sends.
         ConnectionFailedError: No answer came.
     """
     settings = settings or load_settings()
     with MixpanelAPIClient(
-        credentials, api_base_url=settings.api_base_url, budget=budget_settings(settings)
+        credentials,
+        api_base_url=settings.api_base_url,
+        retries=RetryPolicy(
+            max_retries=settings.max_retries, first_wait_seconds=settings.retry_wait_seconds
+        ),
+        budget=budget_settings(settings),
     ) as client:
         try:
             answer = client.get("app", "/me")
         except AuthenticationError as error:
+            if error.status_code == 403:
+                raise
             raise AuthenticationError(
                 f"Mixpanel in region {credentials.region} does not know {credentials.username} "
                 f"or its secret (status {error.status_code}). Check both, and that the project "
@@ -52,7 +60,7 @@ def check_access(credentials: Credentials, settings: Settings | None = None) -> 
                 request_method=error.request_method,
                 request_url=error.request_url,
             ) from error
-    projects = answer.get("results", {}).get("projects", {})
+    projects = _projects(answer)
     project = projects.get(credentials.project_id)
     if project is None:
         raise AuthenticationError(
@@ -69,3 +77,14 @@ def check_access(credentials: Credentials, settings: Settings | None = None) -> 
         project_name=project.get("name"),
         timezone=project.get("timezone"),
     )
+
+
+def _projects(answer: object) -> dict[str, dict[str, Any]]:
+    try:
+        projects = answer["results"]["projects"]  # type: ignore[index]
+        return {str(number): dict(project) for number, project in projects.items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ServerError(
+            "GET /me answered 200 without a list of projects. Check the proxy and MP_API_BASE_URL.",
+            status_code=200,
+        ) from None
