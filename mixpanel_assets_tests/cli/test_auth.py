@@ -10,6 +10,7 @@ import tomllib
 
 import pytest
 
+from mixpanel_assets.emulator import Fault
 from mixpanel_assets_tests.cli.conftest import MP
 
 SECRET = "planted-8c1f"
@@ -188,6 +189,19 @@ def test_another_project_and_another_region_are_told_apart(mp, accounts, emulato
     done = mp("auth", "test", MP_API_BASE_URL=emulator.region_url("eu"), MP_REGION="eu")
     assert done.returncode == 2
     assert "lives in region eu" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [("403-json", 2, "403"), ("html-200", 1, "not JSON"), ("500-json", 1, "try again later")],
+)
+def test_an_answer_that_says_nothing_about_the_account(fault, code, said, mp, accounts, emulator):
+    """A refusal, a proxy's page and a failing server are told apart from wrong credentials."""
+    emulator.faults.add(Fault(fault, path="/api/app/me", times=None))
+    done = mp("auth", "test", MP_MAX_RETRIES="0")
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "does not know" not in done.stderr
 
 
 @pytest.mark.parametrize(
