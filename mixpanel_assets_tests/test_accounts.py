@@ -1,6 +1,7 @@
 """Where credentials come from, and a config file that only its owner may read."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -212,6 +213,44 @@ def test_comments_and_unknown_keys_survive(config):
     for line in text[text.index("# small") :].splitlines():
         assert line in left
     assert left.startswith('# ours\ndefault = "blog" # the big one\ncolour = 3\n')
+
+
+A, B = (f'username = "u"\nsecret = "s1"\nproject_id = "{number}"\n' for number in (1, 2))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'accounts = { a = {username = "u"}, b = {username = "u"} }\n',
+        '[accounts]\n# one\na.username = "u"\nb = { username = "u" }\n# end\n',
+        f"[accounts.a]\n{A}[other]\nx = 1 # kept\n[accounts.b]\n{B}[[list]]\ny = 2\n",
+        f"[accounts.a]\n{A}# of b\n[accounts.b]\n{A.rstrip()}",
+        f"# top\n[accounts.a]\n{A}# of b\n[accounts.b]\n{B}".replace("\n", "\r\n"),
+        f'[accounts.a]\nsecret = """\n[accounts.b]\n"""\n[accounts.b]\n{B}',
+    ],
+)
+def test_a_file_is_changed_however_it_is_written(text, config):
+    """Inline tables, dotted keys, tables in pieces, any line ends: the rest stays."""
+    config.write_bytes(text.encode())
+    before = tomllib.loads(text.replace("\r\n", "\n"))
+    manager = ConfigManager()
+    manager.add_account("c", "u.mp-service-account", "planted-7d3", "3", "us")
+    manager.set_default("b")
+    manager.remove_account("a")
+    manager.remove_account("c")
+    del before["accounts"]["a"]
+    after = config.read_bytes().decode()
+    assert tomllib.loads(after.replace("\r\n", "\n")) == {**before, "default": "b"}
+    assert all(comment in after for comment in re.findall("# [a-z ]+", text))
+
+
+def test_what_cannot_be_changed_without_loss_is_left(config):
+    """Loud, and the file stays as it is."""
+    text = 'accounts.a.username = "u"\naccounts.b.username = "u"\n'
+    config.write_text(text)
+    with pytest.raises(StorageError, match="editor"):
+        ConfigManager().add_account("c", "u.mp-service-account", "planted-7d3", "3", "us")
+    assert config.read_text() == text
 
 
 def test_a_symbolic_link_stays_one(config, tmp_path, monkeypatch):
