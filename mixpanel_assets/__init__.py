@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mixpanel_assets.accounts import AccountInfo, ConfigManager
     from mixpanel_assets.assets.profiles import filtered_profiles_asset, group_profiles_asset
     from mixpanel_assets.client import (
         Credentials,
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     )
     from mixpanel_assets.definitions import build_definitions
     from mixpanel_assets.errors import (
+        AccountExistsError,
+        AccountNotFoundError,
         APIError,
         AuthenticationError,
         ConfigError,
@@ -52,8 +55,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "APIError",
+    "AccountExistsError",
+    "AccountInfo",
+    "AccountNotFoundError",
     "AuthenticationError",
     "ConfigError",
+    "ConfigManager",
     "ConnectionFailedError",
     "Credentials",
     "DatabaseLockedError",
@@ -86,6 +93,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AccountInfo": "accounts",
+    "ConfigManager": "accounts",
     "Credentials": "client",
     "FetchResult": "fetch_results",
     "MixpanelAPIClient": "client",

@@ -1,7 +1,9 @@
 """The whole exception tree: each class is something a caller treats differently.
 
 MixpanelDataError
-├── ConfigError                  no, wrong or contradictory settings; AccountNotFoundError
+├── ConfigError                  no, wrong or contradictory settings
+│   ├── AccountNotFoundError     no account of that name is in the config file
+│   ├── AccountExistsError       one of that name is there already
 │   └── PlanHorizonError         the project's plan does not reach that far back
 ├── APIError                     an answer with status >= 400
 │   ├── AuthenticationError      401, 403, and the 400 that says so: stop
@@ -87,10 +89,23 @@ class AccountNotFoundError(ConfigError):
         known = ", ".join(self.available_accounts) or "none"
         super().__init__(
             f"There is no account {account_name!r} in the config file; it has: {known}. "
-            "Set MP_ACCOUNT to one of them.",
+            "Choose one of them, or add it with `mp auth add`.",
             {"account_name": account_name, "available_accounts": self.available_accounts},
         )
         self._code = "ACCOUNT_NOT_FOUND"
+
+
+class AccountExistsError(ConfigError):
+    """The config file has an account of that name."""
+
+    def __init__(self, account_name: str) -> None:
+        self.account_name = account_name
+        super().__init__(
+            f"There is an account {account_name!r} already. Choose another name, or remove it "
+            "first with `mp auth remove`.",
+            {"account_name": account_name},
+        )
+        self._code = "ACCOUNT_EXISTS"
 
 
 class APIError(MixpanelDataError):

@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "emulator": set(),
     "client": {"errors", "made_ids"},
     "warehouse": {"errors", "made_ids"},
-    "accounts": {*BASE, "client"},
+    "accounts": {*BASE, "budgets", "client"},
+    "auth": {"accounts", "client", "errors"},
     "budgets": {*BASE, "client"},
     "fetch_results": set(),
     "progress": {"fetch_results"},
@@ -92,7 +93,7 @@ def test_imports_follow_the_arrows(part):
 
 
 @pytest.mark.parametrize(
-    "part", ["client", "warehouse", "workspace", "emulator", "cli", "event_loads"]
+    "part", ["auth", "client", "warehouse", "workspace", "emulator", "cli", "event_loads"]
 )
 def test_library_parts_load_without_dagster(part):
     """A notebook can import the library half with no orchestrator in sight."""

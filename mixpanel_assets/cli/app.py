@@ -10,13 +10,14 @@ from typing import Annotated
 import typer
 
 from mixpanel_assets import __version__
-from mixpanel_assets.cli import fetch
+from mixpanel_assets.cli import auth, fetch
 from mixpanel_assets.cli.exits import INVALID_ARGUMENTS, exit_code
+from mixpanel_assets.cli.invocation import AccountOption, App, QuietOption, VerboseOption, begin
 from mixpanel_assets.errors import MixpanelDataError
 
 _TYPER_USAGE_ERROR = 2
 
-app = typer.Typer(
+app = App(
     name="mp",
     help="A complete and exact copy of a Mixpanel project in DuckDB.",
     no_args_is_help=True,
@@ -24,16 +25,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-
+app.add_typer(auth.app)
 app.add_typer(fetch.app)
 
 
 def run() -> None:
     """Parse the command line, run it, and end the process with its exit code."""
+    invocation = begin()
     try:
         app()
     except MixpanelDataError as error:
-        typer.echo(f"mp: {error.message}", err=True)
+        invocation.show(error)
         sys.exit(exit_code(error))
     except SystemExit as ended:
         # Typer says 2 for wrong usage; here 2 means that credentials were refused.
@@ -53,6 +55,9 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
+    account: AccountOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
     version: Annotated[
         bool,
         typer.Option(
@@ -78,7 +83,8 @@ def sync(
 ) -> None:
     """Load days of events, and today's profiles, as the Dagster assets do.
 
-    Credentials come from MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION.
+    Credentials come from --account, else MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION,
+    else MP_ACCOUNT or the default account of the config file (`mp auth`).
 
     Example: mp sync --from 2024-01-01 --to 2024-01-07
     """
@@ -145,7 +151,7 @@ def clean(
     clean_spool(0 if everything else older_than, database)
 
 
-@app.command()
+@app.command(account=False)
 def demo(
     ui: Annotated[bool, typer.Option(help="Open the Dagster UI on the data instead.")] = False,
     database: Annotated[
@@ -167,7 +173,7 @@ def demo(
         show.run_demo(path)
 
 
-@app.command()
+@app.command(account=False)
 def emulator(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes any free one.")] = 8765,
     seed: Annotated[int, typer.Option(help="Same seed, same data.")] = 7,

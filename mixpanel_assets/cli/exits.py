@@ -20,9 +20,18 @@ from mixpanel_assets.errors import (
 GENERAL = 1
 INVALID_ARGUMENTS = 3
 
+
+class InvalidArgumentsError(MixpanelDataError):
+    """The command line asks for something that cannot be."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "INVALID_ARGUMENTS")
+
+
 _CODES: tuple[tuple[type[MixpanelDataError], int], ...] = (
     (AccountNotFoundError, 4),
     (AuthenticationError, 2),
+    (InvalidArgumentsError, INVALID_ARGUMENTS),
     (QueryError, INVALID_ARGUMENTS),
     (TableNotFoundError, 4),
     (DatabaseNotFoundError, 4),

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(
+from mixpanel_assets.cli.invocation import App
+
+app = App(
     name="fetch",
     help="Get events or profiles: as JSON Lines on stdout, or as a table of your own.",
     no_args_is_help=True,

@@ -9,15 +9,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mixpanel_assets.accounts import resolve_credentials
+from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.planning import Plan
 from mixpanel_assets.workspace import Workspace
 
 
 def print_plan(from_date: date, to_date: date, database: Path | None) -> None:
     """Print requests, time, rows, bytes and free disk, one per line."""
-    errors = Console(stderr=True)
-    credentials = resolve_credentials()
+    errors = current().console()
+    credentials = current().credentials()
     with Workspace(credentials, path=database, on_wait=errors.print) as workspace:
         plan = workspace.plan(from_date, to_date)
     out = Console(file=sys.stdout, highlight=False)

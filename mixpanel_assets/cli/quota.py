@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.table import Table
 
-from mixpanel_assets.accounts import resolve_credentials
 from mixpanel_assets.budgets import budget_settings
+from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.client import ApiUsage, MixpanelAPIClient
 from mixpanel_assets.settings import load_settings
 
@@ -21,7 +21,7 @@ def print_quota() -> None:
     out = Console(file=sys.stdout, highlight=False)
     settings = load_settings()
     with MixpanelAPIClient(
-        resolve_credentials(),
+        current().credentials(),
         api_base_url=settings.api_base_url,
         budget=budget_settings(settings),
     ) as client:

@@ -11,10 +11,9 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import msgspec
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mixpanel_assets.accounts import resolve_credentials
+from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.client import ProfileQuery, RecordStream
 from mixpanel_assets.workspace import Workspace
 
@@ -70,7 +69,7 @@ def make_table(
     replace: bool,
 ) -> None:
     """Make a table of events and print what it holds as JSON."""
-    console = Console(stderr=True)
+    console = current().console()
     with _workspace() as workspace, _spinner() as bar:
         bar.add_task("events")
         result = workspace.fetch_events(
@@ -81,7 +80,7 @@ def make_table(
             where=where,
             replace=replace,
         )
-        console.print(f"in {workspace.db_path}", highlight=False, soft_wrap=True)
+        console.print(f"in {workspace.db_path}")
     print(json.dumps(result.to_dict(), indent=2))
 
 
@@ -106,8 +105,8 @@ def _moment(value: datetime) -> str:
 
 
 def _workspace() -> Workspace:
-    errors = Console(stderr=True)
-    return Workspace(resolve_credentials(), on_wait=errors.print)
+    errors = current().console()
+    return Workspace(current().credentials(), on_wait=errors.print)
 
 
 def _write_records(stream: RecordStream[dict[str, Any]], what: str) -> None:
@@ -158,7 +157,7 @@ def _to_stdout(stream: RecordStream[Any], what: str) -> Iterator[_Writer]:
 
 
 def _spinner() -> Progress:
-    errors = Console(stderr=True)
+    errors = current().console()
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description} {task.completed:,.0f}"),
@@ -166,5 +165,5 @@ def _spinner() -> Progress:
         console=errors,
         transient=True,
         # Between lines on the same terminal it would only disturb.
-        disable=not errors.is_terminal or sys.stdout.isatty(),
+        disable=errors.quiet or not errors.is_terminal or sys.stdout.isatty(),
     )

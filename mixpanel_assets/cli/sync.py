@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mixpanel_assets.accounts import resolve_credentials
+from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.progress import page_bar
 from mixpanel_assets.warehouse import DayReport
@@ -20,9 +20,9 @@ from mixpanel_assets.workspace import Workspace
 
 def sync_days(from_date: date, to_date: date, database: Path | None, *, profiles: bool) -> None:
     """Load the days, both ends included; progress goes to stderr, results to stdout."""
-    errors = Console(stderr=True, markup=False, soft_wrap=True)
+    errors = current().console()
     out = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
-    credentials = resolve_credentials()
+    credentials = current().credentials()
     bar = Progress(
         TextColumn("events"),
         BarColumn(),
@@ -30,7 +30,7 @@ def sync_days(from_date: date, to_date: date, database: Path | None, *, profiles
         TextColumn("days"),
         TimeRemainingColumn(),
         console=errors,
-        disable=not errors.is_terminal,
+        disable=errors.quiet or not errors.is_terminal,
     )
     with Workspace(credentials, path=database, on_wait=errors.print) as workspace, bar:
         task = bar.add_task("events", total=max(0, (to_date - from_date).days + 1))

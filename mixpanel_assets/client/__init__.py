@@ -1,7 +1,7 @@
 """How to talk to Mixpanel: no Dagster, no DuckDB."""
 
 from mixpanel_assets.client.api import MixpanelAPIClient
-from mixpanel_assets.client.credentials import Credentials, make_credentials
+from mixpanel_assets.client.credentials import Credentials, is_project_secret, make_credentials
 from mixpanel_assets.client.engage import ProfileQuery
 from mixpanel_assets.client.export import EventExport, ExportQuery
 from mixpanel_assets.client.limits import BudgetSettings
@@ -30,6 +30,7 @@ __all__ = [
     "RetryPolicy",
     "Spool",
     "checked_workers",
+    "is_project_secret",
     "make_credentials",
     "normalize_event",
     "normalize_profile",

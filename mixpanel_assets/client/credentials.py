@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, field_validator
@@ -12,7 +13,13 @@ from mixpanel_assets.errors import ConfigError
 
 Region = Literal["us", "eu", "in"]
 
-_PROJECT_SECRET = re.compile(r"[0-9a-f]{32}")
+_PROJECT_SECRET = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
+_VARIABLES = {
+    "username": "MP_USERNAME",
+    "secret": "MP_SECRET",
+    "project_id": "MP_PROJECT_ID",
+    "region": "MP_REGION",
+}
 
 
 class Credentials(BaseModel):
@@ -45,45 +52,61 @@ class Credentials(BaseModel):
         return text
 
 
+def is_project_secret(text: str) -> bool:
+    """Whether this has the form of a project secret, which once stood in for an account."""
+    return _PROJECT_SECRET.fullmatch(text) is not None
+
+
 def make_credentials(
-    *, username: str, secret: str, project_id: str, region: str = "us"
+    *,
+    username: str,
+    secret: str,
+    project_id: str,
+    region: str = "us",
+    names: Mapping[str, str] = _VARIABLES,
 ) -> Credentials:
     """Return checked credentials.
+
+    Args:
+        username: The service account's name.
+        secret: Its secret.
+        project_id: The project's number.
+        region: `us`, `eu` or `in`.
+        names: What messages call each of them, by field.
 
     Raises:
         ConfigError: Something is missing or malformed; the message names it, never its value.
     """
-    given = {"MP_USERNAME": username, "MP_SECRET": secret, "MP_PROJECT_ID": project_id}
-    if not username and _PROJECT_SECRET.fullmatch(secret):
+    given = {"username": username, "secret": secret, "project_id": project_id}
+    if is_project_secret(username) or (not username and is_project_secret(secret)):
         raise ConfigError(
             "This looks like a project secret, which Mixpanel retires on 3 March 2027. "
-            "Create a service account (Organization Settings > Service Accounts) and set "
-            "MP_USERNAME and MP_SECRET to its name and secret."
+            "Create a service account (Organization Settings > Service Accounts) and use its "
+            "name and secret: MP_USERNAME and MP_SECRET, or `mp auth add`."
         )
-    if missing := [name for name, value in given.items() if not value]:
+    if missing := [names[name] for name, value in given.items() if not value]:
         raise ConfigError(
             f"Mixpanel credentials are not complete; missing: {', '.join(missing)}. "
             "Set MP_USERNAME, MP_SECRET and MP_PROJECT_ID to a service account's name, "
-            "its secret and the project's id.",
+            "its secret and the project's id, or keep an account with `mp auth add`.",
             {"missing": missing},
         )
-    if not all(_is_text(value) for value in given.values()):
+    if broken := [names[name] for name, value in given.items() if not _is_text(value)]:
         raise ConfigError(
-            "MP_USERNAME, MP_SECRET or MP_PROJECT_ID holds bytes that are no text (UTF-8). "
+            f"There are bytes that are no text (UTF-8) in: {', '.join(broken)}. "
             "Copy it again from Mixpanel."
         )
-    if not project_id.isdigit():
+    # What was given is not repeated: it may be the secret, pasted into the wrong place.
+    if not (project_id.isascii() and project_id.isdigit()):
         raise ConfigError(
-            f"MP_PROJECT_ID must be the project's number, not {project_id!r}. "
+            f"{names['project_id']} must be the project's number. "
             "It stands in the address of every Mixpanel report: mixpanel.com/project/<number>."
         )
     try:
-        return Credentials.model_validate(
-            {"username": username, "secret": secret, "project_id": project_id, "region": region}
-        )
+        return Credentials.model_validate({**given, "region": region})
     except ValidationError as error:
         raise ConfigError(
-            f"MP_REGION must be one of {', '.join(get_args(Region))}, not {region!r}."
+            f"{names['region']} must be one of {', '.join(get_args(Region))}."
         ) from error
 
 

@@ -35,7 +35,8 @@ _BAD_CREDENTIALS = re.compile(
 _PLAN_HORIZON = re.compile(r"date range exceeds (\d+) days", re.IGNORECASE)
 _SERVER_TIMEOUT = re.compile(r"timeout error", re.IGNORECASE)
 _CHECK_ACCOUNT = (
-    "Check MP_USERNAME and MP_SECRET, that MP_REGION is the project's region, "
+    "Check MP_USERNAME and MP_SECRET or the account (`mp auth show` says which holds), "
+    "that MP_REGION or the account's region is the project's, "
     "and that the service account has access to project {project_id}."
 )
 

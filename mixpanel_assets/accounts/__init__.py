@@ -1,0 +1,14 @@
+"""Accounts: the config file that keeps them, and which credentials hold here."""
+
+from mixpanel_assets.accounts.access import ProjectAccess, check_access
+from mixpanel_assets.accounts.manager import AccountInfo, ConfigManager, resolve_credentials
+from mixpanel_assets.accounts.resolution import Resolution
+
+__all__ = [
+    "AccountInfo",
+    "ConfigManager",
+    "ProjectAccess",
+    "Resolution",
+    "check_access",
+    "resolve_credentials",
+]

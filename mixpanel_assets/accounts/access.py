@@ -1,0 +1,90 @@
+"""Whether Mixpanel knows an account and lets it read its project."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mixpanel_assets.budgets import budget_settings
+from mixpanel_assets.client import Credentials, MixpanelAPIClient, RetryPolicy
+from mixpanel_assets.errors import AuthenticationError, ServerError
+from mixpanel_assets.settings import Settings, load_settings
+
+
+@dataclass(frozen=True)
+class ProjectAccess:
+    """A project that the credentials may read; name and zone as Mixpanel has them."""
+
+    username: str
+    project_id: str
+    region: str
+    project_name: str | None
+    timezone: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON."""
+        return asdict(self)
+
+
+def check_access(credentials: Credentials, settings: Settings | None = None) -> ProjectAccess:
+    """Ask Mixpanel what the credentials may read; costs nothing of the query budget.
+
+    Raises:
+        AuthenticationError: Mixpanel in that region does not know the credentials, or they have
+            no access to the project; the message says what to do.
+        ServerError: The answer is not what Mixpanel sends.
+        ConnectionFailedError: No answer came.
+    """
+    settings = settings or load_settings()
+    with MixpanelAPIClient(
+        credentials,
+        api_base_url=settings.api_base_url,
+        retries=RetryPolicy(
+            max_retries=settings.max_retries, first_wait_seconds=settings.retry_wait_seconds
+        ),
+        budget=budget_settings(settings),
+    ) as client:
+        try:
+            answer = client.get("app", "/me")
+        except AuthenticationError as error:
+            if error.status_code == 403:
+                raise
+            raise AuthenticationError(
+                f"Mixpanel in region {credentials.region} does not know {credentials.username} "
+                f"or its secret (status {error.status_code}). Check both, and that the project "
+                f"lives in region {credentials.region}: each region has accounts of its own, and "
+                "its address says which one it is (mixpanel.com us, eu.mixpanel.com eu, "
+                "in.mixpanel.com in).",
+                status_code=error.status_code,
+                response_body=error.response_body,
+                request_method=error.request_method,
+                request_url=error.request_url,
+            ) from error
+    projects = _projects(answer)
+    project = projects.get(credentials.project_id)
+    if project is None:
+        raise AuthenticationError(
+            f"{credentials.username} has no access to project {credentials.project_id} "
+            f"in region {credentials.region}; it may read: {', '.join(sorted(projects)) or 'none'}."
+            " Correct the project's number, or give the service account access in Mixpanel "
+            "(Project Settings > Service Accounts).",
+            status_code=200,
+        )
+    return ProjectAccess(
+        username=credentials.username,
+        project_id=credentials.project_id,
+        region=credentials.region,
+        project_name=project.get("name"),
+        timezone=project.get("timezone"),
+    )
+
+
+def _projects(answer: object) -> dict[str, dict[str, Any]]:
+    try:
+        projects = answer["results"]["projects"]  # type: ignore[index]
+        return {str(number): dict(project) for number, project in projects.items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ServerError(
+            "GET /me answered 200 without a list of projects. Check the proxy and MP_API_BASE_URL.",
+            status_code=200,
+        ) from None

@@ -1,0 +1,183 @@
+"""The config file: private, replaced in one piece, and otherwise as its owner wrote it.
+
+What an account is belongs in `manager`; here is a TOML file that several processes change.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from mixpanel_assets.errors import ConfigError, StorageError
+
+Edit = Callable[[MutableMapping[str, Any]], None]
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
+_LOCK_SECONDS = 30.0
+_LINE = re.compile(r"at line (\d+)")
+
+
+class ConfigFile:
+    """A TOML file with secrets in it.
+
+    Args:
+        path: Where it is; a symbolic link is followed and stays one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, Any]:
+        """Return the content; empty when there is no file.
+
+        Raises:
+            ConfigError: Others may read it, nobody can, or it is no TOML.
+        """
+        return self._parsed(self._text())
+
+    def change(self, edit: Edit, *, removes: str | None = None) -> None:
+        """Apply `edit` and replace the file, while no other process changes it.
+
+        Comments, order and unknown keys stay. Nothing is written when `edit` raises.
+
+        Args:
+            edit: Changes the content in place; called for the plain content and for its
+                text form, where what it deletes may be gone already.
+            removes: The account whose table goes; comments behind it stay.
+
+        Raises:
+            ConfigError: As `read`.
+            StorageError: The file cannot be written, or not without losing something of it.
+        """
+        with self._locked() as target:
+            text = self._text()
+            wanted = self._parsed(text)
+            edit(wanted)
+            _replace(target, _edited(text, edit, removes, wanted, self.path))
+
+    def _text(self) -> str:
+        try:
+            if os.name == "posix" and self.path.stat().st_mode & _OTHERS:
+                raise ConfigError(
+                    f"{self.path} holds secrets and others may read it. "
+                    f"Repair it with: chmod 600 {self.path}"
+                )
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot be read: {error.strerror}.") from error
+        try:
+            return content.decode()
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise self._broken(line) from None
+
+    def _parsed(self, text: str) -> dict[str, Any]:
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            place = _LINE.search(str(error))
+            line = int(place[1]) if place else len(text.splitlines())
+            raise self._broken(line) from None
+
+    def _broken(self, line: int) -> ConfigError:
+        # The parser's own message may quote the line, and the line may be the secret.
+        return ConfigError(
+            f"{self.path} is no valid TOML; see line {line}. Look for a missing quote.",
+            {"path": str(self.path), "line": line},
+        )
+
+    @contextmanager
+    def _locked(self) -> Iterator[Path]:
+        """Yield the file behind all links, locked by the kernel until the end of the block."""
+        try:
+            target = self.path.resolve()
+            for folder in reversed([target.parent, *target.parent.parents]):
+                if not folder.exists():
+                    folder.mkdir(_PRIVATE_FOLDER, exist_ok=True)
+            lock = FileLock(f"{target}.lock", mode=_PRIVATE_FILE, timeout=_LOCK_SECONDS)
+            with lock:
+                yield target
+        except Timeout:
+            raise StorageError(
+                f"Another process has been changing {self.path} for {_LOCK_SECONDS:.0f} s. "
+                "Try again when it is done."
+            ) from None
+        except (OSError, RuntimeError) as error:  # a circle of links is a RuntimeError before 3.13
+            reason = getattr(error, "strerror", None) or error
+            raise StorageError(
+                f"{self.path} cannot be written: {reason}. "
+                "Set MP_CONFIG_PATH to a file that you may write."
+            ) from error
+
+
+def _replace(target: Path, text: str) -> None:
+    # The file that mkstemp makes is its owner's alone from the first moment.
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(target)
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def _edited(text: str, edit: Edit, removes: str | None, wanted: dict[str, Any], path: Path) -> str:
+    """Return the text after the edit, proved to mean `wanted` and nothing else."""
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    for cut in (removes, None):
+        with suppress(TOMLKitError, ValueError):
+            document = tomlkit.parse(_without_account(text, cut) if cut else text)
+            edit(document)
+            changed = tomlkit.dumps(document)
+            if _meaning(tomllib.loads(changed)) == _meaning(wanted):
+                return changed
+    raise StorageError(
+        f"{path} is written in a way that cannot be changed here without losing something. "
+        "Change it with an editor."
+    )
+
+
+def _meaning(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if (key, value) != ("accounts", {})}
+
+
+def _without_account(text: str, name: str) -> str:
+    """Return the text without the account's table, but with the comments behind its last key.
+
+    They belong to the parser's idea of the table, and to the reader's of what follows.
+    """
+    import tomlkit
+    from tomlkit.items import Comment, Table, Whitespace
+
+    table = tomlkit.parse(text).get("accounts", {}).get(name)
+    if not isinstance(table, Table):
+        return text
+    body = table.as_string()
+    at = text.find(body)
+    if not body or at < 0:
+        return text
+    header = text.rfind("\n", 0, max(at - 1, 0)) + 1
+    kept: list[str] = []
+    for key, item in reversed(table.value.body):
+        if key is not None or not isinstance(item, Comment | Whitespace):
+            break
+        kept.insert(0, item.as_string())
+    return text[:header] + "".join(kept) + text[at + len(body) :]

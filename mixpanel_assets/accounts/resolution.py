@@ -1,0 +1,130 @@
+"""Which credentials hold: arguments, the environment, or an account of the config file.
+
+An account named in the call beats the environment. Otherwise the order is environment,
+MP_ACCOUNT, default account; a region or project id of the environment alone overrides the
+account's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from mixpanel_assets.client import Credentials, make_credentials
+from mixpanel_assets.errors import AccountNotFoundError, ConfigError
+
+FIELDS = ("username", "secret", "project_id", "region")
+Accounts = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A value and where it came from; the value is in no printed form."""
+
+    value: str = field(repr=False)
+    source: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What was found for each field of the credentials.
+
+    Attributes:
+        account: The account that was looked at; None when none was.
+        found: By field; a field without a value is not there.
+        names: What each field is called where its value would have to be set.
+    """
+
+    account: str | None
+    found: Mapping[str, Found]
+    names: Mapping[str, str]
+
+    def credentials(self) -> Credentials:
+        """Return checked credentials.
+
+        Raises:
+            ConfigError: Something is missing or malformed; the message names it.
+        """
+        values = {name: found.value for name, found in self.found.items()}
+        return make_credentials(**{**dict.fromkeys(FIELDS, ""), **values}, names=self.names)
+
+    def sources(self) -> dict[str, str]:
+        """Return for each field which source won: `argument`, a variable, an account.
+
+        `default` for a region that nobody set, `missing` for anything else that nobody set.
+        """
+        return {
+            name: self.found[name].source if name in self.found else "missing" for name in FIELDS
+        }
+
+
+def resolve(
+    *,
+    account: str | None,
+    arguments: Mapping[str, str | None],
+    accounts: Callable[[], Accounts],
+    default: Callable[[], str | None],
+) -> Resolution:
+    """Return what holds for each field.
+
+    Args:
+        account: Named in the call.
+        arguments: Given in the call, by field.
+        accounts: Reads the config file; not called when the environment says it all.
+        default: Reads the name of the default account.
+
+    Raises:
+        AccountNotFoundError: The account is not in the config file.
+        ConfigError: There are accounts and none is chosen.
+    """
+    given = {name: value for name, value in arguments.items() if value}
+    variables = {name: os.environ.get(_variable(name), "") for name in FIELDS}
+    if account is not None:
+        variables = {}
+    elif variables["username"] or variables["secret"]:
+        return _first(None, given, variables, {})
+    else:
+        account = os.environ.get("MP_ACCOUNT") or default()
+    known = accounts()
+    if account is None:
+        if known:
+            raise ConfigError(
+                f"No account is the default; there are: {', '.join(sorted(known))}. "
+                "Choose one with `mp auth switch NAME`, --account or MP_ACCOUNT.",
+                {"available_accounts": sorted(known)},
+            )
+        return _first(None, given, variables, {})
+    if account not in known:
+        raise AccountNotFoundError(account, sorted(known))
+    return _first(account, given, variables, known[account])
+
+
+def _first(
+    account: str | None,
+    arguments: Mapping[str, str],
+    variables: Mapping[str, str],
+    entry: Mapping[str, str],
+) -> Resolution:
+    found = {}
+    for name in FIELDS:
+        of_account = f"{name} of account {account!r}"
+        for values, source, called in (
+            (arguments, "argument", name),
+            (variables, _variable(name), _variable(name)),
+            (entry, f"account {account!r}", of_account),
+            ({"region": "us"}, "default", _variable(name)),
+        ):
+            if value := values.get(name):
+                found[name] = Found(value, source, called)
+                break
+    names = {
+        name: _variable(name) if account is None else f"{name} of account {account!r}"
+        for name in FIELDS
+    }
+    return Resolution(account, found, {**names, **{n: f.name for n, f in found.items()}})
+
+
+def _variable(name: str) -> str:
+    return f"MP_{name.upper()}"

@@ -1,0 +1,208 @@
+"""What holds for a whole run of `mp`: --account, --quiet, --verbose, and how errors are shown.
+
+The options stand before or behind the command. `App` gives them to each of its commands;
+`current()` is what they said. Later ones win.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import logging
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from mixpanel_assets.cli.output import Format
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mixpanel_assets.client import Credentials
+    from mixpanel_assets.errors import MixpanelDataError
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+@dataclass
+class Invocation:
+    """One run of `mp`.
+
+    Attributes:
+        account: The account named with --account; None: as the environment says.
+        quiet: Nothing but data and errors.
+        verbose: Say where credentials come from, and what the library logs.
+        json_errors: Errors are JSON, because --format json was asked for.
+    """
+
+    account: str | None = None
+    quiet: bool = False
+    verbose: bool = False
+    json_errors: bool = False
+
+    def credentials(self, account: str | None = None) -> Credentials:
+        """Return the credentials that hold for this run; `account` beats --account.
+
+        Raises:
+            ConfigError: They are not complete, or malformed.
+            AccountNotFoundError: There is no such account.
+        """
+        from mixpanel_assets.accounts import ConfigManager
+
+        resolution = ConfigManager().resolution(account or self.account)
+        if self.verbose:
+            for name, source in resolution.sources().items():
+                self.note(f"{name}: {source}")
+        return resolution.credentials()
+
+    def console(self) -> Console:
+        """Return where notes and progress go: stderr, or nowhere with --quiet."""
+        from rich.console import Console
+
+        return Console(stderr=True, quiet=self.quiet, markup=False, highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Say something that is not data."""
+        if not self.quiet:
+            typer.echo(text, err=True)
+
+    def show(self, error: MixpanelDataError) -> None:
+        """Print an error to stderr: one sentence, or one JSON object."""
+        text = json.dumps(error.to_dict(), default=str) if self.json_errors else error.message
+        typer.echo(text if self.json_errors else f"mp: {text}", err=True)
+
+
+_CURRENT: ContextVar[Invocation] = ContextVar("invocation")
+
+
+def begin() -> Invocation:
+    """Start a run in which nothing has been said yet."""
+    invocation = Invocation()
+    _CURRENT.set(invocation)
+    return invocation
+
+
+def current() -> Invocation:
+    """Return the run that is going on."""
+    return _CURRENT.get(None) or begin()
+
+
+def _named(value: str | None) -> str | None:
+    if value is not None:
+        current().account = value
+    return value
+
+
+def _quiet(value: bool) -> bool:
+    if value:
+        current().quiet = True
+        logging.getLogger("mixpanel_assets").setLevel(logging.ERROR)
+    return value
+
+
+def _verbose(value: bool) -> bool:
+    if value and not current().verbose:
+        current().verbose = True
+        logger = logging.getLogger("mixpanel_assets")
+        logger.addHandler(logging.StreamHandler(sys.stderr))
+        logger.setLevel(logging.DEBUG)
+    return value
+
+
+def _format(context: typer.Context, parameter: typer.CallbackParam, value: Format) -> Format:
+    source = context.get_parameter_source(parameter.name or "")
+    if source is not None and source.name == "COMMANDLINE":
+        current().json_errors = value in (Format.JSON, Format.JSONL)
+    return value
+
+
+AccountOption = Annotated[
+    str | None,
+    typer.Option(
+        "--account", "-a", callback=_named, help="The account to use, whatever MP_* variables say."
+    ),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=_quiet, help="Nothing but data and errors.")
+]
+VerboseOption = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", callback=_verbose, help="Say where credentials come from, and more."
+    ),
+]
+FormatOption = Annotated[
+    Format,
+    typer.Option(
+        "--format", "-f", callback=_format, help="The form of the output; of errors too, for JSON."
+    ),
+]
+JqOption = Annotated[
+    str | None, typer.Option("--jq", help="A jq program for JSON output, such as '.[].name'.")
+]
+
+_ACCOUNT = inspect.Parameter(
+    "global_account", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=AccountOption
+)
+_LOUDNESS = [
+    inspect.Parameter(
+        "global_quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=QuietOption
+    ),
+    inspect.Parameter(
+        "global_verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VerboseOption
+    ),
+]
+
+
+class App(typer.Typer):
+    """A group of commands that all take the options of the whole run, as the group does."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.callback()(_take_options)
+
+    def command(
+        self, name: str | None = None, *, account: bool = True, **given: Any
+    ) -> Callable[[_Function], _Function]:
+        """Register a command.
+
+        Args:
+            name: As it is typed; None: the function's name.
+            account: Whether it asks as an account, and so takes --account.
+            given: As Typer's own `command`.
+        """
+        register = super().command(name, **given)
+        more = [_ACCOUNT, *_LOUDNESS] if account else _LOUDNESS
+
+        def add(function: _Function) -> _Function:
+            register(_with_options(function, more))
+            return function
+
+        return add
+
+
+def _take_options(
+    account: AccountOption = None, quiet: QuietOption = False, verbose: VerboseOption = False
+) -> None:
+    pass
+
+
+def _with_options(function: _Function, more: list[inspect.Parameter]) -> Callable[..., Any]:
+    """Return a function that takes `more` too, and lets their callbacks do the work."""
+    own = inspect.signature(function, eval_str=True).parameters.values()
+    added = {parameter.name for parameter in more}
+
+    @functools.wraps(function)
+    def command(**given: Any) -> Any:
+        return function(**{name: value for name, value in given.items() if name not in added})
+
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in [*own, *more]]
+    told: Any = command  # Typer reads both
+    told.__signature__ = inspect.Signature(parameters)
+    told.__annotations__ = {one.name: one.annotation for one in parameters}
+    return command

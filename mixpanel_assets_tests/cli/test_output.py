@@ -1,0 +1,107 @@
+"""Records in the forms that --format offers: nothing lost, nothing that steers a terminal."""
+
+import csv
+import io
+import json
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mixpanel_assets.cli.exits import InvalidArgumentsError
+from mixpanel_assets.cli.output import Format, print_record, print_records
+
+LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+)
+VALUES = st.recursive(
+    LEAVES | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+RECORDS = st.lists(st.dictionaries(st.text(min_size=1), VALUES, min_size=1), max_size=4)
+WITH_OUTPUT = settings(
+    max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+
+
+def printed(capsys, records, output, **more):
+    print_records(records, output, **more)
+    return capsys.readouterr().out
+
+
+@given(records=RECORDS)
+@WITH_OUTPUT
+def test_json_forms_give_back_the_records(capsys, records):
+    """Reading what was printed gives what was given."""
+    assert json.loads(printed(capsys, records, Format.JSON)) == records
+    lines = printed(capsys, records, Format.JSONL).split("\n")[:-1]
+    assert [json.loads(line) for line in lines] == records
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
+
+
+@given(records=st.lists(st.fixed_dictionaries({"a": TEXTS, "b": TEXTS}), min_size=1))
+@WITH_OUTPUT
+def test_csv_gives_back_texts(capsys, records):
+    """Commas, quotes and line separators survive."""
+    text = printed(capsys, records, Format.CSV)
+    assert list(csv.DictReader(io.StringIO(text, newline=""))) == records
+
+
+@given(name=st.text())
+@WITH_OUTPUT
+def test_plain_text_and_tables_hold_one_line_a_record(capsys, name):
+    """No value can end a line, begin a cell or send an escape sequence."""
+    line = printed(capsys, [{"name": name, "n": 1}], Format.PLAIN)
+    assert line.count("\n") == 1
+    assert line.count("\t") == 1
+    assert line.replace("\t", "").replace("\n", "").isprintable()
+    assert "\x1b" not in printed(capsys, [{"name": name}], Format.TABLE)
+
+
+def test_a_table_in_a_pipe_is_not_cut(capsys):
+    """However long a value is."""
+    assert "x" * 500 in printed(capsys, [{"a": "x" * 500, "b": "[red]"}], Format.TABLE)
+    assert "[red]" in printed(capsys, [{"b": "[red]"}], Format.TABLE)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (datetime(2024, 1, 2, 3, tzinfo=timezone(timedelta(hours=1))), "2024-01-02T02:00:00Z"),
+        (datetime(2024, 1, 2, 3, tzinfo=UTC), "2024-01-02T03:00:00Z"),
+        (datetime(2024, 1, 2, 3), "2024-01-02T03:00:00"),
+        (date(2024, 1, 2), "2024-01-02"),
+        (Decimal("1.5"), 1.5),
+        (Decimal("0.12345678901234567890"), "0.12345678901234567890"),
+        (float("nan"), None),
+        (2**70, 2**70),
+        ((1, "a"), [1, "a"]),
+        ("\ud800", "\ud800"),
+    ],
+)
+def test_values_in_json(value, shown, capsys):
+    """Times in ISO 8601, exact numbers, null for what is no number."""
+    print_record({"value": value})
+    assert json.loads(capsys.readouterr().out) == {"value": shown}
+
+
+def test_columns_are_all_keys(capsys):
+    """A key that only a later record has is not lost; what is absent is empty."""
+    text = printed(capsys, [{"a": 1}, {"b": None, "c": {"d": [1]}}], Format.CSV)
+    assert text.splitlines() == ["a,b,c", "1,,", ',,"{""d"": [1]}"']
+
+
+def test_a_jq_program_sees_the_array_or_each_record(capsys):
+    """Its results are JSON, one after the other."""
+    records = [{"a": "ü"}, {"a": 2}]
+    assert printed(capsys, records, Format.JSON, jq="map(.a)[]") == '"ü"\n2\n'
+    assert printed(capsys, records, Format.JSONL, jq="{b: .a}") == '{"b": "ü"}\n{"b": 2}\n'
+    with pytest.raises(InvalidArgumentsError, match="--jq"):
+        print_records(records, Format.JSON, jq=".a")
+    with pytest.raises(InvalidArgumentsError, match="table"):
+        print_records(records, Format.TABLE, jq=".")
