@@ -149,7 +149,8 @@ class QueryError(APIError):
         super().__init__(message, status_code=status_code, code="QUERY_FAILED", **request)
 
 
-_JQL_ERROR = re.compile(r"(?:Uncaught exception\s+|^\s*)(\w+): ([^\n]*)")
+_JQL_UNCAUGHT = re.compile(r"Uncaught exception\s+(\w+): ([^\n]*)")
+_JQL_ERROR = re.compile(r"\s*(\w+): ([^\n]*)")
 _JQL_STACK = re.compile(r"^(?:stack trace:\s*|\s+at )", re.IGNORECASE | re.MULTILINE)
 
 
@@ -177,10 +178,10 @@ class JQLSyntaxError(QueryError):
         stack = _JQL_STACK.search(raw_error)
         told = raw_error[: stack.start()] if stack else raw_error
         self.stack_trace = raw_error[stack.start() :].strip() if stack else None
-        found = list(_JQL_ERROR.finditer(told))
-        self.error_type = found[-1].group(1) if found else "UnknownError"
-        self.error_message = found[-1].group(2).strip() if found else " ".join(told.split())
-        self.line_info = (told[found[-1].end() :].strip("\n") or None) if found else None
+        found = _JQL_UNCAUGHT.search(told) or _JQL_ERROR.match(told)
+        self.error_type = found.group(1) if found else "UnknownError"
+        self.error_message = found.group(2).strip() if found else " ".join(told.split())
+        self.line_info = (told[found.end() :].strip("\n") or None) if found else None
         request = {"response_body": raw_error, "request_url": request_path} | request
         super().__init__(
             f"The JQL script failed: {self.error_type}: {self.error_message}",

@@ -24,8 +24,8 @@ MAY_IMPORT = {
     "accounts": {*BASE, "client"},
     "budgets": {*BASE, "client"},
     "snapshots": {*BASE, "client"},
-    "discovery": {"client", "errors", "literals", "results"},
-    "answers": {"errors", "literals", "results"},
+    "answers": {"errors", "results"},
+    "discovery": {"answers", "client", "errors", "literals", "results"},
     "live_query": {"answers", "client", "discovery", "errors", "literals", "results"},
     "planning": set(),
     "loads": {*BASE, "client", "snapshots", "warehouse"},
@@ -89,7 +89,8 @@ def test_imports_follow_the_arrows(part):
 
 
 @pytest.mark.parametrize(
-    "part", ["client", "warehouse", "workspace", "emulator", "cli", "event_loads"]
+    "part",
+    ["client", "warehouse", "workspace", "emulator", "cli", "event_loads", "live_query", "results"],
 )
 def test_library_parts_load_without_dagster(part):
     """A notebook can import the library half with no orchestrator in sight."""
@@ -102,6 +103,12 @@ def test_the_public_names_pull_in_what_they_need_and_no_more():
         "import mixpanel_assets"
     )
     assert "dagster" not in modules_after("from mixpanel_assets import Workspace")
+
+
+def test_results_are_light_until_a_frame_is_built():
+    """Naming a result loads no pandas, no pyarrow and no HTTP."""
+    loaded = modules_after("from mixpanel_assets import SegmentationResult, JQLResult")
+    assert not {"dagster", "duckdb", "httpx", "msgspec", "pandas", "pyarrow"} & loaded
 
 
 def test_help_loads_no_heavy_library():

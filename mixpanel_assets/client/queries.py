@@ -198,8 +198,8 @@ class Queries(Inventory):
             [{'key': ['Sign Up'], 'value': 12}]
         """
         form = {"script": text("script", script)}
-        if params:
-            form["params"] = json.dumps(params)
+        if params is not None:
+            form["params"] = json.dumps(dict(params))
         _tell_that_jql_ends()
         return checked(self.post("query", "/jql", form), list, "POST /jql")
 

@@ -89,6 +89,8 @@ def json_ready(value: Any) -> Any:
         return value.isoformat()
     if hasattr(value, "to_dict"):
         return value.to_dict()
+    if hasattr(value, "tolist"):  # numpy's scalars and arrays
+        return json_ready(value.tolist())
     if is_dataclass(value):
         return {field.name: json_ready(getattr(value, field.name)) for field in fields(value)}
     return str(value)
