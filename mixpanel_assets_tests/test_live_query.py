@@ -7,10 +7,12 @@ from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixpanel_assets import DiscoveryService, LiveQueryService, answers
+from mixpanel_assets.client.inventory import Inventory
+from mixpanel_assets.client.queries import Queries
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.errors import (
     APIError,
@@ -102,13 +104,23 @@ def test_methods_have_the_parameters_that_users_know(service):
     assert found == SIGNATURES[service]
 
 
-@pytest.mark.parametrize("service", SIGNATURES)
+def test_the_client_asks_with_the_same_parameters():
+    """What a report takes, the client's question takes."""
+    for name in SIGNATURES[LiveQueryService]:
+        asked = inspect.signature(getattr(Queries, name)).parameters
+        offered = inspect.signature(getattr(LiveQueryService, name)).parameters
+        assert asked == offered
+
+
+@pytest.mark.parametrize("service", [*SIGNATURES, Inventory, Queries])
 def test_every_method_says_what_it_returns_and_shows_it(service):
     """Each docstring has an example, and the parts that its signature calls for."""
-    for name, parameters in SIGNATURES[service].items():
-        doc = inspect.getdoc(getattr(service, name))
+    for name, method in vars(service).items():
+        if name.startswith("_"):
+            continue
+        doc = inspect.getdoc(method)
         assert "Example:" in doc
-        assert ("Args:" in doc) == bool(parameters)
+        assert ("Args:" in doc) == (len(inspect.signature(method).parameters) > 1)
         if name != "clear_cache":
             assert "Returns:" in doc
             assert "Raises:" in doc
@@ -457,6 +469,7 @@ def test_segments_that_skip_dates_are_still_added_up():
     ),
     st.lists(st.dates().map(str), max_size=4),
 )
+@settings(deadline=None)
 def test_filling_keeps_every_count(values, series):
     """Sorted dates, the same for all names; the counts are the given ones and zeros."""
     found = answers.series_in({"data": {"values": values, "series": series}}, "counts")
