@@ -8,9 +8,11 @@ MixpanelDataError
 ├── APIError                     an answer with status >= 400
 │   ├── AuthenticationError      401, 403, and the 400 that says so: stop
 │   ├── QueryError               other 4xx: the question is wrong, do not repeat it
+│   │   └── JQLSyntaxError       412: a JQL script failed; says where
 │   ├── RateLimitError           429; carries `retry_after` in seconds
 │   └── ServerError              5xx: repeat it
 ├── IncompleteExportError        status 200, but the body is not the days that were asked
+├── EventNotFoundError           no event of that name; carries `similar_events`
 ├── TableExistsError             a table of that name is there and was not to be replaced
 ├── TableNotFoundError
 ├── DatabaseLockedError          another process holds the file for longer than allowed
@@ -23,6 +25,7 @@ Messages say what was asked, what came back and what to do next; they never hold
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date
 from typing import Any
@@ -161,6 +164,55 @@ class QueryError(APIError):
         super().__init__(message, status_code=status_code, code="QUERY_FAILED", **request)
 
 
+_JQL_UNCAUGHT = re.compile(r"Uncaught exception\s+(\w+): ([^\n]*)")
+_JQL_ERROR = re.compile(r"\s*(\w+): ([^\n]*)")
+_JQL_STACK = re.compile(r"^(?:stack trace:\s*|\s+at )", re.IGNORECASE | re.MULTILINE)
+
+
+class JQLSyntaxError(QueryError):
+    """A JQL script failed, before it ran or while it did.
+
+    Attributes:
+        error_type: Such as `TypeError`; `UnknownError` when Mixpanel does not say.
+        error_message: What went wrong, in one line.
+        line_info: The lines of the script that Mixpanel shows; None when it shows none.
+        stack_trace: None when there is none.
+        script: The script.
+        raw_error: All that Mixpanel said.
+    """
+
+    def __init__(
+        self,
+        raw_error: str,
+        script: str | None = None,
+        request_path: str | None = None,
+        **request: Any,
+    ) -> None:
+        self.raw_error = raw_error
+        self.script = script
+        stack = _JQL_STACK.search(raw_error)
+        told = raw_error[: stack.start()] if stack else raw_error
+        self.stack_trace = raw_error[stack.start() :].strip() if stack else None
+        found = _JQL_UNCAUGHT.search(told) or _JQL_ERROR.match(told)
+        self.error_type = found.group(1) if found else "UnknownError"
+        self.error_message = found.group(2).strip() if found else " ".join(told.split())
+        self.line_info = (told[found.end() :].strip("\n") or None) if found else None
+        request = {"response_body": raw_error, "request_url": request_path} | request
+        super().__init__(
+            f"The JQL script failed: {self.error_type}: {self.error_message}",
+            **{"status_code": 412, **request},
+        )
+        self._code = "JQL_SYNTAX_ERROR"
+        self.details.update(
+            error_type=self.error_type,
+            error_message=self.error_message,
+            line_info=self.line_info,
+            stack_trace=self.stack_trace,
+            script=script,
+            raw_error=raw_error,
+        )
+
+
 class RateLimitError(APIError):
     """The request budget is spent. `retry_after` is in seconds, None when the server gave none."""
 
@@ -229,6 +281,20 @@ class IncompleteExportError(MixpanelDataError):
         self.lines = lines
         self.records = records
         self.partial = partial
+
+
+class EventNotFoundError(MixpanelDataError):
+    """Mixpanel lists no event of that name; `similar_events` are at most five that it does."""
+
+    def __init__(self, event_name: str, similar_events: list[str] | None = None) -> None:
+        self.event_name = event_name
+        self.similar_events = similar_events or []
+        hint = f" Similar ones: {', '.join(self.similar_events)}." if self.similar_events else ""
+        super().__init__(
+            f"Mixpanel lists no event {event_name!r} in the last 31 days.{hint}",
+            "EVENT_NOT_FOUND",
+            {"event_name": event_name, "similar_events": self.similar_events},
+        )
 
 
 class TableExistsError(MixpanelDataError):

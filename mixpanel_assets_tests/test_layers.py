@@ -16,8 +16,10 @@ MAY_IMPORT = {
     "errors": set(),
     "settings": {"errors"},
     "made_ids": set(),
+    "literals": set(),
+    "results": {"literals"},
     "emulator": set(),
-    "client": {"errors", "made_ids"},
+    "client": {"errors", "literals", "made_ids"},
     "warehouse": {"errors", "made_ids"},
     "accounts": {*BASE, "budgets", "client"},
     "auth": {"accounts", "client", "errors"},
@@ -25,6 +27,9 @@ MAY_IMPORT = {
     "fetch_results": set(),
     "progress": {"fetch_results"},
     "snapshots": {*BASE, "client"},
+    "answers": {"errors", "results"},
+    "discovery": {"answers", "client", "errors", "literals", "results"},
+    "live_query": {"answers", "client", "discovery", "errors", "literals", "results"},
     "planning": set(),
     "loads": {*BASE, "client", "warehouse"},
     "profile_loads": {*BASE, "loads", "snapshots", "warehouse"},
@@ -93,7 +98,11 @@ def test_imports_follow_the_arrows(part):
 
 
 @pytest.mark.parametrize(
-    "part", ["auth", "client", "warehouse", "workspace", "emulator", "cli", "event_loads"]
+    "part",
+    [
+        *("auth", "client", "warehouse", "workspace", "emulator", "cli", "event_loads"),
+        *("live_query", "results"),
+    ],
 )
 def test_library_parts_load_without_dagster(part):
     """A notebook can import the library half with no orchestrator in sight."""
@@ -106,6 +115,12 @@ def test_the_public_names_pull_in_what_they_need_and_no_more():
         "import mixpanel_assets"
     )
     assert "dagster" not in modules_after("from mixpanel_assets import Workspace")
+
+
+def test_results_are_light_until_a_frame_is_built():
+    """Naming a result loads no pandas, no pyarrow and no HTTP."""
+    loaded = modules_after("from mixpanel_assets import SegmentationResult, JQLResult")
+    assert not {"dagster", "duckdb", "httpx", "msgspec", "pandas", "pyarrow"} & loaded
 
 
 def test_help_loads_no_heavy_library():

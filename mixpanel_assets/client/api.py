@@ -17,6 +17,7 @@ from mixpanel_assets.client.export import EventExport, ExportQuery
 from mixpanel_assets.client.limits import BudgetSettings
 from mixpanel_assets.client.normalize import normalize_profile
 from mixpanel_assets.client.page_plan import PagePlan
+from mixpanel_assets.client.queries import Queries
 from mixpanel_assets.client.records import parse_record
 from mixpanel_assets.client.responses import json_in
 from mixpanel_assets.client.retries import RetryPolicy
@@ -41,7 +42,7 @@ from mixpanel_assets.client.types import Api, ApiUsage, ProfilePageResult
 from mixpanel_assets.client.verdict import EventVerdict, Verdict
 
 
-class MixpanelAPIClient:
+class MixpanelAPIClient(Queries):
     """Talks to one Mixpanel project as a service account; a context manager.
 
     Args:

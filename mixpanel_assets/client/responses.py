@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from urllib.parse import parse_qs
 
 import httpx
 import msgspec
@@ -20,6 +21,7 @@ from mixpanel_assets.errors import (
     APIError,
     AuthenticationError,
     ConnectionFailedError,
+    JQLSyntaxError,
     MixpanelDataError,
     PlanHorizonError,
     QueryError,
@@ -28,6 +30,7 @@ from mixpanel_assets.errors import (
 )
 
 _KEPT_CHARACTERS = 500
+_KEPT_OF_A_SCRIPT_ERROR = 10_000
 _RESULT_KEYS = {"results", "data", "series", "events"}
 _BAD_CREDENTIALS = re.compile(
     r"unable to authenticate|invalid (service account )?credentials", re.IGNORECASE
@@ -85,7 +88,21 @@ def error_from(response: httpx.Response, asked: str, credentials: Credentials) -
         return RateLimitError(message, retry_after=_retry_after(response), **request)
     if status >= 500 or status < 400 or (status == 400 and _SERVER_TIMEOUT.search(said)):
         return ServerError(f"{message}. Mixpanel failed on its side; try again later.", **request)
+    if status == 412 and response.request.url.path.endswith("/jql"):
+        return _script_error(response, credentials, request)
     return QueryError(f"{message}. Change what is asked; repeating it cannot help.", **request)
+
+
+def _script_error(
+    response: httpx.Response, credentials: Credentials, request: dict[str, Any]
+) -> JQLSyntaxError:
+    whole = credentials.redact(response.text.strip())
+    form = parse_qs(response.request.content.decode())
+    return JQLSyntaxError(
+        _error_text(whole)[:_KEPT_OF_A_SCRIPT_ERROR],
+        script=form.get("script", [None])[0],
+        **request,
+    )
 
 
 def json_in(response: httpx.Response, asked: str) -> Any:
@@ -108,9 +125,12 @@ def json_in(response: httpx.Response, asked: str) -> Any:
 
 def disguised_error(answer: object) -> str | None:
     """Return the text of an error that came with status 200, or None."""
-    if isinstance(answer, dict) and "error" in answer and not _RESULT_KEYS & answer.keys():
-        return str(answer["error"])[:_KEPT_CHARACTERS]
-    return None
+    if not isinstance(answer, dict) or "error" not in answer or _RESULT_KEYS & answer.keys():
+        return None
+    said = answer["error"]
+    if isinstance(said, dict) and "count" in said:
+        return None  # an event's property that is called `error`
+    return str(said)[:_KEPT_CHARACTERS]
 
 
 def _error_text(body: str) -> str:

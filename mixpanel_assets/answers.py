@@ -1,0 +1,343 @@
+"""Answers of the Query API and the data dictionary -> results.
+
+An answer is checked against the shape it should have; another one is a `ServerError` that says
+where it differs, never a result with holes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import msgspec
+
+from mixpanel_assets.errors import ServerError
+from mixpanel_assets.results import (
+    CohortInfo,
+    FunnelInfo,
+    FunnelStep,
+    LexiconDefinition,
+    LexiconMetadata,
+    LexiconProperty,
+    LexiconSchema,
+    SavedCohort,
+    TopEvent,
+    UserEvent,
+)
+
+T = TypeVar("T")
+Number = int | float
+Series = dict[str, dict[str, Number]]
+
+OVERALL = "$overall"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLIEST, _LATEST = 0, 253_402_300_799  # the years a calendar of ours knows
+
+
+def read(answer: Any, shape: type[T], asked: str) -> T:
+    """Return an answer as the shape it should have.
+
+    Raises:
+        ServerError: It has another one.
+    """
+    try:
+        return msgspec.convert(answer, shape)
+    except msgspec.ValidationError as error:
+        raise ServerError(
+            f"{asked} answered 200 with something that is not {asked}: {error}.", status_code=200
+        ) from error
+
+
+class _Data(msgspec.Struct):
+    values: Series
+    series: list[str] = []
+
+
+class _Counts(msgspec.Struct):
+    data: _Data
+
+
+def series_in(answer: Any, asked: str, *, names: Iterable[str] = (), zeros: bool = True) -> Series:
+    """Return counts by name and date, in order of date.
+
+    Args:
+        answer: With `data.series` (dates in no order) and `data.values` (sparse).
+        asked: What was asked, for the error.
+        names: Rows that are there even if nothing was counted.
+        zeros: Whether a date that is absent means 0; of an average it means nothing.
+    """
+    data = read(answer, _Counts, asked).data
+    dates = sorted({*data.series, *(when for row in data.values.values() for when in row)})
+    return {
+        name: _filled(data.values.get(name, {}), dates, zeros=zeros)
+        for name in dict.fromkeys([*names, *data.values])
+    }
+
+
+def _filled(row: Mapping[str, Number], dates: list[str], *, zeros: bool) -> dict[str, Number]:
+    return {when: row.get(when, 0) for when in dates if zeros or when in row}
+
+
+def by_range(series: Series) -> Series:
+    """Return ranges such as `2,000 - 2,100` in order of where they begin, others last."""
+
+    def begin(label: str) -> tuple[bool, float]:
+        try:
+            return False, float(label.split(" - ")[0].replace(",", ""))
+        except ValueError:
+            return True, 0.0
+
+    return {label: series[label] for label in sorted(series, key=begin)}
+
+
+class _Numbers(msgspec.Struct):
+    results: dict[str, float]
+    computed_at: str | None = None
+
+
+def numbers_in(answer: Any, asked: str) -> tuple[dict[str, float], str | None]:
+    """Return numbers by date, in order, and when they were computed."""
+    found = read(answer, _Numbers, asked)
+    return dict(sorted(found.results.items())), found.computed_at
+
+
+class _Step(msgspec.Struct):
+    count: int
+    event: str | None = None
+    goal: str | None = None
+
+
+class _Steps(msgspec.Struct):
+    steps: list[_Step]
+
+
+class _Funnel(msgspec.Struct):
+    data: dict[str, _Steps]
+
+
+class _SplitFunnel(msgspec.Struct):
+    data: dict[str, dict[str, list[_Step]]]
+
+
+def funnel_in(answer: Any) -> list[FunnelStep]:
+    """Return the steps of a funnel, all dates together."""
+    dates = read(answer, _Funnel, "a funnel").data.values()
+    return _together([entry.steps for entry in dates])
+
+
+def split_funnel_in(answer: Any) -> tuple[list[FunnelStep], dict[str, list[FunnelStep]]]:
+    """Return the steps for everybody and for each segment, all dates together."""
+    dates = list(read(answer, _SplitFunnel, "a funnel by segment").data.values())
+    names = dict.fromkeys(name for date in dates for name in date)
+    steps = {name: _together([date[name] for date in dates if name in date]) for name in names}
+    whole = steps.pop(OVERALL, None)
+    if whole is None:
+        whole = _together([part for date in dates for part in date.values()])
+    started = {name: part[0].count if part else 0 for name, part in steps.items()}
+    return whole, {name: steps[name] for name in sorted(steps, key=lambda name: -started[name])}
+
+
+def _together(dates: Sequence[Sequence[_Step]]) -> list[FunnelStep]:
+    found: list[FunnelStep] = []
+    for number in range(max(map(len, dates), default=0)):
+        here = [steps[number] for steps in dates if number < len(steps)]
+        count = sum(step.count for step in here)
+        rate = ratio(count, found[-1].count) if found else 1.0
+        found.append(FunnelStep(here[0].event or here[0].goal or "", count, rate))
+    return found
+
+
+def ratio(part: int, whole: int) -> float:
+    """Return a part of a whole, 0 to 1; 0 of nothing."""
+    return part / whole if whole else 0.0
+
+
+class _Cohort(msgspec.Struct):
+    counts: list[int]
+    first: int
+
+
+def cohorts_in(answer: Any) -> list[CohortInfo]:
+    """Return the cohorts of a retention report, in order of date."""
+    found = read(answer, dict[str, _Cohort], "retention")
+    return [
+        CohortInfo(when, cohort.first, [ratio(count, cohort.first) for count in cohort.counts])
+        for when, cohort in sorted(found.items())
+    ]
+
+
+def frequency_in(answer: Any) -> dict[str, list[int]]:
+    """Return the counts of a frequency report, in order of date."""
+    # One of Mixpanel's examples lacks the wrapper.
+    data = answer.get("data", answer) if isinstance(answer, dict) else answer
+    return dict(sorted(read(data, dict[str, list[int]], "frequency").items()))
+
+
+class SavedReport(msgspec.Struct):
+    """What `/insights` answers."""
+
+    series: dict[str, Any]
+    headers: list[str] = []
+    computed_at: str = ""
+    date_range: dict[str, str] = {}
+
+
+class SavedFunnel(msgspec.Struct):
+    """What `/funnels` answers, as far as a saved report needs it."""
+
+    data: dict[str, Any]
+    computed_at: str = ""
+
+
+class _Event(msgspec.Struct):
+    event: str
+    properties: dict[str, Any]
+
+
+class _Feed(msgspec.Struct):
+    events: list[_Event]
+
+
+class _Activity(msgspec.Struct):
+    results: _Feed
+
+
+def activity_in(answer: Any) -> list[UserEvent]:
+    """Return what users did, in order of time."""
+    found = [
+        UserEvent(entry.event, _moment(entry.properties.get("time")), entry.properties)
+        for entry in read(answer, _Activity, "an activity feed").results.events
+    ]
+    return sorted(found, key=lambda entry: entry.time)
+
+
+def _moment(seconds: Any) -> datetime:
+    known = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not known or not _EARLIEST <= seconds <= _LATEST:
+        raise ServerError(
+            "The activity feed holds an event whose time is no moment in seconds.", status_code=200
+        )
+    return _EPOCH + timedelta(seconds=seconds)
+
+
+class _TopEvent(msgspec.Struct):
+    event: str
+    amount: Number
+    percent_change: float
+
+
+class _TopEvents(msgspec.Struct):
+    events: list[_TopEvent]
+
+
+def top_events_in(answer: Any) -> list[TopEvent]:
+    """Return today's events, the most common first."""
+    found = read(answer, _TopEvents, "the top events").events
+    return [
+        TopEvent(entry.event, entry.amount, entry.percent_change)
+        for entry in sorted(found, key=lambda entry: (-entry.amount, entry.event))
+    ]
+
+
+def funnels_in(answer: Any) -> list[FunnelInfo]:
+    """Return the saved funnels by name."""
+    found = read(answer, list[FunnelInfo], "the list of funnels")
+    return sorted(found, key=lambda funnel: (funnel.name, funnel.funnel_id))
+
+
+class _SavedCohort(msgspec.Struct):
+    id: int
+    name: str
+    count: int
+    description: str | None = None
+    created: str | None = None
+    is_visible: bool | int = True
+
+
+def saved_cohorts_in(answer: Any) -> list[SavedCohort]:
+    """Return the saved cohorts by name."""
+    found = [
+        SavedCohort(
+            entry.id,
+            entry.name,
+            entry.count,
+            entry.description or "",
+            entry.created or "",
+            bool(entry.is_visible),
+        )
+        for entry in read(answer, list[_SavedCohort], "the list of cohorts")
+    ]
+    return sorted(found, key=lambda cohort: (cohort.name, cohort.id))
+
+
+class _Metadata(msgspec.Struct, rename="camel"):
+    source: str | None = msgspec.field(default=None, name="$source")
+    display_name: str | None = None
+    tags: list[str] | None = None
+    hidden: bool | None = None
+    dropped: bool | None = None
+    contacts: list[str] | None = None
+    team_contacts: list[str] | None = None
+
+
+class _Described(msgspec.Struct):
+    description: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class _Property(_Described):
+    type: Any = ""
+
+
+class _Definition(_Described):
+    properties: dict[str, _Property] | None = None
+
+
+class _Entry(msgspec.Struct, rename="camel"):
+    entity_type: str
+    name: str
+    schema_json: _Definition
+
+
+def schemas_in(answer: Any) -> list[LexiconSchema]:
+    """Return entries of the data dictionary by type and name."""
+    found = [
+        LexiconSchema(entry.entity_type, entry.name, _defined(entry.schema_json))
+        for entry in read(answer, list[_Entry], "the data dictionary")
+    ]
+    return sorted(found, key=lambda schema: (schema.entity_type, schema.name))
+
+
+def definition_in(answer: Any) -> LexiconDefinition:
+    """Return one definition of the data dictionary."""
+    return _defined(read(answer, _Definition, "a definition"))
+
+
+def _defined(found: _Definition) -> LexiconDefinition:
+    properties = {
+        name: LexiconProperty(_type_name(entry.type), entry.description, _metadata(entry.metadata))
+        for name, entry in (found.properties or {}).items()
+    }
+    return LexiconDefinition(found.description, properties, _metadata(found.metadata))
+
+
+def _type_name(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _metadata(found: dict[str, Any] | None) -> LexiconMetadata | None:
+    own = (found or {}).get("com.mixpanel")
+    if own is None:
+        return None
+    kept = read(own, _Metadata, "metadata of a definition")
+    return LexiconMetadata(
+        source=kept.source,
+        display_name=kept.display_name,
+        tags=kept.tags or [],
+        hidden=bool(kept.hidden),
+        dropped=bool(kept.dropped),
+        contacts=kept.contacts or [],
+        team_contacts=kept.team_contacts or [],
+    )

@@ -1,0 +1,552 @@
+"""Live reports of the Query API, as Mixpanel answers them.
+
+Each call is one request of the project's 60 an hour, and its numbers are for looking at:
+copies of data come from the export. Days are days of the project's time zone, both ends
+included. `LiveQueryService` makes results of the answers.
+
+Source: Mixpanel reference, Query API, and what clients of it observed; read 2026-11.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import date
+from functools import cache
+from typing import Any
+
+from mixpanel_assets.client.inventory import Inventory
+from mixpanel_assets.client.questions import (
+    checked,
+    date_range,
+    number,
+    one_of,
+    optional_number,
+    optional_text,
+    text,
+    texts,
+)
+from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.literals import BookmarkType, CountType, HourDayUnit, TimeUnit
+
+logger = logging.getLogger(__name__)
+
+# Mixpanel's own defaults are 60 and 255 segments, and would cut a breakdown off unseen.
+MOST_SEGMENTS = 10_000
+
+
+class Queries(Inventory):
+    """Live reports; every method raises `ConfigError` before a wrong question is sent."""
+
+    def segmentation(
+        self,
+        event: str,
+        from_date: date | str,
+        to_date: date | str,
+        on: str | None = None,
+        unit: TimeUnit = "day",
+        where: str | None = None,
+    ) -> dict[str, Any]:
+        """Return how often an event happened, over time.
+
+        Args:
+            event: Its name.
+            from_date: First day, included; a date, or text like 2024-01-31.
+            to_date: Last day, included.
+            on: An expression to split by, such as `properties["country"]`; the 10,000 largest
+                segments come.
+            unit: The length of a step in time.
+            where: Only events that fit this expression.
+
+        Returns:
+            The answer of `/segmentation`: `data` with `series` (dates, in no order) and
+            `values` (counts by segment and date).
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: Mixpanel refused the question, such as a malformed expression.
+            APIError: It refused for another reason; see `mixpanel_assets.errors`.
+
+        Example:
+            >>> client.segmentation("Sign Up", "2024-01-01", "2024-01-07")["data"]["values"]
+            {'Sign Up': {'2024-01-01': 12, ...}}
+        """
+        params = {
+            "event": text("event", event),
+            **date_range(from_date, to_date),
+            "on": optional_text("on", on),
+            "unit": one_of("unit", unit, TimeUnit),
+            "where": optional_text("where", where),
+            "limit": MOST_SEGMENTS if on else None,
+        }
+        return self._object("/segmentation", params)
+
+    def funnel(
+        self,
+        funnel_id: int,
+        from_date: date | str,
+        to_date: date | str,
+        unit: TimeUnit | None = None,
+        on: str | None = None,
+    ) -> dict[str, Any]:
+        """Return how far people came in a saved funnel, by the date on which they began.
+
+        Args:
+            funnel_id: From `list_funnels`.
+            from_date: First day on which people began, included.
+            to_date: Last such day, included.
+            unit: Group the dates; None: by day.
+            on: An expression to split by; the 10,000 largest segments come.
+
+        Returns:
+            The answer of `/funnels`: `meta` and `data`, which holds per date the `steps` or,
+            when split, the steps of `$overall` and of each segment.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: There is no such funnel, or the expression is malformed.
+            APIError: Mixpanel refused for another reason.
+
+        Example:
+            >>> client.funnel(7509, "2024-01-01", "2024-01-07")["data"]["2024-01-01"]["steps"]
+            [{'count': 326, 'event': 'App Open', ...}, ...]
+        """
+        params = {
+            "funnel_id": number("funnel_id", funnel_id),
+            **date_range(from_date, to_date),
+            "unit": None if unit is None else one_of("unit", unit, TimeUnit),
+            "on": optional_text("on", on),
+            "limit": MOST_SEGMENTS if on else None,
+        }
+        return self._object("/funnels", params)
+
+    def retention(
+        self,
+        born_event: str,
+        return_event: str,
+        from_date: date | str,
+        to_date: date | str,
+        born_where: str | None = None,
+        return_where: str | None = None,
+        interval: int = 1,
+        interval_count: int = 10,
+        unit: TimeUnit = "day",
+    ) -> dict[str, Any]:
+        """Return how many people came back, by the date of their first `born_event`.
+
+        Args:
+            born_event: What makes people part of a cohort.
+            return_event: What counts as coming back.
+            from_date: First day of the cohorts, included.
+            to_date: Last day of the cohorts, included.
+            born_where: Only born events that fit this expression.
+            return_where: Only return events that fit this expression.
+            interval: Days per period, with unit `day`; others take 1 only, because Mixpanel
+                takes a unit or an interval.
+            interval_count: How many periods to follow people for, after the first.
+            unit: The length of a period.
+
+        Returns:
+            The answer of `/retention`: per date `first`, the size of the cohort, and `counts`.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: Mixpanel refused the question.
+            APIError: It refused for another reason.
+
+        Example:
+            >>> client.retention("Sign Up", "Order", "2024-01-01", "2024-01-01", interval_count=2)
+            {'2024-01-01': {'counts': [9, 7, 6], 'first': 10}}
+        """
+        one_of("unit", unit, TimeUnit)
+        if number("interval", interval) != 1 and unit != "day":
+            raise ConfigError(
+                f"interval counts days, so {interval} needs unit 'day', not {unit!r}; leave one "
+                "of them out."
+            )
+        params = {
+            **date_range(from_date, to_date),
+            "retention_type": "birth",
+            "born_event": text("born_event", born_event),
+            "event": text("return_event", return_event),
+            "born_where": optional_text("born_where", born_where),
+            "where": optional_text("return_where", return_where),
+            "interval_count": number("interval_count", interval_count),
+            **({"unit": unit} if interval == 1 else {"interval": interval}),
+        }
+        return self._object("/retention", params)
+
+    def jql(self, script: str, params: Mapping[str, Any] | None = None) -> list[Any]:
+        """Run a JQL script. Mixpanel keeps JQL in maintenance mode: better not start with it.
+
+        Args:
+            script: JavaScript with a function `main`.
+            params: What the script sees as `params`.
+
+        Returns:
+            The array that the script returned.
+
+        Raises:
+            ConfigError: The script is empty.
+            JQLSyntaxError: The script failed; it says where.
+            QueryError: JQL is not available to this project.
+            APIError: Mixpanel refused for another reason.
+
+        Example:
+            >>> client.jql('function main() { return Events(params).groupBy(["name"], count) }')
+            [{'key': ['Sign Up'], 'value': 12}]
+        """
+        form = {"script": text("script", script)}
+        if params is not None:
+            form["params"] = json.dumps(dict(params))
+        _tell_that_jql_ends()
+        return checked(self.post("query", "/jql", form), list, "POST /jql")
+
+    def event_counts(
+        self,
+        events: Sequence[str],
+        from_date: date | str,
+        to_date: date | str,
+        type: CountType = "general",
+        unit: TimeUnit = "day",
+    ) -> dict[str, Any]:
+        """Return how often several events happened, over time.
+
+        Args:
+            events: Their names.
+            from_date: First day, included.
+            to_date: Last day, included.
+            type: `general` counts events, `unique` people, `average` events per person.
+            unit: The length of a step in time.
+
+        Returns:
+            The answer of `/events`: `data` with `series` and `values` (counts by event and
+            date); what did not happen is absent.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: Mixpanel refused the question.
+            APIError: It refused for another reason.
+
+        Example:
+            >>> client.event_counts(["Sign Up"], "2024-01-01", "2024-01-07")["data"]["values"]
+            {'Sign Up': {'2024-01-01': 12, ...}}
+        """
+        params = {
+            "event": json.dumps(texts("events", events)),
+            **date_range(from_date, to_date),
+            "type": one_of("type", type, CountType),
+            "unit": one_of("unit", unit, TimeUnit),
+        }
+        return self._object("/events", params)
+
+    def property_counts(
+        self,
+        event: str,
+        property_name: str,
+        from_date: date | str,
+        to_date: date | str,
+        type: CountType = "general",
+        unit: TimeUnit = "day",
+        values: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> dict[str, Any]:
+        """Return how often an event happened with each value of a property, over time.
+
+        Args:
+            event: Its name.
+            property_name: The property.
+            from_date: First day, included.
+            to_date: Last day, included.
+            type: `general` counts events, `unique` people, `average` events per person.
+            unit: The length of a step in time.
+            values: Only these values.
+            limit: At most so many values, the largest; None leaves it to Mixpanel, which
+                sends 255.
+
+        Returns:
+            The answer of `/events/properties`: `data` with `series` and `values` (counts by
+            value and date); what did not happen is absent.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: Mixpanel refused the question.
+            APIError: It refused for another reason.
+
+        Example:
+            >>> answer = client.property_counts("Sign Up", "plan", "2024-01-01", "2024-01-07")
+            >>> answer["data"]["values"]
+            {'free': {'2024-01-01': 9, ...}, 'pro': {...}}
+        """
+        params = {
+            "event": text("event", event),
+            "name": text("property_name", property_name),
+            **date_range(from_date, to_date),
+            "type": one_of("type", type, CountType),
+            "unit": one_of("unit", unit, TimeUnit),
+            "values": None if values is None else json.dumps(texts("values", values)),
+            "limit": optional_number("limit", limit),
+        }
+        return self._object("/events/properties", params)
+
+    def activity_feed(
+        self,
+        distinct_ids: Sequence[str],
+        from_date: date | str | None = None,
+        to_date: date | str | None = None,
+    ) -> dict[str, Any]:
+        """Return what some users did.
+
+        Args:
+            distinct_ids: The users.
+            from_date: First day, included. Mixpanel documents both as required; None leaves
+                them out.
+            to_date: Last day, included.
+
+        Returns:
+            The answer of `/stream/query`: the events under `results`; the id in their
+            properties is called `distinct_id` or `$distinct_id`.
+
+        Raises:
+            ConfigError: An argument is wrong, or only one of the days is given.
+            QueryError: Mixpanel refused the question.
+            APIError: It refused for another reason.
+
+        Example:
+            >>> answer = client.activity_feed(["user-1"], "2024-01-01", "2024-01-07")
+            >>> answer["results"]["events"][0]["event"]
+            'Page View'
+        """
+        ids = json.dumps(texts("distinct_ids", distinct_ids))
+        return self._object("/stream/query", {"distinct_ids": ids, **_days(from_date, to_date)})
+
+    def query_saved_report(
+        self,
+        bookmark_id: int,
+        bookmark_type: BookmarkType = "insights",
+        from_date: date | str | None = None,
+        to_date: date | str | None = None,
+    ) -> dict[str, Any]:
+        """Return the numbers of a saved report.
+
+        Args:
+            bookmark_id: Its number, as in its address.
+            bookmark_type: `insights` and `retention` reports have days of their own;
+                `funnels` needs the days. For `flows` Mixpanel documents no way to ask.
+            from_date: First day, included; for funnels.
+            to_date: Last day, included; for funnels.
+
+        Returns:
+            The answer of `/insights` (`headers`, `series`, `date_range`, `computed_at`) or of
+            `/funnels` (`meta`, `data`).
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: There is no such report.
+            APIError: Mixpanel refused for another reason.
+
+        Example:
+            >>> client.query_saved_report(100)["headers"]
+            ['$event']
+        """
+        one_of("bookmark_type", bookmark_type, BookmarkType)
+        if bookmark_type == "flows":
+            raise ConfigError("Mixpanel documents no way to ask for a saved flows report.")
+        if bookmark_type == "funnels":
+            if from_date is None or to_date is None:
+                raise ConfigError("A saved funnel needs from_date and to_date.")
+            return self.funnel(bookmark_id, from_date, to_date)
+        if from_date is not None or to_date is not None:
+            raise ConfigError(
+                f"Reports of type {bookmark_type} have days of their own; leave from_date and "
+                "to_date out."
+            )
+        params = {"bookmark_id": number("bookmark_id", bookmark_id)}
+        return self._object("/insights", params)
+
+    def frequency(
+        self,
+        from_date: date | str,
+        to_date: date | str,
+        unit: TimeUnit = "day",
+        addiction_unit: HourDayUnit = "hour",
+        event: str | None = None,
+        where: str | None = None,
+    ) -> dict[str, Any]:
+        """Return in how many hours or days of each period people were active.
+
+        Args:
+            from_date: First day, included.
+            to_date: Last day, included.
+            unit: The length of a period.
+            addiction_unit: What is counted in it.
+            event: What counts as active; None: any event.
+            where: Only events that fit this expression.
+
+        Returns:
+            The answer of `/retention/addiction`: `data`, by date how many people were active
+            in at least 1, 2, 3 ... of them.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: Mixpanel refused the question.
+            APIError: It refused for another reason.
+
+        Example:
+            >>> client.frequency("2024-01-01", "2024-01-01", event="Page View")["data"]
+            {'2024-01-01': [305, 107, 60, ...]}
+        """
+        params = {
+            **date_range(from_date, to_date),
+            "unit": one_of("unit", unit, TimeUnit),
+            "addiction_unit": one_of("addiction_unit", addiction_unit, HourDayUnit),
+            "event": optional_text("event", event),
+            "where": optional_text("where", where),
+        }
+        return self._object("/retention/addiction", params)
+
+    def segmentation_numeric(
+        self,
+        event: str,
+        from_date: date | str,
+        to_date: date | str,
+        on: str,
+        unit: HourDayUnit = "day",
+        where: str | None = None,
+        type: CountType = "general",
+    ) -> dict[str, Any]:
+        """Return how often an event happened with a number in each of some ranges, over time.
+
+        Args:
+            event: Its name.
+            from_date: First day, included.
+            to_date: Last day, included.
+            on: The expression whose number is meant, such as `properties["amount"]`.
+            unit: The length of a step in time.
+            where: Only events that fit this expression.
+            type: `general` counts events, `unique` people, `average` events per person.
+
+        Returns:
+            The answer of `/segmentation/numeric`: `data` with `series` and `values` (counts by
+            range, chosen by Mixpanel, and date); what did not happen is absent.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: Mixpanel refused the question.
+            APIError: It refused for another reason.
+
+        Example:
+            >>> answer = client.segmentation_numeric(
+            ...     "Order", "2024-01-01", "2024-01-07", 'properties["amount"]'
+            ... )
+            >>> answer["data"]["values"]
+            {'0 - 100': {'2024-01-01': 5}, ...}
+        """
+        params = _numeric(event, from_date, to_date, on, unit, where)
+        params["type"] = one_of("type", type, CountType)
+        return self._object("/segmentation/numeric", params)
+
+    def segmentation_sum(
+        self,
+        event: str,
+        from_date: date | str,
+        to_date: date | str,
+        on: str,
+        unit: HourDayUnit = "day",
+        where: str | None = None,
+    ) -> dict[str, Any]:
+        """Return the sum of a number over an event's occurrences, over time.
+
+        Args:
+            event: Its name.
+            from_date: First day, included.
+            to_date: Last day, included.
+            on: The expression to sum, such as `properties["amount"]`.
+            unit: The length of a step in time.
+            where: Only events that fit this expression.
+
+        Returns:
+            The answer of `/segmentation/sum`: `results`, the sum by date, and `computed_at`.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: Mixpanel refused the question.
+            APIError: It refused for another reason.
+
+        Example:
+            >>> on = 'properties["amount"]'
+            >>> client.segmentation_sum("Order", "2024-01-01", "2024-01-01", on)["results"]
+            {'2024-01-01': 412.5}
+        """
+        params = _numeric(event, from_date, to_date, on, unit, where)
+        return self._object("/segmentation/sum", params)
+
+    def segmentation_average(
+        self,
+        event: str,
+        from_date: date | str,
+        to_date: date | str,
+        on: str,
+        unit: HourDayUnit = "day",
+        where: str | None = None,
+    ) -> dict[str, Any]:
+        """Return the average of a number over an event's occurrences, over time.
+
+        Args:
+            event: Its name.
+            from_date: First day, included.
+            to_date: Last day, included.
+            on: The expression to average; what is no number counts as 0.
+            unit: The length of a step in time.
+            where: Only events that fit this expression.
+
+        Returns:
+            The answer of `/segmentation/average`: `results`, the average by date.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: Mixpanel refused the question.
+            APIError: It refused for another reason.
+
+        Example:
+            >>> on = 'properties["amount"]'
+            >>> client.segmentation_average("Order", "2024-01-01", "2024-01-01", on)["results"]
+            {'2024-01-01': 41.25}
+        """
+        params = _numeric(event, from_date, to_date, on, unit, where)
+        return self._object("/segmentation/average", params)
+
+
+def _numeric(
+    event: str,
+    from_date: date | str,
+    to_date: date | str,
+    on: str,
+    unit: HourDayUnit,
+    where: str | None,
+) -> dict[str, Any]:
+    return {
+        "event": text("event", event),
+        **date_range(from_date, to_date),
+        "on": text("on", on),
+        "unit": one_of("unit", unit, HourDayUnit),
+        "where": optional_text("where", where),
+    }
+
+
+def _days(from_date: date | str | None, to_date: date | str | None) -> dict[str, str]:
+    if from_date is None and to_date is None:
+        return {}
+    if from_date is None or to_date is None:
+        raise ConfigError("Give from_date and to_date, or neither.")
+    return date_range(from_date, to_date)
+
+
+@cache
+def _tell_that_jql_ends() -> None:
+    """Warn once per process."""
+    logger.warning(
+        "Mixpanel keeps JQL in maintenance mode and may end it; prefer the other queries, or SQL "
+        "on the stored events."
+    )

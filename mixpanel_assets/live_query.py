@@ -1,0 +1,561 @@
+"""Live reports of Mixpanel as results: LiveQueryService."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from mixpanel_assets import answers
+from mixpanel_assets.client import MixpanelAPIClient
+from mixpanel_assets.client.queries import MOST_SEGMENTS
+from mixpanel_assets.client.questions import date_range
+from mixpanel_assets.client.streams import as_day
+from mixpanel_assets.discovery import DiscoveryService
+from mixpanel_assets.errors import MixpanelDataError
+from mixpanel_assets.literals import BookmarkType, CountType, HourDayUnit, TimeUnit
+from mixpanel_assets.results import (
+    ActivityFeedResult,
+    EventCountsResult,
+    FrequencyResult,
+    FunnelResult,
+    FunnelStep,
+    JQLResult,
+    NumericAverageResult,
+    NumericBucketResult,
+    NumericSumResult,
+    PropertyCountsResult,
+    RetentionResult,
+    SavedReportResult,
+    SegmentationResult,
+)
+
+logger = logging.getLogger(__name__)
+
+FEED_DAYS = 30
+USUAL_VALUES = 255
+
+
+class LiveQueryService:
+    """Asks Mixpanel's reports; each call spends a request of the project's 60 an hour.
+
+    Days are text such as `2024-01-31` or dates, days of the project's time zone, and both ends
+    are included. A wrong argument is a `ConfigError` before anything is sent.
+
+    Args:
+        client: Who asks Mixpanel.
+        discovery: Where names of funnels are remembered; None: its own.
+
+    Example:
+        >>> live = LiveQueryService(client)
+        >>> live.segmentation("Sign Up", "2024-01-01", "2024-01-07").df
+    """
+
+    def __init__(
+        self, client: MixpanelAPIClient, discovery: DiscoveryService | None = None
+    ) -> None:
+        self._client = client
+        self._discovery = discovery or DiscoveryService(client)
+
+    def segmentation(
+        self,
+        event: str,
+        from_date: date | str,
+        to_date: date | str,
+        on: str | None = None,
+        unit: TimeUnit = "day",
+        where: str | None = None,
+    ) -> SegmentationResult:
+        """Return how often an event happened, over time.
+
+        Args:
+            event: Its name.
+            from_date: First day, included.
+            to_date: Last day, included.
+            on: An expression to split by, such as `properties["country"]`.
+            unit: The length of a step in time.
+            where: Only events that fit this expression.
+
+        Returns:
+            Counts by segment and date. A warning is logged when there may be more segments
+            than the 10,000 that Mixpanel sends.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: Mixpanel refused the question, such as a malformed expression.
+            APIError: It refused for another reason; see `mixpanel_assets.errors`.
+
+        Example:
+            >>> live.segmentation("Sign Up", "2024-01-01", "2024-01-07").total
+            84
+        """
+        days = date_range(from_date, to_date)
+        answer = self._client.segmentation(event, **days, on=on, unit=unit, where=where)
+        names = [event] if on is None else []
+        series = answers.series_in(answer, "a segmentation", names=names)
+        _tell_of_more(len(series), MOST_SEGMENTS, "segments")
+        total = sum(count for row in series.values() for count in row.values())
+        return SegmentationResult(
+            event, **days, unit=unit, segment_property=on, total=total, series=series
+        )
+
+    def funnel(
+        self,
+        funnel_id: int,
+        from_date: date | str,
+        to_date: date | str,
+        unit: TimeUnit | None = None,
+        on: str | None = None,
+    ) -> FunnelResult:
+        """Return how far people came in a saved funnel, all dates together.
+
+        The first call spends a second request, on the names of the funnels.
+
+        Args:
+            funnel_id: From `DiscoveryService.list_funnels`.
+            from_date: First day on which people began, included.
+            to_date: Last such day, included.
+            unit: How Mixpanel groups the days; someone who began in two groups counts twice.
+            on: An expression to split by; the segments are in `segments`.
+
+        Returns:
+            Counts and conversion of each step.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: There is no such funnel, or the expression is malformed.
+            APIError: Mixpanel refused for another reason.
+
+        Example:
+            >>> live.funnel(7509, "2024-01-01", "2024-01-07").conversion_rate
+            0.31
+        """
+        days = date_range(from_date, to_date)
+        answer = self._client.funnel(funnel_id, **days, unit=unit, on=on)
+        segments: dict[str, list[FunnelStep]] = {}
+        if on is None:
+            steps = answers.funnel_in(answer)
+        else:
+            steps, segments = answers.split_funnel_in(answer)
+            _tell_of_more(len(segments), MOST_SEGMENTS, "segments")
+        return FunnelResult(
+            funnel_id,
+            self._funnel_name(funnel_id),
+            **days,
+            conversion_rate=answers.ratio(steps[-1].count, steps[0].count) if steps else 0.0,
+            steps=steps,
+            segments=segments,
+        )
+
+    def retention(
+        self,
+        born_event: str,
+        return_event: str,
+        from_date: date | str,
+        to_date: date | str,
+        born_where: str | None = None,
+        return_where: str | None = None,
+        interval: int = 1,
+        interval_count: int = 10,
+        unit: TimeUnit = "day",
+    ) -> RetentionResult:
+        """Return how many people came back, by the date of their first `born_event`.
+
+        Args:
+            born_event: What makes people part of a cohort.
+            return_event: What counts as coming back.
+            from_date: First day of the cohorts, included.
+            to_date: Last day of the cohorts, included.
+            born_where: Only born events that fit this expression.
+            return_where: Only return events that fit this expression.
+            interval: Days per period, with unit `day`; other units take 1 only.
+            interval_count: How many periods to follow people for, after the first.
+            unit: The length of a period.
+
+        Returns:
+            One cohort per date, with the part that came back in each period.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: Mixpanel refused the question.
+            APIError: It refused for another reason.
+
+        Example:
+            >>> live.retention("Sign Up", "Order", "2024-01-01", "2024-01-01").cohorts[0].size
+            10
+        """
+        days = date_range(from_date, to_date)
+        answer = self._client.retention(
+            born_event,
+            return_event,
+            **days,
+            born_where=born_where,
+            return_where=return_where,
+            interval=interval,
+            interval_count=interval_count,
+            unit=unit,
+        )
+        return RetentionResult(
+            born_event, return_event, **days, unit=unit, cohorts=answers.cohorts_in(answer)
+        )
+
+    def jql(self, script: str, params: Mapping[str, Any] | None = None) -> JQLResult:
+        """Run a JQL script. Mixpanel keeps JQL in maintenance mode: better not start with it.
+
+        Args:
+            script: JavaScript with a function `main`.
+            params: What the script sees as `params`.
+
+        Returns:
+            The array that the script returned.
+
+        Raises:
+            ConfigError: The script is empty.
+            JQLSyntaxError: The script failed; it says where.
+            QueryError: JQL is not available to this project.
+            APIError: Mixpanel refused for another reason.
+
+        Example:
+            >>> live.jql(script, {"from_date": "2024-01-01", "to_date": "2024-01-07"}).raw
+            [{'key': ['Sign Up'], 'value': 12}]
+        """
+        return JQLResult(self._client.jql(script, params))
+
+    def event_counts(
+        self,
+        events: Sequence[str],
+        from_date: date | str,
+        to_date: date | str,
+        type: CountType = "general",
+        unit: TimeUnit = "day",
+    ) -> EventCountsResult:
+        """Return how often several events happened, over time.
+
+        Args:
+            events: Their names.
+            from_date: First day, included.
+            to_date: Last day, included.
+            type: `general` counts events, `unique` people, `average` events per person.
+            unit: The length of a step in time.
+
+        Returns:
+            Counts by event and date, with a row for each name.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: Mixpanel refused the question.
+            APIError: It refused for another reason.
+
+        Example:
+            >>> live.event_counts(["Sign Up"], "2024-01-01", "2024-01-07").series["Sign Up"]
+            {'2024-01-01': 12, ...}
+        """
+        days = date_range(from_date, to_date)
+        answer = self._client.event_counts(events, **days, type=type, unit=unit)
+        zeros = type != "average"
+        series = answers.series_in(answer, "counts of events", names=events, zeros=zeros)
+        return EventCountsResult(list(events), **days, unit=unit, type=type, series=series)
+
+    def property_counts(
+        self,
+        event: str,
+        property_name: str,
+        from_date: date | str,
+        to_date: date | str,
+        type: CountType = "general",
+        unit: TimeUnit = "day",
+        values: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> PropertyCountsResult:
+        """Return how often an event happened with each value of a property, over time.
+
+        Args:
+            event: Its name.
+            property_name: The property.
+            from_date: First day, included.
+            to_date: Last day, included.
+            type: `general` counts events, `unique` people, `average` events per person.
+            unit: The length of a step in time.
+            values: Only these values.
+            limit: At most so many values, the largest; None leaves it to Mixpanel, which
+                sends 255, and a warning is logged when there may be more.
+
+        Returns:
+            Counts by value and date, with a row for each value asked for.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: Mixpanel refused the question.
+            APIError: It refused for another reason.
+
+        Example:
+            >>> live.property_counts("Sign Up", "plan", "2024-01-01", "2024-01-07").series
+            {'free': {'2024-01-01': 9, ...}, 'pro': {...}}
+        """
+        days = date_range(from_date, to_date)
+        answer = self._client.property_counts(
+            event, property_name, **days, type=type, unit=unit, values=values, limit=limit
+        )
+        series = answers.series_in(
+            answer, "counts of a property", names=values or (), zeros=type != "average"
+        )
+        if limit is None and values is None:
+            _tell_of_more(len(series), USUAL_VALUES, "values")
+        return PropertyCountsResult(
+            event, property_name, **days, unit=unit, type=type, series=series
+        )
+
+    def activity_feed(
+        self,
+        distinct_ids: Sequence[str],
+        from_date: date | str | None = None,
+        to_date: date | str | None = None,
+    ) -> ActivityFeedResult:
+        """Return what some users did, in order of time.
+
+        Args:
+            distinct_ids: The users.
+            from_date: First day, included; None: 30 days before the last.
+            to_date: Last day, included; None: today, UTC.
+
+        Returns:
+            The events, and the days that were asked for.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: Mixpanel refused the question.
+            APIError: It refused for another reason.
+
+        Example:
+            >>> live.activity_feed(["user-1"], "2024-01-01", "2024-01-07").events[0].event
+            'Page View'
+        """
+        last = datetime.now(UTC).date() if to_date is None else as_day(to_date)
+        days = date_range(
+            last - timedelta(days=FEED_DAYS) if from_date is None else from_date, last
+        )
+        answer = self._client.activity_feed(distinct_ids, **days)
+        return ActivityFeedResult(list(distinct_ids), **days, events=answers.activity_in(answer))
+
+    def query_saved_report(
+        self,
+        bookmark_id: int,
+        bookmark_type: BookmarkType = "insights",
+        from_date: date | str | None = None,
+        to_date: date | str | None = None,
+    ) -> SavedReportResult:
+        """Return the numbers of a saved report.
+
+        Args:
+            bookmark_id: Its number, as in its address.
+            bookmark_type: `insights` and `retention` reports have days of their own;
+                `funnels` needs the days. For `flows` Mixpanel documents no way to ask.
+            from_date: First day, included; for funnels.
+            to_date: Last day, included; for funnels.
+
+        Returns:
+            The numbers as Mixpanel nests them.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: There is no such report.
+            APIError: Mixpanel refused for another reason.
+
+        Example:
+            >>> live.query_saved_report(100).df
+        """
+        answer = self._client.query_saved_report(bookmark_id, bookmark_type, from_date, to_date)
+        if bookmark_type == "funnels":
+            assert from_date is not None
+            assert to_date is not None
+            funnel = answers.read(answer, answers.SavedFunnel, "a saved funnel")
+            days = date_range(from_date, to_date)
+            return SavedReportResult(
+                bookmark_id, funnel.computed_at, **days, headers=["$funnel"], series=funnel.data
+            )
+        report = answers.read(answer, answers.SavedReport, "a saved report")
+        return SavedReportResult(
+            bookmark_id,
+            report.computed_at,
+            from_date=report.date_range.get("from_date", ""),
+            to_date=report.date_range.get("to_date", ""),
+            headers=report.headers,
+            series=report.series,
+        )
+
+    def frequency(
+        self,
+        from_date: date | str,
+        to_date: date | str,
+        unit: TimeUnit = "day",
+        addiction_unit: HourDayUnit = "hour",
+        event: str | None = None,
+        where: str | None = None,
+    ) -> FrequencyResult:
+        """Return in how many hours or days of each period people were active.
+
+        Args:
+            from_date: First day, included.
+            to_date: Last day, included.
+            unit: The length of a period.
+            addiction_unit: What is counted in it.
+            event: What counts as active; None: any event.
+            where: Only events that fit this expression.
+
+        Returns:
+            By date: how many people were active in at least 1, 2, 3 ... of them.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: Mixpanel refused the question.
+            APIError: It refused for another reason.
+
+        Example:
+            >>> live.frequency("2024-01-01", "2024-01-01").data
+            {'2024-01-01': [305, 107, 60, ...]}
+        """
+        days = date_range(from_date, to_date)
+        answer = self._client.frequency(
+            **days, unit=unit, addiction_unit=addiction_unit, event=event, where=where
+        )
+        return FrequencyResult(
+            event,
+            **days,
+            unit=unit,
+            addiction_unit=addiction_unit,
+            data=answers.frequency_in(answer),
+        )
+
+    def segmentation_numeric(
+        self,
+        event: str,
+        from_date: date | str,
+        to_date: date | str,
+        on: str,
+        unit: HourDayUnit = "day",
+        where: str | None = None,
+        type: CountType = "general",
+    ) -> NumericBucketResult:
+        """Return how often an event happened with a number in each of some ranges, over time.
+
+        Args:
+            event: Its name.
+            from_date: First day, included.
+            to_date: Last day, included.
+            on: The expression whose number is meant, such as `properties["amount"]`.
+            unit: The length of a step in time.
+            where: Only events that fit this expression.
+            type: `general` counts events, `unique` people, `average` events per person.
+
+        Returns:
+            Counts by range, which Mixpanel chooses, and date.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: Mixpanel refused the question.
+            APIError: It refused for another reason.
+
+        Example:
+            >>> on = 'properties["amount"]'
+            >>> live.segmentation_numeric("Order", "2024-01-01", "2024-01-07", on).series
+            {'0 - 100': {'2024-01-01': 5, ...}, ...}
+        """
+        days = date_range(from_date, to_date)
+        answer = self._client.segmentation_numeric(
+            event, **days, on=on, unit=unit, where=where, type=type
+        )
+        series = answers.series_in(answer, "a numeric segmentation", zeros=type != "average")
+        return NumericBucketResult(
+            event, **days, property_expr=on, unit=unit, series=answers.by_range(series)
+        )
+
+    def segmentation_sum(
+        self,
+        event: str,
+        from_date: date | str,
+        to_date: date | str,
+        on: str,
+        unit: HourDayUnit = "day",
+        where: str | None = None,
+    ) -> NumericSumResult:
+        """Return the sum of a number over an event's occurrences, over time.
+
+        Args:
+            event: Its name.
+            from_date: First day, included.
+            to_date: Last day, included.
+            on: The expression to sum, such as `properties["amount"]`.
+            unit: The length of a step in time.
+            where: Only events that fit this expression.
+
+        Returns:
+            The sum by date.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: Mixpanel refused the question.
+            APIError: It refused for another reason.
+
+        Example:
+            >>> on = 'properties["amount"]'
+            >>> live.segmentation_sum("Order", "2024-01-01", "2024-01-01", on).results
+            {'2024-01-01': 412.5}
+        """
+        days = date_range(from_date, to_date)
+        answer = self._client.segmentation_sum(event, **days, on=on, unit=unit, where=where)
+        results, computed_at = answers.numbers_in(answer, "sums")
+        return NumericSumResult(
+            event, **days, property_expr=on, unit=unit, results=results, computed_at=computed_at
+        )
+
+    def segmentation_average(
+        self,
+        event: str,
+        from_date: date | str,
+        to_date: date | str,
+        on: str,
+        unit: HourDayUnit = "day",
+        where: str | None = None,
+    ) -> NumericAverageResult:
+        """Return the average of a number over an event's occurrences, over time.
+
+        Args:
+            event: Its name.
+            from_date: First day, included.
+            to_date: Last day, included.
+            on: The expression to average; what is no number counts as 0.
+            unit: The length of a step in time.
+            where: Only events that fit this expression.
+
+        Returns:
+            The average by date.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            QueryError: Mixpanel refused the question.
+            APIError: It refused for another reason.
+
+        Example:
+            >>> on = 'properties["amount"]'
+            >>> live.segmentation_average("Order", "2024-01-01", "2024-01-01", on).results
+            {'2024-01-01': 41.25}
+        """
+        days = date_range(from_date, to_date)
+        answer = self._client.segmentation_average(event, **days, on=on, unit=unit, where=where)
+        results, _ = answers.numbers_in(answer, "averages")
+        return NumericAverageResult(event, **days, property_expr=on, unit=unit, results=results)
+
+    def _funnel_name(self, funnel_id: int) -> str:
+        try:
+            funnels = self._discovery.list_funnels()
+        except MixpanelDataError as error:
+            # The numbers are there; they are worth more than the name.
+            logger.warning("The name of funnel %s is not known: %s", funnel_id, error)
+            return ""
+        return next((funnel.name for funnel in funnels if funnel.funnel_id == funnel_id), "")
+
+
+def _tell_of_more(came: int, most: int, what: str) -> None:
+    if came >= most:
+        logger.warning("Mixpanel sent %s %s; there may be more.", f"{came:,}", what)
