@@ -377,6 +377,7 @@ class Workspace:
         parallel: bool = False,
         max_workers: int | None = None,
         on_page_complete: OnPageComplete | None = None,
+        on_batch_complete: OnPageComplete | None = None,
     ) -> FetchResult | ParallelProfileResult:
         """Store profiles as they are now in a table.
 
@@ -401,6 +402,7 @@ class Workspace:
             parallel: Ask for several pages at once, and tell of lost pages in the result.
             max_workers: How many pages at once; 5 is the default and the most.
             on_page_complete: Told of each page once it is settled.
+            on_batch_complete: An older name of `on_page_complete`.
 
         Returns:
             A `ParallelProfileResult` if `parallel`, whose `has_failures` is to be looked at:
@@ -429,6 +431,7 @@ class Workspace:
             as_of_timestamp=as_of_timestamp,
             include_all_users=include_all_users,
         )
+        on_page_complete = on_page_complete or on_batch_complete
         with ExitStack() as shown:
             if progress and on_page_complete is None:
                 on_page_complete = shown.enter_context(page_bar())

@@ -1,4 +1,4 @@
-"""`mp fetch`: records to stdout, or days of events into a table of one's own."""
+"""`mp fetch`: records to stdout, or into a table of one's own."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def fetch_events(
         raise typer.BadParameter("--limit needs --stdout: a table holds whole days.")
     names = _names(events)
 
-    from mixpanel_assets.cli import records
-
     if stdout:
-        records.write_events(
+        from mixpanel_assets.cli.records import write_events
+
+        write_events(
             from_date.date(),
             to_date.date(),
             events=names,
@@ -91,15 +91,35 @@ def fetch_events(
             staged=staged,
         )
     else:
-        records.make_table(
+        from mixpanel_assets.cli.named_tables import make_events_table
+
+        make_events_table(
             name, from_date.date(), to_date.date(), events=names, where=where, replace=replace
         )
 
 
 @app.command("profiles")
 def fetch_profiles(
-    stdout: Annotated[bool, typer.Option("--stdout", help="JSON Lines; required.")] = False,
+    name: Annotated[
+        str, typer.Argument(help="The table to make; not used with --stdout.")
+    ] = "profiles",
+    stdout: Annotated[
+        bool, typer.Option("--stdout", help="JSON Lines instead of a table.")
+    ] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Each profile as Mixpanel sent it.")] = False,
+    parallel: Annotated[
+        bool, typer.Option("--parallel", "-p", help="Ask for several pages at once.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many pages at once; 5 is the most.")
+    ] = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="Merge into the table; newer profiles stay.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put the new table in the place of an old one.")
+    ] = False,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no pages.")] = False,
     where: Annotated[
         str | None, typer.Option("--where", "-w", help="A segmentation expression.")
     ] = None,
@@ -130,12 +150,19 @@ def fetch_profiles(
         typer.Option("--include-all-users", help="With --cohort: members without profile too."),
     ] = False,
 ) -> None:
-    """Write profiles to stdout as JSON Lines; `mp sync` keeps them in the database.
+    """Get profiles as they are now.
 
-    Example: mp fetch profiles --stdout | jq .distinct_id
+    If pages stay broken, the others are stored, the numbers of the lost ones are on stderr, and
+    the exit code is 1. Within the hour the same command asks only for what is missing.
+
+    Example: mp fetch profiles people --parallel
     """
     for wrong, said in (
-        (not stdout, "--stdout is required; `mp sync` keeps profiles in the database."),
+        (raw and not stdout, "--raw needs --stdout."),
+        (append and replace, "--append excludes --replace."),
+        (stdout and parallel, "--parallel excludes --stdout."),
+        (stdout and (append or replace), "--append and --replace need a table, not --stdout."),
+        (workers is not None and not parallel, "--workers needs --parallel."),
         (bool(distinct_id and distinct_ids), "--distinct-id excludes --distinct-ids."),
         (bool(behaviors and cohort), "--behaviors excludes --cohort."),
         (bool(behaviors and not where), "--behaviors needs --where."),
@@ -156,9 +183,22 @@ def fetch_profiles(
         "include_all_users": include_all_users,
     }
 
-    from mixpanel_assets.cli import records
+    if stdout:
+        from mixpanel_assets.cli.records import write_profiles
 
-    records.write_profiles(filters, raw=raw)
+        write_profiles(filters, raw=raw)
+    else:
+        from mixpanel_assets.cli.named_tables import make_profiles_table
+
+        make_profiles_table(
+            name,
+            filters,
+            append=append,
+            replace=replace,
+            parallel=parallel,
+            max_workers=workers,
+            progress=not no_progress,
+        )
 
 
 def _names(given: list[str] | None) -> list[str] | None:

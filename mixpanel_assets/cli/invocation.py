@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from mixpanel_assets.client import Credentials
     from mixpanel_assets.errors import MixpanelDataError
+    from mixpanel_assets.workspace import Workspace
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -59,6 +60,12 @@ class Invocation:
             for name, source in resolution.sources().items():
                 self.note(f"{name}: {source}")
         return resolution.credentials()
+
+    def workspace(self) -> Workspace:
+        """Return the workspace of those credentials; say whom a write waits for."""
+        from mixpanel_assets.workspace import Workspace
+
+        return Workspace(self.credentials(), on_wait=self.console().print)
 
     def console(self) -> Console:
         """Return where notes and progress go: stderr, or nowhere with --quiet."""

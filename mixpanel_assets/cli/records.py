@@ -1,4 +1,4 @@
-"""Records on their way to stdout, and the table that `mp fetch` makes."""
+"""Records on their way to stdout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.client import ProfileQuery, RecordStream
-from mixpanel_assets.workspace import Workspace
 
 _SHOWN_EVERY = 1000
 # In JSON they may stand in a string as they are; many readers split lines there.
@@ -42,7 +41,7 @@ def write_events(
         "limit": limit,
         "staged": staged,
     }
-    with _workspace() as workspace:
+    with current().workspace() as workspace:
         if raw:
             _write_lines(workspace.stream_event_lines(**question), "events")
         else:
@@ -52,36 +51,11 @@ def write_events(
 def write_profiles(filters: Mapping[str, Any], *, raw: bool) -> None:
     """Write profiles to stdout, one JSON object a line."""
     query = ProfileQuery(**filters)
-    with _workspace() as workspace:
+    with current().workspace() as workspace:
         if raw:
             _write_lines(workspace.api.stream_profile_lines(query), "profiles")
         else:
             _write_records(workspace.api.stream_profiles(query), "profiles")
-
-
-def make_table(
-    name: str,
-    from_date: date,
-    to_date: date,
-    *,
-    events: Sequence[str] | None,
-    where: str | None,
-    replace: bool,
-) -> None:
-    """Make a table of events and print what it holds as JSON."""
-    console = current().console()
-    with _workspace() as workspace, _spinner() as bar:
-        bar.add_task("events")
-        result = workspace.fetch_events(
-            name,
-            from_date=from_date,
-            to_date=to_date,
-            events=events,
-            where=where,
-            replace=replace,
-        )
-        console.print(f"in {workspace.db_path}")
-    print(json.dumps(result.to_dict(), indent=2))
 
 
 def as_json(record: dict[str, Any]) -> bytes:
@@ -102,11 +76,6 @@ def as_json(record: dict[str, Any]) -> bytes:
 
 def _moment(value: datetime) -> str:
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _workspace() -> Workspace:
-    errors = current().console()
-    return Workspace(current().credentials(), on_wait=errors.print)
 
 
 def _write_records(stream: RecordStream[dict[str, Any]], what: str) -> None:
@@ -145,7 +114,7 @@ class _Writer:
 def _to_stdout(stream: RecordStream[Any], what: str) -> Iterator[_Writer]:
     """Yield a writer; whoever reads may stop reading, which ends the stream quietly."""
     try:
-        with stream, _spinner() as bar:
+        with stream, spinner() as bar:
             writer = _Writer(bar, what)
             try:
                 yield writer
@@ -156,7 +125,8 @@ def _to_stdout(stream: RecordStream[Any], what: str) -> Iterator[_Writer]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _spinner() -> Progress:
+def spinner() -> Progress:
+    """Return a count and the time that passed, on a terminal that shows nothing else."""
     errors = current().console()
     return Progress(
         SpinnerColumn(),

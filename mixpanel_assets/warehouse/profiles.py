@@ -120,8 +120,10 @@ def kept_snapshot(
 
     A full snapshot of a day that is over cannot be taken again, not even a partial one.
     """
+    if target.schema == NAMED_SCHEMA or is_full(scope, filters, target):
+        return None
     row = day_rows(connection, target.table, day, day, schema=target.schema).get(day)
-    if is_full(scope, filters, target) or row is None or row["scope"] != "all":
+    if row is None or row["scope"] != "all":
         return None
     return ProfileReport(
         snapshot_date=day,

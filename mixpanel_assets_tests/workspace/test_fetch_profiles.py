@@ -104,6 +104,19 @@ def test_a_snapshot_that_is_not_whole_replaces_no_table(ws, emulator):
     assert stored_names(ws, "people") == names(emulator)
 
 
+@pytest.mark.parametrize("how", ["append", "replace"])
+def test_the_next_fetch_completes_a_partial_table(how, ws, emulator):
+    """With the lost pages alone."""
+    emulator.faults.add(Fault("500-json", path=ENGAGE, page=2, times=None))
+    assert ws.fetch_profiles("people", parallel=True, progress=False).has_failures
+    emulator.faults.clear()
+    asked = len(emulator.requests)
+    again = ws.fetch_profiles("people", parallel=True, progress=False, **{how: True})
+    assert len(emulator.requests) - asked == 1
+    assert again.total_rows == len(names(emulator))
+    assert stored_names(ws, "people") == names(emulator)
+
+
 def test_without_parallel_lost_pages_raise(ws, emulator):
     """There is no room for them in a `FetchResult`; what came is stored all the same."""
     emulator.faults.add(Fault("500-json", path=ENGAGE, page=2, times=None))
