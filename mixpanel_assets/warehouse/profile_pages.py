@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from gzip import GzipFile
-from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -19,7 +18,6 @@ from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.warehouse.exact import members, text_of
 from mixpanel_assets.warehouse.spool import is_gzip
 
-_BATCH = 1000
 # No finer than a TIMESTAMP, which holds microseconds.
 _MOMENT = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII
@@ -43,17 +41,15 @@ class ProfilePage:
         """When the page was read; naive, UTC."""
         return _naive(self.fetched_at)
 
-    def batches(self) -> Iterator[list[bytes]]:
-        """Yield the lines that are not blank, some at a time, without their ends.
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines that are not blank, without their ends.
 
         Raises:
             IncompleteExportError: The file is not there or cannot be read.
         """
         try:
             with GzipFile(self.path) if is_gzip(self.path) else self.path.open("rb") as file:
-                lines = (line.rstrip(b"\r\n") for line in file if line.strip())
-                while batch := list(islice(lines, _BATCH)):
-                    yield batch
+                yield from (line.rstrip(b"\r\n") for line in file if line.strip())
         except (OSError, EOFError, zlib.error) as error:
             raise IncompleteExportError(
                 f"The profile page {self.path.name} cannot be read ({error}). Nothing was "

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import islice
 
 import duckdb
 import pyarrow as pa
@@ -22,14 +23,18 @@ from mixpanel_assets.warehouse.staging import staging_table
 # More makes a load of a million profiles no faster; rows beyond it wait on disk.
 _MEMORY = "192MB"
 _POSITION = Column("position", "BIGINT", "Place of the line in the answer.")
+_BATCH = 1000
 _ROW = pa.schema(
     [
+        ("position", pa.int64()),
         ("distinct_id", pa.string()),
         ("properties", pa.string()),
         ("last_seen", pa.timestamp("us")),
         ("snapshot_date", pa.date32()),
+        ("fetched_at", pa.timestamp("us")),
     ]
 )
+Row = tuple[int, str, str, datetime | None, date | None, datetime]
 
 
 @dataclass(frozen=True)
@@ -103,20 +108,23 @@ def _read(
     days: Sequence[date],
     scope: Scope,
 ) -> tuple[int, list[Quarantined]]:
-    received, refused = 0, list[Quarantined]()
-    wanted = frozenset(days)
-    for page in pages:
-        for lines in page.batches():
-            rows = []
-            for line in lines:
+    wanted, refused, received = frozenset(days), list[Quarantined](), 0
+
+    def rows() -> Iterator[Row]:
+        nonlocal received
+        for page in pages:
+            for line in page.lines():
+                received += 1
                 if reason := why_refused(line):
                     refused.append(Quarantined(days[0], line, reason))
                     continue
                 distinct_id, properties, seen = page.row(line)
                 day = days[0] if scope == "all" else _day(seen, wanted)
-                rows.append((distinct_id, properties, seen, day))
-            _insert(staging, table, rows, received, page.fetched_at_utc)
-            received += len(lines)
+                yield received, distinct_id, properties, seen, day, page.fetched_at_utc
+
+    staged = rows()
+    while batch := list(islice(staged, _BATCH)):
+        _insert(staging, table, batch)
     return received, refused
 
 
@@ -124,24 +132,11 @@ def _day(seen: datetime | None, days: Collection[date]) -> date | None:
     return seen.date() if seen is not None and seen.date() in days else None
 
 
-def _insert(
-    staging: duckdb.DuckDBPyConnection,
-    table: str,
-    rows: Sequence[tuple[str, str, datetime | None, date | None]],
-    first: int,
-    fetched_at: datetime,
-) -> None:
-    if not rows:
-        return
+def _insert(staging: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row]) -> None:
     columns = zip(*rows, strict=True)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, _ROW, strict=True)]
-    positions = pa.array(range(first, first + len(rows)), pa.int64())
-    batch = pa.Table.from_arrays([positions, *arrays], names=["position", *_ROW.names])
-    staging.register("_batch", batch)
-    staging.execute(
-        f"INSERT INTO {table} BY NAME SELECT *, ?::TIMESTAMP AS fetched_at FROM _batch",
-        [fetched_at],
-    )
+    staging.register("_batch", pa.Table.from_arrays(arrays, schema=_ROW))
+    staging.execute(f"INSERT INTO {table} BY NAME SELECT * FROM _batch")
     staging.unregister("_batch")
 
 
