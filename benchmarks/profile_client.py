@@ -12,12 +12,11 @@ from collections.abc import Callable
 
 from benchmarks.stream_client import peak_bytes
 from mixpanel_assets import ParallelProfileResult, Workspace
-from mixpanel_assets.accounts import resolve_credentials
 
 
 def fetch(max_workers: str) -> int:
     """Fetch all profiles into a table of a new database, through the library."""
-    with Workspace(resolve_credentials()) as workspace:
+    with Workspace() as workspace:
         result = workspace.fetch_profiles("people", parallel=True, max_workers=int(max_workers))
         assert isinstance(result, ParallelProfileResult)
         assert not result.has_failures
@@ -49,13 +48,13 @@ def materialize(max_workers: str) -> int:
 
 def sync() -> int:
     """Fetch all profiles into a new database."""
-    with Workspace(resolve_credentials()) as workspace:
+    with Workspace() as workspace:
         return workspace.sync_profiles().row_count
 
 
 def stream(way: str) -> int:
     """Count the profiles of a stream: `raw` or `normalized`."""
-    with Workspace(resolve_credentials()) as workspace:
+    with Workspace() as workspace:
         return sum(1 for _ in workspace.stream_profiles(raw=way == "raw"))
 
 

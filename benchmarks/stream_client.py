@@ -19,9 +19,8 @@ DAY = "2024-01-01"
 def ours(way: str) -> Iterable[object]:
     """Return our stream: `raw`, `normalized`, `staged` (raw) or `lines`."""
     from mixpanel_assets import Workspace
-    from mixpanel_assets.accounts import resolve_credentials
 
-    workspace = Workspace(resolve_credentials())
+    workspace = Workspace()
     if way == "lines":
         return workspace.stream_event_lines(from_date=DAY, to_date=DAY)
     return workspace.stream_events(

@@ -7,14 +7,9 @@ import os
 import dagster as dg
 from pydantic import Field
 
-from mixpanel_assets.budgets import budget_settings
-from mixpanel_assets.client import (
-    Credentials,
-    MixpanelAPIClient,
-    RetryPolicy,
-    make_credentials,
-)
+from mixpanel_assets.client import Credentials, MixpanelAPIClient, make_credentials
 from mixpanel_assets.settings import Settings, load_settings
+from mixpanel_assets.workspace import Workspace
 
 
 class MixpanelResource(dg.ConfigurableResource[None]):
@@ -87,20 +82,30 @@ class MixpanelResource(dg.ConfigurableResource[None]):
         Raises:
             ConfigError: The credentials are not complete, or an MP_* variable is wrong.
         """
-        given = {"state_dir": _value(self.state_dir), "budget_reserve": self.budget_reserve}
+        return self.workspace().api
+
+    def workspace(self) -> Workspace:
+        """Return a workspace, to be used in a `with` block: notebook code for this project.
+
+        Its file is that of MP_DATABASE or its default, which is the assets' own.
+
+        Raises:
+            ConfigError: The credentials are not complete, or an MP_* variable is wrong.
+
+        Example:
+            >>> with MixpanelResource().workspace() as ws:
+            ...     ws.segmentation("Sign Up", "2024-01-01", "2024-01-07").df
+        """
+        given = {
+            "api_base_url": _value(self.api_base_url),
+            "max_retries": self.max_retries,
+            "state_dir": _value(self.state_dir),
+            "budget_reserve": self.budget_reserve,
+        }
         settings = load_settings().model_copy(
             update={name: value for name, value in given.items() if value not in ("", None)}
         )
-        return MixpanelAPIClient(
-            self.credentials,
-            api_base_url=_value(self.api_base_url) or None,
-            retries=RetryPolicy(
-                max_retries=self.max_retries,
-                max_wait_seconds=None,
-                first_wait_seconds=settings.retry_wait_seconds,
-            ),
-            budget=budget_settings(settings),
-        )
+        return Workspace(credentials=self.credentials, settings=settings, max_wait_seconds=None)
 
 
 def resource_from_environment(settings: Settings) -> MixpanelResource:

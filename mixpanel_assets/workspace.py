@@ -6,13 +6,16 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import date, timedelta
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from mixpanel_assets.accounts import check_access, resolve_credentials
 from mixpanel_assets.budgets import budget_settings
 from mixpanel_assets.client import (
     STREAMED_DAYS,
+    ApiUsage,
     Credentials,
     MixpanelAPIClient,
     ProfileQuery,
@@ -20,9 +23,13 @@ from mixpanel_assets.client import (
     RetryPolicy,
 )
 from mixpanel_assets.client.disk import KEPT_FOR, Cleaned, clean
+from mixpanel_assets.delegation import delegated
+from mixpanel_assets.discovery import DiscoveryService
+from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.event_loads import event_load, plan_load
 from mixpanel_assets.fetch_results import FetchResult, ParallelProfileResult
 from mixpanel_assets.fetches import fetch_events
+from mixpanel_assets.live_query import LiveQueryService
 from mixpanel_assets.planning import Plan
 from mixpanel_assets.profile_fetcher import OnPageComplete, ParallelProfileFetcherService, whole
 from mixpanel_assets.progress import page_bar
@@ -37,46 +44,87 @@ if TYPE_CHECKING:
 class Workspace:
     """One Mixpanel project and the DuckDB file that holds its copy; a context manager.
 
+    Credentials are resolved once, here: those given, else the MP_* variables, else the account
+    that MP_ACCOUNT names, else the default account. Nothing is asked and no file is made yet.
+
     Args:
-        credentials: Who asks Mixpanel.
+        account: An account of the config file; it beats the environment.
+        project_id: Instead of the account's project.
+        region: Instead of the account's region.
         path: The DuckDB file; None for the place that MP_DATABASE or its default says.
+        read_only: Refuse to write to the file.
+        credentials: Instead of an account.
         settings: Instead of the MP_* variables.
         on_wait: Told whom a write waits for.
+        max_wait_seconds: How long a request may wait for the budget; None: without end.
+
+    Raises:
+        ConfigError: The credentials are not complete.
+        AccountNotFoundError: There is no such account.
 
     Example:
-        >>> with Workspace(credentials) as ws:
+        >>> with Workspace() as ws:
         ...     ws.sync_events(date(2024, 1, 1), date(2024, 1, 7))
         ...     ws.sql("SELECT event_date, count(*) FROM events GROUP BY ALL ORDER BY ALL")
     """
 
     def __init__(
         self,
-        credentials: Credentials,
-        *,
+        account: str | None = None,
+        project_id: str | None = None,
+        region: str | None = None,
         path: str | Path | None = None,
+        read_only: bool = False,
+        *,
+        credentials: Credentials | None = None,
         settings: Settings | None = None,
         on_wait: Callable[[str], None] | None = None,
+        max_wait_seconds: float | None = 900.0,
     ) -> None:
         self.settings = settings or load_settings()
         if path is not None:
             self.settings = self.settings.model_copy(update={"database": Path(path)})
-        self.credentials = credentials
-        self.api = MixpanelAPIClient(
-            credentials,
+        self.credentials = credentials or resolve_credentials(
+            account, project_id=project_id, region=region
+        )
+        self.read_only = read_only
+        self._on_wait = on_wait
+        self._max_wait_seconds = max_wait_seconds
+
+    @cached_property
+    def api(self) -> MixpanelAPIClient:
+        """The client that asks Mixpanel."""
+        return MixpanelAPIClient(
+            self.credentials,
             api_base_url=self.settings.api_base_url,
             retries=RetryPolicy(
                 max_retries=self.settings.max_retries,
+                max_wait_seconds=self._max_wait_seconds,
                 first_wait_seconds=self.settings.retry_wait_seconds,
             ),
             budget=budget_settings(self.settings),
         )
-        self._database = Database(
+
+    @cached_property
+    def _database(self) -> Database:
+        return Database(
             self.db_path,
             memory_limit=self.settings.memory_limit,
             lock_timeout=self.settings.lock_timeout,
-            on_wait=on_wait,
+            on_wait=self._on_wait,
         )
-        self._fetcher = ParallelProfileFetcherService(self.api, self._database, self.settings)
+
+    @cached_property
+    def _profiles(self) -> ParallelProfileFetcherService:
+        return ParallelProfileFetcherService(self.api, self._database, self.settings)
+
+    @cached_property
+    def _discovery(self) -> DiscoveryService:
+        return DiscoveryService(self.api)
+
+    @cached_property
+    def _live(self) -> LiveQueryService:
+        return LiveQueryService(self.api, self._discovery)
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +149,77 @@ class Workspace:
 
     def close(self) -> None:
         """Close the connections to Mixpanel."""
-        self.api.close()
+        if "api" in self.__dict__:
+            self.api.close()
+
+    @staticmethod
+    def test_credentials(account: str | None = None) -> dict[str, Any]:
+        """Return what the credentials may read: project, its name and zone.
+
+        Args:
+            account: An account of the config file; None: what the environment says.
+
+        Raises:
+            AuthenticationError: Mixpanel does not know them, or they have no access.
+        """
+        return check_access(resolve_credentials(account)).to_dict()
+
+    def quota(self) -> list[ApiUsage]:
+        """Return what is spent and left of the request budget; nothing is asked."""
+        return self.api.quota()
+
+    # What the project holds; asked once, then remembered.
+    events = delegated("_discovery", DiscoveryService.list_events)
+    properties = delegated("_discovery", DiscoveryService.list_properties)
+    funnels = delegated("_discovery", DiscoveryService.list_funnels)
+    cohorts = delegated("_discovery", DiscoveryService.list_cohorts)
+    top_events = delegated("_discovery", DiscoveryService.list_top_events)
+    lexicon_schemas = delegated("_discovery", DiscoveryService.list_schemas)
+    lexicon_schema = delegated("_discovery", DiscoveryService.get_schema)
+    clear_discovery_cache = delegated("_discovery", DiscoveryService.clear_cache)
+
+    def property_values(
+        self,
+        property_name: str,
+        property_of_event: str | None = None,
+        *,
+        event: str | None = None,
+        limit: int = 100,
+    ) -> list[str]:
+        """Return values of a property, sorted.
+
+        Args:
+            property_name: The property; given two texts, this is the event instead.
+            property_of_event: The property, when the event stands before it.
+            event: Only values in events of this name.
+            limit: At most so many.
+
+        Raises:
+            ConfigError: The event is given twice.
+
+        Example:
+            >>> ws.property_values("plan", event="Sign Up")
+            >>> ws.property_values("Sign Up", "plan")
+        """
+        if property_of_event is None:
+            return self._discovery.list_property_values(property_name, event, limit)
+        if event is not None:
+            raise ConfigError("Give the event once: by position or as `event`.")
+        return self._discovery.list_property_values(property_of_event, property_name, limit)
+
+    # Mixpanel's own reports; each call spends requests.
+    segmentation = delegated("_live", LiveQueryService.segmentation)
+    funnel = delegated("_live", LiveQueryService.funnel)
+    retention = delegated("_live", LiveQueryService.retention)
+    jql = delegated("_live", LiveQueryService.jql)
+    event_counts = delegated("_live", LiveQueryService.event_counts)
+    property_counts = delegated("_live", LiveQueryService.property_counts)
+    activity_feed = delegated("_live", LiveQueryService.activity_feed)
+    query_saved_report = delegated("_live", LiveQueryService.query_saved_report)
+    frequency = delegated("_live", LiveQueryService.frequency)
+    segmentation_numeric = delegated("_live", LiveQueryService.segmentation_numeric)
+    segmentation_sum = delegated("_live", LiveQueryService.segmentation_sum)
+    segmentation_average = delegated("_live", LiveQueryService.segmentation_average)
 
     def plan(self, from_date: date, to_date: date) -> Plan:
         """Return what `sync_events` would take; nothing is asked or stored.
@@ -186,7 +304,7 @@ class Workspace:
                 merged in; otherwise nothing has changed. Asking again within the hour fetches
                 only the missing pages.
         """
-        return self._fetcher.sync(
+        return self._profiles.sync(
             day,
             scope=scope,
             overwrite_full_snapshot=overwrite_full_snapshot,
@@ -435,7 +553,7 @@ class Workspace:
         with ExitStack() as shown:
             if progress and on_page_complete is None:
                 on_page_complete = shown.enter_context(page_bar())
-            result = self._fetcher.fetch_profiles(
+            result = self._profiles.fetch_profiles(
                 name,
                 query=query,
                 append=append,

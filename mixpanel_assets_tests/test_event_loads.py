@@ -20,7 +20,7 @@ ROWS = "SELECT * FROM events ORDER BY ALL"
 @pytest.fixture
 def workspace(credentials, settings):
     impatient = settings.model_copy(update={"max_retries": 0})
-    with Workspace(credentials, settings=impatient) as workspace:
+    with Workspace(credentials=credentials, settings=impatient) as workspace:
         yield workspace
 
 
@@ -28,7 +28,9 @@ def workspace(credentials, settings):
 def weekly(credentials, settings):
     """A workspace that packs a week into a request."""
     changes = {"max_retries": 0, "days_per_request": 7}
-    with Workspace(credentials, settings=settings.model_copy(update=changes)) as workspace:
+    with Workspace(
+        credentials=credentials, settings=settings.model_copy(update=changes)
+    ) as workspace:
         yield workspace
 
 
@@ -156,7 +158,7 @@ def test_an_open_day_does_not_shrink_silently(credentials, tmp_path):
     today = datetime.now(UTC).date()
     with Emulator(EmulatorSettings(start=today - timedelta(days=1), exact_events=3000)) as emulator:
         settings = Settings(api_base_url=emulator.base_url, database=tmp_path / "w.duckdb")
-        with Workspace(credentials, settings=settings) as workspace:
+        with Workspace(credentials=credentials, settings=settings) as workspace:
             [first] = workspace.sync_events(today, today)
             emulator.faults.add(Fault("empty-200", path=EXPORT))
             [second] = workspace.sync_events(today, today)
@@ -181,7 +183,7 @@ def limited(tmp_path):
         credentials = make_credentials(
             username=emulator.username, secret=emulator.secret, project_id="12345"
         )
-        with Workspace(credentials, settings=settings) as workspace:
+        with Workspace(credentials=credentials, settings=settings) as workspace:
             yield workspace, emulator, today
 
 
@@ -283,7 +285,9 @@ def test_a_plan_of_known_days_is_what_they_weigh(workspace):
 def test_a_plan_counts_the_hours_of_a_long_load(credentials, settings):
     """A year of weeks fits into the first hour, three years do not; what is spent counts."""
     budget = {"budget_export_per_hour": 58, "days_per_request": 7}
-    with Workspace(credentials, settings=settings.model_copy(update=budget)) as workspace:
+    with Workspace(
+        credentials=credentials, settings=settings.model_copy(update=budget)
+    ) as workspace:
         year, three_years = date(2024, 12, 31), date(2026, 12, 31)
         assert workspace.plan(FIRST, year).seconds == 0
         assert workspace.plan(FIRST, three_years).seconds == 2 * 3605

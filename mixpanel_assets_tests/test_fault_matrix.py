@@ -95,7 +95,9 @@ def resource_of(emulator: Emulator) -> MixpanelResource:
 
 
 def workspace_of(emulator: Emulator, folder: Path) -> Workspace:
-    return Workspace(resource_of(emulator).credentials, settings=settings_of(emulator, folder))
+    return Workspace(
+        credentials=resource_of(emulator).credentials, settings=settings_of(emulator, folder)
+    )
 
 
 def materialized(emulator: Emulator, folder: Path, asset: str) -> Rows:

@@ -59,7 +59,7 @@ def check(emulator: Emulator, sequence: list[Fault], per_request: int, *, loaded
     with (
         tempfile.TemporaryDirectory() as folder,
         Workspace(
-            credentials,
+            credentials=credentials,
             settings=Settings(
                 api_base_url=emulator.base_url,
                 database=Path(folder) / "w.duckdb",

@@ -40,8 +40,10 @@ MAY_IMPORT = {
     "day_filler": {*BASE, "client", "planning", "warehouse"},
     "event_loads": {*BASE, "client", "day_filler", "loads", "planning", "warehouse"},
     "fetches": {*BASE, "client", "fetch_results", "loads", "warehouse"},
+    "delegation": set(),
     "workspace": {
         *BASE,
+        *("delegation", "discovery", "live_query"),
         *("accounts", "budgets", "client", "event_loads", "fetch_results", "fetches", "planning"),
         *("profile_fetcher", "progress", "snapshots", "warehouse"),
     },

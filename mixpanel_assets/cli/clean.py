@@ -13,7 +13,7 @@ from mixpanel_assets.workspace import Workspace
 
 def clean_spool(older_than_days: int, database: Path | None) -> None:
     """Delete answers older than that many days, and print what was deleted and kept."""
-    with Workspace(current().credentials(), path=database) as workspace:
+    with Workspace(credentials=current().credentials(), path=database) as workspace:
         cleaned = workspace.clean(timedelta(days=older_than_days))
     typer.echo(
         f"deleted {cleaned.deleted:,} ({cleaned.deleted_bytes / 1_000_000:,.1f} MB), "

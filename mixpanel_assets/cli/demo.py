@@ -56,7 +56,9 @@ def run_demo(database: Path) -> None:
         settings = _settings_for(emulator, database)
         with console.status("Dagster materializes mixpanel/events and mixpanel/profiles"):
             _materialize(emulator, settings)
-        with Workspace(_resource_for(emulator).credentials, settings=settings) as workspace:
+        with Workspace(
+            credentials=_resource_for(emulator).credentials, settings=settings
+        ) as workspace:
             equal = _print_comparison(console, emulator, workspace, settings.today())
             for title, query in _QUESTIONS.items():
                 _print_answer(console, title, query, workspace)

@@ -65,7 +65,7 @@ class Invocation:
         """Return the workspace of those credentials; say whom a write waits for."""
         from mixpanel_assets.workspace import Workspace
 
-        return Workspace(self.credentials(), on_wait=self.console().print)
+        return Workspace(credentials=self.credentials(), on_wait=self.console().print)
 
     def console(self) -> Console:
         """Return where notes and progress go: stderr, or nowhere with --quiet."""

@@ -18,7 +18,7 @@ def print_plan(from_date: date, to_date: date, database: Path | None) -> None:
     """Print requests, time, rows, bytes and free disk, one per line."""
     errors = current().console()
     credentials = current().credentials()
-    with Workspace(credentials, path=database, on_wait=errors.print) as workspace:
+    with Workspace(credentials=credentials, path=database, on_wait=errors.print) as workspace:
         plan = workspace.plan(from_date, to_date)
     out = Console(file=sys.stdout, highlight=False)
     table = Table(show_header=False, box=None, pad_edge=False)

@@ -32,7 +32,7 @@ def sync_days(from_date: date, to_date: date, database: Path | None, *, profiles
         console=errors,
         disable=errors.quiet or not errors.is_terminal,
     )
-    with Workspace(credentials, path=database, on_wait=errors.print) as workspace, bar:
+    with Workspace(credentials=credentials, path=database, on_wait=errors.print) as workspace, bar:
         task = bar.add_task("events", total=max(0, (to_date - from_date).days + 1))
 
         def stored(report: DayReport) -> None:

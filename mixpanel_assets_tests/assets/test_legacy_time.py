@@ -43,7 +43,7 @@ def legacy(tmp_path):
         credentials = make_credentials(
             username=emulator.username, secret=emulator.secret, project_id="12345"
         )
-        return Workspace(credentials, settings=settings), emulator
+        return Workspace(credentials=credentials, settings=settings), emulator
 
     yield workspace
     for emulator in opened:
@@ -72,7 +72,7 @@ def test_event_time_is_true_utc_when_clocks_change(regime, zone, day, tmp_path):
         credentials = make_credentials(
             username=emulator.username, secret=emulator.secret, project_id="12345"
         )
-        with Workspace(credentials, settings=settings) as workspace:
+        with Workspace(credentials=credentials, settings=settings) as workspace:
             workspace.sync_events(day - timedelta(days=1), day + timedelta(days=1))
             rows = workspace.sql_rows(
                 "SELECT event_time, (properties ->> '$.\"$mp_api_timestamp_ms\"')::BIGINT "

@@ -61,7 +61,7 @@ def until_it_raises(stream):
 @pytest.fixture
 def workspace(credentials, settings):
     impatient = settings.model_copy(update={"max_retries": 2})
-    with Workspace(credentials, settings=impatient) as workspace:
+    with Workspace(credentials=credentials, settings=impatient) as workspace:
         workspace.api.retries = IMPATIENT
         yield workspace
 
@@ -165,7 +165,7 @@ def test_each_request_has_a_beginning_of_its_own(credentials, settings, emulator
     """A fault at the start of a later request is repeated unseen: nothing of it was out."""
     daily = settings.model_copy(update={"days_per_request": 1})
     emulator.faults.add(Fault("drop-connection", path=EXPORT, day=NEXT, at=0, times=2))
-    with Workspace(credentials, settings=daily) as workspace:
+    with Workspace(credentials=credentials, settings=daily) as workspace:
         workspace.api.retries = IMPATIENT
         stream = workspace.stream_events(from_date=DAY, to_date=NEXT, raw=True)
         assert same(stream, sent(emulator, DAY, NEXT))
@@ -177,7 +177,7 @@ def test_a_later_request_that_stays_broken_counts_the_records_before_it(
     """`records` is what the whole stream delivered, earlier requests included."""
     daily = settings.model_copy(update={"days_per_request": 1})
     emulator.faults.add(Fault("503-text", path=EXPORT, day=NEXT, times=None))
-    with Workspace(credentials, settings=daily) as workspace:
+    with Workspace(credentials=credentials, settings=daily) as workspace:
         workspace.api.retries = IMPATIENT
         stream = workspace.stream_events(from_date=DAY, to_date=NEXT, raw=True)
         with pytest.raises(IncompleteExportError) as caught:
@@ -255,7 +255,7 @@ def test_a_wrong_question_raises_before_the_first_record(workspace):
 def test_a_limit_counts_over_all_requests(staged, limit, credentials, settings, emulator):
     """At most so many events, however the days are packed."""
     daily = settings.model_copy(update={"days_per_request": 1})
-    with Workspace(credentials, settings=daily) as workspace:
+    with Workspace(credentials=credentials, settings=daily) as workspace:
         stream = workspace.stream_events(
             from_date=DAY, to_date=DAY + timedelta(days=3), limit=limit, staged=staged
         )
@@ -484,7 +484,7 @@ def test_times_of_a_legacy_project_are_its_wall_clock(credentials, settings):
     zoned = EmulatorSettings(start=DAY, days=1, regime="legacy", zone="America/New_York")
     with Emulator(zoned) as emulator:
         legacy = legacy.model_copy(update={"api_base_url": emulator.base_url})
-        with Workspace(credentials, settings=legacy) as workspace:
+        with Workspace(credentials=credentials, settings=legacy) as workspace:
             times = [event["event_time"] for event in workspace.stream_events(**ONE_DAY)]
     start = datetime(2024, 1, 3, 5, tzinfo=UTC)
     assert all(start <= time < start + timedelta(days=1) for time in times)

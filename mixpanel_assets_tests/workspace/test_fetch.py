@@ -15,7 +15,7 @@ COLUMNS = ["event_name", "event_time", "distinct_id", "insert_id", "properties"]
 @pytest.fixture
 def workspace(credentials, settings):
     with Workspace(
-        credentials, settings=settings.model_copy(update={"max_retries": 0})
+        credentials=credentials, settings=settings.model_copy(update={"max_retries": 0})
     ) as workspace:
         yield workspace
 

@@ -31,7 +31,9 @@ def ws(settings, emulator):
         username=emulator.username, secret=emulator.secret, project_id=str(emulator.project_id)
     )
     changes = {"max_retries": 0, "api_base_url": emulator.base_url}
-    with Workspace(credentials, settings=settings.model_copy(update=changes)) as workspace:
+    with Workspace(
+        credentials=credentials, settings=settings.model_copy(update=changes)
+    ) as workspace:
         yield workspace
 
 
@@ -201,7 +203,7 @@ def test_many_pages_are_told_with_what_they_cost(count_pages, said, settings, ca
         )
         changes = {"api_base_url": emulator.base_url, "budget_count_pages": count_pages}
         with (
-            Workspace(credentials, settings=settings.model_copy(update=changes)) as ws,
+            Workspace(credentials=credentials, settings=settings.model_copy(update=changes)) as ws,
             caplog.at_level(logging.WARNING, logger="mixpanel_assets"),
         ):
             ws.fetch_profiles("people", parallel=True, progress=False)

@@ -22,7 +22,7 @@ FIRST, LAST, DAY = date(2024, 1, 1), date(2024, 1, 7), date(2024, 1, 3)
 @pytest.fixture
 def workspace(credentials, settings):
     impatient = settings.model_copy(update={"max_retries": 0})
-    with Workspace(credentials, settings=impatient) as workspace:
+    with Workspace(credentials=credentials, settings=impatient) as workspace:
         yield workspace
 
 
@@ -79,7 +79,9 @@ def pages_of_ten(settings):
             username=emulator.username, secret=emulator.secret, project_id=str(emulator.project_id)
         )
         changes = {"max_retries": 0, "api_base_url": emulator.base_url}
-        with Workspace(credentials, settings=settings.model_copy(update=changes)) as workspace:
+        with Workspace(
+            credentials=credentials, settings=settings.model_copy(update=changes)
+        ) as workspace:
             yield workspace, emulator
 
 
@@ -141,7 +143,10 @@ def test_another_project_is_refused(workspace, credentials, settings):
     """A file belongs to one project."""
     workspace.sync_events(DAY, DAY)
     other = credentials.model_copy(update={"project_id": "777"})
-    with Workspace(other, settings=settings) as stranger, pytest.raises(ConfigError, match="777"):
+    with (
+        Workspace(credentials=other, settings=settings) as stranger,
+        pytest.raises(ConfigError, match="777"),
+    ):
         stranger.sync_events(DAY, DAY)
 
 
@@ -153,5 +158,7 @@ def test_a_query_without_a_database_says_what_to_do(workspace):
 
 def test_an_explicit_path_wins(credentials, settings, tmp_path):
     """`path=` says where the file is."""
-    with Workspace(credentials, path=tmp_path / "other.duckdb", settings=settings) as workspace:
+    with Workspace(
+        credentials=credentials, path=tmp_path / "other.duckdb", settings=settings
+    ) as workspace:
         assert workspace.db_path == tmp_path / "other.duckdb"
