@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mixpanel_assets import __version__
-from mixpanel_assets.cli import auth, fetch
-from mixpanel_assets.cli.exits import INVALID_ARGUMENTS, exit_code
-from mixpanel_assets.cli.invocation import AccountOption, App, QuietOption, VerboseOption, begin
+from mixpanel_assets.cli import auth, fetch, inspect, query
+from mixpanel_assets.cli.exits import InvalidArgumentsError, exit_code
+from mixpanel_assets.cli.invocation import (
+    AccountOption,
+    App,
+    Invocation,
+    QuietOption,
+    VerboseOption,
+    begin,
+)
 from mixpanel_assets.errors import MixpanelDataError
 
-_TYPER_USAGE_ERROR = 2
+# Typer brings its own copy of click, or uses the one that is installed.
+_ClickError: Any = typer.BadParameter.__mro__[2]
 
 app = App(
     name="mp",
@@ -27,19 +38,67 @@ app = App(
 
 app.add_typer(auth.app)
 app.add_typer(fetch.app)
+app.add_typer(query.app)
+app.add_typer(inspect.app)
+
+for _name, _command in {
+    "segmentation": query.segmentation,
+    "funnel": query.funnel,
+    "retention": query.retention,
+    "jql": query.jql,
+    "events": inspect.events,
+    "properties": inspect.properties,
+    "values": inspect.values,
+}.items():
+    app.command(_name, rich_help_panel="Short for `mp query` and `mp inspect`")(_command)
 
 
-def run() -> None:
-    """Parse the command line, run it, and end the process with its exit code."""
-    invocation = begin()
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line and end the process with its exit code.
+
+    Args:
+        arguments: What follows `mp`; None: what the process was started with.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    sys.exit(_exit_code_of(arguments, begin(arguments)))
+
+
+def _exit_code_of(arguments: Sequence[str], invocation: Invocation) -> int:
     try:
-        app()
+        # Typer's own way out would end a closed pipe with 1 and wrong usage with 2.
+        return app(arguments, standalone_mode=False) or 0
     except MixpanelDataError as error:
         invocation.show(error)
-        sys.exit(exit_code(error))
-    except SystemExit as ended:
-        # Typer says 2 for wrong usage; here 2 means that credentials were refused.
-        sys.exit(INVALID_ARGUMENTS if ended.code == _TYPER_USAGE_ERROR else ended.code)
+        return exit_code(error)
+    except _ClickError as error:
+        return _show_usage(error, invocation)
+    except typer.Abort:
+        invocation.note("Aborted.")
+        return 1
+    except BrokenPipeError:
+        return 0
+    finally:
+        _flush()
+
+
+def _show_usage(error: Any, invocation: Invocation) -> int:
+    wrong = InvalidArgumentsError(error.format_message())
+    if invocation.json_errors:
+        invocation.show(wrong)
+    else:
+        from typer.rich_utils import rich_format_error
+
+        rich_format_error(error)
+    return exit_code(wrong)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes stdout once more when it ends, and would complain then.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _require_order(from_date: datetime, to_date: datetime) -> None:

@@ -10,6 +10,7 @@ from mixpanel_assets.errors import (
     AccountNotFoundError,
     AuthenticationError,
     DatabaseNotFoundError,
+    EventNotFoundError,
     IncompleteExportError,
     MixpanelDataError,
     QueryError,
@@ -34,6 +35,7 @@ _CODES: tuple[tuple[type[MixpanelDataError], int], ...] = (
     (InvalidArgumentsError, INVALID_ARGUMENTS),
     (QueryError, INVALID_ARGUMENTS),
     (TableNotFoundError, 4),
+    (EventNotFoundError, 4),
     (DatabaseNotFoundError, 4),
     (RateLimitError, 5),
 )

@@ -11,7 +11,7 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -87,9 +87,13 @@ class Invocation:
 _CURRENT: ContextVar[Invocation] = ContextVar("invocation")
 
 
-def begin() -> Invocation:
-    """Start a run in which nothing has been said yet."""
-    invocation = Invocation()
+def begin(arguments: Sequence[str] = ()) -> Invocation:
+    """Start a run.
+
+    Args:
+        arguments: Looked at for --format alone: in which form to say that they are wrong.
+    """
+    invocation = Invocation(json_errors=_json_asked_for(arguments))
     _CURRENT.set(invocation)
     return invocation
 
@@ -97,6 +101,18 @@ def begin() -> Invocation:
 def current() -> Invocation:
     """Return the run that is going on."""
     return _CURRENT.get(None) or begin()
+
+
+def _json_asked_for(arguments: Sequence[str]) -> bool:
+    wanted = ""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if before in ("--format", "-f"):
+            wanted = argument
+        elif argument.startswith("--format="):
+            wanted = argument.removeprefix("--format=")
+        elif argument.startswith("-f") and len(argument) > len("-f"):
+            wanted = argument.removeprefix("-f")
+    return wanted in (Format.JSON, Format.JSONL)
 
 
 def _named(value: str | None) -> str | None:
@@ -121,13 +137,6 @@ def _verbose(value: bool) -> bool:
     return value
 
 
-def _format(context: typer.Context, parameter: typer.CallbackParam, value: Format) -> Format:
-    source = context.get_parameter_source(parameter.name or "")
-    if source is not None and source.name == "COMMANDLINE":
-        current().json_errors = value in (Format.JSON, Format.JSONL)
-    return value
-
-
 AccountOption = Annotated[
     str | None,
     typer.Option(
@@ -145,9 +154,7 @@ VerboseOption = Annotated[
 ]
 FormatOption = Annotated[
     Format,
-    typer.Option(
-        "--format", "-f", callback=_format, help="The form of the output; of errors too, for JSON."
-    ),
+    typer.Option("--format", "-f", help="The form of the output; of errors too, for JSON."),
 ]
 JqOption = Annotated[
     str | None, typer.Option("--jq", help="A jq program for JSON output, such as '.[].name'.")

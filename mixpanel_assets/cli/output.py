@@ -20,6 +20,8 @@ from mixpanel_assets.cli.exits import InvalidArgumentsError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from mixpanel_assets.results import SQLResult
+
 Record = Mapping[str, Any]
 
 
@@ -59,7 +61,64 @@ def print_record(record: Record, output: Format = Format.JSON, jq: str | None = 
     _print(record, [record], output, jq)
 
 
-def _print(whole: object, records: Sequence[Record], output: Format, jq: str | None) -> None:
+def print_answer(
+    answer: object, output: Format = Format.JSON, jq: str | None = None, *, column: str = "value"
+) -> None:
+    """Print what a function of the library returned.
+
+    A result is its `to_dict()` in JSON, and its rows, if it has any, in the other forms. Rows of
+    SQL and lists are an array in JSON, and a line each in JSON Lines.
+
+    Args:
+        answer: A result, a list of results or of values, or a single value.
+        output: The form.
+        jq: As for `print_records`.
+        column: What a list of values is called where columns have names.
+
+    Raises:
+        InvalidArgumentsError: The program is wrong, or the form is not JSON; or two columns of
+            an SQL answer have one name.
+    """
+    from mixpanel_assets.results import Result, ResultWithDataFrame, SQLResult
+
+    if isinstance(answer, SQLResult):
+        print_records(_sql_records(answer), output, jq)
+    elif isinstance(answer, ResultWithDataFrame):
+        is_json = output in (Format.JSON, Format.JSONL)
+        whole = answer.to_dict() if is_json else None
+        _print(whole, [whole] if whole else answer.to_table_dict(), output, jq)
+    elif isinstance(answer, Result):
+        print_record(answer.to_dict(), output, jq)
+    elif isinstance(answer, Mapping):
+        print_record(answer, output, jq)
+    elif isinstance(answer, Sequence) and not isinstance(answer, str | bytes):
+        _print_list(answer, output, jq, column)
+    elif output in (Format.JSON, Format.JSONL):
+        _print(answer, [answer], output, jq)
+    else:
+        print_records([{column: answer}], output, jq)
+
+
+def _print_list(answer: Sequence[Any], output: Format, jq: str | None, column: str) -> None:
+    if all(hasattr(one, "to_dict") for one in answer):
+        print_records([one.to_dict() for one in answer], output, jq)
+    elif output in (Format.JSON, Format.JSONL):
+        _print(answer, answer, output, jq)
+    else:
+        print_records([{column: one} for one in answer], output, jq)
+
+
+def _sql_records(answer: SQLResult) -> list[Record]:
+    twice = {name for name in answer.columns if answer.columns.count(name) > 1}
+    if twice:
+        raise InvalidArgumentsError(
+            f"Two columns of the answer are called {min(twice)!r}. "
+            "Give them different names with AS."
+        )
+    return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+
+
+def _print(whole: object, records: Sequence[Any], output: Format, jq: str | None) -> None:
     if jq is not None and output not in (Format.JSON, Format.JSONL):
         raise InvalidArgumentsError(f"--jq needs --format json or jsonl, not {output}.")
     if output is Format.JSON:
