@@ -35,6 +35,9 @@ class Format(StrEnum):
     PLAIN = "plain"
 
 
+_JSON_FORMS = (Format.JSON, Format.JSONL)
+
+
 def print_records(
     records: Iterable[Record], output: Format = Format.JSON, jq: str | None = None
 ) -> None:
@@ -82,30 +85,28 @@ def print_answer(
     from mixpanel_assets.results import Result, ResultWithDataFrame, SQLResult
 
     if isinstance(answer, SQLResult):
-        print_records(_sql_records(answer), output, jq)
-    elif isinstance(answer, ResultWithDataFrame):
-        is_json = output in (Format.JSON, Format.JSONL)
-        whole = answer.to_dict() if is_json else None
-        _print(whole, [whole] if whole else answer.to_table_dict(), output, jq)
+        _print(rows := _sql_records(answer), rows, output, jq, answer.columns)
+    elif isinstance(answer, ResultWithDataFrame) and output not in _JSON_FORMS:
+        _print(None, answer.to_table_dict(), output, jq, answer.column_names())
     elif isinstance(answer, Result):
         print_record(answer.to_dict(), output, jq)
     elif isinstance(answer, Mapping):
         print_record(answer, output, jq)
     elif isinstance(answer, Sequence) and not isinstance(answer, str | bytes):
         _print_list(answer, output, jq, column)
-    elif output in (Format.JSON, Format.JSONL):
+    elif output in _JSON_FORMS:
         _print(answer, [answer], output, jq)
     else:
-        print_records([{column: answer}], output, jq)
+        _print(None, [{column: answer}], output, jq)
 
 
 def _print_list(answer: Sequence[Any], output: Format, jq: str | None, column: str) -> None:
-    if all(hasattr(one, "to_dict") for one in answer):
+    if answer and all(hasattr(one, "to_dict") for one in answer):
         print_records([one.to_dict() for one in answer], output, jq)
-    elif output in (Format.JSON, Format.JSONL):
+    elif output in _JSON_FORMS:
         _print(answer, answer, output, jq)
     else:
-        print_records([{column: one} for one in answer], output, jq)
+        _print(None, [{column: one} for one in answer], output, jq, [column])
 
 
 def _sql_records(answer: SQLResult) -> list[Record]:
@@ -118,24 +119,45 @@ def _sql_records(answer: SQLResult) -> list[Record]:
     return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
 
-def _print(whole: object, records: Sequence[Any], output: Format, jq: str | None) -> None:
-    if jq is not None and output not in (Format.JSON, Format.JSONL):
+def _print(
+    whole: object,
+    records: Sequence[Any],
+    output: Format,
+    jq: str | None,
+    columns: Sequence[str] | None = None,
+) -> None:
+    """Print `whole` as JSON, or `records` in another form.
+
+    Args:
+        whole: For a table, a mapping stands for fields and their values.
+        records: Values of JSON Lines; otherwise with the columns as keys.
+        output: The form.
+        jq: A jq program.
+        columns: None: all keys that occur.
+    """
+    if jq is not None and output not in _JSON_FORMS:
         raise InvalidArgumentsError(f"--jq needs --format json or jsonl, not {output}.")
     if output is Format.JSON:
         _print_json([whole], jq, indent=2)
     elif output is Format.JSONL:
         _print_json(records, jq, indent=None)
-    elif output is Format.CSV:
+    else:
+        columns = _columns(records) if columns is None else columns
+        _print_columns(whole, records, columns, output)
+
+
+def _print_columns(
+    whole: object, records: Sequence[Record], columns: Sequence[str], output: Format
+) -> None:
+    if output is Format.CSV:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        columns = _columns(records)
         writer.writerow(columns)
         writer.writerows([_csv(record.get(name)) for name in columns] for record in records)
     elif output is Format.PLAIN:
-        columns = _columns(records)
         for record in records:
             _write("\t".join(_visible(_text(record.get(name))) for name in columns))
     else:
-        _print_table(whole, records)
+        _print_table(whole, records, columns)
 
 
 def _print_json(values: Iterable[object], jq: str | None, indent: int | None) -> None:
@@ -161,12 +183,11 @@ def _results(program: str, value: object) -> list[Any]:
         ) from None
 
 
-def _print_table(whole: object, records: Sequence[Record]) -> None:
+def _print_table(whole: object, records: Sequence[Record], columns: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    columns = _columns(records)
     if isinstance(whole, Mapping):
         table = Table("field", "value")
         cells = [[name, whole.get(name)] for name in columns]

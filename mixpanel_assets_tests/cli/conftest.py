@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mixpanel_assets import Workspace
 from mixpanel_assets.cli.app import run as run_mp
 from mixpanel_assets.cli.emulate import environment_of
 
@@ -35,6 +36,13 @@ def mp(variables, tmp_path):
         )
 
     return run
+
+
+@pytest.fixture
+def workspace(credentials, settings):
+    """What the library says to the same questions."""
+    with Workspace(credentials=credentials, settings=settings) as workspace:
+        yield workspace
 
 
 @dataclass

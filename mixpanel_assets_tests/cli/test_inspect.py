@@ -1,20 +1,27 @@
 """`mp inspect`: what a project holds, in every form."""
 
+import csv
 import json
-from datetime import timedelta
+from datetime import UTC, datetime
 
 import pytest
 
-from mixpanel_assets import Workspace
+from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets_tests.conftest import START
 
-DAYS = [START + timedelta(days=number) for number in range(14)]
+NOW = datetime(2024, 1, 14, 12, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def recent_emulator():
+    """Two weeks that end today: names are listed for a month only."""
+    with Emulator(EmulatorSettings(start=START, events_per_day=100, now=lambda: NOW)) as emulator:
+        yield emulator
 
 
 @pytest.fixture
-def workspace(credentials, settings):
-    with Workspace(credentials=credentials, settings=settings) as workspace:
-        yield workspace
+def emulator(recent_emulator):
+    return recent_emulator
 
 
 def in_json(answer):
@@ -54,7 +61,8 @@ def test_names_are_lines_in_plain_text(mp_here, workspace):
     """One a line, and nothing around them; CSV has a heading."""
     names = workspace.events()
     assert mp_here("events", "-f", "plain").stdout.splitlines() == names
-    assert mp_here("events", "-f", "csv").stdout.splitlines() == ["event", *names]
+    rows = csv.reader(mp_here("events", "-f", "csv").stdout.splitlines())
+    assert list(rows) == [["event"], *([name] for name in names)]
     lines = mp_here("events", "-f", "jsonl").stdout.splitlines()
     assert [json.loads(line) for line in lines] == names
 
@@ -66,3 +74,10 @@ def test_an_unknown_event_exits_with_4_and_names_similar_ones(mp_here):
     error = json.loads(done.stderr)
     assert error["code"] == "EVENT_NOT_FOUND"
     assert "Sign Up" in error["details"]["similar_events"]
+
+
+def test_columns_have_names_without_rows_too(mp_here, emulator):
+    """A script that reads CSV finds its heading."""
+    days = ("--from", "2023-01-01", "--to", "2023-01-02")
+    printed = mp_here("query", "segmentation", "-e", "Nobody", "-o", "1", *days, "-f", "csv")
+    assert printed.stdout == "date,segment,count\n"

@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import pytest
 
-from mixpanel_assets import Workspace
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets_tests.conftest import START
 
@@ -15,12 +14,6 @@ DAYS = [START + timedelta(days=number) for number in range(7)]
 COUNTRY = 'properties["mp_country_code"]'
 AMOUNT = 'properties["amount"]'
 SCRIPT = 'function main(){return Events(params).groupBy(["name"], mixpanel.reducer.count())}'
-
-
-@pytest.fixture
-def workspace(credentials, settings):
-    with Workspace(credentials=credentials, settings=settings) as workspace:
-        yield workspace
 
 
 REPORTS = {
@@ -137,11 +130,8 @@ def test_a_saved_report_is_asked_by_its_number(mp_here, workspace):
     }
 
 
-def test_spent_requests_exit_with_5(mp_here, emulator):
-    """A 429 that is not waited for any longer is told apart."""
-    emulator.faults.add(Fault("429", path="/api/query/segmentation", times=None))
-    done = mp_here(
-        *("segmentation", "-e", "Sign Up", *WEEK),
-        MP_BUDGET_QUERY_PER_HOUR="1",
-    )
+def test_a_refusal_for_an_hour_exits_with_5(mp_here, emulator):
+    """Nobody waits that long at a terminal; the code tells a script to."""
+    emulator.faults.add(Fault("429-window", path="/api/query/segmentation"))
+    done = mp_here("segmentation", "-e", "Sign Up", *WEEK)
     assert done.code == 5
