@@ -39,6 +39,7 @@ MAY_IMPORT = {
     },
     "day_filler": {*BASE, "client", "planning", "warehouse"},
     "event_loads": {*BASE, "client", "day_filler", "loads", "planning", "warehouse"},
+    "currency": {*BASE, "warehouse"},
     "fetches": {*BASE, "client", "fetch_results", "loads", "warehouse"},
     "delegation": set(),
     "workspace": {

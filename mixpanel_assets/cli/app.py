@@ -19,9 +19,20 @@ from mixpanel_assets.cli.invocation import (
     AccountOption,
     App,
     Invocation,
+    JqOption,
+    OptionalFormatOption,
     QuietOption,
     VerboseOption,
     begin,
+)
+from mixpanel_assets.cli.options import (
+    DatabaseOption,
+    FromOption,
+    OptionalFromOption,
+    OptionalToOption,
+    ToOption,
+    days,
+    optional_days,
 )
 from mixpanel_assets.errors import MixpanelDataError
 
@@ -101,11 +112,6 @@ def _flush() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _require_order(from_date: datetime, to_date: datetime) -> None:
-    if from_date > to_date:
-        raise typer.BadParameter("--from is after --to; both days are included.")
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"mp {__version__}")
@@ -129,18 +135,17 @@ def _main(
 
 @app.command()
 def sync(
-    from_date: Annotated[
-        datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day, included.")
-    ],
-    to_date: Annotated[
-        datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day, included.")
-    ],
-    database: Annotated[
-        Path | None, typer.Option(help="The DuckDB file; default as MP_DATABASE says.")
-    ] = None,
+    from_date: OptionalFromOption = None,
+    to_date: OptionalToOption = None,
+    database: DatabaseOption = None,
     profiles: Annotated[bool, typer.Option(help="Take a snapshot of all profiles too.")] = True,
+    output: OptionalFormatOption = None,
+    jq: JqOption = None,
 ) -> None:
     """Load days of events, and today's profiles, as the Dagster assets do.
+
+    Without days it keeps the database current: from the last day of those that are complete
+    without a gap (MP_START_DATE when there are none) to today. --from alone means until today.
 
     Credentials come from --account, else MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION,
     else MP_ACCOUNT or the default account of the config file (`mp auth`).
@@ -149,12 +154,14 @@ def sync(
     """
     from mixpanel_assets.cli.sync import sync_days
 
-    _require_order(from_date, to_date)
-    sync_days(from_date.date(), to_date.date(), database, profiles=profiles)
+    if to_date and not from_date:
+        raise typer.BadParameter("--to needs --from.")
+    asked = optional_days(from_date, to_date)
+    sync_days(**asked, database=database, profiles=profiles, output=output, jq=jq)
 
 
 @app.command()
-def quota() -> None:
+def quota(output: OptionalFormatOption = None, jq: JqOption = None) -> None:
     """Show what is spent and left of the request budget; asks nothing of Mixpanel.
 
     Requests of colleagues and other programs are not known here. MP_BUDGET_RESERVE leaves
@@ -164,20 +171,16 @@ def quota() -> None:
     """
     from mixpanel_assets.cli.quota import print_quota
 
-    print_quota()
+    print_quota(output, jq)
 
 
 @app.command()
 def plan(
-    from_date: Annotated[
-        datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day, included.")
-    ],
-    to_date: Annotated[
-        datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day, included.")
-    ],
-    database: Annotated[
-        Path | None, typer.Option(help="The DuckDB file; default as MP_DATABASE says.")
-    ] = None,
+    from_date: FromOption,
+    to_date: ToOption,
+    database: DatabaseOption = None,
+    output: OptionalFormatOption = None,
+    jq: JqOption = None,
 ) -> None:
     """Say what loading days of events will take; asks nothing of Mixpanel.
 
@@ -185,8 +188,7 @@ def plan(
     """
     from mixpanel_assets.cli.plan import print_plan
 
-    _require_order(from_date, to_date)
-    print_plan(from_date.date(), to_date.date(), database)
+    print_plan(**days(from_date, to_date), database=database, output=output, jq=jq)
 
 
 @app.command()
@@ -197,9 +199,9 @@ def clean(
     everything: Annotated[
         bool, typer.Option("--all", help="All but the last hour, which may be in use.")
     ] = False,
-    database: Annotated[
-        Path | None, typer.Option(help="The DuckDB file; default as MP_DATABASE says.")
-    ] = None,
+    database: DatabaseOption = None,
+    output: OptionalFormatOption = None,
+    jq: JqOption = None,
 ) -> None:
     """Delete received answers that failed loads left on the disk; the database stays as it is.
 
@@ -207,7 +209,24 @@ def clean(
     """
     from mixpanel_assets.cli.clean import clean_spool
 
-    clean_spool(0 if everything else older_than, database)
+    clean_spool(0 if everything else older_than, database, output, jq)
+
+
+@app.command()
+def doctor(
+    database: DatabaseOption = None,
+    output: OptionalFormatOption = None,
+    jq: JqOption = None,
+) -> None:
+    """Check credentials, access, clocks, budget and database; exits with 1 if something fails.
+
+    Costs no request of the query budget, and changes nothing.
+
+    Example: mp doctor
+    """
+    from mixpanel_assets.cli.doctor import print_findings
+
+    print_findings(database, output, jq)
 
 
 @app.command(account=False)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -61,11 +62,17 @@ class Invocation:
                 self.note(f"{name}: {source}")
         return resolution.credentials()
 
-    def workspace(self) -> Workspace:
-        """Return the workspace of those credentials; say whom a write waits for."""
+    def workspace(self, database: Path | None = None) -> Workspace:
+        """Return the workspace of those credentials; say whom a write waits for.
+
+        Args:
+            database: The DuckDB file; None: as MP_DATABASE says.
+        """
         from mixpanel_assets.workspace import Workspace
 
-        return Workspace(credentials=self.credentials(), on_wait=self.console().print)
+        return Workspace(
+            credentials=self.credentials(), path=database, on_wait=self.console().print
+        )
 
     def console(self) -> Console:
         """Return where notes and progress go: stderr, or nowhere with --quiet."""
@@ -155,6 +162,15 @@ VerboseOption = Annotated[
 FormatOption = Annotated[
     Format,
     typer.Option("--format", "-f", help="The form of the output; of errors too, for JSON."),
+]
+OptionalFormatOption = Annotated[
+    Format | None,
+    typer.Option(
+        "--format",
+        "-f",
+        show_default="text for people",
+        help="A form for programs; of errors too, for JSON.",
+    ),
 ]
 JqOption = Annotated[
     str | None, typer.Option("--jq", help="A jq program for JSON output, such as '.[].name'.")

@@ -6,13 +6,13 @@ guards the tables, `replace_events` and `replace_profiles` load, `tables` reads.
 
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.destination import check_name, make_way, refuse_our_names, target_of
-from mixpanel_assets.warehouse.ledger import Target
+from mixpanel_assets.warehouse.ledger import Target, day_statuses
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
 from mixpanel_assets.warehouse.load import mark_unavailable, replace_events
 from mixpanel_assets.warehouse.profile_pages import ProfilePage
 from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import ProjectIdentity, must_match, prepare, stored_project
-from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Scope
+from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Scope, Status
 from mixpanel_assets.warehouse.retention import Thinned, thin_snapshots
 from mixpanel_assets.warehouse.schema import EVENTS, PROFILES, Column, Table, qualified, quoted
 from mixpanel_assets.warehouse.slices import insert_slice
@@ -29,11 +29,13 @@ __all__ = [
     "ProfileReport",
     "ProjectIdentity",
     "Scope",
+    "Status",
     "ShiftedRowsError",
     "Table",
     "Target",
     "Thinned",
     "check_name",
+    "day_statuses",
     "event_sizes",
     "insert_slice",
     "kept_snapshot",
