@@ -123,7 +123,7 @@ def kept_snapshot(
     if target.schema == NAMED_SCHEMA or is_full(scope, filters, target):
         return None
     row = day_rows(connection, target.table, day, day, schema=target.schema).get(day)
-    if row is None or row["scope"] != "all":
+    if row is None or not is_full(row["scope"], row["filters"], target):
         return None
     return ProfileReport(
         snapshot_date=day,
