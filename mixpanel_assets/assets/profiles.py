@@ -347,11 +347,14 @@ def _page_logger(
 
 def _completeness(load: ProfileLoad, key: dg.AssetKey, check: str) -> dg.AssetCheckResult:
     error = incomplete(load.reports)
+    kept = [f"{day.snapshot_date}" for day in load.reports if day.kept and day.status == "partial"]
+    told = f"Kept as it is, though only part of it came: {', '.join(kept)}." if kept else None
     return dg.AssetCheckResult(
-        passed=error is None,
+        passed=error is None and not kept,
         asset_key=key,
         check_name=check,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=error.message if error else None,
+        # A kept day cannot get better, so it only warns and holds nothing up.
+        severity=dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
+        description=error.message if error else told,
         metadata=completeness_metadata(load.reports),
     )
