@@ -164,7 +164,7 @@ class ParallelProfileFetcherService:
             merge=append and name != PROFILES.name,
             run_id=uuid.uuid4().hex,
         )
-        with self._database.write() as connection:
+        with snapshot.plan.in_use(), self._database.write() as connection:
             prepare(connection, self._project)
             if not append and not replace:
                 make_way(connection, name, replace=False)
