@@ -31,6 +31,7 @@ from mixpanel_assets.snapshots import (
     begin,
     completed,
     questions_for,
+    tell_present,
 )
 from mixpanel_assets.warehouse import (
     PROFILES,
@@ -147,8 +148,7 @@ class ParallelProfileFetcherService:
     ) -> Snapshot:
         told = _Pages(on_page_complete)
         snapshot = begin(self._client, question, self._root)
-        for page in snapshot.plan.present():
-            told(PageOutcome(page, snapshot.plan.announced_rows(page)), snapshot.plan)
+        tell_present(snapshot, told)
         return completed(
             self._client, snapshot, self._settings.today, max_workers=max_workers, on_page=told
         )
@@ -164,7 +164,7 @@ class ParallelProfileFetcherService:
             merge=append and name != PROFILES.name,
             run_id=uuid.uuid4().hex,
         )
-        with self._database.write() as connection:
+        with snapshot.plan.in_use(), self._database.write() as connection:
             prepare(connection, self._project)
             if not append and not replace:
                 make_way(connection, name, replace=False)

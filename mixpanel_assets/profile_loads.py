@@ -11,7 +11,7 @@ import duckdb
 
 from mixpanel_assets.errors import DatabaseNotFoundError, IncompleteExportError
 from mixpanel_assets.loads import Load
-from mixpanel_assets.snapshots import Question, Snapshot
+from mixpanel_assets.snapshots import PAGE_IS_GONE, Question, Snapshot
 from mixpanel_assets.warehouse import (
     PROFILES,
     Database,
@@ -135,6 +135,7 @@ class ProfileLoad(Load):
     ) -> list[ProfileReport]:
         """Store one snapshot in the caller's transaction and return a report per day."""
         question, plan = snapshot.question, snapshot.plan
+        gone = dict.fromkeys(plan.missing(), PAGE_IS_GONE)
         return replace_profiles(
             connection,
             [ProfilePage(plan.path(page), plan.fetched_at(page)) for page in plan.present()],
@@ -142,7 +143,7 @@ class ProfileLoad(Load):
             project=self.project,
             scope=question.scope,
             expected_total=plan.total,
-            failed_pages=snapshot.failed,
+            failed_pages=gone | dict(snapshot.failed),
             merge=self.merge,
             overwrite=self.overwrite,
             run_id=self.run_id,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,7 @@ OnPage = Callable[[PageOutcome, PagePlan], None]
 
 # A run that failed is repeated soon; whoever asks later wants the profiles of now.
 RESUMED_FOR = timedelta(hours=1)
+PAGE_IS_GONE = "its file is gone from the spool folder"
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def begin(client: MixpanelAPIClient, question: Question, root: Path) -> Snapshot
     try:
         return Snapshot(question, client.plan_profiles(directory, question.query))
     except BaseException:
-        PagePlan(directory, None, 0, 1, datetime.now(UTC)).discard()
+        shutil.rmtree(directory, ignore_errors=True)
         raise
 
 
@@ -135,37 +137,73 @@ def completed(
         snapshot: As it was begun, maybe by another process.
         today: Tells the current day.
         max_workers: Pages asked for at once.
-        on_page: Told of each page that was asked for.
+        on_page: Told of each page that was asked for, page 0 of a new beginning included.
+
+    Raises:
+        IncompleteExportError: Its pages are gone, and so is the day.
     """
     question, root, begun_anew = snapshot.question, snapshot.plan.directory.parent, False
     while True:
-        if snapshot.plan.directory.exists():
-            snapshot, ended = _with_missing_pages(client, snapshot, max_workers, on_page)
-            if not ended or begun_anew or not question.can_be_asked_again(today()):
+        failed, lost = fetch_missing(client, snapshot, max_workers=max_workers, on_page=on_page)
+        snapshot = replace(snapshot, failed=failed)
+        if not lost or begun_anew:
+            return snapshot
+        if not question.can_be_asked_again(today()):
+            if snapshot.plan.present():
                 return snapshot
-            logger.warning("The session of page 0 has ended: the snapshot is begun anew.")
-            snapshot.plan.discard()
-            begun_anew = True
-        elif not question.can_be_asked_again(today()):
             raise _day_is_over(question)
-        snapshot = begin(client, question, root)
+        logger.warning("The session of page 0 has ended, or its pages are gone: begun anew.")
+        snapshot.plan.discard()
+        snapshot, begun_anew = begin(client, question, root), True
+        if on_page:
+            tell_present(snapshot, on_page)
 
 
-def _with_missing_pages(
-    client: MixpanelAPIClient, snapshot: Snapshot, max_workers: int, on_page: OnPage | None
-) -> tuple[Snapshot, bool]:
-    """Return the snapshot with what could be fetched, and whether its session has ended."""
+def fetch_missing(
+    client: MixpanelAPIClient,
+    snapshot: Snapshot,
+    pages: Iterable[int] | None = None,
+    *,
+    max_workers: int = MAX_WORKERS,
+    on_page: OnPage | None = None,
+) -> tuple[dict[int, str], bool]:
+    """Fetch pages that are not on disk.
+
+    Args:
+        client: Who is asked.
+        snapshot: As it was begun, maybe by another process.
+        pages: Only these; None: all.
+        max_workers: Pages asked for at once.
+        on_page: Told of each page that was asked for.
+
+    Returns:
+        Why pages did not come, and whether the rest of the snapshot cannot come either: its
+        session has ended, or pages of it are gone, which no other session can stand in for.
+    """
     plan = snapshot.plan
-    with plan.in_use():
+    wanted = set(range(plan.num_pages) if pages is None else pages)
+    with plan.in_use() as is_there:
+        missing = wanted.intersection(plan.missing())
+        if not is_there:
+            return dict.fromkeys(sorted(missing), PAGE_IS_GONE), True
         outcomes = client.fetch_profile_pages(
             snapshot.question.query,
             plan,
-            plan.missing(),
+            sorted(missing),
             max_workers=max_workers,
             on_page=on_page and (lambda outcome: on_page(outcome, plan)),
         )
+        gone = wanted.intersection(plan.missing())
     failed = {outcome.page: outcome.error for outcome in outcomes if outcome.error}
-    return replace(snapshot, failed=failed), any(outcome.session_ended for outcome in outcomes)
+    gone -= failed.keys()
+    ended = any(outcome.session_ended for outcome in outcomes)
+    return failed | dict.fromkeys(sorted(gone), PAGE_IS_GONE), ended or bool(gone)
+
+
+def tell_present(snapshot: Snapshot, on_page: OnPage) -> None:
+    """Tell of each page that is on disk already."""
+    for page in snapshot.plan.present():
+        on_page(PageOutcome(page, snapshot.plan.announced_rows(page)), snapshot.plan)
 
 
 def _left_behind(root: Path, name: str) -> PagePlan | None:

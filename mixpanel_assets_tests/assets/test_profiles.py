@@ -3,6 +3,7 @@
 import json
 from datetime import date, timedelta
 
+import dagster as dg
 import pytest
 
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
@@ -83,6 +84,21 @@ def test_a_full_snapshot_is_kept_when_its_day_is_over(
     metadata = record.asset_materialization.metadata
     assert metadata["kept"].value is True
     assert (metadata["rows"].value, metadata["scope"].value) == (len(before), "all")
+
+
+def test_a_partial_snapshot_that_is_kept_is_not_called_complete(
+    materialize, settings, emulator, database
+):
+    """The check warns, which stops nothing: the day cannot get better, and the run succeeds."""
+    materialize(PROFILES, settings.today().isoformat())
+    day = full_snapshot_of_yesterday(settings, database)
+    with database.write() as connection:
+        connection.execute("UPDATE mixpanel._days SET status = 'partial', failed_pages = [3]")
+    result = materialize(PROFILES, day)
+    assert result.success
+    [check] = result.get_asset_check_evaluations()
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert day in check.description
 
 
 def test_a_full_snapshot_that_came_meanwhile_is_kept_too(
