@@ -128,7 +128,8 @@ def completed(
 ) -> Snapshot:
     """Fetch the pages that are missing on disk; those that stay broken are named in `failed`.
 
-    A snapshot whose session has ended, or whose pages somebody deleted, is begun anew, once.
+    A snapshot is begun anew, once, if its session has ended, if somebody deleted its pages, or
+    if a second try finds again that its pages are not what page 0 announced.
 
     Args:
         client: Who is asked.
@@ -140,10 +141,10 @@ def completed(
     question, root, begun_anew = snapshot.question, snapshot.plan.directory.parent, False
     while True:
         if snapshot.plan.directory.exists():
-            snapshot, ended = _with_missing_pages(client, snapshot, max_workers, on_page)
-            if not ended or begun_anew or not question.can_be_asked_again(today()):
+            snapshot, useless = _with_missing_pages(client, snapshot, max_workers, on_page)
+            if not useless or begun_anew or not question.can_be_asked_again(today()):
                 return snapshot
-            logger.warning("The session of page 0 has ended: the snapshot is begun anew.")
+            logger.warning("%s: the snapshot is begun anew.", useless)
             snapshot.plan.discard()
             begun_anew = True
         elif not question.can_be_asked_again(today()):
@@ -153,10 +154,11 @@ def completed(
 
 def _with_missing_pages(
     client: MixpanelAPIClient, snapshot: Snapshot, max_workers: int, on_page: OnPage | None
-) -> tuple[Snapshot, bool]:
-    """Return the snapshot with what could be fetched, and whether its session has ended."""
+) -> tuple[Snapshot, str | None]:
+    """Return the snapshot with what could be fetched, and why to try no more if it is of no use."""
     plan = snapshot.plan
     with plan.in_use():
+        again = plan.is_tried_again()
         outcomes = client.fetch_profile_pages(
             snapshot.question.query,
             plan,
@@ -165,7 +167,13 @@ def _with_missing_pages(
             on_page=on_page and (lambda outcome: on_page(outcome, plan)),
         )
     failed = {outcome.page: outcome.error for outcome in outcomes if outcome.error}
-    return replace(snapshot, failed=failed), any(outcome.session_ended for outcome in outcomes)
+    useless = None
+    if any(outcome.session_ended for outcome in outcomes):
+        useless = "The session of page 0 has ended"
+    elif again and any(outcome.unannounced for outcome in outcomes):
+        # The first time it may be the page that is wrong; `total` would be wrong for ever.
+        useless = "Pages still hold other numbers of profiles than page 0 announced"
+    return replace(snapshot, failed=failed), useless
 
 
 def _left_behind(root: Path, name: str) -> PagePlan | None:

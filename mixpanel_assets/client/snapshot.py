@@ -37,12 +37,15 @@ class PageOutcome:
         error: Why it could not be had; None when it lies on disk, whole.
         session_ended: Whether Mixpanel no longer knows the session, so that the other pages
             are of no use either.
+        unannounced: Whether it holds another number of profiles than page 0 announced, so that
+            one of the two is wrong.
     """
 
     page: int
     rows: int
     error: str | None = None
     session_ended: bool = False
+    unannounced: bool = False
 
 
 class _Profile(msgspec.Struct):
@@ -96,6 +99,10 @@ def plan_snapshot(
 
 class _SessionEndedError(IncompleteExportError):
     """Mixpanel no longer knows the session that page 0 opened a moment ago."""
+
+
+class _UnannouncedError(IncompleteExportError):
+    """A page holds another number of profiles than page 0 announced for it."""
 
 
 def _planned(
@@ -169,7 +176,8 @@ def fetch_pages(
         try:
             return PageOutcome(page, retries.call(lambda: _fetch_one(transport, query, plan, page)))
         except FAULTS as error:
-            return PageOutcome(page, 0, str(error))
+            unannounced = isinstance(error, _UnannouncedError)
+            return PageOutcome(page, 0, str(error), unannounced=unannounced)
         except QueryError as error:
             # The question is that of page 0, which was answered; only the session is new.
             ended.set()
@@ -214,13 +222,13 @@ def _keep(plan: PagePlan, page: ProfilePage) -> None:
 def _require_announced(plan: PagePlan, page: ProfilePage) -> None:
     announced, came = plan.announced_rows(page.page), len(page.results)
     if came < announced:
-        raise IncompleteExportError(
+        raise _UnannouncedError(
             f"profiles page {page.page} holds {came:,} profiles, {announced:,} were announced.",
             reason="short page",
             lines=came,
         )
     if came >= plan.page_size > announced:
-        raise IncompleteExportError(
+        raise _UnannouncedError(
             f"profiles page {page.page} is full, though only {announced:,} profiles were announced "
             "for it: more may follow.",
             reason="a full last page",
