@@ -9,19 +9,28 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from mixpanel_assets import Workspace
-from mixpanel_assets.client import make_credentials
+from mixpanel_assets import ParallelProfileFetcherService
+from mixpanel_assets.client import MixpanelAPIClient, RetryPolicy, make_credentials
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import IncompleteExportError, MixpanelDataError
 from mixpanel_assets.settings import Settings
+from mixpanel_assets.warehouse import Database
+from mixpanel_assets_tests.conftest import PLENTY
 
 ENGAGE = "/api/query/engage"
 DAY = date(2024, 1, 3)
-RETRIES = 1
+PROJECT = str(EmulatorSettings().project_id)
+ROWS = """
+    SELECT distinct_id, properties, strftime(last_seen, '%Y-%m-%dT%H:%M:%S')
+    FROM mixpanel.profiles WHERE snapshot_date = ?"""
+LEDGER = """
+    SELECT status, failed_pages, expected_total
+    FROM mixpanel._days WHERE table_name = 'profiles'"""
 
 BREAKS = [
     *("500-json", "503-empty", "html-200", "empty-200", "error-200", "400-timeout"),
@@ -32,7 +41,8 @@ ENDS = "session-expired"
 LIES = "total-changes"
 WAITS = "429-window"  # a 429 that never ends is waited for, so it has to end
 
-Rows = dict[str, tuple[Any, str | None]]
+People = dict[str, tuple[Any, str | None]]
+Stored = tuple[People, tuple[str, list[int], int] | None]
 
 
 @dataclass(frozen=True)
@@ -104,69 +114,65 @@ def truth(emulator: Emulator) -> list[tuple[str, tuple[Any, str | None]]]:
     return found
 
 
-def stored(workspace: Workspace) -> Rows:
-    if not workspace.db_path.exists():
-        return {}
-    rows = workspace.sql_rows(
-        "SELECT distinct_id, properties, strftime(last_seen, '%Y-%m-%dT%H:%M:%S') "
-        f"FROM mixpanel.profiles WHERE snapshot_date = DATE '{DAY}'"
-    )
-    assert len({name for name, *_ in rows}) == len(rows)
-    return {name: (json.loads(properties), seen) for name, properties, seen in rows}
+@dataclass(frozen=True)
+class Taker:
+    """Who takes snapshots of a project into a file of its own."""
 
+    client: MixpanelAPIClient
+    settings: Settings
 
-def ledger(workspace: Workspace) -> tuple[str, list[int], int] | None:
-    if not workspace.db_path.exists():
+    @property
+    def pages(self) -> list[Path]:
+        return list(self.settings.spool_path(PROJECT).glob("profiles-*"))
+
+    def take(self, workers: int) -> MixpanelDataError | None:
+        """Take the snapshot of all profiles; return what was raised."""
+        database = Database(self.settings.database_path(PROJECT))
+        service = ParallelProfileFetcherService(self.client, database, self.settings)
+        try:
+            service.sync(DAY, scope="all", overwrite_full_snapshot=True, max_workers=workers)
+        except MixpanelDataError as error:
+            return error
         return None
-    found = workspace.sql_rows(
-        "SELECT status, failed_pages, expected_total FROM mixpanel._days "
-        "WHERE table_name = 'profiles'"
-    )
-    return found[0] if found else None
+
+    def stored(self) -> Stored:
+        """What the file holds of the day: its rows, and status, failed pages, total."""
+        path = self.settings.database_path(PROJECT)
+        if not path.exists():
+            return {}, None
+        with duckdb.connect(path, read_only=True) as connection:
+            rows = connection.execute(ROWS, [DAY]).fetchall()
+            [day] = connection.execute(LEDGER).fetchall()
+        people = {name: (json.loads(properties), seen) for name, properties, seen in rows}
+        assert len(people) == len(rows)
+        return people, day
 
 
 @contextmanager
-def workspace_of(emulator: Emulator, folder: Path) -> Iterator[Workspace]:
+def taker_of(emulator: Emulator, folder: Path) -> Iterator[Taker]:
     credentials = make_credentials(
-        username=emulator.username, secret=emulator.secret, project_id=str(emulator.project_id)
+        username=emulator.username, secret=emulator.secret, project_id=PROJECT
     )
-    with Workspace(
+    settings = Settings(api_base_url=emulator.base_url, database=folder / "w.duckdb")
+    with MixpanelAPIClient(
         credentials,
-        settings=Settings(
-            api_base_url=emulator.base_url,
-            database=folder / "w.duckdb",
-            max_retries=RETRIES,
-            retry_wait_seconds=0.001,
-            state_dir=":memory:",
-        ),
-    ) as workspace:
-        yield workspace
-
-
-def take(workspace: Workspace, workers: int) -> MixpanelDataError | None:
-    """Take the snapshot of all profiles; return what was raised."""
-    try:
-        workspace.sync_profiles(
-            DAY, scope="all", overwrite_full_snapshot=True, max_workers=workers
-        )
-    except MixpanelDataError as error:
-        return error
-    return None
+        api_base_url=emulator.base_url,
+        retries=RetryPolicy(max_retries=1, first_wait_seconds=0.001),
+        budget=PLENTY,
+    ) as client:
+        yield Taker(client, settings)
 
 
 def check(
-    error: MixpanelDataError | None,
-    workspace: Workspace,
-    emulator: Emulator,
-    before: tuple[Rows, object],
+    error: MixpanelDataError | None, taker: Taker, emulator: Emulator, before: Stored
 ) -> None:
     """The law: exact, or in part with every missing page named, or as before."""
     everybody, page_size = truth(emulator), emulator.settings.page_size
-    rows, day = stored(workspace), ledger(workspace)
+    rows, day = taker.stored()
     if error is None:
         assert rows == dict(everybody)
         assert day == ("complete" if everybody else "empty", [], len(everybody))
-        assert not list(workspace.spool_directory.glob("profiles-*"))
+        assert not taker.pages
     elif isinstance(error, IncompleteExportError) and error.partial:
         status, failed, total = day
         assert status == "partial"
@@ -194,27 +200,28 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("earlier")
     with (
         Emulator(EmulatorSettings(days=2, profiles=17, page_size=10)) as emulator,
-        workspace_of(emulator, folder) as workspace,
+        taker_of(emulator, folder) as taker,
     ):
-        assert take(workspace, 1) is None
+        assert taker.take(1) is None
     return (folder / "w.duckdb").read_bytes()
 
 
 LAW = settings(
-    max_examples=50, phases=[Phase.generate], deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50,
+    phases=[Phase.generate],
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
 @contextmanager
-def example(
-    project: Project, loaded: bytes | None
-) -> Iterator[tuple[Emulator, Workspace, tuple[Rows, object]]]:
+def example(project: Project, loaded: bytes | None) -> Iterator[tuple[Emulator, Taker]]:
     with tempfile.TemporaryDirectory() as name, Emulator(project.settings()) as emulator:
         folder = Path(name)
         if loaded:
             (folder / "w.duckdb").write_bytes(loaded)
-        with workspace_of(emulator, folder) as workspace:
-            yield emulator, workspace, (stored(workspace), ledger(workspace))
+        with taker_of(emulator, folder) as taker:
+            yield emulator, taker
 
 
 @LAW
@@ -229,13 +236,13 @@ def test_a_snapshot_is_exact_or_says_what_it_lacks(
     earlier, project, workers, loaded, late, sequence
 ):
     """Through any faults; and once they are gone, the next try is exact."""
-    with example(project, earlier if loaded else None) as (emulator, workspace, before):
+    with example(project, earlier if loaded else None) as (emulator, taker):
+        before = taker.stored()
         emulator.faults.add(*sequence, *late)
-        check(take(workspace, workers), workspace, emulator, before)
+        check(taker.take(workers), taker, emulator, before)
         emulator.faults.clear()
-        before = stored(workspace), ledger(workspace)
-        assert take(workspace, workers) is None
-        check(None, workspace, emulator, before)
+        assert taker.take(workers) is None
+        check(None, taker, emulator, before)
 
 
 @LAW
@@ -247,14 +254,15 @@ def test_a_snapshot_is_exact_or_says_what_it_lacks(
 )
 def test_the_next_try_asks_only_for_what_is_missing(earlier, project, workers, loaded, sequence):
     """Each of the pages that the ledger names once, and no other one."""
-    with example(project, earlier if loaded else None) as (emulator, workspace, _):
+    with example(project, earlier if loaded else None) as (emulator, taker):
         emulator.faults.add(*sequence)
-        error = take(workspace, workers)
+        error = taker.take(workers)
         emulator.faults.clear()
-        since, day = len(emulator.requests), ledger(workspace)
-        assert take(workspace, workers) is None
+        _, day = taker.stored()
+        asked = len(emulator.requests)
+        assert taker.take(workers) is None
         if isinstance(error, IncompleteExportError) and error.partial:
-            assert sorted(pages_asked(emulator, since)) == day[1]
+            assert sorted(pages_asked(emulator, asked)) == day[1]
 
 
 @LAW
@@ -277,11 +285,11 @@ def test_the_next_try_asks_only_for_what_is_missing(earlier, project, workers, l
     ),
 )
 def test_five_workers_store_what_one_does(earlier, project, loaded, late, sequence):
-    """The same rows, the same failed pages, the same words; whatever page comes first."""
+    """The same rows, the same failed pages, whichever comes first."""
     ends = []
     for workers in (1, 5):
-        with example(project, earlier if loaded else None) as (emulator, workspace, _):
+        with example(project, earlier if loaded else None) as (emulator, taker):
             emulator.faults.add(*late, *sequence)
-            error = take(workspace, workers)
-            ends.append((stored(workspace), ledger(workspace), error and type(error)))
+            error = taker.take(workers)
+            ends.append((taker.stored(), type(error)))
     assert ends[0] == ends[1]
