@@ -140,15 +140,15 @@ def completed(
     """
     question, root, begun_anew = snapshot.question, snapshot.plan.directory.parent, False
     while True:
-        if snapshot.plan.directory.exists():
+        if snapshot.plan.path(0).exists():
             snapshot, useless = _with_missing_pages(client, snapshot, max_workers, on_page)
             if not useless or begun_anew or not question.can_be_asked_again(today()):
                 return snapshot
             logger.warning("%s: the snapshot is begun anew.", useless)
-            snapshot.plan.discard()
             begun_anew = True
         elif not question.can_be_asked_again(today()):
             raise _day_is_over(question)
+        snapshot.plan.discard()  # without its page 0 no page is of use
         snapshot = begin(client, question, root)
 
 

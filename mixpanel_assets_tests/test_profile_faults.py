@@ -20,6 +20,7 @@ from mixpanel_assets.client import MixpanelAPIClient, RetryPolicy, make_credenti
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import IncompleteExportError, MixpanelDataError
 from mixpanel_assets.settings import Settings
+from mixpanel_assets.snapshots import begin, completed, questions_for
 from mixpanel_assets.warehouse import Database
 from mixpanel_assets_tests.conftest import PLENTY
 
@@ -293,3 +294,32 @@ def test_five_workers_store_what_one_does(earlier, project, loaded, late, sequen
             error = taker.take(workers)
             ends.append((taker.stored(), type(error)))
     assert ends[0] == ends[1]
+
+
+def test_a_total_that_was_wrong_is_not_believed_for_ever(earlier):
+    """The first try says what is missing; the second one begins anew instead of asking on."""
+    with example(Project(profiles=35, page_size=10, as_numbers=False), earlier) as (
+        emulator,
+        taker,
+    ):
+        emulator.faults.add(Fault("total-changes", path=ENGAGE, page=0, count=25))
+        error = taker.take(5)
+        assert "3 pages could not be fetched: 3, 4, 5" in error.message
+        assert taker.take(5) is None
+        assert taker.stored()[0] == dict(truth(emulator))
+
+
+def test_pages_of_two_sessions_are_never_mixed(tmp_path):
+    """Whoever finds page 0 gone, because another run took the snapshot over, begins anew."""
+    settings = EmulatorSettings(days=3, profiles=35, page_size=10)
+    with Emulator(settings) as emulator, taker_of(emulator, tmp_path) as taker:
+        [question] = questions_for([DAY], DAY, scope="all")
+        snapshot = begin(taker.client, question, tmp_path)
+        snapshot.plan.taken_over().discard()
+        with snapshot.plan.in_use():
+            taker.client.fetch_profile_pages(question.query, snapshot.plan, [1, 2, 3])
+        asked = len(emulator.requests)
+        done = completed(taker.client, snapshot, lambda: DAY)
+        assert sorted(pages_asked(emulator, asked)) == [0, 1, 2, 3]
+        assert not done.failed
+        assert [done.plan.directory] == list(tmp_path.glob("profiles-*"))
