@@ -109,14 +109,8 @@ def _planned(
     transport: Transport, query: ProfileQuery, directory: Path, retries: RetryPolicy
 ) -> PagePlan:
     began_at = datetime.now(UTC)
-    page = retries.call(lambda: fetch_page(transport, query, 0))
-    if page.total is None:
-        raise IncompleteExportError(
-            "profiles page 0 carries no `total`, so nobody can tell when the snapshot is whole. "
-            "Nothing was stored.",
-            reason="no total",
-        )
-    total = max(page.total, len(page.results))
+    page, announced = retries.call(lambda: _first_page(transport, query))
+    total = max(announced, len(page.results))
     plan = PagePlan(directory, page.session_id, total, page.page_size, began_at)
     _keep(plan, page)
     while plan.total and plan.total % plan.page_size == 0:
@@ -132,6 +126,17 @@ def _planned(
         plan = replace(plan, total=plan.total + len(page.results))
         _keep(plan, page)
     return plan
+
+
+def _first_page(transport: Transport, query: ProfileQuery) -> tuple[ProfilePage, int]:
+    page = fetch_page(transport, query, 0)
+    if page.total is None:
+        raise IncompleteExportError(
+            "profiles page 0 carries no `total`, so nobody can tell when the snapshot is whole. "
+            "Nothing was stored.",
+            reason="no total",
+        )
+    return page, page.total
 
 
 def _page_behind(
