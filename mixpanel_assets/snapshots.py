@@ -130,7 +130,8 @@ def completed(
 ) -> Snapshot:
     """Fetch the pages that are missing on disk; those that stay broken are named in `failed`.
 
-    A snapshot whose session has ended, or whose pages somebody deleted, is begun anew, once.
+    A snapshot whose session has ended, whose pages somebody deleted, or whose page 0 seems to
+    have announced too much, is begun anew, once.
 
     Args:
         client: Who is asked.
@@ -152,7 +153,7 @@ def completed(
             if snapshot.plan.present():
                 return snapshot
             raise _day_is_over(question)
-        logger.warning("The session of page 0 has ended, or its pages are gone: begun anew.")
+        logger.warning("The session of page 0 is of no use any more: the snapshot is begun anew.")
         snapshot.plan.discard()
         snapshot, begun_anew = begin(client, question, root), True
         if on_page:
@@ -178,7 +179,8 @@ def fetch_missing(
 
     Returns:
         Why pages did not come, and whether the rest of the snapshot cannot come either: its
-        session has ended, or pages of it are gone, which no other session can stand in for.
+        session has ended, pages of it are gone, which no other session can stand in for, or a
+        second try at all pages finds again that they are not what page 0 announced.
     """
     plan = snapshot.plan
     wanted = set(range(plan.num_pages) if pages is None else pages)
@@ -186,6 +188,7 @@ def fetch_missing(
         missing = wanted.intersection(plan.missing())
         if not is_there:
             return dict.fromkeys(sorted(missing), PAGE_IS_GONE), True
+        again = pages is None and plan.is_tried_again()
         outcomes = client.fetch_profile_pages(
             snapshot.question.query,
             plan,
@@ -196,8 +199,13 @@ def fetch_missing(
         gone = wanted.intersection(plan.missing())
     failed = {outcome.page: outcome.error for outcome in outcomes if outcome.error}
     gone -= failed.keys()
-    ended = any(outcome.session_ended for outcome in outcomes)
-    return failed | dict.fromkeys(sorted(gone), PAGE_IS_GONE), ended or bool(gone)
+    lost = (
+        bool(gone)
+        or any(outcome.session_ended for outcome in outcomes)
+        # The first time it may be the page that is wrong; a wrong `total` is wrong for ever.
+        or (again and any(outcome.unannounced for outcome in outcomes))
+    )
+    return failed | dict.fromkeys(sorted(gone), PAGE_IS_GONE), lost
 
 
 def tell_present(snapshot: Snapshot, on_page: OnPage) -> None:

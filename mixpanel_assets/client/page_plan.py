@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _PLAN = "plan.json"
+_TRIED = "tried"
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,13 @@ class PagePlan:
         unfinished = self.directory / f"{_PLAN}.part"
         unfinished.write_text(json.dumps(stored))
         unfinished.replace(self.directory / _PLAN)
+
+    def is_tried_again(self) -> bool:
+        """Tell whether somebody has tried before to get every page; now somebody has."""
+        mark = self.directory / _TRIED
+        before = mark.exists()
+        mark.touch()
+        return before
 
     @contextmanager
     def in_use(self) -> Iterator[bool]:

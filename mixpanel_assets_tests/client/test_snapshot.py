@@ -175,6 +175,12 @@ def test_without_a_total_there_is_no_snapshot(client, emulator, tmp_path):
         client.plan_profiles(tmp_path / "p", EVERYONE)
 
 
+def test_a_total_that_is_missing_once_is_asked_for_again(client, emulator, tmp_path):
+    """Like anything else that came with 200 and is not whole."""
+    emulator.faults.add(Fault("no-total", path=ENGAGE))
+    assert client.plan_profiles(tmp_path / "p", EVERYONE).total == 95
+
+
 @pytest.mark.parametrize(
     ("profiles", "by_payload", "asked_pages"),
     [(250, True, 3), (200, True, 3), (200, False, 3), (250, False, 3), (0, True, 1)],
