@@ -82,7 +82,7 @@ class ParallelProfileFetcherService:
         asked, kept = without_kept_days(
             self._database,
             self._project,
-            questions_for([day or today], today, scope=scope),
+            questions_for([day or today], today, scope=scope, zone=self._settings.export_zone),
             overwrite=overwrite_full_snapshot,
         )
         load = ProfileLoad(
@@ -183,8 +183,8 @@ def whole(result: ParallelProfileResult) -> FetchResult:
         raise IncompleteExportError(
             f"Profiles are stored in part in {result.table!r}: {result.missing_rows:,} of "
             f"{result.expected_total:,} are missing (pages that could not be fetched: {lost}). "
-            "What came was merged into what was there. Fetch them again: within the hour that "
-            "asks only for what is missing.",
+            "What came was merged into what was there. Fetch them again"
+            f"{': within the hour that asks only for lost pages' if result.failed_pages else ''}.",
             reason="missing pages" if result.failed_pages else "fewer profiles than announced",
             partial=True,
         )

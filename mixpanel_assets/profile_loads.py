@@ -175,10 +175,10 @@ def incomplete(reports: Iterable[ProfileReport]) -> IncompleteExportError | None
     days = f"{partial[0].snapshot_date}"
     if len(partial) > 1:
         days += f" to {partial[-1].snapshot_date}"
+    again = ": within the hour it asks only for lost pages" if partial[0].failed_pages else ""
     return IncompleteExportError(
         f"Profiles of {days} are stored in part: {_what_is_missing(partial[0])} What came was "
-        "merged in, and nothing that was stored before is lost. Run it again: within the hour it "
-        "asks only for what is missing.",
+        f"merged in, and nothing that was stored before is lost. Run it again{again}.",
         from_date=partial[0].snapshot_date,
         to_date=partial[-1].snapshot_date,
         reason="missing pages" if partial[0].failed_pages else "fewer profiles than announced",

@@ -13,9 +13,10 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from mixpanel_assets.client import (
     MAX_WORKERS,
@@ -24,6 +25,7 @@ from mixpanel_assets.client import (
     PagePlan,
     ProfileQuery,
 )
+from mixpanel_assets.client.disk import require_room
 from mixpanel_assets.errors import IncompleteExportError
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,8 @@ def questions_for(
     today: date,
     query: ProfileQuery | None = None,
     scope: ScopeChoice = "auto",
+    *,
+    zone: str = "UTC",
 ) -> list[Question]:
     """Return what to ask so that each day's partition gets the profiles it is to hold.
 
@@ -82,6 +86,7 @@ def questions_for(
         today: The current day, which gets all profiles.
         query: Narrows the profiles; None: everybody.
         scope: `all` or `seen_on_day` for every day, whatever its age.
+        zone: Whose days they are; `$last_seen` is UTC.
     """
     query = query or ProfileQuery()
     older, questions = list[date](), list[Question]()
@@ -91,7 +96,7 @@ def questions_for(
         else:
             older.append(day)
     if older:
-        seen = _seen_between(query, older[0], older[-1])
+        seen = _seen_between(query, older[0], older[-1], ZoneInfo(zone))
         questions.insert(0, Question(tuple(older), "seen_on_day", seen, today))
     return questions
 
@@ -114,7 +119,12 @@ def begin(client: MixpanelAPIClient, question: Question, root: Path) -> Snapshot
         return Snapshot(question, plan)
     directory = root / f"{name}-{uuid.uuid4().hex}"
     try:
-        return Snapshot(question, client.plan_profiles(directory, question.query))
+        plan = client.plan_profiles(directory, question.query)
+        if not plan.total and question.scope == "all":
+            # Nobody at all would empty the day, so it has to be said twice.
+            plan = client.plan_profiles(directory, question.query)
+        require_room(root, plan.path(0).stat().st_size * plan.num_pages, "The profiles")
+        return Snapshot(question, plan)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
@@ -229,11 +239,12 @@ def _digest(client: MixpanelAPIClient, question: Question) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _seen_between(query: ProfileQuery, first: date, last: date) -> ProfileQuery:
-    seen = (
-        f'properties["$last_seen"] >= "{first}T00:00:00" '
-        f'and properties["$last_seen"] < "{last + timedelta(days=1)}T00:00:00"'
+def _seen_between(query: ProfileQuery, first: date, last: date, zone: ZoneInfo) -> ProfileQuery:
+    begin, end = (
+        datetime.combine(day, time(), zone).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        for day in (first, last + timedelta(days=1))
     )
+    seen = f'properties["$last_seen"] >= "{begin}" and properties["$last_seen"] < "{end}"'
     return replace(query, where=f"({query.where}) and {seen}" if query.where else seen)
 
 

@@ -136,7 +136,13 @@ def profiles_asset(
         root = settings.spool_path(project.project_id)
         database = Database(settings.database_path(project.project_id))
         with explained_to_dagster(), mixpanel.client() as client:
-            asked = questions_for(_days(context), settings.today(), query, config.scope)
+            asked = questions_for(
+                _days(context),
+                settings.today(),
+                query,
+                config.scope,
+                zone=settings.export_zone,
+            )
             asked, kept = without_kept_days(
                 database,
                 project,
@@ -173,7 +179,7 @@ def profiles_asset(
             context.add_asset_metadata(metadata, asset_key=key, partition_key=partition)
 
         if again := [page for pages in failed for page in pages]:
-            context.log.warning(f"{len(again)} pages did not come; they are asked for again")
+            context.log.warning(f"Pages that did not come are asked for again: {again}")
         with explained_to_dagster(), mixpanel.client() as client:
             load = ProfileLoad(
                 snapshots=[
@@ -336,10 +342,10 @@ def _page_logger(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
 ) -> OnPage:
     def log(outcome: PageOutcome, plan: PagePlan) -> None:
-        page = f"page {outcome.page} of 0 to {plan.num_pages - 1}"
         if outcome.error:
-            context.log.warning(f"{page}: {outcome.error}")
+            context.log.warning(outcome.error)
         else:
+            page = f"page {outcome.page} of 0 to {plan.num_pages - 1}"
             context.log.info(f"{page}: {outcome.rows:,} profiles")
 
     return log

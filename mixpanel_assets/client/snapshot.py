@@ -19,7 +19,13 @@ from mixpanel_assets.client.page_plan import PagePlan
 from mixpanel_assets.client.retries import FAULTS, RetryPolicy
 from mixpanel_assets.client.spool import new_file
 from mixpanel_assets.client.transport import Transport
-from mixpanel_assets.errors import ConfigError, IncompleteExportError, QueryError
+from mixpanel_assets.errors import (
+    APIError,
+    ConfigError,
+    IncompleteExportError,
+    RateLimitError,
+    ServerError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +151,9 @@ def _page_behind(
     number = plan.num_pages
     try:
         return retries.call(lambda: fetch_page(transport, query, number, plan.session_id))
-    except QueryError as error:
+    except (RateLimitError, ServerError):
+        raise
+    except APIError as error:
         raise _SessionEndedError(
             f"profiles page {number}: the session of page 0 has ended ({error.message}) "
             "No profiles were stored; run it again.",
@@ -170,8 +178,8 @@ def fetch_pages(
         that wait are not asked for.
 
     Raises:
-        MixpanelDataError: An answer that no repeating can heal, such as refused credentials,
-            or a disk that takes no more; no further page is asked for.
+        RateLimitError: The budget stayed spent; no further page is asked for.
+        StorageError: The disk takes no more.
     """
     ended = threading.Event()
 
@@ -183,7 +191,9 @@ def fetch_pages(
         except FAULTS as error:
             unannounced = isinstance(error, _UnannouncedError)
             return PageOutcome(page, 0, str(error), unannounced=unannounced)
-        except QueryError as error:
+        except APIError as error:
+            if isinstance(error, RateLimitError):
+                raise
             # The question is that of page 0, which was answered; only the session is new.
             ended.set()
             return PageOutcome(page, 0, str(error), session_ended=True)

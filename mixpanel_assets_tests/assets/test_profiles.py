@@ -241,8 +241,8 @@ class TestSmallPages:
         assert not page_folders(settings)
 
     def test_refused_credentials_fail_the_run(self, materialize, settings, emulator, database):
-        """Nothing is stored, and the pages that came wait for the next run."""
-        emulator.faults.add(Fault("401-json", path=ENGAGE, page=5, times=None))
+        """Nothing is stored, and the next run begins anew."""
+        emulator.faults.add(Fault("401-json", path=ENGAGE, skip=3, times=None))
         result = materialize(PROFILES, settings.today().isoformat())
         assert not result.success
         assert not database.path.exists()

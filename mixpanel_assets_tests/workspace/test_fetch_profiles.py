@@ -241,7 +241,7 @@ def test_pages_that_wait_for_the_database_are_not_taken_over(settings, emulator)
         username=emulator.username, secret=emulator.secret, project_id=str(emulator.project_id)
     )
     changed = settings.model_copy(update={"api_base_url": emulator.base_url})
-    with Workspace(credentials, settings=changed, on_wait=ask_the_same) as ws:
+    with Workspace(credentials=credentials, settings=changed, on_wait=ask_the_same) as ws:
         threading.Thread(target=hold, args=[ws.db_path]).start()
         held.wait()
         fetched = ws.fetch_profiles("people", replace=True, progress=False)
