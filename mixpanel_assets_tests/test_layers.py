@@ -45,6 +45,13 @@ MAY_IMPORT = {
         *("accounts", "budgets", "client", "event_loads", "fetch_results", "fetches", "planning"),
         *("profile_fetcher", "progress", "snapshots", "warehouse"),
     },
+    "temporary": set(),
+    "table_metadata": {"errors", "results", "warehouse"},
+    "inspection": {"errors", "results", "table_metadata", "warehouse"},
+    "storage": {
+        *("errors", "inspection", "literals", "results", "table_metadata", "temporary"),
+        "warehouse",
+    },
     "partitions": BASE,
     "failures": {*BASE, "client"},
     "reports": {*BASE, "snapshots", "warehouse"},
@@ -101,7 +108,7 @@ def test_imports_follow_the_arrows(part):
     "part",
     [
         *("auth", "client", "warehouse", "workspace", "emulator", "cli", "event_loads"),
-        *("live_query", "results"),
+        *("live_query", "results", "storage"),
     ],
 )
 def test_library_parts_load_without_dagster(part):

@@ -220,14 +220,14 @@ class EventBreakdownResult(ResultWithDataFrame):
         table: The table.
         total_events: Rows.
         total_users: Different `distinct_id`.
-        date_range: Earliest and latest time; UTC.
+        date_range: Earliest and latest time; UTC; None of an empty table.
         events: The most common first.
     """
 
     table: str
     total_events: int
     total_users: int
-    date_range: tuple[datetime, datetime]
+    date_range: tuple[datetime, datetime] | None
     events: list[EventStats] = field(default_factory=list)
 
     def _table(self) -> Table:
