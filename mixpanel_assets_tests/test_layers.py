@@ -52,6 +52,8 @@ MAY_IMPORT = {
         *("errors", "inspection", "literals", "results", "table_metadata", "temporary"),
         "warehouse",
     },
+    "stored_days": {"errors", "table_metadata", "warehouse"},
+    "stored_queries": {"errors", "results", "stored_days", "warehouse"},
     "partitions": BASE,
     "failures": {*BASE, "client"},
     "reports": {*BASE, "snapshots", "warehouse"},
@@ -108,7 +110,7 @@ def test_imports_follow_the_arrows(part):
     "part",
     [
         *("auth", "client", "warehouse", "workspace", "emulator", "cli", "event_loads"),
-        *("live_query", "results", "storage"),
+        *("live_query", "results", "storage", "stored_queries"),
     ],
 )
 def test_library_parts_load_without_dagster(part):
