@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -644,7 +645,16 @@ class StorageEngine:
         folder = _temporary_folder()
         try:
             path = folder.path / "records.jsonl.gz"
-            yield path, write_lines(data, path, line)
+            try:
+                count = write_lines(data, path, line)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise
+                raise StorageError(
+                    f"The disk is full: {folder.path.parent} took no more records. Nothing was "
+                    "changed; make room, or set TMPDIR to another place."
+                ) from error
+            yield path, count
         finally:
             folder.remove()
 

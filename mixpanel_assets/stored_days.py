@@ -93,8 +93,9 @@ def _check_kind(known: KnownTable, events: Collection[str]) -> None:
             f"{', '.join(map(repr, others))}. Ask another table.",
             {"table": name, "events": others},
         )
-    if known.filters:
-        logger.warning("%r holds only what its filters let through: %s.", name, known.filters)
+    unsaid = {key: value for key, value in known.filters.items() if key != "events" or not events}
+    if unsaid:
+        logger.warning("%r holds only what its filters let through: %s.", name, unsaid)
 
 
 def _refuse_missing(

@@ -324,7 +324,7 @@ class StoredQueries:
         counted = []
         for number, name in enumerate(properties):
             value, path = _field(name, f"path{number}")
-            counted.append(f"count_if(json_type({value}) <> 'NULL')")
+            counted.append(f"count(nullif(json_type({value}), 'NULL'))")
             bound |= path
         total, *defined = self._rows(
             f"SELECT count(*), {', '.join(counted)} FROM {days.table} "

@@ -15,7 +15,8 @@ from mixpanel_assets.warehouse.lock import Mode
 class MemoryDatabase(Database):
     """A database in the memory of this process.
 
-    Nobody else can open it, so nobody waits. Reads and writes share it as they share a file.
+    Nobody else can open it, so nobody waits: reads see what was committed before them, and of two
+    writes of the same rows at once the second fails.
 
     Args:
         spill_folder: Where rows wait that do not fit into `memory_limit`.
