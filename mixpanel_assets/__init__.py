@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         EventNotFoundError,
         IncompleteExportError,
         JQLSyntaxError,
+        MissingDaysError,
         MixpanelDataError,
         PlanHorizonError,
         QueryError,
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
         UserEvent,
         WorkspaceInfo,
     )
+    from mixpanel_assets.storage import StorageEngine
     from mixpanel_assets.workspace import Workspace
 
 __version__ = "0.1.0"
@@ -141,6 +143,7 @@ __all__ = [
     "LexiconProperty",
     "LexiconSchema",
     "LiveQueryService",
+    "MissingDaysError",
     "MixpanelAPIClient",
     "MixpanelDataError",
     "MixpanelResource",
@@ -171,6 +174,7 @@ __all__ = [
     "SavedReportResult",
     "SegmentationResult",
     "ServerError",
+    "StorageEngine",
     "StorageError",
     "SummaryResult",
     "TableExistsError",
@@ -241,6 +245,7 @@ _HOMES = {
     "SavedCohort": "results",
     "SavedReportResult": "results",
     "SegmentationResult": "results",
+    "StorageEngine": "storage",
     "SummaryResult": "results",
     "TableInfo": "results",
     "TableMetadata": "results",

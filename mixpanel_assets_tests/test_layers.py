@@ -47,6 +47,15 @@ MAY_IMPORT = {
         *("accounts", "budgets", "client", "event_loads", "fetch_results", "fetches", "planning"),
         *("profile_fetcher", "progress", "snapshots", "warehouse"),
     },
+    "temporary": set(),
+    "table_metadata": {"errors", "results", "warehouse"},
+    "inspection": {"errors", "results", "table_metadata", "warehouse"},
+    "storage": {
+        *("errors", "inspection", "literals", "results", "table_metadata", "temporary"),
+        "warehouse",
+    },
+    "stored_days": {"errors", "table_metadata", "warehouse"},
+    "stored_queries": {"errors", "results", "stored_days", "warehouse"},
     "partitions": BASE,
     "failures": {*BASE, "client"},
     "reports": {*BASE, "snapshots", "warehouse"},
@@ -103,7 +112,7 @@ def test_imports_follow_the_arrows(part):
     "part",
     [
         *("auth", "client", "warehouse", "workspace", "emulator", "cli", "event_loads"),
-        *("live_query", "results"),
+        *("live_query", "results", "storage", "stored_queries"),
     ],
 )
 def test_library_parts_load_without_dagster(part):
