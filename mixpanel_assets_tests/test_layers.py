@@ -39,6 +39,10 @@ MAY_IMPORT = {
     },
     "day_filler": {*BASE, "client", "planning", "warehouse"},
     "event_loads": {*BASE, "client", "day_filler", "loads", "planning", "warehouse"},
+    "json_lines": set(),
+    "record_files": {"errors", "json_lines"},
+    "event_files": {*BASE, "client", "record_files"},
+    "profile_files": {*BASE, "client", "record_files"},
     "fetches": {*BASE, "client", "fetch_results", "loads", "warehouse"},
     "workspace": {
         *BASE,
@@ -57,7 +61,12 @@ MAY_IMPORT = {
         *("client", "event_loads", "failures", "loads", "partitions", "profile_loads"),
         *("reports", "resources", "snapshots", "warehouse"),
     },
-    "definitions": {*BASE, "assets", "io_managers", "jobs", "resources", "retention"},
+    "ops": {
+        *BASE,
+        *("client", "event_files", "failures", "literals", "live_query", "profile_files"),
+        *("reports", "resources", "results"),
+    },
+    "definitions": {*BASE, "assets", "io_managers", "jobs", "ops", "resources", "retention"},
     "cli": None,  # the commands import what they need, inside the command
     "__init__": None,  # offers the public names lazily
 }
