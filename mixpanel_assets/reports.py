@@ -117,10 +117,14 @@ def bar_chart(bars: Sequence[tuple[str, float]]) -> str:
     labels = [_plain(label) for label, _ in bars]
     width = max(map(len, labels), default=0)
     lines = [
-        f"{label:<{width}} {_bar(number / most if most > 0 else 0):<{_BAR_WIDTH}} {number:>9,}"
+        f"{label:<{width}} {_bar(number / most if most > 0 else 0):<{_BAR_WIDTH}} {_short(number):>9,}"
         for label, (_, number) in zip(labels, bars, strict=True)
     ]
     return "```text\n" + "\n".join(lines) + "\n```"
+
+
+def _short(number: float) -> float:
+    return round(number, 3) if isinstance(number, float) else number
 
 
 def _plain(label: str) -> str:

@@ -58,9 +58,10 @@ MAY_IMPORT = {
     "retention": {*BASE, "failures", "loads", "resources", "warehouse"},
     "assets": {
         *BASE,
-        *("client", "event_loads", "failures", "loads", "partitions", "profile_loads"),
-        *("reports", "resources", "snapshots", "warehouse"),
+        *("client", "event_loads", "failures", "live_query", "loads", "ops", "partitions"),
+        *("profile_loads", "query_loads", "reports", "resources", "snapshots", "warehouse"),
     },
+    "query_loads": {*BASE, "loads", "warehouse"},
     "ops": {
         *BASE,
         *("client", "event_files", "failures", "literals", "live_query", "profile_files"),
@@ -110,7 +111,7 @@ def test_imports_follow_the_arrows(part):
     "part",
     [
         *("auth", "client", "warehouse", "workspace", "emulator", "cli", "event_loads"),
-        *("live_query", "results"),
+        *("event_files", "live_query", "profile_files", "query_loads", "results"),
     ],
 )
 def test_library_parts_load_without_dagster(part):
