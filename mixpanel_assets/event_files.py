@@ -3,28 +3,53 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mixpanel_assets.client import MixpanelAPIClient
+import msgspec
+
+from mixpanel_assets.client import STREAMED_DAYS, MixpanelAPIClient, RecordStream
+from mixpanel_assets.client.records import parse_record
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.record_files import (
     EVENT_COLUMNS,
     FileFormat,
+    RecordFile,
+    check_format,
     whole_file,
-    write_lines,
-    write_records,
+    whole_record_file,
 )
 from mixpanel_assets.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 QUESTION_FILE = "_question.json"
+_EPOCH = datetime(1970, 1, 1)
+_LATEST = 253_402_300_800  # 10000, which no calendar of ours knows
 _DAY_FILE = re.compile(r"\d{4}-\d\d-\d\d\.(jsonl|parquet)")
+
+
+class _StrayEventError(Exception):
+    """An event is of none of the days that were asked for together."""
+
+
+class _Time(msgspec.Struct):
+    time: Any = None
+
+
+class _Timed(msgspec.Struct):
+    properties: _Time
+
+
+_decode_time = msgspec.json.Decoder(_Timed).decode
 
 
 @dataclass(frozen=True)
@@ -51,7 +76,8 @@ class DayFile:
         path: The file.
         bytes: Its size.
         rows: Events in it; None for a file that was there already.
-        seconds: From the request to the whole file; 0 for one that was there already.
+        seconds: From the request to the whole file, shared by all days of that request; 0 for a
+            file that was there already.
     """
 
     day: date
@@ -65,14 +91,19 @@ class DayFile:
 class EventFolder:
     """A folder of events: a file per day, named by its day, such as `2024-01-03.jsonl`.
 
-    A folder holds the answer to one question, which stands in `_question.json`.
+    A folder holds the answer to one question, which stands in `_question.json`. An event is in
+    the file of the day of its time, or, when that is none of those asked for, in the file of the
+    day that it came for.
 
     Attributes:
         directory: The folder; made when it is missing.
-        client: Who is asked; one export request per day.
+        client: Who is asked.
         settings: The zone of the days, and where answers lie until they are checked.
         filter: Which events.
         format: `jsonl`, or `parquet` for normalized events.
+        days_per_request: So many neighbouring days share a request; in projects whose `time` is
+            a wall clock, each day has its own. Days of an answer that stays broken, or that has
+            events of other days, are asked for again one by one.
     """
 
     directory: Path
@@ -80,6 +111,7 @@ class EventFolder:
     settings: Settings
     filter: EventFilter
     format: FileFormat = "jsonl"
+    days_per_request: int = STREAMED_DAYS
 
     def fill(
         self,
@@ -107,29 +139,51 @@ class EventFolder:
             StorageError: The disk refused.
         """
         self._check(from_date, to_date)
-        files: list[DayFile] = []
-        broken: list[tuple[date, str]] = []
-        for offset in range((to_date - from_date).days + 1):
-            day = from_date + timedelta(days=offset)
-            try:
-                file = self._finished(day) if not overwrite else None
-                files.append(file or self._write(day))
-            except IncompleteExportError as error:
-                broken.append((day, error.reason or error.message))
-                continue
-            if on_day:
-                on_day(files[-1])
+        days = [from_date + timedelta(days=n) for n in range((to_date - from_date).days + 1)]
+        files = {day: file for day in days if not overwrite and (file := self._finished(day))}
+        if on_day:
+            for file in files.values():
+                on_day(file)
+        broken: dict[date, str] = {}
+        for window in self._windows([day for day in days if day not in files]):
+            for file in self._fetched(window, broken):
+                files[file.day] = file
+                if on_day:
+                    on_day(file)
         if broken:
             raise _incomplete(broken, len(files))
-        return files
+        return [files[day] for day in days]
+
+    def _windows(self, days: Sequence[date]) -> list[list[date]]:
+        """Return which days share a request: neighbours, as many as may."""
+        # A wall clock does not tell which export day an event belongs to.
+        most = 1 if self.settings.local_zone else self.days_per_request
+        windows: list[list[date]] = []
+        for day in days:
+            if windows and len(windows[-1]) < most and day - windows[-1][-1] == timedelta(days=1):
+                windows[-1].append(day)
+            else:
+                windows.append([day])
+        return windows
+
+    def _fetched(self, days: list[date], broken: dict[date, str]) -> Iterator[DayFile]:
+        """Yield the new files of the days; note why the others stayed broken."""
+        if len(days) > 1:
+            try:
+                yield from self._write(days)
+                return
+            except (IncompleteExportError, _StrayEventError) as error:
+                logger.warning("%s..%s: %s The days are asked for alone.", days[0], days[-1], error)
+        for day in days:
+            try:
+                yield from self._write([day])
+            except IncompleteExportError as error:
+                broken[day] = error.reason or error.message
 
     def _check(self, from_date: date, to_date: date) -> None:
         if from_date > to_date:
             raise ConfigError(f"from_date {from_date} is after to_date {to_date}.")
-        if self.filter.raw and self.format == "parquet":
-            raise ConfigError(
-                "Raw events have no columns for Parquet: choose the format jsonl, or leave raw out."
-            )
+        check_format(self.format, raw=self.filter.raw)
         self.client.stream_events(  # checks the arguments; nothing is asked until it is read
             from_date=from_date,
             to_date=to_date,
@@ -174,39 +228,84 @@ class EventFolder:
             return None
         return DayFile(day, path, status.st_size)
 
-    def _write(self, day: date) -> DayFile:
-        path, begin, asked = self._path(day), time.monotonic(), time.time()
+    def _write(self, days: list[date]) -> list[DayFile]:
+        begin, asked = time.monotonic(), time.time()
+        with ExitStack() as open_files:
+            files = {
+                day: open_files.enter_context(
+                    whole_record_file(
+                        self._path(day),
+                        EVENT_COLUMNS,
+                        self.format,
+                        raw=self.filter.raw,
+                        as_of=asked,
+                    )
+                )
+                for day in days
+            }
+            with self._stream(days) as events:
+                _deal_out(events, files)
+        seconds = time.monotonic() - begin
+        return [
+            DayFile(day, self._path(day), self._path(day).stat().st_size, file.rows, seconds)
+            for day, file in files.items()
+        ]
+
+    def _stream(self, days: list[date]) -> RecordStream[Any]:
         spool = self.settings.spool_path(self.client.credentials.project_id)
         spool.mkdir(parents=True, exist_ok=True)
         question: dict[str, Any] = {
-            "from_date": day,
-            "to_date": day,
+            "from_date": days[0],
+            "to_date": days[-1],
             "events": self.filter.events,
             "where": self.filter.where,
             "staged": True,
+            "days_per_request": len(days),
             "spool_directory": spool,
         }
-        with whole_file(path, as_of=asked) as file:
-            if self.filter.raw:
-                with self.client.stream_event_lines(**question) as lines:
-                    rows = write_lines(file, lines)
-            else:
-                zone = self.settings.local_zone
-                with self.client.stream_events(**question, local_zone=zone) as records:
-                    rows = write_records(file, records, EVENT_COLUMNS, self.format)
-        return DayFile(day, path, path.stat().st_size, rows, time.monotonic() - begin)
+        if self.filter.raw:
+            return self.client.stream_event_lines(**question)
+        return self.client.stream_events(**question, local_zone=self.settings.local_zone)
 
     def _path(self, day: date) -> Path:
         return self.directory / f"{day.isoformat()}.{self.format}"
 
 
-def _incomplete(broken: list[tuple[date, str]], finished: int) -> IncompleteExportError:
-    days = "; ".join(f"{day}: {reason.rstrip('.')}" for day, reason in broken)
+def _deal_out(events: Iterable[Any], files: Mapping[date, RecordFile]) -> None:
+    if len(files) == 1:
+        [file] = files.values()
+        for event in events:
+            file.add(event)
+        return
+    for event in events:
+        day = _day_of_line(event) if isinstance(event, bytes) else _day_of(event)
+        if day is None or day not in files:
+            raise _StrayEventError(f"An event is of {day or 'no day'}.")
+        files[day].add(event)
+
+
+def _day_of(event: Mapping[str, Any]) -> date | None:
+    moment: datetime | None = event["event_time"]
+    return moment.date() if moment else None
+
+
+def _day_of_line(line: bytes) -> date | None:
+    try:
+        seconds = _decode_time(line).properties.time
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        seconds = parse_record(line)["properties"].get("time")
+    if type(seconds) is not int or not 0 <= seconds < _LATEST:
+        return None
+    return (_EPOCH + timedelta(seconds=seconds)).date()
+
+
+def _incomplete(broken: Mapping[date, str], finished: int) -> IncompleteExportError:
+    days = "; ".join(f"{day}: {reason.rstrip('.')}" for day, reason in broken.items())
     return IncompleteExportError(
         f"{len(broken)} days stayed broken and have no new file ({days}). The files of the other "
         f"{finished} days are whole; run again for the rest.",
-        from_date=broken[0][0],
-        to_date=broken[-1][0],
-        reason=broken[0][1],
+        from_date=min(broken),
+        to_date=max(broken),
+        reason=next(iter(broken.values())),
         partial=bool(finished),
     )

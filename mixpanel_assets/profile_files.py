@@ -5,16 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mixpanel_assets.client import MixpanelAPIClient, ProfileQuery
+from mixpanel_assets.client import MixpanelAPIClient, ProfileQuery, RecordStream
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.record_files import (
-    PROFILE_COLUMNS,
-    FileFormat,
-    whole_file,
-    write_lines,
-    write_records,
-)
+from mixpanel_assets.record_files import PROFILE_COLUMNS, FileFormat, whole_record_file
 
 
 @dataclass(frozen=True)
@@ -59,18 +54,14 @@ def write_snapshot(
         IncompleteExportError: Not all profiles came.
         StorageError: The disk refused.
     """
-    if raw and format == "parquet":
-        raise ConfigError(
-            "Raw profiles have no columns for Parquet: choose the format jsonl, or leave raw out."
-        )
     if path.exists() and not overwrite:
         raise ConfigError(f"There is a file {path} already. Choose another path, or overwrite it.")
     begin = time.monotonic()
-    with whole_file(path) as file:
-        if raw:
-            with client.stream_profile_lines(query) as lines:
-                rows = write_lines(file, lines)
-        else:
-            with client.stream_profiles(query) as records:
-                rows = write_records(file, records, PROFILE_COLUMNS, format)
-    return SnapshotFile(path, rows, path.stat().st_size, time.monotonic() - begin)
+    with whole_record_file(path, PROFILE_COLUMNS, format, raw=raw) as file:
+        stream: RecordStream[Any] = (
+            client.stream_profile_lines(query) if raw else client.stream_profiles(query)
+        )
+        with stream:
+            for profile in stream:
+                file.add(profile)
+    return SnapshotFile(path, file.rows, path.stat().st_size, time.monotonic() - begin)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from mixpanel_assets.errors import StorageError
+from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.json_lines import as_json
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ FileFormat = Literal["jsonl", "parquet"]
 EVENT_COLUMNS = ("event_name", "event_time", "distinct_id", "insert_id", "properties")
 PROFILE_COLUMNS = ("distinct_id", "last_seen", "properties")
 
-_ROWS_PER_GROUP = 50_000
-_BYTES_PER_GROUP = 1 << 25
+ROWS_PER_GROUP = 50_000
+BYTES_PER_GROUP = 1 << 25
 
 
 @contextmanager
@@ -52,47 +53,142 @@ def whole_file(path: Path, *, as_of: float | None = None) -> Iterator[IO[bytes]]
             f"{path} cannot be written: {error.strerror or error}. What was there before stays."
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
-def write_lines(file: IO[bytes], lines: Iterable[bytes]) -> int:
-    """Write lines, each of which is one JSON value; return how many."""
-    count = 0
-    for line in lines:
+class RecordFile(ABC):
+    """A file that records are added to, one by one, with constant memory.
+
+    Attributes:
+        rows: Records so far.
+    """
+
+    rows = 0
+
+    @abstractmethod
+    def add(self, record: Any) -> None:
+        """Add a record.
+
+        Raises:
+            StorageError: A text is none that the format can hold.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write what is not written yet; the file itself stays open."""
+
+
+class LineFile(RecordFile):
+    """Lines of JSON, given as bytes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def add(self, record: bytes) -> None:
+        """Add a JSON value as one line."""
         # Between the parts of a JSON value a line's end is a blank like any other.
-        file.write(line.replace(b"\n", b" ") + b"\n")
-        count += 1
-    return count
+        self._file.write(record.replace(b"\n", b" ") + b"\n")
+        self.rows += 1
+
+    def close(self) -> None:
+        """Leave nothing to be written: every line is already."""
 
 
-def write_records(
-    file: IO[bytes],
-    records: Iterable[dict[str, Any]],
-    columns: Sequence[str],
-    format: FileFormat,
-) -> int:
-    """Write normalized records with constant memory; return how many.
+class JsonFile(LineFile):
+    """Normalized records as lines of JSON."""
 
-    Args:
-        file: Open for writing bytes.
-        records: With these columns as keys.
-        columns: Their names. In Parquet, `event_time` is a UTC timestamp in milliseconds,
-            `properties` is JSON text and the others are text, whatever the records hold.
-        format: `jsonl` or `parquet`.
+    def add(self, record: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Add a normalized record."""
+        super().add(as_json(record))
+
+
+class ParquetFile(RecordFile):
+    """Normalized records in Parquet, in row groups bounded in rows and in bytes.
+
+    `event_time` is a UTC timestamp in milliseconds, `properties` is JSON text, and the other
+    columns are text, whatever the records hold.
+    """
+
+    def __init__(self, file: IO[bytes], columns: Sequence[str]) -> None:
+        import pyarrow.parquet as pq
+
+        self._columns = columns
+        self._schema = _schema(columns)
+        self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
+        self._group: list[tuple[Any, ...]] = []
+        self._bytes = 0
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Add a normalized record."""
+        properties = as_json(record["properties"])
+        row = {**record, "properties": properties.decode()}
+        self._group.append(tuple(row[name] for name in self._columns))
+        self._bytes += len(properties)
+        self.rows += 1
+        if len(self._group) == ROWS_PER_GROUP or self._bytes >= BYTES_PER_GROUP:
+            self._write()
+
+    def close(self) -> None:
+        """Write the last row group and the footer."""
+        try:
+            self._write()
+        finally:
+            self._writer.close()
+
+    def _write(self) -> None:
+        if self._group:
+            group, self._group, self._bytes = self._group, [], 0
+            self._writer.write_batch(_batch(group, self._schema))
+
+
+def check_format(format: FileFormat, *, raw: bool) -> None:
+    """Refuse Parquet for raw records.
 
     Raises:
-        StorageError: A text is none that Parquet can hold.
+        ConfigError: They have no columns.
     """
-    if format == "jsonl":
-        return write_lines(file, map(as_json, records))
-    import pyarrow.parquet as pq
+    if raw and format == "parquet":
+        raise ConfigError(
+            "Raw records have no columns for Parquet: choose the format jsonl, or leave raw out."
+        )
 
-    schema, count = _schema(columns), 0
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for rows in _groups(records, columns):
-            writer.write_batch(_batch(rows, schema))
-            count += len(rows)
-    return count
+
+@contextmanager
+def whole_record_file(
+    path: Path,
+    columns: Sequence[str],
+    format: FileFormat,
+    *,
+    raw: bool = False,
+    as_of: float | None = None,
+) -> Iterator[RecordFile]:
+    """Yield a file to add records to, which gets its name when the block ends.
+
+    Args:
+        path: See `whole_file`.
+        columns: The keys of normalized records.
+        format: `jsonl` or `parquet`.
+        raw: Records are bytes, each one JSON value; they become lines as they are.
+        as_of: See `whole_file`.
+
+    Raises:
+        ConfigError: Raw records have no columns for Parquet.
+        StorageError: The disk refused.
+    """
+    check_format(format, raw=raw)
+    with whole_file(path, as_of=as_of) as file:
+        records: RecordFile
+        if raw:
+            records = LineFile(file)
+        elif format == "jsonl":
+            records = JsonFile(file)
+        else:
+            records = ParquetFile(file, columns)
+        try:
+            yield records
+        finally:
+            records.close()
 
 
 def _schema(columns: Sequence[str]) -> pa.Schema:
@@ -100,24 +196,6 @@ def _schema(columns: Sequence[str]) -> pa.Schema:
 
     moment = pa.timestamp("ms", tz="UTC")
     return pa.schema([(name, moment if name == "event_time" else pa.string()) for name in columns])
-
-
-def _groups(
-    records: Iterable[dict[str, Any]], columns: Sequence[str]
-) -> Iterator[list[tuple[Any, ...]]]:
-    """Yield the rows of one row group after another, bounded in rows and in bytes."""
-    rows: list[tuple[Any, ...]] = []
-    size = 0
-    for record in records:
-        properties = as_json(record["properties"])
-        size += len(properties)
-        row = record | {"properties": properties.decode()}
-        rows.append(tuple(row[name] for name in columns))
-        if len(rows) == _ROWS_PER_GROUP or size >= _BYTES_PER_GROUP:
-            yield rows
-            rows, size = [], 0
-    if rows:
-        yield rows
 
 
 def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:

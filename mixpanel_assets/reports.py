@@ -113,11 +113,11 @@ def bar_chart(bars: Sequence[tuple[str, float]]) -> str:
 
     The longest bar is the greatest number; a number below zero has none.
     """
-    most = max((number for _, number in bars), default=0)
+    most = max((number for _, number in bars if number > 0), default=1)
     labels = [_plain(label) for label, _ in bars]
     width = max(map(len, labels), default=0)
     lines = [
-        f"{label:<{width}} {_bar(number / most if most > 0 else 0):<{_BAR_WIDTH}} {_short(number):>9,}"
+        f"{label:<{width}} {_bar(number / most):<{_BAR_WIDTH}} {_short(number):>9,}"
         for label, (_, number) in zip(labels, bars, strict=True)
     ]
     return "```text\n" + "\n".join(lines) + "\n```"

@@ -10,7 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from mixpanel_assets.client import normalize_event
-from mixpanel_assets.emulator import Fault
+from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
+from mixpanel_assets.event_files import EventFilter, EventFolder
+from mixpanel_assets.resources import MixpanelResource
+from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.conftest import START
 from mixpanel_assets_tests.ops.conftest import failure_of, metadata_of, output_of
 
@@ -127,7 +130,7 @@ def test_a_fault_in_the_middle_is_not_seen(kind, run, emulator, folder):
 
 
 def test_a_day_that_stays_broken_leaves_no_file_and_stops_no_other(run, emulator, folder):
-    """The run fails and names it; the next run asks for that day alone."""
+    """The run fails and names it; the next run asks for that day only."""
     emulator.faults.add(Fault("truncate-own-line", day=DAY, times=None))
     result = run("stream_events", directory=str(folder), raw=True, **SPAN)
     assert not result.success
@@ -162,7 +165,7 @@ def test_finished_days_are_asked_for_again_only_to_overwrite(run, emulator, fold
     assert len(emulator.requests) == sent
     again = run("stream_events", directory=str(folder), overwrite=True, **SPAN)
     assert metadata_of(again)["days_written"] == 5
-    assert exports(emulator, sent) == [str(day) for day in DAYS]
+    assert exports(emulator, sent) == [str(DAYS[0])]
 
 
 def test_a_file_from_before_its_day_was_over_is_not_finished(run, emulator, folder):
@@ -173,6 +176,55 @@ def test_a_file_from_before_its_day_was_over_is_not_finished(run, emulator, fold
     sent = len(emulator.requests)
     run("stream_events", directory=str(folder), **SPAN)
     assert exports(emulator, sent) == [str(DAY)]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+@pytest.mark.parametrize("days_per_request", [2, 5])
+def test_days_that_share_a_request_get_the_same_files(
+    days_per_request, format, run, emulator, tmp_path
+):
+    """However many days a request has, each file holds its day; requests are saved."""
+    files = {}
+    for days in (1, days_per_request):
+        sent = len(emulator.requests)
+        paths = output_of(
+            run(
+                "stream_events",
+                directory=str(tmp_path / f"by-{days}"),
+                format=format,
+                days_per_request=days,
+                **SPAN,
+            )
+        )
+        files[days] = [sorted(rows_of(path)) for path in paths]
+        assert len(exports(emulator, sent)) == -(-5 // days)
+    assert files[days_per_request] == files[1]
+
+
+def rows_of(path):
+    if path.endswith(".jsonl"):
+        return lines_of(path)
+    return [repr(row) for row in pq.read_table(path, partitioning=None).to_pylist()]
+
+
+@pytest.mark.parametrize("kind", ["foreign-rows", "timeless-rows"])
+@pytest.mark.parametrize("raw", [True, False])
+def test_events_of_no_asked_day_are_in_the_file_of_the_day_they_came_for(kind, raw, run, tmp_path):
+    """Days with such events are asked for alone; nothing is lost or put into another day."""
+    with Emulator(EmulatorSettings(start=START, days=5)) as emulator:
+        emulator.faults.add(Fault(kind, path=EXPORT, day=DAYS[0], count=2))
+        resource = MixpanelResource(
+            username=emulator.username,
+            secret=emulator.secret,
+            project_id=str(emulator.project_id),
+            api_base_url=emulator.base_url,
+        )
+        with resource.client() as client:
+            folder = EventFolder(tmp_path / "odd", client, Settings(), EventFilter(raw=raw))
+            files = folder.fill(DAYS[0], DAYS[-1])
+        assert exports(emulator) == [str(DAYS[0]), *map(str, DAYS)]
+        for file in files:
+            assert len(lines_of(file.path)) == len(list(emulator.truth.lines(file.day)))
 
 
 def test_a_folder_answers_one_question(run, emulator, folder):
