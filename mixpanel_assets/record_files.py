@@ -22,7 +22,7 @@ EVENT_COLUMNS = ("event_name", "event_time", "distinct_id", "insert_id", "proper
 PROFILE_COLUMNS = ("distinct_id", "last_seen", "properties")
 
 ROWS_PER_GROUP = 50_000
-BYTES_PER_GROUP = 1 << 25
+BYTES_PER_GROUP = 1 << 23
 
 
 @contextmanager
