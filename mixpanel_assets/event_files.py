@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
@@ -14,15 +14,12 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import msgspec
-
 from mixpanel_assets.client import STREAMED_DAYS, MixpanelAPIClient, RecordStream
-from mixpanel_assets.client.records import parse_record
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
+from mixpanel_assets.event_days import StrayEventError, deal_out
 from mixpanel_assets.record_files import (
     EVENT_COLUMNS,
     FileFormat,
-    RecordFile,
     check_format,
     whole_file,
     whole_record_file,
@@ -32,24 +29,7 @@ from mixpanel_assets.settings import Settings
 logger = logging.getLogger(__name__)
 
 QUESTION_FILE = "_question.json"
-_EPOCH = datetime(1970, 1, 1)
-_LATEST = 253_402_300_800  # 10000, which no calendar of ours knows
 _DAY_FILE = re.compile(r"\d{4}-\d\d-\d\d\.(jsonl|parquet)")
-
-
-class _StrayEventError(Exception):
-    """An event is of none of the days that were asked for together."""
-
-
-class _Time(msgspec.Struct):
-    time: Any = None
-
-
-class _Timed(msgspec.Struct):
-    properties: _Time
-
-
-_decode_time = msgspec.json.Decoder(_Timed).decode
 
 
 @dataclass(frozen=True)
@@ -172,7 +152,7 @@ class EventFolder:
             try:
                 yield from self._write(days)
                 return
-            except (IncompleteExportError, _StrayEventError) as error:
+            except (IncompleteExportError, StrayEventError) as error:
                 logger.warning("%s..%s: %s The days are asked for alone.", days[0], days[-1], error)
         for day in days:
             try:
@@ -244,7 +224,7 @@ class EventFolder:
                 for day in days
             }
             with self._stream(days) as events:
-                _deal_out(events, files)
+                deal_out(events, files)
         seconds = time.monotonic() - begin
         return [
             DayFile(day, self._path(day), self._path(day).stat().st_size, file.rows, seconds)
@@ -269,34 +249,6 @@ class EventFolder:
 
     def _path(self, day: date) -> Path:
         return self.directory / f"{day.isoformat()}.{self.format}"
-
-
-def _deal_out(events: Iterable[Any], files: Mapping[date, RecordFile]) -> None:
-    if len(files) == 1:
-        [file] = files.values()
-        for event in events:
-            file.add(event)
-        return
-    for event in events:
-        day = _day_of_line(event) if isinstance(event, bytes) else _day_of(event)
-        if day is None or day not in files:
-            raise _StrayEventError(f"An event is of {day or 'no day'}.")
-        files[day].add(event)
-
-
-def _day_of(event: Mapping[str, Any]) -> date | None:
-    moment: datetime | None = event["event_time"]
-    return moment.date() if moment else None
-
-
-def _day_of_line(line: bytes) -> date | None:
-    try:
-        seconds = _decode_time(line).properties.time
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        seconds = parse_record(line)["properties"].get("time")
-    if type(seconds) is not int or not 0 <= seconds < _LATEST:
-        return None
-    return (_EPOCH + timedelta(seconds=seconds)).date()
 
 
 def _incomplete(broken: Mapping[date, str], finished: int) -> IncompleteExportError:

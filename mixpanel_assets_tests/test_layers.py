@@ -41,7 +41,8 @@ MAY_IMPORT = {
     "event_loads": {*BASE, "client", "day_filler", "loads", "planning", "warehouse"},
     "json_lines": set(),
     "record_files": {"errors", "json_lines"},
-    "event_files": {*BASE, "client", "record_files"},
+    "event_days": {"client", "record_files"},
+    "event_files": {*BASE, "client", "event_days", "record_files"},
     "profile_files": {*BASE, "client", "record_files"},
     "fetches": {*BASE, "client", "fetch_results", "loads", "warehouse"},
     "workspace": {
