@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mixpanel_assets.accounts import AccountInfo, ConfigManager
     from mixpanel_assets.assets.profiles import filtered_profiles_asset, group_profiles_asset
+    from mixpanel_assets.assets.queries import live_query_asset
     from mixpanel_assets.client import (
         Credentials,
         MixpanelAPIClient,
@@ -190,6 +191,7 @@ __all__ = [
     "build_definitions",
     "filtered_profiles_asset",
     "group_profiles_asset",
+    "live_query_asset",
 ]
 
 _HOMES = {
@@ -258,6 +260,7 @@ _HOMES = {
     "build_definitions": "definitions",
     "filtered_profiles_asset": "assets.profiles",
     "group_profiles_asset": "assets.profiles",
+    "live_query_asset": "assets.queries",
 }
 
 
