@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mixpanel_assets.accounts import AccountInfo, ConfigManager
     from mixpanel_assets.assets.profiles import filtered_profiles_asset, group_profiles_asset
+    from mixpanel_assets.assets.queries import live_query_asset
     from mixpanel_assets.client import (
         Credentials,
         MixpanelAPIClient,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         EventNotFoundError,
         IncompleteExportError,
         JQLSyntaxError,
+        MissingDaysError,
         MixpanelDataError,
         PlanHorizonError,
         QueryError,
@@ -98,6 +100,7 @@ if TYPE_CHECKING:
         UserEvent,
         WorkspaceInfo,
     )
+    from mixpanel_assets.storage import StorageEngine
     from mixpanel_assets.workspace import Workspace
 
 __version__ = "0.1.0"
@@ -141,6 +144,7 @@ __all__ = [
     "LexiconProperty",
     "LexiconSchema",
     "LiveQueryService",
+    "MissingDaysError",
     "MixpanelAPIClient",
     "MixpanelDataError",
     "MixpanelResource",
@@ -171,6 +175,7 @@ __all__ = [
     "SavedReportResult",
     "SegmentationResult",
     "ServerError",
+    "StorageEngine",
     "StorageError",
     "SummaryResult",
     "TableExistsError",
@@ -186,6 +191,7 @@ __all__ = [
     "build_definitions",
     "filtered_profiles_asset",
     "group_profiles_asset",
+    "live_query_asset",
 ]
 
 _HOMES = {
@@ -241,6 +247,7 @@ _HOMES = {
     "SavedCohort": "results",
     "SavedReportResult": "results",
     "SegmentationResult": "results",
+    "StorageEngine": "storage",
     "SummaryResult": "results",
     "TableInfo": "results",
     "TableMetadata": "results",
@@ -253,6 +260,7 @@ _HOMES = {
     "build_definitions": "definitions",
     "filtered_profiles_asset": "assets.profiles",
     "group_profiles_asset": "assets.profiles",
+    "live_query_asset": "assets.queries",
 }
 
 

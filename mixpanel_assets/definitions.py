@@ -13,6 +13,7 @@ from mixpanel_assets.assets.events import events_asset
 from mixpanel_assets.assets.profiles import group_profiles_assets, profiles_asset
 from mixpanel_assets.io_managers import WarehouseIOManager
 from mixpanel_assets.jobs import close_yesterday, close_yesterday_schedule, snapshot_profiles
+from mixpanel_assets.ops import live_query_jobs, streaming_jobs
 from mixpanel_assets.resources import resource_from_environment
 from mixpanel_assets.retention import keep_snapshots_job
 from mixpanel_assets.settings import Settings, load_settings
@@ -45,7 +46,13 @@ def build_definitions(
         ]
     return dg.Definitions(
         assets=assets,
-        jobs=[close_yesterday, snapshot_profiles, keep_snapshots_job(settings)],
+        jobs=[
+            close_yesterday,
+            snapshot_profiles,
+            keep_snapshots_job(settings),
+            *streaming_jobs(settings),
+            *live_query_jobs(settings),
+        ],
         schedules=[close_yesterday_schedule(settings)],
         resources={
             "mixpanel": mixpanel,

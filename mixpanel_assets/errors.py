@@ -14,7 +14,8 @@ MixpanelDataError
 ├── IncompleteExportError        status 200, but the body is not the days that were asked
 ├── EventNotFoundError           no event of that name; carries `similar_events`
 ├── TableExistsError             a table of that name is there and was not to be replaced
-├── TableNotFoundError
+├── TableNotFoundError           no table of that name; says which there are
+├── MissingDaysError             stored days do not answer the question; says which to fetch
 ├── DatabaseLockedError          another process holds the file for longer than allowed
 ├── DatabaseNotFoundError
 └── StorageError                 the database refused: full disk, no permission, newer file
@@ -26,9 +27,9 @@ Messages say what was asked, what came back and what to do next; they never hold
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, Self
 
 
 class MixpanelDataError(Exception):
@@ -162,6 +163,13 @@ class QueryError(APIError):
         self, message: str = "Query execution failed", *, status_code: int = 400, **request: Any
     ) -> None:
         super().__init__(message, status_code=status_code, code="QUERY_FAILED", **request)
+
+    @classmethod
+    def of_sql(cls, said: str) -> Self:
+        """Return the error of a statement that DuckDB refused with these words."""
+        error = cls(f"DuckDB refused the statement: {said}")
+        error._details = {"said": said}
+        return error
 
 
 _JQL_UNCAUGHT = re.compile(r"Uncaught exception\s+(\w+): ([^\n]*)")
@@ -311,15 +319,34 @@ class TableExistsError(MixpanelDataError):
 
 
 class TableNotFoundError(MixpanelDataError):
-    """No table of that name is in the database."""
+    """No table of that name is in the database; `available` are those that a look found."""
 
-    def __init__(self, table_name: str) -> None:
+    def __init__(self, table_name: str, available: Sequence[str] | None = None) -> None:
+        there = "" if available is None else f"; it has: {', '.join(available) or 'none'}"
         super().__init__(
-            f"There is no table {table_name!r} in this database.",
+            f"There is no table {table_name!r} in this database{there}.",
             "TABLE_NOT_FOUND",
-            {"table_name": table_name},
+            {"table_name": table_name, "available": list(available or ())},
         )
         self.table_name = table_name
+        self.available = list(available or ())
+
+
+class MissingDaysError(MixpanelDataError):
+    """Days that were asked about have never been loaded.
+
+    Attributes:
+        table: The table that lacks them.
+        ranges: First and last day of each gap, both included, in order.
+    """
+
+    def __init__(
+        self, message: str, *, table: str, ranges: Sequence[tuple[date, date]] = ()
+    ) -> None:
+        self.table = table
+        self.ranges = list(ranges)
+        texts = [[first.isoformat(), last.isoformat()] for first, last in self.ranges]
+        super().__init__(message, "MISSING_DAYS", {"table": table, "ranges": texts})
 
 
 class DatabaseLockedError(MixpanelDataError):

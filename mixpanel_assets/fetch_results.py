@@ -13,7 +13,7 @@ class FetchResult:
 
     Attributes:
         table: Its name.
-        rows: Rows in it; repeats that Mixpanel sent are not among them.
+        rows: Rows that this fetch stored; repeats that Mixpanel sent are not among them.
         type: What a row is.
         duration_seconds: From the first request to the commit.
         date_range: First and last day as text, both included; None for profiles.

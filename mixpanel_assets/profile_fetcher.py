@@ -31,6 +31,7 @@ from mixpanel_assets.snapshots import (
     begin,
     completed,
     questions_for,
+    tell_present,
 )
 from mixpanel_assets.warehouse import (
     PROFILES,
@@ -81,7 +82,7 @@ class ParallelProfileFetcherService:
         asked, kept = without_kept_days(
             self._database,
             self._project,
-            questions_for([day or today], today, scope=scope),
+            questions_for([day or today], today, scope=scope, zone=self._settings.export_zone),
             overwrite=overwrite_full_snapshot,
         )
         load = ProfileLoad(
@@ -147,8 +148,7 @@ class ParallelProfileFetcherService:
     ) -> Snapshot:
         told = _Pages(on_page_complete)
         snapshot = begin(self._client, question, self._root)
-        for page in snapshot.plan.present():
-            told(PageOutcome(page, snapshot.plan.announced_rows(page)), snapshot.plan)
+        tell_present(snapshot, told)
         return completed(
             self._client, snapshot, self._settings.today, max_workers=max_workers, on_page=told
         )
@@ -164,7 +164,7 @@ class ParallelProfileFetcherService:
             merge=append and name != PROFILES.name,
             run_id=uuid.uuid4().hex,
         )
-        with self._database.write() as connection:
+        with snapshot.plan.in_use(), self._database.write() as connection:
             prepare(connection, self._project)
             if not append and not replace:
                 make_way(connection, name, replace=False)
@@ -183,8 +183,8 @@ def whole(result: ParallelProfileResult) -> FetchResult:
         raise IncompleteExportError(
             f"Profiles are stored in part in {result.table!r}: {result.missing_rows:,} of "
             f"{result.expected_total:,} are missing (pages that could not be fetched: {lost}). "
-            "What came was merged into what was there. Fetch them again: within the hour that "
-            "asks only for what is missing.",
+            "What came was merged into what was there. Fetch them again"
+            f"{': within the hour that asks only for lost pages' if result.failed_pages else ''}.",
             reason="missing pages" if result.failed_pages else "fewer profiles than announced",
             partial=True,
         )

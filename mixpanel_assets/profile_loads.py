@@ -11,7 +11,7 @@ import duckdb
 
 from mixpanel_assets.errors import DatabaseNotFoundError, IncompleteExportError
 from mixpanel_assets.loads import Load
-from mixpanel_assets.snapshots import Question, Snapshot
+from mixpanel_assets.snapshots import PAGE_IS_GONE, Question, Snapshot
 from mixpanel_assets.warehouse import (
     PROFILES,
     Database,
@@ -135,6 +135,7 @@ class ProfileLoad(Load):
     ) -> list[ProfileReport]:
         """Store one snapshot in the caller's transaction and return a report per day."""
         question, plan = snapshot.question, snapshot.plan
+        gone = dict.fromkeys(plan.missing(), PAGE_IS_GONE)
         return replace_profiles(
             connection,
             [ProfilePage(plan.path(page), plan.fetched_at(page)) for page in plan.present()],
@@ -142,7 +143,7 @@ class ProfileLoad(Load):
             project=self.project,
             scope=question.scope,
             expected_total=plan.total,
-            failed_pages=snapshot.failed,
+            failed_pages=gone | dict(snapshot.failed),
             merge=self.merge,
             overwrite=self.overwrite,
             run_id=self.run_id,
@@ -174,10 +175,10 @@ def incomplete(reports: Iterable[ProfileReport]) -> IncompleteExportError | None
     days = f"{partial[0].snapshot_date}"
     if len(partial) > 1:
         days += f" to {partial[-1].snapshot_date}"
+    again = ": within the hour it asks only for lost pages" if partial[0].failed_pages else ""
     return IncompleteExportError(
         f"Profiles of {days} are stored in part: {_what_is_missing(partial[0])} What came was "
-        "merged in, and nothing that was stored before is lost. Run it again: within the hour it "
-        "asks only for what is missing.",
+        f"merged in, and nothing that was stored before is lost. Run it again{again}.",
         from_date=partial[0].snapshot_date,
         to_date=partial[-1].snapshot_date,
         reason="missing pages" if partial[0].failed_pages else "fewer profiles than announced",

@@ -37,6 +37,8 @@ def page_bar(console: Console | None = None) -> Iterator[Callable[[ProfileProgre
         task = bar.add_task("profiles", total=None, rows=0, rate=0.0)
 
         def draw(page: ProfileProgress) -> None:
+            if page.page_index == 0:
+                bar.reset(task)  # page 0 is told first, and again when a snapshot is begun anew
             rows, elapsed = page.cumulative_rows, bar.tasks[task].elapsed or 0.0
             rate = rows / elapsed if elapsed else 0.0
             bar.update(task, total=page.total_pages, rows=rows, rate=rate, advance=page.success)

@@ -12,6 +12,7 @@ from mixpanel_assets.warehouse import Column, DayReport, ProfileReport
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _BAR_WIDTH = 30
+_LABEL_WIDTH = 40
 _MOST_EVENTS = 100
 
 
@@ -104,14 +105,34 @@ def _failed_pages(reports: Sequence[ProfileReport]) -> dg.TableMetadataValue:
 
 def hour_chart(hour_counts: Sequence[int]) -> str:
     """Return a bar per UTC hour of the day, as a block of text that Markdown leaves alone."""
-    most = max(hour_counts, default=0) or 1
+    return bar_chart([(f"{hour:02d}:00", count) for hour, count in enumerate(hour_counts)])
+
+
+def bar_chart(bars: Sequence[tuple[str, float]]) -> str:
+    """Return a bar per label and number, as a block of text that Markdown leaves alone.
+
+    The longest bar is the greatest number; a number below zero has none.
+    """
+    most = max((number for _, number in bars if number > 0), default=1)
+    labels = [_plain(label) for label, _ in bars]
+    width = max(map(len, labels), default=0)
     lines = [
-        f"{hour:02d}:00 {_bar(count / most):<{_BAR_WIDTH}} {count:>9,}"
-        for hour, count in enumerate(hour_counts)
+        f"{label:<{width}} {_bar(number / most):<{_BAR_WIDTH}} {_short(number):>9,}"
+        for label, (_, number) in zip(labels, bars, strict=True)
     ]
     return "```text\n" + "\n".join(lines) + "\n```"
 
 
+def _short(number: float) -> float:
+    return round(number, 3) if isinstance(number, float) else number
+
+
+def _plain(label: str) -> str:
+    """Return a label that can neither end the block nor break its line."""
+    text = "".join(letter if letter.isprintable() else " " for letter in label)
+    return text.replace("`", "'")[:_LABEL_WIDTH]
+
+
 def _bar(share: float) -> str:
-    eighths = round(share * _BAR_WIDTH * 8)
+    eighths = round(max(share, 0) * _BAR_WIDTH * 8)
     return "█" * (eighths // 8) + _BLOCKS[eighths % 8].strip()

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from mixpanel_assets.client import (
     MAX_WORKERS,
@@ -23,6 +25,7 @@ from mixpanel_assets.client import (
     PagePlan,
     ProfileQuery,
 )
+from mixpanel_assets.client.disk import require_room
 from mixpanel_assets.errors import IncompleteExportError
 
 logger = logging.getLogger(__name__)
@@ -33,6 +36,7 @@ OnPage = Callable[[PageOutcome, PagePlan], None]
 
 # A run that failed is repeated soon; whoever asks later wants the profiles of now.
 RESUMED_FOR = timedelta(hours=1)
+PAGE_IS_GONE = "its file is gone from the spool folder"
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ def questions_for(
     today: date,
     query: ProfileQuery | None = None,
     scope: ScopeChoice = "auto",
+    *,
+    zone: str = "UTC",
 ) -> list[Question]:
     """Return what to ask so that each day's partition gets the profiles it is to hold.
 
@@ -80,6 +86,7 @@ def questions_for(
         today: The current day, which gets all profiles.
         query: Narrows the profiles; None: everybody.
         scope: `all` or `seen_on_day` for every day, whatever its age.
+        zone: Whose days they are; `$last_seen` is UTC.
     """
     query = query or ProfileQuery()
     older, questions = list[date](), list[Question]()
@@ -89,7 +96,7 @@ def questions_for(
         else:
             older.append(day)
     if older:
-        seen = _seen_between(query, older[0], older[-1])
+        seen = _seen_between(query, older[0], older[-1], ZoneInfo(zone))
         questions.insert(0, Question(tuple(older), "seen_on_day", seen, today))
     return questions
 
@@ -112,9 +119,14 @@ def begin(client: MixpanelAPIClient, question: Question, root: Path) -> Snapshot
         return Snapshot(question, plan)
     directory = root / f"{name}-{uuid.uuid4().hex}"
     try:
-        return Snapshot(question, client.plan_profiles(directory, question.query))
+        plan = client.plan_profiles(directory, question.query)
+        if not plan.total and question.scope == "all":
+            # Nobody at all would empty the day, so it has to be said twice.
+            plan = client.plan_profiles(directory, question.query)
+        require_room(root, plan.path(0).stat().st_size * plan.num_pages, "The profiles")
+        return Snapshot(question, plan)
     except BaseException:
-        PagePlan(directory, None, 0, 1, datetime.now(UTC)).discard()
+        shutil.rmtree(directory, ignore_errors=True)
         raise
 
 
@@ -128,44 +140,88 @@ def completed(
 ) -> Snapshot:
     """Fetch the pages that are missing on disk; those that stay broken are named in `failed`.
 
-    A snapshot whose session has ended, or whose pages somebody deleted, is begun anew, once.
+    A snapshot whose session has ended, whose pages somebody deleted, or whose page 0 seems to
+    have announced too much, is begun anew, once.
 
     Args:
         client: Who is asked.
         snapshot: As it was begun, maybe by another process.
         today: Tells the current day.
         max_workers: Pages asked for at once.
-        on_page: Told of each page that was asked for.
+        on_page: Told of each page that was asked for, page 0 of a new beginning included.
+
+    Raises:
+        IncompleteExportError: Its pages are gone, and so is the day.
     """
     question, root, begun_anew = snapshot.question, snapshot.plan.directory.parent, False
     while True:
-        if snapshot.plan.directory.exists():
-            snapshot, ended = _with_missing_pages(client, snapshot, max_workers, on_page)
-            if not ended or begun_anew or not question.can_be_asked_again(today()):
+        failed, lost = fetch_missing(client, snapshot, max_workers=max_workers, on_page=on_page)
+        snapshot = replace(snapshot, failed=failed)
+        if not lost or begun_anew:
+            return snapshot
+        if not question.can_be_asked_again(today()):
+            if snapshot.plan.present():
                 return snapshot
-            logger.warning("The session of page 0 has ended: the snapshot is begun anew.")
-            snapshot.plan.discard()
-            begun_anew = True
-        elif not question.can_be_asked_again(today()):
             raise _day_is_over(question)
-        snapshot = begin(client, question, root)
+        logger.warning("The session of page 0 is of no use any more: the snapshot is begun anew.")
+        snapshot.plan.discard()
+        snapshot, begun_anew = begin(client, question, root), True
+        if on_page:
+            tell_present(snapshot, on_page)
 
 
-def _with_missing_pages(
-    client: MixpanelAPIClient, snapshot: Snapshot, max_workers: int, on_page: OnPage | None
-) -> tuple[Snapshot, bool]:
-    """Return the snapshot with what could be fetched, and whether its session has ended."""
+def fetch_missing(
+    client: MixpanelAPIClient,
+    snapshot: Snapshot,
+    pages: Iterable[int] | None = None,
+    *,
+    max_workers: int = MAX_WORKERS,
+    on_page: OnPage | None = None,
+) -> tuple[dict[int, str], bool]:
+    """Fetch pages that are not on disk.
+
+    Args:
+        client: Who is asked.
+        snapshot: As it was begun, maybe by another process.
+        pages: Only these; None: all.
+        max_workers: Pages asked for at once.
+        on_page: Told of each page that was asked for.
+
+    Returns:
+        Why pages did not come, and whether the rest of the snapshot cannot come either: its
+        session has ended, pages of it are gone, which no other session can stand in for, or a
+        second try at all pages finds again that they are not what page 0 announced.
+    """
     plan = snapshot.plan
-    with plan.in_use():
+    wanted = set(range(plan.num_pages) if pages is None else pages)
+    with plan.in_use() as is_there:
+        missing = wanted.intersection(plan.missing())
+        if not is_there:
+            return dict.fromkeys(sorted(missing), PAGE_IS_GONE), True
+        again = pages is None and plan.is_tried_again()
         outcomes = client.fetch_profile_pages(
             snapshot.question.query,
             plan,
-            plan.missing(),
+            sorted(missing),
             max_workers=max_workers,
             on_page=on_page and (lambda outcome: on_page(outcome, plan)),
         )
+        gone = wanted.intersection(plan.missing())
     failed = {outcome.page: outcome.error for outcome in outcomes if outcome.error}
-    return replace(snapshot, failed=failed), any(outcome.session_ended for outcome in outcomes)
+    gone -= failed.keys()
+    lost = (
+        bool(gone)
+        or any(outcome.session_ended for outcome in outcomes)
+        # The first time it may be the page that is wrong; a wrong `total` is wrong for ever.
+        or (again and any(outcome.unannounced for outcome in outcomes))
+    )
+    return failed | dict.fromkeys(sorted(gone), PAGE_IS_GONE), lost
+
+
+def tell_present(snapshot: Snapshot, on_page: OnPage) -> None:
+    """Tell of each page that is on disk already."""
+    for page in snapshot.plan.present():
+        on_page(PageOutcome(page, snapshot.plan.announced_rows(page)), snapshot.plan)
 
 
 def _left_behind(root: Path, name: str) -> PagePlan | None:
@@ -183,11 +239,12 @@ def _digest(client: MixpanelAPIClient, question: Question) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _seen_between(query: ProfileQuery, first: date, last: date) -> ProfileQuery:
-    seen = (
-        f'properties["$last_seen"] >= "{first}T00:00:00" '
-        f'and properties["$last_seen"] < "{last + timedelta(days=1)}T00:00:00"'
+def _seen_between(query: ProfileQuery, first: date, last: date, zone: ZoneInfo) -> ProfileQuery:
+    begin, end = (
+        datetime.combine(day, time(), zone).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        for day in (first, last + timedelta(days=1))
     )
+    seen = f'properties["$last_seen"] >= "{begin}" and properties["$last_seen"] < "{end}"'
     return replace(query, where=f"({query.where}) and {seen}" if query.where else seen)
 
 

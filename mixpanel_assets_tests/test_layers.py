@@ -40,6 +40,11 @@ MAY_IMPORT = {
     "day_filler": {*BASE, "client", "planning", "warehouse"},
     "event_loads": {*BASE, "client", "day_filler", "loads", "planning", "warehouse"},
     "currency": {*BASE, "warehouse"},
+    "json_lines": set(),
+    "record_files": {"errors", "json_lines"},
+    "event_days": {"client", "record_files"},
+    "event_files": {*BASE, "client", "event_days", "record_files"},
+    "profile_files": {*BASE, "client", "record_files"},
     "fetches": {*BASE, "client", "fetch_results", "loads", "warehouse"},
     "delegation": set(),
     "workspace": {
@@ -48,6 +53,15 @@ MAY_IMPORT = {
         *("accounts", "budgets", "client", "event_loads", "fetch_results", "fetches", "planning"),
         *("profile_fetcher", "progress", "snapshots", "warehouse"),
     },
+    "temporary": set(),
+    "table_metadata": {"errors", "results", "warehouse"},
+    "inspection": {"errors", "results", "table_metadata", "warehouse"},
+    "storage": {
+        *("errors", "inspection", "literals", "results", "table_metadata", "temporary"),
+        "warehouse",
+    },
+    "stored_days": {"errors", "table_metadata", "warehouse"},
+    "stored_queries": {"errors", "results", "stored_days", "warehouse"},
     "partitions": BASE,
     "failures": {*BASE, "client"},
     "reports": {*BASE, "snapshots", "warehouse"},
@@ -57,10 +71,16 @@ MAY_IMPORT = {
     "retention": {*BASE, "failures", "loads", "resources", "warehouse"},
     "assets": {
         *BASE,
-        *("client", "event_loads", "failures", "loads", "partitions", "profile_loads"),
-        *("reports", "resources", "snapshots", "warehouse"),
+        *("client", "event_loads", "failures", "live_query", "loads", "ops", "partitions"),
+        *("profile_loads", "query_loads", "reports", "resources", "snapshots", "warehouse"),
     },
-    "definitions": {*BASE, "assets", "io_managers", "jobs", "resources", "retention"},
+    "query_loads": {*BASE, "loads", "warehouse"},
+    "ops": {
+        *BASE,
+        *("client", "event_files", "failures", "literals", "live_query", "profile_files"),
+        *("reports", "resources", "results"),
+    },
+    "definitions": {*BASE, "assets", "io_managers", "jobs", "ops", "resources", "retention"},
     "cli": None,  # the commands import what they need, inside the command
     "__init__": None,  # offers the public names lazily
 }
@@ -104,7 +124,8 @@ def test_imports_follow_the_arrows(part):
     "part",
     [
         *("auth", "client", "warehouse", "workspace", "emulator", "cli", "event_loads"),
-        *("live_query", "results"),
+        *("live_query", "results", "storage", "stored_queries"),
+        *("event_files", "live_query", "profile_files", "query_loads", "results"),
     ],
 )
 def test_library_parts_load_without_dagster(part):

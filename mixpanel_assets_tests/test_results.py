@@ -60,7 +60,7 @@ FIELDS = {
         "table column dtype count null_count null_pct unique_count unique_pct top_values? min? "
         "max? mean? std?"
     ),
-    "PropertyValueCount": "value count percentage",
+    "PropertyValueCount": "value count percentage kind?",
     "PropertyDistributionResult": "event property_name from_date to_date total_count values",
     "NumericPropertySummaryResult": (
         "event property_name from_date to_date count min max sum avg stddev percentiles"

@@ -28,7 +28,15 @@ from mixpanel_assets.profile_loads import (
 from mixpanel_assets.reports import column_schema, completeness_metadata, profile_metadata
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets.snapshots import OnPage, Question, Snapshot, begin, completed, questions_for
+from mixpanel_assets.snapshots import (
+    OnPage,
+    Question,
+    Snapshot,
+    begin,
+    completed,
+    fetch_missing,
+    questions_for,
+)
 from mixpanel_assets.warehouse import PROFILES, Database, ProfileReport, Target
 
 
@@ -86,18 +94,15 @@ def fetch_profile_pages(
     context: dg.OpExecutionContext, chunk: Chunk, mixpanel: MixpanelResource
 ) -> list[int]:
     """Return the numbers of the pages that did not come; the merge asks for them again."""
-    plan = chunk.snapshot.plan
-    log_page = _page_logger(context)
-    with explained_to_dagster(), mixpanel.client() as client, plan.in_use():
-        missing = set(plan.missing())
-        outcomes = client.fetch_profile_pages(
-            chunk.snapshot.question.query,
-            plan,
-            [page for page in chunk.pages if page in missing],
+    with explained_to_dagster(), mixpanel.client() as client:
+        failed, _ = fetch_missing(
+            client,
+            chunk.snapshot,
+            chunk.pages,
             max_workers=chunk.max_workers,
-            on_page=lambda outcome: log_page(outcome, plan),
+            on_page=_page_logger(context),
         )
-    return [outcome.page for outcome in outcomes if outcome.error]
+    return sorted(failed)
 
 
 def profiles_asset(
@@ -131,7 +136,13 @@ def profiles_asset(
         root = settings.spool_path(project.project_id)
         database = Database(settings.database_path(project.project_id))
         with explained_to_dagster(), mixpanel.client() as client:
-            asked = questions_for(_days(context), settings.today(), query, config.scope)
+            asked = questions_for(
+                _days(context),
+                settings.today(),
+                query,
+                config.scope,
+                zone=settings.export_zone,
+            )
             asked, kept = without_kept_days(
                 database,
                 project,
@@ -168,7 +179,7 @@ def profiles_asset(
             context.add_asset_metadata(metadata, asset_key=key, partition_key=partition)
 
         if again := [page for pages in failed for page in pages]:
-            context.log.warning(f"{len(again)} pages did not come; they are asked for again")
+            context.log.warning(f"Pages that did not come are asked for again: {again}")
         with explained_to_dagster(), mixpanel.client() as client:
             load = ProfileLoad(
                 snapshots=[
@@ -331,10 +342,10 @@ def _page_logger(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
 ) -> OnPage:
     def log(outcome: PageOutcome, plan: PagePlan) -> None:
-        page = f"page {outcome.page} of 0 to {plan.num_pages - 1}"
         if outcome.error:
-            context.log.warning(f"{page}: {outcome.error}")
+            context.log.warning(outcome.error)
         else:
+            page = f"page {outcome.page} of 0 to {plan.num_pages - 1}"
             context.log.info(f"{page}: {outcome.rows:,} profiles")
 
     return log
@@ -342,11 +353,14 @@ def _page_logger(
 
 def _completeness(load: ProfileLoad, key: dg.AssetKey, check: str) -> dg.AssetCheckResult:
     error = incomplete(load.reports)
+    kept = [f"{day.snapshot_date}" for day in load.reports if day.kept and day.status == "partial"]
+    told = f"Kept as it is, though only part of it came: {', '.join(kept)}." if kept else None
     return dg.AssetCheckResult(
-        passed=error is None,
+        passed=error is None and not kept,
         asset_key=key,
         check_name=check,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=error.message if error else None,
+        # A kept day cannot get better, so it only warns and holds nothing up.
+        severity=dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
+        description=error.message if error else told,
         metadata=completeness_metadata(load.reports),
     )

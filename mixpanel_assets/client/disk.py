@@ -24,7 +24,7 @@ IN_USE_FOR = timedelta(hours=1)
 
 _EVENTS = re.compile(r"[0-9a-f]{32}-\d{4}-\d\d-\d\d_\d{4}-\d\d-\d\d\.jsonl(\.gz)?")
 _PROFILES = re.compile(r"profiles-[0-9a-zA-Z-]+")
-_PAGES = re.compile(r"plan\.json(\.part)?|page-\d{6}\.jsonl|[0-9a-f]{32}(-\d+\.part|\.lock)")
+_PAGES = re.compile(r"tried|plan\.json(\.part)?|page-\d{6}\.jsonl|[0-9a-f]{32}(-\d+\.part|\.lock)")
 
 
 @dataclass(frozen=True)

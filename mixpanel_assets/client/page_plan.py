@@ -11,7 +11,7 @@ import math
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _PLAN = "plan.json"
+_TRIED = "tried"
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,29 @@ class PagePlan:
         unfinished.write_text(json.dumps(stored))
         unfinished.replace(self.directory / _PLAN)
 
+    def is_tried_again(self) -> bool:
+        """Tell whether somebody has tried before to get every page; now somebody has."""
+        mark = self.directory / _TRIED
+        before = mark.exists()
+        mark.touch()
+        return before
+
     @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Keep others from taking the snapshot over; ends with the block or the process."""
+    def in_use(self) -> Iterator[bool]:
+        """Keep others from taking the snapshot over; ends with the block or the process.
+
+        Yields whether page 0 is there. Without it the snapshot is lost: page 0 of another
+        session does not fit the pages of this one.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         mark = self.directory / f"{uuid.uuid4().hex}.lock"
-        with FileLock(mark):
-            yield
-        mark.unlink(missing_ok=True)
+        try:
+            with FileLock(mark):
+                yield self.path(0).exists()
+        finally:
+            mark.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.directory.rmdir()  # only one that was made for the mark is empty
 
     def taken_over(self) -> PagePlan | None:
         """Return the plan under a name of its own; None if somebody uses it or was faster.

@@ -19,7 +19,13 @@ from mixpanel_assets.client.page_plan import PagePlan
 from mixpanel_assets.client.retries import FAULTS, RetryPolicy
 from mixpanel_assets.client.spool import new_file
 from mixpanel_assets.client.transport import Transport
-from mixpanel_assets.errors import ConfigError, IncompleteExportError, QueryError
+from mixpanel_assets.errors import (
+    APIError,
+    ConfigError,
+    IncompleteExportError,
+    RateLimitError,
+    ServerError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +43,15 @@ class PageOutcome:
         error: Why it could not be had; None when it lies on disk, whole.
         session_ended: Whether Mixpanel no longer knows the session, so that the other pages
             are of no use either.
+        unannounced: Whether it holds another number of profiles than page 0 announced, so that
+            one of the two is wrong.
     """
 
     page: int
     rows: int
     error: str | None = None
     session_ended: bool = False
+    unannounced: bool = False
 
 
 class _Profile(msgspec.Struct):
@@ -98,18 +107,16 @@ class _SessionEndedError(IncompleteExportError):
     """Mixpanel no longer knows the session that page 0 opened a moment ago."""
 
 
+class _UnannouncedError(IncompleteExportError):
+    """A page holds another number of profiles than page 0 announced for it."""
+
+
 def _planned(
     transport: Transport, query: ProfileQuery, directory: Path, retries: RetryPolicy
 ) -> PagePlan:
     began_at = datetime.now(UTC)
-    page = retries.call(lambda: fetch_page(transport, query, 0))
-    if page.total is None:
-        raise IncompleteExportError(
-            "profiles page 0 carries no `total`, so nobody can tell when the snapshot is whole. "
-            "Nothing was stored.",
-            reason="no total",
-        )
-    total = max(page.total, len(page.results))
+    page, announced = retries.call(lambda: _first_page(transport, query))
+    total = max(announced, len(page.results))
     plan = PagePlan(directory, page.session_id, total, page.page_size, began_at)
     _keep(plan, page)
     while plan.total and plan.total % plan.page_size == 0:
@@ -127,13 +134,26 @@ def _planned(
     return plan
 
 
+def _first_page(transport: Transport, query: ProfileQuery) -> tuple[ProfilePage, int]:
+    page = fetch_page(transport, query, 0)
+    if page.total is None:
+        raise IncompleteExportError(
+            "profiles page 0 carries no `total`, so nobody can tell when the snapshot is whole. "
+            "Nothing was stored.",
+            reason="no total",
+        )
+    return page, page.total
+
+
 def _page_behind(
     transport: Transport, query: ProfileQuery, plan: PagePlan, retries: RetryPolicy
 ) -> ProfilePage:
     number = plan.num_pages
     try:
         return retries.call(lambda: fetch_page(transport, query, number, plan.session_id))
-    except QueryError as error:
+    except (RateLimitError, ServerError):
+        raise
+    except APIError as error:
         raise _SessionEndedError(
             f"profiles page {number}: the session of page 0 has ended ({error.message}) "
             "No profiles were stored; run it again.",
@@ -158,8 +178,8 @@ def fetch_pages(
         that wait are not asked for.
 
     Raises:
-        MixpanelDataError: An answer that no repeating can heal, such as refused credentials,
-            or a disk that takes no more; no further page is asked for.
+        RateLimitError: The budget stayed spent; no further page is asked for.
+        StorageError: The disk takes no more.
     """
     ended = threading.Event()
 
@@ -169,8 +189,11 @@ def fetch_pages(
         try:
             return PageOutcome(page, retries.call(lambda: _fetch_one(transport, query, plan, page)))
         except FAULTS as error:
-            return PageOutcome(page, 0, str(error))
-        except QueryError as error:
+            unannounced = isinstance(error, _UnannouncedError)
+            return PageOutcome(page, 0, str(error), unannounced=unannounced)
+        except APIError as error:
+            if isinstance(error, RateLimitError):
+                raise
             # The question is that of page 0, which was answered; only the session is new.
             ended.set()
             return PageOutcome(page, 0, str(error), session_ended=True)
@@ -214,13 +237,13 @@ def _keep(plan: PagePlan, page: ProfilePage) -> None:
 def _require_announced(plan: PagePlan, page: ProfilePage) -> None:
     announced, came = plan.announced_rows(page.page), len(page.results)
     if came < announced:
-        raise IncompleteExportError(
+        raise _UnannouncedError(
             f"profiles page {page.page} holds {came:,} profiles, {announced:,} were announced.",
             reason="short page",
             lines=came,
         )
     if came >= plan.page_size > announced:
-        raise IncompleteExportError(
+        raise _UnannouncedError(
             f"profiles page {page.page} is full, though only {announced:,} profiles were announced "
             "for it: more may follow.",
             reason="a full last page",

@@ -19,14 +19,17 @@ class PropertyValueCount(Result):
     """How often a property had one value.
 
     Attributes:
-        value: The value; None when the property is null or absent.
+        value: The value; None when the property is null or absent; a list or dict as it is.
         count: Events with it.
         percentage: Of all events counted, 0 to 100.
+        kind: What JSON calls it: `string`, `number`, `boolean`, `array`, `object` or `null`;
+            `missing` when it is absent. The frame leaves it out.
     """
 
-    value: str | int | float | bool | None
+    value: str | int | float | bool | list[Any] | dict[str, Any] | None
     count: int
     percentage: float
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class PropertyDistributionResult(ResultWithDataFrame):
     values: tuple[PropertyValueCount, ...]
 
     def _table(self) -> Table:
-        return _rows_of(PropertyValueCount, self.values)
+        rows = [(one.value, one.count, one.percentage) for one in self.values]
+        return Table(["value", "count", "percentage"], rows)
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class NumericPropertySummaryResult(Result):
         from_date: First day, included, as text.
         to_date: Last day, included.
         count: Events where it is a number.
-        min: The smallest.
+        min: The smallest; None when it never is a number, as all others but `sum`.
         max: The largest.
         sum: All together.
         avg: The mean.
@@ -76,12 +80,12 @@ class NumericPropertySummaryResult(Result):
     from_date: str
     to_date: str
     count: int
-    min: float
-    max: float
+    min: float | None
+    max: float | None
     sum: float
-    avg: float
-    stddev: float
-    percentiles: dict[int, float]
+    avg: float | None
+    stddev: float | None
+    percentiles: dict[int, float | None]
 
 
 @dataclass(frozen=True)
@@ -220,14 +224,14 @@ class EventBreakdownResult(ResultWithDataFrame):
         table: The table.
         total_events: Rows.
         total_users: Different `distinct_id`.
-        date_range: Earliest and latest time; UTC.
+        date_range: Earliest and latest time; UTC; None of an empty table.
         events: The most common first.
     """
 
     table: str
     total_events: int
     total_users: int
-    date_range: tuple[datetime, datetime]
+    date_range: tuple[datetime, datetime] | None
     events: list[EventStats] = field(default_factory=list)
 
     def _table(self) -> Table:

@@ -100,7 +100,7 @@ class WorkspaceInfo(Result):
         account: The named account in use; None without one.
         tables: Their names.
         size_mb: Of the file, in units of 1,000,000 bytes.
-        created_at: Of the file; UTC; None while there is none.
+        created_at: When its tables were made; UTC; None while there are none.
     """
 
     path: Path | None

@@ -4,27 +4,52 @@ Nothing here knows HTTP or Dagster. `Database` opens and locks, `prepare` makes 
 guards the tables, `replace_events` and `replace_profiles` load, `tables` reads.
 """
 
-from mixpanel_assets.warehouse.database import Database
+from mixpanel_assets.warehouse.catalog import KnownTable, drop_tables, find_table, known_tables
+from mixpanel_assets.warehouse.database import Database, transaction
 from mixpanel_assets.warehouse.destination import check_name, make_way, refuse_our_names, target_of
+from mixpanel_assets.warehouse.faults import asked
+from mixpanel_assets.warehouse.in_memory import MemoryDatabase
 from mixpanel_assets.warehouse.ledger import Target, day_statuses
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
 from mixpanel_assets.warehouse.load import mark_unavailable, replace_events
 from mixpanel_assets.warehouse.profile_pages import ProfilePage
 from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
-from mixpanel_assets.warehouse.project import ProjectIdentity, must_match, prepare, stored_project
+from mixpanel_assets.warehouse.project import (
+    ProjectIdentity,
+    made_at,
+    must_match,
+    prepare,
+    stored_project,
+)
+from mixpanel_assets.warehouse.record_tables import make_events_table, make_profiles_table
+from mixpanel_assets.warehouse.records import EventLines, profile_line, write_lines
 from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Scope, Status
 from mixpanel_assets.warehouse.retention import Thinned, thin_snapshots
-from mixpanel_assets.warehouse.schema import EVENTS, PROFILES, Column, Table, qualified, quoted
+from mixpanel_assets.warehouse.schema import (
+    EVENTS,
+    PROFILES,
+    SCHEMA,
+    Column,
+    Table,
+    create_all,
+    literal,
+    qualified,
+    quoted,
+)
 from mixpanel_assets.warehouse.slices import insert_slice
-from mixpanel_assets.warehouse.tables import EventSizes, event_sizes, table_exists
+from mixpanel_assets.warehouse.tables import EventSizes, day_rows, event_sizes, table_exists
 
 __all__ = [
     "EVENTS",
     "PROFILES",
+    "SCHEMA",
     "Column",
     "Database",
     "DayReport",
+    "EventLines",
     "EventSizes",
+    "KnownTable",
+    "MemoryDatabase",
     "ProfilePage",
     "ProfileReport",
     "ProjectIdentity",
@@ -34,15 +59,26 @@ __all__ = [
     "Table",
     "Target",
     "Thinned",
+    "asked",
     "check_name",
     "day_statuses",
+    "create_all",
+    "day_rows",
+    "drop_tables",
     "event_sizes",
+    "find_table",
     "insert_slice",
     "kept_snapshot",
+    "known_tables",
+    "literal",
+    "made_at",
+    "make_events_table",
+    "make_profiles_table",
     "make_way",
     "mark_unavailable",
     "must_match",
     "prepare",
+    "profile_line",
     "qualified",
     "quoted",
     "refuse_our_names",
@@ -52,4 +88,6 @@ __all__ = [
     "table_exists",
     "target_of",
     "thin_snapshots",
+    "transaction",
+    "write_lines",
 ]

@@ -60,19 +60,8 @@ class Database:
             DatabaseLockedError: Others held the file for longer than `lock_timeout`.
             StorageError: Full disk, no permission, not a DuckDB file, or a newer one.
         """
-        with translated(self.path):
-            _make_folder(self.path)
-            with self._opened("write") as connection:
-                connection.execute("BEGIN TRANSACTION")
-                try:
-                    connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{SCHEMA}"')
-                    _search_both_schemas(connection)
-                    yield connection
-                    connection.execute("COMMIT")
-                except BaseException:
-                    with suppress(duckdb.Error):
-                        connection.execute("ROLLBACK")
-                    raise
+        with self.opened("write") as connection, transaction(connection):
+            yield connection
 
     @contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -83,17 +72,33 @@ class Database:
             DatabaseLockedError: A writer held the file for longer than `lock_timeout`.
             StorageError: No permission, not a DuckDB file, or a newer one.
         """
-        with translated(self.path):
-            self._must_exist()
-            with self._opened("read") as connection:
-                _search_both_schemas(connection)
-                yield connection
+        with self.opened("read") as connection:
+            yield connection
 
     @contextmanager
-    def _opened(self, mode: Mode) -> Iterator[duckdb.DuckDBPyConnection]:
+    def opened(self, mode: Mode) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the file with no transaction around, for as long as the caller likes.
+
+        Whoever wants to write waits until the block is left; with `write`, who wants to read too.
+
+        Raises:
+            DatabaseNotFoundError: There is no file to read.
+            DatabaseLockedError: Others held the file for longer than `lock_timeout`.
+            StorageError: Full disk, no permission, not a DuckDB file, or a newer one.
+        """
+        with translated(self.path), self._attached(mode) as connection:
+            _search_both_schemas(connection)
+            yield connection
+
+    @contextmanager
+    def _attached(self, mode: Mode) -> Iterator[duckdb.DuckDBPyConnection]:
+        if mode == "read":
+            self._must_exist()
+        else:
+            _make_folder(self.path)
         wait = Wait(self.path, self.lock_timeout, self.on_wait)
         with self._locked(mode, wait):
-            if mode == "write" and self._is_missing():
+            if mode == "write" and self.is_missing:
                 _create(self.path)
             self._must_exist()
             with self._spill_folder() as spilled, closing(duckdb.connect()) as connection:
@@ -128,8 +133,7 @@ class Database:
                 folder.parent.rmdir()
 
     def _configure(self, connection: duckdb.DuckDBPyConnection, spilled: Path) -> None:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET enable_progress_bar = false")
+        set_up_session(connection)
         connection.execute("SET memory_limit = ?", [self.memory_limit])
         connection.execute("SET preserve_insertion_order = false")
         connection.execute("SET temp_directory = ?", [str(spilled)])
@@ -153,12 +157,35 @@ class Database:
             time.sleep(min(self.poll_seconds, wait.remaining()))
         connection.execute(f"USE {CATALOG}")
 
-    def _is_missing(self) -> bool:
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is nothing to read yet."""
         return not self.path.exists() or self.path.stat().st_size == 0
 
     def _must_exist(self) -> None:
-        if self._is_missing():
+        if self.is_missing:
             raise DatabaseNotFoundError(str(self.path))
+
+
+@contextmanager
+def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Keep what the block writes as a whole, or undo it on an error."""
+    connection.execute("BEGIN TRANSACTION")
+    try:
+        connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{SCHEMA}"')
+        _search_both_schemas(connection)
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(duckdb.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def set_up_session(connection: duckdb.DuckDBPyConnection) -> None:
+    """Set what every connection and cursor sets for itself."""
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
 
 
 def _remove_all_but(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """DuckDB's and the operating system's refusals, said once in plain words.
 
-Only faults of the file, the disk and the machine are translated. A wrong SQL
-statement is a programming error and passes through untouched.
+In `translated`, only faults of the file, the disk and the machine are: a wrong SQL statement
+of ours is a programming error and passes untouched. In `asked`, the statement is a caller's.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from pathlib import Path
 
 import duckdb
 
-from mixpanel_assets.errors import DatabaseLockedError, StorageError
+from mixpanel_assets.errors import DatabaseLockedError, QueryError, StorageError
 
 _CONFLICT = re.compile(r"Conflicting lock is held.*?(?:\(PID (\d+)\)|PID (\d+))", re.DOTALL)
 _OPEN_HERE = "Unique file handle conflict"
+_OTHER_FILES = re.compile(r"No files found that match")
 
 _DISK = re.compile(r"No space left|File too large|disk quota|IO Error", re.IGNORECASE)
 _FULL = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG}
@@ -81,7 +82,7 @@ def translated(path: Path) -> Iterator[None]:
     except duckdb.Error as error:
         if _OPEN_HERE in str(error):
             raise DatabaseLockedError(str(path), os.getpid(), _opened_here(path)) from error
-        if not isinstance(error, _OF_STORAGE) and not _DISK.search(str(error)):
+        if not _is_of_storage(error):
             raise
         raise _explain(error, path) from error
     except (PermissionError, sqlite3.OperationalError) as error:
@@ -90,6 +91,29 @@ def translated(path: Path) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         raise _explain(error, path) from error
+
+
+@contextmanager
+def asked() -> Iterator[None]:
+    """Raise `QueryError` for a statement inside the block that DuckDB refuses.
+
+    Faults of the file, the disk and the machine pass, as does an interruption.
+
+    Raises:
+        QueryError: In DuckDB's own words.
+    """
+    try:
+        yield
+    except duckdb.InterruptException:
+        raise
+    except duckdb.Error as error:
+        if _is_of_storage(error) and not _OTHER_FILES.search(str(error)):
+            raise
+        raise QueryError.of_sql(str(error).strip()) from error
+
+
+def _is_of_storage(error: duckdb.Error) -> bool:
+    return isinstance(error, _OF_STORAGE) or bool(_DISK.search(str(error)))
 
 
 def _explain(error: Exception, path: Path) -> StorageError:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from itertools import islice
+from zoneinfo import ZoneInfo
 
 import duckdb
 import pyarrow as pa
@@ -34,6 +35,7 @@ _ROW = pa.schema(
         ("fetched_at", pa.timestamp("us")),
     ]
 )
+DayOf = Callable[[datetime | None], date | None]
 Row = tuple[int, str, str, datetime | None, date | None, datetime]
 
 
@@ -72,6 +74,7 @@ def staged_profiles(
     *,
     days: Sequence[date],
     scope: Scope,
+    zone: str = "UTC",
 ) -> Iterator[Answer]:
     """Read the pages of one answer for the length of the block; the later of two lines wins.
 
@@ -80,14 +83,16 @@ def staged_profiles(
         pages: In page order, at least one.
         days: With `all`, the one day; with `seen_on_day`, rows get the one they were seen on.
         scope: What the answer holds.
+        zone: Whose days they are.
 
     Raises:
         IncompleteExportError: A page cannot be read, a line is no profile, or too many lines
             cannot be stored.
     """
     columns = (_POSITION, *PROFILES.columns)
+    day_of = (lambda seen: days[0]) if scope == "all" else _seen_on(frozenset(days), ZoneInfo(zone))
     with at_most(connection, _MEMORY), staging_table(connection, columns) as (staging, table):
-        received, quarantined = _read(staging, table, pages, days, scope)
+        received, quarantined = _read(staging, table, pages, days[0], day_of)
         check_limit(days[0], received, quarantined)
         before = _count(staging, table)
         staging.execute(
@@ -105,10 +110,10 @@ def _read(
     staging: duckdb.DuckDBPyConnection,
     table: str,
     pages: Sequence[ProfilePage],
-    days: Sequence[date],
-    scope: Scope,
+    first_day: date,
+    day_of: DayOf,
 ) -> tuple[int, list[Quarantined]]:
-    wanted, refused, received = frozenset(days), list[Quarantined](), 0
+    refused, received = list[Quarantined](), 0
 
     def rows() -> Iterator[Row]:
         nonlocal received
@@ -116,11 +121,10 @@ def _read(
             for line in page.lines():
                 received += 1
                 if reason := why_refused(line):
-                    refused.append(Quarantined(days[0], line, reason))
+                    refused.append(Quarantined(first_day, line, reason))
                     continue
                 distinct_id, properties, seen = page.row(line)
-                day = days[0] if scope == "all" else _day(seen, wanted)
-                yield received, distinct_id, properties, seen, day, page.fetched_at_utc
+                yield received, distinct_id, properties, seen, day_of(seen), page.fetched_at_utc
 
     staged = rows()
     while batch := list(islice(staged, _BATCH)):
@@ -128,8 +132,14 @@ def _read(
     return received, refused
 
 
-def _day(seen: datetime | None, days: Collection[date]) -> date | None:
-    return seen.date() if seen is not None and seen.date() in days else None
+def _seen_on(days: Collection[date], zone: ZoneInfo) -> DayOf:
+    def day_of(seen: datetime | None) -> date | None:
+        if seen is None:
+            return None
+        day = seen.replace(tzinfo=UTC).astimezone(zone).date()
+        return day if day in days else None
+
+    return day_of
 
 
 def _insert(staging: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row]) -> None:

@@ -54,20 +54,22 @@ def replace_profiles(
     """Store the pages of one answer under its days and tell what each day holds then.
 
     If pages failed or fewer profiles came than announced, the days are `partial`: rows are
-    merged in by `distinct_id` and nothing is deleted. When this raises, roll back: nothing of
+    merged in by `distinct_id` and nothing is deleted. The same goes for `seen_on_day`, for an
+    answer of later lacks those who were seen again. When this raises, roll back: nothing of
     the old days has changed then.
 
     Args:
         connection: A prepared database inside a transaction.
         pages: In page order; a profile on two pages is kept as the later page has it.
         days: The one day of a full snapshot, or the days that `seen_on_day` was asked for;
-            rows are split by the date of `last_seen` (UTC).
+            rows are split by the date of `last_seen`, in UTC or a legacy project's zone.
         project: Whose profiles they are.
         scope: `all` profiles, or only those `seen_on_day`.
         expected_total: What the first page announced for the whole answer.
         failed_pages: Numbers of pages that did not come, and why.
         merge: Merge by `distinct_id` even if the answer is complete.
-        overwrite: Let anything but a new full snapshot replace a full one.
+        overwrite: Let anything but a new full snapshot replace a full one, and an answer of
+            later the profiles seen on a day.
         run_id: Kept in the ledger.
         filters: What narrowed the request, kept in the ledger; None for everything.
         target: `profiles`; another table in schema `mixpanel` with the same columns, made when
@@ -92,10 +94,12 @@ def replace_profiles(
     if not pages:
         raise _no_pages(days, failed_pages)
     table = make_profile_table(connection, target)
-    with staged_profiles(connection, pages, days=written, scope=scope) as answer:
+    zone = project.zone if project.regime == "legacy" else "UTC"
+    with staged_profiles(connection, pages, days=written, scope=scope, zone=zone) as answer:
         missing = max(0, (expected_total or 0) - answer.profiles)
         told = _Told(scope, expected_total, dict(failed_pages), missing)
-        merge = merge or told.is_partial
+        # Who was seen again since is no longer in the answer, and cannot be asked for.
+        merge = merge or told.is_partial or (scope == "seen_on_day" and not overwrite)
         before = ledger.rows_before(connection, target, min(written), max(written))
         move_profiles(connection, answer.table, table, written, merge=merge)
     if target.schema == NAMED_SCHEMA and not merge:

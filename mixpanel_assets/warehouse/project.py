@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 import duckdb
@@ -72,6 +73,14 @@ def stored_project(connection: duckdb.DuckDBPyConnection) -> ProjectIdentity | N
         connection, f"SELECT project_id, region, regime, zone FROM {schema.PROJECT.quoted}"
     )
     return ProjectIdentity(*row) if row else None
+
+
+def made_at(connection: duckdb.DuckDBPyConnection) -> datetime | None:
+    """Return when the tables of a project were made, naive UTC; None while there is none."""
+    if not _has_project_table(connection):
+        return None
+    row = first_row(connection, f"SELECT created_at FROM {schema.PROJECT.quoted}")
+    return row[0] if row else None
 
 
 def stored_version(connection: duckdb.DuckDBPyConnection) -> int:

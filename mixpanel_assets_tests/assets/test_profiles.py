@@ -3,6 +3,7 @@
 import json
 from datetime import date, timedelta
 
+import dagster as dg
 import pytest
 
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
@@ -83,6 +84,21 @@ def test_a_full_snapshot_is_kept_when_its_day_is_over(
     metadata = record.asset_materialization.metadata
     assert metadata["kept"].value is True
     assert (metadata["rows"].value, metadata["scope"].value) == (len(before), "all")
+
+
+def test_a_partial_snapshot_that_is_kept_is_not_called_complete(
+    materialize, settings, emulator, database
+):
+    """The check warns, which stops nothing: the day cannot get better, and the run succeeds."""
+    materialize(PROFILES, settings.today().isoformat())
+    day = full_snapshot_of_yesterday(settings, database)
+    with database.write() as connection:
+        connection.execute("UPDATE mixpanel._days SET status = 'partial', failed_pages = [3]")
+    result = materialize(PROFILES, day)
+    assert result.success
+    [check] = result.get_asset_check_evaluations()
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert day in check.description
 
 
 def test_a_full_snapshot_that_came_meanwhile_is_kept_too(
@@ -225,8 +241,8 @@ class TestSmallPages:
         assert not page_folders(settings)
 
     def test_refused_credentials_fail_the_run(self, materialize, settings, emulator, database):
-        """Nothing is stored, and the pages that came wait for the next run."""
-        emulator.faults.add(Fault("401-json", path=ENGAGE, page=5, times=None))
+        """Nothing is stored, and the next run begins anew."""
+        emulator.faults.add(Fault("401-json", path=ENGAGE, skip=3, times=None))
         result = materialize(PROFILES, settings.today().isoformat())
         assert not result.success
         assert not database.path.exists()

@@ -16,7 +16,6 @@ from mixpanel_assets.client import (
 )
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import (
-    AuthenticationError,
     IncompleteExportError,
     RateLimitError,
     StorageError,
@@ -98,17 +97,14 @@ def test_what_is_missing_is_fetched_later(client, emulator, tmp_path):
     assert sorted(fetched_ids(plan)) == true_ids(emulator)
 
 
-@pytest.mark.parametrize(
-    ("kind", "error"),
-    [("401-json", AuthenticationError), ("400-auth-text", AuthenticationError)],
-)
-def test_a_page_that_no_repeating_can_bring_ends_the_pages(kind, error, client, emulator, tmp_path):
-    """A fatal answer keeps its class, and the pages that wait are not asked for."""
+@pytest.mark.parametrize("kind", ["401-json", "400-auth-text", "402-json", "403-json", "404-json"])
+def test_any_refusal_of_a_later_page_ends_the_session(kind, client, emulator, tmp_path):
+    """Page 0 was answered, so only the session is new; the pages that wait are not asked for."""
     plan = client.plan_profiles(tmp_path / "p", EVERYONE)
     emulator.faults.add(Fault(kind, path=ENGAGE, page=1, times=None))
-    with pytest.raises(error):
-        client.fetch_profile_pages(EVERYONE, plan, plan.missing(), max_workers=1)
-    assert {r.params.get("page") for r in emulator.requests} <= {None, "1", "2"}
+    outcomes = client.fetch_profile_pages(EVERYONE, plan, plan.missing(), max_workers=1)
+    assert all(outcome.session_ended for outcome in outcomes)
+    assert {r.params.get("page") for r in emulator.requests} <= {None, "1"}
 
 
 def test_a_disk_that_takes_no_page_ends_the_pages(client, emulator, tmp_path):
@@ -173,6 +169,12 @@ def test_without_a_total_there_is_no_snapshot(client, emulator, tmp_path):
     emulator.faults.add(Fault("no-total", path=ENGAGE, times=None))
     with pytest.raises(IncompleteExportError, match="total"):
         client.plan_profiles(tmp_path / "p", EVERYONE)
+
+
+def test_a_total_that_is_missing_once_is_asked_for_again(client, emulator, tmp_path):
+    """Like anything else that came with 200 and is not whole."""
+    emulator.faults.add(Fault("no-total", path=ENGAGE))
+    assert client.plan_profiles(tmp_path / "p", EVERYONE).total == 95
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from mixpanel_assets_tests.warehouse.conftest import DAY
+from mixpanel_assets.warehouse import ProjectIdentity
+from mixpanel_assets_tests.warehouse.conftest import DAY, Warehouse
 from mixpanel_assets_tests.warehouse.profiles import BAD, profile, seen, store, store_days
 
 NEXT = DAY + timedelta(days=1)
@@ -66,12 +67,32 @@ def test_a_partial_answer_is_merged_into_every_day(warehouse):
     assert stored(warehouse) == [(DAY, "u"), (DAY, "w"), (NEXT, "v")]
 
 
-def test_a_complete_answer_replaces_every_day(warehouse):
-    """Whoever was seen later leaves the day."""
+def test_whoever_was_seen_again_since_stays_under_the_day(warehouse):
+    """An answer of later no longer holds them, and nobody can ask for them."""
     load(warehouse, [seen("u", DAY), seen("v", NEXT)])
     reports = load(warehouse, [seen("u", LAST)], expected_total=1)
-    assert [r.rows_before for r in reports] == [1, 1, 0]
+    assert [(r.status, r.rows_before, r.row_count) for r in reports] == [
+        ("complete", 1, 1),
+        ("complete", 1, 1),
+        ("complete", 0, 1),
+    ]
+    assert stored(warehouse) == [(DAY, "u"), (NEXT, "v"), (LAST, "u")]
+
+
+def test_a_later_answer_can_be_told_to_replace_the_days(warehouse):
+    """As it can be told for full snapshots."""
+    load(warehouse, [seen("u", DAY), seen("v", NEXT)])
+    load(warehouse, [seen("u", LAST)], overwrite=True)
     assert stored(warehouse) == [(LAST, "u")]
+
+
+def test_days_of_a_legacy_project_are_days_of_its_zone(tmp_path):
+    """`$last_seen` is UTC: half past four on the 2nd is the evening of the 1st in New York."""
+    project = ProjectIdentity("1234", "us", regime="legacy", zone="America/New_York")
+    warehouse = Warehouse(tmp_path, project)
+    late = profile("late", **{"$last_seen": f"{NEXT}T04:30:00"})
+    load(warehouse, [late, profile("next", **{"$last_seen": f"{NEXT}T05:30:00"})])
+    assert stored(warehouse) == [(DAY, "late"), (NEXT, "next")]
 
 
 def test_a_full_snapshot_among_the_days_is_kept(warehouse):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 
 import pytest
 
@@ -15,6 +16,8 @@ from mixpanel_assets import (
 from mixpanel_assets.client import make_credentials
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import ConfigError, IncompleteExportError, TableExistsError
+from mixpanel_assets.snapshots import begin, questions_for
+from mixpanel_assets.warehouse import Database
 
 ENGAGE = "/api/query/engage"
 
@@ -216,3 +219,31 @@ def test_the_service_is_the_same_fetch(ws, emulator):
     result = service.fetch_profiles("people", max_workers=3)
     assert result.to_dict()["has_failures"] is False
     assert stored_names(ws, "people") == names(emulator)
+
+
+def test_pages_that_wait_for_the_database_are_not_taken_over(settings, emulator):
+    """Whoever asks the same in the meantime begins a snapshot of their own."""
+    held, free, stayed = threading.Event(), threading.Event(), []
+
+    def hold(path):
+        with Database(path).write():
+            held.set()
+            free.wait()
+
+    def ask_the_same(sentence):
+        waiting = set(ws.spool_directory.iterdir())
+        [question] = questions_for([settings.today()], settings.today(), scope="all")
+        begin(ws.api, question, ws.spool_directory)
+        stayed.append(waiting < set(ws.spool_directory.iterdir()))
+        free.set()
+
+    credentials = make_credentials(
+        username=emulator.username, secret=emulator.secret, project_id=str(emulator.project_id)
+    )
+    changed = settings.model_copy(update={"api_base_url": emulator.base_url})
+    with Workspace(credentials=credentials, settings=changed, on_wait=ask_the_same) as ws:
+        threading.Thread(target=hold, args=[ws.db_path]).start()
+        held.wait()
+        fetched = ws.fetch_profiles("people", replace=True, progress=False)
+    assert stayed == [True]
+    assert fetched.rows == len(names(emulator))

@@ -85,17 +85,26 @@ def pages_of_ten(settings):
             yield workspace, emulator
 
 
-def test_a_refused_page_changes_nothing_and_keeps_the_others_for_the_next_try(pages_of_ten):
-    """The error keeps its class; what came is not asked for again."""
+def test_refused_credentials_change_nothing(pages_of_ten):
+    """Whoever is refused on a later page is refused on page 0 of the next session as well."""
     workspace, emulator = pages_of_ten
-    emulator.faults.add(Fault("401-json", path=ENGAGE, page=9, times=None))
+    emulator.faults.add(Fault("401-json", path=ENGAGE, skip=3, times=None))
     with pytest.raises(AuthenticationError):
-        workspace.sync_profiles(max_workers=1)
-    emulator.faults.clear()
-    asked = len(emulator.requests)
-    assert workspace.sync_profiles().row_count == len(emulator.truth.profiles())
-    assert len(emulator.requests) - asked == 1
-    assert not list(workspace.spool_directory.iterdir())
+        workspace.sync_profiles()
+    assert not workspace.db_path.exists()
+
+
+def test_nobody_at_all_is_said_twice_before_it_is_believed(pages_of_ten):
+    """An empty answer would take everybody away."""
+    workspace, _ = pages_of_ten
+    everybody = workspace.sync_profiles().row_count
+    with Emulator(EmulatorSettings(days=3, profiles=0)) as nobody:
+        asked = len(nobody.requests)
+        settings = workspace.settings.model_copy(update={"api_base_url": nobody.base_url})
+        with Workspace(credentials=workspace.credentials, settings=settings) as emptied:
+            report = emptied.sync_profiles()
+        assert len(nobody.requests) - asked == 2
+    assert (report.row_count, report.rows_before, report.status) == (0, everybody, "empty")
 
 
 def test_a_page_that_stays_broken_is_named_and_the_others_are_stored(pages_of_ten):

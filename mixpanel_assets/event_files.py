@@ -1,0 +1,263 @@
+"""Events -> a folder with one whole file per day, which the next call goes on with."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from mixpanel_assets.client import STREAMED_DAYS, MixpanelAPIClient, RecordStream
+from mixpanel_assets.errors import ConfigError, IncompleteExportError
+from mixpanel_assets.event_days import StrayEventError, deal_out
+from mixpanel_assets.record_files import (
+    EVENT_COLUMNS,
+    FileFormat,
+    check_format,
+    whole_file,
+    whole_record_file,
+)
+from mixpanel_assets.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+QUESTION_FILE = "_question.json"
+_DAY_FILE = re.compile(r"\d{4}-\d\d-\d\d\.(jsonl|parquet)")
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """Which events a folder holds, and how.
+
+    Attributes:
+        events: Only events of these names; None: all.
+        where: Only events that fit this expression.
+        raw: As Mixpanel sends them, byte for byte; otherwise normalized.
+    """
+
+    events: Sequence[str] | None = None
+    where: str | None = None
+    raw: bool = False
+
+
+@dataclass(frozen=True)
+class DayFile:
+    """The file of one day.
+
+    Attributes:
+        day: The export day.
+        path: The file.
+        bytes: Its size.
+        rows: Events in it; None for a file that was there already.
+        seconds: From the request to the whole file, shared by all days of that request; 0 for a
+            file that was there already.
+    """
+
+    day: date
+    path: Path
+    bytes: int
+    rows: int | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class EventFolder:
+    """A folder of events: a file per day, named by its day, such as `2024-01-03.jsonl`.
+
+    A folder holds the answer to one question, which stands in `_question.json`. An event is in
+    the file of the day of its time, or, when that is none of those asked for, in the file of the
+    day that it came for.
+
+    Attributes:
+        directory: The folder; made when it is missing.
+        client: Who is asked.
+        settings: The zone of the days, and where answers lie until they are checked.
+        filter: Which events.
+        format: `jsonl`, or `parquet` for normalized events.
+        days_per_request: So many neighbouring days share a request; in projects whose `time` is
+            a wall clock, each day has its own. Days of an answer that stays broken, or that has
+            events of other days, are asked for again one by one.
+    """
+
+    directory: Path
+    client: MixpanelAPIClient
+    settings: Settings
+    filter: EventFilter
+    format: FileFormat = "jsonl"
+    days_per_request: int = STREAMED_DAYS
+
+    def fill(
+        self,
+        from_date: date,
+        to_date: date,
+        *,
+        overwrite: bool = False,
+        on_day: Callable[[DayFile], None] | None = None,
+    ) -> list[DayFile]:
+        """Write the files of some days that are not finished yet; return those of all days.
+
+        A file is finished when it was asked for after its day was over; one of today is
+        written anew each time. A day that stays broken leaves no file and stops no other.
+
+        Args:
+            from_date: First day, included.
+            to_date: Last day, included.
+            overwrite: Ask for finished days too.
+            on_day: Told of each file, those that were there included.
+
+        Raises:
+            ConfigError: The folder holds the answer to another question, raw events were to
+                become Parquet, or an argument is wrong; nothing was asked.
+            IncompleteExportError: Days stayed broken; the message names them.
+            StorageError: The disk refused.
+        """
+        self._check(from_date, to_date)
+        days = [from_date + timedelta(days=n) for n in range((to_date - from_date).days + 1)]
+        files = {day: file for day in days if not overwrite and (file := self._finished(day))}
+        if on_day:
+            for file in files.values():
+                on_day(file)
+        broken: dict[date, str] = {}
+        for window in self._windows([day for day in days if day not in files]):
+            for file in self._fetched(window, broken):
+                files[file.day] = file
+                if on_day:
+                    on_day(file)
+        if broken:
+            raise _incomplete(broken, len(files))
+        return [files[day] for day in days]
+
+    def _windows(self, days: Sequence[date]) -> list[list[date]]:
+        """Return which days share a request: neighbours, as many as may."""
+        # A wall clock does not tell which export day an event belongs to.
+        most = 1 if self.settings.local_zone else self.days_per_request
+        windows: list[list[date]] = []
+        for day in days:
+            if windows and len(windows[-1]) < most and day - windows[-1][-1] == timedelta(days=1):
+                windows[-1].append(day)
+            else:
+                windows.append([day])
+        return windows
+
+    def _fetched(self, days: list[date], broken: dict[date, str]) -> Iterator[DayFile]:
+        """Yield the new files of the days; note why the others stayed broken."""
+        if len(days) > 1:
+            try:
+                yield from self._write(days)
+                return
+            except (IncompleteExportError, StrayEventError) as error:
+                logger.warning("%s..%s: %s The days are asked for alone.", days[0], days[-1], error)
+        for day in days:
+            try:
+                yield from self._write([day])
+            except IncompleteExportError as error:
+                broken[day] = error.reason or error.message
+
+    def _check(self, from_date: date, to_date: date) -> None:
+        if from_date > to_date:
+            raise ConfigError(f"from_date {from_date} is after to_date {to_date}.")
+        check_format(self.format, raw=self.filter.raw)
+        self.client.stream_events(  # checks the arguments; nothing is asked until it is read
+            from_date=from_date,
+            to_date=to_date,
+            events=self.filter.events,
+            where=self.filter.where,
+        ).close()
+        self._claim()
+
+    def _claim(self) -> None:
+        """Make sure that every file in the folder answers the same question."""
+        names = self.filter.events
+        question = asdict(self.filter) | {
+            "events": None if names is None else sorted(set(names)),
+            "project_id": self.client.credentials.project_id,
+            "region": self.client.credentials.region,
+            "local_zone": self.settings.local_zone,
+        }
+        told = self.directory / QUESTION_FILE
+        if told.exists():
+            if json.loads(told.read_text()) != question:
+                raise ConfigError(
+                    f"{self.directory} holds the answer to another question, which stands in "
+                    f"{QUESTION_FILE}. Choose another directory, or delete that one."
+                )
+            return
+        if any(_DAY_FILE.fullmatch(path.name) for path in self.directory.glob("*")):
+            raise ConfigError(
+                f"{self.directory} holds files of days, but no {QUESTION_FILE} that says what is "
+                "in them. Choose another directory."
+            )
+        with whole_file(told) as file:
+            file.write(json.dumps(question, indent=2).encode())
+
+    def _finished(self, day: date) -> DayFile | None:
+        path = self._path(day)
+        if not path.exists():
+            return None
+        status = path.stat()
+        is_over = datetime(day.year, day.month, day.day) + timedelta(days=1)
+        zone = ZoneInfo(self.settings.export_zone)
+        if status.st_mtime < is_over.replace(tzinfo=zone).timestamp():
+            return None
+        return DayFile(day, path, status.st_size)
+
+    def _write(self, days: list[date]) -> list[DayFile]:
+        begin, asked = time.monotonic(), time.time()
+        with ExitStack() as open_files:
+            files = {
+                day: open_files.enter_context(
+                    whole_record_file(
+                        self._path(day),
+                        EVENT_COLUMNS,
+                        self.format,
+                        raw=self.filter.raw,
+                        as_of=asked,
+                    )
+                )
+                for day in days
+            }
+            with self._stream(days) as events:
+                deal_out(events, files)
+        seconds = time.monotonic() - begin
+        return [
+            DayFile(day, self._path(day), self._path(day).stat().st_size, file.rows, seconds)
+            for day, file in files.items()
+        ]
+
+    def _stream(self, days: list[date]) -> RecordStream[Any]:
+        spool = self.settings.spool_path(self.client.credentials.project_id)
+        spool.mkdir(parents=True, exist_ok=True)
+        question: dict[str, Any] = {
+            "from_date": days[0],
+            "to_date": days[-1],
+            "events": self.filter.events,
+            "where": self.filter.where,
+            "staged": True,
+            "days_per_request": len(days),
+            "spool_directory": spool,
+        }
+        if self.filter.raw:
+            return self.client.stream_event_lines(**question)
+        return self.client.stream_events(**question, local_zone=self.settings.local_zone)
+
+    def _path(self, day: date) -> Path:
+        return self.directory / f"{day.isoformat()}.{self.format}"
+
+
+def _incomplete(broken: Mapping[date, str], finished: int) -> IncompleteExportError:
+    days = "; ".join(f"{day}: {reason.rstrip('.')}" for day, reason in broken.items())
+    return IncompleteExportError(
+        f"{len(broken)} days stayed broken and have no new file ({days}). The files of the other "
+        f"{finished} days are whole; run again for the rest.",
+        from_date=min(broken),
+        to_date=max(broken),
+        reason=next(iter(broken.values())),
+        partial=bool(finished),
+    )

@@ -1,0 +1,404 @@
+"""TableInspector: which tables a database has, and what is in them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from mixpanel_assets.errors import ConfigError, TableNotFoundError
+from mixpanel_assets.results import (
+    ColumnInfo,
+    ColumnStatsResult,
+    ColumnSummary,
+    EventBreakdownResult,
+    EventStats,
+    SummaryResult,
+    TableInfo,
+    TableMetadata,
+    TableSchema,
+    WorkspaceInfo,
+)
+from mixpanel_assets.table_metadata import metadata_of
+from mixpanel_assets.warehouse import (
+    KnownTable,
+    asked,
+    find_table,
+    known_tables,
+    literal,
+    made_at,
+    qualified,
+    quoted,
+    stored_project,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_EVENT_COLUMNS = ("event_name", "event_time", "distinct_id")
+_IN_JSON = re.compile(r"""\s*(\w+|"(?:[^"]|"")+")\s*(->>?)\s*'((?:[^']|'')*)'\s*""")
+_NUMERIC = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(.*\))")
+_BIGGEST_SAMPLE = 1_000_000
+
+
+class TableInspector:
+    """Answers about the tables of a database; every method only reads.
+
+    Tables are found in schema `main`, then `mixpanel`; `schema.table` names one elsewhere.
+
+    Args:
+        connection: Any connection of the database.
+
+    Example:
+        >>> with storage.read() as connection:
+        ...     TableInspector(connection).event_breakdown("events").df
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def info(
+        self,
+        path: Path | None = None,
+        *,
+        project_id: str | None = None,
+        region: str | None = None,
+        account: str | None = None,
+    ) -> WorkspaceInfo:
+        """Return the database in a few words.
+
+        Args:
+            path: The file; None in memory.
+            project_id: None takes the stored one.
+            region: None takes the stored one.
+            account: The named account in use.
+
+        Returns:
+            `created_at` is when its tables were made; None while it holds no project.
+
+        Example:
+            >>> inspector.info(storage.path).size_mb
+            1.8
+        """
+        stored = stored_project(self._connection)
+        created_at = made_at(self._connection)
+        return WorkspaceInfo(
+            path=path,
+            project_id=project_id or (stored.project_id if stored else ""),
+            region=region or (stored.region if stored else ""),
+            account=account,
+            tables=[table.target.table for table in known_tables(self._connection)],
+            size_mb=path.stat().st_size / 1e6 if path else 0.0,
+            created_at=created_at and created_at.replace(tzinfo=UTC),
+        )
+
+    def tables(self) -> list[TableInfo]:
+        """Return the tables that were loaded, by name, the assets' included.
+
+        Example:
+            >>> [(table.name, table.row_count) for table in inspector.tables()]
+            [('events', 12345)]
+        """
+        return [
+            TableInfo(
+                name=table.target.table,
+                type=table.type,
+                row_count=self._number(f"SELECT count(*) FROM {table.quoted}"),
+                fetched_at=table.fetched_at,
+            )
+            for table in known_tables(self._connection)
+        ]
+
+    def metadata(self, table: str) -> TableMetadata:
+        """Return how a table was fetched; its newest load says the filters.
+
+        Args:
+            table: Its name.
+
+        Raises:
+            TableNotFoundError: It is not there, or nothing was loaded into it.
+
+        Example:
+            >>> inspector.metadata("events").to_date
+            '2024-01-31'
+        """
+        return metadata_of(self.known(table))
+
+    def known(self, table: str) -> KnownTable:
+        """Return what the ledger says of a table.
+
+        Args:
+            table: Its name.
+
+        Raises:
+            TableNotFoundError: It is not there, or nothing was loaded into it.
+
+        Example:
+            >>> inspector.known("events").from_date
+            datetime.date(2024, 1, 1)
+        """
+        target = find_table(self._connection, table)
+        known = known_tables(self._connection)
+        for one in known:
+            if one.target == target:
+                return one
+        raise TableNotFoundError(table, [one.target.table for one in known])
+
+    def schema(self, table: str) -> TableSchema:
+        """Return the columns of a table or view, in order.
+
+        Args:
+            table: Its name.
+
+        Raises:
+            TableNotFoundError: It is not there.
+
+        Example:
+            >>> [column.type for column in inspector.schema("people").columns]
+            ['VARCHAR', 'JSON', 'TIMESTAMP']
+        """
+        described = self._rows(f"DESCRIBE {self._quoted(table)}")
+        return TableSchema(
+            find_table(self._connection, table).table,
+            [
+                ColumnInfo(name, kind, nullable=nullable == "YES", primary_key=key == "PRI")
+                for name, kind, nullable, key, *_ in described
+            ],
+        )
+
+    def sample(self, table: str, n: int = 10) -> pd.DataFrame:
+        """Return rows of a table, chosen at random; all of them if there are fewer.
+
+        Args:
+            table: Its name.
+            n: How many, 1 to 1,000,000.
+
+        Raises:
+            TableNotFoundError: It is not there.
+            ConfigError: `n` is out of range.
+
+        Example:
+            >>> inspector.sample("events", 3)
+        """
+        _check_number("n", n, _BIGGEST_SAMPLE)
+        name = self._quoted(table)
+        with asked():
+            return self._connection.execute(f"SELECT * FROM {name} USING SAMPLE {n} ROWS").df()
+
+    def summarize(self, table: str) -> SummaryResult:
+        """Return every column of a table in a few numbers, `min` and the like as texts.
+
+        Args:
+            table: Its name.
+
+        Raises:
+            TableNotFoundError: It is not there.
+
+        Example:
+            >>> inspector.summarize("events").df
+        """
+        rows = self._rows(f"SUMMARIZE {self._quoted(table)}")
+        columns = [
+            ColumnSummary(
+                column_name=name,
+                column_type=kind,
+                min=smallest,
+                max=largest,
+                approx_unique=unique or 0,
+                avg=_number_of(mean, kind),
+                std=_number_of(deviation, kind),
+                q25=q25,
+                q50=q50,
+                q75=q75,
+                count=count,
+                null_percentage=float(nulls or 0),
+            )
+            for (
+                name,
+                kind,
+                smallest,
+                largest,
+                unique,
+                mean,
+                deviation,
+                q25,
+                q50,
+                q75,
+                count,
+                nulls,
+            ) in rows
+        ]
+        return SummaryResult(
+            find_table(self._connection, table).table,
+            self._number(f"SELECT count(*) FROM {self._quoted(table)}"),
+            columns,
+        )
+
+    def event_breakdown(self, table: str) -> EventBreakdownResult:
+        """Return the events of a table, the most common first, then by name.
+
+        Args:
+            table: One with `event_name`, `event_time` and `distinct_id`.
+
+        Returns:
+            Moments are aware, UTC. `date_range` is None when the table is empty.
+
+        Raises:
+            TableNotFoundError: It is not there.
+            ConfigError: It is no table of events.
+
+        Example:
+            >>> inspector.event_breakdown("events").events[0].event_name
+            'Page View'
+        """
+        name = self._quoted(table)
+        self._require_columns(table, _EVENT_COLUMNS)
+        total, users, first, last = self._rows(
+            "SELECT count(*), count(DISTINCT distinct_id), min(event_time), max(event_time) "
+            f"FROM {name}"
+        )[0]
+        rows = self._rows(
+            "SELECT event_name, count(*), count(DISTINCT distinct_id), min(event_time), "
+            f"max(event_time) FROM {name} GROUP BY event_name ORDER BY 2 DESC, 1"
+        )
+        return EventBreakdownResult(
+            table=find_table(self._connection, table).table,
+            total_events=total,
+            total_users=users,
+            date_range=(_utc(first), _utc(last)) if total else None,
+            events=[
+                EventStats(event, count, who, _utc(begin), _utc(end), 100 * count / total)
+                for event, count, who, begin, end in rows
+            ],
+        )
+
+    def property_keys(self, table: str, event: str | None = None) -> list[str]:
+        """Return the names of all properties in a table, in order of the alphabet.
+
+        Args:
+            table: One with `properties`.
+            event: Only of events of this name.
+
+        Raises:
+            TableNotFoundError: It is not there.
+            ConfigError: It has no `properties`, or no `event_name` to look at.
+
+        Example:
+            >>> inspector.property_keys("events", "Sign Up")
+            ['$browser', 'plan']
+        """
+        name = self._quoted(table)
+        self._require_columns(table, ["properties", *(["event_name"] if event is not None else [])])
+        where = "" if event is None else "WHERE event_name = $event"
+        rows = self._rows(
+            f"SELECT DISTINCT unnest(json_keys(properties)) AS key FROM {name} {where} ORDER BY 1",
+            {} if event is None else {"event": event},
+        )
+        return [key for (key,) in rows]
+
+    def column_stats(self, table: str, column: str, *, top_n: int = 10) -> ColumnStatsResult:
+        """Return one column of a table in detail.
+
+        Args:
+            table: Its name.
+            column: A column, or a value inside of JSON, such as `properties->>'$.plan'` (text) or
+                `properties->'$.plan'` (JSON).
+            top_n: How many of the most common values, 1 to 1,000,000; of two as common, the
+                smaller comes first.
+
+        Raises:
+            TableNotFoundError: The table is not there.
+            ConfigError: It has no such column, or `top_n` is out of range.
+
+        Example:
+            >>> inspector.column_stats("events", "properties->>'$.plan'").top_values
+            [('free', 812), ('pro', 90)]
+        """
+        _check_number("top_n", top_n, _BIGGEST_SAMPLE)
+        name, value = self._quoted(table), self._value(table, column)
+        values = f"(SELECT {value} AS value FROM {name})"
+        kind, rows, count, unique = self._rows(
+            "SELECT any_value(kind), count(*), count(value), count(DISTINCT value) FROM "
+            f"(SELECT value, typeof(value) AS kind FROM {values})"
+        )[0]
+        kind = kind or self._rows(f"DESCRIBE SELECT value FROM {values}")[0][1]
+        return ColumnStatsResult(
+            table=find_table(self._connection, table).table,
+            column=column,
+            dtype=kind,
+            count=count,
+            null_count=rows - count,
+            null_pct=_share(rows - count, rows),
+            unique_count=unique,
+            unique_pct=_share(unique, count),
+            top_values=self._rows(
+                f"SELECT value, count(*) FROM {values} WHERE value IS NOT NULL "
+                f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {top_n}"
+            ),
+            **self._numbers(values, kind),
+        )
+
+    def _numbers(self, values: str, kind: str) -> dict[str, float | None]:
+        if not _NUMERIC.fullmatch(kind):
+            return {}
+        found = self._rows(
+            f"SELECT min(value), max(value), avg(value), stddev_samp(value::DOUBLE) FROM {values}"
+        )[0]
+        numbers = [None if value is None else float(value) for value in found]
+        return dict(zip(("min", "max", "mean", "std"), numbers, strict=True))
+
+    def _value(self, table: str, asked_for: str) -> str:
+        """Return the SQL of a column, or of a path into one."""
+        columns = {column.name.lower(): column.name for column in self.schema(table).columns}
+        if asked_for.lower() in columns:
+            return quoted(columns[asked_for.lower()])
+        found = _IN_JSON.fullmatch(asked_for)
+        name = found.group(1).strip('"').replace('""', '"').lower() if found else ""
+        if found is None or name not in columns:
+            raise ConfigError(
+                f"{table!r} has no column {asked_for!r}; it has: {', '.join(columns.values())}. "
+                "A value inside of JSON is written like properties->>'$.plan'.",
+                {"table": table, "column": asked_for},
+            )
+        path = literal(found.group(3).replace("''", "'"))
+        return f"({quoted(columns[name])} {found.group(2)} {path})"
+
+    def _require_columns(self, table: str, names: list[str] | tuple[str, ...]) -> None:
+        there = {column.name for column in self.schema(table).columns}
+        missing = [name for name in names if name not in there]
+        if missing:
+            raise ConfigError(
+                f"{table!r} has no column {', '.join(missing)}, so it does not answer this.",
+                {"table": table, "missing": missing},
+            )
+
+    def _quoted(self, table: str) -> str:
+        target = find_table(self._connection, table)
+        return qualified(target.schema, target.table)
+
+    def _rows(self, sql: str, values: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        with asked():
+            return self._connection.execute(sql, values or {}).fetchall()
+
+    def _number(self, sql: str) -> int:
+        return int(self._rows(sql)[0][0])
+
+
+def _check_number(name: str, value: int, most: int) -> None:
+    if type(value) is not int or not 1 <= value <= most:
+        raise ConfigError(f"`{name}` is {value!r}, but goes from 1 to {most:,}.", {name: value})
+
+
+def _number_of(text: Any, kind: str) -> float | None:
+    return float(text) if text is not None and _NUMERIC.fullmatch(kind) else None
+
+
+def _share(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else 0.0
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC)

@@ -1,0 +1,241 @@
+"""What can be asked of Mixpanel's reports, as Dagster configuration: one class per report."""
+
+from datetime import date
+from typing import Any, ClassVar
+
+import dagster as dg
+from pydantic import Field
+
+from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.literals import BookmarkType, CountType, HourDayUnit, TimeUnit
+from mixpanel_assets.live_query import LiveQueryService
+from mixpanel_assets.ops.spans import span
+from mixpanel_assets.results import ResultWithDataFrame
+
+_ON = 'An expression to split by, such as properties["country"].'
+_NUMBER = 'The expression whose number is meant, such as properties["amount"].'
+_TYPE = "`general` counts events, `unique` people, `average` events per person."
+_WHERE = 'Only events that fit an expression such as properties["plan"] == "pro".'
+_UNIT = "The length of a step in time."
+
+
+class Question(dg.Config):
+    """What one report is asked.
+
+    Attributes:
+        report: The method of `LiveQueryService` that asks it.
+        title: What comes back.
+        cost: What it costs in requests.
+    """
+
+    report: ClassVar[str]
+    title: ClassVar[str]
+    cost: ClassVar[str] = "Costs one query request."
+
+    def ask(self, live: LiveQueryService, today: date) -> ResultWithDataFrame:
+        """Ask it.
+
+        Args:
+            live: Who asks.
+            today: The current day in the project's zone, for days that are not named.
+
+        Raises:
+            ConfigError: An argument is wrong; nothing was asked.
+            APIError: Mixpanel refused.
+        """
+        result: ResultWithDataFrame = getattr(live, self.report)(**self.arguments(today))
+        return result
+
+    def arguments(self, today: date) -> dict[str, Any]:
+        """Return the arguments of the report's method."""
+        return self.model_dump()
+
+
+class DatedQuestion(Question):
+    """A question about a range of days."""
+
+    from_date: str | None = Field(
+        default=None,
+        description="First day, included, in the project's zone; empty: 30 days up to to_date.",
+    )
+    to_date: str | None = Field(default=None, description="Last day, included; empty: yesterday.")
+
+    def arguments(self, today: date) -> dict[str, Any]:
+        """Return the arguments of the report's method, with days."""
+        first, last = span(self.from_date, self.to_date, today)
+        return self.model_dump() | {"from_date": first, "to_date": last}
+
+
+class SegmentationConfig(DatedQuestion):
+    """How often an event happened, over time."""
+
+    report = "segmentation"
+    title = "How often an event happened, over time, all together or split by a property."
+
+    event: str = Field(description="The event's name.")
+    on: str | None = Field(default=None, description=_ON)
+    unit: TimeUnit = Field(default="day", description=_UNIT)
+    where: str | None = Field(default=None, description=_WHERE)
+
+
+class FunnelConfig(DatedQuestion):
+    """How far people came in a saved funnel."""
+
+    report = "funnel"
+    title = "How far people came in a saved funnel."
+    cost = "Costs two query requests: the numbers, and the funnel's name."
+
+    funnel_id: int = Field(description="The number of the saved funnel.")
+    # Dagster takes no `Literal` that may be empty; the client checks the word.
+    unit: str | None = Field(
+        default=None,
+        description="How days are grouped (day, week or month); who began in two groups counts "
+        "twice.",
+    )
+    on: str | None = Field(default=None, description=_ON)
+
+
+class RetentionConfig(DatedQuestion):
+    """How many people came back."""
+
+    report = "retention"
+    title = "How many people came back, by the date of their first event."
+
+    born_event: str = Field(description="What makes people part of a cohort.")
+    return_event: str = Field(description="What counts as coming back.")
+    born_where: str | None = Field(default=None, description=_WHERE)
+    return_where: str | None = Field(default=None, description=_WHERE)
+    interval: int = Field(default=1, ge=1, description="Days per period, with unit `day`.")
+    interval_count: int = Field(default=10, ge=1, description="Periods after the first.")
+    unit: TimeUnit = Field(default="day", description="The length of a period.")
+
+
+class JQLConfig(Question):
+    """A JQL script. Mixpanel keeps JQL in maintenance mode: better not start with it."""
+
+    report = "jql"
+    title = "What a JQL script returns. Mixpanel keeps JQL in maintenance mode."
+
+    script: str = Field(description="JavaScript with a function `main`.")
+    params: dict[str, Any] | None = Field(
+        default=None, description="What the script sees as `params`."
+    )
+
+
+class EventCountsConfig(DatedQuestion):
+    """How often several events happened, over time."""
+
+    report = "event_counts"
+    title = "How often several events happened, over time."
+
+    events: list[str] = Field(description="The names of the events.")
+    type: CountType = Field(default="general", description=_TYPE)
+    unit: TimeUnit = Field(default="day", description=_UNIT)
+
+
+class PropertyCountsConfig(DatedQuestion):
+    """How often an event happened with each value of a property, over time."""
+
+    report = "property_counts"
+    title = "How often an event happened with each value of a property, over time."
+
+    event: str = Field(description="The event's name.")
+    property_name: str = Field(description="The property.")
+    type: CountType = Field(default="general", description=_TYPE)
+    unit: TimeUnit = Field(default="day", description=_UNIT)
+    values: list[str] | None = Field(default=None, description="Only these values.")
+    limit: int | None = Field(
+        default=None, description="At most so many values, the largest; empty: Mixpanel's 255."
+    )
+
+
+class FrequencyConfig(DatedQuestion):
+    """In how many hours or days of each period people were active."""
+
+    report = "frequency"
+    title = "In how many hours or days of each period people were active."
+
+    unit: TimeUnit = Field(default="day", description="The length of a period.")
+    addiction_unit: HourDayUnit = Field(default="hour", description="What is counted in it.")
+    event: str | None = Field(default=None, description="What counts as active; empty: any event.")
+    where: str | None = Field(default=None, description=_WHERE)
+
+
+class _NumberQuestion(DatedQuestion):
+    event: str = Field(description="The event's name.")
+    on: str = Field(description=_NUMBER)
+    unit: HourDayUnit = Field(default="day", description=_UNIT)
+    where: str | None = Field(default=None, description=_WHERE)
+
+
+class SegmentationNumericConfig(_NumberQuestion):
+    """How often an event happened with a number in each of some ranges, over time."""
+
+    report = "segmentation_numeric"
+    title = "How often an event happened with a number in each of some ranges, over time."
+
+    type: CountType = Field(default="general", description=_TYPE)
+
+
+class SegmentationSumConfig(_NumberQuestion):
+    """The sum of a number over an event's occurrences, over time."""
+
+    report = "segmentation_sum"
+    title = "The sum of a number over an event's occurrences, over time."
+
+
+class SegmentationAverageConfig(_NumberQuestion):
+    """The average of a number over an event's occurrences, over time."""
+
+    report = "segmentation_average"
+    title = "The average of a number over an event's occurrences, over time."
+
+
+class SavedReportConfig(DatedQuestion):
+    """The numbers of a saved report."""
+
+    report = "query_saved_report"
+    title = "The numbers of a saved report."
+
+    bookmark_id: int = Field(description="The report's number, as in its address.")
+    bookmark_type: BookmarkType = Field(
+        default="insights",
+        description="`insights` and `retention` have days of their own; `funnels` takes days; "
+        "`flows` cannot be asked for.",
+    )
+
+    def arguments(self, today: date) -> dict[str, Any]:
+        """Return the arguments; only a funnel is given days that nobody named."""
+        if self.bookmark_type == "funnels":
+            return super().arguments(today)
+        if self.from_date or self.to_date:
+            raise ConfigError(
+                f"Reports of type {self.bookmark_type} have days of their own; leave from_date "
+                "and to_date out."
+            )
+        return self.model_dump()
+
+
+class ActivityFeedConfig(DatedQuestion):
+    """What some users did, in order of time."""
+
+    report = "activity_feed"
+    title = "What some users did, in order of time."
+
+    distinct_ids: list[str] = Field(description="The users.")
+
+
+QUESTIONS: tuple[type[Question], ...] = (
+    SegmentationConfig,
+    FunnelConfig,
+    RetentionConfig,
+    JQLConfig,
+    EventCountsConfig,
+    PropertyCountsConfig,
+    FrequencyConfig,
+    SegmentationNumericConfig,
+    SegmentationSumConfig,
+    SegmentationAverageConfig,
+    SavedReportConfig,
+    ActivityFeedConfig,
+)

@@ -1,0 +1,32 @@
+"""The days that are meant when a configuration does not name them."""
+
+from datetime import date, timedelta
+
+from mixpanel_assets.errors import ConfigError
+
+USUAL_DAYS = 30
+
+
+def span(from_date: str | None, to_date: str | None, today: date) -> tuple[date, date]:
+    """Return the first and the last day, both included.
+
+    Args:
+        from_date: None: 30 days, the last one included.
+        to_date: None: yesterday, the last day that is over.
+        today: The current day.
+
+    Raises:
+        ConfigError: A day is not written like 2024-01-31, or the first is after the last.
+    """
+    last = _day(to_date) if to_date else today - timedelta(days=1)
+    first = _day(from_date) if from_date else last - timedelta(days=USUAL_DAYS - 1)
+    if first > last:
+        raise ConfigError(f"from_date {first} is after to_date {last}; both are included.")
+    return first, last
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{text!r} is not a day; write it like 2024-01-31.") from None

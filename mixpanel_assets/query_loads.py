@@ -1,0 +1,124 @@
+"""QueryLoad: the daily answers of one report that fetch and store themselves."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+from mixpanel_assets.errors import ConfigError, ServerError
+from mixpanel_assets.loads import Load
+from mixpanel_assets.warehouse import (
+    Database,
+    ProjectIdentity,
+    insert_slice,
+    prepare,
+    qualified,
+    quoted,
+    table_exists,
+)
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+QUERIES_SCHEMA = "mixpanel_queries"
+
+
+@dataclass(frozen=True)
+class QueryDay:
+    """What was stored of one day; seconds from the request to the commit."""
+
+    day: date
+    rows: int
+    seconds: float
+
+
+@dataclass(kw_only=True)
+class QueryLoad(Load):
+    """Answers to one question on their way into a table of schema `mixpanel_queries`.
+
+    Attributes:
+        table: Its name. Its comment holds the question: one table holds answers to one only.
+        question: What is asked, ready for JSON.
+        spans: Ranges of days, both ends included, each asked for at once.
+        ask: Returns the rows of a range, with a column `date`.
+        project: Whose answers they are.
+        on_day: Told of each day once it is committed.
+    """
+
+    table: str
+    question: Mapping[str, Any]
+    spans: Sequence[tuple[date, date]]
+    ask: Callable[[date, date], pa.Table]
+    project: ProjectIdentity
+    on_day: Callable[[QueryDay], None]
+
+    def store(self, database: Database) -> None:
+        """Ask and store, span by span; the days of a span are replaced in one transaction.
+
+        Raises:
+            ConfigError: The table holds answers to another question, or the file another
+                project; nothing was asked.
+            ServerError: An answer has rows of days that were not asked for.
+        """
+        with database.write() as connection:
+            prepare(connection, self.project)
+            self._must_be_ours(connection)
+        for first, last in self.spans:
+            begin = time.monotonic()
+            rows = self.ask(first, last)
+            counts = _rows_per_day(rows, first, last)
+            with database.write() as connection:
+                prepare(connection, self.project)
+                self._must_be_ours(connection)
+                self._replace(connection, rows, first, last)
+            seconds = time.monotonic() - begin
+            for day, count in counts.items():
+                self.on_day(QueryDay(day, count, seconds))
+
+    def _replace(
+        self, connection: duckdb.DuckDBPyConnection, rows: pa.Table, first: date, last: date
+    ) -> None:
+        target = qualified(QUERIES_SCHEMA, self.table)
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(QUERIES_SCHEMA)}")
+        is_new = not table_exists(connection, self.table, QUERIES_SCHEMA)
+        if not is_new:
+            connection.execute(f'DELETE FROM {target} WHERE "date" BETWEEN ? AND ?', [first, last])
+        connection.register("answer", rows)
+        insert_slice(connection, "answer", table=self.table, schema=QUERIES_SCHEMA)
+        connection.unregister("answer")
+        if is_new:
+            # A comment takes no bound value.
+            told = self._told().replace("'", "''")
+            connection.execute(f"COMMENT ON TABLE {target} IS '{told}'")
+
+    def _must_be_ours(self, connection: duckdb.DuckDBPyConnection) -> None:
+        found = connection.execute(
+            "SELECT comment FROM duckdb_tables() WHERE database_name = current_database() "
+            "AND schema_name = ? AND lower(table_name) = lower(?)",
+            [QUERIES_SCHEMA, self.table],
+        ).fetchone()
+        if found and found[0] != self._told():
+            raise ConfigError(
+                f"The table {QUERIES_SCHEMA}.{self.table} holds answers to another question: "
+                f"{found[0]}. Give this one another name, or drop the table to start it anew."
+            )
+
+    def _told(self) -> str:
+        return json.dumps(self.question, sort_keys=True)
+
+
+def _rows_per_day(rows: pa.Table, first: date, last: date) -> dict[date, int]:
+    days = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
+    counts = Counter(rows.column("date").to_pylist())
+    if strange := sorted(day for day in counts if day not in set(days)):
+        raise ServerError(
+            f"The answer for {first}..{last} has rows of {strange[0]}. Nothing of it was stored.",
+            status_code=200,
+        )
+    return {day: counts[day] for day in days}

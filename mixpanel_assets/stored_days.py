@@ -1,0 +1,176 @@
+"""Which days a table of events can answer for, by what the ledger says of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import duckdb
+
+from mixpanel_assets.errors import ConfigError, MissingDaysError, TableNotFoundError
+from mixpanel_assets.table_metadata import days_between
+from mixpanel_assets.warehouse import (
+    EVENTS,
+    SCHEMA,
+    KnownTable,
+    Target,
+    day_rows,
+    find_table,
+    known_tables,
+    literal,
+    qualified,
+    stored_project,
+)
+
+logger = logging.getLogger(__name__)
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class StoredDays:
+    """Days of a table that are there.
+
+    Attributes:
+        table: The qualified name, ready for SQL.
+        day: The SQL of a row's day.
+        from_date: The first day.
+        to_date: The last day.
+    """
+
+    table: str
+    day: str
+    from_date: date
+    to_date: date
+
+
+def stored_days(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    from_date: date | str,
+    to_date: date | str,
+    events: Collection[str] = (),
+) -> StoredDays:
+    """Return the days of a table once it is sure that each of them was loaded.
+
+    Args:
+        connection: Any connection of the database.
+        table: `events`, or a named table of events.
+        from_date: First day, included.
+        to_date: Last day, included.
+        events: What is asked about; a table of some events answers for no others.
+
+    Raises:
+        MissingDaysError: Days were never loaded, or the table is not there.
+        ConfigError: A day is no day, or the table is none of these events.
+    """
+    days = days_between(from_date, to_date)
+    try:
+        target = find_table(connection, table)
+    except TableNotFoundError:
+        if table != EVENTS.name:
+            raise
+        target = Target(EVENTS.name)
+    known = next((one for one in known_tables(connection) if one.target == target), None)
+    if known is not None:
+        _check_kind(known, events)
+    _refuse_missing(connection, target, days, known)
+    return StoredDays(
+        qualified(target.schema, target.table), _day_of_row(connection, target), days[0], days[-1]
+    )
+
+
+def _check_kind(known: KnownTable, events: Collection[str]) -> None:
+    name = known.target.table
+    if known.type != "events":
+        raise ConfigError(f"{name!r} holds {known.type}, not events.", {"table": name})
+    only: list[str] = known.filters.get("events") or []
+    others = sorted(set(events) - set(only))
+    if only and others:
+        raise ConfigError(
+            f"{name!r} was loaded with {', '.join(map(repr, only))} alone, so it does not tell of "
+            f"{', '.join(map(repr, others))}. Ask another table.",
+            {"table": name, "events": others},
+        )
+    unsaid = {key: value for key, value in known.filters.items() if key != "events" or not events}
+    if unsaid:
+        logger.warning("%r holds only what its filters let through: %s.", name, unsaid)
+
+
+def _refuse_missing(
+    connection: duckdb.DuckDBPyConnection,
+    target: Target,
+    days: Sequence[date],
+    known: KnownTable | None,
+) -> None:
+    ledger = day_rows(connection, target.table, days[0], days[-1], schema=target.schema)
+    statuses = {day: row["status"] for day, row in ledger.items()}
+    there = {day for day, status in statuses.items() if status in ("complete", "empty", "open")}
+    gone = [day for day in days if statuses.get(day) == "not available"]
+    missing = [day for day in days if day not in there and day not in gone]
+    if gone or missing:
+        ranges = ranges_of([day for day in days if day not in there])
+        raise MissingDaysError(
+            " ".join(_said(target, missing, gone, known)), table=target.table, ranges=ranges
+        )
+    still_open = [day for day in days if statuses[day] == "open"]
+    if still_open:
+        logger.warning(
+            "%s of %r were not over when they were loaded, so events of them are missing.",
+            _shown(ranges_of(still_open)),
+            target.table,
+        )
+
+
+def _said(
+    target: Target, missing: Sequence[date], gone: Sequence[date], known: KnownTable | None
+) -> list[str]:
+    said = []
+    if missing:
+        ranges = ranges_of(missing)
+        said.append(f"{target.table!r} lacks {_shown(ranges)}, which was never loaded.")
+        said.append(f"Load it with {_commands(target, ranges, known)}.")
+    if gone:
+        said.append(
+            f"{target.table!r} has nothing for {_shown(ranges_of(gone))}: the project's plan did "
+            "not reach back that far. Ask about later days."
+        )
+    return said
+
+
+def _commands(target: Target, ranges: Sequence[tuple[date, date]], known: KnownTable | None) -> str:
+    if target.schema == SCHEMA:
+        commands = [f"`mp sync --from {first} --to {last}`" for first, last in ranges[:_SHOWN]]
+        more = " and so on" if len(ranges) > _SHOWN else ""
+        return f"{', '.join(commands)}{more}, or materialize these partitions of `mixpanel/events`"
+    first, last = ranges[0][0], ranges[-1][1]
+    if known is not None:
+        first, last = min(first, known.from_date), max(last, known.to_date)
+    return f"`mp fetch events {target.table} --from {first} --to {last} --replace`"
+
+
+def ranges_of(days: Sequence[date]) -> list[tuple[date, date]]:
+    """Return days in order as ranges, both ends included."""
+    ranges: list[tuple[date, date]] = []
+    for day in days:
+        if ranges and ranges[-1][1] + timedelta(days=1) == day:
+            ranges[-1] = (ranges[-1][0], day)
+        else:
+            ranges.append((day, day))
+    return ranges
+
+
+def _shown(ranges: Sequence[tuple[date, date]]) -> str:
+    texts = [str(first) if first == last else f"{first}..{last}" for first, last in ranges]
+    more = f" and {len(texts) - _SHOWN} more ranges" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more
+
+
+def _day_of_row(connection: duckdb.DuckDBPyConnection, target: Target) -> str:
+    if target == Target(EVENTS.name):
+        return "event_date"
+    project = stored_project(connection)
+    if project is None or project.regime == "utc":
+        return "event_time::DATE"
+    return f"((event_time AT TIME ZONE 'UTC') AT TIME ZONE {literal(project.zone)})::DATE"

@@ -1,0 +1,409 @@
+"""StoredQueries: distributions, summaries and counts of events that are stored.
+
+Nothing is asked of Mixpanel. Days that were never loaded are an error, never a zero.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import duckdb
+
+from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.results import (
+    DailyCount,
+    DailyCountsResult,
+    EngagementBucket,
+    EngagementDistributionResult,
+    NumericPropertySummaryResult,
+    PropertyCoverage,
+    PropertyCoverageResult,
+    PropertyDistributionResult,
+    PropertyValueCount,
+)
+from mixpanel_assets.stored_days import StoredDays, stored_days
+from mixpanel_assets.warehouse import EVENTS, asked
+
+PERCENTILES = (25, 50, 75, 90, 95, 99)
+BUCKETS = (1, 2, 5, 10, 25, 50, 100)
+_MOST_VALUES = 100_000
+
+# Where the table keeps what `properties` has no more.
+_COLUMNS = {
+    "time": "to_json(epoch_ms(event_time))",
+    "distinct_id": "to_json(distinct_id)",
+    "$insert_id": "to_json(insert_id)",
+}
+_NUMBERS = "('BIGINT', 'UBIGINT', 'HUGEINT', 'UHUGEINT', 'DOUBLE')"
+
+# JSON has one kind of number: 1 and 1.0 are equal.
+_VALUES = f"""
+    SELECT CASE WHEN value IS NULL THEN 'missing'
+                WHEN json_type(value) IN {_NUMBERS} THEN 'number'
+                WHEN json_type(value) = 'VARCHAR' THEN 'string'
+                ELSE lower(json_type(value)) END AS kind,
+           CASE WHEN kind <> 'number' THEN value::VARCHAR
+                WHEN regexp_matches(value::VARCHAR, '^-?0+(\\.0+)?$') THEN '0'
+                ELSE regexp_replace(value::VARCHAR, '^(-?[0-9]+)\\.0+$', '\\1') END AS text
+    FROM ({{values}})
+"""
+
+
+class StoredQueries:
+    """Questions about stored events, of any number of days; every method only reads.
+
+    A day is a day of the export: UTC, or of the project's zone if it is from before 2023. Days
+    that were not over when they were loaded count as far as they are there, with a warning.
+
+    Args:
+        connection: Any connection of the database.
+        table: `events`, or a named table of events.
+
+    Example:
+        >>> with storage.read() as connection:
+        ...     queries = StoredQueries(connection)
+        ...     queries.daily_counts(from_date="2024-01-01", to_date="2024-01-31").df
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, *, table: str = EVENTS.name) -> None:
+        self._connection = connection
+        self._table = table
+
+    def property_distribution(
+        self,
+        event: str,
+        property: str,
+        *,
+        from_date: date | str,
+        to_date: date | str,
+        limit: int = 20,
+    ) -> PropertyDistributionResult:
+        """Return how often a property of an event had which value.
+
+        Values are told apart as JSON does: the text "1", the number 1, true, null and an absent
+        property are five values; 1 and 1.0 are one. Lists and objects count as a whole.
+
+        Args:
+            event: The event.
+            property: Its name, whatever it holds; also `time`, `distinct_id`, `$insert_id`.
+            from_date: First day, included; a date, or text like 2024-01-31.
+            to_date: Last day, included.
+            limit: At most so many values, 1 to 100,000.
+
+        Returns:
+            The most common values first, then by kind and text. The percentages of all values
+            add up to 100; those beyond `limit` are in `total_count` alone.
+
+        Raises:
+            MissingDaysError: Days were never loaded.
+            TableNotFoundError: The table is not there.
+            ConfigError: An argument is wrong, or the table was loaded without this event.
+
+        Example:
+            >>> queries.property_distribution(
+            ...     "Sign Up", "plan", from_date="2024-01-01", to_date="2024-01-31"
+            ... ).values[0]
+            PropertyValueCount(value='free', count=812, percentage=81.2, kind='string')
+        """
+        if type(limit) is not int or not 1 <= limit <= _MOST_VALUES:
+            raise ConfigError(f"`limit` is {limit!r}, but goes from 1 to {_MOST_VALUES:,}.")
+        days = self._days(from_date, to_date, [event])
+        values, bound = _values(days, event, property)
+        rows = self._rows(
+            "SELECT kind, text, count(*) AS count, sum(count(*)) OVER ()::BIGINT AS total "
+            f"FROM ({values}) GROUP BY kind, text ORDER BY count DESC, kind, text LIMIT $limit",
+            bound | {"limit": limit},
+        )
+        total = rows[0][3] if rows else 0
+        return PropertyDistributionResult(
+            event=event,
+            property_name=property,
+            from_date=str(days.from_date),
+            to_date=str(days.to_date),
+            total_count=total,
+            values=tuple(
+                PropertyValueCount(_value(text), count, 100 * count / total, kind)
+                for kind, text, count, _ in rows
+            ),
+        )
+
+    def numeric_summary(
+        self,
+        event: str,
+        property: str,
+        *,
+        from_date: date | str,
+        to_date: date | str,
+        percentiles: Sequence[int] | None = None,
+    ) -> NumericPropertySummaryResult:
+        """Return a property of an event in a few numbers.
+
+        Args:
+            event: The event.
+            property: Its name; only events where it is a JSON number count, not the text "5".
+            from_date: First day, included; a date, or text like 2024-01-31.
+            to_date: Last day, included.
+            percentiles: From 0 to 100; 25, 50, 75, 90, 95 and 99 by default.
+
+        Returns:
+            Numbers are doubles, `stddev` that of all values (n, not n - 1), and percentiles lie
+            between two values where they fall there. Without numbers, `sum` is 0 and the others
+            are None.
+
+        Raises:
+            MissingDaysError: Days were never loaded.
+            TableNotFoundError: The table is not there.
+            ConfigError: An argument is wrong, or the table was loaded without this event.
+
+        Example:
+            >>> queries.numeric_summary(
+            ...     "Order", "amount", from_date="2024-01-01", to_date="2024-01-31"
+            ... ).percentiles[50]
+            19.9
+        """
+        wanted = list(PERCENTILES if percentiles is None else percentiles)
+        if not all(type(one) in (int, float) and 0 <= one <= 100 for one in wanted):
+            raise ConfigError(f"Percentiles go from 0 to 100, not {wanted!r}.")
+        days = self._days(from_date, to_date, [event])
+        values, bound = _values(days, event, property)
+        points = [f"quantile_cont(number, {one / 100})" for one in wanted]
+        columns = ["count(number)", "min(number)", "max(number)", "fsum(number)", "favg(number)"]
+        count, least, most, total, mean, deviation, *found = self._rows(
+            f"SELECT {', '.join([*columns, 'stddev_pop(number)', *points])} "
+            f"FROM (SELECT text::DOUBLE AS number FROM ({values}) WHERE kind = 'number')",
+            bound,
+        )[0]
+        return NumericPropertySummaryResult(
+            event=event,
+            property_name=property,
+            from_date=str(days.from_date),
+            to_date=str(days.to_date),
+            count=count,
+            min=least,
+            max=most,
+            sum=total or 0.0,
+            avg=mean,
+            stddev=deviation,
+            percentiles=dict(zip(wanted, found, strict=True)),
+        )
+
+    def daily_counts(
+        self,
+        *,
+        from_date: date | str,
+        to_date: date | str,
+        events: Sequence[str] | None = None,
+    ) -> DailyCountsResult:
+        """Return how often events happened on each day.
+
+        Args:
+            from_date: First day, included; a date, or text like 2024-01-31.
+            to_date: Last day, included.
+            events: Only these; None for all.
+
+        Returns:
+            By date and name; a day without an event has no row for it.
+
+        Raises:
+            MissingDaysError: Days were never loaded.
+            TableNotFoundError: The table is not there.
+            ConfigError: An argument is wrong, or the table was loaded without these events.
+
+        Example:
+            >>> queries.daily_counts(from_date="2024-01-01", to_date="2024-01-07").df
+        """
+        days = self._days(from_date, to_date, _names(events))
+        rows = self._rows(
+            f"SELECT {days.day}::VARCHAR, event_name, count(*) FROM {days.table} "
+            f"WHERE {_window(days, events)} GROUP BY 1, 2 ORDER BY 1, 2",
+            _bound(days, events),
+        )
+        return DailyCountsResult(
+            from_date=str(days.from_date),
+            to_date=str(days.to_date),
+            events=None if events is None else tuple(events),
+            counts=tuple(DailyCount(*row) for row in rows),
+        )
+
+    def engagement_distribution(
+        self,
+        *,
+        from_date: date | str,
+        to_date: date | str,
+        events: Sequence[str] | None = None,
+        buckets: Sequence[int] | None = None,
+    ) -> EngagementDistributionResult:
+        """Return how many users had how many events; events without `distinct_id` do not count.
+
+        Args:
+            from_date: First day, included; a date, or text like 2024-01-31.
+            to_date: Last day, included.
+            events: Only these; None for all.
+            buckets: The smallest number of events of each bucket, ascending; 1, 2, 5, 10, 25, 50
+                and 100 by default. One for the users below the first is added.
+
+        Returns:
+            Every bucket, also those without users; the percentages add up to 100.
+
+        Raises:
+            MissingDaysError: Days were never loaded.
+            TableNotFoundError: The table is not there.
+            ConfigError: An argument is wrong, or the table was loaded without these events.
+
+        Example:
+            >>> queries.engagement_distribution(
+            ...     from_date="2024-01-01", to_date="2024-01-31", buckets=[1, 10]
+            ... ).buckets[0].bucket_label
+            '1-9'
+        """
+        starts = _starts(buckets)
+        days = self._days(from_date, to_date, _names(events))
+        rows = self._rows(
+            "SELECT list_max(list_filter($starts::BIGINT[], lambda start: start <= events)), "
+            f"count(*) FROM (SELECT count(*) AS events FROM {days.table} "
+            f"WHERE {_window(days, events)} AND distinct_id IS NOT NULL GROUP BY distinct_id) "
+            "GROUP BY 1",
+            _bound(days, events) | {"starts": starts},
+        )
+        users = dict(rows)
+        total = sum(users.values())
+        return EngagementDistributionResult(
+            from_date=str(days.from_date),
+            to_date=str(days.to_date),
+            events=None if events is None else tuple(events),
+            total_users=total,
+            buckets=tuple(
+                EngagementBucket(
+                    start,
+                    _label(start, end),
+                    users.get(start, 0),
+                    _share(users.get(start, 0), total),
+                )
+                for start, end in zip(starts, [*starts[1:], None], strict=True)
+            ),
+        )
+
+    def property_coverage(
+        self,
+        event: str,
+        properties: Sequence[str],
+        *,
+        from_date: date | str,
+        to_date: date | str,
+    ) -> PropertyCoverageResult:
+        """Return how often properties of an event have a value.
+
+        Args:
+            event: The event.
+            properties: Their names.
+            from_date: First day, included; a date, or text like 2024-01-31.
+            to_date: Last day, included.
+
+        Returns:
+            In the order asked for. A property that is null or absent has no value; one that is
+            false, 0, or empty has.
+
+        Raises:
+            MissingDaysError: Days were never loaded.
+            TableNotFoundError: The table is not there.
+            ConfigError: An argument is wrong, or the table was loaded without this event.
+
+        Example:
+            >>> queries.property_coverage(
+            ...     "Order", ["coupon"], from_date="2024-01-01", to_date="2024-01-31"
+            ... ).coverage[0].coverage_percentage
+            12.5
+        """
+        if isinstance(properties, str) or not properties:
+            raise ConfigError("Name the properties in a list, at least one.")
+        days = self._days(from_date, to_date, [event])
+        bound = _bound(days, [event])
+        counted = []
+        for number, name in enumerate(properties):
+            value, path = _field(name, f"path{number}")
+            counted.append(f"count(nullif(json_type({value}), 'NULL'))")
+            bound |= path
+        total, *defined = self._rows(
+            f"SELECT count(*), {', '.join(counted)} FROM {days.table} "
+            f"WHERE {_window(days, [event])}",
+            bound,
+        )[0]
+        return PropertyCoverageResult(
+            event=event,
+            from_date=str(days.from_date),
+            to_date=str(days.to_date),
+            total_events=total,
+            coverage=tuple(
+                PropertyCoverage(name, count, total - count, _share(count, total))
+                for name, count in zip(properties, defined, strict=True)
+            ),
+        )
+
+    def _days(
+        self, from_date: date | str, to_date: date | str, events: Sequence[str]
+    ) -> StoredDays:
+        with asked():
+            return stored_days(self._connection, self._table, from_date, to_date, events)
+
+    def _rows(self, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        with asked():
+            return self._connection.execute(sql, dict(values)).fetchall()
+
+
+def _values(days: StoredDays, event: str, property: str) -> tuple[str, dict[str, Any]]:
+    """Return the SQL of kind and text of a property, one row per event, and what it binds."""
+    value, path = _field(property, "path")
+    values = f"SELECT {value} AS value FROM {days.table} WHERE {_window(days, [event])}"
+    return _VALUES.format(values=values), _bound(days, [event]) | path
+
+
+def _field(property: str, key: str) -> tuple[str, dict[str, str]]:
+    """Return the SQL of a property as JSON, NULL when absent, and what it binds.
+
+    Its path is a JSON pointer: that writes every name, also an empty one.
+    """
+    if property in _COLUMNS:
+        return _COLUMNS[property], {}
+    pointer = "/" + property.replace("~", "~0").replace("/", "~1")
+    return f"json_extract(properties, ${key})", {key: pointer}
+
+
+def _window(days: StoredDays, events: Sequence[str] | None) -> str:
+    window = f"{days.day} BETWEEN $from_date AND $to_date"
+    return window if events is None else f"{window} AND event_name IN $events"
+
+
+def _bound(days: StoredDays, events: Sequence[str] | None) -> dict[str, Any]:
+    bound: dict[str, Any] = {"from_date": days.from_date, "to_date": days.to_date}
+    return bound if events is None else bound | {"events": list(events)}
+
+
+def _names(events: Sequence[str] | None) -> Sequence[str]:
+    if isinstance(events, str) or (events is not None and not events):
+        raise ConfigError("Name the events in a list, at least one, or leave them out for all.")
+    return events or ()
+
+
+def _starts(buckets: Sequence[int] | None) -> list[int]:
+    starts = list(BUCKETS if buckets is None else buckets)
+    whole = all(type(start) is int and start >= 1 for start in starts)
+    if not starts or not whole or starts != sorted(set(starts)):
+        raise ConfigError(f"Buckets begin at whole numbers from 1 on, ascending, not {starts!r}.")
+    return starts if starts[0] == 1 else [1, *starts]
+
+
+def _label(start: int, end: int | None) -> str:
+    if end is None:
+        return f"{start}+"
+    return str(start) if end == start + 1 else f"{start}-{end - 1}"
+
+
+def _value(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
+def _share(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else 0.0

@@ -1,0 +1,174 @@
+"""Normalized records back into the lines that Mixpanel sent, for the loads to read.
+
+What the loads do to a received line (repeats, made ids, quarantine, exact numbers) then happens
+to a record too.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from mixpanel_assets.errors import StorageError
+from mixpanel_assets.made_ids import made_id
+from mixpanel_assets.warehouse.project import ProjectIdentity
+from mixpanel_assets.warehouse.spool import REMOVED_KEYS
+
+_EVENT_KEYS = ("event_name", "event_time", "properties"), ("distinct_id", "insert_id")
+_PROFILE_KEYS = ("distinct_id", "properties"), ("last_seen",)
+_SEEN = "$last_seen"
+
+
+class EventLines:
+    """Turns normalized events into lines and notes their days.
+
+    Attributes:
+        days: Export days with an event.
+    """
+
+    def __init__(self, project: ProjectIdentity) -> None:
+        self.days: set[date] = set()
+        self._zone = ZoneInfo(project.zone) if project.regime == "legacy" else None
+
+    def __call__(self, record: Mapping[str, Any]) -> bytes:
+        """Return the line of an event.
+
+        Raises:
+            ValueError: It is no normalized event.
+        """
+        _require_keys(record, *_EVENT_KEYS)
+        name, properties = record["event_name"], _properties(record, REMOVED_KEYS)
+        if type(name) is not str:
+            raise ValueError("`event_name` is no text")
+        time = self._time(record["event_time"], properties)
+        distinct_id = _text(record, "distinct_id")
+        insert_id = _text(record, "insert_id")
+        if insert_id and insert_id == _first_id(name, time, distinct_id, properties):
+            insert_id = None  # made from the event, so not a sign of a repeat
+        sent = {"time": time, "distinct_id": distinct_id, "$insert_id": insert_id}
+        present = {key: value for key, value in sent.items() if value is not None}
+        return _line({"event": name, "properties": {**present, **properties}})
+
+    def _time(self, moment: object, properties: Mapping[str, Any]) -> int | None:
+        if moment is None:
+            return None
+        if not isinstance(moment, datetime):
+            raise ValueError("`event_time` is no datetime")
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        if self._zone is not None:
+            _refuse_untold(moment, self._zone, properties.get("mp_processing_time_ms"))
+            moment = moment.astimezone(self._zone)
+        wall_clock = moment.astimezone(UTC) if self._zone is None else moment
+        self.days.add(wall_clock.date())
+        since = wall_clock.replace(tzinfo=None) - datetime(1970, 1, 1)
+        if since % timedelta(milliseconds=1):
+            raise ValueError("`event_time` is finer than a millisecond")
+        return since // timedelta(milliseconds=1)
+
+
+def profile_line(record: Mapping[str, Any]) -> bytes:
+    """Return the line of a normalized profile.
+
+    Raises:
+        ValueError: It is no normalized profile.
+    """
+    _require_keys(record, *_PROFILE_KEYS)
+    properties = _properties(record, (_SEEN,))
+    distinct_id, seen = _text(record, "distinct_id"), _text(record, "last_seen")
+    if distinct_id is None:
+        raise ValueError("`distinct_id` is no text")
+    if seen is not None:
+        properties = {**properties, _SEEN: seen}
+    return _line({"$distinct_id": distinct_id, "$properties": properties})
+
+
+def write_lines(
+    records: Iterable[Mapping[str, Any]], path: Path, line: Callable[[Mapping[str, Any]], bytes]
+) -> int:
+    """Write the line of each record, one at a time; return how many there were.
+
+    Raises:
+        StorageError: One is no record, or the disk is full.
+    """
+    count = 0
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for record in records:
+            count += 1
+            try:
+                file.write(line(record) + b"\n")
+            except (ValueError, TypeError, RecursionError) as error:
+                raise StorageError(
+                    f"Record {count} cannot be stored: {error}. Nothing was changed.",
+                    {"record": count},
+                ) from error
+    if not count:
+        path.write_bytes(b"")  # DuckDB refuses a gzip file of nothing
+    return count
+
+
+def _require_keys(record: object, needed: Sequence[str], others: Sequence[str]) -> None:
+    if not isinstance(record, Mapping):
+        raise ValueError("it is no dict")
+    if not set(needed) <= record.keys() <= {*needed, *others}:
+        raise ValueError(f"its keys are not {', '.join((*needed, *others))}")
+
+
+def _properties(record: Mapping[str, Any], fixed: Iterable[str]) -> Mapping[str, Any]:
+    properties = record["properties"]
+    if not isinstance(properties, Mapping) or not all(type(key) is str for key in properties):
+        raise ValueError("`properties` is no dict with texts as keys")
+    for name in fixed:
+        if name in properties:
+            raise ValueError(f"`properties` holds {name!r}, which a normalized record has beside")
+    return properties
+
+
+def _text(record: Mapping[str, Any], key: str) -> str | None:
+    value = record.get(key)
+    if value is not None and type(value) is not str:
+        raise ValueError(f"`{key}` is no text")
+    return value
+
+
+def _first_id(
+    name: str, time: int | None, distinct_id: str | None, properties: Mapping[str, Any]
+) -> str | None:
+    return None if time is None else made_id(name, time, distinct_id, properties)
+
+
+def _refuse_untold(moment: datetime, zone: ZoneInfo, processed_ms: object) -> None:
+    """Refuse a moment that its wall clock does not tell: clocks show the hour of a change twice.
+
+    Loads take the later moment, unless Mixpanel had processed the event before it.
+    """
+    local = moment.astimezone(zone)
+    first, second = local.replace(fold=0), local.replace(fold=1)
+    if (first.utcoffset() or timedelta()) <= (second.utcoffset() or timedelta()):
+        return
+    later_ms = second.timestamp() * 1000
+    is_first = type(processed_ms) is int and processed_ms < later_ms
+    if local.fold == is_first:
+        raise ValueError(
+            f"`event_time` is in an hour that clocks of {zone.key} show twice, and "
+            "`mp_processing_time_ms` does not tell which"
+        )
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_mapping)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which the loads put into quarantine
+        return json.dumps(value, allow_nan=False, default=_mapping).encode()
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise ValueError(f"`properties` holds a {type(value).__name__}, for which JSON has no form")

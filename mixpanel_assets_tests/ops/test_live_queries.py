@@ -1,0 +1,162 @@
+"""Live reports as ops: results that go on as values, and what they tell Dagster."""
+
+import pickle
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from mixpanel_assets import LiveQueryService, SegmentationResult
+from mixpanel_assets.emulator import Fault
+from mixpanel_assets.ops import SegmentationConfig, segmentation
+from mixpanel_assets.ops.questions import QUESTIONS
+from mixpanel_assets.ops.spans import span
+from mixpanel_assets.ops.summaries import MOST_ROWS
+from mixpanel_assets_tests.conftest import START
+from mixpanel_assets_tests.ops.conftest import failure_of, metadata_of, output_of
+
+DAYS = [START + timedelta(days=number) for number in range(5)]
+SPAN = {"from_date": str(DAYS[0]), "to_date": str(DAYS[-1])}
+AMOUNT = 'properties["amount"]'
+COUNTRY = 'properties["mp_country_code"]'
+SCRIPT = 'function main(){return Events(params).groupBy(["name"], mixpanel.reducer.count())}'
+
+# What each report is asked, beside the days; and the numbers that it tells Dagster.
+ASKED = {
+    "segmentation": ({"event": "Sign Up", **SPAN}, {"total", "segments"}),
+    "funnel": ({"funnel_id": 7509, **SPAN}, {"began", "finished", "conversion_rate"}),
+    "retention": (
+        {"born_event": "Sign Up", "return_event": "Page View", **SPAN},
+        {"people"},
+    ),
+    "jql": ({"script": SCRIPT, "params": SPAN}, set()),
+    "event_counts": ({"events": ["Sign Up", "Page View"], **SPAN}, {"total", "series"}),
+    "property_counts": (
+        {"event": "Sign Up", "property_name": "plan", **SPAN},
+        {"total", "series"},
+    ),
+    "frequency": (SPAN, set()),
+    "segmentation_numeric": (
+        {"event": "Order Completed", "on": AMOUNT, **SPAN},
+        {"ranges"},
+    ),
+    "segmentation_sum": ({"event": "Order Completed", "on": AMOUNT, **SPAN}, {"total"}),
+    "segmentation_average": ({"event": "Order Completed", "on": AMOUNT, **SPAN}, {"latest"}),
+    "query_saved_report": ({"bookmark_id": 100}, set()),
+    "activity_feed": ({"distinct_ids": ["user-1"], **SPAN}, {"events", "users"}),
+}
+
+
+def test_every_report_has_a_job():
+    """Each question is asked below."""
+    assert {question.report for question in QUESTIONS} == ASKED.keys()
+
+
+@pytest.mark.parametrize("report", ASKED)
+def test_a_job_returns_what_the_report_says(report, run, client):
+    """The op's value equals the service's answer, survives a pickle, and has its frame."""
+    config, numbers = ASKED[report]
+    result = run(f"ask_{report}", **config)
+    assert result.success
+    value = output_of(result)
+    expected = getattr(LiveQueryService(client), report)(**config)
+    same = {"computed_at": None}
+    assert value.to_dict() | same == expected.to_dict() | same
+    assert pickle.loads(pickle.dumps(value)).df.equals(value.df)
+    metadata = metadata_of(result)
+    assert metadata["rows"] == len(value.df)
+    assert numbers <= metadata.keys()
+    assert all(isinstance(metadata[name], int | float) for name in numbers)
+    rows = [record.data for record in metadata["first_rows"].records]
+    assert len(rows) == min(MOST_ROWS, len(value.df))
+    assert all(list(row) == list(value.df.columns) for row in rows)
+
+
+@pytest.mark.parametrize("report", sorted(ASKED.keys() - {"activity_feed"}))
+def test_a_chart_stands_in_the_metadata(report, run):
+    """Bars that Markdown shows as they are."""
+    chart = metadata_of(run(f"ask_{report}", **ASKED[report][0]))["chart"]
+    assert chart.startswith("```text\n")
+    assert chart.endswith("\n```")
+    assert "█" in chart
+
+
+def test_the_total_is_the_project_s(run, emulator):
+    """Numbers that Dagster plots equal what happened."""
+    result = run("ask_segmentation", **ASKED["segmentation"][0])
+    total = sum(emulator.truth.count_by_event(day)["Sign Up"] for day in DAYS)
+    assert metadata_of(result)["total"] == total
+
+
+def test_people_are_not_added_up_over_days(run):
+    """Unique people of several days have no total."""
+    result = run("ask_event_counts", events=["Sign Up"], type="unique", **SPAN)
+    assert "total" not in metadata_of(result)
+
+
+def test_without_days_the_last_thirty_that_are_over_are_meant(run, emulator):
+    """Up to yesterday, in the project's zone."""
+    before = datetime.now(UTC).date()
+    value = output_of(run("ask_segmentation", event="Sign Up"))
+    after = datetime.now(UTC).date()
+    sent = emulator.requests[-1].params
+    assert sent["to_date"] in {str(day - timedelta(days=1)) for day in (before, after)}
+    assert (value.from_date, value.to_date) == (sent["from_date"], sent["to_date"])
+
+
+def test_a_span_of_thirty_days_includes_both_ends():
+    """Of two days, the one that is missing follows from the other or from today."""
+    today = START + timedelta(days=40)
+    first, last = span(None, None, today)
+    assert (last - first).days == 29
+    assert last == today - timedelta(days=1)
+    assert span(None, "2024-01-30", today) == (START, START + timedelta(days=29))
+    assert span("2024-01-03", None, today) == (DAYS[2], last)
+
+
+def test_a_saved_funnel_takes_days_and_other_reports_do_not(run):
+    """Days that would be ignored are refused."""
+    assert run("ask_query_saved_report", bookmark_id=7509, bookmark_type="funnels").success
+    refused = run("ask_query_saved_report", bookmark_id=100, **SPAN)
+    assert "days of their own" in failure_of(refused)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("404-json", "404"), ("400-auth-text", "Check MP_USERNAME"), ("402-json", "402")],
+)
+def test_a_refusal_is_one_sentence_that_no_retry_repeats(kind, said, run, emulator):
+    """The failure says what Mixpanel said."""
+    emulator.faults.add(Fault(kind, path="*", times=None))
+    result = run("ask_segmentation", event="Sign Up", **SPAN)
+    assert said in failure_of(result)
+    [event] = [e for e in result.all_events if e.is_step_failure]
+    assert event.step_failure_data.user_failure_data
+
+
+def test_results_go_on_to_other_ops(resource, instance):
+    """A job of one's own asks, and computes with the typed result."""
+
+    @dg.op
+    def most(result: SegmentationResult) -> str:
+        return str(result.df.sort_values("count").iloc[-1]["segment"])
+
+    @dg.job(resource_defs={"mixpanel": resource})
+    def job():
+        most(segmentation())
+
+    config = SegmentationConfig(event="Sign Up", on=COUNTRY, **SPAN)
+    result = job.execute_in_process(
+        instance=instance, run_config=dg.RunConfig(ops={"segmentation": config})
+    )
+    found = result.output_for_node("segmentation").series
+    best = max(found, key=lambda name: max(found[name].values()))
+    assert result.output_for_node("most") == best
+
+
+def test_every_job_says_what_it_costs(definitions):
+    """The launchpad shows it before anything is spent."""
+    for job in definitions.resolve_all_job_defs():
+        if job.name.startswith(("ask_", "stream_")):
+            assert "Costs" in job.description
+            assert "request" in job.description
