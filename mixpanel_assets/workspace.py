@@ -25,6 +25,7 @@ from mixpanel_assets.client import (
 from mixpanel_assets.client.disk import KEPT_FOR, Cleaned, clean
 from mixpanel_assets.delegation import delegated
 from mixpanel_assets.discovery import DiscoveryService
+from mixpanel_assets.doctor import Finding, doctor
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.event_loads import event_load, plan_load
 from mixpanel_assets.fetch_results import FetchResult, ParallelProfileResult
@@ -167,6 +168,10 @@ class Workspace:
     def quota(self) -> list[ApiUsage]:
         """Return what is spent and left of the request budget; nothing is asked."""
         return self.api.quota()
+
+    def doctor(self) -> list[Finding]:
+        """Return what was found on credentials, clocks, budget and database; changes nothing."""
+        return doctor(credentials=self.credentials, settings=self.settings)
 
     # What the project holds; asked once, then remembered.
     events = delegated("_discovery", DiscoveryService.list_events)

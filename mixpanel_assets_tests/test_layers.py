@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "day_filler": {*BASE, "client", "planning", "warehouse"},
     "event_loads": {*BASE, "client", "day_filler", "loads", "planning", "warehouse"},
     "currency": {*BASE, "warehouse"},
+    "doctor": {*BASE, "accounts", "budgets", "client", "loads", "warehouse"},
     "json_lines": set(),
     "record_files": {"errors", "json_lines"},
     "event_days": {"client", "record_files"},
@@ -49,7 +50,7 @@ MAY_IMPORT = {
     "delegation": set(),
     "workspace": {
         *BASE,
-        *("delegation", "discovery", "live_query"),
+        *("delegation", "discovery", "doctor", "live_query"),
         *("accounts", "budgets", "client", "event_loads", "fetch_results", "fetches", "planning"),
         *("profile_fetcher", "progress", "snapshots", "warehouse"),
     },

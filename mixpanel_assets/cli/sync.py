@@ -56,9 +56,7 @@ def sync_days(
         tell.place(workspace.db_path)
 
 
-def _days(
-    workspace: Workspace, from_date: date | None, to_date: date | None
-) -> tuple[date, date]:
+def _days(workspace: Workspace, from_date: date | None, to_date: date | None) -> tuple[date, date]:
     if from_date:
         return from_date, to_date or workspace.settings.today()
     database = Database(
