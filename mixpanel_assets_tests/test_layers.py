@@ -48,7 +48,8 @@ MAY_IMPORT = {
     "delegation": set(),
     "workspace": {
         *BASE,
-        *("delegation", "discovery", "live_query"),
+        *("delegation", "discovery", "inspection", "live_query", "loads", "results", "storage"),
+        "stored_queries",
         *("accounts", "budgets", "client", "event_loads", "fetch_results", "fetches", "planning"),
         *("profile_fetcher", "progress", "snapshots", "warehouse"),
     },
