@@ -50,7 +50,17 @@ MAY_IMPORT = {
     "delegation": set(),
     "workspace": {
         *BASE,
-        *("delegation", "discovery", "doctor", "live_query"),
+        *(
+            "delegation",
+            "discovery",
+            "doctor",
+            "inspection",
+            "live_query",
+            "loads",
+            "results",
+            "storage",
+        ),
+        "stored_queries",
         *("accounts", "budgets", "client", "event_loads", "fetch_results", "fetches", "planning"),
         *("profile_fetcher", "progress", "snapshots", "warehouse"),
     },
