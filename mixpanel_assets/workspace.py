@@ -343,6 +343,7 @@ class Workspace:
     table_schema = delegated_within("_inspected", TableInspector.schema)
     schema = table_schema
     sample = delegated_within("_inspected", TableInspector.sample)
+    sample_rows = delegated_within("_inspected", TableInspector.sample_rows)
     summarize = delegated_within("_inspected", TableInspector.summarize)
     event_breakdown = delegated_within("_inspected", TableInspector.event_breakdown)
     property_keys = delegated_within("_inspected", TableInspector.property_keys)

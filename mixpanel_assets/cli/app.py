@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from mixpanel_assets import __version__
-from mixpanel_assets.cli import auth, fetch, inspect, query
+from mixpanel_assets.cli import auth, fetch, inspect, query, sql, stored
 from mixpanel_assets.cli.exits import InvalidArgumentsError, exit_code
 from mixpanel_assets.cli.invocation import (
     AccountOption,
@@ -53,6 +53,7 @@ app.add_typer(query.app)
 app.add_typer(inspect.app)
 
 for _name, _command in {
+    "sql": sql.sql,
     "segmentation": query.segmentation,
     "funnel": query.funnel,
     "retention": query.retention,
@@ -60,6 +61,10 @@ for _name, _command in {
     "events": inspect.events,
     "properties": inspect.properties,
     "values": inspect.values,
+    "info": stored.info,
+    "tables": stored.tables,
+    "schema": stored.schema,
+    "drop": stored.drop,
 }.items():
     app.command(_name, rich_help_panel="Short for `mp query` and `mp inspect`")(_command)
 
@@ -76,7 +81,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 def _exit_code_of(arguments: Sequence[str], invocation: Invocation) -> int:
     try:
-        # Typer's own way out would end a closed pipe with 1 and wrong usage with 2.
+        # Typer's own way out would end wrong usage with 2.
         return app(arguments, standalone_mode=False) or 0
     except MixpanelDataError as error:
         invocation.show(error)
@@ -86,8 +91,11 @@ def _exit_code_of(arguments: Sequence[str], invocation: Invocation) -> int:
     except typer.Abort:
         invocation.note("Aborted.")
         return 1
-    except BrokenPipeError:
-        return 0
+    except SystemExit as ended:
+        # Typer and Rich would end a closed pipe with 1.
+        if isinstance(ended.__context__, BrokenPipeError):
+            return 0
+        raise
     finally:
         _flush()
 

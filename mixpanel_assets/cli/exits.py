@@ -12,6 +12,7 @@ from mixpanel_assets.errors import (
     DatabaseNotFoundError,
     EventNotFoundError,
     IncompleteExportError,
+    MissingDaysError,
     MixpanelDataError,
     QueryError,
     RateLimitError,
@@ -37,6 +38,7 @@ _CODES: tuple[tuple[type[MixpanelDataError], int], ...] = (
     (TableNotFoundError, 4),
     (EventNotFoundError, 4),
     (DatabaseNotFoundError, 4),
+    (MissingDaysError, 4),
     (RateLimitError, 5),
 )
 

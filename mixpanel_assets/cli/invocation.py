@@ -74,6 +74,35 @@ class Invocation:
             credentials=self.credentials(), path=database, on_wait=self.console().print
         )
 
+    def stored(self, database: Path | None = None, *, read_only: bool = True) -> Workspace:
+        """Return the workspace of what is stored, which needs no credentials.
+
+        Args:
+            database: The DuckDB file; None: as MP_DATABASE says, else that of the account.
+            read_only: Refuse every change.
+
+        Raises:
+            DatabaseNotFoundError: There is no such file.
+        """
+        from mixpanel_assets.settings import load_settings
+        from mixpanel_assets.workspace import Workspace
+
+        path = database or load_settings().database_path(self._project_id())
+        return Workspace.open(path, read_only=read_only)
+
+    def _project_id(self) -> str:
+        """Return the project that names the file in the home directory, as far as it is known."""
+        from mixpanel_assets.accounts import ConfigManager
+        from mixpanel_assets.errors import ConfigError
+
+        try:
+            found = ConfigManager().resolution(self.account).found
+        except ConfigError:
+            if self.account:
+                raise
+            return ""
+        return found["project_id"].value if "project_id" in found else ""
+
     def console(self) -> Console:
         """Return where notes and progress go: stderr, or nowhere with --quiet."""
         from rich.console import Console

@@ -41,6 +41,7 @@ WhereOption = Annotated[
 DatabaseOption = Annotated[
     Path | None, typer.Option(help="The DuckDB file; default as MP_DATABASE says.")
 ]
+TableOption = Annotated[str, typer.Option("--table", "-t", help="The table's name.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Do not ask.")]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mixpanel_assets.cli.exits import InvalidArgumentsError
 
@@ -33,6 +33,13 @@ class Format(StrEnum):
     TABLE = "table"
     CSV = "csv"
     PLAIN = "plain"
+
+
+class WithRows(NamedTuple):
+    """An answer that is `whole` in JSON, and `rows` in the other forms."""
+
+    whole: Record
+    rows: Sequence[Record]
 
 
 _JSON_FORMS = (Format.JSON, Format.JSONL)
@@ -88,6 +95,11 @@ def print_answer(
         _print(rows := _sql_records(answer), rows, output, jq, answer.columns)
     elif isinstance(answer, ResultWithDataFrame) and output not in _JSON_FORMS:
         _print(None, answer.to_table_dict(), output, jq, answer.column_names())
+    elif isinstance(answer, WithRows):
+        is_json = output in _JSON_FORMS
+        _print(answer.whole, [answer.whole], output, jq) if is_json else print_records(
+            answer.rows, output, jq
+        )
     elif isinstance(answer, Result):
         print_record(answer.to_dict(), output, jq)
     elif isinstance(answer, Mapping):

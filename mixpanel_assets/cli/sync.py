@@ -60,7 +60,7 @@ def _days(workspace: Workspace, from_date: date | None, to_date: date | None) ->
     if from_date:
         return from_date, to_date or workspace.settings.today()
     database = Database(
-        workspace.db_path,
+        workspace.settings.database_path(workspace.credentials.project_id),
         memory_limit=workspace.settings.memory_limit,
         lock_timeout=workspace.settings.lock_timeout,
         on_wait=current().console().print,
@@ -82,7 +82,7 @@ class _Lines:
     def snapshot(self, report: ProfileReport) -> None:
         self._say(f"profiles    {report.row_count:>10,} rows    {report.status}")
 
-    def place(self, path: Path) -> None:
+    def place(self, path: Path | None) -> None:
         self._say(f"in {path}")
 
     def _say(self, line: str) -> None:
@@ -102,7 +102,7 @@ class _Records(_Lines):
     def snapshot(self, report: ProfileReport) -> None:
         self._add("profiles", report.snapshot_date, report)
 
-    def place(self, path: Path) -> None:
+    def place(self, path: Path | None) -> None:
         current().note(f"in {path}")
 
     def _add(self, table: str, day: date, report: DayReport | ProfileReport) -> None:

@@ -25,11 +25,14 @@ def variables(emulator, tmp_path):
 def mp(variables, tmp_path):
     """Run `mp` with arguments; environment variables can be changed by keyword."""
 
-    def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, stdin: str | None = None, **changes: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [MP, *arguments],
             env={**os.environ, **variables, **changes},
             cwd=tmp_path,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=120,
