@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from mixpanel_assets.cli.output import Format
+from mixpanel_assets.cli.output import Format, check_jq
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -258,6 +258,7 @@ def _with_options(function: _Function, more: list[inspect.Parameter]) -> Callabl
 
     @functools.wraps(function)
     def command(**given: Any) -> Any:
+        check_jq(given.get("jq"), given.get("output") or Format.JSON)
         return function(**{name: value for name, value in given.items() if name not in added})
 
     parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in [*own, *more]]

@@ -45,6 +45,19 @@ class WithRows(NamedTuple):
 _JSON_FORMS = (Format.JSON, Format.JSONL)
 
 
+def check_jq(program: str | None, output: Format) -> None:
+    """Refuse a jq program that cannot be run, before anything is asked.
+
+    Raises:
+        InvalidArgumentsError: It is wrong, or the form is not JSON.
+    """
+    if program is None:
+        return
+    if output not in _JSON_FORMS:
+        raise InvalidArgumentsError(f"--jq needs --format json or jsonl, not {output}.")
+    _compiled(program)
+
+
 def print_records(
     records: Iterable[Record], output: Format = Format.JSON, jq: str | None = None
 ) -> None:
@@ -147,8 +160,7 @@ def _print(
         jq: A jq program.
         columns: None: all keys that occur.
     """
-    if jq is not None and output not in _JSON_FORMS:
-        raise InvalidArgumentsError(f"--jq needs --format json or jsonl, not {output}.")
+    check_jq(jq, output)
     if output is Format.JSON:
         _print_json([whole], jq, indent=2)
     elif output is Format.JSONL:
@@ -185,14 +197,23 @@ def _print_json(values: Iterable[object], jq: str | None, indent: int | None) ->
 
 
 def _results(program: str, value: object) -> list[Any]:
+    try:
+        return list(_compiled(program).input_text(json.dumps(value)))
+    except ValueError as error:
+        raise _not_done(program, error) from None
+
+
+def _compiled(program: str) -> Any:
     import jq
 
     try:
-        return list(jq.compile(program).input_text(json.dumps(value)))
+        return jq.compile(program)
     except ValueError as error:
-        raise InvalidArgumentsError(
-            f"--jq {program!r} cannot be done: {str(error).splitlines()[0]}"
-        ) from None
+        raise _not_done(program, error) from None
+
+
+def _not_done(program: str, error: ValueError) -> InvalidArgumentsError:
+    return InvalidArgumentsError(f"--jq {program!r} cannot be done: {str(error).splitlines()[0]}")
 
 
 def _print_table(whole: object, records: Sequence[Record], columns: Sequence[str]) -> None:
