@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from mixpanel_assets.budgets import budget_settings
 from mixpanel_assets.client import (
@@ -22,7 +22,7 @@ from mixpanel_assets.client import (
 from mixpanel_assets.client.disk import KEPT_FOR, Cleaned, clean
 from mixpanel_assets.event_loads import event_load, plan_load
 from mixpanel_assets.fetch_results import FetchResult, ParallelProfileResult
-from mixpanel_assets.fetches import fetch_events
+from mixpanel_assets.fetcher import FetcherService
 from mixpanel_assets.planning import Plan
 from mixpanel_assets.profile_fetcher import OnPageComplete, ParallelProfileFetcherService, whole
 from mixpanel_assets.progress import page_bar
@@ -346,17 +346,16 @@ class Workspace:
             TableExistsError: There is a table of that name, and `replace` is not set.
             IncompleteExportError: Days stayed broken; nothing was changed.
         """
-        return fetch_events(
-            self.api,
-            self._database,
-            self.settings,
-            name=name,
+        result = FetcherService(self.api, self._database, self.settings).fetch_events(
+            name,
             from_date=from_date,
             to_date=to_date,
             events=events,
             where=where,
             replace=replace,
         )
+        assert isinstance(result, FetchResult)
+        return result
 
     def fetch_profiles(
         self,

@@ -39,10 +39,20 @@ MAY_IMPORT = {
     },
     "day_filler": {*BASE, "client", "planning", "warehouse"},
     "event_loads": {*BASE, "client", "day_filler", "loads", "planning", "warehouse"},
-    "fetches": {*BASE, "client", "fetch_results", "loads", "warehouse"},
+    "fetch_requests": {*BASE, "client", "warehouse"},
+    "event_tables": {
+        *BASE,
+        *("client", "event_loads", "fetch_requests", "fetch_results", "loads", "planning"),
+        "warehouse",
+    },
+    "fetcher": {
+        *BASE,
+        *("client", "event_loads", "event_tables", "fetch_requests", "fetch_results", "planning"),
+        *("profile_fetcher", "warehouse"),
+    },
     "workspace": {
         *BASE,
-        *("accounts", "budgets", "client", "event_loads", "fetch_results", "fetches", "planning"),
+        *("accounts", "budgets", "client", "event_loads", "fetch_results", "fetcher", "planning"),
         *("profile_fetcher", "progress", "snapshots", "warehouse"),
     },
     "partitions": BASE,

@@ -1,11 +1,19 @@
 """The DuckDB side alone: one file, its tables, and the transactions that replace days.
 
 Nothing here knows HTTP or Dagster. `Database` opens and locks, `prepare` makes and
-guards the tables, `replace_events` and `replace_profiles` load, `tables` reads.
+guards the tables, `replace_events`, `append_events` and `replace_profiles` load, `tables` reads.
 """
 
+from mixpanel_assets.warehouse.append import append_events
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.destination import check_name, make_way, refuse_our_names, target_of
+from mixpanel_assets.warehouse.destination import (
+    check_name,
+    check_table,
+    make_way,
+    named_events,
+    refuse_our_names,
+    target_of,
+)
 from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
 from mixpanel_assets.warehouse.load import mark_unavailable, replace_events
@@ -33,13 +41,16 @@ __all__ = [
     "Table",
     "Target",
     "Thinned",
+    "append_events",
     "check_name",
+    "check_table",
     "event_sizes",
     "insert_slice",
     "kept_snapshot",
     "make_way",
     "mark_unavailable",
     "must_match",
+    "named_events",
     "prepare",
     "qualified",
     "quoted",
