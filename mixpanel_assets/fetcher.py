@@ -228,15 +228,16 @@ class FetcherService:
         except IncompleteExportError:
             if workers is None:
                 raise
-        failed = [day for day in days if day not in {report.day for report in stored}]
-        rows = sum(day.row_count for day in stored if day.status != "not available")
+        available = {day.day: day.row_count for day in stored if day.status != "not available"}
+        failed = [day for day in days if day not in available]
+        rows = sum(available.values())
         if workers is None:
             return _sequential_result(request, rows, started)
         return _parallel_result(
             request,
             rows,
             started,
-            successful=len(stored),
+            successful=len(available),
             failed=len(failed),
             failed_days=failed,
         )

@@ -354,8 +354,7 @@ class Workspace:
             where=where,
             replace=replace,
         )
-        assert isinstance(result, FetchResult)
-        return result
+        return cast(FetchResult, result)  # it is not parallel
 
     def fetch_profiles(
         self,
