@@ -15,8 +15,8 @@ from mixpanel_assets.client import (
     checked_exports,
 )
 from mixpanel_assets.errors import DatabaseNotFoundError, IncompleteExportError
+from mixpanel_assets.event_fetches import EventTableFetch, OnBatchComplete, ranges
 from mixpanel_assets.event_loads import event_load
-from mixpanel_assets.event_tables import EventTableFetch, OnBatchComplete, ranges
 from mixpanel_assets.fetch_requests import FetchRequest, checked_request
 from mixpanel_assets.fetch_results import (
     BatchProgress,

@@ -40,15 +40,16 @@ MAY_IMPORT = {
     "day_filler": {*BASE, "client", "planning", "warehouse"},
     "event_loads": {*BASE, "client", "day_filler", "loads", "planning", "warehouse"},
     "fetch_requests": {*BASE, "client", "warehouse"},
-    "event_tables": {
+    "event_tables": {*BASE, "client", "fetch_requests", "loads", "warehouse"},
+    "event_fetches": {
         *BASE,
-        *("client", "event_loads", "fetch_requests", "fetch_results", "loads", "planning"),
+        *("client", "event_loads", "event_tables", "fetch_requests", "fetch_results", "planning"),
         "warehouse",
     },
     "fetcher": {
         *BASE,
-        *("client", "event_loads", "event_tables", "fetch_requests", "fetch_results", "planning"),
-        *("profile_fetcher", "warehouse"),
+        *("client", "event_fetches", "event_loads", "fetch_requests", "fetch_results"),
+        *("planning", "profile_fetcher", "warehouse"),
     },
     "workspace": {
         *BASE,

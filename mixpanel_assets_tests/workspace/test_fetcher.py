@@ -187,6 +187,19 @@ def test_a_table_of_something_else_takes_no_events(fetcher, database, emulator):
     assert exports(emulator, before) == []
 
 
+@pytest.mark.parametrize("mode", [{}, {"append": True}, {"replace": True}])
+def test_another_projects_file_is_refused_before_anything_is_asked(
+    mode, client, database, settings, emulator
+):
+    """Nobody downloads a year to learn that it has no place there."""
+    legacy = settings.model_copy(update={"time_regime": "legacy", "time_zone": "US/Pacific"})
+    FetcherService(client, database, settings).fetch_events("mine", from_date=DAY, to_date=DAY)
+    before = len(emulator.requests)
+    with pytest.raises(ConfigError):
+        FetcherService(client, database, legacy).fetch_events("other", **ALL, **mode)
+    assert exports(emulator, before) == []
+
+
 class TestBrokenDays:
     def test_sequentially_nothing_changes(self, fetcher, emulator, table, settings, query):
         """An append that is not whole leaves rows and ledger alone."""
