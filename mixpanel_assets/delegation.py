@@ -39,3 +39,21 @@ def delegated(
         return cast(R, getattr(getattr(self, attribute), method.__name__)(*args, **kwargs))
 
     return cast("Method[P, R]", call)
+
+
+def delegated_within(
+    opener: str, method: Callable[Concatenate[Any, P], R]
+) -> Method[P, R]:  # a plain function when it runs
+    """Return a method that calls `method` of a service that is there for the call alone.
+
+    Args:
+        opener: The method that yields the service, as a context manager.
+        method: The service's method, such as `TableInspector.tables`.
+    """
+
+    @wraps(method)
+    def call(self: Any, *args: P.args, **kwargs: P.kwargs) -> R:
+        with getattr(self, opener)() as service:
+            return cast(R, getattr(service, method.__name__)(*args, **kwargs))
+
+    return cast("Method[P, R]", call)

@@ -47,7 +47,6 @@ from mixpanel_assets.warehouse import (
     profile_line,
     refuse_our_names,
     stored_project,
-    transaction,
     write_lines,
 )
 
@@ -69,9 +68,9 @@ class StorageEngine:
 
     Args:
         path: The file, made, with its folder, by the first write; or a `Database` that others
-            use too, which knows the last three itself.
-        read_only: Refuse every change.
+            use too, which knows the rest itself.
         project: Whose data it is, compared with the file at each write; None takes the file's.
+        read_only: Refuse every change.
         memory_limit: What DuckDB may use, such as `1GB`.
         lock_timeout: Seconds to wait for other processes; None waits without end.
         on_wait: Told whom a call waits for.
@@ -94,13 +93,16 @@ class StorageEngine:
     ) -> None:
         if not isinstance(path, Database):
             path = Database(
-                Path(path), memory_limit=memory_limit, lock_timeout=lock_timeout, on_wait=on_wait
+                Path(path),
+                memory_limit=memory_limit,
+                lock_timeout=lock_timeout,
+                on_wait=on_wait,
+                read_only=read_only,
             )
         self._database = path
-        self._read_only = read_only
         self._project = project
-        self._held: duckdb.DuckDBPyConnection | None = None
         self._end = ExitStack()
+        self._end.callback(path.release)
         self._is_closed = False
 
     @classmethod
@@ -121,10 +123,10 @@ class StorageEngine:
             >>> with StorageEngine.open_existing("shop.duckdb") as storage:
             ...     storage.list_tables()
         """
-        database = Database(Path(path), lock_timeout=lock_timeout)
+        database = Database(Path(path), lock_timeout=lock_timeout, read_only=read_only)
         if database.is_missing:
             raise DatabaseNotFoundError(str(database.path))
-        return cls(database, read_only=read_only)
+        return cls(database)
 
     @classmethod
     def ephemeral(
@@ -198,6 +200,11 @@ class StorageEngine:
         self.close()
 
     @property
+    def database(self) -> Database:
+        """What opens, locks and waits for the file."""
+        return self._database
+
+    @property
     def path(self) -> Path | None:
         """The file; None in memory.
 
@@ -224,13 +231,11 @@ class StorageEngine:
             >>> storage.connection.sql("FROM visits LIMIT 5").show()
         """
         self._must_be_open()
-        if self._held is None:
-            mode = self._database.opened("read" if self._read_only else "write")
-            self._held = self._end.enter_context(mode)
-            if not self._read_only:
-                with self.write():
-                    pass
-        return self._held
+        connection = self._database.hold()
+        if not self._database.read_only:
+            with self.write():
+                pass
+        return connection
 
     @contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -246,10 +251,6 @@ class StorageEngine:
             ...     StoredQueries(connection).daily_counts(from_date=day, to_date=day)
         """
         self._must_be_open()
-        if self._held is not None:
-            with asked():
-                yield self._held
-            return
         with self._database.read() as connection, asked():
             yield connection
 
@@ -268,19 +269,7 @@ class StorageEngine:
             ...     connection.execute("CREATE TABLE seen AS FROM visits")
         """
         self._must_be_open()
-        if self._read_only:
-            raise ConfigError(
-                f"{self._database.path} was opened to read. Open it with `read_only=False`.",
-                {"db_path": str(self._database.path)},
-            )
-        with ExitStack() as opened:
-            if self._held is None:
-                connection = opened.enter_context(self._database.write())
-                opened.enter_context(asked())
-            else:
-                connection = self._held
-                opened.enter_context(asked())
-                opened.enter_context(transaction(connection))
+        with self._database.write() as connection, asked():
             self._prepare(connection)
             yield connection
 
@@ -291,7 +280,6 @@ class StorageEngine:
             >>> storage.close()
         """
         self._is_closed = True
-        self._held = None
         self._end.close()
 
     def on_close(self, callback: Callable[[], object]) -> None:
@@ -531,11 +519,11 @@ class StorageEngine:
         with self.read() as connection:
             return TableInspector(connection).metadata(name)
 
-    def execute(self, sql: str, values: Values = ()) -> SQLResult:
+    def execute(self, query: str, values: Values = ()) -> SQLResult:
         """Run a statement that may change the database, in one transaction, unless read-only.
 
         Args:
-            sql: One or more statements.
+            query: One or more statements.
             values: For the `?` or `$name` in it.
 
         Returns:
@@ -548,16 +536,14 @@ class StorageEngine:
         Example:
             >>> storage.execute("CREATE TABLE big AS FROM january WHERE event_name = ?", ["Order"])
         """
-        with self.read() if self._read_only else self.write() as connection:
-            done = connection.execute(sql, values)
-            columns = [column[0] for column in done.description or ()]
-            return SQLResult(columns, done.fetchall() if columns else [])
+        with self.read() if self._database.read_only else self.write() as connection:
+            return _result(connection.execute(query, values))
 
-    def execute_df(self, sql: str, values: Values = ()) -> pd.DataFrame:
+    def execute_df(self, query: str, values: Values = ()) -> pd.DataFrame:
         """Return the answer to a query as a DataFrame; nothing can be changed.
 
         Args:
-            sql: The query.
+            query: The query.
             values: For the `?` or `$name` in it.
 
         Raises:
@@ -567,14 +553,14 @@ class StorageEngine:
         Example:
             >>> storage.execute_df("SELECT event_name, count(*) FROM january GROUP BY ALL")
         """
-        with self._query(sql, values) as answer:
+        with self._query(query, values) as answer:
             return answer.df()
 
-    def execute_scalar(self, sql: str, values: Values = ()) -> Any:
+    def execute_scalar(self, query: str, values: Values = ()) -> Any:
         """Return the first value of the answer to a query; None when it is empty.
 
         Args:
-            sql: The query.
+            query: The query.
             values: For the `?` or `$name` in it.
 
         Raises:
@@ -585,15 +571,15 @@ class StorageEngine:
             >>> storage.execute_scalar("SELECT count(*) FROM january")
             12345
         """
-        with self._query(sql, values) as answer:
+        with self._query(query, values) as answer:
             rows = answer.fetchall()
         return rows[0][0] if rows else None
 
-    def execute_rows(self, sql: str, values: Values = ()) -> list[tuple[Any, ...]]:
-        """Return the answer to a query as tuples; nothing can be changed.
+    def execute_rows(self, query: str, values: Values = ()) -> SQLResult:
+        """Return the answer to a query as a sequence of tuples; nothing can be changed.
 
         Args:
-            sql: The query.
+            query: The query.
             values: For the `?` or `$name` in it.
 
         Raises:
@@ -604,13 +590,13 @@ class StorageEngine:
             >>> storage.execute_rows("SELECT distinct_id FROM people ORDER BY ALL LIMIT 1")
             [('user-1',)]
         """
-        with self._query(sql, values) as answer:
-            return answer.fetchall()
+        with self._query(query, values) as answer:
+            return _result(answer)
 
     @contextmanager
-    def _query(self, sql: str, values: Values) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _query(self, query: str, values: Values) -> Iterator[duckdb.DuckDBPyConnection]:
         with self.read() as connection:
-            yield connection.execute(sql, values)
+            yield connection.execute(query, values)
 
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
         project = self._project or stored_project(connection)
@@ -631,7 +617,7 @@ class StorageEngine:
             raise ConfigError(f"The metadata is of {metadata.type}, but the table is of {kind}.")
         refuse_our_names("main", name)
         check_name(name)
-        if self._read_only:
+        if self._database.read_only:
             with self.write():
                 pass
         if self.table_exists(name):
@@ -661,6 +647,11 @@ class StorageEngine:
     def _must_be_open(self) -> None:
         if self._is_closed:
             raise StorageError("This storage is closed. Make another one.")
+
+
+def _result(answer: duckdb.DuckDBPyConnection) -> SQLResult:
+    columns = [column[0] for column in answer.description or ()]
+    return SQLResult(columns, answer.fetchall() if columns else [])
 
 
 def _temporary_folder() -> TemporaryFolder:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+
+import duckdb
 
 from mixpanel_assets.accounts import check_access, resolve_credentials
 from mixpanel_assets.budgets import budget_settings
@@ -23,22 +25,25 @@ from mixpanel_assets.client import (
     RetryPolicy,
 )
 from mixpanel_assets.client.disk import KEPT_FOR, Cleaned, clean
-from mixpanel_assets.delegation import delegated
+from mixpanel_assets.delegation import delegated, delegated_within
 from mixpanel_assets.discovery import DiscoveryService
-from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
+from mixpanel_assets.event_fetches import OnBatchComplete
 from mixpanel_assets.event_loads import event_load, plan_load
-from mixpanel_assets.fetch_results import FetchResult, ParallelProfileResult
-from mixpanel_assets.fetches import fetch_events
+from mixpanel_assets.fetch_results import FetchResult, ParallelFetchResult, ParallelProfileResult
+from mixpanel_assets.fetcher import FetcherService
+from mixpanel_assets.inspection import TableInspector
 from mixpanel_assets.live_query import LiveQueryService
+from mixpanel_assets.loads import project_identity
 from mixpanel_assets.planning import Plan
-from mixpanel_assets.profile_fetcher import OnPageComplete, ParallelProfileFetcherService, whole
-from mixpanel_assets.progress import page_bar
+from mixpanel_assets.profile_fetcher import OnPageComplete, ParallelProfileFetcherService
+from mixpanel_assets.progress import batch_bar, page_bar
+from mixpanel_assets.results import WorkspaceInfo
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.snapshots import ScopeChoice
-from mixpanel_assets.warehouse import Database, DayReport, ProfileReport
-
-if TYPE_CHECKING:
-    import pandas as pd
+from mixpanel_assets.storage import StorageEngine
+from mixpanel_assets.stored_queries import StoredQueries
+from mixpanel_assets.warehouse import Database, DayReport, ProfileReport, ProjectIdentity
 
 
 class Workspace:
@@ -55,6 +60,7 @@ class Workspace:
         read_only: Refuse to write to the file.
         credentials: Instead of an account.
         settings: Instead of the MP_* variables.
+        storage: Instead of a file.
         on_wait: Told whom a write waits for.
         max_wait_seconds: How long a request may wait for the budget; None: without end.
 
@@ -78,18 +84,129 @@ class Workspace:
         *,
         credentials: Credentials | None = None,
         settings: Settings | None = None,
+        storage: StorageEngine | None = None,
         on_wait: Callable[[str], None] | None = None,
         max_wait_seconds: float | None = 900.0,
+        _only_queries: bool = False,
     ) -> None:
-        self.settings = settings or load_settings()
-        if path is not None:
-            self.settings = self.settings.model_copy(update={"database": Path(path)})
-        self.credentials = credentials or resolve_credentials(
-            account, project_id=project_id, region=region
-        )
-        self.read_only = read_only
-        self._on_wait = on_wait
+        settings = settings or load_settings()
+        self.account = account
+        self._credentials = credentials
+        if credentials is None and not _only_queries:
+            self._credentials = resolve_credentials(account, project_id=project_id, region=region)
+        if storage is None:
+            settings = settings.model_copy(update={"database": Path(path)} if path else {})
+            database = Database(
+                settings.database_path(self._credentials.project_id if self._credentials else ""),
+                memory_limit=settings.memory_limit,
+                lock_timeout=settings.lock_timeout,
+                on_wait=on_wait,
+                read_only=read_only,
+            )
+            storage = StorageEngine(database, project=self._identity(settings))
+        else:
+            place = storage.database.path
+            settings = settings.model_copy(
+                update={"database": place, "spool_dir": place.with_name("spool")}
+            )
+        self.settings = settings
+        self.storage = storage
         self._max_wait_seconds = max_wait_seconds
+
+    def _identity(self, settings: Settings) -> ProjectIdentity | None:
+        return project_identity(self._credentials, settings) if self._credentials else None
+
+    @classmethod
+    @contextmanager
+    def ephemeral(
+        cls,
+        account: str | None = None,
+        project_id: str | None = None,
+        region: str | None = None,
+        **options: Any,
+    ) -> Iterator[Self]:
+        """Yield a workspace over a temporary file that is gone when the block is left.
+
+        Whatever ends the block or the process; what SIGKILL leaves goes the next time.
+
+        Args:
+            account: As for the class, like all that follow.
+            project_id: Instead of the account's project.
+            region: Instead of the account's region.
+            options: `credentials`, `settings`, `on_wait`, `max_wait_seconds`.
+
+        Example:
+            >>> with Workspace.ephemeral() as ws:
+            ...     ws.fetch_events("week", from_date="2024-01-01", to_date="2024-01-07")
+            ...     ws.sql_scalar("SELECT count(*) FROM week")
+        """
+        with (
+            StorageEngine.ephemeral() as storage,
+            cls(account, project_id, region, storage=storage, **options) as workspace,
+        ):
+            yield workspace
+
+    @classmethod
+    @contextmanager
+    def memory(
+        cls,
+        account: str | None = None,
+        project_id: str | None = None,
+        region: str | None = None,
+        **options: Any,
+    ) -> Iterator[Self]:
+        """Yield a workspace over a database in memory, gone when the block is left.
+
+        Args:
+            account: As for the class, like all that follow.
+            project_id: Instead of the account's project.
+            region: Instead of the account's region.
+            options: `credentials`, `settings`, `on_wait`, `max_wait_seconds`.
+
+        Example:
+            >>> with Workspace.memory() as ws:
+            ...     ws.fetch_profiles("people")
+            ...     ws.sample("people", 3)
+        """
+        with (
+            StorageEngine.memory() as storage,
+            cls(account, project_id, region, storage=storage, **options) as workspace,
+        ):
+            yield workspace
+
+    @classmethod
+    def open(cls, path: str | Path, *, read_only: bool = True) -> Self:
+        """Return a workspace for queries of a file that is there; it needs no credentials.
+
+        Args:
+            path: The DuckDB file.
+            read_only: Refuse every change; otherwise tables can be dropped.
+
+        Raises:
+            DatabaseNotFoundError: There is no such file.
+
+        Example:
+            >>> with Workspace.open(path) as ws:
+            ...     ws.sql_scalar("SELECT count(*) FROM events")
+        """
+        workspace = cls(path=path, read_only=read_only, _only_queries=True)
+        if workspace.storage.database.is_missing:
+            raise DatabaseNotFoundError(str(workspace.storage.database.path))
+        return workspace
+
+    @property
+    def credentials(self) -> Credentials:
+        """Who asks Mixpanel.
+
+        Raises:
+            ConfigError: The workspace was opened for queries of the file alone.
+        """
+        if self._credentials is None:
+            raise ConfigError(
+                "This workspace was opened for queries only and asks Mixpanel nothing. Make one "
+                "with `Workspace()`, which takes credentials."
+            )
+        return self._credentials
 
     @cached_property
     def api(self) -> MixpanelAPIClient:
@@ -105,18 +222,17 @@ class Workspace:
             budget=budget_settings(self.settings),
         )
 
-    @cached_property
+    @property
     def _database(self) -> Database:
-        return Database(
-            self.db_path,
-            memory_limit=self.settings.memory_limit,
-            lock_timeout=self.settings.lock_timeout,
-            on_wait=self._on_wait,
-        )
+        return self.storage.database
 
     @cached_property
     def _profiles(self) -> ParallelProfileFetcherService:
         return ParallelProfileFetcherService(self.api, self._database, self.settings)
+
+    @cached_property
+    def _fetcher(self) -> FetcherService:
+        return FetcherService(self.api, self._database, self.settings)
 
     @cached_property
     def _discovery(self) -> DiscoveryService:
@@ -138,9 +254,18 @@ class Workspace:
         self.close()
 
     @property
-    def db_path(self) -> Path:
-        """Where the DuckDB file is."""
-        return self.settings.database_path(self.credentials.project_id)
+    def db_path(self) -> Path | None:
+        """Where the DuckDB file is; None in memory."""
+        return self.storage.path
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """DuckDB's own connection, opened on first use and open until `close`.
+
+        As long as it is open, other processes that want to write wait; unless the workspace is
+        `read_only`, those that want to read wait too. The workspace's own calls go through it.
+        """
+        return self.storage.connection
 
     @property
     def spool_directory(self) -> Path:
@@ -148,7 +273,8 @@ class Workspace:
         return self.settings.spool_path(self.credentials.project_id)
 
     def close(self) -> None:
-        """Close the connections to Mixpanel."""
+        """Close the connections to Mixpanel and to the database; a temporary one is gone."""
+        self.storage.close()
         if "api" in self.__dict__:
             self.api.close()
 
@@ -206,6 +332,57 @@ class Workspace:
         if event is not None:
             raise ConfigError("Give the event once: by position or as `event`.")
         return self._discovery.list_property_values(property_of_event, property_name, limit)
+
+    # What is stored.
+    sql = delegated("storage", StorageEngine.execute_df)
+    sql_scalar = delegated("storage", StorageEngine.execute_scalar)
+    sql_rows = delegated("storage", StorageEngine.execute_rows)
+    drop = delegated("storage", StorageEngine.drop)
+    drop_all = delegated("storage", StorageEngine.drop_all)
+    tables = delegated_within("_inspected", TableInspector.tables)
+    table_schema = delegated_within("_inspected", TableInspector.schema)
+    schema = table_schema
+    sample = delegated_within("_inspected", TableInspector.sample)
+    summarize = delegated_within("_inspected", TableInspector.summarize)
+    event_breakdown = delegated_within("_inspected", TableInspector.event_breakdown)
+    property_keys = delegated_within("_inspected", TableInspector.property_keys)
+    column_stats = delegated_within("_inspected", TableInspector.column_stats)
+
+    # Answers from stored events, so that they cost no request.
+    property_distribution = delegated_within("_stored", StoredQueries.property_distribution)
+    numeric_summary = delegated_within("_stored", StoredQueries.numeric_summary)
+    daily_counts = delegated_within("_stored", StoredQueries.daily_counts)
+    engagement_distribution = delegated_within("_stored", StoredQueries.engagement_distribution)
+    property_coverage = delegated_within("_stored", StoredQueries.property_coverage)
+
+    def info(self) -> WorkspaceInfo:
+        """Return file, project, tables and size of the workspace in a few words.
+
+        Raises:
+            DatabaseNotFoundError: There is no file yet.
+
+        Example:
+            >>> ws.info().tables
+            ['events', 'profiles']
+        """
+        known = self._credentials
+        with self._inspected() as inspector:
+            return inspector.info(
+                self.db_path,
+                project_id=known.project_id if known else None,
+                region=known.region if known else None,
+                account=self.account,
+            )
+
+    @contextmanager
+    def _inspected(self) -> Iterator[TableInspector]:
+        with self.storage.read() as connection:
+            yield TableInspector(connection)
+
+    @contextmanager
+    def _stored(self) -> Iterator[StoredQueries]:
+        with self.storage.read() as connection:
+            yield StoredQueries(connection)
 
     # Mixpanel's own reports; each call spends requests.
     segmentation = delegated("_live", LiveQueryService.segmentation)
@@ -353,7 +530,7 @@ class Workspace:
             >>> for event in ws.stream_events(from_date="2024-01-01", to_date="2024-01-07"):
             ...     print(event["event_name"], event["event_time"])
         """
-        return self.api.stream_events(
+        return self._fetcher.stream_events(
             from_date=from_date,
             to_date=to_date,
             events=events,
@@ -361,9 +538,6 @@ class Workspace:
             limit=limit,
             raw=raw,
             staged=staged,
-            days_per_request=self.settings.days_per_request or STREAMED_DAYS,
-            local_zone=self.settings.local_zone,
-            spool_directory=self.spool_directory,
         )
 
     def stream_event_lines(
@@ -443,13 +617,22 @@ class Workspace:
         to_date: date | str,
         events: Sequence[str] | None = None,
         where: str | None = None,
+        limit: int | None = None,
+        progress: bool = True,
+        append: bool = False,
         replace: bool = False,
-    ) -> FetchResult:
-        """Make a table of the events of some days: whole, or not at all.
+        batch_size: int = 1000,
+        parallel: bool = False,
+        max_workers: int | None = None,
+        on_batch_complete: OnBatchComplete | None = None,
+        chunk_days: int | None = 7,
+    ) -> FetchResult | ParallelFetchResult:
+        """Store the events of some days in a table; days without events make an empty one.
 
         It lies in schema `main` and has the columns `event_name`, `event_time`, `distinct_id`,
-        `insert_id` and `properties`; days without events make an empty table. Under the name
-        `events` it is the asset's own table instead, which must be empty and takes no filter.
+        `insert_id` and `properties`. No event is in it twice, whatever is appended in whatever
+        order. Under the name `events` it is the asset's own table instead, filled as the asset
+        does: whole days only, into an empty table or with `append`.
 
         Args:
             name: Letters, digits and underscores.
@@ -457,24 +640,52 @@ class Workspace:
             to_date: Last day, included.
             events: Only events of these names.
             where: A segmentation expression.
+            limit: At most so many events, 1 to 100,000; which ones is undefined, and the days it
+                cuts are `partial`. Not in parallel.
+            progress: Draw a bar on a terminal, unless `on_batch_complete` is given.
+            append: Add to a table of that name.
             replace: Put it in the place of a table of that name, which stays until then.
+            batch_size: How many events arrive between two calls of `on_batch_complete`, 100 to
+                100,000; in parallel a call tells of a whole request.
+            parallel: Have several requests on their way at once, store each as it comes, and
+                tell of days that stayed broken in the result.
+            max_workers: How many; 10 is the default, 100 the most.
+            on_batch_complete: Told how far the fetch is.
+            chunk_days: The most days that share a request, 1 to 100.
+
+        Returns:
+            A `ParallelFetchResult` if `parallel`, whose `has_failures` is to be looked at;
+            otherwise a `FetchResult`.
 
         Raises:
             ConfigError: An argument is wrong.
-            TableExistsError: There is a table of that name, and `replace` is not set.
-            IncompleteExportError: Days stayed broken; nothing was changed.
+            TableExistsError: There is a table of that name, and neither `append` nor `replace`.
+            IncompleteExportError: Sequentially: days stayed broken; nothing was changed. Of
+                `events`, the other days are stored then (`partial`).
+
+        Example:
+            >>> ws.fetch_events("signups", from_date="2024-01-01", to_date="2024-01-31",
+            ...                 events=["Sign Up"]).rows
+            431
         """
-        return fetch_events(
-            self.api,
-            self._database,
-            self.settings,
-            name=name,
-            from_date=from_date,
-            to_date=to_date,
-            events=events,
-            where=where,
-            replace=replace,
-        )
+        with ExitStack() as shown:
+            if progress and on_batch_complete is None:
+                on_batch_complete = shown.enter_context(batch_bar())
+            return self._fetcher.fetch_events(
+                name,
+                from_date=from_date,
+                to_date=to_date,
+                events=events,
+                where=where,
+                limit=limit,
+                append=append,
+                replace=replace,
+                batch_size=batch_size,
+                parallel=parallel,
+                max_workers=max_workers,
+                on_batch_complete=on_batch_complete,
+                chunk_days=chunk_days,
+            )
 
     def fetch_profiles(
         self,
@@ -553,25 +764,15 @@ class Workspace:
         with ExitStack() as shown:
             if progress and on_page_complete is None:
                 on_page_complete = shown.enter_context(page_bar())
-            result = self._profiles.fetch_profiles(
+            return self._fetcher.fetch_profiles(
                 name,
                 query=query,
                 append=append,
                 replace=replace,
-                max_workers=max_workers if parallel else 1,
+                parallel=parallel,
+                max_workers=max_workers,
                 on_page_complete=on_page_complete,
             )
-        return result if parallel else whole(result)
-
-    def sql(self, query: str) -> pd.DataFrame:
-        """Return the answer to a query, as a DataFrame."""
-        with self._database.read() as connection:
-            return connection.execute(query).df()
-
-    def sql_rows(self, query: str) -> list[tuple[Any, ...]]:
-        """Return the answer to a query, as a list of tuples."""
-        with self._database.read() as connection:
-            return connection.execute(query).fetchall()
 
 
 def _run_id() -> str:

@@ -317,9 +317,9 @@ def test_our_own_tables_are_not_dropped(name, storage):
 
 def test_an_assets_table_is_emptied_only_when_it_is_named(emulator, credentials, tmp_path):
     """`drop_all` leaves `events`; `drop` takes its rows and days, and it can be loaded again."""
-    options = Workspace(credentials, path=tmp_path / "shop.duckdb").settings
+    options = Workspace(credentials=credentials, path=tmp_path / "shop.duckdb").settings
     options = options.model_copy(update={"api_base_url": emulator.base_url})
-    with Workspace(credentials, settings=options) as workspace:
+    with Workspace(credentials=credentials, settings=options) as workspace:
         workspace.sync_events(date(2024, 1, 1), date(2024, 1, 1))
         with StorageEngine(workspace.db_path) as storage:
             before = rows_of(storage, "events")
@@ -579,7 +579,7 @@ def test_streamed_events_equal_loaded_ones(credentials, settings):
     """What the stream yields makes the rows that a load makes, repeats and made ids included."""
     day = date(2024, 1, 3)
     metadata = TableMetadata("events", FETCHED, "2024-01-03", "2024-01-03")
-    with Workspace(credentials, settings=settings) as workspace:
+    with Workspace(credentials=credentials, settings=settings) as workspace:
         workspace.sync_events(day, day)
         with (
             StorageEngine(workspace.db_path) as storage,

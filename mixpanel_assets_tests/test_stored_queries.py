@@ -39,7 +39,7 @@ def storage(shared_emulator, tmp_path_factory):
         secret=shared_emulator.secret,
         project_id=str(shared_emulator.project_id),
     )
-    with Workspace(credentials, settings=options) as workspace:
+    with Workspace(credentials=credentials, settings=options) as workspace:
         workspace.sync_events(FIRST, LAST)
     with StorageEngine(path) as storage:
         yield storage

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from mixpanel_assets.literals import TableType
 from mixpanel_assets.results.base import Result, ResultWithDataFrame
 from mixpanel_assets.results.table import Table
 
 
-@dataclass(frozen=True)
-class SQLResult(ResultWithDataFrame):
-    """The rows of an SQL query.
+@dataclass(frozen=True, eq=False)
+class SQLResult(ResultWithDataFrame, Sequence[tuple[Any, ...]]):
+    """The rows of an SQL query: a sequence of tuples that knows their columns.
+
+    Equal to any sequence of the same rows.
 
     Attributes:
         columns: Their names, in order.
@@ -23,6 +26,23 @@ class SQLResult(ResultWithDataFrame):
 
     columns: list[str]
     rows: list[tuple[Any, ...]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Any, ...]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[Any, ...]]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        return self.rows[index]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, SQLResult):
+            return (self.columns, self.rows) == (other.columns, other.rows)
+        return isinstance(other, Sequence) and self.rows == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return one dict per row, values as DuckDB gave them."""

@@ -10,12 +10,12 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import duckdb
 
-from mixpanel_assets.errors import DatabaseNotFoundError, StorageError
+from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, StorageError
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.faults import holding_pid, translated
 from mixpanel_assets.warehouse.lock import Mode, Wait, locked
@@ -35,6 +35,7 @@ class Database:
         lock_timeout: Seconds to wait for other processes; None waits without end.
         on_wait: Gets a sentence when a wait begins (after a second) and then each minute.
         poll_seconds: How often a wait looks again and can be interrupted.
+        read_only: Refuse every write.
     """
 
     def __init__(
@@ -45,22 +46,32 @@ class Database:
         lock_timeout: float | None = None,
         on_wait: Callable[[str], None] | None = None,
         poll_seconds: float = 0.5,
+        read_only: bool = False,
     ) -> None:
         self.path = Path(path).expanduser().resolve()
         self.memory_limit = memory_limit
         self.lock_timeout = lock_timeout
         self.on_wait = on_wait
         self.poll_seconds = poll_seconds
+        self.read_only = read_only
+        self._held: duckdb.DuckDBPyConnection | None = None
+        self._holding = ExitStack()
 
     @contextmanager
     def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the file alone, in one transaction: kept whole on leaving, undone on an error.
 
         Raises:
+            ConfigError: It is `read_only`.
             DatabaseLockedError: Others held the file for longer than `lock_timeout`.
             StorageError: Full disk, no permission, not a DuckDB file, or a newer one.
         """
-        with self.opened("write") as connection, transaction(connection):
+        if self.read_only:
+            raise ConfigError(
+                f"{self.path} was opened to read. Open it with `read_only=False`.",
+                {"db_path": str(self.path)},
+            )
+        with self._usable("write") as connection, transaction(connection):
             yield connection
 
     @contextmanager
@@ -72,8 +83,37 @@ class Database:
             DatabaseLockedError: A writer held the file for longer than `lock_timeout`.
             StorageError: No permission, not a DuckDB file, or a newer one.
         """
-        with self.opened("read") as connection:
+        with self._usable("read") as connection:
             yield connection
+
+    def hold(self) -> duckdb.DuckDBPyConnection:
+        """Open the file on first use and keep it open; reads and writes then go through it.
+
+        While it is held, others who want to write wait; unless it is `read_only`, readers too.
+
+        Raises:
+            DatabaseNotFoundError: It is `read_only` and there is no file.
+            DatabaseLockedError: Others held the file for longer than `lock_timeout`.
+            StorageError: No permission, not a DuckDB file, or a newer one.
+        """
+        if self._held is None:
+            mode: Mode = "read" if self.read_only else "write"
+            self._held = self._holding.enter_context(self.opened(mode))
+        return self._held
+
+    def release(self) -> None:
+        """Close what `hold` opened."""
+        self._held = None
+        self._holding.close()
+
+    @contextmanager
+    def _usable(self, mode: Mode) -> Iterator[duckdb.DuckDBPyConnection]:
+        if self._held is None:
+            with self.opened(mode) as connection:
+                yield connection
+        else:
+            with translated(self.path):
+                yield self._held
 
     @contextmanager
     def opened(self, mode: Mode) -> Iterator[duckdb.DuckDBPyConnection]:
