@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ConnectionFailedError,
         DatabaseLockedError,
         DatabaseNotFoundError,
+        DateRangeTooLargeError,
         EventNotFoundError,
         IncompleteExportError,
         JQLSyntaxError,
@@ -44,12 +45,16 @@ if TYPE_CHECKING:
         TableNotFoundError,
     )
     from mixpanel_assets.fetch_results import (
+        BatchProgress,
+        BatchResult,
         FetchResult,
+        ParallelFetchResult,
         ParallelProfileFetchResult,
         ParallelProfileResult,
         ProfileBatchProgress,
         ProfileProgress,
     )
+    from mixpanel_assets.fetcher import FetcherService
     from mixpanel_assets.io_managers import WarehouseIOManager
     from mixpanel_assets.live_query import LiveQueryService
     from mixpanel_assets.planning import Plan
@@ -112,6 +117,8 @@ __all__ = [
     "AccountNotFoundError",
     "ActivityFeedResult",
     "AuthenticationError",
+    "BatchProgress",
+    "BatchResult",
     "CohortInfo",
     "ColumnInfo",
     "ColumnStatsResult",
@@ -124,6 +131,7 @@ __all__ = [
     "DailyCountsResult",
     "DatabaseLockedError",
     "DatabaseNotFoundError",
+    "DateRangeTooLargeError",
     "DiscoveryService",
     "EngagementBucket",
     "EngagementDistributionResult",
@@ -132,6 +140,7 @@ __all__ = [
     "EventNotFoundError",
     "EventStats",
     "FetchResult",
+    "FetcherService",
     "FrequencyResult",
     "FunnelInfo",
     "FunnelResult",
@@ -152,6 +161,7 @@ __all__ = [
     "NumericBucketResult",
     "NumericPropertySummaryResult",
     "NumericSumResult",
+    "ParallelFetchResult",
     "ParallelProfileFetchResult",
     "ParallelProfileFetcherService",
     "ParallelProfileResult",
@@ -198,6 +208,8 @@ _HOMES = {
     "AccountInfo": "accounts",
     "ActivityFeedResult": "results",
     "CohortInfo": "results",
+    "BatchProgress": "fetch_results",
+    "BatchResult": "fetch_results",
     "ColumnInfo": "results",
     "ColumnStatsResult": "results",
     "ColumnSummary": "results",
@@ -212,6 +224,7 @@ _HOMES = {
     "EventCountsResult": "results",
     "EventStats": "results",
     "FetchResult": "fetch_results",
+    "FetcherService": "fetcher",
     "FrequencyResult": "results",
     "FunnelInfo": "results",
     "FunnelResult": "results",
@@ -228,6 +241,7 @@ _HOMES = {
     "NumericBucketResult": "results",
     "NumericPropertySummaryResult": "results",
     "NumericSumResult": "results",
+    "ParallelFetchResult": "fetch_results",
     "ParallelProfileFetchResult": "fetch_results",
     "ParallelProfileFetcherService": "profile_fetcher",
     "ParallelProfileResult": "fetch_results",

@@ -20,7 +20,6 @@ from datetime import date, timedelta
 from itertools import pairwise
 
 from mixpanel_assets.client import EventExport, Spool
-from mixpanel_assets.client.disk import require_room
 from mixpanel_assets.client.export import days_set_aside
 from mixpanel_assets.errors import IncompleteExportError, PlanHorizonError
 from mixpanel_assets.planning import RequestPlan, days_between
@@ -104,7 +103,7 @@ class DayFiller:
         Raises:
             IncompleteExportError: Days were set aside; the others are stored.
         """
-        for first, last in self._plan:
+        for first, last in self._export.ahead(self._plan):
             self._fill(first, last)
         if self._broken:
             raise days_set_aside(self._broken, len(self._plan.days))
@@ -154,7 +153,7 @@ class DayFiller:
         answered: dict[date, int] = {}
         complaints: set[type[IncompleteExportError]] = set()
         while True:
-            spool = self._download(first, last)
+            spool = self._export.download(first, last)
             try:
                 return self._store(spool, answered)
             except ShiftedRowsError:
@@ -169,14 +168,6 @@ class DayFiller:
                 complaints.add(type(error))
                 if isinstance(error, ShrunkenDaysError):
                     answered = error.answered
-
-    def _download(self, first: date, last: date) -> Spool:
-        require_room(
-            self._export.directory,
-            self._plan.estimated_bytes(first, last),
-            f"export {first}..{last}",
-        )
-        return self._export.download(first, last)
 
     def _leave(self, spool: Spool, error: IncompleteExportError) -> None:
         """Keep the answer of a day that is set aside; parts of any other come again."""
@@ -244,7 +235,7 @@ class DayFiller:
             return False
         self._probed.add(day)
         try:
-            self._download(day, day).discard()
+            self._export.download(day, day).discard()
         except PlanHorizonError:
             self._refused_until = day
         except IncompleteExportError:

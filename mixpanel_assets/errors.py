@@ -4,6 +4,7 @@ MixpanelDataError
 ├── ConfigError                  no, wrong or contradictory settings
 │   ├── AccountNotFoundError     no account of that name is in the config file
 │   ├── AccountExistsError       one of that name is there already
+│   ├── DateRangeTooLargeError   more days than a fetch may have; raised by none
 │   └── PlanHorizonError         the project's plan does not reach that far back
 ├── APIError                     an answer with status >= 400
 │   ├── AuthenticationError      401, 403, and the 400 that says so: stop
@@ -82,6 +83,30 @@ class PlanHorizonError(ConfigError):
     def __init__(self, message: str, *, days: int) -> None:
         super().__init__(message, {"days": days})
         self.days = days
+
+
+class DateRangeTooLargeError(ConfigError):
+    """More days than a fetch may have; programs may catch it, though any range is packed today."""
+
+    def __init__(
+        self, from_date: str, to_date: str, days_requested: int, max_days: int = 100
+    ) -> None:
+        super().__init__(
+            f"{from_date}..{to_date} are {days_requested} days, and a fetch that is stored as a "
+            f"whole holds {max_days} at most. Fetch them with `parallel=True`, or in pieces with "
+            "`append=True`.",
+            {
+                "from_date": from_date,
+                "to_date": to_date,
+                "days_requested": days_requested,
+                "max_days": max_days,
+            },
+        )
+        self._code = "DATE_RANGE_TOO_LARGE"
+        self.from_date = from_date
+        self.to_date = to_date
+        self.days_requested = days_requested
+        self.max_days = max_days
 
 
 class AccountNotFoundError(ConfigError):

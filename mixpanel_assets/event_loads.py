@@ -14,6 +14,7 @@ from mixpanel_assets.errors import DatabaseNotFoundError
 from mixpanel_assets.loads import Load, project_identity
 from mixpanel_assets.planning import (
     JSON_PER_RECEIVED_BYTE,
+    MAX_DAYS,
     Estimates,
     Plan,
     RequestBudget,
@@ -46,6 +47,7 @@ class EventLoad(Load):
         project: Whose events they are.
         today: Days from here on are stored as `open`: more events will come.
         days_per_request: So many days share a request; None: what earlier days weighed decides.
+        max_days: The most days that share one then.
         run_id: Written to the ledger.
         on_day: Told of each day once it is committed, and how many seconds passed from its
             request to its commit (the same for all days of one request).
@@ -55,6 +57,7 @@ class EventLoad(Load):
     project: ProjectIdentity
     today: date
     days_per_request: int | None = None
+    max_days: int = MAX_DAYS
     run_id: str | None = None
     on_day: Callable[[DayReport, float], None] = _nobody
 
@@ -70,7 +73,10 @@ class EventLoad(Load):
             sizes = event_sizes(connection)
         clean(self.export.directory)
         days = self.export.query
-        plan = request_plan(days.from_date, days.to_date, sizes, self.days_per_request)
+        plan = request_plan(
+            days.from_date, days.to_date, sizes, self.days_per_request, self.max_days
+        )
+        self.export.estimate = plan.estimated_bytes
         with self.export:
             DayFiller(
                 self.export,
@@ -89,30 +95,49 @@ def event_load(
     *,
     from_date: date,
     to_date: date,
+    max_days: int = MAX_DAYS,
+    at_once: int = 1,
     run_id: str | None = None,
     on_day: Callable[[DayReport, float], None] = _nobody,
 ) -> EventLoad:
     """Return the load of a range of days, both ends included; nothing is asked yet.
 
+    Args:
+        client: Who is asked.
+        settings: How times are read, how many days share a request, where answers lie.
+        from_date: First day, included.
+        to_date: Last day, included.
+        max_days: The most days that share a request.
+        at_once: How many requests run at the same time.
+        run_id: Written to the ledger.
+        on_day: Told of each day once it is committed, and of the seconds it took.
+
     Raises:
         ConfigError: The range ends before it begins.
     """
+    fixed = settings.days_per_request
     return EventLoad(
         export=client.event_export(
             from_date=from_date,
             to_date=to_date,
             directory=settings.spool_path(client.credentials.project_id),
+            at_once=at_once,
         ),
         project=project_identity(client.credentials, settings),
         today=settings.today(),
-        days_per_request=settings.days_per_request,
+        days_per_request=fixed and min(fixed, max_days),
+        max_days=max_days,
         run_id=run_id,
         on_day=on_day,
     )
 
 
 def request_plan(
-    from_date: date, to_date: date, sizes: EventSizes, days_per_request: int | None
+    from_date: date,
+    to_date: date,
+    sizes: EventSizes,
+    days_per_request: int | None,
+    max_days: int = MAX_DAYS,
 ) -> RequestPlan:
     """Return which days share a request, by what is stored.
 
@@ -124,7 +149,7 @@ def request_plan(
         for day, received in sizes.received_bytes.items()
     }
     fixed = 1 if sizes.shifted else days_per_request
-    return RequestPlan(days_between(from_date, to_date), weights, fixed=fixed)
+    return RequestPlan(days_between(from_date, to_date), weights, max_days=max_days, fixed=fixed)
 
 
 def plan_load(

@@ -13,7 +13,8 @@ class FetchResult:
 
     Attributes:
         table: Its name.
-        rows: Rows that this fetch stored; repeats that Mixpanel sent are not among them.
+        rows: Rows of it that this fetch brought, each event once; of an append, events that were
+            there already are among them.
         type: What a row is.
         duration_seconds: From the first request to the commit.
         date_range: First and last day as text, both included; None for profiles.
@@ -30,6 +31,100 @@ class FetchResult:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
         return {**asdict(self), "fetched_at": self.fetched_at.isoformat()}
+
+
+@dataclass(frozen=True)
+class BatchProgress:
+    """How far a fetch of events is.
+
+    A parallel fetch tells of each request once it is settled. A sequential one tells of events
+    as they arrive, and once more when a request is done; the numbers of all calls add up.
+
+    Attributes:
+        from_date: First day of the request, included.
+        to_date: Last day of the request, included.
+        batch_index: Its number, from 0.
+        total_batches: How many requests there are.
+        rows: Events that arrived since the last call, repeats that Mixpanel sent included.
+        success: Whether all days of the request are whole, as far as they have come.
+        error: Why not.
+    """
+
+    from_date: str
+    to_date: str
+    batch_index: int
+    total_batches: int
+    rows: int
+    success: bool
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What became of one request of a parallel fetch.
+
+    Attributes:
+        from_date: First day, included.
+        to_date: Last day, included.
+        rows: Events that arrived whole, repeats that Mixpanel sent included.
+        success: Whether all of its days came.
+        error: Why not.
+    """
+
+    from_date: str
+    to_date: str
+    rows: int
+    success: bool
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ParallelFetchResult:
+    """What a parallel fetch of events stored.
+
+    Attributes:
+        table: Its name.
+        total_rows: Rows of it that this fetch brought, each event once.
+        successful_batches: Requests of which every day is stored.
+        failed_batches: Requests with days that are not.
+        failed_date_ranges: Those days: first and last, both included, in order.
+        duration_seconds: From the first request to the last commit.
+        fetched_at: When that was; UTC.
+    """
+
+    table: str
+    total_rows: int
+    successful_batches: int
+    failed_batches: int
+    failed_date_ranges: tuple[tuple[str, str], ...]
+    duration_seconds: float
+    fetched_at: datetime
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether days are missing; fetch them again with `append`."""
+        return bool(self.failed_batches)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields and `has_failures`, ready for JSON."""
+        return {
+            "table": self.table,
+            "total_rows": self.total_rows,
+            "successful_batches": self.successful_batches,
+            "failed_batches": self.failed_batches,
+            "failed_date_ranges": [list(days) for days in self.failed_date_ranges],
+            "has_failures": self.has_failures,
+            "duration_seconds": self.duration_seconds,
+            "fetched_at": self.fetched_at.isoformat(),
+        }
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,42 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mixpanel_assets.fetch_results import ProfileProgress
+from mixpanel_assets.fetch_results import BatchProgress, ProfileProgress
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+class _Bar:
+    """Parts done, rows, rows a second and time left."""
+
+    def __init__(self, what: str, parts: str, console: Console) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self.progress = Progress(
+            TextColumn(what),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(parts + ", {task.fields[rows]:,} rows, {task.fields[rate]:,.0f}/s"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self.progress.add_task(what, total=None, rows=0, rate=0.0)
+
+    def begin(self) -> None:
+        self.progress.reset(self._task)
+
+    def draw(self, done: float, total: int | None, rows: int) -> None:
+        elapsed = self.progress.tasks[self._task].elapsed or 0.0
+        rate = rows / elapsed if elapsed else 0.0
+        self.progress.update(self._task, completed=done, total=total, rows=rows, rate=rate)
 
 
 @contextmanager
@@ -19,28 +51,45 @@ def page_bar(console: Console | None = None) -> Iterator[Callable[[ProfileProgre
     Args:
         console: Where to draw; standard error by default. Anything but a terminal stays empty.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
-
-    console = console or Console(stderr=True)
-    bar = Progress(
-        TextColumn("profiles"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("pages, {task.fields[rows]:,} rows, {task.fields[rate]:,.0f}/s"),
-        TimeLeft(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    with bar:
-        task = bar.add_task("profiles", total=None, rows=0, rate=0.0)
+    with _drawn("profiles", "pages", console) as bar:
+        done = 0
 
         def draw(page: ProfileProgress) -> None:
-            if page.page_index == 0:
-                bar.reset(task)  # page 0 is told first, and again when a snapshot is begun anew
-            rows, elapsed = page.cumulative_rows, bar.tasks[task].elapsed or 0.0
-            rate = rows / elapsed if elapsed else 0.0
-            bar.update(task, total=page.total_pages, rows=rows, rate=rate, advance=page.success)
+            nonlocal done
+            if page.page_index == 0:  # told first, and again when a snapshot is begun anew
+                bar.begin()
+                done = 0
+            done += page.success
+            bar.draw(done, page.total_pages, page.cumulative_rows)
 
         yield draw
+
+
+@contextmanager
+def batch_bar(console: Console | None = None) -> Iterator[Callable[[BatchProgress], None]]:
+    """Yield what draws how far a fetch of events is: requests done, rows, rate and time left.
+
+    Args:
+        console: Where to draw; standard error by default. Anything but a terminal stays empty.
+    """
+    with _drawn("events", "requests", console) as bar:
+        rows, begun = 0, set[int]()
+
+        def draw(batch: BatchProgress) -> None:
+            nonlocal rows
+            rows += batch.rows
+            begun.add(batch.batch_index)
+            bar.draw(len(begun), batch.total_batches, rows)
+
+        yield draw
+
+
+@contextmanager
+def _drawn(what: str, parts: str, console: Console | None) -> Iterator[_Bar]:
+    if console is None:
+        from rich.console import Console
+
+        console = Console(stderr=True)
+    bar = _Bar(what, parts, console)
+    with bar.progress:
+        yield bar

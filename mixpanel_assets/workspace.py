@@ -29,15 +29,16 @@ from mixpanel_assets.delegation import delegated, delegated_within
 from mixpanel_assets.discovery import DiscoveryService
 from mixpanel_assets.doctor import Finding, doctor
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
+from mixpanel_assets.event_fetches import OnBatchComplete
 from mixpanel_assets.event_loads import event_load, plan_load
-from mixpanel_assets.fetch_results import FetchResult, ParallelProfileResult
-from mixpanel_assets.fetches import fetch_events
+from mixpanel_assets.fetch_results import FetchResult, ParallelFetchResult, ParallelProfileResult
+from mixpanel_assets.fetcher import FetcherService
 from mixpanel_assets.inspection import TableInspector
 from mixpanel_assets.live_query import LiveQueryService
 from mixpanel_assets.loads import project_identity
 from mixpanel_assets.planning import Plan
-from mixpanel_assets.profile_fetcher import OnPageComplete, ParallelProfileFetcherService, whole
-from mixpanel_assets.progress import page_bar
+from mixpanel_assets.profile_fetcher import OnPageComplete, ParallelProfileFetcherService
+from mixpanel_assets.progress import batch_bar, page_bar
 from mixpanel_assets.results import WorkspaceInfo
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.snapshots import ScopeChoice
@@ -229,6 +230,10 @@ class Workspace:
     @cached_property
     def _profiles(self) -> ParallelProfileFetcherService:
         return ParallelProfileFetcherService(self.api, self._database, self.settings)
+
+    @cached_property
+    def _fetcher(self) -> FetcherService:
+        return FetcherService(self.api, self._database, self.settings)
 
     @cached_property
     def _discovery(self) -> DiscoveryService:
@@ -531,7 +536,7 @@ class Workspace:
             >>> for event in ws.stream_events(from_date="2024-01-01", to_date="2024-01-07"):
             ...     print(event["event_name"], event["event_time"])
         """
-        return self.api.stream_events(
+        return self._fetcher.stream_events(
             from_date=from_date,
             to_date=to_date,
             events=events,
@@ -539,9 +544,6 @@ class Workspace:
             limit=limit,
             raw=raw,
             staged=staged,
-            days_per_request=self.settings.days_per_request or STREAMED_DAYS,
-            local_zone=self.settings.local_zone,
-            spool_directory=self.spool_directory,
         )
 
     def stream_event_lines(
@@ -621,13 +623,22 @@ class Workspace:
         to_date: date | str,
         events: Sequence[str] | None = None,
         where: str | None = None,
+        limit: int | None = None,
+        progress: bool = True,
+        append: bool = False,
         replace: bool = False,
-    ) -> FetchResult:
-        """Make a table of the events of some days: whole, or not at all.
+        batch_size: int = 1000,
+        parallel: bool = False,
+        max_workers: int | None = None,
+        on_batch_complete: OnBatchComplete | None = None,
+        chunk_days: int | None = 7,
+    ) -> FetchResult | ParallelFetchResult:
+        """Store the events of some days in a table; days without events make an empty one.
 
         It lies in schema `main` and has the columns `event_name`, `event_time`, `distinct_id`,
-        `insert_id` and `properties`; days without events make an empty table. Under the name
-        `events` it is the asset's own table instead, which must be empty and takes no filter.
+        `insert_id` and `properties`. No event is in it twice, whatever is appended in whatever
+        order. Under the name `events` it is the asset's own table instead, filled as the asset
+        does: whole days only, into an empty table or with `append`.
 
         Args:
             name: Letters, digits and underscores.
@@ -635,24 +646,52 @@ class Workspace:
             to_date: Last day, included.
             events: Only events of these names.
             where: A segmentation expression.
+            limit: At most so many events, 1 to 100,000; which ones is undefined, and the days it
+                cuts are `partial`. Not in parallel.
+            progress: Draw a bar on a terminal, unless `on_batch_complete` is given.
+            append: Add to a table of that name.
             replace: Put it in the place of a table of that name, which stays until then.
+            batch_size: How many events arrive between two calls of `on_batch_complete`, 100 to
+                100,000; in parallel a call tells of a whole request.
+            parallel: Have several requests on their way at once, store each as it comes, and
+                tell of days that stayed broken in the result.
+            max_workers: How many; 10 is the default, 100 the most.
+            on_batch_complete: Told how far the fetch is.
+            chunk_days: The most days that share a request, 1 to 100.
+
+        Returns:
+            A `ParallelFetchResult` if `parallel`, whose `has_failures` is to be looked at;
+            otherwise a `FetchResult`.
 
         Raises:
             ConfigError: An argument is wrong.
-            TableExistsError: There is a table of that name, and `replace` is not set.
-            IncompleteExportError: Days stayed broken; nothing was changed.
+            TableExistsError: There is a table of that name, and neither `append` nor `replace`.
+            IncompleteExportError: Sequentially: days stayed broken; nothing was changed. Of
+                `events`, the other days are stored then (`partial`).
+
+        Example:
+            >>> ws.fetch_events("signups", from_date="2024-01-01", to_date="2024-01-31",
+            ...                 events=["Sign Up"]).rows
+            431
         """
-        return fetch_events(
-            self.api,
-            self._database,
-            self.settings,
-            name=name,
-            from_date=from_date,
-            to_date=to_date,
-            events=events,
-            where=where,
-            replace=replace,
-        )
+        with ExitStack() as shown:
+            if progress and on_batch_complete is None:
+                on_batch_complete = shown.enter_context(batch_bar())
+            return self._fetcher.fetch_events(
+                name,
+                from_date=from_date,
+                to_date=to_date,
+                events=events,
+                where=where,
+                limit=limit,
+                append=append,
+                replace=replace,
+                batch_size=batch_size,
+                parallel=parallel,
+                max_workers=max_workers,
+                on_batch_complete=on_batch_complete,
+                chunk_days=chunk_days,
+            )
 
     def fetch_profiles(
         self,
@@ -731,15 +770,15 @@ class Workspace:
         with ExitStack() as shown:
             if progress and on_page_complete is None:
                 on_page_complete = shown.enter_context(page_bar())
-            result = self._profiles.fetch_profiles(
+            return self._fetcher.fetch_profiles(
                 name,
                 query=query,
                 append=append,
                 replace=replace,
-                max_workers=max_workers if parallel else 1,
+                parallel=parallel,
+                max_workers=max_workers,
                 on_page_complete=on_page_complete,
             )
-        return result if parallel else whole(result)
 
 
 def _run_id() -> str:

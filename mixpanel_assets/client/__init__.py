@@ -1,5 +1,6 @@
 """How to talk to Mixpanel: no Dagster, no DuckDB."""
 
+from mixpanel_assets.client.ahead import checked_exports
 from mixpanel_assets.client.api import MixpanelAPIClient
 from mixpanel_assets.client.credentials import Credentials, is_project_secret, make_credentials
 from mixpanel_assets.client.engage import ProfileQuery
@@ -10,7 +11,7 @@ from mixpanel_assets.client.page_plan import PagePlan
 from mixpanel_assets.client.retries import RetryPolicy
 from mixpanel_assets.client.snapshot import MAX_WORKERS, PageOutcome, checked_workers
 from mixpanel_assets.client.spool import Spool
-from mixpanel_assets.client.streams import STREAMED_DAYS, RecordStream
+from mixpanel_assets.client.streams import STREAMED_DAYS, RecordStream, checked_events
 from mixpanel_assets.client.types import ApiUsage, ProfilePageResult
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "RecordStream",
     "RetryPolicy",
     "Spool",
+    "checked_events",
+    "checked_exports",
     "checked_workers",
     "is_project_secret",
     "make_credentials",

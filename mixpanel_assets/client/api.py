@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from mixpanel_assets.client.ahead import AheadExport
 from mixpanel_assets.client.budget import Budget
 from mixpanel_assets.client.credentials import Credentials
 from mixpanel_assets.client.engage import ProfileQuery, fetch_page
@@ -27,7 +28,6 @@ from mixpanel_assets.client.snapshot import (
     fetch_pages,
     plan_snapshot,
 )
-from mixpanel_assets.client.spool import Spool
 from mixpanel_assets.client.streams import (
     STREAMED_DAYS,
     EventSource,
@@ -127,14 +127,24 @@ class MixpanelAPIClient(Queries):
         directory: Path,
         events: Sequence[str] | None = None,
         where: str | None = None,
+        limit: int | None = None,
+        at_once: int = 1,
     ) -> EventExport:
-        """Return a lazy export of whole days into spool files; nothing is asked yet."""
-        return EventExport(
-            open_transport=self.open_transport,
-            query=ExportQuery(from_date, to_date, events, where),
-            directory=directory,
-            retries=self.retries,
-        )
+        """Return a lazy export of whole days into spool files; nothing is asked yet.
+
+        Args:
+            from_date: First day, included.
+            to_date: Last day, included.
+            directory: Where the files go.
+            events: Only events of these names.
+            where: A segmentation expression.
+            limit: At most so many events of each request; which ones is undefined.
+            at_once: How many of the windows given to `ahead` are downloaded at the same time.
+        """
+        query = ExportQuery(from_date, to_date, events, where, limit)
+        if at_once > 1:
+            return AheadExport(self.open_transport, query, directory, self.retries, at_once=at_once)
+        return EventExport(self.open_transport, query, directory, self.retries)
 
     def stream_events(
         self,
@@ -215,27 +225,6 @@ class MixpanelAPIClient(Queries):
             spool_directory=spool_directory,
         )
         return RecordStream(source.blocks(lambda gzip: Verdict(gzip=gzip)), source.query.asked)
-
-    def staged_events(
-        self,
-        *,
-        from_date: date | str,
-        to_date: date | str,
-        events: Sequence[str] | None = None,
-        where: str | None = None,
-        days_per_request: int = STREAMED_DAYS,
-        spool_directory: Path | None = None,
-    ) -> Iterator[Spool]:
-        """Return whole answers on disk, `time` in milliseconds; the caller discards each.
-
-        Unlike `event_export` it does not go on behind a request with a bad day.
-        """
-        return self._events(
-            checked_events(from_date, to_date, events, where, None, time_in_ms=True),
-            staged=True,
-            days_per_request=days_per_request,
-            spool_directory=spool_directory,
-        ).spools()
 
     def stream_profiles(
         self,

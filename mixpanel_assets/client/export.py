@@ -7,6 +7,7 @@ of days that stay broken, is decided by whoever stores them.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from mixpanel_assets.client.disk import require_room
 from mixpanel_assets.client.retries import RetryPolicy
 from mixpanel_assets.client.spool import Spool, new_file
 from mixpanel_assets.client.transport import Transport
@@ -133,6 +135,7 @@ def download(
     retries: RetryPolicy,
     *,
     on_request: Callable[[], None] = lambda: None,
+    on_lines: Callable[[int], None] = lambda lines: None,
 ) -> Spool:
     """Put one request's answer on disk, asking again until it is whole.
 
@@ -142,6 +145,7 @@ def download(
         directory: Where the file goes.
         retries: How patient to be with faults and rate limits.
         on_request: Told of each request before it is sent.
+        on_lines: Told how many events of an answer have arrived, again and again.
 
     Raises:
         IncompleteExportError: Every answer was broken.
@@ -154,13 +158,18 @@ def download(
         nonlocal requests
         requests += 1
         on_request()
-        return _download_once(transport, query, directory, requests, started)
+        return _download_once(transport, query, directory, requests, started, on_lines)
 
     return retries.call(attempt)
 
 
 def _download_once(
-    transport: Transport, query: ExportQuery, directory: Path, requests: int, started: float
+    transport: Transport,
+    query: ExportQuery,
+    directory: Path,
+    requests: int,
+    started: float,
+    on_lines: Callable[[int], None],
 ) -> Spool:
     with open_export(transport, query) as response:
         gzip = is_gzip(response)
@@ -168,7 +177,7 @@ def _download_once(
         verdict = Verdict(gzip=gzip)
         with new_file(directory, name) as (path, write):
             for _ in judged(response.iter_raw(_CHUNK_BYTES), query, verdict, keep=write):
-                pass
+                on_lines(verdict.lines)
     return Spool(
         path=path,
         from_date=query.from_date,
@@ -195,6 +204,9 @@ class EventExport:
         directory: Where spool files go.
         retries: How patient to be with faults and rate limits.
         requests: Requests made so far, broken answers included.
+        estimate: Says what bytes the answer for some days will take; if set, no request is sent
+            without room for them on the disk.
+        on_lines: Told how many events of an answer have arrived, again and again.
     """
 
     open_transport: Callable[[], Transport]
@@ -202,7 +214,10 @@ class EventExport:
     directory: Path
     retries: RetryPolicy = field(default_factory=RetryPolicy)
     requests: int = 0
+    estimate: Callable[[date, date], int] | None = None
+    on_lines: Callable[[int], None] = lambda lines: None
     _transport: Transport | None = None
+    _counting: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> Self:
         self._transport = self.open_transport()
@@ -234,11 +249,33 @@ class EventExport:
             PlanHorizonError: The plan does not reach back to the first day.
             StorageError: The spool directory took no more.
         """
+        self.require_room(from_date, to_date)
+        return self._ask(from_date, to_date)
+
+    def ahead(self, windows: Iterable[tuple[date, date]]) -> Iterator[tuple[date, date]]:
+        """Yield windows of days, each to be downloaded while it is the last one yielded."""
+        yield from windows
+
+    def require_room(self, from_date: date, to_date: date, *, beside: int = 0) -> None:
+        """Make sure that the answer for some days will find room, beside others on their way.
+
+        Raises:
+            StorageError: There is too little; nothing was asked.
+        """
+        if self.estimate:
+            needed = self.estimate(from_date, to_date) * (1 + beside)
+            require_room(self.directory, needed, f"export {from_date}..{to_date}")
+
+    def _ask(self, from_date: date, to_date: date) -> Spool:
         if self._transport is None:
             raise RuntimeError("an export downloads inside its `with` block only")
-        query = replace(self.query, from_date=from_date, to_date=to_date)
         return download(
-            self._transport, query, self.directory, self.retries, on_request=self._count
+            self._transport,
+            replace(self.query, from_date=from_date, to_date=to_date),
+            self.directory,
+            self.retries,
+            on_request=self._count,
+            on_lines=self._tell,
         )
 
     def _in_parts(
@@ -256,8 +293,12 @@ class EventExport:
             return
         yield spool
 
+    def _tell(self, lines: int) -> None:
+        self.on_lines(lines)
+
     def _count(self) -> None:
-        self.requests += 1
+        with self._counting:
+            self.requests += 1
 
 
 def days_set_aside(broken: Sequence[IncompleteExportError], days: int) -> IncompleteExportError:

@@ -140,16 +140,6 @@ class EventSource:
     spool_directory: Path | None = None
     staged: bool = False
 
-    def spools(self) -> Iterator[Spool]:
-        """Yield whole answers on disk, request by request; the caller discards them.
-
-        Raises:
-            IncompleteExportError: Days stayed broken. Those around them in the same request
-                were yielded, later ones were not asked for.
-        """
-        for query in self._requests():
-            yield from self._staged(query)
-
     def blocks(self, judge: Callable[[bool], Judge[T]]) -> Blocks[T]:
         """Yield what the judges make of the lines; `judge` is given whether the bytes are gzip.
 

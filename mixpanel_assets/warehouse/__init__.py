@@ -1,12 +1,20 @@
 """The DuckDB side alone: one file, its tables, and the transactions that replace days.
 
 Nothing here knows HTTP or Dagster. `Database` opens and locks, `prepare` makes and
-guards the tables, `replace_events` and `replace_profiles` load, `tables` reads.
+guards the tables, `replace_events`, `append_events` and `replace_profiles` load, `tables` reads.
 """
 
+from mixpanel_assets.warehouse.append import append_events
 from mixpanel_assets.warehouse.catalog import KnownTable, drop_tables, find_table, known_tables
 from mixpanel_assets.warehouse.database import Database, transaction
-from mixpanel_assets.warehouse.destination import check_name, make_way, refuse_our_names, target_of
+from mixpanel_assets.warehouse.destination import (
+    check_name,
+    check_table,
+    make_way,
+    named_events,
+    refuse_our_names,
+    target_of,
+)
 from mixpanel_assets.warehouse.faults import asked
 from mixpanel_assets.warehouse.in_memory import MemoryDatabase
 from mixpanel_assets.warehouse.ledger import Target, day_statuses
@@ -59,8 +67,10 @@ __all__ = [
     "Table",
     "Target",
     "Thinned",
+    "append_events",
     "asked",
     "check_name",
+    "check_table",
     "create_all",
     "day_rows",
     "day_statuses",
@@ -77,6 +87,7 @@ __all__ = [
     "make_way",
     "mark_unavailable",
     "must_match",
+    "named_events",
     "prepare",
     "profile_line",
     "qualified",

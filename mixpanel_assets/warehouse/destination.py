@@ -1,13 +1,11 @@
 """Where a load's rows go: an asset table, or a named table of a workspace.
 
-Named tables live in schema `main` and have exactly the documented columns, so an event's day
-is worked out from its time; of a shifted row of a legacy project only the ledger knows it.
+Named tables live in schema `main` and have exactly the documented columns.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import date
 
 import duckdb
 
@@ -23,10 +21,8 @@ from mixpanel_assets.warehouse.schema import (
     VIEWS,
     Table,
     create,
-    literal,
     qualified,
 )
-from mixpanel_assets.warehouse.spool import Window
 from mixpanel_assets.warehouse.tables import stored_name, table_exists
 
 NAMED_SCHEMA = "main"
@@ -47,15 +43,6 @@ def target_of(table: str, asset: Table) -> Target:
     return Target(table, NAMED_SCHEMA)
 
 
-def events_target(table: str) -> Target:
-    """Return the target that the name of a table of events means.
-
-    Raises:
-        ConfigError: The name belongs to another table of ours.
-    """
-    return target_of(table, EVENTS)
-
-
 def refuse_our_names(schema: str, table: str) -> None:
     """See that a table is none of ours and hides none: queries look into both schemas.
 
@@ -72,27 +59,20 @@ def refuse_our_names(schema: str, table: str) -> None:
         )
 
 
-def move_staged(
-    connection: duckdb.DuckDBPyConnection, staged: str, target: Target, window: Window
-) -> None:
-    """Replace the days of the window in the target by the staged rows.
+def make_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> None:
+    """Make a table if it is not there.
 
     Raises:
-        ConfigError: A day is in a named table already whose rows cannot be told by their time.
+        ConfigError: As `check_table` says.
     """
-    definition = EVENTS if target.schema == EVENTS.schema else named_events(target.table)
-    if definition is not EVENTS:
-        make_table(connection, definition)
-    columns = ", ".join(definition.column_names)
-    _delete_days(connection, definition, target, window)
-    connection.execute(
-        f"INSERT INTO {qualified(target.schema, target.table)} BY NAME "
-        f"SELECT {columns} FROM {staged}"
-    )
+    check_table(connection, definition)
+    if stored_name(connection, definition.name, definition.schema) is None:
+        forget_table(connection, Target(definition.name, definition.schema))
+        create(connection, definition)
 
 
-def make_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> None:
-    """Make a table if it is not there, and see that rows of its kind belong into it.
+def check_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> None:
+    """See that rows of a kind belong into the table of that name, if there is one.
 
     Raises:
         ConfigError: It has other columns or its name is written differently, or the other schema
@@ -101,9 +81,8 @@ def make_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> None
     _refuse_twins(connection, definition.schema, definition.name)
     name = stored_name(connection, definition.name, definition.schema)
     if name is None:
-        forget_table(connection, Target(definition.name, definition.schema))
-        create(connection, definition)
-    elif name != definition.name:
+        return
+    if name != definition.name:
         raise ConfigError(
             f"There is a table {name!r}, which DuckDB takes for {definition.name!r}. Write its "
             "name as it is, or choose another one.",
@@ -182,39 +161,3 @@ def named_events(table: str) -> Table:
     """Return the definition of a named table of events."""
     columns = tuple(column for column in EVENTS.columns if column.name in _DOCUMENTED)
     return Table(table, EVENTS.grain, columns, NAMED_SCHEMA)
-
-
-def _delete_days(
-    connection: duckdb.DuckDBPyConnection, definition: Table, target: Target, window: Window
-) -> None:
-    if definition is not EVENTS and window.project.regime == "legacy":
-        shifted = ledger.shifted_rows(connection, target)
-        inside = [day for day in shifted if window.from_date <= day <= window.to_date]
-        if not inside:
-            return  # rows with these dates came with other days
-        if len(inside) == len(shifted):
-            connection.execute(f"DELETE FROM {definition.quoted}")
-            return
-        if any(shifted.values()):
-            raise _cannot_tell(target.table, inside[0])
-    connection.execute(
-        f"DELETE FROM {definition.quoted} WHERE {_day(definition, window)} BETWEEN ? AND ?",
-        [window.from_date, window.to_date],
-    )
-
-
-def _cannot_tell(table: str, day: date) -> ConfigError:
-    return ConfigError(
-        f"{table!r} holds {day} already, and rows that came with another day than their date's. "
-        "Load the table anew as a whole (`replace=True`, `--replace`).",
-        {"table": table, "day": day.isoformat()},
-    )
-
-
-def _day(definition: Table, window: Window) -> str:
-    if definition is EVENTS:
-        return "event_date"
-    if window.project.regime == "utc":
-        return "event_time::DATE"
-    zone = literal(window.project.zone)
-    return f"((event_time AT TIME ZONE 'UTC') AT TIME ZONE {zone})::DATE"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 import duckdb
 
-from mixpanel_assets.warehouse.answers import first_row
+from mixpanel_assets.warehouse.answers import first_row, number
 from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Status
 from mixpanel_assets.warehouse.schema import DAYS, EVENT_COUNTS, SCHEMA
 
@@ -37,14 +38,22 @@ class Load:
     run_id: str | None = None
     filters: Mapping[str, Any] | None = None
 
+    @property
+    def filters_text(self) -> str | None:
+        """The filters as the ledger writes them; NULL for everything."""
+        return json.dumps(dict(self.filters), sort_keys=True) if self.filters else None
+
+
+Added = Mapping[tuple[date, str], int]
+
 
 def rows_before(
     connection: duckdb.DuckDBPyConnection, target: Target, from_date: date, to_date: date
 ) -> dict[date, int]:
     """Return the rows of each day that has been loaded before, both ends included."""
     found = connection.execute(
-        f"SELECT day, row_count FROM {DAYS.quoted} "
-        "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ?",
+        f"SELECT day, sum(row_count)::BIGINT FROM {DAYS.quoted} "
+        "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ? GROUP BY day",
         [target.schema, target.table, from_date, to_date],
     )
     return dict(found.fetchall())
@@ -53,7 +62,7 @@ def rows_before(
 def stored_days(connection: duckdb.DuckDBPyConnection, target: Target) -> list[date]:
     """Return every day that the ledger knows of a table."""
     found = connection.execute(
-        f"SELECT day FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ?",
+        f"SELECT DISTINCT day FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ?",
         [target.schema, target.table],
     )
     return [day for (day,) in found.fetchall()]
@@ -71,7 +80,8 @@ def day_statuses(connection: duckdb.DuckDBPyConnection, target: Target) -> dict[
 def shifted_rows(connection: duckdb.DuckDBPyConnection, target: Target) -> dict[date, int]:
     """Return how many rows of another date came with each day that the ledger knows."""
     found = connection.execute(
-        f"SELECT day, shifted_rows FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ?",
+        f"SELECT day, sum(shifted_rows)::BIGINT FROM {DAYS.quoted} "
+        "WHERE schema_name = ? AND table_name = ? GROUP BY day",
         [target.schema, target.table],
     )
     return {day: count or 0 for day, count in found.fetchall()}
@@ -97,19 +107,35 @@ def write_event_days(
     reports = list(reports)
     forget_days(connection, load.target, [report.day for report in reports])
     for report in reports:
-        _insert_day(
-            connection,
-            load,
-            day=report.day,
-            status=report.status,
-            row_count=report.row_count,
-            duplicates_removed=report.duplicates_removed,
-            quarantined=report.quarantined,
-            shifted_rows=report.shifted_rows,
-            requests=report.requests,
-            bytes=report.bytes,
-        )
-    _insert_counts(connection, load.target, reports)
+        _insert_event_day(connection, load, report, report.row_count)
+    counts = {
+        (report.day, name): count
+        for report in reports
+        for name, count in report.event_counts.items()
+    }
+    _insert_counts(connection, load.target, counts)
+
+
+def add_event_days(
+    connection: duckdb.DuckDBPyConnection, load: Load, reports: Iterable[DayReport], added: Added
+) -> None:
+    """Write the ledger rows of days that were merged in, one per day and filter.
+
+    Each counts the rows that its answers added, so that those of a table add up to its rows.
+
+    Args:
+        connection: Inside the transaction of the load.
+        load: What was loaded.
+        reports: Its days.
+        added: By how many rows each day and event name has grown.
+    """
+    grown: Counter[date] = Counter()
+    for (day, _), count in added.items():
+        grown[day] += count
+    for report in reports:
+        before = _forget_entry(connection, load, report.day)
+        _insert_event_day(connection, load, report, before + grown[report.day])
+    _add_counts(connection, load.target, added)
 
 
 def write_profile_day(
@@ -149,13 +175,12 @@ def forget_days(
 
 
 def _insert_day(connection: duckdb.DuckDBPyConnection, load: Load, **values: Any) -> None:
-    filters = json.dumps(dict(load.filters), sort_keys=True) if load.filters else None
     row = {
         "schema_name": load.target.schema,
         "table_name": load.target.table,
         "type": load.type,
         "run_id": load.run_id,
-        "filters": filters,
+        "filters": load.filters_text,
         **values,
     }
     named = ", ".join(f"${name} AS {name}" for name in row)
@@ -165,13 +190,52 @@ def _insert_day(connection: duckdb.DuckDBPyConnection, load: Load, **values: Any
     )
 
 
-def _insert_counts(
-    connection: duckdb.DuckDBPyConnection, target: Target, reports: Iterable[DayReport]
+def _insert_event_day(
+    connection: duckdb.DuckDBPyConnection, load: Load, report: DayReport, row_count: int
 ) -> None:
+    _insert_day(
+        connection,
+        load,
+        day=report.day,
+        status=report.status,
+        row_count=row_count,
+        duplicates_removed=report.duplicates_removed,
+        quarantined=report.quarantined,
+        shifted_rows=report.shifted_rows,
+        requests=report.requests,
+        bytes=report.bytes,
+    )
+
+
+def _forget_entry(connection: duckdb.DuckDBPyConnection, load: Load, day: date) -> int:
+    """Delete the ledger row of a day and filter, and return its row count."""
+    entry = (
+        f"FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ? AND day = ? "
+        "AND filters IS NOT DISTINCT FROM ?"
+    )
+    key = [load.target.schema, load.target.table, day, load.filters_text]
+    before = number(connection, f"SELECT coalesce(sum(row_count), 0)::BIGINT {entry}", key)
+    connection.execute(f"DELETE {entry}", key)
+    return before
+
+
+def _add_counts(connection: duckdb.DuckDBPyConnection, target: Target, added: Added) -> None:
+    days = list({day for day, _ in added})
+    where = "WHERE schema_name = ? AND table_name = ? AND day IN (SELECT unnest(?::DATE[]))"
+    values = [target.schema, target.table, days]
+    found = connection.execute(
+        f"SELECT day, event_name, row_count FROM {EVENT_COUNTS.quoted} {where}", values
+    )
+    counts = Counter(added)
+    counts.update({(day, name): count for day, name, count in found.fetchall()})
+    connection.execute(f"DELETE FROM {EVENT_COUNTS.quoted} {where}", values)
+    _insert_counts(connection, target, +counts)
+
+
+def _insert_counts(connection: duckdb.DuckDBPyConnection, target: Target, counts: Added) -> None:
     rows = [
-        {"day": report.day.isoformat(), "event_name": name, "row_count": count}
-        for report in reports
-        for name, count in report.event_counts.items()
+        {"day": day.isoformat(), "event_name": name, "row_count": count}
+        for (day, name), count in counts.items()
     ]
     if not rows:
         return

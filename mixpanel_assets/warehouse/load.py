@@ -1,4 +1,4 @@
-"""Days of events from a spool file into a table, in the caller's transaction.
+"""Days of events from a spool file into the asset table, in the caller's transaction.
 
 The rows are staged in memory first, and repeats leave there: DuckDB writes a table twice
 when rows are deleted in the transaction that inserted them.
@@ -12,22 +12,20 @@ from dataclasses import dataclass, field
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.clocks import contradiction, measured_offsets, refuse_zone_change
-from mixpanel_assets.warehouse.destination import events_target, move_staged
 from mixpanel_assets.warehouse.insert_ids import fill_insert_ids
-from mixpanel_assets.warehouse.ledger import Load
+from mixpanel_assets.warehouse.ledger import Load, Target
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.quarantine import check_limits, replace_quarantine
 from mixpanel_assets.warehouse.repeats import remove_repeats
 from mixpanel_assets.warehouse.reports import DayReport, Status
 from mixpanel_assets.warehouse.schema import EVENTS
 from mixpanel_assets.warehouse.spool import Window
-from mixpanel_assets.warehouse.staging import staged
+from mixpanel_assets.warehouse.staging import Staging, staged
 
 
 def replace_events(
@@ -42,10 +40,8 @@ def replace_events(
     requests: int = 1,
     run_id: str | None = None,
     open_days: Collection[date] = (),
-    table: str = EVENTS.name,
-    filters: Mapping[str, Any] | None = None,
 ) -> list[DayReport]:
-    """Replace the events of the asked days by those in a spool file; tell what each day got.
+    """Replace the asked days of `mixpanel.events` by a spool file; tell what each day got.
 
     Everything happens in the caller's transaction, ledger and quarantine included. When this
     raises, roll back: nothing of the old days has changed then.
@@ -61,8 +57,6 @@ def replace_events(
         requests: Requests made for the file; they count on the first day.
         run_id: Kept in the ledger.
         open_days: Days that are not over yet; their status is `open`.
-        table: `events`, or the name of a table in schema `main` with the documented columns.
-        filters: What narrowed the request, kept in the ledger; None for everything.
 
     Returns:
         One report for each asked day, in order, days without events included.
@@ -72,42 +66,71 @@ def replace_events(
             events, rows belong to other days, or too many lines cannot be stored.
         ShiftedRowsError: Rows belong to other days or the zone changed, several days were
             asked and the project is a legacy one: ask day by day.
-        ConfigError: The name of the table is taken.
     """
     window = Window(from_date, to_date, project)
-    load = Load(events_target(table), "events", run_id, filters)
+    load = Load(Target(EVENTS.name), "events", run_id)
     with staged(connection, spool, window, lines) as staging:
-        removed = remove_repeats(staging.connection, staging.table)
-        fill_insert_ids(staging.connection, staging.table)
-        tallies = _tally(staging.connection, staging.table)
-        row_count = sum(tally.row_count for tally in tallies.values())
-        offsets = measured_offsets(staging.connection, staging.table, row_count, window)
-        refuse_zone_change(window, offsets)
-        quarantined = staging.quarantined
-        before = ledger.rows_before(connection, load.target, from_date, to_date)
-        shares = _shares(received_bytes, [tallies[day].row_count for day in window.days])
-        refused = Counter(line.day for line in quarantined)
-        reports = [
-            DayReport(
-                day=day,
-                status=_status(tallies[day].row_count + refused[day], is_open=day in open_days),
-                row_count=tallies[day].row_count,
-                rows_before=before.get(day),
-                duplicates_removed=removed.get(day, 0),
-                quarantined=refused[day],
-                shifted_rows=tallies[day].shifted,
-                time_warning=contradiction(project, day, offsets.get(day)),
-                requests=requests if day == from_date else 0,
-                bytes=share,
-                event_counts=dict(tallies[day].events),
-                hour_counts=tuple(tallies[day].hours[hour] for hour in range(24)),
-            )
-            for day, share in zip(window.days, shares, strict=True)
-        ]
-        check_limits(reports, quarantined)
-        move_staged(connection, staging.table, load.target, window)
-    replace_quarantine(connection, load, from_date, to_date, quarantined)
+        reports = settle(
+            staging,
+            window,
+            before=ledger.rows_before(connection, load.target, from_date, to_date),
+            received_bytes=received_bytes,
+            requests=requests,
+            open_days=open_days,
+        )
+        columns = ", ".join(EVENTS.column_names)
+        connection.execute(
+            f"DELETE FROM {EVENTS.quoted} WHERE event_date BETWEEN ? AND ?", [from_date, to_date]
+        )
+        connection.execute(
+            f"INSERT INTO {EVENTS.quoted} BY NAME SELECT {columns} FROM {staging.table}"
+        )
+    replace_quarantine(connection, load, from_date, to_date, staging.quarantined)
     ledger.write_event_days(connection, load, reports)
+    return reports
+
+
+def settle(
+    staging: Staging,
+    window: Window,
+    *,
+    before: Mapping[date, int],
+    received_bytes: int,
+    requests: int,
+    open_days: Collection[date],
+) -> list[DayReport]:
+    """Remove repeats from staged rows and fill their ids; tell what each asked day then holds.
+
+    Raises:
+        IncompleteExportError: Too many lines cannot be stored.
+        ShiftedRowsError: The zone of a legacy project changed between the days.
+    """
+    removed = remove_repeats(staging.connection, staging.table)
+    fill_insert_ids(staging.connection, staging.table)
+    tallies = _tally(staging.connection, staging.table)
+    row_count = sum(tally.row_count for tally in tallies.values())
+    offsets = measured_offsets(staging.connection, staging.table, row_count, window)
+    refuse_zone_change(window, offsets)
+    shares = _shares(received_bytes, [tallies[day].row_count for day in window.days])
+    refused = Counter(line.day for line in staging.quarantined)
+    reports = [
+        DayReport(
+            day=day,
+            status=_status(tallies[day].row_count + refused[day], is_open=day in open_days),
+            row_count=tallies[day].row_count,
+            rows_before=before.get(day),
+            duplicates_removed=removed.get(day, 0),
+            quarantined=refused[day],
+            shifted_rows=tallies[day].shifted,
+            time_warning=contradiction(window.project, day, offsets.get(day)),
+            requests=requests if day == window.from_date else 0,
+            bytes=share,
+            event_counts=dict(tallies[day].events),
+            hour_counts=tuple(tallies[day].hours[hour] for hour in range(24)),
+        )
+        for day, share in zip(window.days, shares, strict=True)
+    ]
+    check_limits(reports, staging.quarantined)
     return reports
 
 
@@ -119,7 +142,7 @@ def mark_unavailable(
     Returns:
         One report for each day, in order; `row_count` is what it holds from earlier on.
     """
-    load = Load(events_target(EVENTS.name), "events", run_id)
+    load = Load(Target(EVENTS.name), "events", run_id)
     before = ledger.rows_before(connection, load.target, min(days), max(days))
     reports = [
         DayReport(day, "not available", row_count=before.get(day, 0), rows_before=before.get(day))

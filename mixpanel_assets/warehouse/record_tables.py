@@ -14,9 +14,9 @@ from typing import Any
 import duckdb
 
 from mixpanel_assets.warehouse import ledger
+from mixpanel_assets.warehouse.append import append_events
 from mixpanel_assets.warehouse.destination import NAMED_SCHEMA, make_way
 from mixpanel_assets.warehouse.ledger import Target
-from mixpanel_assets.warehouse.load import replace_events
 from mixpanel_assets.warehouse.profile_pages import ProfilePage
 from mixpanel_assets.warehouse.profiles import replace_profiles
 from mixpanel_assets.warehouse.project import ProjectIdentity
@@ -51,7 +51,7 @@ def make_events_table(
         filters: What narrowed the events.
     """
     make_way(connection, table, replace=False)
-    reports = replace_events(
+    reports = append_events(
         connection,
         spool,
         from_date=min(days),

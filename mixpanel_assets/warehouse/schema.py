@@ -122,7 +122,8 @@ PROFILES = Table(
 
 DAYS = Table(
     "_days",
-    "One row per table and day loaded: the ledger of what is stored and how it came.",
+    "One row per table and day loaded, and per filter in named tables of events: the ledger of "
+    "what is stored and how it came.",
     (
         Column("schema_name", "VARCHAR", "Schema of the table spoken of."),
         Column("table_name", "VARCHAR", "The table spoken of."),
@@ -138,7 +139,7 @@ DAYS = Table(
         Column(
             "row_count",
             "BIGINT",
-            "Rows stored for the day; of a named table of profiles those that no other day counts.",
+            "Rows stored for the day; of a named table those that no other ledger row counts.",
         ),
         Column("duplicates_removed", "BIGINT", "Repeats that Mixpanel sent and we dropped."),
         Column("quarantined", "BIGINT", "Lines kept in `_quarantine` instead."),

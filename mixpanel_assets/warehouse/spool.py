@@ -142,6 +142,12 @@ def derived_columns(window: Window) -> str:
     )
 
 
+def processed_ms(value: str) -> str:
+    """Return the SQL that reads `mp_processing_time_ms` as `processed_at` does; else NULL."""
+    number = _whole_number(f"({value})")
+    return f"CASE WHEN {number} BETWEEN 0 AND {_LAST_MS} THEN {number} END"
+
+
 def _utc_of_wall_clock(wall: str, zone: str) -> str:
     """Return the SQL that turns a zone's wall clock into UTC.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mixpanel_assets.warehouse.append import append_events
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.load import replace_events
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
@@ -61,7 +62,8 @@ class Warehouse:
         spool = self.spool(records, compress=options.pop("compress", False))
         with self.database.write() as connection:
             prepare(connection, self.project)
-            return replace_events(
+            store: Any = append_events if "table" in options else replace_events
+            return store(  # type: ignore[no-any-return]
                 connection,
                 spool,
                 from_date=from_date,

@@ -264,8 +264,8 @@ def test_rows_of_other_days_are_loud(warehouse):
 
 
 def test_a_named_table_has_the_documented_columns(warehouse):
-    """Tables of a workspace live in `main`, replace their days and stand in the metadata."""
-    warehouse.load([event(), event(time=START_MS + DAY_MS)], to_date=NEXT_DAY, table="mine")
+    """Tables of a workspace live in `main`, grow by what is new and stand in the metadata."""
+    warehouse.load([event(time=START_MS + DAY_MS)], to_date=NEXT_DAY, table="mine")
     warehouse.load([event("A"), event("B")], table="mine", filters={"where": "x"})
     with warehouse.database.read() as connection:
         names = [column[0] for column in connection.execute("FROM main.mine").description]
@@ -275,8 +275,10 @@ def test_a_named_table_has_the_documented_columns(warehouse):
     rows = warehouse.query("SELECT table_name, row_count FROM _metadata")
     assert rows == [("mine", 3)]
     assert warehouse.rows() == []
-    filters = warehouse.query("SELECT filters FROM mixpanel._days WHERE day = ?", DAY)
-    assert filters == [('{"where": "x"}',)]
+    entries = warehouse.query(
+        "SELECT filters, row_count FROM mixpanel._days WHERE day = ? ORDER BY ALL", DAY
+    )
+    assert entries == [('{"where": "x"}', 2), (None, 0)]
 
 
 @pytest.mark.parametrize("name", ["profiles", "_days", "_mine"])
@@ -324,7 +326,7 @@ def test_the_answer_of_another_day_is_no_zone_change(tmp_path, days):
 
 
 def test_reloading_a_named_table_of_one_legacy_day_leaves_one_copy(tmp_path):
-    """Its shifted rows are replaced too, though no column says which day they came with."""
+    """Its shifted rows are told again too, though no column says which day they came with."""
     legacy = Warehouse(tmp_path, LEGACY)
     for _ in range(2):
         legacy.load([event(), event(time=START_MS - 1)], table="mine")
@@ -342,8 +344,8 @@ def test_named_tables_keep_the_shifted_rows_of_other_days(tmp_path):
     assert legacy.query("SELECT count(*) FROM mine") == [(3,)]
 
 
-def test_a_named_table_without_shifted_rows_replaces_its_legacy_days(tmp_path):
-    """Where every row has the date of its day, the date tells which rows to replace."""
+def test_a_named_table_without_shifted_rows_takes_its_legacy_days_again(tmp_path):
+    """Where every row has the date of its day, equal rows are one event."""
     legacy = Warehouse(tmp_path, LEGACY)
     records = [event(), event(time=START_MS + DAY_MS)]
     legacy.load(records, to_date=NEXT_DAY, table="mine")
