@@ -65,7 +65,9 @@ def mp_here(variables, monkeypatch, tmp_path, capsys):
     def run(*arguments: str, **changes: str) -> Ran:
         capsys.readouterr()
         with monkeypatch.context() as here:
-            for name, value in {**variables, **changes}.items():
+            # One process runs them all, and no test is to spend another one's requests.
+            own = {"MP_STATE_DIR": str(tmp_path / "state")}
+            for name, value in {**variables, **own, **changes}.items():
                 here.setenv(name, value)
             with pytest.raises(SystemExit) as ended:
                 run_mp(arguments)
