@@ -16,6 +16,7 @@ from mixpanel_assets.results import (
     ColumnSummary,
     EventBreakdownResult,
     EventStats,
+    SQLResult,
     SummaryResult,
     TableInfo,
     TableMetadata,
@@ -183,10 +184,27 @@ class TableInspector:
         Example:
             >>> inspector.sample("events", 3)
         """
-        _check_number("n", n, _BIGGEST_SAMPLE)
-        name = self._quoted(table)
         with asked():
-            return self._connection.execute(f"SELECT * FROM {name} USING SAMPLE {n} ROWS").df()
+            return self._sampled(table, n).df()
+
+    def sample_rows(self, table: str, n: int = 10) -> SQLResult:
+        """Return what `sample` does, as tuples with DuckDB's own values.
+
+        Args:
+            table: Its name.
+            n: How many, 1 to 1,000,000.
+
+        Raises:
+            TableNotFoundError: It is not there.
+            ConfigError: `n` is out of range.
+
+        Example:
+            >>> inspector.sample_rows("events", 3).columns
+            ['event_name', 'event_time', 'distinct_id', 'insert_id', 'properties']
+        """
+        with asked():
+            answer = self._sampled(table, n)
+            return SQLResult([column[0] for column in answer.description], answer.fetchall())
 
     def summarize(self, table: str) -> SummaryResult:
         """Return every column of a table in a few numbers, `min` and the like as texts.
@@ -382,6 +400,12 @@ class TableInspector:
     def _rows(self, sql: str, values: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         with asked():
             return self._connection.execute(sql, values or {}).fetchall()
+
+    def _sampled(self, table: str, n: int) -> duckdb.DuckDBPyConnection:
+        _check_number("n", n, _BIGGEST_SAMPLE)
+        return self._connection.execute(
+            f"SELECT * FROM {self._quoted(table)} USING SAMPLE {n} ROWS"
+        )
 
     def _number(self, sql: str) -> int:
         return int(self._rows(sql)[0][0])

@@ -27,6 +27,7 @@ from mixpanel_assets.client import (
 from mixpanel_assets.client.disk import KEPT_FOR, Cleaned, clean
 from mixpanel_assets.delegation import delegated, delegated_within
 from mixpanel_assets.discovery import DiscoveryService
+from mixpanel_assets.doctor import Finding, doctor
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
 from mixpanel_assets.event_fetches import OnBatchComplete
 from mixpanel_assets.event_loads import event_load, plan_load
@@ -294,6 +295,10 @@ class Workspace:
         """Return what is spent and left of the request budget; nothing is asked."""
         return self.api.quota()
 
+    def doctor(self) -> list[Finding]:
+        """Return what was found on credentials, clocks, budget and database; changes nothing."""
+        return doctor(credentials=self.credentials, settings=self.settings)
+
     # What the project holds; asked once, then remembered.
     events = delegated("_discovery", DiscoveryService.list_events)
     properties = delegated("_discovery", DiscoveryService.list_properties)
@@ -343,6 +348,7 @@ class Workspace:
     table_schema = delegated_within("_inspected", TableInspector.schema)
     schema = table_schema
     sample = delegated_within("_inspected", TableInspector.sample)
+    sample_rows = delegated_within("_inspected", TableInspector.sample_rows)
     summarize = delegated_within("_inspected", TableInspector.summarize)
     event_breakdown = delegated_within("_inspected", TableInspector.event_breakdown)
     property_keys = delegated_within("_inspected", TableInspector.property_keys)

@@ -39,6 +39,8 @@ MAY_IMPORT = {
     },
     "day_filler": {*BASE, "client", "planning", "warehouse"},
     "event_loads": {*BASE, "client", "day_filler", "loads", "planning", "warehouse"},
+    "currency": {*BASE, "warehouse"},
+    "doctor": {*BASE, "accounts", "budgets", "client", "loads", "warehouse"},
     "json_lines": set(),
     "record_files": {"errors", "json_lines"},
     "event_days": {"client", "record_files"},
@@ -59,7 +61,8 @@ MAY_IMPORT = {
     },
     "workspace": {
         *BASE,
-        *("accounts", "budgets", "client", "delegation", "discovery", "event_fetches"),
+        *("accounts", "budgets", "client", "delegation", "discovery", "doctor"),
+        "event_fetches",
         *("event_loads", "fetch_results", "fetcher", "inspection", "live_query", "loads"),
         *("planning", "profile_fetcher", "progress", "results", "snapshots", "storage"),
         *("stored_queries", "warehouse"),

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mixpanel_assets import __version__
-from mixpanel_assets.cli import auth, fetch
-from mixpanel_assets.cli.exits import INVALID_ARGUMENTS, exit_code
-from mixpanel_assets.cli.invocation import AccountOption, App, QuietOption, VerboseOption, begin
+from mixpanel_assets.cli import auth, fetch, inspect, query, sql, stored
+from mixpanel_assets.cli.exits import InvalidArgumentsError, exit_code
+from mixpanel_assets.cli.invocation import (
+    AccountOption,
+    App,
+    Invocation,
+    JqOption,
+    OptionalFormatOption,
+    QuietOption,
+    VerboseOption,
+    begin,
+)
+from mixpanel_assets.cli.options import (
+    DatabaseOption,
+    FromOption,
+    OptionalFromOption,
+    OptionalToOption,
+    ToOption,
+    days,
+    optional_days,
+)
 from mixpanel_assets.errors import MixpanelDataError
 
-_TYPER_USAGE_ERROR = 2
+# Typer brings its own copy of click, or uses the one that is installed.
+_ClickError: Any = typer.BadParameter.__mro__[2]
 
 app = App(
     name="mp",
@@ -27,24 +49,75 @@ app = App(
 
 app.add_typer(auth.app)
 app.add_typer(fetch.app)
+app.add_typer(query.app)
+app.add_typer(inspect.app)
+
+for _name, _command in {
+    "sql": sql.sql,
+    "segmentation": query.segmentation,
+    "funnel": query.funnel,
+    "retention": query.retention,
+    "jql": query.jql,
+    "events": inspect.events,
+    "properties": inspect.properties,
+    "values": inspect.values,
+    "info": stored.info,
+    "tables": stored.tables,
+    "schema": stored.schema,
+    "drop": stored.drop,
+}.items():
+    app.command(_name, rich_help_panel="Short for `mp query` and `mp inspect`")(_command)
 
 
-def run() -> None:
-    """Parse the command line, run it, and end the process with its exit code."""
-    invocation = begin()
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line and end the process with its exit code.
+
+    Args:
+        arguments: What follows `mp`; None: what the process was started with.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    sys.exit(_exit_code_of(arguments, begin(arguments)))
+
+
+def _exit_code_of(arguments: Sequence[str], invocation: Invocation) -> int:
     try:
-        app()
+        # Typer's own way out would end wrong usage with 2.
+        return app(arguments, standalone_mode=False) or 0
     except MixpanelDataError as error:
         invocation.show(error)
-        sys.exit(exit_code(error))
+        return exit_code(error)
+    except _ClickError as error:
+        return _show_usage(error, invocation)
+    except typer.Abort:
+        invocation.note("Aborted.")
+        return 1
     except SystemExit as ended:
-        # Typer says 2 for wrong usage; here 2 means that credentials were refused.
-        sys.exit(INVALID_ARGUMENTS if ended.code == _TYPER_USAGE_ERROR else ended.code)
+        # Typer and Rich would end a closed pipe with 1.
+        if isinstance(ended.__context__, BrokenPipeError):
+            return 0
+        raise
+    finally:
+        _flush()
 
 
-def _require_order(from_date: datetime, to_date: datetime) -> None:
-    if from_date > to_date:
-        raise typer.BadParameter("--from is after --to; both days are included.")
+def _show_usage(error: Any, invocation: Invocation) -> int:
+    wrong = InvalidArgumentsError(error.format_message())
+    if invocation.json_errors:
+        invocation.show(wrong)
+    else:
+        from typer.rich_utils import rich_format_error
+
+        rich_format_error(error)
+    return exit_code(wrong)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes stdout once more when it ends, and would complain then.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_version(wanted: bool) -> None:
@@ -70,18 +143,17 @@ def _main(
 
 @app.command()
 def sync(
-    from_date: Annotated[
-        datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day, included.")
-    ],
-    to_date: Annotated[
-        datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day, included.")
-    ],
-    database: Annotated[
-        Path | None, typer.Option(help="The DuckDB file; default as MP_DATABASE says.")
-    ] = None,
+    from_date: OptionalFromOption = None,
+    to_date: OptionalToOption = None,
+    database: DatabaseOption = None,
     profiles: Annotated[bool, typer.Option(help="Take a snapshot of all profiles too.")] = True,
+    output: OptionalFormatOption = None,
+    jq: JqOption = None,
 ) -> None:
     """Load days of events, and today's profiles, as the Dagster assets do.
+
+    Without days it keeps the database current: from the last day of those that are complete
+    without a gap (MP_START_DATE when there are none) to today. --from alone means until today.
 
     Credentials come from --account, else MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION,
     else MP_ACCOUNT or the default account of the config file (`mp auth`).
@@ -90,12 +162,14 @@ def sync(
     """
     from mixpanel_assets.cli.sync import sync_days
 
-    _require_order(from_date, to_date)
-    sync_days(from_date.date(), to_date.date(), database, profiles=profiles)
+    if to_date and not from_date:
+        raise typer.BadParameter("--to needs --from.")
+    asked = optional_days(from_date, to_date)
+    sync_days(**asked, database=database, profiles=profiles, output=output, jq=jq)
 
 
 @app.command()
-def quota() -> None:
+def quota(output: OptionalFormatOption = None, jq: JqOption = None) -> None:
     """Show what is spent and left of the request budget; asks nothing of Mixpanel.
 
     Requests of colleagues and other programs are not known here. MP_BUDGET_RESERVE leaves
@@ -105,20 +179,16 @@ def quota() -> None:
     """
     from mixpanel_assets.cli.quota import print_quota
 
-    print_quota()
+    print_quota(output, jq)
 
 
 @app.command()
 def plan(
-    from_date: Annotated[
-        datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day, included.")
-    ],
-    to_date: Annotated[
-        datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day, included.")
-    ],
-    database: Annotated[
-        Path | None, typer.Option(help="The DuckDB file; default as MP_DATABASE says.")
-    ] = None,
+    from_date: FromOption,
+    to_date: ToOption,
+    database: DatabaseOption = None,
+    output: OptionalFormatOption = None,
+    jq: JqOption = None,
 ) -> None:
     """Say what loading days of events will take; asks nothing of Mixpanel.
 
@@ -126,8 +196,7 @@ def plan(
     """
     from mixpanel_assets.cli.plan import print_plan
 
-    _require_order(from_date, to_date)
-    print_plan(from_date.date(), to_date.date(), database)
+    print_plan(**days(from_date, to_date), database=database, output=output, jq=jq)
 
 
 @app.command()
@@ -138,9 +207,9 @@ def clean(
     everything: Annotated[
         bool, typer.Option("--all", help="All but the last hour, which may be in use.")
     ] = False,
-    database: Annotated[
-        Path | None, typer.Option(help="The DuckDB file; default as MP_DATABASE says.")
-    ] = None,
+    database: DatabaseOption = None,
+    output: OptionalFormatOption = None,
+    jq: JqOption = None,
 ) -> None:
     """Delete received answers that failed loads left on the disk; the database stays as it is.
 
@@ -148,7 +217,24 @@ def clean(
     """
     from mixpanel_assets.cli.clean import clean_spool
 
-    clean_spool(0 if everything else older_than, database)
+    clean_spool(0 if everything else older_than, database, output, jq)
+
+
+@app.command()
+def doctor(
+    database: DatabaseOption = None,
+    output: OptionalFormatOption = None,
+    jq: JqOption = None,
+) -> None:
+    """Check credentials, access, clocks, budget and database; exits with 1 if something fails.
+
+    Costs no request of the query budget, and changes nothing.
+
+    Example: mp doctor
+    """
+    from mixpanel_assets.cli.doctor import print_findings
+
+    print_findings(database, output, jq)
 
 
 @app.command(account=False)

@@ -10,7 +10,10 @@ from mixpanel_assets.errors import (
     AccountNotFoundError,
     AuthenticationError,
     DatabaseNotFoundError,
+    DateRangeTooLargeError,
+    EventNotFoundError,
     IncompleteExportError,
+    MissingDaysError,
     MixpanelDataError,
     QueryError,
     RateLimitError,
@@ -32,9 +35,12 @@ _CODES: tuple[tuple[type[MixpanelDataError], int], ...] = (
     (AccountNotFoundError, 4),
     (AuthenticationError, 2),
     (InvalidArgumentsError, INVALID_ARGUMENTS),
+    (DateRangeTooLargeError, INVALID_ARGUMENTS),
     (QueryError, INVALID_ARGUMENTS),
     (TableNotFoundError, 4),
+    (EventNotFoundError, 4),
     (DatabaseNotFoundError, 4),
+    (MissingDaysError, 4),
     (RateLimitError, 5),
 )
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
-from mixpanel_assets.cli.invocation import App
+from mixpanel_assets.cli.invocation import App, FormatOption, JqOption
+from mixpanel_assets.cli.options import (
+    EventsOption,
+    FromOption,
+    ToOption,
+    WhereOption,
+    days,
+    names,
+)
+from mixpanel_assets.cli.output import Format
 
 app = App(
     name="fetch",
@@ -16,38 +24,29 @@ app = App(
     no_args_is_help=True,
 )
 
-_FORMATS = ["%Y-%m-%d"]
+MakeOption = Annotated[str, typer.Argument(help="The table to make; not used with --stdout.")]
+StdoutOption = Annotated[bool, typer.Option("--stdout", help="JSON Lines instead of a table.")]
+AppendOption = Annotated[
+    bool, typer.Option("--append", help="Add to a table of that name; newer records stay.")
+]
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="Put the new table in the place of an old one.")
+]
+ProgressOption = Annotated[bool, typer.Option("--no-progress", help="Show no progress.")]
 
 
 @app.command("events")
 def fetch_events(
-    from_date: Annotated[
-        datetime, typer.Option("--from", formats=_FORMATS, help="First day, included.")
-    ],
-    to_date: Annotated[
-        datetime, typer.Option("--to", formats=_FORMATS, help="Last day, included.")
-    ],
-    name: Annotated[
-        str, typer.Argument(help="The table to make; not used with --stdout.")
-    ] = "events",
-    events: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--events",
-            "-e",
-            help="Only these events: names with commas between them, or a JSON array; repeatable.",
-        ),
-    ] = None,
-    where: Annotated[
-        str | None, typer.Option("--where", "-w", help="A segmentation expression.")
-    ] = None,
+    from_date: FromOption,
+    to_date: ToOption,
+    name: MakeOption = "events",
+    events: EventsOption = None,
+    where: WhereOption = None,
     limit: Annotated[
         int | None,
         typer.Option("--limit", "-l", min=1, max=100_000, help="At most so many events."),
     ] = None,
-    stdout: Annotated[
-        bool, typer.Option("--stdout", help="JSON Lines instead of a table.")
-    ] = False,
+    stdout: StdoutOption = False,
     raw: Annotated[
         bool, typer.Option("--raw", help="Each line byte for byte as Mixpanel sent it.")
     ] = False,
@@ -57,55 +56,83 @@ def fetch_events(
             "--staged", help="Check each answer on disk before its first line; a table always is."
         ),
     ] = False,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Put the new table in the place of an old one.")
+    replace: ReplaceOption = False,
+    append: AppendOption = False,
+    parallel: Annotated[
+        bool, typer.Option("--parallel", "-p", help="Have several requests on their way at once.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, show_default="10", help="How many requests at once."),
+    ] = None,
+    chunk_days: Annotated[
+        int, typer.Option(min=1, max=100, help="The most days that share a request.")
+    ] = 7,
+    batch_size: Annotated[
+        int,
+        typer.Option(min=100, max=100_000, help="Events between two words of progress."),
+    ] = 1000,
+    no_progress: ProgressOption = False,
+    output: FormatOption = Format.JSON,
+    jq: JqOption = None,
 ) -> None:
     """Get the events of some days, repeats of Mixpanel's included only with --stdout.
+
+    A table is made whole or not at all. With --parallel each request is stored as it comes; days
+    that stay broken are on stderr then, the exit code is 1, and --append gets them later.
 
     With --stdout everything but data goes to stderr, and a stream that breaks ends with exit
     code 1 (6 if nothing had been written).
 
     Example: mp fetch events --from 2024-01-01 --to 2024-01-07 --stdout | jq .event_name
     """
-    if from_date > to_date:
-        raise typer.BadParameter("--from is after --to; both days are included.")
-    if raw and not stdout:
-        raise typer.BadParameter("--raw needs --stdout.")
-    if replace and stdout:
-        raise typer.BadParameter("--replace needs a table, so it excludes --stdout.")
-    if limit is not None and not stdout:
-        raise typer.BadParameter("--limit needs --stdout: a table holds whole days.")
-    names = _names(events)
+    asked = days(from_date, to_date)
+    _refuse(
+        (raw and not stdout, "--raw needs --stdout."),
+        (replace and append, "--append excludes --replace."),
+        (stdout and (append or replace), "--append and --replace need a table, not --stdout."),
+        (stdout and parallel, "--parallel excludes --stdout."),
+        (limit is not None and parallel, "--limit excludes --parallel."),
+        (workers is not None and not parallel, "--workers needs --parallel."),
+        (
+            limit is not None and not stdout and name == "events",
+            "--limit needs --stdout or another name: the table `events` holds whole days.",
+        ),
+        _no_form(stdout, output, jq),
+    )
+    chosen = names(events) or None
 
     if stdout:
         from mixpanel_assets.cli.records import write_events
 
-        write_events(
-            from_date.date(),
-            to_date.date(),
-            events=names,
-            where=where,
-            limit=limit,
-            raw=raw,
-            staged=staged,
-        )
+        write_events(**asked, events=chosen, where=where, limit=limit, raw=raw, staged=staged)
     else:
         from mixpanel_assets.cli.named_tables import make_events_table
 
         make_events_table(
-            name, from_date.date(), to_date.date(), events=names, where=where, replace=replace
+            name,
+            {
+                **asked,
+                "events": chosen,
+                "where": where,
+                "limit": limit,
+                "append": append,
+                "replace": replace,
+                "max_workers": workers,
+                "chunk_days": chunk_days,
+                "batch_size": batch_size,
+            },
+            parallel=parallel,
+            progress=not no_progress,
+            output=output,
+            jq=jq,
         )
 
 
 @app.command("profiles")
 def fetch_profiles(
-    name: Annotated[
-        str, typer.Argument(help="The table to make; not used with --stdout.")
-    ] = "profiles",
-    stdout: Annotated[
-        bool, typer.Option("--stdout", help="JSON Lines instead of a table.")
-    ] = False,
+    name: MakeOption = "profiles",
+    stdout: StdoutOption = False,
     raw: Annotated[bool, typer.Option("--raw", help="Each profile as Mixpanel sent it.")] = False,
     parallel: Annotated[
         bool, typer.Option("--parallel", "-p", help="Ask for several pages at once.")
@@ -113,13 +140,9 @@ def fetch_profiles(
     workers: Annotated[
         int | None, typer.Option(min=1, help="How many pages at once; 5 is the most.")
     ] = None,
-    append: Annotated[
-        bool, typer.Option("--append", help="Merge into the table; newer profiles stay.")
-    ] = False,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Put the new table in the place of an old one.")
-    ] = False,
-    no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no pages.")] = False,
+    append: AppendOption = False,
+    replace: ReplaceOption = False,
+    no_progress: ProgressOption = False,
     where: Annotated[
         str | None, typer.Option("--where", "-w", help="A segmentation expression.")
     ] = None,
@@ -149,6 +172,8 @@ def fetch_profiles(
         bool,
         typer.Option("--include-all-users", help="With --cohort: members without profile too."),
     ] = False,
+    output: FormatOption = Format.JSON,
+    jq: JqOption = None,
 ) -> None:
     """Get profiles as they are now.
 
@@ -157,7 +182,7 @@ def fetch_profiles(
 
     Example: mp fetch profiles people --parallel
     """
-    for wrong, said in (
+    _refuse(
         (raw and not stdout, "--raw needs --stdout."),
         (append and replace, "--append excludes --replace."),
         (stdout and parallel, "--parallel excludes --stdout."),
@@ -168,9 +193,8 @@ def fetch_profiles(
         (bool(behaviors and not where), "--behaviors needs --where."),
         (include_all_users and cohort is None, "--include-all-users needs --cohort."),
         (cohort is not None and not cohort.isdecimal(), "--cohort is a cohort's number."),
-    ):
-        if wrong:
-            raise typer.BadParameter(said)
+        _no_form(stdout, output, jq),
+    )
     filters = {
         "where": where,
         "cohort_id": cohort,
@@ -198,23 +222,20 @@ def fetch_profiles(
             parallel=parallel,
             max_workers=workers,
             progress=not no_progress,
+            output=output,
+            jq=jq,
         )
 
 
-def _names(given: list[str] | None) -> list[str] | None:
-    names: list[str] = []
-    for text in given or []:
-        if not text.startswith("["):
-            names += [name.strip() for name in text.split(",") if name.strip()]
-            continue
-        try:
-            array = json.loads(text)
-        except ValueError:
-            raise typer.BadParameter(f"--events {text} is not a JSON array.") from None
-        if not all(isinstance(name, str) for name in array):
-            raise typer.BadParameter("--events takes names, which are texts.")
-        names += array
-    return names or None
+def _refuse(*rules: tuple[bool, str]) -> None:
+    for is_broken, said in rules:
+        if is_broken:
+            raise typer.BadParameter(said)
+
+
+def _no_form(stdout: bool, output: Format, jq: str | None) -> tuple[bool, str]:
+    is_lines = output in (Format.JSON, Format.JSONL) and jq is None
+    return stdout and not is_lines, "--stdout is JSON Lines; pipe it into jq for another form."
 
 
 def _behaviors(text: str | None) -> list[dict[str, object]] | None:

@@ -11,14 +11,15 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from mixpanel_assets.cli.output import Format
+from mixpanel_assets.cli.output import Format, check_jq
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,11 +62,46 @@ class Invocation:
                 self.note(f"{name}: {source}")
         return resolution.credentials()
 
-    def workspace(self) -> Workspace:
-        """Return the workspace of those credentials; say whom a write waits for."""
+    def workspace(self, database: Path | None = None) -> Workspace:
+        """Return the workspace of those credentials; say whom a write waits for.
+
+        Args:
+            database: The DuckDB file; None: as MP_DATABASE says.
+        """
         from mixpanel_assets.workspace import Workspace
 
-        return Workspace(credentials=self.credentials(), on_wait=self.console().print)
+        return Workspace(
+            credentials=self.credentials(), path=database, on_wait=self.console().print
+        )
+
+    def stored(self, database: Path | None = None, *, read_only: bool = True) -> Workspace:
+        """Return the workspace of what is stored, which needs no credentials.
+
+        Args:
+            database: The DuckDB file; None: as MP_DATABASE says, else that of the account.
+            read_only: Refuse every change.
+
+        Raises:
+            DatabaseNotFoundError: There is no such file.
+        """
+        from mixpanel_assets.settings import load_settings
+        from mixpanel_assets.workspace import Workspace
+
+        path = database or load_settings().database_path(self._project_id())
+        return Workspace.open(path, read_only=read_only)
+
+    def _project_id(self) -> str:
+        """Return the project that names the file in the home directory, as far as it is known."""
+        from mixpanel_assets.accounts import ConfigManager
+        from mixpanel_assets.errors import ConfigError
+
+        try:
+            found = ConfigManager().resolution(self.account).found
+        except ConfigError:
+            if self.account:
+                raise
+            return ""
+        return found["project_id"].value if "project_id" in found else ""
 
     def console(self) -> Console:
         """Return where notes and progress go: stderr, or nowhere with --quiet."""
@@ -87,9 +123,13 @@ class Invocation:
 _CURRENT: ContextVar[Invocation] = ContextVar("invocation")
 
 
-def begin() -> Invocation:
-    """Start a run in which nothing has been said yet."""
-    invocation = Invocation()
+def begin(arguments: Sequence[str] = ()) -> Invocation:
+    """Start a run.
+
+    Args:
+        arguments: Looked at for --format alone: in which form to say that they are wrong.
+    """
+    invocation = Invocation(json_errors=_json_asked_for(arguments))
     _CURRENT.set(invocation)
     return invocation
 
@@ -97,6 +137,18 @@ def begin() -> Invocation:
 def current() -> Invocation:
     """Return the run that is going on."""
     return _CURRENT.get(None) or begin()
+
+
+def _json_asked_for(arguments: Sequence[str]) -> bool:
+    wanted = ""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if before in ("--format", "-f"):
+            wanted = argument
+        elif argument.startswith("--format="):
+            wanted = argument.removeprefix("--format=")
+        elif argument.startswith("-f") and len(argument) > len("-f"):
+            wanted = argument.removeprefix("-f")
+    return wanted in (Format.JSON, Format.JSONL)
 
 
 def _named(value: str | None) -> str | None:
@@ -121,13 +173,6 @@ def _verbose(value: bool) -> bool:
     return value
 
 
-def _format(context: typer.Context, parameter: typer.CallbackParam, value: Format) -> Format:
-    source = context.get_parameter_source(parameter.name or "")
-    if source is not None and source.name == "COMMANDLINE":
-        current().json_errors = value in (Format.JSON, Format.JSONL)
-    return value
-
-
 AccountOption = Annotated[
     str | None,
     typer.Option(
@@ -145,8 +190,15 @@ VerboseOption = Annotated[
 ]
 FormatOption = Annotated[
     Format,
+    typer.Option("--format", "-f", help="The form of the output; of errors too, for JSON."),
+]
+OptionalFormatOption = Annotated[
+    Format | None,
     typer.Option(
-        "--format", "-f", callback=_format, help="The form of the output; of errors too, for JSON."
+        "--format",
+        "-f",
+        show_default="text for people",
+        help="A form for programs; of errors too, for JSON.",
     ),
 ]
 JqOption = Annotated[
@@ -206,6 +258,7 @@ def _with_options(function: _Function, more: list[inspect.Parameter]) -> Callabl
 
     @functools.wraps(function)
     def command(**given: Any) -> Any:
+        check_jq(given.get("jq"), given.get("output") or Format.JSON)
         return function(**{name: value for name, value in given.items() if name not in added})
 
     parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in [*own, *more]]

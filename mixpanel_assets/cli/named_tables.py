@@ -2,41 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date
 from typing import Any
 
 from mixpanel_assets.cli.invocation import current
-from mixpanel_assets.cli.output import print_record
-from mixpanel_assets.cli.records import spinner
-from mixpanel_assets.fetch_results import ParallelProfileResult, ProfileProgress
+from mixpanel_assets.cli.output import Format, print_record
+from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.fetch_results import (
+    BatchProgress,
+    ParallelFetchResult,
+    ParallelProfileResult,
+    ProfileProgress,
+)
 from mixpanel_assets.profile_fetcher import whole
-from mixpanel_assets.progress import page_bar
+from mixpanel_assets.progress import batch_bar, page_bar
 
 
 def make_events_table(
     name: str,
-    from_date: date,
-    to_date: date,
+    asked: Mapping[str, Any],
     *,
-    events: Sequence[str] | None,
-    where: str | None,
-    replace: bool,
+    parallel: bool,
+    progress: bool,
+    output: Format,
+    jq: str | None,
 ) -> None:
-    """Make a table of events and print what it holds as JSON."""
-    with current().workspace() as workspace, spinner() as bar:
-        bar.add_task("events")
+    """Make a table of events and print what it holds.
+
+    Raises:
+        IncompleteExportError: Days are missing; the message names them.
+    """
+    with current().workspace() as workspace, _batches_shown(parallel, progress) as show:
         result = workspace.fetch_events(
-            name,
-            from_date=from_date,
-            to_date=to_date,
-            events=events,
-            where=where,
-            replace=replace,
+            name, **asked, parallel=parallel, progress=False, on_batch_complete=show
         )
         current().note(f"in {workspace.db_path}")
-    print_record(result.to_dict())
+    print_record(result.to_dict(), output, jq)
+    if isinstance(result, ParallelFetchResult):
+        _require_whole(result)
+
+
+def _require_whole(result: ParallelFetchResult) -> None:
+    if not result.has_failures:
+        return
+    days = ", ".join(f"{first}..{last}" for first, last in result.failed_date_ranges)
+    raise IncompleteExportError(
+        f"{result.failed_batches} of {result.successful_batches + result.failed_batches} requests "
+        f"stayed broken. These days are missing: {days}. Fetch them again with --append.",
+        partial=bool(result.successful_batches or result.total_rows),
+    )
+
+
+@contextmanager
+def _batches_shown(
+    parallel: bool, progress: bool
+) -> Iterator[Callable[[BatchProgress], None] | None]:
+    console = current().console()
+    if not progress:
+        yield None
+    elif console.is_terminal:
+        with batch_bar(console) as draw:
+            yield draw
+    else:
+        yield (lambda batch: console.print(_batch_line(batch))) if parallel else None
+
+
+def _batch_line(batch: BatchProgress) -> str:
+    which = f"Batch {batch.batch_index + 1}/{batch.total_batches}"
+    days = f"{batch.from_date} to {batch.to_date}"
+    if batch.error:
+        return f"✗ {which}: {days}: {batch.error}"
+    return f"✓ {which}: {days} ({batch.rows:,} rows)"
 
 
 def make_profiles_table(
@@ -48,8 +85,10 @@ def make_profiles_table(
     parallel: bool,
     max_workers: int | None,
     progress: bool,
+    output: Format,
+    jq: str | None,
 ) -> None:
-    """Make a table of profiles and print what it holds as JSON.
+    """Make a table of profiles and print what it holds.
 
     Raises:
         IncompleteExportError: Pages are missing; the message names them.
@@ -66,7 +105,7 @@ def make_profiles_table(
             on_page_complete=show,
         )
         current().note(f"in {workspace.db_path}")
-    print_record(result.to_dict())
+    print_record(result.to_dict(), output, jq)
     if isinstance(result, ParallelProfileResult):
         whole(result)
 

@@ -13,12 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mixpanel_assets.cli.exits import InvalidArgumentsError
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from mixpanel_assets.results import SQLResult
 
 Record = Mapping[str, Any]
 
@@ -31,6 +33,29 @@ class Format(StrEnum):
     TABLE = "table"
     CSV = "csv"
     PLAIN = "plain"
+
+
+class WithRows(NamedTuple):
+    """An answer that is `whole` in JSON, and `rows` in the other forms."""
+
+    whole: Record
+    rows: Sequence[Record]
+
+
+_JSON_FORMS = (Format.JSON, Format.JSONL)
+
+
+def check_jq(program: str | None, output: Format) -> None:
+    """Refuse a jq program that cannot be run, before anything is asked.
+
+    Raises:
+        InvalidArgumentsError: It is wrong, or the form is not JSON.
+    """
+    if program is None:
+        return
+    if output not in _JSON_FORMS:
+        raise InvalidArgumentsError(f"--jq needs --format json or jsonl, not {output}.")
+    _compiled(program)
 
 
 def print_records(
@@ -59,24 +84,104 @@ def print_record(record: Record, output: Format = Format.JSON, jq: str | None = 
     _print(record, [record], output, jq)
 
 
-def _print(whole: object, records: Sequence[Record], output: Format, jq: str | None) -> None:
-    if jq is not None and output not in (Format.JSON, Format.JSONL):
-        raise InvalidArgumentsError(f"--jq needs --format json or jsonl, not {output}.")
+def print_answer(
+    answer: object, output: Format = Format.JSON, jq: str | None = None, *, column: str = "value"
+) -> None:
+    """Print what a function of the library returned.
+
+    A result is its `to_dict()` in JSON, and its rows, if it has any, in the other forms. Rows of
+    SQL and lists are an array in JSON, and a line each in JSON Lines.
+
+    Args:
+        answer: A result, a list of results or of values, or a single value.
+        output: The form.
+        jq: As for `print_records`.
+        column: What a list of values is called where columns have names.
+
+    Raises:
+        InvalidArgumentsError: The program is wrong, or the form is not JSON; or two columns of
+            an SQL answer have one name.
+    """
+    from mixpanel_assets.results import Result, ResultWithDataFrame, SQLResult
+
+    if isinstance(answer, SQLResult):
+        _print(rows := _sql_records(answer), rows, output, jq, answer.columns)
+    elif isinstance(answer, ResultWithDataFrame) and output not in _JSON_FORMS:
+        _print(None, answer.to_table_dict(), output, jq, answer.column_names())
+    elif isinstance(answer, WithRows):
+        is_json = output in _JSON_FORMS
+        _print(answer.whole, [answer.whole], output, jq) if is_json else print_records(
+            answer.rows, output, jq
+        )
+    elif isinstance(answer, Result):
+        print_record(answer.to_dict(), output, jq)
+    elif isinstance(answer, Mapping):
+        print_record(answer, output, jq)
+    elif isinstance(answer, Sequence) and not isinstance(answer, str | bytes):
+        _print_list(answer, output, jq, column)
+    elif output in _JSON_FORMS:
+        _print(answer, [answer], output, jq)
+    else:
+        _print(None, [{column: answer}], output, jq)
+
+
+def _print_list(answer: Sequence[Any], output: Format, jq: str | None, column: str) -> None:
+    if answer and all(hasattr(one, "to_dict") for one in answer):
+        print_records([one.to_dict() for one in answer], output, jq)
+    elif output in _JSON_FORMS:
+        _print(answer, answer, output, jq)
+    else:
+        _print(None, [{column: one} for one in answer], output, jq, [column])
+
+
+def _sql_records(answer: SQLResult) -> list[Record]:
+    twice = {name for name in answer.columns if answer.columns.count(name) > 1}
+    if twice:
+        raise InvalidArgumentsError(
+            f"Two columns of the answer are called {min(twice)!r}. "
+            "Give them different names with AS."
+        )
+    return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+
+
+def _print(
+    whole: object,
+    records: Sequence[Any],
+    output: Format,
+    jq: str | None,
+    columns: Sequence[str] | None = None,
+) -> None:
+    """Print `whole` as JSON, or `records` in another form.
+
+    Args:
+        whole: For a table, a mapping stands for fields and their values.
+        records: Values of JSON Lines; otherwise with the columns as keys.
+        output: The form.
+        jq: A jq program.
+        columns: None: all keys that occur.
+    """
+    check_jq(jq, output)
     if output is Format.JSON:
         _print_json([whole], jq, indent=2)
     elif output is Format.JSONL:
         _print_json(records, jq, indent=None)
-    elif output is Format.CSV:
+    else:
+        columns = _columns(records) if columns is None else columns
+        _print_columns(whole, records, columns, output)
+
+
+def _print_columns(
+    whole: object, records: Sequence[Record], columns: Sequence[str], output: Format
+) -> None:
+    if output is Format.CSV:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        columns = _columns(records)
         writer.writerow(columns)
         writer.writerows([_csv(record.get(name)) for name in columns] for record in records)
     elif output is Format.PLAIN:
-        columns = _columns(records)
         for record in records:
             _write("\t".join(_visible(_text(record.get(name))) for name in columns))
     else:
-        _print_table(whole, records)
+        _print_table(whole, records, columns)
 
 
 def _print_json(values: Iterable[object], jq: str | None, indent: int | None) -> None:
@@ -92,22 +197,30 @@ def _print_json(values: Iterable[object], jq: str | None, indent: int | None) ->
 
 
 def _results(program: str, value: object) -> list[Any]:
+    try:
+        return list(_compiled(program).input_text(json.dumps(value)))
+    except ValueError as error:
+        raise _not_done(program, error) from None
+
+
+def _compiled(program: str) -> Any:
     import jq
 
     try:
-        return list(jq.compile(program).input_text(json.dumps(value)))
+        return jq.compile(program)
     except ValueError as error:
-        raise InvalidArgumentsError(
-            f"--jq {program!r} cannot be done: {str(error).splitlines()[0]}"
-        ) from None
+        raise _not_done(program, error) from None
 
 
-def _print_table(whole: object, records: Sequence[Record]) -> None:
+def _not_done(program: str, error: ValueError) -> InvalidArgumentsError:
+    return InvalidArgumentsError(f"--jq {program!r} cannot be done: {str(error).splitlines()[0]}")
+
+
+def _print_table(whole: object, records: Sequence[Record], columns: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    columns = _columns(records)
     if isinstance(whole, Mapping):
         table = Table("field", "value")
         cells = [[name, whole.get(name)] for name in columns]

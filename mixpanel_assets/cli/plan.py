@@ -10,16 +10,24 @@ from rich.console import Console
 from rich.table import Table
 
 from mixpanel_assets.cli.invocation import current
+from mixpanel_assets.cli.output import Format, print_record
 from mixpanel_assets.planning import Plan
-from mixpanel_assets.workspace import Workspace
 
 
-def print_plan(from_date: date, to_date: date, database: Path | None) -> None:
-    """Print requests, time, rows, bytes and free disk, one per line."""
-    errors = current().console()
-    credentials = current().credentials()
-    with Workspace(credentials=credentials, path=database, on_wait=errors.print) as workspace:
+def print_plan(
+    from_date: date,
+    to_date: date,
+    *,
+    database: Path | None,
+    output: Format | None,
+    jq: str | None,
+) -> None:
+    """Print requests, time, rows, bytes and free disk: one per line, or as a record."""
+    with current().workspace(database) as workspace:
         plan = workspace.plan(from_date, to_date)
+    if output or jq:
+        print_record(plan.to_dict(), output or Format.JSON, jq)
+        return
     out = Console(file=sys.stdout, highlight=False)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("days", f"{plan.days:,}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -12,12 +13,13 @@ from rich.table import Table
 
 from mixpanel_assets.budgets import budget_settings
 from mixpanel_assets.cli.invocation import current
+from mixpanel_assets.cli.output import Format, print_records
 from mixpanel_assets.client import ApiUsage, MixpanelAPIClient
 from mixpanel_assets.settings import load_settings
 
 
-def print_quota() -> None:
-    """Print one line per API family, as this user's processes have used it."""
+def print_quota(output: Format | None, jq: str | None) -> None:
+    """Print one line or record per API family, as this user's processes have used it."""
     out = Console(file=sys.stdout, highlight=False)
     settings = load_settings()
     with MixpanelAPIClient(
@@ -26,6 +28,9 @@ def print_quota() -> None:
         budget=budget_settings(settings),
     ) as client:
         usage = client.quota()
+        if output or jq:
+            print_records([asdict(api) for api in usage], output or Format.JSON, jq)
+            return
         title = f"Requests of {client.budget.project} in {usage[0].window_seconds:,.0f} s"
         out.print(_table(title, usage))
         for api in usage:

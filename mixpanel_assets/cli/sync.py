@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
+import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mixpanel_assets.cli.invocation import current
+from mixpanel_assets.cli.output import Format, print_records
+from mixpanel_assets.currency import days_behind
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.progress import page_bar
-from mixpanel_assets.warehouse import DayReport
+from mixpanel_assets.warehouse import Database, DayReport, ProfileReport
 from mixpanel_assets.workspace import Workspace
 
 
-def sync_days(from_date: date, to_date: date, database: Path | None, *, profiles: bool) -> None:
-    """Load the days, both ends included; progress goes to stderr, results to stdout."""
+def sync_days(
+    from_date: date | None,
+    to_date: date | None,
+    *,
+    database: Path | None,
+    profiles: bool,
+    output: Format | None,
+    jq: str | None,
+) -> None:
+    """Load the days, both ends included; progress goes to stderr, what was stored to stdout."""
     errors = current().console()
-    out = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
-    credentials = current().credentials()
     bar = Progress(
         TextColumn("events"),
         BarColumn(),
@@ -32,23 +40,95 @@ def sync_days(from_date: date, to_date: date, database: Path | None, *, profiles
         console=errors,
         disable=errors.quiet or not errors.is_terminal,
     )
-    with Workspace(credentials=credentials, path=database, on_wait=errors.print) as workspace, bar:
-        task = bar.add_task("events", total=max(0, (to_date - from_date).days + 1))
+    with current().workspace(database) as workspace, _told(output, jq) as tell:
+        first, last = _days(workspace, from_date, to_date)
+        with bar:
+            task = bar.add_task("events", total=max(0, (last - first).days + 1))
 
-        def stored(report: DayReport) -> None:
-            bar.advance(task)
-            out.print(
-                f"{report.day}  {report.row_count:>10,} events  {report.status}"
-                f"  repeats removed {report.duplicates_removed:,}"
-            )
+            def stored(report: DayReport) -> None:
+                bar.advance(task)
+                tell.day(report)
 
-        reports = workspace.sync_events(from_date, to_date, on_day=stored)
+            reports = workspace.sync_events(first, last, on_day=stored)
         if profiles:
-            bar.stop()
             with _partial_if(bool(reports)), page_bar(errors) as draw:
-                snapshot = workspace.sync_profiles(on_page_complete=draw)
-            out.print(f"profiles    {snapshot.row_count:>10,} rows    {snapshot.status}")
-        out.print(f"in {workspace.db_path}")
+                tell.snapshot(workspace.sync_profiles(on_page_complete=draw))
+        tell.place(workspace.db_path)
+
+
+def _days(workspace: Workspace, from_date: date | None, to_date: date | None) -> tuple[date, date]:
+    if from_date:
+        return from_date, to_date or workspace.settings.today()
+    database = Database(
+        workspace.settings.database_path(workspace.credentials.project_id),
+        memory_limit=workspace.settings.memory_limit,
+        lock_timeout=workspace.settings.lock_timeout,
+        on_wait=current().console().print,
+    )
+    first, last = days_behind(database, workspace.settings)
+    current().note(f"Loading {first} to {last}.")
+    return first, last
+
+
+class _Lines:
+    """Says each thing as soon as it is stored; whoever reads may stop reading."""
+
+    def day(self, report: DayReport) -> None:
+        self._say(
+            f"{report.day}  {report.row_count:>10,} events  {report.status}"
+            f"  repeats removed {report.duplicates_removed:,}"
+        )
+
+    def snapshot(self, report: ProfileReport) -> None:
+        self._say(f"profiles    {report.row_count:>10,} rows    {report.status}")
+
+    def place(self, path: Path | None) -> None:
+        self._say(f"in {path}")
+
+    def _say(self, line: str) -> None:
+        with suppress(BrokenPipeError):  # the load goes on
+            typer.echo(line)
+
+
+class _Records(_Lines):
+    """Gathers what is stored, one record per day and table."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def day(self, report: DayReport) -> None:
+        self._add("events", report.day, report)
+
+    def snapshot(self, report: ProfileReport) -> None:
+        self._add("profiles", report.snapshot_date, report)
+
+    def place(self, path: Path | None) -> None:
+        current().note(f"in {path}")
+
+    def _add(self, table: str, day: date, report: DayReport | ProfileReport) -> None:
+        self.records.append(
+            {
+                "table": table,
+                "day": day,
+                "status": report.status,
+                "row_count": report.row_count,
+                "duplicates_removed": report.duplicates_removed,
+                "quarantined": report.quarantined,
+            }
+        )
+
+
+@contextmanager
+def _told(output: Format | None, jq: str | None) -> Iterator[_Lines]:
+    """Yield who tells; records are printed at the end, also those stored before an error."""
+    if not (output or jq):
+        yield _Lines()
+        return
+    told = _Records()
+    try:
+        yield told
+    finally:
+        print_records(told.records, output or Format.JSON, jq)
 
 
 @contextmanager

@@ -49,6 +49,10 @@ class ResultWithDataFrame(Result, ABC):
         """
         return arrow_table(self._table())
 
+    def column_names(self) -> list[str]:
+        """Return the names of the columns of `df`, which are there without rows too."""
+        return list(self._table().columns)
+
     def to_table_dict(self) -> list[dict[str, Any]]:
         """Return one dict per row, with the columns of `df` as keys, ready for JSON."""
         table = self._table()

@@ -17,7 +17,7 @@ from mixpanel_assets.warehouse.destination import (
 )
 from mixpanel_assets.warehouse.faults import asked
 from mixpanel_assets.warehouse.in_memory import MemoryDatabase
-from mixpanel_assets.warehouse.ledger import Target
+from mixpanel_assets.warehouse.ledger import Target, day_statuses
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
 from mixpanel_assets.warehouse.load import mark_unavailable, replace_events
 from mixpanel_assets.warehouse.profile_pages import ProfilePage
@@ -31,7 +31,7 @@ from mixpanel_assets.warehouse.project import (
 )
 from mixpanel_assets.warehouse.record_tables import make_events_table, make_profiles_table
 from mixpanel_assets.warehouse.records import EventLines, profile_line, write_lines
-from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Scope
+from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Scope, Status
 from mixpanel_assets.warehouse.retention import Thinned, thin_snapshots
 from mixpanel_assets.warehouse.schema import (
     EVENTS,
@@ -63,6 +63,7 @@ __all__ = [
     "ProjectIdentity",
     "Scope",
     "ShiftedRowsError",
+    "Status",
     "Table",
     "Target",
     "Thinned",
@@ -72,6 +73,7 @@ __all__ = [
     "check_table",
     "create_all",
     "day_rows",
+    "day_statuses",
     "drop_tables",
     "event_sizes",
     "find_table",

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import duckdb
 
 from mixpanel_assets.warehouse.answers import first_row, number
-from mixpanel_assets.warehouse.reports import DayReport, ProfileReport
+from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Status
 from mixpanel_assets.warehouse.schema import DAYS, EVENT_COUNTS, SCHEMA
 
 
@@ -66,6 +66,15 @@ def stored_days(connection: duckdb.DuckDBPyConnection, target: Target) -> list[d
         [target.schema, target.table],
     )
     return [day for (day,) in found.fetchall()]
+
+
+def day_statuses(connection: duckdb.DuckDBPyConnection, target: Target) -> dict[date, Status]:
+    """Return the status of every day that the ledger knows of a table."""
+    found = connection.execute(
+        f"SELECT day, status FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ?",
+        [target.schema, target.table],
+    )
+    return dict(found.fetchall())
 
 
 def shifted_rows(connection: duckdb.DuckDBPyConnection, target: Target) -> dict[date, int]:

@@ -74,7 +74,6 @@ def test_a_wrong_region_is_refused(mp, emulator):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("sync",),
         ("sync", "--from", "2024-13-01", "--to", "2024-01-01"),
         ("sync", "--nonsense"),
         ("sync", "--from", "2024-01-02", "--to", "2024-01-01"),

@@ -1,0 +1,270 @@
+"""doctor: what stands between a user and a complete copy, looked for before it is missed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Literal
+
+from mixpanel_assets.accounts import ConfigManager, ProjectAccess, check_access
+from mixpanel_assets.budgets import budget_settings
+from mixpanel_assets.client import Credentials, MixpanelAPIClient
+from mixpanel_assets.client.disk import MARGIN_BYTES, free_bytes
+from mixpanel_assets.errors import (
+    ConfigError,
+    DatabaseLockedError,
+    DatabaseNotFoundError,
+    MixpanelDataError,
+)
+from mixpanel_assets.loads import project_identity
+from mixpanel_assets.settings import Settings, load_settings
+from mixpanel_assets.warehouse import (
+    EVENTS,
+    Database,
+    Status,
+    Target,
+    day_statuses,
+    must_match,
+    stored_project,
+)
+
+MOST_SKEW = timedelta(seconds=30)
+_LOCK_SECONDS = 2.0
+
+Verdict = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        status: `fail` keeps data from coming or from being right; `warn` may.
+        what: The thing, in one word.
+        detail: What was found.
+        remedy: What to do; empty when nothing is.
+    """
+
+    status: Verdict
+    what: str
+    detail: str
+    remedy: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the fields, ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        remedy = f"  -> {self.remedy}" if self.remedy else ""
+        return f"{self.status:<4}  {self.what}: {self.detail}{remedy}"
+
+
+def doctor(
+    account: str | None = None,
+    *,
+    credentials: Credentials | None = None,
+    settings: Settings | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> list[Finding]:
+    """Look at everything that a load needs; never raises for what it finds, changes nothing.
+
+    Two requests to Mixpanel, neither of which counts.
+
+    Args:
+        account: An account of the config file; None: as the environment says.
+        credentials: Instead of an account.
+        settings: Instead of the MP_* variables.
+        now: This machine's clock, in UTC.
+
+    Returns:
+        Findings on credentials, region, access, clock, quota, history, zone, database and disk;
+        those on which others rest come first, and what cannot be looked at is left out.
+
+    Example:
+        >>> [finding.what for finding in doctor() if finding.status == "fail"]
+        []
+    """
+    try:
+        settings = settings or load_settings()
+    except ConfigError as error:
+        return [Finding("fail", "settings", error.message, "Correct the variable.")]
+    found, credentials = _credentials(account, credentials)
+    findings = [found]
+    if credentials:
+        findings += _of_mixpanel(credentials, settings, now)
+    return [*findings, *_of_database(credentials, settings)]
+
+
+def _credentials(
+    account: str | None, given: Credentials | None
+) -> tuple[Finding, Credentials | None]:
+    if given:
+        return Finding("ok", "credentials", f"{given.username}, given in the call"), given
+    try:
+        resolution = ConfigManager().resolution(account)
+        credentials = resolution.credentials()
+    except ConfigError as error:
+        remedy = "Add an account with `mp auth add`, or set the MP_* variables."
+        return Finding("fail", "credentials", error.message, remedy), None
+    sources = resolution.sources()
+    detail = ", ".join(f"{name} from {source}" for name, source in sources.items())
+    return Finding("ok", "credentials", detail), credentials
+
+
+def _of_mixpanel(
+    credentials: Credentials, settings: Settings, now: Callable[[], datetime]
+) -> Iterator[Finding]:
+    where = f", asked at {settings.api_base_url}" if settings.api_base_url else ""
+    yield Finding("ok", "region", f"{credentials.region}{where}")
+    try:
+        access = check_access(credentials, settings)
+        yield Finding(
+            "ok",
+            "access",
+            f"{access.username} may read project {access.project_id} ({access.project_name})",
+        )
+        yield _clock(credentials, settings, now)
+        yield _zone(access, settings)
+    except MixpanelDataError as error:
+        yield Finding("fail", "access", error.message, "Compare with what `mp auth show` says.")
+    yield _quota(credentials, settings)
+
+
+def _clock(credentials: Credentials, settings: Settings, now: Callable[[], datetime]) -> Finding:
+    with _client(credentials, settings) as client, closing(client.open_transport()) as transport:
+        before = now()
+        with transport.open("GET", "app", "/me", asked="the time") as answer:
+            after = now()
+            said = answer.headers.get("date", "")
+    try:
+        server = parsedate_to_datetime(said).astimezone(UTC)
+    except ValueError:
+        return Finding("warn", "clock", "the answer does not say when it was sent")
+    # The header counts whole seconds, and was written somewhere between the two moments.
+    behind = max(timedelta(), server - after)
+    ahead = max(timedelta(), before - server - timedelta(seconds=1))
+    skew = max(behind, ahead)
+    if skew <= MOST_SKEW:
+        return Finding("ok", "clock", f"agrees with Mixpanel's within {MOST_SKEW.seconds} s")
+    way = "behind" if behind else "ahead of"
+    return Finding(
+        "warn",
+        "clock",
+        f"{skew.total_seconds():,.0f} s {way} Mixpanel's, so days may end too early or too late",
+        "Set this machine's clock by NTP.",
+    )
+
+
+def _zone(access: ProjectAccess, settings: Settings) -> Finding:
+    zone = access.timezone or "unknown"
+    if settings.time_regime == "utc":
+        detail = f"times are read as UTC; the project's own zone is {zone}"
+        if settings.time_zone in ("UTC", access.timezone):
+            return Finding("ok", "zone", detail)
+        return Finding(
+            "warn",
+            "zone",
+            f"{detail}, but MP_TIME_ZONE is {settings.time_zone}",
+            f"Set MP_TIME_ZONE={zone}, or leave it out; for a project from before 2023 set "
+            "MP_TIME_REGIME=legacy too.",
+        )
+    if settings.time_zone == access.timezone:
+        return Finding("ok", "zone", f"times are read as the wall clock of {zone}")
+    return Finding(
+        "fail",
+        "zone",
+        f"times are read as the wall clock of {settings.time_zone}, but the project's is {zone}",
+        f"Set MP_TIME_ZONE={zone} (MP_TIME_REGIME=utc for a project made since 2023).",
+    )
+
+
+def _quota(credentials: Credentials, settings: Settings) -> Finding:
+    try:
+        with _client(credentials, settings) as client:
+            usage = client.quota()
+    except MixpanelDataError as error:
+        return Finding("fail", "quota", error.message, "Correct MP_STATE_DIR or MP_BUDGET_*.")
+    detail = ", ".join(f"{api.api} {api.left} of {api.limit} requests left" for api in usage)
+    spent = [api for api in usage if (api.next_slot_at and not api.left) or api.blocked_until]
+    if not spent:
+        return Finding("ok", "quota", detail)
+    free = max(moment for api in spent if (moment := api.blocked_until or api.next_slot_at))
+    return Finding("warn", "quota", detail, f"Loads wait until {free:%H:%M} UTC; see `mp quota`.")
+
+
+def _of_database(credentials: Credentials | None, settings: Settings) -> Iterator[Finding]:
+    project_id = credentials.project_id if credentials else ""
+    if credentials or settings.database:
+        path = settings.database_path(project_id)
+        yield from _database(path, credentials, settings)
+    yield _disk(settings.spool_path(project_id))
+
+
+def _database(path: Path, credentials: Credentials | None, settings: Settings) -> Iterator[Finding]:
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        yield Finding(
+            "fail", "database", f"{path} cannot be written", "Set MP_DATABASE to another place."
+        )
+        return
+    timeout = min(_LOCK_SECONDS, settings.lock_timeout or _LOCK_SECONDS)
+    database = Database(path, memory_limit=settings.memory_limit, lock_timeout=timeout)
+    statuses: dict[date, Status] = {}
+    try:
+        with database.read() as connection:
+            if stored := stored_project(connection):
+                if credentials:
+                    must_match(stored, project_identity(credentials, settings))
+                statuses = dict(day_statuses(connection, Target(EVENTS.name)))
+    except DatabaseNotFoundError:
+        yield Finding("ok", "database", f"{path} is not there yet; the first load makes it")
+        return
+    except DatabaseLockedError as error:
+        yield Finding("warn", "database", error.message, "Wait for it; loads do so themselves.")
+        return
+    except MixpanelDataError as error:
+        yield Finding("fail", "database", error.message, "Set MP_DATABASE to another file.")
+        return
+    size = path.stat().st_size / 1e6
+    yield Finding("ok", "database", f"{path} ({size:,.1f} MB) has {_loaded(statuses)}")
+    yield _history(statuses)
+
+
+def _loaded(statuses: dict[date, Status]) -> str:
+    days = sorted(str(day) for day, status in statuses.items() if status != "not available")
+    return f"{len(days):,} days of events, {days[0]} to {days[-1]}" if days else "no events yet"
+
+
+def _history(statuses: dict[date, Status]) -> Finding:
+    refused = [str(day) for day, status in statuses.items() if status == "not available"]
+    if not refused:
+        return Finding("ok", "history", "no day was refused as older than the plan reaches")
+    return Finding(
+        "warn",
+        "history",
+        f"{len(refused):,} days up to {max(refused)} are older than the plan reaches",
+        "Set MP_START_DATE to the day after; a larger plan may reach further.",
+    )
+
+
+def _disk(spool: Path) -> Finding:
+    free = free_bytes(spool)
+    detail = f"{free / 1e9:,.1f} GB free for answers in {spool}"
+    if free >= MARGIN_BYTES:
+        return Finding("ok", "disk", detail)
+    return Finding(
+        "fail", "disk", detail, "Make room (`mp clean`), or set MP_SPOOL_DIR to a larger disk."
+    )
+
+
+def _client(credentials: Credentials, settings: Settings) -> MixpanelAPIClient:
+    return MixpanelAPIClient(
+        credentials, api_base_url=settings.api_base_url, budget=budget_settings(settings)
+    )

@@ -1,0 +1,228 @@
+"""`mp query sql` and `mp inspect` of what is stored: the library's answers, without an account."""
+
+import csv
+import json
+
+import duckdb
+import pytest
+
+from mixpanel_assets import Workspace
+from mixpanel_assets.cli.output import as_plain
+from mixpanel_assets_tests.conftest import START
+
+WEEK = ("--from", "2024-01-01", "--to", "2024-01-07")
+SPAN = {"from_date": "2024-01-01", "to_date": "2024-01-07"}
+NOBODY = {"MP_USERNAME": "", "MP_SECRET": "", "MP_PROJECT_ID": ""}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory, shared_emulator):
+    """A week of events and the profiles, in a file that the tests only read."""
+    from mixpanel_assets.client import make_credentials
+    from mixpanel_assets.settings import Settings
+
+    path = tmp_path_factory.mktemp("stored") / "shop.duckdb"
+    credentials = make_credentials(
+        username=shared_emulator.username, secret=shared_emulator.secret, project_id="12345"
+    )
+    settings = Settings(api_base_url=shared_emulator.base_url, database=path, state_dir=":memory:")
+    with Workspace(credentials=credentials, settings=settings) as workspace:
+        workspace.sync_events(START, START.replace(day=7))
+        workspace.sync_profiles()
+    return path
+
+
+@pytest.fixture
+def stored(database):
+    with Workspace.open(database) as workspace:
+        yield workspace
+
+
+@pytest.fixture
+def ask(mp_here, database):
+    """Run a command on the stored week, as nobody."""
+    return lambda *command: mp_here(*command, "--database", str(database), **NOBODY)
+
+
+QUESTIONS = {
+    "info": ((), lambda ws: ws.info()),
+    "schema": (("-t", "events"), lambda ws: ws.table_schema("events")),
+    "summarize": (("-t", "profiles"), lambda ws: ws.summarize("profiles")),
+    "breakdown": (("-t", "events"), lambda ws: ws.event_breakdown("events")),
+    "column": (
+        ("-t", "events", "-c", "event_name", "--top", "3"),
+        lambda ws: ws.column_stats("events", "event_name", top_n=3),
+    ),
+    "distribution": (
+        ("-e", "Sign Up", "-p", "mp_country_code", *WEEK, "-l", "3"),
+        lambda ws: ws.property_distribution("Sign Up", "mp_country_code", **SPAN, limit=3),
+    ),
+    "numeric": (
+        ("-e", "Order Completed", "-p", "amount", *WEEK, "--percentiles", "5,50"),
+        lambda ws: ws.numeric_summary("Order Completed", "amount", **SPAN, percentiles=[5, 50]),
+    ),
+    "daily": (
+        (*WEEK, "-e", "Sign Up,Page View"),
+        lambda ws: ws.daily_counts(**SPAN, events=["Sign Up", "Page View"]),
+    ),
+    "engagement": (
+        (*WEEK, "--buckets", "1,3"),
+        lambda ws: ws.engagement_distribution(**SPAN, buckets=[1, 3]),
+    ),
+    "coverage": (
+        ("-e", "Order Completed", "-p", "amount,coupon", *WEEK),
+        lambda ws: ws.property_coverage("Order Completed", ["amount", "coupon"], **SPAN),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_a_command_prints_what_the_library_returns(name, ask, stored):
+    """The result's own JSON, without an account."""
+    arguments, question = QUESTIONS[name]
+    done = ask("inspect", name, *arguments)
+    assert done.code == 0, done.stderr
+    assert json.loads(done.stdout) == as_plain(question(stored).to_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "heading"),
+    [
+        ("schema", "name,type,nullable,primary_key"),
+        ("breakdown", "event_name,count,unique_users,first_seen,last_seen,pct_of_total"),
+        ("daily", "date,event,count"),
+        ("coverage", "property,defined_count,null_count,coverage_percentage"),
+    ],
+)
+def test_csv_holds_the_rows(name, heading, ask, stored):
+    """With the columns that users know."""
+    done = ask("inspect", name, *QUESTIONS[name][0], "--format", "csv")
+    assert done.stdout.splitlines()[0] == heading
+    assert len(list(csv.reader(done.stdout.splitlines()))) > 1
+
+
+def test_counts_equal_what_the_project_holds(ask, shared_emulator):
+    """By day, as Mixpanel has them."""
+    done = ask("inspect", "daily", *WEEK, "-e", "Sign Up", "--jq", ".counts | map(.count) | add")
+    days = [START.replace(day=number) for number in range(1, 8)]
+    assert int(done.stdout) == sum(
+        shared_emulator.truth.count_by_event(day)["Sign Up"] for day in days
+    )
+
+
+def test_tables_are_listed_under_both_names(ask):
+    """The short spelling is the same command."""
+    done = ask("tables")
+    assert {table["name"] for table in json.loads(done.stdout)} == {"events", "profiles"}
+    assert ask("inspect", "tables").stdout == done.stdout
+
+
+def test_properties_of_a_table_are_listed(ask, stored):
+    """One a line in plain text."""
+    done = ask("inspect", "keys", "-t", "events", "-e", "Sign Up", "-f", "json")
+    assert json.loads(done.stdout) == stored.property_keys("events", "Sign Up")
+
+
+def test_a_sample_has_rows_of_the_table(ask, stored):
+    """As many as asked for, all columns, times in ISO 8601; a value beside each column too."""
+    rows = json.loads(ask("inspect", "sample", "-t", "events", "-n", "3").stdout)
+    columns = [column.name for column in stored.table_schema("events").columns]
+    assert [list(row) for row in rows] == [columns] * 3
+    shown = json.loads(ask("schema", "-t", "profiles", "--sample").stdout)
+    assert isinstance(shown["columns"][0]["sample"], str)
+
+
+@pytest.mark.parametrize("way", ["argument", "file"])
+def test_sql_is_asked_by_argument_or_file(way, ask, stored, tmp_path):
+    """An object per row, under the names of the columns."""
+    query = "SELECT event_name, count(*) AS n FROM events GROUP BY ALL ORDER BY ALL"
+    path = tmp_path / "query.sql"
+    path.write_text(query)
+    done = ask("sql", *((query,) if way == "argument" else ("-F", str(path))))
+    assert json.loads(done.stdout) == stored.sql_rows(query).to_dicts()
+
+
+def test_sql_comes_from_stdin_too(mp, database):
+    """A dash reads it; a scalar is a bare value."""
+    done = mp("query", "sql", "-", "--scalar", "--database", str(database), stdin="SELECT 7")
+    assert done.stdout == "7\n"
+
+
+def test_no_row_still_has_its_columns(ask):
+    """A script that reads CSV finds its heading."""
+    done = ask("sql", "SELECT event_name, 1 AS n FROM events WHERE false", "-f", "csv")
+    assert done.stdout == "event_name,n\n"
+
+
+def test_two_columns_of_one_name_are_refused(ask):
+    """One of them would be lost."""
+    done = ask("sql", "SELECT 1 AS n, 2 AS n")
+    assert done.code == 3
+    assert "AS" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("sql", "SELECT nonsense"), 3),
+        (("sql", "DELETE FROM events"), 3),
+        (("sql",), 3),
+        (("sql", "SELECT 1", "-F", "query.sql"), 3),
+        (("sql", "-F", "nowhere.sql"), 3),
+        (("schema", "-t", "nowhere"), 4),
+        (("inspect", "daily", "--from", "2023-01-01", "--to", "2023-01-02"), 4),
+        (("inspect", "daily", "--from", "2024-01-02", "--to", "2024-01-01"), 3),
+        (("inspect", "engagement", *WEEK, "--buckets", "5,1"), 3),
+        (("inspect", "numeric", "-e", "a", "-p", "b", *WEEK, "--percentiles", "101"), 3),
+        (("inspect", "coverage", "-e", "a", "-p", ",", *WEEK), 3),
+    ],
+)
+def test_what_goes_wrong_is_told_apart(command, code, ask):
+    """Wrong questions exit with 3, what is not there with 4."""
+    done = ask(*command)
+    assert done.code == code, done.stderr
+    assert done.stdout == ""
+    assert done.stderr
+
+
+def test_a_missing_database_exits_with_4(mp_here, tmp_path):
+    """The place that was looked at is named, and nothing is made."""
+    done = mp_here("tables", **NOBODY)
+    assert done.code == 4
+    assert "warehouse.duckdb" in done.stderr
+    assert not (tmp_path / "warehouse.duckdb").exists()
+
+
+def test_the_default_file_is_the_projects(mp_here):
+    """Without MP_DATABASE the project's number names it, as it does for loads."""
+    done = mp_here("tables", MP_DATABASE="", MP_PROJECT_ID="777")
+    assert done.code == 4
+    assert "777.db" in done.stderr
+
+
+@pytest.fixture
+def own_database(database, tmp_path):
+    """A copy to change."""
+    path = tmp_path / "own.duckdb"
+    path.write_bytes(database.read_bytes())
+    return path
+
+
+def test_nobody_is_asked_without_a_terminal(mp, own_database):
+    """Dropping needs --force there, and nothing is lost."""
+    done = mp("drop", "-t", "events", "--database", str(own_database), stdin="y\n")
+    assert done.returncode == 3
+    assert "--force" in done.stderr
+    with duckdb.connect(own_database, read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM mixpanel.events").fetchone()[0]
+
+
+def test_tables_are_dropped_by_name_or_all(mp_here, own_database):
+    """Of an asset's table the rows go; tables that were fetched go whole."""
+    place = ("--database", str(own_database), "--force")
+    assert json.loads(mp_here("drop", "-t", "events", *place).stdout) == ["events"]
+    with Workspace.open(own_database) as workspace:
+        assert workspace.sql_scalar("SELECT count(*) FROM events") == 0
+        assert workspace.sql_scalar("SELECT count(*) FROM profiles")
+    assert json.loads(mp_here("inspect", "drop-all", *place).stdout) == []
+    assert mp_here("drop", "-t", "nowhere", *place).code == 4
