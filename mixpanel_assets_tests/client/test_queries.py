@@ -277,9 +277,9 @@ def test_what_is_not_there_or_malformed_is_a_query_error(ask, client):
     assert caught.value.status_code in (400, 404)
 
 
-def test_every_question_counts_against_the_budget(credentials, emulator):
+def test_every_question_counts_against_the_budget(credentials, emulator, tmp_path):
     """Retries too: after two questions, one of them repeated, the third has no room."""
-    budget = BudgetSettings(query_per_hour=3, window_seconds=3600, state_dir=":memory:")
+    budget = BudgetSettings(query_per_hour=3, window_seconds=3600, state_dir=tmp_path)
     patience = RetryPolicy(max_retries=1, first_wait_seconds=0.001, max_wait_seconds=0.01)
     emulator.faults.add(Fault("500-json", path="/api/query/funnels/list"))
     with MixpanelAPIClient(
