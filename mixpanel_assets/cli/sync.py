@@ -16,7 +16,7 @@ from mixpanel_assets.cli.output import Format, print_records
 from mixpanel_assets.currency import days_behind
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.progress import page_bar
-from mixpanel_assets.warehouse import Database, DayReport, ProfileReport
+from mixpanel_assets.warehouse import DayReport, ProfileReport
 from mixpanel_assets.workspace import Workspace
 
 
@@ -59,13 +59,7 @@ def sync_days(
 def _days(workspace: Workspace, from_date: date | None, to_date: date | None) -> tuple[date, date]:
     if from_date:
         return from_date, to_date or workspace.settings.today()
-    database = Database(
-        workspace.settings.database_path(workspace.credentials.project_id),
-        memory_limit=workspace.settings.memory_limit,
-        lock_timeout=workspace.settings.lock_timeout,
-        on_wait=current().console().print,
-    )
-    first, last = days_behind(database, workspace.settings)
+    first, last = days_behind(workspace.storage.database, workspace.settings)
     current().note(f"Loading {first} to {last}.")
     return first, last
 
