@@ -18,6 +18,8 @@ if TYPE_CHECKING:
         MixpanelAPIClient,
         ProfilePageResult,
         RecordStream,
+        normalize_event,
+        normalize_profile,
     )
     from mixpanel_assets.definitions import build_definitions
     from mixpanel_assets.discovery import DiscoveryService
@@ -202,6 +204,8 @@ __all__ = [
     "filtered_profiles_asset",
     "group_profiles_asset",
     "live_query_asset",
+    "normalize_event",
+    "normalize_profile",
 ]
 
 _HOMES = {
@@ -275,6 +279,8 @@ _HOMES = {
     "filtered_profiles_asset": "assets.profiles",
     "group_profiles_asset": "assets.profiles",
     "live_query_asset": "assets.queries",
+    "normalize_event": "client",
+    "normalize_profile": "client",
 }
 
 

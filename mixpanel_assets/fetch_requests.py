@@ -76,7 +76,7 @@ def checked_request(
     query = checked_events(from_date, to_date, events, where, limit, time_in_ms=True)
     chunk_days = STREAMED_DAYS if chunk_days is None else chunk_days
     _check_number("chunk_days", chunk_days, 1, 100)
-    _check_number("batch_size", batch_size, 100, 100_000)
+    check_batch_size(batch_size)
     request = FetchRequest(name, query, append, replace, chunk_days, batch_size)
     if append and replace:
         raise ConfigError("Give append or replace, not both.")
@@ -89,6 +89,11 @@ def checked_request(
             "The table `events` holds whole days. Choose another name for a part of them."
         )
     return request
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise `ConfigError` unless it is a number from 100 to 100,000."""
+    _check_number("batch_size", batch_size, 100, 100_000)
 
 
 def _check_number(name: str, value: int, least: int, most: int) -> None:

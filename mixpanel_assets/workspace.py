@@ -31,6 +31,7 @@ from mixpanel_assets.doctor import Finding, doctor
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
 from mixpanel_assets.event_fetches import OnBatchComplete
 from mixpanel_assets.event_loads import event_load, plan_load
+from mixpanel_assets.fetch_requests import check_batch_size
 from mixpanel_assets.fetch_results import FetchResult, ParallelFetchResult, ParallelProfileResult
 from mixpanel_assets.fetcher import FetcherService
 from mixpanel_assets.inspection import TableInspector
@@ -124,7 +125,11 @@ class Workspace:
         account: str | None = None,
         project_id: str | None = None,
         region: str | None = None,
-        **options: Any,
+        *,
+        credentials: Credentials | None = None,
+        settings: Settings | None = None,
+        on_wait: Callable[[str], None] | None = None,
+        max_wait_seconds: float | None = 900.0,
     ) -> Iterator[Self]:
         """Yield a workspace over a temporary file that is gone when the block is left.
 
@@ -134,7 +139,17 @@ class Workspace:
             account: As for the class, like all that follow.
             project_id: Instead of the account's project.
             region: Instead of the account's region.
-            options: `credentials`, `settings`, `on_wait`, `max_wait_seconds`.
+            credentials: Instead of an account.
+            settings: Instead of the MP_* variables.
+            on_wait: Told whom a write waits for.
+            max_wait_seconds: How long a request may wait for the budget; None: without end.
+
+        Yields:
+            A `Workspace`.
+
+        Raises:
+            ConfigError: The credentials are not complete.
+            AccountNotFoundError: There is no such account.
 
         Example:
             >>> with Workspace.ephemeral() as ws:
@@ -143,7 +158,16 @@ class Workspace:
         """
         with (
             StorageEngine.ephemeral() as storage,
-            cls(account, project_id, region, storage=storage, **options) as workspace,
+            cls(
+                account,
+                project_id,
+                region,
+                credentials=credentials,
+                settings=settings,
+                storage=storage,
+                on_wait=on_wait,
+                max_wait_seconds=max_wait_seconds,
+            ) as workspace,
         ):
             yield workspace
 
@@ -154,7 +178,11 @@ class Workspace:
         account: str | None = None,
         project_id: str | None = None,
         region: str | None = None,
-        **options: Any,
+        *,
+        credentials: Credentials | None = None,
+        settings: Settings | None = None,
+        on_wait: Callable[[str], None] | None = None,
+        max_wait_seconds: float | None = 900.0,
     ) -> Iterator[Self]:
         """Yield a workspace over a database in memory, gone when the block is left.
 
@@ -162,7 +190,17 @@ class Workspace:
             account: As for the class, like all that follow.
             project_id: Instead of the account's project.
             region: Instead of the account's region.
-            options: `credentials`, `settings`, `on_wait`, `max_wait_seconds`.
+            credentials: Instead of an account.
+            settings: Instead of the MP_* variables.
+            on_wait: Told whom a write waits for.
+            max_wait_seconds: How long a request may wait for the budget; None: without end.
+
+        Yields:
+            A `Workspace`.
+
+        Raises:
+            ConfigError: The credentials are not complete.
+            AccountNotFoundError: There is no such account.
 
         Example:
             >>> with Workspace.memory() as ws:
@@ -171,7 +209,16 @@ class Workspace:
         """
         with (
             StorageEngine.memory() as storage,
-            cls(account, project_id, region, storage=storage, **options) as workspace,
+            cls(
+                account,
+                project_id,
+                region,
+                credentials=credentials,
+                settings=settings,
+                storage=storage,
+                on_wait=on_wait,
+                max_wait_seconds=max_wait_seconds,
+            ) as workspace,
         ):
             yield workspace
 
@@ -703,6 +750,7 @@ class Workspace:
         progress: bool = True,
         append: bool = False,
         replace: bool = False,
+        batch_size: int = 1000,
         distinct_id: str | None = None,
         distinct_ids: Sequence[str] | None = None,
         group_id: str | None = None,
@@ -728,6 +776,8 @@ class Workspace:
             progress: Draw a bar on a terminal, unless `on_page_complete` is given.
             append: Merge into a table of that name by `distinct_id`; the newer profile stays.
             replace: Put it in the place of a table of that name, which stays until then.
+            batch_size: 100 to 100,000. Checked, and otherwise without effect: profiles come in
+                pages, whose size is Mixpanel's.
             distinct_id: Only this profile.
             distinct_ids: Only these profiles.
             group_id: Profiles of this group key instead of user profiles.
@@ -755,6 +805,7 @@ class Workspace:
             >>> result.has_failures
             False
         """
+        check_batch_size(batch_size)
         query = ProfileQuery(
             where=where,
             cohort_id=cohort_id,

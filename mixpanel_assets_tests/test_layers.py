@@ -62,10 +62,9 @@ MAY_IMPORT = {
     "workspace": {
         *BASE,
         *("accounts", "budgets", "client", "delegation", "discovery", "doctor"),
-        "event_fetches",
-        *("event_loads", "fetch_results", "fetcher", "inspection", "live_query", "loads"),
-        *("planning", "profile_fetcher", "progress", "results", "snapshots", "storage"),
-        *("stored_queries", "warehouse"),
+        *("event_fetches", "event_loads", "fetch_requests", "fetch_results", "fetcher"),
+        *("inspection", "live_query", "loads", "planning", "profile_fetcher", "progress"),
+        *("results", "snapshots", "storage", "stored_queries", "warehouse"),
     },
     "temporary": set(),
     "table_metadata": {"errors", "results", "warehouse"},
