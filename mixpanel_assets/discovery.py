@@ -37,7 +37,7 @@ class DiscoveryService:
     Example:
         >>> discovery = DiscoveryService(client)
         >>> discovery.list_properties("Sign Up")
-        ['$browser', '$city', 'plan']
+        ['$browser', ..., 'method', ..., 'plan', ...]
     """
 
     def __init__(self, client: MixpanelAPIClient) -> None:
@@ -57,7 +57,7 @@ class DiscoveryService:
 
         Example:
             >>> discovery.list_events()
-            ['Page View', 'Sign Up']
+            [..., 'Page View', 'Product Viewed', 'Search', 'Sign Up']
         """
         return self._once(("events",), lambda: _sorted(self._client.get_events(), "events"))
 
@@ -76,7 +76,7 @@ class DiscoveryService:
 
         Example:
             >>> discovery.list_properties("Sign Up")
-            ['$browser', '$city', 'plan']
+            ['$browser', ..., 'method', ..., 'plan', ...]
         """
 
         def ask() -> list[str]:
@@ -125,7 +125,7 @@ class DiscoveryService:
 
         Example:
             >>> discovery.list_funnels()
-            [FunnelInfo(funnel_id=7509, name='Purchase')]
+            [..., FunnelInfo(funnel_id=7509, name='Purchase')]
         """
         return self._once(("funnels",), lambda: funnels_in(self._client.list_funnels()))
 
@@ -140,7 +140,7 @@ class DiscoveryService:
 
         Example:
             >>> [cohort.name for cohort in discovery.list_cohorts()]
-            ['Cohort One']
+            ['Never seen', 'Newsletter', 'Paying']
         """
         return self._once(("cohorts",), lambda: saved_cohorts_in(self._client.list_cohorts()))
 
@@ -162,7 +162,7 @@ class DiscoveryService:
 
         Example:
             >>> discovery.list_top_events(limit=1)
-            [TopEvent(event='Page View', count=75, percent_change=-0.2)]
+            [TopEvent(event='$hotshard_events', count=0, percent_change=-1.0)]
         """
         return top_events_in(self._client.get_top_events(type, limit))
 

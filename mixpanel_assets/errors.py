@@ -191,7 +191,15 @@ class QueryError(APIError):
 
     @classmethod
     def of_sql(cls, said: str) -> Self:
-        """Return the error of a statement that DuckDB refused with these words."""
+        """Return the error of a statement that DuckDB refused with these words.
+
+        Args:
+            said: DuckDB's words.
+
+        Example:
+            >>> str(QueryError.of_sql("Parser Error"))
+            'DuckDB refused the statement: Parser Error'
+        """
         error = cls(f"DuckDB refused the statement: {said}")
         error._details = {"said": said}
         return error

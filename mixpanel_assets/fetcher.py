@@ -42,7 +42,7 @@ class FetcherService:
         >>> fetcher = FetcherService(client, database, settings)
         >>> fetcher.fetch_events("signups", from_date="2024-01-01", to_date="2024-01-31",
         ...                      events=["Sign Up"]).rows
-        431
+        31
     """
 
     def __init__(self, client: MixpanelAPIClient, database: Database, settings: Settings) -> None:
@@ -113,6 +113,10 @@ class FetcherService:
             IncompleteExportError: Sequentially: days stayed broken; nothing was changed. Of
                 `events`, the other days are stored then (`partial`).
             StorageError: The disk has no room for an answer; it was not asked for.
+
+        Example:
+            >>> fetcher.fetch_events("week", from_date="2024-01-01", to_date="2024-01-07").date_range
+            ('2024-01-01', '2024-01-07')
         """
         request = checked_request(
             name,
@@ -157,7 +161,24 @@ class FetcherService:
         max_workers: int | None = None,
         on_page_complete: OnPageComplete | None = None,
     ) -> FetchResult | ParallelProfileResult:
-        """Store the profiles that a query finds in a table; see `Workspace.fetch_profiles`."""
+        """Store the profiles that a query finds in a table; see `Workspace.fetch_profiles`.
+
+        Args:
+            name: Letters, digits and underscores.
+            query: Which profiles; None: all.
+            append: Merge into a table of that name by `distinct_id`.
+            replace: Put it in the place of a table of that name.
+            parallel: Ask for several pages at once, and tell of lost pages in the result.
+            max_workers: How many pages at once; 5 is the default and the most.
+            on_page_complete: Told of each page once it is settled.
+
+        Returns:
+            A `ParallelProfileResult` if `parallel`; otherwise a `FetchResult`.
+
+        Example:
+            >>> fetcher.fetch_profiles("paying", query=ProfileQuery(cohort_id="1000")).type
+            'profiles'
+        """
         result = self._profiles.fetch_profiles(
             name,
             query=query,
@@ -179,7 +200,21 @@ class FetcherService:
         raw: bool = False,
         staged: bool = False,
     ) -> RecordStream[dict[str, Any]]:
-        """Return the events of the days, one at a time; see `Workspace.stream_events`."""
+        """Return the events of the days, one at a time; see `Workspace.stream_events`.
+
+        Args:
+            from_date: First day, included; a date, or text like 2024-01-31.
+            to_date: Last day, included.
+            events: Only events of these names.
+            where: A segmentation expression.
+            limit: At most so many events, 1 to 100,000; which ones is undefined.
+            raw: Events exactly as Mixpanel sends them.
+            staged: Put each answer on disk and check it before its first line is out.
+
+        Example:
+            >>> for event in fetcher.stream_events(from_date="2024-01-01", to_date="2024-01-01"):
+            ...     event["event_name"]
+        """
         return self._client.stream_events(
             from_date=from_date,
             to_date=to_date,
@@ -196,7 +231,16 @@ class FetcherService:
     def stream_profiles(
         self, query: ProfileQuery | None = None, *, raw: bool = False
     ) -> RecordStream[dict[str, Any]]:
-        """Return profiles one at a time; see `Workspace.stream_profiles`."""
+        """Return profiles one at a time; see `Workspace.stream_profiles`.
+
+        Args:
+            query: Which ones; None: all.
+            raw: Profiles exactly as Mixpanel sends them.
+
+        Example:
+            >>> for profile in fetcher.stream_profiles():
+            ...     profile["distinct_id"]
+        """
         return self._client.stream_profiles(query, raw=raw)
 
     def _sync(

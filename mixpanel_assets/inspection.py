@@ -101,7 +101,7 @@ class TableInspector:
 
         Example:
             >>> [(table.name, table.row_count) for table in inspector.tables()]
-            [('events', 12345)]
+            [('events', 340), ('january', 1721), ('people', 40), ('profiles', 40)]
         """
         return [
             TableInfo(
@@ -200,7 +200,7 @@ class TableInspector:
 
         Example:
             >>> inspector.sample_rows("events", 3).columns
-            ['event_name', 'event_time', 'distinct_id', 'insert_id', 'properties']
+            ['event_name', 'event_time', 'distinct_id', 'insert_id', 'properties', ...]
         """
         with asked():
             answer = self._sampled(table, n)
@@ -270,7 +270,7 @@ class TableInspector:
 
         Example:
             >>> inspector.event_breakdown("events").events[0].event_name
-            'Page View'
+            'Product Viewed'
         """
         name = self._quoted(table)
         self._require_columns(table, _EVENT_COLUMNS)
@@ -306,7 +306,7 @@ class TableInspector:
 
         Example:
             >>> inspector.property_keys("events", "Sign Up")
-            ['$browser', 'plan']
+            ['$browser', ..., 'plan', ...]
         """
         name = self._quoted(table)
         self._require_columns(table, ["properties", *(["event_name"] if event is not None else [])])
@@ -333,7 +333,7 @@ class TableInspector:
 
         Example:
             >>> inspector.column_stats("events", "properties->>'$.plan'").top_values
-            [('free', 812), ('pro', 90)]
+            [('free', 3), ('pro', 3), ('b', 2), ('team', 1)]
         """
         _check_number("top_n", top_n, _BIGGEST_SAMPLE)
         name, value = self._quoted(table), self._value(table, column)

@@ -88,7 +88,7 @@ class LiveQueryService:
 
         Example:
             >>> live.segmentation("Sign Up", "2024-01-01", "2024-01-07").total
-            84
+            7
         """
         days = date_range(from_date, to_date)
         answer = self._client.segmentation(event, **days, on=on, unit=unit, where=where)
@@ -129,7 +129,7 @@ class LiveQueryService:
 
         Example:
             >>> live.funnel(7509, "2024-01-01", "2024-01-07").conversion_rate
-            0.31
+            0.135...
         """
         days = date_range(from_date, to_date)
         answer = self._client.funnel(funnel_id, **days, unit=unit, on=on)
@@ -182,8 +182,8 @@ class LiveQueryService:
             APIError: It refused for another reason.
 
         Example:
-            >>> live.retention("Sign Up", "Order", "2024-01-01", "2024-01-01").cohorts[0].size
-            10
+            >>> live.retention("Sign Up", "Order Completed", "2024-01-01", "2024-01-01").cohorts[0].size
+            1
         """
         days = date_range(from_date, to_date)
         answer = self._client.retention(
@@ -218,7 +218,7 @@ class LiveQueryService:
 
         Example:
             >>> live.jql(script, {"from_date": "2024-01-01", "to_date": "2024-01-07"}).raw
-            [{'key': ['Sign Up'], 'value': 12}]
+            [..., {'key': ['Sign Up'], 'value': 7}]
         """
         return JQLResult(self._client.jql(script, params))
 
@@ -249,7 +249,7 @@ class LiveQueryService:
 
         Example:
             >>> live.event_counts(["Sign Up"], "2024-01-01", "2024-01-07").series["Sign Up"]
-            {'2024-01-01': 12, ...}
+            {'2024-01-01': 1, ...}
         """
         days = date_range(from_date, to_date)
         answer = self._client.event_counts(events, **days, type=type, unit=unit)
@@ -291,7 +291,7 @@ class LiveQueryService:
 
         Example:
             >>> live.property_counts("Sign Up", "plan", "2024-01-01", "2024-01-07").series
-            {'free': {'2024-01-01': 9, ...}, 'pro': {...}}
+            {'free': {'2024-01-01': 0, ...}, 'pro': {...}, ...}
         """
         days = date_range(from_date, to_date)
         answer = self._client.property_counts(
@@ -328,7 +328,7 @@ class LiveQueryService:
             APIError: It refused for another reason.
 
         Example:
-            >>> live.activity_feed(["user-1"], "2024-01-01", "2024-01-07").events[0].event
+            >>> live.activity_feed(["user-40200000"], "2024-01-03", "2024-01-03").events[0].event
             'Page View'
         """
         last = datetime.now(UTC).date() if to_date is None else as_day(to_date)
@@ -413,7 +413,7 @@ class LiveQueryService:
 
         Example:
             >>> live.frequency("2024-01-01", "2024-01-01").data
-            {'2024-01-01': [305, 107, 60, ...]}
+            {'2024-01-01': [16, 1, 0, ...]}
         """
         days = date_range(from_date, to_date)
         answer = self._client.frequency(
@@ -458,8 +458,8 @@ class LiveQueryService:
 
         Example:
             >>> on = 'properties["amount"]'
-            >>> live.segmentation_numeric("Order", "2024-01-01", "2024-01-07", on).series
-            {'0 - 100': {'2024-01-01': 5, ...}, ...}
+            >>> live.segmentation_numeric("Order Completed", "2024-01-01", "2024-01-07", on).series
+            {'0 - 10': {'2024-01-01': 1, ...}, ...}
         """
         days = date_range(from_date, to_date)
         answer = self._client.segmentation_numeric(
@@ -499,8 +499,8 @@ class LiveQueryService:
 
         Example:
             >>> on = 'properties["amount"]'
-            >>> live.segmentation_sum("Order", "2024-01-01", "2024-01-01", on).results
-            {'2024-01-01': 412.5}
+            >>> live.segmentation_sum("Order Completed", "2024-01-01", "2024-01-01", on).results
+            {'2024-01-01': 151.8}
         """
         days = date_range(from_date, to_date)
         answer = self._client.segmentation_sum(event, **days, on=on, unit=unit, where=where)
@@ -538,8 +538,8 @@ class LiveQueryService:
 
         Example:
             >>> on = 'properties["amount"]'
-            >>> live.segmentation_average("Order", "2024-01-01", "2024-01-01", on).results
-            {'2024-01-01': 41.25}
+            >>> live.segmentation_average("Order Completed", "2024-01-01", "2024-01-01", on).results
+            {'2024-01-01': 50.6}
         """
         days = date_range(from_date, to_date)
         answer = self._client.segmentation_average(event, **days, on=on, unit=unit, where=where)

@@ -55,8 +55,8 @@ class ParallelProfileFetcherService:
         settings: Where pages lie until they are stored, and what today is.
 
     Example:
-        >>> fetcher = ParallelProfileFetcherService(ws.api, ws.database, ws.settings)
-        >>> result = fetcher.fetch_profiles("people", max_workers=5)
+        >>> fetcher = ParallelProfileFetcherService(ws.api, ws.storage.database, ws.settings)
+        >>> result = fetcher.fetch_profiles("everybody", max_workers=5)
         >>> result.has_failures
         False
     """
@@ -77,7 +77,25 @@ class ParallelProfileFetcherService:
         max_workers: int | None = None,
         on_page_complete: OnPageComplete | None = None,
     ) -> ProfileReport:
-        """Store a day's profiles in `mixpanel.profiles`; see `Workspace.sync_profiles`."""
+        """Store a day's profiles in `mixpanel.profiles`; see `Workspace.sync_profiles`.
+
+        Args:
+            day: Today (the default) takes all profiles; an older day those last seen on it.
+            scope: `all` or `seen_on_day` whatever the day.
+            overwrite_full_snapshot: Also replace the full snapshot of a day that is over.
+            max_workers: Pages asked for at once; 5 is the default and the most.
+            on_page_complete: Told of each page once it is settled.
+
+        Returns:
+            A report: how many rows the day has, and whether they are everybody.
+
+        Raises:
+            IncompleteExportError: Profiles are missing; `partial` if those that came are merged in.
+
+        Example:
+            >>> pages.sync().scope
+            'all'
+        """
         workers, today = checked_workers(max_workers), self._settings.today()
         asked, kept = without_kept_days(
             self._database,
@@ -106,7 +124,23 @@ class ParallelProfileFetcherService:
         max_workers: int | None = None,
         on_page_complete: OnPageComplete | None = None,
     ) -> ParallelProfileResult:
-        """Store the profiles that a query finds in a table; see `Workspace.fetch_profiles`."""
+        """Store the profiles that a query finds in a table; see `Workspace.fetch_profiles`.
+
+        Args:
+            name: Letters, digits and underscores.
+            query: Which profiles; None: all.
+            append: Merge into a table of that name by `distinct_id`.
+            replace: Put it in the place of a table of that name.
+            max_workers: How many pages at once; 5 is the default and the most.
+            on_page_complete: Told of each page once it is settled.
+
+        Returns:
+            What was stored; `has_failures` is to be looked at.
+
+        Example:
+            >>> pages.fetch_profiles("everybody").missing_rows
+            0
+        """
         query = query or ProfileQuery()
         query.check()
         check_name(name, PROFILES)

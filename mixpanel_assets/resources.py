@@ -81,6 +81,10 @@ class MixpanelResource(dg.ConfigurableResource[None]):
 
         Raises:
             ConfigError: The credentials are not complete, or an MP_* variable is wrong.
+
+        Example:
+            >>> with resource.client() as client:
+            ...     client.get_events(limit=2)
         """
         return self.workspace().api
 

@@ -210,7 +210,7 @@ class StorageEngine:
 
         Example:
             >>> storage.path
-            PosixPath('/home/ada/shop.duckdb')
+            PosixPath('.../shop.duckdb')
         """
         return None if isinstance(self._database, MemoryDatabase) else self._database.path
 
@@ -228,7 +228,7 @@ class StorageEngine:
             StorageError: The file cannot be used, or the engine is closed.
 
         Example:
-            >>> storage.connection.sql("FROM visits LIMIT 5").show()
+            >>> storage.connection.sql("FROM january LIMIT 5").show()
         """
         self._must_be_open()
         connection = self._database.hold()
@@ -239,7 +239,7 @@ class StorageEngine:
 
     @contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open the database to read for the length of the block.
+        """Yield the database, open to read for the length of the block.
 
         Raises:
             DatabaseNotFoundError: There is no file yet.
@@ -256,7 +256,7 @@ class StorageEngine:
 
     @contextmanager
     def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open the database alone, in one transaction: kept whole on leaving, undone on an error.
+        """Yield the database, open alone in one transaction: kept on leaving, undone on an error.
 
         Raises:
             ConfigError: The engine is read-only, or the file holds another project.
@@ -266,7 +266,7 @@ class StorageEngine:
 
         Example:
             >>> with storage.write() as connection:
-            ...     connection.execute("CREATE TABLE seen AS FROM visits")
+            ...     connection.execute("CREATE TABLE seen AS FROM january")
         """
         self._must_be_open()
         with self._database.write() as connection, asked():
@@ -330,8 +330,8 @@ class StorageEngine:
         Example:
             >>> stream = workspace.stream_events(from_date="2024-01-01", to_date="2024-01-31")
             >>> metadata = TableMetadata("events", now, "2024-01-01", "2024-01-31")
-            >>> storage.create_events_table("january", stream, metadata)
-            12345
+            >>> storage.create_events_table("again", stream, metadata)
+            1721
         """
         self._refuse_name(name, metadata, "events")
         project = self._identity()
@@ -380,8 +380,8 @@ class StorageEngine:
 
         Example:
             >>> metadata = TableMetadata("profiles", fetched_at=datetime.now(UTC))
-            >>> storage.create_profiles_table("people", workspace.stream_profiles(), metadata)
-            678
+            >>> storage.create_profiles_table("everybody", workspace.stream_profiles(), metadata)
+            40
         """
         self._refuse_name(name, metadata, "profiles")
         project = self._identity()
@@ -463,7 +463,7 @@ class StorageEngine:
             return drop_tables(connection, gone)
 
     def table_exists(self, name: str) -> bool:
-        """Tell whether a table or view of that name is there; DuckDB ignores case.
+        """Return whether a table or view of that name is there; DuckDB ignores case.
 
         Args:
             name: Its name.
@@ -481,7 +481,7 @@ class StorageEngine:
 
         Example:
             >>> [table.name for table in storage.list_tables()]
-            ['events', 'january']
+            ['events', 'january', 'people', 'profiles']
         """
         with suppress(DatabaseNotFoundError), self.read() as connection:
             return TableInspector(connection).tables()
@@ -569,7 +569,7 @@ class StorageEngine:
 
         Example:
             >>> storage.execute_scalar("SELECT count(*) FROM january")
-            12345
+            1721
         """
         with self._query(query, values) as answer:
             rows = answer.fetchall()
@@ -588,7 +588,7 @@ class StorageEngine:
 
         Example:
             >>> storage.execute_rows("SELECT distinct_id FROM people ORDER BY ALL LIMIT 1")
-            [('user-1',)]
+            SQLResult(columns=['distinct_id'], rows=[('42700000',)])
         """
         with self._query(query, values) as answer:
             return _result(answer)

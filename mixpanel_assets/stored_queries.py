@@ -65,7 +65,7 @@ class StoredQueries:
     Example:
         >>> with storage.read() as connection:
         ...     queries = StoredQueries(connection)
-        ...     queries.daily_counts(from_date="2024-01-01", to_date="2024-01-31").df
+        ...     queries.daily_counts(from_date="2024-01-01", to_date="2024-01-07").df
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, table: str = EVENTS.name) -> None:
@@ -104,9 +104,9 @@ class StoredQueries:
 
         Example:
             >>> queries.property_distribution(
-            ...     "Sign Up", "plan", from_date="2024-01-01", to_date="2024-01-31"
+            ...     "Sign Up", "plan", from_date="2024-01-01", to_date="2024-01-07"
             ... ).values[0]
-            PropertyValueCount(value='free', count=812, percentage=81.2, kind='string')
+            PropertyValueCount(value='free', count=3, percentage=42.8..., kind='string')
         """
         if type(limit) is not int or not 1 <= limit <= _MOST_VALUES:
             raise ConfigError(f"`limit` is {limit!r}, but goes from 1 to {_MOST_VALUES:,}.")
@@ -160,9 +160,9 @@ class StoredQueries:
 
         Example:
             >>> queries.numeric_summary(
-            ...     "Order", "amount", from_date="2024-01-01", to_date="2024-01-31"
+            ...     "Order Completed", "amount", from_date="2024-01-01", to_date="2024-01-07"
             ... ).percentiles[50]
-            19.9
+            43.75
         """
         wanted = list(PERCENTILES if percentiles is None else percentiles)
         if not all(type(one) in (int, float) and 0 <= one <= 100 for one in wanted):
@@ -255,7 +255,7 @@ class StoredQueries:
 
         Example:
             >>> queries.engagement_distribution(
-            ...     from_date="2024-01-01", to_date="2024-01-31", buckets=[1, 10]
+            ...     from_date="2024-01-01", to_date="2024-01-07", buckets=[1, 10]
             ... ).buckets[0].bucket_label
             '1-9'
         """
@@ -313,9 +313,9 @@ class StoredQueries:
 
         Example:
             >>> queries.property_coverage(
-            ...     "Order", ["coupon"], from_date="2024-01-01", to_date="2024-01-31"
+            ...     "Order Completed", ["coupon"], from_date="2024-01-01", to_date="2024-01-07"
             ... ).coverage[0].coverage_percentage
-            12.5
+            20.0
         """
         if isinstance(properties, str) or not properties:
             raise ConfigError("Name the properties in a list, at least one.")

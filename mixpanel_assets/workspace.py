@@ -321,7 +321,11 @@ class Workspace:
         return self.settings.spool_path(self.credentials.project_id)
 
     def close(self) -> None:
-        """Close the connections to Mixpanel and to the database; a temporary one is gone."""
+        """Close the connections to Mixpanel and to the database; a temporary one is gone.
+
+        Example:
+            >>> ws.close()
+        """
         self.storage.close()
         if "api" in self.__dict__:
             self.api.close()
@@ -335,15 +339,28 @@ class Workspace:
 
         Raises:
             AuthenticationError: Mixpanel does not know them, or they have no access.
+
+        Example:
+            >>> Workspace.test_credentials()["region"]
+            'us'
         """
         return check_access(resolve_credentials(account)).to_dict()
 
     def quota(self) -> list[ApiUsage]:
-        """Return what is spent and left of the request budget; nothing is asked."""
+        """Return what is spent and left of the request budget; nothing is asked.
+
+        Example:
+            >>> [usage.limit for usage in ws.quota()]
+        """
         return self.api.quota()
 
     def doctor(self) -> list[Finding]:
-        """Return what was found on credentials, clocks, budget and database; changes nothing."""
+        """Return what was found on credentials, clocks, budget and database; changes nothing.
+
+        Example:
+            >>> [finding.what for finding in ws.doctor() if finding.status == "fail"]
+            []
+        """
         return doctor(credentials=self.credentials, settings=self.settings)
 
     # What the project holds; asked once, then remembered.
@@ -416,7 +433,7 @@ class Workspace:
 
         Example:
             >>> ws.info().tables
-            ['events', 'profiles']
+            ['events', 'january', 'people', 'profiles']
         """
         known = self._credentials
         with self._inspected() as inspector:
@@ -457,6 +474,10 @@ class Workspace:
         Args:
             from_date: First day, included.
             to_date: Last day, included.
+
+        Example:
+            >>> ws.plan(date(2024, 1, 8), date(2024, 1, 14)).requests
+            1
         """
         return plan_load(
             self.api, self.settings, self._database, from_date=from_date, to_date=to_date
@@ -468,6 +489,12 @@ class Workspace:
         Args:
             older_than: Younger ones stay; whatever it says, so does the last hour's, which
                 may belong to a load that runs.
+
+        Returns:
+            How many files went, and their bytes.
+
+        Example:
+            >>> ws.clean(timedelta(days=1))
         """
         return clean(self.settings.spool_path(self.credentials.project_id), older_than)
 
@@ -491,6 +518,9 @@ class Workspace:
         Raises:
             IncompleteExportError: Days stayed broken; they keep what they held, the others
                 are stored.
+
+        Example:
+            >>> [report.status for report in ws.sync_events(date(2024, 1, 8), date(2024, 1, 9))]
         """
         reports: list[DayReport] = []
 
@@ -529,10 +559,17 @@ class Workspace:
             max_workers: Pages asked for at once; 5 is the default and the most.
             on_page_complete: Told of each page once it is settled.
 
+        Returns:
+            A report: how many rows the day has, and whether they are everybody.
+
         Raises:
             IncompleteExportError: Profiles are missing. With `partial`, those that came are
                 merged in; otherwise nothing has changed. Asking again within the hour fetches
                 only the missing pages.
+
+        Example:
+            >>> ws.sync_profiles().scope
+            'all'
         """
         return self._profiles.sync(
             day,
@@ -603,7 +640,21 @@ class Workspace:
         limit: int | None = None,
         staged: bool = False,
     ) -> RecordStream[bytes]:
-        """Return each raw event as the bytes of its line; otherwise as `stream_events`."""
+        """Return each raw event as the bytes of its line; otherwise as `stream_events`.
+
+        Args:
+            from_date: First day, included; a date, or text like 2024-01-31.
+            to_date: Last day, included.
+            events: Only events of these names.
+            where: A segmentation expression.
+            limit: At most so many events, 1 to 100,000; which ones is undefined.
+            staged: Put each answer on disk and check it before its first line is out.
+
+        Example:
+            >>> with ws.stream_event_lines(from_date="2024-01-01", to_date="2024-01-01") as lines:
+            ...     next(lines)[:9]
+            b'{"event":'
+        """
         return self.api.stream_event_lines(
             from_date=from_date,
             to_date=to_date,
@@ -648,6 +699,10 @@ class Workspace:
             ConfigError: The filters contradict each other.
             IncompleteExportError: From the iterator: a page did not come, or the pages do not
                 add up; `records` profiles had been delivered.
+
+        Example:
+            >>> for profile in ws.stream_profiles(output_properties=["plan"]):
+            ...     profile["distinct_id"], profile["properties"]
         """
         query = ProfileQuery(
             where=where,
@@ -719,7 +774,7 @@ class Workspace:
         Example:
             >>> ws.fetch_events("signups", from_date="2024-01-01", to_date="2024-01-31",
             ...                 events=["Sign Up"]).rows
-            431
+            31
         """
         with ExitStack() as shown:
             if progress and on_batch_complete is None:
@@ -801,7 +856,7 @@ class Workspace:
                 when some pages came, which are stored then (`partial`).
 
         Example:
-            >>> result = ws.fetch_profiles("people", parallel=True)
+            >>> result = ws.fetch_profiles("everybody", parallel=True)
             >>> result.has_failures
             False
         """

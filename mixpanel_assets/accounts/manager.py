@@ -73,6 +73,10 @@ class ConfigManager:
             ConfigError: Something is missing or malformed, or others may read the file; the
                 message names it.
             AccountNotFoundError: The account is not in the file.
+
+        Example:
+            >>> accounts.resolve_credentials("market").region
+            'eu'
         """
         return self.resolution(account, project_id=project_id, region=region).credentials()
 
@@ -88,6 +92,15 @@ class ConfigManager:
         Values are `argument`, a variable's name, `account 'shop'`, `default` (of the region) or
         `missing`; never what the field holds. Raises as `resolve_credentials`, except that
         incomplete credentials are explained too.
+
+        Args:
+            account: As for `resolve_credentials`.
+            project_id: Instead of the account's or the environment's.
+            region: Instead of the account's or the environment's.
+
+        Example:
+            >>> accounts.explain("market", project_id="678")["project_id"]
+            'argument'
         """
         return self.resolution(account, project_id=project_id, region=region).sources()
 
@@ -98,7 +111,17 @@ class ConfigManager:
         project_id: str | None = None,
         region: str | None = None,
     ) -> Resolution:
-        """Return what `resolve_credentials` would use and where it comes from."""
+        """Return what `resolve_credentials` would use and where it comes from.
+
+        Args:
+            account: As for `resolve_credentials`.
+            project_id: Instead of the account's or the environment's.
+            region: Instead of the account's or the environment's.
+
+        Example:
+            >>> accounts.resolution("market").sources()["username"]
+            "account 'market'"
+        """
         return resolve(
             account=account,
             arguments={"project_id": project_id, "region": region},
@@ -107,7 +130,12 @@ class ConfigManager:
         )
 
     def list_accounts(self) -> list[AccountInfo]:
-        """Return all accounts, in the order of the file."""
+        """Return all accounts, in the order of the file.
+
+        Example:
+            >>> [account.name for account in accounts.list_accounts()]
+            ['market', 'outlet']
+        """
         config = self._file.read()
         default = self._default(config)
         return [_info(name, entry, default) for name, entry in self._accounts(config).items()]
@@ -115,8 +143,15 @@ class ConfigManager:
     def get_account(self, name: str) -> AccountInfo:
         """Return one account.
 
+        Args:
+            name: The account's.
+
         Raises:
             AccountNotFoundError: The file has none of that name.
+
+        Example:
+            >>> accounts.get_account("market").is_default
+            True
         """
         for account in (listed := self.list_accounts()):
             if account.name == name:
@@ -147,6 +182,9 @@ class ConfigManager:
             AccountExistsError: The file has one of that name.
             ConfigError: Something is missing or malformed.
             StorageError: The file cannot be written.
+
+        Example:
+            >>> accounts.add_account("attic", "name.a1.mp-service-account", secret, "12345")
         """
         if not name or not name.isprintable() or name != name.strip():
             raise ConfigError(
@@ -177,9 +215,15 @@ class ConfigManager:
     def remove_account(self, name: str) -> None:
         """Remove an account. After the default account's end there is none until one is set.
 
+        Args:
+            name: The account's.
+
         Raises:
             AccountNotFoundError: The file has none of that name.
             StorageError: The file cannot be written.
+
+        Example:
+            >>> accounts.remove_account("outlet")
         """
         self.get_account(name)
 
@@ -193,9 +237,17 @@ class ConfigManager:
     def set_default(self, name: str) -> None:
         """Make an account the default.
 
+        Args:
+            name: The account's.
+
         Raises:
             AccountNotFoundError: The file has none of that name.
             StorageError: The file cannot be written.
+
+        Example:
+            >>> accounts.set_default("outlet")
+            >>> accounts.get_account("outlet").is_default
+            True
         """
 
         def switch(config: MutableMapping[str, Any]) -> None:

@@ -87,18 +87,29 @@ class MixpanelAPIClient(Queries):
         self.close()
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection.
+
+        Example:
+            >>> client.close()
+        """
         if "_transport" in self.__dict__:
             self._transport.close()
 
     def open_transport(self) -> Transport:
-        """Return a connection of its own for a long export; the caller closes it."""
+        """Return a connection of its own for a long export; the caller closes it.
+
+        Example:
+            >>> client.open_transport().close()
+        """
         return Transport(self.credentials, self.budget, api_base_url=self._api_base_url)
 
     def quota(self) -> list[ApiUsage]:
         """Return what this user's processes have spent of the request budget, per API family.
 
         Nothing is asked of Mixpanel, which does not tell; requests of others are not known.
+
+        Example:
+            >>> [usage.limit for usage in client.quota()]
         """
         return self.budget.usage()
 
@@ -109,14 +120,37 @@ class MixpanelAPIClient(Queries):
     def get(self, api: Api, path: str, params: Mapping[str, Any] | None = None) -> Any:
         """Return the JSON answer to a GET, such as `get("query", "/events/names")`.
 
+        Args:
+            api: The API family, which has a host of its own: `query`, `data` or `app`.
+            path: What follows the family's base address.
+            params: The query; the project is added.
+
         Raises:
             APIError: Mixpanel refused; see `mixpanel_assets.errors` for what each class means.
             ConnectionFailedError: No answer came.
+
+        Example:
+            >>> client.get("query", "/events/names", {"type": "general"})
+            [...]
         """
         return self._ask("GET", api, path, params=params)
 
     def post(self, api: Api, path: str, data: Mapping[str, Any] | None = None) -> Any:
-        """Return the JSON answer to a POST of form fields. Raises as `get` does."""
+        """Return the JSON answer to a POST of form fields.
+
+        Args:
+            api: The API family, as for `get`.
+            path: What follows the family's base address.
+            data: The form.
+
+        Raises:
+            APIError: Mixpanel refused; see `mixpanel_assets.errors` for what each class means.
+            ConnectionFailedError: No answer came.
+
+        Example:
+            >>> client.post("query", "/engage")["status"]
+            'ok'
+        """
         return self._ask("POST", api, path, data=data)
 
     def event_export(
@@ -140,6 +174,9 @@ class MixpanelAPIClient(Queries):
             where: A segmentation expression.
             limit: At most so many events of each request; which ones is undefined.
             at_once: How many of the windows given to `ahead` are downloaded at the same time.
+
+        Example:
+            >>> export = client.event_export(from_date=day, to_date=day, directory=folder)
         """
         query = ExportQuery(from_date, to_date, events, where, limit)
         if at_once > 1:
@@ -189,6 +226,11 @@ class MixpanelAPIClient(Queries):
             IncompleteExportError: From the iterator: an answer broke after its first event;
                 `records` events had been delivered.
             AuthenticationError: From the iterator, before the first event.
+
+        Example:
+            >>> with client.stream_events(from_date="2024-01-01", to_date="2024-01-01") as events:
+            ...     sorted(next(events))
+            ['distinct_id', 'event_name', 'event_time', 'insert_id', 'properties']
         """
         source = self._events(
             checked_events(from_date, to_date, events, where, limit, time_in_ms=not raw),
@@ -216,7 +258,22 @@ class MixpanelAPIClient(Queries):
     ) -> RecordStream[bytes]:
         """Return each raw event as the bytes of its line, without the newline.
 
-        Otherwise as `stream_events`, which explains the arguments.
+        Otherwise as `stream_events`.
+
+        Args:
+            from_date: First day, included; a date, or text like 2024-01-31.
+            to_date: Last day, included.
+            events: Only events of these names.
+            where: A segmentation expression.
+            limit: At most so many events, 1 to 100,000; which ones is undefined.
+            staged: Put each answer on disk and check it before its first line is out.
+            days_per_request: How many days share a request.
+            spool_directory: Where staged answers lie; None: in the temporary directory.
+
+        Example:
+            >>> with client.stream_event_lines(from_date="2024-01-01", to_date="2024-01-01") as lines:
+            ...     next(lines)[:9]
+            b'{"event":'
         """
         source = self._events(
             checked_events(from_date, to_date, events, where, limit, time_in_ms=False),
@@ -243,6 +300,10 @@ class MixpanelAPIClient(Queries):
             ConfigError: The filters contradict each other.
             IncompleteExportError: From the iterator: a page did not come, or the pages do not
                 add up; `records` profiles had been delivered.
+
+        Example:
+            >>> for profile in client.stream_profiles(ProfileQuery(cohort_id="1000")):
+            ...     profile["distinct_id"], profile["last_seen"]
         """
         source = self._profiles(query)
         if raw:
@@ -252,7 +313,16 @@ class MixpanelAPIClient(Queries):
         )
 
     def stream_profile_lines(self, query: ProfileQuery | None = None) -> RecordStream[bytes]:
-        """Return each raw profile as the bytes received; as `stream_profiles` otherwise."""
+        """Return each raw profile as the bytes received; as `stream_profiles` otherwise.
+
+        Args:
+            query: Which ones; None: all.
+
+        Example:
+            >>> with client.stream_profile_lines() as lines:
+            ...     next(lines)[:16]
+            b'{"$distinct_id":'
+        """
         return RecordStream(self._profiles(query).blocks(lambda _, text: text), "profiles")
 
     def export_events(
@@ -269,13 +339,17 @@ class MixpanelAPIClient(Queries):
         """Yield raw events as `stream_events(raw=True)` does, and tell how many there were.
 
         Args:
-            from_date: First day, included.
+            from_date: First day, included; a date, or text like 2024-01-31.
             to_date: Last day, included.
             events: Only events of these names.
             where: A segmentation expression.
-            limit: At most so many events.
-            on_batch: Told the number of events so far, every `batch_size` events and at the end.
-            batch_size: Events per call of `on_batch`.
+            limit: At most so many events, 1 to 100,000; which ones is undefined.
+            on_batch: Told how many there were so far, after each `batch_size` and at the end.
+            batch_size: Events between two calls of `on_batch`.
+
+        Example:
+            >>> for event in client.export_events("2024-01-01", "2024-01-01", limit=10):
+            ...     event["event"], event["properties"]["time"]
         """
         stream = self.stream_events(
             from_date=from_date, to_date=to_date, events=events, where=where, limit=limit, raw=True
@@ -293,7 +367,21 @@ class MixpanelAPIClient(Queries):
         on_batch: Callable[[int], None] | None = None,
         batch_size: int = 1000,
     ) -> Iterator[dict[str, Any]]:
-        """Yield raw profiles as `stream_profiles(raw=True)` does, and tell how many there were."""
+        """Yield raw profiles as `stream_profiles(raw=True)` does, and tell how many there were.
+
+        Args:
+            where: A segmentation expression over profile properties.
+            cohort_id: Only members of this cohort.
+            output_properties: Only these properties of each profile.
+            distinct_ids: Only these profiles.
+            group_id: Profiles of this group key instead of user profiles.
+            on_batch: Told how many there were so far, after each `batch_size` and at the end.
+            batch_size: Profiles between two calls of `on_batch`.
+
+        Example:
+            >>> for profile in client.export_profiles(cohort_id="1000"):
+            ...     profile["$distinct_id"], profile["$properties"]
+        """
         query = ProfileQuery(
             where=where,
             cohort_id=cohort_id,
@@ -318,7 +406,30 @@ class MixpanelAPIClient(Queries):
         as_of_timestamp: int | None = None,
         include_all_users: bool = False,
     ) -> ProfilePageResult:
-        """Return one page of profiles; pages above 0 need the `session_id` of page 0."""
+        """Return one page of profiles; pages above 0 need the `session_id` of page 0.
+
+        Args:
+            page: Its number, from 0.
+            session_id: What page 0 said; needed from page 1 on.
+            where: A segmentation expression over profile properties.
+            cohort_id: Only members of this cohort.
+            output_properties: Only these properties of each profile.
+            distinct_ids: Only these profiles.
+            group_id: Profiles of this group key instead of user profiles.
+            behaviors: Behaviour filters, as the Engage API takes them; `where` names them.
+            as_of_timestamp: Epoch seconds that `behaviors` are computed for.
+            include_all_users: With a cohort, also list members that have no profile.
+
+        Raises:
+            ConfigError: The filters contradict each other.
+            APIError: Mixpanel refused; see `mixpanel_assets.errors` for what each class means.
+            ConnectionFailedError: No answer came.
+
+        Example:
+            >>> page = client.export_profiles_page(0)
+            >>> len(page.profiles), page.total, page.has_more
+            (40, 40, False)
+        """
         query = ProfileQuery(
             where=where,
             cohort_id=cohort_id,
@@ -340,9 +451,23 @@ class MixpanelAPIClient(Queries):
         )
 
     def plan_profiles(self, directory: Path, query: ProfileQuery) -> PagePlan:
-        """Fetch page 0 into `directory`, store the plan for the other pages there, return it.
+        """Fetch page 0 into `directory`, and store the plan for the other pages there.
 
         From 49 pages on, 80 % of Mixpanel's 60 queries an hour, the log says what they cost.
+
+        Args:
+            directory: Where the pages go.
+            query: Which profiles.
+
+        Returns:
+            The plan: how many pages and profiles there are, and the session they belong to.
+
+        Raises:
+            APIError: Mixpanel refused.
+
+        Example:
+            >>> client.plan_profiles(folder, ProfileQuery()).num_pages
+            1
         """
         plan = plan_snapshot(self._transport, query, directory, self.retries)
         self.budget.settings.warn_of_many_pages(plan.num_pages)
@@ -357,7 +482,24 @@ class MixpanelAPIClient(Queries):
         max_workers: int = MAX_WORKERS,
         on_page: Callable[[PageOutcome], None] | None = None,
     ) -> list[PageOutcome]:
-        """Put pages on disk, `max_workers` at once; a page that stays broken is an outcome."""
+        """Put pages on disk, `max_workers` at once; a page that stays broken is an outcome.
+
+        Args:
+            query: The one that the plan was made for.
+            plan: What `plan_profiles` returned.
+            pages: Numbers of the pages, from 0.
+            max_workers: How many pages are asked for at once.
+            on_page: Told of each page once it is settled.
+
+        Returns:
+            What became of each page, its rows or its error.
+
+        Example:
+            >>> query = ProfileQuery()
+            >>> plan = client.plan_profiles(folder, query)
+            >>> client.fetch_profile_pages(query, plan, range(1, plan.num_pages))
+            []
+        """
         return fetch_pages(
             self._transport,
             query,

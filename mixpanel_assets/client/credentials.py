@@ -46,7 +46,15 @@ class Credentials(BaseModel):
         return "Basic " + base64.b64encode(pair.encode()).decode()
 
     def redact(self, text: str) -> str:
-        """Return `text` without the secret, in any form in which it is sent."""
+        """Return `text` without the secret, in any form in which it is sent.
+
+        Args:
+            text: What may hold it, such as an error message.
+
+        Example:
+            >>> credentials.redact(f"refused: {secret}")
+            'refused: [secret]'
+        """
         for hidden in (self.auth_header().removeprefix("Basic "), self.secret.get_secret_value()):
             text = text.replace(hidden, "[secret]") if hidden else text
         return text

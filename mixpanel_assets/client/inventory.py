@@ -45,7 +45,7 @@ class Inventory(Asker):
 
         Example:
             >>> client.get_events()
-            ['Page View', 'Sign Up']
+            ['Page View', 'Product Viewed', ...]
         """
         params = {"type": "general", "limit": number("limit", limit)}
         return self._list("/events/names", params)
@@ -67,7 +67,7 @@ class Inventory(Asker):
 
         Example:
             >>> client.get_event_properties("Sign Up")
-            {'plan': {'count': 295}, '$duration_s': {}}
+            {'$browser': {'count': 30}, ...}
         """
         params = {"event": text("event", event), "limit": number("limit", limit)}
         return self._object("/events/properties/top", params)
@@ -92,7 +92,7 @@ class Inventory(Asker):
 
         Example:
             >>> client.get_property_values("Sign Up", "plan", limit=2)
-            ['free', 'pro']
+            ['pro', 'free']
         """
         params = {
             "event": None if event is None else text("event", event),
@@ -120,7 +120,7 @@ class Inventory(Asker):
 
         Example:
             >>> client.get_top_events(limit=1)["events"]
-            [{'amount': 75, 'event': 'Page View', 'percent_change': -0.2}]
+            [{'amount': 0, 'event': '$hotshard_events', 'percent_change': -1.0}]
         """
         params = {
             "type": one_of("type", type, CountType),
@@ -139,7 +139,7 @@ class Inventory(Asker):
 
         Example:
             >>> client.list_funnels()
-            [{'funnel_id': 7509, 'name': 'Purchase'}]
+            [{'funnel_id': 7509, 'name': 'Purchase'}, ...]
         """
         return self._list("/funnels/list", {})
 
@@ -155,7 +155,7 @@ class Inventory(Asker):
 
         Example:
             >>> [cohort["name"] for cohort in client.list_cohorts()]
-            ['Cohort One']
+            ['Paying', 'Newsletter', 'Never seen']
         """
         return checked(self.post("query", "/cohorts/list"), list, "POST /cohorts/list")
 

@@ -111,15 +111,32 @@ class EventNormalizer:
 def normalize_event(raw: Mapping[str, Any], *, local_zone: str | None = None) -> dict[str, Any]:
     """Return one event with the five documented keys; see `EventNormalizer` for whole days.
 
+    Args:
+        raw: The object of one line of an export.
+        local_zone: Zone of `time` in projects from before 2023, such as `US/Pacific`; None: UTC.
+
     Returns:
         `event_name`; `event_time` (aware, UTC; None without a usable `time`); `distinct_id`
         (text, None when absent); `insert_id` (as sent, else made); `properties` (all others).
+
+    Example:
+        >>> raw = {"event": "Sign Up", "properties": {"time": 1704103200, "plan": "free"}}
+        >>> normalize_event(raw)["properties"]
+        {'plan': 'free'}
     """
     return EventNormalizer(local_zone)(raw)
 
 
 def normalize_profile(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `distinct_id` (text), `last_seen` (text as sent, None when absent), `properties`."""
+    """Return `distinct_id` (text), `last_seen` (text as sent, None when absent), `properties`.
+
+    Args:
+        raw: The object of one profile, `$distinct_id` and `$properties`.
+
+    Example:
+        >>> normalize_profile({"$distinct_id": 7, "$properties": {"plan": "free"}})
+        {'distinct_id': '7', 'last_seen': None, 'properties': {'plan': 'free'}}
+    """
     properties = dict(raw.get("$properties") or {})
     last_seen = _text(properties.pop("$last_seen", None))
     return {

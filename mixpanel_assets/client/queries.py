@@ -70,7 +70,7 @@ class Queries(Inventory):
 
         Example:
             >>> client.segmentation("Sign Up", "2024-01-01", "2024-01-07")["data"]["values"]
-            {'Sign Up': {'2024-01-01': 12, ...}}
+            {'Sign Up': {'2024-01-01': 1, ...}}
         """
         params = {
             "event": text("event", event),
@@ -110,7 +110,7 @@ class Queries(Inventory):
 
         Example:
             >>> client.funnel(7509, "2024-01-01", "2024-01-07")["data"]["2024-01-01"]["steps"]
-            [{'count': 326, 'event': 'App Open', ...}, ...]
+            [{'count': 12, ..., 'event': 'Page View', ...}, ...]
         """
         params = {
             "funnel_id": number("funnel_id", funnel_id),
@@ -156,8 +156,8 @@ class Queries(Inventory):
             APIError: It refused for another reason.
 
         Example:
-            >>> client.retention("Sign Up", "Order", "2024-01-01", "2024-01-01", interval_count=2)
-            {'2024-01-01': {'counts': [9, 7, 6], 'first': 10}}
+            >>> client.retention("Sign Up", "Order Completed", "2024-01-01", "2024-01-01", interval_count=2)
+            {'2024-01-01': {'counts': [1, 0, 0], 'first': 1}}
         """
         one_of("unit", unit, TimeUnit)
         if number("interval", interval) != 1 and unit != "day":
@@ -194,8 +194,8 @@ class Queries(Inventory):
             APIError: Mixpanel refused for another reason.
 
         Example:
-            >>> client.jql('function main() { return Events(params).groupBy(["name"], count) }')
-            [{'key': ['Sign Up'], 'value': 12}]
+            >>> client.jql(script, {"from_date": "2024-01-01", "to_date": "2024-01-07"})
+            [..., {'key': ['Sign Up'], 'value': 7}]
         """
         form = {"script": text("script", script)}
         if params is not None:
@@ -231,7 +231,7 @@ class Queries(Inventory):
 
         Example:
             >>> client.event_counts(["Sign Up"], "2024-01-01", "2024-01-07")["data"]["values"]
-            {'Sign Up': {'2024-01-01': 12, ...}}
+            {'Sign Up': {'2024-01-01': 1, ...}}
         """
         params = {
             "event": json.dumps(texts("events", events)),
@@ -277,7 +277,7 @@ class Queries(Inventory):
         Example:
             >>> answer = client.property_counts("Sign Up", "plan", "2024-01-01", "2024-01-07")
             >>> answer["data"]["values"]
-            {'free': {'2024-01-01': 9, ...}, 'pro': {...}}
+            {'free': {'2024-01-02': 1, ...}, 'pro': {...}, ...}
         """
         params = {
             "event": text("event", event),
@@ -314,7 +314,7 @@ class Queries(Inventory):
             APIError: It refused for another reason.
 
         Example:
-            >>> answer = client.activity_feed(["user-1"], "2024-01-01", "2024-01-07")
+            >>> answer = client.activity_feed(["user-40200000"], "2024-01-03", "2024-01-03")
             >>> answer["results"]["events"][0]["event"]
             'Page View'
         """
@@ -395,7 +395,7 @@ class Queries(Inventory):
 
         Example:
             >>> client.frequency("2024-01-01", "2024-01-01", event="Page View")["data"]
-            {'2024-01-01': [305, 107, 60, ...]}
+            {'2024-01-01': [12, 1, 0, ...]}
         """
         params = {
             **date_range(from_date, to_date),
@@ -438,10 +438,10 @@ class Queries(Inventory):
 
         Example:
             >>> answer = client.segmentation_numeric(
-            ...     "Order", "2024-01-01", "2024-01-07", 'properties["amount"]'
+            ...     "Order Completed", "2024-01-01", "2024-01-07", 'properties["amount"]'
             ... )
             >>> answer["data"]["values"]
-            {'0 - 100': {'2024-01-01': 5}, ...}
+            {'30 - 40': {'2024-01-01': 1, ...}, ...}
         """
         params = _numeric(event, from_date, to_date, on, unit, where)
         params["type"] = one_of("type", type, CountType)
@@ -476,8 +476,8 @@ class Queries(Inventory):
 
         Example:
             >>> on = 'properties["amount"]'
-            >>> client.segmentation_sum("Order", "2024-01-01", "2024-01-01", on)["results"]
-            {'2024-01-01': 412.5}
+            >>> client.segmentation_sum("Order Completed", "2024-01-01", "2024-01-01", on)["results"]
+            {'2024-01-01': 151.8}
         """
         params = _numeric(event, from_date, to_date, on, unit, where)
         return self._object("/segmentation/sum", params)
@@ -511,8 +511,8 @@ class Queries(Inventory):
 
         Example:
             >>> on = 'properties["amount"]'
-            >>> client.segmentation_average("Order", "2024-01-01", "2024-01-01", on)["results"]
-            {'2024-01-01': 41.25}
+            >>> client.segmentation_average("Order Completed", "2024-01-01", "2024-01-01", on)["results"]
+            {'2024-01-01': 50.6}
         """
         params = _numeric(event, from_date, to_date, on, unit, where)
         return self._object("/segmentation/average", params)
