@@ -162,7 +162,7 @@ class DiscoveryService:
 
         Example:
             >>> discovery.list_top_events(limit=1)
-            [TopEvent(event='$hotshard_events', count=0, percent_change=-1.0)]
+            [TopEvent(event='Page View', count=24, percent_change=0.6)]
         """
         return top_events_in(self._client.get_top_events(type, limit))
 

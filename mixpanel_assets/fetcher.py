@@ -115,8 +115,8 @@ class FetcherService:
             StorageError: The disk has no room for an answer; it was not asked for.
 
         Example:
-            >>> fetcher.fetch_events("week", from_date="2024-01-01", to_date="2024-01-07").date_range
-            ('2024-01-01', '2024-01-07')
+            >>> fetcher.fetch_events("one", from_date=day, to_date=day).date_range
+            ('2024-01-01', '2024-01-01')
         """
         request = checked_request(
             name,
@@ -174,6 +174,11 @@ class FetcherService:
 
         Returns:
             A `ParallelProfileResult` if `parallel`; otherwise a `FetchResult`.
+
+        Raises:
+            ConfigError: Arguments contradict each other, or want of `profiles` what it never is.
+            TableExistsError: There is such a table, and neither `append` nor `replace` was given.
+            IncompleteExportError: Not `parallel`: profiles are missing.
 
         Example:
             >>> fetcher.fetch_profiles("paying", query=ProfileQuery(cohort_id="1000")).type

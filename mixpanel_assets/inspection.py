@@ -81,8 +81,8 @@ class TableInspector:
             `created_at` is when its tables were made; None while it holds no project.
 
         Example:
-            >>> inspector.info(storage.path).size_mb
-            1.8
+            >>> inspector.info(storage.path).tables
+            ['events', 'january', 'people', 'profiles']
         """
         stored = stored_project(self._connection)
         created_at = made_at(self._connection)
@@ -101,7 +101,7 @@ class TableInspector:
 
         Example:
             >>> [(table.name, table.row_count) for table in inspector.tables()]
-            [('events', 340), ('january', 1721), ('people', 40), ('profiles', 40)]
+            [('events', 340), ('january', 1720), ('people', 40), ('profiles', 40)]
         """
         return [
             TableInfo(
@@ -124,7 +124,7 @@ class TableInspector:
 
         Example:
             >>> inspector.metadata("events").to_date
-            '2024-01-31'
+            '2024-01-07'
         """
         return metadata_of(self.known(table))
 

@@ -182,7 +182,7 @@ class LiveQueryService:
             APIError: It refused for another reason.
 
         Example:
-            >>> live.retention("Sign Up", "Order Completed", "2024-01-01", "2024-01-01").cohorts[0].size
+            >>> live.retention("Sign Up", "Page View", "2024-01-01", "2024-01-07").cohorts[0].size
             1
         """
         days = date_range(from_date, to_date)

@@ -137,6 +137,11 @@ class ParallelProfileFetcherService:
         Returns:
             What was stored; `has_failures` is to be looked at.
 
+        Raises:
+            ConfigError: Arguments contradict each other, or want of `profiles` what it never is.
+            TableExistsError: There is such a table, and neither `append` nor `replace` was given.
+            AuthenticationError: Mixpanel refused the credentials; lost pages are in the result.
+
         Example:
             >>> pages.fetch_profiles("everybody").missing_rows
             0

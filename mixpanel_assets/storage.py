@@ -331,7 +331,7 @@ class StorageEngine:
             >>> stream = workspace.stream_events(from_date="2024-01-01", to_date="2024-01-31")
             >>> metadata = TableMetadata("events", now, "2024-01-01", "2024-01-31")
             >>> storage.create_events_table("again", stream, metadata)
-            1721
+            1720
         """
         self._refuse_name(name, metadata, "events")
         project = self._identity()
@@ -569,7 +569,7 @@ class StorageEngine:
 
         Example:
             >>> storage.execute_scalar("SELECT count(*) FROM january")
-            1721
+            1720
         """
         with self._query(query, values) as answer:
             rows = answer.fetchall()

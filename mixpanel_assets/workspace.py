@@ -342,7 +342,7 @@ class Workspace:
 
         Example:
             >>> Workspace.test_credentials()["region"]
-            'us'
+            'eu'
         """
         return check_access(resolve_credentials(account)).to_dict()
 

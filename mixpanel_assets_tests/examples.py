@@ -5,16 +5,24 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import mixpanel_assets
-from mixpanel_assets import ConfigManager, StorageEngine, TableMetadata, Workspace
+from mixpanel_assets import (
+    ConfigManager,
+    MixpanelAPIClient,
+    StorageEngine,
+    TableMetadata,
+    Workspace,
+)
 from mixpanel_assets.client import ProfileQuery
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.inspection import TableInspector
+from mixpanel_assets.ops import SegmentationConfig
 from mixpanel_assets.settings import load_settings
 from mixpanel_assets.stored_queries import StoredQueries
 
@@ -28,7 +36,13 @@ def shop() -> Emulator:
     """Return a pretend project of one small January."""
     return Emulator(
         EmulatorSettings(
-            start=START, days=31, events_per_day=60, profiles=40, secret=SECRET, now=lambda: NOW
+            start=START,
+            days=31,
+            events_per_day=60,
+            profiles=40,
+            username="name.a1b2c3.mp-service-account",
+            secret=SECRET,
+            now=lambda: NOW,
         )
     )
 
@@ -41,9 +55,12 @@ def environment(emulator: Emulator, folder: Path, patch: pytest.MonkeyPatch) -> 
         "MP_SECRET": emulator.secret,
         "SHOP_MIXPANEL_SECRET": emulator.secret,
         "MP_PROJECT_ID": str(emulator.project_id),
+        "MP_REGION": "eu",
         "MP_API_BASE_URL": emulator.base_url,
         "MP_DATABASE": str(folder / "shop.duckdb"),
         "MP_CONFIG_PATH": str(folder / "config.toml"),
+        # So that no example spends another one's requests.
+        "MP_STATE_DIR": str(folder / "state"),
     }.items():
         patch.setenv(name, value)
 
@@ -66,13 +83,17 @@ def names(folder: Path) -> Iterator[dict[str, Any]]:
         ws = opened.enter_context(Workspace(path=path))
         yield {
             **{name: getattr(mixpanel_assets, name) for name in mixpanel_assets.__all__},
+            # An example speaks to Mixpanel itself.
+            "MixpanelAPIClient": partial(MixpanelAPIClient, api_base_url=settings.api_base_url),
             "date": date,
             "datetime": datetime,
             "timedelta": timedelta,
             "UTC": UTC,
             "Path": Path,
             "ProfileQuery": ProfileQuery,
+            "SegmentationConfig": SegmentationConfig,
             "StoredQueries": StoredQueries,
+            "TableInspector": TableInspector,
             "day": START,
             "now": NOW,
             "path": path,

@@ -1,17 +1,31 @@
-"""Docstrings and documents: complete, and every example in them runs and shows what is true."""
+"""Docstrings, documents and help: complete, and every example runs and shows what is true."""
 
+import ast
 import inspect
 import re
+import shlex
+import subprocess
+import sys
+import textwrap
 from functools import cached_property
 from pathlib import Path
 
 import pytest
 
 import mixpanel_assets
+from mixpanel_assets import ConfigManager, StorageEngine, auth, errors
+from mixpanel_assets.cli.app import run as run_mp
+from mixpanel_assets.inspection import TableInspector
+from mixpanel_assets.stored_queries import StoredQueries
 from mixpanel_assets_tests import examples
+from mixpanel_assets_tests.cli.commands import commands, example
 
 ROOT = Path(mixpanel_assets.__file__).parent.parent
-CLASSES = [
+PUBLIC = {name: getattr(mixpanel_assets, name) for name in mixpanel_assets.__all__}
+# What these take and return is for Dagster to say.
+DAGSTERS_OWN = {"WarehouseIOManager"}
+# Their methods are what a user calls; values have fields, and methods without arguments.
+SERVICES = {
     "Workspace",
     "MixpanelAPIClient",
     "StorageEngine",
@@ -21,57 +35,115 @@ CLASSES = [
     "ParallelProfileFetcherService",
     "ConfigManager",
     "MixpanelResource",
-]
-PROPERTIES = (property, cached_property)
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    "TableInspector",
+    "StoredQueries",
+}
+
+# Lines of documents that do not run here, by how they begin, and why.
+CANNOT_RUN = {
+    "pip install": "changes the environment of the tests",
+    "export ": "sets the variables that the emulator's stand in for",
+    "./run demo": "sets up .venv first; `mp demo` is what it starts then",
+    "./run check": "is these tests",
+    "dagster dev": "serves until interrupted",
+    "mp emulator": "serves until interrupted; cli/test_mp.py starts it",
+    "mp demo": "takes a Dagster run of its own; cli/test_mp.py starts it",
+    "mp sync": "alone: ends today, whenever that is; cli/test_sync.py stops the clock",
+}
+ALONE = {"mp sync"}
+
+
+def members(name, kind):
+    """Yield each method and property of ours, under the name of where it is written."""
+    for attribute in dir(kind):
+        member = inspect.getattr_static(kind, attribute)
+        if isinstance(member, classmethod | staticmethod):
+            member = member.__func__
+        function = getattr(member, "fget", None) or getattr(member, "func", None) or member
+        ours = str(getattr(function, "__module__", "")).startswith("mixpanel_assets")
+        if ours and not attribute.startswith("_") and callable(function):
+            yield f"{function.__module__}.{function.__qualname__}", member
 
 
 def documented():
-    """Return each class, method and property of ours once, whatever other name it has."""
-    found = {}
-    for name in CLASSES:
-        kind = getattr(mixpanel_assets, name)
-        found[name] = kind
-        for attribute in dir(kind):
-            member = inspect.getattr_static(kind, attribute)
-            if isinstance(member, classmethod | staticmethod):
-                member = member.__func__
-            function = getattr(member, "fget", None) or getattr(member, "func", None) or member
-            ours = str(getattr(function, "__module__", "")).startswith("mixpanel_assets")
-            if ours and not attribute.startswith("_") and callable(function):
-                found.setdefault(f"{function.__module__}.{function.__qualname__}", member)
-    return found
+    """Return each public class, function, method and property once, and those of services."""
+    every, called = {}, {}
+    services = {"TableInspector": TableInspector, "StoredQueries": StoredQueries}
+    for name, one in {**PUBLIC, **services}.items():
+        every[name] = one
+        if not inspect.isclass(one):
+            called[name] = one
+        elif name not in DAGSTERS_OWN:
+            every.update(found := dict(members(name, one)))
+            called.update(found if name in SERVICES else {})
+    return every, called
 
 
-DOCUMENTED = documented()
-METHODS = [name for name, one in DOCUMENTED.items() if inspect.isfunction(one)]
-BLOCKS = {
-    f"{path.name}-{number}": block
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    for number, block in enumerate(BLOCK.findall(path.read_text()), 1)
-}
+DOCUMENTED, CALLED = documented()
+FUNCTIONS = {name: one for name, one in DOCUMENTED.items() if inspect.isfunction(one)}
+PROPERTIES = (property, cached_property)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_says_what_it_takes_and_returns_and_shows_it(name):
-    """Arguments by name, what comes back, and an example."""
-    method = DOCUMENTED[name]
-    doc = inspect.getdoc(method)
-    signature = inspect.signature(method)
-    parameters = [name for name in signature.parameters if name not in ("self", "cls")]
-    told = re.findall(r"^    (\w+): ", doc.partition("Args:")[2].split("\n\n")[0], re.MULTILINE)
-    assert told == parameters
-    if signature.return_annotation not in ("None", "Iterator[None]"):
-        assert re.match("Return|Yield|Whether", doc) or re.search(
-            "^(Returns|Yields):", doc, re.MULTILINE
-        )
-    assert "Example:" in doc
+def parameters_of(function):
+    return [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
 
 
-@pytest.mark.parametrize("name", set(DOCUMENTED) - set(METHODS))
-def test_every_class_and_property_says_what_it_is(name):
-    """In a docstring of its own."""
-    assert inspect.getdoc(DOCUMENTED[name])
+def section(doc, title):
+    """Return the lines of a section; empty without it."""
+    return doc.partition(f"{title}:\n")[2].split("\n\n")[0]
+
+
+def test_everything_public_is_looked_at():
+    """Also what is reached through another name, such as `auth`."""
+    assert set(auth.__all__) <= set(PUBLIC)
+    assert set(PUBLIC) >= SERVICES - {"TableInspector", "StoredQueries"}
+    assert len(CALLED) > 100
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_everything_public_says_what_it_is(name):
+    """In a docstring of its own, whose first line is a sentence."""
+    doc = DOCUMENTED[name].__doc__
+    assert re.match(r"[A-Z`].*[.:;]", doc)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_arguments_are_told_by_name(name):
+    """Each one of the signature, in its order, and no other."""
+    doc = inspect.getdoc(FUNCTIONS[name])
+    told = re.findall(r"^    \*{0,2}(\w+): ", section(doc, "Args"), re.MULTILINE)
+    assert told == parameters_of(FUNCTIONS[name])
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_comes_back_is_told(name):
+    """In a section of its own, or by a first line that begins with the verb."""
+    function = FUNCTIONS[name]
+    doc = inspect.getdoc(function)
+    if inspect.signature(function).return_annotation not in ("None", None):
+        is_first_line = re.match(r"Return |Yield |Whether ", doc)
+        assert is_first_line or section(doc, "Returns") or section(doc, "Yields")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_errors_that_are_raised_on_purpose_are_told(name):
+    """Those of the project that the function itself raises, or another that catching finds."""
+    function = FUNCTIONS[name]
+    told = re.findall(r"^    (\w+): ", section(inspect.getdoc(function), "Raises"), re.MULTILINE)
+    tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
+    for raised in [one.exc for one in ast.walk(tree) if isinstance(one, ast.Raise)]:
+        kind = getattr(errors, getattr(getattr(raised, "func", None), "id", ""), None)
+        if inspect.isclass(kind):
+            assert any(issubclass(kind, getattr(errors, one)) for one in told), kind
+    assert all(hasattr(errors, one) or one == "KeyError" for one in told)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, one in CALLED.items() if not isinstance(one, PROPERTIES)]
+)
+def test_what_users_call_is_shown(name):
+    """By an example."""
+    assert ">>> " in section(inspect.getdoc(CALLED[name]), "Example")
 
 
 @pytest.fixture(scope="module")
@@ -79,32 +151,119 @@ def filled(tmp_path_factory):
     """An emulator, and a database filled from it."""
     folder = tmp_path_factory.mktemp("filled")
     with examples.shop() as emulator, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(folder))
         examples.environment(emulator, folder, patch)
         examples.fill(folder / "shop.duckdb")
         yield emulator, folder / "shop.duckdb"
 
 
 @pytest.fixture
-def known(filled, tmp_path, monkeypatch):
-    """The names that examples use, over a copy of the database."""
+def folder(filled, tmp_path, monkeypatch):
+    """A folder with a copy of the database, to which the environment points."""
     emulator, database = filled
     examples.environment(emulator, tmp_path, monkeypatch)
     examples.copied(database, tmp_path)
-    with examples.names(tmp_path) as known:
-        yield known
+    return tmp_path
 
 
 @pytest.mark.parametrize(
     "name", [name for name, one in DOCUMENTED.items() if ">>>" in (inspect.getdoc(one) or "")]
 )
-def test_examples_run_and_show_what_is_true(name, known):
+def test_examples_run_and_show_what_is_true(name, folder):
     """Against the emulator; what an example prints is compared."""
-    assert not examples.failures(name, inspect.getdoc(DOCUMENTED[name]), known)
+    with examples.names(folder) as known:
+        assert not examples.failures(name, inspect.getdoc(DOCUMENTED[name]), known)
 
 
-@pytest.mark.parametrize("name", BLOCKS)
-def test_python_in_documents_runs(name, known):
+def blocks(language):
+    """Return the blocks of a language in README and docs."""
+    marked = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    return {
+        f"{path.name}-{number}": block
+        for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+        for number, block in enumerate(marked.findall(path.read_text()), 1)
+    }
+
+
+PYTHON = blocks("python")
+SHELL = blocks("sh")
+
+
+@pytest.fixture
+def before_people(folder, filled):
+    """The same, but nobody has fetched `people` yet."""
+    with StorageEngine(folder / "shop.duckdb") as storage:
+        storage.drop("people")
+    return folder
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_python_in_documents_runs(name, before_people, filled):
     """README and docs, block by block, with the accounts and variables that they speak of."""
-    known["accounts"].add_account("shop", "a", examples.SECRET, "12345", "eu")
-    exec(compile(BLOCKS[name], name, "exec"), {"ws": known["ws"], "__name__": name})
+    ConfigManager().add_account("shop", filled[0].username, examples.SECRET, "12345", "eu")
+    exec(compile(PYTHON[name], name, "exec"), {"__name__": name})
+
+
+def cannot_run(words):
+    """Return why a command line does not run here; None if it does."""
+    line = shlex.join(words).replace("'", "")
+    return next(
+        (
+            why
+            for start, why in CANNOT_RUN.items()
+            if (line == start if start in ALONE else line.startswith(start))
+        ),
+        None,
+    )
+
+
+def ran(words, capsys):
+    """Run a command line and return its exit code and what it said on stderr."""
+    if words[0] != "mp":
+        done = subprocess.run(
+            [Path(sys.executable).with_name(words[0]), *words[1:]], capture_output=True, text=True
+        )
+        return done.returncode, done.stderr[-2000:]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        run_mp(words[1:])
+    return ended.value.code or 0, capsys.readouterr().err
+
+
+def typed(line):
+    """Return the words of a line before its comment and before what it is piped into."""
+    words = shlex.split(line, comments=True)
+    return words[: words.index("|")] if "|" in words else words
+
+
+@pytest.mark.parametrize("name", SHELL)
+def test_command_lines_in_documents_run(name, before_people, filled, capsys):
+    """README and docs, block by block, one line after the other, each with exit code 0."""
+    if "mp auth add shop" not in SHELL[name]:
+        ConfigManager().add_account("shop", filled[0].username, examples.SECRET, "12345", "eu")
+    for words in filter(None, map(typed, SHELL[name].splitlines())):
+        if not cannot_run(words):
+            code, said = ran(words, capsys)
+            assert code == 0, f"{shlex.join(words)}: {said}"
+
+
+def test_every_line_that_cannot_run_is_there():
+    """So that the list of exceptions does not outlive what it excuses."""
+    lines = [typed(line) for block in SHELL.values() for line in block.splitlines()]
+    lines += [shlex.split(example(chain[-1])) for chain, _ in commands()]
+    reasons = {cannot_run(words) for words in lines if words}
+    assert reasons - {None} == set(CANNOT_RUN.values())
+
+
+EXAMPLES = {name: typed(example(chain[-1])) for chain, name in commands()}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, words in EXAMPLES.items() if not cannot_run(words)]
+)
+def test_the_example_in_a_commands_help_runs(name, before_people, filled, capsys):
+    """Against the emulator, with exit code 0."""
+    (before_people / "report.js").write_text(examples.SCRIPT)
+    if name != "mp auth add":
+        ConfigManager().add_account("shop", filled[0].username, examples.SECRET, "12345", "eu")
+    code, said = ran(EXAMPLES[name], capsys)
+    assert code == 0, said

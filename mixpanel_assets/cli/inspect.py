@@ -117,7 +117,7 @@ def lexicon_schema(
 ) -> object:
     """Show one entry of the data dictionary.
 
-    Example: mp inspect lexicon-schema --type event --name 'Sign Up'
+    Example: mp inspect lexicon-schema --type event --name 'Order Completed'
     """
     with current().workspace() as workspace:
         return workspace.lexicon_schema(kind, name)

@@ -271,7 +271,7 @@ class MixpanelAPIClient(Queries):
             spool_directory: Where staged answers lie; None: in the temporary directory.
 
         Example:
-            >>> with client.stream_event_lines(from_date="2024-01-01", to_date="2024-01-01") as lines:
+            >>> with client.stream_event_lines(from_date=day, to_date=day) as lines:
             ...     next(lines)[:9]
             b'{"event":'
         """

@@ -67,7 +67,7 @@ class Inventory(Asker):
 
         Example:
             >>> client.get_event_properties("Sign Up")
-            {'$browser': {'count': 30}, ...}
+            {'$browser': {'count': 31}, ...}
         """
         params = {"event": text("event", event), "limit": number("limit", limit)}
         return self._object("/events/properties/top", params)
@@ -120,7 +120,7 @@ class Inventory(Asker):
 
         Example:
             >>> client.get_top_events(limit=1)["events"]
-            [{'amount': 0, 'event': '$hotshard_events', 'percent_change': -1.0}]
+            [{'amount': 24, 'event': 'Page View', 'percent_change': 0.6}]
         """
         params = {
             "type": one_of("type", type, CountType),

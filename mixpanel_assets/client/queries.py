@@ -156,7 +156,7 @@ class Queries(Inventory):
             APIError: It refused for another reason.
 
         Example:
-            >>> client.retention("Sign Up", "Order Completed", "2024-01-01", "2024-01-01", interval_count=2)
+            >>> client.retention("Sign Up", "Search", "2024-01-01", "2024-01-01", interval_count=2)
             {'2024-01-01': {'counts': [1, 0, 0], 'first': 1}}
         """
         one_of("unit", unit, TimeUnit)
@@ -476,7 +476,7 @@ class Queries(Inventory):
 
         Example:
             >>> on = 'properties["amount"]'
-            >>> client.segmentation_sum("Order Completed", "2024-01-01", "2024-01-01", on)["results"]
+            >>> client.segmentation_sum("Order Completed", day, day, on)["results"]
             {'2024-01-01': 151.8}
         """
         params = _numeric(event, from_date, to_date, on, unit, where)
@@ -511,7 +511,7 @@ class Queries(Inventory):
 
         Example:
             >>> on = 'properties["amount"]'
-            >>> client.segmentation_average("Order Completed", "2024-01-01", "2024-01-01", on)["results"]
+            >>> client.segmentation_average("Order Completed", day, day, on)["results"]
             {'2024-01-01': 50.6}
         """
         params = _numeric(event, from_date, to_date, on, unit, where)

@@ -60,16 +60,22 @@ def shown_default(parameter: Any) -> str:
 
 
 def snapshot() -> str:
-    """Return the help of `mp` and the description of every command."""
+    """Return the help of `mp` and of its groups, and the description of every command."""
+    groups = (
+        name
+        for name, one in typer.main.get_command(app).commands.items()
+        if hasattr(one, "commands")
+    )
+    helps = "\n".join(help_text(*words) for words in [(), *((name,) for name in groups)])
     lines = [f"{name} | {described(chain[-1])}".rstrip(" |") for chain, name in commands()]
-    return f"{help_text()}\n{os.linesep.join(lines)}\n"
+    return f"{helps}\n{os.linesep.join(lines)}\n"
 
 
-def help_text() -> str:
-    """Return what `mp --help` prints into a pipe of 100 columns."""
+def help_text(*group: str) -> str:
+    """Return what `mp --help`, or `mp GROUP --help`, prints into a pipe of 100 columns."""
     surely = {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
     done = subprocess.run(
-        [sys.executable, "-c", "from mixpanel_assets.cli import main; main()", "--help"],
+        [sys.executable, "-c", "from mixpanel_assets.cli import main; main()", *group, "--help"],
         env={**os.environ, **surely},
         capture_output=True,
         text=True,
