@@ -156,7 +156,7 @@ class Queries(Inventory):
             APIError: It refused for another reason.
 
         Example:
-            >>> client.retention("Sign Up", "Search", "2024-01-01", "2024-01-01", interval_count=2)
+            >>> client.retention("Sign Up", "Order Completed", day, day, interval_count=2)
             {'2024-01-01': {'counts': [1, 0, 0], 'first': 1}}
         """
         one_of("unit", unit, TimeUnit)
