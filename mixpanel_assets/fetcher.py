@@ -178,7 +178,8 @@ class FetcherService:
         Raises:
             ConfigError: Arguments contradict each other, or want of `profiles` what it never is.
             TableExistsError: There is such a table, and neither `append` nor `replace` was given.
-            IncompleteExportError: Not `parallel`: profiles are missing.
+            IncompleteExportError: No page came; nothing was changed. Without `parallel` also
+                when some pages came, which are stored then (`partial`).
 
         Example:
             >>> fetcher.fetch_profiles("paying", query=ProfileQuery(cohort_id="1000")).type

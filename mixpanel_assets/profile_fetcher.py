@@ -140,7 +140,7 @@ class ParallelProfileFetcherService:
         Raises:
             ConfigError: Arguments contradict each other, or want of `profiles` what it never is.
             TableExistsError: There is such a table, and neither `append` nor `replace` was given.
-            AuthenticationError: Mixpanel refused the credentials; lost pages are in the result.
+            IncompleteExportError: No page came; nothing was changed.
 
         Example:
             >>> pages.fetch_profiles("everybody").missing_rows
