@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +31,7 @@ from mixpanel_assets.cli.options import (
     OptionalFromOption,
     OptionalToOption,
     ToOption,
+    day_option,
     days,
     optional_days,
 )
@@ -264,8 +265,8 @@ def emulator(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes any free one.")] = 8765,
     seed: Annotated[int, typer.Option(help="Same seed, same data.")] = 7,
     start: Annotated[
-        datetime, typer.Option(formats=["%Y-%m-%d"], help="First day that holds data.")
-    ] = datetime(2024, 1, 1),
+        date, day_option("--start", "First day that holds data.")
+    ] = date(2024, 1, 1),
     events_per_day: Annotated[int, typer.Option(help="Events per day, about.")] = 500,
 ) -> None:
     """Serve a pretend Mixpanel over HTTP until interrupted, on this machine only.
@@ -276,4 +277,4 @@ def emulator(
     """
     from mixpanel_assets.cli.emulate import serve_emulator
 
-    serve_emulator(port=port, seed=seed, start=start.date(), events_per_day=events_per_day)
+    serve_emulator(port=port, seed=seed, start=start, events_per_day=events_per_day)
