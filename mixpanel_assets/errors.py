@@ -393,8 +393,8 @@ class DatabaseNotFoundError(MixpanelDataError):
 
     def __init__(self, db_path: str) -> None:
         super().__init__(
-            f"There is no database at {db_path}. Load something first with `mp sync` or `mp fetch`, "
-            "or set MP_DATABASE to the file that holds it.",
+            f"There is no database at {db_path}. Load something first with `mp sync` or "
+            "`mp fetch`, or set MP_DATABASE to the file that holds it.",
             "DATABASE_NOT_FOUND",
             {"db_path": db_path},
         )

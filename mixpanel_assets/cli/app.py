@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from mixpanel_assets import __version__
-from mixpanel_assets.cli import auth, fetch, inspect, query, sql, stored
+from mixpanel_assets.cli import auth, completion, fetch, inspect, query, sql, stored
 from mixpanel_assets.cli.exits import InvalidArgumentsError, exit_code
 from mixpanel_assets.cli.invocation import (
     AccountOption,
@@ -82,6 +82,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 def _exit_code_of(arguments: Sequence[str], invocation: Invocation) -> int:
     try:
+        if completion.asked_for(arguments):
+            completion.complete(app, arguments)
+            return 0
         # Typer's own way out would end wrong usage with 2.
         return app(arguments, standalone_mode=False) or 0
     except MixpanelDataError as error:
@@ -264,9 +267,7 @@ def demo(
 def emulator(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes any free one.")] = 8765,
     seed: Annotated[int, typer.Option(help="Same seed, same data.")] = 7,
-    start: Annotated[
-        date, day_option("--start", "First day that holds data.")
-    ] = date(2024, 1, 1),
+    start: Annotated[date, day_option("--start", "First day that holds data.")] = date(2024, 1, 1),
     events_per_day: Annotated[int, typer.Option(help="Events per day, about.")] = 500,
 ) -> None:
     """Serve a pretend Mixpanel over HTTP until interrupted, on this machine only.

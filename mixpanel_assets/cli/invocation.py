@@ -37,7 +37,7 @@ class Invocation:
 
     Attributes:
         account: The account named with --account; None: as the environment says.
-        quiet: Nothing but data and errors.
+        quiet: No progress, no notes, no word of waiting and asking again; warnings about data stay.
         verbose: Say where credentials come from, and what the library logs.
         json_errors: Errors are JSON, because --format json was asked for.
     """
@@ -157,10 +157,15 @@ def _named(value: str | None) -> str | None:
     return value
 
 
+# What they warn of has been dealt with already; other warnings are about data.
+_PATIENCE = ("mixpanel_assets.client.retries", "mixpanel_assets.client.budget")
+
+
 def _quiet(value: bool) -> bool:
     if value:
         current().quiet = True
-        logging.getLogger("mixpanel_assets").setLevel(logging.ERROR)
+        for name in _PATIENCE:
+            logging.getLogger(name).setLevel(logging.ERROR)
     return value
 
 
@@ -180,7 +185,10 @@ AccountOption = Annotated[
     ),
 ]
 QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=_quiet, help="Nothing but data and errors.")
+    bool,
+    typer.Option(
+        "--quiet", "-q", callback=_quiet, help="Nothing but data, warnings about it, and errors."
+    ),
 ]
 VerboseOption = Annotated[
     bool,

@@ -11,8 +11,8 @@ import duckdb
 import pytest
 
 from mixpanel_assets.cli.emulate import environment_of
-from mixpanel_assets.json_lines import as_json
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
+from mixpanel_assets.json_lines import as_json
 from mixpanel_assets_tests.cli.conftest import MP
 
 DAY = date(2024, 1, 3)
