@@ -16,12 +16,14 @@ from mixpanel_assets.cli.exits import InvalidArgumentsError
 _FIRST, _LAST = date(2000, 1, 1), date(2999, 12, 31)
 
 
-def day(text: str) -> date:
-    """Return the day that was typed.
+def day(text: str | date) -> date:
+    """Return the day that was typed; a default is one already.
 
     Raises:
         BadParameter: It is none, or none that Mixpanel could hold.
     """
+    if isinstance(text, date):
+        return text
     try:
         found = datetime.strptime(text, "%Y-%m-%d").date()
     except ValueError:
