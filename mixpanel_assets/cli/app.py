@@ -206,7 +206,7 @@ def plan(
 @app.command()
 def clean(
     older_than: Annotated[
-        int, typer.Option(min=0, help="Days that what a failed load received is kept.")
+        int, typer.Option(min=0, max=36_500, help="Days that what a failed load received is kept.")
     ] = 7,
     everything: Annotated[
         bool, typer.Option("--all", help="All but the last hour, which may be in use.")
@@ -265,10 +265,12 @@ def demo(
 
 @app.command(account=False)
 def emulator(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes any free one.")] = 8765,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 takes any free one.")
+    ] = 8765,
     seed: Annotated[int, typer.Option(help="Same seed, same data.")] = 7,
     start: Annotated[date, day_option("--start", "First day that holds data.")] = date(2024, 1, 1),
-    events_per_day: Annotated[int, typer.Option(help="Events per day, about.")] = 500,
+    events_per_day: Annotated[int, typer.Option(min=0, help="Events per day, about.")] = 500,
 ) -> None:
     """Serve a pretend Mixpanel over HTTP until interrupted, on this machine only.
 

@@ -83,24 +83,22 @@ class Invocation:
 
         Raises:
             DatabaseNotFoundError: There is no such file.
+            ConfigError: MP_DATABASE is not set, and the config file cannot be used.
         """
         from mixpanel_assets.settings import load_settings
         from mixpanel_assets.workspace import Workspace
 
-        path = database or load_settings().database_path(self._project_id())
+        settings = load_settings()
+        # Only the file in the home directory is named after the project.
+        project_id = "" if database or settings.database else self._project_id()
+        path = database or settings.database_path(project_id)
         return Workspace.open(path, read_only=read_only)
 
     def _project_id(self) -> str:
         """Return the project that names the file in the home directory, as far as it is known."""
         from mixpanel_assets.accounts import ConfigManager
-        from mixpanel_assets.errors import ConfigError
 
-        try:
-            found = ConfigManager().resolution(self.account).found
-        except ConfigError:
-            if self.account:
-                raise
-            return ""
+        found = ConfigManager().resolution(self.account).found
         return found["project_id"].value if "project_id" in found else ""
 
     def console(self) -> Console:

@@ -80,6 +80,9 @@ def test_a_wrong_region_is_refused(mp, emulator):
         ("sync", "--from", "2024-01-02", "--to", "2024-01-01"),
         ("plan", "--from", "2024-01-02", "--to", "2024-01-01"),
         ("nonsense",),
+        ("clean", "--older-than", "99999999999"),
+        ("emulator", "--port", "99999"),
+        ("emulator", "--events-per-day", "-5"),
     ],
 )
 def test_wrong_usage_exits_with_3(arguments, mp):
