@@ -343,8 +343,8 @@ class TableExistsError(MixpanelDataError):
 
     def __init__(self, table_name: str) -> None:
         super().__init__(
-            f"There is a table {table_name!r} in this database already. Choose another name, or "
-            "replace it (`replace=True`, `--replace`).",
+            f"There is a table {table_name!r} in this database already. Choose another name, "
+            "add to it (`append=True`, `--append`), or replace it (`replace=True`, `--replace`).",
             "TABLE_EXISTS",
             {"table_name": table_name},
         )
@@ -401,7 +401,8 @@ class DatabaseNotFoundError(MixpanelDataError):
 
     def __init__(self, db_path: str) -> None:
         super().__init__(
-            f"There is no database at {db_path}. Load something first, or set MP_DATABASE.",
+            f"There is no database at {db_path}. Load something first with `mp sync` or "
+            "`mp fetch`, or set MP_DATABASE to the file that holds it.",
             "DATABASE_NOT_FOUND",
             {"db_path": db_path},
         )

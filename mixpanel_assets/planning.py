@@ -81,8 +81,10 @@ class Estimates:
 
     def known_near(self, day: date, distance: int) -> list[date]:
         """Return the known days that are at most so many days away."""
-        first = bisect(self._days, day - timedelta(days=distance + 1))
-        return self._days[first : bisect(self._days, day + timedelta(days=distance))]
+        # In numbers, because the calendar ends.
+        here, number = day.toordinal(), date.toordinal
+        first = bisect(self._days, here - distance - 1, key=number)
+        return self._days[first : bisect(self._days, here + distance, key=number)]
 
 
 class RequestPlan:

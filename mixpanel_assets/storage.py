@@ -15,6 +15,7 @@ import duckdb
 from mixpanel_assets.errors import (
     ConfigError,
     DatabaseNotFoundError,
+    QueryError,
     StorageError,
     TableExistsError,
     TableNotFoundError,
@@ -537,7 +538,7 @@ class StorageEngine:
             >>> storage.execute("CREATE TABLE big AS FROM january WHERE event_name = ?", ["Order"])
         """
         with self.read() if self._database.read_only else self.write() as connection:
-            return _result(connection.execute(query, values))
+            return _result(_executed(connection, query, values))
 
     def execute_df(self, query: str, values: Values = ()) -> pd.DataFrame:
         """Return the answer to a query as a DataFrame; nothing can be changed.
@@ -596,7 +597,7 @@ class StorageEngine:
     @contextmanager
     def _query(self, query: str, values: Values) -> Iterator[duckdb.DuckDBPyConnection]:
         with self.read() as connection:
-            yield connection.execute(query, values)
+            yield _executed(connection, query, values)
 
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
         project = self._project or stored_project(connection)
@@ -647,6 +648,16 @@ class StorageEngine:
     def _must_be_open(self) -> None:
         if self._is_closed:
             raise StorageError("This storage is closed. Make another one.")
+
+
+def _executed(
+    connection: duckdb.DuckDBPyConnection, query: str, values: Values
+) -> duckdb.DuckDBPyConnection:
+    # DuckDB answers nothing at all, not even an error, when there is no statement.
+    answer: duckdb.DuckDBPyConnection | None = connection.execute(query, values)
+    if answer is None:
+        raise QueryError.of_sql("there is none in it.")
+    return answer
 
 
 def _result(answer: duckdb.DuckDBPyConnection) -> SQLResult:

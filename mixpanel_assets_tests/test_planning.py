@@ -121,3 +121,10 @@ def test_the_waiting_time_follows_from_the_budget():
     budget = RequestBudget(limit=58, window_seconds=3605)
     assert [budget.seconds_for(n) for n in (1, 58, 59, 116, 117)] == [0, 0, 3605, 3605, 7210]
     assert RequestBudget(limit=58, window_seconds=3605, used=58).seconds_for(1) == 3605
+
+
+def test_days_at_the_ends_of_the_calendar_are_planned_too():
+    """Whoever mistypes a year is told by Mixpanel, not by an overflow."""
+    for day in (date.min, date.max):
+        assert plan_requests([day], {}) == [(day, day)]
+        assert plan_requests([day], {day: 5, FIRST: 7}) == [(day, day)]

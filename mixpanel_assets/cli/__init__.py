@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
     """Run `mp`; the way in for the console script."""
-    from mixpanel_assets.cli.app import run
+    try:
+        from mixpanel_assets.cli.app import run
 
-    run()
+        run()
+    except KeyboardInterrupt:  # before a command began, or after it ended
+        sys.exit(130)

@@ -6,14 +6,14 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mixpanel_assets import __version__
-from mixpanel_assets.cli import auth, fetch, inspect, query, sql, stored
+from mixpanel_assets.cli import auth, completion, fetch, inspect, query, sql, stored
 from mixpanel_assets.cli.exits import InvalidArgumentsError, exit_code
 from mixpanel_assets.cli.invocation import (
     AccountOption,
@@ -31,6 +31,7 @@ from mixpanel_assets.cli.options import (
     OptionalFromOption,
     OptionalToOption,
     ToOption,
+    day_option,
     days,
     optional_days,
 )
@@ -81,6 +82,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 def _exit_code_of(arguments: Sequence[str], invocation: Invocation) -> int:
     try:
+        if completion.asked_for(arguments):
+            completion.complete(app, arguments)
+            return 0
         # Typer's own way out would end wrong usage with 2.
         return app(arguments, standalone_mode=False) or 0
     except MixpanelDataError as error:
@@ -202,7 +206,7 @@ def plan(
 @app.command()
 def clean(
     older_than: Annotated[
-        int, typer.Option(min=0, help="Days that what a failed load received is kept.")
+        int, typer.Option(min=0, max=36_500, help="Days that what a failed load received is kept.")
     ] = 7,
     everything: Annotated[
         bool, typer.Option("--all", help="All but the last hour, which may be in use.")
@@ -261,12 +265,12 @@ def demo(
 
 @app.command(account=False)
 def emulator(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes any free one.")] = 8765,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 takes any free one.")
+    ] = 8765,
     seed: Annotated[int, typer.Option(help="Same seed, same data.")] = 7,
-    start: Annotated[
-        datetime, typer.Option(formats=["%Y-%m-%d"], help="First day that holds data.")
-    ] = datetime(2024, 1, 1),
-    events_per_day: Annotated[int, typer.Option(help="Events per day, about.")] = 500,
+    start: Annotated[date, day_option("--start", "First day that holds data.")] = date(2024, 1, 1),
+    events_per_day: Annotated[int, typer.Option(min=0, help="Events per day, about.")] = 500,
 ) -> None:
     """Serve a pretend Mixpanel over HTTP until interrupted, on this machine only.
 
@@ -276,4 +280,4 @@ def emulator(
     """
     from mixpanel_assets.cli.emulate import serve_emulator
 
-    serve_emulator(port=port, seed=seed, start=start.date(), events_per_day=events_per_day)
+    serve_emulator(port=port, seed=seed, start=start, events_per_day=events_per_day)

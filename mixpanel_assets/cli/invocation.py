@@ -37,7 +37,7 @@ class Invocation:
 
     Attributes:
         account: The account named with --account; None: as the environment says.
-        quiet: Nothing but data and errors.
+        quiet: No progress, no notes, no word of waiting and asking again; warnings about data stay.
         verbose: Say where credentials come from, and what the library logs.
         json_errors: Errors are JSON, because --format json was asked for.
     """
@@ -83,24 +83,22 @@ class Invocation:
 
         Raises:
             DatabaseNotFoundError: There is no such file.
+            ConfigError: MP_DATABASE is not set, and the config file cannot be used.
         """
         from mixpanel_assets.settings import load_settings
         from mixpanel_assets.workspace import Workspace
 
-        path = database or load_settings().database_path(self._project_id())
+        settings = load_settings()
+        # Only the file in the home directory is named after the project.
+        project_id = "" if database or settings.database else self._project_id()
+        path = database or settings.database_path(project_id)
         return Workspace.open(path, read_only=read_only)
 
     def _project_id(self) -> str:
         """Return the project that names the file in the home directory, as far as it is known."""
         from mixpanel_assets.accounts import ConfigManager
-        from mixpanel_assets.errors import ConfigError
 
-        try:
-            found = ConfigManager().resolution(self.account).found
-        except ConfigError:
-            if self.account:
-                raise
-            return ""
+        found = ConfigManager().resolution(self.account).found
         return found["project_id"].value if "project_id" in found else ""
 
     def console(self) -> Console:
@@ -157,10 +155,15 @@ def _named(value: str | None) -> str | None:
     return value
 
 
+# What they warn of has been dealt with already; other warnings are about data.
+_PATIENCE = ("mixpanel_assets.client.retries", "mixpanel_assets.client.budget")
+
+
 def _quiet(value: bool) -> bool:
     if value:
         current().quiet = True
-        logging.getLogger("mixpanel_assets").setLevel(logging.ERROR)
+        for name in _PATIENCE:
+            logging.getLogger(name).setLevel(logging.ERROR)
     return value
 
 
@@ -180,7 +183,10 @@ AccountOption = Annotated[
     ),
 ]
 QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=_quiet, help="Nothing but data and errors.")
+    bool,
+    typer.Option(
+        "--quiet", "-q", callback=_quiet, help="Nothing but data, warnings about it, and errors."
+    ),
 ]
 VerboseOption = Annotated[
     bool,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from mixpanel_assets.cli.exits import InvalidArgumentsError
+from mixpanel_assets.cli.interrupts import told_what_is_kept
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.output import Format, print_record
-from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.fetch_results import (
     BatchProgress,
     ParallelFetchResult,
@@ -17,6 +19,7 @@ from mixpanel_assets.fetch_results import (
 )
 from mixpanel_assets.profile_fetcher import whole
 from mixpanel_assets.progress import batch_bar, page_bar
+from mixpanel_assets.warehouse import check_name
 
 
 def make_events_table(
@@ -33,14 +36,42 @@ def make_events_table(
     Raises:
         IncompleteExportError: Days are missing; the message names them.
     """
-    with current().workspace() as workspace, _batches_shown(parallel, progress) as show:
+    _check(name, "events")
+    stored: list[BatchProgress] = []
+
+    def told(batch: BatchProgress) -> None:
+        if parallel and batch.success and not asked["replace"]:
+            stored.append(batch)
+        if show:
+            show(batch)
+
+    with (
+        told_what_is_kept(lambda: _kept_of(name, stored)),
+        current().workspace() as workspace,
+        _batches_shown(parallel, progress) as show,
+    ):
         result = workspace.fetch_events(
-            name, **asked, parallel=parallel, progress=False, on_batch_complete=show
+            name, **asked, parallel=parallel, progress=False, on_batch_complete=told
         )
         current().note(f"in {workspace.db_path}")
     print_record(result.to_dict(), output, jq)
     if isinstance(result, ParallelFetchResult):
         _require_whole(result)
+
+
+def _check(name: str, default: str) -> None:
+    if name != default:
+        try:
+            check_name(name)
+        except ConfigError as error:
+            raise InvalidArgumentsError(error.message) from None
+
+
+def _kept_of(name: str, stored: Sequence[BatchProgress]) -> str:
+    if not stored:
+        return f"The table {name!r} is as it was."
+    days = ", ".join(f"{batch.from_date}..{batch.to_date}" for batch in stored)
+    return f"{name!r} holds {days}; the rest is as it was. Get other days with --append."
 
 
 def _require_whole(result: ParallelFetchResult) -> None:
@@ -93,7 +124,12 @@ def make_profiles_table(
     Raises:
         IncompleteExportError: Pages are missing; the message names them.
     """
-    with current().workspace() as workspace, _pages_shown(parallel, progress) as show:
+    _check(name, "profiles")
+    with (
+        told_what_is_kept(lambda: _kept_of(name, ())),
+        current().workspace() as workspace,
+        _pages_shown(parallel, progress) as show,
+    ):
         result = workspace.fetch_profiles(
             name,
             **filters,

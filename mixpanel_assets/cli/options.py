@@ -6,26 +6,42 @@ import json
 import sys
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import typer
 
 from mixpanel_assets.cli.exits import InvalidArgumentsError
 
-DAY_FORMATS = ["%Y-%m-%d"]
+# Mixpanel began in 2009; around the ends of the calendar there are no days before and after.
+_FIRST, _LAST = date(2000, 1, 1), date(2999, 12, 31)
 
-FromOption = Annotated[
-    datetime, typer.Option("--from", formats=DAY_FORMATS, help="First day, included.")
-]
-ToOption = Annotated[
-    datetime, typer.Option("--to", formats=DAY_FORMATS, help="Last day, included.")
-]
-OptionalFromOption = Annotated[
-    datetime | None, typer.Option("--from", formats=DAY_FORMATS, help="First day, included.")
-]
-OptionalToOption = Annotated[
-    datetime | None, typer.Option("--to", formats=DAY_FORMATS, help="Last day, included.")
-]
+
+def day(text: str | date) -> date:
+    """Return the day that was typed; a default is one already.
+
+    Raises:
+        BadParameter: It is none, or none that Mixpanel could hold.
+    """
+    if isinstance(text, date):
+        return text
+    try:
+        found = datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no day; write it like 2024-01-31.") from None
+    if not _FIRST <= found <= _LAST:
+        raise typer.BadParameter(f"{text} is not between {_FIRST} and {_LAST}.")
+    return found
+
+
+def day_option(name: str, said: str) -> Any:
+    """Return an option that takes a day."""
+    return typer.Option(name, parser=day, metavar="YYYY-MM-DD", help=said)
+
+
+FromOption = Annotated[date, day_option("--from", "First day, included.")]
+ToOption = Annotated[date, day_option("--to", "Last day, included.")]
+OptionalFromOption = Annotated[date | None, day_option("--from", "First day, included.")]
+OptionalToOption = Annotated[date | None, day_option("--to", "Last day, included.")]
 EventOption = Annotated[str, typer.Option("--event", "-e", help="The event's name.")]
 EventsOption = Annotated[
     list[str] | None,
@@ -52,7 +68,7 @@ class Days(TypedDict):
     to_date: date
 
 
-def days(from_date: datetime, to_date: datetime) -> Days:
+def days(from_date: date, to_date: date) -> Days:
     """Return the days that --from and --to name.
 
     Raises:
@@ -60,7 +76,7 @@ def days(from_date: datetime, to_date: datetime) -> Days:
     """
     if from_date > to_date:
         raise typer.BadParameter("--from is after --to; both days are included.")
-    return {"from_date": from_date.date(), "to_date": to_date.date()}
+    return {"from_date": from_date, "to_date": to_date}
 
 
 class OptionalDays(TypedDict):
@@ -70,7 +86,7 @@ class OptionalDays(TypedDict):
     to_date: date | None
 
 
-def optional_days(from_date: datetime | None, to_date: datetime | None) -> OptionalDays:
+def optional_days(from_date: date | None, to_date: date | None) -> OptionalDays:
     """Return the days that --from and --to name, None where there are none.
 
     Raises:
@@ -78,10 +94,7 @@ def optional_days(from_date: datetime | None, to_date: datetime | None) -> Optio
     """
     if from_date and to_date:
         days(from_date, to_date)
-    return {
-        "from_date": from_date.date() if from_date else None,
-        "to_date": to_date.date() if to_date else None,
-    }
+    return {"from_date": from_date, "to_date": to_date}
 
 
 def names(given: list[str] | None, option: str = "--events") -> list[str]:

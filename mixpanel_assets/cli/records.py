@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
-import msgspec
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.client import ProfileQuery, RecordStream
+from mixpanel_assets.json_lines import as_json
 
 _SHOWN_EVERY = 1000
-# In JSON they may stand in a string as they are; many readers split lines there.
-_LINE_ENDS = tuple((chr(code).encode(), b"\\u%04x" % code) for code in (0x0085, 0x2028, 0x2029))
-_encode = msgspec.json.Encoder().encode
 
 
 def write_events(
@@ -56,26 +52,6 @@ def write_profiles(filters: Mapping[str, Any], *, raw: bool) -> None:
             _write_lines(workspace.api.stream_profile_lines(query), "profiles")
         else:
             _write_records(workspace.api.stream_profiles(query), "profiles")
-
-
-def as_json(record: dict[str, Any]) -> bytes:
-    """Return a normalized record as one line of JSON, times in ISO 8601 ending in Z.
-
-    Whatever a reader takes for a line's end, only the end of a record looks like one.
-    """
-    try:
-        line = _encode(record)
-    except (OverflowError, UnicodeEncodeError, msgspec.MsgspecError):
-        # An integer beyond 64 bits or half of a surrogate pair.
-        return json.dumps(record, separators=(",", ":"), default=_moment).encode()
-    if b"\xe2\x80" in line or b"\xc2\x85" in line:
-        for character, escape in _LINE_ENDS:
-            line = line.replace(character, escape)
-    return line
-
-
-def _moment(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _write_records(stream: RecordStream[dict[str, Any]], what: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mixpanel_assets.cli.interrupts import told_what_is_kept
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.output import Format, print_records
 from mixpanel_assets.currency import days_behind
@@ -40,12 +41,18 @@ def sync_days(
         console=errors,
         disable=errors.quiet or not errors.is_terminal,
     )
-    with current().workspace(database) as workspace, _told(output, jq) as tell:
+    kept: list[date] = []
+    with (
+        told_what_is_kept(lambda: _kept(kept)),
+        current().workspace(database) as workspace,
+        _told(output, jq) as tell,
+    ):
         first, last = _days(workspace, from_date, to_date)
         with bar:
             task = bar.add_task("events", total=max(0, (last - first).days + 1))
 
             def stored(report: DayReport) -> None:
+                kept.append(report.day)
                 bar.advance(task)
                 tell.day(report)
 
@@ -54,6 +61,16 @@ def sync_days(
             with _partial_if(bool(reports)), page_bar(errors) as draw:
                 tell.snapshot(workspace.sync_profiles(on_page_complete=draw))
         tell.place(workspace.db_path)
+
+
+def _kept(days: list[date]) -> str:
+    if not days:
+        return "Nothing was stored; the database is as it was."
+    first, last = min(days), max(days)
+    return (
+        f"Events of {len(days):,} whole days are stored, {first} to {last}; the rest is as it was. "
+        "The same command loads what is missing."
+    )
 
 
 def _days(workspace: Workspace, from_date: date | None, to_date: date | None) -> tuple[date, date]:

@@ -70,7 +70,7 @@ class RetryPolicy:
         max_wait_seconds: How long a request may wait for its budget and for 429s; None waits
             without end.
         first_wait_seconds: Mean wait after the first fault; doubles, at most 60 seconds.
-        cancelled: Ends every wait when it is set.
+        cancelled: Ends every wait when it is set, and asks nothing again.
     """
 
     max_retries: int = 4
@@ -85,7 +85,10 @@ class RetryPolicy:
             wait=tenacity.wait_random_exponential(
                 multiplier=self.first_wait_seconds, max=_LONGEST_WAIT_SECONDS
             ),
-            stop=tenacity.stop_after_attempt(self.max_retries + 1),
+            stop=tenacity.stop_any(
+                tenacity.stop_after_attempt(self.max_retries + 1),
+                tenacity.stop_when_event_set(self.cancelled),
+            ),
             before_sleep=_log_wait,
             sleep=tenacity.sleep_using_event(self.cancelled),
             reraise=True,

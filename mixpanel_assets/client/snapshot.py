@@ -200,7 +200,7 @@ def fetch_pages(
 
     outcomes = []
     pool = ThreadPoolExecutor(checked_workers(max_workers))
-    with pool, _ended_at_once(pool, retries.cancelled):
+    with pool, _ended_at_once(pool, retries.cancelled, transport):
         for done in as_completed([pool.submit(fetch, page) for page in pages]):
             outcomes.append(done.result())
             if on_page:
@@ -209,12 +209,19 @@ def fetch_pages(
 
 
 @contextmanager
-def _ended_at_once(pool: ThreadPoolExecutor, cancelled: threading.Event) -> Iterator[None]:
-    """Let nobody wait for a budget or a retry when the block is left by an exception."""
+def _ended_at_once(
+    pool: ThreadPoolExecutor, cancelled: threading.Event, transport: Transport
+) -> Iterator[None]:
+    """Let nobody wait for a budget or a retry when the block is left by an exception.
+
+    Answers that are on their way are waited for, unless it is an interrupt.
+    """
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         cancelled.set()
+        if isinstance(error, KeyboardInterrupt):
+            transport.abandon()
         pool.shutdown(cancel_futures=True)
         cancelled.clear()  # the client can be used again
         raise

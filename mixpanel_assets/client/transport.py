@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
+import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -27,6 +29,7 @@ _SUBDOMAINS: Mapping[Region, str] = {"us": "", "eu": "eu", "in": "in"}
 # server itself gives up after 488 s on the Query API and 120 s on the App API.
 _IDLE_SECONDS: Mapping[Api, float] = {"export": 300.0, "query": 500.0, "app": 130.0}
 _CONNECT_SECONDS = 20.0
+_CONNECTED = ("connection.connect_tcp.complete", "connection.start_tls.complete")
 
 
 def base_url(api: Api, region: Region, override: str | None = None) -> str:
@@ -59,6 +62,7 @@ class Transport:
         self._credentials = credentials
         self._budget = budget
         self._override = checked_base_url(api_base_url)
+        self._streams: weakref.WeakSet[Any] = weakref.WeakSet()
         try:
             self._http = httpx.Client(
                 headers={"Authorization": credentials.auth_header(), "Accept-Encoding": "gzip"},
@@ -74,6 +78,19 @@ class Transport:
     def close(self) -> None:
         """Close every connection."""
         self._http.close()
+
+    def abandon(self) -> None:
+        """Break every connection, so that no thread goes on waiting for an answer.
+
+        Their requests end with `ConnectionFailedError`; new ones connect anew.
+        """
+        for stream in list(self._streams):
+            with suppress(OSError):
+                stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+    def _traced(self, event: str, told: Mapping[str, Any]) -> None:
+        if event in _CONNECTED:
+            self._streams.add(told["return_value"])
 
     def url(self, api: Api, path: str) -> str:
         """Return the full address of a path such as `/export`."""
@@ -116,6 +133,7 @@ class Transport:
             params=self._with_project(api, params),
             data=data,
             timeout=httpx.Timeout(_IDLE_SECONDS[api], connect=_CONNECT_SECONDS),
+            extensions={"trace": self._traced},
         )
         try:
             while True:

@@ -11,8 +11,8 @@ import duckdb
 import pytest
 
 from mixpanel_assets.cli.emulate import environment_of
-from mixpanel_assets.cli.records import as_json
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
+from mixpanel_assets.json_lines import as_json
 from mixpanel_assets_tests.cli.conftest import MP
 
 DAY = date(2024, 1, 3)
@@ -198,3 +198,34 @@ def test_a_table_is_made_and_described(mp, emulator, tmp_path):
     with duckdb.connect(tmp_path / "warehouse.duckdb", read_only=True) as connection:
         names = connection.execute("SELECT DISTINCT event_name FROM main.mine").fetchall()
     assert names == [("Sign Up",)]
+
+
+@pytest.mark.parametrize("name", ['a"b', "x'; DROP TABLE people; --", "_x", "a b", "été", ""])
+def test_what_is_no_name_for_a_table_exits_with_3(name, mp_here, emulator):
+    """Before anything is asked."""
+    before = len(emulator.requests)
+    for command in (("events", name, *RANGE), ("profiles", name)):
+        done = mp_here("fetch", *command, "--format", "json")
+        assert done.code == 3
+        assert "is no name for a table" in json.loads(done.stderr)["message"]
+    assert len(emulator.requests) == before
+
+
+def test_a_table_that_is_there_names_every_way_out(mp_here):
+    """Another name, more rows, or other rows."""
+    assert mp_here("fetch", "events", "mine", *RANGE).code == 0
+    done = mp_here("fetch", "events", "mine", *RANGE)
+    assert done.code == 1
+    for way in ("another name", "--append", "append=True", "--replace", "replace=True"):
+        assert way in done.stderr
+
+
+def test_quiet_keeps_warnings_about_data(mp, emulator):
+    """Faults that were repeated with success are not worth a word; what is missing is."""
+    emulator.faults.add(Fault("500-json", path="/api/2.0/export"))
+    emulator.faults.add(Fault("timeless-rows", day=date(2024, 1, 3), count=3))
+    command = ("fetch", "events", *RANGE, "--stdout", "--staged")
+    done = mp("-q", *command, MP_RETRY_WAIT_SECONDS="0.01")
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert "no usable `time`" in line

@@ -1,5 +1,6 @@
 """`mp`: data on stdout, one clear sentence on stderr, exit codes a script can tell apart."""
 
+import json
 import socket
 from datetime import date
 
@@ -79,11 +80,32 @@ def test_a_wrong_region_is_refused(mp, emulator):
         ("sync", "--from", "2024-01-02", "--to", "2024-01-01"),
         ("plan", "--from", "2024-01-02", "--to", "2024-01-01"),
         ("nonsense",),
+        ("clean", "--older-than", "99999999999"),
+        ("emulator", "--port", "99999"),
+        ("emulator", "--events-per-day", "-5"),
     ],
 )
 def test_wrong_usage_exits_with_3(arguments, mp):
     """Invalid arguments are told apart from refused credentials."""
     assert mp(*arguments).returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("day", "said"),
+    [
+        ("soon", "'soon' is no day; write it like 2024-01-31"),
+        ("2024-02-30", "is no day"),
+        ("99999-01-01", "is no day"),
+        ("0001-01-01", "not between 2000-01-01"),
+        ("9999-12-31", "not between 2000-01-01"),
+    ],
+)
+def test_what_is_no_day_is_told_in_plain_words(day, said, mp_here):
+    """For every command alike, and before anything is asked."""
+    for command in (("sync",), ("plan",), ("fetch", "events"), ("query", "frequency")):
+        done = mp_here(*command, "--from", day, "--to", day, "-f", "json")
+        assert done.code == 3
+        assert said in json.loads(done.stderr)["message"]
 
 
 def test_a_future_day_exits_with_3(mp):

@@ -226,3 +226,25 @@ def test_tables_are_dropped_by_name_or_all(mp_here, own_database):
         assert workspace.sql_scalar("SELECT count(*) FROM profiles")
     assert json.loads(mp_here("inspect", "drop-all", *place).stdout) == []
     assert mp_here("drop", "-t", "nowhere", *place).code == 4
+
+
+def test_a_config_file_that_is_refused_is_not_passed_over(mp_here, tmp_path):
+    """It names the project, and so the database; MP_DATABASE makes it superfluous."""
+    config = tmp_path / "config.toml"
+    config.write_text("")
+    config.chmod(0o644)
+    home = {"MP_CONFIG_PATH": str(config), "HOME": str(tmp_path)}
+    done = mp_here("tables", **home, MP_DATABASE="", MP_PROJECT_ID="", MP_USERNAME="", MP_SECRET="")
+    assert done.code == 1
+    assert "chmod 600" in done.stderr
+    done = mp_here("tables", **home)
+    assert done.code == 4
+    assert "There is no database" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["", "  ", ";", "/* nothing */"])
+def test_no_statement_at_all_is_told(text, ask):
+    """DuckDB itself says nothing."""
+    done = ask("sql", text)
+    assert done.code == 3
+    assert "there is none in it" in done.stderr

@@ -124,7 +124,10 @@ def test_an_interrupt_leaves_whole_days_only(tmp_path):
         _, errors = process.communicate(timeout=30)
         held = emulator.truth.count(START) - len(emulator.truth.unstorable(START))
     assert process.returncode == 130
-    assert "Traceback" not in errors
+    assert errors.splitlines() == [
+        "mp: Interrupted. Events of 1 whole days are stored, 2024-01-01 to 2024-01-01; the rest is "
+        "as it was. The same command loads what is missing."
+    ]
     with duckdb.connect(tmp_path / "w.duckdb", read_only=True) as connection:
         assert connection.execute(
             "SELECT event_date::VARCHAR, count(*) FROM mixpanel.events GROUP BY ALL"
@@ -157,10 +160,40 @@ def test_wrong_usage_is_one_json_object_when_asked_for(line, mp_here):
     assert "Usage" in mp_here(*line).stderr
 
 
-def test_completion_can_be_shown():
-    """The script of the shell that asks."""
-    # Two commands, or bash makes way for the first one instead of starting it.
-    line = [shutil.which("bash"), "-c", '"$1" --show-completion; exit $?', "bash", MP]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+def asked_by(shell, *arguments):
+    # Two commands, or the shell makes way for the first one instead of starting it.
+    line = [shutil.which(shell), "-c", '"$@"; exit $?', shell, MP, *arguments]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("shell", "arguments"),
+    [
+        ("bash", ("--show-completion",)),
+        ("sh", ("--show-completion", "bash")),
+        ("sh", ("--show-completion=zsh",)),
+    ],
+)
+def test_completion_can_be_shown(shell, arguments):
+    """The script of the shell that asks, or of the one that is named."""
+    done = asked_by(shell, *arguments)
     assert done.returncode == 0, done.stderr
     assert "_MP_COMPLETE" in done.stdout
+
+
+@pytest.mark.parametrize("shell", [("sh",), ("bash", "zsh"), ("sh", "--quiet")])
+@pytest.mark.parametrize("option", ["--show-completion", "--install-completion"])
+def test_a_shell_without_completion_is_told_which_have_one(option, shell):
+    """In one sentence, as everything else."""
+    done = asked_by("bash", option, *shell)
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert done.stderr.startswith("mp: ")
+    assert "bash, zsh, fish" in done.stderr
+
+
+def test_completion_can_be_installed_for_a_shell_that_is_named(mp, tmp_path):
+    """Whichever shell asks."""
+    done = mp("--install-completion", "zsh", HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "_MP_COMPLETE" in (tmp_path / ".zfunc" / "_mp").read_text()
