@@ -17,6 +17,9 @@ from mixpanel_assets.client import (
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.forked import ForkedMp
+from mixpanel_assets_tests.laws import forget_the_clock
+
+forget_the_clock()
 
 START = date(2024, 1, 1)
 IMPATIENT = RetryPolicy(max_retries=2, first_wait_seconds=0.001)
