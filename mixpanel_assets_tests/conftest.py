@@ -16,6 +16,10 @@ from mixpanel_assets.client import (
 )
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.settings import Settings
+from mixpanel_assets_tests.forked import ForkedMp
+from mixpanel_assets_tests.laws import forget_the_clock
+
+forget_the_clock()
 
 START = date(2024, 1, 1)
 IMPATIENT = RetryPolicy(max_retries=2, first_wait_seconds=0.001)
@@ -41,6 +45,13 @@ def nobodys_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.setenv("MP_RETRY_WAIT_SECONDS", "0.01")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "yes")
+
+
+@pytest.fixture(scope="session")
+def forked_mp() -> Iterator[ForkedMp]:
+    """Runs `mp` in a process of its own, without the time that its imports take."""
+    with ForkedMp() as forked:
+        yield forked
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets.accounts import resolve_credentials
@@ -23,6 +23,7 @@ from mixpanel_assets.errors import (
     ConfigError,
     StorageError,
 )
+from mixpanel_assets_tests.laws import examples
 
 CONFIG = """
 default = "shop"
@@ -353,7 +354,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["add", "remove", "switch"]), NAMES),
 
 
 @given(STEPS)
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_any_sequence_of_changes_does_what_a_dictionary_would(steps):
     """Accounts, their order and the default are the model's; refusals change nothing."""
     model: dict[str, str] = {}

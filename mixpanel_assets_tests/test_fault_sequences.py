@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets import Workspace
@@ -15,6 +15,7 @@ from mixpanel_assets.client import make_credentials
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import MixpanelDataError
 from mixpanel_assets.settings import Settings
+from mixpanel_assets_tests.laws import examples
 
 START = date(2024, 1, 1)
 DAYS = [START + timedelta(days=offset) for offset in range(3)]
@@ -84,18 +85,14 @@ def check(emulator: Emulator, sequence: list[Fault], per_request: int, *, loaded
     emulator.faults.clear()
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(10)
 @given(sequence=faults(KINDS), per_request=st.sampled_from([1, 2, 3]))
 def test_a_first_load_is_the_truth_or_says_that_it_is_not(emulator, sequence, per_request):
     """Each day holds exactly Mixpanel's events, or nothing and the load failed."""
     check(emulator, sequence, per_request, loaded=False)
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(10)
 @given(
     sequence=faults(KINDS),
     unseen=st.sampled_from([None, *UNSEEN_AT_FIRST]),

@@ -43,7 +43,7 @@ def frame(day, amount=1):
 
 
 def run(path, *assets, day=DAY, select=None, **options):
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         return dg.materialize(
             list(assets),
             selection=select,
@@ -264,7 +264,7 @@ def test_connection_config_from_run_config_is_refused(path):
     """What is set when the run is launched is looked at as well."""
     resource = WarehouseIOManager.configure_at_launch()
     config = {"database": str(path), "connection_config": {"threads": 1}}
-    with dg.instance_for_test() as instance, pytest.raises(dg.DagsterError) as caught:
+    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(dg.DagsterError) as caught:
         dg.materialize(
             [table_asset(frame)],
             partition_key=DAY,

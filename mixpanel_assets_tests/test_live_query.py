@@ -7,7 +7,7 @@ from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets import DiscoveryService, LiveQueryService, answers
@@ -469,7 +469,6 @@ def test_segments_that_skip_dates_are_still_added_up():
     ),
     st.lists(st.dates().map(str), max_size=4),
 )
-@settings(deadline=None)
 def test_filling_keeps_every_count(values, series):
     """Sorted dates, the same for all names; the counts are the given ones and zeros."""
     found = answers.series_in({"data": {"values": values, "series": series}}, "counts")

@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets import ParallelProfileFetcherService
@@ -23,6 +23,7 @@ from mixpanel_assets.settings import Settings
 from mixpanel_assets.snapshots import begin, completed, questions_for
 from mixpanel_assets.warehouse import Database
 from mixpanel_assets_tests.conftest import PLENTY
+from mixpanel_assets_tests.laws import examples
 
 ENGAGE = "/api/query/engage"
 DAY = date(2024, 1, 3)
@@ -208,11 +209,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "w.duckdb"
 
 
-LAW = settings(
-    max_examples=50,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+LAW = examples(20)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets import record_files
@@ -52,7 +52,6 @@ def same(value):
 
 
 @given(RECORDS)
-@settings(deadline=None)
 def test_lines_hold_the_records(records):
     """One line each, whatever stands in a text; equal as JSON values."""
     with TemporaryDirectory() as directory:
@@ -67,7 +66,6 @@ def test_lines_hold_the_records(records):
 
 
 @given(RECORDS)
-@settings(deadline=None)
 def test_parquet_holds_the_records(records):
     """The same schema for any records, none included."""
     with TemporaryDirectory() as directory:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import mixpanel_assets
@@ -362,7 +362,6 @@ VALUES = st.one_of(
 @example([2**53 + 1, 0.5])
 @example([2**63, -1])
 @example([2**60 + 1, None])
-@settings(deadline=None)
 def test_frames_keep_every_digit(values):
     """Whatever stands together in a column, each value comes out equal; None is missing."""
     table = Table(["c"], [(value,) for value in values])
@@ -377,7 +376,6 @@ def test_frames_keep_every_digit(values):
 
 @given(st.lists(VALUES, max_size=6))
 @example([2**53 + 1, 0.5])
-@settings(deadline=None)
 def test_arrow_keeps_every_digit(values):
     """A column has one type that holds all values, or each is JSON text."""
     table = arrow_table(Table(["c"], [(value,) for value in values]))

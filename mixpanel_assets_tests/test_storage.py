@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets import StorageEngine, TableMetadata, Workspace
@@ -28,6 +28,7 @@ from mixpanel_assets.errors import (
 )
 from mixpanel_assets.temporary import PREFIX
 from mixpanel_assets.warehouse import ProjectIdentity
+from mixpanel_assets_tests.laws import examples
 
 FETCHED = datetime(2024, 2, 1, 12, tzinfo=UTC)
 EVENTS = TableMetadata("events", FETCHED, "2024-01-01", "2024-01-02")
@@ -524,9 +525,7 @@ people = st.fixed_dictionaries(
         ),
     }
 )
-anything = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+anything = examples(40)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from statistics import mean, pstdev, quantiles
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets import StorageEngine, TableMetadata, Workspace
@@ -17,6 +17,7 @@ from mixpanel_assets.errors import ConfigError, MissingDaysError, TableNotFoundE
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.stored_queries import StoredQueries
 from mixpanel_assets.warehouse import mark_unavailable
+from mixpanel_assets_tests.laws import examples
 
 FIRST, LAST = date(2024, 1, 1), date(2024, 1, 7)
 WEEK = {"from_date": FIRST, "to_date": LAST}
@@ -388,9 +389,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 values = st.none() | st.booleans() | st.integers(-(2**66), 2**66) | names | st.lists(names)
 
 
-@settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(30)
 @given(name=names.filter(lambda n: n not in ("time", "distinct_id", "$insert_id")), data=st.data())
 def test_any_property_of_any_name_is_counted(name, data):
     """Dots, quotes, slashes, nothing at all: a name means the property that has it."""

@@ -22,21 +22,14 @@ def variables(emulator, tmp_path):
 
 
 @pytest.fixture
-def mp(variables, tmp_path):
+def mp(variables, forked_mp, tmp_path):
     """Run `mp` with arguments; environment variables can be changed by keyword."""
 
     def run(
         *arguments: str, stdin: str | None = None, **changes: str
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [MP, *arguments],
-            env={**os.environ, **variables, **changes},
-            cwd=tmp_path,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        env = {**os.environ, **variables, **changes}
+        return forked_mp.run(arguments, env=env, cwd=tmp_path, input=stdin)
 
     return run
 

@@ -30,19 +30,11 @@ def environment(tmp_path, emulator):
 
 
 @pytest.fixture
-def mp(environment, tmp_path):
+def mp(environment, forked_mp, tmp_path):
     """Run `mp` without a terminal; the secret may be in the file and nowhere else."""
 
     def run(*arguments: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [MP, *arguments],
-            env={**environment, **changes},
-            cwd=tmp_path,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        done = forked_mp.run(arguments, env={**environment, **changes}, cwd=tmp_path, input=stdin)
         assert SECRET not in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         for path in tmp_path.rglob("*"):

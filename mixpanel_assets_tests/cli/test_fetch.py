@@ -21,17 +21,12 @@ KEYS = ["event_name", "event_time", "distinct_id", "insert_id", "properties"]
 
 
 @pytest.fixture
-def mp_bytes(variables, tmp_path):
+def mp_bytes(variables, forked_mp, tmp_path):
     """Run `mp` and return its outputs as bytes."""
 
     def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [MP, *arguments],
-            env={**os.environ, **variables, **changes},
-            cwd=tmp_path,
-            capture_output=True,
-            timeout=120,
-        )
+        env = {**os.environ, **variables, **changes}
+        return forked_mp.run(arguments, env=env, cwd=tmp_path, text=False)
 
     return run
 

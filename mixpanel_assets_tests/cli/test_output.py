@@ -7,11 +7,12 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets.cli.exits import InvalidArgumentsError
 from mixpanel_assets.cli.output import Format, print_record, print_records
+from mixpanel_assets_tests.laws import examples
 
 LEAVES = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -22,9 +23,7 @@ VALUES = st.recursive(
     max_leaves=8,
 )
 RECORDS = st.lists(st.dictionaries(st.text(min_size=1), VALUES, min_size=1), max_size=4)
-WITH_OUTPUT = settings(
-    max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+WITH_OUTPUT = examples(50)
 
 
 def printed(capsys, records, output, **more):

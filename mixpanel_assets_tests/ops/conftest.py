@@ -29,7 +29,7 @@ def resource(emulator: Emulator) -> MixpanelResource:
 @pytest.fixture
 def instance() -> Any:
     """A history of its own."""
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
 

@@ -7,11 +7,12 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.warehouse.project import ProjectIdentity
+from mixpanel_assets_tests.laws import examples
 from mixpanel_assets_tests.warehouse.conftest import DAY, DAY_MS, START_MS, Warehouse, event
 from mixpanel_assets_tests.warehouse.test_load_laws import DAYS, LAST, LAW, events, fresh
 
@@ -86,7 +87,7 @@ def plans(draw: st.DrawFn) -> list[tuple[tuple[int, int], str | None]]:
     return draw(st.permutations([*whole, *draw(pieces)]))
 
 
-@settings(LAW, max_examples=40)
+@examples(12)
 @given(st.lists(events(days=DAYS), max_size=12), plans())
 def test_any_way_of_appending_is_one_fetch(records, plan):
     """Days and filters in any split and order, some of them again: the rows of one fetch."""

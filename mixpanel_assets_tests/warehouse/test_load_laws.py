@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets.made_ids import made_id
+from mixpanel_assets_tests.laws import examples
 from mixpanel_assets_tests.warehouse.conftest import DAY, DAY_MS, START_MS, Warehouse
 
-LAW = settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+LAW = examples(12)
 DAYS = 3
 LAST = DAY + timedelta(days=DAYS - 1)
 FIXED = ("time", "distinct_id", "$insert_id")
@@ -145,7 +144,7 @@ def key_of(record: dict[str, Any]) -> tuple[Any, ...]:
     return record["event"], sent["time"], sent["$insert_id"], who
 
 
-@settings(LAW, max_examples=40)
+@examples(20)
 @given(st.lists(events(), max_size=12))
 def test_repeats_follow_the_rule(records):
     """One copy per key stays, the one processed last; without `$insert_id` all stay."""

@@ -8,16 +8,17 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.profile_pages import ProfilePage
+from mixpanel_assets_tests.laws import examples
 from mixpanel_assets_tests.warehouse.conftest import DAY, Warehouse
 from mixpanel_assets_tests.warehouse.profiles import profile, seen, store, store_days
 from mixpanel_assets_tests.warehouse.test_load_laws import dumps, loads, names, values
 
-LAW = settings(max_examples=25, deadline=None)
+LAW = examples(12)
 IDS = "uvwxyz"
 FIRST, LATER = datetime(2026, 3, 1, 1, tzinfo=UTC), datetime(2026, 3, 1, 2, tzinfo=UTC)
 PEOPLE = Target("people", "main")

@@ -7,12 +7,13 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.retention import days_to_keep, thin_snapshots
+from mixpanel_assets_tests.laws import examples
 from mixpanel_assets_tests.warehouse.conftest import DAY, Warehouse
 from mixpanel_assets_tests.warehouse.profiles import BAD, profile, store
 
@@ -188,7 +189,7 @@ loads = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@examples(8)
 @given(loads, limits)
 def test_thinning_never_changes_who_is_current(found, limit):
     """Whatever came, in whatever order."""
