@@ -62,9 +62,7 @@ def test_every_way_of_starting_a_run_shares_one_history(clone):
         database = clone / "data" / "warehouse.duckdb"
         for program, day in (("dagster", days[2]), ("dg", days[3])):
             command = [str(BIN / program), "dev"]
-            with served(
-                command, clone, environment, clone / "data" / "warehouse.duckdb"
-            ) as dagster:
+            with served(command, clone, environment, database) as dagster:
                 assert len(dagster.runs()) == days.index(day)
                 run = dagster.ended(dagster.launch(day, "close_yesterday", "events"))
                 assert run["status"] == "SUCCESS"

@@ -80,7 +80,10 @@ MAY_IMPORT = {
     "reports": {*BASE, "snapshots", "warehouse"},
     "resources": {*BASE, "accounts", "budgets", "client", "workspace", "failures"},
     "io_managers": {*BASE, "failures", "loads", "warehouse"},
-    "jobs": {*BASE, "partitions"},
+    "jobs": BASE,
+    "schedules": BASE,
+    "freshness": BASE,
+    "automation": {*BASE, "schedules"},
     "retention": {*BASE, "failures", "loads", "resources", "warehouse"},
     "assets": {
         *BASE,
@@ -93,7 +96,11 @@ MAY_IMPORT = {
         *("client", "event_files", "failures", "literals", "live_query", "profile_files"),
         *("reports", "resources", "results"),
     },
-    "definitions": {*BASE, "assets", "io_managers", "jobs", "ops", "resources", "retention"},
+    "definitions": {
+        *BASE,
+        *("assets", "automation", "freshness", "io_managers", "jobs", "ops", "resources"),
+        *("retention", "schedules"),
+    },
     "cli": None,  # the commands import what they need, inside the command
     "__init__": None,  # offers the public names lazily
 }
