@@ -63,6 +63,8 @@ def build_definitions(
                 database=str(database),
                 memory_limit=settings.memory_limit,
                 lock_timeout=settings.lock_timeout,
+                op_retries=settings.op_retries,
+                op_retry_seconds=settings.op_retry_seconds,
             ),
             **given,
         },

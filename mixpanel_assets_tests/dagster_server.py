@@ -37,6 +37,10 @@ mutation ($run: String!) {
     ... on PythonError { message }
   }
 }"""
+CANCEL = """
+mutation ($run: String!) {
+  terminateRun(runId: $run) { __typename ... on PythonError { message } }
+}"""
 RUN = """
 query ($run: ID!) {
   runOrError(runId: $run) {
@@ -120,6 +124,11 @@ class Dagster:
         answer = self.ask(FROM_FAILURE, run=run)["launchRunReexecution"]
         assert answer["__typename"] == "LaunchRunSuccess", answer
         return answer["run"]["runId"]
+
+    def cancel(self, run: str) -> None:
+        """Ask a run to end."""
+        answer = self.ask(CANCEL, run=run)["terminateRun"]
+        assert answer["__typename"] == "TerminateRunSuccess", answer
 
     def ended(self, run: str) -> dict[str, Any]:
         """Wait until a run has ended and return what is known of it."""

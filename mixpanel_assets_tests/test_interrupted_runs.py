@@ -22,7 +22,7 @@ from mixpanel_assets_tests.dagster_server import (
     wait_for,
 )
 
-ENGAGE = "/api/query/engage"
+ENGAGE, EXPORT = "/api/query/engage", "/api/2.0/export"
 MERGE = "mixpanel__profiles.merge_profile_pages"
 PAGES = 60
 UNDER_WAY = range(30, 35)  # as many as are asked for at once
@@ -46,6 +46,7 @@ def dagster(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Ite
         MP_DATABASE=str(database),
         MP_MAX_RETRIES="1",
         MP_RETRY_WAIT_SECONDS="0.01",
+        MP_OP_RETRY_SECONDS="0.01",
     )
     command = [sys.executable, "-m", "dagster", "dev", "-m", "mixpanel_assets.definitions"]
     with served(command, home, environment, database) as dagster:
@@ -131,3 +132,16 @@ def test_a_partial_run_goes_on_with_its_failed_pages(dagster, emulator):
     assert (statuses(again), checks(again)) == ([(day, "complete")], [True])
     assert sorted(pages(emulator, since).elements()) == [3, 7]
     assert_is_the_truth(dagster, emulator, day)
+
+
+def test_a_cancelled_run_ends_at_once(dagster, emulator):
+    """It is neither repeated nor goes on with another attempt of its step."""
+    emulator.faults.add(Fault("timeout", path=EXPORT, times=None))
+    run = dagster.launch("2024-01-02", "close_yesterday", "events")
+    wait_for(lambda: any(request.path == EXPORT for request in emulator.requests) or None)
+    dagster.cancel(run)
+    ended = dagster.ended(run)
+    emulator.faults.clear()
+    assert ended["status"] == "CANCELED"
+    asked = [request for request in emulator.requests if request.path == EXPORT]
+    assert len(asked) == 1
