@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "day_filler": {*BASE, "client", "planning", "warehouse"},
     "event_loads": {*BASE, "client", "day_filler", "loads", "planning", "warehouse"},
     "currency": {*BASE, "warehouse"},
+    "verification": {*BASE, "client", "event_loads", "planning", "temporary", "warehouse"},
     "doctor": {*BASE, "accounts", "budgets", "client", "loads", "warehouse"},
     "json_lines": set(),
     "record_files": {"errors", "json_lines"},
@@ -94,7 +95,7 @@ MAY_IMPORT = {
     "ops": {
         *BASE,
         *("client", "event_files", "failures", "literals", "live_query", "profile_files"),
-        *("reports", "resources", "results"),
+        *("reports", "resources", "results", "verification", "warehouse"),
     },
     "definitions": {
         *BASE,
@@ -146,6 +147,7 @@ def test_imports_follow_the_arrows(part):
         *("auth", "client", "warehouse", "workspace", "emulator", "cli", "event_loads"),
         *("live_query", "results", "storage", "stored_queries"),
         *("event_files", "live_query", "profile_files", "query_loads", "results"),
+        "verification",
     ],
 )
 def test_library_parts_load_without_dagster(part):
