@@ -14,7 +14,8 @@ PACKAGE = Path(mixpanel_assets.__file__).parent
 BASE = {"errors", "settings", "made_ids"}
 MAY_IMPORT = {
     "errors": set(),
-    "settings": {"errors"},
+    "refetch": set(),
+    "settings": {"errors", "refetch"},
     "made_ids": set(),
     "literals": set(),
     "results": {"literals"},
@@ -31,14 +32,18 @@ MAY_IMPORT = {
     "discovery": {"answers", "client", "errors", "literals", "results"},
     "live_query": {"answers", "client", "discovery", "errors", "literals", "results"},
     "planning": set(),
+    "load_progress": {"planning"},
     "loads": {*BASE, "client", "warehouse"},
     "profile_loads": {*BASE, "loads", "snapshots", "warehouse"},
     "profile_fetcher": {
         *BASE,
         *("client", "fetch_results", "loads", "profile_loads", "snapshots", "warehouse"),
     },
-    "day_filler": {*BASE, "client", "planning", "warehouse"},
-    "event_loads": {*BASE, "client", "day_filler", "loads", "planning", "warehouse"},
+    "day_filler": {*BASE, "client", "load_progress", "planning", "warehouse"},
+    "event_loads": {
+        *BASE,
+        *("client", "day_filler", "load_progress", "loads", "planning", "refetch", "warehouse"),
+    },
     "currency": {*BASE, "warehouse"},
     "verification": {*BASE, "client", "event_loads", "planning", "temporary", "warehouse"},
     "doctor": {*BASE, "accounts", "budgets", "client", "loads", "warehouse"},
@@ -79,6 +84,7 @@ MAY_IMPORT = {
     "partitions": BASE,
     "failures": {*BASE, "client"},
     "reports": {*BASE, "snapshots", "warehouse"},
+    "run_history": set(),
     "resources": {*BASE, "accounts", "budgets", "client", "workspace", "failures"},
     "io_managers": {*BASE, "failures", "loads", "warehouse"},
     "jobs": BASE,
@@ -88,8 +94,9 @@ MAY_IMPORT = {
     "retention": {*BASE, "failures", "loads", "resources", "warehouse"},
     "assets": {
         *BASE,
-        *("client", "event_loads", "failures", "live_query", "loads", "ops", "partitions"),
-        *("profile_loads", "query_loads", "reports", "resources", "snapshots", "warehouse"),
+        *("client", "event_loads", "failures", "live_query", "load_progress", "loads", "ops"),
+        *("partitions", "profile_loads", "query_loads", "refetch", "reports", "resources"),
+        *("run_history", "snapshots", "warehouse"),
     },
     "query_loads": {*BASE, "loads", "warehouse"},
     "ops": {

@@ -46,7 +46,13 @@ from mixpanel_assets.warehouse.schema import (
     quoted,
 )
 from mixpanel_assets.warehouse.slices import insert_slice
-from mixpanel_assets.warehouse.tables import EventSizes, day_rows, event_sizes, table_exists
+from mixpanel_assets.warehouse.tables import (
+    EventSizes,
+    day_reports,
+    day_rows,
+    event_sizes,
+    table_exists,
+)
 
 __all__ = [
     "EVENTS",
@@ -75,6 +81,7 @@ __all__ = [
     "check_table",
     "compare_events",
     "create_all",
+    "day_reports",
     "day_rows",
     "day_statuses",
     "drop_tables",
