@@ -16,6 +16,7 @@ from mixpanel_assets.freshness import with_freshness
 from mixpanel_assets.io_managers import WarehouseIOManager
 from mixpanel_assets.jobs import asset_jobs
 from mixpanel_assets.ops import live_query_jobs, streaming_jobs
+from mixpanel_assets.ops.history import backfill_history_job
 from mixpanel_assets.ops.verification import verify_range_job
 from mixpanel_assets.resources import resource_from_environment
 from mixpanel_assets.retention import keep_snapshots_job
@@ -52,6 +53,7 @@ def build_definitions(
         assets=with_automation(with_freshness(assets, settings), settings),
         jobs=[
             *asset_jobs(settings),
+            backfill_history_job(settings),
             verify_range_job(settings),
             keep_snapshots_job(settings),
             *streaming_jobs(settings),

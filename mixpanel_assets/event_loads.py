@@ -243,16 +243,26 @@ def plan_load(
     *,
     from_date: date,
     to_date: date,
+    keeping: Keeping = KEEP_NONE,
 ) -> Plan:
     """Return what the load of a range of days would take; nothing is asked or stored.
+
+    Args:
+        client: Who would be asked.
+        settings: How many days share a request, where answers would lie.
+        database: It need not exist.
+        from_date: First day, included.
+        to_date: Last day, included.
+        keeping: Says which days would stay as they are stored; none by default.
 
     Raises:
         ConfigError: The range ends before it begins, or the file holds another project.
     """
     asked = ExportQuery(from_date, to_date)
-    days = days_between(asked.from_date, asked.to_date)
-    sizes = _stored_sizes(database, project_identity(client.credentials, settings))
-    requests = len(list(request_plan(from_date, to_date, sizes, settings.days_per_request)))
+    project = project_identity(client.credentials, settings)
+    sizes, kept = _stored(database, project, asked, keeping)
+    plan = request_plan(from_date, to_date, sizes, settings.days_per_request, without=kept)
+    days, requests = plan.days, len(list(plan))
     return Plan(
         from_date=from_date,
         to_date=to_date,
@@ -265,14 +275,18 @@ def plan_load(
     )
 
 
-def _stored_sizes(database: Database, project: ProjectIdentity) -> EventSizes:
+def _stored(
+    database: Database, project: ProjectIdentity, asked: ExportQuery, keeping: Keeping
+) -> tuple[EventSizes, set[date]]:
+    """Return what stored days weigh, and which of the asked ones stay as they are."""
     try:
         with database.read() as connection:
             if stored := stored_project(connection):
                 must_match(stored, project)
-            return event_sizes(connection)
+            rows = day_rows(connection, EVENTS.name, asked.from_date, asked.to_date)
+            return event_sizes(connection), {day for day in rows if keeping.keeps(rows[day])}
     except DatabaseNotFoundError:
-        return EventSizes({}, {})
+        return EventSizes({}, {}), set()
 
 
 def _present_budget(client: MixpanelAPIClient) -> RequestBudget:

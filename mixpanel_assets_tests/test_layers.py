@@ -102,6 +102,7 @@ MAY_IMPORT = {
     "ops": {
         *BASE,
         *("client", "event_files", "failures", "literals", "live_query", "profile_files"),
+        *("event_loads", "planning", "refetch"),
         *("reports", "resources", "results", "verification", "warehouse"),
     },
     "definitions": {
