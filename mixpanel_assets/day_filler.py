@@ -22,7 +22,8 @@ from itertools import pairwise
 from mixpanel_assets.client import EventExport, Spool
 from mixpanel_assets.client.export import days_set_aside
 from mixpanel_assets.errors import IncompleteExportError, PlanHorizonError
-from mixpanel_assets.planning import RequestPlan, days_between
+from mixpanel_assets.load_progress import LoadProgress
+from mixpanel_assets.planning import RequestBudget, RequestPlan, days_between
 from mixpanel_assets.warehouse import (
     Database,
     DayReport,
@@ -70,6 +71,8 @@ class DayFiller:
         today: Days from here on are stored as `open`.
         run_id: Written to the ledger.
         on_day: Told of each day that is settled, and how many seconds it took.
+        on_request: Told how far the filling is, before `on_day` is told of a request's days.
+        budget: Says what may still be asked this hour.
     """
 
     def __init__(
@@ -82,6 +85,8 @@ class DayFiller:
         today: date,
         run_id: str | None,
         on_day: Callable[[DayReport, float], None],
+        on_request: Callable[[LoadProgress], None],
+        budget: Callable[[], RequestBudget | None],
     ) -> None:
         self._export = export
         self._database = database
@@ -90,12 +95,16 @@ class DayFiller:
         self._today = today
         self._run_id = run_id
         self._on_day = on_day
+        self._on_request = on_request
+        self._budget = budget
         self._broken: list[IncompleteExportError] = []
         self._refused_until = date.min
         self._probed: set[date] = set()
         self._requests_told = 0
         self._warned = False
-        self._started = time.monotonic()
+        self._days_done = 0
+        self._rows = 0
+        self._began = self._started = time.monotonic()
 
     def fill(self) -> None:
         """Fetch and store every day.
@@ -208,12 +217,27 @@ class DayFiller:
 
     def _tell(self, reports: Sequence[DayReport]) -> None:
         seconds, self._started = time.monotonic() - self._started, time.monotonic()
+        self._on_request(self._progress(reports))
         for report in reports:
             if report.time_warning and not self._warned:
                 self._warned = True  # the same holds for every day
                 logger.warning("%s", report.time_warning)
-            logger.info("%s: %s events, %s", report.day, f"{report.row_count:,}", report.status)
+            logger.debug("%s: %s events, %s", report.day, f"{report.row_count:,}", report.status)
             self._on_day(report, seconds)
+
+    def _progress(self, reports: Sequence[DayReport]) -> LoadProgress:
+        self._days_done += len(reports)
+        self._rows += sum(report.row_count for report in reports)
+        return LoadProgress(
+            from_date=reports[0].day,
+            to_date=reports[-1].day,
+            days_done=self._days_done,
+            days=len(self._plan.days),
+            rows=self._rows,
+            seconds=time.monotonic() - self._began,
+            requests_to_come=self._plan.requests_after(reports[-1].day),
+            budget=self._budget(),
+        )
 
     def _find_horizon(self, first: date, last: date, error: PlanHorizonError) -> None:
         """Find the last refused day with few requests; those before it need none then."""

@@ -11,11 +11,16 @@ from dagster_shared.utils.warnings import BetaWarning
 
 from mixpanel_assets.assets.events import events_asset
 from mixpanel_assets.assets.profiles import group_profiles_assets, profiles_asset
+from mixpanel_assets.automation import automation_sensors, with_automation
+from mixpanel_assets.freshness import with_freshness
 from mixpanel_assets.io_managers import WarehouseIOManager
-from mixpanel_assets.jobs import close_yesterday, close_yesterday_schedule, snapshot_profiles
+from mixpanel_assets.jobs import asset_jobs
 from mixpanel_assets.ops import live_query_jobs, streaming_jobs
+from mixpanel_assets.ops.history import backfill_history_job
+from mixpanel_assets.ops.verification import verify_range_job
 from mixpanel_assets.resources import resource_from_environment
 from mixpanel_assets.retention import keep_snapshots_job
+from mixpanel_assets.schedules import schedules
 from mixpanel_assets.settings import Settings, load_settings
 
 
@@ -45,21 +50,25 @@ def build_definitions(
             *group_profiles_assets(settings),
         ]
     return dg.Definitions(
-        assets=assets,
+        assets=with_automation(with_freshness(assets, settings), settings),
         jobs=[
-            close_yesterday,
-            snapshot_profiles,
+            *asset_jobs(settings),
+            backfill_history_job(settings),
+            verify_range_job(settings),
             keep_snapshots_job(settings),
             *streaming_jobs(settings),
             *live_query_jobs(settings),
         ],
-        schedules=[close_yesterday_schedule(settings)],
+        schedules=schedules(settings),
+        sensors=automation_sensors(settings),
         resources={
             "mixpanel": mixpanel,
             "warehouse": WarehouseIOManager(
                 database=str(database),
                 memory_limit=settings.memory_limit,
                 lock_timeout=settings.lock_timeout,
+                op_retries=settings.op_retries,
+                op_retry_seconds=settings.op_retry_seconds,
             ),
             **given,
         },

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+
+import duckdb
 
 from mixpanel_assets.client import EventExport, MixpanelAPIClient
 from mixpanel_assets.client.disk import clean, free_bytes
 from mixpanel_assets.client.export import ExportQuery
 from mixpanel_assets.day_filler import DayFiller
-from mixpanel_assets.errors import DatabaseNotFoundError
+from mixpanel_assets.errors import DatabaseNotFoundError, MixpanelDataError
+from mixpanel_assets.load_progress import LoadProgress
 from mixpanel_assets.loads import Load, project_identity
 from mixpanel_assets.planning import (
     JSON_PER_RECEIVED_BYTE,
@@ -21,20 +25,30 @@ from mixpanel_assets.planning import (
     RequestPlan,
     days_between,
 )
+from mixpanel_assets.refetch import KEEP_NONE, Keeping, Refetch
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
+    EVENTS,
     Database,
     DayReport,
     EventSizes,
     ProjectIdentity,
+    day_reports,
+    day_rows,
     event_sizes,
     must_match,
     prepare,
     stored_project,
 )
 
+_LAST_LOOK_SECONDS = 5.0  # a run that is cancelled waits no longer for a database
 
-def _nobody(report: DayReport, seconds: float) -> None:
+
+def _nobody(*told: object) -> None:
+    pass
+
+
+def _unknown() -> None:
     pass
 
 
@@ -51,6 +65,13 @@ class EventLoad(Load):
         run_id: Written to the ledger.
         on_day: Told of each day once it is committed, and how many seconds passed from its
             request to its commit (the same for all days of one request).
+        on_request: Told how far the load is once an answer is stored, before `on_day` is told
+            of its days.
+        keeping: Says which days stay as they are stored.
+        on_kept: Told of them, if there are any, before anything is asked.
+        on_found: Told, when the load breaks off, of days that it has committed and that `on_day`
+            was not told of.
+        budget: Says what may still be asked this hour.
     """
 
     export: EventExport
@@ -60,6 +81,11 @@ class EventLoad(Load):
     max_days: int = MAX_DAYS
     run_id: str | None = None
     on_day: Callable[[DayReport, float], None] = _nobody
+    on_request: Callable[[LoadProgress], None] = _nobody
+    keeping: Keeping = KEEP_NONE
+    on_kept: Callable[[Sequence[DayReport]], None] = _nobody
+    on_found: Callable[[Sequence[DayReport]], None] | None = None
+    budget: Callable[[], RequestBudget | None] = _unknown
 
     def store(self, database: Database) -> None:
         """Store request by request; each request's days are replaced in one transaction.
@@ -71,22 +97,64 @@ class EventLoad(Load):
         with database.write() as connection:
             prepare(connection, self.project)
             sizes = event_sizes(connection)
+            kept = self._kept(connection, self.keeping)
         clean(self.export.directory)
-        days = self.export.query
-        plan = request_plan(
-            days.from_date, days.to_date, sizes, self.days_per_request, self.max_days
-        )
+        if kept:
+            self.on_kept(kept)
+        plan = self._plan(sizes, kept)
         self.export.estimate = plan.estimated_bytes
-        with self.export:
-            DayFiller(
-                self.export,
-                database,
-                plan,
-                project=self.project,
-                today=self.today,
-                run_id=self.run_id,
-                on_day=self.on_day,
-            ).fill()
+        told = {report.day for report in kept}
+
+        def tell(report: DayReport, seconds: float) -> None:
+            self.on_day(report, seconds)
+            told.add(report.day)
+
+        try:
+            with self.export:
+                DayFiller(
+                    self.export,
+                    database,
+                    plan,
+                    project=self.project,
+                    today=self.today,
+                    run_id=self.run_id,
+                    on_day=tell,
+                    on_request=self.on_request,
+                    budget=self.budget,
+                ).fill()
+        except BaseException:
+            # An interrupt may come after the commit and before anybody was told.
+            self._tell_of_found(database, told)
+            raise
+
+    def _tell_of_found(self, database: Database, told: Collection[date]) -> None:
+        if self.on_found is None or self.run_id is None:
+            return
+        written = Keeping(Refetch.missing, frozenset({self.run_id}))
+        hurried = Database(
+            database.path, memory_limit=database.memory_limit, lock_timeout=_LAST_LOOK_SECONDS
+        )
+        with suppress(MixpanelDataError), hurried.read() as connection:
+            found = self._kept(connection, written)
+            if untold := [report for report in found if report.day not in told]:
+                self.on_found(untold)
+
+    def _kept(self, connection: duckdb.DuckDBPyConnection, keeping: Keeping) -> list[DayReport]:
+        asked = self.export.query.from_date, self.export.query.to_date
+        reports = day_reports(connection, *asked)
+        rows = day_rows(connection, EVENTS.name, *asked)
+        return [reports[day] for day, row in rows.items() if keeping.keeps(row)]
+
+    def _plan(self, sizes: EventSizes, kept: Sequence[DayReport]) -> RequestPlan:
+        asked = self.export.query
+        return request_plan(
+            asked.from_date,
+            asked.to_date,
+            sizes,
+            self.days_per_request,
+            self.max_days,
+            without={report.day for report in kept},
+        )
 
 
 def event_load(
@@ -99,6 +167,10 @@ def event_load(
     at_once: int = 1,
     run_id: str | None = None,
     on_day: Callable[[DayReport, float], None] = _nobody,
+    on_request: Callable[[LoadProgress], None] = _nobody,
+    keeping: Keeping = KEEP_NONE,
+    on_kept: Callable[[Sequence[DayReport]], None] = _nobody,
+    on_found: Callable[[Sequence[DayReport]], None] | None = None,
 ) -> EventLoad:
     """Return the load of a range of days, both ends included; nothing is asked yet.
 
@@ -111,6 +183,10 @@ def event_load(
         at_once: How many requests run at the same time.
         run_id: Written to the ledger.
         on_day: Told of each day once it is committed, and of the seconds it took.
+        on_request: Told how far the load is once an answer is stored.
+        keeping: Says which days stay as they are stored; none by default.
+        on_kept: Told of those days, if there are any.
+        on_found: Told of days that were committed when the load was interrupted.
 
     Raises:
         ConfigError: The range ends before it begins.
@@ -129,6 +205,11 @@ def event_load(
         max_days=max_days,
         run_id=run_id,
         on_day=on_day,
+        on_request=on_request,
+        keeping=keeping,
+        on_kept=on_kept,
+        on_found=on_found,
+        budget=lambda: _present_budget(client),
     )
 
 
@@ -138,8 +219,10 @@ def request_plan(
     sizes: EventSizes,
     days_per_request: int | None,
     max_days: int = MAX_DAYS,
+    *,
+    without: Collection[date] = (),
 ) -> RequestPlan:
-    """Return which days share a request, by what is stored.
+    """Return which days share a request, by what is stored; some may be left out.
 
     A project that ever had rows of other dates is read one day per request, because only
     then does a row tell which export day it belongs to.
@@ -149,7 +232,8 @@ def request_plan(
         for day, received in sizes.received_bytes.items()
     }
     fixed = 1 if sizes.shifted else days_per_request
-    return RequestPlan(days_between(from_date, to_date), weights, max_days=max_days, fixed=fixed)
+    days = [day for day in days_between(from_date, to_date) if day not in without]
+    return RequestPlan(days, weights, max_days=max_days, fixed=fixed)
 
 
 def plan_load(
@@ -159,16 +243,26 @@ def plan_load(
     *,
     from_date: date,
     to_date: date,
+    keeping: Keeping = KEEP_NONE,
 ) -> Plan:
     """Return what the load of a range of days would take; nothing is asked or stored.
+
+    Args:
+        client: Who would be asked.
+        settings: How many days share a request, where answers would lie.
+        database: It need not exist.
+        from_date: First day, included.
+        to_date: Last day, included.
+        keeping: Says which days would stay as they are stored; none by default.
 
     Raises:
         ConfigError: The range ends before it begins, or the file holds another project.
     """
     asked = ExportQuery(from_date, to_date)
-    days = days_between(asked.from_date, asked.to_date)
-    sizes = _stored_sizes(database, project_identity(client.credentials, settings))
-    requests = len(list(request_plan(from_date, to_date, sizes, settings.days_per_request)))
+    project = project_identity(client.credentials, settings)
+    sizes, kept = _stored(database, project, asked, keeping)
+    plan = request_plan(from_date, to_date, sizes, settings.days_per_request, without=kept)
+    days, requests = plan.days, len(list(plan))
     return Plan(
         from_date=from_date,
         to_date=to_date,
@@ -181,14 +275,18 @@ def plan_load(
     )
 
 
-def _stored_sizes(database: Database, project: ProjectIdentity) -> EventSizes:
+def _stored(
+    database: Database, project: ProjectIdentity, asked: ExportQuery, keeping: Keeping
+) -> tuple[EventSizes, set[date]]:
+    """Return what stored days weigh, and which of the asked ones stay as they are."""
     try:
         with database.read() as connection:
             if stored := stored_project(connection):
                 must_match(stored, project)
-            return event_sizes(connection)
+            rows = day_rows(connection, EVENTS.name, asked.from_date, asked.to_date)
+            return event_sizes(connection), {day for day in rows if keeping.keeps(rows[day])}
     except DatabaseNotFoundError:
-        return EventSizes({}, {})
+        return EventSizes({}, {}), set()
 
 
 def _present_budget(client: MixpanelAPIClient) -> RequestBudget:

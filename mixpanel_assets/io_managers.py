@@ -30,7 +30,7 @@ from dagster_duckdb.io_manager import DUCKDB_DATETIME_FORMAT, DuckDBIOManager
 from pydantic import Field, field_validator
 
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.failures import explained_to_dagster
+from mixpanel_assets.failures import StepRetries, explained_to_dagster
 from mixpanel_assets.loads import Load
 from mixpanel_assets.warehouse import (
     Database,
@@ -59,6 +59,15 @@ class WarehouseIOManager(DuckDBIOManager):
     lock_timeout: float | None = Field(
         default=None,
         description="Seconds to wait for a file that another process holds; empty: no end.",
+    )
+    op_retries: int = Field(
+        default=0,
+        description="How often a step is repeated that could not store for a reason that may pass "
+        "(MP_OP_RETRIES).",
+    )
+    op_retry_seconds: float = Field(
+        default=60.0,
+        description="Mean wait before the first repetition; doubles (MP_OP_RETRY_SECONDS).",
     )
 
     @field_validator("connection_config")
@@ -99,7 +108,7 @@ class _LoadingIOManager(DbIOManager):
     """Lets a `Load` store itself, so that no lock is held while it fetches."""
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        with explained_to_dagster():
+        with explained_to_dagster(_retries_of(context)):
             if isinstance(obj, Load):
                 _store(obj, context)
                 return
@@ -110,6 +119,12 @@ class _LoadingIOManager(DbIOManager):
     def load_input(self, context: dg.InputContext) -> object:
         with explained_to_dagster():
             return super().load_input(context)
+
+
+def _retries_of(context: dg.OutputContext) -> StepRetries:
+    config: Mapping[str, Any] = context.resource_config or {}
+    used = context.step_context.previous_attempt_count
+    return StepRetries(used, config["op_retries"], config["op_retry_seconds"])
 
 
 def _store(load: Load, context: dg.OutputContext) -> None:

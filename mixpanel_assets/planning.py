@@ -123,6 +123,14 @@ class RequestPlan:
             yield self.days[start], self.days[end - 1]
             start = end
 
+    def requests_after(self, day: date) -> int:
+        """Return how many requests the days after a day are, by what is known now."""
+        start, requests = bisect(self.days, day), 0
+        while start < len(self.days):
+            start += self._length(start)
+            requests += 1
+        return requests
+
     def learn(self, day: date, json_bytes: int) -> None:
         """Tell what a day turned out to weigh."""
         self.weights.learn(day, json_bytes)
@@ -164,9 +172,14 @@ class RequestBudget:
     window_seconds: float
     used: int = 0
 
+    @property
+    def left(self) -> int:
+        """Requests of the window that are not spent."""
+        return max(0, self.limit - self.used)
+
     def seconds_for(self, requests: int) -> float:
         """Return after how long, at most, the last of so many requests may be sent."""
-        waiting = requests - max(0, self.limit - self.used)
+        waiting = requests - self.left
         return math.ceil(max(0, waiting) / self.limit) * self.window_seconds
 
 

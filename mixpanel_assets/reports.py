@@ -23,34 +23,50 @@ def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
     )
 
 
-def day_metadata(report: DayReport, seconds: float) -> dict[str, Any]:
+def day_metadata(
+    report: DayReport, seconds: float, *, budget_left: int | None = None
+) -> dict[str, Any]:
     """Return the metadata of one materialized day of events.
 
     Args:
         report: What was stored.
         seconds: From the request to the commit; shared by all days of that request.
+        budget_left: Export requests that could still be sent this hour.
     """
+    warning = {"time_warning": report.time_warning} if report.time_warning else {}
+    left = {} if budget_left is None else {"budget_left": budget_left}
+    return {
+        **warning,
+        **_stored(report),
+        "rows_before": report.rows_before,
+        "seconds": round(seconds, 3),
+        **left,
+        "events_per_hour": dg.MarkdownMetadataValue(hour_chart(report.hour_counts)),
+    }
+
+
+def kept_day_metadata(report: DayReport) -> dict[str, Any]:
+    """Return the metadata of a day of events as far as the ledger knows them."""
+    return _stored(report)
+
+
+def _stored(report: DayReport) -> dict[str, Any]:
     counts = sorted(report.event_counts.items(), key=lambda item: (-item[1], item[0]))
     if others := counts[_MOST_EVENTS:]:
         rows = sum(rows for _, rows in others)
         counts[_MOST_EVENTS:] = [(f"({len(others):,} other events)", rows)]
-    warning = {"time_warning": report.time_warning} if report.time_warning else {}
     return {
-        **warning,
         "dagster/partition_row_count": report.row_count,
         "status": report.status,
         "rows": report.row_count,
-        "rows_before": report.rows_before,
         "repeats_removed": report.duplicates_removed,
         "quarantined": report.quarantined,
         "bytes": report.bytes,
         "requests": report.requests,
-        "seconds": round(seconds, 3),
         "events": dg.TableMetadataValue(
             [dg.TableRecord({"event": name, "rows": rows}) for name, rows in counts],
             dg.TableSchema([dg.TableColumn("event", "string"), dg.TableColumn("rows", "int")]),
         ),
-        "events_per_hour": dg.MarkdownMetadataValue(hour_chart(report.hour_counts)),
     }
 
 

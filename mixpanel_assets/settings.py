@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.refetch import SETTLE_DAYS
 
 _GROUP_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _GROUP_ID = re.compile(r"-?\d+")
@@ -27,6 +28,13 @@ class Settings(BaseSettings):
             project's wall clock dressed as an epoch.
         time_zone: The project's zone, an IANA name.
         days_per_request: Days that share one export request; None: as many as weigh about 200 MB.
+        close_hour: From which hour on, in the partitions' zone, yesterday is believed to be whole.
+        sweep_days: So many finished days are read anew each week, if that schedule is on.
+        automation: Whether conditions keep the assets current, instead of schedules.
+        op_retries: How often a step is repeated that failed for a reason that may pass.
+        op_retry_seconds: Mean wait before the first such repetition; doubles.
+        partitions_per_run: Days of events that one run of a backfill loads; None: all of them.
+        settle_days: How many days after its end a day's events may still come.
         max_retries: How often a broken answer, a 5xx or a lost connection is asked for again.
         retry_wait_seconds: Mean wait before the first repetition; doubles, at most 60 seconds.
         memory_limit: What DuckDB may use, such as `1GB`.
@@ -53,6 +61,13 @@ class Settings(BaseSettings):
     time_regime: Literal["utc", "legacy"] = "utc"
     time_zone: str = "UTC"
     days_per_request: int | None = Field(default=None, ge=1, le=31)
+    close_hour: int = Field(default=6, ge=1, le=23)
+    sweep_days: int = Field(default=10, ge=1, le=366)
+    automation: bool = False
+    op_retries: int = Field(default=2, ge=0, le=20)
+    op_retry_seconds: float = Field(default=60.0, ge=0)
+    partitions_per_run: int | None = Field(default=None, ge=1)
+    settle_days: int = Field(default=SETTLE_DAYS, ge=0)
     max_retries: int = Field(default=4, ge=0, le=20)
     retry_wait_seconds: float = Field(default=2.0, gt=0)
     memory_limit: str = Field(default="1GB", pattern=r"^\d+(\.\d+)? ?([KMGT]i?B)$")

@@ -43,6 +43,7 @@ def nobodys_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     for name in ("EXPORT_PER_HOUR", "EXPORT_PER_SECOND", "QUERY_PER_HOUR"):
         monkeypatch.setenv(f"MP_BUDGET_{name}", "1000")
     monkeypatch.setenv("MP_RETRY_WAIT_SECONDS", "0.01")
+    monkeypatch.setenv("MP_OP_RETRIES", "0")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "yes")
 

@@ -44,18 +44,6 @@ def test_a_window_becomes_included_days():
     assert [day.day for day in days_of(window)] == [3, 4]
 
 
-def test_the_schedule_closes_yesterday():
-    """At six on the 5th it asks for the 4th."""
-    definitions = build_definitions()
-    schedule = definitions.resolve_schedule_def("close_yesterday")
-    context = dg.build_schedule_context(
-        scheduled_execution_time=datetime(2024, 1, 5, 6, tzinfo=UTC),
-        repository_def=definitions.get_repository_def(),
-    )
-    [request] = schedule.evaluate_tick(context).run_requests
-    assert request.partition_key == "2024-01-04"
-
-
 def test_legacy_projects_have_days_of_their_own_zone():
     """A project from before 2023 counts days in its zone."""
     settings = Settings(time_regime="legacy", time_zone="US/Pacific")

@@ -14,7 +14,8 @@ PACKAGE = Path(mixpanel_assets.__file__).parent
 BASE = {"errors", "settings", "made_ids"}
 MAY_IMPORT = {
     "errors": set(),
-    "settings": {"errors"},
+    "refetch": set(),
+    "settings": {"errors", "refetch"},
     "made_ids": set(),
     "literals": set(),
     "results": {"literals"},
@@ -31,15 +32,20 @@ MAY_IMPORT = {
     "discovery": {"answers", "client", "errors", "literals", "results"},
     "live_query": {"answers", "client", "discovery", "errors", "literals", "results"},
     "planning": set(),
+    "load_progress": {"planning"},
     "loads": {*BASE, "client", "warehouse"},
     "profile_loads": {*BASE, "loads", "snapshots", "warehouse"},
     "profile_fetcher": {
         *BASE,
         *("client", "fetch_results", "loads", "profile_loads", "snapshots", "warehouse"),
     },
-    "day_filler": {*BASE, "client", "planning", "warehouse"},
-    "event_loads": {*BASE, "client", "day_filler", "loads", "planning", "warehouse"},
+    "day_filler": {*BASE, "client", "load_progress", "planning", "warehouse"},
+    "event_loads": {
+        *BASE,
+        *("client", "day_filler", "load_progress", "loads", "planning", "refetch", "warehouse"),
+    },
     "currency": {*BASE, "warehouse"},
+    "verification": {*BASE, "client", "event_loads", "planning", "temporary", "warehouse"},
     "doctor": {*BASE, "accounts", "budgets", "client", "loads", "warehouse"},
     "json_lines": set(),
     "record_files": {"errors", "json_lines"},
@@ -78,22 +84,32 @@ MAY_IMPORT = {
     "partitions": BASE,
     "failures": {*BASE, "client"},
     "reports": {*BASE, "snapshots", "warehouse"},
+    "run_history": set(),
     "resources": {*BASE, "accounts", "budgets", "client", "workspace", "failures"},
     "io_managers": {*BASE, "failures", "loads", "warehouse"},
-    "jobs": {*BASE, "partitions"},
+    "jobs": BASE,
+    "schedules": BASE,
+    "freshness": BASE,
+    "automation": {*BASE, "schedules"},
     "retention": {*BASE, "failures", "loads", "resources", "warehouse"},
     "assets": {
         *BASE,
-        *("client", "event_loads", "failures", "live_query", "loads", "ops", "partitions"),
-        *("profile_loads", "query_loads", "reports", "resources", "snapshots", "warehouse"),
+        *("client", "event_loads", "failures", "live_query", "load_progress", "loads", "ops"),
+        *("partitions", "profile_loads", "query_loads", "refetch", "reports", "resources"),
+        *("run_history", "snapshots", "warehouse"),
     },
     "query_loads": {*BASE, "loads", "warehouse"},
     "ops": {
         *BASE,
         *("client", "event_files", "failures", "literals", "live_query", "profile_files"),
-        *("reports", "resources", "results"),
+        *("event_loads", "planning", "refetch"),
+        *("reports", "resources", "results", "verification", "warehouse"),
     },
-    "definitions": {*BASE, "assets", "io_managers", "jobs", "ops", "resources", "retention"},
+    "definitions": {
+        *BASE,
+        *("assets", "automation", "freshness", "io_managers", "jobs", "ops", "resources"),
+        *("retention", "schedules"),
+    },
     "cli": None,  # the commands import what they need, inside the command
     "__init__": None,  # offers the public names lazily
 }
@@ -139,6 +155,7 @@ def test_imports_follow_the_arrows(part):
         *("auth", "client", "warehouse", "workspace", "emulator", "cli", "event_loads"),
         *("live_query", "results", "storage", "stored_queries"),
         *("event_files", "live_query", "profile_files", "query_loads", "results"),
+        "verification",
     ],
 )
 def test_library_parts_load_without_dagster(part):

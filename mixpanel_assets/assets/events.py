@@ -1,18 +1,37 @@
 """The asset `mixpanel/events`: raw events, one partition per export day."""
 
+from collections.abc import Sequence
+
 import dagster as dg
+from pydantic import Field
 
 from mixpanel_assets.event_loads import EventLoad, event_load
 from mixpanel_assets.failures import explained_to_dagster
+from mixpanel_assets.load_progress import LoadProgress
 from mixpanel_assets.partitions import daily_partitions, days_of
-from mixpanel_assets.reports import column_schema, day_metadata
+from mixpanel_assets.refetch import Keeping, Refetch
+from mixpanel_assets.reports import column_schema, day_metadata, kept_day_metadata
 from mixpanel_assets.resources import MixpanelResource
+from mixpanel_assets.run_history import recorded_partitions, run_group
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import EVENTS, DayReport
 
 
+class EventsConfig(dg.Config):
+    """Which days of the range are fetched."""
+
+    refetch: Refetch | None = Field(
+        default=None,
+        description="`all`: every day, whatever is stored. `missing`: the days that neither this "
+        "run nor one that it re-executes has stored. `stale`: days that were never loaded, were "
+        "not over, or were read before Mixpanel stopped taking late events (MP_SETTLE_DAYS). "
+        "Empty: `all`; `missing` when a run is re-executed or a step retried. Days left out "
+        "succeed as they are.",
+    )
+
+
 def events_asset(settings: Settings) -> dg.AssetsDefinition:
-    """Return the asset, with partitions as the settings say."""
+    """Return the asset, with partitions and runs of a backfill as the settings say."""
 
     @dg.asset(
         key=["mixpanel", "events"],
@@ -20,29 +39,95 @@ def events_asset(settings: Settings) -> dg.AssetsDefinition:
         group_name="mixpanel",
         kinds={"mixpanel", "duckdb"},
         partitions_def=daily_partitions(settings),
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=backfill_policy(settings),
         io_manager_key="warehouse",
         metadata={
             "partition_expr": "event_date",
             "dagster/column_schema": column_schema(EVENTS.columns),
         },
     )
-    def events(context: dg.AssetExecutionContext, mixpanel: MixpanelResource) -> EventLoad:
-        def report_day(report: DayReport, seconds: float) -> None:
-            key = report.day.isoformat()
-            load.materialized[key] = metadata = day_metadata(report, seconds)
-            context.add_asset_metadata(metadata, partition_key=key)
-
+    def events(
+        context: dg.AssetExecutionContext, config: EventsConfig, mixpanel: MixpanelResource
+    ) -> EventLoad:
         from_date, to_date = days_of(context.partition_time_window)
+        log = _RunLog(context, _keeping(context, config, settings))
         with explained_to_dagster():
-            load = event_load(
+            log.load = event_load(
                 mixpanel.client(),
                 settings,
                 from_date=from_date,
                 to_date=to_date,
                 run_id=context.run.run_id,
-                on_day=report_day,
+                on_day=log.stored,
+                on_request=log.answered,
+                keeping=log.keeping,
+                on_kept=log.kept,
+                on_found=log.found,
             )
-        return load
+        return log.load
 
     return events
+
+
+def backfill_policy(settings: Settings) -> dg.BackfillPolicy:
+    """Return how many runs a backfill is: one, or one for so many partitions each."""
+    if settings.partitions_per_run:
+        return dg.BackfillPolicy.multi_run(settings.partitions_per_run)
+    return dg.BackfillPolicy.single_run()
+
+
+def _keeping(
+    context: dg.AssetExecutionContext, config: EventsConfig, settings: Settings
+) -> Keeping:
+    run_ids = run_group(context.instance, context.run)
+    goes_on = len(run_ids) > 1 or context.retry_number > 0
+    return Keeping(
+        config.refetch or (Refetch.missing if goes_on else Refetch.all),
+        run_ids,
+        settings.settle_days,
+        settings.export_zone,
+    )
+
+
+class _RunLog:
+    """Tells a run's log and its partitions' materializations what the load does."""
+
+    load: EventLoad
+
+    def __init__(self, context: dg.AssetExecutionContext, keeping: Keeping) -> None:
+        self.keeping = keeping
+        self._context = context
+        self._budget_left: int | None = None
+
+    def answered(self, progress: LoadProgress) -> None:
+        """Say how far the load is."""
+        self._budget_left = progress.budget.left if progress.budget else None
+        self._context.log.info(str(progress))
+
+    def stored(self, report: DayReport, seconds: float) -> None:
+        """Note what a day got."""
+        key = report.day.isoformat()
+        metadata = day_metadata(report, seconds, budget_left=self._budget_left)
+        self.load.materialized[key] = metadata
+        self._context.add_asset_metadata(metadata, partition_key=key)
+
+    def kept(self, reports: Sequence[DayReport]) -> None:
+        """Note what the days hold that are left as they are."""
+        days = len(reports)
+        self._context.log.info(
+            f"{days:,} {'day stays as it is' if days == 1 else 'days stay as they are'}, because "
+            f"{self.keeping.reason} (refetch: {self.keeping.refetch})"
+        )
+        group = self.keeping.run_ids if self.keeping.refetch is Refetch.missing else ()
+        recorded = recorded_partitions(self._context.instance, self._context.asset_key, group)
+        for report in reports:
+            key = report.day.isoformat()
+            metadata = {**recorded.get(key, kept_day_metadata(report)), "kept": True}
+            self._context.add_asset_metadata(metadata, partition_key=key)
+            if group and key not in recorded:  # a killed run could not record it
+                self.load.materialized[key] = metadata
+
+    def found(self, reports: Sequence[DayReport]) -> None:
+        """Note days that were committed at the moment of an interrupt."""
+        for report in reports:
+            self.load.materialized[report.day.isoformat()] = kept_day_metadata(report)

@@ -16,7 +16,7 @@ from mixpanel_assets.client import (
     PagePlan,
     ProfileQuery,
 )
-from mixpanel_assets.failures import explained_to_dagster
+from mixpanel_assets.failures import StepRetries, explained_to_dagster
 from mixpanel_assets.loads import project_identity
 from mixpanel_assets.partitions import daily_partitions, days_of
 from mixpanel_assets.profile_loads import (
@@ -135,7 +135,8 @@ def profiles_asset(
         project = project_identity(mixpanel.credentials, settings)
         root = settings.spool_path(project.project_id)
         database = Database(settings.database_path(project.project_id))
-        with explained_to_dagster(), mixpanel.client() as client:
+        retries = StepRetries.of(context, settings)
+        with explained_to_dagster(retries), mixpanel.client() as client:
             asked = questions_for(
                 _days(context),
                 settings.today(),
@@ -180,7 +181,8 @@ def profiles_asset(
 
         if again := [page for pages in failed for page in pages]:
             context.log.warning(f"Pages that did not come are asked for again: {again}")
-        with explained_to_dagster(), mixpanel.client() as client:
+        retries = StepRetries.of(context, settings)
+        with explained_to_dagster(retries), mixpanel.client() as client:
             load = ProfileLoad(
                 snapshots=[
                     completed(

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from mixpanel_assets.failures import explained_to_dagster
+from mixpanel_assets.failures import StepRetries, explained_to_dagster
 from mixpanel_assets.live_query import LiveQueryService
 from mixpanel_assets.ops import questions
 from mixpanel_assets.ops.questions import QUESTIONS, Question
@@ -39,7 +39,8 @@ def live_query_op(question: type[Question], settings: Settings | None = None) ->
         mixpanel: MixpanelResource,
     ) -> ResultWithDataFrame:
         asked: Question = config
-        with explained_to_dagster(), mixpanel.client() as client:
+        retries = StepRetries.of(context, settings or load_settings())
+        with explained_to_dagster(retries), mixpanel.client() as client:
             result = asked.ask(LiveQueryService(client), project_today(settings))
         context.add_output_metadata(summary_metadata(result))
         return result

@@ -7,19 +7,22 @@ from mixpanel_assets.errors import ConfigError
 USUAL_DAYS = 30
 
 
-def span(from_date: str | None, to_date: str | None, today: date) -> tuple[date, date]:
+def span(
+    from_date: str | None, to_date: str | None, today: date, days: int = USUAL_DAYS
+) -> tuple[date, date]:
     """Return the first and the last day, both included.
 
     Args:
-        from_date: None: 30 days, the last one included.
+        from_date: None: so many days, the last one included.
         to_date: None: yesterday, the last day that is over.
         today: The current day.
+        days: How many days there are when the first is not named.
 
     Raises:
         ConfigError: A day is not written like 2024-01-31, or the first is after the last.
     """
     last = _day(to_date) if to_date else today - timedelta(days=1)
-    first = _day(from_date) if from_date else last - timedelta(days=USUAL_DAYS - 1)
+    first = _day(from_date) if from_date else last - timedelta(days=days - 1)
     if first > last:
         raise ConfigError(f"from_date {first} is after to_date {last}; both are included.")
     return first, last

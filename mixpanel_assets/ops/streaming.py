@@ -9,7 +9,7 @@ from pydantic import Field
 
 from mixpanel_assets.client import STREAMED_DAYS, MixpanelAPIClient, ProfileQuery
 from mixpanel_assets.event_files import DayFile, EventFilter, EventFolder
-from mixpanel_assets.failures import explained_to_dagster
+from mixpanel_assets.failures import StepRetries, explained_to_dagster
 from mixpanel_assets.ops.spans import span
 from mixpanel_assets.profile_files import write_snapshot
 from mixpanel_assets.resources import MixpanelResource
@@ -112,7 +112,8 @@ def stream_events_op(settings: Settings | None = None) -> dg.OpDefinition:
         context: dg.OpExecutionContext, config: EventFilesConfig, mixpanel: MixpanelResource
     ) -> list[str]:
         known, begin = settings or load_settings(), time.monotonic()
-        with explained_to_dagster(), mixpanel.client() as client:
+        retries = StepRetries.of(context, known)
+        with explained_to_dagster(retries), mixpanel.client() as client:
             first, last = span(config.from_date, config.to_date, known.today())
             folder = EventFolder(
                 _place(config.directory, client, known, "events"),
@@ -148,7 +149,8 @@ def stream_profiles_op(settings: Settings | None = None) -> dg.OpDefinition:
         context: dg.OpExecutionContext, config: ProfileFileConfig, mixpanel: MixpanelResource
     ) -> str:
         known = settings or load_settings()
-        with explained_to_dagster(), mixpanel.client() as client:
+        retries = StepRetries.of(context, known)
+        with explained_to_dagster(retries), mixpanel.client() as client:
             written = write_snapshot(
                 client,
                 _place(config.path, client, known, f"profiles.{config.format}"),

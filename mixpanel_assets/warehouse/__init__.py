@@ -6,6 +6,7 @@ guards the tables, `replace_events`, `append_events` and `replace_profiles` load
 
 from mixpanel_assets.warehouse.append import append_events
 from mixpanel_assets.warehouse.catalog import KnownTable, drop_tables, find_table, known_tables
+from mixpanel_assets.warehouse.comparison import DayDifference, compare_events
 from mixpanel_assets.warehouse.database import Database, transaction
 from mixpanel_assets.warehouse.destination import (
     check_name,
@@ -45,7 +46,13 @@ from mixpanel_assets.warehouse.schema import (
     quoted,
 )
 from mixpanel_assets.warehouse.slices import insert_slice
-from mixpanel_assets.warehouse.tables import EventSizes, day_rows, event_sizes, table_exists
+from mixpanel_assets.warehouse.tables import (
+    EventSizes,
+    day_reports,
+    day_rows,
+    event_sizes,
+    table_exists,
+)
 
 __all__ = [
     "EVENTS",
@@ -53,6 +60,7 @@ __all__ = [
     "SCHEMA",
     "Column",
     "Database",
+    "DayDifference",
     "DayReport",
     "EventLines",
     "EventSizes",
@@ -71,7 +79,9 @@ __all__ = [
     "asked",
     "check_name",
     "check_table",
+    "compare_events",
     "create_all",
+    "day_reports",
     "day_rows",
     "day_statuses",
     "drop_tables",

@@ -13,6 +13,7 @@ import duckdb
 
 from mixpanel_assets.errors import TableNotFoundError
 from mixpanel_assets.warehouse.answers import first_row, number
+from mixpanel_assets.warehouse.reports import DayReport
 from mixpanel_assets.warehouse.schema import (
     BY_NAME,
     DAYS,
@@ -148,6 +149,30 @@ def event_counts(
     for day, event, count in found.fetchall():
         counts.setdefault(day, {})[event] = count
     return counts
+
+
+def day_reports(
+    connection: duckdb.DuckDBPyConnection, from_date: date, to_date: date
+) -> dict[date, DayReport]:
+    """Return what is known of stored days of `mixpanel.events`, both ends included.
+
+    The ledger does not keep `rows_before`, `time_warning` and `hour_counts`.
+    """
+    counts = event_counts(connection, from_date, to_date)
+    return {
+        day: DayReport(
+            day=day,
+            status=row["status"],
+            row_count=row["row_count"],
+            duplicates_removed=row["duplicates_removed"] or 0,
+            quarantined=row["quarantined"] or 0,
+            shifted_rows=row["shifted_rows"] or 0,
+            requests=row["requests"] or 0,
+            bytes=row["bytes"] or 0,
+            event_counts=counts.get(day, {}),
+        )
+        for day, row in day_rows(connection, EVENTS.name, from_date, to_date).items()
+    }
 
 
 def read_window(

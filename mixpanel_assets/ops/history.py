@@ -1,0 +1,130 @@
+"""The job `backfill_history`: everything from MP_START_DATE to yesterday that is not stored yet."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from mixpanel_assets.client import MixpanelAPIClient
+from mixpanel_assets.event_loads import event_load, plan_load
+from mixpanel_assets.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.planning import Plan
+from mixpanel_assets.refetch import Keeping, Refetch
+from mixpanel_assets.reports import day_metadata, kept_day_metadata
+from mixpanel_assets.resources import MixpanelResource
+from mixpanel_assets.settings import Settings
+from mixpanel_assets.warehouse import Database, DayReport
+
+EVENTS = dg.AssetKey(["mixpanel", "events"])
+
+
+class HistoryConfig(dg.Config):
+    """Whether days are loaded, or only counted."""
+
+    only_plan: bool = Field(
+        default=False, description="Tell what the load would take, and load nothing. No requests."
+    )
+
+
+def backfill_history_job(settings: Settings) -> dg.JobDefinition:
+    """Return the job that loads what is missing; started again, it goes on where it ended."""
+
+    @dg.op(
+        name="load_history",
+        description="Says what the load takes (days, requests, time by the budget, disk), then "
+        "loads each day that was never loaded or may have got events since, and records it as a "
+        "partition of mixpanel/events.",
+    )
+    def load_history(
+        context: dg.OpExecutionContext, config: HistoryConfig, mixpanel: MixpanelResource
+    ) -> None:
+        retries = StepRetries.of(context, settings)
+        with explained_to_dagster(retries), mixpanel.client() as client:
+            plan = _load(context, client, settings, only_plan=config.only_plan)
+        context.add_output_metadata(plan_metadata(plan) if plan else {"days": 0})
+
+    @dg.job(
+        name="backfill_history",
+        description="Loads every day from MP_START_DATE to yesterday that is not stored yet, or "
+        "that was read before its last events were in. Needs no configuration; `only_plan` tells "
+        "beforehand what it takes. Costs one export request for as many days as weigh about "
+        "200 MB, 31 at most, of 58 an hour: a year is 12 requests or more. Started again, it goes "
+        "on where it ended.",
+    )
+    def job() -> None:
+        load_history()
+
+    return job
+
+
+def _load(
+    context: dg.OpExecutionContext,
+    client: MixpanelAPIClient,
+    settings: Settings,
+    *,
+    only_plan: bool,
+) -> Plan | None:
+    """Load the days; return what it took by the plan, None when there is no day yet."""
+    first, last = settings.start_date, settings.today() - timedelta(days=1)
+    if first > last:
+        context.log.info(f"The first partition is {first}; no day of it is over.")
+        return None
+    database = Database(
+        settings.database_path(client.credentials.project_id),
+        memory_limit=settings.memory_limit,
+        lock_timeout=settings.lock_timeout,
+        on_wait=context.log.info,
+    )
+    keeping = Keeping(Refetch.stale, settle_days=settings.settle_days, zone=settings.export_zone)
+    plan = plan_load(client, settings, database, from_date=first, to_date=last, keeping=keeping)
+    context.log.info(told(plan))
+    if not only_plan:
+        event_load(
+            client,
+            settings,
+            from_date=first,
+            to_date=last,
+            run_id=context.run_id,
+            on_day=lambda report, seconds: _record(context, report, day_metadata(report, seconds)),
+            on_request=lambda progress: context.log.info(str(progress)),
+            keeping=keeping,
+            on_kept=lambda reports: _record_unknown(context, reports),
+            on_found=lambda reports: _record_unknown(context, reports),
+        ).store(database)
+    return plan
+
+
+def told(plan: Plan) -> str:
+    """Return what a load takes, as one sentence."""
+    if not plan.days:
+        return f"{plan.from_date} to {plan.to_date}: every day is stored."
+    size = "an unknown size" if plan.estimated_bytes is None else _megabytes(plan.estimated_bytes)
+    return (
+        f"{plan.from_date} to {plan.to_date}: {plan.days:,} days to load with {plan.requests:,} "
+        f"export requests, {size} to receive. The last request can be sent in "
+        f"{plan.seconds / 60:,.0f} minutes; {_megabytes(plan.free_disk_bytes)} of disk are free."
+    )
+
+
+def plan_metadata(plan: Plan) -> dict[str, Any]:
+    """Return a plan's numbers, those that nobody knows left out."""
+    return {name: value for name, value in plan.to_dict().items() if value is not None}
+
+
+def _record(context: dg.OpExecutionContext, report: DayReport, metadata: dict[str, Any]) -> None:
+    key = report.day.isoformat()
+    context.log_event(dg.AssetMaterialization(EVENTS, partition=key, metadata=metadata))
+
+
+def _record_unknown(context: dg.OpExecutionContext, reports: Sequence[DayReport]) -> None:
+    """Record stored days that Dagster knows nothing of: of `mp sync`, or of a killed run."""
+    known = context.instance.get_materialized_partitions(EVENTS)
+    for report in reports:
+        if report.day.isoformat() not in known:
+            _record(context, report, kept_day_metadata(report))
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"

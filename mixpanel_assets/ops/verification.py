@@ -1,0 +1,122 @@
+"""The job `verify_range`: are stored days still what Mixpanel holds?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from mixpanel_assets.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.ops.spans import span
+from mixpanel_assets.resources import MixpanelResource
+from mixpanel_assets.settings import Settings
+from mixpanel_assets.verification import verify_days
+from mixpanel_assets.warehouse import Database, DayDifference
+
+USUAL_DAYS = 7
+
+
+class VerifyConfig(dg.Config):
+    """Which days are compared."""
+
+    from_date: str | None = Field(
+        default=None, description="First day, included; empty: seven days up to to_date."
+    )
+    to_date: str | None = Field(default=None, description="Last day, included; empty: yesterday.")
+
+
+def verify_range_job(settings: Settings) -> dg.JobDefinition:
+    """Return the job that reads days anew and compares them; it stores nothing."""
+
+    @dg.op(
+        name="compare_days",
+        description="Reads days anew, beside what is stored, and compares them event by event. "
+        "Costs what loading them costs: for a week, one export request per 200 MB.",
+    )
+    def compare(
+        context: dg.OpExecutionContext, config: VerifyConfig, mixpanel: MixpanelResource
+    ) -> None:
+        retries = StepRetries.of(context, settings)
+        with explained_to_dagster(retries), mixpanel.client() as client:
+            first, last = span(config.from_date, config.to_date, settings.today(), USUAL_DAYS)
+            found = verify_days(
+                client,
+                settings,
+                Database(
+                    settings.database_path(client.credentials.project_id),
+                    memory_limit=settings.memory_limit,
+                    lock_timeout=settings.lock_timeout,
+                    on_wait=context.log.info,
+                ),
+                from_date=first,
+                to_date=last,
+            )
+        different = [day for day in found if day.differs]
+        metadata = differences_metadata(found)
+        if different:
+            raise dg.Failure(
+                description=_told(different, len(found)), metadata=metadata, allow_retries=False
+            )
+        context.log.info(f"{len(found)} days are what Mixpanel holds.")
+        context.add_output_metadata(metadata)
+
+    @dg.job(
+        name="verify_range",
+        description="Compares stored days with what Mixpanel holds now and fails if they differ: "
+        "the last seven finished days, unless the configuration names others. Stores nothing. "
+        "Costs what loading them costs: for a week, one export request per 200 MB.",
+    )
+    def job() -> None:
+        compare()
+
+    return job
+
+
+def differences_metadata(found: Sequence[DayDifference]) -> dict[str, Any]:
+    """Return how many days differ, and a row for each day."""
+    numbers = ("stored", "fetched", "missing", "gone", "changed")
+    return {
+        "days": len(found),
+        "days_that_differ": sum(day.differs for day in found),
+        "differences": dg.TableMetadataValue(
+            [
+                dg.TableRecord(
+                    {
+                        "day": str(day.day),
+                        "status": day.status or "never loaded",
+                        **{name: getattr(day, name) for name in numbers},
+                    }
+                )
+                for day in found
+            ],
+            dg.TableSchema(
+                [
+                    dg.TableColumn("day", "string"),
+                    dg.TableColumn("status", "string", description="Of the stored day."),
+                    dg.TableColumn("stored", "int", description="Rows in the table."),
+                    dg.TableColumn("fetched", "int", description="Rows that Mixpanel holds."),
+                    dg.TableColumn("missing", "int", description="Events not in the table."),
+                    dg.TableColumn("gone", "int", description="Events not in Mixpanel any more."),
+                    dg.TableColumn("changed", "int", description="Events with other content."),
+                ]
+            ),
+        ),
+    }
+
+
+def _told(different: Sequence[DayDifference], days: int) -> str:
+    first, last = different[0].day, different[-1].day
+    return (
+        f"{len(different)} of {days} days differ from Mixpanel: "
+        f"{'; '.join(map(_one_told, different))}. Nothing was stored. To load them again, "
+        f"materialize mixpanel/events for {first}...{last}, or run "
+        f"`mp sync --from {first} --to {last}`."
+    )
+
+
+def _one_told(found: DayDifference) -> str:
+    if found.status is None:
+        return f"{found.day} was never loaded"
+    kinds = ("missing", "gone", "changed")
+    counts = [f"{getattr(found, kind):,} {kind}" for kind in kinds if getattr(found, kind)]
+    return f"{found.day} ({', '.join(counts)})"

@@ -1,0 +1,65 @@
+"""Which of the asked days a load fetches again, and which it keeps as they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+from typing import Any
+from zoneinfo import ZoneInfo
+
+SETTLE_DAYS = 5  # so long after a day's end does Mixpanel take its late events
+
+
+class Refetch(StrEnum):
+    """Which days of a range are fetched: all of them, or those that lack something."""
+
+    all = "all"
+    missing = "missing"
+    stale = "stale"
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Decides by a day's ledger row whether the day stays as it is.
+
+    Attributes:
+        refetch: `all` keeps no day; `missing` keeps what the runs in `run_ids` wrote; `stale`
+            keeps days that were over for `settle_days` when they were read.
+        run_ids: A run and those it goes on with.
+        settle_days: How long after its end a day's events may still come.
+        zone: The zone whose days these are.
+    """
+
+    refetch: Refetch = Refetch.all
+    run_ids: frozenset[str] = frozenset()
+    settle_days: int = SETTLE_DAYS
+    zone: str = "UTC"
+
+    @property
+    def reason(self) -> str:
+        """Why days are kept, in words."""
+        if self.refetch is Refetch.missing:
+            return "this run or one that it goes on with has stored them"
+        return f"they were read {self.settle_days} days after their end or later"
+
+    def keeps(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether the day of a ledger row is left out."""
+        if self.refetch is Refetch.missing:
+            return row["run_id"] in self.run_ids
+        return self.refetch is Refetch.stale and self._is_settled(row)
+
+    def _is_settled(self, row: Mapping[str, Any]) -> bool:
+        if row["status"] not in ("complete", "empty"):
+            return False
+        fetched_at: datetime = row["fetched_at"]
+        return fetched_at.replace(tzinfo=UTC) >= self.settled_at(row["day"])
+
+    def settled_at(self, day: date) -> datetime:
+        """Return from when on a day's events no longer change, UTC."""
+        midnight = datetime.combine(day + timedelta(days=1), time(), ZoneInfo(self.zone))
+        return midnight.astimezone(UTC) + timedelta(days=self.settle_days)
+
+
+KEEP_NONE = Keeping()

@@ -1,0 +1,64 @@
+"""Whether stored days are still what Mixpanel holds: they are read anew beside them."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from mixpanel_assets.client import MixpanelAPIClient
+from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
+from mixpanel_assets.event_loads import event_load, plan_load
+from mixpanel_assets.planning import days_between
+from mixpanel_assets.settings import Settings
+from mixpanel_assets.temporary import TemporaryFolder
+from mixpanel_assets.warehouse import Database, DayDifference, compare_events
+
+
+def verify_days(
+    client: MixpanelAPIClient,
+    settings: Settings,
+    database: Database,
+    *,
+    from_date: date,
+    to_date: date,
+) -> list[DayDifference]:
+    """Compare stored days of `mixpanel.events` with what Mixpanel holds now; stores nothing.
+
+    The days are fetched by the same code that loads them, into a temporary file, and cost as
+    many export requests. No lock is held until they are there. Lines in quarantine are not
+    compared.
+
+    Args:
+        client: Who is asked.
+        settings: How times are read, and where answers lie until they are compared.
+        database: What is stored.
+        from_date: First day, included.
+        to_date: Last day, included; it must be over.
+
+    Returns:
+        One for each day, in order, also for those that are equal.
+
+    Raises:
+        ConfigError: A day is not over, the range ends before it begins, or the file holds
+            another project.
+        DatabaseNotFoundError: Nothing is stored yet.
+        IncompleteExportError: Days could not be fetched whole; nothing is said of any.
+
+    Example:
+        >>> [found.day for found in verify_days(...) if found.differs]
+    """
+    if to_date >= settings.today():
+        raise ConfigError(f"{to_date} is not over; only finished days can be compared.")
+    if database.is_missing:
+        raise DatabaseNotFoundError(str(database.path))
+    plan = plan_load(client, settings, database, from_date=from_date, to_date=to_date)
+    load = event_load(client, settings, from_date=from_date, to_date=to_date)
+    # The temporary file knows no weights, which would cost a request to find out.
+    load.days_per_request = -(-plan.days // plan.requests)
+    folder = TemporaryFolder()
+    try:
+        fetched = Database(folder.path / "fetched.duckdb", memory_limit=settings.memory_limit)
+        load.store(fetched)
+        with database.read() as connection:
+            return compare_events(connection, fetched.path, days_between(from_date, to_date))
+    finally:
+        folder.remove()

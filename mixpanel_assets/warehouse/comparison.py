@@ -1,0 +1,153 @@
+"""Stored days of events beside the same days read anew: what differs, row by row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from mixpanel_assets.made_ids import NOT_CONTENT
+from mixpanel_assets.warehouse.answers import number
+from mixpanel_assets.warehouse.ledger import Target, day_statuses
+from mixpanel_assets.warehouse.reports import Status
+from mixpanel_assets.warehouse.schema import DAYS, EVENTS, literal
+
+_FETCHED = "mixpanel_assets_fetched"
+_BATCH = 10_000
+_ROW = "json_array(event_name, time_raw, distinct_id, insert_id, properties)"
+
+# Rows that one side holds more often than the other, as often as it holds them more.
+_SURPLUS = f"""
+    WITH stored AS (
+        SELECT md5_number({_ROW}::VARCHAR) AS mark, count(*) AS copies
+        FROM {{ours}} WHERE event_date = $day GROUP BY ALL
+    ), others AS (
+        SELECT md5_number({_ROW}::VARCHAR) AS mark, count(*) AS copies
+        FROM {{theirs}} WHERE event_date = $day GROUP BY ALL
+    ), odd AS (
+        SELECT mark, stored.copies - coalesce(others.copies, 0) AS surplus
+        FROM stored LEFT JOIN others USING (mark)
+        WHERE surplus > 0
+    )
+    SELECT event_name, time_raw, distinct_id, insert_id, properties::VARCHAR
+    FROM {{ours}} JOIN odd ON mark = md5_number({_ROW}::VARCHAR)
+    WHERE event_date = $day
+    QUALIFY row_number() OVER (PARTITION BY mark) <= surplus
+"""
+
+_Event = tuple[str, int, str | None]
+
+
+@dataclass(frozen=True)
+class DayDifference:
+    """How a stored day differs from what Mixpanel holds now.
+
+    Attributes:
+        day: The export day.
+        status: What the ledger says of the stored day; None when it was never loaded.
+        stored: Rows in the table.
+        fetched: Rows that Mixpanel's answer makes; None when the plan does not reach that far
+            back, so that nothing can be said.
+        missing: Events that Mixpanel holds and the table does not.
+        gone: Events that the table holds and Mixpanel does not.
+        changed: Events that both hold, with other content.
+    """
+
+    day: date
+    status: Status | None
+    stored: int
+    fetched: int | None
+    missing: int = 0
+    gone: int = 0
+    changed: int = 0
+
+    @property
+    def differs(self) -> bool:
+        """Whether the day should be loaded again."""
+        return self.status is None or bool(self.missing or self.gone or self.changed)
+
+
+def compare_events(
+    connection: duckdb.DuckDBPyConnection, fetched: Path, days: Sequence[date]
+) -> list[DayDifference]:
+    """Compare days of `mixpanel.events` with those of another file, as sets with repeats.
+
+    Name, time, ids and properties count. What Mixpanel rewrites between two reads of an event
+    does not (`mp_processing_time_ms` and the like), nor do the order of rows and of properties.
+
+    Args:
+        connection: Reads the stored days.
+        fetched: A database of this package that holds the same days, read anew.
+        days: In order.
+    """
+    with _attached(connection, fetched):
+        statuses = day_statuses(connection, Target(EVENTS.name))
+        known = dict(
+            connection.execute(f"SELECT day, status FROM {_FETCHED}.{DAYS.quoted}").fetchall()
+        )
+        return [_compared(connection, day, statuses.get(day), known[day]) for day in days]
+
+
+def _compared(
+    connection: duckdb.DuckDBPyConnection, day: date, status: Status | None, answer: Status
+) -> DayDifference:
+    ours, theirs = EVENTS.quoted, f"{_FETCHED}.{EVENTS.quoted}"
+    stored = _count(connection, ours, day)
+    if answer == "not available":
+        return DayDifference(day, status or answer, stored, None)
+    kept = Counter(_contents(connection, ours, theirs, day))
+    came = Counter(_contents(connection, theirs, ours, day))
+    only_kept, only_came = (_by_event(side) for side in (kept - came, came - kept))
+    changed = (only_kept & only_came).total()
+    return DayDifference(
+        day,
+        status,
+        stored,
+        _count(connection, theirs, day),
+        missing=only_came.total() - changed,
+        gone=only_kept.total() - changed,
+        changed=changed,
+    )
+
+
+def _contents(
+    connection: duckdb.DuckDBPyConnection, ours: str, theirs: str, day: date
+) -> Iterator[tuple[_Event, bytes]]:
+    """Yield each row that one side holds and the other does not, as its event and its content."""
+    found = connection.execute(_SURPLUS.format(ours=ours, theirs=theirs), {"day": day})
+    while rows := found.fetchmany(_BATCH):
+        for event, time_raw, distinct_id, insert_id, properties in rows:
+            yield (event, time_raw, insert_id), _digest(distinct_id, json.loads(properties))
+
+
+def _digest(distinct_id: str | None, properties: dict[str, Any]) -> bytes:
+    content = {name: value for name, value in properties.items() if name not in NOT_CONTENT}
+    return hashlib.sha256(json.dumps([distinct_id, content], sort_keys=True).encode()).digest()
+
+
+def _by_event(rows: Counter[tuple[_Event, bytes]]) -> Counter[_Event]:
+    events: Counter[_Event] = Counter()
+    for (event, _), copies in rows.items():
+        events[event] += copies
+    return events
+
+
+def _count(connection: duckdb.DuckDBPyConnection, table: str, day: date) -> int:
+    return number(connection, f"SELECT count(*) FROM {table} WHERE event_date = ?", [day])
+
+
+@contextmanager
+def _attached(connection: duckdb.DuckDBPyConnection, file: Path) -> Iterator[None]:
+    connection.execute(f"ATTACH {literal(str(file))} AS {_FETCHED} (READ_ONLY)")
+    try:
+        yield
+    finally:
+        connection.execute(f"DETACH {_FETCHED}")

@@ -1,0 +1,239 @@
+"""Range runs that end half-way, and what re-executing them asks for."""
+
+import os
+import signal
+import time
+from collections import Counter
+from datetime import date, timedelta
+
+import dagster as dg
+import duckdb
+import pytest
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
+from mixpanel_assets_tests.forked_runs import EVENTS, ForkedRuns
+
+EXPORT = "/api/2.0/export"
+FIRST = date(2024, 1, 1)
+PER_REQUEST = 3
+DAYS = [FIRST + timedelta(days=number) for number in range(12)]
+RANGE = (str(DAYS[0]), str(DAYS[-1]))
+YEAR = [FIRST + timedelta(days=number) for number in range(365)]
+STEPS = 4000  # about as many as a run of the twelve days takes
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    with Emulator(EmulatorSettings(events_per_day=6, odd_content=False)) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    (home / "dagster.yaml").write_text(yaml.safe_dump({"telemetry": {"enabled": False}}))
+    return home
+
+
+@pytest.fixture(scope="module")
+def runs(emulator, home):
+    environment = {
+        **environment_of(emulator),
+        "DAGSTER_HOME": str(home),
+        "HOME": str(home),
+        "MP_DATABASE": str(home / "w.duckdb"),
+        "MP_DAYS_PER_REQUEST": str(PER_REQUEST),
+        "MP_MAX_RETRIES": "0",
+        "MP_BUDGET_EXPORT_PER_HOUR": "100000",
+        "MP_BUDGET_EXPORT_PER_SECOND": "1000",
+    }
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        runs = ForkedRuns(environment, instance)
+        yield runs
+        runs.close()
+
+
+@pytest.fixture
+def asked(emulator, home):
+    """An empty database, and the windows that were asked for since then."""
+    (home / "w.duckdb").unlink(missing_ok=True)
+    emulator.faults.clear()
+    before = len(emulator.requests)
+    yield lambda: [e.days for e in emulator.requests[before:] if e.path == EXPORT]
+    emulator.faults.clear()
+
+
+def windows(days):
+    return [tuple(days[at : at + PER_REQUEST]) for at in range(0, len(days), PER_REQUEST)]
+
+
+def stored(home):
+    if not (home / "w.duckdb").exists():
+        return {}
+    query = "SELECT day, row_count, run_id FROM mixpanel._days ORDER BY day"
+    with duckdb.connect(home / "w.duckdb", read_only=True) as connection:
+        if not connection.execute("FROM duckdb_tables() WHERE table_name = '_days'").fetchall():
+            return {}
+        rows = connection.execute(query).fetchall()
+        counts = "SELECT event_date, count(*) FROM mixpanel.events GROUP BY ALL"
+        counted = dict(connection.execute(counts).fetchall())
+    assert {day: rows for day, rows, _ in rows if rows} == counted
+    return {day: run_id for day, _, run_id in rows}
+
+
+def truth(emulator, days):
+    return {str(day): emulator.truth.count(day) for day in days}
+
+
+def recorded(runs, group):
+    """Return the row counts that the runs have recorded of the partitions, newest last."""
+    found = {}
+    for run_id in group:
+        for entry in runs.instance.all_logs(
+            run_id, of_type={dg.DagsterEventType.ASSET_MATERIALIZATION}
+        ):
+            event = entry.asset_materialization
+            assert event.asset_key == EVENTS
+            found[event.partition] = event.metadata["rows"].value
+    return found
+
+
+def kill_while_waiting(runs, emulator, day, first, last, **options):
+    """Kill a run with SIGKILL while the answer for a day does not come."""
+    emulator.faults.add(Fault("timeout", path=EXPORT, day=day))
+    pid = runs.start(first, last, **options)
+    until = time.monotonic() + 120
+    while emulator.faults.waiting():
+        assert time.monotonic() < until, "the day was not asked for"
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGKILL)
+    assert runs.ended() == -signal.SIGKILL
+    return runs.last_run()
+
+
+interruptions = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from([signal.SIGKILL, signal.SIGINT]), st.integers(1, STEPS)),
+        st.tuples(st.just("fault"), st.integers(0, len(windows(DAYS)) - 1)),
+    ),
+    max_size=2,
+)
+
+
+@given(interruptions)
+@example([("fault", 2), (signal.SIGKILL, 1500)])
+@example([(signal.SIGINT, 2500)])
+@settings(
+    max_examples=6,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_wherever_runs_end_each_interruption_costs_one_request_at_most(
+    runs, emulator, home, interrupted
+):
+    """Any failures, cancels and kills in a row: then the truth is stored and recorded."""
+    (home / "w.duckdb").unlink(missing_ok=True)
+    since, group, code = len(emulator.requests), [], None
+    for kind, at in [*interrupted, (0, 0)]:
+        if kind == "fault":
+            emulator.faults.add(Fault("500-json", path=EXPORT, skip=at))
+            code = runs.run(*RANGE, parent=group[-1] if group else None)
+        else:
+            code = runs.run(*RANGE, parent=group[-1] if group else None, signal=kind, at=at)
+        emulator.faults.clear()
+        group.append(runs.last_run().run_id)
+        days = set(map(str, stored(home)))
+        assert set(recorded(runs, group)) <= days
+        if kind not in (0, signal.SIGKILL):
+            assert set(recorded(runs, group)) == days
+        if code == 0:
+            break
+    assert code == 0
+    asked = Counter(e.days for e in emulator.requests[since:] if e.path == EXPORT)
+    assert set(asked) == set(windows(DAYS))
+    assert asked.total() <= len(windows(DAYS)) + len(group) - 1
+    assert set(stored(home).values()) <= set(group)
+    assert recorded(runs, group) == truth(emulator, DAYS)
+
+
+def test_a_year_killed_half_way_goes_on_where_it_was(runs, emulator, home, asked):
+    """Only the request under way is asked again; then every day of the year is recorded."""
+    year = str(YEAR[0]), str(YEAR[-1])
+    run = kill_while_waiting(runs, emulator, YEAR[182], *year)
+    assert len(stored(home)) == 180
+    assert recorded(runs, [run.run_id]) == {}
+    assert runs.run(*year, parent=run.run_id) == 0
+    again = runs.last_run()
+    assert set(stored(home).values()) == {run.run_id, again.run_id}
+    twice = [window for window, times in Counter(asked()).items() if times > 1]
+    assert twice == [tuple(YEAR[180:183])]
+    assert set(asked()) == set(windows(YEAR))
+    assert recorded(runs, [again.run_id]) == truth(emulator, YEAR)
+    told = [entry.user_message for entry in runs.instance.all_logs(again.run_id)]
+    assert sum("180 days stay as they are, because this run or one" in line for line in told) == 1
+
+
+def test_what_a_kill_swallowed_is_recorded_even_if_the_next_run_fails(runs, emulator, home, asked):
+    """Killed at the third request, failed at the fourth: nine days are recorded, three are not."""
+    killed = kill_while_waiting(runs, emulator, DAYS[7], *RANGE)
+    assert recorded(runs, [killed.run_id]) == {}
+    emulator.faults.add(Fault("500-json", path=EXPORT, day=DAYS[10]))
+    assert runs.run(*RANGE, parent=killed.run_id) == 1
+    assert recorded(runs, [runs.last_run().run_id]) == truth(emulator, DAYS[:9])
+    assert list(stored(home)) == DAYS[:9]
+
+
+def test_days_that_stayed_broken_are_asked_again(runs, emulator, home, asked):
+    """One bad day of twelve: re-executing the run asks for that day alone."""
+    emulator.faults.add(Fault("truncate-own-line", path=EXPORT, day=DAYS[4], times=None))
+    assert runs.run(*RANGE) == 1
+    failed = runs.last_run()
+    assert set(recorded(runs, [failed.run_id])) == set(truth(emulator, DAYS)) - {str(DAYS[4])}
+    emulator.faults.clear()
+    before = len(asked())
+    assert runs.run(*RANGE, parent=failed.run_id) == 0
+    assert asked()[before:] == [(DAYS[4],)]
+    assert recorded(runs, [runs.last_run().run_id]) == truth(emulator, DAYS)
+
+
+def test_rows_of_another_run_do_not_count_as_done(runs, emulator, home, asked):
+    """What an earlier launch stored is fetched anew by the re-execution of a later one."""
+    assert runs.run(*RANGE) == 0
+    earlier = runs.last_run().run_id
+    killed = kill_while_waiting(runs, emulator, DAYS[0], *RANGE)
+    assert runs.run(*RANGE, parent=killed.run_id) == 0
+    assert earlier not in stored(home).values()
+
+
+def test_a_new_launch_fetches_everything(runs, home, asked):
+    """Launched again, a range is asked for again, whatever is stored."""
+    assert runs.run(*RANGE) == 0
+    assert runs.run(*RANGE) == 0
+    assert Counter(asked()) == Counter(windows(DAYS) * 2)
+
+
+def test_everything_can_be_asked_for_in_a_re_execution_too(runs, emulator, home, asked):
+    """`refetch: all` beats what a re-execution does by itself."""
+    killed = kill_while_waiting(runs, emulator, DAYS[7], *RANGE)
+    before = len(asked())
+    assert runs.run(*RANGE, parent=killed.run_id, refetch="all") == 0
+    assert asked()[before:] == windows(DAYS)
+
+
+def test_stale_days_alone_are_fetched(runs, emulator, home, asked):
+    """Kept: days read five days after their end. Fetched: all others, never loaded ones too."""
+    assert runs.run(str(DAYS[0]), str(DAYS[5])) == 0
+    with duckdb.connect(home / "w.duckdb") as connection:
+        connection.execute("UPDATE mixpanel._days SET fetched_at = day + INTERVAL 6 DAY")
+        connection.execute(
+            "UPDATE mixpanel._days SET fetched_at = fetched_at - INTERVAL 1 SECOND WHERE day = ?",
+            [DAYS[1]],
+        )
+    before = len(asked())
+    assert runs.run(str(DAYS[0]), str(DAYS[7]), refetch="stale") == 0
+    assert asked()[before:] == [(DAYS[1],), (DAYS[6], DAYS[7])]
+    assert recorded(runs, [runs.last_run().run_id]) == truth(emulator, DAYS[:8])

@@ -1,0 +1,178 @@
+"""What each schedule asks for, whatever the moment; nothing here runs."""
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import pytest
+from dagster._utils.schedules import cron_string_iterator
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.partitions import daily_partitions
+from mixpanel_assets.schedules import schedules
+from mixpanel_assets.settings import Settings
+
+ZONES = (
+    "UTC",
+    "US/Pacific",
+    "Europe/Berlin",
+    "Australia/Lord_Howe",
+    "Pacific/Apia",
+    "Asia/Kolkata",
+)
+NAMES = ("close_yesterday", "snapshot_profiles", "deep_sweep")
+MOMENTS = st.datetimes(datetime(2024, 1, 20), datetime(2027, 1, 1), timezones=st.just(UTC))
+PROJECTS = st.builds(
+    lambda regime, zone, hour: Settings(time_regime=regime, time_zone=zone, close_hour=hour),
+    st.sampled_from(["utc", "legacy"]),
+    st.sampled_from(ZONES),
+    st.integers(1, 23),
+)
+
+
+def schedule_named(name: str, settings: Settings) -> dg.ScheduleDefinition:
+    return next(schedule for schedule in schedules(settings) if schedule.name == name)
+
+
+def asked(name: str, settings: Settings, moment: datetime) -> dg.RunRequest:
+    """Return the one request of a tick."""
+    context = dg.build_schedule_context(scheduled_execution_time=moment)
+    request = schedule_named(name, settings)(context)
+    assert isinstance(request, dg.RunRequest)
+    return request
+
+
+def next_tick(name: str, settings: Settings, moment: datetime) -> datetime:
+    schedule = schedule_named(name, settings)
+    return next(
+        cron_string_iterator(
+            moment.timestamp(), schedule.cron_schedule, schedule.execution_timezone
+        )
+    )
+
+
+def days_asked(request: dg.RunRequest) -> list[date]:
+    first = request.partition_key or request.tags["dagster/asset_partition_range_start"]
+    last = request.partition_key or request.tags["dagster/asset_partition_range_end"]
+    return [date.fromisoformat(day) for day in (first, last)]
+
+
+def end_of(day: date, settings: Settings) -> datetime:
+    return datetime.combine(
+        day + timedelta(days=1), datetime.min.time(), ZoneInfo(settings.export_zone)
+    ).astimezone(UTC)
+
+
+@pytest.mark.parametrize("name", ["close_yesterday", "deep_sweep"])
+@given(PROJECTS, MOMENTS)
+def test_days_of_events_are_over_when_they_are_asked_for(name, settings, moment):
+    """By the hours of MP_CLOSE_HOUR, less one in the night that clocks go forward."""
+    tick = next_tick(name, settings, moment)
+    _, last = days_asked(asked(name, settings, tick))
+    passed = tick.astimezone(UTC) - end_of(last, settings)
+    assert passed >= timedelta(hours=settings.close_hour - 1)
+    assert passed < timedelta(hours=settings.close_hour + 3), "the newest day that is over"
+
+
+@given(PROJECTS, MOMENTS)
+def test_a_snapshot_is_taken_of_the_day_that_is(settings, moment):
+    """Profiles are kept under the day on which they are read."""
+    tick = next_tick("snapshot_profiles", settings, moment)
+    [day, _] = days_asked(asked("snapshot_profiles", settings, tick))
+    assert day == tick.astimezone(ZoneInfo(settings.export_zone)).date()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(settings=PROJECTS, moment=MOMENTS)
+def test_every_day_asked_for_is_a_partition(name, settings, moment):
+    """In the partitions' own zone and spelling."""
+    tick = next_tick(name, settings, moment)
+    partitions = daily_partitions(settings).get_partition_keys(tick)
+    first, last = days_asked(asked(name, settings, tick))
+    assert {str(first), str(last)} <= set(partitions)
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_a_year_of_ticks_asks_for_every_day_once(zone):
+    """No day is left out or asked for twice, also where clocks change."""
+    settings = Settings(time_regime="legacy", time_zone=zone)
+    schedule = schedule_named("close_yesterday", settings)
+    ticks = cron_string_iterator(
+        datetime(2025, 1, 1, tzinfo=UTC).timestamp(),
+        schedule.cron_schedule,
+        schedule.execution_timezone,
+    )
+    requests = [asked("close_yesterday", settings, next(ticks)) for _ in range(366)]
+    days = [days_asked(request)[0] for request in requests]
+    assert days == [days[0] + timedelta(days=number) for number in range(366)]
+    assert len({request.run_key for request in requests}) == 366
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(settings=PROJECTS, moment=MOMENTS)
+def test_a_tick_that_comes_twice_starts_one_run(name, settings, moment):
+    """Whatever the zone that its time is told in: the run key is the same."""
+    tick = next_tick(name, settings, moment)
+    told = [asked(name, settings, tick.astimezone(ZoneInfo(zone))) for zone in ZONES]
+    assert len({request.run_key for request in told}) == 1
+
+
+def test_a_sweep_reads_the_last_finished_days_in_one_run():
+    """Ten of them, unless MP_SWEEP_DAYS says otherwise."""
+    monday = datetime(2024, 3, 4, 6, 30, tzinfo=UTC)
+    request = asked("deep_sweep", Settings(), monday)
+    assert days_asked(request) == [date(2024, 2, 23), date(2024, 3, 3)]
+    request = asked("deep_sweep", Settings(sweep_days=3), monday)
+    assert days_asked(request) == [date(2024, 3, 1), date(2024, 3, 3)]
+
+
+def test_nothing_is_asked_before_the_first_partition():
+    """A sweep begins there; before it, ticks are skipped."""
+    settings = Settings(start_date=date(2024, 3, 1))
+    tick = datetime(2024, 3, 1, 7, tzinfo=UTC)
+    for name in ("close_yesterday", "deep_sweep"):
+        found = schedule_named(name, settings)(
+            dg.build_schedule_context(scheduled_execution_time=tick)
+        )
+        assert isinstance(found, dg.SkipReason)
+        assert "MP_START_DATE" in found.skip_message
+    first = days_asked(asked("deep_sweep", settings, tick + timedelta(days=2)))
+    assert first == [date(2024, 3, 1), date(2024, 3, 2)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_schedules_are_off_and_tell_what_they_cost(name):
+    """Nobody's requests are spent before somebody turns a schedule on."""
+    settings = Settings(close_hour=4, time_regime="legacy", time_zone="Asia/Kolkata")
+    schedule = build_definitions(settings=settings).resolve_schedule_def(name)
+    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
+    assert schedule.execution_timezone == "Asia/Kolkata"
+    assert "04:" in schedule.description
+    assert "request" in schedule.description
+
+
+@pytest.mark.parametrize(
+    ("settings", "cost"),
+    [
+        (Settings(sweep_days=10), "1 to 10 export requests"),
+        (Settings(sweep_days=10, days_per_request=4), "3 export requests"),
+        (Settings(sweep_days=10, days_per_request=10), "1 export request a week"),
+    ],
+)
+def test_a_sweep_tells_its_cost_by_the_settings(settings, cost):
+    """MP_DAYS_PER_REQUEST fixes it."""
+    assert cost in schedule_named("deep_sweep", settings).description
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dagster_can_run_what_a_tick_asks_for(name):
+    """The request fits the job's partitions."""
+    definitions = build_definitions()
+    context = dg.build_schedule_context(
+        scheduled_execution_time=datetime(2024, 3, 4, 7, tzinfo=UTC),
+        repository_def=definitions.get_repository_def(),
+    )
+    [request] = definitions.resolve_schedule_def(name).evaluate_tick(context).run_requests
+    assert days_asked(request)
