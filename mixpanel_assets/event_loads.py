@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -23,11 +23,14 @@ from mixpanel_assets.planning import (
 )
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
+    EVERY_EVENT,
     Database,
     DayReport,
     EventSizes,
     ProjectIdentity,
+    Target,
     event_sizes,
+    events_asset_table,
     must_match,
     prepare,
     stored_project,
@@ -40,11 +43,12 @@ def _nobody(report: DayReport, seconds: float) -> None:
 
 @dataclass(kw_only=True)
 class EventLoad(Load):
-    """A range of event days on its way into `mixpanel.events`.
+    """A range of event days on its way into `mixpanel.events`, or a part of them elsewhere.
 
     Attributes:
-        export: Fetches the days.
+        export: Fetches the days; its filter is that of the table.
         project: Whose events they are.
+        target: The table; `events` holds everything.
         today: Days from here on are stored as `open`: more events will come.
         days_per_request: So many days share a request; None: what earlier days weighed decides.
         max_days: The most days that share one then.
@@ -55,6 +59,7 @@ class EventLoad(Load):
 
     export: EventExport
     project: ProjectIdentity
+    target: Target = EVERY_EVENT
     today: date
     days_per_request: int | None = None
     max_days: int = MAX_DAYS
@@ -67,12 +72,15 @@ class EventLoad(Load):
         Raises:
             IncompleteExportError: Days stayed broken; they keep what they held, the others
                 are stored.
+            ConfigError: The table holds what another filter finds, or the file another
+                project; nothing was asked.
         """
+        days = self.export.query
         with database.write() as connection:
             prepare(connection, self.project)
-            sizes = event_sizes(connection)
+            events_asset_table(connection, self.target, days.filters)
+            sizes = event_sizes(connection, self.target.table)
         clean(self.export.directory)
-        days = self.export.query
         plan = request_plan(
             days.from_date, days.to_date, sizes, self.days_per_request, self.max_days
         )
@@ -83,6 +91,7 @@ class EventLoad(Load):
                 database,
                 plan,
                 project=self.project,
+                target=self.target,
                 today=self.today,
                 run_id=self.run_id,
                 on_day=self.on_day,
@@ -95,6 +104,9 @@ def event_load(
     *,
     from_date: date,
     to_date: date,
+    table: str = EVERY_EVENT.table,
+    events: Sequence[str] | None = None,
+    where: str | None = None,
     max_days: int = MAX_DAYS,
     at_once: int = 1,
     run_id: str | None = None,
@@ -107,6 +119,9 @@ def event_load(
         settings: How times are read, how many days share a request, where answers lie.
         from_date: First day, included.
         to_date: Last day, included.
+        table: In schema `mixpanel`; a filter has a table of its own.
+        events: Only events of these names.
+        where: A segmentation expression.
         max_days: The most days that share a request.
         at_once: How many requests run at the same time.
         run_id: Written to the ledger.
@@ -120,10 +135,13 @@ def event_load(
         export=client.event_export(
             from_date=from_date,
             to_date=to_date,
+            events=events,
+            where=where,
             directory=settings.spool_path(client.credentials.project_id),
             at_once=at_once,
         ),
         project=project_identity(client.credentials, settings),
+        target=Target(table),
         today=settings.today(),
         days_per_request=fixed and min(fixed, max_days),
         max_days=max_days,

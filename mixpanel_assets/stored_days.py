@@ -140,6 +140,8 @@ def _said(
 
 
 def _commands(target: Target, ranges: Sequence[tuple[date, date]], known: KnownTable | None) -> str:
+    if target != Target(EVENTS.name) and target.schema == SCHEMA:
+        return f"Dagster: materialize these partitions of `mixpanel/{target.table}`"
     if target.schema == SCHEMA:
         commands = [f"`mp sync --from {first} --to {last}`" for first, last in ranges[:_SHOWN]]
         more = " and so on" if len(ranges) > _SHOWN else ""
@@ -168,7 +170,7 @@ def _shown(ranges: Sequence[tuple[date, date]]) -> str:
 
 
 def _day_of_row(connection: duckdb.DuckDBPyConnection, target: Target) -> str:
-    if target == Target(EVENTS.name):
+    if target.schema == SCHEMA:
         return "event_date"
     project = stored_project(connection)
     if project is None or project.regime == "utc":

@@ -1,5 +1,7 @@
 """The asset `mixpanel/events`: raw events, one partition per export day."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from mixpanel_assets.event_loads import EventLoad, event_load
@@ -11,12 +13,27 @@ from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import EVENTS, DayReport
 
 
-def events_asset(settings: Settings) -> dg.AssetsDefinition:
-    """Return the asset, with partitions as the settings say."""
+def events_asset(
+    settings: Settings,
+    name: str = EVENTS.name,
+    *,
+    events: Sequence[str] | None = None,
+    where: str | None = None,
+    description: str = EVENTS.grain,
+) -> dg.AssetsDefinition:
+    """Return an asset of events, with partitions as the settings say.
+
+    Args:
+        settings: Where answers and rows lie, and what today is.
+        name: Of the asset, and of its table in schema `mixpanel`.
+        events: Only events of these names; None: every event.
+        where: A segmentation expression.
+        description: What one row is.
+    """
 
     @dg.asset(
-        key=["mixpanel", "events"],
-        description=EVENTS.grain,
+        key=["mixpanel", name],
+        description=description,
         group_name="mixpanel",
         kinds={"mixpanel", "duckdb"},
         partitions_def=daily_partitions(settings),
@@ -27,7 +44,7 @@ def events_asset(settings: Settings) -> dg.AssetsDefinition:
             "dagster/column_schema": column_schema(EVENTS.columns),
         },
     )
-    def events(context: dg.AssetExecutionContext, mixpanel: MixpanelResource) -> EventLoad:
+    def days_of_events(context: dg.AssetExecutionContext, mixpanel: MixpanelResource) -> EventLoad:
         def report_day(report: DayReport, seconds: float) -> None:
             key = report.day.isoformat()
             load.materialized[key] = metadata = day_metadata(report, seconds)
@@ -40,9 +57,12 @@ def events_asset(settings: Settings) -> dg.AssetsDefinition:
                 settings,
                 from_date=from_date,
                 to_date=to_date,
+                table=name,
+                events=events,
+                where=where,
                 run_id=context.run.run_id,
                 on_day=report_day,
             )
         return load
 
-    return events
+    return days_of_events
