@@ -118,7 +118,7 @@ def _refuse_missing(
     if still_open:
         logger.warning(
             "%s of %r were not over when they were loaded, so events of them are missing.",
-            _shown(ranges_of(still_open)),
+            shown(ranges_of(still_open)),
             target.table,
         )
 
@@ -129,11 +129,11 @@ def _said(
     said = []
     if missing:
         ranges = ranges_of(missing)
-        said.append(f"{target.table!r} lacks {_shown(ranges)}, which was never loaded.")
+        said.append(f"{target.table!r} lacks {shown(ranges)}, which was never loaded.")
         said.append(f"Load it with {_commands(target, ranges, known)}.")
     if gone:
         said.append(
-            f"{target.table!r} has nothing for {_shown(ranges_of(gone))}: the project's plan did "
+            f"{target.table!r} has nothing for {shown(ranges_of(gone))}: the project's plan did "
             "not reach back that far. Ask about later days."
         )
     return said
@@ -163,7 +163,8 @@ def ranges_of(days: Sequence[date]) -> list[tuple[date, date]]:
     return ranges
 
 
-def _shown(ranges: Sequence[tuple[date, date]]) -> str:
+def shown(ranges: Sequence[tuple[date, date]]) -> str:
+    """Return ranges of days in words, the first few of many."""
     texts = [str(first) if first == last else f"{first}..{last}" for first, last in ranges]
     more = f" and {len(texts) - _SHOWN} more ranges" if len(texts) > _SHOWN else ""
     return ", ".join(texts[:_SHOWN]) + more

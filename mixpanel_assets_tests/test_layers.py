@@ -79,7 +79,12 @@ MAY_IMPORT = {
     "failures": {*BASE, "client"},
     "reports": {*BASE, "snapshots", "warehouse"},
     "resources": {*BASE, "accounts", "budgets", "client", "workspace", "failures"},
-    "io_managers": {*BASE, "failures", "loads", "warehouse"},
+    "frames": set(),
+    "gaps": {"errors", "stored_days", "warehouse"},
+    "io_managers": {
+        *BASE,
+        *("failures", "frames", "gaps", "loads", "partitions", "planning", "warehouse"),
+    },
     "jobs": {*BASE, "partitions"},
     "retention": {*BASE, "failures", "loads", "resources", "warehouse"},
     "assets": {
