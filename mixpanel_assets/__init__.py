@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mixpanel_assets.accounts import AccountInfo, ConfigManager
+    from mixpanel_assets.assets.filtered_events import filtered_events_asset
     from mixpanel_assets.assets.profiles import filtered_profiles_asset, group_profiles_asset
     from mixpanel_assets.assets.queries import live_query_asset
     from mixpanel_assets.client import (
@@ -201,6 +202,7 @@ __all__ = [
     "Workspace",
     "WorkspaceInfo",
     "build_definitions",
+    "filtered_events_asset",
     "filtered_profiles_asset",
     "group_profiles_asset",
     "live_query_asset",
@@ -276,6 +278,7 @@ _HOMES = {
     "Workspace": "workspace",
     "WorkspaceInfo": "results",
     "build_definitions": "definitions",
+    "filtered_events_asset": "assets.filtered_events",
     "filtered_profiles_asset": "assets.profiles",
     "group_profiles_asset": "assets.profiles",
     "live_query_asset": "assets.queries",

@@ -29,6 +29,7 @@ from mixpanel_assets.warehouse import (
     DayReport,
     ProjectIdentity,
     ShiftedRowsError,
+    Target,
     mark_unavailable,
     replace_events,
 )
@@ -61,13 +62,14 @@ class ShrunkenDaysError(IncompleteExportError):
 
 
 class DayFiller:
-    """Fills the planned days of `mixpanel.events`, once.
+    """Fills the planned days of a table, once.
 
     Args:
-        export: Fetches days; open.
+        export: Fetches days; open; its filter is that of the table.
         database: Where they go.
         plan: Which days share a request; told what days turn out to weigh.
         project: Whose events they are.
+        target: The table.
         today: Days from here on are stored as `open`.
         run_id: Written to the ledger.
         on_day: Told of each day that is settled, and how many seconds it took.
@@ -82,6 +84,7 @@ class DayFiller:
         plan: RequestPlan,
         *,
         project: ProjectIdentity,
+        target: Target,
         today: date,
         run_id: str | None,
         on_day: Callable[[DayReport, float], None],
@@ -92,6 +95,7 @@ class DayFiller:
         self._database = database
         self._plan = plan
         self._project = project
+        self._target = target
         self._today = today
         self._run_id = run_id
         self._on_day = on_day
@@ -200,6 +204,8 @@ class DayFiller:
                 requests=requests - self._requests_told,
                 run_id=self._run_id,
                 open_days=[day for day in days if day >= self._today],
+                filters=self._export.query.filters,
+                target=self._target,
             )
             _refuse_shrunken(reports, answered)
         spool.discard()
@@ -268,7 +274,13 @@ class DayFiller:
 
     def _mark_unavailable(self, first: date, last: date) -> None:
         with self._database.write() as connection:
-            reports = mark_unavailable(connection, days_between(first, last), run_id=self._run_id)
+            reports = mark_unavailable(
+                connection,
+                days_between(first, last),
+                run_id=self._run_id,
+                filters=self._export.query.filters,
+                target=self._target,
+            )
         logger.warning(
             "%s..%s: not available, the project's plan does not reach that far back. "
             "What was stored before stays; MP_START_DATE can leave these days out.",

@@ -29,13 +29,16 @@ from mixpanel_assets.refetch import KEEP_NONE, Keeping, Refetch
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     EVENTS,
+    EVERY_EVENT,
     Database,
     DayReport,
     EventSizes,
     ProjectIdentity,
+    Target,
     day_reports,
     day_rows,
     event_sizes,
+    events_asset_table,
     must_match,
     prepare,
     stored_project,
@@ -54,11 +57,12 @@ def _unknown() -> None:
 
 @dataclass(kw_only=True)
 class EventLoad(Load):
-    """A range of event days on its way into `mixpanel.events`.
+    """A range of event days on its way into `mixpanel.events`, or a part of them elsewhere.
 
     Attributes:
-        export: Fetches the days.
+        export: Fetches the days; its filter is that of the table.
         project: Whose events they are.
+        target: The table; `events` holds everything.
         today: Days from here on are stored as `open`: more events will come.
         days_per_request: So many days share a request; None: what earlier days weighed decides.
         max_days: The most days that share one then.
@@ -76,6 +80,7 @@ class EventLoad(Load):
 
     export: EventExport
     project: ProjectIdentity
+    target: Target = EVERY_EVENT
     today: date
     days_per_request: int | None = None
     max_days: int = MAX_DAYS
@@ -93,10 +98,13 @@ class EventLoad(Load):
         Raises:
             IncompleteExportError: Days stayed broken; they keep what they held, the others
                 are stored.
+            ConfigError: The table holds what another filter finds, or the file another
+                project; nothing was asked.
         """
         with database.write() as connection:
             prepare(connection, self.project)
-            sizes = event_sizes(connection)
+            events_asset_table(connection, self.target, self.export.query.filters)
+            sizes = event_sizes(connection, self.target.table)
             kept = self._kept(connection, self.keeping)
         clean(self.export.directory)
         if kept:
@@ -116,6 +124,7 @@ class EventLoad(Load):
                     database,
                     plan,
                     project=self.project,
+                    target=self.target,
                     today=self.today,
                     run_id=self.run_id,
                     on_day=tell,
@@ -141,8 +150,8 @@ class EventLoad(Load):
 
     def _kept(self, connection: duckdb.DuckDBPyConnection, keeping: Keeping) -> list[DayReport]:
         asked = self.export.query.from_date, self.export.query.to_date
-        reports = day_reports(connection, *asked)
-        rows = day_rows(connection, EVENTS.name, *asked)
+        reports = day_reports(connection, *asked, table=self.target.table)
+        rows = day_rows(connection, self.target.table, *asked)
         return [reports[day] for day, row in rows.items() if keeping.keeps(row)]
 
     def _plan(self, sizes: EventSizes, kept: Sequence[DayReport]) -> RequestPlan:
@@ -163,6 +172,9 @@ def event_load(
     *,
     from_date: date,
     to_date: date,
+    table: str = EVERY_EVENT.table,
+    events: Sequence[str] | None = None,
+    where: str | None = None,
     max_days: int = MAX_DAYS,
     at_once: int = 1,
     run_id: str | None = None,
@@ -179,6 +191,9 @@ def event_load(
         settings: How times are read, how many days share a request, where answers lie.
         from_date: First day, included.
         to_date: Last day, included.
+        table: In schema `mixpanel`; a filter has a table of its own.
+        events: Only events of these names.
+        where: A segmentation expression.
         max_days: The most days that share a request.
         at_once: How many requests run at the same time.
         run_id: Written to the ledger.
@@ -196,10 +211,13 @@ def event_load(
         export=client.event_export(
             from_date=from_date,
             to_date=to_date,
+            events=events,
+            where=where,
             directory=settings.spool_path(client.credentials.project_id),
             at_once=at_once,
         ),
         project=project_identity(client.credentials, settings),
+        target=Target(table),
         today=settings.today(),
         days_per_request=fixed and min(fixed, max_days),
         max_days=max_days,

@@ -39,13 +39,8 @@ class FetchRequest:
 
     @property
     def filters(self) -> dict[str, Any]:
-        """What narrows the question, as the ledger keeps it; equal questions have equal ones."""
-        filters: dict[str, Any] = {}
-        if self.query.events is not None:
-            filters["events"] = sorted(set(self.query.events))
-        if self.query.where is not None:
-            filters["where"] = self.query.where
-        return filters
+        """What narrows the question, as the ledger keeps it."""
+        return self.query.filters
 
     @property
     def date_range(self) -> tuple[str, str]:

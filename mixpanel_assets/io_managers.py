@@ -7,6 +7,7 @@ file that another process holds is waited for.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -29,11 +30,16 @@ from dagster._core.storage.db_io_manager import (
 from dagster_duckdb.io_manager import DUCKDB_DATETIME_FORMAT, DuckDBIOManager
 from pydantic import Field, field_validator
 
-from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
 from mixpanel_assets.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.frames import exact_frame
+from mixpanel_assets.gaps import gaps_in
 from mixpanel_assets.loads import Load
+from mixpanel_assets.partitions import days_of
+from mixpanel_assets.planning import days_between
 from mixpanel_assets.warehouse import (
     Database,
+    Target,
     insert_slice,
     qualified,
     quoted,
@@ -118,7 +124,10 @@ class _LoadingIOManager(DbIOManager):
 
     def load_input(self, context: dg.InputContext) -> object:
         with explained_to_dagster():
-            return super().load_input(context)
+            try:
+                return super().load_input(context)
+            except DatabaseNotFoundError:
+                raise _never_stored(context) from None
 
 
 def _retries_of(context: dg.OutputContext) -> StepRetries:
@@ -187,6 +196,8 @@ def _rows_of(table_slice: TableSlice) -> str:
 
 
 def _condition(dimension: TablePartitionDimension) -> str:
+    if not dimension.partitions:  # a mapping may lead to no partition at all
+        return "false"
     if not isinstance(dimension.partitions, dg.TimeWindow):
         return static_where_clause(dimension)
     start, end = (moment.strftime(DUCKDB_DATETIME_FORMAT) for moment in dimension.partitions)
@@ -194,7 +205,7 @@ def _condition(dimension: TablePartitionDimension) -> str:
 
 
 class _TableHandler(DbTypeHandler[Any]):
-    """Inserts by name into a table that the first slice creates."""
+    """Inserts by name into a table that the first slice creates; reads what is there."""
 
     def handle_output(
         self,
@@ -209,6 +220,24 @@ class _TableHandler(DbTypeHandler[Any]):
         connection.unregister("slice")
         return {"dagster/partition_row_count": rows}
 
+    def load_input(
+        self,
+        context: dg.InputContext,
+        table_slice: TableSlice,
+        connection: duckdb.DuckDBPyConnection,
+    ) -> Any:
+        """Return the slice, once the run's log says which of its days are not whole."""
+        if not table_exists(connection, table_slice.table, table_slice.schema):
+            raise _never_stored(context)
+        _look_for_gaps(context, table_slice, connection)
+        _check_columns(table_slice, connection)
+        # A relation: the connections of DuckDB 2.0 give no Polars.
+        return self.converted(connection.sql(WarehouseClient.get_select_statement(table_slice)))
+
+    @abstractmethod
+    def converted(self, relation: duckdb.DuckDBPyRelation) -> Any:
+        """Return rows in the type handled here."""
+
 
 class FrameHandler(_TableHandler):
     """pandas DataFrames."""
@@ -218,14 +247,9 @@ class FrameHandler(_TableHandler):
         """The types handled here."""
         return [pd.DataFrame]
 
-    def load_input(
-        self,
-        context: dg.InputContext,
-        table_slice: TableSlice,
-        connection: duckdb.DuckDBPyConnection,
-    ) -> pd.DataFrame:
-        """Return the slice as a DataFrame."""
-        return connection.execute(WarehouseClient.get_select_statement(table_slice)).df()
+    def converted(self, relation: duckdb.DuckDBPyRelation) -> pd.DataFrame:
+        """Return rows as a DataFrame."""
+        return exact_frame(relation)
 
 
 class ArrowHandler(_TableHandler):
@@ -236,15 +260,9 @@ class ArrowHandler(_TableHandler):
         """The types handled here."""
         return [pa.Table, pa.RecordBatchReader]
 
-    def load_input(
-        self,
-        context: dg.InputContext,
-        table_slice: TableSlice,
-        connection: duckdb.DuckDBPyConnection,
-    ) -> pa.Table:
-        """Return the slice as a PyArrow table."""
-        query = WarehouseClient.get_select_statement(table_slice)
-        return connection.sql(query).to_arrow_table()
+    def converted(self, relation: duckdb.DuckDBPyRelation) -> pa.Table:
+        """Return rows as a PyArrow table."""
+        return relation.to_arrow_table()
 
 
 class PolarsHandler(_TableHandler):
@@ -257,15 +275,54 @@ class PolarsHandler(_TableHandler):
 
         return [pl.DataFrame]
 
-    def load_input(
-        self,
-        context: dg.InputContext,
-        table_slice: TableSlice,
-        connection: duckdb.DuckDBPyConnection,
-    ) -> pl.DataFrame:
-        """Return the slice as a Polars DataFrame."""
-        # A relation: the connections of DuckDB 2.0 give no Polars.
-        return connection.sql(WarehouseClient.get_select_statement(table_slice)).pl()
+    def converted(self, relation: duckdb.DuckDBPyRelation) -> pl.DataFrame:
+        """Return rows as a Polars DataFrame."""
+        return relation.pl()
+
+
+def _look_for_gaps(
+    context: dg.InputContext, table_slice: TableSlice, connection: duckdb.DuckDBPyConnection
+) -> None:
+    """Warn of days that are not whole, or fail if the input's metadata says so."""
+    wanted = (context.definition_metadata or {}).get("incomplete_days", "warn")
+    if wanted not in ("warn", "fail"):
+        raise ConfigError(f"`incomplete_days` of an input is `warn` or `fail`, not {wanted!r}.")
+    target = Target(table_slice.table, table_slice.schema)
+    for dimension in table_slice.partition_dimensions or ():
+        if not isinstance(dimension.partitions, dg.TimeWindow):
+            continue
+        gaps = gaps_in(connection, target, days_between(*days_of(dimension.partitions)))
+        if gaps and wanted == "fail":
+            raise gaps.error()
+        if gaps:
+            context.log.warning(gaps.message)
+
+
+def _check_columns(table_slice: TableSlice, connection: duckdb.DuckDBPyConnection) -> None:
+    name = qualified(table_slice.schema, table_slice.table)
+    there = [column for column, *_ in connection.execute(f"DESCRIBE {name}").fetchall()]
+    wanted = table_slice.columns or ()
+    if isinstance(wanted, str):
+        raise ConfigError(f"`columns` of an input is a list of names, not {wanted!r}.")
+    known = {column.lower() for column in there}
+    if unknown := [column for column in wanted if column.lower() not in known]:
+        raise ConfigError(
+            f"{table_slice.schema}.{table_slice.table} has no column "
+            f"{', '.join(map(repr, unknown))}; it has {', '.join(there)}."
+        )
+
+
+def _never_stored(context: dg.InputContext) -> dg.Failure:
+    key = context.asset_key.to_user_string() if context.has_asset_key else context.name
+    days = ""
+    if context.has_asset_partitions and (keys := context.asset_partition_keys):
+        days = f", partition{'s' if len(keys) > 1 else ''} {keys[0]}"
+        days += f"...{keys[-1]}" if len(keys) > 1 else ""
+    return dg.Failure(
+        f"Nothing of the asset `{key}` is stored in this database. Materialize `{key}`{days} "
+        "first; if that was done, see that MP_DATABASE names the same file as then.",
+        allow_retries=False,
+    )
 
 
 def database_of(context: Context) -> Database:

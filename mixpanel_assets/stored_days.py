@@ -118,7 +118,7 @@ def _refuse_missing(
     if still_open:
         logger.warning(
             "%s of %r were not over when they were loaded, so events of them are missing.",
-            _shown(ranges_of(still_open)),
+            shown(ranges_of(still_open)),
             target.table,
         )
 
@@ -129,17 +129,19 @@ def _said(
     said = []
     if missing:
         ranges = ranges_of(missing)
-        said.append(f"{target.table!r} lacks {_shown(ranges)}, which was never loaded.")
+        said.append(f"{target.table!r} lacks {shown(ranges)}, which was never loaded.")
         said.append(f"Load it with {_commands(target, ranges, known)}.")
     if gone:
         said.append(
-            f"{target.table!r} has nothing for {_shown(ranges_of(gone))}: the project's plan did "
+            f"{target.table!r} has nothing for {shown(ranges_of(gone))}: the project's plan did "
             "not reach back that far. Ask about later days."
         )
     return said
 
 
 def _commands(target: Target, ranges: Sequence[tuple[date, date]], known: KnownTable | None) -> str:
+    if target != Target(EVENTS.name) and target.schema == SCHEMA:
+        return f"Dagster: materialize these partitions of `mixpanel/{target.table}`"
     if target.schema == SCHEMA:
         commands = [f"`mp sync --from {first} --to {last}`" for first, last in ranges[:_SHOWN]]
         more = " and so on" if len(ranges) > _SHOWN else ""
@@ -161,14 +163,15 @@ def ranges_of(days: Sequence[date]) -> list[tuple[date, date]]:
     return ranges
 
 
-def _shown(ranges: Sequence[tuple[date, date]]) -> str:
+def shown(ranges: Sequence[tuple[date, date]]) -> str:
+    """Return ranges of days in words, the first few of many."""
     texts = [str(first) if first == last else f"{first}..{last}" for first, last in ranges]
     more = f" and {len(texts) - _SHOWN} more ranges" if len(texts) > _SHOWN else ""
     return ", ".join(texts[:_SHOWN]) + more
 
 
 def _day_of_row(connection: duckdb.DuckDBPyConnection, target: Target) -> str:
-    if target == Target(EVENTS.name):
+    if target.schema == SCHEMA:
         return "event_date"
     project = stored_project(connection)
     if project is None or project.regime == "utc":

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import dagster as dg
@@ -303,3 +304,48 @@ def test_the_file_is_free_after_a_failed_write(path):
     run(path, table_asset(lambda day: frame(day, 2).assign(surprise=1)))
     with duckdb.connect(path) as connection:
         connection.execute("INSERT INTO shop.orders SELECT * FROM shop.orders")
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, pa.Table, pl.DataFrame])
+def test_no_number_is_rounded(kind, path):
+    """A frame is stored and read back: whole numbers stay whole, beside NULLs as well."""
+    numbers = [2**53 + 1, -(2**63), 2**63 + 1, 2**100 + 1, Decimal("1234567890123456.7"), 1.5]
+    columns = {f"n{i}": [number] * 2 for i, number in enumerate(numbers)}
+    columns |= {f"null{i}": [number, None] for i, number in enumerate(numbers)}
+    seen = []
+
+    def consume(orders):
+        seen.append(orders)
+
+    consume.__annotations__ = {"orders": kind, "return": None}
+    orders = table_asset(
+        lambda day: pd.DataFrame(columns, dtype=object).assign(day=pd.Timestamp(day))
+    )
+    downstream = dg.asset(
+        consume, name="consume", partitions_def=DAYS, ins={"orders": dg.AssetIn(["shop", "orders"])}
+    )
+    assert run(path, orders, downstream).success
+    for name, values in columns.items():
+        column = seen[0][name]
+        found = column.to_pylist() if kind is pa.Table else column.to_list()
+        found = [None if pd.isna(value) else value for value in found]
+        assert sorted(found, key=str) == sorted(values, key=str)
+
+
+def test_a_frame_read_without_rows_makes_the_table_of_one_with_rows(path):
+    """Text stays text: what an empty day leads to does not shut out the days after it."""
+    orders = table_asset(lambda day: frame(day) if day == DAY else frame(day).iloc[:0])
+
+    @dg.asset(
+        key=["shop", "copies"],
+        partitions_def=DAYS,
+        io_manager_key="warehouse",
+        metadata={"partition_expr": "day"},
+        ins={"orders": dg.AssetIn(["shop", "orders"])},
+    )
+    def copies(orders: pd.DataFrame) -> pd.DataFrame:
+        return orders
+
+    assert run(path, orders, copies, day="2024-01-02").success
+    assert run(path, orders, copies).success
+    assert rows(path, "SELECT customer, amount FROM shop.copies") == [("a", 1)]

@@ -86,11 +86,16 @@ MAY_IMPORT = {
     "reports": {*BASE, "snapshots", "warehouse"},
     "run_history": set(),
     "resources": {*BASE, "accounts", "budgets", "client", "workspace", "failures"},
-    "io_managers": {*BASE, "failures", "loads", "warehouse"},
-    "jobs": BASE,
+    "frames": set(),
+    "gaps": {"errors", "stored_days", "warehouse"},
+    "io_managers": {
+        *BASE,
+        *("failures", "frames", "gaps", "loads", "partitions", "planning", "warehouse"),
+    },
     "schedules": BASE,
     "freshness": BASE,
     "automation": {*BASE, "schedules"},
+    "jobs": {*BASE, "partitions"},
     "retention": {*BASE, "failures", "loads", "resources", "warehouse"},
     "assets": {
         *BASE,

@@ -30,12 +30,27 @@ class EventsConfig(dg.Config):
     )
 
 
-def events_asset(settings: Settings) -> dg.AssetsDefinition:
-    """Return the asset, with partitions and runs of a backfill as the settings say."""
+def events_asset(
+    settings: Settings,
+    name: str = EVENTS.name,
+    *,
+    events: Sequence[str] | None = None,
+    where: str | None = None,
+    description: str = EVENTS.grain,
+) -> dg.AssetsDefinition:
+    """Return an asset of events, with partitions as the settings say.
+
+    Args:
+        settings: Where answers and rows lie, and what today is.
+        name: Of the asset, and of its table in schema `mixpanel`.
+        events: Only events of these names; None: every event.
+        where: A segmentation expression.
+        description: What one row is.
+    """
 
     @dg.asset(
-        key=["mixpanel", "events"],
-        description=EVENTS.grain,
+        key=["mixpanel", name],
+        description=description,
         group_name="mixpanel",
         kinds={"mixpanel", "duckdb"},
         partitions_def=daily_partitions(settings),
@@ -46,7 +61,7 @@ def events_asset(settings: Settings) -> dg.AssetsDefinition:
             "dagster/column_schema": column_schema(EVENTS.columns),
         },
     )
-    def events(
+    def days_of_events(
         context: dg.AssetExecutionContext, config: EventsConfig, mixpanel: MixpanelResource
     ) -> EventLoad:
         from_date, to_date = days_of(context.partition_time_window)
@@ -57,6 +72,9 @@ def events_asset(settings: Settings) -> dg.AssetsDefinition:
                 settings,
                 from_date=from_date,
                 to_date=to_date,
+                table=name,
+                events=events,
+                where=where,
                 run_id=context.run.run_id,
                 on_day=log.stored,
                 on_request=log.answered,
@@ -66,7 +84,7 @@ def events_asset(settings: Settings) -> dg.AssetsDefinition:
             )
         return log.load
 
-    return events
+    return days_of_events
 
 
 def backfill_policy(settings: Settings) -> dg.BackfillPolicy:

@@ -62,6 +62,16 @@ class ExportQuery:
         """The question in words, for messages and logs."""
         return f"export {self.from_date}..{self.to_date}"
 
+    @property
+    def filters(self) -> dict[str, Any]:
+        """What narrows the question, ready for JSON; equal questions have equal ones."""
+        filters: dict[str, Any] = {}
+        if self.events is not None:
+            filters["events"] = sorted(set(self.events))
+        if self.where is not None:
+            filters["where"] = self.where
+        return filters
+
     def params(self) -> dict[str, Any]:
         """Return the query parameters."""
         return {

@@ -16,6 +16,11 @@ from mixpanel_assets.warehouse.destination import (
     refuse_our_names,
     target_of,
 )
+from mixpanel_assets.warehouse.event_assets import (
+    EVERY_EVENT,
+    check_events_asset,
+    events_asset_table,
+)
 from mixpanel_assets.warehouse.faults import asked
 from mixpanel_assets.warehouse.in_memory import MemoryDatabase
 from mixpanel_assets.warehouse.ledger import Target, day_statuses
@@ -56,6 +61,7 @@ from mixpanel_assets.warehouse.tables import (
 
 __all__ = [
     "EVENTS",
+    "EVERY_EVENT",
     "PROFILES",
     "SCHEMA",
     "Column",
@@ -77,6 +83,7 @@ __all__ = [
     "Thinned",
     "append_events",
     "asked",
+    "check_events_asset",
     "check_name",
     "check_table",
     "compare_events",
@@ -86,6 +93,7 @@ __all__ = [
     "day_statuses",
     "drop_tables",
     "event_sizes",
+    "events_asset_table",
     "find_table",
     "insert_slice",
     "kept_snapshot",

@@ -68,6 +68,15 @@ def stored_days(connection: duckdb.DuckDBPyConnection, target: Target) -> list[d
     return [day for (day,) in found.fetchall()]
 
 
+def filters_of(connection: duckdb.DuckDBPyConnection, target: Target) -> set[str | None]:
+    """Return the different filters that days of a table were loaded with; None for everything."""
+    found = connection.execute(
+        f"SELECT DISTINCT filters FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ?",
+        [target.schema, target.table],
+    )
+    return {filters for (filters,) in found.fetchall()}
+
+
 def day_statuses(connection: duckdb.DuckDBPyConnection, target: Target) -> dict[date, Status]:
     """Return the status of every day that the ledger knows of a table."""
     found = connection.execute(

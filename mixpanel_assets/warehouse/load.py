@@ -12,18 +12,19 @@ from dataclasses import dataclass, field
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.clocks import contradiction, measured_offsets, refuse_zone_change
+from mixpanel_assets.warehouse.event_assets import EVERY_EVENT, events_asset_table
 from mixpanel_assets.warehouse.insert_ids import fill_insert_ids
 from mixpanel_assets.warehouse.ledger import Load, Target
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.quarantine import check_limits, replace_quarantine
 from mixpanel_assets.warehouse.repeats import remove_repeats
 from mixpanel_assets.warehouse.reports import DayReport, Status
-from mixpanel_assets.warehouse.schema import EVENTS
 from mixpanel_assets.warehouse.spool import Window
 from mixpanel_assets.warehouse.staging import Staging, staged
 
@@ -40,8 +41,10 @@ def replace_events(
     requests: int = 1,
     run_id: str | None = None,
     open_days: Collection[date] = (),
+    filters: Mapping[str, Any] | None = None,
+    target: Target = EVERY_EVENT,
 ) -> list[DayReport]:
-    """Replace the asked days of `mixpanel.events` by a spool file; tell what each day got.
+    """Replace the asked days of a table by a spool file; tell what each day got.
 
     Everything happens in the caller's transaction, ledger and quarantine included. When this
     raises, roll back: nothing of the old days has changed then.
@@ -57,6 +60,9 @@ def replace_events(
         requests: Requests made for the file; they count on the first day.
         run_id: Kept in the ledger.
         open_days: Days that are not over yet; their status is `open`.
+        filters: What narrowed the request, kept in the ledger; None for everything.
+        target: `events`; or another table in schema `mixpanel` with the same columns, for the
+            events of one filter; made when absent.
 
     Returns:
         One report for each asked day, in order, days without events included.
@@ -66,9 +72,11 @@ def replace_events(
             events, rows belong to other days, or too many lines cannot be stored.
         ShiftedRowsError: Rows belong to other days or the zone changed, several days were
             asked and the project is a legacy one: ask day by day.
+        ConfigError: The name of the table is taken, or it holds what another filter finds.
     """
     window = Window(from_date, to_date, project)
-    load = Load(Target(EVENTS.name), "events", run_id)
+    load = Load(target, "events", run_id, filters)
+    table = events_asset_table(connection, target, filters)
     with staged(connection, spool, window, lines) as staging:
         reports = settle(
             staging,
@@ -78,12 +86,12 @@ def replace_events(
             requests=requests,
             open_days=open_days,
         )
-        columns = ", ".join(EVENTS.column_names)
+        columns = ", ".join(table.column_names)
         connection.execute(
-            f"DELETE FROM {EVENTS.quoted} WHERE event_date BETWEEN ? AND ?", [from_date, to_date]
+            f"DELETE FROM {table.quoted} WHERE event_date BETWEEN ? AND ?", [from_date, to_date]
         )
         connection.execute(
-            f"INSERT INTO {EVENTS.quoted} BY NAME SELECT {columns} FROM {staging.table}"
+            f"INSERT INTO {table.quoted} BY NAME SELECT {columns} FROM {staging.table}"
         )
     replace_quarantine(connection, load, from_date, to_date, staging.quarantined)
     ledger.write_event_days(connection, load, reports)
@@ -135,14 +143,20 @@ def settle(
 
 
 def mark_unavailable(
-    connection: duckdb.DuckDBPyConnection, days: Collection[date], *, run_id: str | None = None
+    connection: duckdb.DuckDBPyConnection,
+    days: Collection[date],
+    *,
+    run_id: str | None = None,
+    filters: Mapping[str, Any] | None = None,
+    target: Target = EVERY_EVENT,
 ) -> list[DayReport]:
     """Note that the project's plan does not reach back to some days; what is stored stays.
 
     Returns:
         One report for each day, in order; `row_count` is what it holds from earlier on.
     """
-    load = Load(Target(EVENTS.name), "events", run_id)
+    load = Load(target, "events", run_id, filters)
+    events_asset_table(connection, target, filters)
     before = ledger.rows_before(connection, load.target, min(days), max(days))
     reports = [
         DayReport(day, "not available", row_count=before.get(day, 0), rows_before=before.get(day))

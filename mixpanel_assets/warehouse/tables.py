@@ -32,7 +32,7 @@ class EventSizes:
     Attributes:
         rows: Rows by day.
         received_bytes: Compressed bytes received, by day.
-        shifted: Whether any day holds rows of another date (legacy regime).
+        shifted: Whether a day of any asset holds rows of another date (legacy regime).
     """
 
     rows: dict[date, int]
@@ -118,15 +118,22 @@ def day_rows(
     return {row["day"]: row for row in rows}
 
 
-def event_sizes(connection: duckdb.DuckDBPyConnection) -> EventSizes:
-    """Return what the days of the asset table `events` weigh."""
-    ledger = day_rows(connection, EVENTS.name, date.min, date.max)
+def event_sizes(connection: duckdb.DuckDBPyConnection, table: str = EVENTS.name) -> EventSizes:
+    """Return what the days of an asset table of events weigh."""
+    ledger = day_rows(connection, table, date.min, date.max)
     known = {day: row for day, row in ledger.items() if row["status"] in ("complete", "empty")}
     return EventSizes(
         rows={day: row["row_count"] for day, row in known.items()},
         received_bytes={day: row["bytes"] for day, row in known.items()},
-        shifted=any(row["shifted_rows"] for row in ledger.values()),
+        shifted=_are_shifted(connection),
     )
+
+
+def _are_shifted(connection: duckdb.DuckDBPyConnection) -> bool:
+    if not table_exists(connection, DAYS.name):
+        return False
+    shifted = f"SELECT count(*) FROM {DAYS.quoted} WHERE schema_name = ? AND shifted_rows > 0"
+    return number(connection, shifted, [SCHEMA]) > 0
 
 
 def event_counts(
@@ -152,13 +159,17 @@ def event_counts(
 
 
 def day_reports(
-    connection: duckdb.DuckDBPyConnection, from_date: date, to_date: date
+    connection: duckdb.DuckDBPyConnection,
+    from_date: date,
+    to_date: date,
+    *,
+    table: str = EVENTS.name,
 ) -> dict[date, DayReport]:
-    """Return what is known of stored days of `mixpanel.events`, both ends included.
+    """Return what is known of stored days of an asset table of events, both ends included.
 
     The ledger does not keep `rows_before`, `time_warning` and `hour_counts`.
     """
-    counts = event_counts(connection, from_date, to_date)
+    counts = event_counts(connection, from_date, to_date, table=table)
     return {
         day: DayReport(
             day=day,
@@ -171,7 +182,7 @@ def day_reports(
             bytes=row["bytes"] or 0,
             event_counts=counts.get(day, {}),
         )
-        for day, row in day_rows(connection, EVENTS.name, from_date, to_date).items()
+        for day, row in day_rows(connection, table, from_date, to_date).items()
     }
 
 
