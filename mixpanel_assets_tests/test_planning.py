@@ -121,3 +121,15 @@ def test_the_waiting_time_follows_from_the_budget():
     budget = RequestBudget(limit=58, window_seconds=3605)
     assert [budget.seconds_for(n) for n in (1, 58, 59, 116, 117)] == [0, 0, 3605, 3605, 7210]
     assert RequestBudget(limit=58, window_seconds=3605, used=58).seconds_for(1) == 3605
+
+
+def test_requests_to_come_are_those_of_the_days_left():
+    """Counted from any day on, with what is known then; gaps end a request here too."""
+    days = [*calendar(20), FIRST + timedelta(days=40)]
+    plan = RequestPlan(days, {}, fixed=7)
+    assert [plan.requests_after(day) for day in (FIRST, days[6], days[19], days[20])] == [
+        4,
+        3,
+        1,
+        0,
+    ]
