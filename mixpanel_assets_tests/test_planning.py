@@ -128,3 +128,15 @@ def test_days_at_the_ends_of_the_calendar_are_planned_too():
     for day in (date.min, date.max):
         assert plan_requests([day], {}) == [(day, day)]
         assert plan_requests([day], {day: 5, FIRST: 7}) == [(day, day)]
+
+
+def test_requests_to_come_are_those_of_the_days_left():
+    """Counted from any day on, with what is known then; gaps end a request here too."""
+    days = [*calendar(20), FIRST + timedelta(days=40)]
+    plan = RequestPlan(days, {}, fixed=7)
+    assert [plan.requests_after(day) for day in (FIRST, days[6], days[19], days[20])] == [
+        4,
+        3,
+        1,
+        0,
+    ]

@@ -1,0 +1,42 @@
+"""What a run says of how far it is."""
+
+from datetime import date
+
+import pytest
+
+from mixpanel_assets.load_progress import LoadProgress
+from mixpanel_assets.planning import RequestBudget
+
+
+def progress(**changes):
+    given = {
+        "from_date": date(2024, 3, 1),
+        "to_date": date(2024, 3, 31),
+        "days_done": 91,
+        "days": 366,
+        "rows": 1_234_000,
+        "seconds": 100.0,
+        "requests_to_come": 9,
+        "budget": RequestBudget(58, 3605.0, used=4),
+    }
+    return LoadProgress(**{**given, **changes})
+
+
+def test_a_line_says_all_there_is_to_know():
+    """Days, rows, pace, budget and time left."""
+    assert str(progress()) == (
+        "2024-03-01..2024-03-31: 91 of 366 days, 1,234,000 events at 12,340/s, "
+        "54 export requests left this hour, about 5 min to go"
+    )
+
+
+def test_one_day_is_one_day():
+    """No range where there is none, and no budget that nobody asked for."""
+    line = str(progress(to_date=date(2024, 3, 1), days=91, budget=None))
+    assert line == "2024-03-01: 91 of 91 days, 1,234,000 events at 12,340/s, about 0 s to go"
+
+
+@pytest.mark.parametrize(("requests", "said"), [(54, "5 min"), (55, "60 min"), (58 * 3, "3.0 h")])
+def test_a_spent_budget_is_time_to_wait(requests, said):
+    """Time left is at least the wait for the hour in which the last request has room."""
+    assert str(progress(requests_to_come=requests)).endswith(f"about {said} to go")

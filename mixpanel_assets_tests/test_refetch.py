@@ -1,0 +1,55 @@
+"""Which days a load keeps, judged by their ledger rows."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixpanel_assets.refetch import KEEP_NONE, Keeping, Refetch
+
+DAY = date(2024, 3, 9)
+STALE = Keeping(Refetch.stale)
+SETTLED_AT = datetime(2024, 3, 15)
+
+
+def row(status="complete", fetched_at=SETTLED_AT, run_id="a"):
+    return {"day": DAY, "status": status, "fetched_at": fetched_at, "run_id": run_id}
+
+
+@pytest.mark.parametrize(
+    ("status", "is_kept"),
+    [
+        ("complete", True),
+        ("empty", True),
+        ("partial", False),
+        ("open", False),
+        ("not available", False),
+    ],
+)
+def test_only_a_finished_day_is_settled(status, is_kept):
+    """However late it was read, a day that lacks something is stale."""
+    assert STALE.keeps(row(status, SETTLED_AT + timedelta(days=900))) == is_kept
+
+
+def test_a_day_settles_so_many_days_after_its_end():
+    """The moment itself counts; a second before, late events might still have come."""
+    assert STALE.keeps(row())
+    assert not STALE.keeps(row(fetched_at=SETTLED_AT - timedelta(seconds=1)))
+    assert Keeping(Refetch.stale, settle_days=4).keeps(
+        row(fetched_at=SETTLED_AT - timedelta(days=1))
+    )
+
+
+def test_a_day_ends_where_the_project_is():
+    """Days of an old project are its zone's; clocks that change in between change nothing."""
+    zoned = Keeping(Refetch.stale, zone="US/Pacific")
+    assert zoned.settled_at(DAY) == datetime(2024, 3, 15, 8, tzinfo=UTC)
+
+
+@given(st.sampled_from(["complete", "empty", "partial", "open"]), st.sampled_from("abc"))
+def test_what_is_missing_is_judged_by_the_run_alone(status, run_id):
+    """Rows that some other run stored are none of this one."""
+    keeping = Keeping(Refetch.missing, frozenset("ab"))
+    assert keeping.keeps(row(status, run_id=run_id)) == (run_id in "ab")
+    assert not KEEP_NONE.keeps(row(status, run_id=run_id))
