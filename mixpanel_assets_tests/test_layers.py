@@ -143,7 +143,7 @@ def test_imports_follow_the_arrows(part):
     [
         *("auth", "client", "warehouse", "workspace", "emulator", "cli", "event_loads"),
         *("live_query", "results", "storage", "stored_queries"),
-        *("event_files", "live_query", "profile_files", "query_loads", "results"),
+        *("event_files", "frames", "gaps", "profile_files", "query_loads"),
     ],
 )
 def test_library_parts_load_without_dagster(part):
