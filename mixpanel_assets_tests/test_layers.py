@@ -159,7 +159,7 @@ def test_imports_follow_the_arrows(part):
     [
         *("auth", "client", "warehouse", "workspace", "emulator", "cli", "event_loads"),
         *("live_query", "results", "storage", "stored_queries"),
-        *("event_files", "live_query", "profile_files", "query_loads", "results"),
+        *("event_files", "frames", "gaps", "profile_files", "query_loads"),
         "verification",
     ],
 )
