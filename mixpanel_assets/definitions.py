@@ -60,6 +60,7 @@ def build_definitions(
                 database=str(database),
                 memory_limit=settings.memory_limit,
                 lock_timeout=settings.lock_timeout,
+                snapshot=settings.snapshot,
             ),
             **given,
         },

@@ -32,6 +32,7 @@ class Settings(BaseSettings):
         memory_limit: What DuckDB may use, such as `1GB`.
         lock_timeout: Seconds to wait for a database that another process holds; None: no end.
         database: The DuckDB file.
+        snapshot: Whether readers get a copy of the database: `auto` below 5 GB, `on`, `off`.
         spool_dir: Where answers lie until they are stored; None: next to the database.
         groups: Group profiles to keep, as JSON: the table's name and the id of the group key, such
             as `{"companies": "-1405123841946871899"}`.
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
     memory_limit: str = Field(default="1GB", pattern=r"^\d+(\.\d+)? ?([KMGT]i?B)$")
     lock_timeout: float | None = Field(default=None, ge=0)
     database: Path | None = None
+    snapshot: Literal["auto", "on", "off"] = "auto"
     spool_dir: Path | None = None
     groups: dict[str, str] = Field(default={})
     state_dir: str | None = None

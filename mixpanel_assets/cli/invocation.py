@@ -88,7 +88,7 @@ class Invocation:
         from mixpanel_assets.workspace import Workspace
 
         path = database or load_settings().database_path(self._project_id())
-        return Workspace.open(path, read_only=read_only)
+        return Workspace.open(path, read_only=read_only, on_wait=self.note)
 
     def _project_id(self) -> str:
         """Return the project that names the file in the home directory, as far as it is known."""
