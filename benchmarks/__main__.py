@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("load", "serve", "budget", "stream", "pages", "profiles")
+NAMES = ("load", "serve", "budget", "stream", "pages", "profiles", "parallel_runs")
 
 
 def main() -> int:

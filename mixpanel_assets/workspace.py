@@ -261,8 +261,8 @@ class Workspace:
         """Return a workspace for queries of a file that is there; it needs no credentials.
 
         Each query reads the snapshot beside the file if it is as new as the file; else the file,
-        if nobody writes to it now; else the snapshot: `snapshot_age` says how old it is, as does
-        a line of the log. Writers never wait for one who reads a snapshot.
+        if it is free within half a second; else the snapshot: `snapshot_age` says how old it is,
+        as does a line of the log. Writers never wait for one who reads a snapshot.
 
         Args:
             path: The DuckDB file, not its snapshot.

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
         "stream --events 500",
         "pages --pages 4 --latency 0.01",
         "profiles --profiles 1500 --streamed 1500 --few 500",
+        "parallel_runs --partitions 8 --processes 3 --events 40 --kill 1 --every 0.1",
     ],
     ids=lambda arguments: arguments.split()[0],
 )

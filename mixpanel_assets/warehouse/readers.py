@@ -15,14 +15,16 @@ from mixpanel_assets.warehouse.lock import Mode
 from mixpanel_assets.warehouse.publisher import Publisher, SnapshotChoice
 from mixpanel_assets.warehouse.snapshot import Stamp, open_snapshot
 
+_BRIEFLY_SECONDS = 0.5  # most writes are over by then, and the file is newer
+
 logger = logging.getLogger(__name__)
 
 
 class ReadersDatabase(Database):
     """A DuckDB file that is read, whoever writes to it.
 
-    Each read takes the snapshot if it is as new as the file; else the file, if nobody writes to it
-    now; else the snapshot, and says how old it is. While there is none, it waits for the file.
+    Each read takes the snapshot if it is as new as the file; else the file, if it is free or soon
+    will be; else the snapshot, and says how old it is. While there is none, it waits for the file.
 
     Args:
         path: The file.
@@ -78,10 +80,13 @@ class ReadersDatabase(Database):
         if snapshot is None:
             return opened.enter_context(super()._attached("read"))
         with suppress(DatabaseLockedError):
-            at_once = Database(
-                self.path, memory_limit=self.memory_limit, lock_timeout=0, read_only=True
+            briefly = Database(
+                self.path,
+                memory_limit=self.memory_limit,
+                lock_timeout=_BRIEFLY_SECONDS,
+                read_only=True,
             )
-            return opened.enter_context(at_once.opened("read"))
+            return opened.enter_context(briefly.opened("read"))
         self.snapshot_age = snapshot.stamp.age
         self._tell(snapshot.stamp)
         return snapshot.connection
