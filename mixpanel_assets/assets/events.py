@@ -22,6 +22,7 @@ def events_asset(settings: Settings) -> dg.AssetsDefinition:
         partitions_def=daily_partitions(settings),
         backfill_policy=dg.BackfillPolicy.single_run(),
         io_manager_key="warehouse",
+        pool=settings.pool,
         metadata={
             "partition_expr": "event_date",
             "dagster/column_schema": column_schema(EVENTS.columns),

@@ -45,7 +45,8 @@ class Publisher:
         choice: `auto` keeps a snapshot of a file below 5 GB, `on` of any, `off` of none; one that
             is no longer kept is removed, so that nobody reads old data from it.
         say: Gets a sentence when a snapshot is not kept, or could not be taken.
-        patience_seconds: How long to wait for who holds the file, or takes a snapshot just now.
+        patience_seconds: How long to wait for who holds the file, or takes a snapshot just now;
+            no longer than the database's own `lock_timeout`.
         largest_bytes: Of the file, for `auto`.
     """
 
@@ -58,6 +59,8 @@ class Publisher:
         patience_seconds: float = 60.0,
         largest_bytes: int = LARGEST_BYTES,
     ) -> None:
+        if database.lock_timeout is not None:
+            patience_seconds = min(patience_seconds, database.lock_timeout)
         self._database = Database(
             database.path,
             memory_limit=database.memory_limit,
