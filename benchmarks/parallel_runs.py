@@ -52,6 +52,7 @@ class Place:
     def start(self, *arguments: str, output: IO[str] | int = PIPE) -> subprocess.Popen[str]:
         home = self.folder / "dagster"
         home.mkdir(parents=True, exist_ok=True)
+        (home / "dagster.yaml").touch()
         number = len(list(self.folder.glob("*.err")))
         with (self.folder / f"{number}.err").open("w") as errors:
             return subprocess.Popen(
