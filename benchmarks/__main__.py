@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("load", "serve", "budget", "stream", "pages", "profiles", "backfill")
+NAMES = (
+    *("load", "serve", "budget", "stream", "pages", "profiles", "backfill"),
+    "parallel_runs",
+)
 
 
 def main() -> int:

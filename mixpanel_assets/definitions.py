@@ -69,6 +69,7 @@ def build_definitions(
                 lock_timeout=settings.lock_timeout,
                 op_retries=settings.op_retries,
                 op_retry_seconds=settings.op_retry_seconds,
+                snapshot=settings.snapshot,
             ),
             **given,
         },

@@ -68,6 +68,7 @@ class TableInspector:
         project_id: str | None = None,
         region: str | None = None,
         account: str | None = None,
+        snapshot_age: float | None = None,
     ) -> WorkspaceInfo:
         """Return the database in a few words.
 
@@ -76,6 +77,7 @@ class TableInspector:
             project_id: None takes the stored one.
             region: None takes the stored one.
             account: The named account in use.
+            snapshot_age: Seconds since the snapshot was taken that is looked at.
 
         Returns:
             `created_at` is when its tables were made; None while it holds no project.
@@ -94,6 +96,7 @@ class TableInspector:
             tables=[table.target.table for table in known_tables(self._connection)],
             size_mb=path.stat().st_size / 1e6 if path else 0.0,
             created_at=created_at and created_at.replace(tzinfo=UTC),
+            snapshot_age=snapshot_age,
         )
 
     def tables(self) -> list[TableInfo]:

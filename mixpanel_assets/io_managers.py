@@ -8,11 +8,11 @@ file that another process holds is waited for.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 import duckdb
@@ -39,6 +39,7 @@ from mixpanel_assets.partitions import days_of
 from mixpanel_assets.planning import days_between
 from mixpanel_assets.warehouse import (
     Database,
+    Publisher,
     Target,
     insert_slice,
     qualified,
@@ -58,7 +59,8 @@ class WarehouseIOManager(DuckDBIOManager):
 
     Stores a `Load` (which draws its rows itself), a pandas or Polars DataFrame, or a PyArrow
     table or reader. Loads a slice as the type that the downstream asset asks for: pandas
-    DataFrame (default), PyArrow table, or Polars DataFrame.
+    DataFrame (default), PyArrow table, or Polars DataFrame. Once a run, or a step with a process
+    of its own, is done, the snapshot for readers follows what it stored.
     """
 
     memory_limit: str = Field(default="1GB", description="What DuckDB may use (MP_MEMORY_LIMIT).")
@@ -74,6 +76,12 @@ class WarehouseIOManager(DuckDBIOManager):
     op_retry_seconds: float = Field(
         default=60.0,
         description="Mean wait before the first repetition; doubles (MP_OP_RETRY_SECONDS).",
+    )
+
+    snapshot: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether readers get a copy of the file: auto (below 5 GB), on or off "
+        "(MP_SNAPSHOT).",
     )
 
     @field_validator("connection_config")
@@ -99,8 +107,8 @@ class WarehouseIOManager(DuckDBIOManager):
         """Return what a downstream asset gets when it does not say."""
         return pd.DataFrame
 
-    def create_io_manager(self, context: Any) -> DbIOManager:
-        """Return the IO manager of one run."""
+    def create_io_manager(self, context: Any) -> _LoadingIOManager:
+        """Return an IO manager, to be closed at the end."""
         return _LoadingIOManager(
             db_client=WarehouseClient(),
             database=self.database,
@@ -109,12 +117,34 @@ class WarehouseIOManager(DuckDBIOManager):
             default_load_type=self.default_load_type(),
         )
 
+    @contextmanager
+    def yield_for_execution(
+        self, context: dg.InitResourceContext
+    ) -> Generator[_LoadingIOManager, None, None]:
+        """Yield the IO manager of one run."""
+        manager = self.create_io_manager(context)
+        with manager.end:
+            yield manager
+
 
 class _LoadingIOManager(DbIOManager):
     """Lets a `Load` store itself, so that no lock is held while it fetches."""
 
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.end = ExitStack()
+        self._is_writing = False
+
+    def _begin_writing(self, context: dg.OutputContext) -> None:
+        if not self._is_writing:
+            config: Mapping[str, Any] = context.resource_config or {}
+            publisher = Publisher(database_of(context), config["snapshot"], context.log.warning)
+            self.end.enter_context(publisher.writing())
+            self._is_writing = True
+
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         with explained_to_dagster(_retries_of(context)):
+            self._begin_writing(context)
             if isinstance(obj, Load):
                 _store(obj, context)
                 return

@@ -7,7 +7,15 @@ from mixpanel_assets.failures import explained_to_dagster
 from mixpanel_assets.loads import project_identity
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.warehouse import PROFILES, Database, Target, Thinned, prepare, thin_snapshots
+from mixpanel_assets.warehouse import (
+    PROFILES,
+    Database,
+    Publisher,
+    Target,
+    Thinned,
+    prepare,
+    thin_snapshots,
+)
 
 
 class KeepConfig(dg.Config):
@@ -37,7 +45,8 @@ def keep_snapshots_job(settings: Settings) -> dg.JobDefinition:
             lock_timeout=settings.lock_timeout,
             on_wait=context.log.info,
         )
-        with explained_to_dagster(), database.write() as connection:
+        publisher = Publisher(database, settings.snapshot, context.log.warning)
+        with explained_to_dagster(), publisher.writing(), database.write() as connection:
             prepare(connection, project)
             thinned = thin_snapshots(
                 connection,

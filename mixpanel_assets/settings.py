@@ -40,7 +40,9 @@ class Settings(BaseSettings):
         memory_limit: What DuckDB may use, such as `1GB`.
         lock_timeout: Seconds to wait for a database that another process holds; None: no end.
         database: The DuckDB file.
+        snapshot: Whether readers get a copy of the database: `auto` below 5 GB, `on`, `off`.
         spool_dir: Where answers lie until they are stored; None: next to the database.
+        pool: A Dagster pool for the step that fetches events; None: no pool.
         groups: Group profiles to keep, as JSON: the table's name and the id of the group key, such
             as `{"companies": "-1405123841946871899"}`.
         state_dir: Where requests are counted; None: `~/.mp/state`; `:memory:`: this process alone.
@@ -73,7 +75,9 @@ class Settings(BaseSettings):
     memory_limit: str = Field(default="1GB", pattern=r"^\d+(\.\d+)? ?([KMGT]i?B)$")
     lock_timeout: float | None = Field(default=None, ge=0)
     database: Path | None = None
+    snapshot: Literal["auto", "on", "off"] = "auto"
     spool_dir: Path | None = None
+    pool: str | None = None
     groups: dict[str, str] = Field(default={})
     state_dir: str | None = None
     budget_reserve: int = Field(default=0, ge=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -45,7 +46,16 @@ from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.snapshots import ScopeChoice
 from mixpanel_assets.storage import StorageEngine
 from mixpanel_assets.stored_queries import StoredQueries
-from mixpanel_assets.warehouse import Database, DayReport, ProfileReport, ProjectIdentity
+from mixpanel_assets.warehouse import (
+    Database,
+    DayReport,
+    ProfileReport,
+    ProjectIdentity,
+    Publisher,
+    ReadersDatabase,
+)
+
+logger = logging.getLogger(__name__)
 
 
 class Workspace:
@@ -59,11 +69,12 @@ class Workspace:
         project_id: Instead of the account's project.
         region: Instead of the account's region.
         path: The DuckDB file; None for the place that MP_DATABASE or its default says.
-        read_only: Refuse to write to the file.
+        read_only: Refuse to write to the file. While somebody else writes to it, its snapshot is
+            read instead of waiting.
         credentials: Instead of an account.
         settings: Instead of the MP_* variables.
         storage: Instead of a file.
-        on_wait: Told whom a write waits for.
+        on_wait: Told whom a call waits for, and that it reads an older snapshot.
         max_wait_seconds: How long a request may wait for the budget; None: without end.
 
     Raises:
@@ -96,16 +107,13 @@ class Workspace:
         self._credentials = credentials
         if credentials is None and not _only_queries:
             self._credentials = resolve_credentials(account, project_id=project_id, region=region)
+        self._publisher: Publisher | None = None
         if storage is None:
             settings = settings.model_copy(update={"database": Path(path)} if path else {})
-            database = Database(
-                settings.database_path(self._credentials.project_id if self._credentials else ""),
-                memory_limit=settings.memory_limit,
-                lock_timeout=settings.lock_timeout,
-                on_wait=on_wait,
-                read_only=read_only,
-            )
+            database = self._open(settings, read_only=read_only, on_wait=on_wait)
             storage = StorageEngine(database, project=self._identity(settings))
+            if not read_only:
+                self._publisher = Publisher(database, settings.snapshot, logger.warning)
         else:
             place = storage.database.path
             settings = settings.model_copy(
@@ -114,6 +122,26 @@ class Workspace:
         self.settings = settings
         self.storage = storage
         self._max_wait_seconds = max_wait_seconds
+
+    def _open(
+        self, settings: Settings, *, read_only: bool, on_wait: Callable[[str], None] | None
+    ) -> Database:
+        path = settings.database_path(self._credentials.project_id if self._credentials else "")
+        if read_only and settings.snapshot != "off":
+            return ReadersDatabase(
+                path,
+                memory_limit=settings.memory_limit,
+                lock_timeout=settings.lock_timeout,
+                on_wait=on_wait,
+                choice=settings.snapshot,
+            )
+        return Database(
+            path,
+            memory_limit=settings.memory_limit,
+            lock_timeout=settings.lock_timeout,
+            on_wait=on_wait,
+            read_only=read_only,
+        )
 
     def _identity(self, settings: Settings) -> ProjectIdentity | None:
         return project_identity(self._credentials, settings) if self._credentials else None
@@ -223,12 +251,24 @@ class Workspace:
             yield workspace
 
     @classmethod
-    def open(cls, path: str | Path, *, read_only: bool = True) -> Self:
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        read_only: bool = True,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> Self:
         """Return a workspace for queries of a file that is there; it needs no credentials.
 
+        Each query reads the snapshot beside the file if it is as new as the file; else the file,
+        if it is free within half a second; else the snapshot: `snapshot_age` says how old it is,
+        as does a line of the log. Writers never wait for one who reads a snapshot.
+
         Args:
-            path: The DuckDB file.
-            read_only: Refuse every change; otherwise tables can be dropped.
+            path: The DuckDB file, not its snapshot.
+            read_only: Refuse every change; otherwise tables can be dropped, and the file itself
+                is read.
+            on_wait: Told whom a query waits for, and that it reads an older snapshot.
 
         Raises:
             DatabaseNotFoundError: There is no such file.
@@ -237,7 +277,7 @@ class Workspace:
             >>> with Workspace.open(path) as ws:
             ...     ws.sql_scalar("SELECT count(*) FROM events")
         """
-        workspace = cls(path=path, read_only=read_only, _only_queries=True)
+        workspace = cls(path=path, read_only=read_only, on_wait=on_wait, _only_queries=True)
         if workspace.storage.database.is_missing:
             raise DatabaseNotFoundError(str(workspace.storage.database.path))
         return workspace
@@ -307,6 +347,19 @@ class Workspace:
         return self.storage.path
 
     @property
+    def snapshot_age(self) -> float | None:
+        """Seconds since the snapshot was taken that the last query was answered from.
+
+        None when it was answered with what the file itself holds.
+
+        Example:
+            >>> with Workspace.open(path) as ws:
+            ...     rows = ws.sql_scalar("SELECT count(*) FROM events")
+            ...     print(rows, "as of now" if ws.snapshot_age is None else "a while ago")
+        """
+        return self._database.snapshot_age
+
+    @property
     def connection(self) -> duckdb.DuckDBPyConnection:
         """DuckDB's own connection, opened on first use and open until `close`.
 
@@ -323,10 +376,16 @@ class Workspace:
     def close(self) -> None:
         """Close the connections to Mixpanel and to the database; a temporary one is gone.
 
+        What was stored is in the snapshot for readers then.
+
         Example:
             >>> ws.close()
         """
         self.storage.close()
+        if self._publisher and self._database.has_written:
+            self._database.has_written = False
+            with self._publisher.writing():
+                pass
         if "api" in self.__dict__:
             self.api.close()
 
@@ -442,7 +501,17 @@ class Workspace:
                 project_id=known.project_id if known else None,
                 region=known.region if known else None,
                 account=self.account,
+                snapshot_age=self.snapshot_age,
             )
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Store inside the block; readers get it within a minute, and all of it on `close`."""
+        if self._publisher is None or self._database.is_held:
+            yield
+        else:
+            with self._publisher.writing(more_follows=True):
+                yield
 
     @contextmanager
     def _inspected(self) -> Iterator[TableInspector]:
@@ -537,7 +606,8 @@ class Workspace:
             run_id=_run_id(),
             on_day=stored,
         )
-        load.store(self._database)
+        with self._writing():
+            load.store(self._database)
         return sorted(reports, key=lambda report: report.day)
 
     def sync_profiles(
@@ -571,13 +641,14 @@ class Workspace:
             >>> ws.sync_profiles().scope
             'all'
         """
-        return self._profiles.sync(
-            day,
-            scope=scope,
-            overwrite_full_snapshot=overwrite_full_snapshot,
-            max_workers=max_workers,
-            on_page_complete=on_page_complete,
-        )
+        with self._writing():
+            return self._profiles.sync(
+                day,
+                scope=scope,
+                overwrite_full_snapshot=overwrite_full_snapshot,
+                max_workers=max_workers,
+                on_page_complete=on_page_complete,
+            )
 
     def stream_events(
         self,
@@ -776,7 +847,7 @@ class Workspace:
             ...                 events=["Sign Up"]).rows
             31
         """
-        with ExitStack() as shown:
+        with self._writing(), ExitStack() as shown:
             if progress and on_batch_complete is None:
                 on_batch_complete = shown.enter_context(batch_bar())
             return self._fetcher.fetch_events(
@@ -873,7 +944,7 @@ class Workspace:
             include_all_users=include_all_users,
         )
         on_page_complete = on_page_complete or on_batch_complete
-        with ExitStack() as shown:
+        with self._writing(), ExitStack() as shown:
             if progress and on_page_complete is None:
                 on_page_complete = shown.enter_context(page_bar())
             return self._fetcher.fetch_profiles(

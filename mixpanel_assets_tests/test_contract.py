@@ -24,6 +24,7 @@ LEFT_OUT_METHODS = (
 # What we offer on top of the parameters that users know.
 ADDED = {
     "Workspace": "credentials settings storage on_wait max_wait_seconds _only_queries",
+    "Workspace.open": "on_wait",
     "Workspace.ephemeral": "credentials settings on_wait max_wait_seconds",
     "Workspace.memory": "credentials settings on_wait max_wait_seconds",
     "Workspace.property_values": "property_of_event",

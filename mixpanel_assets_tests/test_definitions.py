@@ -38,6 +38,13 @@ def test_the_column_schema_describes_every_column():
     assert all(column.description for column in columns)
 
 
+def test_pools_are_an_option():
+    """None by default; a setting names one."""
+    for name in (None, "mixpanel"):
+        events = build_definitions(settings=Settings(pool=name)).resolve_assets_def(EVENTS)
+        assert events.op.pool == name
+
+
 def test_a_window_becomes_included_days():
     """Dagster's open end is the day after Mixpanel's last day."""
     window = dg.TimeWindow(datetime(2024, 1, 3, tzinfo=UTC), datetime(2024, 1, 5, tzinfo=UTC))

@@ -15,6 +15,7 @@ import pytest
 
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.io_managers import WarehouseIOManager
+from mixpanel_assets.warehouse import snapshot_path
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-10")
 DAY = "2024-01-03"
@@ -296,6 +297,63 @@ def test_a_held_file_is_waited_for_and_its_holder_named(path):
         holder.communicate(b"\n")
     assert not result.success
     assert str(holder.pid) in message_of(result)
+
+
+def test_readers_get_what_a_run_stored(path):
+    """Once the run is done, its last step included, or failed: a snapshot lies beside the file."""
+    snapshot = snapshot_path(path)
+    assert run(path, table_asset(frame)).success
+    assert rows(snapshot) == [("a", 1)]
+
+    @dg.asset(key=["shop", "paid"], io_manager_key="warehouse", deps=[["shop", "orders"]])
+    def paid():
+        raise ValueError("no")
+
+    orders = table_asset(lambda day: frame(day, 2))
+    result = run(path, orders, paid)
+    assert not result.success
+    assert rows(snapshot) == [("a", 2)]
+
+
+def test_a_run_takes_one_snapshot(path):
+    """Not one after each commit."""
+    seen = []
+
+    @dg.asset(
+        key=["shop", "paid"],
+        io_manager_key="warehouse",
+        partitions_def=DAYS,
+        metadata={"partition_expr": "day"},
+        deps=[["shop", "orders"]],
+    )
+    def paid(context: dg.AssetExecutionContext):
+        seen.append(snapshot_path(path).exists())
+        return frame(context.partition_key)
+
+    assert run(path, table_asset(frame), paid).success
+    assert seen == [False]
+    assert rows(snapshot_path(path), "SELECT amount FROM shop.paid") == [(1,)]
+
+
+def test_a_downstream_asset_reads_the_file_not_its_snapshot(path):
+    """What was committed a moment ago is what it gets."""
+    seen = []
+
+    @dg.asset(
+        key=["shop", "totals"], partitions_def=DAYS, ins={"orders": dg.AssetIn(["shop", "orders"])}
+    )
+    def totals(orders: pd.DataFrame) -> None:
+        seen.extend(orders["amount"])
+
+    run(path, table_asset(frame))
+    assert run(path, table_asset(lambda day: frame(day, 2)), totals).success
+    assert seen == [2]
+
+
+def test_snapshots_can_be_off(path):
+    """Then none is made."""
+    assert run(path, table_asset(frame), snapshot="off").success
+    assert not snapshot_path(path).exists()
 
 
 def test_the_file_is_free_after_a_failed_write(path):

@@ -45,7 +45,7 @@ FIELDS = {
     "TableInfo": "name type row_count fetched_at",
     "ColumnInfo": "name type nullable primary_key?",
     "TableSchema": "table_name columns",
-    "WorkspaceInfo": "path project_id region account tables size_mb created_at",
+    "WorkspaceInfo": "path project_id region account tables size_mb created_at snapshot_age?",
     "LexiconMetadata": "source display_name tags hidden dropped contacts team_contacts",
     "LexiconProperty": "type description metadata",
     "LexiconDefinition": "description properties metadata",

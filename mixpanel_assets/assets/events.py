@@ -56,6 +56,7 @@ def events_asset(
         partitions_def=daily_partitions(settings),
         backfill_policy=backfill_policy(settings),
         io_manager_key="warehouse",
+        pool=settings.pool,
         metadata={
             "partition_expr": "event_date",
             "dagster/column_schema": column_schema(EVENTS.columns),

@@ -92,7 +92,7 @@ class Invocation:
         # Only the file in the home directory is named after the project.
         project_id = "" if database or settings.database else self._project_id()
         path = database or settings.database_path(project_id)
-        return Workspace.open(path, read_only=read_only)
+        return Workspace.open(path, read_only=read_only, on_wait=self.note)
 
     def _project_id(self) -> str:
         """Return the project that names the file in the home directory, as far as it is known."""

@@ -121,6 +121,8 @@ class WorkspaceInfo(Result):
         tables: Their names.
         size_mb: Of the file, in units of 1,000,000 bytes.
         created_at: When its tables were made; UTC; None while there are none.
+        snapshot_age: Seconds since the snapshot was taken that the rest was read from; None when
+            it was read as the file holds it.
     """
 
     path: Path | None
@@ -130,6 +132,7 @@ class WorkspaceInfo(Result):
     tables: list[str]
     size_mb: float
     created_at: datetime | None
+    snapshot_age: float | None = None
 
 
 @dataclass(frozen=True)

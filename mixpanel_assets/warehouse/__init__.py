@@ -35,6 +35,8 @@ from mixpanel_assets.warehouse.project import (
     prepare,
     stored_project,
 )
+from mixpanel_assets.warehouse.publisher import Publisher, SnapshotChoice
+from mixpanel_assets.warehouse.readers import ReadersDatabase
 from mixpanel_assets.warehouse.record_tables import make_events_table, make_profiles_table
 from mixpanel_assets.warehouse.records import EventLines, profile_line, write_lines
 from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Scope, Status
@@ -51,6 +53,7 @@ from mixpanel_assets.warehouse.schema import (
     quoted,
 )
 from mixpanel_assets.warehouse.slices import insert_slice
+from mixpanel_assets.warehouse.snapshot import snapshot_path
 from mixpanel_assets.warehouse.tables import (
     EventSizes,
     day_reports,
@@ -75,8 +78,11 @@ __all__ = [
     "ProfilePage",
     "ProfileReport",
     "ProjectIdentity",
+    "Publisher",
+    "ReadersDatabase",
     "Scope",
     "ShiftedRowsError",
+    "SnapshotChoice",
     "Status",
     "Table",
     "Target",
@@ -113,6 +119,7 @@ __all__ = [
     "refuse_our_names",
     "replace_events",
     "replace_profiles",
+    "snapshot_path",
     "stored_project",
     "table_exists",
     "target_of",

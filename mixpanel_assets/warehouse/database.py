@@ -36,7 +36,14 @@ class Database:
         on_wait: Gets a sentence when a wait begins (after a second) and then each minute.
         poll_seconds: How often a wait looks again and can be interrupted.
         read_only: Refuse every write.
+
+    Attributes:
+        has_written: Whether this has committed, or may have.
+        snapshot_age: Seconds since the snapshot was taken that the last read came from; None when
+            that read was as new as the file, as reads of the file itself are.
     """
+
+    snapshot_age: float | None = None
 
     def __init__(
         self,
@@ -54,6 +61,7 @@ class Database:
         self.on_wait = on_wait
         self.poll_seconds = poll_seconds
         self.read_only = read_only
+        self.has_written = False
         self._held: duckdb.DuckDBPyConnection | None = None
         self._holding = ExitStack()
 
@@ -71,8 +79,10 @@ class Database:
                 f"{self.path} was opened to read. Open it with `read_only=False`.",
                 {"db_path": str(self.path)},
             )
-        with self._usable("write") as connection, transaction(connection):
-            yield connection
+        with self._usable("write") as connection:
+            with transaction(connection):
+                yield connection
+            self.has_written = True
 
     @contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -99,7 +109,13 @@ class Database:
         if self._held is None:
             mode: Mode = "read" if self.read_only else "write"
             self._held = self._holding.enter_context(self.opened(mode))
+            self.has_written = not self.read_only
         return self._held
+
+    @property
+    def is_held(self) -> bool:
+        """Whether `hold` has opened the file."""
+        return self._held is not None
 
     def release(self) -> None:
         """Close what `hold` opened."""
@@ -135,7 +151,7 @@ class Database:
         if mode == "read":
             self._must_exist()
         else:
-            _make_folder(self.path)
+            make_folder(self.path)
         wait = Wait(self.path, self.lock_timeout, self.on_wait)
         with self._locked(mode, wait):
             if mode == "write" and self.is_missing:
@@ -238,7 +254,12 @@ def _remove_all_but(folder: Path) -> None:
                 other.unlink()
 
 
-def _make_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
+    """Make the folder of a database.
+
+    Raises:
+        StorageError: It cannot be made, or DuckDB could not write there.
+    """
     if "?" in str(path.parent):  # DuckDB looks for its log before the `?`, in no such folder
         raise StorageError(
             f"DuckDB cannot write to a folder with a `?` in its name: {path.parent}. "

@@ -1,7 +1,10 @@
 """Workspace: the assets' own code and ledger, without Dagster."""
 
+import subprocess
+import sys
 from datetime import date, timedelta
 
+import duckdb
 import pytest
 
 from mixpanel_assets import Workspace
@@ -13,6 +16,7 @@ from mixpanel_assets.errors import (
     DatabaseNotFoundError,
     IncompleteExportError,
 )
+from mixpanel_assets.warehouse import snapshot_path
 
 ENGAGE = "/api/query/engage"
 
@@ -35,6 +39,62 @@ def test_a_week_is_loaded_and_reported_day_by_day(workspace, emulator):
     for report in reports:
         stored = emulator.truth.count(report.day) - len(emulator.truth.unstorable(report.day))
         assert report.row_count == stored
+
+
+def test_readers_are_served_while_another_process_writes(workspace, settings):
+    """They get what was stored when the last load was closed, and are told its age."""
+    workspace.sync_events(DAY, DAY)
+    workspace.close()
+    told = []
+    with Workspace.open(settings.database, on_wait=told.append) as readers:
+        count = readers.sql_scalar("SELECT count(*) FROM events")
+        assert readers.snapshot_age is None
+        hold = f"import duckdb; c = duckdb.connect({str(settings.database)!r}); "
+        hold += "c.execute('CREATE TABLE more AS SELECT 1'); print('held', flush=True); input()"
+        with subprocess.Popen(
+            [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as holder:
+            assert holder.stdout.readline() == b"held\n"
+            assert readers.sql_scalar("SELECT count(*) FROM events") == count
+            assert readers.snapshot_age >= 0
+            assert readers.info().snapshot_age >= 0
+            assert "snapshot of" in told[0]
+            holder.communicate(b"\n")
+        assert "more" in [name for (name,) in readers.sql_rows("SHOW TABLES")]
+        assert readers.info().snapshot_age is None
+
+
+def test_one_load_after_another_takes_no_copy_each(workspace, settings):
+    """Those that follow within the minute are in the snapshot once the workspace is closed."""
+    workspace.sync_events(FIRST, FIRST)
+    taken = snapshot_path(settings.database).stat().st_ino
+    workspace.sync_events(DAY, DAY)
+    assert snapshot_path(settings.database).stat().st_ino == taken
+    workspace.close()
+    with duckdb.connect(snapshot_path(settings.database), read_only=True) as connection:
+        assert connection.execute(
+            "SELECT DISTINCT event_date FROM mixpanel.events ORDER BY 1"
+        ).fetchall() == [(FIRST,), (DAY,)]
+
+
+def test_a_connection_of_one_who_reads_keeps_no_writer_waiting(workspace, settings):
+    """A notebook may stay open over night."""
+    workspace.sync_events(FIRST, FIRST)
+    with Workspace.open(settings.database) as readers:
+        before = readers.connection.execute("SELECT count(*) FROM events").fetchall()
+        workspace.sync_events(DAY, DAY)
+        assert readers.connection.execute("SELECT count(*) FROM events").fetchall() == before
+
+
+def test_without_snapshots_readers_use_the_file(workspace, settings, monkeypatch):
+    """`off` holds for those who write and those who read."""
+    monkeypatch.setenv("MP_SNAPSHOT", "off")
+    off = settings.model_copy(update={"snapshot": "off"})
+    with Workspace(credentials=workspace.credentials, settings=off) as writer:
+        writer.sync_events(DAY, DAY)
+    assert not snapshot_path(settings.database).exists()
+    with Workspace.open(settings.database) as readers:
+        assert readers.sql_scalar("SELECT count(*) FROM events") > 0
 
 
 def test_queries_see_both_schemas(workspace):

@@ -1,0 +1,182 @@
+"""When the snapshot for readers is taken: as soon as those who write are done.
+
+Whoever writes holds a shared lock meanwhile, which the kernel frees when its process dies.
+Whoever ends as the last takes the snapshot, so the last commit of all is always in it; those
+who end while others still write take one only if the snapshot is older than a minute.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+from filelock import ReadWriteLock, Timeout
+
+from mixpanel_assets.errors import DatabaseLockedError, StorageError
+from mixpanel_assets.warehouse.database import Database, make_folder
+from mixpanel_assets.warehouse.faults import translated
+from mixpanel_assets.warehouse.snapshot import (
+    open_snapshot,
+    remove_snapshot,
+    same_project,
+    snapshot_path,
+    take_snapshot,
+)
+
+SnapshotChoice = Literal["auto", "on", "off"]
+LARGEST_BYTES = 5_000_000_000
+SECONDS_BETWEEN = 60.0
+_FAULTS = (StorageError, DatabaseLockedError, OSError, Timeout, duckdb.Error, sqlite3.Error)
+_ALONE_WITHIN_SECONDS = 0.2  # two who end at once disturb each other for a moment
+_SAID: set[Path] = set()
+
+
+class Publisher:
+    """Lets the snapshot of a database follow what this process commits.
+
+    Args:
+        database: The database.
+        choice: `auto` keeps a snapshot of a file below 5 GB, `on` of any, `off` of none; one that
+            is no longer kept is removed, so that nobody reads old data from it.
+        say: Gets a sentence when a snapshot is not kept, or could not be taken.
+        patience_seconds: How long to wait for who holds the file, or takes a snapshot just now;
+            no longer than the database's own `lock_timeout`.
+        largest_bytes: Of the file, for `auto`.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        choice: SnapshotChoice,
+        say: Callable[[str], object],
+        *,
+        patience_seconds: float = 60.0,
+        largest_bytes: int = LARGEST_BYTES,
+    ) -> None:
+        if database.lock_timeout is not None:
+            patience_seconds = min(patience_seconds, database.lock_timeout)
+        self._database = Database(
+            database.path,
+            memory_limit=database.memory_limit,
+            lock_timeout=patience_seconds,
+            read_only=True,
+        )
+        self._choice = choice
+        self._say = say
+        self._patience_seconds = patience_seconds
+        self._largest_bytes = largest_bytes
+
+    @contextmanager
+    def writing(self, *, more_follows: bool = False) -> Iterator[None]:
+        """Write inside the block; when it is left, whatever ended it, the snapshot follows.
+
+        Args:
+            more_follows: Leave a snapshot that is younger than a minute to the block after this.
+
+        Raises:
+            StorageError: The folder cannot be made or written.
+        """
+        path = self._database.path
+        make_folder(path)
+        if self._choice != "off":
+            self._remove_foreign()
+        with closing(_lock(path.with_name(f"{path.name}.writers"))) as writers:
+            with translated(path):
+                writers.acquire_read()
+            try:
+                yield
+            finally:
+                writers.release()
+                self.publish(is_last=not more_follows and _is_free(writers))
+
+    def publish(self, *, is_last: bool) -> None:
+        """Take a snapshot if the one there is older than the file; a fault is only told.
+
+        Args:
+            is_last: Nobody else will do it, so take it however young the one there is.
+        """
+        try:
+            if self._is_kept() and not self._is_current() and (is_last or self._is_due()):
+                self._take(wait=is_last)
+        except _FAULTS as error:
+            self._say(
+                f"The snapshot for readers, {snapshot_path(self._database.path)}, could not be "
+                f"taken: {error} What was loaded is stored; the next run tries again."
+            )
+
+    def _take(self, *, wait: bool) -> None:
+        path = snapshot_path(self._database.path)
+        with closing(_lock(path.with_name(f"{path.name}.lock"))) as one_at_a_time:
+            try:
+                one_at_a_time.acquire_write(timeout=10 * self._patience_seconds if wait else 0)
+            except Timeout:
+                if wait:
+                    raise
+                return
+            if not self._is_current():
+                take_snapshot(self._database)
+
+    def _is_kept(self) -> bool:
+        """Tell whether there is to be a snapshot; remove one that nobody keeps up to date."""
+        path = self._database.path
+        if self._database.is_missing or not os.access(path.parent, os.W_OK):
+            return False
+        too_large = self._choice == "auto" and path.stat().st_size > self._largest_bytes
+        if self._choice != "off" and not too_large:
+            return True
+        removed = remove_snapshot(path)
+        if removed or (too_large and path not in _SAID):
+            _SAID.add(path)
+            self._say(_why_not(path, self._largest_bytes if too_large else None))
+        return False
+
+    def _is_current(self) -> bool:
+        with open_snapshot(self._database) as snapshot:
+            return snapshot is not None and snapshot.stamp.is_of_now(self._database.path)
+
+    def _is_due(self) -> bool:
+        with suppress(OSError):
+            taken = snapshot_path(self._database.path).stat().st_mtime
+            return abs(time.time() - taken) >= SECONDS_BETWEEN
+        return True
+
+    def _remove_foreign(self) -> None:
+        """Remove the snapshot if another project's file was put in the place of its own."""
+        at_once = Database(self._database.path, lock_timeout=0, read_only=True)
+        with open_snapshot(at_once) as snapshot:
+            if snapshot is None or at_once.is_missing:
+                return
+            if snapshot.stamp.is_of_now(at_once.path):
+                return
+            # Whoever holds the file instead has looked before.
+            with suppress(DatabaseLockedError), at_once.read() as connection:
+                if not same_project(connection, snapshot.connection):
+                    remove_snapshot(at_once.path)
+
+
+def _why_not(path: Path, limit: int | None) -> str:
+    if limit is None:
+        return "No snapshot for readers is kept: MP_SNAPSHOT is off. They wait for who writes."
+    return (
+        f"No snapshot for readers is kept: {path} is larger than {limit / 1e9:.0f} GB. They wait "
+        "for who writes. MP_SNAPSHOT=on keeps one all the same."
+    )
+
+
+def _lock(path: Path) -> ReadWriteLock:
+    return ReadWriteLock(path, is_singleton=False)
+
+
+def _is_free(lock: ReadWriteLock) -> bool:
+    try:
+        lock.acquire_write(timeout=_ALONE_WITHIN_SECONDS)
+    except Timeout:
+        return False
+    lock.release()
+    return True

@@ -1,0 +1,340 @@
+"""Readers are never refused: they read the snapshot while somebody writes, and know its age."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from contextlib import ExitStack, contextmanager
+
+import duckdb
+import pytest
+
+from mixpanel_assets.errors import DatabaseNotFoundError
+from mixpanel_assets.warehouse.database import Database
+from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
+from mixpanel_assets.warehouse.publisher import Publisher
+from mixpanel_assets.warehouse.readers import ReadersDatabase
+from mixpanel_assets.warehouse.snapshot import snapshot_path
+
+
+@contextmanager
+def in_another_process(program, *arguments):
+    """Run a program that says `held`, and kill it when the block ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+HOLD = """
+    import sys
+    from pathlib import Path
+    from mixpanel_assets.warehouse.database import Database
+    with Database(Path(sys.argv[1])).write() as connection:
+        connection.execute("INSERT INTO numbers VALUES (99)")
+        print("held", flush=True)
+        sys.stdin.read()
+"""
+HOLD_FOREIGN = """
+    import duckdb, sys
+    connection = duckdb.connect(sys.argv[1])
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def add(path, number):
+    with Database(path).write() as connection:
+        prepare(connection, ProjectIdentity("1234", "eu"))
+        connection.execute("CREATE TABLE IF NOT EXISTS numbers (n INTEGER)")
+        connection.execute("INSERT INTO numbers VALUES (?)", [number])
+
+
+def numbers(database):
+    with database.read() as connection:
+        return [n for (n,) in connection.execute("FROM numbers ORDER BY ALL").fetchall()]
+
+
+def plain(path):
+    with duckdb.connect(path, read_only=True) as connection:
+        return [n for (n,) in connection.execute("FROM numbers ORDER BY ALL").fetchall()]
+
+
+def publisher(path, choice="auto", **options):
+    told = []
+    options.setdefault("patience_seconds", 20)
+    made = Publisher(Database(path), choice, told.append, **options)
+    return made, told
+
+
+def write(path, *new, **options):
+    """Commit each number by itself, as a run does its days."""
+    made, told = publisher(path, **options)
+    with made.writing():
+        for number in new:
+            add(path, number)
+    return told
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "folder" / "warehouse.duckdb"
+    assert write(path, 1) == []
+    return path
+
+
+def left_over(path):
+    known = {path, snapshot_path(path)}
+    known |= {path.with_name(f"{path.name}.{kind}") for kind in ("lock", "writers")}
+    known |= {path.with_name(f"{snapshot_path(path).name}.lock")}
+    return {file.name for file in path.parent.iterdir() if file not in known}
+
+
+def test_who_wrote_last_leaves_a_whole_snapshot(path):
+    """It is a database of its own, beside the file, with no log and nothing half-made."""
+    write(path, 2, 3)
+    assert snapshot_path(path).name == "warehouse.snapshot.duckdb"
+    assert plain(snapshot_path(path)) == [1, 2, 3]
+    assert left_over(path) == set()
+
+
+def test_a_snapshot_says_when_it_was_taken(path):
+    """So that a BI tool can show it."""
+    with duckdb.connect(snapshot_path(path), read_only=True) as connection:
+        [(taken_at,)] = connection.execute("SELECT taken_at FROM mixpanel._snapshot").fetchall()
+    assert taken_at.year >= 2024
+
+
+def test_a_snapshot_cannot_be_written_by_accident(path):
+    """It has no permission to write, for anybody."""
+    assert snapshot_path(path).stat().st_mode & 0o222 == 0
+
+
+def test_who_reads_is_not_kept_waiting_by_a_writer_nor_refused(path):
+    """While a process holds the file, the snapshot answers and its age is told."""
+    add(path, 2)
+    told = []
+    readers = ReadersDatabase(path, on_wait=told.append)
+    with in_another_process(HOLD, path):
+        assert numbers(readers) == [1]
+        assert readers.snapshot_age >= 0
+    assert "snapshot of" in told[0]
+    assert numbers(readers) == [1, 2]
+    assert readers.snapshot_age is None
+    assert len(told) == 1
+
+
+def test_a_program_that_ignores_our_lock_refuses_nobody(path):
+    """A notebook with a connection of its own is a writer like others."""
+    add(path, 2)
+    readers = ReadersDatabase(path)
+    with in_another_process(HOLD_FOREIGN, path):
+        assert numbers(readers) == [1]
+        assert readers.snapshot_age is not None
+
+
+def test_while_nobody_writes_what_is_read_is_as_new_as_the_file(path):
+    """An old snapshot is passed over."""
+    add(path, 2)
+    readers = ReadersDatabase(path)
+    assert numbers(readers) == [1, 2]
+    assert readers.snapshot_age is None
+
+
+def test_who_reads_an_up_to_date_snapshot_keeps_no_writer_waiting(path):
+    """A long query and a commit go on side by side."""
+    with ReadersDatabase(path).read() as connection:
+        write(path, 2)
+        assert connection.execute("FROM numbers").fetchall() == [(1,)]
+    assert plain(snapshot_path(path)) == [1, 2]
+
+
+def test_a_connection_that_stays_open_keeps_no_writer_waiting(path):
+    """A snapshot is taken for it if the one there is old."""
+    add(path, 2)
+    readers = ReadersDatabase(path)
+    assert readers.hold().execute("FROM numbers ORDER BY ALL").fetchall() == [(1,), (2,)]
+    write(path, 3)
+    assert numbers(readers) == [1, 2]
+    readers.release()
+    assert numbers(readers) == [1, 2, 3]
+
+
+def test_without_a_snapshot_the_file_itself_is_read(path):
+    """One without a file is told that there is none, whatever lies beside."""
+    snapshot_path(path).unlink()
+    assert numbers(ReadersDatabase(path)) == [1]
+    write(path, 2)
+    path.unlink()
+    with pytest.raises(DatabaseNotFoundError):
+        numbers(ReadersDatabase(path))
+
+
+def test_a_snapshot_that_cannot_be_read_is_passed_over(path):
+    """The file answers, and the next writer replaces it."""
+    broken = snapshot_path(path)
+    broken.chmod(0o600)
+    broken.write_bytes(b"torn" * 5000)
+    assert numbers(ReadersDatabase(path)) == [1]
+    write(path, 2)
+    assert plain(broken) == [1, 2]
+
+
+def test_the_snapshot_of_another_file_is_never_read(path, tmp_path):
+    """A file moved in from elsewhere has no snapshot, though one lies beside."""
+    other = tmp_path / "other.duckdb"
+    add(other, 7)
+    other.replace(path)
+    with in_another_process(HOLD, path):
+        readers = ReadersDatabase(path, lock_timeout=0.1)
+        with pytest.raises(Exception, match="held by process"):
+            numbers(readers)
+    assert numbers(ReadersDatabase(path)) == [7]
+
+
+def test_a_snapshot_goes_before_a_file_copied_over_its_own_is_written(path, tmp_path):
+    """The place on the disk is the same, but the project is not."""
+    other = tmp_path / "other.duckdb"
+    add(other, 7)
+    shutil.copyfile(other, path)
+    made, _ = publisher(path)
+    with made.writing():
+        assert not snapshot_path(path).exists()
+    assert plain(snapshot_path(path)) == [7]
+
+
+def test_what_a_killed_writer_committed_is_in_the_snapshot(path):
+    """Its log is worked in, and the database is left to the next writer."""
+    killed = """
+        import os, sys, duckdb
+        connection = duckdb.connect(sys.argv[1])
+        connection.execute("INSERT INTO numbers VALUES (2)")
+        print("held", flush=True)
+        os.kill(os.getpid(), 9)
+    """
+    with in_another_process(killed, path) as process:
+        process.wait()
+    assert path.with_name(f"{path.name}.wal").exists()
+    made, told = publisher(path)
+    made.publish(is_last=True)
+    assert (told, plain(snapshot_path(path))) == ([], [1, 2])
+    assert not snapshot_path(path).with_name(f"{snapshot_path(path).name}.wal").exists()
+    assert numbers(Database(path)) == [1, 2]
+
+
+def test_what_a_killed_copy_left_goes_with_the_next_one(path):
+    """Nothing is to be cleaned by hand."""
+    for end in ("new", "new.wal"):
+        path.with_name(f"{snapshot_path(path).name}.0123abcd.{end}").write_text("torn")
+    write(path, 2)
+    assert left_over(path) == set()
+
+
+def test_nothing_is_copied_when_nothing_changed(path):
+    """A run that stored nothing new costs no copy."""
+    before = snapshot_path(path).stat().st_ino
+    write(path)
+    assert snapshot_path(path).stat().st_ino == before
+
+
+def test_who_ends_while_others_write_leaves_a_young_snapshot(path):
+    """The last of them takes it; an old one is replaced meanwhile."""
+    others, _ = publisher(path)
+    with others.writing():
+        write(path, 2)
+        assert plain(snapshot_path(path)) == [1]
+        os.utime(snapshot_path(path), (0, 0))
+        write(path, 3)
+        assert plain(snapshot_path(path)) == [1, 2, 3]
+        write(path, 4)
+        assert plain(snapshot_path(path)) == [1, 2, 3]
+    assert plain(snapshot_path(path)) == [1, 2, 3, 4]
+
+
+def test_a_killed_writer_counts_no_more(path):
+    """Its share of the lock goes with it, so the next one to end is the last."""
+    writing = """
+        import sys
+        from pathlib import Path
+        from mixpanel_assets.warehouse.database import Database
+        from mixpanel_assets.warehouse.publisher import Publisher
+        with Publisher(Database(Path(sys.argv[1])), "auto", print).writing():
+            print("held", flush=True)
+            sys.stdin.read()
+    """
+    with in_another_process(writing, path) as process:
+        write(path, 2)
+        assert plain(snapshot_path(path)) == [1]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        write(path, 3)
+    assert plain(snapshot_path(path)) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_of_writers_who_end_at_once_every_commit_is_in_the_snapshot(path, size):
+    """One copies; whoever it was, nothing of the others is missing."""
+    for round_ in range(4):
+        start = threading.Barrier(size)
+
+        def one(number, start=start):
+            start.wait()
+            write(path, number)
+
+        threads = [
+            threading.Thread(target=one, args=(10 * round_ + i,)) for i in range(10, 10 + size)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert plain(snapshot_path(path)) == numbers(Database(path))
+
+
+def test_off_keeps_none_and_removes_the_one_there(path):
+    """Nobody reads old data from it for ever."""
+    [said] = write(path, 2, choice="off")
+    assert "MP_SNAPSHOT is off" in said
+    assert not snapshot_path(path).exists()
+    assert write(path, 3, choice="off") == []
+
+
+def test_of_a_large_file_none_is_kept_which_is_said_once(path):
+    """Copying it would cost more than waiting; `on` decides otherwise."""
+    [said] = write(path, 2, largest_bytes=1000)
+    assert "MP_SNAPSHOT=on" in said
+    assert not snapshot_path(path).exists()
+    assert write(path, 3, largest_bytes=1000) == []
+    assert write(path, 4, largest_bytes=1000, choice="on") == []
+    assert plain(snapshot_path(path)) == [1, 2, 3, 4]
+
+
+def test_a_copy_that_fails_is_told_and_fails_nothing(path):
+    """What was loaded stays loaded, and the snapshot of before stays too."""
+    blocked = path.with_name(f"{snapshot_path(path).name}.lock")
+    blocked.unlink()
+    blocked.mkdir()
+    [said] = write(path, 2)
+    assert "could not be taken" in said
+    assert numbers(Database(path)) == [1, 2]
+    assert plain(snapshot_path(path)) == [1]
+
+
+def test_readers_keep_the_snapshot_that_they_opened(path):
+    """Replacing it disturbs nobody."""
+    with ExitStack() as opened:
+        for number in (2, 3, 4):
+            connection = opened.enter_context(ReadersDatabase(path).read())
+            write(path, number)
+            assert connection.execute("SELECT count(*) FROM numbers").fetchall() == [(number - 1,)]
