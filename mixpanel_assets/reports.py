@@ -8,6 +8,8 @@ from typing import Any
 
 import dagster as dg
 
+from mixpanel_assets.charts import hour_chart
+from mixpanel_assets.client.types import ApiUsage
 from mixpanel_assets.warehouse import Column, DayReport, ProfileReport
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -23,12 +25,24 @@ def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
     )
 
 
-def day_metadata(report: DayReport, seconds: float) -> dict[str, Any]:
+def table_of(key: dg.AssetKey) -> str:
+    """Return the schema and the table of an asset; where the file lies is nobody's business."""
+    return ".".join(key.path)
+
+
+def budget_left(usages: Sequence[ApiUsage], api: str) -> dict[str, int]:
+    """Return how many requests the hour has left, if the API family has a limit."""
+    left = [usage.left for usage in usages if usage.api == api and usage.limit]
+    return {"budget_left": left[0]} if left else {}
+
+
+def day_metadata(report: DayReport, seconds: float, usages: Sequence[ApiUsage]) -> dict[str, Any]:
     """Return the metadata of one materialized day of events.
 
     Args:
         report: What was stored.
         seconds: From the request to the commit; shared by all days of that request.
+        usages: What is left of the request budget.
     """
     counts = sorted(report.event_counts.items(), key=lambda item: (-item[1], item[0]))
     if others := counts[_MOST_EVENTS:]:
@@ -46,6 +60,7 @@ def day_metadata(report: DayReport, seconds: float) -> dict[str, Any]:
         "bytes": report.bytes,
         "requests": report.requests,
         "seconds": round(seconds, 3),
+        **budget_left(usages, "export"),
         "events": dg.TableMetadataValue(
             [dg.TableRecord({"event": name, "rows": rows}) for name, rows in counts],
             dg.TableSchema([dg.TableColumn("event", "string"), dg.TableColumn("rows", "int")]),
@@ -54,8 +69,17 @@ def day_metadata(report: DayReport, seconds: float) -> dict[str, Any]:
     }
 
 
-def profile_metadata(report: ProfileReport, pages: int) -> dict[str, Any]:
-    """Return the metadata of one materialized day of profiles that came on so many pages."""
+def profile_metadata(
+    report: ProfileReport, pages: int, seconds: float, usages: Sequence[ApiUsage]
+) -> dict[str, Any]:
+    """Return the metadata of one materialized day of profiles.
+
+    Args:
+        report: What was stored.
+        pages: On how many pages it came; those of several days count on the first.
+        seconds: From the first question of the run to the commit.
+        usages: What is left of the request budget.
+    """
     failed = {"failed_pages": _failed_pages([report])} if report.failed_pages else {}
     return {
         "dagster/partition_row_count": report.row_count,
@@ -67,6 +91,8 @@ def profile_metadata(report: ProfileReport, pages: int) -> dict[str, Any]:
         "missing_rows": report.missing_rows,
         "quarantined": report.quarantined,
         "pages": pages,
+        "seconds": round(seconds, 3),
+        **budget_left(usages, "query"),
         "scope": report.scope,
         "kept": report.kept,
         **failed,
@@ -101,11 +127,6 @@ def _failed_pages(reports: Sequence[ProfileReport]) -> dg.TableMetadataValue:
             ]
         ),
     )
-
-
-def hour_chart(hour_counts: Sequence[int]) -> str:
-    """Return a bar per UTC hour of the day, as a block of text that Markdown leaves alone."""
-    return bar_chart([(f"{hour:02d}:00", count) for hour, count in enumerate(hour_counts)])
 
 
 def bar_chart(bars: Sequence[tuple[str, float]]) -> str:
