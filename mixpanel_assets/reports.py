@@ -61,11 +61,11 @@ def day_metadata(report: DayReport, seconds: float, usages: Sequence[ApiUsage]) 
         "requests": report.requests,
         "seconds": round(seconds, 3),
         **budget_left(usages, "export"),
+        "events_per_hour": dg.MarkdownMetadataValue(hour_chart(report.hour_counts)),
         "events": dg.TableMetadataValue(
             [dg.TableRecord({"event": name, "rows": rows}) for name, rows in counts],
             dg.TableSchema([dg.TableColumn("event", "string"), dg.TableColumn("rows", "int")]),
         ),
-        "events_per_hour": dg.MarkdownMetadataValue(hour_chart(report.hour_counts)),
     }
 
 

@@ -29,6 +29,7 @@ from mixpanel_assets.settings import load_settings
 LOCATION = "mixpanel_assets.cli.demo_location"
 PARTITIONS = 30
 LEFT_TO_LOAD = 7
+_SHOP = EmulatorSettings(start=FIRST_DAY, page_size=100, max_page_size=100)
 _INSTANCE = """\
 concurrency:
   runs:
@@ -53,7 +54,7 @@ def open_ui(database: Path, port: int) -> None:
     console = Console(stderr=True, highlight=False)
     started = time.monotonic()
     _refuse_taken(port)
-    with Emulator(EmulatorSettings(start=FIRST_DAY)) as emulator:
+    with Emulator(_SHOP) as emulator:
         console.print(f"A pretend Mixpanel answers on {emulator.base_url}")
         _point_at(emulator, database.absolute())
         if not database.exists():
@@ -93,6 +94,7 @@ def _point_at(emulator: Emulator, database: Path) -> None:
     first = datetime.now(UTC).date() - timedelta(days=PARTITIONS - 1)
     os.environ |= {
         **environment_of(emulator),
+        "MP_RETRY_WAIT_SECONDS": "0.2",  # nobody's server needs a rest
         "MP_DATABASE": str(database),
         "MP_START_DATE": first.isoformat(),
         "DAGSTER_HOME": str(history),
