@@ -46,6 +46,7 @@ def test_a_partition_shows_its_numbers_and_its_hours(page, picture, demo):
             "SELECT day, row_count FROM mixpanel._days WHERE table_name = 'events' "
             "ORDER BY day LIMIT 1 OFFSET 9"
         ).fetchall()
+    page.set_viewport_size({"width": 1400, "height": 1100})
     page.goto(f"{EVENTS}?view=partitions&partition={day}")
     expect(page.get_by_role("cell", name="budget_left")).to_be_visible()
     expect(page.get_by_role("cell", name=str(rows), exact=True).first).to_be_visible()
@@ -111,6 +112,6 @@ def test_a_page_of_profiles_that_does_not_come_fails_the_check(page, picture, as
     expect(page.get_by_text("Failed").first).to_be_visible()
     picture("failed-check")
     page.goto("/runs")
-    page.get_by_role("link", name=re.compile("^[0-9a-f]{8}$")).first.click()
+    page.locator("a[href^='/runs/']").filter(has_text=re.compile("[0-9a-f]{8}")).first.click()
     expect(page.get_by_text(re.compile("Run it again")).first).to_be_visible()
     picture("failed-run")

@@ -30,7 +30,7 @@ def hour_chart(hour_counts: Sequence[int]) -> str:
     image = (
         '<svg xmlns="http://www.w3.org/2000/svg" width="480" height="120" viewBox="0 0 240 60">'
         f'<path stroke="#4f43dd" stroke-width="8" d="{bars}"/>'
-        f'<g font-size="7" fill="gray"><text y="6">{told}</text>{hours}</g></svg>'
+        f'<g style="font:7px sans-serif" fill="gray"><text y="6">{told}</text>{hours}</g></svg>'
     )
     encoded = base64.b64encode(image.encode()).decode()
     return f"![Most events: {told} UTC](data:image/svg+xml;base64,{encoded})"
