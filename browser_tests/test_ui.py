@@ -114,4 +114,3 @@ def test_a_page_of_profiles_that_does_not_come_fails_the_check(page, picture, as
     page.goto("/runs")
     page.locator("a[href^='/runs/']").filter(has_text=re.compile("[0-9a-f]{8}")).first.click()
     expect(page.get_by_text(re.compile("Run it again")).first).to_be_visible()
-    picture("failed-run")
