@@ -45,9 +45,12 @@ def build_definitions(
         # Dagster's notice that backfill policies may still change; nothing a user can act on.
         warnings.simplefilter("ignore", BetaWarning)
         assets = [
-            events_asset(settings),
-            profiles_asset(settings),
-            *group_profiles_assets(settings),
+            asset.map_asset_specs(lambda spec: spec.replace_attributes(owners=settings.owners))
+            for asset in (
+                events_asset(settings),
+                profiles_asset(settings),
+                *group_profiles_assets(settings),
+            )
         ]
     return dg.Definitions(
         assets=with_automation(with_freshness(assets, settings), settings),

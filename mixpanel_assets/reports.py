@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from mixpanel_assets.charts import hour_chart
 from mixpanel_assets.warehouse import Column, DayReport, ProfileReport
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -23,6 +24,11 @@ def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
     )
 
 
+def table_of(key: dg.AssetKey) -> str:
+    """Return the schema and the table of an asset; where the file lies is nobody's business."""
+    return ".".join(key.path)
+
+
 def day_metadata(
     report: DayReport, seconds: float, *, budget_left: int | None = None
 ) -> dict[str, Any]:
@@ -34,13 +40,12 @@ def day_metadata(
         budget_left: Export requests that could still be sent this hour.
     """
     warning = {"time_warning": report.time_warning} if report.time_warning else {}
-    left = {} if budget_left is None else {"budget_left": budget_left}
     return {
         **warning,
         **_stored(report),
         "rows_before": report.rows_before,
         "seconds": round(seconds, 3),
-        **left,
+        **_known(budget_left=budget_left),
         "events_per_hour": dg.MarkdownMetadataValue(hour_chart(report.hour_counts)),
     }
 
@@ -48,6 +53,10 @@ def day_metadata(
 def kept_day_metadata(report: DayReport) -> dict[str, Any]:
     """Return the metadata of a day of events as far as the ledger knows them."""
     return _stored(report)
+
+
+def _known(**values: int | None) -> dict[str, int]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _stored(report: DayReport) -> dict[str, Any]:
@@ -70,8 +79,17 @@ def _stored(report: DayReport) -> dict[str, Any]:
     }
 
 
-def profile_metadata(report: ProfileReport, pages: int) -> dict[str, Any]:
-    """Return the metadata of one materialized day of profiles that came on so many pages."""
+def profile_metadata(
+    report: ProfileReport, pages: int, seconds: float, *, budget_left: int | None = None
+) -> dict[str, Any]:
+    """Return the metadata of one materialized day of profiles.
+
+    Args:
+        report: What was stored.
+        pages: On how many pages it came; those of several days count on the first.
+        seconds: From the first question of the run to the commit.
+        budget_left: Query requests that could still be sent this hour.
+    """
     failed = {"failed_pages": _failed_pages([report])} if report.failed_pages else {}
     return {
         "dagster/partition_row_count": report.row_count,
@@ -83,6 +101,8 @@ def profile_metadata(report: ProfileReport, pages: int) -> dict[str, Any]:
         "missing_rows": report.missing_rows,
         "quarantined": report.quarantined,
         "pages": pages,
+        "seconds": round(seconds, 3),
+        **_known(budget_left=budget_left),
         "scope": report.scope,
         "kept": report.kept,
         **failed,
@@ -117,11 +137,6 @@ def _failed_pages(reports: Sequence[ProfileReport]) -> dg.TableMetadataValue:
             ]
         ),
     )
-
-
-def hour_chart(hour_counts: Sequence[int]) -> str:
-    """Return a bar per UTC hour of the day, as a block of text that Markdown leaves alone."""
-    return bar_chart([(f"{hour:02d}:00", count) for hour, count in enumerate(hour_counts)])
 
 
 def bar_chart(bars: Sequence[tuple[str, float]]) -> str:

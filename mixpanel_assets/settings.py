@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from datetime import date, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.refetch import SETTLE_DAYS
 
 _GROUP_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_OWNER = re.compile(r"team:[A-Za-z0-9_.-]+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 _GROUP_ID = re.compile(r"-?\d+")
 
 
@@ -45,6 +46,8 @@ class Settings(BaseSettings):
         pool: A Dagster pool for the step that fetches events; None: no pool.
         groups: Group profiles to keep, as JSON: the table's name and the id of the group key, such
             as `{"companies": "-1405123841946871899"}`.
+        owners: Who looks after the assets, told in Dagster's UI: e-mail addresses and teams such as
+            `team:data`, separated by commas.
         state_dir: Where requests are counted; None: `~/.mp/state`; `:memory:`: this process alone.
         budget_reserve: Requests per hour of each API that are left for colleagues.
         budget_export_per_hour: Exports per hour; more for projects with a raised limit.
@@ -79,6 +82,7 @@ class Settings(BaseSettings):
     spool_dir: Path | None = None
     pool: str | None = None
     groups: dict[str, str] = Field(default={})
+    owners: Annotated[tuple[str, ...], NoDecode] = ()
     state_dir: str | None = None
     budget_reserve: int = Field(default=0, ge=0)
     budget_export_per_hour: int = Field(default=58, ge=1)
@@ -104,6 +108,18 @@ class Settings(BaseSettings):
             if not _GROUP_ID.fullmatch(group_id):
                 raise ValueError(f"the id of {name!r} must be an integer, not {group_id!r}")
         return value
+
+    @field_validator("owners", mode="before")
+    @classmethod
+    def _known_owners(cls, value: object) -> object:
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list | tuple):
+            return value
+        owners = tuple(str(name).strip() for name in names)
+        for owner in owners:
+            if not _OWNER.fullmatch(owner):
+                raise ValueError(f"{owner!r} is neither an e-mail address nor like team:data")
+        return owners
 
     @field_validator("time_zone")
     @classmethod

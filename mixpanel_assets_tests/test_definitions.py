@@ -45,6 +45,31 @@ def test_pools_are_an_option():
         assert events.op.pool == name
 
 
+@pytest.mark.parametrize(("key", "table"), [(EVENTS, "events"), (PROFILES, "profiles")])
+def test_the_catalogue_tells_what_an_asset_is(key, table):
+    """Group, kinds, table, schema and partition; the table's name holds no path."""
+    spec = build_definitions().resolve_assets_def(key).get_asset_spec(key)
+    assert spec.group_name == "mixpanel"
+    assert spec.kinds == {"mixpanel", "duckdb"}
+    assert spec.description
+    assert spec.metadata["dagster/table_name"] == f"mixpanel.{table}"
+    assert spec.metadata["dagster/column_schema"].columns
+    other = {EVENTS: PROFILES, PROFILES: EVENTS}[key]
+    assert spec.metadata["joins_by_distinct_id"].asset_key == other
+
+
+def test_owners_are_those_of_the_setting(monkeypatch):
+    """Every asset names who looks after it; nobody, unless somebody is set."""
+    assert owners() == {()}
+    monkeypatch.setenv("MP_OWNERS", "ann@example.com, team:data")
+    monkeypatch.setenv("MP_GROUPS", '{"companies": "1"}')
+    assert owners() == {("ann@example.com", "team:data")}
+
+
+def owners():
+    return {tuple(spec.owners) for spec in build_definitions().resolve_all_asset_specs()}
+
+
 def test_a_window_becomes_included_days():
     """Dagster's open end is the day after Mixpanel's last day."""
     window = dg.TimeWindow(datetime(2024, 1, 3, tzinfo=UTC), datetime(2024, 1, 5, tzinfo=UTC))
@@ -65,6 +90,8 @@ def test_legacy_projects_have_days_of_their_own_zone():
         ("MP_TIME_ZONE", "Mars/Olympus"),
         ("MP_MEMORY_LIMIT", "lots"),
         ("MP_DAYS_PER_REQUEST", "0"),
+        ("MP_OWNERS", "ann"),
+        ("MP_OWNERS", "team:data,,"),
     ],
 )
 def test_a_setting_that_cannot_be_understood_is_named(name, value, monkeypatch):

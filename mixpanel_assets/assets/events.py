@@ -10,11 +10,16 @@ from mixpanel_assets.failures import explained_to_dagster
 from mixpanel_assets.load_progress import LoadProgress
 from mixpanel_assets.partitions import daily_partitions, days_of
 from mixpanel_assets.refetch import Keeping, Refetch
-from mixpanel_assets.reports import column_schema, day_metadata, kept_day_metadata
+from mixpanel_assets.reports import column_schema, day_metadata, kept_day_metadata, table_of
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.run_history import recorded_partitions, run_group
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import EVENTS, DayReport
+
+_ABOUT = (
+    "A day is fetched whole, checked and replaced in one transaction, or it keeps what it held. "
+    "Days share export requests, of which Mixpanel allows 60 an hour."
+)
 
 
 class EventsConfig(dg.Config):
@@ -47,10 +52,11 @@ def events_asset(
         where: A segmentation expression.
         description: What one row is.
     """
+    asset_key = dg.AssetKey(["mixpanel", name])
 
     @dg.asset(
-        key=["mixpanel", name],
-        description=description,
+        key=asset_key,
+        description=f"{description}\n\n{_ABOUT}",
         group_name="mixpanel",
         kinds={"mixpanel", "duckdb"},
         partitions_def=daily_partitions(settings),
@@ -60,6 +66,8 @@ def events_asset(
         metadata={
             "partition_expr": "event_date",
             "dagster/column_schema": column_schema(EVENTS.columns),
+            "dagster/table_name": table_of(asset_key),
+            "joins_by_distinct_id": dg.MetadataValue.asset(dg.AssetKey(["mixpanel", "profiles"])),
         },
     )
     def days_of_events(

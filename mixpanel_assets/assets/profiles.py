@@ -1,5 +1,6 @@
 """The asset `mixpanel/profiles`: plan pages -> fetch them in parallel -> merge."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -25,7 +26,12 @@ from mixpanel_assets.profile_loads import (
     require_complete,
     without_kept_days,
 )
-from mixpanel_assets.reports import column_schema, completeness_metadata, profile_metadata
+from mixpanel_assets.reports import (
+    column_schema,
+    completeness_metadata,
+    profile_metadata,
+    table_of,
+)
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.snapshots import (
@@ -72,12 +78,14 @@ class ProfilePlan:
         kept: Days that stay as they are.
         overwrite: Whether full snapshots may be replaced.
         max_workers: Pages to ask for at once.
+        started: When the first question was asked, in seconds since 1970.
     """
 
     snapshots: list[Snapshot]
     kept: list[ProfileReport]
     overwrite: bool
     max_workers: int
+    started: float
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,7 @@ def profiles_asset(
     def plan_pages(
         context: dg.OpExecutionContext, config: ProfilesConfig, mixpanel: MixpanelResource
     ) -> Iterator[dg.Output[ProfilePlan] | dg.DynamicOutput[Chunk]]:
+        started = time.time()
         project = project_identity(mixpanel.credentials, settings)
         root = settings.spool_path(project.project_id)
         database = Database(settings.database_path(project.project_id))
@@ -159,6 +168,7 @@ def profiles_asset(
                 kept,
                 config.overwrite_full_snapshot,
                 config.max_workers,
+                started,
             )
         yield dg.Output(plan, "plan")
         yield from _dealt_out(plan, config.pages_per_op)
@@ -176,7 +186,9 @@ def profiles_asset(
     ) -> Iterator[dg.Output[ProfileLoad] | dg.AssetCheckResult]:
         def report_day(report: ProfileReport, pages: int) -> None:
             partition = report.snapshot_date.isoformat()
-            load.materialized[partition] = metadata = profile_metadata(report, pages)
+            load.materialized[partition] = metadata = profile_metadata(
+                report, pages, time.time() - plan.started, budget_left=_budget_left(client)
+            )
             context.add_asset_metadata(metadata, asset_key=key, partition_key=partition)
 
         if again := [page for pages in failed for page in pages]:
@@ -225,6 +237,8 @@ def profiles_asset(
         metadata={
             "partition_expr": "snapshot_date",
             "dagster/column_schema": column_schema(PROFILES.columns),
+            "dagster/table_name": table_of(key),
+            "joins_by_distinct_id": dg.MetadataValue.asset(dg.AssetKey(["mixpanel", "events"])),
         },
     )
     def profiles() -> dict[str, Any]:
@@ -309,6 +323,10 @@ def filtered_profiles_asset(
         query=query,
         description="One row per profile that the filter finds and snapshot day.",
     )
+
+
+def _budget_left(client: MixpanelAPIClient) -> int:
+    return next(usage.left for usage in client.quota() if usage.api == "query")
 
 
 def _days(context: dg.OpExecutionContext) -> list[date]:

@@ -94,6 +94,7 @@ def live_query_asset(
         io_manager_key="warehouse",
         metadata={
             "partition_expr": '"date"',
+            "dagster/table_name": f"{QUERIES_SCHEMA}.{name}",
             "dagster/column_schema": dg.TableSchema(
                 [dg.TableColumn(field.name, str(field.type)) for field in schema]
             ),

@@ -243,10 +243,14 @@ def doctor(
 
 @app.command(account=False)
 def demo(
-    ui: Annotated[bool, typer.Option(help="Open the Dagster UI on the data instead.")] = False,
+    ui: Annotated[
+        bool, typer.Option(help="Open the Dagster UI on a month of data instead.")
+    ] = False,
     database: Annotated[
-        Path | None, typer.Option(help="The DuckDB file to fill; default: data/demo.duckdb.")
+        Path | None,
+        typer.Option(help="The DuckDB file; default: data/demo.duckdb or data/demo_ui.duckdb."),
     ] = None,
+    port: Annotated[int, typer.Option(help="Port of the UI on 127.0.0.1.")] = 3000,
 ) -> None:
     """Load a week of invented data through a real Dagster run and compare it with the truth.
 
@@ -254,13 +258,14 @@ def demo(
 
     Example: mp demo
     """
-    from mixpanel_assets.cli import demo as show
-
-    path = database or Path("data/demo.duckdb")
     if ui:
-        show.open_ui(path)
+        from mixpanel_assets.cli.demo_ui import open_ui
+
+        open_ui(database or Path("data/demo_ui.duckdb"), port)
     else:
-        show.run_demo(path)
+        from mixpanel_assets.cli.demo import run_demo
+
+        run_demo(database or Path("data/demo.duckdb"))
 
 
 @app.command(account=False)

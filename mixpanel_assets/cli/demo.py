@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import time
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mixpanel_assets.cli.emulate import environment_of
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.errors import IncompleteExportError
@@ -25,7 +21,6 @@ from mixpanel_assets.workspace import Workspace
 
 FIRST_DAY = date(2024, 1, 1)
 DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(7)]
-UI_PORT = 3000
 
 _QUESTIONS = {
     "Events per day": """
@@ -68,24 +63,6 @@ def run_demo(database: Path) -> None:
         raise IncompleteExportError("What was loaded differs from the truth; see the table above.")
 
 
-def open_ui(database: Path) -> None:
-    """Open the Dagster UI on the emulator's data, until interrupted."""
-    console = Console(stderr=True, highlight=False)
-    settings = EmulatorSettings(start=FIRST_DAY)
-    with Emulator(settings) as emulator:
-        variables = {**environment_of(emulator), "MP_DATABASE": str(database.absolute())}
-        console.print(f"A pretend Mixpanel answers on {emulator.base_url}")
-        console.print(f"Dagster opens on http://127.0.0.1:{UI_PORT}; Ctrl-C ends both.")
-        command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(UI_PORT)]
-        if not Path("workspace.yaml").exists():
-            command += ["-m", "mixpanel_assets.definitions"]
-        server = subprocess.Popen(command, env={**os.environ, **variables})  # noqa: S603
-        try:
-            server.wait()
-        except KeyboardInterrupt:
-            server.wait()
-
-
 def _settings_for(emulator: Emulator, database: Path) -> Settings:
     return Settings(
         api_base_url=emulator.base_url,
@@ -112,30 +89,29 @@ def _materialize(emulator: Emulator, settings: Settings) -> None:
     definitions = build_definitions(
         settings=settings, resources={"mixpanel": _resource_for(emulator)}
     )
-    job = definitions.resolve_implicit_global_asset_job_def()
-    week = {
-        "dagster/asset_partition_range_start": DAYS[0].isoformat(),
-        "dagster/asset_partition_range_end": DAYS[-1].isoformat(),
+    with dg.DagsterInstance.ephemeral() as instance:
+        materialize(definitions, instance, "events", DAYS[0], DAYS[-1])
+        materialize(definitions, instance, "profiles", settings.today())
+
+
+def materialize(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    name: str,
+    first: date,
+    last: date | None = None,
+) -> None:
+    """Materialize `mixpanel/<name>` for a day, or for a range of days, both ends included."""
+    range_of_days = {
+        "dagster/asset_partition_range_start": first.isoformat(),
+        "dagster/asset_partition_range_end": (last or first).isoformat(),
     }
-    quiet = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
-    with _instance() as instance:
-        common: dict[str, Any] = {"instance": instance, "run_config": quiet}
-        job.execute_in_process(
-            asset_selection=[dg.AssetKey(["mixpanel", "events"])], tags=week, **common
-        )
-        job.execute_in_process(
-            asset_selection=[dg.AssetKey(["mixpanel", "profiles"])],
-            partition_key=settings.today().isoformat(),
-            **common,
-        )
-
-
-def _instance() -> dg.DagsterInstance:
-    """Return the history of this folder, if it is a Dagster home, so that the UI shows the runs."""
-    if not Path("dagster.yaml").exists() and "DAGSTER_HOME" not in os.environ:
-        return dg.DagsterInstance.ephemeral()
-    os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
-    return dg.DagsterInstance.get()
+    definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        asset_selection=[dg.AssetKey(["mixpanel", name])],
+        instance=instance,
+        run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
+        tags=range_of_days,
+    )
 
 
 def _print_comparison(
@@ -200,7 +176,7 @@ def _print_next(console: Console, database: Path) -> None:
     ask = f"import duckdb; duckdb.connect('{_shown(database)}').sql('FROM mixpanel.events').show()"
     console.print(
         "\nWhat to type next"
-        f"\n  the same data in Dagster's UI:  {mp} demo --ui"
+        f"\n  a month of it in Dagster's UI:  {mp} demo --ui"
         f'\n  anything in SQL:                {python} -c "{ask}"'
         "\n  your own project:               export MP_USERNAME=... MP_SECRET=... MP_PROJECT_ID=..."
         f"\n                                  {mp} sync --from 2024-01-01 --to 2024-01-07",

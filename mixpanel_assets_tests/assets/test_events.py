@@ -99,7 +99,8 @@ def test_each_partition_of_a_range_reports_its_own_numbers(materialize, instance
         assert metadata["repeats_removed"].value == emulator.truth.duplicates(day)
         assert metadata["dagster/partition_row_count"].value == metadata["rows"].value
         assert {"bytes", "requests", "seconds", "events", "events_per_hour"} <= metadata.keys()
-        assert "█" in metadata["events_per_hour"].value
+        assert "data:image/svg+xml" in metadata["events_per_hour"].value
+        assert metadata["budget_left"].value < 1000, "requests that the hour has left"
 
 
 def test_the_ledger_knows_the_run(materialize, database):

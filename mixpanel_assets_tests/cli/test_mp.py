@@ -159,12 +159,15 @@ def test_a_held_database_is_waited_for_and_its_holder_named(mp, tmp_path):
     assert str(os.getpid()) in done.stderr
 
 
-def test_a_taken_port_is_named(mp):
-    """The emulator says which port is taken."""
+@pytest.mark.parametrize("command", [["emulator"], ["demo", "--ui"]])
+def test_a_taken_port_is_named(mp, command):
+    """The emulator and the UI say which port is taken, and how to choose another."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = mp("emulator", "--port", str(taken.getsockname()[1]))
+        port = str(taken.getsockname()[1])
+        done = mp(*command, "--port", port)
     assert done.returncode == 1
-    assert "port" in done.stderr
+    assert f"Port {port}" in done.stderr
+    assert "--port" in done.stderr
     assert "Traceback" not in done.stderr
 
 

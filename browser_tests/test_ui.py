@@ -1,0 +1,116 @@
+"""What a visitor of Dagster's UI sees and clicks, from an empty page to a finished backfill."""
+
+import re
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from mixpanel_assets.warehouse import Database
+
+EVENTS = "/assets/mixpanel/events"
+PROFILES = "/assets/mixpanel/profiles"
+NUMBERS = {"rows", "bytes", "seconds", "requests", "repeats_removed", "budget_left"}
+
+
+@pytest.fixture
+def ask_emulator(demo):
+    """Ask the pretend Mixpanel for its truth, or tell it what shall go wrong."""
+    with httpx.Client(base_url=f"{demo.emulator}/emulator", trust_env=False) as http:
+        yield http
+        http.delete("/faults").raise_for_status()
+
+
+def test_the_graph_shows_the_assets_and_how_full_they_are(page, picture):
+    """Three assets, what they are made of, and most of a month in place."""
+    page.goto("/asset-groups")
+    for name in ("events", "profiles", "daily_event_counts"):
+        expect(page.get_by_text(name, exact=True).last).to_be_visible()
+    expect(page.get_by_text("76% filled")).to_be_visible()
+    picture("asset-graph")
+
+
+def test_an_asset_says_what_it_is(page):
+    """Description, columns, table and schedule, and no path of this machine."""
+    page.goto(EVENTS)
+    for text in ("One row per event", "mixpanel.events", "The export day the event belongs to"):
+        expect(page.get_by_text(text).first).to_be_visible()
+    expect(page.get_by_role("link", name="close_yesterday").first).to_be_visible()
+    assert ".duckdb" not in page.inner_text("body")
+
+
+def test_a_partition_shows_its_numbers_and_its_hours(page, picture, demo):
+    """The day's metadata stand in the page, the chart among them as a picture."""
+    with Database(demo.database).read() as connection:
+        [(day, rows)] = connection.execute(
+            "SELECT day, row_count FROM mixpanel._days WHERE table_name = 'events' "
+            "ORDER BY day LIMIT 1 OFFSET 9"
+        ).fetchall()
+    page.set_viewport_size({"width": 1400, "height": 1100})
+    page.goto(f"{EVENTS}?view=partitions&partition={day}")
+    expect(page.get_by_role("cell", name="budget_left")).to_be_visible()
+    expect(page.get_by_role("cell", name=str(rows), exact=True).first).to_be_visible()
+    chart = page.get_by_alt_text(re.compile("Most events: .* UTC"))
+    expect(chart).to_be_visible()
+    assert chart.evaluate("image => image.complete && image.naturalWidth") == 480
+    picture("partition")
+
+
+def test_numbers_are_drawn_as_plots(page, picture):
+    """Each number of the days has a plot over the partitions."""
+    page.set_viewport_size({"width": 1400, "height": 2000})
+    page.goto(EVENTS)
+    page.get_by_role("button", name="Plots").click()
+    for name in NUMBERS:
+        expect(page.get_by_text(name, exact=True)).to_be_visible()
+    expect(page.locator("canvas").first).to_be_visible()
+    page.set_viewport_size({"width": 1400, "height": 900})
+    page.get_by_text("budget_left", exact=True).scroll_into_view_if_needed()
+    picture("plots")
+
+
+def test_a_backfill_is_launched_by_clicking_and_fills_what_is_missing(
+    page, picture, demo, ask_emulator
+):
+    """Materialize, Missing, Launch backfill: then no day is missing, and every row is there."""
+    page.goto(EVENTS)
+    page.get_by_role("button", name="Materialize").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Missing", exact=True).click()
+    expect(dialog.get_by_text("7 partitions")).to_be_visible()
+    picture("backfill")
+    dialog.get_by_role("button", name="Launch backfill").click()
+    expect(dialog).to_be_hidden()
+    page.goto(f"{EVENTS}?view=partitions")
+    expect(page.get_by_text("Materialized (30)")).to_be_visible()
+    expect(page.get_by_text("Missing (0)")).to_be_visible()
+    page.goto("/runs?view=backfills")
+    expect(page.get_by_text(re.compile("^(Success|Completed)$")).first).to_be_visible()
+    with Database(demo.database).read() as connection:
+        days = connection.execute(
+            "SELECT day::VARCHAR, row_count + quarantined FROM mixpanel._days "
+            "WHERE table_name = 'events' AND status = 'complete'"
+        ).fetchall()
+    assert len(days) == 29, "all but today, which is open"
+    for day, rows in days:
+        truth = ask_emulator.get("/truth", params={"from_date": day, "to_date": day}).json()
+        assert truth["events"] == rows
+
+
+def test_a_page_of_profiles_that_does_not_come_fails_the_check(page, picture, ask_emulator):
+    """The check is red and says which page is missing, why, and what to do."""
+    fault = {"kind": "500-json", "path": "*/engage", "page": 1, "times": None}
+    ask_emulator.post("/faults", json=fault).raise_for_status()
+    page.goto(PROFILES)
+    page.get_by_role("button", name="Materialize").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Latest", exact=True).click()
+    dialog.get_by_role("button", name="Launch").click()
+    expect(dialog).to_be_hidden()
+    page.goto(f"{PROFILES}?view=checks")
+    expect(page.get_by_text("1 page could not be fetched: 1.").first).to_be_visible()
+    expect(page.get_by_text("Failed").first).to_be_visible()
+    picture("failed-check")
+    page.goto("/runs")
+    page.locator("a[href^='/runs/']").filter(has_text=re.compile("[0-9a-f]{8}")).first.click()
+    expect(page.get_by_text(re.compile("Run it again")).first).to_be_visible()

@@ -1,0 +1,31 @@
+"""The code location of `mp demo --ui`: the assets, and one that is made from them."""
+
+import warnings
+
+import dagster as dg
+import pandas as pd
+from dagster_shared.utils.warnings import BetaWarning
+
+from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.partitions import daily_partitions
+from mixpanel_assets.settings import load_settings
+
+warnings.simplefilter("ignore", BetaWarning)
+
+
+@dg.asset(
+    key=["mixpanel", "daily_event_counts"],
+    ins={"events": dg.AssetIn(["mixpanel", "events"])},
+    group_name="mixpanel",
+    kinds={"pandas", "duckdb"},
+    partitions_def=daily_partitions(load_settings()),
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    io_manager_key="warehouse",
+    metadata={"partition_expr": "event_date"},
+)
+def daily_event_counts(events: pd.DataFrame) -> pd.DataFrame:
+    """One row per day and event name: an example of an asset made from `mixpanel/events`."""
+    return events.groupby(["event_date", "event_name"]).size().reset_index(name="events")
+
+
+defs = dg.Definitions.merge(build_definitions(), dg.Definitions(assets=[daily_event_counts]))
