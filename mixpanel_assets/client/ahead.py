@@ -88,7 +88,7 @@ class AheadExport(EventExport):
         for window in list(self._started):
             self._drop(window, whole=self.key is None)
         self.retries.cancelled.set()  # nobody is to wait for a budget or a retry
-        if isinstance(error, KeyboardInterrupt) and self._transport:
+        if error and self._transport:
             self._transport.abandon()  # nor for an answer
         try:
             if self._pool:

@@ -76,6 +76,7 @@ def translated(path: Path) -> Iterator[None]:
     Raises:
         StorageError: The database at `path` cannot be written or read.
         DatabaseLockedError: This very process has it open elsewhere, so waiting is no use.
+        KeyboardInterrupt: Ctrl-C ended a statement, of which DuckDB makes a RuntimeError.
     """
     try:
         yield
@@ -85,6 +86,10 @@ def translated(path: Path) -> Iterator[None]:
         if not _is_of_storage(error):
             raise
         raise _explain(error, path) from error
+    except RuntimeError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
     except (PermissionError, sqlite3.OperationalError) as error:
         raise _explain(error, path) from error
     except OSError as error:

@@ -95,9 +95,11 @@ def test_requests_that_a_parallel_fetch_has_stored_are_told(ended_by, tmp_path):
     process = ended_by(*TABLE, "--parallel", "--workers", "1", stuck=stuck)
     assert process.returncode == 130
     told = process.errors.splitlines()[-1]
-    assert told.startswith("mp: Interrupted. 'mine' holds 2024-01-01..2024-01-01, 2024-01-02..")
+    # The day before the one that is stuck may be on its way into the table.
+    first, both = ("2024-01-01..2024-01-01", "2024-01-01..2024-01-01, 2024-01-02..2024-01-02")
+    days = stored(tmp_path, "SELECT count(DISTINCT event_time::DATE) FROM mine")
+    assert told.startswith(f"mp: Interrupted. 'mine' holds {first if days == 1 else both};")
     assert "--append" in told
-    assert stored(tmp_path, "SELECT count(DISTINCT event_time::DATE) FROM mine") == 2
 
 
 def test_the_other_days_of_a_sync_are_as_they_were(ended_by, tmp_path):

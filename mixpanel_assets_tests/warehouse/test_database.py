@@ -385,3 +385,14 @@ def test_a_folder_whose_name_duckdb_cannot_write_to_says_so(tmp_path):
     ):
         pass
     assert not (tmp_path / "what?").exists()
+
+
+def test_an_interrupt_in_the_middle_of_a_statement_is_an_interrupt(path):
+    """DuckDB makes a RuntimeError of it, which nobody would take for Ctrl-C."""
+
+    def interrupted() -> None:
+        with Database(path).write():
+            raise RuntimeError("Query interrupted") from KeyboardInterrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
