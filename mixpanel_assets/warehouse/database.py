@@ -241,7 +241,9 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 def set_up_session(connection: duckdb.DuckDBPyConnection) -> None:
     """Set what every connection and cursor sets for itself."""
     connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET enable_progress_bar = false")
+    # A notebook without ipywidgets has no bar, and DuckDB then refuses every word about it.
+    with suppress(duckdb.InvalidInputException):
+        connection.execute("SET enable_progress_bar = false")
 
 
 def _remove_all_but(folder: Path) -> None:
