@@ -79,7 +79,7 @@ class Invocation:
 
         Args:
             database: The DuckDB file; None: as MP_DATABASE says, else that of the account.
-            read_only: Refuse every change.
+            read_only: Refuse every change, and to read or write any other file.
 
         Raises:
             DatabaseNotFoundError: There is no such file.
@@ -92,7 +92,9 @@ class Invocation:
         # Only the file in the home directory is named after the project.
         project_id = "" if database or settings.database else self._project_id()
         path = database or settings.database_path(project_id)
-        return Workspace.open(path, read_only=read_only, on_wait=self.note)
+        workspace = Workspace.open(path, read_only=read_only, on_wait=self.note)
+        workspace.storage.database.confined = read_only
+        return workspace
 
     def _project_id(self) -> str:
         """Return the project that names the file in the home directory, as far as it is known."""
