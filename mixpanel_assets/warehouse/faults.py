@@ -121,12 +121,9 @@ def asked() -> Iterator[None]:
     except duckdb.Error as error:
         if _is_of_storage(error) and not _OTHER_FILES.search(str(error)):
             raise
-        raise QueryError.of_sql(_with_other_way(str(error).strip())) from error
-
-
-def _with_other_way(said: str) -> str:
-    ways = [way for pattern, way in _OTHER_WAYS if pattern.search(said)]
-    return "\n".join([said, *ways])
+        said = str(error).strip()
+        instead = next((way for pattern, way in _OTHER_WAYS if pattern.search(said)), "")
+        raise QueryError.of_sql(said, instead) from error
 
 
 def _is_of_storage(error: duckdb.Error) -> bool:
