@@ -92,7 +92,7 @@ class DiscoveryService:
         Args:
             property_name: The property.
             event: Only values of this event. Mixpanel documents it as required; without, it
-                may refuse.
+                may refuse, and the error then says so.
             limit: At most so many values.
 
         Returns:
@@ -111,8 +111,19 @@ class DiscoveryService:
         def ask() -> list[str]:
             return sorted(map(str, self._client.get_property_values(event, property_name, limit)))
 
+        def ask_without_event() -> list[str]:
+            try:
+                return ask()
+            except QueryError as error:
+                said = (
+                    f"{error.message} Name the event whose values are meant (`event=`, `--event`)."
+                )
+                raise QueryError(said, **error.details) from error
+
         key = ("values", property_name, event, limit)
-        return self._once(key, ask if event is None else lambda: self._of_event(event, ask))
+        return self._once(
+            key, ask_without_event if event is None else lambda: self._of_event(event, ask)
+        )
 
     def list_funnels(self) -> list[FunnelInfo]:
         """Return the saved funnels, by name.

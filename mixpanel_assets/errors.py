@@ -190,17 +190,18 @@ class QueryError(APIError):
         super().__init__(message, status_code=status_code, code="QUERY_FAILED", **request)
 
     @classmethod
-    def of_sql(cls, said: str) -> Self:
+    def of_sql(cls, said: str, instead: str = "") -> Self:
         """Return the error of a statement that DuckDB refused with these words.
 
         Args:
             said: DuckDB's words.
+            instead: What to do, if that is known.
 
         Example:
             >>> str(QueryError.of_sql("Parser Error"))
             'DuckDB refused the statement: Parser Error'
         """
-        error = cls(f"DuckDB refused the statement: {said}")
+        error = cls("\n".join(filter(None, [f"DuckDB refused the statement: {said}", instead])))
         error._details = {"said": said}
         return error
 

@@ -85,6 +85,36 @@ def batch_bar(console: Console | None = None) -> Iterator[Callable[[BatchProgres
 
 
 @contextmanager
+def day_bar(days: int, console: Console) -> Iterator[Callable[[], None]]:
+    """Yield what draws one more day that is stored.
+
+    Args:
+        days: How many there will be.
+        console: Where to draw. Anything but a terminal stays empty.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    bar = Progress(
+        TextColumn("events"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("days"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("events", total=days)
+    with bar:
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
 def _drawn(what: str, parts: str, console: Console | None) -> Iterator[_Bar]:
     if console is None:
         from rich.console import Console

@@ -330,6 +330,11 @@ class Workspace:
     def _live(self) -> LiveQueryService:
         return LiveQueryService(self.api, self._discovery)
 
+    def __repr__(self) -> str:
+        asked = self._credentials
+        project = f"project {asked.project_id} in {asked.region}" if asked else "queries only"
+        return f"<Workspace: {project}, {self.db_path or 'in memory'}>"
+
     def __enter__(self) -> Self:
         return self
 

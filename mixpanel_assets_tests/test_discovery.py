@@ -71,9 +71,11 @@ def test_values_are_sorted_text(discovery):
 
 
 def test_mixpanel_wants_an_event_for_values(discovery):
-    """Without one it may refuse, and its refusal is passed on."""
-    with pytest.raises(QueryError, match="event is a required parameter"):
+    """Without one it may refuse: its refusal is passed on, with what to do."""
+    with pytest.raises(QueryError, match=r"event is a required parameter.*`--event`") as refused:
         discovery.list_property_values("plan")
+    assert refused.value.status_code == 400
+    assert refused.value.request_url
 
 
 def test_funnels_and_cohorts_come_by_name(discovery):

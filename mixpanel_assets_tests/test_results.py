@@ -383,3 +383,31 @@ def test_arrow_keeps_every_digit(values):
     if found != values:
         assert table.schema.field("c").type == pa.string()
         assert [text and json.loads(text) for text in found] == values
+
+
+def test_a_long_result_is_short_in_a_notebook():
+    """What is cut says how much; the result still has all of it."""
+    series = {f"event {n}": {f"2024-01-{day:02}": n for day in range(1, 29)} for n in range(500)}
+    result = results.SegmentationResult("x" * 10_000, *DAYS, "day", None, 6, series)
+    shown = repr(result)
+    assert len(shown) < 4_000
+    assert shown.startswith("SegmentationResult(event='xxx")
+    assert "… 9,800 more" in shown
+    assert "'event 0': {'2024-01-01': 0, " in shown
+    assert "… 23 more}" in shown
+    assert shown.endswith("… 490 more})")
+    rows = results.SQLResult(["n"], [(n,) for n in range(100_000)])
+    assert repr(rows).endswith("(9,), … 99,990 more])")
+    assert repr(mixpanel_assets.JQLResult([1] * 11)).startswith("JQLResult(raw=[1, 1, ")
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_result_looks_alike_in_a_notebook(name):
+    """None has a `repr` of its own that shows everything."""
+    assert getattr(mixpanel_assets, name).__repr__ is results.Result.__repr__
+
+
+def test_a_short_result_is_whole_in_a_notebook():
+    """And can be pasted into code."""
+    for result in (STEP, results.SQLResult(["a", "b"], [(1, "x")]), results.TopEvent("a", 1, 0.5)):
+        assert eval(repr(result), vars(results)) == result

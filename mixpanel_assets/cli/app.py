@@ -106,7 +106,7 @@ def _exit_code_of(arguments: Sequence[str], invocation: Invocation) -> int:
 
 def _show_usage(error: Any, invocation: Invocation) -> int:
     wrong = InvalidArgumentsError(error.format_message())
-    if invocation.json_errors:
+    if invocation.in_json:
         invocation.show(wrong)
     else:
         from typer.rich_utils import rich_format_error

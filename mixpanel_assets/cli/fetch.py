@@ -142,6 +142,12 @@ def fetch_profiles(
     ] = None,
     append: AppendOption = False,
     replace: ReplaceOption = False,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            min=100, max=100_000, help="Of no effect: profiles come in pages of Mixpanel's size."
+        ),
+    ] = 1000,
     no_progress: ProgressOption = False,
     where: Annotated[
         str | None, typer.Option("--where", "-w", help="A segmentation expression.")
@@ -221,6 +227,7 @@ def fetch_profiles(
             replace=replace,
             parallel=parallel,
             max_workers=workers,
+            batch_size=batch_size,
             progress=not no_progress,
             output=output,
             jq=jq,

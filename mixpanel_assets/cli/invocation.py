@@ -10,7 +10,6 @@ import functools
 import inspect
 import json
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -39,13 +38,14 @@ class Invocation:
         account: The account named with --account; None: as the environment says.
         quiet: No progress, no notes, no word of waiting and asking again; warnings about data stay.
         verbose: Say where credentials come from, and what the library logs.
-        json_errors: Errors are JSON, because --format json was asked for.
+        in_json: Whatever goes to stderr is JSON, an object a line, because --format json was asked
+            for. That of an error has a `code` and is the last.
     """
 
     account: str | None = None
     quiet: bool = False
     verbose: bool = False
-    json_errors: bool = False
+    in_json: bool = False
 
     def credentials(self, account: str | None = None) -> Credentials:
         """Return the credentials that hold for this run; `account` beats --account.
@@ -70,16 +70,14 @@ class Invocation:
         """
         from mixpanel_assets.workspace import Workspace
 
-        return Workspace(
-            credentials=self.credentials(), path=database, on_wait=self.console().print
-        )
+        return Workspace(credentials=self.credentials(), path=database, on_wait=self.note)
 
     def stored(self, database: Path | None = None, *, read_only: bool = True) -> Workspace:
         """Return the workspace of what is stored, which needs no credentials.
 
         Args:
             database: The DuckDB file; None: as MP_DATABASE says, else that of the account.
-            read_only: Refuse every change.
+            read_only: Refuse every change, and to read or write any other file.
 
         Raises:
             DatabaseNotFoundError: There is no such file.
@@ -92,7 +90,9 @@ class Invocation:
         # Only the file in the home directory is named after the project.
         project_id = "" if database or settings.database else self._project_id()
         path = database or settings.database_path(project_id)
-        return Workspace.open(path, read_only=read_only, on_wait=self.note)
+        workspace = Workspace.open(path, read_only=read_only, on_wait=self.note)
+        workspace.storage.database.confined = read_only
+        return workspace
 
     def _project_id(self) -> str:
         """Return the project that names the file in the home directory, as far as it is known."""
@@ -102,7 +102,7 @@ class Invocation:
         return found["project_id"].value if "project_id" in found else ""
 
     def console(self) -> Console:
-        """Return where notes and progress go: stderr, or nowhere with --quiet."""
+        """Return where bars are drawn: stderr, or nowhere with --quiet."""
         from rich.console import Console
 
         return Console(stderr=True, quiet=self.quiet, markup=False, highlight=False, soft_wrap=True)
@@ -110,14 +110,28 @@ class Invocation:
     def note(self, text: str) -> None:
         """Say something that is not data."""
         if not self.quiet:
-            typer.echo(text, err=True)
+            self.say(text)
+
+    def say(self, text: str, level: str = "info") -> None:
+        """Print a line to stderr, also with --quiet."""
+        line = json.dumps({"level": level, "message": text}) if self.in_json else text
+        typer.echo(line, err=True)
 
     def show(self, error: MixpanelDataError) -> None:
         """Print an error to stderr: one sentence, or one JSON object."""
-        text = json.dumps(error.to_dict(), default=str) if self.json_errors else error.message
-        typer.echo(text if self.json_errors else f"mp: {text}", err=True)
+        text = json.dumps(error.to_dict(), default=str) if self.in_json else f"mp: {error.message}"
+        typer.echo(text, err=True)
 
 
+class _Log(logging.Handler):
+    """Says what the library logs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        current().say(self.format(record), record.levelname.lower())
+
+
+# What they warn of has been dealt with already; other warnings are about data.
+_PATIENCE = ("mixpanel_assets.client.retries", "mixpanel_assets.client.budget")
 _CURRENT: ContextVar[Invocation] = ContextVar("invocation")
 
 
@@ -127,8 +141,11 @@ def begin(arguments: Sequence[str] = ()) -> Invocation:
     Args:
         arguments: Looked at for --format alone: in which form to say that they are wrong.
     """
-    invocation = Invocation(json_errors=_json_asked_for(arguments))
+    invocation = Invocation(in_json=_json_asked_for(arguments))
     _CURRENT.set(invocation)
+    _listen(logging.WARNING if invocation.in_json else None)
+    for name in ("mixpanel_assets", *_PATIENCE):
+        logging.getLogger(name).setLevel(logging.NOTSET)
     return invocation
 
 
@@ -149,14 +166,19 @@ def _json_asked_for(arguments: Sequence[str]) -> bool:
     return wanted in (Format.JSON, Format.JSONL)
 
 
+def _listen(level: int | None) -> None:
+    """Say what the library logs from a level on; None leaves it to Python, which says warnings."""
+    logger = logging.getLogger("mixpanel_assets")
+    for handler in [one for one in logger.handlers if isinstance(one, _Log)]:
+        logger.removeHandler(handler)
+    if level is not None:
+        logger.addHandler(_Log(level))
+
+
 def _named(value: str | None) -> str | None:
     if value is not None:
         current().account = value
     return value
-
-
-# What they warn of has been dealt with already; other warnings are about data.
-_PATIENCE = ("mixpanel_assets.client.retries", "mixpanel_assets.client.budget")
 
 
 def _quiet(value: bool) -> bool:
@@ -170,9 +192,8 @@ def _quiet(value: bool) -> bool:
 def _verbose(value: bool) -> bool:
     if value and not current().verbose:
         current().verbose = True
-        logger = logging.getLogger("mixpanel_assets")
-        logger.addHandler(logging.StreamHandler(sys.stderr))
-        logger.setLevel(logging.DEBUG)
+        logging.getLogger("mixpanel_assets").setLevel(logging.DEBUG)
+        _listen(logging.DEBUG)
     return value
 
 
@@ -196,7 +217,7 @@ VerboseOption = Annotated[
 ]
 FormatOption = Annotated[
     Format,
-    typer.Option("--format", "-f", help="The form of the output; of errors too, for JSON."),
+    typer.Option("--format", "-f", help="The form of the output; of stderr too, for JSON."),
 ]
 OptionalFormatOption = Annotated[
     Format | None,
@@ -204,7 +225,7 @@ OptionalFormatOption = Annotated[
         "--format",
         "-f",
         show_default="text for people",
-        help="A form for programs; of errors too, for JSON.",
+        help="A form for programs; of stderr too, for JSON.",
     ),
 ]
 JqOption = Annotated[

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from mixpanel_assets.cli.exits import InvalidArgumentsError
 from mixpanel_assets.cli.interrupts import told_what_is_kept
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.output import Format, print_record
+from mixpanel_assets.cli.progress import batches_shown, pages_shown
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.fetch_results import (
     BatchProgress,
     ParallelFetchResult,
     ParallelProfileResult,
-    ProfileProgress,
 )
 from mixpanel_assets.profile_fetcher import whole
-from mixpanel_assets.progress import batch_bar, page_bar
 from mixpanel_assets.warehouse import check_name
 
 
@@ -48,7 +47,7 @@ def make_events_table(
     with (
         told_what_is_kept(lambda: _kept_of(name, stored)),
         current().workspace() as workspace,
-        _batches_shown(parallel, progress) as show,
+        batches_shown(each=parallel) if progress else nullcontext() as show,
     ):
         result = workspace.fetch_events(
             name, **asked, parallel=parallel, progress=False, on_batch_complete=told
@@ -85,28 +84,6 @@ def _require_whole(result: ParallelFetchResult) -> None:
     )
 
 
-@contextmanager
-def _batches_shown(
-    parallel: bool, progress: bool
-) -> Iterator[Callable[[BatchProgress], None] | None]:
-    console = current().console()
-    if not progress:
-        yield None
-    elif console.is_terminal:
-        with batch_bar(console) as draw:
-            yield draw
-    else:
-        yield (lambda batch: console.print(_batch_line(batch))) if parallel else None
-
-
-def _batch_line(batch: BatchProgress) -> str:
-    which = f"Batch {batch.batch_index + 1}/{batch.total_batches}"
-    days = f"{batch.from_date} to {batch.to_date}"
-    if batch.error:
-        return f"✗ {which}: {days}: {batch.error}"
-    return f"✓ {which}: {days} ({batch.rows:,} rows)"
-
-
 def make_profiles_table(
     name: str,
     filters: Mapping[str, Any],
@@ -115,6 +92,7 @@ def make_profiles_table(
     replace: bool,
     parallel: bool,
     max_workers: int | None,
+    batch_size: int,
     progress: bool,
     output: Format,
     jq: str | None,
@@ -128,7 +106,7 @@ def make_profiles_table(
     with (
         told_what_is_kept(lambda: _kept_of(name, ())),
         current().workspace() as workspace,
-        _pages_shown(parallel, progress) as show,
+        pages_shown(each=parallel) if progress else nullcontext() as show,
     ):
         result = workspace.fetch_profiles(
             name,
@@ -137,6 +115,7 @@ def make_profiles_table(
             replace=replace,
             parallel=parallel,
             max_workers=max_workers,
+            batch_size=batch_size,
             progress=False,
             on_page_complete=show,
         )
@@ -144,23 +123,3 @@ def make_profiles_table(
     print_record(result.to_dict(), output, jq)
     if isinstance(result, ParallelProfileResult):
         whole(result)
-
-
-@contextmanager
-def _pages_shown(
-    parallel: bool, progress: bool
-) -> Iterator[Callable[[ProfileProgress], None] | None]:
-    console = current().console()
-    if not progress:
-        yield None
-    elif console.is_terminal:
-        with page_bar(console) as draw:
-            yield draw
-    else:
-        yield (lambda page: console.print(_line(page))) if parallel else None
-
-
-def _line(page: ProfileProgress) -> str:
-    if page.error:
-        return f"✗ Page {page.page_index}: {page.error}"
-    return f"✓ Page {page.page_index}: {page.rows:,} rows (cumulative: {page.cumulative_rows:,})"

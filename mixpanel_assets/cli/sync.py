@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mixpanel_assets.cli.interrupts import told_what_is_kept
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.output import Format, print_records
+from mixpanel_assets.cli.progress import days_shown, pages_shown
 from mixpanel_assets.currency import days_behind
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.progress import page_bar
 from mixpanel_assets.warehouse import DayReport, ProfileReport
 from mixpanel_assets.workspace import Workspace
 
@@ -31,16 +30,6 @@ def sync_days(
     jq: str | None,
 ) -> None:
     """Load the days, both ends included; progress goes to stderr, what was stored to stdout."""
-    errors = current().console()
-    bar = Progress(
-        TextColumn("events"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("days"),
-        TimeRemainingColumn(),
-        console=errors,
-        disable=errors.quiet or not errors.is_terminal,
-    )
     kept: list[date] = []
     with (
         told_what_is_kept(lambda: _kept(kept)),
@@ -48,17 +37,17 @@ def sync_days(
         _told(output, jq) as tell,
     ):
         first, last = _days(workspace, from_date, to_date)
-        with bar:
-            task = bar.add_task("events", total=max(0, (last - first).days + 1))
+        asked = max(0, (last - first).days + 1)
+        with days_shown(asked, lines=bool(output or jq)) as show:
 
             def stored(report: DayReport) -> None:
                 kept.append(report.day)
-                bar.advance(task)
+                show(report)
                 tell.day(report)
 
             reports = workspace.sync_events(first, last, on_day=stored)
         if profiles:
-            with _partial_if(bool(reports)), page_bar(errors) as draw:
+            with _partial_if(bool(reports)), pages_shown(each=False) as draw:
                 tell.snapshot(workspace.sync_profiles(on_page_complete=draw))
         tell.place(workspace.db_path)
 

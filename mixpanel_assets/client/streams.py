@@ -67,8 +67,12 @@ class RecordStream(Iterator[T], Generic[T]):
 
     def __init__(self, blocks: Blocks[T], asked: str) -> None:
         """Deliver the records in `blocks`, none drawn yet; `asked` says what they are."""
+        self._asked = asked
         self._count = _Count()
         self._records = _counted(blocks, asked, self._count)
+
+    def __repr__(self) -> str:
+        return f"<RecordStream of {self._asked}: {self.delivered:,} delivered so far>"
 
     @property
     def delivered(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -47,7 +47,7 @@ class ProfilePageResult:
         page_size: Profiles in a full page.
     """
 
-    profiles: list[dict[str, Any]]
+    profiles: list[dict[str, Any]] = field(repr=False)
     session_id: str | None
     page: int
     has_more: bool

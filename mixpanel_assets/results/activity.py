@@ -13,7 +13,7 @@ HEADS = ("event", "time", "distinct_id")
 _SHOWN_ELSEWHERE = ("time", "distinct_id", "$distinct_id")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class UserEvent(Result):
     """One thing that a user did.
 
@@ -35,7 +35,7 @@ class UserEvent(Result):
         return None if found is None else str(found)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ActivityFeedResult(ResultWithDataFrame):
     """What some users did, in order of time.
 

@@ -7,6 +7,7 @@ from dataclasses import fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
+from mixpanel_assets.results.shown import shown
 from mixpanel_assets.results.table import Table, arrow_table, frame, json_ready
 
 if TYPE_CHECKING:
@@ -15,7 +16,17 @@ if TYPE_CHECKING:
 
 
 class Result:
-    """Base of everything that a question to Mixpanel or to stored data returns."""
+    """Base of everything that a question to Mixpanel or to stored data returns.
+
+    `repr` shows the fields, long ones cut, so that a notebook stays readable.
+    """
+
+    def __repr__(self) -> str:
+        values = ", ".join(
+            f"{field.name.lstrip('_')}={shown(getattr(self, field.name))}"
+            for field in fields(cast("Any", self))
+        )
+        return f"{type(self).__qualname__}({values})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON.

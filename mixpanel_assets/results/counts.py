@@ -13,7 +13,7 @@ Number = int | float
 Series = dict[str, dict[str, Number]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SegmentationResult(ResultWithDataFrame):
     """How often an event happened, over time.
 
@@ -41,7 +41,7 @@ class SegmentationResult(ResultWithDataFrame):
         return by_date("segment", self.series)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EventCountsResult(ResultWithDataFrame):
     """How often several events happened, over time.
 
@@ -66,7 +66,7 @@ class EventCountsResult(ResultWithDataFrame):
         return by_date("event", self.series)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PropertyCountsResult(ResultWithDataFrame):
     """How often an event happened with each value of a property, over time.
 
@@ -93,7 +93,7 @@ class PropertyCountsResult(ResultWithDataFrame):
         return by_date("value", self.series)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NumericBucketResult(ResultWithDataFrame):
     """How often an event happened with a number in each of some ranges, over time.
 
@@ -118,7 +118,7 @@ class NumericBucketResult(ResultWithDataFrame):
         return by_date("bucket", self.series)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NumericSumResult(ResultWithDataFrame):
     """The sum of a number over an event's occurrences, over time.
 
@@ -144,7 +144,7 @@ class NumericSumResult(ResultWithDataFrame):
         return Table(("date", "sum"), list(self.results.items()))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NumericAverageResult(ResultWithDataFrame):
     """The average of a number over an event's occurrences, over time.
 

@@ -11,7 +11,7 @@ from mixpanel_assets.results.base import Result, ResultWithDataFrame
 from mixpanel_assets.results.table import Table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FunnelStep(Result):
     """One step of a funnel.
 
@@ -26,7 +26,7 @@ class FunnelStep(Result):
     conversion_rate: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FunnelResult(ResultWithDataFrame):
     """How far people came in a saved funnel. The frame holds the steps of everybody.
 
@@ -59,7 +59,7 @@ class FunnelResult(ResultWithDataFrame):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CohortInfo(Result):
     """The people who first did something in one period.
 
@@ -75,7 +75,7 @@ class CohortInfo(Result):
     retention: list[float] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RetentionResult(ResultWithDataFrame):
     """How many people came back.
 
@@ -100,7 +100,7 @@ class RetentionResult(ResultWithDataFrame):
         return _periods(("cohort_date", "cohort_size"), rows, first=0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FrequencyResult(ResultWithDataFrame):
     """In how many hours or days of a period people were active.
 

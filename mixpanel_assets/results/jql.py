@@ -13,7 +13,7 @@ _GROUP = {"key", "value"}
 _PERCENTILE = {"percentile", "value"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class JQLResult(ResultWithDataFrame):
     """The array that a script returned.
 
@@ -22,7 +22,7 @@ class JQLResult(ResultWithDataFrame):
     (`p50`, ...). Other objects become a column per key; anything else stands in `value`.
     """
 
-    _raw: list[Any] = field(default_factory=list, repr=False)
+    _raw: list[Any] = field(default_factory=list)
 
     @property
     def raw(self) -> list[Any]:

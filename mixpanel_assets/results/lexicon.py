@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mixpanel_assets.results.base import Result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LexiconMetadata(Result):
     """What Mixpanel keeps beside a definition.
 
@@ -30,7 +30,7 @@ class LexiconMetadata(Result):
     team_contacts: list[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LexiconProperty(Result):
     """A property in a definition.
 
@@ -45,7 +45,7 @@ class LexiconProperty(Result):
     metadata: LexiconMetadata | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LexiconDefinition(Result):
     """What is said about one event, or about profiles.
 
@@ -60,7 +60,7 @@ class LexiconDefinition(Result):
     metadata: LexiconMetadata | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LexiconSchema(Result):
     """One entry of the data dictionary.
 

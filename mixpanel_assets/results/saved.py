@@ -13,7 +13,7 @@ from mixpanel_assets.results.table import Table
 OVERALL = "$overall"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SavedReportResult(ResultWithDataFrame):
     """The numbers of a saved report.
 
@@ -67,7 +67,7 @@ def _leaves(series: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[Any
             yield path or (OVERALL,), name, below
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FunnelInfo(Result):
     """A saved funnel.
 
@@ -80,7 +80,7 @@ class FunnelInfo(Result):
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SavedCohort(Result):
     """A saved cohort.
 
@@ -101,7 +101,7 @@ class SavedCohort(Result):
     is_visible: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TopEvent(Result):
     """An event of today.
 

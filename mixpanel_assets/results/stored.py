@@ -14,7 +14,7 @@ def _rows_of(kind: type[Any], rows: Any) -> Table:
     return Table([field.name for field in fields(kind)], [astuple(row) for row in rows])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PropertyValueCount(Result):
     """How often a property had one value.
 
@@ -32,7 +32,7 @@ class PropertyValueCount(Result):
     kind: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PropertyDistributionResult(ResultWithDataFrame):
     """The most common values of a property of an event.
 
@@ -57,7 +57,7 @@ class PropertyDistributionResult(ResultWithDataFrame):
         return Table(["value", "count", "percentage"], rows)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NumericPropertySummaryResult(Result):
     """A numeric property of an event in a few numbers.
 
@@ -88,7 +88,7 @@ class NumericPropertySummaryResult(Result):
     percentiles: dict[int, float | None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DailyCount(Result):
     """How often an event happened on a day (`date`, as text)."""
 
@@ -97,7 +97,7 @@ class DailyCount(Result):
     count: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DailyCountsResult(ResultWithDataFrame):
     """How often events happened on each day.
 
@@ -117,7 +117,7 @@ class DailyCountsResult(ResultWithDataFrame):
         return _rows_of(DailyCount, self.counts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EngagementBucket(Result):
     """The users with a certain number of events.
 
@@ -134,7 +134,7 @@ class EngagementBucket(Result):
     percentage: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EngagementDistributionResult(ResultWithDataFrame):
     """How many users had how many events.
 
@@ -156,7 +156,7 @@ class EngagementDistributionResult(ResultWithDataFrame):
         return _rows_of(EngagementBucket, self.buckets)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PropertyCoverage(Result):
     """How often a property is there.
 
@@ -173,7 +173,7 @@ class PropertyCoverage(Result):
     coverage_percentage: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PropertyCoverageResult(ResultWithDataFrame):
     """How often properties of an event are there.
 
@@ -195,7 +195,7 @@ class PropertyCoverageResult(ResultWithDataFrame):
         return _rows_of(PropertyCoverage, self.coverage)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EventStats(Result):
     """One event of a table.
 
@@ -216,7 +216,7 @@ class EventStats(Result):
     pct_of_total: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EventBreakdownResult(ResultWithDataFrame):
     """The events of a table.
 

@@ -13,7 +13,7 @@ from mixpanel_assets.results.base import Result, ResultWithDataFrame
 from mixpanel_assets.results.table import Table
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SQLResult(ResultWithDataFrame, Sequence[tuple[Any, ...]]):
     """The rows of an SQL query: a sequence of tuples that knows their columns.
 
@@ -52,7 +52,7 @@ class SQLResult(ResultWithDataFrame, Sequence[tuple[Any, ...]]):
         return Table(self.columns, self.rows)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TableMetadata(Result):
     """How a table was fetched.
 
@@ -81,7 +81,7 @@ class TableMetadata(Result):
     filter_behaviors: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TableInfo(Result):
     """A stored table; `fetched_at` is UTC."""
 
@@ -91,7 +91,7 @@ class TableInfo(Result):
     fetched_at: datetime
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ColumnInfo(Result):
     """A column; `type` is DuckDB's name of it."""
 
@@ -101,7 +101,7 @@ class ColumnInfo(Result):
     primary_key: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TableSchema(Result):
     """The columns of a table, in order."""
 
@@ -109,7 +109,7 @@ class TableSchema(Result):
     columns: list[ColumnInfo]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WorkspaceInfo(Result):
     """A workspace in a few words.
 
@@ -135,7 +135,7 @@ class WorkspaceInfo(Result):
     snapshot_age: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ColumnSummary(Result):
     """A column in a few numbers, as DuckDB's SUMMARIZE gives them.
 
@@ -168,7 +168,7 @@ class ColumnSummary(Result):
     null_percentage: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SummaryResult(ResultWithDataFrame):
     """Every column of a table in a few numbers; `columns` in the table's order."""
 
@@ -181,7 +181,7 @@ class SummaryResult(ResultWithDataFrame):
         return Table(names, [astuple(column) for column in self.columns])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ColumnStatsResult(ResultWithDataFrame):
     """One column of a table in detail. The frame holds its most common values.
 

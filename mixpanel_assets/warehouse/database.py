@@ -38,11 +38,14 @@ class Database:
         read_only: Refuse every write.
 
     Attributes:
+        confined: Whether no statement may read or write any other file; holds for what is opened
+            from then on.
         has_written: Whether this has committed, or may have.
         snapshot_age: Seconds since the snapshot was taken that the last read came from; None when
             that read was as new as the file, as reads of the file itself are.
     """
 
+    confined = False
     snapshot_age: float | None = None
 
     def __init__(
@@ -144,6 +147,8 @@ class Database:
         """
         with translated(self.path), self._attached(mode) as connection:
             _search_both_schemas(connection)
+            if self.confined:
+                connection.execute("SET enable_external_access = false")
             yield connection
 
     @contextmanager
@@ -241,7 +246,9 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 def set_up_session(connection: duckdb.DuckDBPyConnection) -> None:
     """Set what every connection and cursor sets for itself."""
     connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET enable_progress_bar = false")
+    # A notebook without ipywidgets has no bar, and DuckDB then refuses every word about it.
+    with suppress(duckdb.InvalidInputException):
+        connection.execute("SET enable_progress_bar = false")
 
 
 def _remove_all_but(folder: Path) -> None:

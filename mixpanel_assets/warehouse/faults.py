@@ -20,7 +20,19 @@ from mixpanel_assets.errors import DatabaseLockedError, QueryError, StorageError
 
 _CONFLICT = re.compile(r"Conflicting lock is held.*?(?:\(PID (\d+)\)|PID (\d+))", re.DOTALL)
 _OPEN_HERE = "Unique file handle conflict"
-_OTHER_FILES = re.compile(r"No files found that match")
+_OTHER_FILES = re.compile(r"No files found that match|disabled (by|through) configuration")
+_OTHER_WAYS = (
+    (
+        re.compile(r"attached in read-only mode"),
+        "Queries change nothing here: `mp drop` and `Workspace.drop` drop tables, "
+        "`StorageEngine.execute` changes them.",
+    ),
+    (
+        re.compile(r"disabled (by|through) configuration"),
+        "`mp` lets a query touch no file but the database: print the answer with `--format csv`, "
+        "or use the duckdb command or package.",
+    ),
+)
 
 _DISK = re.compile(r"No space left|File too large|disk quota|IO Error", re.IGNORECASE)
 _FULL = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG}
@@ -114,7 +126,9 @@ def asked() -> Iterator[None]:
     except duckdb.Error as error:
         if _is_of_storage(error) and not _OTHER_FILES.search(str(error)):
             raise
-        raise QueryError.of_sql(str(error).strip()) from error
+        said = str(error).strip()
+        instead = next((way for pattern, way in _OTHER_WAYS if pattern.search(said)), "")
+        raise QueryError.of_sql(said, instead) from error
 
 
 def _is_of_storage(error: duckdb.Error) -> bool:

@@ -41,8 +41,8 @@ class DayReport:
     time_warning: str | None = None
     requests: int = 0
     bytes: int = 0
-    event_counts: dict[str, int] = field(default_factory=dict)
-    hour_counts: tuple[int, ...] = (0,) * 24
+    event_counts: dict[str, int] = field(default_factory=dict, repr=False)
+    hour_counts: tuple[int, ...] = field(default=(0,) * 24, repr=False)
 
 
 @dataclass(frozen=True)

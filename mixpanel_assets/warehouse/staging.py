@@ -17,6 +17,7 @@ import duckdb
 
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.warehouse.answers import number
+from mixpanel_assets.warehouse.database import set_up_session
 from mixpanel_assets.warehouse.leftovers import Leftovers
 from mixpanel_assets.warehouse.quarantine import Quarantined
 from mixpanel_assets.warehouse.schema import EVENTS, Column, quoted
@@ -72,7 +73,7 @@ def staging_table(
     typed = ", ".join(f"{quoted(column.name)} {column.type}" for column in columns)
     staging = connection.cursor()
     try:
-        staging.execute("SET enable_progress_bar = false")
+        set_up_session(staging)
         staging.execute(f"ATTACH ':memory:' AS {database}")
         staging.execute(f"CREATE TABLE {table} ({typed})")
         yield staging, table

@@ -248,3 +248,32 @@ def test_no_statement_at_all_is_told(text, ask):
     done = ask("sql", text)
     assert done.code == 3
     assert "there is none in it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "COPY (SELECT 1) TO '{folder}/out.csv'",
+        "EXPORT DATABASE '{folder}/out'",
+        "ATTACH '{folder}/out.duckdb'",
+        "FROM read_text('{folder}/secret.txt')",
+        "SET enable_external_access = true",
+    ],
+)
+def test_a_query_reads_and_writes_no_other_file(query, ask, tmp_path):
+    """Exit code 3, and nothing lies in the folder afterwards."""
+    (tmp_path / "secret.txt").write_text("secret-77e")
+    before = {path.name for path in tmp_path.iterdir()}
+    done = ask("sql", query.format(folder=tmp_path))
+    assert done.code == 3
+    assert "secret-77e" not in done.stdout + done.stderr
+    assert {path.name for path in tmp_path.iterdir()} - before <= {"state"}
+    assert "COPY" not in query or "--format csv" in done.stderr
+
+
+@pytest.mark.parametrize("query", ["DROP TABLE mixpanel.events", "CREATE TABLE mine AS SELECT 1"])
+def test_a_query_changes_nothing_and_says_what_does(query, ask):
+    """The command that drops tables is named."""
+    done = ask("sql", query)
+    assert done.code == 3
+    assert "mp drop" in done.stderr

@@ -1,0 +1,134 @@
+"""How far a load is, as a log or a pipe shows it: a line now and then, and never on stdout."""
+
+import json
+from datetime import date
+
+import pytest
+
+from mixpanel_assets import BatchProgress, ProfileProgress
+from mixpanel_assets.cli.progress import Lines
+from mixpanel_assets.emulator import Fault
+from mixpanel_assets.warehouse import DayReport
+
+EXPORT, ENGAGE = "/api/2.0/export", "/api/query/engage"
+DAYS = ("--from", "2024-01-03", "--to", "2024-01-04")
+SLOW = {"seconds": 2.1}  # longer than what goes by without a word
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    seconds = 100.0
+
+    def __call__(self):
+        return self.seconds
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def lines(clock, said):
+    return Lines(said.append, clock)
+
+
+def batch(number, rows):
+    return BatchProgress("2024-01-01", "2024-01-07", number, 3, rows, success=True)
+
+
+def page(number, rows, *, error=None, before=0):
+    return ProfileProgress(number, 12, rows, error is None, error, before + rows)
+
+
+def test_short_loads_say_nothing_and_long_ones_a_line_now_and_then(lines, clock, said):
+    """After two seconds, then every ten; what came in between is counted."""
+    for seconds in (0, 1.9, 2, 5, 11.9, 12, 12.1):
+        clock.seconds = 100 + seconds
+        lines.batch(batch(0, 1000))
+    assert said == [
+        "3,000 events so far; at 2024-01-01 to 2024-01-07, 1 of 3",
+        "6,000 events so far; at 2024-01-01 to 2024-01-07, 1 of 3",
+    ]
+
+
+def test_lost_pages_are_not_done_and_a_snapshot_may_begin_anew(lines, clock, said):
+    """Page 0 opens each snapshot."""
+    clock.seconds += 2
+    lines.page(page(0, 10))
+    lines.page(page(1, 10, before=10))
+    lines.page(page(2, 0, error="lost", before=20))
+    clock.seconds += 10
+    lines.page(page(3, 10, before=20))
+    clock.seconds += 10
+    lines.page(page(0, 10))
+    assert said == [
+        "1 of 12 pages, 10 profiles so far",
+        "3 of 12 pages, 30 profiles so far",
+        "1 of 12 pages, 10 profiles so far",
+    ]
+
+
+def test_days_are_counted_with_their_events(lines, clock, said):
+    """Out of those that were asked for."""
+    lines.day(DayReport(date(2024, 1, 1), "complete", 500), 31)
+    clock.seconds += 2
+    lines.day(DayReport(date(2024, 1, 2), "complete", 700), 31)
+    assert said == ["2 of 31 days, 1,200 events stored so far"]
+
+
+@pytest.mark.parametrize(
+    ("command", "path", "line"),
+    [
+        (("fetch", "events", "mine", *DAYS), EXPORT, "events so far; at 2024-01-03"),
+        (("fetch", "profiles", "people"), ENGAGE, "1 of 1 pages, "),
+        (("sync", *DAYS, "--no-profiles", "--format", "csv"), EXPORT, "1 of 2 days, "),
+        (("sync", *DAYS), ENGAGE, "1 of 1 pages, "),
+    ],
+)
+def test_a_load_that_takes_long_is_heard_of(command, path, line, mp_here, emulator):
+    """On stderr, unless nobody wants to hear it; stdout holds what was stored."""
+    emulator.faults.add(Fault("slow-first-byte", path=path, **SLOW))
+    done = mp_here(*command)
+    assert done.code == 0, done.stderr
+    assert line in done.stderr
+    assert line not in done.stdout
+
+
+def test_quiet_loads_say_nothing_however_long_they_take(mp_here, emulator):
+    """Not even on stderr."""
+    emulator.faults.add(Fault("slow-first-byte", path=EXPORT, **SLOW))
+    done = mp_here("-q", "fetch", "events", "mine", *DAYS)
+    assert (done.code, done.stderr) == (0, "")
+
+
+def test_lines_for_a_program_are_json(mp_here, emulator):
+    """Progress, notes and warnings are objects of one line each."""
+    emulator.faults.add(Fault("slow-first-byte", path=ENGAGE, **SLOW))
+    emulator.faults.add(Fault("500-json", path=EXPORT))
+    done = mp_here("sync", *DAYS, "--format", "json")
+    assert done.code == 0, done.stderr
+    assert len(json.loads(done.stdout)) == 3
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [one["level"] for one in told] == ["warning", "info", "info"]
+    assert "Asking again" in told[0]["message"]
+    assert "pages" in told[1]["message"]
+    assert told[2]["message"].startswith("in ")
+
+
+def test_an_error_is_one_object_whatever_was_said_before(mp_here, emulator):
+    """The last line, and the only one with a code."""
+    emulator.faults.add(Fault("500-json", path=EXPORT, times=None))
+    done = mp_here("fetch", "events", "mine", *DAYS, "-f", "json", MP_MAX_RETRIES="2")
+    assert done.code == 1
+    *before, error = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [sorted(one) for one in before] == [["level", "message"]] * 2
+    assert sorted(error) == ["code", "details", "message"]
+    quiet = mp_here("-q", "fetch", "events", "mine", *DAYS, "-f", "json", MP_MAX_RETRIES="2")
+    assert json.loads(quiet.stderr) == error
