@@ -22,6 +22,7 @@ from mixpanel_assets.errors import DatabaseLockedError, StorageError
 from mixpanel_assets.warehouse.database import Database, make_folder
 from mixpanel_assets.warehouse.faults import translated
 from mixpanel_assets.warehouse.snapshot import (
+    is_snapshot,
     open_snapshot,
     remove_snapshot,
     same_project,
@@ -125,7 +126,7 @@ class Publisher:
     def _is_kept(self) -> bool:
         """Tell whether there is to be a snapshot; remove one that nobody keeps up to date."""
         path = self._database.path
-        if self._database.is_missing or not os.access(path.parent, os.W_OK):
+        if self._database.is_missing or is_snapshot(path) or not os.access(path.parent, os.W_OK):
             return False
         too_large = self._choice == "auto" and path.stat().st_size > self._largest_bytes
         if self._choice != "off" and not too_large:
@@ -147,10 +148,12 @@ class Publisher:
         return True
 
     def _remove_foreign(self) -> None:
-        """Remove the snapshot if another project's file was put in the place of its own."""
+        """Remove the snapshot of a file that was deleted, or that another project's replaced."""
         at_once = Database(self._database.path, lock_timeout=0, read_only=True)
+        if at_once.is_missing:  # the new file may get the number of the old one
+            remove_snapshot(at_once.path)
         with open_snapshot(at_once) as snapshot:
-            if snapshot is None or at_once.is_missing:
+            if snapshot is None:
                 return
             if snapshot.stamp.is_of_now(at_once.path):
                 return
