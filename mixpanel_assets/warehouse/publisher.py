@@ -102,9 +102,24 @@ class Publisher:
         Args:
             is_last: Nobody else will do it, so take it however young the one there is.
         """
-        try:
-            if self._is_kept() and not self._is_current() and (is_last or self._is_due()):
+        with self._faults_told():
+            if not self._can_be_kept():
+                return
+            if not self._is_wanted():
+                self._remove()
+            elif not self._is_current() and (is_last or self._is_due()):
                 self._take(wait=is_last)
+
+    def renew(self) -> None:
+        """Take a snapshot for a reader, who removes none: those who write decide about that."""
+        with self._faults_told():
+            if self._can_be_kept() and self._is_wanted() and not self._is_current():
+                self._take(wait=True)
+
+    @contextmanager
+    def _faults_told(self) -> Iterator[None]:
+        try:
+            yield
         except _FAULTS as error:
             self._say(
                 f"The snapshot for readers, {snapshot_path(self._database.path)}, could not be "
@@ -123,19 +138,25 @@ class Publisher:
             if not self._is_current():
                 take_snapshot(self._database)
 
-    def _is_kept(self) -> bool:
-        """Tell whether there is to be a snapshot; remove one that nobody keeps up to date."""
+    def _can_be_kept(self) -> bool:
         path = self._database.path
-        if self._database.is_missing or is_snapshot(path) or not os.access(path.parent, os.W_OK):
-            return False
-        too_large = self._choice == "auto" and path.stat().st_size > self._largest_bytes
-        if self._choice != "off" and not too_large:
-            return True
-        removed = remove_snapshot(path)
-        if removed or (too_large and path not in _SAID):
+        return not (
+            self._database.is_missing or is_snapshot(path) or not os.access(path.parent, os.W_OK)
+        )
+
+    def _is_wanted(self) -> bool:
+        return self._choice != "off" and not self._is_too_large()
+
+    def _is_too_large(self) -> bool:
+        size = self._database.path.stat().st_size
+        return self._choice == "auto" and size > self._largest_bytes
+
+    def _remove(self) -> None:
+        """Remove the snapshot that nobody keeps up to date, and say so."""
+        path, too_large = self._database.path, self._is_too_large()
+        if remove_snapshot(path) or (too_large and path not in _SAID):
             _SAID.add(path)
             self._say(_why_not(path, self._largest_bytes if too_large else None))
-        return False
 
     def _is_current(self) -> bool:
         with open_snapshot(self._database) as snapshot:

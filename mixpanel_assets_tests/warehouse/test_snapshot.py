@@ -346,6 +346,18 @@ def test_of_a_large_file_none_is_kept_which_is_said_once(path):
     assert plain(snapshot_path(path)) == [1, 2, 3, 4]
 
 
+def test_a_reader_removes_no_snapshot(path):
+    """Whoever writes may have been told to keep one of a large file."""
+    add(path, 2)
+    for options in ({"choice": "off"}, {"largest_bytes": 1000}):
+        reader, told = publisher(path, **options)
+        reader.renew()
+        assert (told, plain(snapshot_path(path))) == ([], [1])
+    reader, _ = publisher(path)
+    reader.renew()
+    assert plain(snapshot_path(path)) == [1, 2]
+
+
 def test_a_copy_that_fails_is_told_and_fails_nothing(path):
     """What was loaded stays loaded, and the snapshot of before stays too."""
     blocked = path.with_name(f"{snapshot_path(path).name}.lock")
