@@ -113,7 +113,7 @@ def main() -> None:
         if options.kill:
             killed = Place(Path(folder) / "killed", environment)
             figures.append(many_runs(killed, days, options, kill=options.kill))
-        truth = emulator.truth.totals(days[0], days[-1])["days"]
+        truth = truth_of(emulator, days)
         for figure in figures:
             complaints += complaints_about(figure, alone, truth)
         console.print(table_of(figures, options))
@@ -154,6 +154,22 @@ def many_runs(
     figure.killed -= kill
     figure.failed = sum(worker.failures for worker in workers)
     return figure
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the emulator holds: the rows of each day that can be stored, and how many cannot."""
+
+    rows: dict[str, int]
+    unstorable: int
+
+
+def truth_of(emulator: Emulator, days: list[date]) -> Truth:
+    """Return what must be in the database in the end."""
+    unstorable = {str(day): len(emulator.truth.unstorable(day)) for day in days}
+    events = emulator.truth.totals(days[0], days[-1])["days"]
+    rows = {day: count - unstorable[day] for day, count in events.items()}
+    return Truth(rows, sum(unstorable.values()))
 
 
 class Worker:
@@ -208,7 +224,7 @@ def reading(place: Place, every: float, figure: Figure) -> Iterator[None]:
             figure.reads[name] = Reads(**json.loads(told))
 
 
-def complaints_about(figure: Figure, alone: Figure, truth: dict[str, int]) -> Iterator[str]:
+def complaints_about(figure: Figure, alone: Figure, truth: Truth) -> Iterator[str]:
     """Yield what is not as it must be."""
     for path in (figure.place.database, snapshot_path(figure.place.database)):
         with duckdb.connect(path, read_only=True) as connection:
@@ -219,7 +235,12 @@ def complaints_about(figure: Figure, alone: Figure, truth: dict[str, int]) -> It
                 ).fetchall()
             }
             connection.execute(f"ATTACH '{alone.place.database}' AS alone (READ_ONLY)")
-            columns = "event_name, event_time, distinct_id, insert_id, properties::VARCHAR"
+            [(refused,)] = connection.execute(
+                "SELECT count(*) FROM mixpanel._quarantine"
+            ).fetchall()
+            columns = (
+                "event_date, event_name, event_time, distinct_id, insert_id, properties::VARCHAR"
+            )
             mine, theirs = (
                 f"SELECT {columns} FROM {name}mixpanel.events" for name in ("", "alone.")
             )
@@ -227,8 +248,12 @@ def complaints_about(figure: Figure, alone: Figure, truth: dict[str, int]) -> It
                 f"SELECT count(*) FROM (({mine} EXCEPT ALL {theirs}) UNION ALL "
                 f"({theirs} EXCEPT ALL {mine}))"
             ).fetchall()
-        if different or found != {day: rows for day, rows in truth.items() if rows}:
-            yield f"{figure.name}: {different} rows of {path.name} are lost or there twice"
+        wrong = sum(found.get(day, 0) != rows for day, rows in truth.rows.items())
+        if different or wrong or refused != truth.unstorable or found.keys() - truth.rows:
+            yield (
+                f"{figure.name}, {path.name}: {different} rows differ from those of one range run, "
+                f"{wrong} days from the truth; {refused} of {truth.unstorable} in quarantine"
+            )
     for name, reads in figure.reads.items():
         if reads.refused or reads.backwards:
             yield f"{figure.name}: reads through the {name} failed: {reads}"

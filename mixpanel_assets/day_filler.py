@@ -17,7 +17,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from mixpanel_assets.client import EventExport, Spool
 from mixpanel_assets.client.export import days_set_aside
@@ -106,6 +106,8 @@ class DayFiller:
         self._probed: set[date] = set()
         self._requests_told = 0
         self._warned = False
+        found = sum((last - first).days + 1 for first, last in export.found)
+        self._days = len(plan.days) + found
         self._days_done = 0
         self._rows = 0
         self._began = self._started = time.monotonic()
@@ -116,10 +118,16 @@ class DayFiller:
         Raises:
             IncompleteExportError: Days were set aside; the others are stored.
         """
-        for first, last in self._export.ahead(self._plan):
+        windows = chain(sorted(self._export.found), self._plan)
+        for first, last in self._export.ahead(windows, self._is_one_request):
             self._fill(first, last)
         if self._broken:
-            raise days_set_aside(self._broken, len(self._plan.days))
+            raise days_set_aside(self._broken, self._days)
+
+    def _is_one_request(self, window: tuple[date, date]) -> bool:
+        """Tell whether a window will be asked for as it is, by what is known now."""
+        first, last = window
+        return first > self._refused_until and (self._plan.fixed != 1 or first == last)
 
     def _fill(self, first: date, last: date) -> None:
         if first > last:
@@ -157,7 +165,7 @@ class DayFiller:
             self._fill(middle + _DAY, last)
 
     def _set_aside(self, error: IncompleteExportError) -> None:
-        if len(self._plan.days) > 1:
+        if self._days > 1:
             logger.warning("%s The other days go on.", error)
         self._broken.append(error)
 
@@ -185,7 +193,8 @@ class DayFiller:
     def _leave(self, spool: Spool, error: IncompleteExportError) -> None:
         """Keep the answer of a day that is set aside; parts of any other come again."""
         if spool.from_date == spool.to_date or isinstance(error, ShrunkenDaysError):
-            logger.warning("The answer stays in %s until `mp clean`.", spool.path)
+            kept = spool.anonymous()
+            logger.warning("The answer stays in %s until `mp clean`.", kept.path)
         else:
             spool.discard()
 
@@ -202,6 +211,7 @@ class DayFiller:
                 project=self._project,
                 received_bytes=spool.received_bytes,
                 requests=requests - self._requests_told,
+                received_at=spool.received_at,
                 run_id=self._run_id,
                 open_days=[day for day in days if day >= self._today],
                 filters=self._export.query.filters,
@@ -238,7 +248,7 @@ class DayFiller:
             from_date=reports[0].day,
             to_date=reports[-1].day,
             days_done=self._days_done,
-            days=len(self._plan.days),
+            days=self._days,
             rows=self._rows,
             seconds=time.monotonic() - self._began,
             requests_to_come=self._plan.requests_after(reports[-1].day),

@@ -114,7 +114,7 @@ class EventTableFetch:
             fixed = fixed or most
         return request_plan(query.from_date, query.to_date, sizes, fixed and min(fixed, most), most)
 
-    def _export(self, at_once: int = 1) -> EventExport:
+    def _export(self, at_once: int | None = None) -> EventExport:
         query = self._request.query
         export = self._client.event_export(
             from_date=query.from_date,

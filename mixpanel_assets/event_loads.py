@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import json
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from mixpanel_assets.client import EventExport, MixpanelAPIClient
-from mixpanel_assets.client.disk import clean, free_bytes
+from mixpanel_assets.client.disk import answers_of, clean, free_bytes
 from mixpanel_assets.client.export import ExportQuery
 from mixpanel_assets.day_filler import DayFiller
 from mixpanel_assets.errors import DatabaseNotFoundError, MixpanelDataError
@@ -44,6 +48,7 @@ from mixpanel_assets.warehouse import (
     stored_project,
 )
 
+_DAY = timedelta(days=1)
 _LAST_LOOK_SECONDS = 5.0  # a run that is cancelled waits no longer for a database
 
 
@@ -109,9 +114,10 @@ class EventLoad(Load):
         clean(self.export.directory)
         if kept:
             self.on_kept(kept)
-        plan = self._plan(sizes, kept)
-        self.export.estimate = plan.estimated_bytes
         told = {report.day for report in kept}
+        self.export.found = self._answers_left(told)
+        plan = self._plan(sizes, told)
+        self.export.estimate = plan.estimated_bytes
 
         def tell(report: DayReport, seconds: float) -> None:
             self.on_day(report, seconds)
@@ -154,15 +160,34 @@ class EventLoad(Load):
         rows = day_rows(connection, self.target.table, *asked)
         return [reports[day] for day, row in rows.items() if keeping.keeps(row)]
 
-    def _plan(self, sizes: EventSizes, kept: Sequence[DayReport]) -> RequestPlan:
+    def _answers_left(self, kept: set[date]) -> dict[tuple[date, date], Path]:
+        """Return the whole answers that the runs this one goes on with did not come to store."""
+        if self.keeping.refetch is not Refetch.missing:
+            return {}
         asked = self.export.query
+        keys = {
+            answer_key(run_id, self.project, self.target, asked.filters)
+            for run_id in self.keeping.run_ids
+        }
+        left = dict[tuple[date, date], Path]()
+        for (first, last), path in answers_of(self.export.directory, keys).items():
+            received = datetime.fromtimestamp(path.stat().st_mtime, UTC).date()
+            if not kept.isdisjoint(days_between(first, last)):
+                path.unlink(missing_ok=True)  # its days were stored just before the end
+            elif asked.from_date <= first <= last <= asked.to_date and last < received - _DAY:
+                left[first, last] = path  # in every zone, its days were over
+        return left
+
+    def _plan(self, sizes: EventSizes, kept: set[date]) -> RequestPlan:
+        asked = self.export.query
+        left = {day for window in self.export.found for day in days_between(*window)}
         return request_plan(
             asked.from_date,
             asked.to_date,
             sizes,
             self.days_per_request,
             self.max_days,
-            without={report.day for report in kept},
+            without=kept | left,
         )
 
 
@@ -195,7 +220,7 @@ def event_load(
         events: Only events of these names.
         where: A segmentation expression.
         max_days: The most days that share a request.
-        at_once: How many requests run at the same time.
+        at_once: How many answers are on their way at the same time, while another is stored.
         run_id: Written to the ledger.
         on_day: Told of each day once it is committed, and of the seconds it took.
         on_request: Told how far the load is once an answer is stored.
@@ -207,7 +232,7 @@ def event_load(
         ConfigError: The range ends before it begins.
     """
     fixed = settings.days_per_request
-    return EventLoad(
+    load = EventLoad(
         export=client.event_export(
             from_date=from_date,
             to_date=to_date,
@@ -229,6 +254,17 @@ def event_load(
         on_found=on_found,
         budget=lambda: _present_budget(client),
     )
+    if run_id:
+        load.export.key = answer_key(run_id, load.project, load.target, load.export.query.filters)
+    return load
+
+
+def answer_key(
+    run_id: str, project: ProjectIdentity, target: Target, filters: Mapping[str, Any]
+) -> str:
+    """Return what names the answers that a run gets for a table."""
+    of = [run_id, project.region, project.project_id, target.schema, target.table, filters]
+    return uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(of, sort_keys=True)).hex
 
 
 def request_plan(

@@ -5,6 +5,7 @@ import builtins
 import inspect
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -18,6 +19,7 @@ from mixpanel_assets import ConfigManager, StorageEngine, auth, errors
 from mixpanel_assets.cli.app import run as run_mp
 from mixpanel_assets.inspection import TableInspector
 from mixpanel_assets.stored_queries import StoredQueries
+from mixpanel_assets.warehouse import snapshot_path
 from mixpanel_assets_tests import examples
 from mixpanel_assets_tests.cli.commands import commands, example
 
@@ -47,6 +49,7 @@ CANNOT_RUN = {
     "./run demo": "sets up .venv first; `mp demo` is what it starts then",
     "./run check": "is these tests",
     "dagster dev": "serves until interrupted",
+    "dg launch": "works in the project's folder alone; test_home.py runs it there",
     "mp emulator": "serves until interrupted; cli/test_mp.py starts it",
     "mp demo": "takes a Dagster run of its own; cli/test_mp.py starts it",
     "mp sync": "alone: ends today, whenever that is; cli/test_sync.py stops the clock",
@@ -191,7 +194,10 @@ SHELL = blocks("sh")
 
 @pytest.fixture
 def before_people(folder, filled):
-    """The same, but nobody has fetched `people` yet."""
+    """The same, but nobody has fetched `people` yet; readers have a snapshot."""
+    snapshot = folder / "data" / "warehouse.snapshot.duckdb"
+    snapshot.parent.mkdir()
+    shutil.copy(snapshot_path(filled[1]), snapshot)
     with StorageEngine(folder / "shop.duckdb") as storage:
         storage.drop("people")
     return folder

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import dagster as dg
 import duckdb
-import psutil
 import pytest
 import yaml
 
@@ -17,17 +16,7 @@ from mixpanel_assets import Workspace
 from mixpanel_assets.cli.emulate import environment_of
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
-from mixpanel_assets_tests.test_interrupted_runs import (
-    JOB,
-    LAUNCH,
-    ROOT,
-    Dagster,
-    end,
-    free_port,
-    instance_settings,
-    is_up,
-    wait_for,
-)
+from mixpanel_assets_tests.dagster_server import JOB, LAUNCH, ROOT, Dagster, served, wait_for
 
 FIRST, LAST = date(2024, 1, 1), date(2024, 1, 7)
 RANGE = f"{FIRST}...{LAST}"
@@ -84,7 +73,7 @@ def expected(emulator, tmp_path_factory) -> list[tuple]:
 
 
 def environment(emulator: Emulator, home: Path) -> dict[str, str]:
-    (home / "dagster.yaml").write_text(yaml.safe_dump(instance_settings()))
+    (home / "dagster.yaml").write_text(yaml.safe_dump({"telemetry": {"enabled": False}}))
     return {
         **environment_of(emulator),
         "DAGSTER_HOME": str(home),
@@ -139,23 +128,11 @@ def test_materialize_stores_the_range(emulator, expected, tmp_path, monkeypatch)
 @pytest.fixture
 def dagster(emulator, tmp_path) -> Iterator[Dagster]:
     """A webserver and a daemon; a run of a backfill loads three days."""
-    port = free_port()
     settings = {"MP_PARTITIONS_PER_RUN": str(DAYS_PER_RUN)}
     command = [sys.executable, "-m", "dagster", "dev", "-m", "mixpanel_assets.definitions"]
-    with (tmp_path / "log").open("wb") as log:
-        server = psutil.Popen(
-            [*command, "-h", "127.0.0.1", "-p", str(port)],
-            cwd=tmp_path,
-            env={**os.environ, **environment(emulator, tmp_path), **settings},
-            stdout=log,
-            stderr=log,
-        )
-    dagster = Dagster(f"http://127.0.0.1:{port}", server, tmp_path / "w.duckdb")
-    try:
-        wait_for(lambda: is_up(dagster))
+    known = {**os.environ, **environment(emulator, tmp_path), **settings}
+    with served(command, tmp_path, known, tmp_path / "w.duckdb") as dagster:
         yield dagster
-    finally:
-        end(server)
 
 
 def launch(dagster: Dagster) -> str:

@@ -170,7 +170,8 @@ def test_a_year_killed_half_way_goes_on_where_it_was(runs, emulator, home, asked
     """Only the request under way is asked again; then every day of the year is recorded."""
     year = str(YEAR[0]), str(YEAR[-1])
     run = kill_while_waiting(runs, emulator, YEAR[182], *year)
-    assert len(stored(home)) == 180
+    kept = len(stored(home))
+    assert kept in (177, 180)  # the answer before the last one may lie there, not yet stored
     assert recorded(runs, [run.run_id]) == {}
     assert runs.run(*year, parent=run.run_id) == 0
     again = runs.last_run()
@@ -180,7 +181,8 @@ def test_a_year_killed_half_way_goes_on_where_it_was(runs, emulator, home, asked
     assert set(asked()) == set(windows(YEAR))
     assert recorded(runs, [again.run_id]) == truth(emulator, YEAR)
     told = [entry.user_message for entry in runs.instance.all_logs(again.run_id)]
-    assert sum("180 days stay as they are, because this run or one" in line for line in told) == 1
+    line = f"{kept} days stay as they are, because this run or one"
+    assert sum(line in one for one in told) == 1
 
 
 def test_what_a_kill_swallowed_is_recorded_even_if_the_next_run_fails(runs, emulator, home, asked):

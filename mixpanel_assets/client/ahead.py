@@ -1,14 +1,14 @@
-"""AheadExport: several export requests at once, so that storing one waits for no other.
+"""AheadExport: the next answers come while one is stored, so that neither waits for the other.
 
-Answers come into use in the order of their days. At most `at_once` of them are on their way
-or wait on the disk, so neither memory nor disk grows with the range.
+Answers come into use in the order of their days. At most `at_once` of them are on their way,
+and one more than that is on the disk, so neither memory nor disk grows with the range.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
@@ -52,16 +52,25 @@ class _LeftError(Exception):
 
 
 @dataclass
+class _Started:
+    """An answer on its way, and how many requests it has taken so far."""
+
+    answer: Future[Spool]
+    requests: list[None] = field(default_factory=list)
+
+
+@dataclass
 class AheadExport(EventExport):
     """An export that downloads the windows given to `ahead` before their turn.
 
     Attributes:
-        at_once: How many of them at most, the one in use included.
+        at_once: How many of them are on their way at the same time; the one in use is beside
+            them.
     """
 
     at_once: int = EXPORTS_AT_ONCE
     _pool: ThreadPoolExecutor | None = None
-    _started: dict[Window, Future[Spool]] = field(default_factory=dict)
+    _started: dict[Window, _Started] = field(default_factory=dict)
     _left: bool = False
 
     def __enter__(self) -> Self:
@@ -77,7 +86,7 @@ class AheadExport(EventExport):
     ) -> None:
         self._left = True
         for window in list(self._started):
-            self._drop(window)
+            self._drop(window, whole=self.key is None)
         self.retries.cancelled.set()  # nobody is to wait for a budget or a retry
         if isinstance(error, KeyboardInterrupt) and self._transport:
             self._transport.abandon()  # nor for an answer
@@ -88,13 +97,24 @@ class AheadExport(EventExport):
             self.retries.cancelled.clear()  # the client can be used again
             super().__exit__(kind, error, trace)
 
-    def ahead(self, windows: Iterable[Window]) -> Iterator[Window]:
-        """Yield windows of days in order, with the next ones on their way."""
+    def ahead(
+        self, windows: Iterable[Window], wanted: Callable[[Window], bool] = lambda window: True
+    ) -> Iterator[Window]:
+        """Yield windows of days in order, with the next ones on their way.
+
+        Args:
+            windows: The windows.
+            wanted: Whether an answer will be of use, by what is known when its turn comes.
+        """
         left = iter(windows)
         coming: deque[Window] = deque()
         following = next(left, None)
         while coming or following:
-            while following and len(coming) < self.at_once and self._start(following, len(coming)):
+            while (
+                following
+                and len(coming) <= self.at_once
+                and (not wanted(following) or self._start(following, len(coming)))
+            ):
                 coming.append(following)
                 following = next(left, None)
             window = coming.popleft()
@@ -103,8 +123,14 @@ class AheadExport(EventExport):
 
     def download(self, from_date: date, to_date: date) -> Spool:
         """Return the answer that was asked for ahead, or ask now."""
-        started = self._started.pop((from_date, to_date), None)
-        return started.result() if started else super().download(from_date, to_date)
+        window = from_date, to_date
+        if window not in self._started:
+            self._start(window, beside=0)
+        started = self._started.pop(window)
+        try:
+            return started.answer.result()
+        finally:
+            self._count(len(started.requests))
 
     def _start(self, window: Window, beside: int) -> bool:
         """Ask for a window; False if the disk has no room until others are stored."""
@@ -116,7 +142,9 @@ class AheadExport(EventExport):
             if beside:
                 return False
             raise
-        self._started[window] = self._pool.submit(self._ask, *window)
+        sent: list[None] = []
+        answer = self._pool.submit(self._ask, *window, on_request=lambda: sent.append(None))
+        self._started[window] = _Started(answer, sent)
         return True
 
     def _tell(self, lines: int) -> None:
@@ -124,11 +152,14 @@ class AheadExport(EventExport):
             raise _LeftError
         super()._tell(lines)
 
-    def _drop(self, window: Window) -> None:
-        """Forget an answer that nobody took."""
+    def _drop(self, window: Window, *, whole: bool = True) -> None:
+        """Forget an answer that nobody took, also a whole one if it is of no use later."""
         started = self._started.pop(window, None)
-        if started and not started.cancel():
-            started.add_done_callback(_discard)
+        if started is None:
+            return
+        self._count(len(started.requests))
+        if not started.answer.cancel() and whole:
+            started.answer.add_done_callback(_discard)
 
 
 def _discard(done: Future[Spool]) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import shutil
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,20 @@ def require_room(directory: Path, needed_bytes: int, asked: str) -> None:
             "set MP_SPOOL_DIR to a folder on a larger disk.",
             {"needed_bytes": needed, "free_bytes": free, "directory": str(directory)},
         )
+
+
+def answers_of(directory: Path, keys: Collection[str]) -> dict[tuple[date, date], Path]:
+    """Return the answers that were left under some keys, by first and last day.
+
+    Of answers that share a day, only one is returned.
+    """
+    found: dict[tuple[date, date], Path] = {}
+    for path in sorted(directory.glob("*_*.jsonl*"), key=lambda path: path.name[33:]):
+        if _EVENTS.fullmatch(path.name) and path.name[:32] in keys:
+            first, last = map(date.fromisoformat, path.name[33:].partition(".")[0].split("_"))
+            if not any(first <= other and since <= last for since, other in found):
+                found[first, last] = path
+    return found
 
 
 def clean(directory: Path, older_than: timedelta = KEPT_FOR) -> Cleaned:

@@ -7,12 +7,12 @@ of days that stay broken, is decided by whoever stores them.
 from __future__ import annotations
 
 import json
-import threading
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -25,6 +25,8 @@ from mixpanel_assets.client.spool import Spool, new_file
 from mixpanel_assets.client.transport import Transport
 from mixpanel_assets.client.verdict import Judge, NotWholeError, Verdict
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
+
+logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 16  # inflates to ten times as much, and memory is to stay small
 
@@ -197,6 +199,32 @@ def _download_once(
         json_bytes=verdict.json_bytes,
         requests=requests,
         seconds=time.monotonic() - started,
+        received_at=datetime.now(UTC),
+    )
+
+
+def reread(path: Path, query: ExportQuery) -> Spool:
+    """Return an answer that lies on disk, after the same verdict as when it came.
+
+    Raises:
+        IncompleteExportError: It is not whole.
+        FileNotFoundError: It is gone.
+    """
+    verdict = Verdict(gzip=path.suffix == ".gz")
+    with path.open("rb") as file:
+        for _ in judged(iter(lambda: file.read(_CHUNK_BYTES), b""), query, verdict):
+            pass
+    found = path.stat()
+    return Spool(
+        path=path,
+        from_date=query.from_date,
+        to_date=query.to_date,
+        lines=verdict.lines,
+        received_bytes=found.st_size,
+        json_bytes=verdict.json_bytes,
+        requests=0,
+        seconds=0.0,
+        received_at=datetime.fromtimestamp(found.st_mtime, UTC),
     )
 
 
@@ -217,6 +245,8 @@ class EventExport:
         estimate: Says what bytes the answer for some days will take; if set, no request is sent
             without room for them on the disk.
         on_lines: Told how many events of an answer have arrived, again and again.
+        key: Names whole answers, so that whoever goes on with a broken load finds them.
+        found: Answers of an earlier load, by the days asked for; taken instead of asking.
     """
 
     open_transport: Callable[[], Transport]
@@ -226,8 +256,9 @@ class EventExport:
     requests: int = 0
     estimate: Callable[[date, date], int] | None = None
     on_lines: Callable[[int], None] = lambda lines: None
+    key: str | None = None
+    found: dict[tuple[date, date], Path] = field(default_factory=dict)
     _transport: Transport | None = None
-    _counting: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> Self:
         self._transport = self.open_transport()
@@ -262,7 +293,11 @@ class EventExport:
         self.require_room(from_date, to_date)
         return self._ask(from_date, to_date)
 
-    def ahead(self, windows: Iterable[tuple[date, date]]) -> Iterator[tuple[date, date]]:
+    def ahead(
+        self,
+        windows: Iterable[tuple[date, date]],
+        wanted: Callable[[tuple[date, date]], bool] = lambda window: True,
+    ) -> Iterator[tuple[date, date]]:
         """Yield windows of days, each to be downloaded while it is the last one yielded."""
         yield from windows
 
@@ -276,17 +311,31 @@ class EventExport:
             needed = self.estimate(from_date, to_date) * (1 + beside)
             require_room(self.directory, needed, f"export {from_date}..{to_date}")
 
-    def _ask(self, from_date: date, to_date: date) -> Spool:
+    def _ask(
+        self, from_date: date, to_date: date, *, on_request: Callable[[], None] | None = None
+    ) -> Spool:
         if self._transport is None:
             raise RuntimeError("an export downloads inside its `with` block only")
-        return download(
+        query = replace(self.query, from_date=from_date, to_date=to_date)
+        spool = self._take_found(query) or download(
             self._transport,
-            replace(self.query, from_date=from_date, to_date=to_date),
+            query,
             self.directory,
             self.retries,
-            on_request=self._count,
+            on_request=on_request or self._count,
             on_lines=self._tell,
         )
+        return spool.named(self.key) if self.key else spool
+
+    def _take_found(self, query: ExportQuery) -> Spool | None:
+        path = self.found.pop((query.from_date, query.to_date), None)
+        if path is None:
+            return None
+        try:
+            return reread(path, query)
+        except (IncompleteExportError, OSError) as error:
+            logger.warning("%s is asked again, for %s cannot be used: %s", query.asked, path, error)
+            return None
 
     def _in_parts(
         self, first: date, last: date, broken: list[IncompleteExportError]
@@ -306,9 +355,8 @@ class EventExport:
     def _tell(self, lines: int) -> None:
         self.on_lines(lines)
 
-    def _count(self) -> None:
-        with self._counting:
-            self.requests += 1
+    def _count(self, requests: int = 1) -> None:
+        self.requests += requests
 
 
 def days_set_aside(broken: Sequence[IncompleteExportError], days: int) -> IncompleteExportError:

@@ -89,14 +89,15 @@ class RetryPolicy:
                 tenacity.stop_after_attempt(self.max_retries + 1),
                 tenacity.stop_when_event_set(self.cancelled),
             ),
-            before_sleep=_log_wait,
+            before_sleep=self._log_wait,
             sleep=tenacity.sleep_using_event(self.cancelled),
             reraise=True,
         )
         return retrying(question)
 
-
-def _log_wait(state: tenacity.RetryCallState) -> None:
-    fault = state.outcome.exception() if state.outcome else None
-    seconds = state.next_action.sleep if state.next_action else 0.0
-    logger.warning("%s Asking again in %.0f s.", fault, seconds)
+    def _log_wait(self, state: tenacity.RetryCallState) -> None:
+        if self.cancelled.is_set():
+            return
+        fault = state.outcome.exception() if state.outcome else None
+        seconds = state.next_action.sleep if state.next_action else 0.0
+        logger.warning("%s Asking again in %.0f s.", fault, seconds)

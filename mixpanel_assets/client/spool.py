@@ -6,9 +6,10 @@ import errno
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, replace
+from datetime import date, datetime
 from pathlib import Path
+from typing import Self
 
 from mixpanel_assets.errors import StorageError
 
@@ -26,6 +27,7 @@ class Spool:
         json_bytes: Size of its content, uncompressed.
         requests: Requests it took, failed ones included.
         seconds: From the first request to the verdict.
+        received_at: When its last byte came, UTC.
     """
 
     path: Path
@@ -36,10 +38,24 @@ class Spool:
     json_bytes: int
     requests: int
     seconds: float
+    received_at: datetime
 
     def discard(self) -> None:
         """Delete the file; its content is stored elsewhere, or unwanted."""
         self.path.unlink(missing_ok=True)
+
+    def named(self, key: str) -> Self:
+        """Return it under a name that whoever knows the key can find.
+
+        Args:
+            key: 32 hexadecimal digits.
+        """
+        path = self.path.replace(self.path.with_name(f"{key}{self.path.name[len(key) :]}"))
+        return replace(self, path=path)
+
+    def anonymous(self) -> Self:
+        """Return it under a name that nobody can find: it is not to be used."""
+        return self.named(uuid.uuid4().hex)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 import duckdb
@@ -37,6 +37,7 @@ class Load:
     type: Literal["events", "profiles"]
     run_id: str | None = None
     filters: Mapping[str, Any] | None = None
+    fetched_at: datetime | None = None
 
     @property
     def filters_text(self) -> str | None:
@@ -190,13 +191,11 @@ def _insert_day(connection: duckdb.DuckDBPyConnection, load: Load, **values: Any
         "type": load.type,
         "run_id": load.run_id,
         "filters": load.filters_text,
+        "fetched_at": (load.fetched_at or datetime.now(UTC)).astimezone(UTC).replace(tzinfo=None),
         **values,
     }
     named = ", ".join(f"${name} AS {name}" for name in row)
-    connection.execute(
-        f"INSERT INTO {DAYS.quoted} BY NAME SELECT {named}, now() AT TIME ZONE 'UTC' AS fetched_at",
-        row,
-    )
+    connection.execute(f"INSERT INTO {DAYS.quoted} BY NAME SELECT {named}", row)
 
 
 def _insert_event_day(

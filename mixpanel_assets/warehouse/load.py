@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ def replace_events(
     project: ProjectIdentity,
     received_bytes: int = 0,
     requests: int = 1,
+    received_at: datetime | None = None,
     run_id: str | None = None,
     open_days: Collection[date] = (),
     filters: Mapping[str, Any] | None = None,
@@ -58,6 +59,7 @@ def replace_events(
         project: Whose events they are and how their times are read.
         received_bytes: Bytes received; shared out over the days by their rows.
         requests: Requests made for the file; they count on the first day.
+        received_at: When the file was received, kept in the ledger; None: now.
         run_id: Kept in the ledger.
         open_days: Days that are not over yet; their status is `open`.
         filters: What narrowed the request, kept in the ledger; None for everything.
@@ -75,7 +77,7 @@ def replace_events(
         ConfigError: The name of the table is taken, or it holds what another filter finds.
     """
     window = Window(from_date, to_date, project)
-    load = Load(target, "events", run_id, filters)
+    load = Load(target, "events", run_id, filters, received_at)
     table = events_asset_table(connection, target, filters)
     with staged(connection, spool, window, lines) as staging:
         reports = settle(

@@ -270,7 +270,8 @@ def test_it_looks_like_events_in_dagster(some, settings):
     events = build_definitions(settings=settings).resolve_assets_def(EVENTS)
     spec, model = asset.get_asset_spec(asset.key), events.get_asset_spec(EVENTS)
     assert asset.key == dg.AssetKey(["mixpanel", "some"])
-    for attribute in ("group_name", "kinds", "partitions_def", "metadata"):
+    assert spec.metadata == {**model.metadata, "dagster/table_name": "mixpanel.some"}
+    for attribute in ("group_name", "kinds", "partitions_def"):
         assert getattr(spec, attribute) == getattr(model, attribute)
     assert asset.backfill_policy == events.backfill_policy
     for told in (*NAMES, WHERE, "export request"):
