@@ -32,13 +32,17 @@ def build_definitions(
     Args:
         settings: Instead of the MP_* variables.
         resources: Replaces resources by name: `mixpanel` (who is asked) and `warehouse` (where
-            rows go).
+            rows go; of a `WarehouseIOManager`, jobs that load, compare or thin out take the file,
+            too).
 
     Example:
         >>> defs = build_definitions(resources={"mixpanel": MixpanelResource(region="eu")})
     """
     settings = settings or load_settings()
     given = dict(resources or {})
+    if isinstance(warehouse := given.get("warehouse"), WarehouseIOManager):
+        # The jobs and ops that open the file themselves are to open the same one.
+        settings = settings.model_copy(update={"database": warehouse.known_database})
     mixpanel = given.pop("mixpanel", None) or resource_from_environment(settings)
     database = settings.database_path(mixpanel.known_project_id)
     with warnings.catch_warnings():

@@ -84,6 +84,14 @@ class WarehouseIOManager(DuckDBIOManager):
         "(MP_SNAPSHOT).",
     )
 
+    @property
+    def known_database(self) -> Path | None:
+        """The file as far as it is known now; None while its variable is not set."""
+        given = self.database
+        # Outside a Dagster run nobody has looked the variable up yet.
+        place = given.get_value() if isinstance(given, dg.EnvVar) else given
+        return Path(place) if place else None
+
     @field_validator("connection_config")
     @classmethod
     def _refuse_connection_config(cls, config: dict[str, Any]) -> dict[str, Any]:

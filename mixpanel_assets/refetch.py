@@ -25,17 +25,20 @@ class Keeping:
     """Decides by a day's ledger row whether the day stays as it is.
 
     Attributes:
-        refetch: `all` keeps no day; `missing` keeps what the runs in `run_ids` wrote; `stale`
-            keeps days that were over for `settle_days` when they were read.
+        refetch: `all` keeps no day; `missing` keeps what the runs in `run_ids` wrote, unless it
+            is of a day that was not over then and is now; `stale` keeps days that were over for
+            `settle_days` when they were read.
         run_ids: A run and those it goes on with.
         settle_days: How long after its end a day's events may still come.
         zone: The zone whose days these are.
+        today: The current day; None: as if no day had ended since.
     """
 
     refetch: Refetch = Refetch.all
     run_ids: frozenset[str] = frozenset()
     settle_days: int = SETTLE_DAYS
     zone: str = "UTC"
+    today: date | None = None
 
     @property
     def reason(self) -> str:
@@ -47,8 +50,12 @@ class Keeping:
     def keeps(self, row: Mapping[str, Any]) -> bool:
         """Tell whether the day of a ledger row is left out."""
         if self.refetch is Refetch.missing:
-            return row["run_id"] in self.run_ids
+            return row["run_id"] in self.run_ids and not self._has_ended_since(row)
         return self.refetch is Refetch.stale and self._is_settled(row)
+
+    def _has_ended_since(self, row: Mapping[str, Any]) -> bool:
+        over: bool = self.today is not None and row["day"] < self.today
+        return over and row["status"] == "open"
 
     def _is_settled(self, row: Mapping[str, Any]) -> bool:
         if row["status"] not in ("complete", "empty"):

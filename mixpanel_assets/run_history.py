@@ -9,14 +9,19 @@ import dagster as dg
 
 
 def run_group(instance: dg.DagsterInstance, run: dg.DagsterRun) -> frozenset[str]:
-    """Return the ids of a run and of all runs that it re-executes, directly or not."""
-    group = {run.run_id}
-    parent: dg.DagsterRun | None = run
-    while parent and parent.parent_run_id and parent.parent_run_id not in group:
-        group.add(parent.parent_run_id)
-        parent = instance.get_run_by_id(parent.parent_run_id)
-    if run.root_run_id:  # known even when a run in between was deleted
-        group.add(run.root_run_id)
+    """Return the ids of a run and of all runs that it goes on with, directly or not.
+
+    It goes on with those that it re-executes, back to the last one that succeeded: of that one,
+    nothing is missing, so whoever re-executes it wants it all done again.
+    """
+    group, parent_id = {run.run_id}, run.parent_run_id
+    while parent_id and parent_id not in group:
+        parent = instance.get_run_by_id(parent_id)
+        if parent and parent.is_success:
+            break
+        group.add(parent_id)
+        # The root is known even when a run in between was deleted.
+        parent_id = parent.parent_run_id if parent else run.root_run_id
     return frozenset(group)
 
 

@@ -26,7 +26,7 @@ from mixpanel_assets.client import (
     ProfileQuery,
 )
 from mixpanel_assets.client.disk import require_room
-from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.errors import ConfigError, IncompleteExportError
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +87,16 @@ def questions_for(
         query: Narrows the profiles; None: everybody.
         scope: `all` or `seen_on_day` for every day, whatever its age.
         zone: Whose days they are; `$last_seen` is UTC.
+
+    Raises:
+        ConfigError: A day has not begun, so nothing can be said of it.
     """
-    query = query or ProfileQuery()
+    days, query = sorted(days), query or ProfileQuery()
+    if days and days[-1] > today:
+        raise ConfigError(f"{days[-1]} has not begun, so it has no profiles; today is {today}.")
     older, questions = list[date](), list[Question]()
-    for day in sorted(days):
-        if scope == "all" or (scope == "auto" and day >= today):
+    for day in days:
+        if scope == "all" or (scope == "auto" and day == today):
             questions.append(Question((day,), "all", query, today))
         else:
             older.append(day)

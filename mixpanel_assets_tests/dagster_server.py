@@ -66,8 +66,12 @@ JOB = """
     ... on RepositoryConnection { nodes { name location { name } } }
   }
 }"""
-
-
+SENSOR = """
+query ($sensor: SensorSelector!) {
+  sensorOrError(sensorSelector: $sensor) {
+    ... on Sensor { sensorState { status ticks(limit: 1) { status endTimestamp } } }
+  }
+}"""
 RUNS = """
 {
   runsOrError { ... on Runs { results {
@@ -95,10 +99,8 @@ class Dagster:
 
     def launch(self, day: str, job: str = "snapshot_profiles", asset: str = "profiles") -> str:
         """Start a run that materializes an asset's day; a day's profiles unless told otherwise."""
-        [repository] = self.ask(JOB)["repositoriesOrError"]["nodes"]
         selector = {
-            "repositoryName": repository["name"],
-            "repositoryLocationName": repository["location"]["name"],
+            **self._repository(),
             "pipelineName": job,
             "assetSelection": [{"path": ["mixpanel", asset]}],
             "assetCheckSelection": None,
@@ -108,6 +110,20 @@ class Dagster:
         answer = self.ask(LAUNCH, params=params)["launchRun"]
         assert answer["__typename"] == "LaunchRunSuccess", answer
         return answer["run"]["runId"]
+
+    def sensor(self, name: str) -> dict[str, Any]:
+        """Return a sensor's status, and its last look at what it watches."""
+        sensor = {**self._repository(), "sensorName": name}
+        state = self.ask(SENSOR, sensor=sensor)["sensorOrError"]["sensorState"]
+        [tick] = state["ticks"] or [None]
+        return {"status": state["status"], "tick": tick}
+
+    def _repository(self) -> dict[str, str]:
+        [repository] = self.ask(JOB)["repositoriesOrError"]["nodes"]
+        return {
+            "repositoryName": repository["name"],
+            "repositoryLocationName": repository["location"]["name"],
+        }
 
     def runs(self) -> list[dict[str, Any]]:
         """Return every run of the history, the oldest first."""
@@ -150,12 +166,14 @@ class Dagster:
         return wait_for(found)
 
 
-def wait_for(found: Callable[[], Any]) -> Any:
-    until = time.monotonic() + PATIENCE_SECONDS
+def wait_for(
+    found: Callable[[], Any], *, seconds: float = PATIENCE_SECONDS, pause: float = 0.05
+) -> Any:
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         if (result := found()) is not None:
             return result
-        time.sleep(0.05)
+        time.sleep(pause)
     raise AssertionError("it did not happen")
 
 
@@ -167,13 +185,19 @@ def free_port() -> int:
 
 @contextmanager
 def served(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str], database: Path
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    database: Path,
+    *,
+    place: Sequence[str] = ("-h", "127.0.0.1", "-p"),
+    end_with: signal.Signals = signal.SIGINT,
 ) -> Iterator[Dagster]:
     """Start a command that serves Dagster in a folder, and end it with all its processes."""
     port = free_port()
     with (folder / "log").open("ab") as log:
         server = psutil.Popen(
-            [*command, "-h", "127.0.0.1", "-p", str(port)],
+            [*command, *place, str(port)],
             cwd=folder,
             env=dict(environment),
             stdout=log,
@@ -184,7 +208,7 @@ def served(
         wait_for(lambda: is_up(dagster))
         yield dagster
     finally:
-        end(server)
+        end(server, end_with)
 
 
 def environment_for(emulator: Emulator, **more: str) -> dict[str, str]:
@@ -194,9 +218,9 @@ def environment_for(emulator: Emulator, **more: str) -> dict[str, str]:
     return {**clean, **environment_of(emulator), "PYTHONPATH": str(ROOT), **more}
 
 
-def end(server: psutil.Popen) -> None:
+def end(server: psutil.Popen, end_with: signal.Signals) -> None:
     processes = server.children(recursive=True)
-    server.send_signal(signal.SIGINT)
+    server.send_signal(end_with)
     with suppress(psutil.TimeoutExpired):
         server.wait(PATIENCE_SECONDS)
     for process in (server, *processes):

@@ -36,8 +36,13 @@ def execute(
     parent: str | None = None,
     refetch: str | None = None,
 ) -> dg.JobExecutionResult:
-    """Run a range of days, both ends included, or re-execute a failed run of it."""
+    """Run a range of days, both ends included, or re-execute a run of it."""
     config = {"ops": {"mixpanel__events": {"config": {"refetch": refetch}}}} if refetch else {}
+    again = None
+    if parent and instance.get_run_by_id(parent).is_success:
+        again = dg.ReexecutionOptions(parent)
+    elif parent:
+        again = dg.ReexecutionOptions.from_failure(parent, instance)
     return dg.execute_job(
         dg.reconstructable(events_job),
         instance,
@@ -46,9 +51,7 @@ def execute(
             "dagster/asset_partition_range_start": first,
             "dagster/asset_partition_range_end": last,
         },
-        reexecution_options=(
-            dg.ReexecutionOptions.from_failure(parent, instance) if parent else None
-        ),
+        reexecution_options=again,
     )
 
 

@@ -1,17 +1,54 @@
 """Freshness policies, and the conditions that MP_AUTOMATION turns on."""
 
+import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
+import duckdb
 import pytest
 
 from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.settings import Settings
+from mixpanel_assets_tests.dagster_server import (
+    ROOT,
+    Dagster,
+    environment_for,
+    served,
+    wait_for,
+)
 
 EVENTS = dg.AssetKey(["mixpanel", "events"])
 PROFILES = dg.AssetKey(["mixpanel", "profiles"])
+DAY = timedelta(days=1)
+LOCATION = """
+import dagster as dg
+
+from mixpanel_assets.assets.events import events_asset
+from mixpanel_assets.automation import yesterday_at
+from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.settings import load_settings
+
+condition = yesterday_at({cron!r}, {zone!r})
+events = events_asset(load_settings()).map_asset_specs(
+    lambda spec: spec.replace_attributes(automation_condition=condition)
+)
+sensor = dg.AutomationConditionSensorDefinition(
+    "keep_current",
+    target=[events],
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=1,
+)
+defs = dg.Definitions(
+    assets=[events],
+    sensors=[sensor],
+    resources=build_definitions().resources,
+    executor=dg.in_process_executor,
+)
+"""
 
 
 def on(zone: str = "UTC", **changes: object) -> Settings:
@@ -88,3 +125,72 @@ def test_a_day_that_is_not_in_by_four_hours_later_is_told(key):
     policy = definitions.resolve_assets_def(key).get_asset_spec(key).freshness_policy
     assert (policy.deadline_cron, policy.timezone) == ("0 2 * * *", "US/Pacific")
     assert policy.lower_bound_delta == timedelta(hours=4)
+
+
+def minutes_to_come() -> str:
+    """The cron of the next minute that a daemon can be up for, and of one for slow machines."""
+    soon = datetime.now(UTC) + timedelta(seconds=90)
+    return f"{soon.minute},{(soon.minute + 3) % 60} * * * *"
+
+
+def events_of(day: date, emulator: Emulator) -> list[tuple[Any, ...]]:
+    records = emulator.truth.events(day, time_in_ms=True)
+    properties = [(record["event"], record["properties"]) for record in records]
+    return sorted((name, of["time"], of["distinct_id"]) for name, of in properties)
+
+
+def stored(dagster: Dagster) -> list[tuple[Any, ...]]:
+    query = "SELECT event_date, event_name, time_raw, distinct_id FROM mixpanel.events ORDER BY ALL"
+    with duckdb.connect(dagster.database, read_only=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+def wait_for_looks(dagster: Dagster, count: int) -> None:
+    """Wait until the sensor has looked so many times more."""
+    for _ in range(count):
+        last = dagster.sensor("keep_current")["tick"]
+
+        def newer(last: Any = last) -> bool | None:
+            tick = dagster.sensor("keep_current")["tick"]
+            return True if tick["endTimestamp"] and tick != last else None
+
+        wait_for(newer, pause=0.5)
+
+
+def test_a_daemon_loads_yesterday_once(tmp_path):
+    """With a sensor that runs: at the minute one run, and none at the looks that follow."""
+    # The zone of the two whose midnight is not near: during this test, yesterday is one day.
+    zone = "UTC" if 1 <= datetime.now(UTC).hour < 20 else "Asia/Tokyo"
+    yesterday = datetime.now(ZoneInfo(zone)).date() - DAY
+    shop = EmulatorSettings(
+        start=yesterday - 2 * DAY, events_per_day=50, odd_content=False, regime="legacy", zone=zone
+    )
+    (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    location = tmp_path / "location.py"
+    location.write_text(LOCATION.format(cron=minutes_to_come(), zone=zone))
+    database = tmp_path / "w.duckdb"
+    command = [sys.executable, "-m", "dagster", "dev", "-f", str(location)]
+    with Emulator(shop) as emulator:
+        environment = environment_for(
+            emulator,
+            DAGSTER_HOME=str(tmp_path),
+            MP_DATABASE=str(database),
+            MP_START_DATE=str(yesterday - 2 * DAY),
+            MP_TIME_REGIME="legacy",
+            MP_TIME_ZONE=zone,
+        )
+        with served(command, tmp_path, environment, database) as dagster:
+            assert dagster.sensor("keep_current")["status"] == "RUNNING"
+            wait_for(lambda: dagster.runs() or None, seconds=300, pause=1)
+            wait_for_looks(dagster, 1)
+            [run] = dagster.runs()
+            assert dagster.ended(run["runId"])["status"] == "SUCCESS"
+            wait_for_looks(dagster, 3)
+            assert [known["runId"] for known in dagster.runs()] == [run["runId"]]
+            tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+            assert tags["dagster/partition"] == str(yesterday)
+            asked = [request.days for request in emulator.requests]
+            assert asked == [(yesterday,)]
+            assert stored(dagster) == [
+                (yesterday, *event) for event in events_of(yesterday, emulator)
+            ]

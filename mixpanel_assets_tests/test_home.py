@@ -7,12 +7,13 @@ import sys
 import tomllib
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import yaml
 from dagster._core.instance.config import dagster_instance_config
 
 from mixpanel_assets.definitions import build_definitions
-from mixpanel_assets.emulator import Emulator, EmulatorSettings
+from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets_tests.dagster_server import ROOT, environment_for, served
 
 BIN = Path(sys.executable).parent
@@ -69,6 +70,28 @@ def test_every_way_of_starting_a_run_shares_one_history(clone):
     assert history(clone) == [(day, "SUCCESS") for day in days]
     left = {path.name for path in clone.iterdir()} - {*FILES, "mixpanel_assets", "log"}
     assert left == {".dagster_home", "data"}
+
+
+def test_what_the_library_warns_of_is_in_the_runs_log_once(clone, monkeypatch):
+    """Also on the console, where Dagster's own lines stay."""
+    with Emulator(EmulatorSettings(days=1)) as emulator:
+        emulator.faults.add(Fault("500-json", path="/api/2.0/export"))
+        asset = ["--select", "mixpanel/events", "--partition", "2024-01-01"]
+        done = subprocess.run(
+            [BIN / "dagster", "asset", "materialize", "-m", MODULE, *asset],
+            cwd=clone,
+            env=environment_for(emulator, MP_RETRY_WAIT_SECONDS="0.01"),
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    monkeypatch.chdir(clone)
+    with dg.DagsterInstance.from_config(str(clone)) as instance:
+        [run] = instance.get_runs()
+        lines = [entry.user_message for entry in instance.all_logs(run.run_id)]
+    assert sum("Asking again in" in line for line in lines) == 1
+    assert done.stderr.count("Asking again in") == 1
+    assert "RUN_SUCCESS" in done.stderr
 
 
 def test_the_files_agree_on_what_is_loaded():

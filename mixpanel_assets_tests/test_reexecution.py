@@ -217,6 +217,31 @@ def test_rows_of_another_run_do_not_count_as_done(runs, emulator, home, asked):
     assert earlier not in stored(home).values()
 
 
+def test_a_day_that_has_ended_since_is_asked_again(runs, emulator, home, asked):
+    """Stored before midnight by a run that failed: re-executed, it is fetched whole."""
+    emulator.faults.add(Fault("500-json", path=EXPORT, day=DAYS[7]))
+    assert runs.run(*RANGE) == 1
+    failed = runs.last_run()
+    with duckdb.connect(home / "w.duckdb") as connection:
+        connection.execute("UPDATE mixpanel._days SET status = 'open' WHERE day = ?", [DAYS[5]])
+    before = len(asked())
+    assert runs.run(*RANGE, parent=failed.run_id) == 0
+    assert asked()[before:] == [tuple(DAYS[5:8]), (DAYS[8],)]
+
+
+def test_a_run_that_succeeded_is_done_again(runs, emulator, home, asked):
+    """Nothing of it is missing, so who re-executes it wants everything anew; attempts go on."""
+    assert runs.run(*RANGE) == 0
+    succeeded = runs.last_run()
+    emulator.faults.add(Fault("500-json", path=EXPORT, day=DAYS[4]))
+    assert runs.run(*RANGE, parent=succeeded.run_id) == 1
+    failed = runs.last_run()
+    assert succeeded.run_id in stored(home).values()
+    assert runs.run(*RANGE, parent=failed.run_id) == 0
+    assert set(stored(home).values()) == {failed.run_id, runs.last_run().run_id}
+    assert asked() == [*windows(DAYS), *windows(DAYS)[:2], *windows(DAYS)[1:]]
+
+
 def test_a_new_launch_fetches_everything(runs, home, asked):
     """Launched again, a range is asked for again, whatever is stored."""
     assert runs.run(*RANGE) == 0

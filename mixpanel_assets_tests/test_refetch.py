@@ -49,7 +49,14 @@ def test_a_day_ends_where_the_project_is():
 
 @given(st.sampled_from(["complete", "empty", "partial", "open"]), st.sampled_from("abc"))
 def test_what_is_missing_is_judged_by_the_run_alone(status, run_id):
-    """Rows that some other run stored are none of this one."""
+    """Rows that some other run stored are none of this one, whatever day it is."""
     keeping = Keeping(Refetch.missing, frozenset("ab"))
     assert keeping.keeps(row(status, run_id=run_id)) == (run_id in "ab")
     assert not KEEP_NONE.keeps(row(status, run_id=run_id))
+
+
+@given(st.sampled_from(["complete", "empty", "partial", "open"]), st.integers(-2, 2))
+def test_a_day_that_has_ended_since_is_missing(status, days):
+    """Stored while it was not over, it lacks its rest; what was whole stays."""
+    keeping = Keeping(Refetch.missing, frozenset("a"), today=DAY + timedelta(days=days))
+    assert keeping.keeps(row(status)) == (status != "open" or days <= 0)

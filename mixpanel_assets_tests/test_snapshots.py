@@ -1,11 +1,13 @@
 """Snapshots that are begun, lost and taken up again: no two sessions are ever mixed."""
 
 import shutil
+from datetime import date, timedelta
 
 import pytest
 
 from mixpanel_assets.client import MixpanelAPIClient, ProfileQuery, make_credentials
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
+from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.snapshots import begin, completed, fetch_missing, questions_for
 from mixpanel_assets_tests.conftest import IMPATIENT, PLENTY
 
@@ -38,6 +40,14 @@ def root(tmp_path):
 def question(settings):
     [question] = questions_for([settings.today()], settings.today(), ProfileQuery())
     return question
+
+
+@pytest.mark.parametrize("scope", ["auto", "all", "seen_on_day"])
+def test_a_day_that_has_not_begun_has_no_snapshot(scope):
+    """Profiles of now under a later day would be mislabelled."""
+    today = date(2024, 3, 1)
+    with pytest.raises(ConfigError, match="2024-03-02 has not begun"):
+        questions_for([today + timedelta(days=1), today], today, scope=scope)
 
 
 def taken_by_another_run(client, snapshot, root):

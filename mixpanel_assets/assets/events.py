@@ -28,10 +28,10 @@ class EventsConfig(dg.Config):
     refetch: Refetch | None = Field(
         default=None,
         description="`all`: every day, whatever is stored. `missing`: the days that neither this "
-        "run nor one that it re-executes has stored. `stale`: days that were never loaded, were "
-        "not over, or were read before Mixpanel stopped taking late events (MP_SETTLE_DAYS). "
-        "Empty: `all`; `missing` when a run is re-executed or a step retried. Days left out "
-        "succeed as they are.",
+        "run nor one that it goes on with has stored, and those that have ended since. `stale`: "
+        "days that were never loaded, were not over, or were read before Mixpanel stopped taking "
+        "late events (MP_SETTLE_DAYS). Empty: `all`; `missing` when a run that did not succeed is "
+        "re-executed or a step retried. Days left out succeed as they are.",
     )
 
 
@@ -113,6 +113,7 @@ def _keeping(
         run_ids,
         settings.settle_days,
         settings.export_zone,
+        settings.today(),
     )
 
 

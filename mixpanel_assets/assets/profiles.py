@@ -143,7 +143,12 @@ def profiles_asset(
         started = time.time()
         project = project_identity(mixpanel.credentials, settings)
         root = settings.spool_path(project.project_id)
-        database = Database(settings.database_path(project.project_id))
+        database = Database(
+            settings.database_path(project.project_id),
+            memory_limit=settings.memory_limit,
+            lock_timeout=settings.lock_timeout,
+            on_wait=context.log.info,
+        )
         retries = StepRetries.of(context, settings)
         with explained_to_dagster(retries), mixpanel.client() as client:
             asked = questions_for(

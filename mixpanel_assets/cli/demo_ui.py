@@ -67,7 +67,8 @@ def open_ui(database: Path, port: int) -> None:
             console.print(
                 f"[bold]Dagster's UI is on {url}[/] after {time.monotonic() - started:.0f} s; "
                 "Ctrl-C ends it.\n"
-                "A first click: Catalog > mixpanel/events > Materialize; the last week is missing.",
+                "A first click: Catalog > mixpanel/events > Materialize; the last week is missing."
+                "\nThe sensor keep_current is on, so days to come are loaded by themselves.",
                 soft_wrap=True,
             )
             server.wait()
@@ -97,6 +98,7 @@ def _point_at(emulator: Emulator, database: Path) -> None:
         "MP_RETRY_WAIT_SECONDS": "0.2",  # nobody's server needs a rest
         "MP_DATABASE": str(database),
         "MP_START_DATE": first.isoformat(),
+        "MP_AUTOMATION": "on",
         "DAGSTER_HOME": str(history),
     }
 

@@ -15,7 +15,7 @@ from mixpanel_assets.refetch import Keeping, Refetch
 from mixpanel_assets.reports import day_metadata, kept_day_metadata
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.warehouse import Database, DayReport
+from mixpanel_assets.warehouse import Database, DayReport, Publisher
 
 EVENTS = dg.AssetKey(["mixpanel", "events"])
 
@@ -80,19 +80,22 @@ def _load(
     keeping = Keeping(Refetch.stale, settle_days=settings.settle_days, zone=settings.export_zone)
     plan = plan_load(client, settings, database, from_date=first, to_date=last, keeping=keeping)
     context.log.info(told(plan))
-    if not only_plan:
-        event_load(
-            client,
-            settings,
-            from_date=first,
-            to_date=last,
-            run_id=context.run_id,
-            on_day=lambda report, seconds: _record(context, report, day_metadata(report, seconds)),
-            on_request=lambda progress: context.log.info(str(progress)),
-            keeping=keeping,
-            on_kept=lambda reports: _record_unknown(context, reports),
-            on_found=lambda reports: _record_unknown(context, reports),
-        ).store(database)
+    if only_plan:
+        return plan
+    load = event_load(
+        client,
+        settings,
+        from_date=first,
+        to_date=last,
+        run_id=context.run_id,
+        on_day=lambda report, seconds: _record(context, report, day_metadata(report, seconds)),
+        on_request=lambda progress: context.log.info(str(progress)),
+        keeping=keeping,
+        on_kept=lambda reports: _record_unknown(context, reports),
+        on_found=lambda reports: _record_unknown(context, reports),
+    )
+    with Publisher(database, settings.snapshot, context.log.warning).writing():
+        load.store(database)
     return plan
 
 

@@ -22,6 +22,7 @@ from mixpanel_assets.errors import DatabaseLockedError, StorageError
 from mixpanel_assets.warehouse.database import Database, make_folder
 from mixpanel_assets.warehouse.faults import translated
 from mixpanel_assets.warehouse.snapshot import (
+    is_snapshot,
     open_snapshot,
     remove_snapshot,
     same_project,
@@ -101,9 +102,24 @@ class Publisher:
         Args:
             is_last: Nobody else will do it, so take it however young the one there is.
         """
-        try:
-            if self._is_kept() and not self._is_current() and (is_last or self._is_due()):
+        with self._faults_told():
+            if not self._can_be_kept():
+                return
+            if not self._is_wanted():
+                self._remove()
+            elif not self._is_current() and (is_last or self._is_due()):
                 self._take(wait=is_last)
+
+    def renew(self) -> None:
+        """Take a snapshot for a reader, who removes none: those who write decide about that."""
+        with self._faults_told():
+            if self._can_be_kept() and self._is_wanted() and not self._is_current():
+                self._take(wait=True)
+
+    @contextmanager
+    def _faults_told(self) -> Iterator[None]:
+        try:
+            yield
         except _FAULTS as error:
             self._say(
                 f"The snapshot for readers, {snapshot_path(self._database.path)}, could not be "
@@ -122,19 +138,25 @@ class Publisher:
             if not self._is_current():
                 take_snapshot(self._database)
 
-    def _is_kept(self) -> bool:
-        """Tell whether there is to be a snapshot; remove one that nobody keeps up to date."""
+    def _can_be_kept(self) -> bool:
         path = self._database.path
-        if self._database.is_missing or not os.access(path.parent, os.W_OK):
-            return False
-        too_large = self._choice == "auto" and path.stat().st_size > self._largest_bytes
-        if self._choice != "off" and not too_large:
-            return True
-        removed = remove_snapshot(path)
-        if removed or (too_large and path not in _SAID):
+        return not (
+            self._database.is_missing or is_snapshot(path) or not os.access(path.parent, os.W_OK)
+        )
+
+    def _is_wanted(self) -> bool:
+        return self._choice != "off" and not self._is_too_large()
+
+    def _is_too_large(self) -> bool:
+        size = self._database.path.stat().st_size
+        return self._choice == "auto" and size > self._largest_bytes
+
+    def _remove(self) -> None:
+        """Remove the snapshot that nobody keeps up to date, and say so."""
+        path, too_large = self._database.path, self._is_too_large()
+        if remove_snapshot(path) or (too_large and path not in _SAID):
             _SAID.add(path)
             self._say(_why_not(path, self._largest_bytes if too_large else None))
-        return False
 
     def _is_current(self) -> bool:
         with open_snapshot(self._database) as snapshot:
@@ -147,10 +169,12 @@ class Publisher:
         return True
 
     def _remove_foreign(self) -> None:
-        """Remove the snapshot if another project's file was put in the place of its own."""
+        """Remove the snapshot of a file that was deleted, or that another project's replaced."""
         at_once = Database(self._database.path, lock_timeout=0, read_only=True)
+        if at_once.is_missing:  # the new file may get the number of the old one
+            remove_snapshot(at_once.path)
         with open_snapshot(at_once) as snapshot:
-            if snapshot is None or at_once.is_missing:
+            if snapshot is None:
                 return
             if snapshot.stamp.is_of_now(at_once.path):
                 return

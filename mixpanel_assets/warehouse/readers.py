@@ -63,7 +63,7 @@ class ReadersDatabase(Database):
             StorageError: It cannot be read.
         """
         if self._held is None:
-            Publisher(self, self._choice, logger.debug, patience_seconds=0).publish(is_last=True)
+            Publisher(self, self._choice, logger.debug, patience_seconds=0).renew()
         return super().hold()
 
     @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -67,6 +68,11 @@ class Snapshot:
 def snapshot_path(database: Path) -> Path:
     """Return where the snapshot of a database lies: `x.duckdb` has `x.snapshot.duckdb`."""
     return database.with_name(f"{database.stem}.snapshot{database.suffix}")
+
+
+def is_snapshot(path: Path) -> bool:
+    """Tell whether a file is a snapshot, by its name and because nobody may write it."""
+    return path.stem.endswith(".snapshot") and not path.stat().st_mode & 0o222
 
 
 def version_of(database: Path) -> str:
@@ -170,8 +176,12 @@ def _must_fit(database: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file, sharing its blocks on a file system that can, such as XFS or Btrfs."""
-    with source.open("rb") as old, target.open("xb") as new:
+    """Copy a file, sharing its blocks on a file system that can, such as XFS or Btrfs.
+
+    Who may not read the file may not read the copy either.
+    """
+    with source.open("rb") as old, open(target, "xb", opener=_for_us_alone) as new:
+        target.chmod(stat.S_IMODE(source.stat().st_mode) | 0o600)
         try:
             while os.copy_file_range(old.fileno(), new.fileno(), _AT_ONCE):
                 pass
@@ -179,6 +189,10 @@ def _copy(source: Path, target: Path) -> None:
             old.seek(0)
             new.seek(0)
             shutil.copyfileobj(old, new, 1 << 20)
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _put_in_order(draft: Path, stamp: Stamp) -> None:

@@ -1,5 +1,7 @@
 """Profiles of groups, profiles that a filter finds, and how long snapshots stay, in real runs."""
 
+import subprocess
+import sys
 from datetime import timedelta
 
 import dagster as dg
@@ -74,6 +76,30 @@ def test_groups_that_cannot_be_understood_are_named(groups, monkeypatch):
     monkeypatch.setenv("MP_GROUPS", groups)
     with pytest.raises(ConfigError, match="MP_GROUPS"):
         load_settings()
+
+
+def test_a_held_database_is_waited_for_no_longer_than_allowed(settings, resource, emulator):
+    """MP_LOCK_TIMEOUT counts before the first request, too; its holder is named."""
+    settings = settings.model_copy(update={"lock_timeout": 0.5})
+    definitions = build_definitions(settings=settings, resources={"mixpanel": resource})
+    job = definitions.resolve_implicit_global_asset_job_def()
+    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
+    since = len(emulator.requests)
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(settings.database)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        result = job.execute_in_process(
+            asset_selection=[PROFILES],
+            partition_key=settings.today().isoformat(),
+            raise_on_error=False,
+        )
+        holder.communicate(b"\n")
+    [failure] = [event for event in result.all_events if event.is_step_failure]
+    assert f"process {holder.pid}" in failure.step_failure_data.user_failure_data.description
+    assert len(emulator.requests) == since
 
 
 def snapshots_of_ten_days(settings, database):

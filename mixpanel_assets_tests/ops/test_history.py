@@ -9,6 +9,7 @@ import pytest
 
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
+from mixpanel_assets.io_managers import WarehouseIOManager
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.workspace import Workspace
 from mixpanel_assets_tests.ops.conftest import failure_of, metadata_of
@@ -54,6 +55,15 @@ def test_every_finished_day_is_loaded_and_recorded(run, settings, instance, emul
     assert plan["requests"] == len(emulator.requests) - since
     event = instance.get_latest_materialization_event(EVENTS)
     assert {"status", "rows", "events_per_hour"} <= event.asset_materialization.metadata.keys()
+
+
+def test_readers_get_a_snapshot_of_what_was_loaded(run, settings):
+    """As after a run of the asset."""
+    run("backfill_history")
+    copy = settings.database.with_name(f"{settings.database.stem}.snapshot.duckdb")
+    with duckdb.connect(copy, read_only=True) as connection:
+        found = connection.execute("SELECT DISTINCT event_date FROM mixpanel.events ORDER BY ALL")
+        assert [str(day) for (day,) in found.fetchall()] == days(settings)
 
 
 def test_started_again_it_asks_only_for_days_that_may_have_changed(run, settings, emulator):
@@ -102,3 +112,21 @@ def test_a_project_that_begins_today_has_no_history(resource, settings, instance
     definitions = build_definitions(settings=settings, resources={"mixpanel": resource})
     job = definitions.resolve_job_def("backfill_history")
     assert metadata_of(job.execute_in_process(instance=instance))["days"] == 0
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_rows_go_where_the_assets_put_theirs(
+    settings, resource, instance, tmp_path, monkeypatch, by_variable
+):
+    """A `warehouse` that was given decides, so that what is recorded is there."""
+    other = tmp_path / "other.duckdb"
+    monkeypatch.setenv("ELSEWHERE", str(other))
+    place = dg.EnvVar("ELSEWHERE") if by_variable else str(other)
+    definitions = build_definitions(
+        settings=settings,
+        resources={"mixpanel": resource, "warehouse": WarehouseIOManager(database=place)},
+    )
+    job = definitions.resolve_job_def("backfill_history")
+    assert job.execute_in_process(instance=instance).success
+    assert stored(settings.model_copy(update={"database": other})) == days(settings)
+    assert not settings.database.exists()

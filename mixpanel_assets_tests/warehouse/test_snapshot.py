@@ -109,6 +109,14 @@ def test_who_wrote_last_leaves_a_whole_snapshot(path):
     assert left_over(path) == set()
 
 
+def test_a_snapshot_that_is_opened_itself_is_not_copied(path):
+    """It is never written, so a copy would help nobody."""
+    readers = ReadersDatabase(snapshot_path(path))
+    assert readers.hold().execute("FROM numbers").fetchall() == [(1,)]
+    readers.release()
+    assert not snapshot_path(snapshot_path(path)).exists()
+
+
 def test_a_snapshot_says_when_it_was_taken(path):
     """So that a BI tool can show it."""
     with duckdb.connect(snapshot_path(path), read_only=True) as connection:
@@ -212,6 +220,24 @@ def test_a_snapshot_goes_before_a_file_copied_over_its_own_is_written(path, tmp_
     with made.writing():
         assert not snapshot_path(path).exists()
     assert plain(snapshot_path(path)) == [7]
+
+
+def test_a_snapshot_goes_before_a_deleted_file_is_made_anew(path):
+    """Nobody reads what was deleted, even if the new file lies in the old one's place."""
+    path.unlink()
+    made, _ = publisher(path)
+    with made.writing():
+        assert not snapshot_path(path).exists()
+        add(path, 7)
+    assert plain(snapshot_path(path)) == [7]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+def test_who_may_not_read_the_file_may_not_read_the_snapshot(path, mode):
+    """A copy is open to nobody else."""
+    path.chmod(mode)
+    write(path, 2)
+    assert snapshot_path(path).stat().st_mode & 0o777 == mode & 0o444
 
 
 def test_what_a_killed_writer_committed_is_in_the_snapshot(path):
@@ -318,6 +344,18 @@ def test_of_a_large_file_none_is_kept_which_is_said_once(path):
     assert write(path, 3, largest_bytes=1000) == []
     assert write(path, 4, largest_bytes=1000, choice="on") == []
     assert plain(snapshot_path(path)) == [1, 2, 3, 4]
+
+
+def test_a_reader_removes_no_snapshot(path):
+    """Whoever writes may have been told to keep one of a large file."""
+    add(path, 2)
+    for options in ({"choice": "off"}, {"largest_bytes": 1000}):
+        reader, told = publisher(path, **options)
+        reader.renew()
+        assert (told, plain(snapshot_path(path))) == ([], [1])
+    reader, _ = publisher(path)
+    reader.renew()
+    assert plain(snapshot_path(path)) == [1, 2]
 
 
 def test_a_copy_that_fails_is_told_and_fails_nothing(path):

@@ -1,0 +1,25 @@
+"""`mp demo --ui`: a real Dagster on a pretend Mixpanel, looked at through its API."""
+
+import os
+import signal
+from datetime import UTC, datetime, timedelta
+
+from mixpanel_assets_tests.cli.conftest import MP
+from mixpanel_assets_tests.dagster_server import ROOT, served
+
+
+def test_the_demo_keeps_itself_current(tmp_path):
+    """Its sensor runs, and yesterday, which the sensor will ask for, holds data."""
+    database = tmp_path / "demo.duckdb"
+    command = [MP, "demo", "--ui", "--database", str(database)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    yesterday = str(datetime.now(UTC).date() - timedelta(days=1))
+    with served(
+        command, tmp_path, environment, database, place=["--port"], end_with=signal.SIGTERM
+    ) as dagster:
+        assert dagster.sensor("keep_current")["status"] == "RUNNING"
+        run = dagster.ended(dagster.launch(yesterday, "close_yesterday", "events"))
+        assert run["status"] == "SUCCESS"
+        [record] = run["assetMaterializations"]
+        texts = {entry["label"]: entry.get("text") for entry in record["metadataEntries"]}
+        assert (record["partition"], texts["status"]) == (yesterday, "complete")
