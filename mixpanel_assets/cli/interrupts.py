@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from mixpanel_assets.cli.invocation import current
+from mixpanel_assets.cli.invocation import current, hush
 from mixpanel_assets.errors import MixpanelDataError
 
 
@@ -22,5 +22,6 @@ def told_what_is_kept(kept: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        hush()  # threads that are ending would say that they ask again
         current().show(LoadInterruptedError(kept()))
         raise

@@ -184,9 +184,14 @@ def _named(value: str | None) -> str | None:
 def _quiet(value: bool) -> bool:
     if value:
         current().quiet = True
-        for name in _PATIENCE:
-            logging.getLogger(name).setLevel(logging.ERROR)
+        hush()
     return value
+
+
+def hush() -> None:
+    """Say no more of waiting and asking again."""
+    for name in _PATIENCE:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _verbose(value: bool) -> bool:

@@ -140,7 +140,7 @@ def test_a_stream_that_breaks_exits_with_1(mp, emulator):
     emulator.faults.add(Fault("truncate-mid-record", path="/api/2.0/export", at=50))
     done = mp("fetch", "events", *RANGE, "--stdout", "--raw")
     assert done.returncode == 1
-    assert len(done.stdout.splitlines()) == 50
+    assert done.stdout.count("\n") == 50  # a property may hold what else ends a line
     assert "50 records had been delivered" in done.stderr
 
 
