@@ -11,7 +11,6 @@ import inspect
 import json
 import logging
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -132,7 +131,7 @@ class _Log(logging.Handler):
 
 # What they warn of has been dealt with already; other warnings are about data.
 _PATIENCE = ("mixpanel_assets.client.retries", "mixpanel_assets.client.budget")
-_CURRENT: ContextVar[Invocation] = ContextVar("invocation")
+_current: Invocation | None = None  # of the process, whose threads speak like the command
 
 
 def begin(arguments: Sequence[str] = ()) -> Invocation:
@@ -141,17 +140,17 @@ def begin(arguments: Sequence[str] = ()) -> Invocation:
     Args:
         arguments: Looked at for --format alone: in which form to say that they are wrong.
     """
-    invocation = Invocation(in_json=_json_asked_for(arguments))
-    _CURRENT.set(invocation)
-    _listen(logging.WARNING if invocation.in_json else None)
+    global _current
+    _current = Invocation(in_json=_json_asked_for(arguments))
+    _listen(logging.WARNING if _current.in_json else None)
     for name in ("mixpanel_assets", *_PATIENCE):
         logging.getLogger(name).setLevel(logging.NOTSET)
-    return invocation
+    return _current
 
 
 def current() -> Invocation:
     """Return the run that is going on."""
-    return _CURRENT.get(None) or begin()
+    return _current or begin()
 
 
 def _json_asked_for(arguments: Sequence[str]) -> bool:

@@ -1,11 +1,14 @@
 """How far a load is, as a log or a pipe shows it: a line now and then, and never on stdout."""
 
 import json
+import logging
+import threading
 from datetime import date
 
 import pytest
 
 from mixpanel_assets import BatchProgress, ProfileProgress
+from mixpanel_assets.cli.invocation import begin
 from mixpanel_assets.cli.progress import Lines
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.warehouse import DayReport
@@ -120,6 +123,17 @@ def test_lines_for_a_program_are_json(mp_here, emulator):
     assert "Asking again" in told[0]["message"]
     assert "pages" in told[1]["message"]
     assert told[2]["message"].startswith("in ")
+
+
+def test_what_a_thread_logs_is_json_too(capsys):
+    """Downloads run in threads of their own."""
+    begin(["sync", "--format", "json"])
+    warn = logging.getLogger("mixpanel_assets.client.retries").warning
+    thread = threading.Thread(target=warn, args=("Asking again",))
+    thread.start()
+    thread.join()
+    said = json.loads(capsys.readouterr().err)
+    assert said == {"level": "warning", "message": "Asking again"}
 
 
 def test_an_error_is_one_object_whatever_was_said_before(mp_here, emulator):
