@@ -51,6 +51,10 @@ class _LeftError(Exception):
     """Nobody waits for the answer any more."""
 
 
+class _HeldError(Exception):
+    """An earlier answer failed: what waited behind it was not asked for."""
+
+
 @dataclass
 class _Started:
     """An answer on its way, and how many requests it has taken so far."""
@@ -63,6 +67,8 @@ class _Started:
 class AheadExport(EventExport):
     """An export that downloads the windows given to `ahead` before their turn.
 
+    After a failure nothing more is asked for until its turn has come and the load goes on.
+
     Attributes:
         at_once: How many of them are on their way at the same time; the one in use is beside
             them.
@@ -71,10 +77,12 @@ class AheadExport(EventExport):
     at_once: int = EXPORTS_AT_ONCE
     _pool: ThreadPoolExecutor | None = None
     _started: dict[Window, _Started] = field(default_factory=dict)
+    _failed: set[Window] = field(default_factory=set)
     _left: bool = False
 
     def __enter__(self) -> Self:
         self._left = False
+        self._failed.clear()
         self._pool = ThreadPoolExecutor(self.at_once)
         return super().__enter__()
 
@@ -120,17 +128,20 @@ class AheadExport(EventExport):
             window = coming.popleft()
             yield window
             self._drop(window)
+            if window in self._failed:
+                self._failed.remove(window)
+                self._go_on(coming)
 
     def download(self, from_date: date, to_date: date) -> Spool:
         """Return the answer that was asked for ahead, or ask now."""
-        window = from_date, to_date
-        if window not in self._started:
-            self._start(window, beside=0)
-        started = self._started.pop(window)
-        try:
-            return started.answer.result()
-        finally:
-            self._count(len(started.requests))
+        if started := self._started.pop((from_date, to_date), None):
+            try:
+                return started.answer.result()
+            except _HeldError:
+                pass
+            finally:
+                self._count(len(started.requests))
+        return super().download(from_date, to_date)
 
     def _start(self, window: Window, beside: int) -> bool:
         """Ask for a window; False if the disk has no room until others are stored."""
@@ -143,9 +154,26 @@ class AheadExport(EventExport):
                 return False
             raise
         sent: list[None] = []
-        answer = self._pool.submit(self._ask, *window, on_request=lambda: sent.append(None))
+        answer = self._pool.submit(self._ask_in_turn, window, sent, first=not beside)
         self._started[window] = _Started(answer, sent)
         return True
+
+    def _go_on(self, coming: Iterable[Window]) -> None:
+        """Ask for what a failure had held back."""
+        for beside, window in enumerate(coming):
+            started = self._started.get(window)
+            if started and started.answer.done() and _was_held(started.answer):
+                self._drop(window)
+                self._start(window, beside)
+
+    def _ask_in_turn(self, window: Window, sent: list[None], *, first: bool) -> Spool:
+        if self._failed and not first:
+            raise _HeldError
+        try:
+            return self._ask(*window, on_request=lambda: sent.append(None))
+        except BaseException:
+            self._failed.add(window)
+            raise
 
     def _tell(self, lines: int) -> None:
         if self._left:
@@ -160,6 +188,10 @@ class AheadExport(EventExport):
         self._count(len(started.requests))
         if not started.answer.cancel() and whole:
             started.answer.add_done_callback(_discard)
+
+
+def _was_held(done: Future[Spool]) -> bool:
+    return isinstance(done.exception(), _HeldError)
 
 
 def _discard(done: Future[Spool]) -> None:
