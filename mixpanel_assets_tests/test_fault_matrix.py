@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,11 @@ Rows = Counter[str]
 
 @dataclass(frozen=True)
 class Site:
-    """The emulator, and what runs a command line of `mp`."""
+    """The emulator, what runs a command line of `mp`, and where Dagster keeps its runs."""
 
     emulator: Emulator
     mp: ForkedMp
+    instance: dg.DagsterInstance
 
 
 class LoudError(Exception):
@@ -80,8 +82,8 @@ class LoudError(Exception):
 @pytest.fixture(scope="module")
 def site(forked_mp: ForkedMp) -> Iterator[Site]:
     settings = EmulatorSettings(days=3, events_per_day=80, profiles=45, page_size=10)
-    with Emulator(settings) as emulator:
-        yield Site(emulator, forked_mp)
+    with Emulator(settings) as emulator, dg.DagsterInstance.ephemeral() as instance:
+        yield Site(emulator, forked_mp, instance)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def settings_of(emulator: Emulator, folder: Path) -> Settings:
-    return Settings(api_base_url=emulator.base_url, database=folder / "w.duckdb", max_retries=1)
+    return Settings(
+        api_base_url=emulator.base_url,
+        database=folder / "w.duckdb",
+        max_retries=1,
+        retry_wait_seconds=0.01,
+    )
 
 
 def resource_of(emulator: Emulator) -> MixpanelResource:
@@ -122,20 +129,24 @@ def workspace_of(emulator: Emulator, folder: Path) -> Workspace:
     )
 
 
-def materialized(site: Site, folder: Path, asset: str) -> Rows:
-    emulator = site.emulator
+@cache
+def job_of(site: Site, folder: Path) -> dg.JobDefinition:
     definitions = build_definitions(
-        settings=settings_of(emulator, folder), resources={"mixpanel": resource_of(emulator)}
+        settings=settings_of(site.emulator, folder),
+        resources={"mixpanel": resource_of(site.emulator)},
     )
-    day = DAY if asset == "events" else settings_of(emulator, folder).today()
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
-            asset_selection=[dg.AssetKey(["mixpanel", asset])],
-            partition_key=day.isoformat(),
-            instance=instance,
-            raise_on_error=False,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        )
+    return definitions.resolve_implicit_global_asset_job_def()
+
+
+def materialized(site: Site, folder: Path, asset: str) -> Rows:
+    day = DAY if asset == "events" else settings_of(site.emulator, folder).today()
+    result = job_of(site, folder).execute_in_process(
+        asset_selection=[dg.AssetKey(["mixpanel", asset])],
+        partition_key=str(day),
+        instance=site.instance,
+        raise_on_error=False,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
     if not result.success:
         raise LoudError
     column = "event_name" if asset == "events" else "distinct_id"

@@ -170,11 +170,12 @@ def test_library_parts_load_without_dagster(part):
 
 
 def test_the_public_names_pull_in_what_they_need_and_no_more():
-    """Importing the package costs nothing; `Workspace` costs no Dagster."""
+    """Importing the package costs nothing; `Workspace` costs no Dagster and no data frames."""
     assert not {"dagster", "duckdb", "httpx", "pandas", "pydantic"} & modules_after(
         "import mixpanel_assets"
     )
-    assert "dagster" not in modules_after("from mixpanel_assets import Workspace")
+    loaded = modules_after("from mixpanel_assets import Workspace")
+    assert not {"dagster", "pandas", "pyarrow"} & loaded
 
 
 def test_results_are_light_until_a_frame_is_built():

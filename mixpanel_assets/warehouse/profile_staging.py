@@ -7,11 +7,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import cache
 from itertools import islice
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import duckdb
-import pyarrow as pa
 
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.memory import at_most
@@ -21,20 +22,13 @@ from mixpanel_assets.warehouse.reports import Scope
 from mixpanel_assets.warehouse.schema import PROFILES, Column
 from mixpanel_assets.warehouse.staging import staging_table
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 # More makes a load of a million profiles no faster; rows beyond it wait on disk.
 _MEMORY = "192MB"
 _POSITION = Column("position", "BIGINT", "Place of the line in the answer.")
 _BATCH = 1000
-_ROW = pa.schema(
-    [
-        ("position", pa.int64()),
-        ("distinct_id", pa.string()),
-        ("properties", pa.string()),
-        ("last_seen", pa.timestamp("us")),
-        ("snapshot_date", pa.date32()),
-        ("fetched_at", pa.timestamp("us")),
-    ]
-)
 DayOf = Callable[[datetime | None], date | None]
 Row = tuple[int, str, str, datetime | None, date | None, datetime]
 
@@ -142,10 +136,30 @@ def _seen_on(days: Collection[date], zone: ZoneInfo) -> DayOf:
     return day_of
 
 
+@cache
+def _schema() -> pa.Schema:
+    """Return the columns of `Row`."""
+    import pyarrow as pa  # a fifth of a second that only loads of profiles are to take
+
+    return pa.schema(
+        [
+            ("position", pa.int64()),
+            ("distinct_id", pa.string()),
+            ("properties", pa.string()),
+            ("last_seen", pa.timestamp("us")),
+            ("snapshot_date", pa.date32()),
+            ("fetched_at", pa.timestamp("us")),
+        ]
+    )
+
+
 def _insert(staging: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row]) -> None:
+    import pyarrow as pa
+
+    schema = _schema()
     columns = zip(*rows, strict=True)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, _ROW, strict=True)]
-    staging.register("_batch", pa.Table.from_arrays(arrays, schema=_ROW))
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    staging.register("_batch", pa.Table.from_arrays(arrays, schema=schema))
     staging.execute(f"INSERT INTO {table} BY NAME SELECT * FROM _batch")
     staging.unregister("_batch")
 
