@@ -354,7 +354,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["add", "remove", "switch"]), NAMES),
 
 
 @given(STEPS)
-@examples(40)
+@examples(20)
 def test_any_sequence_of_changes_does_what_a_dictionary_would(steps):
     """Accounts, their order and the default are the model's; refusals change nothing."""
     model: dict[str, str] = {}

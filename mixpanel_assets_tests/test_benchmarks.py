@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
         "pages --pages 4 --latency 0.01",
         "profiles --profiles 1500 --streamed 1500 --few 500",
         "backfill --days 3 --singles 1 --events-per-day 20",
-        "parallel_runs --partitions 4 --processes 2 --events 40 --kill 1 --every 0.1",
+        "parallel_runs --partitions 3 --processes 2 --events 40 --kill 1 --every 0.1",
     ],
     ids=lambda arguments: arguments.split()[0],
 )

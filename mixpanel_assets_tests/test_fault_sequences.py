@@ -85,14 +85,14 @@ def check(emulator: Emulator, sequence: list[Fault], per_request: int, *, loaded
     emulator.faults.clear()
 
 
-@examples(10)
+@examples(6)
 @given(sequence=faults(KINDS), per_request=st.sampled_from([1, 2, 3]))
 def test_a_first_load_is_the_truth_or_says_that_it_is_not(emulator, sequence, per_request):
     """Each day holds exactly Mixpanel's events, or nothing and the load failed."""
     check(emulator, sequence, per_request, loaded=False)
 
 
-@examples(10)
+@examples(6)
 @given(
     sequence=faults(KINDS),
     unseen=st.sampled_from([None, *UNSEEN_AT_FIRST]),

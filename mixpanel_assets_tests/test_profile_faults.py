@@ -209,7 +209,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "w.duckdb"
 
 
-LAW = examples(20)
+LAW = examples(10)
 
 
 @contextmanager

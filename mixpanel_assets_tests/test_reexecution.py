@@ -12,12 +12,13 @@ import dagster as dg
 import duckdb
 import pytest
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mixpanel_assets.cli.emulate import environment_of
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets_tests.forked_runs import EVENTS, ForkedRuns
+from mixpanel_assets_tests.laws import examples
 
 EXPORT = "/api/2.0/export"
 FIRST = date(2024, 1, 1)
@@ -133,11 +134,7 @@ interruptions = st.lists(
 @given(interruptions)
 @example([("fault", 2), (signal.SIGKILL, 1500)])
 @example([(signal.SIGINT, 2500)])
-@settings(
-    max_examples=4,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@examples(2)
 def test_wherever_runs_end_each_interruption_costs_one_request_at_most(
     runs, emulator, home, interrupted
 ):

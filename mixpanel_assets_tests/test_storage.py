@@ -525,7 +525,7 @@ people = st.fixed_dictionaries(
         ),
     }
 )
-anything = examples(40)
+anything = examples(20)
 
 
 @pytest.fixture(scope="module")

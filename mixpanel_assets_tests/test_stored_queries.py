@@ -389,7 +389,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 values = st.none() | st.booleans() | st.integers(-(2**66), 2**66) | names | st.lists(names)
 
 
-@examples(30)
+@examples(15)
 @given(name=names.filter(lambda n: n not in ("time", "distinct_id", "$insert_id")), data=st.data())
 def test_any_property_of_any_name_is_counted(name, data):
     """Dots, quotes, slashes, nothing at all: a name means the property that has it."""

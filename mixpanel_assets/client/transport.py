@@ -63,10 +63,13 @@ class Transport:
         self._budget = budget
         self._override = checked_base_url(api_base_url)
         self._streams: weakref.WeakSet[Any] = weakref.WeakSet()
+        local = _is_loopback(self._override)
         try:
             self._http = httpx.Client(
                 headers={"Authorization": credentials.auth_header(), "Accept-Encoding": "gzip"},
-                trust_env=not _is_loopback(self._override),
+                trust_env=not local,
+                # Plain HTTP that stays on this machine needs no certificates, which take a while.
+                verify=not (local and httpx.URL(self._override or "").scheme == "http"),
                 limits=httpx.Limits(max_connections=100, max_keepalive_connections=10),
             )
         except (ImportError, ValueError, OSError) as error:

@@ -1,6 +1,7 @@
 """Real Dagster runs against the emulator, into a DuckDB file of the test's own."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -49,6 +50,14 @@ def materialize(
 ) -> Materialize:
     """Run one asset for a day, or for a range of days, both ends included."""
 
+    def job_with(**changes: Any) -> dg.JobDefinition:
+        definitions = build_definitions(
+            settings=settings, resources={"mixpanel": resource, **changes}
+        )
+        return definitions.resolve_implicit_global_asset_job_def()
+
+    usual_job = cache(job_with)
+
     def run(
         key: dg.AssetKey,
         first: str,
@@ -57,10 +66,7 @@ def materialize(
         config: dict[str, Any] | None = None,
         **changes: Any,
     ) -> dg.ExecuteInProcessResult:
-        definitions = build_definitions(
-            settings=settings, resources={"mixpanel": resource, **changes}
-        )
-        job = definitions.resolve_implicit_global_asset_job_def()
+        job = job_with(**changes) if changes else usual_job()
         days: dict[str, Any] = {"partition_key": first}
         if last:
             days = {

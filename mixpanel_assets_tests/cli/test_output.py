@@ -23,7 +23,7 @@ VALUES = st.recursive(
     max_leaves=8,
 )
 RECORDS = st.lists(st.dictionaries(st.text(min_size=1), VALUES, min_size=1), max_size=4)
-WITH_OUTPUT = examples(50)
+WITH_OUTPUT = examples(25)
 
 
 def printed(capsys, records, output, **more):

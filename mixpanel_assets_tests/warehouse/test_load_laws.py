@@ -19,7 +19,7 @@ from mixpanel_assets.made_ids import made_id
 from mixpanel_assets_tests.laws import examples
 from mixpanel_assets_tests.warehouse.conftest import DAY, DAY_MS, START_MS, Warehouse
 
-LAW = examples(12)
+LAW = examples(8)
 DAYS = 3
 LAST = DAY + timedelta(days=DAYS - 1)
 FIXED = ("time", "distinct_id", "$insert_id")
@@ -144,7 +144,7 @@ def key_of(record: dict[str, Any]) -> tuple[Any, ...]:
     return record["event"], sent["time"], sent["$insert_id"], who
 
 
-@examples(20)
+@examples(10)
 @given(st.lists(events(), max_size=12))
 def test_repeats_follow_the_rule(records):
     """One copy per key stays, the one processed last; without `$insert_id` all stay."""
