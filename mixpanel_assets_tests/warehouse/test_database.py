@@ -3,10 +3,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import textwrap
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import duckdb
@@ -16,6 +14,7 @@ from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError, S
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.holder import Holder, is_alive, read_note
 from mixpanel_assets.warehouse.lock import Wait, note_path
+from mixpanel_assets_tests.warehouse.processes import HOLD_FOREIGN, in_another_process
 
 HOLD_OURS = """
     from pathlib import Path
@@ -24,30 +23,6 @@ HOLD_OURS = """
         print("held", flush=True)
         sys.stdin.read()
 """
-HOLD_FOREIGN = """
-    import duckdb
-    connection = duckdb.connect(sys.argv[1])
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextmanager
-def holding(path: Path, program: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a process that holds the database until the block ends."""
-    code = "import sys\n" + textwrap.dedent(program)
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout.readline() == "held\n"
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture
@@ -104,7 +79,7 @@ def test_reading_cannot_write(path):
 
 def test_readers_share(path):
     """One reader does not keep out another, in one thread or several processes."""
-    with holding(path, HOLD_OURS.format(mode="read")), Database(path).read():
+    with in_another_process(HOLD_OURS.format(mode="read"), path), Database(path).read():
         assert numbers(path) == [1]
 
 
@@ -187,7 +162,7 @@ def test_threads_take_turns(path):
 def test_a_wait_with_a_timeout_ends_and_names_the_holder(path, holder, mode):
     """A locked file is reported with its holder, ours or a notebook, when the time is over."""
     database = Database(path, lock_timeout=0.2, poll_seconds=0.05)
-    with holding(path, holder) as process:
+    with in_another_process(holder, path) as process:
         with pytest.raises(DatabaseLockedError) as caught, getattr(database, mode)():
             pass
         if sys.platform == "linux" or ".read()" not in holder:
@@ -199,7 +174,7 @@ def test_a_wait_with_a_timeout_ends_and_names_the_holder(path, holder, mode):
 def test_a_wait_says_whom_it_waits_for_and_ends_with_the_holders_death(path, holder):
     """A waiting load names the process that holds the file and goes on when that is killed."""
     said: list[str] = []
-    with holding(path, holder) as process:
+    with in_another_process(holder, path) as process:
 
         def on_wait(sentence: str) -> None:
             said.append(sentence)
@@ -317,7 +292,7 @@ LIMITED = """
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on file sizes")
 def test_a_full_disk_says_so_and_keeps_what_was(path):
     """When the file cannot grow, the load fails with a plain sentence and changes nothing."""
-    with holding(path, LIMITED):
+    with in_another_process(LIMITED, path):
         pass
     assert numbers(path) == [1]
     with Database(path).write() as connection:
@@ -361,7 +336,7 @@ SORT = """
 def test_readers_that_spill_at_once_stay_out_of_each_others_way(path):
     """Three processes that sort more than fits into memory all finish, and leave nothing."""
     with ExitStack() as stack:
-        readers = [stack.enter_context(holding(path, SORT)) for _ in range(3)]
+        readers = [stack.enter_context(in_another_process(SORT, path)) for _ in range(3)]
         for reader in readers:
             reader.stdin.write("go\n")
             reader.stdin.flush()

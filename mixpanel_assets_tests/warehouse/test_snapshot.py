@@ -3,11 +3,8 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import duckdb
 import pytest
@@ -18,24 +15,7 @@ from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 from mixpanel_assets.warehouse.publisher import Publisher
 from mixpanel_assets.warehouse.readers import ReadersDatabase
 from mixpanel_assets.warehouse.snapshot import snapshot_path
-
-
-@contextmanager
-def in_another_process(program, *arguments):
-    """Run a program that says `held`, and kill it when the block ends."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout.readline() == "held\n"
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
+from mixpanel_assets_tests.warehouse.processes import HOLD_FOREIGN, in_another_process
 
 HOLD = """
     import sys
@@ -45,12 +25,6 @@ HOLD = """
         connection.execute("INSERT INTO numbers VALUES (99)")
         print("held", flush=True)
         sys.stdin.read()
-"""
-HOLD_FOREIGN = """
-    import duckdb, sys
-    connection = duckdb.connect(sys.argv[1])
-    print("held", flush=True)
-    sys.stdin.read()
 """
 
 
