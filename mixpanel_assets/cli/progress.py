@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.fetch_results import BatchProgress, ProfileProgress
 from mixpanel_assets.progress import batch_bar, day_bar, page_bar
 from mixpanel_assets.warehouse import DayReport
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 T = TypeVar("T")
 Tell = Callable[[T], None]
@@ -62,30 +65,33 @@ class Lines:
             self._say(line)
 
 
-@contextmanager
-def batches_shown(*, each: bool) -> Iterator[Tell[BatchProgress]]:
+def batches_shown(*, each: bool) -> AbstractContextManager[Tell[BatchProgress]]:
     """Yield who shows how far a fetch of events is; `each` request is a line, or some are."""
-    console = current().console()
-    if console.is_terminal:
-        with batch_bar(console) as draw:
-            yield draw
-    elif each:
-        yield lambda batch: current().note(_batch_line(batch))
-    else:
-        yield Lines(current().note).batch
+    lines = Lines(current().note)
+    return _shown(batch_bar, _each_told(_batch_line) if each else lines.batch)
+
+
+def pages_shown(*, each: bool) -> AbstractContextManager[Tell[ProfileProgress]]:
+    """Yield who shows how far a snapshot of profiles is; `each` page is a line, or some are."""
+    lines = Lines(current().note)
+    return _shown(page_bar, _each_told(_page_line) if each else lines.page)
 
 
 @contextmanager
-def pages_shown(*, each: bool) -> Iterator[Tell[ProfileProgress]]:
-    """Yield who shows how far a snapshot of profiles is; `each` page is a line, or some are."""
+def _shown(
+    bar: Callable[[Console], AbstractContextManager[Tell[T]]], tell: Tell[T]
+) -> Iterator[Tell[T]]:
+    """Yield what draws a bar on a terminal, or else tells."""
     console = current().console()
     if console.is_terminal:
-        with page_bar(console) as draw:
+        with bar(console) as draw:
             yield draw
-    elif each:
-        yield lambda page: current().note(_page_line(page))
     else:
-        yield Lines(current().note).page
+        yield tell
+
+
+def _each_told(line: Callable[[T], str]) -> Tell[T]:
+    return lambda part: current().note(line(part))
 
 
 @contextmanager
