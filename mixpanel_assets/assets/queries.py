@@ -22,6 +22,7 @@ from mixpanel_assets.ops.questions import (
 )
 from mixpanel_assets.partitions import days_of
 from mixpanel_assets.query_loads import QUERIES_SCHEMA, QueryDay, QueryLoad
+from mixpanel_assets.reports import table_of
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import check_name
@@ -80,9 +81,10 @@ def live_query_asset(
     check_name(name)
     known = settings or load_settings()
     schema = _schema(query)
+    asset_key = dg.AssetKey([QUERIES_SCHEMA, name])
 
     @dg.asset(
-        key=[QUERIES_SCHEMA, name],
+        key=asset_key,
         description=f"{description or query.title} Costs "
         f"{'one query request per run' if _adds_up(query) else 'one query request per day'}.",
         group_name=group_name,
@@ -94,7 +96,7 @@ def live_query_asset(
         io_manager_key="warehouse",
         metadata={
             "partition_expr": '"date"',
-            "dagster/table_name": f"{QUERIES_SCHEMA}.{name}",
+            "dagster/table_name": table_of(asset_key),
             "dagster/column_schema": dg.TableSchema(
                 [dg.TableColumn(field.name, str(field.type)) for field in schema]
             ),

@@ -23,7 +23,7 @@ MARGIN_BYTES = 50_000_000
 # A process that runs touches its files more often than that, or waits for a database.
 IN_USE_FOR = timedelta(hours=1)
 
-_EVENTS = re.compile(r"[0-9a-f]{32}-\d{4}-\d\d-\d\d_\d{4}-\d\d-\d\d\.jsonl(\.gz)?")
+_EVENTS = re.compile(r"([0-9a-f]{32})-(\d{4}-\d\d-\d\d)_(\d{4}-\d\d-\d\d)\.jsonl(\.gz)?")
 _PROFILES = re.compile(r"profiles-[0-9a-zA-Z-]+")
 _PAGES = re.compile(r"tried|plan\.json(\.part)?|page-\d{6}\.jsonl|[0-9a-f]{32}(-\d+\.part|\.lock)")
 
@@ -83,8 +83,9 @@ def answers_of(directory: Path, keys: Collection[str]) -> dict[tuple[date, date]
     """
     found: dict[tuple[date, date], Path] = {}
     for path in sorted(directory.glob("*_*.jsonl*"), key=lambda path: path.name[33:]):
-        if _EVENTS.fullmatch(path.name) and path.name[:32] in keys:
-            first, last = map(date.fromisoformat, path.name[33:].partition(".")[0].split("_"))
+        name = _EVENTS.fullmatch(path.name)
+        if name and name[1] in keys:
+            first, last = map(date.fromisoformat, name.group(2, 3))
             if not any(first <= other and since <= last for since, other in found):
                 found[first, last] = path
     return found

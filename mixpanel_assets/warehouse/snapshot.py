@@ -21,7 +21,7 @@ import duckdb
 
 from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError, StorageError
 from mixpanel_assets.warehouse.answers import first_row
-from mixpanel_assets.warehouse.database import CATALOG, Database
+from mixpanel_assets.warehouse.database import CATALOG, Database, set_up_session
 from mixpanel_assets.warehouse.faults import translated
 from mixpanel_assets.warehouse.lock import Mode, Wait
 from mixpanel_assets.warehouse.project import made_at, stored_project
@@ -198,7 +198,7 @@ def _for_us_alone(path: str, flags: int) -> int:
 def _put_in_order(draft: Path, stamp: Stamp) -> None:
     """Stamp a copy, and bring what a killed writer left in its log into the file."""
     with closing(duckdb.connect()) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+        set_up_session(connection)
         connection.execute(f"ATTACH {literal(str(draft))} AS {CATALOG}")
         connection.execute(f"USE {CATALOG}")
         connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{SCHEMA}"')
