@@ -60,7 +60,7 @@ class _Started:
     """An answer on its way, and how many requests it has taken so far."""
 
     answer: Future[Spool]
-    requests: list[None] = field(default_factory=list)
+    requests: list[None]
 
 
 @dataclass

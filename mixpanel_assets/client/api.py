@@ -163,7 +163,6 @@ class MixpanelAPIClient(Queries):
         where: str | None = None,
         limit: int | None = None,
         at_once: int | None = None,
-        key: str | None = None,
     ) -> EventExport:
         """Return a lazy export of whole days into spool files; nothing is asked yet.
 
@@ -176,22 +175,14 @@ class MixpanelAPIClient(Queries):
             limit: At most so many events of each request; which ones is undefined.
             at_once: How many of the windows given to `ahead` are on their way at the same time,
                 beside the one in use; None: only that one, once it is in use.
-            key: 32 hexadecimal digits that name whole answers, for who goes on with this export.
 
         Example:
             >>> export = client.event_export(from_date=day, to_date=day, directory=folder)
         """
         query = ExportQuery(from_date, to_date, events, where, limit)
         if at_once:
-            return AheadExport(
-                self.open_transport,
-                query,
-                directory,
-                self.retries,
-                key=key,
-                at_once=at_once,
-            )
-        return EventExport(self.open_transport, query, directory, self.retries, key=key)
+            return AheadExport(self.open_transport, query, directory, self.retries, at_once=at_once)
+        return EventExport(self.open_transport, query, directory, self.retries)
 
     def stream_events(
         self,
