@@ -1,0 +1,102 @@
+"""Databases that earlier versions wrote: opened, brought up to date, and served."""
+
+import gzip
+import json
+import os
+import shutil
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from mixpanel_assets import Workspace
+from mixpanel_assets.client import make_credentials
+from mixpanel_assets.client.disk import clean
+from mixpanel_assets.emulator import Emulator
+from mixpanel_assets.settings import Settings
+from mixpanel_assets.warehouse.project import schema_version
+from mixpanel_assets.warehouse.schema import TABLES
+from mixpanel_assets_tests.old_data import DATA, FILES, SHOP
+
+VERSIONS = sorted(int(folder.name.removeprefix("schema_")) for folder in DATA.glob("schema_*"))
+
+
+@pytest.fixture(scope="module")
+def shop():
+    """The project that the old databases hold."""
+    with Emulator(SHOP) as emulator:
+        yield emulator
+
+
+@pytest.fixture(params=VERSIONS)
+def old(request, tmp_path) -> Path:
+    """A database of one version, with its snapshot and spool folder."""
+    source = DATA / f"schema_{request.param}"
+    for name in FILES:
+        (tmp_path / name).write_bytes(gzip.decompress((source / f"{name}.gz").read_bytes()))
+    shutil.copytree(source / "spool", tmp_path / "spool")
+    shutil.copy(source / "counts.json", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def open_old(shop, old):
+    """Open the old database as a workspace."""
+    settings = Settings(api_base_url=shop.base_url, database=old / FILES[0])
+    credentials = make_credentials(
+        username=shop.username, secret=shop.secret, project_id=str(shop.project_id)
+    )
+    return lambda **options: Workspace(credentials=credentials, settings=settings, **options)
+
+
+def counts(old: Path) -> dict[str, int]:
+    with duckdb.connect(old / FILES[0], read_only=True) as connection:
+        return {
+            name: connection.table(name).count("*").fetchall()[0][0]
+            for name in json.loads((old / "counts.json").read_text())
+        }
+
+
+def test_reading_changes_nothing_and_finds_every_row(open_old, old):
+    """An older file is read as it is."""
+    before = (old / FILES[0]).read_bytes()
+    with open_old(read_only=True) as workspace:
+        assert workspace.sql("SELECT count(*) AS n FROM events")["n"][0] == 121
+        assert {table.name for table in workspace.tables()} >= {"events", "profiles", "visits"}
+    assert (old / FILES[0]).read_bytes() == before
+
+
+def test_the_first_write_brings_the_tables_up_to_date(open_old, old):
+    """Every column of today is there, and no row is another one."""
+    before = json.loads((old / "counts.json").read_text())
+    with duckdb.connect(old / FILES[0], read_only=True) as connection:
+        rows = connection.sql("FROM mixpanel.events ORDER BY ALL").fetchall()
+    with open_old() as workspace:
+        workspace.sync_events(date(2024, 1, 1), date(2024, 1, 1))
+    assert counts(old) == before
+    with duckdb.connect(old / FILES[0], read_only=True) as connection:
+        assert connection.sql("FROM mixpanel.events ORDER BY ALL").fetchall() == rows
+        version = connection.sql("SELECT schema_version FROM mixpanel._project").fetchall()
+        assert version == [(schema_version(),)]
+        for table in TABLES:
+            described = connection.sql(f"DESCRIBE {table.quoted}").fetchall()
+            assert [name for name, *_ in described] == list(table.column_names), table.name
+
+
+def test_the_snapshot_follows(open_old, old):
+    """Readers of the snapshot go on, and find what was loaded since."""
+    (old / "warehouse.snapshot.duckdb").chmod(0o444)
+    with open_old() as workspace:
+        workspace.sync_events(date(2024, 1, 5), date(2024, 1, 5))
+    with duckdb.connect(old / FILES[1], read_only=True) as connection:
+        days = connection.sql("SELECT DISTINCT event_date FROM mixpanel.events").fetchall()
+    assert (date(2024, 1, 5),) in days
+
+
+def test_what_failed_loads_left_is_cleaned(old):
+    """Answers and pages that the old version kept are known as such."""
+    for path in (old / "spool").rglob("*"):
+        os.utime(path, (0, 0))
+    assert clean(old / "spool").deleted == 2
+    assert not list((old / "spool").iterdir())
