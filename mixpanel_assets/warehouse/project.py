@@ -12,6 +12,7 @@ import duckdb
 from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.warehouse import schema
 from mixpanel_assets.warehouse.answers import first_row, number
+from mixpanel_assets.warehouse.schema import Table, quoted
 
 Regime = Literal["utc", "legacy"]
 
@@ -35,8 +36,21 @@ class ProjectIdentity:
 
 Migration = Callable[[duckdb.DuckDBPyConnection], None]
 
-# Entry n brings a file of version n + 1 to n + 2. Add at the end, never change one.
-MIGRATIONS: tuple[Migration, ...] = ()
+
+def _to_version_2(connection: duckdb.DuckDBPyConnection) -> None:
+    _add_columns(connection, schema.DAYS, "rows_vanished", "vanished_at", "last_error", "failed_at")
+    _add_columns(connection, schema.QUARANTINE, "line_bytes", "sha256")
+
+
+def _add_columns(connection: duckdb.DuckDBPyConnection, table: Table, *names: str) -> None:
+    types = {column.name: column.type for column in table.columns}
+    for name in names:
+        connection.execute(f"ALTER TABLE {table.quoted} ADD COLUMN {quoted(name)} {types[name]}")
+
+
+# Entry n brings a file of version n + 1 to n + 2; `create_all` runs after the last one. Add at the
+# end, never change one.
+MIGRATIONS: tuple[Migration, ...] = (_to_version_2,)
 
 
 def schema_version() -> int:
@@ -160,4 +174,5 @@ def _migrate(connection: duckdb.DuckDBPyConnection, version: int) -> None:
         return
     for migration in MIGRATIONS[version - 1 :]:
         migration(connection)
+    schema.create_all(connection)
     connection.execute(f"UPDATE {schema.PROJECT.quoted} SET schema_version = ?", [schema_version()])

@@ -132,8 +132,9 @@ DAYS = Table(
         Column(
             "status",
             "VARCHAR",
-            "`complete`, `partial`, `empty`, `open` (not over yet), or `not available` (before the "
-            "horizon of the project's plan).",
+            "`complete`, `partial`, `empty`, `open` (not over yet), `not available` (before the "
+            "horizon of the project's plan), `expired` (Mixpanel has deleted it), or `failed` "
+            "(never stored: see `last_error`).",
         ),
         Column("fetched_at", "TIMESTAMP", "When the day was loaded; UTC."),
         Column(
@@ -156,6 +157,19 @@ DAYS = Table(
         ),
         Column("filters", "VARCHAR", "Filters of the request as JSON; NULL for everything."),
         Column("run_id", "VARCHAR", "The run that loaded it, if it said so."),
+        Column(
+            "rows_vanished",
+            "BIGINT",
+            "Rows of the day that the last response lacked; they are kept and part of `row_count`. "
+            "NULL for profiles.",
+        ),
+        Column("vanished_at", "TIMESTAMP", "When a response lacked rows for the last time; UTC."),
+        Column(
+            "last_error",
+            "VARCHAR",
+            "Why the last attempt to load the day failed; NULL when it succeeded.",
+        ),
+        Column("failed_at", "TIMESTAMP", "When the last attempt failed; UTC; NULL like the error."),
     ),
 )
 
@@ -178,10 +192,12 @@ QUARANTINE = Table(
         Column("schema_name", "VARCHAR", "Schema of the table it was meant for."),
         Column("table_name", "VARCHAR", "The table it was meant for."),
         Column("day", "DATE", "The asked day; the first one when several were asked at once."),
-        Column("line", "BLOB", "The line's bytes, as received."),
+        Column("line", "BLOB", "The line's bytes as received; of a long line the first 64 kB."),
         Column("reason", "VARCHAR", "Why it cannot be stored."),
         Column("quarantined_at", "TIMESTAMP", "When; UTC."),
         Column("run_id", "VARCHAR", "The run that met it, if it said so."),
+        Column("line_bytes", "BIGINT", "Length of the whole line, in bytes."),
+        Column("sha256", "VARCHAR", "SHA-256 of the whole line, in hexadecimal digits."),
     ),
 )
 

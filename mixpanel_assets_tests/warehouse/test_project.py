@@ -92,12 +92,12 @@ def test_an_older_schema_is_migrated_once(warehouse, monkeypatch):
         ran.append(True)
         connection.execute("ALTER TABLE mixpanel.events ADD COLUMN extra INTEGER")
 
-    monkeypatch.setattr(project_module, "MIGRATIONS", (add_column,))
+    monkeypatch.setattr(project_module, "MIGRATIONS", (*project_module.MIGRATIONS, add_column))
     prepared(warehouse)
     prepared(warehouse)
     assert ran == [True]
     assert warehouse.query("SELECT extra FROM events") == [(None,)]
-    assert warehouse.query("SELECT schema_version FROM mixpanel._project") == [(2,)]
+    assert warehouse.query("SELECT schema_version FROM mixpanel._project") == [(3,)]
 
 
 def test_a_failed_migration_leaves_the_old_file(warehouse, monkeypatch):
@@ -109,7 +109,7 @@ def test_a_failed_migration_leaves_the_old_file(warehouse, monkeypatch):
         connection.execute("DROP VIEW main._metadata")
         raise StorageError("no")
 
-    monkeypatch.setattr(project_module, "MIGRATIONS", (broken,))
+    monkeypatch.setattr(project_module, "MIGRATIONS", (*project_module.MIGRATIONS, broken))
     with pytest.raises(StorageError):
         prepared(warehouse)
     assert warehouse.rows() == before
