@@ -8,11 +8,14 @@ file that another process holds is waited for.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, cast, get_args, get_origin
 
 import dagster as dg
 import duckdb
@@ -39,12 +42,13 @@ from mixpanel_assets.partitions import days_of
 from mixpanel_assets.planning import days_between
 from mixpanel_assets.warehouse import (
     Database,
+    Partition,
     Publisher,
     Target,
-    insert_slice,
     qualified,
     quoted,
     refuse_our_names,
+    replace_slice,
     table_exists,
 )
 
@@ -107,7 +111,7 @@ class WarehouseIOManager(DuckDBIOManager):
     @staticmethod
     def type_handlers() -> Sequence[DbTypeHandler[Any]]:
         """Return one handler per family of types."""
-        handlers: list[DbTypeHandler[Any]] = [FrameHandler(), ArrowHandler()]
+        handlers: list[DbTypeHandler[Any]] = [FrameHandler(), ArrowHandler(), ReaderHandler()]
         return [*handlers, PolarsHandler()] if find_spec("polars") else handlers
 
     @staticmethod
@@ -156,16 +160,45 @@ class _LoadingIOManager(DbIOManager):
             if isinstance(obj, Load):
                 _store(obj, context)
                 return
+            _check_partition_expressions(context)
             table_slice = self._get_table_slice(context, context)
             refuse_our_names(table_slice.schema, table_slice.table)
+            self._check_type(type(obj), f"The asset or op `{context.name}` returned")
             super().handle_output(context, obj)
 
     def load_input(self, context: dg.InputContext) -> object:
         with explained_to_dagster():
+            upstream = cast("dg.OutputContext", context.upstream_output)
+            load_type = self._load_type(context)
+            handler = self._resolve_handler(load_type)
+            table_slice = self._get_table_slice(context, upstream)
             try:
-                return super().load_input(context)
+                with self._db_client.connect(context, table_slice) as connection:
+                    return handler.load_input(context, table_slice, connection)
             except DatabaseNotFoundError:
                 raise _never_stored(context) from None
+
+    def _load_type(self, context: dg.InputContext) -> type:
+        """Return the type that an input's annotation asks for, `X | None` being X."""
+        asked = context.dagster_type.typing_type
+        choices = [one for one in get_args(asked) or [asked] if one is not NoneType]
+        if get_origin(asked) not in (None, Union, UnionType) or len(choices) != 1:
+            choices = [asked]
+        if choices[0] is Any and self._default_load_type is not None:
+            return self._default_load_type
+        self._check_type(choices[0], f"The input `{context.name}` is annotated")
+        return cast("type", choices[0])
+
+    def _check_type(self, kind: object, said: str) -> None:
+        if isinstance(kind, type) and issubclass(kind, tuple(self._handlers_by_type)):
+            return
+        name = kind.__qualname__ if isinstance(kind, type) else str(kind)
+        known = ", ".join(
+            f"{one.__module__.split('.')[0]}.{one.__name__}" for one in self._handlers_by_type
+        )
+        raise ConfigError(
+            f"{said} `{name}`, which is not a table. Tables are: {known}.", {"type": name}
+        )
 
 
 def _retries_of(context: dg.OutputContext) -> StepRetries:
@@ -202,10 +235,8 @@ class WarehouseClient(DbClient[duckdb.DuckDBPyConnection]):
     def delete_table_slice(
         context: dg.OutputContext, table_slice: TableSlice, connection: duckdb.DuckDBPyConnection
     ) -> None:
-        """Make way for the new rows."""
-        # Looked up first: an error on a missing table would end the transaction.
-        if table_exists(connection, table_slice.table, table_slice.schema):
-            connection.execute(f"DELETE {_rows_of(table_slice)}")
+        """Delete nothing yet."""
+        # `replace_slice` deletes once it has seen that the new rows belong to the partition.
 
     @staticmethod
     def ensure_schema_exists(
@@ -233,6 +264,41 @@ def _rows_of(table_slice: TableSlice) -> str:
     return f"{source} WHERE {conditions}" if conditions else source
 
 
+def _partition(dimension: TablePartitionDimension) -> Partition:
+    keys, days = dimension.partitions, None
+    if isinstance(keys, dg.TimeWindow):
+        days = all(moment.time() == time() for moment in keys)
+        shown = f"{keys.start:%Y-%m-%d %H:%M} up to {keys.end:%Y-%m-%d %H:%M}"
+        if days:
+            first, last = days_of(keys)
+            shown = f"{first}" if first == last else f"{first}..{last}"
+    else:
+        shown = ", ".join(keys)
+    return Partition(dimension.partition_expr, _condition(dimension), shown, days)
+
+
+def _check_partition_expressions(context: dg.OutputContext) -> None:
+    """Refuse what Dagster would turn into SQL over a column of the name None."""
+    if not context.has_asset_partitions:
+        return
+    given = (context.definition_metadata or {}).get("partition_expr")
+    partitions = context.asset_partitions_def
+    if isinstance(partitions, dg.MultiPartitionsDefinition):
+        names = [part.name for part in partitions.partitions_defs]
+        is_complete = isinstance(given, Mapping) and all(given.get(name) for name in names)
+        example: object = {name: f"column_of_{name}" for name in names}
+    else:
+        is_complete = isinstance(given, str) and bool(given.strip())
+        example = "column"
+    if not is_complete:
+        raise ConfigError(
+            f"The asset `{context.asset_key.to_user_string()}` has partitions, and its "
+            f"`partition_expr` does not say which column they are in: it is {given!r}. Give the "
+            f"asset metadata={{'partition_expr': {example!r}}}.",
+            {"partition_expr": given},
+        )
+
+
 def _condition(dimension: TablePartitionDimension) -> str:
     if not dimension.partitions:  # a mapping may lead to no partition at all
         return "false"
@@ -253,10 +319,36 @@ class _TableHandler(DbTypeHandler[Any]):
         connection: duckdb.DuckDBPyConnection,
     ) -> Mapping[str, RawMetadataValue]:
         """Store one slice and return its row count."""
-        connection.register("slice", obj)
-        rows = insert_slice(connection, "slice", table=table_slice.table, schema=table_slice.schema)
+        connection.register("slice", self.checked(obj))
+        rows = replace_slice(
+            connection,
+            "slice",
+            table=table_slice.table,
+            schema=table_slice.schema,
+            partitions=[_partition(one) for one in table_slice.partition_dimensions or ()],
+        )
         connection.unregister("slice")
         return {"dagster/partition_row_count": rows}
+
+    def checked(self, obj: Any) -> Any:
+        """Return the rows to store.
+
+        Raises:
+            ConfigError: Two columns have one name; DuckDB tells no upper from lower case.
+        """
+        names = self.names_in(obj)
+        counts = Counter(name.lower() for name in names)
+        if twice := [name for name in names if counts[name.lower()] > 1]:
+            raise ConfigError(
+                f"Two columns have one name for DuckDB: {', '.join(map(repr, twice))}. Rename or "
+                "drop one of them.",
+                {"columns": twice},
+            )
+        return obj
+
+    def names_in(self, obj: Any) -> list[str]:
+        """Return the names of the columns."""
+        return list(map(str, obj.columns))
 
     def load_input(
         self,
@@ -278,7 +370,14 @@ class _TableHandler(DbTypeHandler[Any]):
 
 
 class FrameHandler(_TableHandler):
-    """pandas DataFrames."""
+    """pandas DataFrames; levels of the index that have a name are columns."""
+
+    def checked(self, obj: pd.DataFrame) -> pd.DataFrame:
+        """Return the frame with the named levels of its index among the columns."""
+        # DuckDB sees no index, so a column that was made the index would be lost in silence.
+        names = [name for name in obj.index.names if name is not None and name not in obj.columns]
+        checked: pd.DataFrame = super().checked(obj.reset_index(names) if names else obj)
+        return checked
 
     @property
     def supported_types(self) -> Sequence[type[object]]:
@@ -291,16 +390,33 @@ class FrameHandler(_TableHandler):
 
 
 class ArrowHandler(_TableHandler):
-    """PyArrow tables and readers."""
+    """PyArrow tables."""
+
+    def names_in(self, obj: pa.Table | pa.RecordBatchReader) -> list[str]:
+        """Return the names of the columns."""
+        return list(obj.schema.names)
 
     @property
     def supported_types(self) -> Sequence[type[object]]:
         """The types handled here."""
-        return [pa.Table, pa.RecordBatchReader]
+        return [pa.Table]
 
     def converted(self, relation: duckdb.DuckDBPyRelation) -> pa.Table:
         """Return rows as a PyArrow table."""
         return relation.to_arrow_table()
+
+
+class ReaderHandler(ArrowHandler):
+    """PyArrow readers; a slice that is loaded is in memory, as the connection has ended."""
+
+    @property
+    def supported_types(self) -> Sequence[type[object]]:
+        """The types handled here."""
+        return [pa.RecordBatchReader]
+
+    def converted(self, relation: duckdb.DuckDBPyRelation) -> pa.RecordBatchReader:
+        """Return rows as a PyArrow reader."""
+        return super().converted(relation).to_reader()
 
 
 class PolarsHandler(_TableHandler):

@@ -14,11 +14,12 @@ from mixpanel_assets.errors import ConfigError, ServerError
 from mixpanel_assets.loads import Load
 from mixpanel_assets.warehouse import (
     Database,
+    Partition,
     ProjectIdentity,
-    insert_slice,
     prepare,
     qualified,
     quoted,
+    replace_slice,
     table_exists,
 )
 
@@ -87,10 +88,13 @@ class QueryLoad(Load):
         target = qualified(QUERIES_SCHEMA, self.table)
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(QUERIES_SCHEMA)}")
         is_new = not table_exists(connection, self.table, QUERIES_SCHEMA)
-        if not is_new:
-            connection.execute(f'DELETE FROM {target} WHERE "date" BETWEEN ? AND ?', [first, last])
+        days = Partition(
+            '"date"', f"\"date\" BETWEEN DATE '{first}' AND DATE '{last}'", f"{first}..{last}"
+        )
         connection.register("answer", rows)
-        insert_slice(connection, "answer", table=self.table, schema=QUERIES_SCHEMA)
+        replace_slice(
+            connection, "answer", table=self.table, schema=QUERIES_SCHEMA, partitions=[days]
+        )
         connection.unregister("answer")
         if is_new:
             # A comment takes no bound value.

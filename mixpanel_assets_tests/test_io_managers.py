@@ -66,7 +66,7 @@ def message_of(result):
     return event.step_failure_data.error.message
 
 
-@pytest.mark.parametrize(
+CONVERT = pytest.mark.parametrize(
     "convert",
     [
         lambda f: f,
@@ -76,6 +76,9 @@ def message_of(result):
     ],
     ids=["pandas", "arrow", "arrow reader", "polars"],
 )
+
+
+@CONVERT
 def test_a_slice_stored_twice_is_one_slice(convert, path):
     """Whatever the type, running again replaces the day and leaves the others."""
     orders = table_asset(lambda day: convert(frame(day)))
@@ -407,3 +410,158 @@ def test_a_frame_read_without_rows_makes_the_table_of_one_with_rows(path):
     assert run(path, orders, copies, day="2024-01-02").success
     assert run(path, orders, copies).success
     assert rows(path, "SELECT customer, amount FROM shop.copies") == [("a", 1)]
+
+
+def test_rows_outside_of_their_partition_are_refused_at_the_first_write(path):
+    """Running the partition again would add them once more; column and values are named."""
+    result = run(path, table_asset(lambda _: pd.concat([frame(DAY), frame("2024-01-04")])))
+    assert not result.success
+    assert "day is '2024-01-04" in message_of(result)
+    with duckdb.connect(path, read_only=True) as connection:
+        assert not connection.sql("FROM duckdb_tables() WHERE table_name = 'orders'").fetchall()
+
+
+@CONVERT
+def test_the_key_of_a_partition_as_text_is_its_day(convert, path):
+    """As `context.partition_key` gives it: replaced when run again, and read back."""
+    seen = []
+
+    @dg.asset(partitions_def=DAYS, ins={"orders": dg.AssetIn(["shop", "orders"])})
+    def consume(orders: pd.DataFrame) -> None:
+        seen.extend(orders["day"])
+
+    orders = table_asset(lambda day: convert(frame(day).assign(day=day)))
+    assert run(path, orders).success
+    assert run(path, orders, consume).success
+    assert len(rows(path)) == 1
+    assert seen == [pd.Timestamp(DAY)]
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("dya", "`partition_expr` is 'dya', the columns are day, customer, amount"),
+        (None, "it is None. Give the asset metadata={'partition_expr': 'column'}"),
+        ({"day": "day"}, "it is {'day': 'day'}"),
+    ],
+)
+def test_a_partition_column_that_is_not_there_is_refused_at_the_first_write(expression, said, path):
+    """Misspelt, or not given at all."""
+
+    @dg.asset(
+        key=["shop", "orders"],
+        partitions_def=DAYS,
+        io_manager_key="warehouse",
+        metadata={"partition_expr": expression} if expression else {},
+    )
+    def orders(context: dg.AssetExecutionContext):
+        return frame(context.partition_key)
+
+    assert said in message_of(run(path, orders))
+
+
+@pytest.mark.parametrize("given", ["day", {"day": "day"}])
+def test_each_dimension_of_partitions_needs_its_column(given, path):
+    """Dagster would compare with a column of the name None."""
+    keys = dg.MultiPartitionsDefinition({"day": DAYS, "shop": dg.StaticPartitionsDefinition(["a"])})
+
+    @dg.asset(
+        key=["shop", "orders"],
+        partitions_def=keys,
+        io_manager_key="warehouse",
+        metadata={"partition_expr": given},
+    )
+    def orders():
+        return frame(DAY)
+
+    result = run(path, orders, day=dg.MultiPartitionKey({"day": DAY, "shop": "a"}))
+    assert "{'day': 'column_of_day', 'shop': 'column_of_shop'}" in message_of(result)
+
+
+def test_two_dimensions_replace_their_part_alone(path):
+    """Rows of another day or shop are kept, and refused when they are returned."""
+    keys = dg.MultiPartitionsDefinition(
+        {"day": DAYS, "shop": dg.StaticPartitionsDefinition(["a", "b"])}
+    )
+    returned = {"a": ["a"], "b": ["b", "a"]}
+
+    @dg.asset(
+        key=["shop", "orders"],
+        partitions_def=keys,
+        io_manager_key="warehouse",
+        metadata={"partition_expr": {"day": "day", "shop": "customer"}},
+    )
+    def orders(context: dg.AssetExecutionContext):
+        part = context.partition_key.keys_by_dimension
+        return pd.DataFrame({"day": part["day"], "customer": returned[part["shop"]], "amount": 1})
+
+    def key(shop):
+        return dg.MultiPartitionKey({"day": DAY, "shop": shop})
+
+    assert run(path, orders, day=key("a")).success
+    assert run(path, orders, day=key("a")).success
+    result = run(path, orders, day=key("b"))
+    assert "outside of the partition b: customer is 'a'" in message_of(result)
+    assert rows(path) == [("a", 1)]
+
+
+def test_a_named_index_is_stored_as_columns(path):
+    """Also as the partition column; an index without a name, or one that is a column, is not."""
+    grouped = table_asset(lambda day: frame(day).groupby(["day", "customer"]).sum())
+    assert run(path, grouped).success
+    assert run(path, table_asset(lambda day: frame(day, 2).set_index("day"))).success
+    assert rows(path) == [("a", 2)]
+    assert run(path, table_asset(lambda day: frame(day, 3).set_index("day", drop=False))).success
+    assert rows(path) == [("a", 3)]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: pd.DataFrame([[1, 2]], columns=["a", "A"]),
+        lambda: pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]),
+    ],
+)
+def test_columns_that_differ_in_case_alone_are_refused(make, path):
+    """DuckDB would rename one of them in silence, or fail in words of its own."""
+    asset = dg.asset(key=["shop", "orders"], io_manager_key="warehouse")(make)
+    result = run(path, asset, day=None)
+    assert "Two columns have one name for DuckDB: 'a'" in message_of(result)
+
+
+def consumer_of(annotation, seen):
+    def consume(orders):
+        seen.append(orders)
+
+    consume.__annotations__ = {"orders": annotation, "return": None}
+    return dg.asset(
+        consume, name="consume", partitions_def=DAYS, ins={"orders": dg.AssetIn(["shop", "orders"])}
+    )
+
+
+@pytest.mark.parametrize(
+    ("annotation", "loaded"),
+    [(pd.DataFrame | None, pd.DataFrame), (pa.RecordBatchReader, pa.RecordBatchReader)],
+)
+def test_an_input_is_what_its_annotation_says(annotation, loaded, path):
+    """The type beside None, and a reader as a reader."""
+    seen = []
+    assert run(path, table_asset(frame), consumer_of(annotation, seen)).success
+    assert isinstance(seen[0], loaded)
+
+
+@pytest.mark.parametrize("annotation", [list[dict], dict[str, int], pd.Series, pl.LazyFrame | None])
+def test_an_annotation_that_cannot_be_served_names_those_that_can(annotation, path):
+    """One sentence, instead of a TypeError of Python's."""
+    said = message_of(run(path, table_asset(frame), consumer_of(annotation, [])))
+    assert "The input `orders` is annotated" in said
+    assert "Tables are: pandas.DataFrame, pyarrow.Table" in said
+
+
+@pytest.mark.parametrize("value", [[{"a": 1}], pl.LazyFrame({"a": [1]})])
+def test_a_value_that_is_not_a_table_is_refused(value, path):
+    """With the types that can be stored; nothing is stored."""
+    asset = dg.asset(key=["shop", "orders"], io_manager_key="warehouse")(lambda: value)
+    said = message_of(run(path, asset, day=None))
+    assert f"returned `{type(value).__qualname__}`, which is not a table" in said
+    assert "Tables are: pandas.DataFrame, pyarrow.Table" in said

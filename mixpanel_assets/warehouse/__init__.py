@@ -52,7 +52,7 @@ from mixpanel_assets.warehouse.schema import (
     qualified,
     quoted,
 )
-from mixpanel_assets.warehouse.slices import insert_slice
+from mixpanel_assets.warehouse.slices import Partition, replace_slice
 from mixpanel_assets.warehouse.snapshot import snapshot_path
 from mixpanel_assets.warehouse.tables import (
     EventSizes,
@@ -75,6 +75,7 @@ __all__ = [
     "EventSizes",
     "KnownTable",
     "MemoryDatabase",
+    "Partition",
     "ProfilePage",
     "ProfileReport",
     "ProjectIdentity",
@@ -101,7 +102,6 @@ __all__ = [
     "event_sizes",
     "events_asset_table",
     "find_table",
-    "insert_slice",
     "kept_snapshot",
     "known_tables",
     "literal",
@@ -119,6 +119,7 @@ __all__ = [
     "refuse_our_names",
     "replace_events",
     "replace_profiles",
+    "replace_slice",
     "snapshot_path",
     "stored_project",
     "table_exists",

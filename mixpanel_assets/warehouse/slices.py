@@ -1,11 +1,15 @@
-"""Any slice of rows into a table that the first slice made: nothing dropped, nothing changed."""
+"""One slice of rows in a table that the first slice makes; no value is changed on the way."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import duckdb
 
 from mixpanel_assets.errors import StorageError
-from mixpanel_assets.warehouse.answers import number
+from mixpanel_assets.warehouse.answers import first_row, number
 from mixpanel_assets.warehouse.schema import literal, qualified, quoted
 from mixpanel_assets.warehouse.tables import table_exists
 
@@ -15,47 +19,208 @@ _FAMILIES = (
     frozenset({"DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"}),
     frozenset({"VARCHAR", "ENUM"}),
 )
+_STAGED = "temp.main._mixpanel_assets_slice"
+_SHOWN = 5
+_DATE = r"\d{4}-\d{2}-\d{2}"
+_TIME = rf"{_DATE}([T ]\d{{2}}:\d{{2}}(:\d{{2}}(\.\d{{1,6}})?)?Z?)?"
 
 
-def insert_slice(
-    connection: duckdb.DuckDBPyConnection, source: str, *, table: str, schema: str
+@dataclass(frozen=True)
+class Partition:
+    """The rows of a slice by one dimension of its partitions, in SQL.
+
+    Attributes:
+        expression: SQL over the columns of the table, usually one column.
+        condition: SQL that is true for the rows of the partition.
+        keys: The partition in words, for messages.
+        days: Whether the partition is a stretch of time, and then whether it is whole days.
+    """
+
+    expression: str
+    condition: str
+    keys: str
+    days: bool | None = None
+
+    def is_column(self, name: str) -> bool:
+        """Return whether the expression is nothing but this column."""
+        plain = self.expression.strip()
+        if plain.startswith('"') and plain.endswith('"'):
+            plain = plain[1:-1].replace('""', '"')
+        return plain.lower() == name
+
+
+def replace_slice(
+    connection: duckdb.DuckDBPyConnection,
+    source: str,
+    *,
+    table: str,
+    schema: str,
+    partitions: Sequence[Partition] = (),
 ) -> int:
-    """Insert a relation by the names of its columns; make the table if it is not there.
+    """Replace the rows of a partition by a relation; make the table if it is not there.
 
-    Types may differ as far as every value survives the table's: whole numbers fit any wide
-    enough type, dates fit timestamps, and nothing but NULLs fits everything.
+    Columns are matched by name. Types may differ as far as every value is kept: whole numbers fit
+    any wide enough type, dates fit timestamps, and nothing but NULLs fits everything. A column of
+    the table without any value takes the type of its first values. ISO text in the column of a
+    partition in time becomes dates or times.
 
     Args:
         connection: In a transaction that the caller undoes when this raises.
         source: A registered relation; it is read once.
         table: The table's name.
         schema: Where it is.
+        partitions: Which rows the slice replaces, by dimension; none: all rows of the table.
 
     Returns:
         The number of rows.
 
     Raises:
-        StorageError: Columns are missing or too many, or a value would be changed.
+        StorageError: Rows lie outside of the partition, columns are missing or too many, or a
+            value would be changed.
     """
     target = qualified(schema, table)
-    if not table_exists(connection, table, schema):
-        connection.execute(f"CREATE TABLE {target} AS SELECT * FROM {source} LIMIT 0")
-    offered, stored = _types(connection, source), _types(connection, target)
-    _require_same_columns(target, offered, stored)
-    columns = ", ".join(
-        f"{_exact(name, kind, stored[name])} AS {quoted(name)}" for name, kind in offered.items()
-    )
-    try:
-        return number(connection, f"INSERT INTO {target} BY NAME SELECT {columns} FROM {source}")
-    except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
-        said = str(error).removeprefix("Invalid Input Error: ")
-        raise _misfit(target, said) from error
+    rest = " AND ".join(f"({partition.condition})" for partition in partitions) or "true"
+    with _staged(connection, source):
+        offered = _types(connection, _STAGED)
+        valued = _columns_with_values(connection, offered)
+        columns = {name: quoted(name) for name in offered}
+        for name, kind in _times_from_text(connection, offered, valued, partitions).items():
+            columns[name], offered[name] = f"CAST({quoted(name)} AS {kind})", kind
+        if not table_exists(connection, table, schema):
+            _create(connection, target, columns)
+        stored = _types(connection, target)
+        _require_same_columns(target, offered, stored)
+        fitting = {
+            name: _exact(columns[name], name, kind, stored[name]) for name, kind in offered.items()
+        }
+        try:
+            for name in valued:
+                if offered[name] != stored[name] and _is_empty(connection, target, name):
+                    _retype(connection, target, name, offered[name])
+                    fitting[name] = columns[name]
+            _check_partitions(connection, target, fitting, partitions)
+            connection.execute(f"DELETE FROM {target} WHERE {rest}")
+            return number(
+                connection,
+                f"INSERT INTO {target} BY NAME SELECT {_selected(fitting)} FROM {_STAGED}",
+            )
+        except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
+            said = str(error).removeprefix("Invalid Input Error: ")
+            raise _misfit(target, said) from error
+
+
+@contextmanager
+def _staged(connection: duckdb.DuckDBPyConnection, source: str) -> Iterator[None]:
+    """Keep the rows for the length of the block: they are read more than once."""
+    connection.execute(f"CREATE TEMP TABLE {_STAGED.rpartition('.')[2]} AS FROM {source}")
+    yield
+    connection.execute(f"DROP TABLE {_STAGED}")
+
+
+def _create(connection: duckdb.DuckDBPyConnection, target: str, columns: dict[str, str]) -> None:
+    names = [name for name, *_ in connection.execute(f"DESCRIBE {_STAGED}").fetchall()]
+    selected = ", ".join(f"{columns[name.lower()]} AS {quoted(name)}" for name in names)
+    connection.execute(f"CREATE TABLE {target} AS SELECT {selected} FROM {_STAGED} LIMIT 0")
 
 
 def _types(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
     """Return the type of each column; names in lower case, as DuckDB tells none apart by it."""
     described = connection.execute(f"DESCRIBE {relation}").fetchall()
     return {name.lower(): kind for name, kind, *_ in described}
+
+
+def _columns_with_values(
+    connection: duckdb.DuckDBPyConnection, offered: dict[str, str]
+) -> list[str]:
+    counts = ", ".join(f"count({quoted(name)}) > 0" for name in offered)
+    found = first_row(connection, f"SELECT {counts} FROM {_STAGED}") or ()
+    return [name for name, has_values in zip(offered, found, strict=True) if has_values]
+
+
+def _times_from_text(
+    connection: duckdb.DuckDBPyConnection,
+    offered: dict[str, str],
+    valued: Sequence[str],
+    partitions: Sequence[Partition],
+) -> dict[str, str]:
+    """Return the type of partition columns that hold text, or nothing, and stand for times.
+
+    Compared as text, '2024-01-03' lies before '2024-01-03 00:00:00': the next run would not find
+    the rows again and add them a second time.
+    """
+    kinds = {}
+    for partition in partitions:
+        for name, kind in offered.items():
+            if partition.days is None or not partition.is_column(name):
+                continue
+            if name not in valued:
+                kinds[name] = "DATE" if partition.days else "TIMESTAMP"
+            elif kind == "VARCHAR":
+                kinds[name] = _kind_of_text(connection, name)
+    return kinds
+
+
+def _kind_of_text(connection: duckdb.DuckDBPyConnection, name: str) -> str:
+    column = quoted(name)
+    for kind, pattern in (("DATE", _DATE), ("TIMESTAMP", _TIME)):
+        # Looked at as text: DuckDB's casts ignore a time of day and an offset that are too much.
+        fits = (
+            f"{column} IS NULL OR regexp_full_match({column}, {literal(pattern)}) "
+            f"AND try_cast({column} AS {kind}) IS NOT NULL"
+        )
+        others = connection.execute(
+            f"SELECT DISTINCT {column} FROM {_STAGED} WHERE NOT ({fits}) LIMIT {_SHOWN}"
+        ).fetchall()
+        if not others:
+            return kind
+    raise StorageError(
+        f"The partition column {name!r} is text that is not a date or a time (such as 2024-01-31 "
+        f"or 2024-01-31T23:59:59): {_listed(others)}. Nothing was stored."
+    )
+
+
+def _check_partitions(
+    connection: duckdb.DuckDBPyConnection,
+    target: str,
+    columns: dict[str, str],
+    partitions: Sequence[Partition],
+) -> None:
+    """Refuse rows that the next run of the same partition would not replace."""
+    for partition in partitions:
+        rows = f"(SELECT {_selected(columns)} FROM {_STAGED})"
+        outside = f"FROM {rows} WHERE ({partition.condition}) IS NOT TRUE"
+        try:
+            count = number(connection, f"SELECT count(*) {outside}")
+        except (duckdb.BinderException, duckdb.ParserException, duckdb.CatalogException) as error:
+            raise StorageError(
+                f"The rows for {target} cannot be told apart by their partition: `partition_expr` "
+                f"is {partition.expression!r}, the columns are {', '.join(columns)} "
+                f"({str(error).splitlines()[0]}). Name a column, or SQL over columns, that says "
+                "which partition a row belongs to. Nothing was stored."
+            ) from error
+        if count:
+            found = connection.execute(
+                f"SELECT DISTINCT ({partition.expression})::VARCHAR {outside} "
+                f"ORDER BY 1 LIMIT {_SHOWN}"
+            ).fetchall()
+            raise StorageError(
+                f"{count:,} rows for {target} lie outside of the partition {partition.keys}: "
+                f"{partition.expression} is {_listed(found)}. Running the partition again would "
+                "not replace them. Return the rows of the partition alone. Nothing was stored."
+            )
+
+
+def _is_empty(connection: duckdb.DuckDBPyConnection, target: str, name: str) -> bool:
+    return not number(connection, f"SELECT count({quoted(name)}) FROM {target}")
+
+
+def _retype(connection: duckdb.DuckDBPyConnection, target: str, name: str, kind: str) -> None:
+    # Before anything else: DuckDB does not commit a table that is altered after other changes.
+    connection.execute(f"ALTER TABLE {target} ALTER {quoted(name)} TYPE {kind} USING NULL")
+
+
+def _selected(columns: dict[str, str]) -> str:
+    return ", ".join(f"{expression} AS {quoted(name)}" for name, expression in columns.items())
 
 
 def _require_same_columns(target: str, offered: dict[str, str], stored: dict[str, str]) -> None:
@@ -67,9 +232,8 @@ def _require_same_columns(target: str, offered: dict[str, str], stored: dict[str
         raise _misfit(target, " ".join(said))
 
 
-def _exact(name: str, offered: str, stored: str) -> str:
+def _exact(column: str, name: str, offered: str, stored: str) -> str:
     """Return the SQL that casts a column and fails on the first value that would be changed."""
-    column = quoted(name)
     if offered == stored:
         return column
     cast = f"try_cast({column} AS {stored})"
@@ -83,6 +247,11 @@ def _exact(name: str, offered: str, stored: str) -> str:
 def _family(kind: str) -> frozenset[str] | None:
     plain = kind.partition("(")[0]
     return next((family for family in _FAMILIES if plain in family), None)
+
+
+def _listed(rows: Sequence[tuple[str | None]]) -> str:
+    texts = ["NULL" if value is None else repr(value) for (value,) in rows]
+    return ", ".join(texts) + (" ..." if len(texts) == _SHOWN else "")
 
 
 def _misfit(target: str, said: str) -> StorageError:
