@@ -70,10 +70,22 @@ def test_values_are_sorted_text(discovery):
     assert len(discovery.list_property_values("plan", "Sign Up", 2)) == 2
 
 
-def test_mixpanel_wants_an_event_for_values(discovery):
+def test_values_of_all_events(discovery):
+    """Without an event, the values in all events come."""
+    assert discovery.list_property_values("plan") == ["b", "free", "pro", "team"]
+
+
+def test_mixpanel_may_want_an_event_for_values(credentials):
     """Without one it may refuse: its refusal is passed on, with what to do."""
-    with pytest.raises(QueryError, match=r"event is a required parameter.*`--event`") as refused:
-        discovery.list_property_values("plan")
+    strict = RECENT.but(properties_without_event="400")
+    with (
+        Emulator(strict) as emulator,
+        MixpanelAPIClient(
+            credentials, api_base_url=emulator.base_url, retries=IMPATIENT, budget=PLENTY
+        ) as client,
+        pytest.raises(QueryError, match=r"event is a required parameter.*`--event`") as refused,
+    ):
+        DiscoveryService(client).list_property_values("plan")
     assert refused.value.status_code == 400
     assert refused.value.request_url
 

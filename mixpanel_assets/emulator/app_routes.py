@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 from mixpanel_assets.emulator.answers import Answer, json_answer
 from mixpanel_assets.emulator.call import Call
+from mixpanel_assets.emulator.journeys import FUNNELS
 
 
 def me(call: Call) -> Answer:
@@ -19,20 +21,27 @@ def me(call: Call) -> Answer:
         "organization_id": 77,
         "domain": "mixpanel.com",
     }
+    views = {WORKSPACE: "All project data"} | {
+        number: f"Data view {number}" for number in call.settings.data_views
+    }
     results = {
         "user_email": call.settings.username,
         "projects": {project_id: project},
         "workspaces": {
-            "3001": {
-                "id": 3001,
+            str(number): {
+                "id": number,
                 "project_id": call.settings.project_id,
-                "name": "All project data",
-                "is_global": True,
+                "name": name,
+                "is_global": number == WORKSPACE,
             }
+            for number, name in views.items()
         },
         "organizations": {"77": {"id": 77, "name": "Invented coffee company"}},
     }
     return json_answer({"status": "ok", "results": results})
+
+
+WORKSPACE = 3001
 
 
 def _schema(description: str, properties: dict[str, str], **metadata: Any) -> dict[str, Any]:
@@ -94,6 +103,10 @@ def schemas(call: Call) -> Answer:
         for entry in SCHEMAS
         if kind in (None, entry["entityType"]) and name in (None, "", entry["name"])
     ]
+    if name and call.settings.schema_by_name == "definition":
+        if not results:
+            raise call.shape.refuse(404, f"no schema for {kind} {name!r}")
+        return json_answer({"results": results[0]["schemaJson"], "status": "ok"})
     return json_answer({"results": results, "status": "ok"})
 
 
@@ -128,17 +141,35 @@ ANNOTATIONS: list[dict[str, Any]] = [
 
 def annotation_list(call: Call) -> Answer:
     """Answer the notes on the time line; both dates are included."""
-    first = call.params.get("fromDate") or "0000"
-    last = call.params.get("toDate") or "9999"
-    found = [note for note in ANNOTATIONS if first <= note["date"][:10] <= last]
-    return json_answer({"status": "ok", "results": found})
+    return json_answer({"status": "ok", "results": _between(call, "fromDate", "toDate")})
+
+
+def old_annotation_list(call: Call) -> Answer:
+    """Answer the notes under the path, and with the parameters, from before the App API."""
+    return json_answer({"annotations": _between(call, "from_date", "to_date")})
+
+
+def _between(call: Call, from_name: str, to_name: str) -> list[dict[str, Any]]:
+    first, last = call.day(from_name, date.min), call.day(to_name, date.max)
+    wanted = {int(tag) for tag in call.params.get("tags", "").split(",") if tag.isdecimal()}
+    return [
+        _shown(call, note)
+        for note in ANNOTATIONS
+        if first <= date.fromisoformat(note["date"][:10]) <= last
+        and (not wanted or wanted & {tag["id"] for tag in note["tags"]})
+    ]
+
+
+def _shown(call: Call, note: dict[str, Any]) -> dict[str, Any]:
+    extra = {"project_id": call.settings.project_id}
+    return note | extra if call.settings.annotation_project_id else note
 
 
 def annotation(call: Call) -> Answer:
     """Answer one note."""
     for note in ANNOTATIONS:
         if str(note["id"]) == call.path_params["annotation_id"]:
-            return json_answer({"status": "ok", "results": note})
+            return json_answer({"status": "ok", "results": _shown(call, note)})
     raise call.shape.refuse(404, "annotation not found")
 
 
@@ -146,6 +177,51 @@ def annotation_tags(call: Call) -> Answer:
     """Answer the tags: as the prose has it, under `results`."""
     tag = {"id": 3, "name": "release", "project_id": call.settings.project_id}
     return json_answer({"status": "ok", "results": [{**tag, "has_annotations": True}]})
+
+
+REPORTS: list[dict[str, Any]] = [
+    {"id": 100, "type": "insights", "name": "Views and orders", "description": "Two weeks."},
+    {"id": 101, "type": "insights", "name": "Orders by country", "description": None},
+    *(
+        {"id": funnel.id, "type": "funnels", "name": funnel.name, "description": None}
+        for funnel in FUNNELS
+    ),
+]
+
+
+def bookmarks(call: Call) -> Answer:
+    """Answer the saved reports, as clients read them: no documentation has this list."""
+    kind = call.params.get("type")
+    ids = {int(text) for text in call.params.get("ids", "").split(",") if text.isdecimal()}
+    found = [
+        _bookmark(call, report)
+        for report in REPORTS
+        if kind in (None, "", report["type"]) and (not ids or report["id"] in ids)
+    ]
+    results = {"results": found} if call.params.get("v") == "2" else found
+    return json_answer({"status": "ok", "results": results})
+
+
+def bookmark(call: Call) -> Answer:
+    """Answer one saved report."""
+    for report in REPORTS:
+        if str(report["id"]) == call.path_params["bookmark_id"]:
+            return json_answer({"status": "ok", "results": _bookmark(call, report)})
+    raise call.shape.refuse(404, "bookmark not found")
+
+
+def _bookmark(call: Call, report: dict[str, Any]) -> dict[str, Any]:
+    return report | {
+        "project_id": call.settings.project_id,
+        "workspace_id": WORKSPACE,
+        "dashboard_id": 4001,
+        "created": "2024-01-03T09:15:00",
+        "modified": "2024-01-09T16:40:12",
+        "creator_id": 2,
+        "creator_name": "Ada Lo",
+        "creator_email": "ada@example.com",
+        "params": {},
+    }
 
 
 _PROJECT = "/api/app/projects/{project_id}"
@@ -158,4 +234,6 @@ APP_HANDLERS: dict[str, Callable[[Call], Answer]] = {
     f"{_PROJECT}/annotations": annotation_list,
     f"{_PROJECT}/annotations/tags": annotation_tags,
     f"{_PROJECT}/annotations/{{annotation_id}}": annotation,
+    f"{_PROJECT}/bookmarks": bookmarks,
+    f"{_PROJECT}/bookmarks/{{bookmark_id}}": bookmark,
 }

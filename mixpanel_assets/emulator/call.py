@@ -41,7 +41,26 @@ class Call:
     @property
     def reports(self) -> Reports:
         """Numbers computed from the project's events."""
-        return Reports(self.state, self.truth)
+        return Reports(self.state, self.truth, self.data_view)
+
+    @property
+    def data_view(self) -> Evaluate | None:
+        """The filter of the data view that `workspace_id` names; None when it has none."""
+        if not self.params.get("workspace_id"):
+            return None
+        text = self.settings.data_views.get(self.integer("workspace_id", 0))
+        return None if text is None else parse(text)
+
+    def reject(self, *names: str) -> None:
+        """Refuse documented parameters that are not honoured: an answer would be a wrong one."""
+        given = [name for name in names if self.params.get(name)]
+        if given:
+            raise self.shape.refuse(400, f"not supported by this emulator: {', '.join(given)}")
+
+    def reject_both(self, one: str, other: str) -> None:
+        """Refuse two parameters that say the same thing in different ways."""
+        if self.params.get(one) and self.params.get(other):
+            raise self.shape.refuse(400, f"{one} and {other} are mutually exclusive")
 
     def faulty(self, kind: str) -> bool:
         """Say whether this request is to go wrong in a certain way."""

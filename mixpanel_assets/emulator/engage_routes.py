@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from mixpanel_assets.emulator.answers import Answer, json_answer
@@ -26,8 +27,10 @@ def engage(call: Call) -> Answer:
     if session_id:
         session = _known_session(call, session_id)
     else:
-        results = _results(call)
-        session_id = call.state.open_session(results, _page_size(call))
+        matches_ = _results(call)
+        # `limit` is undocumented; `total` stays the number of all matches.
+        results = matches_[: call.integer("limit", len(matches_))]
+        session_id = call.state.open_session(results, _page_size(call), total=len(matches_))
         session = call.state.sessions[session_id]
     return _page(call, session, session_id, page)
 
@@ -48,7 +51,7 @@ def _page_size(call: Call) -> int:
 def _page(call: Call, session: Session, session_id: str, page: int) -> Answer:
     start = page * session.page_size
     results = session.results[start : start + session.page_size]
-    total = len(session.results)
+    total = session.total
     if call.faulty("short-page"):
         at = call.fault.position if call.fault else None
         results = results[: len(results) // 2 if at is None else at]
@@ -87,7 +90,8 @@ def _shown(call: Call, results: Sequence[Profile]) -> list[dict[str, Any]]:
 
 def _results(call: Call) -> Sequence[Profile]:
     """Return the profiles that all filters together let through."""
-    profiles = call.state.profiles(call.params.get("data_group_id") or None)
+    call.reject("search")
+    profiles = _all(call)
     if call.params.get("distinct_id"):
         wanted = {call.params["distinct_id"]}
         profiles = [profile for profile in profiles if profile["$distinct_id"] in wanted]
@@ -97,8 +101,9 @@ def _results(call: Call) -> Sequence[Profile]:
     profiles = _of_cohort(call, profiles)
     where = call.expression("where")
     behaviors = call.json("behaviors", list)
-    if behaviors is not None and call.params.get("filter_by_cohort"):
-        raise call.shape.refuse(400, "behaviors and filter_by_cohort are mutually exclusive")
+    call.reject_both("behaviors", "filter_by_cohort")
+    if behaviors is not None and where is None:
+        raise call.shape.refuse(400, "behaviors needs a where that speaks of them")
     if where is not None:
         seen = _behaviors(call, behaviors or [])
         profiles = [profile for profile in profiles if _passes(call, where, profile, seen)]
@@ -107,13 +112,24 @@ def _results(call: Call) -> Sequence[Profile]:
     return _sorted(call, profiles)
 
 
+def _all(call: Call) -> Sequence[Profile]:
+    """Return the profiles of users or of a group that the data view lets through."""
+    profiles = call.state.profiles(call.params.get("data_group_id") or None)
+    view = call.data_view
+    if view is None:
+        return profiles
+    return [profile for profile in profiles if _passes(call, view, profile, {})]
+
+
 def _of_cohort(call: Call, profiles: Sequence[Profile]) -> Sequence[Profile]:
     chosen = call.json("filter_by_cohort", dict)
     if chosen is None:
         return profiles
-    cohort = next((cohort for cohort in COHORTS if cohort.id == chosen.get("id")), None)
+    # Some clients send the number as text.
+    wanted = str(chosen.get("id"))
+    cohort = next((cohort for cohort in COHORTS if str(cohort.id) == wanted), None)
     if cohort is None:
-        raise call.shape.refuse(400, f"cohort {chosen.get('id')} does not exist")
+        raise call.shape.refuse(400, f"cohort {wanted} does not exist")
     members = [profile for profile in profiles if cohort.holds(profile)]
     if call.flag("include_all_users", default=True):
         members += [
@@ -134,12 +150,14 @@ def _passes(call: Call, where: Evaluate, profile: Profile, seen: dict[str, dict[
 
 def _behaviors(call: Call, wanted: list[Any]) -> dict[str, dict[str, int]]:
     """Count, per user, the events of each behavior within its window of days."""
+    seconds = call.integer("as_of_timestamp", 0)
+    as_of = datetime.fromtimestamp(seconds, UTC) if seconds else None
     counts: dict[str, dict[str, int]] = {}
     for behavior in wanted:
         try:
             days = int(str(behavior["window"]).removesuffix("d"))
             names = {selector["event"] for selector in behavior["event_selectors"]}
-            counts[behavior["name"]] = call.reports.events_per_user(names, days)
+            counts[behavior["name"]] = call.reports.events_per_user(names, days, as_of)
         except (KeyError, TypeError, ValueError):
             raise call.shape.refuse(400, "invalid behaviors") from None
     return counts
@@ -159,7 +177,7 @@ def _sorted(call: Call, profiles: Sequence[Profile]) -> Sequence[Profile]:
 def engage_properties(call: Call) -> Answer:
     """Answer which profile properties exist, how often and of which type."""
     found: dict[str, dict[str, Any]] = {}
-    for profile in call.state.profiles():
+    for profile in _all(call):
         for name, value in (profile["$properties"] or {}).items():
             entry = found.setdefault(name, {"count": 0, "type": _type(value)})
             entry["count"] += 1
@@ -185,8 +203,9 @@ def engage_stats(call: Call) -> Answer:
     action = call.params.get("action", "count()")
     if action != "count()":
         raise call.shape.refuse(400, f"unsupported action: {action}")
+    call.reject("segment_by_cohorts", "as_of_timestamp")
     where = call.expression("selector")
-    profiles = call.state.profiles(call.params.get("data_group_id") or None)
+    profiles = _of_cohort(call, _all(call))
     if where is not None:
         profiles = [profile for profile in profiles if _passes(call, where, profile, {})]
     moment = call.state.clock.now().isoformat()
@@ -195,7 +214,7 @@ def engage_stats(call: Call) -> Answer:
 
 def cohorts_list(call: Call) -> Answer:
     """Answer the saved cohorts: a bare array."""
-    profiles = call.state.profiles()
+    profiles = _all(call)
     return json_answer([_described(call, cohort, profiles) for cohort in COHORTS])
 
 

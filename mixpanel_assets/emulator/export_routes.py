@@ -32,7 +32,7 @@ def export(call: Call) -> Answer:
     if names is not None or where is not None:
         if where is not None:
             _check(call, where)
-        blocks = _filtered(blocks, names, where, in_ms)
+        blocks = _filtered(call, blocks, names, where, in_ms)
     if limit:
         blocks = _limited(blocks, limit)
     return Answer(
@@ -86,13 +86,19 @@ def _check(call: Call, where: Evaluate) -> None:
 
 
 def _filtered(
-    blocks: Iterable[list[bytes]], names: set[str] | None, where: Evaluate | None, in_ms: bool
+    call: Call,
+    blocks: Iterable[list[bytes]],
+    names: set[str] | None,
+    where: Evaluate | None,
+    in_ms: bool,
 ) -> Iterator[list[bytes]]:
     for block in blocks:
-        yield [line for line in block if _passes(line, names, where, in_ms)]
+        yield [line for line in block if _passes(call, line, names, where, in_ms)]
 
 
-def _passes(line: bytes, names: set[str] | None, where: Evaluate | None, in_ms: bool) -> bool:
+def _passes(
+    call: Call, line: bytes, names: set[str] | None, where: Evaluate | None, in_ms: bool
+) -> bool:
     record = json.loads(line)
     if names is not None and record["event"] not in names:
         return False
@@ -102,7 +108,9 @@ def _passes(line: bytes, names: set[str] | None, where: Evaluate | None, in_ms: 
     if in_ms and has_time(record):
         properties["time"] /= 1000
     try:
-        return matches(where, Scope(properties, event=record["event"]))
+        identity = properties.get("distinct_id")
+        person = call.state.person(None if identity is None else str(identity))
+        return matches(where, Scope(properties, person, event=record["event"]))
     except ExpressionError:
         return False
 

@@ -12,6 +12,7 @@ from mixpanel_assets.emulator.answers import Answer, json_answer
 from mixpanel_assets.emulator.call import Call, days_between
 from mixpanel_assets.emulator.journeys import (
     FUNNELS,
+    GRACE,
     Funnel,
     analysis,
     completed,
@@ -24,6 +25,7 @@ from mixpanel_assets.emulator.reports import Selection, first_day, label
 
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800}
 MOST_FUNNEL_DAYS = 90
+MOST_INTERVAL_DAYS = 90
 REPORT_DAYS = 14
 REPORTS = {100: None, 101: "mp_country_code"}
 
@@ -41,12 +43,13 @@ def funnels(call: Call) -> Answer:
         raise call.shape.refuse(404, f"funnel {funnel_id} does not exist")
     days = call.range()
     within = _length(call, funnel)
-    # Who began on the last day may finish after it.
-    reach = days_between(days[0], days[-1] + timedelta(days=within.days + 1))
+    # A person who began on the last day may finish after it, and one who began in the first
+    # seconds may have taken the next step just before.
+    reach = days_between(days[0] - GRACE, days[-1] + timedelta(days=within.days + 1))
     selection = Selection(reach, frozenset(funnel.steps), call.expression("where"))
     events = list(call.reports.seen(selection))
     users = times_by_user(events)
-    segments = _segments(call, events)
+    segments = _segments(call, [seen for seen in events if seen.at.date() >= days[0]])
     dates = _starts(call, days)
     data: dict[str, Any] = {}
     for number, start in enumerate(dates):
@@ -71,6 +74,7 @@ def funnels(call: Call) -> Answer:
 
 def _length(call: Call, funnel: Funnel) -> timedelta:
     if not call.params.get("length"):
+        call.reject("length_unit")
         return timedelta(days=funnel.days)
     unit = call.choice("length_unit", "day", "day", "hour", "minute", "second")
     within = timedelta(seconds=call.integer("length", 1) * SECONDS[unit])
@@ -80,6 +84,7 @@ def _length(call: Call, funnel: Funnel) -> timedelta:
 
 
 def _starts(call: Call, days: list[date]) -> list[date]:
+    call.reject_both("unit", "interval")
     if call.params.get("unit"):
         unit = call.choice("unit", "day", "day", "week", "month")
         return sorted({max(first_day(day, unit), days[0]) for day in days})
@@ -106,12 +111,15 @@ def retention_report(call: Call) -> Answer:
     """Answer how many people came back after each interval."""
     days = call.range()
     kind = call.choice("retention_type", "birth", "birth", "compounded")
-    if call.params.get("unit") and call.params.get("interval"):
-        raise call.shape.refuse(400, "unit and interval are mutually exclusive")
+    # The documentation does not say what a breakdown looks like.
+    call.reject("on")
+    call.reject_both("unit", "interval")
     unit = call.choice("unit", "day", "day", "week", "month")
-    width = timedelta(days={"day": 1, "week": 7, "month": 30}[unit] * call.integer("interval", 1))
+    width = timedelta(days={"day": 1, "week": 7, "month": 30}[unit] * _interval(call))
     intervals = call.integer("interval_count", 1)
-    reach = days_between(days[0], days[-1] + width * (intervals + 1))
+    unbounded = call.flag("unbounded_retention")
+    last = days[-1] + width * (intervals + 1)
+    reach = days_between(days[0], max(last, call.reports.today()) if unbounded else last)
     event = call.params.get("event")
     names = frozenset([event]) if event else None
     back = _moments(call, Selection(reach, names, call.expression("where")))
@@ -120,6 +128,7 @@ def retention_report(call: Call) -> Answer:
         chosen = Selection(days, born_event, call.expression("born_where"))
         born = {user: moments[:1] for user, moments in _moments(call, chosen).items()}
     else:
+        call.reject("born_where")
         born = _moments(call, Selection(days, names, call.expression("where")))
     found = retention(
         born,
@@ -127,9 +136,16 @@ def retention_report(call: Call) -> Answer:
         unit=unit,
         width=width,
         intervals=intervals,
-        unbounded=call.flag("unbounded_retention"),
+        unbounded=unbounded,
     )
     return json_answer(found)
+
+
+def _interval(call: Call) -> int:
+    interval = call.integer("interval", 1)
+    if not 1 <= interval <= MOST_INTERVAL_DAYS:
+        raise call.shape.refuse(400, f"interval must be from 1 to {MOST_INTERVAL_DAYS} days")
+    return interval
 
 
 def _moments(call: Call, selection: Selection) -> dict[str, list[datetime]]:
@@ -143,6 +159,7 @@ def _moments(call: Call, selection: Selection) -> dict[str, list[datetime]]:
 def addiction(call: Call) -> Answer:
     """Answer in how many hours or days of each period people were active."""
     days = call.range()
+    call.reject("on")
     call.need("unit")
     call.need("addiction_unit")
     unit = call.choice("unit", "", "day", "week", "month")

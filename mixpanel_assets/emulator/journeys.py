@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,9 @@ from typing import Any
 from mixpanel_assets.emulator.reports import Seen, first_day
 
 Times = dict[str, list[datetime]]
+
+# Consecutive steps this close together count in either order (Mixpanel's Funnels FAQ).
+GRACE = timedelta(seconds=2)
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,19 @@ def times_by_user(events: Iterable[Seen]) -> dict[str, Times]:
 def completed(
     steps: Sequence[str], times: Times, start: datetime, within: timedelta
 ) -> list[datetime]:
-    """Return when each step was taken, as far as the user came."""
+    """Return when each step was taken, as far as the user came.
+
+    A step may come up to two seconds before the one it follows. An event serves one step only.
+    """
     taken = [start]
+    used = {steps[0]: bisect_left(times.get(steps[0], []), start) + 1}
     for step in steps[1:]:
         moments = times.get(step, [])
-        following = bisect_right(moments, taken[-1])
+        following = max(bisect_left(moments, taken[-1] - GRACE), used.get(step, 0))
         if following == len(moments) or moments[following] - start > within:
             break
         taken.append(moments[following])
+        used[step] = following + 1
     return taken
 
 
@@ -103,7 +111,8 @@ def _ratio(part: int, whole: int) -> float:
 
 
 def _average(gaps: Iterable[timedelta]) -> int | None:
-    seconds = [gap.total_seconds() for gap in gaps]
+    # A step taken just before the one it follows took no time.
+    seconds = [max(gap.total_seconds(), 0) for gap in gaps]
     return round(sum(seconds) / len(seconds)) if seconds else None
 
 
@@ -118,7 +127,7 @@ def retention(
         unit: What the first days are grouped by.
         width: The length of an interval.
         intervals: How many intervals follow the 0th.
-        unbounded: Count a user in every interval up to the last return.
+        unbounded: Count a user in every interval up to the last return, however late that is.
     """
     cohorts: dict[str, set[tuple[str, datetime]]] = defaultdict(set)
     for user, moments in born.items():

@@ -6,7 +6,7 @@ Mixpanel shows profiles as they are now, so they depend on the day the clock sho
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from math import log
@@ -22,6 +22,23 @@ NAMES = ("Ada", "Linus", "Åsa", "Олена", "José", "葵", "Zoë", "Prisha",
 FAMILIES = ("Lo", "Ångström", "Шевченко", "García", "佐藤", "Nair", "Smith", "von der Leyen")
 WITHOUT_LAST_SEEN = 41
 NULL_PROPERTIES = 13
+
+
+class Person(Mapping[str, Any]):
+    """The properties of one user's profile, looked up when they are read."""
+
+    def __init__(self, properties_of: Callable[[str], Mapping[str, Any]], identity: str) -> None:
+        self._properties_of = properties_of
+        self._identity = identity
+
+    def __getitem__(self, name: str) -> Any:
+        return self._properties_of(self._identity)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._properties_of(self._identity))
+
+    def __len__(self) -> int:
+        return len(self._properties_of(self._identity))
 
 
 @dataclass(frozen=True)

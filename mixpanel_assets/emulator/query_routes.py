@@ -34,13 +34,20 @@ def _unit(call: Call, *allowed: str) -> str:
     return call.choice("unit", "day", *allowed)
 
 
+def _kind(call: Call, unit: str) -> str:
+    kind = call.choice("type", "general", *KINDS)
+    if kind == "unique" and unit in ("minute", "hour"):
+        raise call.shape.refuse(400, f"unique counts by {unit} do not exist")
+    return kind
+
+
 def _unsorted(series: list[str]) -> list[str]:
     """Return dates in an order that only a client that sorts can bear, as the official one."""
     return series[len(series) // 2 :] + series[: len(series) // 2]
 
 
 def _table(call: Call, values: Table, series: list[str]) -> Answer:
-    if call.params.get("format") == "csv":
+    if call.choice("format", "json", "json", "csv") == "csv":
         return _csv(values, series)
     data = {"series": _unsorted(series), "values": values}
     return json_answer({"data": data, "legend_size": len(values)})
@@ -58,8 +65,11 @@ def _csv(values: Table, series: list[str]) -> Answer:
 def segmentation(call: Call) -> Answer:
     """Answer counts of one event by date, and by a property when `on` is given."""
     name = call.need("event")
-    unit = _unit(call, "minute", "hour", "day", "week", "month")
-    kind = call.choice("type", "general", *KINDS)
+    # In lieu of `unit`, says the documentation; how such buckets are named is not known.
+    call.reject("interval")
+    weeks = ("week",) if call.settings.segmentation_weeks else ()
+    unit = _unit(call, "minute", "hour", "day", *weeks, "month")
+    kind = _kind(call, unit)
     selection = _selection(call, name)
     on = call.expression("on")
     series = buckets(selection.days, unit)
@@ -152,7 +162,7 @@ def events(call: Call) -> Answer:
     if names is None:
         raise call.shape.refuse(400, "event is a required parameter")
     unit = _unit(call, "minute", "hour", "day", "week", "month")
-    kind = call.choice("type", "general", *KINDS)
+    kind = _kind(call, unit)
     days = _days(call, unit)
     values = call.reports.counted(
         Selection(days, frozenset(names)), lambda found: [found.event], unit=unit, kind=kind
@@ -162,6 +172,8 @@ def events(call: Call) -> Answer:
 
 def _days(call: Call, unit: str) -> list[date]:
     """Return the days of `interval` units up to today, or of the dates given."""
+    call.reject_both("interval", "from_date")
+    call.reject_both("interval", "to_date")
     if call.params.get("interval"):
         width = {"week": 7, "month": 30}.get(unit, 1)
         count = call.integer("interval", 1)
@@ -191,15 +203,17 @@ def events_top(call: Call) -> Answer:
 
 def events_names(call: Call) -> Answer:
     """Answer the names of the most common events of the last 31 days."""
+    kind = call.choice("type", "general", *KINDS)
     days = call.reports.recent_days(RECENT_DAYS)
-    if call.params.get("from_date"):
+    if call.params.get("from_date") or call.params.get("to_date"):
         days = call.range(to_default=call.reports.today())
         if days[0].year < 2000:
             raise call.shape.refuse(400, "bad year")
         check_history(call, days[0])
-    counts = Counter(found.event for found in call.reports.seen(Selection(days)))
-    limit = call.integer("limit", 255, 5000)
-    return json_answer([name for name, _ in counts.most_common(limit)])
+    table = call.reports.counted(
+        Selection(days), lambda found: [found.event], unit="all", kind=kind
+    )
+    return json_answer(list(top(table, call.integer("limit", 255, 5000))))
 
 
 def events_properties(call: Call) -> Answer:
@@ -207,7 +221,7 @@ def events_properties(call: Call) -> Answer:
     event, name = call.need("event"), call.need("name")
     wanted = call.json("values", list)
     unit = _unit(call, "minute", "hour", "day", "week", "month")
-    kind = call.choice("type", "general", *KINDS)
+    kind = _kind(call, unit)
     days = _days(call, unit)
 
     def keys(found: Seen) -> list[str]:
@@ -221,11 +235,18 @@ def events_properties(call: Call) -> Answer:
     return _table(call, top(values, call.integer("limit", 255)), buckets(days, unit))
 
 
+def _one_or_all(call: Call) -> frozenset[str] | None:
+    """Return the event asked for. Without one, clients in production get all events."""
+    if call.settings.properties_without_event == "400":
+        call.need("event")
+    event = call.params.get("event")
+    return frozenset([event]) if event else None
+
+
 def events_properties_top(call: Call) -> Answer:
-    """Answer an event's most common properties; one computed at query time has no count."""
-    event = call.need("event")
+    """Answer the most common properties; one computed at query time has no count."""
     counts: Counter[str] = Counter()
-    selection = Selection(call.reports.recent_days(RECENT_DAYS), frozenset([event]))
+    selection = Selection(call.reports.recent_days(RECENT_DAYS), _one_or_all(call))
     for found in call.reports.seen(selection):
         counts.update(name for name in found.properties if name not in OWN_FIELDS)
     limit = call.integer("limit", 10)
@@ -238,10 +259,10 @@ def events_properties_top(call: Call) -> Answer:
 
 
 def events_properties_values(call: Call) -> Answer:
-    """Answer the most common values of one property of one event, as text."""
-    event, name = call.need("event"), call.need("name")
+    """Answer the most common values of one property, as text."""
+    name = call.need("name")
     counts: dict[str, int] = defaultdict(int)
-    selection = Selection(call.reports.recent_days(RECENT_DAYS), frozenset([event]))
+    selection = Selection(call.reports.recent_days(RECENT_DAYS), _one_or_all(call))
     for found in call.reports.seen(selection):
         if name in found.properties:
             for text in _labels(found.properties[name]):

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from mixpanel_assets.emulator.expressions import UNDEFINED, Evaluate, Scope, matches
 from mixpanel_assets.emulator.state import State
-from mixpanel_assets.emulator.truth import Record, Truth, has_time
+from mixpanel_assets.emulator.truth import Record, Truth, has_time, in_seconds
 
 Unit = Literal["minute", "hour", "day", "week", "month"]
 Table = dict[str, dict[str, float]]
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FORMATS = {"minute": "%Y-%m-%d %H:%M:00", "hour": "%Y-%m-%d %H:00:00"}
 STEPS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
 
@@ -26,6 +27,7 @@ class Seen(NamedTuple):
     at: datetime
     event: str
     properties: dict[str, Any]
+    profile: Callable[[str | None], Mapping[str, Any]]
 
     @property
     def user(self) -> str | None:
@@ -36,7 +38,7 @@ class Seen(NamedTuple):
     @property
     def scope(self) -> Scope:
         """What an expression sees of the event."""
-        return Scope(self.properties, event=self.event)
+        return Scope(self.properties, self.profile(self.user), event=self.event)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ class Selection:
 
 
 def bucket(at: datetime, unit: str) -> str:
-    """Return the key of the bucket that a moment falls into."""
+    """Return the key of the bucket that a moment falls into; the unit `all` is one bucket."""
+    if unit == "all":
+        return unit
     if unit in FORMATS:
         return at.strftime(FORMATS[unit])
     return first_day(at.date(), unit).isoformat()
@@ -93,9 +97,10 @@ def top(table: Table, limit: int) -> Table:
 class Reports:
     """Answers questions about the project's events."""
 
-    def __init__(self, state: State, truth: Truth) -> None:
+    def __init__(self, state: State, truth: Truth, view: Evaluate | None = None) -> None:
         self._state = state
         self._truth = truth
+        self._view = view
 
     def seen(self, selection: Selection) -> Iterator[Seen]:
         """Yield the selected events of the days, which are days of the project's zone."""
@@ -111,8 +116,11 @@ class Reports:
             at = self._local(record["properties"]["time"])
             if at.date() not in wanted:
                 continue
-            found = Seen(at, event, record["properties"])
-            if selection.where is None or matches(selection.where, found.scope):
+            found = Seen(at, event, in_seconds(record)["properties"], self._state.person)
+            if all(
+                filter_ is None or matches(filter_, found.scope)
+                for filter_ in (self._view, selection.where)
+            ):
                 yield found
 
     def counted(
@@ -158,12 +166,18 @@ class Reports:
             found[bucket(event.at, unit)].append(as_number(on(event.scope)))
         return found
 
-    def events_per_user(self, names: set[str], days: int) -> dict[str, int]:
-        """Return how many of some events each user had in the last days."""
-        last = self._state.today()
+    def events_per_user(
+        self, names: set[str], days: int, as_of: datetime | None = None
+    ) -> dict[str, int]:
+        """Return how many of some events each user had in the days up to a moment, or to now."""
+        last = self._state.today() if as_of is None else self._local_time(as_of).date()
         span = [last - timedelta(days=back) for back in range(days)]
         selection = Selection(span, frozenset(names))
-        return Counter(found.user for found in self.seen(selection) if found.user is not None)
+        return Counter(
+            found.user
+            for found in self.seen(selection)
+            if found.user is not None and (as_of is None or found.at <= self._local_time(as_of))
+        )
 
     def recent_days(self, count: int) -> list[date]:
         """Return the last days up to today, in the project's zone."""
@@ -186,11 +200,14 @@ class Reports:
                 yield from self._truth.shared_events(day)
             day += timedelta(days=1)
 
-    def _local(self, seconds: int) -> datetime:
-        at = datetime.fromtimestamp(seconds, UTC)
+    def _local(self, milliseconds: int) -> datetime:
+        at = EPOCH + timedelta(milliseconds=milliseconds)
         if self._state.settings.regime == "utc" and self._state.settings.zone != "UTC":
             at = at.astimezone(self._state.zone)
         return at.replace(tzinfo=None)
+
+    def _local_time(self, moment: datetime) -> datetime:
+        return moment.astimezone(self._state.zone).replace(tzinfo=None)
 
 
 def as_number(value: Any) -> float:

@@ -13,11 +13,11 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mixpanel_assets.emulator import auth
 from mixpanel_assets.emulator.answers import Answer, Refused, error_shape
-from mixpanel_assets.emulator.app_routes import APP_HANDLERS
+from mixpanel_assets.emulator.app_routes import APP_HANDLERS, old_annotation_list
 from mixpanel_assets.emulator.call import Call, days_asked
 from mixpanel_assets.emulator.control_routes import control_routes
 from mixpanel_assets.emulator.engage_routes import (
@@ -37,6 +37,8 @@ from mixpanel_assets.emulator.wire import Connections, Delivery
 
 logger = logging.getLogger(__name__)
 
+ASKED_PATH = "emulator.asked_path"
+
 Family = Literal["export", "query", "app"]
 Handler = Callable[[Call], Answer]
 
@@ -54,7 +56,7 @@ def application(
     connections: Connections,
     base_url: str,
     sleep: Callable[[float], Awaitable[None]],
-) -> Starlette:
+) -> ASGIApp:
     """Return the whole pretend Mixpanel as one ASGI application."""
 
     def endpoint(handler: Handler, family: Family) -> Endpoint:
@@ -64,21 +66,44 @@ def application(
     for name, handler in {**PROFILE_HANDLERS, **QUERY_HANDLERS}.items():
         paths = (f"/api/query/{name}", f"/api/2.0/{name}")
         routes += [Route(path, endpoint(handler, "query")) for path in paths]
-    routes += [Route(path, endpoint(handler, "app")) for path, handler in APP_HANDLERS.items()]
+    routes.append(Route("/api/2.0/annotations", endpoint(old_annotation_list, "query")))
+    routes += [
+        Route(path, endpoint(handler, "app"), methods=["GET"])
+        for path, handler in APP_HANDLERS.items()
+    ]
     others: dict[str, Family] = {"query": "query", "2.0": "query", "app": "app"}
     for root, family in others.items():
         routes.append(Route(f"/api/{root}/{{rest:path}}", endpoint(unknown, family)))
-    return Starlette(
-        routes=[
-            *control_routes(state, truth),
-            Mount("/region/{region}", routes=routes),
-            *routes,
-        ]
+    return WithoutTrailingSlash(
+        Starlette(
+            routes=[
+                *control_routes(state, truth),
+                Mount("/region/{region}", routes=routes),
+                *routes,
+            ]
+        )
     )
+
+
+@dataclass(frozen=True)
+class WithoutTrailingSlash:
+    """Drops one trailing slash of a path: clients in production send it, and are answered."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; part of ASGI."""
+        path = scope.get("path", "")
+        # A slash that is part of a name arrives as %2F.
+        if len(path) > 1 and scope.get("raw_path", b"").endswith(b"/"):
+            scope = {**scope, "path": path[:-1], ASKED_PATH: path}
+        await self.app(scope, receive, send)
 
 
 def unknown(call: Call) -> Answer:
     """Answer a path that nothing is known about."""
+    if call.shape.family == "app":
+        return call.shape.answer(404, "Not found")
     return call.shape.answer(400, "Invalid API endpoint")
 
 
@@ -105,7 +130,7 @@ class Endpoint:
         started = self.state.clock.now()
         call = Call(
             method=request.method,
-            path=canonical(path),
+            path=canonical(path.removesuffix("/")),
             params=params,
             path_params=request.path_params,
             shape=error_shape(self.family, settings, self.base_url, _target(request, path)),
@@ -183,7 +208,7 @@ class Endpoint:
             if "/schemas" not in call.path:
                 return
             family = "schemas"
-        counted = not (
+        counted = call.path != "/api/query/annotations" and not (
             call.path == "/api/query/engage"
             and call.params.get("session_id")
             and not (limits and limits.count_engage_pages)
@@ -196,6 +221,8 @@ class Endpoint:
 
     def _answer(self, call: Call) -> Answer:
         try:
+            if self.family == "query":
+                call.integer("workspace_id", 0)
             answer = self.handler(call)
         except Refused:
             raise
@@ -220,7 +247,7 @@ class _Instead(Refused):
 
 def own_path(request: Request) -> str:
     """Return the path without the region's part."""
-    path: str = request.scope["path"]
+    path: str = request.scope.get(ASKED_PATH, request.scope["path"])
     region = request.path_params.get("region")
     return path.removeprefix(f"/region/{region}") if region else path
 

@@ -6,7 +6,7 @@ Where the sources disagree about the real service, there is a setting here and b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
@@ -44,6 +44,8 @@ class EmulatorSettings:
         exact_events: So many events a day once repeats are removed, or so many on the days named.
         duplicates_rate: Share of rows that Mixpanel sends more than once.
         odd_content: Whether the full set of awkward values appears every day.
+        early_clicks: Whether some clicks are dated just before the page that they were made on,
+            within the two seconds in which the steps of a funnel are interchangeable.
         profiles: Number of user profiles.
         group_profiles: Number of profiles behind `data_group_id`.
         regime: `utc` for projects made since 2023, `legacy` for shifted times.
@@ -70,6 +72,16 @@ class EmulatorSettings:
         session_seconds: Life of a paging session; None is for ever.
         jql: Whether simple scripts run, or every one answers 404 or 412.
         schema_wrapped: Whether a single schema comes as `{"results": ...}`.
+        schema_by_name: What `schemas/event?entity_name=` answers: a list with one entry (the
+            documentation), or the definition alone (what clients read).
+        annotation_project_id: Whether annotations carry `project_id`, as observed; the
+            documentation does not have it.
+        properties_without_event: What names and values of properties answer without `event`,
+            which the documentation requires and clients in production leave out.
+        segmentation_weeks: Whether segmentation takes `unit=week`, which the documentation does
+            not list and clients offer.
+        data_views: Expressions that filter events and profiles, by the `workspace_id` that asks
+            for them. Any other `workspace_id` filters nothing.
     """
 
     seed: int = 7
@@ -80,6 +92,7 @@ class EmulatorSettings:
     exact_events: int | Mapping[date, int] | None = None
     duplicates_rate: float = 0.02
     odd_content: bool = True
+    early_clicks: bool = True
     profiles: int = 250
     group_profiles: int = 12
     regime: Literal["utc", "legacy"] = "utc"
@@ -114,6 +127,11 @@ class EmulatorSettings:
     session_seconds: float | None = 3600.0
     jql: Literal["run", "404", "412"] = "run"
     schema_wrapped: bool = True
+    schema_by_name: Literal["list", "definition"] = "definition"
+    annotation_project_id: bool = True
+    properties_without_event: Literal["all", "400"] = "all"
+    segmentation_weeks: bool = True
+    data_views: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.end is not None and self.days is not None:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import count
 from random import Random
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from mixpanel_assets.emulator.budgets import Budgets
 from mixpanel_assets.emulator.changes import changed
 from mixpanel_assets.emulator.clock import Clock
 from mixpanel_assets.emulator.faults import Fault, Faults
-from mixpanel_assets.emulator.profiles import GROUP_KEY, Profile, UserProfiles, group_profiles
+from mixpanel_assets.emulator.profiles import (
+    GROUP_KEY,
+    Person,
+    Profile,
+    UserProfiles,
+    group_profiles,
+)
 from mixpanel_assets.emulator.requestlog import RequestLog
 from mixpanel_assets.emulator.sample import Block, Shop
 from mixpanel_assets.emulator.settings import EmulatorSettings
@@ -32,6 +39,7 @@ class Session:
     results: Sequence[Profile]
     page_size: int
     started: float
+    total: int
 
 
 class State:
@@ -52,6 +60,7 @@ class State:
         self._blocks: OrderedDict[tuple[date, int, bool], tuple[Block, int]] = OrderedDict()
         self._cached_bytes = 0
         self._profiles: tuple[object, Sequence[Profile]] | None = None
+        self._people: tuple[Sequence[Profile], dict[str, Mapping[str, Any]]] | None = None
 
     def today(self) -> date:
         """Return the day it is: in UTC, or in the project's zone for a legacy project."""
@@ -146,12 +155,24 @@ class State:
                 self._profiles = (last, made if len(made) > REMEMBERED_PROFILES else list(made))
             return self._profiles[1]
 
-    def open_session(self, results: Sequence[Profile], page_size: int) -> str:
+    def person(self, identity: str | None) -> Mapping[str, Any]:
+        """Return the properties of a user's profile, which expressions call `user`."""
+        return {} if identity is None else Person(self._properties_of, identity)
+
+    def _properties_of(self, identity: str) -> Mapping[str, Any]:
+        profiles = self.profiles()
+        with self._lock:
+            if self._people is None or self._people[0] is not profiles:
+                people = {one["$distinct_id"]: one["$properties"] or {} for one in profiles}
+                self._people = (profiles, people)
+            return self._people[1].get(identity, {})
+
+    def open_session(self, results: Sequence[Profile], page_size: int, *, total: int) -> str:
         """Pin a result and return the session that pages through it."""
         number = next(self._session_numbers)
         tail = Random(f"{self.settings.seed}/session/{number}").getrandbits(32)
         session_id = f"{int(self.clock.seconds())}-{tail:08x}"
-        self.sessions[session_id] = Session(results, page_size, self.clock.seconds())
+        self.sessions[session_id] = Session(results, page_size, self.clock.seconds(), total)
         return session_id
 
     def session(self, session_id: str) -> Session | None:

@@ -71,9 +71,9 @@ class Truth:
             yield record if time_in_ms else in_seconds(record)
 
     def shared_events(self, day: date) -> Iterator[Record]:
-        """Yield events with `time` in seconds for reports: remembered, so not to be changed."""
+        """Yield events, `time` in milliseconds, for reports: remembered, so not to be changed."""
         records = self._remembered(day)
-        yield from map(in_seconds, self._read(day) if records is None else records)
+        yield from self._read(day) if records is None else records
 
     def count(self, day: date) -> int:
         """Return the number of events of the day, repeats removed."""
