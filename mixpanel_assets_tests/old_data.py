@@ -23,8 +23,14 @@ from mixpanel_assets.warehouse.project import schema_version
 from mixpanel_assets.warehouse.publisher import Publisher
 
 DATA = Path(__file__).with_name("data")
+# The first of these databases was written before the sample had early clicks.
 SHOP = EmulatorSettings(
-    start=date(2024, 1, 1), days=6, events_per_day=30, profiles=25, page_size=10
+    start=date(2024, 1, 1),
+    days=6,
+    events_per_day=30,
+    profiles=25,
+    page_size=10,
+    early_clicks=False,
 )
 FILES = ("warehouse.duckdb", "warehouse.snapshot.duckdb")
 

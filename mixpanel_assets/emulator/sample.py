@@ -195,6 +195,7 @@ class _BlockMaker:
         self.index = index
         self.unit = 1 if time_in_ms else 1000
         self.random = Random(f"{shop.settings.seed}/{plan.day}/{index}")
+        self.early_clicks = shop.settings.early_clicks
         self.want = min(BLOCK_EVENTS, plan.events - index * BLOCK_EVENTS)
         self.lines: list[bytes] = []
         self.times: list[int] = []
@@ -299,6 +300,7 @@ class _BlockMaker:
             product = int(chance() * chance() * len(PRODUCTS))
             emit(b"Product Viewed", time, person, common, PRODUCT_TEXTS[product])
             if chance() < (0.45 if known else 0.12):
+                viewed = time
                 time += 4_000 + int(chance() * 30_000)
                 quantity = 1 + int(chance() * 3)
                 cart.append((product, quantity))
@@ -307,7 +309,8 @@ class _BlockMaker:
                     quantity,
                     sum(count for _, count in cart),
                 )
-                emit(b"Added To Cart", time, person, common, own)
+                early = self.early_clicks and len(cart) == 1 and time % 5 == 0
+                emit(b"Added To Cart", viewed - 1_500 if early else time, person, common, own)
         if cart and known and chance() < 0.6:
             time += 30_000 + int(chance() * 120_000)
             emit(b"Order Completed", time, person, common, self._order(cart, place))

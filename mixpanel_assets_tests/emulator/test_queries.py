@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from mixpanel_assets.emulator import Emulator
+from mixpanel_assets.emulator.journeys import completed
 
 from .conftest import START, Opened
 
@@ -189,6 +190,75 @@ def test_funnels_narrow(emulator: Emulator, http: httpx.Client) -> None:
     assert answer["data"][str(START)]["steps"][0]["avg_time"] is None
 
 
+STEPS = ("Page View", "Product Viewed", "Added To Cart", "Order Completed")
+
+
+def reached(moments: dict[str, list[int]], start: int, grace: int) -> int:
+    """Return how many steps a person took within 7 days, a step being up to `grace` ms early."""
+    last = start
+    for number, step in enumerate(STEPS[1:], 1):
+        fitting = [at for at in moments.get(step, []) if at >= last - grace]
+        if not fitting or min(fitting) > start + 7 * 86_400_000:
+            return number
+        last = min(fitting)
+    return len(STEPS)
+
+
+def test_steps_within_two_seconds_count_in_either_order(
+    emulator: Emulator, http: httpx.Client
+) -> None:
+    """A step may come up to two seconds before the one it follows; the sample has such people."""
+    people: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for day in DAYS:
+        for row in emulator.truth.events(day, time_in_ms=True):
+            if row["properties"].get("distinct_id") is not None:
+                person = people[str(row["properties"]["distinct_id"])]
+                person[row["event"]].append(row["properties"]["time"])
+    answer = ask(http, "funnels", **RANGE, funnel_id=7509)["data"]
+    orders = {2_000: 0, -1: 0}
+    for day in DAYS:
+        begin = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
+        steps = []
+        for moments in people.values():
+            first = [at for at in moments["Page View"] if begin <= at < begin + 86_400_000]
+            if first:
+                steps.append(reached(moments, min(first), 2_000))
+                for grace in orders:
+                    orders[grace] += reached(moments, min(first), grace)
+        counts = [sum(taken > number for taken in steps) for number in range(4)]
+        assert [step["count"] for step in answer[str(day)]["steps"]] == counts
+        assert all(
+            step["avg_time"] is None or step["avg_time"] >= 0 for step in answer[str(day)]["steps"]
+        )
+    assert orders[2_000] > orders[-1] + 5
+
+
+@pytest.mark.parametrize(
+    ("steps", "times", "taken"),
+    [
+        ("AB", {"A": [10.0], "B": [9.0]}, [10.0, 9.0]),
+        ("AB", {"A": [10.0], "B": [8.0]}, [10.0, 8.0]),
+        ("AB", {"A": [10.0], "B": [7.999]}, [10.0]),
+        ("ABC", {"A": [10.0], "B": [9.0], "C": [7.5]}, [10.0, 9.0, 7.5]),
+        ("AA", {"A": [10.0]}, [10.0]),
+        ("AA", {"A": [10.0, 10.0]}, [10.0, 10.0]),
+        ("ABA", {"A": [10.0], "B": [11.0]}, [10.0, 11.0]),
+        ("ABA", {"A": [10.0, 12.0], "B": [11.0]}, [10.0, 11.0, 12.0]),
+    ],
+)
+def test_the_grace_of_funnels(
+    steps: str, times: dict[str, list[float]], taken: list[float]
+) -> None:
+    """Two seconds count, two and a millisecond do not, and an event serves one step only."""
+    begin = datetime(2024, 1, 1)
+    moments = {
+        name: [begin + timedelta(seconds=second) for second in found]
+        for name, found in times.items()
+    }
+    found = completed(steps, moments, moments["A"][0], timedelta(days=1))
+    assert found == [begin + timedelta(seconds=second) for second in taken]
+
+
 def test_funnels_by_property_and_interval(http: httpx.Client) -> None:
     """With `on`, each date holds `$overall` and the segments; `unit` widens the dates."""
     on = 'properties["mp_country_code"]'
@@ -214,6 +284,36 @@ def test_retention_counts_returns(emulator: Emulator, http: httpx.Client) -> Non
         assert entry["counts"] == sorted(entry["counts"], reverse=True)
     compounded = ask(http, "retention", **RANGE, retention_type="compounded", unit="week")
     assert set(compounded) == {"2024-01-01", "2024-01-08"}
+
+
+def test_unbounded_retention_looks_at_any_day_after(emulator: Emulator, http: httpx.Client) -> None:
+    """Day N of unbounded retention counts people who came back on day N or any day after."""
+    times: dict[str, list[int]] = defaultdict(list)
+    born: dict[str, int] = {}
+    for day in DAYS:
+        for row in emulator.truth.events(day, time_in_ms=True):
+            own = row["properties"]
+            if own.get("distinct_id") is None or not isinstance(own.get("time"), int):
+                continue
+            times[str(own["distinct_id"])].append(own["time"])
+            if row["event"] == "Sign Up":
+                born[str(own["distinct_id"])] = own["time"]
+    dates = {"from_date": str(DAYS[0]), "to_date": str(DAYS[1])}
+    params = {**dates, "born_event": "Sign Up", "interval_count": 2}
+    answer = ask(http, "retention", **params, unbounded_retention="true")
+    later = 0
+    for day in DAYS[:2]:
+        begin = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
+        cohort = [who for who, at in born.items() if begin <= at < begin + 86_400_000]
+        waits = [max([at - born[who] for at in times[who]]) // 86_400_000 for who in cohort]
+        back = [max([at - born[who] for at in times[who]]) > 0 for who in cohort]
+        counts = [
+            sum(came and wait >= number for came, wait in zip(back, waits, strict=True))
+            for number in range(3)
+        ]
+        assert answer[str(day)]["counts"] == counts
+        later += sum(wait > 2 for wait in waits)
+    assert later > 0
 
 
 def test_frequency_falls(http: httpx.Client) -> None:
