@@ -1,7 +1,6 @@
 """Folders that go with their process: at the latest when the next one is made after a kill.
 
-A folder is in use as long as the kernel's lock inside it is held. Nothing else decides: no
-age, no process id.
+Only folders with our mark in them are ever deleted.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
+
+from mixpanel_assets.in_use import MARK, hold
 
 PREFIX = "mixpanel_assets-"
-_LOCK = "in-use.lock"
 
 
 class TemporaryFolder:
@@ -56,21 +56,16 @@ def sweep() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         if not _is_ours(folder):
             continue
-        lock = FileLock(folder / _LOCK, thread_local=False)
-        with suppress(Timeout, OSError):
-            lock.acquire(timeout=0)
-            _remove(folder, lock, os.getpid())
+        with suppress(OSError):
+            if lock := hold(folder / MARK):
+                _remove(folder, lock, os.getpid())
 
 
 def _made() -> tuple[Path, FileLock]:
-    while True:
+    while True:  # a sweep of another process may take the folder before it is locked
         folder = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
-        made = folder.stat().st_ino
-        lock = FileLock(folder / _LOCK, thread_local=False)
-        # A sweep of another process may take the folder before it is locked.
-        with suppress(Timeout, OSError):
-            lock.acquire(timeout=0)
-            if folder.stat().st_ino == made and (folder / _LOCK).exists():
+        with suppress(FileNotFoundError):
+            if lock := hold(folder / MARK):
                 return folder, lock
 
 
@@ -83,10 +78,12 @@ def _remove(folder: Path, lock: FileLock, pid: int) -> None:
 
 def _is_ours(folder: Path) -> bool:
     try:
-        found = folder.lstat()
+        found, mark = folder.lstat(), (folder / MARK).lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    return (
+        stat.S_ISDIR(found.st_mode) and stat.S_ISREG(mark.st_mode) and found.st_uid == os.getuid()
+    )
 
 
 def _watch_for_sigterm() -> None:

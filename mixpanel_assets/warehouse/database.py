@@ -6,9 +6,7 @@ What is in the file is not known here; see `schema` and `project`.
 from __future__ import annotations
 
 import os
-import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -17,13 +15,14 @@ import duckdb
 
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, StorageError
 from mixpanel_assets.warehouse.answers import number
+from mixpanel_assets.warehouse.drafts import draft_of, remove_drafts
 from mixpanel_assets.warehouse.faults import holding_pid, translated
 from mixpanel_assets.warehouse.lock import Mode, Wait, locked
 from mixpanel_assets.warehouse.schema import SCHEMA, literal
+from mixpanel_assets.warehouse.spill import spill_folder, sweep_spilled
 
 CATALOG = "warehouse"
 STORAGE_VERSION = "v1.5.0"
-_TRIES = 5
 
 
 class Database:
@@ -162,11 +161,11 @@ class Database:
             if mode == "write" and self.is_missing:
                 _create(self.path)
             self._must_exist()
-            with self._spill_folder() as spilled, closing(duckdb.connect()) as connection:
+            with spill_folder(self.path) as spilled, closing(duckdb.connect()) as connection:
                 self._configure(connection, spilled)
                 self._attach(connection, mode, wait)
-                if mode == "write":  # alone with the file: what else lies there is left over
-                    _remove_all_but(spilled)
+                if mode == "write":
+                    sweep_spilled(self.path)
                 yield connection
 
     @contextmanager
@@ -177,21 +176,6 @@ class Database:
             return
         with locked(self.path, mode, wait=wait, poll_seconds=self.poll_seconds):
             yield
-
-    @contextmanager
-    def _spill_folder(self) -> Iterator[Path]:
-        """Make a folder for one connection's spilled rows: in a shared one, two would collide."""
-        folder = self.path.with_name(f"{self.path.name}.tmp") / f"{os.getpid()}-{uuid.uuid4().hex}"
-        for _ in range(_TRIES):  # another connection may remove the empty parent in between
-            with suppress(OSError):  # what needs no room is read where nothing can be written
-                folder.mkdir(parents=True)
-                break
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # others still use it
-                folder.parent.rmdir()
 
     def _configure(self, connection: duckdb.DuckDBPyConnection, spilled: Path) -> None:
         set_up_session(connection)
@@ -251,16 +235,6 @@ def set_up_session(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("SET enable_progress_bar = false")
 
 
-def _remove_all_but(folder: Path) -> None:
-    """Remove what killed processes spilled."""
-    with suppress(OSError):
-        for other in folder.parent.iterdir():
-            if other.is_dir() and other != folder:
-                shutil.rmtree(other, ignore_errors=True)
-            elif other != folder:
-                other.unlink()
-
-
 def make_folder(path: Path) -> None:
     """Make the folder of a database.
 
@@ -289,8 +263,8 @@ def _create(path: Path) -> None:
     Before 1.2, `USING COMPRESSION zstd` is ignored, which doubles the file; the newest that
     DuckDB 2.0 writes is refused by 1.5.
     """
-    draft = path.with_name(f"{path.name}.new")
-    draft.unlink(missing_ok=True)
+    remove_drafts(path)
+    draft = draft_of(path)
     with duckdb.connect() as memory:
         memory.execute(
             f"ATTACH {literal(str(draft))} AS draft (STORAGE_VERSION '{STORAGE_VERSION}')"

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mixpanel_assets.warehouse.drafts import draft_of, remove_drafts
+
 _LOCKS = Path("/proc/locks")
 
 
@@ -39,8 +41,11 @@ def leave_note(note: Path) -> None:
     """Say that this process holds the database. A failure to say so is no failure."""
     what = " ".join([Path(sys.argv[0] or sys.executable).name, *sys.argv[1:4]])[:80]
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-    draft = note.with_name(f"{note.name}.new")
-    with suppress(OSError):
+    remove_drafts(note)
+    draft = draft_of(note)
+    with suppress(OSError, ValueError, TypeError):
+        if note.exists() and note.stat().st_size:
+            _written_in(note)  # raises for a file of others, which is left alone
         draft.write_text(json.dumps(asdict(Holder(os.getpid(), what, since))))
         draft.replace(note)
 
@@ -55,10 +60,14 @@ def remove_note(note: Path) -> None:
 def read_note(note: Path) -> Holder | None:
     """Return the holder named by the note, if that process still lives."""
     try:
-        holder = Holder(**json.loads(note.read_text()))
+        holder = _written_in(note)
     except (OSError, ValueError, TypeError):
         return None
     return holder if is_alive(holder.pid) else None
+
+
+def _written_in(note: Path) -> Holder:
+    return Holder(**json.loads(note.read_text()))
 
 
 def _kernel_holder(database: Path) -> Holder | None:

@@ -6,11 +6,9 @@ half-way leaves the one before in place. A table inside says when it was taken, 
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 import stat
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ import duckdb
 from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError, StorageError
 from mixpanel_assets.warehouse.answers import first_row
 from mixpanel_assets.warehouse.database import CATALOG, Database, set_up_session
+from mixpanel_assets.warehouse.drafts import draft_of, remove_drafts
 from mixpanel_assets.warehouse.faults import translated
 from mixpanel_assets.warehouse.lock import Mode, Wait
 from mixpanel_assets.warehouse.project import made_at, stored_project
@@ -122,9 +121,9 @@ def take_snapshot(database: Database) -> Stamp:
         StorageError: The disk is full, the folder cannot be written, or the copy is not whole.
     """
     target = snapshot_path(database.path)
-    _remove_drafts(target)
+    remove_drafts(target)
     _must_fit(database.path)
-    draft = target.with_name(f"{target.name}.{uuid.uuid4().hex}.new")
+    draft = draft_of(target)
     try:
         with database.read():
             stamp = Stamp(datetime.now(UTC), version_of(database.path))
@@ -139,7 +138,7 @@ def take_snapshot(database: Database) -> Stamp:
             draft.replace(target)
             _sync(target.parent)
     finally:
-        _remove_drafts(target)
+        remove_drafts(target)
     return stamp
 
 
@@ -219,12 +218,6 @@ def _sync(path: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
-
-
-def _remove_drafts(target: Path) -> None:
-    for draft in target.parent.glob(f"{glob.escape(target.name)}.*.new*"):
-        with suppress(OSError):
-            draft.unlink()
 
 
 def _log_of(database: Path) -> Path:

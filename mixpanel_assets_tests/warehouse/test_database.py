@@ -113,19 +113,6 @@ def test_opening_twice_in_one_thread_is_an_error(path):
         pass
 
 
-def test_what_a_killed_process_spilled_is_removed(path):
-    """Rows that did not fit into memory leave no files behind for good."""
-    spilled = path.with_name(f"{path.name}.tmp") / "duckdb_temp_storage_DEFAULT-0.tmp"
-    nested = spilled.parent / "1-of-a-killed-process" / spilled.name
-    nested.parent.mkdir(parents=True)
-    spilled.write_bytes(b"x")
-    nested.write_bytes(b"x")
-    with Database(path).write():
-        assert not spilled.exists()
-        assert not nested.parent.exists()
-    assert not spilled.parent.exists()
-
-
 def test_a_link_to_the_file_shares_its_lock(path, tmp_path):
     """Two ways to one file are one database."""
     link = tmp_path / "link.duckdb"

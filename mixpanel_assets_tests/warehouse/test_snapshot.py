@@ -236,7 +236,8 @@ def test_what_a_killed_writer_committed_is_in_the_snapshot(path):
 def test_what_a_killed_copy_left_goes_with_the_next_one(path):
     """Nothing is to be cleaned by hand."""
     for end in ("new", "new.wal"):
-        path.with_name(f"{snapshot_path(path).name}.0123abcd.{end}").write_text("torn")
+        draft = f"{snapshot_path(path).name}.{'0123abcd' * 4}.{end}"
+        path.with_name(draft).write_text("torn")
     write(path, 2)
     assert left_over(path) == set()
 
