@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 _EVENT_COLUMNS = ("event_name", "event_time", "distinct_id")
 _IN_JSON = re.compile(r"""\s*(\w+|"(?:[^"]|"")+")\s*(->>?)\s*'((?:[^']|'')*)'\s*""")
+_MACRO = re.compile(
+    r"""\s*(?:mixpanel\.)?(prop(?:_number|_time|_json)?)\(\s*(\w+)\s*,\s*'((?:[^']|'')*)'\s*\)\s*"""
+)
 _NUMERIC = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(.*\))")
 _BIGGEST_SAMPLE = 1_000_000
 
@@ -325,8 +328,8 @@ class TableInspector:
 
         Args:
             table: Its name.
-            column: A column, or a value inside of JSON, such as `properties->>'$.plan'` (text) or
-                `properties->'$.plan'` (JSON).
+            column: A column, or a value inside of JSON, such as `prop(properties, '$browser')`,
+                `prop_number(properties, 'amount')`, or `properties->>'$.plan'`.
             top_n: How many of the most common values, 1 to 1,000,000; of two as common, the
                 smaller comes first.
 
@@ -378,10 +381,14 @@ class TableInspector:
             return quoted(columns[asked_for.lower()])
         found = _IN_JSON.fullmatch(asked_for)
         name = found.group(1).strip('"').replace('""', '"').lower() if found else ""
+        macro = _MACRO.fullmatch(asked_for)
+        if macro and macro[2].lower() in columns:
+            column, key = quoted(columns[macro[2].lower()]), macro[3].replace("''", "'")
+            return f"mixpanel.{macro[1]}({column}, {literal(key)})"
         if found is None or name not in columns:
             raise ConfigError(
                 f"{table!r} has no column {asked_for!r}; it has: {', '.join(columns.values())}. "
-                "A value inside of JSON is written like properties->>'$.plan'.",
+                "A value inside of JSON is written like prop(properties, '$browser').",
                 {"table": table, "column": asked_for},
             )
         path = literal(found.group(3).replace("''", "'"))

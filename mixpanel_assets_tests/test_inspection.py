@@ -188,6 +188,9 @@ def test_a_column_is_told_in_detail(inspector):
         ("properties ->> 'plan'", "VARCHAR", [("free", 2), ("pro", 1)]),
         ("properties->'$.plan'", "JSON", [('"free"', 2), ('"pro"', 1)]),
         ("\"properties\"->>'$.\"it''s\"'", "VARCHAR", []),
+        ("prop(properties, 'plan')", "VARCHAR", [("free", 2), ("pro", 1)]),
+        ("mixpanel.prop_number( properties ,'amount' )", "DOUBLE", [(5.0, 1)]),
+        ("prop_json(properties, 'it''s')", "JSON", []),
         ("distinct_id", "VARCHAR", [("user-0", 2), ("user-1", 2)]),
     ],
 )

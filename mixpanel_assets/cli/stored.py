@@ -116,7 +116,12 @@ def keys(
     Example: mp inspect keys -t events -e 'Sign Up'
     """
     with current().stored(database) as workspace:
-        return workspace.property_keys(table, event)
+        keys = workspace.property_keys(table, event)
+    if keys:
+        from mixpanel_assets.warehouse.macros import spelling
+
+        current().note(f"In SQL, {spelling(keys[0])} is the text of one.")
+    return keys
 
 
 @app.question("column")
@@ -124,7 +129,9 @@ def column(
     table: TableOption,
     column: Annotated[
         str,
-        typer.Option("--column", "-c", help="A column, or a property: properties->>'$.plan'."),
+        typer.Option(
+            "--column", "-c", help="A column, or a property: prop(properties, '$browser')."
+        ),
     ],
     top: Annotated[
         int, typer.Option(min=1, max=MOST_ROWS, help="How many of the most common values.")

@@ -17,6 +17,7 @@ from pathlib import Path
 import duckdb
 
 from mixpanel_assets.errors import DatabaseLockedError, QueryError, StorageError
+from mixpanel_assets.warehouse.macros import spelling_for
 
 _CONFLICT = re.compile(r"Conflicting lock is held.*?(?:\(PID (\d+)\)|PID (\d+))", re.DOTALL)
 _OPEN_HERE = "Unique file handle conflict"
@@ -128,6 +129,7 @@ def asked() -> Iterator[None]:
             raise
         said = str(error).strip()
         instead = next((way for pattern, way in _OTHER_WAYS if pattern.search(said)), "")
+        instead = instead or spelling_for(said)
         raise QueryError.of_sql(said, instead) from error
 
 

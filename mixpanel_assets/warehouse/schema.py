@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import duckdb
 
+from mixpanel_assets.warehouse.macros import create_macros
+
 SCHEMA = "mixpanel"
 
 
@@ -80,7 +82,9 @@ EVENTS = Table(
         Column(
             "properties",
             "JSON",
-            "Everything else the event carries, except `time`, `distinct_id` and `$insert_id`.",
+            "Everything else the event carries, except `time`, `distinct_id` and `$insert_id`. "
+            "`mixpanel.prop(properties, '$browser')` reads one property as text, `prop_number`, "
+            "`prop_time` and `prop_json` as that.",
             _ZSTD,
         ),
         Column(
@@ -111,7 +115,9 @@ PROFILES = Table(
         Column(
             "properties",
             "JSON",
-            "Everything the profile holds, except a `$last_seen` that is a time.",
+            "Everything the profile holds, except a `$last_seen` that is a time. "
+            "`mixpanel.prop(properties, '$email')` reads one property as text, `prop_number`, "
+            "`prop_time` and `prop_json` as that.",
             _ZSTD,
         ),
         Column("last_seen", "TIMESTAMP", "`$last_seen`; UTC; NULL when absent or no time."),
@@ -253,9 +259,10 @@ def create(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
 
 
 def create_all(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the schema, its tables and views."""
+    """Make the schema, its tables, views and macros."""
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(SCHEMA)}")
     for table in TABLES:
         create(connection, table)
     connection.execute(METADATA_VIEW)
     connection.execute(CURRENT_PROFILES_VIEW)
+    create_macros(connection)
