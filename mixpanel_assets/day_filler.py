@@ -4,6 +4,7 @@
 |-------------------------------------|-----------------------------------------------------------|
 | not whole, or not the asked days    | asked again; then in halves; one bad day is set aside     |
 | fewer rows than are stored          | asked again; accepted only if both answers agree          |
+| no event of a day, for the first time | requested again; `empty` if there is none again        |
 | legacy: rows of dates around        | one day per request, for these days and all that follow   |
 | refused: before the plan's horizon  | `not available`; what is stored stays                     |
 
@@ -19,7 +20,7 @@ from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from itertools import chain, pairwise
 
-from mixpanel_assets.client import EventExport, Spool
+from mixpanel_assets.client import EventExport, SecondLooks, Spool
 from mixpanel_assets.client.export import days_set_aside
 from mixpanel_assets.errors import IncompleteExportError, PlanHorizonError
 from mixpanel_assets.load_progress import LoadProgress
@@ -29,8 +30,9 @@ from mixpanel_assets.warehouse import (
     DayReport,
     ProjectIdentity,
     ShiftedRowsError,
+    Status,
     Target,
-    mark_unavailable,
+    mark_days,
     replace_events,
 )
 
@@ -106,9 +108,18 @@ class DayFiller:
         self._probed: set[date] = set()
         self._requests_told = 0
         self._warned = False
+        self._unconfirmed: set[date] = set()
+        self._empty_before: set[date] = set()
+        self._looks = SecondLooks(
+            export.find_days,
+            weigh=lambda day: plan.weights.of(day) or 0,
+            by_date=project.regime == "utc" or plan.fixed != 1,
+        )
+        if export.query.filters:
+            self._looks.most_bytes = None  # its rows are few, and its empty days many
         found = sum((last - first).days + 1 for first, last in export.found)
         self._days = len(plan.days) + found
-        self._days_done = 0
+        self._answered: set[date] = set()
         self._rows = 0
         self._began = self._started = time.monotonic()
 
@@ -121,6 +132,9 @@ class DayFiller:
         windows = chain(sorted(self._export.found), self._plan)
         for first, last in self._export.ahead(windows, self._is_one_request):
             self._fill(first, last)
+            if self._looks.is_due(self._unconfirmed, last):
+                self._confirm_empty_days()
+        self._confirm_empty_days()
         if self._broken:
             raise days_set_aside(self._broken, self._days)
 
@@ -133,7 +147,7 @@ class DayFiller:
         if first > last:
             return
         if first <= self._refused_until:
-            self._mark_unavailable(first, min(last, self._refused_until))
+            self._mark_not_available(first, min(last, self._refused_until))
             self._fill(self._refused_until + _DAY, last)
         elif self._plan.fixed == 1 and first < last:
             for day in days_between(first, last):
@@ -146,7 +160,7 @@ class DayFiller:
             self._fetch_and_store(first, last)
         except ShiftedRowsError as error:
             logger.warning("%s From now on, this project is read one day per request.", error)
-            self._plan.fixed = 1
+            self._read_day_by_day()
             self._fill(first, last)
         except ShrunkenDaysError as error:
             for day in error.days:
@@ -214,14 +228,45 @@ class DayFiller:
                 received_at=spool.received_at,
                 run_id=self._run_id,
                 open_days=[day for day in days if day >= self._today],
+                empty_before=self._empty_before,
                 filters=self._export.query.filters,
                 target=self._target,
             )
             _refuse_shrunken(reports, answered)
         spool.discard()
-        self._requests_told = requests
+        written = {report.day for report in reports}
+        if spool.from_date in written:
+            self._requests_told = requests
+        self._put_off([day for day in days if day not in written])
         self._learn(spool, reports)
-        self._tell(reports)
+        self._tell(days, reports)
+
+    def _put_off(self, days: Sequence[date]) -> None:
+        """Take note of days without events, to be requested once more."""
+        self._unconfirmed.update(days)
+        self._empty_before.update(days)
+        for day in days:
+            self._plan.learn(day, 0)
+
+    def _confirm_empty_days(self) -> None:
+        """Write days as `empty` that have no event in a second response; load the others."""
+        days, self._unconfirmed = self._unconfirmed, set()
+        for answer in self._looks.confirm(days):
+            loaded_meanwhile = self._mark_empty(answer.empty) if answer.empty else []
+            for first, last in self._plan.again(sorted([*answer.doubtful, *loaded_meanwhile])):
+                self._fill(first, last)
+
+    def _mark_empty(self, days: Sequence[date]) -> list[date]:
+        """Write days as `empty`; return those that another process has loaded by now."""
+        requests = self._export.requests
+        reports = self._mark(days, "empty", requests=requests - self._requests_told)
+        self._requests_told = requests
+        self._tell(days, [report for report in reports if not report.row_count])
+        return [report.day for report in reports if report.row_count]
+
+    def _read_day_by_day(self) -> None:
+        self._plan.fixed = 1
+        self._looks.by_date = False
 
     def _learn(self, spool: Spool, reports: Sequence[DayReport]) -> None:
         for report in reports:
@@ -229,11 +274,12 @@ class DayFiller:
                 share = report.bytes / max(1, spool.received_bytes)
                 self._plan.learn(report.day, round(share * spool.json_bytes))
             if report.shifted_rows:
-                self._plan.fixed = 1
+                self._read_day_by_day()
 
-    def _tell(self, reports: Sequence[DayReport]) -> None:
+    def _tell(self, days: Sequence[date], reports: Sequence[DayReport]) -> None:
+        """Tell that days have been answered, and of those that are settled by it."""
         seconds, self._started = time.monotonic() - self._started, time.monotonic()
-        self._on_request(self._progress(reports))
+        self._on_request(self._progress(days, reports))
         for report in reports:
             if report.time_warning and not self._warned:
                 self._warned = True  # the same holds for every day
@@ -241,17 +287,17 @@ class DayFiller:
             logger.debug("%s: %s events, %s", report.day, f"{report.row_count:,}", report.status)
             self._on_day(report, seconds)
 
-    def _progress(self, reports: Sequence[DayReport]) -> LoadProgress:
-        self._days_done += len(reports)
+    def _progress(self, days: Sequence[date], reports: Sequence[DayReport]) -> LoadProgress:
+        self._answered.update(days)
         self._rows += sum(report.row_count for report in reports)
         return LoadProgress(
-            from_date=reports[0].day,
-            to_date=reports[-1].day,
-            days_done=self._days_done,
+            from_date=days[0],
+            to_date=days[-1],
+            days_done=len(self._answered),
             days=self._days,
             rows=self._rows,
             seconds=time.monotonic() - self._began,
-            requests_to_come=self._plan.requests_after(reports[-1].day),
+            requests_to_come=self._plan.requests_after(max(self._answered)),
             budget=self._budget(),
         )
 
@@ -282,22 +328,28 @@ class DayFiller:
             pass  # at least it was no refusal
         return self._refused_until == day
 
-    def _mark_unavailable(self, first: date, last: date) -> None:
-        with self._database.write() as connection:
-            reports = mark_unavailable(
-                connection,
-                days_between(first, last),
-                run_id=self._run_id,
-                filters=self._export.query.filters,
-                target=self._target,
-            )
+    def _mark_not_available(self, first: date, last: date) -> None:
+        days = days_between(first, last)
+        reports = self._mark(days, "not available")
         logger.warning(
             "%s..%s: not available, the project's plan does not reach that far back. "
             "What was stored before stays; MP_START_DATE can leave these days out.",
             first,
             last,
         )
-        self._tell(reports)
+        self._tell(days, reports)
+
+    def _mark(self, days: Sequence[date], status: Status, *, requests: int = 0) -> list[DayReport]:
+        with self._database.write() as connection:
+            return mark_days(
+                connection,
+                days,
+                status,
+                requests=requests,
+                run_id=self._run_id,
+                filters=self._export.query.filters,
+                target=self._target,
+            )
 
 
 def _refuse_shrunken(reports: Sequence[DayReport], answered: dict[date, int]) -> None:

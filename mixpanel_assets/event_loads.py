@@ -314,7 +314,7 @@ def plan_load(
     """
     asked = ExportQuery(from_date, to_date)
     project = project_identity(client.credentials, settings)
-    sizes, kept = _stored(database, project, asked, keeping)
+    sizes, known, kept = _stored(database, project, asked, keeping)
     plan = request_plan(from_date, to_date, sizes, settings.days_per_request, without=kept)
     days, requests = plan.days, len(list(plan))
     return Plan(
@@ -322,6 +322,7 @@ def plan_load(
         to_date=to_date,
         days=len(days),
         requests=requests,
+        confirming=0 if known.issuperset(days) else 1,
         estimated_rows=Estimates(sizes.rows).total(days),
         estimated_bytes=Estimates(sizes.received_bytes).total(days),
         free_disk_bytes=free_bytes(settings.spool_path(client.credentials.project_id)),
@@ -331,16 +332,17 @@ def plan_load(
 
 def _stored(
     database: Database, project: ProjectIdentity, asked: ExportQuery, keeping: Keeping
-) -> tuple[EventSizes, set[date]]:
-    """Return what stored days weigh, and which of the asked ones stay as they are."""
+) -> tuple[EventSizes, set[date], set[date]]:
+    """Return what stored days weigh, which of the asked ones are loaded, and which are kept."""
     try:
         with database.read() as connection:
             if stored := stored_project(connection):
                 must_match(stored, project)
             rows = day_rows(connection, EVENTS.name, asked.from_date, asked.to_date)
-            return event_sizes(connection), {day for day in rows if keeping.keeps(rows[day])}
+            kept = {day for day in rows if keeping.keeps(rows[day])}
+            return event_sizes(connection), set(rows), kept
     except DatabaseNotFoundError:
-        return EventSizes({}, {}), set()
+        return EventSizes({}, {}), set(), set()
 
 
 def _present_budget(client: MixpanelAPIClient) -> RequestBudget:

@@ -15,9 +15,9 @@ class LoadProgress:
     """How far a load of events is.
 
     Attributes:
-        from_date: First of the days that were just settled.
+        from_date: First of the days that just came.
         to_date: Last of them, included.
-        days_done: Days settled so far.
+        days_done: Days that came so far; those without events are confirmed later.
         days: Days that the load fetches.
         rows: Events stored so far.
         seconds: Since the load began.

@@ -65,6 +65,11 @@ class Estimates:
             insort(self._days, day)
         self.known[day] = number
 
+    def forget(self, day: date) -> None:
+        """Make a day unknown again."""
+        if self.known.pop(day, None) is not None:
+            self._days.remove(day)
+
     def of(self, day: date) -> int | None:
         """Return the number of a day, None when no day at all is known."""
         if day in self.known or not self.known:
@@ -135,6 +140,14 @@ class RequestPlan:
         """Tell what a day turned out to weigh."""
         self.weights.learn(day, json_bytes)
 
+    def again(self, days: Sequence[date]) -> RequestPlan:
+        """Return the plan for days that turned out not to be what was learned of them."""
+        for day in days:
+            self.weights.forget(day)
+        plan = RequestPlan(days, {}, self.target_bytes, self.max_days, self.fixed)
+        plan.weights = self.weights
+        return plan
+
     def estimated_bytes(self, first: date, last: date) -> int:
         """Return what a request will weigh; the target when no day at all is known."""
         total = self.weights.total(days_between(first, last))
@@ -192,6 +205,8 @@ class Plan:
         to_date: Last day, included.
         days: Number of days.
         requests: Export requests if no answer is broken; while no day is known, the fewest.
+        confirming: Requests more if days that were never loaded come without events: those that
+            lie close together take one.
         estimated_rows: Events; None while no day is known.
         estimated_bytes: Compressed bytes to receive; None while no day is known.
         free_disk_bytes: Free where answers lie until they are stored.
@@ -202,6 +217,7 @@ class Plan:
     to_date: date
     days: int
     requests: int
+    confirming: int
     estimated_rows: int | None
     estimated_bytes: int | None
     free_disk_bytes: int

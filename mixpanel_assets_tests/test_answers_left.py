@@ -107,11 +107,14 @@ def test_a_damaged_answer_is_asked_for_again(load, broken, asked, database):
     assert len(stored(database)) == 9
 
 
-@pytest.mark.parametrize(("ended", "requests"), [(0, 1), (1, 1), (2, 0)])
+@pytest.mark.parametrize(("ended", "requests"), [(0, 1), (1, 2), (2, 1)])
 def test_an_answer_from_before_the_end_of_its_days_is_asked_for_again(
     ended, requests, load, broken, asked
 ):
-    """More events may have come since then; which day it was in the project's zone is not asked."""
+    """More events may have come since then; which day it was in the project's zone is not asked.
+
+    The last request confirms that finished days have no events; of the first pair, today is open.
+    """
     last = datetime.now(UTC).date() - timedelta(days=ended)
     days = (last - timedelta(days=1), last)
     broken.with_name(f"{broken.name[:32]}-{days[0]}_{days[1]}.jsonl").write_bytes(b"")

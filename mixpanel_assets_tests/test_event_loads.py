@@ -166,12 +166,6 @@ def test_an_open_day_does_not_shrink_silently(credentials, tmp_path):
     assert second.row_count >= first.row_count
 
 
-def test_a_first_empty_day_is_simply_empty(workspace, asked):
-    """Nothing was there before, so nothing is asked twice."""
-    [report] = workspace.sync_events(date(2023, 5, 1), date(2023, 5, 1))
-    assert (report.status, report.rows_before, len(asked())) == ("empty", None, 1)
-
-
 @pytest.fixture
 def limited(tmp_path):
     """A project whose plan reaches 20 days back, with data on the last 60, and a workspace."""

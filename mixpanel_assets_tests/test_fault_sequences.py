@@ -24,7 +24,9 @@ KINDS = [
     *("error-object-in-stream", "cut-body", "cut-gzip", "cut-chunk", "reset", "html-200"),
     *("500-json", "503-empty", "400-timeout", "429-window", "401-json", "402-json"),
 ]
-# These look whole; only a day that was stored before can show them.
+# These look whole. A second response shows that days are missing; only a day that was stored
+# before shows that rows are.
+SEEN_AT_ONCE = ["empty-200", "missing-days"]
 UNSEEN_AT_FIRST = ["empty-200", "missing-rows"]
 
 
@@ -86,10 +88,18 @@ def check(emulator: Emulator, sequence: list[Fault], per_request: int, *, loaded
 
 
 @examples(6)
-@given(sequence=faults(KINDS), per_request=st.sampled_from([1, 2, 3]))
-def test_a_first_load_is_the_truth_or_says_that_it_is_not(emulator, sequence, per_request):
+@given(
+    sequence=faults(KINDS),
+    unseen=st.sampled_from([None, *SEEN_AT_ONCE]),
+    day=st.sampled_from(DAYS),
+    per_request=st.sampled_from([1, 2, 3]),
+)
+def test_a_first_load_is_the_truth_or_says_that_it_is_not(
+    emulator, sequence, unseen, day, per_request
+):
     """Each day holds exactly Mixpanel's events, or nothing and the load failed."""
-    check(emulator, sequence, per_request, loaded=False)
+    hidden = [Fault(unseen, path="/api/2.0/export", day=day)] if unseen else []
+    check(emulator, [*hidden, *sequence], per_request, loaded=False)
 
 
 @examples(6)

@@ -40,7 +40,9 @@ def print_plan(
 
 
 def _at_least(plan: Plan) -> str:
-    return "" if plan.estimated_bytes is not None else " or more; no day has been loaded yet"
+    if plan.estimated_bytes is None:
+        return " or more; no day has been loaded yet"
+    return ", one more if days come without events" if plan.confirming else ""
 
 
 def _time(plan: Plan) -> str:

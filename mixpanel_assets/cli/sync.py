@@ -128,7 +128,9 @@ def _told(output: Format | None, jq: str | None) -> Iterator[_Lines]:
     try:
         yield told
     finally:
-        print_records(told.records, output or Format.JSON, jq)
+        # Days without events are settled after later ones.
+        ordered = sorted(told.records, key=lambda record: (record["table"], record["day"]))
+        print_records(ordered, output or Format.JSON, jq)
 
 
 @contextmanager

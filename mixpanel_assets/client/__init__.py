@@ -3,6 +3,7 @@
 from mixpanel_assets.client.ahead import checked_exports
 from mixpanel_assets.client.api import MixpanelAPIClient
 from mixpanel_assets.client.credentials import Credentials, is_project_secret, make_credentials
+from mixpanel_assets.client.empty_days import SecondLooks
 from mixpanel_assets.client.engage import ProfileQuery
 from mixpanel_assets.client.export import EventExport, ExportQuery
 from mixpanel_assets.client.limits import BudgetSettings
@@ -29,6 +30,7 @@ __all__ = [
     "ProfileQuery",
     "RecordStream",
     "RetryPolicy",
+    "SecondLooks",
     "Spool",
     "checked_events",
     "checked_exports",

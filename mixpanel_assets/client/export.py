@@ -23,12 +23,13 @@ from mixpanel_assets.client.disk import require_room
 from mixpanel_assets.client.retries import RetryPolicy
 from mixpanel_assets.client.spool import Spool, new_file
 from mixpanel_assets.client.transport import Transport
-from mixpanel_assets.client.verdict import Judge, NotWholeError, Verdict
+from mixpanel_assets.client.verdict import Judge, NotWholeError, RecordVerdict, Verdict
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 
 logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 16  # inflates to ten times as much, and memory is to stay small
+_FIRST_MS, _LAST_MS = 31_536_000_000, 253_402_300_799_999  # a usable `time`: 1971 to 9999
 
 T = TypeVar("T")
 
@@ -175,6 +176,49 @@ def download(
     return retries.call(attempt)
 
 
+def find_days(
+    transport: Transport,
+    query: ExportQuery,
+    retries: RetryPolicy,
+    *,
+    most_bytes: int | None = None,
+    on_request: Callable[[], None] = lambda: None,
+) -> set[date] | None:
+    """Request some days and return the dates of the events that come; nothing is kept.
+
+    Args:
+        transport: The connection.
+        query: Which days, and what narrows them.
+        retries: How patient to be.
+        most_bytes: The JSON bytes after which reading stops; None: read to the end.
+        on_request: Called before each request is sent.
+
+    Returns:
+        The dates of `time`; None if they cannot be told, because an event has no usable `time`
+        or there are more than `most_bytes`.
+    """
+
+    def attempt() -> set[date] | None:
+        on_request()
+        found: set[date | None] = set()
+        with open_export(transport, query) as response:
+            judge = RecordVerdict(_day_of, gzip=is_gzip(response))
+            for days in judged(response.iter_raw(), query, judge):
+                found.update(days)
+                if None in found or judge.json_bytes > (most_bytes or judge.json_bytes):
+                    return None
+        return {day for day in found if day}
+
+    return retries.call(attempt)
+
+
+def _day_of(event: dict[str, Any], line: bytes) -> date | None:
+    time = event["properties"].get("time")
+    if type(time) is not int or not _FIRST_MS <= time <= _LAST_MS:
+        return None
+    return datetime.fromtimestamp(time / 1000, UTC).date()
+
+
 def _download_once(
     transport: Transport,
     query: ExportQuery,
@@ -293,6 +337,27 @@ class EventExport:
         self.require_room(from_date, to_date)
         return self._ask(from_date, to_date)
 
+    def find_days(
+        self, from_date: date, to_date: date, most_bytes: int | None = None
+    ) -> set[date] | None:
+        """Request some days, both ends included, and return the dates of the events that come.
+
+        Args:
+            from_date: First day.
+            to_date: Last day.
+            most_bytes: The JSON bytes after which reading stops; None: read to the end.
+
+        Returns:
+            See the function of the same name.
+        """
+        return find_days(
+            self._opened(),
+            replace(self.query, from_date=from_date, to_date=to_date, limit=None, time_in_ms=True),
+            self.retries,
+            most_bytes=most_bytes,
+            on_request=self._count,
+        )
+
     def ahead(
         self,
         windows: Iterable[tuple[date, date]],
@@ -314,11 +379,10 @@ class EventExport:
     def _ask(
         self, from_date: date, to_date: date, *, on_request: Callable[[], None] | None = None
     ) -> Spool:
-        if self._transport is None:
-            raise RuntimeError("an export downloads inside its `with` block only")
+        transport = self._opened()
         query = replace(self.query, from_date=from_date, to_date=to_date)
         spool = self._take_found(query) or download(
-            self._transport,
+            transport,
             query,
             self.directory,
             self.retries,
@@ -326,6 +390,11 @@ class EventExport:
             on_lines=self._tell,
         )
         return spool.named(self.key) if self.key else spool
+
+    def _opened(self) -> Transport:
+        if self._transport is None:
+            raise RuntimeError("an export downloads inside its `with` block only")
+        return self._transport
 
     def _take_found(self, query: ExportQuery) -> Spool | None:
         path = self.found.pop((query.from_date, query.to_date), None)

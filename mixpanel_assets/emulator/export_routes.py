@@ -25,6 +25,8 @@ def export(call: Call) -> Answer:
     if limit > MOST_ROWS:
         raise call.shape.refuse(400, f"limit cannot be over {MOST_ROWS}")
     in_ms = call.flag("time_in_ms")
+    if call.faulty("missing-days") and call.fault and (gone := call.fault.day):
+        days = [day for day in days if day < gone]
     if call.faulty("empty-200"):
         blocks: Iterable[list[bytes]] = ()
     else:

@@ -16,6 +16,7 @@ BodyKind = Literal[
     "truncate-whole-body",
     "error-object-in-stream",
     "missing-rows",
+    "missing-days",
     "junk-line",
     "cut-body",
 ]
@@ -92,6 +93,7 @@ class Fault:
         path: Only on this path; `*` matches anything, `/api/2.0/x` and `/api/query/x` are one.
             None means the export for faults of a streamed body, else any path.
         day: Only when this day is asked for; required for faults that change the data of a day.
+            `missing-days` leaves out this day and those after it.
         times: How many requests it hits; None is all of them. Changed data stay changed.
         at: Where: bytes of the body (`cut-body`, `cut-gzip`, `cut-chunk`, ...), complete rows
             before a truncation, profiles left on a page. None is about the middle.

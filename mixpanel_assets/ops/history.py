@@ -104,9 +104,10 @@ def told(plan: Plan) -> str:
     if not plan.days:
         return f"{plan.from_date} to {plan.to_date}: every day is stored."
     size = "an unknown size" if plan.estimated_bytes is None else _megabytes(plan.estimated_bytes)
+    more = " (one more if days come without events)" if plan.confirming else ""
     return (
         f"{plan.from_date} to {plan.to_date}: {plan.days:,} days to load with {plan.requests:,} "
-        f"export requests, {size} to receive. The last request can be sent in "
+        f"export requests{more}, {size} to receive. The last request can be sent in "
         f"{plan.seconds / 60:,.0f} minutes; {_megabytes(plan.free_disk_bytes)} of disk are free."
     )
 

@@ -25,7 +25,7 @@ from mixpanel_assets.warehouse.faults import asked
 from mixpanel_assets.warehouse.in_memory import MemoryDatabase
 from mixpanel_assets.warehouse.ledger import Target, day_statuses
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
-from mixpanel_assets.warehouse.load import mark_unavailable, replace_events
+from mixpanel_assets.warehouse.load import mark_days, replace_events
 from mixpanel_assets.warehouse.profile_pages import ProfilePage
 from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import (
@@ -109,7 +109,7 @@ __all__ = [
     "make_events_table",
     "make_profiles_table",
     "make_way",
-    "mark_unavailable",
+    "mark_days",
     "must_match",
     "named_events",
     "prepare",

@@ -87,6 +87,30 @@ def day_statuses(connection: duckdb.DuckDBPyConnection, target: Target) -> dict[
     return dict(found.fetchall())
 
 
+def empty_days(
+    connection: duckdb.DuckDBPyConnection, target: Target, from_date: date, to_date: date
+) -> set[date]:
+    """Return the days that are stored as `empty`, both ends included."""
+    found = connection.execute(
+        f"SELECT day FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ? "
+        "AND day BETWEEN ? AND ? AND status = 'empty'",
+        [target.schema, target.table, from_date, to_date],
+    )
+    return {day for (day,) in found.fetchall()}
+
+
+def loaded_days(
+    connection: duckdb.DuckDBPyConnection, target: Target, from_date: date, to_date: date
+) -> set[date]:
+    """Return the days that hold rows or were loaded whole, both ends included."""
+    found = connection.execute(
+        f"SELECT day FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ? "
+        "AND day BETWEEN ? AND ? AND (row_count > 0 OR status IN ('complete', 'empty'))",
+        [target.schema, target.table, from_date, to_date],
+    )
+    return {day for (day,) in found.fetchall()}
+
+
 def shifted_rows(connection: duckdb.DuckDBPyConnection, target: Target) -> dict[date, int]:
     """Return how many rows of another date came with each day that the ledger knows."""
     found = connection.execute(

@@ -42,6 +42,7 @@ def replace_events(
     received_at: datetime | None = None,
     run_id: str | None = None,
     open_days: Collection[date] = (),
+    empty_before: Collection[date] | None = None,
     filters: Mapping[str, Any] | None = None,
     target: Target = EVERY_EVENT,
 ) -> list[DayReport]:
@@ -62,12 +63,15 @@ def replace_events(
         received_at: When the file was received, kept in the ledger; None: now.
         run_id: Kept in the ledger.
         open_days: Days that are not over yet; their status is `open`.
+        empty_before: Days that an earlier response of this load had no line for. Other days
+            become `empty` only if they are stored as that; they are left as they are and have
+            no report. None: one response is enough.
         filters: What narrowed the request, kept in the ledger; None for everything.
         target: `events`; or another table in schema `mixpanel` with the same columns, for the
             events of one filter; made when absent.
 
     Returns:
-        One report for each asked day, in order, days without events included.
+        One report for each asked day that was written, in order.
 
     Raises:
         IncompleteExportError: The file is not the asked days: lines are missing or are no
@@ -88,6 +92,9 @@ def replace_events(
             requests=requests,
             open_days=open_days,
         )
+        if empty_before is not None:
+            believed = {*empty_before, *ledger.empty_days(connection, target, from_date, to_date)}
+            reports = [report for report in reports if not _is_first_look(report, believed)]
         columns = ", ".join(table.column_names)
         connection.execute(
             f"DELETE FROM {table.quoted} WHERE event_date BETWEEN ? AND ?", [from_date, to_date]
@@ -144,27 +151,47 @@ def settle(
     return reports
 
 
-def mark_unavailable(
+def mark_days(
     connection: duckdb.DuckDBPyConnection,
     days: Collection[date],
+    status: Status,
     *,
+    requests: int = 0,
     run_id: str | None = None,
     filters: Mapping[str, Any] | None = None,
     target: Target = EVERY_EVENT,
 ) -> list[DayReport]:
-    """Note that the project's plan does not reach back to some days; what is stored stays.
+    """Write the status of days that no rows come for; what is stored of them is kept.
+
+    Args:
+        connection: A prepared database inside a transaction.
+        days: In any order.
+        status: `empty`, or why they were not loaded.
+        requests: Requests made to find out; they count on the first day.
+        run_id: Kept in the ledger.
+        filters: What narrowed the request.
+        target: The table.
 
     Returns:
-        One report for each day, in order; `row_count` is what it holds from earlier on.
+        One report for each day, in order; `row_count` is what it holds from earlier on. The
+        ledger row of a day that was loaded whole or holds rows is left as it is.
     """
     load = Load(target, "events", run_id, filters)
     events_asset_table(connection, target, filters)
-    before = ledger.rows_before(connection, load.target, min(days), max(days))
+    first, last = min(days), max(days)
+    before = ledger.rows_before(connection, target, first, last)
+    loaded = ledger.loaded_days(connection, target, first, last)
     reports = [
-        DayReport(day, "not available", row_count=before.get(day, 0), rows_before=before.get(day))
-        for day in sorted(days)
+        DayReport(
+            day,
+            status,
+            row_count=before.get(day, 0),
+            rows_before=before.get(day),
+            requests=0 if number else requests,
+        )
+        for number, day in enumerate(sorted(days))
     ]
-    ledger.write_event_days(connection, load, [r for r in reports if not r.row_count])
+    ledger.write_event_days(connection, load, [r for r in reports if r.day not in loaded])
     return reports
 
 
@@ -194,6 +221,11 @@ def _tally(connection: duckdb.DuckDBPyConnection, table: str) -> Mapping[date, _
         tally.events[event] += count
         tally.hours[hour] += count
     return tallies
+
+
+def _is_first_look(report: DayReport, believed: Collection[date]) -> bool:
+    """Whether nothing but one response says that a day has no events."""
+    return report.status == "empty" and not report.rows_before and report.day not in believed
 
 
 def _status(come: int, *, is_open: bool) -> Status:

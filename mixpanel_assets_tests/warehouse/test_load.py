@@ -7,7 +7,7 @@ import pytest
 
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
-from mixpanel_assets.warehouse.load import mark_unavailable, replace_events
+from mixpanel_assets.warehouse.load import mark_days, replace_events
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 from mixpanel_assets_tests.warehouse.conftest import DAY, DAY_MS, START_MS, Warehouse, event
 
@@ -413,7 +413,7 @@ def test_a_day_before_the_plans_horizon_is_noted_and_keeps_its_rows(warehouse):
     """`not available` is written only where nothing is stored."""
     warehouse.load([event()])
     with warehouse.database.write() as connection:
-        stored, absent = mark_unavailable(connection, [DAY, NEXT_DAY], run_id="r")
+        stored, absent = mark_days(connection, [DAY, NEXT_DAY], "not available", run_id="r")
     assert (stored.status, stored.row_count, absent.row_count) == ("not available", 1, 0)
     ledger = warehouse.query("SELECT status, row_count FROM mixpanel._days ORDER BY day")
     assert ledger == [("complete", 1), ("not available", 0)]
