@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -134,6 +135,7 @@ def test_a_planted_secret_is_nowhere_but_in_the_request(emulator, project, run):
         base64.b64encode(pair.encode()).decode(),
         base64.b64encode(SECRET.encode()).decode(),
     ]
+    forms.append(quote(forms[1], safe=""))
     printed = [
         materialize(run, "events", "2024-01-03"),
         materialize(run, "profiles", "2024-01-04"),
@@ -146,13 +148,22 @@ def test_a_planted_secret_is_nowhere_but_in_the_request(emulator, project, run):
         run("mp", "sync", "--from", "2024-01-01", "--to", "2024-01-02"),
     ]
     emulator.faults.clear()
-    emulator.faults.add(Fault("401-json", path="*", times=None, text=f"not {SECRET}"))
-    printed += [materialize(run, "events", "2024-01-04"), run("python", "-c", LIBRARY)]
+    said = f"not {SECRET}, Authorization: Basic {forms[1]} {quote(forms[1], safe='')}"
+    emulator.faults.add(
+        Fault("401-json", path="/api/2.0/export", times=None, text=said),
+        Fault("error-200", path="*", times=None, text=said),
+    )
+    printed += [
+        materialize(run, "events", "2024-01-04"),
+        materialize(run, "profiles", "2024-01-05"),
+        run("python", "-c", LIBRARY),
+    ]
     emulator.faults.clear()
     printed.append(graphql_answers(project, emulator))
 
     assert "RUN_SUCCESS" in printed[0]
     assert "RUN_FAILURE" in printed[4]
+    assert "[secret]" in printed[-3]
     assert "MP_SECRET" in printed[-1], "the UI shows the variable's name"
     files = [path for path in project.rglob("*") if path.is_file()]
     assert any(path.suffix == ".duckdb" for path in files)

@@ -63,9 +63,10 @@ def check_access(credentials: Credentials, settings: Settings | None = None) -> 
     projects = _projects(answer)
     project = projects.get(credentials.project_id)
     if project is None:
+        readable = credentials.redact(", ".join(sorted(projects)))
         raise AuthenticationError(
             f"{credentials.username} has no access to project {credentials.project_id} "
-            f"in region {credentials.region}; it may read: {', '.join(sorted(projects)) or 'none'}."
+            f"in region {credentials.region}; it may read: {readable or 'none'}."
             " Correct the project's number, or give the service account access in Mixpanel "
             "(Project Settings > Service Accounts).",
             status_code=200,
@@ -74,9 +75,13 @@ def check_access(credentials: Credentials, settings: Settings | None = None) -> 
         username=credentials.username,
         project_id=credentials.project_id,
         region=credentials.region,
-        project_name=project.get("name"),
-        timezone=project.get("timezone"),
+        project_name=_shown(project.get("name"), credentials),
+        timezone=_shown(project.get("timezone"), credentials),
     )
+
+
+def _shown(text: str | None, credentials: Credentials) -> str | None:
+    return None if text is None else credentials.redact(str(text))
 
 
 def _projects(answer: object) -> dict[str, dict[str, Any]]:

@@ -196,9 +196,9 @@ class ConfigManager:
             username=username, secret=plain, project_id=project_id, region=region, names=names
         )
         entry = {
-            "username": username,
-            "secret": plain,
-            "project_id": project_id,
+            "username": checked.username,
+            "secret": checked.secret.get_secret_value(),
+            "project_id": checked.project_id,
             "region": checked.region,
         }
 

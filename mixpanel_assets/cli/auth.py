@@ -195,6 +195,6 @@ def _secret_line(content: bytes) -> str:
         secret = content.decode().rstrip("\r\n")
     except UnicodeDecodeError:
         secret = ""
-    if not secret or not secret.isprintable():
+    if not secret.strip() or not secret.strip().isprintable():
         raise InvalidArgumentsError("--secret-stdin takes one line of text; stdin has none.")
     return secret

@@ -516,7 +516,7 @@ class MixpanelAPIClient(Queries):
 
         def ask() -> Any:
             with self._transport.open(method, api, path, asked=asked, **fields) as response:
-                return json_in(response, asked)
+                return json_in(response, asked, self.credentials)
 
         return self.retries.call(ask)
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import base64
+import logging
 import re
 from collections.abc import Mapping
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, field_validator
 
+from mixpanel_assets.client.redaction import redact
 from mixpanel_assets.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 Region = Literal["us", "eu", "in"]
 
 _PROJECT_SECRET = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
+_BLANKS_AROUND = re.compile(r"\A[\s\ufeff\u200b-\u200d\u2060]+|[\s\ufeff\u200b-\u200d\u2060]+\Z")
 _VARIABLES = {
     "username": "MP_USERNAME",
     "secret": "MP_SECRET",
@@ -46,18 +51,25 @@ class Credentials(BaseModel):
         return "Basic " + base64.b64encode(pair.encode()).decode()
 
     def redact(self, text: str) -> str:
-        """Return `text` without the secret, in any form in which it is sent.
+        """Return `text` without the secret and proxy passwords, in any form that may come back.
 
         Args:
-            text: What may hold it, such as an error message.
+            text: What may hold them, such as an error message.
 
         Example:
             >>> credentials.redact(f"refused: {secret}")
             'refused: [secret]'
         """
-        for hidden in (self.auth_header().removeprefix("Basic "), self.secret.get_secret_value()):
-            text = text.replace(hidden, "[secret]") if hidden else text
-        return text
+        return redact(text, (self.username, self.secret.get_secret_value()))
+
+    def redact_error(self, error: BaseException) -> None:
+        """Redact the texts of another library's exception, and of those that led to it."""
+        link: BaseException | None = error
+        while link:
+            link.args = tuple(
+                self.redact(value) if isinstance(value, str) else value for value in link.args
+            )
+            link = link.__cause__ or link.__context__
 
 
 def is_project_secret(text: str) -> bool:
@@ -73,7 +85,7 @@ def make_credentials(
     region: str = "us",
     names: Mapping[str, str] = _VARIABLES,
 ) -> Credentials:
-    """Return checked credentials.
+    """Return checked credentials; blanks around a value are ignored, with a warning.
 
     Args:
         username: The service account's name.
@@ -85,7 +97,9 @@ def make_credentials(
     Raises:
         ConfigError: Something is missing or malformed; the message names it, never its value.
     """
-    given = {"username": username, "secret": secret, "project_id": project_id}
+    given = {"username": username, "secret": secret, "project_id": project_id, "region": region}
+    given = _trimmed(given, names)
+    username, secret, project_id, region = given.values()
     if is_project_secret(username) or (not username and is_project_secret(secret)):
         raise ConfigError(
             "This looks like a project secret, which Mixpanel retires on 3 March 2027. "
@@ -111,11 +125,21 @@ def make_credentials(
             "It stands in the address of every Mixpanel report: mixpanel.com/project/<number>."
         )
     try:
-        return Credentials.model_validate({**given, "region": region})
+        return Credentials.model_validate(given)
     except ValidationError as error:
         raise ConfigError(
             f"{names['region']} must be one of {', '.join(get_args(Region))}."
         ) from error
+
+
+def _trimmed(given: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
+    """Return the values without blanks around them; say which of them had some."""
+    trimmed = {name: _BLANKS_AROUND.sub("", value) for name, value in given.items()}
+    if changed := [names[name] for name in given if trimmed[name] != given[name]]:
+        logger.warning(
+            "Blanks or newlines around these values are ignored: %s.", ", ".join(changed)
+        )
+    return trimmed
 
 
 def _is_text(value: str) -> bool:

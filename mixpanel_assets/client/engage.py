@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from mixpanel_assets.client.responses import disguised_error
+from mixpanel_assets.client.credentials import Credentials
+from mixpanel_assets.client.responses import disguised_error, parsed
 from mixpanel_assets.client.transport import Transport
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 
@@ -157,8 +158,10 @@ def fetch_page(
         body = response.read()
     try:
         envelope = _decode_envelope(_without_lone_surrogates(body))
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise _not_a_page(asked, body) from error
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        envelope = None
+    if envelope is None:
+        raise _not_a_page(asked, body, transport.credentials)
     _require_asked(envelope, asked, page, session_id)
     return ProfilePage(
         page=page,
@@ -205,10 +208,7 @@ def _as_received(body: bytes, results: Sequence[msgspec.Raw]) -> Iterator[bytes]
         position += len(bytes(result))
 
 
-def _not_a_page(asked: str, body: bytes) -> IncompleteExportError:
-    try:
-        said = disguised_error(json.loads(body))
-    except ValueError:
-        said = None
+def _not_a_page(asked: str, body: bytes, credentials: Credentials) -> IncompleteExportError:
+    said = disguised_error(parsed(body), credentials)
     reason = f"the answer is an error: {said}" if said else "the answer is not a whole page of JSON"
     return IncompleteExportError(f"{asked}: {reason}. Nothing of it was stored.", reason=reason)

@@ -114,6 +114,7 @@ def judged(
     Raises:
         IncompleteExportError: The answer is not whole; what was yielded is real, but not all.
     """
+    reason = ""
     try:
         for data in pieces:
             if keep:
@@ -121,7 +122,9 @@ def judged(
             yield from judge.feed(data)
         yield from judge.finish()
     except NotWholeError as error:
-        raise incomplete(query, str(error), judge.lines) from error
+        reason = str(error)
+    if reason:  # raised here, for the errors behind it carry the line, which may hold a secret
+        raise incomplete(query, reason, judge.lines)
 
 
 def is_gzip(response: httpx.Response) -> bool:

@@ -37,6 +37,7 @@ _BAD_CREDENTIALS = re.compile(
 )
 _PLAN_HORIZON = re.compile(r"date range exceeds (\d+) days", re.IGNORECASE)
 _SERVER_TIMEOUT = re.compile(r"timeout error", re.IGNORECASE)
+NOT_JSON = object()
 _CHECK_ACCOUNT = (
     "Check MP_USERNAME and MP_SECRET or the account (`mp auth show` says which holds), "
     "that MP_REGION or the account's region is the project's, "
@@ -53,7 +54,7 @@ def error_from(response: httpx.Response, asked: str, credentials: Credentials) -
         credentials: Used to keep the secret out of the message.
     """
     text = credentials.redact(response.text.strip())[:_KEPT_CHARACTERS]
-    said = _error_text(text) or "nothing"
+    said = credentials.redact(_error_text(text)) or "nothing"
     status = response.status_code
     if response.is_redirect:
         return ConnectionFailedError(
@@ -99,38 +100,48 @@ def _script_error(
     whole = credentials.redact(response.text.strip())
     form = parse_qs(response.request.content.decode())
     return JQLSyntaxError(
-        _error_text(whole)[:_KEPT_OF_A_SCRIPT_ERROR],
+        credentials.redact(_error_text(whole))[:_KEPT_OF_A_SCRIPT_ERROR],
         script=form.get("script", [None])[0],
         **request,
     )
 
 
-def json_in(response: httpx.Response, asked: str) -> Any:
+def json_in(response: httpx.Response, asked: str, credentials: Credentials) -> Any:
     """Return the JSON of a 200 answer.
+
+    Args:
+        response: The answer.
+        asked: What was asked, in words.
+        credentials: Used to keep the secret out of the message.
 
     Raises:
         ServerError: The body is not JSON, such as a proxy's HTML.
         QueryError: The body is an error in disguise.
     """
-    try:
-        answer = json.loads(response.read())
-    except ValueError as error:
-        raise ServerError(
-            f"{asked} answered 200 with something that is not JSON.", status_code=200
-        ) from error
-    if said := disguised_error(answer):
+    answer = parsed(response.read())
+    if answer is NOT_JSON:
+        raise ServerError(f"{asked} answered 200 with something that is not JSON.", status_code=200)
+    if said := disguised_error(answer, credentials):
         raise QueryError(f"{asked} answered 200 with an error: {said}", status_code=200)
     return answer
 
 
-def disguised_error(answer: object) -> str | None:
-    """Return the text of an error that came with status 200, or None."""
+def parsed(body: bytes) -> Any:
+    """Return the JSON in a body, or `NOT_JSON`: Python's exception would carry the whole body."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return NOT_JSON
+
+
+def disguised_error(answer: object, credentials: Credentials) -> str | None:
+    """Return the text of an error that came with status 200, without secrets, or None."""
     if not isinstance(answer, dict) or "error" not in answer or _RESULT_KEYS & answer.keys():
         return None
     said = answer["error"]
     if isinstance(said, dict) and "count" in said:
         return None  # an event's property that is called `error`
-    return str(said)[:_KEPT_CHARACTERS]
+    return " ".join(credentials.redact(str(said)).split())[:_KEPT_CHARACTERS]
 
 
 def _error_text(body: str) -> str:

@@ -54,12 +54,15 @@ class Transport:
     """Sends single requests as a service account, each when the budget has room for it.
 
     Repeating faults is not its business.
+
+    Attributes:
+        credentials: Who asks.
     """
 
     def __init__(
         self, credentials: Credentials, budget: Budget, *, api_base_url: str | None = None
     ) -> None:
-        self._credentials = credentials
+        self.credentials = credentials
         self._budget = budget
         self._override = checked_base_url(api_base_url)
         self._streams: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -73,6 +76,7 @@ class Transport:
                 limits=httpx.Limits(max_connections=100, max_keepalive_connections=10),
             )
         except (ImportError, ValueError, OSError) as error:
+            credentials.redact_error(error)
             raise ConfigError(
                 f"The network settings cannot be used ({credentials.redact(str(error))}). "
                 "Check HTTPS_PROXY (SOCKS needs the package httpx[socks]) and SSL_CERT_FILE."
@@ -97,7 +101,7 @@ class Transport:
 
     def url(self, api: Api, path: str) -> str:
         """Return the full address of a path such as `/export`."""
-        return base_url(api, self._credentials.region, self._override) + path
+        return base_url(api, self.credentials.region, self._override) + path
 
     @contextmanager
     def open(
@@ -151,6 +155,7 @@ class Transport:
                     yield response
                     return
         except httpx.HTTPError as error:
+            self.credentials.redact_error(error)
             raise ConnectionFailedError(self._failure(error, asked, api, path)) from error
 
     @contextmanager
@@ -165,17 +170,17 @@ class Transport:
         if response.status_code == httpx.codes.OK:
             return None
         response.read()
-        return error_from(response, asked, self._credentials)
+        return error_from(response, asked, self.credentials)
 
     def _with_project(self, api: Api, params: Mapping[str, Any] | None) -> dict[str, Any]:
         given = {name: value for name, value in (params or {}).items() if value is not None}
         if api == "app":
             return given
-        return {"project_id": self._credentials.project_id, **given}
+        return {"project_id": self.credentials.project_id, **given}
 
     def _failure(self, error: httpx.HTTPError, asked: str, api: Api, path: str) -> str:
         host = httpx.URL(self.url(api, path)).netloc.decode()
-        what = self._credentials.redact(str(error)) or type(error).__name__
+        what = str(error) or type(error).__name__
         if "CERTIFICATE_VERIFY_FAILED" in what:
             return (
                 f"{asked}: the certificate of {host} is signed by nobody known here ({what}). "

@@ -73,7 +73,7 @@ def faulty_answer(settings: EmulatorSettings, shape: ErrorShape, fault: Fault) -
     if kind == "400-timeout":
         return json_answer({"request": shape.request, "error": fault.text or "Timeout Error."}, 400)
     if kind == "401-json":
-        return json_answer(WRONG_REGION, 401)
+        return json_answer({**WRONG_REGION, **({"error": fault.text} if fault.text else {})}, 401)
     if kind == "402-json":
         return json_answer({"error": fault.text or PLAN}, 402)
     if kind in ("403-history", "403-json"):

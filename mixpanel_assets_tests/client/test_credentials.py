@@ -60,3 +60,31 @@ def test_a_project_name_instead_of_its_number_is_refused():
     """The project is named by its number."""
     with pytest.raises(ConfigError, match="number"):
         credentials(project_id="My Shop")
+
+
+@pytest.mark.parametrize("around", [" {}", "{}\n", "\t{}\r\n", "\ufeff{}", "{}\u00a0", "\u200b{} "])
+def test_blanks_around_what_was_pasted_are_removed_with_a_note(around, caplog):
+    """A newline behind a secret made every request a 401 that did not say why."""
+    name = "sa.a1.mp-service-account"
+    made = credentials(
+        username=around.format(name),
+        secret=around.format(SECRET),
+        project_id=around.format("12345"),
+        region=around.format("eu"),
+    )
+    assert (made.username, made.project_id, made.region) == (name, "12345", "eu")
+    assert made.secret.get_secret_value() == SECRET
+    (note,) = caplog.messages
+    assert "MP_USERNAME, MP_SECRET, MP_PROJECT_ID, MP_REGION" in note
+    assert SECRET not in note
+
+
+def test_blanks_alone_are_no_secret():
+    """What is left of nothing is nothing."""
+    with pytest.raises(ConfigError, match="missing: MP_SECRET"):
+        credentials(secret=" \n")
+
+
+def test_blanks_inside_stay():
+    """They may be part of it."""
+    assert credentials(secret="two words").secret.get_secret_value() == "two words"

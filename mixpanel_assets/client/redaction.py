@@ -1,0 +1,111 @@
+"""Removing secrets from text that comes from a server, a proxy or the HTTP library.
+
+Whatever was sent can come back: in an error's text, quoted for an address, escaped in JSON or
+HTML, or as base64 inside a longer text.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from html.entities import codepoint2name
+from urllib.parse import unquote
+
+HIDDEN = "[secret]"
+
+# A shorter one stands in ordinary words: hiding `sec` would leave "[secret]onds".
+SHORTEST_HIDDEN = 8
+
+_PROXY = re.compile(r"(?:[^:/]*://)?(?P<user>[^:]*):(?P<password>.*)@")
+_VALUE = r"[^\s\"'\\<>,;&}\]]"
+_ANONYMOUS = re.compile(
+    rf"""
+    (?P<before>
+        ://[^\s/@:"']*:                                     # the password of an address
+      | (?:authorization|cookie)["'\\]*\s*[:=]\s*["'\\b]*   # a header as text, JSON or a dict
+        (?:(?:basic|bearer|digest|token)\s+)?
+      | (?:secret|password|api_key)["'\\]*\s*[:=]\s*["'\\]*
+    )
+    (?: (?<=:)(?P<password>[^\s/@"']+)(?=@) | (?={_VALUE}*[0-9=]){_VALUE}{{8,}} )
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def redact(text: str, *accounts: tuple[str, str]) -> str:
+    """Return `text` with `[secret]` in place of secrets.
+
+    Hidden are the secrets of the accounts and the passwords of the proxies that the environment
+    names, from 8 characters on: plain, base64, quoted or escaped. Values of `Authorization` and
+    `secret`, and passwords inside addresses, are hidden whatever they are.
+
+    Args:
+        text: What may hold one, such as an error message.
+        accounts: User name and secret of each account in use.
+
+    Example:
+        >>> redact("no access for 5f1c9a7b2d", ("name", "5f1c9a7b2d"))
+        'no access for [secret]'
+    """
+    known = _pattern((*accounts, *_proxy_accounts()))
+    text = known.sub(HIDDEN, text) if known else text
+    return _ANONYMOUS.sub(lambda found: found["before"] + HIDDEN, text)
+
+
+def _proxy_accounts() -> Iterator[tuple[str, str]]:
+    for name, address in sorted(os.environ.items()):
+        if name.lower().endswith("_proxy") and (found := _PROXY.match(address)):
+            yield unquote(found["user"]), unquote(found["password"])
+
+
+@lru_cache(maxsize=16)
+def _pattern(accounts: tuple[tuple[str, str], ...]) -> re.Pattern[str] | None:
+    forms = [form for account in accounts for form in _forms(*account)]
+    return re.compile("|".join(forms)) if forms else None
+
+
+def _forms(username: str, secret: str) -> Iterator[str]:
+    """Yield patterns for what is sent for an account, the longest first."""
+    header = base64.b64encode(f"{username}:{secret}".encode()).decode()
+    if len(header) >= SHORTEST_HIDDEN:
+        yield _base64_spelled(header)
+    if len(secret) >= SHORTEST_HIDDEN:
+        yield "".join(map(_spelled, secret))
+        yield f"(?i:{secret.encode().hex()})"
+        for place in range(3):
+            yield _base64_inside(secret.encode(), place)
+
+
+def _base64_inside(secret: bytes, place: int) -> str:
+    """Return a pattern for the secret in a longer base64 text, `place` bytes into a group."""
+    encoded = base64.b64encode(bytes(place) + secret).decode()
+    # Letters at both ends also hold bits of what stands before and behind the secret.
+    known = encoded[-(-place * 8 // 6) : (place + len(secret)) * 8 // 6]
+    return f"[A-Za-z0-9+/_-]?{_base64_spelled(known)}[A-Za-z0-9+/_-]?(?:=|%3[Dd]){{0,2}}"
+
+
+def _base64_spelled(encoded: str) -> str:
+    spelled = {"+": f"(?:{_spelled('+')}|-)", "/": f"(?:{_spelled('/')}|_)"}
+    return r"\s*".join(spelled.get(letter) or _spelled(letter) for letter in encoded)
+
+
+def _spelled(letter: str) -> str:
+    """Return a pattern for a character as it is, quoted, or escaped once or more often."""
+    code = ord(letter)
+    units = letter.encode("utf-16-be").hex(" ", 2).split()
+    escaped = [
+        "".join(f"%(?:25)*{byte:02x}" for byte in letter.encode()),
+        "".join(rf"\\+u{unit}" for unit in units),
+        rf"\\+x{code:02x}",
+        f"&(?:amp;)*#(?:0*{code}|x0*{code:x});",
+    ]
+    if code in codepoint2name:
+        escaped.append(f"&(?:amp;)*{codepoint2name[code]};")
+    if not letter.isalnum():
+        escaped.append(rf"\\+{re.escape(letter)}")
+    if letter == " ":
+        escaped.append(r"\+")
+    return f"(?:{re.escape(letter)}|(?i:{'|'.join(escaped)}))"
