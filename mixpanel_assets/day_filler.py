@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from itertools import chain, pairwise
@@ -305,7 +306,7 @@ class DayFiller:
         """Find the last refused day with few requests; those before it need none then."""
         # Mixpanel names the plan's reach. If the last day outside it is refused, so are all
         # before it, in this window and in later ones; if not, halves will find the edge.
-        edge = min(self._today - timedelta(days=error.days + 1), self._plan.days[-1])
+        edge = self._last_planned(self._today - timedelta(days=error.days + 1), first)
         if first == last:
             self._refused_until = last
         settled = edge >= first and edge > self._refused_until and self._is_refused(edge)
@@ -315,6 +316,11 @@ class DayFiller:
         middle = first + (last - first) // 2
         self._fill(middle + _DAY, last)
         self._fill(first, middle)
+
+    def _last_planned(self, day: date, default: date) -> date:
+        """Return the last planned day up to a day; only planned days are asked for."""
+        at = bisect(self._plan.days, day)
+        return self._plan.days[at - 1] if at else default
 
     def _is_refused(self, day: date) -> bool:
         if day in self._probed:

@@ -6,7 +6,7 @@ Answers lie on disk until they are stored; the database is open only while it st
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
@@ -22,7 +22,7 @@ from mixpanel_assets.event_loads import request_plan
 from mixpanel_assets.event_tables import Answer, EventTable, UnstorableError
 from mixpanel_assets.fetch_requests import FetchRequest
 from mixpanel_assets.fetch_results import BatchProgress, BatchResult
-from mixpanel_assets.planning import RequestPlan, Window, days_between
+from mixpanel_assets.planning import RequestPlan, days_between
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import Database, EventSizes
 
@@ -112,7 +112,9 @@ class EventTableFetch:
         elif self._request.filters or not sizes.rows:
             sizes = EventSizes({}, {})  # what whole days weigh says nothing of a part of them
             fixed = fixed or most
-        return request_plan(query.from_date, query.to_date, sizes, fixed and min(fixed, most), most)
+        return request_plan(
+            days_between(query.from_date, query.to_date), sizes, fixed and min(fixed, most), most
+        )
 
     def _export(self, at_once: int | None = None) -> EventExport:
         query = self._request.query
@@ -274,14 +276,3 @@ def _on_disk() -> Iterator[list[Answer]]:
     finally:
         for answer in answers:
             answer.spool.discard()
-
-
-def ranges(days: Iterable[date]) -> list[Window]:
-    """Return (first, last) pairs, both included, of days that follow each other."""
-    found: list[Window] = []
-    for day in sorted(set(days)):
-        if found and found[-1][1] + _DAY == day:
-            found[-1] = (found[-1][0], day)
-        else:
-            found.append((day, day))
-    return found
