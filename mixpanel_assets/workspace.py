@@ -550,8 +550,8 @@ class Workspace:
         """Return the days that keep `mixpanel.events` current; nothing is asked.
 
         Example:
-            >>> ws.days_due().days
-            []
+            >>> ws.days_due().days[-1] == ws.settings.today()
+            True
         """
         return days_due(self._database, self.settings)
 
