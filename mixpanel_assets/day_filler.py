@@ -22,6 +22,7 @@ from datetime import date, timedelta
 from itertools import chain, pairwise
 
 from mixpanel_assets.client import EventExport, SecondLooks, Spool
+from mixpanel_assets.client.empty_days import MOST_BYTES
 from mixpanel_assets.client.export import days_set_aside
 from mixpanel_assets.errors import IncompleteExportError, PlanHorizonError
 from mixpanel_assets.load_progress import LoadProgress
@@ -40,6 +41,7 @@ from mixpanel_assets.warehouse import (
 logger = logging.getLogger(__name__)
 
 _DAY = timedelta(days=1)
+_NOT_ASKED = MOST_BYTES + 1  # so that no request spans a day that is not planned
 
 
 class ShrunkenDaysError(IncompleteExportError):
@@ -111,15 +113,15 @@ class DayFiller:
         self._warned = False
         self._unconfirmed: set[date] = set()
         self._empty_before: set[date] = set()
+        planned = {*plan.days, *(day for window in export.found for day in days_between(*window))}
         self._looks = SecondLooks(
             export.find_days,
-            weigh=lambda day: plan.weights.of(day) or 0,
+            weigh=lambda day: (plan.weights.of(day) or 0) if day in planned else _NOT_ASKED,
             by_date=project.regime == "utc" or plan.fixed != 1,
         )
         if export.query.filters:
             self._looks.most_bytes = None  # its rows are few, and its empty days many
-        found = sum((last - first).days + 1 for first, last in export.found)
-        self._days = len(plan.days) + found
+        self._days = len(planned)
         self._answered: set[date] = set()
         self._rows = 0
         self._began = self._started = time.monotonic()

@@ -75,6 +75,21 @@ def test_only_days_that_lack_something_are_asked_for(workspace, asked):
     assert workspace.days_due().days == ago[5::-1]  # until they settle
 
 
+def test_empty_days_are_confirmed_without_the_days_between(workspace, shop, asked):
+    """The second look at them spans no day that is settled, either."""
+    today = workspace.settings.today()
+    ago = [today - n * DAY for n in range(41)]
+    workspace.sync_events(ago[40], today)
+    change_ledger(workspace, "fetched_at = day + INTERVAL 6 DAY WHERE day < current_date - 6")
+    with workspace.storage.write() as connection:
+        connection.execute("DELETE FROM mixpanel._days WHERE day IN (?, ?)", [ago[20], ago[10]])
+        connection.execute("DELETE FROM mixpanel.events WHERE event_date IN (?, ?)", ago[20:9:-10])
+    shop.faults.add(*(Fault("empty-200", day=day, times=None) for day in (ago[20], ago[10])))
+    before = len(asked())
+    workspace.sync_events()
+    assert sorted(asked()[before:]) == [(ago[20],)] * 2 + [(ago[10],)] * 2 + [tuple(ago[5::-1])]
+
+
 def test_days_before_the_first_stored_one_are_left_alone(workspace, asked):
     """However early MP_START_DATE is: that range was chosen."""
     today = workspace.settings.today()

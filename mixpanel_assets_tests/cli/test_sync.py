@@ -120,7 +120,7 @@ def old_cron_ledger(connection, today):
         INSERT INTO mixpanel._days BY NAME
         SELECT 'mixpanel' AS schema_name, 'events' AS table_name, 'events' AS type,
                day::DATE AS day,
-               if(day::DATE = $today, 'open', 'complete') AS status,
+               if(day::DATE = $today, 'open', 'empty') AS status,
                least(day::DATE + INTERVAL 55 HOUR, $today + INTERVAL 7 HOUR) AS fetched_at,
                0 AS row_count, 0 AS duplicates_removed, 0 AS quarantined, 0 AS shifted_rows,
                1 AS requests, 300 AS bytes, day::VARCHAR AS run_id
