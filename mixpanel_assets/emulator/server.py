@@ -84,6 +84,15 @@ class Emulator:
         return self.state.clock
 
     @property
+    def retention_days(self) -> int | None:
+        """How many days back events are kept, today not counted; may be set while it runs."""
+        return self.state.retention_days
+
+    @retention_days.setter
+    def retention_days(self, days: int | None) -> None:
+        self.state.retention_days = days
+
+    @property
     def requests(self) -> list[LoggedRequest]:
         """Every request so far."""
         return self.state.requests.entries()

@@ -60,6 +60,8 @@ class EmulatorSettings:
         export_content_type: The documentation names no charset.
         export_max_days: The longest range; none is documented.
         history_days: Plan limit on history: older dates answer 403.
+        retention_days: Events of days longer ago are deleted, by the clock: older dates answer 200
+            without lines, and no report counts them. None: nothing is deleted.
         export_429_headers: Whether a 429 of the export has rate limit headers.
         export_429_text: Use the text of the Query API in a 429 of the export.
         error_request: Whether `request` in errors of the Query API is a path or a URL.
@@ -115,6 +117,7 @@ class EmulatorSettings:
     export_content_type: str = "text/plain"
     export_max_days: int | None = None
     history_days: int | None = None
+    retention_days: int | None = None
     export_429_headers: bool = False
     export_429_text: bool = False
     error_request: Literal["path", "url"] = "path"

@@ -54,6 +54,7 @@ class State:
         self.budgets = Budgets(self.clock.seconds)
         self.requests = RequestLog()
         self.sessions: dict[str, Session] = {}
+        self.retention_days = settings.retention_days
         self._calls = count(1)
         self._session_numbers = count(1)
         self._lock = threading.Lock()
@@ -72,14 +73,22 @@ class State:
         last = self.settings.last
         return self.today() if last is None else min(last, self.today())
 
+    def first_day(self) -> date:
+        """Return the first day that can hold data now: older data have been deleted."""
+        if self.retention_days is None:
+            return date.min
+        return self.today() - timedelta(days=self.retention_days)
+
     def holds(self, day: date) -> bool:
         """Say whether the day holds data."""
-        return self.settings.start <= day <= self.last_day() or bool(self.faults.changes(day))
+        in_span = self.settings.start <= day <= self.last_day()
+        return day >= self.first_day() and (in_span or bool(self.faults.changes(day)))
 
     def days(self) -> list[date]:
         """Return the days that hold data."""
-        span = (self.last_day() - self.settings.start).days + 1
-        return [self.settings.start + timedelta(days=number) for number in range(span)]
+        first = max(self.settings.start, self.first_day())
+        span = (self.last_day() - first).days + 1
+        return [first + timedelta(days=number) for number in range(span)]
 
     def parts(self, day: date) -> range:
         """Return the numbers of the day's blocks."""

@@ -125,7 +125,8 @@ class Truth:
         """Name a day's present contents; None while they still change with the clock."""
         if day >= self._state.today() - timedelta(days=1):
             return None
-        return (day, self._state.faults.version if self._state.faults.changes(day) else None)
+        version = self._state.faults.version if self._state.faults.changes(day) else None
+        return (day, version, self._state.holds(day))
 
     def _read(self, day: date) -> Iterator[Record]:
         # Repeats never leave their block, so a block can be settled on its own.
