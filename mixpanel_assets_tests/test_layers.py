@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "profile_files": {*BASE, "client", "record_files"},
     "delegation": set(),
     "fetch_requests": {*BASE, "client", "warehouse"},
-    "event_tables": {*BASE, "client", "fetch_requests", "loads", "warehouse"},
+    "event_tables": {*BASE, "client", "fetch_requests", "loads", "planning", "warehouse"},
     "event_fetches": {
         *BASE,
         *("client", "event_loads", "event_tables", "fetch_requests", "fetch_results", "planning"),
