@@ -6,7 +6,7 @@ Answers lie on disk until they are stored; the database is open only while it st
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
@@ -28,7 +28,7 @@ from mixpanel_assets.event_tables import (
 )
 from mixpanel_assets.fetch_requests import FetchRequest
 from mixpanel_assets.fetch_results import BatchProgress, BatchResult
-from mixpanel_assets.planning import RequestPlan, days_between
+from mixpanel_assets.planning import RequestPlan, Window, days_between
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import Database, EventSizes
 
