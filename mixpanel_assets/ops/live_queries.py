@@ -1,7 +1,8 @@
 """Ops that ask Mixpanel's reports: one for each question of `questions`."""
 
-from datetime import date
+from datetime import date, datetime
 from typing import get_type_hints
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
@@ -49,7 +50,7 @@ def live_query_op(question: type[Question], settings: Settings | None = None) ->
 
 def project_today(settings: Settings | None = None) -> date:
     """Return the current day in the project's zone, which reports count by."""
-    return (settings or load_settings()).project_today()
+    return datetime.now(ZoneInfo((settings or load_settings()).time_zone)).date()
 
 
 def live_query_jobs(settings: Settings) -> list[dg.JobDefinition]:
