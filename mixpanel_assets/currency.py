@@ -1,52 +1,81 @@
-"""How far a database lags behind: which days to load so that it is current."""
+"""Which days keep a database current: those that are missing, and those that may have changed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
 from mixpanel_assets.errors import DatabaseNotFoundError
+from mixpanel_assets.planning import days_between
+from mixpanel_assets.refetch import Keeping, Refetch
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.warehouse import (
-    EVENTS,
-    Database,
-    Status,
-    Target,
-    day_statuses,
-    stored_project,
-)
+from mixpanel_assets.warehouse import EVENTS, Database, day_rows, stored_project
 
-_SETTLED: frozenset[Status] = frozenset({"complete", "empty", "not available"})
-_DAY = timedelta(days=1)
+# A database from before a longer MP_SETTLE_DAYS may hold years of days that were read too early.
+MOST_DAYS_READ_AGAIN = 31
+
+_STORED = ("complete", "partial", "empty", "open")
 
 
-def days_behind(database: Database, settings: Settings) -> tuple[date, date]:
-    """Return the first and last day, both included, to load into `mixpanel.events`.
+@dataclass(frozen=True)
+class DaysDue:
+    """What `mixpanel.events` lacks.
 
-    The last is today. The first is the last of the days that are complete without a gap, as
-    it may have got more events since; MP_START_DATE when no day is stored. So a day that stayed
-    broken is asked for again, however many came after it.
+    Attributes:
+        days: To load, in order, the current day included: never loaded since the first stored day,
+            failed, loaded before they had ended, or read less than MP_SETTLE_DAYS after their end.
+        left: Days read too early, too, but more than a month ago: they are loaded when asked for.
+        first: The first stored day; MP_START_DATE while there is none.
+        today: The current day.
+    """
+
+    days: Sequence[date]
+    left: Sequence[date]
+    first: date
+    today: date
+
+
+def days_due(database: Database, settings: Settings) -> DaysDue:
+    """Return the days to load into `mixpanel.events` so that it is current.
 
     Args:
         database: It need not exist.
-        settings: The start, and the zone that decides which day is today.
+        settings: The start, the zone that decides which day is today, and when a day is settled.
     """
     today = settings.today()
-    settled, first = _stored(database)
-    if first is None:
-        return min(settings.start_date, today), today
-    day = first
-    while day in settled and day < today:
-        day += _DAY
-    return min(max(first, day - _DAY), today), today
+    ledger = _ledger(database)
+    stored = [day for day, row in ledger.items() if row["status"] in _STORED]
+    first = min(min(stored, default=settings.start_date), today)
+    keeping = keeping_of(settings, Refetch.missing)
+    failed = [day for day, row in ledger.items() if row["status"] == "failed" and day <= today]
+    oldest_read_again = today - timedelta(days=MOST_DAYS_READ_AGAIN - 1)
+    days, left = list[date](), list[date]()
+    for day in sorted({*days_between(first, today), *failed}):
+        row = ledger.get(day)
+        if row is None or day == today or keeping.lacks_rows(row):
+            days.append(day)
+        elif row["status"] in _STORED and not keeping.is_settled(row):
+            (days if day >= oldest_read_again else left).append(day)
+    return DaysDue(days, left, first, today)
 
 
-def _stored(database: Database) -> tuple[set[date], date | None]:
+def keeping_of(settings: Settings, refetch: Refetch) -> Keeping:
+    """Return which days a load keeps that no run of Dagster asks for."""
+    return Keeping(
+        refetch,
+        settle_days=settings.settle_days,
+        zone=settings.export_zone,
+        today=settings.today(),
+    )
+
+
+def _ledger(database: Database) -> Mapping[date, Mapping[str, Any]]:
     try:
         with database.read() as connection:
             if not stored_project(connection):
-                return set(), None
-            statuses = day_statuses(connection, Target(EVENTS.name))
+                return {}
+            return day_rows(connection, EVENTS.name, date.min, date.max)
     except DatabaseNotFoundError:
-        return set(), None
-    settled = {day for day, status in statuses.items() if status in _SETTLED}
-    return settled, min(statuses, default=None)
+        return {}

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import logging
 import time
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from itertools import chain, pairwise
 
 from mixpanel_assets.client import EventExport, SecondLooks, Spool
+from mixpanel_assets.client.empty_days import MOST_BYTES
 from mixpanel_assets.client.export import days_set_aside
 from mixpanel_assets.errors import IncompleteExportError, PlanHorizonError
 from mixpanel_assets.load_progress import LoadProgress
@@ -39,6 +41,7 @@ from mixpanel_assets.warehouse import (
 logger = logging.getLogger(__name__)
 
 _DAY = timedelta(days=1)
+_NOT_ASKED = MOST_BYTES + 1  # so that no request spans a day that is not planned
 
 
 class ShrunkenDaysError(IncompleteExportError):
@@ -110,15 +113,15 @@ class DayFiller:
         self._warned = False
         self._unconfirmed: set[date] = set()
         self._empty_before: set[date] = set()
+        planned = {*plan.days, *(day for window in export.found for day in days_between(*window))}
         self._looks = SecondLooks(
             export.find_days,
-            weigh=lambda day: plan.weights.of(day) or 0,
+            weigh=lambda day: (plan.weights.of(day) or 0) if day in planned else _NOT_ASKED,
             by_date=project.regime == "utc" or plan.fixed != 1,
         )
         if export.query.filters:
             self._looks.most_bytes = None  # its rows are few, and its empty days many
-        found = sum((last - first).days + 1 for first, last in export.found)
-        self._days = len(plan.days) + found
+        self._days = len(planned)
         self._answered: set[date] = set()
         self._rows = 0
         self._began = self._started = time.monotonic()
@@ -305,7 +308,7 @@ class DayFiller:
         """Find the last refused day with few requests; those before it need none then."""
         # Mixpanel names the plan's reach. If the last day outside it is refused, so are all
         # before it, in this window and in later ones; if not, halves will find the edge.
-        edge = min(self._today - timedelta(days=error.days + 1), self._plan.days[-1])
+        edge = self._last_planned(self._today - timedelta(days=error.days + 1), first)
         if first == last:
             self._refused_until = last
         settled = edge >= first and edge > self._refused_until and self._is_refused(edge)
@@ -315,6 +318,11 @@ class DayFiller:
         middle = first + (last - first) // 2
         self._fill(middle + _DAY, last)
         self._fill(first, middle)
+
+    def _last_planned(self, day: date, default: date) -> date:
+        """Return the last planned day up to a day; only planned days are asked for."""
+        at = bisect(self._plan.days, day)
+        return self._plan.days[at - 1] if at else default
 
     def _is_refused(self, day: date) -> bool:
         if day in self._probed:

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 
-from mixpanel_assets.client import EventExport, MixpanelAPIClient, Spool
+from mixpanel_assets.client import EventExport, MixpanelAPIClient, SecondLooks, Spool
+from mixpanel_assets.client.empty_days import MOST_BYTES, Confirmed
 from mixpanel_assets.errors import (
     ConnectionFailedError,
     IncompleteExportError,
@@ -19,7 +20,12 @@ from mixpanel_assets.errors import (
     ServerError,
 )
 from mixpanel_assets.event_loads import request_plan
-from mixpanel_assets.event_tables import Answer, EventTable, UnstorableError
+from mixpanel_assets.event_tables import (
+    Answer,
+    EventTable,
+    UnconfirmedDaysError,
+    UnstorableError,
+)
 from mixpanel_assets.fetch_requests import FetchRequest
 from mixpanel_assets.fetch_results import BatchProgress, BatchResult
 from mixpanel_assets.planning import RequestPlan, Window, days_between
@@ -65,6 +71,7 @@ class EventTableFetch:
         self._windows = list(self._plan)
         self.batches: list[BatchResult] = []
         self.failed: list[date] = []
+        self._unconfirmed: set[date] = set()
 
     @property
     def rows(self) -> int:
@@ -77,11 +84,16 @@ class EventTableFetch:
         Raises:
             MixpanelDataError: A day did not come; nothing has changed.
         """
-        with _on_disk() as answers:
-            with self._export() as export:
-                for answer in self._sequence(export):
-                    answers.append(answer)
-            self._table.store(answers, replace=self._request.replace)
+        with _on_disk() as answers, self._export() as export:
+            for answer in self._sequence(export, self._windows):
+                answers.append(answer)
+            try:
+                self._table.store_all(answers, replace=self._request.replace)
+            except UnconfirmedDaysError as error:
+                for confirmed in self._looked_at_again(export, error.days):
+                    for answer in self._sequence(export, self._plan.again(confirmed.doubtful)):
+                        answers.append(answer)
+                self._table.store_all(answers, replace=self._request.replace)
 
     def store_in_pieces(self, at_once: int) -> None:
         """Store every request by itself, several of them on their way at once.
@@ -100,7 +112,8 @@ class EventTableFetch:
                 batch = BatchResult(str(first), str(last), lines, success, error)
                 self.batches.append(batch)
                 self._tell_of(number, batch)
-            self._exchange(kept)
+            self._confirm(export, self._unconfirmed, kept)
+            self._exchange(export, kept)
         self.failed.sort()
 
     def _planned(self) -> RequestPlan:
@@ -112,7 +125,9 @@ class EventTableFetch:
         elif self._request.filters or not sizes.rows:
             sizes = EventSizes({}, {})  # what whole days weigh says nothing of a part of them
             fixed = fixed or most
-        return request_plan(query.from_date, query.to_date, sizes, fixed and min(fixed, most), most)
+        return request_plan(
+            days_between(query.from_date, query.to_date), sizes, fixed and min(fixed, most), most
+        )
 
     def _export(self, at_once: int | None = None) -> EventExport:
         query = self._request.query
@@ -128,13 +143,14 @@ class EventTableFetch:
         export.estimate = self._plan.estimated_bytes
         return export
 
-    def _sequence(self, export: EventExport) -> Iterator[Answer]:
+    def _sequence(self, export: EventExport, windows: Iterable[Window]) -> Iterator[Answer]:
         """Yield an answer for all days, until the limit is reached."""
-        left = self._request.query.limit
-        for number, (first, last) in enumerate(self._windows):
+        left = export.query.limit
+        for number, (first, last) in enumerate(windows):
             arrival = _Arrival(self._request.batch_size, self._teller(number, first, last))
             export.on_lines = arrival.arrived
             for spool in _in_parts(export, first, last):
+                self._learn(spool)
                 arrival.part_done(spool.lines)
                 if left is None:
                     yield Answer(spool)
@@ -184,43 +200,73 @@ class EventTableFetch:
 
     def _take(self, export: EventExport, first: date, last: date, kept: list[Answer]) -> int:
         answer = Answer(export.download(first, last))
+        self._learn(answer.spool)
         if self._table.is_replaced:
             kept.append(answer)
             return answer.spool.lines
         try:
-            self._table.store([answer])
+            self._unconfirmed |= self._table.store([answer])
         except UnstorableError as error:
             logger.warning("%s Asking again.", error)
             answer.spool.discard()
             answer = Answer(export.download(first, last))
-            self._table.store([answer])
+            self._unconfirmed |= self._table.store([answer])
         finally:
             answer.spool.discard()
         return answer.spool.lines
+
+    def _learn(self, spool: Spool) -> None:
+        days = days_between(spool.from_date, spool.to_date)
+        for day in days:
+            self._plan.learn(day, spool.json_bytes // len(days))
+
+    def _looked_at_again(self, export: EventExport, days: Iterable[date]) -> Iterator[Confirmed]:
+        """Yield, request by request, which of some days without events have none indeed."""
+        looks = SecondLooks(
+            export.find_days,
+            weigh=lambda day: self._plan.weights.of(day) or 0,
+            most_bytes=None if self._request.filters else MOST_BYTES,
+            by_date=self._table.project.regime == "utc",
+        )
+        for confirmed in looks.confirm(set(days)):
+            self._table.empty_before.update(confirmed.empty, confirmed.doubtful)
+            yield confirmed
+
+    def _confirm(self, export: EventExport, days: Iterable[date], kept: list[Answer]) -> None:
+        """Store days without events as that, and those that turn out to have some."""
+        for confirmed in self._looked_at_again(export, days):
+            if confirmed.empty and not self._table.is_replaced:
+                self._table.store_empty(confirmed.empty)
+            for first, last in self._plan.again(confirmed.doubtful):
+                _, error = self._settle(export, first, last, kept)
+                if error:
+                    self._mark_failed(first, last, error)
 
     def _set_aside(self, first: date, last: date, error: MixpanelDataError) -> str:
         logger.warning("%s The other days go on.", error)
         self.failed.extend(days_between(first, last))
         return error.message
 
-    def _exchange(self, kept: list[Answer]) -> None:
+    def _exchange(self, export: EventExport, kept: list[Answer]) -> None:
         """Put kept answers in the place of the old table; into it if there are not all of them."""
         while kept:
             try:
-                self._table.store(kept, replace=not self.failed)
+                self._table.store_all(kept, replace=not self.failed)
+            except UnconfirmedDaysError as error:
+                self._confirm(export, error.days, kept)
             except UnstorableError as error:
                 spool = error.answer.spool
                 self._set_aside(spool.from_date, spool.to_date, error)
-                self._mark_failed(spool, error)
+                self._mark_failed(spool.from_date, spool.to_date, error.message)
                 kept.remove(error.answer)
                 spool.discard()
             else:
                 return
 
-    def _mark_failed(self, spool: Spool, error: MixpanelDataError) -> None:
+    def _mark_failed(self, first: date, last: date, error: str) -> None:
         self.batches = [
-            replace(batch, success=False, error=error.message)
-            if batch.from_date <= str(spool.from_date) <= batch.to_date
+            replace(batch, success=False, error=error)
+            if batch.from_date <= str(last) and str(first) <= batch.to_date
             else batch
             for batch in self.batches
         ]
@@ -274,14 +320,3 @@ def _on_disk() -> Iterator[list[Answer]]:
     finally:
         for answer in answers:
             answer.spool.discard()
-
-
-def ranges(days: Iterable[date]) -> list[Window]:
-    """Return (first, last) pairs, both included, of days that follow each other."""
-    found: list[Window] = []
-    for day in sorted(set(days)):
-        if found and found[-1][1] + _DAY == day:
-            found[-1] = (found[-1][0], day)
-        else:
-            found.append((day, day))
-    return found

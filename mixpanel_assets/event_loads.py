@@ -62,10 +62,11 @@ def _unknown() -> None:
 
 @dataclass(kw_only=True)
 class EventLoad(Load):
-    """A range of event days on its way into `mixpanel.events`, or a part of them elsewhere.
+    """Days of events on their way into `mixpanel.events`, or a part of them elsewhere.
 
     Attributes:
         export: Fetches the days; its filter is that of the table.
+        days: Which days of the export's range are meant; None: all of them.
         project: Whose events they are.
         target: The table; `events` holds everything.
         today: Days from here on are stored as `open`: more events will come.
@@ -84,6 +85,7 @@ class EventLoad(Load):
     """
 
     export: EventExport
+    days: Collection[date] | None = None
     project: ProjectIdentity
     target: Target = EVERY_EVENT
     today: date
@@ -158,7 +160,7 @@ class EventLoad(Load):
         asked = self.export.query.from_date, self.export.query.to_date
         reports = day_reports(connection, *asked, table=self.target.table)
         rows = day_rows(connection, self.target.table, *asked)
-        return [reports[day] for day, row in rows.items() if keeping.keeps(row)]
+        return [reports[day] for day in self._asked() if day in rows and keeping.keeps(rows[day])]
 
     def _answers_left(self, kept: set[date]) -> dict[tuple[date, date], Path]:
         """Return the whole answers that the runs this one goes on with did not come to store."""
@@ -167,7 +169,7 @@ class EventLoad(Load):
         asked = self.export.query
         keys = {
             answer_key(run_id, self.project, self.target, asked.filters)
-            for run_id in self.keeping.run_ids
+            for run_id in self.keeping.run_ids or ()
         }
         left = dict[tuple[date, date], Path]()
         for (first, last), path in answers_of(self.export.directory, keys).items():
@@ -179,16 +181,13 @@ class EventLoad(Load):
         return left
 
     def _plan(self, sizes: EventSizes, kept: set[date]) -> RequestPlan:
-        asked = self.export.query
         left = {day for window in self.export.found for day in days_between(*window)}
-        return request_plan(
-            asked.from_date,
-            asked.to_date,
-            sizes,
-            self.days_per_request,
-            self.max_days,
-            without=kept | left,
-        )
+        without = kept | left
+        days = [day for day in self._asked() if day not in without]
+        return request_plan(days, sizes, self.days_per_request, self.max_days)
+
+    def _asked(self) -> list[date]:
+        return asked_days(self.export.query, self.days)
 
 
 def event_load(
@@ -197,6 +196,7 @@ def event_load(
     *,
     from_date: date,
     to_date: date,
+    days: Collection[date] | None = None,
     table: str = EVERY_EVENT.table,
     events: Sequence[str] | None = None,
     where: str | None = None,
@@ -216,6 +216,7 @@ def event_load(
         settings: How times are read, how many days share a request, where answers lie.
         from_date: First day, included.
         to_date: Last day, included.
+        days: Only these days of the range; no request spans a day between them.
         table: In schema `mixpanel`; a filter has a table of its own.
         events: Only events of these names.
         where: A segmentation expression.
@@ -241,6 +242,7 @@ def event_load(
             directory=settings.spool_path(client.credentials.project_id),
             at_once=at_once,
         ),
+        days=None if days is None else frozenset(days),
         project=project_identity(client.credentials, settings),
         target=Target(table),
         today=settings.today(),
@@ -267,16 +269,19 @@ def answer_key(
     return uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(of, sort_keys=True)).hex
 
 
+def asked_days(query: ExportQuery, days: Collection[date] | None) -> list[date]:
+    """Return the days of a question's range that are meant, in order; None: all of them."""
+    every = days_between(query.from_date, query.to_date)
+    return every if days is None else [day for day in every if day in days]
+
+
 def request_plan(
-    from_date: date,
-    to_date: date,
+    days: Sequence[date],
     sizes: EventSizes,
     days_per_request: int | None,
     max_days: int = MAX_DAYS,
-    *,
-    without: Collection[date] = (),
 ) -> RequestPlan:
-    """Return which days share a request, by what is stored; some may be left out.
+    """Return which days share a request, by what is stored.
 
     A project that ever had rows of other dates is read one day per request, because only
     then does a row tell which export day it belongs to.
@@ -286,7 +291,6 @@ def request_plan(
         for day, received in sizes.received_bytes.items()
     }
     fixed = 1 if sizes.shifted else days_per_request
-    days = [day for day in days_between(from_date, to_date) if day not in without]
     return RequestPlan(days, weights, max_days=max_days, fixed=fixed)
 
 
@@ -297,6 +301,7 @@ def plan_load(
     *,
     from_date: date,
     to_date: date,
+    days: Collection[date] | None = None,
     keeping: Keeping = KEEP_NONE,
 ) -> Plan:
     """Return what the load of a range of days would take; nothing is asked or stored.
@@ -307,6 +312,7 @@ def plan_load(
         database: It need not exist.
         from_date: First day, included.
         to_date: Last day, included.
+        days: Only these days of the range.
         keeping: Says which days would stay as they are stored; none by default.
 
     Raises:
@@ -315,16 +321,16 @@ def plan_load(
     asked = ExportQuery(from_date, to_date)
     project = project_identity(client.credentials, settings)
     sizes, known, kept = _stored(database, project, asked, keeping)
-    plan = request_plan(from_date, to_date, sizes, settings.days_per_request, without=kept)
-    days, requests = plan.days, len(list(plan))
+    loaded = [day for day in asked_days(asked, days) if day not in kept]
+    requests = len(list(request_plan(loaded, sizes, settings.days_per_request)))
     return Plan(
         from_date=from_date,
         to_date=to_date,
-        days=len(days),
+        days=len(loaded),
         requests=requests,
-        confirming=0 if known.issuperset(days) else 1,
-        estimated_rows=Estimates(sizes.rows).total(days),
-        estimated_bytes=Estimates(sizes.received_bytes).total(days),
+        confirming=0 if known.issuperset(loaded) else 1,
+        estimated_rows=Estimates(sizes.rows).total(loaded),
+        estimated_bytes=Estimates(sizes.received_bytes).total(loaded),
         free_disk_bytes=free_bytes(settings.spool_path(client.credentials.project_id)),
         seconds=_present_budget(client).seconds_for(requests),
     )

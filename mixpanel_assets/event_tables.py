@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from mixpanel_assets.client import MixpanelAPIClient, Spool
@@ -15,14 +17,17 @@ from mixpanel_assets.errors import (
 )
 from mixpanel_assets.fetch_requests import FetchRequest
 from mixpanel_assets.loads import project_identity
+from mixpanel_assets.planning import days_between
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     Database,
+    DayReport,
     EventSizes,
     append_events,
     check_table,
     event_sizes,
     make_way,
+    mark_empty_days,
     must_match,
     named_events,
     prepare,
@@ -60,6 +65,14 @@ class UnstorableError(IncompleteExportError):
         self.answer = answer
 
 
+class UnconfirmedDaysError(Exception):
+    """Days have no events, and only one response says so."""
+
+    def __init__(self, days: set[date]) -> None:
+        super().__init__(f"{len(days)} days came without events")
+        self.days = days
+
+
 class EventTable:
     """The table that a request wants filled.
 
@@ -74,6 +87,7 @@ class EventTable:
         sizes: What days weigh, by what the asset table holds of them.
         is_replaced: Whether there is a table that is to stay until everything has come.
         rows: Events stored so far, each once.
+        empty_before: Days that came without events once; one more such response is believed.
 
     Raises:
         ConfigError: The file holds another project, or the table something else.
@@ -95,6 +109,7 @@ class EventTable:
         self.sizes = EventSizes({}, {})
         self.is_replaced = False
         self.rows = 0
+        self.empty_before: set[date] = set()
         try:
             with database.read() as connection:
                 self._look(connection)
@@ -102,23 +117,58 @@ class EventTable:
             pass
         self._is_new = not request.append and not self.is_replaced
 
-    def store(self, answers: Sequence[Answer], *, replace: bool = False) -> None:
+    def store(self, answers: Sequence[Answer], *, replace: bool = False) -> set[date]:
         """Add answers in one transaction; the first ones make the table.
 
         Args:
             answers: What is stored.
             replace: Drop the old table in the same transaction.
 
+        Returns:
+            Days without events that are not stored yet, because no earlier response of this
+            table said so.
+
         Raises:
             UnstorableError: One of them is not the asked days; nothing has changed.
         """
+        with self._storing(answers, replace=replace) as unconfirmed:
+            return unconfirmed
+
+    def store_all(self, answers: Sequence[Answer], *, replace: bool = False) -> None:
+        """Do what `store` does, or nothing if days without events are not confirmed.
+
+        Raises:
+            UnconfirmedDaysError: Nothing has changed.
+            UnstorableError: See `store`.
+        """
+        with self._storing(answers, replace=replace) as unconfirmed:
+            if unconfirmed:
+                raise UnconfirmedDaysError(unconfirmed)
+
+    def store_empty(self, days: Sequence[date]) -> None:
+        """Note that days have no events; their response was stored before."""
+        with self._database.write() as connection:
+            mark_empty_days(
+                connection,
+                days,
+                table=self._request.name,
+                filters=_with_limit(self._request.filters, None),
+                run_id=self._run_id,
+            )
+
+    @contextmanager
+    def _storing(self, answers: Sequence[Answer], *, replace: bool) -> Iterator[set[date]]:
+        """Yield the unconfirmed days before the transaction is committed."""
         with self._database.write() as connection:
             prepare(connection, self.project)
             if replace or self._is_new:
                 make_way(connection, self._request.name, replace=replace)
-            rows = sum(self._append(connection, answer) for answer in answers)
+            reports = [self._append(connection, answer) for answer in answers]
+            written = {report.day for days in reports for report in days}
+            asked = {day for answer in answers for day in _days_of(answer)}
+            yield asked - written
         self._is_new = False
-        self.rows += rows
+        self.rows += sum(report.row_count for days in reports for report in days)
 
     def _look(self, connection: duckdb.DuckDBPyConnection) -> None:
         if stored := stored_project(connection):
@@ -134,10 +184,10 @@ class EventTable:
                 raise
             self.is_replaced = True
 
-    def _append(self, connection: duckdb.DuckDBPyConnection, answer: Answer) -> int:
+    def _append(self, connection: duckdb.DuckDBPyConnection, answer: Answer) -> list[DayReport]:
         spool, filters = answer.spool, self._request.filters
         try:
-            days = append_events(
+            return append_events(
                 connection,
                 spool.path,
                 table=self._request.name,
@@ -151,10 +201,14 @@ class EventTable:
                 requests=spool.requests,
                 run_id=self._run_id,
                 open_days=[self._settings.today()],
+                empty_before=self.empty_before,
             )
         except IncompleteExportError as error:
             raise UnstorableError(answer, error) from error
-        return sum(day.row_count for day in days)
+
+
+def _days_of(answer: Answer) -> list[date]:
+    return days_between(answer.spool.from_date, answer.spool.to_date)
 
 
 def _with_limit(filters: Mapping[str, Any], limit: int | None) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from mixpanel_assets.client import (
     RecordStream,
     checked_exports,
 )
+from mixpanel_assets.days import ranges_of
 from mixpanel_assets.errors import DatabaseNotFoundError, IncompleteExportError
-from mixpanel_assets.event_fetches import EventTableFetch, OnBatchComplete, ranges
+from mixpanel_assets.event_fetches import EventTableFetch, OnBatchComplete
 from mixpanel_assets.event_loads import event_load
 from mixpanel_assets.fetch_requests import FetchRequest, checked_request
 from mixpanel_assets.fetch_results import (
@@ -342,7 +343,7 @@ def _parallel_result(
         successful_batches=successful,
         failed_batches=failed,
         failed_date_ranges=tuple(
-            (first.isoformat(), last.isoformat()) for first, last in ranges(failed_days)
+            (first.isoformat(), last.isoformat()) for first, last in ranges_of(failed_days)
         ),
         duration_seconds=round(time.monotonic() - started, 3),
         fetched_at=datetime.now(UTC),

@@ -19,6 +19,7 @@ from mixpanel_assets.client import (
     ProfileQuery,
     checked_workers,
 )
+from mixpanel_assets.days import as_day
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, IncompleteExportError
 from mixpanel_assets.fetch_results import FetchResult, ParallelProfileResult, ProfileProgress
 from mixpanel_assets.loads import project_identity
@@ -70,7 +71,7 @@ class ParallelProfileFetcherService:
 
     def sync(
         self,
-        day: date | None = None,
+        day: date | str | None = None,
         *,
         scope: ScopeChoice = "auto",
         overwrite_full_snapshot: bool = False,
@@ -97,10 +98,11 @@ class ParallelProfileFetcherService:
             'all'
         """
         workers, today = checked_workers(max_workers), self._settings.today()
+        wanted = today if day is None else as_day(day)
         asked, kept = without_kept_days(
             self._database,
             self._project,
-            questions_for([day or today], today, scope=scope, zone=self._settings.export_zone),
+            questions_for([wanted], today, scope=scope, zone=self._settings.export_zone),
             overwrite=overwrite_full_snapshot,
         )
         load = ProfileLoad(

@@ -25,17 +25,18 @@ class Keeping:
     """Decides by a day's ledger row whether the day stays as it is.
 
     Attributes:
-        refetch: `all` keeps no day; `missing` keeps what the runs in `run_ids` wrote, unless it
-            is of a day that was not over then and is now; `stale` keeps days that were over for
-            `settle_days` when they were read.
-        run_ids: A run and those it goes on with.
+        refetch: `all` keeps no day; `missing` keeps days that are stored, unless one was not over
+            then and is now; `stale` keeps days that were over for `settle_days` when they were
+            read.
+        run_ids: A run and those it goes on with: `missing` keeps only days that these have
+            stored. None: any.
         settle_days: How long after its end a day's events may still come.
         zone: The zone whose days these are.
         today: The current day; None: as if no day had ended since.
     """
 
     refetch: Refetch = Refetch.all
-    run_ids: frozenset[str] = frozenset()
+    run_ids: frozenset[str] | None = None
     settle_days: int = SETTLE_DAYS
     zone: str = "UTC"
     today: date | None = None
@@ -50,14 +51,17 @@ class Keeping:
     def keeps(self, row: Mapping[str, Any]) -> bool:
         """Tell whether the day of a ledger row is left out."""
         if self.refetch is Refetch.missing:
-            return row["run_id"] in self.run_ids and not self._has_ended_since(row)
-        return self.refetch is Refetch.stale and self._is_settled(row)
+            is_theirs = self.run_ids is None or row["run_id"] in self.run_ids
+            return is_theirs and not self.lacks_rows(row)
+        return self.refetch is Refetch.stale and self.is_settled(row)
 
-    def _has_ended_since(self, row: Mapping[str, Any]) -> bool:
-        over: bool = self.today is not None and row["day"] < self.today
-        return over and row["status"] == "open"
+    def lacks_rows(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether the day was not stored, or not all of it: it had not ended then."""
+        has_ended = self.today is not None and row["day"] < self.today
+        return row["status"] in ("failed", "partial") or (row["status"] == "open" and has_ended)
 
-    def _is_settled(self, row: Mapping[str, Any]) -> bool:
+    def is_settled(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether the day was read when no more events of it were to come."""
         if row["status"] not in ("complete", "empty"):
             return False
         fetched_at: datetime = row["fetched_at"]

@@ -147,6 +147,10 @@ class Settings(BaseSettings):
         """Return the current export day; its events are still coming in."""
         return datetime.now(ZoneInfo(self.export_zone)).date()
 
+    def project_today(self) -> date:
+        """Return the current day in the project's zone, whose days Mixpanel's reports count."""
+        return datetime.now(ZoneInfo(self.time_zone)).date()
+
     def database_path(self, project_id: str, folder: Path | None = None) -> Path:
         """Return where the DuckDB file is.
 

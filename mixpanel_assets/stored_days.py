@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 
 import duckdb
 
+from mixpanel_assets.days import ranges_of, shown
 from mixpanel_assets.errors import ConfigError, MissingDaysError, TableNotFoundError
 from mixpanel_assets.table_metadata import days_between
 from mixpanel_assets.warehouse import (
@@ -150,24 +151,6 @@ def _commands(target: Target, ranges: Sequence[tuple[date, date]], known: KnownT
     if known is not None:
         first, last = min(first, known.from_date), max(last, known.to_date)
     return f"`mp fetch events {target.table} --from {first} --to {last} --replace`"
-
-
-def ranges_of(days: Sequence[date]) -> list[tuple[date, date]]:
-    """Return days in order as ranges, both ends included."""
-    ranges: list[tuple[date, date]] = []
-    for day in days:
-        if ranges and ranges[-1][1] + timedelta(days=1) == day:
-            ranges[-1] = (ranges[-1][0], day)
-        else:
-            ranges.append((day, day))
-    return ranges
-
-
-def shown(ranges: Sequence[tuple[date, date]]) -> str:
-    """Return ranges of days in words, the first few of many."""
-    texts = [str(first) if first == last else f"{first}..{last}" for first, last in ranges]
-    more = f" and {len(texts) - _SHOWN} more ranges" if len(texts) > _SHOWN else ""
-    return ", ".join(texts[:_SHOWN]) + more
 
 
 def _day_of_row(connection: duckdb.DuckDBPyConnection, target: Target) -> str:

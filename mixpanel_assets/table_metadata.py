@@ -8,25 +8,10 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from mixpanel_assets.days import as_day
 from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.results import TableMetadata
 from mixpanel_assets.warehouse import KnownTable, ProjectIdentity
-
-
-def as_day(value: date | str) -> date:
-    """Return a day that is one already, or a text like 2024-01-31.
-
-    Raises:
-        ConfigError: It is no day.
-    """
-    if isinstance(value, date) and not isinstance(value, datetime):
-        return value
-    try:
-        return datetime.strptime(str(value), "%Y-%m-%d").date()
-    except ValueError:
-        raise ConfigError(
-            f"{value!r} is no day. Use a date, or text like 2024-01-31.", {"value": str(value)}
-        ) from None
 
 
 def days_between(from_date: date | str, to_date: date | str) -> list[date]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 from mixpanel_assets.client import MixpanelAPIClient
+from mixpanel_assets.days import as_day
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
 from mixpanel_assets.event_loads import event_load, plan_load
 from mixpanel_assets.planning import days_between
@@ -18,8 +19,8 @@ def verify_days(
     settings: Settings,
     database: Database,
     *,
-    from_date: date,
-    to_date: date,
+    from_date: date | str,
+    to_date: date | str,
 ) -> list[DayDifference]:
     """Compare stored days of `mixpanel.events` with what Mixpanel holds now; stores nothing.
 
@@ -46,12 +47,13 @@ def verify_days(
     Example:
         >>> [found.day for found in verify_days(...) if found.differs]
     """
-    if to_date >= settings.today():
-        raise ConfigError(f"{to_date} is not over; only finished days can be compared.")
+    first, last = as_day(from_date), as_day(to_date)
+    if last >= settings.today():
+        raise ConfigError(f"{last} is not over; only finished days can be compared.")
     if database.is_missing:
         raise DatabaseNotFoundError(str(database.path))
-    plan = plan_load(client, settings, database, from_date=from_date, to_date=to_date)
-    load = event_load(client, settings, from_date=from_date, to_date=to_date)
+    plan = plan_load(client, settings, database, from_date=first, to_date=last)
+    load = event_load(client, settings, from_date=first, to_date=last)
     # The temporary file knows no weights, which would cost a request to find out.
     load.days_per_request = -(-plan.days // plan.requests)
     folder = TemporaryFolder()
@@ -59,6 +61,6 @@ def verify_days(
         fetched = Database(folder.path / "fetched.duckdb", memory_limit=settings.memory_limit)
         load.store(fetched)
         with database.read() as connection:
-            return compare_events(connection, fetched.path, days_between(from_date, to_date))
+            return compare_events(connection, fetched.path, days_between(first, last))
     finally:
         folder.remove()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date, timedelta
 from functools import cached_property
@@ -26,6 +26,8 @@ from mixpanel_assets.client import (
     RetryPolicy,
 )
 from mixpanel_assets.client.disk import KEPT_FOR, Cleaned, clean
+from mixpanel_assets.currency import DaysDue, days_due, keeping_of
+from mixpanel_assets.days import as_day
 from mixpanel_assets.delegation import delegated, delegated_within
 from mixpanel_assets.discovery import DiscoveryService
 from mixpanel_assets.doctor import Finding, doctor
@@ -36,11 +38,13 @@ from mixpanel_assets.fetch_requests import check_batch_size
 from mixpanel_assets.fetch_results import FetchResult, ParallelFetchResult, ParallelProfileResult
 from mixpanel_assets.fetcher import FetcherService
 from mixpanel_assets.inspection import TableInspector
+from mixpanel_assets.literals import RefetchChoice
 from mixpanel_assets.live_query import LiveQueryService
 from mixpanel_assets.loads import project_identity
-from mixpanel_assets.planning import Plan
+from mixpanel_assets.planning import Plan, days_between
 from mixpanel_assets.profile_fetcher import OnPageComplete, ParallelProfileFetcherService
 from mixpanel_assets.progress import batch_bar, page_bar
+from mixpanel_assets.refetch import KEEP_NONE, Keeping, Refetch
 from mixpanel_assets.results import WorkspaceInfo
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.snapshots import ScopeChoice
@@ -542,19 +546,47 @@ class Workspace:
     segmentation_sum = delegated("_live", LiveQueryService.segmentation_sum)
     segmentation_average = delegated("_live", LiveQueryService.segmentation_average)
 
-    def plan(self, from_date: date, to_date: date) -> Plan:
+    def days_due(self) -> DaysDue:
+        """Return the days that keep `mixpanel.events` current; nothing is asked.
+
+        Example:
+            >>> ws.days_due().days[-1] == ws.settings.today()
+            True
+        """
+        return days_due(self._database, self.settings)
+
+    def plan(
+        self,
+        from_date: date | str | None = None,
+        to_date: date | str | None = None,
+        *,
+        days: Collection[date | str] | None = None,
+        refetch: RefetchChoice | None = None,
+    ) -> Plan:
         """Return what `sync_events` would take; nothing is asked or stored.
 
         Args:
-            from_date: First day, included.
+            from_date: As for `sync_events`, like all that follow.
             to_date: Last day, included.
+            days: Only these days.
+            refetch: `all`, `missing` or `stale`.
+
+        Raises:
+            ConfigError: An argument is wrong.
 
         Example:
-            >>> ws.plan(date(2024, 1, 8), date(2024, 1, 14)).requests
+            >>> ws.plan("2024-01-08", "2024-01-14").requests
             1
         """
+        wanted, keeping = self._wanted(from_date, to_date, days, refetch)
         return plan_load(
-            self.api, self.settings, self._database, from_date=from_date, to_date=to_date
+            self.api,
+            self.settings,
+            self._database,
+            from_date=wanted[0],
+            to_date=wanted[-1],
+            days=frozenset(wanted),
+            keeping=keeping,
         )
 
     def clean(self, older_than: timedelta = KEPT_FOR) -> Cleaned:
@@ -574,28 +606,41 @@ class Workspace:
 
     def sync_events(
         self,
-        from_date: date,
-        to_date: date,
+        from_date: date | str | None = None,
+        to_date: date | str | None = None,
         *,
+        days: Collection[date | str] | None = None,
+        refetch: RefetchChoice | None = None,
         on_day: Callable[[DayReport], None] | None = None,
+        on_kept: Callable[[Sequence[DayReport]], None] | None = None,
     ) -> list[DayReport]:
         """Fetch whole days into `mixpanel.events`, exactly as the asset does.
 
+        Without days it keeps the table current: it loads the days that `days_due` names.
+
         Args:
-            from_date: First day, included.
-            to_date: Last day, included.
+            from_date: First day, included; a date, or text like 2024-01-31.
+            to_date: Last day, included; the current day when it is left out.
+            days: Only these days, instead of a range; no request spans a day between them.
+            refetch: `all` (the default where days are given): every day. `missing`: days that are
+                not stored (never loaded, failed, or loaded before they had ended). `stale`: those
+                and the days read less than MP_SETTLE_DAYS after their end. Without days it holds
+                for all days since the first stored one.
             on_day: Told of each day once it is committed.
+            on_kept: Told of the days that stay as they are stored, if there are any.
 
         Returns:
-            One report per day, in order.
+            One report per loaded day, in order.
 
         Raises:
+            ConfigError: An argument is wrong.
             IncompleteExportError: Days stayed broken; they keep what they held, the others
                 are stored.
 
         Example:
-            >>> [report.status for report in ws.sync_events(date(2024, 1, 8), date(2024, 1, 9))]
+            >>> [report.status for report in ws.sync_events("2024-01-08", "2024-01-09")]
         """
+        wanted, keeping = self._wanted(from_date, to_date, days, refetch)
         reports: list[DayReport] = []
 
         def stored(report: DayReport, seconds: float) -> None:
@@ -606,18 +651,49 @@ class Workspace:
         load = event_load(
             self.api,
             self.settings,
-            from_date=from_date,
-            to_date=to_date,
+            from_date=wanted[0],
+            to_date=wanted[-1],
+            days=wanted,
             run_id=_run_id(),
             on_day=stored,
+            keeping=keeping,
+            on_kept=on_kept or (lambda kept: None),
         )
         with self._writing():
             load.store(self._database)
         return sorted(reports, key=lambda report: report.day)
 
+    def _wanted(
+        self,
+        from_date: date | str | None,
+        to_date: date | str | None,
+        days: Collection[date | str] | None,
+        refetch: str | None,
+    ) -> tuple[list[date], Keeping]:
+        """Return which days are meant, in order and at least one, and which of them are kept."""
+        keeping = KEEP_NONE if refetch is None else keeping_of(self.settings, _refetch(refetch))
+        if days is not None:
+            if from_date is not None or to_date is not None:
+                raise ConfigError("Give a range of days or `days`, not both.")
+            if isinstance(days, str) or not days:
+                raise ConfigError(f"days must be a list of at least one day, not {days!r}.")
+            return sorted(map(as_day, days)), keeping
+        if from_date is None:
+            if to_date is not None:
+                raise ConfigError(f"to_date {to_date} needs a from_date.")
+            due = self.days_due()
+            return list(
+                due.days if refetch is None else days_between(due.first, due.today)
+            ), keeping
+        first = as_day(from_date)
+        last = self.settings.today() if to_date is None else as_day(to_date)
+        if first > last:
+            raise ConfigError(f"from_date {first} is after to_date {last}; both are included.")
+        return days_between(first, last), keeping
+
     def sync_profiles(
         self,
-        day: date | None = None,
+        day: date | str | None = None,
         *,
         scope: ScopeChoice = "auto",
         overwrite_full_snapshot: bool = False,
@@ -961,6 +1037,15 @@ class Workspace:
                 max_workers=max_workers,
                 on_page_complete=on_page_complete,
             )
+
+
+def _refetch(choice: str) -> Refetch:
+    try:
+        return Refetch(choice)
+    except ValueError:
+        raise ConfigError(
+            f"refetch must be one of {', '.join(Refetch)}, not {choice!r}.", {"refetch": choice}
+        ) from None
 
 
 def _run_id() -> str:

@@ -76,7 +76,9 @@ def test_the_environment_wins_over_the_file(config, monkeypatch):
     assert resolve_credentials().username == "shop.a1.mp-service-account"
     assert resolve_credentials().project_id == "333"
     monkeypatch.setenv("MP_USERNAME", "me.a1.mp-service-account")
-    with pytest.raises(ConfigError, match="missing: MP_SECRET"):
+    with pytest.raises(
+        ConfigError, match=r"MP_USERNAME is set, so the account 'shop' .* missing: MP_SECRET"
+    ):
         resolve_credentials()
 
 
@@ -92,7 +94,7 @@ def test_a_file_that_others_may_read_is_refused_with_its_repair(mode, config):
 def test_a_broken_file_is_named_and_not_quoted(config):
     """A line with a missing quote may be the secret."""
     config.write_text('[accounts.shop]\nsecret = "planted-1c7\n')
-    with pytest.raises(ConfigError, match="no valid TOML") as caught:
+    with pytest.raises(ConfigError, match="not valid TOML; see line 2") as caught:
         resolve_credentials()
     assert "planted" not in str(caught.value)
 
@@ -241,7 +243,7 @@ def test_a_file_is_changed_however_it_is_written(text, config):
     manager.remove_account("c")
     del before["accounts"]["a"]
     after = config.read_bytes().decode()
-    assert tomllib.loads(after.replace("\r\n", "\n")) == {**before, "default": "b"}
+    assert tomllib.loads(after.replace("\r\n", "\n")) == {**before, "active": {"account": "b"}}
     assert all(comment in after for comment in re.findall("# [a-z ]+", text))
 
 
@@ -387,3 +389,110 @@ def test_any_sequence_of_changes_does_what_a_dictionary_would(steps):
             listed = manager.list_accounts()
             assert {one.name: one.project_id for one in listed} == model
             assert [one.name for one in listed if one.is_default] == [default] * bool(default)
+
+
+HEADLESS = """
+[active]
+account = "team"
+workspace = 5
+
+[accounts.team]
+type = "service_account"
+region = "eu"
+default_project = "777"
+username = "team.a1.mp-service-account"
+secret = "planted-9f2"
+
+[accounts.me]
+type = "oauth_browser"
+region = "us"
+
+[targets.t]
+account = "team"
+project = "778"
+"""
+
+
+def test_a_file_of_mixpanel_headless_is_read(config):
+    """Its spelling of projects and of the default; accounts that need a browser are named."""
+    config.write_text(HEADLESS)
+    manager = ConfigManager()
+    assert [(a.name, a.type, a.is_default) for a in manager.list_accounts()] == [
+        ("team", "service_account", True),
+        ("me", "oauth_browser", False),
+    ]
+    assert (resolve_credentials().project_id, resolve_credentials().region) == ("777", "eu")
+    with pytest.raises(ConfigError, match="'me' is of type oauth_browser"):
+        resolve_credentials("me")
+
+
+def test_what_is_added_is_read_by_mixpanel_headless_too(config):
+    """The keys that both packages know, and one default for both; its own keys are kept."""
+    config.write_text(HEADLESS)
+    manager = ConfigManager()
+    manager.add_account("shop", "shop.a1.mp-service-account", "planted-1c7", "111", default=True)
+    written = tomllib.loads(config.read_text())
+    assert written["accounts"]["shop"] == {
+        "type": "service_account",
+        "region": "us",
+        "default_project": "111",
+        "username": "shop.a1.mp-service-account",
+        "secret": "planted-1c7",
+    }
+    assert written["active"] == {"account": "shop", "workspace": 5}
+    assert "default" not in written
+    assert written["targets"] == tomllib.loads(HEADLESS)["targets"]
+    assert manager.foreign_to_headless() == {}
+    manager.remove_account("shop")
+    assert tomllib.loads(config.read_text())["active"] == {"workspace": 5}
+
+
+def test_old_accounts_are_rewritten_when_that_is_asked_for(config):
+    """With a copy of the file as it was; again there is nothing to do."""
+    config.write_text("# ours\n" + CONFIG)
+    config.chmod(0o600)
+    before = config.read_bytes()
+    manager = ConfigManager()
+    accounts, names = manager.list_accounts(), [a.name for a in manager.list_accounts()]
+    assert set(manager.foreign_to_headless()) == set(names)
+    migrated, backup = manager.migrate()
+    assert migrated == names
+    assert backup.read_bytes() == before
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o600
+    assert manager.foreign_to_headless() == {}
+    assert manager.list_accounts() == accounts
+    assert "default" not in tomllib.loads(config.read_text())
+    assert config.read_text().startswith("# ours\n")
+    assert manager.migrate() == ([], None)
+
+
+def test_an_old_file_is_not_rewritten_by_other_changes(config):
+    """Only what was asked for changes; the default holds in both spellings."""
+    manager = ConfigManager()
+    old = tomllib.loads(config.read_text())["accounts"]
+    manager.add_account("new", "new.a1.mp-service-account", "planted-5d5", "9", default=True)
+    written = tomllib.loads(config.read_text())
+    assert {name: written["accounts"][name] for name in old} == old
+    assert (written["default"], written["active"]) == ("new", {"account": "new"})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[accounts.a]\n[accounts.a]\n", "line 2. A table or key of that name"),
+        ("default = 'a'\ndefault = 'b'\n", "line 2. A table or key of that name"),
+        ("active = 'a'\n", "`active` must be a table"),
+        ("[active]\naccount = 5\n", "`account` must be an account's name"),
+    ],
+)
+def test_a_file_that_says_something_twice_or_wrongly_names_it(text, said, config):
+    """With the line, where there is one."""
+    config.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        ConfigManager().list_accounts()
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(config):
+    """Some editors write one."""
+    config.write_bytes(b"\xef\xbb\xbf" + CONFIG.encode())
+    assert resolve_credentials("shop").project_id

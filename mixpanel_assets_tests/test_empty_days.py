@@ -263,3 +263,84 @@ def test_a_look_stops_reading_when_more_comes_than_a_request_may_weigh():
     looks = SecondLooks(find, weigh=lambda day: 30_000_000)
     assert [answer.doubtful for answer in looks.confirm(days)] == [days[:2], days[2:]]
     assert asked == [(FIRST, SECOND, 260_000_000), (days[2], days[2], 230_000_000)]
+
+
+NAMED_WAYS = [
+    {},
+    {"parallel": True, "chunk_days": 3},
+    {"parallel": True, "chunk_days": 3, "replace": True},
+]
+
+
+def named(workspace):
+    found = workspace.sql_rows("SELECT event_time::DATE, count(*) FROM named GROUP BY ALL")
+    return dict(found)
+
+
+def ledger_of(workspace, table):
+    return dict(
+        workspace.sql_rows(
+            f"SELECT day, status FROM mixpanel._days WHERE table_name = '{table}' ORDER BY day"
+        )
+    )
+
+
+@pytest.mark.parametrize("way", NAMED_WAYS)
+@pytest.mark.parametrize("kind", ["empty-200", "missing-days"])
+def test_a_named_table_believes_no_empty_day_either(kind, way, workspace, emulator, asked):
+    """However it is fetched, one wrong response costs requests and no events."""
+    if "replace" in way:
+        workspace.fetch_events("named", from_date=BEFORE, to_date=BEFORE)
+    before = len(asked())
+    emulator.faults.add(Fault(kind, path=EXPORT, day=SECOND))
+    result = workspace.fetch_events("named", from_date=FIRST, to_date=THIRD, **way)
+    true = true_counts(emulator, FIRST, THIRD)
+    assert named(workspace) == true
+    rows = result.total_rows if "parallel" in way else result.rows
+    assert rows == sum(true.values())
+    assert ledger_of(workspace, "named") == dict.fromkeys(true, "complete")
+    assert len(asked()) - before == 3
+
+
+@pytest.mark.parametrize("way", NAMED_WAYS)
+def test_a_named_table_pays_one_request_for_all_its_empty_days(way, workspace, asked):
+    """A fortnight of a rare event, in five requests."""
+    if "replace" in way:
+        workspace.fetch_events("named", from_date=BEFORE, to_date=BEFORE)
+    before = len(asked())
+    days = {"from_date": FIRST, "to_date": date(2024, 1, 14)}
+    workspace.fetch_events("named", **days, events=["Nothing Like It"], **{"chunk_days": 3, **way})
+    assert len(asked()) - before == 6
+    assert list(ledger_of(workspace, "named").values()) == ["empty"] * 14
+    assert named(workspace) == {}
+
+
+def test_a_named_table_is_not_made_before_its_empty_days_are_confirmed(workspace, emulator):
+    """Everything or nothing: the refused second request leaves no table."""
+    cut_after_the_first_day(emulator)
+    emulator.faults.add(Fault("401-json", path=EXPORT, times=None))
+    with pytest.raises(AuthenticationError):
+        workspace.fetch_events("named", from_date=FIRST, to_date=THIRD)
+    assert workspace.sql_rows("FROM duckdb_tables() WHERE table_name = 'named'") == []
+
+
+def test_days_that_fail_when_they_are_fetched_again_are_named(workspace, emulator):
+    """In parallel, the result lists them, and the others are stored."""
+    emulator.faults.add(Fault("empty-200", path=EXPORT))
+    emulator.faults.add(Fault("truncate-own-line", path=EXPORT, day=SECOND, times=None))
+    result = workspace.fetch_events(
+        "named", from_date=FIRST, to_date=THIRD, parallel=True, chunk_days=3
+    )
+    assert result.failed_date_ranges == (("2024-01-02", "2024-01-02"),)
+    assert (result.successful_batches, result.failed_batches) == (0, 1)
+    assert sorted(named(workspace)) == [FIRST, THIRD]
+
+
+def test_rows_of_a_named_table_do_not_become_an_empty_day(workspace, emulator):
+    """A day with rows that is appended again without any is still no empty day."""
+    workspace.fetch_events("named", from_date=FIRST, to_date=FIRST)
+    before = named(workspace)
+    emulator.faults.add(Fault("empty-200", path=EXPORT, times=None))
+    workspace.fetch_events("named", from_date=FIRST, to_date=FIRST, append=True)
+    assert named(workspace) == before
+    assert ledger_of(workspace, "named") == {FIRST: "complete"}

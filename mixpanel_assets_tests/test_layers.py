@@ -11,9 +11,10 @@ import pytest
 import mixpanel_assets
 
 PACKAGE = Path(mixpanel_assets.__file__).parent
-BASE = {"errors", "settings", "made_ids"}
+BASE = {"days", "errors", "settings", "made_ids"}
 MAY_IMPORT = {
     "errors": set(),
+    "days": {"errors"},
     "refetch": set(),
     "settings": {"errors", "refetch"},
     "made_ids": set(),
@@ -21,7 +22,7 @@ MAY_IMPORT = {
     "results": {"literals"},
     "emulator": set(),
     "in_use": set(),
-    "client": {"errors", "in_use", "literals", "made_ids"},
+    "client": {"days", "errors", "in_use", "literals", "made_ids"},
     "warehouse": {"errors", "in_use", "made_ids"},
     "accounts": {*BASE, "budgets", "client"},
     "auth": {"accounts", "client", "errors"},
@@ -32,7 +33,7 @@ MAY_IMPORT = {
     "answers": {"errors", "results"},
     "charts": set(),
     "discovery": {"answers", "client", "errors", "literals", "results"},
-    "live_query": {"answers", "client", "discovery", "errors", "literals", "results"},
+    "live_query": {"answers", "client", "days", "discovery", "errors", "literals", "results"},
     "planning": set(),
     "load_progress": {"planning"},
     "loads": {*BASE, "client", "warehouse"},
@@ -46,7 +47,7 @@ MAY_IMPORT = {
         *BASE,
         *("client", "day_filler", "load_progress", "loads", "planning", "refetch", "warehouse"),
     },
-    "currency": {*BASE, "warehouse"},
+    "currency": {*BASE, "planning", "refetch", "warehouse"},
     "verification": {*BASE, "client", "event_loads", "planning", "temporary", "warehouse"},
     "doctor": {*BASE, "accounts", "budgets", "client", "loads", "warehouse"},
     "json_lines": set(),
@@ -56,7 +57,7 @@ MAY_IMPORT = {
     "profile_files": {*BASE, "client", "record_files"},
     "delegation": set(),
     "fetch_requests": {*BASE, "client", "warehouse"},
-    "event_tables": {*BASE, "client", "fetch_requests", "loads", "warehouse"},
+    "event_tables": {*BASE, "client", "fetch_requests", "loads", "planning", "warehouse"},
     "event_fetches": {
         *BASE,
         *("client", "event_loads", "event_tables", "fetch_requests", "fetch_results", "planning"),
@@ -69,19 +70,20 @@ MAY_IMPORT = {
     },
     "workspace": {
         *BASE,
-        *("accounts", "budgets", "client", "delegation", "discovery", "doctor"),
+        *("accounts", "budgets", "client", "currency", "delegation", "discovery", "doctor"),
         *("event_fetches", "event_loads", "fetch_requests", "fetch_results", "fetcher"),
-        *("inspection", "live_query", "loads", "planning", "profile_fetcher", "progress"),
-        *("results", "snapshots", "storage", "stored_queries", "warehouse"),
+        *("inspection", "literals", "live_query", "loads", "planning", "profile_fetcher"),
+        *("progress", "refetch", "results", "snapshots", "storage", "stored_queries"),
+        "warehouse",
     },
     "temporary": {"in_use"},
-    "table_metadata": {"errors", "results", "warehouse"},
+    "table_metadata": {"days", "errors", "results", "warehouse"},
     "inspection": {"errors", "results", "table_metadata", "warehouse"},
     "storage": {
         *("errors", "inspection", "literals", "results", "table_metadata", "temporary"),
         "warehouse",
     },
-    "stored_days": {"errors", "table_metadata", "warehouse"},
+    "stored_days": {"days", "errors", "table_metadata", "warehouse"},
     "stored_queries": {"errors", "results", "stored_days", "warehouse"},
     "partitions": BASE,
     "failures": {*BASE, "client"},
@@ -89,7 +91,7 @@ MAY_IMPORT = {
     "run_history": set(),
     "resources": {*BASE, "accounts", "budgets", "client", "workspace", "failures"},
     "frames": set(),
-    "gaps": {"errors", "stored_days", "warehouse"},
+    "gaps": {"days", "errors", "warehouse"},
     "io_managers": {
         *BASE,
         *("failures", "frames", "gaps", "loads", "partitions", "planning", "warehouse"),

@@ -47,7 +47,7 @@ def test_a_day_ends_where_the_project_is():
     assert zoned.settled_at(DAY) == datetime(2024, 3, 15, 8, tzinfo=UTC)
 
 
-@given(st.sampled_from(["complete", "empty", "partial", "open"]), st.sampled_from("abc"))
+@given(st.sampled_from(["complete", "empty", "not available", "open"]), st.sampled_from("abc"))
 def test_what_is_missing_is_judged_by_the_run_alone(status, run_id):
     """Rows that some other run stored are none of this one, whatever day it is."""
     keeping = Keeping(Refetch.missing, frozenset("ab"))
@@ -55,7 +55,20 @@ def test_what_is_missing_is_judged_by_the_run_alone(status, run_id):
     assert not KEEP_NONE.keeps(row(status, run_id=run_id))
 
 
-@given(st.sampled_from(["complete", "empty", "partial", "open"]), st.integers(-2, 2))
+@pytest.mark.parametrize("refetch", Refetch)
+@pytest.mark.parametrize("status", ["failed", "partial"])
+def test_a_day_that_is_not_wholly_stored_is_never_kept(status, refetch):
+    """Whichever run tried to load it."""
+    assert not Keeping(refetch, frozenset("a")).keeps(row(status))
+    assert not Keeping(refetch).keeps(row(status))
+
+
+def test_without_runs_any_stored_day_is_kept():
+    """`missing` outside Dagster."""
+    assert Keeping(Refetch.missing).keeps(row(run_id=None))
+
+
+@given(st.sampled_from(["complete", "empty", "open"]), st.integers(-2, 2))
 def test_a_day_that_has_ended_since_is_missing(status, days):
     """Stored while it was not over, it lacks its rest; what was whole stays."""
     keeping = Keeping(Refetch.missing, frozenset("a"), today=DAY + timedelta(days=days))

@@ -24,6 +24,8 @@ Edit = Callable[[MutableMapping[str, Any]], None]
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
 _LOCK_SECONDS = 30.0
+_QUOTE = "Look for a missing quote."
+_TWICE = "A table or key of that name stands in the file twice."
 _LINE = re.compile(r"at line (\d+)")
 
 
@@ -65,6 +67,19 @@ class ConfigFile:
             edit(wanted)
             _replace(target, _edited(text, edit, removes, wanted, self.path))
 
+    def back_up(self) -> Path:
+        """Copy the file beside itself, for its owner alone, and return where the copy is.
+
+        Raises:
+            StorageError: The copy cannot be written.
+        """
+        with self._locked() as target:
+            number = 1
+            while (copy := target.with_name(f"{target.name}.backup-{number}")).exists():
+                number += 1
+            _replace(copy, self._text())
+        return copy
+
     def _text(self) -> str:
         try:
             if os.name == "posix" and self.path.stat().st_mode & _OTHERS:
@@ -78,10 +93,10 @@ class ConfigFile:
         except OSError as error:
             raise ConfigError(f"{self.path} cannot be read: {error.strerror}.") from error
         try:
-            return content.decode()
+            return content.decode("utf-8-sig")  # some editors put a mark at the beginning
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
-            raise self._broken(line) from None
+            raise self._broken(line, "It is not UTF-8 text.") from None
 
     def _parsed(self, text: str) -> dict[str, Any]:
         try:
@@ -89,12 +104,13 @@ class ConfigFile:
         except tomllib.TOMLDecodeError as error:
             place = _LINE.search(str(error))
             line = int(place[1]) if place else len(text.splitlines())
-            raise self._broken(line) from None
+            twice = re.search(r"declare|overwrite|mutate", str(error))
+            raise self._broken(line, _TWICE if twice else _QUOTE) from None
 
-    def _broken(self, line: int) -> ConfigError:
+    def _broken(self, line: int, advice: str) -> ConfigError:
         # The parser's own message may quote the line, and the line may be the secret.
         return ConfigError(
-            f"{self.path} is no valid TOML; see line {line}. Look for a missing quote.",
+            f"{self.path} is not valid TOML; see line {line}. {advice}",
             {"path": str(self.path), "line": line},
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,16 +16,33 @@ from mixpanel_assets.accounts.resolution import FIELDS, Resolution, resolve
 from mixpanel_assets.client import Credentials, is_project_secret, make_credentials
 from mixpanel_assets.errors import AccountExistsError, AccountNotFoundError, ConfigError
 
+SERVICE_ACCOUNT = "service_account"
+
+# Names that mixpanel-headless takes; it refuses a whole file because of one other.
+_COMMON_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_COMMON_KEYS = frozenset({"type", "region", "default_project", "username", "secret"})
+
 
 @dataclass(frozen=True)
 class AccountInfo:
-    """An account of the config file, without its secret."""
+    """An account of the config file, without its secret.
+
+    Attributes:
+        name: Its name.
+        username: The service account's name; empty for other types.
+        project_id: Its project; empty when the account names none.
+        region: us, eu or in.
+        is_default: Whether it is used when nothing else is named.
+        type: `service_account`; other types, such as `oauth_browser` of mixpanel-headless, are
+            listed but cannot be used here.
+    """
 
     name: str
     username: str
     project_id: str
     region: str
     is_default: bool
+    type: str = SERVICE_ACCOUNT
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
@@ -196,19 +214,20 @@ class ConfigManager:
             username=username, secret=plain, project_id=project_id, region=region, names=names
         )
         entry = {
+            "type": SERVICE_ACCOUNT,
+            "region": checked.region,
+            "default_project": checked.project_id,
             "username": checked.username,
             "secret": checked.secret.get_secret_value(),
-            "project_id": checked.project_id,
-            "region": checked.region,
         }
 
         def add(config: MutableMapping[str, Any]) -> None:
             known = self._accounts(config)
             if name in known:
                 raise AccountExistsError(name)
-            if default or not known:
-                config["default"] = name
             config.setdefault("accounts", {})[name] = dict(entry)
+            if default or not known:
+                _make_default(config, name)
 
         self._file.change(add)
 
@@ -231,6 +250,8 @@ class ConfigManager:
             config.get("accounts", {}).pop(name, None)
             if config.get("default") == name:
                 del config["default"]
+            if config.get("active", {}).get("account") == name:
+                del config["active"]["account"]
 
         self._file.change(remove, removes=name)
 
@@ -254,9 +275,58 @@ class ConfigManager:
             known = self._accounts(config)
             if name not in known:
                 raise AccountNotFoundError(name, sorted(known))
-            config["default"] = name
+            _make_default(config, name)
 
         self._file.change(switch)
+
+    def foreign_to_headless(self) -> dict[str, str]:
+        """Return why mixpanel-headless would refuse the file, by account; empty when it would not.
+
+        Both packages keep their accounts in `~/.mp/config.toml`. It reads what `add_account`
+        writes, and refuses the whole file because of one older account.
+
+        Example:
+            >>> accounts.foreign_to_headless()
+            {}
+        """
+        entries = self._file.read().get("accounts", {})
+        reasons = {name: _why_foreign(name, entry) for name, entry in entries.items()}
+        return {name: reason for name, reason in reasons.items() if reason}
+
+    def migrate(self) -> tuple[list[str], Path | None]:
+        """Write every service account in the form that mixpanel-headless reads, too.
+
+        Returns:
+            The accounts that were rewritten, and the copy of the file as it was before; no copy
+            is made when nothing has to change.
+
+        Raises:
+            StorageError: The file or its copy cannot be written.
+
+        Example:
+            >>> accounts.migrate()
+            ([], None)
+        """
+        config = self._file.read()
+        self._accounts(config)
+        names = [name for name, entry in config.get("accounts", {}).items() if _is_old(entry)]
+        if not names and "default" not in config:
+            return [], None
+        backup = self._file.back_up()
+
+        def rewrite(config: MutableMapping[str, Any]) -> None:
+            for name in names:
+                entry = config["accounts"][name]
+                entry["type"] = SERVICE_ACCOUNT
+                entry.setdefault("region", "us")
+                if "project_id" in entry:
+                    project = entry.pop("project_id")
+                    entry.setdefault("default_project", str(project))
+            if default := config.pop("default", None):
+                _make_default(config, default)
+
+        self._file.change(rewrite)
+        return names, backup
 
     def _accounts(self, config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         accounts = config.get("accounts", {})
@@ -265,16 +335,55 @@ class ConfigManager:
         for name, entry in accounts.items():
             if not isinstance(entry, Mapping):
                 raise ConfigError(f"{self.config_path}: account {name!r} must be a table.")
-        return {
-            name: {field: str(entry[field]) for field in FIELDS if field in entry}
-            for name, entry in accounts.items()
-        }
+        return {name: _fields(entry) for name, entry in accounts.items()}
 
     def _default(self, config: Mapping[str, Any]) -> str | None:
-        default = config.get("default")
-        if default is not None and not isinstance(default, str):
-            raise ConfigError(f"{self.config_path}: `default` must be an account's name.")
-        return default or None
+        active = config.get("active", {})
+        if not isinstance(active, Mapping):
+            raise ConfigError(f"{self.config_path}: `active` must be a table.")
+        for said, default in (
+            ("default", config.get("default")),
+            ("account", active.get("account")),
+        ):
+            if default is not None and not isinstance(default, str):
+                raise ConfigError(f"{self.config_path}: `{said}` must be an account's name.")
+            if default:
+                return default
+        return None
+
+
+def _fields(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields of an account, in whichever spelling it has them."""
+    known = {"project_id": entry.get("default_project"), "type": SERVICE_ACCOUNT, **entry}
+    return {field: str(known[field]) for field in (*FIELDS, "type") if known.get(field) is not None}
+
+
+def _make_default(config: MutableMapping[str, Any], name: str) -> None:
+    config.setdefault("active", {})["account"] = name
+    if "default" in config:  # the older spelling, which would hold otherwise
+        config["default"] = name
+
+
+def _is_old(entry: Mapping[str, Any]) -> bool:
+    return entry.get("type", SERVICE_ACCOUNT) == SERVICE_ACCOUNT and (
+        not {"type", "region"} <= entry.keys() or "project_id" in entry
+    )
+
+
+def _why_foreign(name: str, entry: Mapping[str, Any]) -> str | None:
+    if "type" not in entry:
+        return "it has no `type`"
+    if entry["type"] != SERVICE_ACCOUNT:
+        return None
+    if others := sorted(entry.keys() - _COMMON_KEYS):
+        return f"it has the key {others[0]!r}"
+    if missing := sorted(_COMMON_KEYS - {"default_project"} - entry.keys()):
+        return f"it has no {missing[0]!r}"
+    if not re.fullmatch(r"\d+", str(entry.get("default_project", "0"))):
+        return "its `default_project` is not a number"
+    if not _COMMON_NAME.fullmatch(name):
+        return "its name is not made of letters, digits, - and _"
+    return None
 
 
 def resolve_credentials(
@@ -293,4 +402,5 @@ def _info(name: str, entry: Mapping[str, str], default: str | None) -> AccountIn
         project_id=entry.get("project_id", ""),
         region=entry.get("region") or "us",
         is_default=name == default,
+        type=entry["type"],
     )

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 from mixpanel_assets.client import Credentials, make_credentials
 from mixpanel_assets.errors import AccountNotFoundError, ConfigError
 
+_USABLE = "service_account"
 FIELDS = ("username", "secret", "project_id", "region")
 Accounts = Mapping[str, Mapping[str, str]]
 
@@ -35,11 +37,13 @@ class Resolution:
         account: The account that was looked at; None when none was.
         found: By field; a field without a value is not there.
         names: What each field is called where its value would have to be set.
+        hidden: The account that would hold if no credential stood in the environment.
     """
 
     account: str | None
     found: Mapping[str, Found]
     names: Mapping[str, str]
+    hidden: str | None = None
 
     def credentials(self) -> Credentials:
         """Return checked credentials.
@@ -48,6 +52,18 @@ class Resolution:
             ConfigError: Something is missing or malformed; the message names it.
         """
         values = {name: found.value for name, found in self.found.items()}
+        if self.hidden and not all(values.get(name) for name in FIELDS):
+            hiding = " and ".join(
+                _variable(name)
+                for name in ("username", "secret")
+                if name in self.found and self.found[name].source == _variable(name)
+            )
+            missing = ", ".join(_variable(name) for name in FIELDS if not values.get(name))
+            raise ConfigError(
+                f"{hiding} is set, so the account {self.hidden!r} is not used; missing: {missing}. "
+                f"Unset {hiding}, or name the account (`-a {self.hidden}`; in Python `account=`).",
+                {"variables": hiding, "account": self.hidden},
+            )
         return make_credentials(**{**dict.fromkeys(FIELDS, ""), **values}, names=self.names)
 
     def sources(self) -> dict[str, str]:
@@ -84,7 +100,9 @@ def resolve(
     if account is not None:
         variables = {}
     elif variables["username"] or variables["secret"]:
-        return _first(None, given, variables, {})
+        return replace(
+            _first(None, given, variables, {}), hidden=_hidden(variables, accounts, default)
+        )
     else:
         account = os.environ.get("MP_ACCOUNT") or default()
     known = accounts()
@@ -98,7 +116,27 @@ def resolve(
         return _first(None, given, variables, {})
     if account not in known:
         raise AccountNotFoundError(account, sorted(known))
+    if (kind := known[account].get("type", _USABLE)) != _USABLE:
+        raise ConfigError(
+            f"The account {account!r} is of type {kind}, which mixpanel_assets cannot use: a "
+            "server has no browser to log in with. Add a service account with `mp auth add`.",
+            {"account": account, "type": kind},
+        )
     return _first(account, given, variables, known[account])
+
+
+def _hidden(
+    variables: Mapping[str, str],
+    accounts: Callable[[], Accounts],
+    default: Callable[[], str | None],
+) -> str | None:
+    """Return the account that incomplete variables hide; a file that cannot be read hides none."""
+    if all(variables[name] for name in FIELDS if name != "region"):
+        return None
+    with suppress(ConfigError):
+        name = os.environ.get("MP_ACCOUNT") or default()
+        return name if name in accounts() else None
+    return None
 
 
 def _first(

@@ -146,7 +146,7 @@ class _RunLog:
             f"{days:,} {'day stays as it is' if days == 1 else 'days stay as they are'}, because "
             f"{self.keeping.reason} (refetch: {self.keeping.refetch})"
         )
-        group = self.keeping.run_ids if self.keeping.refetch is Refetch.missing else ()
+        group = (self.keeping.refetch is Refetch.missing and self.keeping.run_ids) or ()
         recorded = recorded_partitions(self._context.instance, self._context.asset_key, group)
         for report in reports:
             key = report.day.isoformat()

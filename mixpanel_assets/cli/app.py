@@ -27,12 +27,10 @@ from mixpanel_assets.cli.invocation import (
 )
 from mixpanel_assets.cli.options import (
     DatabaseOption,
-    FromOption,
     OptionalFromOption,
     OptionalToOption,
-    ToOption,
+    RefetchOption,
     day_option,
-    days,
     optional_days,
 )
 from mixpanel_assets.errors import MixpanelDataError
@@ -149,6 +147,7 @@ def _main(
 def sync(
     from_date: OptionalFromOption = None,
     to_date: OptionalToOption = None,
+    refetch: RefetchOption = None,
     database: DatabaseOption = None,
     profiles: Annotated[bool, typer.Option(help="Take a snapshot of all profiles too.")] = True,
     output: OptionalFormatOption = None,
@@ -156,8 +155,12 @@ def sync(
 ) -> None:
     """Load days of events, and today's profiles, as the Dagster assets do.
 
-    Without days it keeps the database current: from the last day of those that are complete
-    without a gap (MP_START_DATE when there are none) to today. --from alone means until today.
+    Without days it keeps the database current. It loads today and each day since the first stored
+    one (MP_START_DATE when there is none) that is missing, failed, had not ended when it was
+    loaded, or was read less than MP_SETTLE_DAYS after its end. Other days are not asked for. Days
+    that were read too early more than 31 days ago are named, not loaded.
+
+    --from alone means until today. Interrupted, the same command goes on where it ended.
 
     Credentials come from --account, else MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION,
     else MP_ACCOUNT or the default account of the config file (`mp auth`).
@@ -168,8 +171,14 @@ def sync(
 
     if to_date and not from_date:
         raise typer.BadParameter("--to needs --from.")
-    asked = optional_days(from_date, to_date)
-    sync_days(**asked, database=database, profiles=profiles, output=output, jq=jq)
+    sync_days(
+        **optional_days(from_date, to_date),
+        refetch=refetch,
+        database=database,
+        profiles=profiles,
+        output=output,
+        jq=jq,
+    )
 
 
 @app.command()
@@ -188,19 +197,23 @@ def quota(output: OptionalFormatOption = None, jq: JqOption = None) -> None:
 
 @app.command()
 def plan(
-    from_date: FromOption,
-    to_date: ToOption,
+    from_date: OptionalFromOption = None,
+    to_date: OptionalToOption = None,
+    refetch: RefetchOption = None,
     database: DatabaseOption = None,
     output: OptionalFormatOption = None,
     jq: JqOption = None,
 ) -> None:
-    """Say what loading days of events will take; asks nothing of Mixpanel.
+    """Say what `mp sync` with the same options will take; asks nothing of Mixpanel.
 
     Example: mp plan --from 2023-01-01 --to 2024-12-31
     """
     from mixpanel_assets.cli.plan import print_plan
 
-    print_plan(**days(from_date, to_date), database=database, output=output, jq=jq)
+    if to_date and not from_date:
+        raise typer.BadParameter("--to needs --from.")
+    asked = optional_days(from_date, to_date)
+    print_plan(**asked, refetch=refetch, database=database, output=output, jq=jq)
 
 
 @app.command()
@@ -279,8 +292,7 @@ def emulator(
 ) -> None:
     """Serve a pretend Mixpanel over HTTP until interrupted, on this machine only.
 
-    Prints the MP_* variables that point a client at it. What Mixpanel's SDKs send to its /track,
-    /import, /engage and /groups is held in memory, and is in every answer from then on.
+    Prints the MP_* variables that point a client at it.
 
     Example: mp emulator --port 8765
     """

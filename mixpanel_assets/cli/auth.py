@@ -29,7 +29,10 @@ def list_accounts(output: FormatOption = Format.JSON, jq: JqOption = None) -> No
     """
     from mixpanel_assets.accounts import ConfigManager
 
-    print_records([one.to_dict() for one in ConfigManager().list_accounts()], output, jq)
+    accounts = ConfigManager().list_accounts()
+    if not accounts:
+        current().note("No accounts yet; `mp auth add NAME` adds one.")
+    print_records([one.to_dict() for one in accounts], output, jq)
 
 
 @app.command("add", account=False)
@@ -72,6 +75,12 @@ def add(
     manager.add_account(name, username, secret, project, region, default=default)
     account = manager.get_account(name)
     current().note(f"in {manager.config_path}" + ("; the default" if account.is_default else ""))
+    if foreign := manager.foreign_to_headless():
+        said = "; ".join(f"{other}: {reason}" for other, reason in foreign.items())
+        current().note(
+            f"mixpanel-headless refuses the whole file because of older accounts ({said}). "
+            "`mp auth migrate` rewrites them, and keeps a copy of the file."
+        )
     print_record(account.to_dict(), output, jq)
 
 
@@ -98,6 +107,23 @@ def remove(
     if account.is_default:
         current().note("It was the default; choose another one with `mp auth switch NAME`.")
     print_record(account.to_dict(), output, jq)
+
+
+@app.command("migrate", account=False)
+def migrate(output: FormatOption = Format.JSON, jq: JqOption = None) -> None:
+    """Rewrite older accounts so that mixpanel-headless reads the file, too; keeps a copy of it.
+
+    Example: mp auth migrate
+    """
+    from mixpanel_assets.accounts import ConfigManager
+
+    manager = ConfigManager()
+    names, backup = manager.migrate()
+    if backup is None:
+        current().note("Nothing to do: every account is in the common form.")
+    for name, reason in manager.foreign_to_headless().items():
+        current().note(f"mixpanel-headless still refuses the file because of {name!r}: {reason}.")
+    print_record({"migrated": names, "backup": backup and str(backup)}, output, jq)
 
 
 @app.command("switch", account=False)

@@ -10,13 +10,15 @@ import functools
 import inspect
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from mixpanel_assets.cli.options import DaysAgo, LastOption, range_of_last
 from mixpanel_assets.cli.output import Format, check_jq
 
 if TYPE_CHECKING:
@@ -239,6 +241,9 @@ JqOption = Annotated[
 _ACCOUNT = inspect.Parameter(
     "global_account", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=AccountOption
 )
+_LAST = inspect.Parameter(
+    "global_last", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=LastOption
+)
 _LOUDNESS = [
     inspect.Parameter(
         "global_quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=QuietOption
@@ -250,10 +255,17 @@ _LOUDNESS = [
 
 
 class App(typer.Typer):
-    """A group of commands that all take the options of the whole run, as the group does."""
+    """A group of commands that all take the options of the whole run, as the group does.
 
-    def __init__(self, **given: Any) -> None:
+    Args:
+        project_days: Whether days are days of the project's zone, as in Mixpanel's reports, and
+            not of exports.
+        given: As Typer's own.
+    """
+
+    def __init__(self, *, project_days: bool = False, **given: Any) -> None:
         super().__init__(**given)
+        self._project_days = project_days
         self.callback()(_take_options)
 
     def command(
@@ -270,10 +282,16 @@ class App(typer.Typer):
         more = [_ACCOUNT, *_LOUDNESS] if account else _LOUDNESS
 
         def add(function: _Function) -> _Function:
-            register(_with_options(function, more))
+            register(_with_options(function, more, self._today))
             return function
 
         return add
+
+    def _today(self) -> date:
+        from mixpanel_assets.settings import load_settings
+
+        settings = load_settings()
+        return settings.project_today() if self._project_days else settings.today()
 
 
 def _take_options(
@@ -282,18 +300,45 @@ def _take_options(
     pass
 
 
-def _with_options(function: _Function, more: list[inspect.Parameter]) -> Callable[..., Any]:
-    """Return a function that takes `more` too, and lets their callbacks do the work."""
-    own = inspect.signature(function, eval_str=True).parameters.values()
-    added = {parameter.name for parameter in more}
+def _with_options(
+    function: _Function, more: list[inspect.Parameter], today: Callable[[], date]
+) -> Callable[..., Any]:
+    """Return a function that takes `more` too, and lets their callbacks do the work.
+
+    One that takes a range of days takes --last, and gets dates whatever way a day was named.
+    """
+    own = list(inspect.signature(function, eval_str=True).parameters.values())
+    names = [parameter.name for parameter in own]
+    added = {_LAST.name, *(parameter.name for parameter in more)}
+    if "from_date" in names and "to_date" in names:
+        own.insert(names.index("to_date") + 1, _LAST)
 
     @functools.wraps(function)
     def command(**given: Any) -> Any:
         check_jq(given.get("jq"), given.get("output") or Format.JSON)
-        return function(**{name: value for name, value in given.items() if name not in added})
+        _refuse_range_beside_last(given)
+        asked = {name: value for name, value in given.items() if name not in added}
+        return function(**_with_dates(asked, today))
 
     parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in [*own, *more]]
     told: Any = command  # Typer reads both
     told.__signature__ = inspect.Signature(parameters)
     told.__annotations__ = {one.name: one.annotation for one in parameters}
     return command
+
+
+def _refuse_range_beside_last(given: Mapping[str, Any]) -> None:
+    last = given.get(_LAST.name)
+    if last and (given["from_date"], given["to_date"]) != range_of_last(last):
+        raise typer.BadParameter("--last excludes --from and --to.")
+
+
+def _with_dates(given: Mapping[str, Any], today: Callable[[], date]) -> dict[str, Any]:
+    """Return arguments with the dates of the days that were named by their distance from today."""
+    if not any(isinstance(value, DaysAgo) for value in given.values()):
+        return dict(given)
+    current_day = today()
+    return {
+        name: value.before(current_day) if isinstance(value, DaysAgo) else value
+        for name, value in given.items()
+    }

@@ -3,45 +3,111 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from datetime import date, datetime
+from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import typer
 
 from mixpanel_assets.cli.exits import InvalidArgumentsError
+from mixpanel_assets.days import as_day
+from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.literals import RefetchChoice
 
-# Mixpanel began in 2009; around the ends of the calendar there are no days before and after.
-_FIRST, _LAST = date(2000, 1, 1), date(2999, 12, 31)
+_NAMED_DAYS = {"today": 0, "yesterday": 1}
+_DAYS_AGO = re.compile(r"-(\d{1,5})d")
+MOST_LAST_DAYS = 9_999
 
 
-def day(text: str | date) -> date:
+@dataclass(frozen=True)
+class DaysAgo:
+    """A day by its distance from the current one, which each command has in a zone of its own."""
+
+    days: int
+
+    def before(self, today: date) -> date:
+        """Return the day.
+
+        Raises:
+            BadParameter: Mixpanel cannot hold it.
+        """
+        try:
+            return as_day(today - timedelta(days=self.days))
+        except ConfigError as error:
+            raise typer.BadParameter(error.message) from None
+
+
+def day(text: str | date | DaysAgo) -> date | DaysAgo:
     """Return the day that was typed; a default is one already.
 
     Raises:
-        BadParameter: It is none, or none that Mixpanel could hold.
+        BadParameter: It is not a day, or one that Mixpanel cannot hold.
     """
-    if isinstance(text, date):
+    if not isinstance(text, str):
         return text
+    if text.lower() in _NAMED_DAYS:
+        return DaysAgo(_NAMED_DAYS[text.lower()])
+    if ago := _DAYS_AGO.fullmatch(text.lower()):
+        return DaysAgo(int(ago[1]))
     try:
-        found = datetime.strptime(text, "%Y-%m-%d").date()
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is no day; write it like 2024-01-31.") from None
-    if not _FIRST <= found <= _LAST:
-        raise typer.BadParameter(f"{text} is not between {_FIRST} and {_LAST}.")
-    return found
+        return as_day(text)
+    except ConfigError as error:
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", text) and "between" in error.message:
+            raise typer.BadParameter(error.message) from None
+        raise typer.BadParameter(
+            f"{text!r} is not a day; write it like 2024-01-31, today, yesterday or -7d."
+        ) from None
 
 
 def day_option(name: str, said: str) -> Any:
     """Return an option that takes a day."""
-    return typer.Option(name, parser=day, metavar="YYYY-MM-DD", help=said)
+    return typer.Option(name, parser=day, metavar="DAY", help=said)
 
 
-FromOption = Annotated[date, day_option("--from", "First day, included.")]
+_FIRST_DAY = "First day, included: like 2024-01-31, today, yesterday, or -7d for 7 days ago."
+FromOption = Annotated[date, day_option("--from", _FIRST_DAY)]
 ToOption = Annotated[date, day_option("--to", "Last day, included.")]
-OptionalFromOption = Annotated[date | None, day_option("--from", "First day, included.")]
+OptionalFromOption = Annotated[date | None, day_option("--from", _FIRST_DAY)]
 OptionalToOption = Annotated[date | None, day_option("--to", "Last day, included.")]
+
+
+def range_of_last(days: int) -> tuple[DaysAgo, DaysAgo]:
+    """Return the first and last day that --last means: the current one is the last."""
+    return DaysAgo(days - 1), DaysAgo(0)
+
+
+def _last_days(context: typer.Context, days: int | None) -> int | None:
+    """Let --last stand for --from and --to, which commands may require."""
+    if days is not None:
+        context.default_map = dict(zip(("from_date", "to_date"), range_of_last(days), strict=True))
+    return days
+
+
+LastOption = Annotated[
+    int | None,
+    typer.Option(
+        "--last",
+        min=1,
+        max=MOST_LAST_DAYS,
+        is_eager=True,
+        callback=_last_days,
+        metavar="DAYS",
+        help="Instead of --from and --to: so many days, the current one being the last.",
+    ),
+]
+RefetchOption = Annotated[
+    RefetchChoice | None,
+    typer.Option(
+        "--refetch",
+        help="Which of the days are loaded: `all`; those `missing` (never loaded, failed, or "
+        "loaded before they had ended); or the `stale` ones, which are those and days read less "
+        "than MP_SETTLE_DAYS after their end.",
+        show_default="stale",
+    ),
+]
 EventOption = Annotated[str, typer.Option("--event", "-e", help="The event's name.")]
 EventsOption = Annotated[
     list[str] | None,

@@ -11,20 +11,24 @@ from rich.table import Table
 
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.output import Format, print_record
+from mixpanel_assets.literals import RefetchChoice
 from mixpanel_assets.planning import Plan
 
 
 def print_plan(
-    from_date: date,
-    to_date: date,
+    from_date: date | None,
+    to_date: date | None,
     *,
+    refetch: RefetchChoice | None,
     database: Path | None,
     output: Format | None,
     jq: str | None,
 ) -> None:
     """Print requests, time, rows, bytes and free disk: one per line, or as a record."""
     with current().workspace(database) as workspace:
-        plan = workspace.plan(from_date, to_date)
+        if from_date and refetch is None:
+            refetch = "stale"
+        plan = workspace.plan(from_date, to_date, refetch=refetch)
     if output or jq:
         print_record(plan.to_dict(), output or Format.JSON, jq)
         return

@@ -24,6 +24,7 @@ from mixpanel_assets.cli.questions import Questions
 from mixpanel_assets.literals import BookmarkType, CountType, HourDayUnit, TimeUnit
 
 app = Questions(
+    project_days=True,
     name="query",
     help="Ask Mixpanel's reports, each for a request of 60 an hour; and stored data, by SQL.",
     no_args_is_help=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
@@ -10,12 +10,15 @@ from typing import Any
 
 import typer
 
+from mixpanel_assets.cli.exits import InvalidArgumentsError
 from mixpanel_assets.cli.interrupts import told_what_is_kept
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.output import Format, print_records
 from mixpanel_assets.cli.progress import days_shown, pages_shown
-from mixpanel_assets.currency import days_behind
+from mixpanel_assets.days import ranges_of, shown
 from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.literals import RefetchChoice
+from mixpanel_assets.planning import days_between
 from mixpanel_assets.warehouse import DayReport, ProfileReport
 from mixpanel_assets.workspace import Workspace
 
@@ -24,50 +27,85 @@ def sync_days(
     from_date: date | None,
     to_date: date | None,
     *,
+    refetch: RefetchChoice | None,
     database: Path | None,
     profiles: bool,
     output: Format | None,
     jq: str | None,
 ) -> None:
     """Load the days, both ends included; progress goes to stderr, what was stored to stdout."""
-    kept: list[date] = []
+    loaded: list[date] = []
     with (
-        told_what_is_kept(lambda: _kept(kept)),
+        told_what_is_kept(lambda: _loaded(loaded, refetch)),
         current().workspace(database) as workspace,
         _told(output, jq) as tell,
     ):
-        first, last = _days(workspace, from_date, to_date)
-        asked = max(0, (last - first).days + 1)
-        with days_shown(asked, lines=bool(output or jq)) as show:
+        days, treatment = _asked(workspace, from_date, to_date, refetch)
+        with days_shown(len(days), lines=bool(output or jq)) as show:
 
             def stored(report: DayReport) -> None:
-                kept.append(report.day)
+                loaded.append(report.day)
                 show(report)
                 tell.day(report)
 
-            reports = workspace.sync_events(first, last, on_day=stored)
+            def kept(reports: Sequence[DayReport]) -> None:
+                tell.kept(reports)
+                for report in reports:
+                    show(report)
+
+            reports = workspace.sync_events(
+                days=days, refetch=treatment, on_day=stored, on_kept=kept
+            )
         if profiles:
             with _partial_if(bool(reports)), pages_shown(each=False) as draw:
                 tell.snapshot(workspace.sync_profiles(on_page_complete=draw))
         tell.place(workspace.db_path)
 
 
-def _kept(days: list[date]) -> str:
+def _loaded(days: list[date], refetch: RefetchChoice | None) -> str:
     if not days:
         return "Nothing was stored; the database is as it was."
     first, last = min(days), max(days)
+    again = "loads every day again" if refetch == "all" else "loads what is missing"
     return (
         f"Events of {len(days):,} whole days are stored, {first} to {last}; the rest is as it was. "
-        "The same command loads what is missing."
+        f"The same command {again}."
     )
 
 
-def _days(workspace: Workspace, from_date: date | None, to_date: date | None) -> tuple[date, date]:
+def _kept(days: int) -> str:
+    them = "it" if days == 1 else "them"
+    return f"{days:,} day{'' if days == 1 else 's'} kept; --refetch all loads {them} again"
+
+
+def _asked(
+    workspace: Workspace,
+    from_date: date | None,
+    to_date: date | None,
+    refetch: RefetchChoice | None,
+) -> tuple[Sequence[date], RefetchChoice]:
+    """Return the days that are meant and which of them to load; say so without --from."""
     if from_date:
-        return from_date, to_date or workspace.settings.today()
-    first, last = days_behind(workspace.storage.database, workspace.settings)
-    current().note(f"Loading {first} to {last}.")
-    return first, last
+        last = to_date or workspace.settings.today()
+        if from_date > last:
+            raise InvalidArgumentsError(f"--from {from_date} is after {last}, the current day.")
+        return days_between(from_date, last), refetch or "stale"
+    due = workspace.days_due()
+    if refetch:
+        return days_between(due.first, due.today), refetch
+    current().note(f"Loading {shown(ranges_of(due.days))}.")
+    if due.left:
+        current().note(_read_too_early(due.left, workspace.settings.settle_days))
+    return due.days, "all"
+
+
+def _read_too_early(days: Sequence[date], settle_days: int) -> str:
+    number = f"{len(days):,} day{'s were' if len(days) > 1 else ' was'}"
+    return (
+        f"{number} read less than {settle_days} days after their end, so late events may be "
+        f"missing: {shown(ranges_of(days))}. "
+        f"`mp sync --from {days[0]} --to {days[-1]}` loads them again."
+    )
 
 
 class _Lines:
@@ -78,6 +116,9 @@ class _Lines:
             f"{report.day}  {report.row_count:>10,} events  {report.status}"
             f"  repeats removed {report.duplicates_removed:,}"
         )
+
+    def kept(self, reports: Sequence[DayReport]) -> None:
+        self._say(_kept(len(reports)))
 
     def snapshot(self, report: ProfileReport) -> None:
         self._say(f"profiles    {report.row_count:>10,} rows    {report.status}")
@@ -98,6 +139,9 @@ class _Records(_Lines):
 
     def day(self, report: DayReport) -> None:
         self._add("events", report.day, report)
+
+    def kept(self, reports: Sequence[DayReport]) -> None:
+        current().note(_kept(len(reports)))
 
     def snapshot(self, report: ProfileReport) -> None:
         self._add("profiles", report.snapshot_date, report)

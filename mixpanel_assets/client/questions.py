@@ -8,8 +8,8 @@ from datetime import date
 from typing import Any, TypeVar, get_args
 
 from mixpanel_assets.client.credentials import Credentials
-from mixpanel_assets.client.streams import as_day
 from mixpanel_assets.client.types import Api
+from mixpanel_assets.days import as_day
 from mixpanel_assets.errors import ConfigError, ServerError
 
 T = TypeVar("T")

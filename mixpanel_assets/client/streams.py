@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -33,6 +33,7 @@ from mixpanel_assets.client.retries import RetryPolicy
 from mixpanel_assets.client.spool import Spool
 from mixpanel_assets.client.transport import Transport
 from mixpanel_assets.client.verdict import Judge, RecordVerdict
+from mixpanel_assets.days import as_day
 from mixpanel_assets.errors import (
     APIError,
     ConfigError,
@@ -317,18 +318,6 @@ def checked_events(
     return ExportQuery(
         as_day(from_date), as_day(to_date), events, where, limit, time_in_ms=time_in_ms
     )
-
-
-def as_day(value: date | str) -> date:
-    """Return a day that was given as text, such as `2024-01-31`, or as a date."""
-    if isinstance(value, datetime):
-        return value.date()
-    if isinstance(value, date):
-        return value
-    try:
-        return datetime.strptime(value, "%Y-%m-%d").date()
-    except (TypeError, ValueError):
-        raise ConfigError(f"{value!r} is not a day; write it like 2024-01-31.") from None
 
 
 def _broken_off(error: MixpanelDataError, asked: str, delivered: int) -> IncompleteExportError:

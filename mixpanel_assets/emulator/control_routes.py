@@ -23,6 +23,7 @@ def control_routes(state: State, truth: Truth) -> list[Route]:
         Route("/emulator/faults", control.faults, methods=["GET", "POST", "DELETE"]),
         Route("/emulator/requests", control.requests, methods=["GET", "DELETE"]),
         Route("/emulator/clock", control.clock, methods=["GET", "POST"]),
+        Route("/emulator/retention", control.retention, methods=["GET", "POST"]),
     ]
 
 
@@ -100,3 +101,15 @@ class _Control:
             except (ValueError, TypeError, AttributeError) as error:
                 return JSONResponse({"error": str(error)}, 400)
         return JSONResponse({"now": clock.now().isoformat()})
+
+    async def retention(self, request: Request) -> Response:
+        """Tell or set (`days`, null for ever) how many days back events are kept."""
+        if request.method == "POST":
+            try:
+                days = (await request.json())["days"]
+                if days is not None and (type(days) is not int or days < 0):
+                    raise ValueError("days must be a number from 0 on, or null")
+            except (ValueError, TypeError, KeyError) as error:
+                return JSONResponse({"error": str(error)}, 400)
+            self._state.retention_days = days
+        return JSONResponse({"days": self._state.retention_days})

@@ -51,7 +51,7 @@ class Emulator:
 
     @property
     def base_url(self) -> str:
-        """One address for everything: `/api/2.0/export`, `/api/query/...`, `/track` ..."""
+        """One address for everything: `/api/2.0/export`, `/api/query/...`, `/api/app/...`."""
         return f"http://{HOST}:{self.port}"
 
     def region_url(self, region: str) -> str:
@@ -69,11 +69,6 @@ class Emulator:
         return self.settings.secret
 
     @property
-    def project_token(self) -> str:
-        """The token that clients put into what they send to `/track`, `/engage`, `/groups`."""
-        return self.settings.project_token
-
-    @property
     def project_id(self) -> int:
         """The project's number."""
         return self.settings.project_id
@@ -89,14 +84,18 @@ class Emulator:
         return self.state.clock
 
     @property
+    def retention_days(self) -> int | None:
+        """How many days back events are kept, today not counted; may be set while it runs."""
+        return self.state.retention_days
+
+    @retention_days.setter
+    def retention_days(self, days: int | None) -> None:
+        self.state.retention_days = days
+
+    @property
     def requests(self) -> list[LoggedRequest]:
         """Every request so far."""
         return self.state.requests.entries()
-
-    def forget(self) -> None:
-        """Drop what clients sent: the project is the sample again."""
-        self.state.received.clear()
-        self.state.updates.clear()
 
     def start(self) -> Self:
         """Start answering.

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from itertools import count
 from random import Random
 from typing import Any
@@ -23,14 +23,10 @@ from mixpanel_assets.emulator.profiles import (
     UserProfiles,
     group_profiles,
 )
-from mixpanel_assets.emulator.received import Received
 from mixpanel_assets.emulator.requestlog import RequestLog
 from mixpanel_assets.emulator.sample import Block, Shop
 from mixpanel_assets.emulator.settings import EmulatorSettings
-from mixpanel_assets.emulator.updates import ProfileUpdates, Properties
 
-# The block with what clients sent, beside those of the sample.
-RECEIVED = -1
 CACHE_BYTES = 48_000_000
 LAG_SECONDS = 45 * 60
 REMEMBERED_PROFILES = 20_000
@@ -57,16 +53,15 @@ class State:
         self.faults = Faults()
         self.budgets = Budgets(self.clock.seconds)
         self.requests = RequestLog()
-        self.received = Received(settings, self._raw_ms)
-        self.updates = ProfileUpdates()
         self.sessions: dict[str, Session] = {}
+        self.retention_days = settings.retention_days
         self._calls = count(1)
         self._session_numbers = count(1)
         self._lock = threading.Lock()
         self._blocks: OrderedDict[tuple[date, int, bool], tuple[Block, int]] = OrderedDict()
         self._cached_bytes = 0
         self._profiles: tuple[object, Sequence[Profile]] | None = None
-        self._people: tuple[Sequence[Profile], Mapping[str, Properties | None]] | None = None
+        self._people: tuple[Sequence[Profile], dict[str, Mapping[str, Any]]] | None = None
 
     def today(self) -> date:
         """Return the day it is: in UTC, or in the project's zone for a legacy project."""
@@ -78,35 +73,26 @@ class State:
         last = self.settings.last
         return self.today() if last is None else min(last, self.today())
 
+    def first_day(self) -> date:
+        """Return the first day that can hold data now: older data have been deleted."""
+        if self.retention_days is None:
+            return date.min
+        return self.today() - timedelta(days=self.retention_days)
+
     def holds(self, day: date) -> bool:
         """Say whether the day holds data."""
-        return self._in_sample(day) or self.received.holds(day)
-
-    def _in_sample(self, day: date) -> bool:
-        return self.settings.start <= day <= self.last_day() or bool(self.faults.changes(day))
+        in_span = self.settings.start <= day <= self.last_day()
+        return day >= self.first_day() and (in_span or bool(self.faults.changes(day)))
 
     def days(self) -> list[date]:
         """Return the days that hold data."""
-        span = (self.last_day() - self.settings.start).days + 1
-        sample = [self.settings.start + timedelta(days=number) for number in range(span)]
-        return sorted({*sample, *self.received.days()})
+        first = max(self.settings.start, self.first_day())
+        span = (self.last_day() - first).days + 1
+        return [first + timedelta(days=number) for number in range(span)]
 
-    def parts(self, day: date) -> list[int]:
+    def parts(self, day: date) -> range:
         """Return the numbers of the day's blocks."""
-        sample = range(self.shop.plan(day).blocks if self._in_sample(day) else 0)
-        return [*sample, RECEIVED] if self.received.holds(day) else [*sample]
-
-    def version(self, day: date) -> object:
-        """Name what the day holds: another value whenever its contents are others."""
-        changes = self.faults.version if self.faults.changes(day) else None
-        return day, changes, self.received.version(day)
-
-    def _raw_ms(self, milliseconds: int) -> int:
-        """Turn a moment in UTC into the number that the export shows as `time`."""
-        if self.settings.regime == "utc":
-            return milliseconds
-        local = datetime.fromtimestamp(milliseconds / 1000, self.zone)
-        return milliseconds + round((local.utcoffset() or timedelta()).total_seconds() * 1000)
+        return range(self.shop.plan(day).blocks if self.holds(day) else 0)
 
     def block(
         self,
@@ -127,9 +113,7 @@ class State:
             changes: The changes to make; those in force now by default.
         """
         block = Block([], [], [])
-        if part == RECEIVED:
-            block = self.received.block(day, time_in_ms=time_in_ms)
-        elif self.settings.start <= day <= self.last_day():
+        if self.settings.start <= day <= self.last_day():
             block = self._pristine(day, part, time_in_ms=time_in_ms)
         changes = self.faults.changes(day) if changes is None else changes
         if changes and part == 0:
@@ -140,7 +124,7 @@ class State:
             if change.kind == "lag" and lagging:
                 seconds = LAG_SECONDS if change.seconds is None else change.seconds
                 block = _until(block, None, self.clock.now_ms() - int(seconds * 1000))
-        return self.received.identities.rekeyed(block)
+        return block
 
     def export(self, days: list[date], *, time_in_ms: bool) -> Iterator[list[bytes]]:
         """Return the lines of some days, block by block, in an order that changes per call.
@@ -167,24 +151,6 @@ class State:
 
     def profiles(self, data_group_id: str | None = None) -> Sequence[Profile]:
         """Return all profiles, of users or of groups."""
-        return self.updates.applied(data_group_id, self._sample_profiles(data_group_id))
-
-    def update_profile(
-        self,
-        data_group_id: str | None,
-        identity: str,
-        operation: str,
-        value: Any,
-        *,
-        last_seen: str | None,
-    ) -> None:
-        """Change a profile, of a user or of a group."""
-        if data_group_id is None:
-            identity = self.received.identities.canonical(identity)
-        own = self._sample_people(data_group_id).get(identity)
-        self.updates.update(data_group_id, identity, own, operation, value, last_seen=last_seen)
-
-    def _sample_profiles(self, data_group_id: str | None) -> Sequence[Profile]:
         if data_group_id is not None:
             known = data_group_id == GROUP_KEY
             return group_profiles(self.settings.group_profiles) if known else []
@@ -203,19 +169,12 @@ class State:
         return {} if identity is None else Person(self._properties_of, identity)
 
     def _properties_of(self, identity: str) -> Mapping[str, Any]:
-        own = self._sample_people(None).get(identity)
-        return self.updates.properties(None, identity, own) or {}
-
-    def _sample_people(self, data_group_id: str | None) -> Mapping[str, Properties | None]:
-        """Return the sample's properties by id; those of users are remembered."""
-        profiles = self._sample_profiles(data_group_id)
+        profiles = self.profiles()
         with self._lock:
-            if data_group_id is None and self._people and self._people[0] is profiles:
-                return self._people[1]
-            people = {one["$distinct_id"]: one["$properties"] for one in profiles}
-            if data_group_id is None:
+            if self._people is None or self._people[0] is not profiles:
+                people = {one["$distinct_id"]: one["$properties"] or {} for one in profiles}
                 self._people = (profiles, people)
-            return people
+            return self._people[1].get(identity, {})
 
     def open_session(self, results: Sequence[Profile], page_size: int, *, total: int) -> str:
         """Pin a result and return the session that pages through it."""

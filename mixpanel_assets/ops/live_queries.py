@@ -1,8 +1,7 @@
 """Ops that ask Mixpanel's reports: one for each question of `questions`."""
 
-from datetime import date, datetime
+from datetime import date
 from typing import get_type_hints
-from zoneinfo import ZoneInfo
 
 import dagster as dg
 
@@ -50,7 +49,7 @@ def live_query_op(question: type[Question], settings: Settings | None = None) ->
 
 def project_today(settings: Settings | None = None) -> date:
     """Return the current day in the project's zone, which reports count by."""
-    return datetime.now(ZoneInfo((settings or load_settings()).time_zone)).date()
+    return (settings or load_settings()).project_today()
 
 
 def live_query_jobs(settings: Settings) -> list[dg.JobDefinition]:

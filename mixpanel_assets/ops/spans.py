@@ -2,6 +2,7 @@
 
 from datetime import date, timedelta
 
+from mixpanel_assets.days import as_day
 from mixpanel_assets.errors import ConfigError
 
 USUAL_DAYS = 30
@@ -21,15 +22,8 @@ def span(
     Raises:
         ConfigError: A day is not written like 2024-01-31, or the first is after the last.
     """
-    last = _day(to_date) if to_date else today - timedelta(days=1)
-    first = _day(from_date) if from_date else last - timedelta(days=days - 1)
+    last = as_day(to_date) if to_date else today - timedelta(days=1)
+    first = as_day(from_date) if from_date else last - timedelta(days=days - 1)
     if first > last:
         raise ConfigError(f"from_date {first} is after to_date {last}; both are included.")
     return first, last
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"{text!r} is not a day; write it like 2024-01-31.") from None

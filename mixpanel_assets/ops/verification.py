@@ -110,7 +110,7 @@ def _told(different: Sequence[DayDifference], days: int) -> str:
         f"{len(different)} of {days} days differ from Mixpanel: "
         f"{'; '.join(map(_one_told, different))}. Nothing was stored. To load them again, "
         f"materialize mixpanel/events for {first}...{last}, or run "
-        f"`mp sync --from {first} --to {last}`."
+        f"`mp sync --from {first} --to {last} --refetch all`."
     )
 
 

@@ -4,7 +4,7 @@ Nothing here knows HTTP or Dagster. `Database` opens and locks, `prepare` makes 
 guards the tables, `replace_events`, `append_events` and `replace_profiles` load, `tables` reads.
 """
 
-from mixpanel_assets.warehouse.append import append_events
+from mixpanel_assets.warehouse.append import append_events, mark_empty_days
 from mixpanel_assets.warehouse.catalog import KnownTable, drop_tables, find_table, known_tables
 from mixpanel_assets.warehouse.comparison import DayDifference, compare_events
 from mixpanel_assets.warehouse.database import Database, transaction
@@ -110,6 +110,7 @@ __all__ = [
     "make_profiles_table",
     "make_way",
     "mark_days",
+    "mark_empty_days",
     "must_match",
     "named_events",
     "prepare",

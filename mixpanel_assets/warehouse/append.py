@@ -19,7 +19,7 @@ from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.destination import make_table, named_events, target_of
 from mixpanel_assets.warehouse.ledger import Load, Target
-from mixpanel_assets.warehouse.load import settle
+from mixpanel_assets.warehouse.load import is_first_look, settle
 from mixpanel_assets.warehouse.meeting import merge
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.quarantine import merge_quarantine
@@ -44,6 +44,7 @@ def append_events(
     requests: int = 1,
     run_id: str | None = None,
     open_days: Collection[date] = (),
+    empty_before: Collection[date] | None = None,
 ) -> list[DayReport]:
     """Add the events in a spool file to a named table, which is made if it is not there.
 
@@ -65,10 +66,13 @@ def append_events(
         requests: Requests made for the file; they count on the first day.
         run_id: Kept in the ledger.
         open_days: Days that are not over yet; their status is `open`.
+        empty_before: Days that an earlier response had no line for. Other days without a line
+            are not written and have no report, unless the table holds rows of them. None: one
+            response is enough.
 
     Returns:
-        One report for each asked day, in order; `row_count` is what the answer holds for it,
-        each event once, whether it was there before or not.
+        One report for each asked day that was written, in order; `row_count` is what the answer
+        holds for it, each event once, whether it was there before or not.
 
     Raises:
         IncompleteExportError: The file is not the asked days: lines are missing or are no
@@ -92,9 +96,24 @@ def append_events(
         added = merge(connection, staging.table, load.target, window, meets=meets)
     if is_cut:
         reports = [replace(report, status="partial") for report in reports]
+    if empty_before is not None:
+        reports = [report for report in reports if not is_first_look(report, empty_before)]
     merge_quarantine(connection, load, from_date, to_date, staging.quarantined)
     ledger.add_event_days(connection, load, reports, added)
     return reports
+
+
+def mark_empty_days(
+    connection: duckdb.DuckDBPyConnection,
+    days: Collection[date],
+    *,
+    table: str,
+    filters: Mapping[str, Any] | None = None,
+    run_id: str | None = None,
+) -> None:
+    """Note of days of a named table that they have no events, in the caller's transaction."""
+    load = Load(target_of(table, EVENTS), "events", run_id, filters)
+    ledger.add_event_days(connection, load, [DayReport(day, "empty") for day in days], {})
 
 
 def _may_meet(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any, Literal
 
@@ -167,8 +167,10 @@ def add_event_days(
     for (day, _), count in added.items():
         grown[day] += count
     for report in reports:
-        before = _forget_entry(connection, load, report.day)
-        _insert_event_day(connection, load, report, before + grown[report.day])
+        row_count = _forget_entry(connection, load, report.day) + grown[report.day]
+        if row_count and report.status == "empty":
+            report = replace(report, status="complete")
+        _insert_event_day(connection, load, report, row_count)
     _add_counts(connection, load.target, added)
 
 

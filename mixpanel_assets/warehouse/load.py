@@ -94,7 +94,7 @@ def replace_events(
         )
         if empty_before is not None:
             believed = {*empty_before, *ledger.empty_days(connection, target, from_date, to_date)}
-            reports = [report for report in reports if not _is_first_look(report, believed)]
+            reports = [report for report in reports if not is_first_look(report, believed)]
         columns = ", ".join(table.column_names)
         connection.execute(
             f"DELETE FROM {table.quoted} WHERE event_date BETWEEN ? AND ?", [from_date, to_date]
@@ -223,7 +223,7 @@ def _tally(connection: duckdb.DuckDBPyConnection, table: str) -> Mapping[date, _
     return tallies
 
 
-def _is_first_look(report: DayReport, believed: Collection[date]) -> bool:
+def is_first_look(report: DayReport, believed: Collection[date]) -> bool:
     """Whether nothing but one response says that a day has no events."""
     return report.status == "empty" and not report.rows_before and report.day not in believed
 

@@ -38,7 +38,7 @@ def mp(environment, forked_mp, tmp_path):
         assert SECRET not in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         for path in tmp_path.rglob("*"):
-            if path.is_file() and path.name != "config.toml":
+            if path.is_file() and not path.name.startswith("config.toml"):
                 assert SECRET.encode() not in path.read_bytes()
         return done
 
@@ -66,6 +66,7 @@ def test_the_first_account_is_stored_and_shown(mp, tmp_path):
         "project_id": "12345",
         "region": "eu",
         "is_default": True,
+        "type": "service_account",
     }
     assert "config.toml" in done.stderr
     stored = tomllib.loads((tmp_path / "config.toml").read_text())
@@ -267,3 +268,24 @@ def test_a_prompt_does_not_show_the_secret(environment, tmp_path):
     assert SECRET.encode() not in shown
     stored = tomllib.loads((tmp_path / "config.toml").read_text())
     assert stored["accounts"]["shop"]["secret"] == SECRET
+
+
+def test_an_older_account_is_named_and_rewritten(mp, tmp_path):
+    """By `mp auth migrate`, with a copy; before, a note says who refuses the file."""
+    config = tmp_path / "config.toml"
+    config.write_text('[accounts.old]\nusername = "u"\nsecret = "s"\nproject_id = "1"\n')
+    config.chmod(0o600)
+    done = mp(*ADD, "--secret-stdin", stdin=f"{SECRET}\n")
+    assert "old: it has no `type`" in done.stderr
+    done = mp("auth", "migrate")
+    assert json.loads(done.stdout) == {
+        "migrated": ["old"],
+        "backup": str(config.with_name("config.toml.backup-1")),
+    }
+    assert "Nothing to do" in mp("auth", "migrate").stderr
+
+
+def test_a_list_without_accounts_says_so(mp):
+    """An empty table says nothing."""
+    done = mp("auth", "list", "-f", "table")
+    assert "No accounts yet" in done.stderr

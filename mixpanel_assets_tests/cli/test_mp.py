@@ -2,7 +2,8 @@
 
 import json
 import socket
-from datetime import date
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import duckdb
 import pytest
@@ -93,19 +94,68 @@ def test_wrong_usage_exits_with_3(arguments, mp):
 @pytest.mark.parametrize(
     ("day", "said"),
     [
-        ("soon", "'soon' is no day; write it like 2024-01-31"),
-        ("2024-02-30", "is no day"),
-        ("99999-01-01", "is no day"),
+        ("soon", "'soon' is not a day; write it like 2024-01-31, today, yesterday or -7d"),
+        ("2024-02-30", "is not a day"),
+        ("99999-01-01", "is not a day"),
+        ("-d", "is not a day"),
+        ("7d", "is not a day"),
+        ("tomorrow", "is not a day"),
+        ("-99999d", "not between 2000-01-01"),
         ("0001-01-01", "not between 2000-01-01"),
         ("9999-12-31", "not between 2000-01-01"),
     ],
 )
-def test_what_is_no_day_is_told_in_plain_words(day, said, mp_here):
+def test_what_is_not_a_day_is_told_in_plain_words(day, said, mp_here):
     """For every command alike, and before anything is asked."""
     for command in (("sync",), ("plan",), ("fetch", "events"), ("query", "frequency")):
         done = mp_here(*command, "--from", day, "--to", day, "-f", "json")
         assert done.code == 3
         assert said in json.loads(done.stderr)["message"]
+
+
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [
+        (("--last", "0"), "--last"),
+        (("--last", "soon"), "--last"),
+        (("--last", "10000"), "--last"),
+        (("--last", "3", "--from", "2024-01-01"), "--last excludes --from and --to"),
+        (("--last", "3", "--to", "yesterday"), "--last excludes --from and --to"),
+        (("--from", "today", "--to", "yesterday"), "--from is after --to"),
+    ],
+)
+def test_what_is_not_a_range_is_told_in_plain_words(days, said, mp_here):
+    """For every command that takes days."""
+    for command in (("sync",), ("plan",), ("fetch", "events"), ("query", "frequency")):
+        done = mp_here(*command, *days, "-f", "json")
+        assert done.code == 3
+        assert said in json.loads(done.stderr)["message"]
+
+
+def test_reports_count_days_in_the_zone_of_the_project(mp_here):
+    """`today` of `mp query` is that of MP_TIME_ZONE; exports may have another one."""
+    for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):  # 25 hours apart
+        today = datetime.now(ZoneInfo(zone)).date()
+        done = mp_here("query", "frequency", "--last", "2", MP_TIME_ZONE=zone)
+        assert done.code == 0
+        assert json.loads(done.stdout)["to_date"] == str(today)
+        assert json.loads(done.stdout)["from_date"] == str(today - timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("fetch", "events", "--stdout"),
+        ("inspect", "daily"),
+        ("query", "event-counts", "-e", "Sign Up"),
+        ("query", "activity-feed", "-U", "user-1"),
+    ],
+)
+def test_the_last_days_can_be_asked_of_every_command(command, mp_here):
+    """`--last` stands for --from and --to, required or not."""
+    assert mp_here("sync", "--last", "2", "--no-profiles").code == 0
+    done = mp_here(*command, "--last", "2")
+    assert (done.code, done.stderr) == (0, done.stderr)
 
 
 def test_a_future_day_exits_with_3(mp):

@@ -1,24 +1,23 @@
 """`mp sync`: the days asked for, or those that keep a database current."""
 
 import csv
+import gzip
 import json
 import os
 import shutil
 import signal
 import subprocess
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import duckdb
 import pytest
 
-from mixpanel_assets import Workspace
 from mixpanel_assets.cli.emulate import environment_of
-from mixpanel_assets.currency import days_behind
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
-from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.warehouse import Database
 from mixpanel_assets_tests.cli.conftest import MP
 from mixpanel_assets_tests.conftest import START
+from mixpanel_assets_tests.old_data import DATA, FILES
 
 DAY = timedelta(days=1)
 TWO = ("--from", "2024-01-03", "--to", "2024-01-04", "--no-profiles")
@@ -29,43 +28,129 @@ def days_of(done):
 
 
 def test_alone_it_starts_where_settings_say_and_goes_on_from_there(mp_here):
-    """First from MP_START_DATE, then from the last day that is over; until today."""
+    """First from MP_START_DATE; then the days again that have not settled, until today."""
     start = datetime.now(UTC).date() - 3 * DAY
     command = ("sync", "--no-profiles", "--format", "json")
     first = days_of(mp_here(*command, MP_START_DATE=str(start)))
     assert [day for day, _ in first] == [start + n * DAY for n in range(len(first))]
-    *over, (today, status) = first
+    *over, (_, status) = first
     assert status == "open"
     assert {status for _, status in over} == {"empty"}
-    again = days_of(mp_here(*command, MP_START_DATE=str(start)))
-    assert again[0][0] == over[-1][0]
-    assert again[-1][0] >= today
+    again = days_of(mp_here(*command, MP_START_DATE=str(start - 9 * DAY)))
+    assert again[: len(over)] == over
+    [*_, (day, status)] = days_of(mp_here(*command, MP_SETTLE_DAYS="0"))
+    assert (day >= first[-1][0], status) == (True, "open")
 
 
-def test_a_day_that_stayed_broken_is_asked_for_again(emulator, credentials, settings):
-    """However many came after it: otherwise nobody would see that it is missing."""
-    emulator.faults.add(Fault("truncate-whole-body", day=START + 2 * DAY, times=None))
-    eager = settings.model_copy(update={"max_retries": 0})
-    with Workspace(credentials=credentials, settings=eager) as workspace:
-        with pytest.raises(IncompleteExportError):
-            workspace.sync_events(START, START + 5 * DAY)
-        database = Database(settings.database)
-        assert days_behind(database, settings)[0] == START + DAY
-        emulator.faults.clear()
-        workspace.sync_events(START + 2 * DAY, START + 2 * DAY)
-        assert days_behind(database, settings)[0] == START + 5 * DAY
+def test_days_that_are_settled_are_kept_and_counted(mp_here, emulator):
+    """The same command again asks for nothing; --refetch all asks for all."""
+    first = mp_here("sync", *TWO)
+    asked = len(emulator.requests)
+    again = mp_here("sync", *TWO)
+    assert (first.code, again.code) == (0, 0)
+    assert again.stdout.splitlines()[0] == "2 days kept; --refetch all loads them again"
+    assert len(emulator.requests) == asked
+    one = mp_here("sync", *TWO[:3], "2024-01-03", "--no-profiles", "--format", "json")
+    assert json.loads(one.stdout) == []
+    assert "1 day kept; --refetch all loads it again" in one.stderr
+    assert mp_here("sync", *TWO, "--refetch", "missing").stdout.startswith("2 days kept")
+    done = mp_here("sync", *TWO, "--refetch", "all", "--format", "json")
+    assert [day for day, _ in days_of(done)] == [date(2024, 1, 3), date(2024, 1, 4)]
 
 
-def test_an_open_day_is_asked_for_again(credentials, settings, tmp_path):
-    """It had not ended when it was stored."""
-    now = datetime(2024, 1, 4, 12, tzinfo=UTC)
-    with Emulator(EmulatorSettings(start=START, now=lambda: now)) as emulator:
-        here = settings.model_copy(update={"api_base_url": emulator.base_url})
-        with Workspace(credentials=credentials, settings=here) as workspace:
-            workspace.sync_events(START, START + DAY)
-    with duckdb.connect(settings.database) as connection:
-        connection.execute("UPDATE mixpanel._days SET status = 'open' WHERE day = '2024-01-02'")
-    assert days_behind(Database(settings.database), settings)[0] == START
+def test_a_day_within_a_range_that_is_missing_is_the_only_one_asked_for(mp_here, emulator):
+    """Requests span no day that is kept."""
+    hole = date(2024, 1, 3)
+    emulator.faults.add(Fault("truncate-whole-body", day=hole, times=None))
+    week = ("sync", "--from", "2024-01-01", "--to", "2024-01-07", "--no-profiles")
+    assert mp_here(*week, MP_MAX_RETRIES="0").code == 1
+    emulator.faults.clear()
+    before = len(emulator.requests)
+    done = mp_here(*week, "--format", "json")
+    assert [day for day, _ in days_of(done)] == [hole]
+    assert [request.days for request in emulator.requests[before:]] == [(hole,)]
+    assert "6 days kept; --refetch all loads them again" in done.stderr
+
+
+def test_without_days_refetch_means_every_day_since_the_first_stored(mp_here):
+    """As if the first stored day and the current one were given."""
+    first = datetime.now(UTC).date() - 40 * DAY
+    command = ("sync", "--no-profiles", "--format", "json")
+    days_of(mp_here(*command, "--from", str(first), "--to", str(first)))
+    missing = days_of(mp_here(*command, "--refetch", "missing"))
+    assert [day for day, _ in missing][:40] == [first + n * DAY for n in range(1, 41)]
+    everything = days_of(mp_here(*command, "--refetch", "all"))
+    assert [day for day, _ in everything][:41] == [first + n * DAY for n in range(41)]
+
+
+@pytest.mark.parametrize(
+    ("options", "first", "last"),
+    [
+        (("--last", "3"), 2, 0),
+        (("--from", "yesterday", "--to", "Today"), 1, 0),
+        (("--from", "yesterday"), 1, 0),
+        (("--from", "-4d", "--to", "-2d"), 4, 2),
+    ],
+)
+def test_days_can_be_named_by_their_distance_from_today(options, first, last, mp_here):
+    """`--last 3` ends with the current day."""
+    today = datetime.now(UTC).date()
+    done = mp_here("sync", "--no-profiles", "--format", "json", *options)
+    wanted = [today - n * DAY for n in range(first, last - 1, -1)]
+    assert [day for day, _ in days_of(done)] == wanted
+    planned = mp_here("plan", *options, "--refetch", "all", "--jq", ".days")
+    assert planned.stdout.strip() == str(len(wanted))
+
+
+def test_a_range_that_begins_tomorrow_is_refused(mp_here):
+    """Before anything is asked."""
+    tomorrow = datetime.now(UTC).date() + DAY
+    done = mp_here("sync", "--from", str(tomorrow))
+    assert done.code == 3
+    assert "after" in done.stderr
+
+
+def old_cron_ledger(connection, today):
+    """Write the ledger of a year as the first version left it when it ran at 7 each morning.
+
+    Each night it read the day before yesterday for the last time, and found today open.
+    """
+    connection.execute(
+        """
+        INSERT INTO mixpanel._days BY NAME
+        SELECT 'mixpanel' AS schema_name, 'events' AS table_name, 'events' AS type,
+               day::DATE AS day,
+               if(day::DATE = $today, 'open', 'empty') AS status,
+               least(day::DATE + INTERVAL 55 HOUR, $today + INTERVAL 7 HOUR) AS fetched_at,
+               0 AS row_count, 0 AS duplicates_removed, 0 AS quarantined, 0 AS shifted_rows,
+               1 AS requests, 300 AS bytes, day::VARCHAR AS run_id
+        FROM generate_series($today - 364, $today, INTERVAL 1 DAY) AS days(day)
+        """,
+        {"today": today},
+    )
+
+
+def test_a_year_that_was_read_too_early_is_named_and_not_read(mp_here, emulator, variables):
+    """The first `mp sync` after an upgrade asks for the last 31 days at most."""
+    path, today = Path(variables["MP_DATABASE"]), datetime.now(UTC).date()
+    source = DATA / "schema_1" / f"{FILES[0]}.gz"
+    path.write_bytes(gzip.decompress(source.read_bytes()))
+    with duckdb.connect(path) as connection:
+        connection.execute("DELETE FROM mixpanel._days WHERE schema_name = 'mixpanel'")
+        old_cron_ledger(connection, today)
+    before = len(emulator.requests)
+    first = mp_here("sync", "--no-profiles")
+    assert first.code == 0
+    days = {day for request in emulator.requests[before:] for day in request.days}
+    assert days == {today - n * DAY for n in range(31)}
+    oldest, newest = today - 364 * DAY, today - 31 * DAY
+    assert "334 days were read less than 5 days after their end" in first.stderr
+    assert f"`mp sync --from {oldest} --to {newest}` loads them again" in first.stderr
+    before = len(emulator.requests)
+    again = mp_here("sync", "--no-profiles")
+    assert "334 days" in again.stderr
+    days = {day for request in emulator.requests[before:] for day in request.days}
+    assert days == {today - n * DAY for n in range(6)}
 
 
 def test_records_tell_what_was_stored(mp_here, emulator):

@@ -55,6 +55,34 @@ def test_today_grows_with_the_clock(opened: Callable[..., Opened]) -> None:
     assert len(settled(records(export(http, today)))) > len(noon)
 
 
+def test_old_days_are_deleted_by_the_clock(opened: Callable[..., Opened]) -> None:
+    """A day that is too old is zero bytes, and neither the truth nor a report counts it."""
+    emulator, http = opened(retention_days=10)
+    kept = DAY + timedelta(days=1)
+    assert emulator.truth.days()[0] == DAY
+    assert len(settled(records(export(http, DAY)))) == emulator.truth.count(DAY) > 0
+    emulator.clock.advance(86_400)
+    answer = export(http, DAY)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert emulator.truth.days()[0] == kept
+    assert emulator.truth.count(DAY) == 0
+    assert len(settled(records(export(http, DAY, kept)))) == emulator.truth.count(kept) > 0
+    found = http.get(
+        "/api/query/events",
+        params={
+            "event": '["Page View"]',
+            "type": "general",
+            "unit": "day",
+            "from_date": str(DAY),
+            "to_date": str(kept),
+        },
+    ).json()
+    counts = found["data"]["values"]["Page View"]
+    assert (counts.get(str(DAY), 0), counts[str(kept)] > 0) == (0, True)
+    emulator.retention_days = None
+    assert emulator.truth.count(DAY) > 0
+
+
 @pytest.mark.parametrize("day", ["2023-12-31", "2011-07-10", "2024-01-15"])
 def test_days_without_events_are_zero_bytes(http: httpx.Client, day: str) -> None:
     """Before the project began and after it ended, the answer is 200 and empty."""

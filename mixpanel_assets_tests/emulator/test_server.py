@@ -137,7 +137,7 @@ def test_every_request_is_logged(opened: Callable[..., Opened]) -> None:
 
 
 def test_another_process_can_control_it(opened: Callable[..., Opened]) -> None:
-    """Truth, faults, log and clock are reachable over HTTP without credentials."""
+    """Truth, faults, log, clock and retention are reachable over HTTP without credentials."""
     emulator, client = opened()
     open_client = httpx.Client(base_url=emulator.base_url, trust_env=False)
     with closing(open_client) as control:
@@ -162,6 +162,8 @@ def test_another_process_can_control_it(opened: Callable[..., Opened]) -> None:
         assert emulator.clock.now() == datetime(2025, 1, 1, 0, 1, 30, tzinfo=UTC)
         control.post("/emulator/clock", json={"reset": True})
         assert emulator.clock.now() == NOW
+        assert control.post("/emulator/retention", json={"days": 7}).json() == {"days": 7}
+        assert emulator.truth.count(DAY) == 0
 
 
 def test_wrong_control_requests_are_400(emulator: Emulator) -> None:
@@ -173,8 +175,9 @@ def test_wrong_control_requests_are_400(emulator: Emulator) -> None:
             control.post("/emulator/faults", content=b"{"),
             control.get("/emulator/truth", params={"from_date": "yesterday"}),
             control.post("/emulator/clock", json={"now": "noon"}),
+            control.post("/emulator/retention", json={"days": "ten"}),
         ]
-    assert [answer.status_code for answer in answers] == [400] * 5
+    assert [answer.status_code for answer in answers] == [400] * 6
     assert "no such fault" in answers[0].json()["error"]
 
 

@@ -31,7 +31,7 @@ def test_days_that_differ_are_named_with_their_repair(run, definitions, instance
     assert not result.success
     message = failure_of(result)
     assert "1 of 2 days differ" in message
-    assert "mp sync --from 2024-01-03 --to 2024-01-03" in message
+    assert "`mp sync --from 2024-01-03 --to 2024-01-03 --refetch all`" in message
     [event] = [event for event in result.all_events if event.is_step_failure]
     failure = event.step_failure_data.user_failure_data
     rows = [record.data for record in failure.metadata["differences"].records]
