@@ -292,7 +292,8 @@ def emulator(
 ) -> None:
     """Serve a pretend Mixpanel over HTTP until interrupted, on this machine only.
 
-    Prints the MP_* variables that point a client at it.
+    Prints the MP_* variables that point a client at it. What Mixpanel's SDKs send to its /track,
+    /import, /engage and /groups is held in memory, and is in every answer from then on.
 
     Example: mp emulator --port 8765
     """

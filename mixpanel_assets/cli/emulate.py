@@ -24,6 +24,11 @@ def serve_emulator(*, port: int, seed: int, start: date, events_per_day: int) ->
             ) from error
         for name, value in environment_of(emulator).items():
             typer.echo(f"export {name}={value}")
+        typer.echo(
+            f"SDKs send to {emulator.base_url}/track, /import, /engage and /groups, with the "
+            f"token {emulator.project_token}.",
+            err=True,
+        )
         typer.echo("Serving until interrupted (Ctrl-C).", err=True)
         threading.Event().wait()
 

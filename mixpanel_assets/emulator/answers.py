@@ -8,6 +8,14 @@ from dataclasses import dataclass, field
 
 from mixpanel_assets.emulator.settings import EmulatorSettings
 
+# As the documentation spells them; Python's own names of some have changed.
+PHRASES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    413: "Request Entity Too Large",
+    429: "Too Many Requests",
+}
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -54,6 +62,9 @@ class ErrorShape:
             if status == 400:
                 return text_answer(text, 400)
             return json_answer({"error": text}, status, headers)
+        if self.family == "ingestion":
+            body = {"code": status, "error": text, "status": PHRASES.get(status, "Error")}
+            return json_answer(body, status, headers)
         if self.family == "app":
             return json_answer({"status": "error", "error": text}, status, headers)
         return json_answer({"request": self.request, "error": text}, status, headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
@@ -32,6 +32,8 @@ class Call:
     truth: Truth
     fault: Fault | None = None
     body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
 
     @property
     def settings(self) -> EmulatorSettings:

@@ -74,7 +74,8 @@ def _names(call: Call) -> set[str] | None:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise call.shape.refuse(400, f"Error in event selectors: invalid string: [{text}]")
-    if call.settings.unknown_event == "400" and not set(names) <= EVENT_NAMES:
+    known = EVENT_NAMES | call.state.received.names()
+    if call.settings.unknown_event == "400" and not set(names) <= known:
         raise call.shape.refuse(400, f"Error in event selectors: unknown event: [{text}]")
     return set(names)
 

@@ -12,7 +12,6 @@ from mixpanel_assets.emulator.answers import Answer, json_answer
 from mixpanel_assets.emulator.call import Call, days_between
 from mixpanel_assets.emulator.journeys import (
     FUNNELS,
-    GRACE,
     Funnel,
     analysis,
     completed,
@@ -45,7 +44,7 @@ def funnels(call: Call) -> Answer:
     within = _length(call, funnel)
     # A person who began on the last day may finish after it, and one who began in the first
     # seconds may have taken the next step just before.
-    reach = days_between(days[0] - GRACE, days[-1] + timedelta(days=within.days + 1))
+    reach = days_between(days[0] - timedelta(days=1), days[-1] + timedelta(days=within.days + 1))
     selection = Selection(reach, frozenset(funnel.steps), call.expression("where"))
     events = list(call.reports.seen(selection))
     users = times_by_user(events)

@@ -12,6 +12,7 @@ HELP = "For more information, please consult our documentation at https://help.m
 PLAN = "Your plan does not allow API calls. Upgrade at mixpanel.com/pricing"
 HISTORY = "Date range exceeds 90 days into the past"
 EXPORT_BUSY = "too many export requests in progress for this project"
+INGESTION_BUSY = "Project exceeded rate limits. Please retry the request with exponential backoff."
 UNAVAILABLE = "Service temporarily unavailable"
 HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>proxy</body></html>\n"
 
@@ -91,6 +92,8 @@ def faulty_answer(settings: EmulatorSettings, shape: ErrorShape, fault: Fault) -
 
 
 def _faulty_429(settings: EmulatorSettings, shape: ErrorShape, fault: Fault) -> Answer:
+    if shape.family == "ingestion":
+        return shape.answer(429, fault.text or INGESTION_BUSY)
     wait = int(3600 if fault.seconds is None else fault.seconds)
     if fault.kind == "429-export-text":
         shown = {"Retry-After": str(wait)} if fault.seconds is not None else {}

@@ -28,6 +28,7 @@ from mixpanel_assets.emulator.engage_routes import (
 )
 from mixpanel_assets.emulator.export_routes import export
 from mixpanel_assets.emulator.faults import EXPORT_PATH, canonical
+from mixpanel_assets.emulator.ingest_routes import INGEST_HANDLERS
 from mixpanel_assets.emulator.query_routes import QUERY_HANDLERS
 from mixpanel_assets.emulator.refusals import faulty_answer, rate_limited
 from mixpanel_assets.emulator.requestlog import LoggedRequest
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 ASKED_PATH = "emulator.asked_path"
 
-Family = Literal["export", "query", "app"]
+Family = Literal["export", "query", "app", "ingestion"]
 Handler = Callable[[Call], Answer]
 
 PROFILE_HANDLERS: dict[str, Handler] = {
@@ -70,6 +71,9 @@ def application(
     routes += [
         Route(path, endpoint(handler, "app"), methods=["GET"])
         for path, handler in APP_HANDLERS.items()
+    ]
+    routes += [
+        Route(path, endpoint(handler, "ingestion")) for path, handler in INGEST_HANDLERS.items()
     ]
     others: dict[str, Family] = {"query": "query", "2.0": "query", "app": "app"}
     for root, family in others.items():
@@ -123,7 +127,8 @@ class Endpoint:
         """Answer a request; part of ASGI."""
         request = Request(scope, receive)
         body = await request.body()
-        params = parameters(request, body)
+        is_read = self.family != "ingestion"
+        params = parameters(request, body) if is_read else sent_parameters(request, body)
         path = own_path(request)
         budget: list[str] = []
         settings = self.state.settings
@@ -137,6 +142,8 @@ class Endpoint:
             state=self.state,
             truth=self.truth,
             body=body,
+            headers=request.headers,
+            address=request.client.host if request.client else "",
         )
         try:
             try:
@@ -152,7 +159,10 @@ class Endpoint:
                 LoggedRequest(
                     method=request.method,
                     path=path,
-                    params=params,
+                    # What clients send is found in the data, and would fill the log.
+                    params={
+                        name: text for name, text in params.items() if is_read or name != "data"
+                    },
                     status=answer.status,
                     started=started,
                     bytes_sent=0,
@@ -181,13 +191,15 @@ class Endpoint:
         project_id = call.params.get("project_id")
         if self.family == "app":
             project_id = request.path_params.get("project_id")
-        auth.authorize(
-            settings,
-            auth.header_of(request.headers),
-            project_id,
-            call.shape,
-            needs_project=self.family != "app",
-        )
+        # Ingestion knows the project by what is sent; `/import` looks at credentials itself.
+        if self.family != "ingestion":
+            auth.authorize(
+                settings,
+                auth.header_of(request.headers),
+                project_id,
+                call.shape,
+                needs_project=self.family != "app",
+            )
         page = call.params.get("page", "")
         fault = self.state.faults.take(
             call.path, days_asked(call.params), int(page) if page.isdecimal() else 0
@@ -204,6 +216,8 @@ class Endpoint:
     def _spend(self, call: Call, budget: list[str]) -> None:
         limits = self.state.settings.rate_limits
         family: str = self.family
+        if family == "ingestion":
+            return
         if family == "app":
             if "/schemas" not in call.path:
                 return
@@ -266,6 +280,13 @@ def parameters(request: Request, body: bytes) -> Mapping[str, str]:
     elif body:
         params |= dict(_form_fields(body))
     return params
+
+
+def sent_parameters(request: Request, body: bytes) -> Mapping[str, str]:
+    """Return query and form fields of what a client sends; JSON and gzip have none."""
+    headers = request.headers
+    is_form = "json" not in headers.get("content-type", "") and "content-encoding" not in headers
+    return dict(request.query_params) | (_form_fields(body) if is_form else {})
 
 
 def _json_fields(body: bytes) -> dict[str, str]:

@@ -51,7 +51,7 @@ class Emulator:
 
     @property
     def base_url(self) -> str:
-        """One address for everything: `/api/2.0/export`, `/api/query/...`, `/api/app/...`."""
+        """One address for everything: `/api/2.0/export`, `/api/query/...`, `/track` ..."""
         return f"http://{HOST}:{self.port}"
 
     def region_url(self, region: str) -> str:
@@ -67,6 +67,11 @@ class Emulator:
     def secret(self) -> str:
         """The service account's secret."""
         return self.settings.secret
+
+    @property
+    def project_token(self) -> str:
+        """The token that clients put into what they send to `/track`, `/engage`, `/groups`."""
+        return self.settings.project_token
 
     @property
     def project_id(self) -> int:
@@ -96,6 +101,11 @@ class Emulator:
     def requests(self) -> list[LoggedRequest]:
         """Every request so far."""
         return self.state.requests.entries()
+
+    def forget(self) -> None:
+        """Drop what clients sent: the project is the sample again."""
+        self.state.received.clear()
+        self.state.updates.clear()
 
     def start(self) -> Self:
         """Start answering.

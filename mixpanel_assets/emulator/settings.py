@@ -82,6 +82,14 @@ class EmulatorSettings:
             which the documentation requires and clients in production leave out.
         segmentation_weeks: Whether segmentation takes `unit=week`, which the documentation does
             not list and clients offer.
+        id_merge: How ids of one person are joined: a device with the user of one event
+            (`simplified`), or by `$identify`, `$create_alias` and `$merge` (`original`).
+        identity_events: What `/import` does with those events under `simplified`: store them
+            without effect, as documented, or refuse the request, as observed.
+        failed_record_id: The key of `$insert_id` in `failed_records`: `insert_id` in the
+            documentation's file, `$insert_id` in its prose.
+        max_import_bytes: The largest request of events, uncompressed. The prose says 10 MB, the
+            example of the refusal 2097152 bytes.
         data_views: Expressions that filter events and profiles, by the `workspace_id` that asks
             for them. Any other `workspace_id` filters nothing.
     """
@@ -109,6 +117,7 @@ class EmulatorSettings:
     secret: str = "invented-service-secret"  # noqa: S105
     project_secret: str = "invented0project0secret0a1b2c3d4"  # noqa: S105
     project_token: str = "invented0project0token0a1b2c3d4e"  # noqa: S105
+    api_key: str = "invented0api0key0a1b2c3d4e5f6a7b"
     project_id: int = 12345
     region: Literal["us", "eu", "in"] = "us"
 
@@ -134,6 +143,10 @@ class EmulatorSettings:
     annotation_project_id: bool = True
     properties_without_event: Literal["all", "400"] = "all"
     segmentation_weeks: bool = True
+    id_merge: Literal["simplified", "original"] = "simplified"
+    identity_events: Literal["stored", "refused"] = "stored"
+    failed_record_id: Literal["insert_id", "$insert_id"] = "insert_id"
+    max_import_bytes: int = 10_000_000
     data_views: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from itertools import count
 from random import Random
 from typing import Any
@@ -23,10 +23,14 @@ from mixpanel_assets.emulator.profiles import (
     UserProfiles,
     group_profiles,
 )
+from mixpanel_assets.emulator.received import Received
 from mixpanel_assets.emulator.requestlog import RequestLog
 from mixpanel_assets.emulator.sample import Block, Shop
 from mixpanel_assets.emulator.settings import EmulatorSettings
+from mixpanel_assets.emulator.updates import ProfileUpdates, Properties
 
+# The block with what clients sent, beside those of the sample.
+RECEIVED = -1
 CACHE_BYTES = 48_000_000
 LAG_SECONDS = 45 * 60
 REMEMBERED_PROFILES = 20_000
@@ -53,6 +57,8 @@ class State:
         self.faults = Faults()
         self.budgets = Budgets(self.clock.seconds)
         self.requests = RequestLog()
+        self.received = Received(settings, self._raw_ms)
+        self.updates = ProfileUpdates()
         self.sessions: dict[str, Session] = {}
         self.retention_days = settings.retention_days
         self._calls = count(1)
@@ -61,7 +67,7 @@ class State:
         self._blocks: OrderedDict[tuple[date, int, bool], tuple[Block, int]] = OrderedDict()
         self._cached_bytes = 0
         self._profiles: tuple[object, Sequence[Profile]] | None = None
-        self._people: tuple[Sequence[Profile], dict[str, Mapping[str, Any]]] | None = None
+        self._people: tuple[Sequence[Profile], Mapping[str, Properties | None]] | None = None
 
     def today(self) -> date:
         """Return the day it is: in UTC, or in the project's zone for a legacy project."""
@@ -81,18 +87,37 @@ class State:
 
     def holds(self, day: date) -> bool:
         """Say whether the day holds data."""
-        in_span = self.settings.start <= day <= self.last_day()
-        return day >= self.first_day() and (in_span or bool(self.faults.changes(day)))
+        return day >= self.first_day() and (self._in_sample(day) or self.received.holds(day))
+
+    def _in_sample(self, day: date) -> bool:
+        return self.settings.start <= day <= self.last_day() or bool(self.faults.changes(day))
 
     def days(self) -> list[date]:
         """Return the days that hold data."""
         first = max(self.settings.start, self.first_day())
         span = (self.last_day() - first).days + 1
-        return [first + timedelta(days=number) for number in range(span)]
+        sample = [first + timedelta(days=number) for number in range(span)]
+        sent = [day for day in self.received.days() if day >= self.first_day()]
+        return sorted({*sample, *sent})
 
-    def parts(self, day: date) -> range:
+    def parts(self, day: date) -> list[int]:
         """Return the numbers of the day's blocks."""
-        return range(self.shop.plan(day).blocks if self.holds(day) else 0)
+        if not self.holds(day):
+            return []
+        sample = range(self.shop.plan(day).blocks if self._in_sample(day) else 0)
+        return [*sample, RECEIVED] if self.received.holds(day) else [*sample]
+
+    def version(self, day: date) -> object:
+        """Name what the day holds: another value whenever its contents are others."""
+        changes = self.faults.version if self.faults.changes(day) else None
+        return day, self.holds(day), changes, self.received.version(day)
+
+    def _raw_ms(self, milliseconds: int) -> int:
+        """Turn a moment in UTC into the number that the export shows as `time`."""
+        if self.settings.regime == "utc":
+            return milliseconds
+        local = datetime.fromtimestamp(milliseconds / 1000, self.zone)
+        return milliseconds + round((local.utcoffset() or timedelta()).total_seconds() * 1000)
 
     def block(
         self,
@@ -113,7 +138,9 @@ class State:
             changes: The changes to make; those in force now by default.
         """
         block = Block([], [], [])
-        if self.settings.start <= day <= self.last_day():
+        if part == RECEIVED:
+            block = self.received.block(day, time_in_ms=time_in_ms)
+        elif self.settings.start <= day <= self.last_day():
             block = self._pristine(day, part, time_in_ms=time_in_ms)
         changes = self.faults.changes(day) if changes is None else changes
         if changes and part == 0:
@@ -124,7 +151,7 @@ class State:
             if change.kind == "lag" and lagging:
                 seconds = LAG_SECONDS if change.seconds is None else change.seconds
                 block = _until(block, None, self.clock.now_ms() - int(seconds * 1000))
-        return block
+        return self.received.identities.rekeyed(block)
 
     def export(self, days: list[date], *, time_in_ms: bool) -> Iterator[list[bytes]]:
         """Return the lines of some days, block by block, in an order that changes per call.
@@ -151,6 +178,24 @@ class State:
 
     def profiles(self, data_group_id: str | None = None) -> Sequence[Profile]:
         """Return all profiles, of users or of groups."""
+        return self.updates.applied(data_group_id, self._sample_profiles(data_group_id))
+
+    def update_profile(
+        self,
+        data_group_id: str | None,
+        identity: str,
+        operation: str,
+        value: Any,
+        *,
+        last_seen: str | None,
+    ) -> None:
+        """Change a profile, of a user or of a group."""
+        if data_group_id is None:
+            identity = self.received.identities.canonical(identity)
+        own = self._sample_people(data_group_id).get(identity)
+        self.updates.update(data_group_id, identity, own, operation, value, last_seen=last_seen)
+
+    def _sample_profiles(self, data_group_id: str | None) -> Sequence[Profile]:
         if data_group_id is not None:
             known = data_group_id == GROUP_KEY
             return group_profiles(self.settings.group_profiles) if known else []
@@ -169,12 +214,19 @@ class State:
         return {} if identity is None else Person(self._properties_of, identity)
 
     def _properties_of(self, identity: str) -> Mapping[str, Any]:
-        profiles = self.profiles()
+        own = self._sample_people(None).get(identity)
+        return self.updates.properties(None, identity, own) or {}
+
+    def _sample_people(self, data_group_id: str | None) -> Mapping[str, Properties | None]:
+        """Return the sample's properties by id; those of users are remembered."""
+        profiles = self._sample_profiles(data_group_id)
         with self._lock:
-            if self._people is None or self._people[0] is not profiles:
-                people = {one["$distinct_id"]: one["$properties"] or {} for one in profiles}
+            if data_group_id is None and self._people and self._people[0] is profiles:
+                return self._people[1]
+            people = {one["$distinct_id"]: one["$properties"] for one in profiles}
+            if data_group_id is None:
                 self._people = (profiles, people)
-            return self._people[1].get(identity, {})
+            return people
 
     def open_session(self, results: Sequence[Profile], page_size: int, *, total: int) -> str:
         """Pin a result and return the session that pages through it."""

@@ -19,7 +19,7 @@ import msgspec
 
 from mixpanel_assets.emulator.oddities import LONE_SURROGATE
 from mixpanel_assets.emulator.profiles import Profile
-from mixpanel_assets.emulator.state import State
+from mixpanel_assets.emulator.state import RECEIVED, State
 
 Record = dict[str, Any]
 
@@ -100,6 +100,10 @@ class Truth:
         """Return the profiles as they are now."""
         return deepcopy(list(self._state.profiles(data_group_id)))
 
+    def data_group_id(self, group_key: str) -> str:
+        """Return the number under which the profiles of a group key are asked for."""
+        return self._state.updates.data_group_id(group_key)
+
     def totals(self, from_date: date | None = None, to_date: date | None = None) -> dict[str, Any]:
         """Return the numbers of a range of days, ends included; all days by default."""
         days = [
@@ -121,17 +125,22 @@ class Truth:
             "profiles": len(self._state.profiles()),
         }
 
-    def _key(self, day: date) -> tuple[object, ...] | None:
+    def _key(self, day: date) -> object:
         """Name a day's present contents; None while they still change with the clock."""
         if day >= self._state.today() - timedelta(days=1):
             return None
-        version = self._state.faults.version if self._state.faults.changes(day) else None
-        return (day, version, self._state.holds(day))
+        return self._state.version(day)
+
+    def _settled(self, day: date) -> Iterator[Iterator[bytes]]:
+        """Yield the day's lines in portions, with all repeats of a line in one of them."""
+        parts = self._state.parts(day)
+        # Repeats of the sample never leave their block. Clients may repeat any row.
+        portions = [parts] if RECEIVED in parts else [[part] for part in parts]
+        for portion in portions:
+            yield (line for part in portion for line in self._state.block(day, part).lines)
 
     def _read(self, day: date) -> Iterator[Record]:
-        # Repeats never leave their block, so a block can be settled on its own.
-        for part in self._state.parts(day):
-            lines = self._state.block(day, part).lines
+        for lines in self._settled(day):
             yield from deduplicated(json.loads(line) for line in lines)
 
     def _remembered(self, day: date) -> list[Record] | None:
@@ -165,8 +174,8 @@ class Truth:
 
     def _counted(self, day: date) -> DayTotals:
         totals = DayTotals()
-        for part in self._state.parts(day):
-            lines = self._state.block(day, part).lines
+        for portion in self._settled(day):
+            lines = list(portion)
             totals.lines += len(lines)
             totals.unstorable += sum(map(_is_broken, lines))
             for head in _newest(map(_head, lines)):

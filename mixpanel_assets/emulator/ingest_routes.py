@@ -1,0 +1,282 @@
+"""What clients send: `/track`, `/import`, `/engage` and `/groups`.
+
+The operations on profiles are told apart by the body. The fragments of the documented addresses
+(`/engage#profile-set`) never reach a server.
+Source: Mixpanel's OpenAPI file of the Ingestion API, and its reference; read 2026-11.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mixpanel_assets.emulator.answers import Answer, Refused, json_answer, text_answer
+from mixpanel_assets.emulator.auth import credentials, header_of
+from mixpanel_assets.emulator.call import Call
+from mixpanel_assets.emulator.identities import as_id
+from mixpanel_assets.emulator.received import Origin
+from mixpanel_assets.emulator.sent import (
+    IDENTITY_EVENTS,
+    InvalidRecordError,
+    SentEvent,
+    read_event,
+)
+from mixpanel_assets.emulator.updates import GROUP_OPERATIONS, USER_OPERATIONS, operation_of
+
+MOST_RECORDS = 2000
+MOST_UPDATE_BYTES = 1_000_000
+TRACK_MS = 5 * 86_400_000
+PIXEL = base64.b64decode("R0lGODlhAQABAIAAAP///wAAACH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
+SOME_FAILED = "some data points in the request failed validation"
+BAD_ACCOUNT = "Not a valid service account username"
+BAD_SECRET = "Unauthorized, invalid project secret"  # noqa: S105
+
+Failed = list[dict[str, Any]]
+
+
+def track(call: Call) -> Answer:
+    """Take events of the last five days; the token in each names the project."""
+    records = _records(call, gzip=True)
+    if records is None:
+        return _plain(call, "data, missing or empty")
+    now_ms = call.state.clock.now_ms()
+    taken: list[SentEvent] = []
+    failed: Failed = []
+    for index, record in enumerate(records):
+        try:
+            event = read_event(
+                record,
+                now_ms=now_ms,
+                strict=False,
+                oldest_ms=now_ms - TRACK_MS,
+                needs_time=False,
+            )
+            token = _token(record["properties"], "token")
+        except InvalidRecordError as error:
+            failed.append(_failure(call, index, record, error))
+            continue
+        # A token of another project is valid, and its event is not seen here.
+        if token == call.settings.project_token:
+            taken.append(event)
+    origin = Origin(is_import=False, address=call.address if call.flag("ip") else None)
+    call.state.received.add(taken, origin, now_ms)
+    return _answer(call, len(records), failed)
+
+
+def import_events(call: Call) -> Answer:
+    """Take events of any day since 1971, from a server that knows a secret."""
+    _check_import(call)
+    records = _records(call, gzip=True)
+    form = "data" in call.params
+    if records is None:
+        problem = "data, missing or empty"
+        return _plain(call, problem) if form else call.shape.answer(400, problem)
+    if call.settings.id_merge == "simplified" and call.settings.identity_events == "refused":
+        _refuse_identity_events(call, records)
+    now_ms = call.state.clock.now_ms()
+    strict = call.flag("strict")
+    taken: list[SentEvent] = []
+    failed: Failed = []
+    for index, record in enumerate(records):
+        try:
+            taken.append(read_event(record, now_ms=now_ms, strict=strict))
+        except InvalidRecordError as error:
+            failed.append(_failure(call, index, record, error))
+    call.state.received.add(taken, Origin(is_import=True, address=call.address), now_ms)
+    if form:
+        return _answer(call, len(records), failed)
+    return _per_record(len(taken), failed if strict else [])
+
+
+def engage(call: Call) -> Answer:
+    """Change user profiles."""
+    return _update(call, USER_OPERATIONS, _user_of)
+
+
+def groups(call: Call) -> Answer:
+    """Change group profiles."""
+    return _update(call, GROUP_OPERATIONS, _group_of)
+
+
+def _update(
+    call: Call,
+    operations: Sequence[str],
+    subject: Callable[[Call, dict[str, Any]], tuple[str | None, str]],
+) -> Answer:
+    records = _records(call, gzip=False)
+    if records is None:
+        return _plain(call, "data, missing or empty")
+    moment = call.state.clock.now().strftime("%Y-%m-%dT%H:%M:%S")
+    failed: Failed = []
+    for index, record in enumerate(records):
+        try:
+            if not isinstance(record, dict):
+                raise InvalidRecordError("data", "must be an object")
+            if len(json.dumps(record)) > MOST_UPDATE_BYTES:
+                raise InvalidRecordError("data", "must not be larger than 1 MB")
+            token = _token(record, "$token")
+            group, identity = subject(call, record)
+            operation, value = operation_of(record, operations)
+        except InvalidRecordError as error:
+            failed.append(_failure(call, index, record, error))
+            continue
+        if token == call.settings.project_token:
+            seen = None if record.get("$ignore_time") in (True, "true", 1) else moment
+            call.state.update_profile(group, identity, operation, value, last_seen=seen)
+    return _answer(call, len(records), failed)
+
+
+def _user_of(call: Call, record: dict[str, Any]) -> tuple[str | None, str]:
+    return None, _token(record, "$distinct_id")
+
+
+def _group_of(call: Call, record: dict[str, Any]) -> tuple[str | None, str]:
+    key, identity = _token(record, "$group_key"), _token(record, "$group_id")
+    return call.state.updates.data_group_id(key), identity
+
+
+def _token(values: Mapping[str, Any], name: str) -> str:
+    """Return a value that has to be there, as text."""
+    text = as_id(values.get(name))
+    if not text:
+        raise MissingError(name)
+    return text
+
+
+class MissingError(InvalidRecordError):
+    """A value is missing: said in words that clients have seen."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(field, "missing or empty")
+        self.args = (f"{field}, missing or empty",)
+
+
+def _check_import(call: Call) -> None:
+    """Refuse a sender that has neither account nor secret, token or key of the project."""
+    settings = call.settings
+    given = credentials(header_of(call.headers))
+    project_id = call.params.get("project_id")
+    if given is None:
+        if call.params.get("api_key") != settings.api_key:
+            raise call.shape.refuse(401, "Invalid credentials")
+    elif project_id is not None:
+        if (*given, project_id) != (settings.username, settings.secret, str(settings.project_id)):
+            raise call.shape.refuse(401, BAD_ACCOUNT)
+    elif given not in ((settings.project_secret, ""), (settings.project_token, "")):
+        raise call.shape.refuse(401, BAD_SECRET)
+
+
+def _refuse_identity_events(call: Call, records: list[Any]) -> None:
+    names = [record.get("event") for record in records if isinstance(record, dict)]
+    refused = [f"{name} is not supported" for name in names if name in IDENTITY_EVENTS]
+    if refused:
+        body = _body(400, 0, refused) | {"error": SOME_FAILED}
+        raise Refused(json_answer(body, 400))
+
+
+def _records(call: Call, *, gzip: bool) -> list[Any] | None:
+    """Return what was sent, one object or a list of them; None when it cannot be read.
+
+    Raises:
+        Refused: There is too much of it.
+    """
+    text = call.params.get("data", "").encode() or _plain_body(call, gzip=gzip)
+    most = call.settings.max_import_bytes
+    if len(text) > most:
+        raise call.shape.refuse(413, f"request exceeds max limit of {most} bytes")
+    records = _parsed(text, lines="ndjson" in call.headers.get("content-type", ""))
+    if records is not None and len(records) > MOST_RECORDS:
+        raise call.shape.refuse(413, f"request exceeds max limit of {MOST_RECORDS} records")
+    return records
+
+
+def _plain_body(call: Call, *, gzip: bool) -> bytes:
+    if "gzip" not in call.headers.get("content-encoding", ""):
+        return call.body
+    if not gzip:
+        return b""
+    unpacker = zlib.decompressobj(31)
+    try:
+        return unpacker.decompress(call.body, call.settings.max_import_bytes + 1)
+    except zlib.error:
+        return b""
+
+
+def _parsed(text: bytes, *, lines: bool) -> list[Any] | None:
+    text = text.strip()
+    if not text.startswith((b"[", b"{")):
+        text = _from_base64(text)
+    try:
+        if lines:
+            return [json.loads(line) for line in text.split(b"\n") if line.strip()]
+        value = json.loads(text)
+    except ValueError:
+        return None
+    records = value if isinstance(value, list) else [value]
+    return records or None
+
+
+def _from_base64(text: bytes) -> bytes:
+    try:
+        # Some clients do not escape the plus signs of a form field.
+        return base64.b64decode(text.replace(b" ", b"+"), validate=True).strip()
+    except binascii.Error:
+        return b""
+
+
+def _failure(call: Call, index: int, record: object, error: InvalidRecordError) -> dict[str, Any]:
+    own = record.get("properties") if isinstance(record, dict) else None
+    insert_id = own.get("$insert_id") if isinstance(own, dict) else None
+    failure: dict[str, Any] = {"index": index, "field": error.field, "message": str(error)}
+    if isinstance(insert_id, str):
+        failure[call.settings.failed_record_id] = insert_id
+    return failure
+
+
+def _answer(call: Call, sent: int, failed: Failed) -> Answer:
+    """Answer as the older addresses do: 1 when any record is valid. The status is always 200."""
+    if call.flag("strict"):
+        # The documentation has no other status for these addresses.
+        return Answer(200, _per_record(sent - len(failed), failed).body)
+    return _plain(call, failed[0]["message"] if len(failed) == sent else None)
+
+
+def _plain(call: Call, problem: str | None) -> Answer:
+    status = int(problem is None)
+    if call.flag("img"):
+        return Answer(200, PIXEL, "image/gif")
+    text = str(status)
+    if call.flag("verbose"):
+        text = json.dumps({"error": problem, "status": status}, separators=(",", ":"))
+    callback = call.params.get("callback", "")
+    if re.fullmatch(r"[A-Za-z_$][\w$.]*", callback):
+        return Answer(200, f"{callback}({text});".encode(), "text/javascript")
+    return text_answer(text) if text == str(status) else Answer(200, text.encode())
+
+
+def _per_record(imported: int, failed: Failed) -> Answer:
+    if not failed:
+        return json_answer({"code": 200, "num_records_imported": imported, "status": "OK"})
+    return json_answer(_body(400, imported, failed) | {"error": SOME_FAILED}, 400)
+
+
+def _body(code: int, imported: int, failed: Sequence[object]) -> dict[str, Any]:
+    return {
+        "code": code,
+        "status": "Bad Request",
+        "num_records_imported": imported,
+        "failed_records": list(failed),
+    }
+
+
+INGEST_HANDLERS: dict[str, Callable[[Call], Answer]] = {
+    "/track": track,
+    "/import": import_events,
+    "/engage": engage,
+    "/groups": groups,
+}
