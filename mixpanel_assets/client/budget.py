@@ -185,11 +185,12 @@ class Question:
         return told + every
 
     def _error(self, why: str, denial: Denial) -> RateLimitError:
-        message = (
-            f"{self.asked} was not sent, because {why}: {denial.reason} (project "
-            f"{self.budget.project}). It can go on {_when(denial.seconds)}; see `mp quota`."
-        )
         said = self.refusal
+        message = (
+            f"{'It was not sent again' if said else f'{self.asked} was not sent'}, because {why}: "
+            f"{denial.reason} (project {self.budget.project}). It can go on "
+            f"{_when(denial.seconds)}; see `mp quota`."
+        )
         error = RateLimitError(
             f"{said.message} {message}" if said else message,
             retry_after=math.ceil(denial.seconds),

@@ -9,7 +9,11 @@ Source: Mixpanel API behaviour as collected in its reference and by other client
 from __future__ import annotations
 
 import json
+import math
 import re
+from contextlib import suppress
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -37,6 +41,9 @@ _BAD_CREDENTIALS = re.compile(
 )
 _PLAN_HORIZON = re.compile(r"date range exceeds (\d+) days", re.IGNORECASE)
 _SERVER_TIMEOUT = re.compile(r"timeout error", re.IGNORECASE)
+_HTML = re.compile(r"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]*>([^<]{1,100})", re.IGNORECASE)
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 NOT_JSON = object()
 _CHECK_ACCOUNT = (
     "Check MP_USERNAME and MP_SECRET or the account (`mp auth show` says which holds), "
@@ -53,15 +60,22 @@ def error_from(response: httpx.Response, asked: str, credentials: Credentials) -
         asked: What was asked, in words, such as `export 2024-01-03..2024-01-03`.
         credentials: Used to keep the secret out of the message.
     """
-    text = credentials.redact(response.text.strip())[:_KEPT_CHARACTERS]
-    said = credentials.redact(_error_text(text)) or "nothing"
     status = response.status_code
     if response.is_redirect:
         return ConnectionFailedError(
             f"{asked} was redirected ({status}), which Mixpanel never does. "
             "Check the proxy, a captive portal, and MP_API_BASE_URL."
         )
-    message = f"{asked} answered {status}: {said}"
+    if status < 400:
+        # The body is kept out: it may be a part of the data that was asked for.
+        return ServerError(
+            f"{asked} answered {status}, which is not a complete response. Mixpanel always "
+            "answers 200; check the proxy and MP_API_BASE_URL, then try again.",
+            status_code=status,
+        )
+    text = credentials.redact(response.text.strip())[:_KEPT_CHARACTERS]
+    said = credentials.redact(_error_text(text)).rstrip(".")
+    message = f"{asked} answered {status}" + (f": {said}" if said else " without a reason")
     request: dict[str, Any] = {
         "status_code": status,
         "response_body": text,
@@ -75,6 +89,9 @@ def error_from(response: httpx.Response, asked: str, credentials: Credentials) -
             "set MP_START_DATE to a later day.",
             days=int(horizon.group(1)),
         )
+    if remedy := _of_the_way_there(response, text):
+        kind = ServerError if status >= 500 else QueryError
+        return kind(f"{message}. {remedy}", **request)
     if status in (401, 403) or (status == 400 and _BAD_CREDENTIALS.search(said)):
         remedy = _CHECK_ACCOUNT.format(project_id=credentials.project_id)
         return AuthenticationError(f"{message}. {remedy}", **request)
@@ -86,12 +103,45 @@ def error_from(response: httpx.Response, asked: str, credentials: Credentials) -
             **request,
         )
     if status == 429:
-        return RateLimitError(message, retry_after=_retry_after(response), **request)
-    if status >= 500 or status < 400 or (status == 400 and _SERVER_TIMEOUT.search(said)):
+        seconds = _retry_after(response)
+        wait = f". Mixpanel asks to wait {seconds:,} s" if seconds else ""
+        return RateLimitError(f"{message}{wait}.", retry_after=seconds, **request)
+    if status >= 500 or (status == 400 and _SERVER_TIMEOUT.search(said)):
         return ServerError(f"{message}. Mixpanel failed on its side; try again later.", **request)
     if status == 412 and response.request.url.path.endswith("/jql"):
         return _script_error(response, credentials, request)
     return QueryError(f"{message}. Change what is asked; repeating it cannot help.", **request)
+
+
+def _of_the_way_there(response: httpx.Response, text: str) -> str | None:
+    """Say what to do about a refusal that does not speak of the question; None for any other."""
+    status = response.status_code
+    if status == 407:
+        return "Put the user name and password of the proxy into HTTPS_PROXY."
+    if status in (413, 414, 431):
+        return "The question is too long: use a shorter filter or fewer event names."
+    if _HTML.match(text):
+        return (
+            "Mixpanel's API answers in JSON or text, so this is another server: check "
+            "MP_API_BASE_URL, the proxy and the firewall."
+        )
+    return None
+
+
+def refuse_encoding(response: httpx.Response, asked: str) -> None:
+    """Refuse a body that is encoded in another way than we asked for.
+
+    Raises:
+        APIError: It is; the message names the encoding.
+    """
+    encoding = response.headers.get("Content-Encoding", "").strip()
+    if encoding.lower() not in ("", "identity", "gzip"):
+        raise APIError(
+            f"{asked} answered with `Content-Encoding: {encoding[:40]}`, but only gzip was asked "
+            "for. A proxy on the way compresses responses; let it pass them on as they are.",
+            status_code=response.status_code,
+            code="UNKNOWN_ENCODING",
+        )
 
 
 def _script_error(
@@ -145,6 +195,9 @@ def disguised_error(answer: object, credentials: Credentials) -> str | None:
 
 
 def _error_text(body: str) -> str:
+    if _HTML.match(body):
+        title = _TITLE.search(body)
+        return "an HTML page" + (f" ({' '.join(title[1].split())!r})" if title else "")
     try:
         answer = msgspec.json.decode(body)
     except (msgspec.DecodeError, ValueError):
@@ -155,5 +208,12 @@ def _error_text(body: str) -> str:
 
 
 def _retry_after(response: httpx.Response) -> int | None:
-    value = response.headers.get("Retry-After", "")
-    return int(value) if value.isascii() and value.isdecimal() else None
+    """Return how long Mixpanel asks to wait, in seconds; None when it says nothing sensible."""
+    value = response.headers.get("Retry-After", "").strip()
+    if _SECONDS.fullmatch(value):
+        return math.ceil(float(value)) or None  # at once would be a loop without an end
+    with suppress(ValueError, TypeError):
+        moment = parsedate_to_datetime(value)
+        seconds = (moment - datetime.now(moment.tzinfo)).total_seconds()
+        return max(1, math.ceil(seconds))
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import weakref
 from collections.abc import Iterator, Mapping
@@ -11,9 +12,10 @@ from typing import Any
 
 import httpx
 
+from mixpanel_assets import __version__
 from mixpanel_assets.client.budget import Budget
 from mixpanel_assets.client.credentials import Credentials, Region
-from mixpanel_assets.client.responses import error_from
+from mixpanel_assets.client.responses import error_from, refuse_encoding
 from mixpanel_assets.client.types import Api
 from mixpanel_assets.errors import (
     ConfigError,
@@ -29,6 +31,7 @@ _SUBDOMAINS: Mapping[Region, str] = {"us": "", "eu": "eu", "in": "in"}
 # server itself gives up after 488 s on the Query API and 120 s on the App API.
 _IDLE_SECONDS: Mapping[Api, float] = {"export": 300.0, "query": 500.0, "app": 130.0}
 _CONNECT_SECONDS = 20.0
+USER_AGENT = f"mixpanel-assets/{__version__} httpx/{httpx.__version__}"
 _CONNECTED = ("connection.connect_tcp.complete", "connection.start_tls.complete")
 
 
@@ -69,18 +72,27 @@ class Transport:
         local = _is_loopback(self._override)
         try:
             self._http = httpx.Client(
-                headers={"Authorization": credentials.auth_header(), "Accept-Encoding": "gzip"},
+                headers={
+                    "Authorization": credentials.auth_header(),
+                    "Accept-Encoding": "gzip",
+                    "User-Agent": USER_AGENT,
+                },
                 trust_env=not local,
                 # Plain HTTP that stays on this machine needs no certificates, which take a while.
                 verify=not (local and httpx.URL(self._override or "").scheme == "http"),
                 limits=httpx.Limits(max_connections=100, max_keepalive_connections=10),
             )
+            return
+        except httpx.InvalidURL:
+            reason = "a value is not an address"  # the message would quote it, with its password
         except (ImportError, ValueError, OSError) as error:
-            credentials.redact_error(error)
-            raise ConfigError(
-                f"The network settings cannot be used ({credentials.redact(str(error))}). "
-                "Check HTTPS_PROXY (SOCKS needs the package httpx[socks]) and SSL_CERT_FILE."
-            ) from error
+            reason = credentials.redact(str(error))
+        # Raised here, because the exception behind it may quote a password, too.
+        raise ConfigError(
+            f"The network settings cannot be used ({reason}). Check {_network_variables()} (SOCKS "
+            "needs the package httpx[socks]; in NO_PROXY, IPv6 addresses and ranges cannot be "
+            "written)."
+        )
 
     def close(self) -> None:
         """Close every connection."""
@@ -168,6 +180,7 @@ class Transport:
 
     def _error_in(self, response: httpx.Response, asked: str) -> MixpanelDataError | None:
         if response.status_code == httpx.codes.OK:
+            refuse_encoding(response, asked)
             return None
         response.read()
         return error_from(response, asked, self.credentials)
@@ -196,6 +209,13 @@ class Transport:
         return f"{asked}: the connection to {host} broke ({what}). Try again."
 
 
+def _network_variables() -> str:
+    """Return the variables of the network that are set, in words."""
+    names = [f"{name}_PROXY" for name in ("HTTPS", "HTTP", "ALL", "NO")] + ["SSL_CERT_FILE"]
+    found = [name for name in names if os.environ.get(name) or os.environ.get(name.lower())]
+    return ", ".join(found or names)
+
+
 def checked_base_url(api_base_url: str | None) -> str | None:
     """Return the one host for everything, or None for Mixpanel's own.
 
@@ -207,12 +227,19 @@ def checked_base_url(api_base_url: str | None) -> str | None:
     try:
         url = httpx.URL(api_base_url)
     except (httpx.InvalidURL, ValueError) as error:
-        raise ConfigError(f"MP_API_BASE_URL is no address ({error}).") from error
+        raise ConfigError(f"MP_API_BASE_URL is not an address ({error}).") from error
     if url.userinfo:
         raise ConfigError(
             "MP_API_BASE_URL holds a name or password. Leave them out; "
             "MP_USERNAME and MP_SECRET say who asks."
         )
+    for part, said in ((url.query, "a query string"), (url.fragment, "a fragment")):
+        if part:
+            raise ConfigError(
+                f"MP_API_BASE_URL holds {said}. Leave it out; paths are appended to the address."
+            )
+    if url.port is not None and not 1 <= url.port <= 65535:
+        raise ConfigError(f"MP_API_BASE_URL has port {url.port}; ports are 1 to 65535.")
     if url.scheme not in ("http", "https") or not url.host:
         raise ConfigError(
             f"MP_API_BASE_URL must look like http://127.0.0.1:8765, not {api_base_url!r}."
