@@ -230,7 +230,7 @@ def _database(path: Path, credentials: Credentials | None, settings: Settings) -
         yield Finding("warn", "database", error.message, "Wait for it; loads do so themselves.")
         return
     except MixpanelDataError as error:
-        yield Finding("fail", "database", error.message, "Set MP_DATABASE to another file.")
+        yield Finding("fail", "database", error.message)
         return
     size = path.stat().st_size / 1e6
     yield Finding("ok", "database", f"{path} ({size:,.1f} MB) has {_loaded(statuses)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -24,14 +24,13 @@ from mixpanel_assets.warehouse import (
     DayReport,
     EventSizes,
     append_events,
+    check_before_load,
     check_table,
     event_sizes,
     make_way,
     mark_empty_days,
-    must_match,
     named_events,
     prepare,
-    stored_project,
 )
 
 if TYPE_CHECKING:
@@ -110,11 +109,9 @@ class EventTable:
         self.is_replaced = False
         self.rows = 0
         self.empty_before: set[date] = set()
-        try:
-            with database.read() as connection:
-                self._look(connection)
-        except DatabaseNotFoundError:
-            pass
+        check_before_load(database, self.project)
+        with suppress(DatabaseNotFoundError), database.read() as connection:
+            self._look(connection)
         self._is_new = not request.append and not self.is_replaced
 
     def store(self, answers: Sequence[Answer], *, replace: bool = False) -> set[date]:
@@ -171,8 +168,6 @@ class EventTable:
         self.rows += sum(report.row_count for days in reports for report in days)
 
     def _look(self, connection: duckdb.DuckDBPyConnection) -> None:
-        if stored := stored_project(connection):
-            must_match(stored, self.project)
         self.sizes = event_sizes(connection)
         if self._request.append:
             check_table(connection, named_events(self._request.name))

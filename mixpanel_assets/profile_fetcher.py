@@ -38,6 +38,7 @@ from mixpanel_assets.warehouse import (
     PROFILES,
     Database,
     ProfileReport,
+    check_before_load,
     check_name,
     make_way,
     prepare,
@@ -163,6 +164,7 @@ class ParallelProfileFetcherService:
                 "The table `profiles` holds everybody. Choose another name for a part of them."
             )
         workers, started = checked_workers(max_workers), time.monotonic()
+        check_before_load(self._database, self._project)
         if not append and not replace:
             with suppress(DatabaseNotFoundError), self._database.read() as connection:
                 make_way(connection, name, replace=False)

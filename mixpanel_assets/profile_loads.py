@@ -19,11 +19,10 @@ from mixpanel_assets.warehouse import (
     ProfileReport,
     ProjectIdentity,
     Target,
+    check_before_load,
     kept_snapshot,
-    must_match,
     prepare,
     replace_profiles,
-    stored_project,
 )
 
 logger = logging.getLogger(__name__)
@@ -54,14 +53,17 @@ def without_kept_days(
 
     Returns:
         What is left to ask, and what the days left out hold.
+
+    Raises:
+        ConfigError: The file holds another project.
+        StorageError: No load could be stored there.
     """
+    check_before_load(database, project)
     if overwrite:
         return list(questions), []
     left, kept = list[Question](), list[ProfileReport]()
     try:
         with database.read() as connection:
-            if stored := stored_project(connection):
-                must_match(stored, project)
             for question in questions:
                 found = {
                     day: kept_snapshot(

@@ -125,8 +125,7 @@ class StorageEngine:
             ...     storage.list_tables()
         """
         database = Database(Path(path), lock_timeout=lock_timeout, read_only=read_only)
-        if database.is_missing:
-            raise DatabaseNotFoundError(str(database.path))
+        database.must_exist()
         return cls(database)
 
     @classmethod

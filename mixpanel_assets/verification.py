@@ -6,7 +6,7 @@ from datetime import date
 
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.days import as_day
-from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
+from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.event_loads import event_load, plan_load
 from mixpanel_assets.planning import days_between
 from mixpanel_assets.settings import Settings
@@ -50,8 +50,7 @@ def verify_days(
     first, last = as_day(from_date), as_day(to_date)
     if last >= settings.today():
         raise ConfigError(f"{last} is not over; only finished days can be compared.")
-    if database.is_missing:
-        raise DatabaseNotFoundError(str(database.path))
+    database.must_exist()
     plan = plan_load(client, settings, database, from_date=first, to_date=last)
     load = event_load(client, settings, from_date=first, to_date=last)
     # The temporary file knows no weights, which would cost a request to find out.

@@ -31,7 +31,7 @@ from mixpanel_assets.days import as_day
 from mixpanel_assets.delegation import delegated, delegated_within
 from mixpanel_assets.discovery import DiscoveryService
 from mixpanel_assets.doctor import Finding, doctor
-from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
+from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.event_fetches import OnBatchComplete
 from mixpanel_assets.event_loads import event_load, plan_load
 from mixpanel_assets.fetch_requests import check_batch_size
@@ -282,8 +282,7 @@ class Workspace:
             ...     ws.sql_scalar("SELECT count(*) FROM events")
         """
         workspace = cls(path=path, read_only=read_only, on_wait=on_wait, _only_queries=True)
-        if workspace.storage.database.is_missing:
-            raise DatabaseNotFoundError(str(workspace.storage.database.path))
+        workspace.storage.database.must_exist()
         return workspace
 
     @property

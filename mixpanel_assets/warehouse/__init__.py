@@ -4,6 +4,7 @@ Nothing here knows HTTP or Dagster. `Database` opens and locks, `prepare` makes 
 guards the tables, `replace_events`, `append_events` and `replace_profiles` load, `tables` reads.
 """
 
+from mixpanel_assets.warehouse.access import check_before_load
 from mixpanel_assets.warehouse.append import append_events, mark_empty_days
 from mixpanel_assets.warehouse.catalog import KnownTable, drop_tables, find_table, known_tables
 from mixpanel_assets.warehouse.comparison import DayDifference, compare_events
@@ -53,7 +54,7 @@ from mixpanel_assets.warehouse.schema import (
     quoted,
 )
 from mixpanel_assets.warehouse.slices import Partition, replace_slice
-from mixpanel_assets.warehouse.snapshot import snapshot_path
+from mixpanel_assets.warehouse.stamp import snapshot_path
 from mixpanel_assets.warehouse.tables import (
     EventSizes,
     day_reports,
@@ -90,6 +91,7 @@ __all__ = [
     "Thinned",
     "append_events",
     "asked",
+    "check_before_load",
     "check_events_asset",
     "check_name",
     "check_table",

@@ -146,7 +146,7 @@ def _count(connection: duckdb.DuckDBPyConnection, table: str, day: date) -> int:
 
 @contextmanager
 def _attached(connection: duckdb.DuckDBPyConnection, file: Path) -> Iterator[None]:
-    connection.execute(f"ATTACH {literal(str(file))} AS {_FETCHED} (READ_ONLY)")
+    connection.execute(f"ATTACH {literal(str(file))} AS {_FETCHED} (READ_ONLY, TYPE duckdb)")
     try:
         yield
     finally:

@@ -1,11 +1,14 @@
 """One DuckDB file: opening, locking, and one transaction per write.
 
-What is in the file is not known here; see `schema` and `project`.
+What is in the file is not known here, except that a snapshot has a stamp; see `schema` and
+`project`.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -20,6 +23,7 @@ from mixpanel_assets.warehouse.faults import holding_pid, translated
 from mixpanel_assets.warehouse.lock import Mode, Wait, locked
 from mixpanel_assets.warehouse.schema import SCHEMA, literal
 from mixpanel_assets.warehouse.spill import spill_folder, sweep_spilled
+from mixpanel_assets.warehouse.stamp import log_of, snapshot_path, stamp_of
 
 CATALOG = "warehouse"
 STORAGE_VERSION = "v1.5.0"
@@ -37,6 +41,8 @@ class Database:
         read_only: Refuse every write.
 
     Attributes:
+        given: The path as it was given, links included.
+        path: The file that it leads to.
         confined: Whether no statement may read or write any other file; holds for what is opened
             from then on.
         has_written: Whether this has committed, or may have.
@@ -57,7 +63,8 @@ class Database:
         poll_seconds: float = 0.5,
         read_only: bool = False,
     ) -> None:
-        self.path = Path(path).expanduser().resolve()
+        self.given = Path(path).expanduser().absolute()
+        self.path = _resolved(self.given)
         self.memory_limit = memory_limit
         self.lock_timeout = lock_timeout
         self.on_wait = on_wait
@@ -153,14 +160,15 @@ class Database:
     @contextmanager
     def _attached(self, mode: Mode) -> Iterator[duckdb.DuckDBPyConnection]:
         if mode == "read":
-            self._must_exist()
+            self.must_exist()
         else:
-            make_folder(self.path)
+            self.make_place()
         wait = Wait(self.path, self.lock_timeout, self.on_wait)
         with self._locked(mode, wait):
             if mode == "write" and self.is_missing:
+                self.must_not_be_lost()
                 _create(self.path)
-            self._must_exist()
+            self.must_exist()
             with spill_folder(self.path) as spilled, closing(duckdb.connect()) as connection:
                 self._configure(connection, spilled)
                 self._attach(connection, mode, wait)
@@ -189,7 +197,8 @@ class Database:
         It gets a name of our own: one that is opened directly is called like its file, and
         in `mixpanel.duckdb` the schema `mixpanel` would then be ambiguous.
         """
-        options = "(READ_ONLY)" if mode == "read" else ""
+        # Without a type, DuckDB would look for an extension that can read what is no DuckDB file.
+        options = "(READ_ONLY, TYPE duckdb)" if mode == "read" else "(TYPE duckdb)"
         while True:
             try:
                 connection.execute(f"ATTACH {literal(str(self.path))} AS {CATALOG} {options}")
@@ -207,9 +216,39 @@ class Database:
         """Whether there is nothing to read yet."""
         return not self.path.exists() or self.path.stat().st_size == 0
 
-    def _must_exist(self) -> None:
+    def must_exist(self) -> None:
+        """See that there is something to read.
+
+        Raises:
+            DatabaseNotFoundError: There is no file.
+            StorageError: It is a folder, a device or a link to nowhere; or it is gone, but its
+                snapshot is there.
+        """
+        _must_be_file(self.path)
         if self.is_missing:
+            _must_lead_somewhere(self.given)
+            self.must_not_be_lost()
             raise DatabaseNotFoundError(str(self.path))
+
+    def must_not_be_lost(self) -> None:
+        """See that a missing file was never there: nothing of it is left.
+
+        Raises:
+            StorageError: Its snapshot or its log is there. The message says how to go on.
+        """
+        if self.is_missing and (said := _what_is_left(self.path)):
+            raise StorageError(said, {"db_path": str(self.path)})
+
+    def make_place(self) -> None:
+        """Make the folder of the file, and see that the file can be made or opened there.
+
+        Raises:
+            StorageError: The folder cannot be made, DuckDB could not write there, a link leads
+                nowhere, or a folder or a device has the file's name.
+        """
+        _must_lead_somewhere(self.given)
+        _must_be_file(self.path)
+        _make_folder(self.path)
 
 
 @contextmanager
@@ -235,12 +274,76 @@ def set_up_session(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("SET enable_progress_bar = false")
 
 
-def make_folder(path: Path) -> None:
-    """Make the folder of a database.
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # links in a circle; the place is refused when it is used
+        return path
 
-    Raises:
-        StorageError: It cannot be made, or DuckDB could not write there.
-    """
+
+def _must_be_file(path: Path) -> None:
+    """Refuse what DuckDB would wait for, or what a new database would replace."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if stat.S_ISDIR(mode):
+        raise StorageError(
+            f"{path} is a folder. Set MP_DATABASE to a file in it, such as "
+            f"{path / 'warehouse.duckdb'}.",
+            {"db_path": str(path)},
+        )
+    if not stat.S_ISREG(mode):
+        raise StorageError(
+            f"{path} is a device, a pipe or a socket, and no database. Set MP_DATABASE to a file.",
+            {"db_path": str(path)},
+        )
+
+
+def _must_lead_somewhere(path: Path) -> None:
+    """Refuse a link to what is not there: its disk may not be mounted."""
+    for link in (path, *path.parents):
+        if not link.is_symlink() or link.exists():
+            continue
+        target = _resolved(link)
+        if target.is_symlink():
+            raise StorageError(
+                f"{link} is a link that leads to itself. Set MP_DATABASE to a file.",
+                {"db_path": str(path)},
+            )
+        make = [f"mkdir -p {_word(target.parent)}", f"touch {_word(target)}"]
+        make = make if link == path else [f"mkdir -p {_word(target)}"]
+        raise StorageError(
+            f"{link} is a link to {target}, which is not there. If its disk is not mounted, mount "
+            f"it. To begin with an empty database there: {' && '.join(make)}",
+            {"db_path": str(path)},
+        )
+
+
+def _what_is_left(path: Path) -> str | None:
+    """Return what to do about a database that is gone but for its snapshot or its log."""
+    log, snapshot = log_of(path), snapshot_path(path)
+    stamp = stamp_of(snapshot)
+    away = [f"mv {_word(log)} {_word(log)}.old"] if log.exists() else []
+    if stamp is None and not away:
+        return None
+    new = [*away, f"mv {_word(snapshot)} {_word(snapshot)}.old"] if stamp else away
+    gone = f"The database {path} is gone, or its disk is not mounted, but "
+    begin = f"To begin with an empty database: {' && '.join(new)}"
+    if stamp is None:
+        return f"{gone}its log {log} is still there. Put the database back beside it. {begin}"
+    restore = [*away, f"cp -p {_word(snapshot)} {_word(path)}", f"chmod u+w {_word(path)}"]
+    return (
+        f"{gone}its snapshot of {stamp.taken_at:%Y-%m-%d %H:%M:%S} UTC is still there. To go on "
+        f"with that copy: {' && '.join(restore)}. {begin}"
+    )
+
+
+def _word(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def _make_folder(path: Path) -> None:
     if "?" in str(path.parent):  # DuckDB looks for its log before the `?`, in no such folder
         raise StorageError(
             f"DuckDB cannot write to a folder with a `?` in its name: {path.parent}. "

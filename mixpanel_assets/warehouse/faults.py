@@ -35,7 +35,9 @@ _OTHER_WAYS = (
     ),
 )
 
-_DISK = re.compile(r"No space left|File too large|disk quota|IO Error", re.IGNORECASE)
+_DISK = re.compile(
+    r"No space left|File too large|disk quota|IO Error|while replaying WAL", re.IGNORECASE
+)
 _FULL = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG}
 _OF_STORAGE = (
     duckdb.IOException,
@@ -62,6 +64,11 @@ _NEXT_STEPS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"not a valid DuckDB database", re.IGNORECASE),
         "{path} is not a DuckDB database. Move it away, or set MP_DATABASE to another place.",
+    ),
+    (
+        re.compile(r"Corrupt database file|Could not read enough bytes|while replaying WAL"),
+        "{path} is damaged, or was not copied whole: {said} Put a backup or its snapshot in its "
+        "place (docs/operations.md), or move it away to load everything again.",
     ),
     (
         re.compile(r"newer (DuckDB )?version|version number", re.IGNORECASE),
@@ -142,7 +149,7 @@ def _explain(error: Exception, path: Path) -> StorageError:
     details = {"db_path": str(path), "said": said}
     for pattern, sentence in _NEXT_STEPS:
         if pattern.search(str(error)):
-            return StorageError(sentence.format(path=path), details)
+            return StorageError(sentence.format(path=path, said=said), details)
     return StorageError(
         f"The database {path} could not be used: {said} Check the disk and the file, then run "
         "this again; nothing of the interrupted load was kept.",
@@ -159,4 +166,4 @@ def _opened_here(path: Path) -> str:
 
 def _first_line(error: Exception) -> str:
     line = str(error).strip().partition("\n")[0]
-    return line if line.endswith(".") else f"{line}."
+    return line if line.endswith((".", "!")) else f"{line}."

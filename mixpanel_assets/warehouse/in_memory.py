@@ -34,6 +34,9 @@ class MemoryDatabase(Database):
         """False: it is there as long as this is."""
         return False
 
+    def make_place(self) -> None:
+        """Do nothing: no file is made."""
+
     def close(self) -> None:
         """Forget everything."""
         self._root.close()

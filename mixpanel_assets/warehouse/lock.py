@@ -6,6 +6,8 @@ has no end of its own unless a timeout is given.
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -83,16 +85,49 @@ def locked(path: Path, mode: Mode, *, wait: Wait, poll_seconds: float) -> Iterat
 
     Raises:
         DatabaseLockedError: The wait's timeout passed.
-        StorageError: This thread already holds the lock, so waiting would never end.
+        StorageError: This thread already holds the lock, so waiting would never end; or a file of
+            others has the lock's name.
     """
+    file = path.with_name(f"{path.name}.lock")
     with _noted(path, mode):
-        lock = ReadWriteLock(path.with_name(f"{path.name}.lock"), is_singleton=False)
+        lock = lock_at(file)
         try:
-            _acquire(lock, path, mode, wait, poll_seconds)
+            with named_if_foreign(file):
+                _acquire(lock, path, mode, wait, poll_seconds)
             with _note(path, mode):
                 yield
         finally:
             lock.close()
+
+
+def lock_at(file: Path) -> ReadWriteLock:
+    """Return a lock of one holder's own, which `close` frees.
+
+    Raises:
+        StorageError: A file of others has the lock's name.
+    """
+    with named_if_foreign(file):
+        return ReadWriteLock(file, is_singleton=False)
+
+
+@contextmanager
+def named_if_foreign(lock: Path) -> Iterator[None]:
+    """Raise an error that names the lock's file, if that is no lock.
+
+    Raises:
+        StorageError: It is a folder, a link or another program's file; it is left alone.
+    """
+    try:
+        yield
+    except (OSError, sqlite3.DatabaseError) as error:
+        is_file = lock.is_file() and not lock.is_symlink()
+        if (is_file and "not a database" not in str(error)) or not os.path.lexists(lock):
+            raise
+        raise StorageError(
+            f"{lock} is in the way: its name is that of a lock, but it is none, so it is left "
+            "alone. Move it away, or set MP_DATABASE to another place.",
+            {"lock": str(lock)},
+        ) from error
 
 
 @contextmanager

@@ -76,6 +76,8 @@ def prepare(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity) -> 
     version = stored_version(connection)
     _refuse_newer(version)
     must_match(stored, project)
+    # What makes a file a snapshot; a database that was restored from one is none.
+    connection.execute(f"DROP TABLE IF EXISTS {schema.STAMP}")
     _migrate(connection, version)
 
 

@@ -19,16 +19,18 @@ import duckdb
 from filelock import ReadWriteLock, Timeout
 
 from mixpanel_assets.errors import DatabaseLockedError, StorageError
-from mixpanel_assets.warehouse.database import Database, make_folder
+from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.faults import translated
+from mixpanel_assets.warehouse.lock import lock_at, named_if_foreign
 from mixpanel_assets.warehouse.snapshot import (
     is_snapshot,
+    move_aside,
     open_snapshot,
     remove_snapshot,
-    same_project,
-    snapshot_path,
     take_snapshot,
+    what_is_in_the_way,
 )
+from mixpanel_assets.warehouse.stamp import Origin, Stamp, snapshot_path, stamp_of
 
 SnapshotChoice = Literal["auto", "on", "off"]
 LARGEST_BYTES = 5_000_000_000
@@ -63,7 +65,7 @@ class Publisher:
         if database.lock_timeout is not None:
             patience_seconds = min(patience_seconds, database.lock_timeout)
         self._database = Database(
-            database.path,
+            database.given,
             memory_limit=database.memory_limit,
             lock_timeout=patience_seconds,
             read_only=True,
@@ -72,6 +74,8 @@ class Publisher:
         self._say = say
         self._patience_seconds = patience_seconds
         self._largest_bytes = largest_bytes
+        self._is_blocked: str | None = None
+        self._load_has_failed = False
 
     @contextmanager
     def writing(self, *, more_follows: bool = False) -> Iterator[None]:
@@ -81,17 +85,23 @@ class Publisher:
             more_follows: Leave a snapshot that is younger than a minute to the block after this.
 
         Raises:
-            StorageError: The folder cannot be made or written.
+            StorageError: The folder cannot be made or written, the path cannot be a database's,
+                or the database is gone and its snapshot is what is left of it.
         """
         path = self._database.path
-        make_folder(path)
-        if self._choice != "off":
-            self._remove_foreign()
-        with closing(_lock(path.with_name(f"{path.name}.writers"))) as writers:
-            with translated(path):
+        self._database.make_place()
+        self._database.must_not_be_lost()
+        self._look_at_place()
+        self._load_has_failed = False
+        lock = path.with_name(f"{path.name}.writers")
+        with closing(lock_at(lock)) as writers:
+            with translated(path), named_if_foreign(lock):
                 writers.acquire_read()
             try:
                 yield
+            except StorageError:
+                self._load_has_failed = True
+                raise
             finally:
                 writers.release()
                 self.publish(is_last=not more_follows and _is_free(writers))
@@ -103,7 +113,7 @@ class Publisher:
             is_last: Nobody else will do it, so take it however young the one there is.
         """
         with self._faults_told():
-            if not self._can_be_kept():
+            if self._is_blocked or not self._can_be_kept():
                 return
             if not self._is_wanted():
                 self._remove()
@@ -121,6 +131,8 @@ class Publisher:
         try:
             yield
         except _FAULTS as error:
+            if self._load_has_failed:  # for a reason that says it all
+                return
             self._say(
                 f"The snapshot for readers, {snapshot_path(self._database.path)}, could not be "
                 f"taken: {error} What was loaded is stored; the next run tries again."
@@ -128,9 +140,11 @@ class Publisher:
 
     def _take(self, *, wait: bool) -> None:
         path = snapshot_path(self._database.path)
-        with closing(_lock(path.with_name(f"{path.name}.lock"))) as one_at_a_time:
+        lock = path.with_name(f"{path.name}.lock")
+        with closing(lock_at(lock)) as one_at_a_time:
             try:
-                one_at_a_time.acquire_write(timeout=10 * self._patience_seconds if wait else 0)
+                with named_if_foreign(lock):
+                    one_at_a_time.acquire_write(timeout=10 * self._patience_seconds if wait else 0)
             except Timeout:
                 if wait:
                     raise
@@ -168,20 +182,27 @@ class Publisher:
             return abs(time.time() - taken) >= SECONDS_BETWEEN
         return True
 
-    def _remove_foreign(self) -> None:
-        """Remove the snapshot of a file that was deleted, or that another project's replaced."""
-        at_once = Database(self._database.path, lock_timeout=0, read_only=True)
-        if at_once.is_missing:  # the new file may get the number of the old one
-            remove_snapshot(at_once.path)
-        with open_snapshot(at_once) as snapshot:
-            if snapshot is None:
-                return
-            if snapshot.stamp.is_of_now(at_once.path):
-                return
-            # Whoever holds the file instead has looked before.
+    def _look_at_place(self) -> None:
+        """Move the snapshot of another database aside, and tell of a file that is no snapshot."""
+        at_once = Database(self._database.given, lock_timeout=0, read_only=True)
+        stamp = stamp_of(snapshot_path(at_once.path))
+        blocked_before, self._is_blocked = self._is_blocked, None
+        if stamp is None:
+            self._is_blocked = what_is_in_the_way(at_once.path)
+            if self._is_blocked not in (None, blocked_before) and self._choice != "off":
+                self._say(self._is_blocked)
+        elif not stamp.is_of_now(at_once.path):
+            # A process that holds the file has looked itself.
             with suppress(DatabaseLockedError), at_once.read() as connection:
-                if not same_project(connection, snapshot.connection):
-                    remove_snapshot(at_once.path)
+                if not stamp.origin.may_be(Origin.of(connection)):
+                    self._say(_moved(at_once.path, stamp))
+
+
+def _moved(database: Path, stamp: Stamp) -> str:
+    return (
+        f"{snapshot_path(database)} was the snapshot of {stamp.origin}, not of {database}. It may "
+        f"be the last copy, so it was renamed: {move_aside(database, stamp)}"
+    )
 
 
 def _why_not(path: Path, limit: int | None) -> str:
@@ -191,10 +212,6 @@ def _why_not(path: Path, limit: int | None) -> str:
         f"No snapshot for readers is kept: {path} is larger than {limit / 1e9:.0f} GB. They wait "
         "for who writes. MP_SNAPSHOT=on keeps one all the same."
     )
-
-
-def _lock(path: Path) -> ReadWriteLock:
-    return ReadWriteLock(path, is_singleton=False)
 
 
 def _is_free(lock: ReadWriteLock) -> bool:

@@ -13,7 +13,8 @@ from mixpanel_assets.errors import DatabaseLockedError
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.lock import Mode
 from mixpanel_assets.warehouse.publisher import Publisher, SnapshotChoice
-from mixpanel_assets.warehouse.snapshot import Stamp, open_snapshot
+from mixpanel_assets.warehouse.snapshot import open_snapshot
+from mixpanel_assets.warehouse.stamp import Stamp
 
 _BRIEFLY_SECONDS = 0.5  # most writes are over by then, and the file is newer
 
@@ -68,7 +69,7 @@ class ReadersDatabase(Database):
 
     @contextmanager
     def _attached(self, mode: Mode) -> Iterator[duckdb.DuckDBPyConnection]:
-        self._must_exist()
+        self.must_exist()
         with ExitStack() as opened:
             yield self._newest(opened)
 

@@ -223,6 +223,8 @@ PROJECT = Table(
 TABLES: tuple[Table, ...] = (EVENTS, PROFILES, DAYS, EVENT_COUNTS, QUARANTINE, PROJECT)
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
 
+STAMP = f'"{SCHEMA}"._snapshot'  # the table that only snapshots have
+
 VIEWS = ("_metadata", "profiles_current")
 
 METADATA_VIEW = f"""

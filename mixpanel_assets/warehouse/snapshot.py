@@ -1,7 +1,8 @@
 """The snapshot beside a database: a whole copy for readers, which no writer ever holds.
 
 It appears by a rename, so whoever has the one before open keeps it, and a process that dies
-half-way leaves the one before in place. A table inside says when it was taken, and of what.
+half-way leaves the one before in place. Its stamp says when it was taken, and of what; a file
+without one, and the snapshot of another database, are never replaced or removed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,42 +20,21 @@ from pathlib import Path
 import duckdb
 
 from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError, StorageError
-from mixpanel_assets.warehouse.answers import first_row
 from mixpanel_assets.warehouse.database import CATALOG, Database, set_up_session
 from mixpanel_assets.warehouse.drafts import draft_of, remove_drafts
 from mixpanel_assets.warehouse.faults import translated
 from mixpanel_assets.warehouse.lock import Mode, Wait
-from mixpanel_assets.warehouse.project import made_at, stored_project
-from mixpanel_assets.warehouse.schema import SCHEMA, literal
+from mixpanel_assets.warehouse.schema import SCHEMA, STAMP, literal
+from mixpanel_assets.warehouse.stamp import (
+    Origin,
+    Stamp,
+    log_of,
+    snapshot_path,
+    stamp_of,
+    version_of,
+)
 
 _AT_ONCE = 1 << 30
-_STAMP = f'"{SCHEMA}"._snapshot'
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """What a snapshot says of itself.
-
-    Attributes:
-        taken_at: When it was taken; aware, UTC.
-        version: The version of the database that it is a copy of.
-    """
-
-    taken_at: datetime
-    version: str
-
-    def is_of_now(self, database: Path) -> bool:
-        """Tell whether the database has not changed since."""
-        return self.version == version_of(database)
-
-    def is_of_file(self, database: Path) -> bool:
-        """Tell whether the file is the one that was copied, changed since or not."""
-        return self.version.partition(" ")[0] == version_of(database).partition(" ")[0]
-
-    @property
-    def age(self) -> float:
-        """Seconds since it was taken."""
-        return max(0.0, (datetime.now(UTC) - self.taken_at).total_seconds())
 
 
 @dataclass(frozen=True)
@@ -64,29 +45,9 @@ class Snapshot:
     stamp: Stamp
 
 
-def snapshot_path(database: Path) -> Path:
-    """Return where the snapshot of a database lies: `x.duckdb` has `x.snapshot.duckdb`."""
-    return database.with_name(f"{database.stem}.snapshot{database.suffix}")
-
-
 def is_snapshot(path: Path) -> bool:
-    """Tell whether a file is a snapshot, by its name and because nobody may write it."""
+    """Return whether a file is a snapshot, by its name and because it cannot be written."""
     return path.stem.endswith(".snapshot") and not path.stat().st_mode & 0o222
-
-
-def version_of(database: Path) -> str:
-    """Return a text that is another one after each commit; the file need not be opened.
-
-    Opening and closing it here would drop the lock that DuckDB holds on it for this process.
-    """
-    texts = []
-    for path in (database, _log_of(database)):
-        try:
-            found = path.stat()
-        except OSError:
-            continue
-        texts.append(f"{found.st_ino} {found.st_size} {found.st_mtime_ns}")
-    return ", ".join(texts)
 
 
 @contextmanager
@@ -99,7 +60,8 @@ def open_snapshot(database: Database) -> Iterator[Snapshot | None]:
         snapshot = None
         with suppress(DatabaseNotFoundError, DatabaseLockedError, StorageError, duckdb.Error):
             connection = opened.enter_context(copy.opened("read"))
-            snapshot = Snapshot(connection, _stamp_in(connection))
+            stamp = Stamp.read(connection)
+            snapshot = Snapshot(connection, stamp) if stamp else None
         yield snapshot if snapshot and snapshot.stamp.is_of_file(database.path) else None
 
 
@@ -118,23 +80,26 @@ def take_snapshot(database: Database) -> Stamp:
 
     Raises:
         DatabaseLockedError: A writer held the file for longer than `lock_timeout`.
-        StorageError: The disk is full, the folder cannot be written, or the copy is not whole.
+        StorageError: The disk is full, the folder cannot be written, the copy is not whole, or
+            another file has the snapshot's name.
     """
     target = snapshot_path(database.path)
     remove_drafts(target)
     _must_fit(database.path)
     draft = draft_of(target)
     try:
-        with database.read():
-            stamp = Stamp(datetime.now(UTC), version_of(database.path))
+        with database.read() as connection:
+            stamp = Stamp(datetime.now(UTC), version_of(database.path), Origin.of(connection))
+            if said := what_is_in_the_way(database.path, stamp.origin):
+                raise StorageError(said, {"db_path": str(target)})
             with translated(target):
-                if _log_of(database.path).exists():
-                    _copy(_log_of(database.path), _log_of(draft))
+                if log_of(database.path).exists():
+                    _copy(log_of(database.path), log_of(draft))
                 # Last: closing it ends the locks of all of this process's connections to it.
                 _copy(database.path, draft)
         with translated(target):
             _put_in_order(draft, stamp)
-            _log_of(target).unlink(missing_ok=True)
+            log_of(target).unlink(missing_ok=True)
             draft.replace(target)
             _sync(target.parent)
     finally:
@@ -143,29 +108,45 @@ def take_snapshot(database: Database) -> Stamp:
 
 
 def remove_snapshot(database: Path) -> bool:
-    """Remove the snapshot; whoever has it open keeps it. Tell whether there was one."""
+    """Remove the snapshot; a reader that has it open keeps it. Return whether there was one."""
     target = snapshot_path(database)
-    try:
-        target.unlink()
-    except FileNotFoundError:
+    if stamp_of(target) is None:
         return False
+    target.unlink(missing_ok=True)
     return True
 
 
-def same_project(database: duckdb.DuckDBPyConnection, copy: duckdb.DuckDBPyConnection) -> bool:
-    """Tell whether two connections show the data of one project, made at one moment."""
-    return _origin(database) == _origin(copy)
+def what_is_in_the_way(database: Path, origin: Origin | None = None) -> str | None:
+    """Return, in a sentence, why no snapshot can be kept: its name is taken; None if it is not.
+
+    Args:
+        database: The database.
+        origin: What the database says of itself; None: the snapshot of another one is accepted.
+    """
+    target = snapshot_path(database)
+    stamp = stamp_of(target)
+    if stamp and (origin is None or stamp.origin.may_be(origin)):
+        return None
+    for file in (target, log_of(target)):
+        if os.path.lexists(file):
+            what = f"the snapshot of {stamp.origin}" if stamp else f"no snapshot of {database}"
+            return (
+                f"No snapshot for readers is kept, and they wait for loads: {file} is {what}, so "
+                "it is left alone. Move it away, or set MP_SNAPSHOT=off."
+            )
+    return None
 
 
-def _stamp_in(connection: duckdb.DuckDBPyConnection) -> Stamp:
-    row = first_row(connection, f"SELECT taken_at, version FROM {CATALOG}.{_STAMP}")
-    if row is None:
-        raise StorageError("It does not say what it is a copy of.")
-    return Stamp(row[0].replace(tzinfo=UTC), row[1])
+def move_aside(database: Path, stamp: Stamp) -> Path:
+    """Rename the snapshot of another database, which may be its last copy; return its new path.
 
-
-def _origin(connection: duckdb.DuckDBPyConnection) -> object:
-    return stored_project(connection), made_at(connection)
+    Raises:
+        StorageError: It cannot be renamed.
+    """
+    target = snapshot_path(database)
+    name = f"{target.stem}.{stamp.taken_at:%Y-%m-%dT%H-%M-%S}-{uuid.uuid4().hex[:8]}{target.suffix}"
+    with translated(target):
+        return target.rename(target.with_name(name))
 
 
 def _must_fit(database: Path) -> None:
@@ -198,15 +179,15 @@ def _put_in_order(draft: Path, stamp: Stamp) -> None:
     """Stamp a copy, and bring what a killed writer left in its log into the file."""
     with closing(duckdb.connect()) as connection:
         set_up_session(connection)
-        connection.execute(f"ATTACH {literal(str(draft))} AS {CATALOG}")
+        connection.execute(f"ATTACH {literal(str(draft))} AS {CATALOG} (TYPE duckdb)")
         connection.execute(f"USE {CATALOG}")
         connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{SCHEMA}"')
         connection.execute(
-            f"CREATE OR REPLACE TABLE {_STAMP} AS SELECT ?::TIMESTAMP AS taken_at, ? AS version",
+            f"CREATE OR REPLACE TABLE {STAMP} AS SELECT ?::TIMESTAMP AS taken_at, ? AS version",
             [stamp.taken_at.replace(tzinfo=None), stamp.version],
         )
         connection.execute(f"CHECKPOINT {CATALOG}")
-    if _log_of(draft).exists():
+    if log_of(draft).exists():
         raise StorageError(f"The copy {draft} kept a log of its own.")
     draft.chmod(draft.stat().st_mode & ~0o222)  # who opens it to write is told so
     _sync(draft)
@@ -218,7 +199,3 @@ def _sync(path: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
-
-
-def _log_of(database: Path) -> Path:
-    return database.with_name(f"{database.name}.wal")

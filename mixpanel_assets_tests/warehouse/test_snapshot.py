@@ -3,18 +3,19 @@
 import os
 import shutil
 import signal
+import subprocess
 import threading
 from contextlib import ExitStack
 
 import duckdb
 import pytest
 
-from mixpanel_assets.errors import DatabaseNotFoundError
+from mixpanel_assets.errors import DatabaseNotFoundError, StorageError
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 from mixpanel_assets.warehouse.publisher import Publisher
 from mixpanel_assets.warehouse.readers import ReadersDatabase
-from mixpanel_assets.warehouse.snapshot import snapshot_path
+from mixpanel_assets.warehouse.stamp import snapshot_path
 from mixpanel_assets_tests.warehouse.processes import HOLD_FOREIGN, in_another_process
 
 HOLD = """
@@ -154,23 +155,12 @@ def test_a_connection_that_stays_open_keeps_no_writer_waiting(path):
 
 
 def test_without_a_snapshot_the_file_itself_is_read(path):
-    """One without a file is told that there is none, whatever lies beside."""
+    """And without a file, there is nothing to read."""
     snapshot_path(path).unlink()
     assert numbers(ReadersDatabase(path)) == [1]
-    write(path, 2)
     path.unlink()
     with pytest.raises(DatabaseNotFoundError):
         numbers(ReadersDatabase(path))
-
-
-def test_a_snapshot_that_cannot_be_read_is_passed_over(path):
-    """The file answers, and the next writer replaces it."""
-    broken = snapshot_path(path)
-    broken.chmod(0o600)
-    broken.write_bytes(b"torn" * 5000)
-    assert numbers(ReadersDatabase(path)) == [1]
-    write(path, 2)
-    assert plain(broken) == [1, 2]
 
 
 def test_the_snapshot_of_another_file_is_never_read(path, tmp_path):
@@ -185,25 +175,164 @@ def test_the_snapshot_of_another_file_is_never_read(path, tmp_path):
     assert numbers(ReadersDatabase(path)) == [7]
 
 
-def test_a_snapshot_goes_before_a_file_copied_over_its_own_is_written(path, tmp_path):
-    """The place on the disk is the same, but the project is not."""
+def test_the_snapshot_of_a_replaced_database_is_renamed_before_a_load(path, tmp_path):
+    """The inode is the same, but the database is not: the old snapshot may be its last copy."""
     other = tmp_path / "other.duckdb"
     add(other, 7)
     shutil.copyfile(other, path)
-    made, _ = publisher(path)
+    made, told = publisher(path)
     with made.writing():
         assert not snapshot_path(path).exists()
+    [said] = told
+    [renamed] = path.parent.glob("warehouse.snapshot.*-*.duckdb")
+    assert "project 1234 (eu)" in said
+    assert str(renamed) in said
+    assert plain(renamed) == [1]
     assert plain(snapshot_path(path)) == [7]
 
 
-def test_a_snapshot_goes_before_a_deleted_file_is_made_anew(path):
-    """Nobody reads what was deleted, even if the new file lies in the old one's place."""
+def test_the_snapshot_of_a_restored_backup_is_replaced(path, tmp_path):
+    """A backup is the same database, even if it is another file."""
+    backup = shutil.copy(path, tmp_path / "backup.duckdb")
+    write(path, 2)
     path.unlink()
+    shutil.move(backup, path)
+    assert write(path, 3) == []
+    assert plain(snapshot_path(path)) == [1, 3]
+    assert left_over(path) == set()
+
+
+def test_the_snapshot_of_a_database_that_got_its_project_since_is_replaced(tmp_path):
+    """Assets of others may have been stored first."""
+    path = tmp_path / "warehouse.duckdb"
     made, _ = publisher(path)
-    with made.writing():
-        assert not snapshot_path(path).exists()
-        add(path, 7)
+    with made.writing(), Database(path).write() as connection:
+        connection.execute("CREATE TABLE numbers AS SELECT 1 AS n")
+    assert write(path, 2) == []
+    assert plain(snapshot_path(path)) == [1, 2]
+
+
+def a_text(place):
+    place.write_bytes(b"mine" * 5000)
+
+
+def a_database(place):
+    with duckdb.connect(place) as connection:
+        connection.execute("CREATE TABLE mine AS SELECT 42 AS answer")
+
+
+def a_database_with_such_a_table(place):
+    with duckdb.connect(place) as connection:
+        connection.execute("CREATE SCHEMA mixpanel; CREATE TABLE mixpanel._snapshot (mine TEXT)")
+
+
+def a_link(place):
+    target = place.with_name("mine.duckdb")
+    a_database(target)
+    place.symlink_to(target)
+
+
+def a_folder(place):
+    place.mkdir()
+
+
+def only_a_log(place):
+    a_text(place.with_name(f"{place.name}.wal"))
+
+
+FOREIGN = [a_text, a_database, a_database_with_such_a_table, a_link, a_folder, only_a_log]
+
+
+def content(folder):
+    return {file: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+@pytest.mark.parametrize("options", [{}, {"choice": "off"}, {"largest_bytes": 1000}])
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_file_of_others_at_the_snapshots_name_stays(tmp_path, foreign, options, is_new):
+    """It is named before the load; the load goes on, and no snapshot is kept."""
+    path = tmp_path / "folder" / "warehouse.duckdb"
+    path.parent.mkdir()
+    if not is_new:
+        add(path, 1)
+    foreign(snapshot_path(path))
+    theirs = {file: held for file, held in content(path.parent).items() if file != path}
+    told = write(path, 2, **options)
+    assert theirs.items() <= content(path.parent).items()
+    assert numbers(Database(path))[-1] == 2
+    assert os.path.lexists(snapshot_path(path)) == (foreign is not only_a_log)
+    if options.get("choice") == "off":
+        assert told == []
+    else:
+        [said] = told
+        assert f"{snapshot_path(path)}" in said
+        assert "left alone" in said
+
+
+def test_a_reader_replaces_no_file_of_others(path):
+    """Nor the snapshot of another database."""
+    snapshot_path(path).unlink()
+    a_text(snapshot_path(path))
+    before = content(path.parent)
+    readers = ReadersDatabase(path)
+    assert readers.hold().execute("FROM numbers").fetchall() == [(1,)]
+    readers.release()
+    assert before.items() <= content(path.parent).items()
+
+
+@pytest.mark.parametrize("choice", ["auto", "off"])
+def test_a_load_stops_when_the_database_is_gone_and_its_snapshot_is_there(path, choice):
+    """The copy may be the last one: it stays, and the message has the command that restores it."""
+    copy = snapshot_path(path).read_bytes()
+    path.unlink()
+    for attempt in (
+        lambda: write(path, 7, choice=choice),
+        lambda: add(path, 7),
+        lambda: numbers(Database(path)),
+        lambda: numbers(ReadersDatabase(path)),
+    ):
+        with pytest.raises(StorageError, match=r"is gone.*snapshot of \d{4}-.*cp -p .*mv ") as said:
+            attempt()
+    assert not path.exists()
+    assert snapshot_path(path).read_bytes() == copy
+    restore = said.value.message.partition("with that copy: ")[2].partition(". To begin")[0]
+    subprocess.run(restore, shell=True, check=True)
+    assert write(path, 2) == []
+    assert numbers(Database(path)) == [1, 2]
+    if choice == "auto":
+        assert plain(snapshot_path(path)) == [1, 2]
+        with duckdb.connect(path, read_only=True) as connection:
+            assert not connection.execute(
+                "FROM duckdb_tables() WHERE table_name = '_snapshot'"
+            ).fetchall()
+
+
+def test_a_load_begins_with_nothing_once_the_snapshot_is_moved_away(path):
+    """The message has the command for that too."""
+    path.unlink()
+    with pytest.raises(StorageError) as said:
+        write(path, 7)
+    subprocess.run(said.value.message.partition("empty database: ")[2], shell=True, check=True)
+    assert write(path, 7) == []
     assert plain(snapshot_path(path)) == [7]
+    assert plain(snapshot_path(path).with_name("warehouse.snapshot.duckdb.old")) == [1]
+
+
+@pytest.mark.parametrize("has_snapshot", [True, False])
+def test_the_log_of_a_database_that_is_gone_stays(path, has_snapshot):
+    """It holds what was committed last, and would break a new or restored file beside it."""
+    log = path.with_name(f"{path.name}.wal")
+    log.write_bytes(b"rows")
+    path.unlink()
+    if not has_snapshot:
+        snapshot_path(path).unlink()
+    with pytest.raises(StorageError, match=r"warehouse\.duckdb\.wal") as said:
+        write(path, 7)
+    assert log.read_bytes() == b"rows"
+    subprocess.run(said.value.message.partition("empty database: ")[2], shell=True, check=True)
+    assert write(path, 7) == []
+    assert log.with_name(f"{log.name}.old").read_bytes() == b"rows"
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
