@@ -3,7 +3,7 @@
 | what came                           | what happens                                              |
 |-------------------------------------|-----------------------------------------------------------|
 | not whole, or not the asked days    | asked again; then in halves; one bad day is set aside     |
-| fewer rows than are stored          | asked again; accepted only if both answers agree          |
+| rows that are stored are lacking    | asked again; if both answers agree, the rows are kept     |
 | no event of a day, for the first time | requested again; `empty` if there is none again        |
 | legacy: rows of dates around        | one day per request, for these days and all that follow   |
 | refused: before the plan's horizon  | `not available`; what is stored stays                     |
@@ -17,7 +17,9 @@ from __future__ import annotations
 import logging
 import time
 from bisect import bisect
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from itertools import chain, pairwise
 
@@ -28,9 +30,11 @@ from mixpanel_assets.errors import IncompleteExportError, PlanHorizonError
 from mixpanel_assets.load_progress import LoadProgress
 from mixpanel_assets.planning import RequestBudget, RequestPlan, days_between
 from mixpanel_assets.warehouse import (
+    KEEP_ALL,
     Database,
     DayReport,
     ProjectIdentity,
+    Reload,
     ShiftedRowsError,
     Status,
     Target,
@@ -42,27 +46,31 @@ logger = logging.getLogger(__name__)
 
 _DAY = timedelta(days=1)
 _NOT_ASKED = MOST_BYTES + 1  # so that no request spans a day that is not planned
+_SHOWN = 5
+
+Looks = Mapping[date, tuple[int, int]]
 
 
 class ShrunkenDaysError(IncompleteExportError):
-    """Days came back smaller than they are stored, and no earlier answer says the same.
+    """A response lacks rows that are stored, and no earlier response says the same.
 
     Attributes:
-        days: The days that shrank.
-        answered: How many rows each asked day had in this answer.
+        days: The days that lack rows.
+        answered: Of each asked day, how many rows the response had and how many it lacked.
     """
 
-    def __init__(self, message: str, days: Sequence[date], answered: dict[date, int]) -> None:
+    def __init__(self, message: str, days: Sequence[date], answered: Looks) -> None:
         super().__init__(
-            message, from_date=days[0], to_date=days[-1], reason="fewer rows than stored"
+            message, from_date=days[0], to_date=days[-1], reason="stored rows are lacking"
         )
         self.days = days
         self.answered = answered
 
     def alone(self, day: date) -> IncompleteExportError:
         """Return the error for one of the days."""
+        rows, _ = self.answered[day]
         return IncompleteExportError(
-            self.message, from_date=day, to_date=day, reason=self.reason, lines=self.answered[day]
+            self.message, from_date=day, to_date=day, reason=self.reason, lines=rows
         )
 
 
@@ -80,6 +88,7 @@ class DayFiller:
         on_day: Told of each day that is settled, and how many seconds it took.
         on_request: Told how far the filling is, before `on_day` is told of a request's days.
         budget: Says what may still be asked this hour.
+        reload: What may be removed of what is stored, and which days this load has read already.
     """
 
     def __init__(
@@ -95,6 +104,7 @@ class DayFiller:
         on_day: Callable[[DayReport, float], None],
         on_request: Callable[[LoadProgress], None],
         budget: Callable[[], RequestBudget | None],
+        reload: Reload = KEEP_ALL,
     ) -> None:
         self._export = export
         self._database = database
@@ -106,6 +116,11 @@ class DayFiller:
         self._on_day = on_day
         self._on_request = on_request
         self._budget = budget
+        self._reload = reload
+        self._read = set(reload.read)
+        self._to_read = {day for window in export.found for day in days_between(*window)}
+        self._to_read |= set(plan.days)
+        self._vanished = Counter[date]()
         self._broken: list[IncompleteExportError] = []
         self._refused_until = date.min
         self._probed: set[date] = set()
@@ -113,7 +128,7 @@ class DayFiller:
         self._warned = False
         self._unconfirmed: set[date] = set()
         self._empty_before: set[date] = set()
-        planned = {*plan.days, *(day for window in export.found for day in days_between(*window))}
+        planned = frozenset(self._to_read)
         self._looks = SecondLooks(
             export.find_days,
             weigh=lambda day: (plan.weights.of(day) or 0) if day in planned else _NOT_ASKED,
@@ -133,11 +148,14 @@ class DayFiller:
             IncompleteExportError: Days were set aside; the others are stored.
         """
         windows = chain(sorted(self._export.found), self._plan)
-        for first, last in self._export.ahead(windows, self._is_one_request):
-            self._fill(first, last)
-            if self._looks.is_due(self._unconfirmed, last):
-                self._confirm_empty_days()
-        self._confirm_empty_days()
+        try:
+            for first, last in self._export.ahead(windows, self._is_one_request):
+                self._fill(first, last)
+                if self._looks.is_due(self._unconfirmed, last):
+                    self._confirm_empty_days()
+            self._confirm_empty_days()
+        finally:
+            self._warn_of_vanished()
         if self._broken:
             raise days_set_aside(self._broken, self._days)
 
@@ -167,7 +185,7 @@ class DayFiller:
             self._fill(first, last)
         except ShrunkenDaysError as error:
             for day in error.days:
-                self._set_aside(error.alone(day))
+                self._set_aside(day, error.alone(day))
             edges = [first - _DAY, *error.days, last + _DAY]
             for before, after in pairwise(edges):
                 self._fill(before + _DAY, after - _DAY)
@@ -175,20 +193,21 @@ class DayFiller:
             self._find_horizon(first, last, error)
         except IncompleteExportError as error:
             if first == last:
-                self._set_aside(error)
+                self._set_aside(first, error)
                 return
             middle = first + (last - first) // 2
             self._fill(first, middle)
             self._fill(middle + _DAY, last)
 
-    def _set_aside(self, error: IncompleteExportError) -> None:
+    def _set_aside(self, day: date, error: IncompleteExportError) -> None:
+        self._to_read.discard(day)
         if self._days > 1:
             logger.warning("%s The other days go on.", error)
         self._broken.append(error)
 
     def _fetch_and_store(self, first: date, last: date) -> None:
         """Settle one window; an answer that cannot be stored is asked for once more."""
-        answered: dict[date, int] = {}
+        answered: Looks = {}
         complaints: set[type[IncompleteExportError]] = set()
         while True:
             spool = self._export.download(first, last)
@@ -215,7 +234,7 @@ class DayFiller:
         else:
             spool.discard()
 
-    def _store(self, spool: Spool, answered: dict[date, int]) -> None:
+    def _store(self, spool: Spool, answered: Looks) -> None:
         days = days_between(spool.from_date, spool.to_date)
         requests = self._export.requests
         with self._database.write() as connection:
@@ -234,6 +253,11 @@ class DayFiller:
                 empty_before=self._empty_before,
                 filters=self._export.query.filters,
                 target=self._target,
+                reload=replace(
+                    self._reload,
+                    read=self._read.difference(days),
+                    to_read=self._to_read.difference(days),
+                ),
             )
             _refuse_shrunken(reports, answered)
         spool.discard()
@@ -281,6 +305,8 @@ class DayFiller:
 
     def _tell(self, days: Sequence[date], reports: Sequence[DayReport]) -> None:
         """Tell that days have been answered, and of those that are settled by it."""
+        self._read |= set(days)
+        self._to_read -= set(days)
         seconds, self._started = time.monotonic() - self._started, time.monotonic()
         self._on_request(self._progress(days, reports))
         for report in reports:
@@ -288,7 +314,24 @@ class DayFiller:
                 self._warned = True  # the same holds for every day
                 logger.warning("%s", report.time_warning)
             logger.debug("%s: %s events, %s", report.day, f"{report.row_count:,}", report.status)
+            self._vanished[report.day] += report.newly_vanished
+            self._vanished.subtract(report.moved)
             self._on_day(report, seconds)
+
+    def _warn_of_vanished(self) -> None:
+        """Say which rows Mixpanel does not send any more and what to do about them."""
+        days = sorted((+self._vanished).items())
+        if not days:
+            return
+        shown = ", ".join(f"{day} ({rows:,})" for day, rows in days[:_SHOWN])
+        more = f" and {len(days) - _SHOWN:,} more days" if len(days) > _SHOWN else ""
+        logger.warning(
+            "%s stored rows are not in Mixpanel's responses any more: %s%s. They are kept. To "
+            "remove such rows, load their days with `accept_smaller`.",
+            f"{sum(rows for _, rows in days):,}",
+            shown,
+            more,
+        )
 
     def _progress(self, days: Sequence[date], reports: Sequence[DayReport]) -> LoadProgress:
         self._answered.update(days)
@@ -360,24 +403,28 @@ class DayFiller:
             )
 
 
-def _refuse_shrunken(reports: Sequence[DayReport], answered: dict[date, int]) -> None:
-    """Raise unless each day that shrank had as many rows in the earlier answer."""
+def _refuse_shrunken(reports: Sequence[DayReport], answered: Looks) -> None:
+    """Raise unless each day that lacks stored rows looked the same in the earlier response."""
     shrunken = [
         report
         for report in reports
-        if report.row_count < (report.rows_before or 0)
-        and answered.get(report.day) != report.row_count
+        if report.needs_second_look and answered.get(report.day) != report.look
     ]
     if not shrunken:
         return
     seen = "; ".join(
         f"{report.day} holds {report.rows_before:,} rows, "
-        + (f"first came {answered[report.day]:,}, then " if report.day in answered else "now came ")
-        + f"{report.row_count:,}"
+        + (f"first came {_said(answered[report.day])}, then " if report.day in answered else "")
+        + ("" if report.day in answered else "now came ")
+        + _said(report.look)
         for report in shrunken
     )
     raise ShrunkenDaysError(
-        f"Days came back smaller than they are stored: {seen}. They keep what they held.",
+        f"Responses lack rows that are stored: {seen}. These days keep what they held.",
         [report.day for report in shrunken],
-        {report.day: report.row_count for report in reports},
+        {report.day: report.look for report in reports},
     )
+
+
+def _said(look: tuple[int, int]) -> str:
+    return f"{look[0]:,} without {look[1]:,} of the stored ones"

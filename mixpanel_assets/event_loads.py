@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,12 @@ from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     EVENTS,
     EVERY_EVENT,
+    KEEP_ALL,
     Database,
     DayReport,
     EventSizes,
     ProjectIdentity,
+    Reload,
     Target,
     day_reports,
     day_rows,
@@ -82,6 +84,7 @@ class EventLoad(Load):
         on_found: Told, when the load breaks off, of days that it has committed and that `on_day`
             was not told of.
         budget: Says what may still be asked this hour.
+        reload: What may be removed of what is stored.
     """
 
     export: EventExport
@@ -98,6 +101,7 @@ class EventLoad(Load):
     on_kept: Callable[[Sequence[DayReport]], None] = _nobody
     on_found: Callable[[Sequence[DayReport]], None] | None = None
     budget: Callable[[], RequestBudget | None] = _unknown
+    reload: Reload = KEEP_ALL
 
     def store(self, database: Database) -> None:
         """Store request by request; each request's days are replaced in one transaction.
@@ -138,11 +142,17 @@ class EventLoad(Load):
                     on_day=tell,
                     on_request=self.on_request,
                     budget=self.budget,
+                    reload=replace(self.reload, read=self._read_before(kept)),
                 ).fill()
         except BaseException:
             # An interrupt may come after the commit and before anybody was told.
             self._tell_of_found(database, told)
             raise
+
+    def _read_before(self, kept: Sequence[DayReport]) -> list[date]:
+        """Return the days that runs which this one goes on with have read."""
+        is_resumed = self.keeping.refetch is Refetch.missing
+        return [report.day for report in kept] if is_resumed else []
 
     def _tell_of_found(self, database: Database, told: Collection[date]) -> None:
         if self.on_found is None or self.run_id is None:

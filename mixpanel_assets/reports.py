@@ -59,6 +59,10 @@ def _known(**values: int | None) -> dict[str, int]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _present(**values: int) -> dict[str, int]:
+    return {name: value for name, value in values.items() if value}
+
+
 def _stored(report: DayReport) -> dict[str, Any]:
     counts = sorted(report.event_counts.items(), key=lambda item: (-item[1], item[0]))
     if others := counts[_MOST_EVENTS:]:
@@ -68,6 +72,7 @@ def _stored(report: DayReport) -> dict[str, Any]:
         "dagster/partition_row_count": report.row_count,
         "status": report.status,
         "rows": report.row_count,
+        **_present(rows_vanished=report.rows_vanished, rows_removed=report.rows_removed),
         "repeats_removed": report.duplicates_removed,
         "quarantined": report.quarantined,
         "bytes": report.bytes,

@@ -111,24 +111,46 @@ def test_a_day_that_once_comes_back_smaller_is_asked_for_again(kind, workspace, 
 
 
 @pytest.mark.parametrize("kind", ["empty-200", "delete-rows"])
-def test_a_smaller_day_is_accepted_when_two_answers_agree(kind, workspace, emulator):
-    """Rows that Mixpanel deleted go here too, and the report says how many there were."""
+def test_rows_that_two_responses_lack_are_kept(kind, workspace, emulator, asked, caplog):
+    """What Mixpanel deleted stays here; report, ledger and log say so, at no further request."""
     [first] = workspace.sync_events(DAY, DAY)
-    emulator.faults.add(Fault(kind, path=None, day=DAY, times=2, count=9))
+    before = workspace.sql_rows(ROWS)
+    emulator.faults.add(Fault(kind, path=None, day=DAY, times=None, count=9))
     [report] = workspace.sync_events(DAY, DAY)
-    assert report.rows_before == first.row_count
-    assert report.row_count == (0 if kind == "empty-200" else first.row_count - 9)
+    gone = first.row_count if kind == "empty-200" else 9
+    assert (report.row_count, report.rows_vanished) == (first.row_count, gone)
+    assert report.status == "complete"
+    assert workspace.sql_rows(ROWS) == before
+    assert workspace.sql_rows("SELECT rows_vanished FROM mixpanel._days") == [(gone,)]
+    assert f"{gone:,} stored rows are not in Mixpanel's responses any more" in caplog.text
+    assert len(asked()) == 3
+    [again] = workspace.sync_events(DAY, DAY)
+    assert (again.rows_vanished, again.newly_vanished) == (gone, 0)
+    assert len(asked()) == 4
+
+
+def test_rows_that_vanish_later_are_looked_for_twice_again(workspace, emulator, asked):
+    """What vanished before costs no second request, what vanishes now does."""
+    workspace.sync_events(DAY, DAY)
+    for count, requests in ((9, 3), (20, 5), (20, 6)):
+        emulator.faults.clear()
+        emulator.faults.add(Fault("delete-rows", day=DAY, times=None, count=count))
+        [report] = workspace.sync_events(DAY, DAY)
+        assert report.rows_vanished == count
+        assert len(asked()) == requests
 
 
 def test_two_smaller_answers_that_differ_are_refused(workspace, emulator):
-    """The error names the day and all three counts; what is stored stays."""
+    """The error names the day and all counts; the stored rows are kept."""
     [first] = workspace.sync_events(DAY, DAY)
     before = workspace.sql_rows(ROWS)
     emulator.faults.add(Fault("empty-200", path=EXPORT, day=DAY))
     emulator.faults.add(Fault("missing-rows", path=EXPORT, day=DAY, count=200))
     stored = f"{first.row_count:,}"
     with pytest.raises(
-        IncompleteExportError, match=rf"2024-01-03 holds {stored} rows, first came 0, then \d+\."
+        IncompleteExportError,
+        match=rf"2024-01-03 holds {stored} rows, first came 0 without {stored} of the stored ones, "
+        r"then \d+ without \d+ of the stored ones\.",
     ) as caught:
         workspace.sync_events(DAY, DAY)
     assert not caught.value.partial

@@ -62,10 +62,12 @@ from mixpanel_assets.warehouse.tables import (
     event_sizes,
     table_exists,
 )
+from mixpanel_assets.warehouse.vanished import KEEP_ALL, Reload
 
 __all__ = [
     "EVENTS",
     "EVERY_EVENT",
+    "KEEP_ALL",
     "PROFILES",
     "SCHEMA",
     "Column",
@@ -82,6 +84,7 @@ __all__ = [
     "ProjectIdentity",
     "Publisher",
     "ReadersDatabase",
+    "Reload",
     "Scope",
     "ShiftedRowsError",
     "SnapshotChoice",

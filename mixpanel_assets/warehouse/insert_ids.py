@@ -51,7 +51,8 @@ def fill_insert_ids(connection: duckdb.DuckDBPyConnection, table: str) -> int:
         connection.execute(_NUMBER_TWINS.format(table=table))
         filled = number(
             connection,
-            f"UPDATE {table} AS rows SET insert_id = id FROM _made WHERE rows.rowid = _made.row",
+            f"UPDATE {table} AS rows SET insert_id = id, is_made = true FROM _made "
+            "WHERE rows.rowid = _made.row",
         )
         connection.execute("DROP TABLE _made")
     return filled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any, Literal
@@ -13,7 +13,7 @@ import duckdb
 
 from mixpanel_assets.warehouse.answers import first_row, number
 from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Status
-from mixpanel_assets.warehouse.schema import DAYS, EVENT_COUNTS, SCHEMA
+from mixpanel_assets.warehouse.schema import DAYS, EVENT_COUNTS, SCHEMA, VANISHED, Table, qualified
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class Load:
     def filters_text(self) -> str | None:
         """The filters as the ledger writes them; NULL for everything."""
         return json.dumps(dict(self.filters), sort_keys=True) if self.filters else None
+
+    @property
+    def moment(self) -> datetime:
+        """When the response was received as the ledger writes it: naive UTC; now if unknown."""
+        return (self.fetched_at or datetime.now(UTC)).astimezone(UTC).replace(tzinfo=None)
 
 
 Added = Mapping[tuple[date, str], int]
@@ -139,7 +144,7 @@ def write_event_days(
 ) -> None:
     """Replace the ledger rows and the counts by event of the reported days."""
     reports = list(reports)
-    forget_days(connection, load.target, [report.day for report in reports])
+    _forget(connection, load.target, [report.day for report in reports], (DAYS, EVENT_COUNTS))
     for report in reports:
         _insert_event_day(connection, load, report, report.row_count)
     counts = {
@@ -202,11 +207,59 @@ def forget_days(
     connection: duckdb.DuckDBPyConnection, target: Target, days: Iterable[date]
 ) -> None:
     """Delete what the ledger says of the given days of a table."""
-    for table in (DAYS, EVENT_COUNTS):
+    _forget(connection, target, list(days), (DAYS, EVENT_COUNTS, VANISHED))
+
+
+def recount(connection: duckdb.DuckDBPyConnection, target: Target, days: Iterable[date]) -> None:
+    """Correct what the ledger says of some days of an asset table after rows moved from them."""
+    values = {"schema": target.schema, "table": target.table, "days": list(days)}
+    ours = "schema_name = $schema AND table_name = $table AND day IN (SELECT unnest($days::DATE[]))"
+    rows = qualified(target.schema, target.table)
+    connection.execute(
+        f"""
+        UPDATE {DAYS.quoted} AS days SET
+            row_count = counted.row_count,
+            shifted_rows = counted.shifted_rows,
+            rows_vanished = counted.rows_vanished,
+            vanished_at = CASE WHEN counted.rows_vanished > 0 THEN vanished_at END,
+            status = CASE WHEN status = 'complete' AND counted.row_count + quarantined = 0
+                THEN 'empty' ELSE status END
+        FROM (
+            SELECT asked.day, count(event_date) AS row_count,
+                   count_if(make_timestamp_ms(time_raw)::DATE <> event_date) AS shifted_rows,
+                   (SELECT count(*) FROM {VANISHED.quoted} AS vanished
+                    WHERE vanished.schema_name = $schema AND vanished.table_name = $table
+                    AND vanished.day = asked.day) AS rows_vanished
+            FROM (SELECT unnest($days::DATE[]) AS day) AS asked
+            LEFT JOIN {rows} ON event_date = asked.day GROUP BY asked.day
+        ) AS counted
+        WHERE schema_name = $schema AND table_name = $table AND days.day = counted.day
+        """,
+        values,
+    )
+    connection.execute(f"DELETE FROM {EVENT_COUNTS.quoted} WHERE {ours}", values)
+    connection.execute(
+        f"""
+        INSERT INTO {EVENT_COUNTS.quoted} BY NAME
+        SELECT $schema AS schema_name, $table AS table_name, event_date AS day, event_name,
+               count(*) AS row_count
+        FROM {rows} WHERE event_date IN (SELECT unnest($days::DATE[])) GROUP BY ALL
+        """,
+        values,
+    )
+
+
+def _forget(
+    connection: duckdb.DuckDBPyConnection,
+    target: Target,
+    days: Sequence[date],
+    tables: Iterable[Table],
+) -> None:
+    for table in tables:
         connection.execute(
             f"DELETE FROM {table.quoted} "
             "WHERE schema_name = ? AND table_name = ? AND day IN (SELECT unnest(?::DATE[]))",
-            [target.schema, target.table, list(days)],
+            [target.schema, target.table, days],
         )
 
 
@@ -217,7 +270,7 @@ def _insert_day(connection: duckdb.DuckDBPyConnection, load: Load, **values: Any
         "type": load.type,
         "run_id": load.run_id,
         "filters": load.filters_text,
-        "fetched_at": (load.fetched_at or datetime.now(UTC)).astimezone(UTC).replace(tzinfo=None),
+        "fetched_at": load.moment,
         **values,
     }
     named = ", ".join(f"${name} AS {name}" for name in row)
@@ -238,6 +291,8 @@ def _insert_event_day(
         shifted_rows=report.shifted_rows,
         requests=report.requests,
         bytes=report.bytes,
+        rows_vanished=report.rows_vanished,
+        vanished_at=load.moment if report.rows_vanished else None,
     )
 
 

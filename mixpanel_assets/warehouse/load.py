@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ from mixpanel_assets.warehouse.repeats import remove_repeats
 from mixpanel_assets.warehouse.reports import DayReport, Status
 from mixpanel_assets.warehouse.spool import Window
 from mixpanel_assets.warehouse.staging import Staging, staged
+from mixpanel_assets.warehouse.vanished import KEEP_ALL, Reload, Replacement, Vanished
 
 
 def replace_events(
@@ -45,11 +46,14 @@ def replace_events(
     empty_before: Collection[date] | None = None,
     filters: Mapping[str, Any] | None = None,
     target: Target = EVERY_EVENT,
+    reload: Reload = KEEP_ALL,
 ) -> list[DayReport]:
-    """Replace the asked days of a table by a spool file; tell what each day got.
+    """Store a spool file as the asked days of a table; tell what each day got.
 
-    Everything happens in the caller's transaction, ledger and quarantine included. When this
-    raises, roll back: nothing of the old days has changed then.
+    Rows that the file brings are added or replace their older version. Stored rows that it
+    lacks are kept and counted (see `vanished`). Everything happens in the caller's transaction,
+    ledger and quarantine included. When this raises, roll back: nothing of the old days has
+    changed then.
 
     Args:
         connection: A prepared database inside a transaction.
@@ -69,6 +73,7 @@ def replace_events(
         filters: What narrowed the request, kept in the ledger; None for everything.
         target: `events`; or another table in schema `mixpanel` with the same columns, for the
             events of one filter; made when absent.
+        reload: What may be removed of what is stored, and what else the same load reads.
 
     Returns:
         One report for each asked day that was written, in order.
@@ -92,16 +97,14 @@ def replace_events(
             requests=requests,
             open_days=open_days,
         )
-        if empty_before is not None:
-            believed = {*empty_before, *ledger.empty_days(connection, target, from_date, to_date)}
-            reports = [report for report in reports if not is_first_look(report, believed)]
-        columns = ", ".join(table.column_names)
-        connection.execute(
-            f"DELETE FROM {table.quoted} WHERE event_date BETWEEN ? AND ?", [from_date, to_date]
-        )
-        connection.execute(
-            f"INSERT INTO {table.quoted} BY NAME SELECT {columns} FROM {staging.table}"
-        )
+        came = Replacement(connection, load, table, staging.table, window, reload)
+        vanished = came.make(empty=[day.day for day in reports if day.status == "empty"])
+    reports = [_with_vanished(report, vanished) for report in reports]
+    if empty_before is not None:
+        believed = {*empty_before, *ledger.empty_days(connection, target, from_date, to_date)}
+        reports = [report for report in reports if not is_first_look(report, believed)]
+    if vanished.moved:
+        reports[0] = replace(reports[0], moved=dict(vanished.moved))
     replace_quarantine(connection, load, from_date, to_date, staging.quarantined)
     ledger.write_event_days(connection, load, reports)
     return reports
@@ -149,6 +152,26 @@ def settle(
     ]
     check_limits(reports, staging.quarantined)
     return reports
+
+
+def _with_vanished(report: DayReport, vanished: Vanished) -> DayReport:
+    """Add to a day what is kept of it, though the response lacks it."""
+    day, kept = report.day, vanished.kept[report.day]
+    events = Counter(report.event_counts)
+    events.update({name: rows for (of, name), rows in vanished.events.items() if of == day})
+    return replace(
+        report,
+        status="complete" if kept and report.status == "empty" else report.status,
+        row_count=report.row_count + kept,
+        rows_vanished=kept,
+        newly_vanished=vanished.new[day],
+        rows_removed=vanished.removed[day],
+        shifted_rows=report.shifted_rows + vanished.shifted[day],
+        event_counts=dict(events),
+        hour_counts=tuple(
+            rows + vanished.hours[day, hour] for hour, rows in enumerate(report.hour_counts)
+        ),
+    )
 
 
 def mark_days(

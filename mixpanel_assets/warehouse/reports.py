@@ -21,6 +21,13 @@ class DayReport:
             `not available` (it lies before the plan's horizon; what was stored stays).
         row_count: Rows now stored.
         rows_before: Rows stored before; None when the day had never been loaded.
+        rows_vanished: Stored rows that the response lacked; they are kept, and part of
+            `row_count`.
+        newly_vanished: Those of them that the response before this one still had.
+        rows_removed: Stored rows that the response lacked and that were removed, because the
+            caller accepts smaller days.
+        moved: Rows of the same request that were stored for other days before, by their old
+            day (legacy regime, after a change of zone); on the first day of the request.
         duplicates_removed: Repeats that Mixpanel sent and the load dropped.
         quarantined: Lines kept in `_quarantine`.
         shifted_rows: Legacy rows whose own date is another one.
@@ -35,6 +42,10 @@ class DayReport:
     status: Status
     row_count: int = 0
     rows_before: int | None = None
+    rows_vanished: int = 0
+    newly_vanished: int = 0
+    rows_removed: int = 0
+    moved: Mapping[date, int] = field(default_factory=dict, repr=False)
     duplicates_removed: int = 0
     quarantined: int = 0
     shifted_rows: int = 0
@@ -43,6 +54,17 @@ class DayReport:
     bytes: int = 0
     event_counts: dict[str, int] = field(default_factory=dict, repr=False)
     hour_counts: tuple[int, ...] = field(default=(0,) * 24, repr=False)
+
+    @property
+    def look(self) -> tuple[int, int]:
+        """What the response had: rows of the day, and how many stored rows it lacked."""
+        return self.row_count - self.rows_vanished, self.rows_vanished + self.rows_removed
+
+    @property
+    def needs_second_look(self) -> bool:
+        """Whether a single response may not say this: it lacks rows that the last one had."""
+        is_smaller = self.row_count < (self.rows_before or 0)
+        return bool(self.newly_vanished or self.rows_removed or is_smaller)
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,11 @@ DAYS = Table(
             "Rows of the day that the last response lacked; they are kept and part of `row_count`. "
             "NULL for profiles.",
         ),
-        Column("vanished_at", "TIMESTAMP", "When a response lacked rows for the last time; UTC."),
+        Column(
+            "vanished_at",
+            "TIMESTAMP",
+            "When a response lacked rows for the last time; UTC; NULL without vanished rows.",
+        ),
         Column(
             "last_error",
             "VARCHAR",
@@ -188,6 +192,20 @@ EVENT_COUNTS = Table(
         Column("day", "DATE", "The export day."),
         Column("event_name", "VARCHAR", "Name of the event."),
         Column("row_count", "BIGINT", "Rows stored."),
+    ),
+)
+
+VANISHED = Table(
+    "_vanished",
+    "One row per stored event that the last response for its day lacked. The event is kept.",
+    (
+        Column("schema_name", "VARCHAR", "Schema of the table that holds the event."),
+        Column("table_name", "VARCHAR", "The table that holds the event."),
+        Column("day", "DATE", "The export day."),
+        Column("event_name", "VARCHAR", "Name of the event as stored."),
+        Column("time_raw", "BIGINT", "`time` as stored, in milliseconds."),
+        Column("insert_id", "VARCHAR", "`insert_id` as stored."),
+        Column("vanished_at", "TIMESTAMP", "When a response lacked it for the first time; UTC."),
     ),
 )
 
@@ -220,7 +238,7 @@ PROJECT = Table(
     ),
 )
 
-TABLES: tuple[Table, ...] = (EVENTS, PROFILES, DAYS, EVENT_COUNTS, QUARANTINE, PROJECT)
+TABLES: tuple[Table, ...] = (EVENTS, PROFILES, DAYS, EVENT_COUNTS, VANISHED, QUARANTINE, PROJECT)
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
 
 STAMP = f'"{SCHEMA}"._snapshot'  # the table that only snapshots have

@@ -23,6 +23,8 @@ from mixpanel_assets.warehouse.quarantine import Quarantined
 from mixpanel_assets.warehouse.schema import EVENTS, Column, quoted
 from mixpanel_assets.warehouse.spool import Window, is_empty, rows
 
+_IS_MADE = Column("is_made", "BOOLEAN", "Whether the id was made here; else NULL.")
+
 
 @dataclass(frozen=True)
 class Staging:
@@ -50,7 +52,7 @@ def staged(
     Raises:
         IncompleteExportError: The file is not the export of these days, or not whole.
     """
-    with staging_table(connection, EVENTS.columns) as (staging, table):
+    with staging_table(connection, (*EVENTS.columns, _IS_MADE)) as (staging, table):
         found, quarantined = _fill(staging, table, spool, window, lines)
         if found != lines:
             raise _incomplete(

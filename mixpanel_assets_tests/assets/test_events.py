@@ -166,14 +166,17 @@ def test_another_projects_rows_are_never_mixed_in(materialize, resource, databas
     assert stored(database) == before
 
 
-def test_a_day_that_shrank_says_how_many_rows_there_were(materialize, emulator, instance):
-    """Two answers agree that rows are gone: the metadata holds both counts."""
+def test_rows_that_vanished_are_kept_and_counted(materialize, emulator, instance, database):
+    """Two responses lack them: the run succeeds, and the metadata says how many there are."""
     materialize(EVENTS, "2024-01-03")
-    emulator.faults.add(Fault("delete-rows", day=DAY, count=9))
+    before = stored(database)
+    emulator.faults.add(Fault("delete-rows", day=DAY, count=9, times=None))
     assert materialize(EVENTS, "2024-01-03").success
     [record] = instance.fetch_materializations(EVENTS, limit=1).records
     metadata = record.asset_materialization.metadata
-    assert metadata["rows_before"].value == metadata["rows"].value + 9
+    assert metadata["rows_vanished"].value == 9
+    assert metadata["rows_before"].value == metadata["rows"].value
+    assert stored(database) == before
 
 
 def test_a_day_before_the_plans_horizon_is_materialized_as_not_available(

@@ -15,11 +15,13 @@ from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.load import replace_events
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 from mixpanel_assets.warehouse.reports import DayReport
+from mixpanel_assets.warehouse.vanished import Reload
 
 DAY = date(2026, 3, 1)
 DAY_MS = 86_400_000
 START_MS = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp() * 1000)
 PROJECT = ProjectIdentity("1234", "eu")
+ACCEPT_SMALLER = Reload(accept_smaller=True)
 
 
 def event(name: str = "Visit", time: Any = START_MS, **properties: Any) -> dict[str, Any]:

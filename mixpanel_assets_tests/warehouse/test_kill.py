@@ -70,7 +70,7 @@ def loaders():
 def version(number: int) -> list[dict]:
     """A day's events; rows of two versions cannot be mistaken for each other."""
     return [
-        event(f"v{number}", START_MS + n, n=n, **({"$insert_id": str(n)} if n % 9 else {}))
+        event("Visit", START_MS + n, v=number, **({"$insert_id": str(n)} if n % 9 else {}))
         for n in range(ROWS)
     ]
 
@@ -91,16 +91,17 @@ def load(loaders, warehouse: Warehouse, number: int, *, die_before=0, after_seco
 
 def stored_version(warehouse: Warehouse) -> int:
     """Return the one version that is stored, and check that it is whole with its ledger."""
-    ((names, rows, ids),) = warehouse.query(
-        "SELECT list(DISTINCT event_name), count(*), count(DISTINCT insert_id) FROM events"
+    ((versions, rows, ids),) = warehouse.query(
+        "SELECT list(DISTINCT (properties ->> '$.v')::INT), count(*), count(DISTINCT insert_id) "
+        "FROM events"
     )
-    assert (len(names), rows, ids) == (1, ROWS, ROWS)
+    assert (len(versions), rows, ids) == (1, ROWS, ROWS)
     ledger = warehouse.query(
         "SELECT day, days.row_count, event_name, counts.row_count FROM mixpanel._days AS days "
         "JOIN mixpanel._event_counts AS counts USING (day)"
     )
-    assert ledger == [(DAY, ROWS, names[0], ROWS)]
-    return int(names[0][1:])
+    assert ledger == [(DAY, ROWS, "Visit", ROWS)]
+    return versions[0]
 
 
 def test_a_kill_at_any_step_leaves_old_or_new(tmp_path, loaders):

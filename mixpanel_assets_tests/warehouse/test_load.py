@@ -9,7 +9,14 @@ from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
 from mixpanel_assets.warehouse.load import mark_days, replace_events
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
-from mixpanel_assets_tests.warehouse.conftest import DAY, DAY_MS, START_MS, Warehouse, event
+from mixpanel_assets_tests.warehouse.conftest import (
+    ACCEPT_SMALLER,
+    DAY,
+    DAY_MS,
+    START_MS,
+    Warehouse,
+    event,
+)
 
 NEXT_DAY = DAY + timedelta(days=1)
 
@@ -50,10 +57,12 @@ def test_every_asked_day_is_reported_in_order(warehouse):
     assert ledger == [(report.day, report.status, report.row_count) for report in reports]
 
 
-def test_an_empty_file_empties_its_days(warehouse):
-    """Zero bytes are an export without events, gzip or not."""
+def test_an_empty_file_is_an_export_without_events(warehouse):
+    """Zero bytes are accepted; a stored row stays unless the caller lets it go."""
     warehouse.load([event()])
     (report,) = warehouse.load([])
+    assert (report.status, report.rows_before, report.row_count) == ("complete", 1, 1)
+    (report,) = warehouse.load([], reload=ACCEPT_SMALLER)
     assert (report.status, report.rows_before, report.row_count) == ("empty", 1, 0)
     assert warehouse.rows() == []
 

@@ -17,7 +17,13 @@ from hypothesis import strategies as st
 
 from mixpanel_assets.made_ids import made_id
 from mixpanel_assets_tests.laws import examples
-from mixpanel_assets_tests.warehouse.conftest import DAY, DAY_MS, START_MS, Warehouse
+from mixpanel_assets_tests.warehouse.conftest import (
+    ACCEPT_SMALLER,
+    DAY,
+    DAY_MS,
+    START_MS,
+    Warehouse,
+)
 
 LAW = examples(8)
 DAYS = 3
@@ -80,8 +86,8 @@ def shared() -> Warehouse:
 
 
 def table(records: list[Any]) -> list[tuple[Any, ...]]:
-    """Return what the days hold after a load; that nothing older is left is a law of its own."""
-    shared().load(records, to_date=LAST)
+    """Return what the days hold after a load that accepts smaller days."""
+    shared().load(records, to_date=LAST, reload=ACCEPT_SMALLER)
     return shared().rows()
 
 
@@ -95,7 +101,7 @@ def test_values_survive(sent):
         for number, record in enumerate(sent)
     ]
     warehouse = shared()
-    warehouse.load(lines, to_date=LAST)
+    warehouse.load(lines, to_date=LAST, reload=ACCEPT_SMALLER)
     found = warehouse.query(
         "SELECT properties, json_keys(properties), to_json(properties ->> '$.\"$n\"') FROM events "
         "ORDER BY (properties ->> '$.\"$n\"')::INTEGER"
@@ -108,10 +114,10 @@ def test_values_survive(sent):
 @LAW
 @given(st.lists(events(), max_size=8), st.lists(events(), max_size=8))
 def test_replacing_twice_is_replacing_once(before, records):
-    """What a day held before leaves no trace, and loading again changes nothing."""
+    """Where smaller days are accepted, older rows leave no trace, and a repeat changes nothing."""
     warehouse = fresh()
     warehouse.load(before)
-    warehouse.load(records)
+    warehouse.load(records, reload=ACCEPT_SMALLER)
     once = warehouse.rows()
     warehouse.load(records)
     assert warehouse.rows() == once == table(records)
@@ -154,7 +160,7 @@ def test_repeats_follow_the_rule(records):
         processed = record["properties"].get("mp_processing_time_ms") or 0
         latest[key_of(record)] = max(processed, latest.get(key_of(record), 0))
     warehouse = shared()
-    report, *_ = warehouse.load(records, to_date=LAST)
+    report, *_ = warehouse.load(records, to_date=LAST, reload=ACCEPT_SMALLER)
     stored = warehouse.query(
         "SELECT event_name, time_raw, insert_id, "
         "coalesce(properties ->> '$.\"$distinct_id_before_identity\"', distinct_id), "

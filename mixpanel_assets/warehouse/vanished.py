@@ -1,0 +1,307 @@
+"""Vanished rows: stored events that the response for their day lacks, which a reload keeps.
+
+Whether the response lacks a row is judged so that what Mixpanel rewrites between two exports
+(`distinct_id`, properties, the name of an event on a hot shard) never leaves a second copy:
+
+- A row with a sent `$insert_id` is there if the response has its event, time and `$insert_id`.
+- Rows with a made id are compared by event, time and number, as a rewritten property makes
+  another id. Of n stored rows and m in the response, n - m are lacking.
+- In the legacy regime, a change of zone moves events to a neighbouring day. A row that the
+  response for that day brings is moved there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import duckdb
+
+from mixpanel_assets.warehouse import ledger
+from mixpanel_assets.warehouse.answers import number
+from mixpanel_assets.warehouse.ledger import Load
+from mixpanel_assets.warehouse.schema import VANISHED, Table
+from mixpanel_assets.warehouse.spool import Window
+
+
+@dataclass(frozen=True)
+class Reload:
+    """What a load may do to rows that are stored already.
+
+    Attributes:
+        accept_smaller: Remove the rows that the response lacks, instead of keeping them.
+        never_empty_before: Days before this one keep their rows even then if the response has
+            nothing for them: Mixpanel may have deleted them because of their age.
+        read: Other days that the same load has stored, for moves in the legacy regime.
+        to_read: Other days that the same load is still going to store.
+    """
+
+    accept_smaller: bool = False
+    never_empty_before: date = date.min
+    read: Collection[date] = ()
+    to_read: Collection[date] = ()
+
+
+KEEP_ALL = Reload()
+
+
+@dataclass
+class Vanished:
+    """The rows of some days that a response lacked, counted by day.
+
+    Attributes:
+        kept: Rows that stay.
+        new: Those of them that the response before this one still had.
+        removed: Rows that `accept_smaller` lets go.
+        shifted: Kept rows of another date (legacy regime).
+        events: Kept rows by day and event name.
+        hours: Kept rows by day and hour of `event_time`.
+        moved: Rows that were stored for other days and came with these, by their old day.
+    """
+
+    kept: Counter[date] = field(default_factory=Counter)
+    new: Counter[date] = field(default_factory=Counter)
+    removed: Counter[date] = field(default_factory=Counter)
+    shifted: Counter[date] = field(default_factory=Counter)
+    events: Counter[tuple[date, str]] = field(default_factory=Counter)
+    hours: Counter[tuple[date, int]] = field(default_factory=Counter)
+    moved: Counter[date] = field(default_factory=Counter)
+
+
+# A sent `$insert_id` of this form is taken for a made one; no Mixpanel library sends it.
+_IS_MADE = (
+    "regexp_full_match(insert_id, "
+    "'[0-9a-f]{{8}}-[0-9a-f]{{4}}-8[0-9a-f]{{3}}-[89ab][0-9a-f]{{3}}-[0-9a-f]{{12}}')"
+)
+_KEY = "event_name, time_raw, insert_id"
+_ASKED = "event_date BETWEEN $from_date AND $to_date"
+
+_ORIGINAL = "coalesce(properties ->> '$.mp_original_event_name', event_name)"
+_HOT = "event_name = '$hotshard_events'"
+
+# First the cheap columns find the few rows that differ; only those are looked at closely.
+_LACKING = f"""
+    CREATE TEMP TABLE _lacking AS
+    SELECT stored.rowid AS row, event_date AS day, event_name, event_name AS name, time_raw,
+           insert_id, event_time, {_IS_MADE} AS is_made
+    FROM {{table}} AS stored ANTI JOIN {{staged}} USING ({_KEY})
+    WHERE {_ASKED}
+"""
+
+_UNDO_RENAMING = f"""
+    UPDATE _lacking SET name = original.name FROM (
+        SELECT stored.rowid AS row, {_ORIGINAL} AS name FROM {{table}} AS stored
+        WHERE {_HOT} AND {_ASKED}
+    ) AS original WHERE original.row = _lacking.row
+"""
+
+# A change of zone moves an event by two days at most, and leaves its `time`.
+_NEARBY = f"""
+    CREATE TEMP TABLE _nearby AS
+    WITH times AS (SELECT time_raw FROM {{staged}} UNION ALL SELECT time_raw FROM _lacking)
+    SELECT stored.rowid AS row, event_date AS day, event_name AS name, time_raw, insert_id,
+           {_IS_MADE} AS is_made
+    FROM {{table}} AS stored
+    WHERE event_date BETWEEN $from_date::DATE - 2 AND $to_date::DATE + 2 AND NOT ({_ASKED})
+        AND time_raw >= (SELECT min(time_raw) FROM times)
+        AND time_raw <= (SELECT max(time_raw) FROM times)
+        AND {{is_legacy}}
+"""
+
+_BROUGHT = f"""
+    CREATE TEMP TABLE _brought AS
+    SELECT CASE WHEN {_HOT} THEN {_ORIGINAL} ELSE event_name END AS name, time_raw, insert_id,
+           is_made IS NOT NULL AS is_made
+    FROM (
+        FROM {{staged}} SEMI JOIN (
+            SELECT time_raw FROM _lacking UNION ALL SELECT time_raw FROM _nearby
+        ) USING (time_raw)
+    ) ANTI JOIN (SELECT {_KEY} FROM {{table}} WHERE {_ASKED}) USING ({_KEY})
+"""
+
+# Of rows with a made id, those stay first that were kept before: their ids are taken for
+# events that vanished, the other ones may have come back under another id.
+_KEPT = f"""
+    CREATE TEMP TABLE _kept AS
+    WITH lacking AS (
+        FROM _lacking ANTI JOIN _brought USING (name, time_raw, insert_id)
+    ), brought AS (
+        SELECT name, time_raw, count(*) AS copies
+        FROM _brought ANTI JOIN _lacking USING (name, time_raw, insert_id)
+        WHERE is_made GROUP BY ALL
+    ), listed AS (
+        SELECT day, {_KEY}, min(vanished_at) AS vanished_at FROM {VANISHED.quoted}
+        WHERE schema_name = $schema AND table_name = $table GROUP BY ALL
+    )
+    SELECT lacking.*, listed.vanished_at
+    FROM lacking LEFT JOIN listed USING (day, {_KEY}) LEFT JOIN brought USING (name, time_raw)
+    WHERE is_made OR NOT EXISTS (
+        FROM _nearby WHERE (_nearby.name, _nearby.time_raw, _nearby.insert_id)
+            = (lacking.name, lacking.time_raw, lacking.insert_id)
+    )
+    QUALIFY NOT is_made OR row_number() OVER (
+        PARTITION BY is_made, name, time_raw ORDER BY listed.vanished_at, insert_id
+    ) <= count(*) OVER (PARTITION BY is_made, name, time_raw) - coalesce(copies, 0)
+"""
+
+_MOVED = f"""
+    CREATE TEMP TABLE _moved AS
+    WITH arrived AS (
+        FROM _brought ANTI JOIN _lacking USING (name, time_raw, insert_id)
+    ), numbers AS (
+        SELECT name, time_raw, sum(rows) AS copies FROM (
+            SELECT name, time_raw, 1 AS rows FROM arrived WHERE is_made
+            UNION ALL SELECT name, time_raw, -1 FROM _lacking
+            ANTI JOIN _brought USING (name, time_raw, insert_id) WHERE is_made
+        ) GROUP BY ALL
+    ), listed AS (
+        SELECT DISTINCT day, event_name AS name, time_raw, insert_id, true AS is_listed
+        FROM {VANISHED.quoted} WHERE schema_name = $schema AND table_name = $table
+    ), free AS (
+        FROM _nearby LEFT JOIN listed USING (day, name, time_raw, insert_id)
+        WHERE is_listed OR day IN (SELECT unnest($to_read::DATE[]))
+            OR (NOT is_made AND day NOT IN (SELECT unnest($read::DATE[])))
+    )
+    SELECT row, day, name, time_raw, insert_id
+    FROM free SEMI JOIN arrived USING (name, time_raw, insert_id)
+    WHERE NOT free.is_made
+    UNION ALL (
+        SELECT row, day, name, time_raw, insert_id
+        FROM free JOIN numbers USING (name, time_raw) WHERE is_made
+        QUALIFY row_number() OVER (
+            PARTITION BY name, time_raw ORDER BY is_listed NULLS LAST, day, insert_id
+        ) <= copies
+    )
+"""
+
+
+class Replacement:
+    """Puts staged rows in the place of stored ones, and keeps those that are lacking.
+
+    Args:
+        connection: Inside the transaction of the load.
+        load: Of which table.
+        table: Its definition.
+        staged: Rows without duplicates, ids filled; the qualified name.
+        window: The asked days.
+        reload: What may be removed.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        load: Load,
+        table: Table,
+        staged: str,
+        window: Window,
+        reload: Reload,
+    ) -> None:
+        self._connection = connection
+        self._load = load
+        self._table = table
+        self._window = window
+        self._reload = reload
+        is_legacy = window.project.regime == "legacy"
+        self._names = {"table": table.quoted, "staged": staged, "is_legacy": is_legacy}
+        self._asked = {"from_date": window.from_date, "to_date": window.to_date}
+        self._target = {"schema": load.target.schema, "table": load.target.table}
+
+    def make(self, empty: Collection[date]) -> Vanished:
+        """Replace the rows of the asked days.
+
+        Args:
+            empty: Asked days for which nothing came.
+
+        Returns:
+            What became of rows that the response lacks or brings for another day.
+        """
+        vanished = self._looked_for(empty) if self._can_differ() else Vanished()
+        others = " AND rowid NOT IN (SELECT row FROM _kept)" if vanished.kept else ""
+        self._run(f"DELETE FROM {{table}} WHERE {_ASKED}{others}", self._asked)
+        if vanished.moved:
+            self._run("DELETE FROM {table} WHERE rowid IN (SELECT row FROM _moved)")
+        columns = ", ".join(self._table.column_names)
+        self._run(f"INSERT INTO {{table}} BY NAME SELECT {columns} FROM {{staged}}")
+        self._list(vanished)
+        return vanished
+
+    def _can_differ(self) -> bool:
+        stored = f"SELECT count(*) FROM {self._table.quoted} WHERE {_ASKED}"
+        return bool(self._names["is_legacy"] or number(self._connection, stored, self._asked))
+
+    def _looked_for(self, empty: Collection[date]) -> Vanished:
+        """Find the rows that are lacking or moved, as the tables `_kept` and `_moved`."""
+        self._run(_LACKING, self._asked)
+        self._run(_NEARBY, self._asked)
+        if not self._count("_lacking") + self._count("_nearby"):
+            return Vanished()
+        if self._count(f"_lacking WHERE {_HOT}"):
+            self._run(_UNDO_RENAMING, self._asked)
+        self._run(_BROUGHT, self._asked)
+        self._run(_KEPT, self._target)
+        self._run(_MOVED, self._target | _days(self._reload))
+        removed = self._remove(empty) if self._reload.accept_smaller else Counter[date]()
+        return self._counted(removed)
+
+    def _remove(self, empty: Collection[date]) -> Counter[date]:
+        """Let go of the kept rows, except those of old days for which nothing came."""
+        old = [day for day in empty if day < self._reload.never_empty_before]
+        values = {"old": old}
+        condition = "day NOT IN (SELECT unnest($old::DATE[]))"
+        removed = self._run(f"SELECT day, count(*) FROM _kept WHERE {condition} GROUP BY 1", values)
+        found = Counter[date](dict(removed.fetchall()))
+        self._run(f"DELETE FROM _kept WHERE {condition}", values)
+        return found
+
+    def _counted(self, removed: Counter[date]) -> Vanished:
+        vanished = Vanished(removed=removed)
+        kept = self._run(
+            "SELECT day, event_name, hour(event_time), count(*), count_if(vanished_at IS NULL), "
+            "count_if(make_timestamp_ms(time_raw)::DATE <> day) FROM _kept GROUP BY ALL"
+        )
+        for day, event, hour, rows, new, shifted in kept.fetchall():
+            vanished.kept[day] += rows
+            vanished.new[day] += new
+            vanished.shifted[day] += shifted
+            vanished.events[day, event] += rows
+            vanished.hours[day, hour] += rows
+        moved = self._run("SELECT day, count(*) FROM _moved GROUP BY day")
+        vanished.moved.update(dict(moved.fetchall()))
+        return vanished
+
+    def _list(self, vanished: Vanished) -> None:
+        """Write down which rows are kept, and correct the ledger of days that rows moved from."""
+        ours = "schema_name = $schema AND table_name = $table"
+        self._run(
+            f"DELETE FROM {VANISHED.quoted} WHERE {ours} AND day BETWEEN $from_date AND $to_date",
+            self._target | self._asked,
+        )
+        if vanished.kept:
+            self._run(
+                f"INSERT INTO {VANISHED.quoted} BY NAME SELECT $schema AS schema_name, "
+                f"$table AS table_name, day, {_KEY}, coalesce(vanished_at, $now) AS vanished_at "
+                "FROM _kept",
+                self._target | {"now": self._load.moment},
+            )
+        if vanished.moved:
+            self._run(
+                f"DELETE FROM {VANISHED.quoted} WHERE {ours} AND (day, {_KEY}) IN "
+                "(SELECT (day, name, time_raw, insert_id) FROM _moved)",
+                self._target,
+            )
+            ledger.recount(self._connection, self._load.target, vanished.moved)
+        for table in ("_lacking", "_nearby", "_brought", "_kept", "_moved"):
+            self._run(f"DROP TABLE IF EXISTS temp.{table}")
+
+    def _count(self, what: str) -> int:
+        return number(self._connection, f"SELECT count(*) FROM {what}")
+
+    def _run(self, sql: str, values: Mapping[str, Any] | None = None) -> duckdb.DuckDBPyConnection:
+        return self._connection.execute(sql.format(**self._names), values or {})
+
+
+def _days(reload: Reload) -> dict[str, list[date]]:
+    return {"read": list(reload.read), "to_read": list(reload.to_read)}
