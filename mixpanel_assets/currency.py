@@ -68,6 +68,7 @@ def keeping_of(settings: Settings, refetch: Refetch) -> Keeping:
         settle_days=settings.settle_days,
         zone=settings.export_zone,
         today=settings.today(),
+        horizon=settings.horizon(),
     )
 
 

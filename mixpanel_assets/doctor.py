@@ -30,6 +30,7 @@ from mixpanel_assets.warehouse import (
     Target,
     day_statuses,
     must_match,
+    only_here,
     stored_project,
 )
 
@@ -82,8 +83,9 @@ def doctor(
         now: This machine's clock, in UTC.
 
     Returns:
-        Findings on credentials, region, access, clock, quota, history, zone, database and disk;
-        those on which others rest come first, and what cannot be looked at is left out.
+        Findings on credentials, region, access, clock, quota, history, zone, database, disk and
+        the days that only this copy holds; those on which others rest come first, and what cannot
+        be looked at is left out.
 
     Example:
         >>> [finding.what for finding in doctor() if finding.status == "fail"]
@@ -217,12 +219,14 @@ def _database(path: Path, credentials: Credentials | None, settings: Settings) -
     timeout = min(_LOCK_SECONDS, settings.lock_timeout or _LOCK_SECONDS)
     database = Database(path, memory_limit=settings.memory_limit, lock_timeout=timeout)
     statuses: dict[date, Status] = {}
+    alone: list[date] = []
     try:
         with database.read() as connection:
             if stored := stored_project(connection):
                 if credentials:
                     must_match(stored, project_identity(credentials, settings))
                 statuses = dict(day_statuses(connection, Target(EVENTS.name)))
+                alone = only_here(connection, settings.horizon())
     except DatabaseNotFoundError:
         yield Finding("ok", "database", f"{path} is not there yet; the first load makes it")
         return
@@ -235,10 +239,13 @@ def _database(path: Path, credentials: Credentials | None, settings: Settings) -
     size = path.stat().st_size / 1e6
     yield Finding("ok", "database", f"{path} ({size:,.1f} MB) has {_loaded(statuses)}")
     yield _history(statuses)
+    if alone:
+        yield _copy(path, alone)
 
 
 def _loaded(statuses: dict[date, Status]) -> str:
-    days = sorted(str(day) for day, status in statuses.items() if status != "not available")
+    gone = ("not available", "expired")
+    days = sorted(str(day) for day, status in statuses.items() if status not in gone)
     return f"{len(days):,} days of events, {days[0]} to {days[-1]}" if days else "no events yet"
 
 
@@ -251,6 +258,16 @@ def _history(statuses: dict[date, Status]) -> Finding:
         "history",
         f"{len(refused):,} days up to {max(refused)} are older than the plan reaches",
         "Set MP_START_DATE to the day after; a larger plan may reach further.",
+    )
+
+
+def _copy(path: Path, days: list[date]) -> Finding:
+    number = f"{len(days):,} day{'s' if len(days) > 1 else ''} up to {max(days)}"
+    return Finding(
+        "ok",
+        "copy",
+        f"{number} can no longer be loaded from Mixpanel",
+        f"Back up {path}: no load brings them back.",
     )
 
 

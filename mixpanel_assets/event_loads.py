@@ -29,7 +29,7 @@ from mixpanel_assets.planning import (
     RequestPlan,
     days_between,
 )
-from mixpanel_assets.refetch import KEEP_NONE, Keeping, Refetch
+from mixpanel_assets.refetch import KEEP_NONE, Keeping, Refetch, is_expired
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     EVENTS,
@@ -45,7 +45,10 @@ from mixpanel_assets.warehouse import (
     day_rows,
     event_sizes,
     events_asset_table,
+    forget_expired,
+    mark_days,
     must_match,
+    only_here,
     prepare,
     stored_project,
 )
@@ -80,7 +83,10 @@ class EventLoad(Load):
         on_request: Told how far the load is once an answer is stored, before `on_day` is told
             of its days.
         keeping: Says which days stay as they are stored.
-        on_kept: Told of them, if there are any, before anything is asked.
+        horizon: The first day that Mixpanel is asked for; None: every day is. Older days become
+            `expired`, unless they are stored.
+        on_kept: Told of days that stay as they are, if there are any, before anything is asked;
+            of those before the horizon by themselves.
         on_found: Told, when the load breaks off, of days that it has committed and that `on_day`
             was not told of.
         budget: Says what may still be asked this hour.
@@ -98,6 +104,7 @@ class EventLoad(Load):
     on_day: Callable[[DayReport, float], None] = _nobody
     on_request: Callable[[LoadProgress], None] = _nobody
     keeping: Keeping = KEEP_NONE
+    horizon: date | None = None
     on_kept: Callable[[Sequence[DayReport]], None] = _nobody
     on_found: Callable[[Sequence[DayReport]], None] | None = None
     budget: Callable[[], RequestBudget | None] = _unknown
@@ -115,12 +122,17 @@ class EventLoad(Load):
         with database.write() as connection:
             prepare(connection, self.project)
             events_asset_table(connection, self.target, self.export.query.filters)
+            forget_expired(connection, self.target, self.horizon)
             sizes = event_sizes(connection, self.target.table)
+            outlived, expired = self._not_asked(connection)
             kept = self._kept(connection, self.keeping)
         clean(self.export.directory)
-        if kept:
-            self.on_kept(kept)
-        told = {report.day for report in kept}
+        for left in (outlived, kept):
+            if left:
+                self.on_kept(left)
+        for report in expired:
+            self.on_day(report, 0.0)
+        told = {report.day for report in (*outlived, *kept, *expired)}
         self.export.found = self._answers_left(told)
         plan = self._plan(sizes, told)
         self.export.estimate = plan.estimated_bytes
@@ -170,7 +182,33 @@ class EventLoad(Load):
         asked = self.export.query.from_date, self.export.query.to_date
         reports = day_reports(connection, *asked, table=self.target.table)
         rows = day_rows(connection, self.target.table, *asked)
-        return [reports[day] for day in self._asked() if day in rows and keeping.keeps(rows[day])]
+        return [
+            reports[day]
+            for day in self._asked()
+            if day in rows and keeping.keeps(rows[day]) and not is_expired(day, self.horizon)
+        ]
+
+    def _not_asked(
+        self, connection: duckdb.DuckDBPyConnection
+    ) -> tuple[list[DayReport], list[DayReport]]:
+        """Return the days before the horizon that are stored, and those that are `expired`."""
+        days = [day for day in self._asked() if is_expired(day, self.horizon)]
+        if not days:
+            return [], []
+        mark_days(
+            connection,
+            days,
+            "expired",
+            run_id=self.run_id,
+            filters=self.export.query.filters,
+            target=self.target,
+        )
+        known = day_reports(connection, days[0], days[-1], table=self.target.table)
+        reports = [known[day] for day in days]
+        return (
+            [report for report in reports if report.status != "expired"],
+            [report for report in reports if report.status == "expired"],
+        )
 
     def _answers_left(self, kept: set[date]) -> dict[tuple[date, date], Path]:
         """Return the whole answers that the runs this one goes on with did not come to store."""
@@ -262,6 +300,7 @@ def event_load(
         on_day=on_day,
         on_request=on_request,
         keeping=keeping,
+        horizon=settings.horizon(),
         on_kept=on_kept,
         on_found=on_found,
         budget=lambda: _present_budget(client),
@@ -330,35 +369,57 @@ def plan_load(
     """
     asked = ExportQuery(from_date, to_date)
     project = project_identity(client.credentials, settings)
-    sizes, known, kept = _stored(database, project, asked, keeping)
-    loaded = [day for day in asked_days(asked, days) if day not in kept]
-    requests = len(list(request_plan(loaded, sizes, settings.days_per_request)))
+    horizon, wanted = settings.horizon(), asked_days(asked, days)
+    stored = _stored(database, project, asked, keeping, horizon)
+    within = [day for day in wanted if not is_expired(day, horizon)]
+    loaded = [day for day in within if day not in stored.kept]
+    requests = len(list(request_plan(loaded, stored.sizes, settings.days_per_request)))
     return Plan(
         from_date=from_date,
         to_date=to_date,
         days=len(loaded),
         requests=requests,
-        confirming=0 if known.issuperset(loaded) else 1,
-        estimated_rows=Estimates(sizes.rows).total(loaded),
-        estimated_bytes=Estimates(sizes.received_bytes).total(loaded),
+        confirming=0 if stored.known.issuperset(loaded) else 1,
+        expired=len(wanted) - len(within),
+        only_here=len(stored.only_here.intersection(wanted)),
+        estimated_rows=Estimates(stored.sizes.rows).total(loaded),
+        estimated_bytes=Estimates(stored.sizes.received_bytes).total(loaded),
         free_disk_bytes=free_bytes(settings.spool_path(client.credentials.project_id)),
         seconds=_present_budget(client).seconds_for(requests),
     )
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """What is stored: how much days weigh; of a range, the days known, kept, and only here."""
+
+    sizes: EventSizes
+    known: frozenset[date] = frozenset()
+    kept: frozenset[date] = frozenset()
+    only_here: frozenset[date] = frozenset()
+
+
 def _stored(
-    database: Database, project: ProjectIdentity, asked: ExportQuery, keeping: Keeping
-) -> tuple[EventSizes, set[date], set[date]]:
-    """Return what stored days weigh, which of the asked ones are loaded, and which are kept."""
+    database: Database,
+    project: ProjectIdentity,
+    asked: ExportQuery,
+    keeping: Keeping,
+    horizon: date | None,
+) -> _Stored:
+    days = asked.from_date, asked.to_date
     try:
         with database.read() as connection:
             if stored := stored_project(connection):
                 must_match(stored, project)
-            rows = day_rows(connection, EVENTS.name, asked.from_date, asked.to_date)
-            kept = {day for day in rows if keeping.keeps(rows[day])}
-            return event_sizes(connection), set(rows), kept
+            rows = day_rows(connection, EVENTS.name, *days)
+            return _Stored(
+                event_sizes(connection),
+                frozenset(rows),
+                frozenset(day for day in rows if keeping.keeps(rows[day])),
+                frozenset(only_here(connection, horizon, *days)),
+            )
     except DatabaseNotFoundError:
-        return EventSizes({}, {}), set(), set()
+        return _Stored(EventSizes({}, {}))
 
 
 def _present_budget(client: MixpanelAPIClient) -> RequestBudget:

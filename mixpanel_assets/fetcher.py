@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -28,7 +28,12 @@ from mixpanel_assets.fetch_results import (
 from mixpanel_assets.planning import MAX_DAYS, days_between
 from mixpanel_assets.profile_fetcher import OnPageComplete, ParallelProfileFetcherService, whole
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.warehouse import EVENTS, PROFILES, Database, DayReport, make_way
+from mixpanel_assets.warehouse import EVENTS, PROFILES, Database, DayReport, Status, make_way
+
+_GONE: Mapping[Status, str] = {
+    "not available": "the project's plan does not reach that far back",
+    "expired": "the day lies further back than MP_RETENTION_DAYS",
+}
 
 
 class FetcherService:
@@ -264,6 +269,10 @@ class FetcherService:
             stored.append(report)
             tell(_day_progress(report, len(stored) - 1, len(days)))
 
+        def on_kept(reports: Sequence[DayReport]) -> None:
+            for report in reports:
+                on_day(report, 0.0)
+
         load = event_load(
             self._client,
             self._settings,
@@ -272,13 +281,14 @@ class FetcherService:
             max_days=min(request.chunk_days, MAX_DAYS),
             at_once=workers or 1,
             on_day=on_day,
+            on_kept=on_kept,
         )
         try:
             load.store(self._database)
         except IncompleteExportError:
             if workers is None:
                 raise
-        available = {day.day: day.row_count for day in stored if day.status != "not available"}
+        available = {day.day: day.row_count for day in stored if day.status not in _GONE}
         failed = [day for day in days if day not in available]
         rows = sum(available.values())
         if workers is None:
@@ -305,15 +315,15 @@ def _nobody(progress: BatchProgress) -> None:
 
 
 def _day_progress(report: DayReport, number: int, days: int) -> BatchProgress:
-    available = report.status != "not available"
+    gone = _GONE.get(report.status)
     return BatchProgress(
         from_date=report.day.isoformat(),
         to_date=report.day.isoformat(),
         batch_index=number,
         total_batches=days,
-        rows=report.row_count if available else 0,
-        success=available,
-        error=None if available else "the project's plan does not reach that far back",
+        rows=0 if gone else report.row_count,
+        success=gone is None,
+        error=gone,
     )
 
 

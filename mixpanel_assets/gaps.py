@@ -15,6 +15,7 @@ from mixpanel_assets.warehouse import EVENTS, PROFILES, SCHEMA, Target, day_stat
 _SAID = {
     "never loaded": "never loaded",
     "not available": "out of the reach of the project's plan",
+    "expired": "further back than MP_RETENTION_DAYS",
     "partial": "loaded in part",
     "open": "not over when loaded",
 }

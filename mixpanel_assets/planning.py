@@ -207,6 +207,8 @@ class Plan:
         requests: Export requests if no answer is broken; while no day is known, the fewest.
         confirming: Requests more if days that were never loaded come without events: those that
             lie close together take one.
+        expired: Days further back than MP_RETENTION_DAYS; they are not requested.
+        only_here: Stored days that Mixpanel has deleted.
         estimated_rows: Events; None while no day is known.
         estimated_bytes: Compressed bytes to receive; None while no day is known.
         free_disk_bytes: Free where answers lie until they are stored.
@@ -218,6 +220,8 @@ class Plan:
     days: int
     requests: int
     confirming: int
+    expired: int
+    only_here: int
     estimated_rows: int | None
     estimated_bytes: int | None
     free_disk_bytes: int

@@ -33,6 +33,7 @@ class Keeping:
         settle_days: How long after its end a day's events may still come.
         zone: The zone whose days these are.
         today: The current day; None: as if no day had ended since.
+        horizon: The first day that Mixpanel is asked for; None: every day is.
     """
 
     refetch: Refetch = Refetch.all
@@ -40,6 +41,7 @@ class Keeping:
     settle_days: int = SETTLE_DAYS
     zone: str = "UTC"
     today: date | None = None
+    horizon: date | None = None
 
     @property
     def reason(self) -> str:
@@ -57,8 +59,11 @@ class Keeping:
 
     def lacks_rows(self, row: Mapping[str, Any]) -> bool:
         """Tell whether the day was not stored, or not all of it: it had not ended then."""
-        has_ended = self.today is not None and row["day"] < self.today
-        return row["status"] in ("failed", "partial") or (row["status"] == "open" and has_ended)
+        if row["status"] == "open":
+            return self.today is not None and row["day"] < self.today
+        if row["status"] == "expired":
+            return not is_expired(row["day"], self.horizon)
+        return row["status"] in ("failed", "partial")
 
     def is_settled(self, row: Mapping[str, Any]) -> bool:
         """Tell whether the day was read when no more events of it were to come."""
@@ -71,6 +76,11 @@ class Keeping:
         """Return from when on a day's events no longer change, UTC."""
         midnight = datetime.combine(day + timedelta(days=1), time(), ZoneInfo(self.zone))
         return midnight.astimezone(UTC) + timedelta(days=self.settle_days)
+
+
+def is_expired(day: date, horizon: date | None) -> bool:
+    """Tell whether a day lies so far back that Mixpanel is not asked for it."""
+    return horizon is not None and day < horizon
 
 
 KEEP_NONE = Keeping()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -13,6 +13,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.refetch import SETTLE_DAYS
+
+# Mixpanel keeps events for two years (older projects: five), and deletes some a little earlier.
+USUAL_RETENTION_DAYS = 700
 
 _GROUP_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _OWNER = re.compile(r"team:[A-Za-z0-9_.-]+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
@@ -35,6 +38,8 @@ class Settings(BaseSettings):
         op_retries: How often a step is repeated that failed for a reason that may pass.
         op_retry_seconds: Mean wait before the first such repetition; doubles.
         partitions_per_run: Days of events that one run of a backfill loads; None: all of them.
+        retention_days: For how many days Mixpanel keeps events; older days are not requested. None:
+            every day is.
         settle_days: How many days after its end a day's events may still come.
         max_retries: How often a broken answer, a 5xx or a lost connection is asked for again.
         retry_wait_seconds: Mean wait before the first repetition; doubles, at most 60 seconds.
@@ -73,6 +78,7 @@ class Settings(BaseSettings):
     op_retry_seconds: float = Field(default=60.0, ge=0)
     partitions_per_run: int | None = Field(default=None, ge=1)
     settle_days: int = Field(default=SETTLE_DAYS, ge=0)
+    retention_days: int | None = Field(default=None, ge=1, le=36_525)
     max_retries: int = Field(default=4, ge=0, le=20)
     retry_wait_seconds: float = Field(default=2.0, gt=0)
     memory_limit: str = Field(default="1GB", pattern=r"^\d+(\.\d+)? ?([KMGT]i?B)$")
@@ -150,6 +156,14 @@ class Settings(BaseSettings):
     def project_today(self) -> date:
         """Return the current day in the project's zone, whose days Mixpanel's reports count."""
         return datetime.now(ZoneInfo(self.time_zone)).date()
+
+    def horizon(self) -> date | None:
+        """Return the first day that Mixpanel is asked for; None: every day is."""
+        return self.deleted_before() if self.retention_days else None
+
+    def deleted_before(self) -> date:
+        """Return the day before which Mixpanel has deleted events, or may have."""
+        return self.today() - timedelta(days=self.retention_days or USUAL_RETENTION_DAYS)
 
     def database_path(self, project_id: str, folder: Path | None = None) -> Path:
         """Return where the DuckDB file is.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -26,6 +26,11 @@ from mixpanel_assets.warehouse import (
 )
 
 logger = logging.getLogger(__name__)
+
+_GONE = {
+    "not available": "the project's plan did not reach back that far. Ask about later days.",
+    "expired": "Mixpanel had deleted these days by MP_RETENTION_DAYS. Ask about later days.",
+}
 _SHOWN = 5
 
 
@@ -108,12 +113,14 @@ def _refuse_missing(
     ledger = day_rows(connection, target.table, days[0], days[-1], schema=target.schema)
     statuses = {day: row["status"] for day, row in ledger.items()}
     there = {day for day, status in statuses.items() if status in ("complete", "empty", "open")}
-    gone = [day for day in days if statuses.get(day) == "not available"]
-    missing = [day for day in days if day not in there and day not in gone]
-    if gone or missing:
-        ranges = ranges_of([day for day in days if day not in there])
+    lost = [day for day in days if day not in there]
+    if lost:
+        by_status = {why: [day for day in lost if statuses.get(day) == why] for why in _GONE}
+        missing = [day for day in lost if statuses.get(day) not in _GONE]
         raise MissingDaysError(
-            " ".join(_said(target, missing, gone, known)), table=target.table, ranges=ranges
+            " ".join(_said(target, missing, by_status, known)),
+            table=target.table,
+            ranges=ranges_of(lost),
         )
     still_open = [day for day in days if statuses[day] == "open"]
     if still_open:
@@ -125,18 +132,19 @@ def _refuse_missing(
 
 
 def _said(
-    target: Target, missing: Sequence[date], gone: Sequence[date], known: KnownTable | None
+    target: Target,
+    missing: Sequence[date],
+    gone: Mapping[str, Sequence[date]],
+    known: KnownTable | None,
 ) -> list[str]:
     said = []
     if missing:
         ranges = ranges_of(missing)
         said.append(f"{target.table!r} lacks {shown(ranges)}, which was never loaded.")
         said.append(f"Load it with {_commands(target, ranges, known)}.")
-    if gone:
-        said.append(
-            f"{target.table!r} has nothing for {shown(ranges_of(gone))}: the project's plan did "
-            "not reach back that far. Ask about later days."
-        )
+    for why, days in gone.items():
+        if days:
+            said.append(f"{target.table!r} has nothing for {shown(ranges_of(days))}: {_GONE[why]}")
     return said
 
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Sequence
+from datetime import date, timedelta
 
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.days import as_day
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.event_loads import event_load, plan_load
+from mixpanel_assets.loads import project_identity
 from mixpanel_assets.planning import days_between
+from mixpanel_assets.refetch import is_expired
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.temporary import TemporaryFolder
-from mixpanel_assets.warehouse import Database, DayDifference, compare_events
+from mixpanel_assets.warehouse import (
+    Database,
+    DayDifference,
+    ProjectIdentity,
+    compare_events,
+    expired_days,
+    must_match,
+    stored_project,
+)
 
 
 def verify_days(
@@ -36,7 +47,8 @@ def verify_days(
         to_date: Last day, included; it must be over.
 
     Returns:
-        One for each day, in order, also for those that are equal.
+        One for each day, in order, also for those that are equal. Days further back than
+        MP_RETENTION_DAYS are `expired` and cost no request.
 
     Raises:
         ConfigError: A day is not over, the range ends before it begins, or the file holds
@@ -51,6 +63,29 @@ def verify_days(
     if last >= settings.today():
         raise ConfigError(f"{last} is not over; only finished days can be compared.")
     database.must_exist()
+    horizon = settings.horizon()
+    expired = [day for day in days_between(first, last) if is_expired(day, horizon)]
+    if not expired:
+        return _compared(client, settings, database, first, last)
+    found = _expired(database, project_identity(client.credentials, settings), expired)
+    if expired[-1] == last:
+        return found
+    return found + _compared(client, settings, database, expired[-1] + timedelta(days=1), last)
+
+
+def _expired(
+    database: Database, project: ProjectIdentity, days: Sequence[date]
+) -> list[DayDifference]:
+    """Return what is stored of days that lie too far back to be requested."""
+    with database.read() as connection:
+        if stored := stored_project(connection):
+            must_match(stored, project)
+        return expired_days(connection, days)
+
+
+def _compared(
+    client: MixpanelAPIClient, settings: Settings, database: Database, first: date, last: date
+) -> list[DayDifference]:
     plan = plan_load(client, settings, database, from_date=first, to_date=last)
     load = event_load(client, settings, from_date=first, to_date=last)
     # The temporary file knows no weights, which would cost a request to find out.

@@ -9,7 +9,7 @@ from mixpanel_assets.event_loads import EventLoad, event_load
 from mixpanel_assets.failures import explained_to_dagster
 from mixpanel_assets.load_progress import LoadProgress
 from mixpanel_assets.partitions import daily_partitions, days_of
-from mixpanel_assets.refetch import Keeping, Refetch
+from mixpanel_assets.refetch import Keeping, Refetch, is_expired
 from mixpanel_assets.reports import column_schema, day_metadata, kept_day_metadata, table_of
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.run_history import recorded_partitions, run_group
@@ -114,6 +114,7 @@ def _keeping(
         settings.settle_days,
         settings.export_zone,
         settings.today(),
+        settings.horizon(),
     )
 
 
@@ -142,9 +143,12 @@ class _RunLog:
     def kept(self, reports: Sequence[DayReport]) -> None:
         """Note what the days hold that are left as they are."""
         days = len(reports)
+        why = f"{self.keeping.reason} (refetch: {self.keeping.refetch})"
+        if is_expired(reports[0].day, self.keeping.horizon):
+            why = "Mixpanel is not asked for days further back than MP_RETENTION_DAYS"
         self._context.log.info(
             f"{days:,} {'day stays as it is' if days == 1 else 'days stay as they are'}, because "
-            f"{self.keeping.reason} (refetch: {self.keeping.refetch})"
+            f"{why}"
         )
         group = (self.keeping.refetch is Refetch.missing and self.keeping.run_ids) or ()
         recorded = recorded_partitions(self._context.instance, self._context.asset_key, group)

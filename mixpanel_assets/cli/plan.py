@@ -39,6 +39,10 @@ def print_plan(
     table.add_row("time", _time(plan))
     table.add_row("rows", _about(plan.estimated_rows, "", 1))
     table.add_row("download", _about(plan.estimated_bytes, " MB", 1_000_000))
+    if plan.expired:
+        table.add_row("expired", f"{plan.expired:,} days are not requested (MP_RETENTION_DAYS)")
+    if plan.only_here:
+        table.add_row("only here", f"{plan.only_here:,} days that Mixpanel has deleted")
     table.add_row("free disk", f"{plan.free_disk_bytes / 1_000_000:,.0f} MB")
     out.print(table)
 

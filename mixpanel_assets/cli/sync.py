@@ -19,6 +19,7 @@ from mixpanel_assets.days import ranges_of, shown
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.literals import RefetchChoice
 from mixpanel_assets.planning import days_between
+from mixpanel_assets.refetch import is_expired
 from mixpanel_assets.warehouse import DayReport, ProfileReport
 from mixpanel_assets.workspace import Workspace
 
@@ -49,7 +50,8 @@ def sync_days(
                 tell.day(report)
 
             def kept(reports: Sequence[DayReport]) -> None:
-                tell.kept(reports)
+                expired = is_expired(reports[0].day, workspace.settings.horizon())
+                tell.kept(_kept(len(reports), expired=expired))
                 for report in reports:
                     show(report)
 
@@ -73,9 +75,12 @@ def _loaded(days: list[date], refetch: RefetchChoice | None) -> str:
     )
 
 
-def _kept(days: int) -> str:
+def _kept(days: int, *, expired: bool) -> str:
     them = "it" if days == 1 else "them"
-    return f"{days:,} day{'' if days == 1 else 's'} kept; --refetch all loads {them} again"
+    why = f"--refetch all loads {them} again"
+    if expired:
+        why = f"Mixpanel is not asked for {them} (MP_RETENTION_DAYS)"
+    return f"{days:,} day{'' if days == 1 else 's'} kept; {why}"
 
 
 def _asked(
@@ -117,8 +122,8 @@ class _Lines:
             f"  repeats removed {report.duplicates_removed:,}"
         )
 
-    def kept(self, reports: Sequence[DayReport]) -> None:
-        self._say(_kept(len(reports)))
+    def kept(self, told: str) -> None:
+        self._say(told)
 
     def snapshot(self, report: ProfileReport) -> None:
         self._say(f"profiles    {report.row_count:>10,} rows    {report.status}")
@@ -140,8 +145,8 @@ class _Records(_Lines):
     def day(self, report: DayReport) -> None:
         self._add("events", report.day, report)
 
-    def kept(self, reports: Sequence[DayReport]) -> None:
-        current().note(_kept(len(reports)))
+    def kept(self, told: str) -> None:
+        current().note(told)
 
     def snapshot(self, report: ProfileReport) -> None:
         self._add("profiles", report.snapshot_date, report)

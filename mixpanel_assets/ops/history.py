@@ -77,7 +77,12 @@ def _load(
         lock_timeout=settings.lock_timeout,
         on_wait=context.log.info,
     )
-    keeping = Keeping(Refetch.stale, settle_days=settings.settle_days, zone=settings.export_zone)
+    keeping = Keeping(
+        Refetch.stale,
+        settle_days=settings.settle_days,
+        zone=settings.export_zone,
+        horizon=settings.horizon(),
+    )
     plan = plan_load(client, settings, database, from_date=first, to_date=last, keeping=keeping)
     context.log.info(told(plan))
     if only_plan:
@@ -102,13 +107,15 @@ def _load(
 def told(plan: Plan) -> str:
     """Return what a load takes, as one sentence."""
     if not plan.days:
-        return f"{plan.from_date} to {plan.to_date}: every day is stored."
+        gone = f" or expired ({plan.expired:,})" if plan.expired else ""
+        return f"{plan.from_date} to {plan.to_date}: every day is stored{gone}."
     size = "an unknown size" if plan.estimated_bytes is None else _megabytes(plan.estimated_bytes)
     more = " (one more if days come without events)" if plan.confirming else ""
     return (
         f"{plan.from_date} to {plan.to_date}: {plan.days:,} days to load with {plan.requests:,} "
         f"export requests{more}, {size} to receive. The last request can be sent in "
         f"{plan.seconds / 60:,.0f} minutes; {_megabytes(plan.free_disk_bytes)} of disk are free."
+        + (f" {plan.expired:,} expired days are not requested." if plan.expired else "")
     )
 
 

@@ -57,7 +57,7 @@ def verify_range_job(settings: Settings) -> dg.JobDefinition:
             raise dg.Failure(
                 description=_told(different, len(found)), metadata=metadata, allow_retries=False
             )
-        context.log.info(f"{len(found)} days are what Mixpanel holds.")
+        context.log.info(_equal(found))
         context.add_output_metadata(metadata)
 
     @dg.job(
@@ -102,6 +102,14 @@ def differences_metadata(found: Sequence[DayDifference]) -> dict[str, Any]:
             ),
         ),
     }
+
+
+def _equal(found: Sequence[DayDifference]) -> str:
+    expired = sum(day.status == "expired" for day in found)
+    said = [f"{len(found) - expired} days are what Mixpanel holds."]
+    if expired:
+        said.append(f"{expired} expired days were not requested (MP_RETENTION_DAYS).")
+    return " ".join(said)
 
 
 def _told(different: Sequence[DayDifference], days: int) -> str:

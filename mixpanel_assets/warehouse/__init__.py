@@ -7,7 +7,7 @@ guards the tables, `replace_events`, `append_events` and `replace_profiles` load
 from mixpanel_assets.warehouse.access import check_before_load
 from mixpanel_assets.warehouse.append import append_events, mark_empty_days
 from mixpanel_assets.warehouse.catalog import KnownTable, drop_tables, find_table, known_tables
-from mixpanel_assets.warehouse.comparison import DayDifference, compare_events
+from mixpanel_assets.warehouse.comparison import DayDifference, compare_events, expired_days
 from mixpanel_assets.warehouse.database import Database, transaction
 from mixpanel_assets.warehouse.destination import (
     check_name,
@@ -24,7 +24,7 @@ from mixpanel_assets.warehouse.event_assets import (
 )
 from mixpanel_assets.warehouse.faults import asked
 from mixpanel_assets.warehouse.in_memory import MemoryDatabase
-from mixpanel_assets.warehouse.ledger import Target, day_statuses
+from mixpanel_assets.warehouse.ledger import Target, day_statuses, forget_expired
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
 from mixpanel_assets.warehouse.load import mark_days, replace_events
 from mixpanel_assets.warehouse.profile_pages import ProfilePage
@@ -60,6 +60,7 @@ from mixpanel_assets.warehouse.tables import (
     day_reports,
     day_rows,
     event_sizes,
+    only_here,
     table_exists,
 )
 from mixpanel_assets.warehouse.vanished import KEEP_ALL, Reload
@@ -106,7 +107,9 @@ __all__ = [
     "drop_tables",
     "event_sizes",
     "events_asset_table",
+    "expired_days",
     "find_table",
+    "forget_expired",
     "kept_snapshot",
     "known_tables",
     "literal",
@@ -118,6 +121,7 @@ __all__ = [
     "mark_empty_days",
     "must_match",
     "named_events",
+    "only_here",
     "prepare",
     "profile_line",
     "qualified",

@@ -52,10 +52,11 @@ class DayDifference:
 
     Attributes:
         day: The export day.
-        status: What the ledger says of the stored day; None when it was never loaded.
+        status: What the ledger says of the stored day; None when it was never loaded. `expired`
+            when it lies too far back for Mixpanel to be asked.
         stored: Rows in the table.
         fetched: Rows that Mixpanel's answer makes; None when the plan does not reach that far
-            back, so that nothing can be said.
+            back or the day is `expired`, so that nothing can be said.
         missing: Events that Mixpanel holds and the table does not.
         gone: Events that the table holds and Mixpanel does not.
         changed: Events that both hold, with other content.
@@ -94,6 +95,15 @@ def compare_events(
             connection.execute(f"SELECT day, status FROM {_FETCHED}.{DAYS.quoted}").fetchall()
         )
         return [_compared(connection, day, statuses.get(day), known[day]) for day in days]
+
+
+def expired_days(
+    connection: duckdb.DuckDBPyConnection, days: Sequence[date]
+) -> list[DayDifference]:
+    """Return what is stored of days that Mixpanel is not asked for."""
+    return [
+        DayDifference(day, "expired", _count(connection, EVENTS.quoted, day), None) for day in days
+    ]
 
 
 def _compared(

@@ -116,6 +116,23 @@ def loaded_days(
     return {day for (day,) in found.fetchall()}
 
 
+def forget_expired(
+    connection: duckdb.DuckDBPyConnection, target: Target, horizon: date | None
+) -> None:
+    """Delete the ledger rows of `expired` days that Mixpanel is asked for, by now.
+
+    Args:
+        connection: Inside a transaction.
+        target: The table.
+        horizon: The first day that Mixpanel is asked for; None: every day is.
+    """
+    connection.execute(
+        f"DELETE FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ? "
+        "AND status = 'expired' AND (day >= ?::DATE OR ?::DATE IS NULL)",
+        [target.schema, target.table, horizon, horizon],
+    )
+
+
 def shifted_rows(connection: duckdb.DuckDBPyConnection, target: Target) -> dict[date, int]:
     """Return how many rows of another date came with each day that the ledger knows."""
     found = connection.execute(

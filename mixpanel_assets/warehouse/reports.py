@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
 
-Status = Literal["complete", "partial", "empty", "open", "not available"]
+Status = Literal["complete", "partial", "empty", "open", "not available", "expired"]
 Scope = Literal["all", "seen_on_day"]
 
 
@@ -18,7 +18,8 @@ class DayReport:
     Attributes:
         day: The export day.
         status: `complete`, `empty` (Mixpanel sent nothing), `open` (the day is not over), or
-            `not available` (it lies before the plan's horizon; what was stored stays).
+            `not available` (it lies before the plan's horizon; what was stored stays), or
+            `expired` (Mixpanel has deleted it, by MP_RETENTION_DAYS).
         row_count: Rows now stored.
         rows_before: Rows stored before; None when the day had never been loaded.
         rows_vanished: Stored rows that the response lacked; they are kept, and part of

@@ -5,6 +5,7 @@ Every function only reads and takes any connection of the database.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -116,6 +117,31 @@ def day_rows(
     names = [column[0] for column in found.description]
     rows = (dict(zip(names, row, strict=True)) for row in found.fetchall())
     return {row["day"]: row for row in rows}
+
+
+def only_here(
+    connection: duckdb.DuckDBPyConnection,
+    horizon: date | None,
+    from_date: date = date.min,
+    to_date: date = date.max,
+) -> list[date]:
+    """Return the days of `mixpanel.events` of which Mixpanel holds nothing any more.
+
+    Args:
+        connection: Any connection of the database.
+        horizon: The first day that Mixpanel is asked for; None: every day is.
+        from_date: First day, included.
+        to_date: Last day, included.
+    """
+    rows = day_rows(connection, EVENTS.name, from_date, to_date)
+    return [day for day, row in rows.items() if _is_only_here(row, horizon)]
+
+
+def _is_only_here(row: Mapping[str, Any], horizon: date | None) -> bool:
+    if not row["row_count"]:
+        return False
+    is_expired = horizon is not None and row["day"] < horizon
+    return bool(is_expired or row.get("rows_vanished") == row["row_count"])  # absent in old files
 
 
 def event_sizes(connection: duckdb.DuckDBPyConnection, table: str = EVENTS.name) -> EventSizes:

@@ -282,3 +282,21 @@ def test_completion_can_be_installed_for_a_shell_that_is_named(mp, tmp_path):
     done = mp("--install-completion", "zsh", HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "_MP_COMPLETE" in (tmp_path / ".zfunc" / "_mp").read_text()
+
+
+def test_days_that_mixpanel_has_deleted_are_kept_and_said_to_be(mp_here, emulator):
+    """Stored days further back than MP_RETENTION_DAYS are not requested, whatever is asked for."""
+    mp_here("sync", *TWO)
+    before = len(emulator.requests)
+    horizon = START + 4 * DAY
+    reach = str((datetime.now(UTC).date() - horizon).days)
+    days = ("--from", "2024-01-02", "--to", "2024-01-04", "--no-profiles", "--refetch", "all")
+    done = mp_here("sync", *days, MP_RETENTION_DAYS=reach)
+    assert done.code == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "2 days kept; Mixpanel is not asked for them (MP_RETENTION_DAYS)"
+    assert lines[1].split()[:4] == ["2024-01-02", "0", "events", "expired"]
+    assert len(emulator.requests) == before
+    planned = mp_here("plan", *days[:4], MP_RETENTION_DAYS=reach).stdout
+    assert "3 days are not requested (MP_RETENTION_DAYS)" in planned
+    assert "2 days that Mixpanel has deleted" in planned
