@@ -48,7 +48,10 @@ MAY_IMPORT = {
         *("client", "day_filler", "load_progress", "loads", "planning", "refetch", "warehouse"),
     },
     "currency": {*BASE, "planning", "refetch", "warehouse"},
-    "verification": {*BASE, "client", "event_loads", "planning", "temporary", "warehouse"},
+    "verification": {
+        *BASE,
+        *("client", "event_loads", "loads", "planning", "refetch", "temporary", "warehouse"),
+    },
     "doctor": {*BASE, "accounts", "budgets", "client", "loads", "warehouse"},
     "json_lines": set(),
     "record_files": {"errors", "json_lines"},

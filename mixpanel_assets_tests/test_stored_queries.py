@@ -16,7 +16,7 @@ from mixpanel_assets.client import make_credentials
 from mixpanel_assets.errors import ConfigError, MissingDaysError, TableNotFoundError
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.stored_queries import StoredQueries
-from mixpanel_assets.warehouse import mark_unavailable
+from mixpanel_assets.warehouse import mark_days
 from mixpanel_assets_tests.laws import examples
 
 FIRST, LAST = date(2024, 1, 1), date(2024, 1, 7)
@@ -254,14 +254,18 @@ def test_an_empty_database_lacks_every_day():
             StoredQueries(connection, table="nothing").daily_counts(**WEEK)
 
 
-def test_days_beyond_the_plan_are_no_zeros():
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [("not available", "plan did not reach"), ("expired", "deleted these days by MP_RETENTION")],
+)
+def test_days_that_cannot_be_loaded_are_no_zeros(status, why):
     """No command would fetch them."""
     with StorageEngine.memory() as storage:
         with storage.write() as connection:
-            mark_unavailable(connection, [FIRST])
+            mark_days(connection, [FIRST], status)
         with storage.read() as connection:
             queries = StoredQueries(connection)
-            with pytest.raises(MissingDaysError, match="plan did not reach") as caught:
+            with pytest.raises(MissingDaysError, match=why) as caught:
                 queries.daily_counts(from_date=FIRST, to_date=FIRST)
             assert "mp sync" not in str(caught.value)
 
