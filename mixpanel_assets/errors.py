@@ -22,7 +22,8 @@ MixpanelDataError
 └── StorageError                 the database refused: full disk, no permission, newer file
 
 Every class carries `code`, `message` and `details`, and `to_dict()` for machines.
-Messages say what was asked, what came back and what to do next; they never hold a secret.
+Messages say what was asked, what came back and what to do next; they never hold a secret, nor
+a character that steers a terminal.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, Self
+
+from mixpanel_assets.control_characters import visible
 
 
 class MixpanelDataError(Exception):
@@ -42,8 +45,8 @@ class MixpanelDataError(Exception):
         code: str = "UNKNOWN_ERROR",
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(message)
-        self._message = message
+        self._message = visible(message)
+        super().__init__(self._message)
         self._code = code
         self._details = dict(details or {})
 

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from mixpanel_assets.charts import hour_chart
+from mixpanel_assets.control_characters import visible
 from mixpanel_assets.warehouse import Column, DayReport, ProfileReport
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -78,7 +79,7 @@ def _stored(report: DayReport) -> dict[str, Any]:
         "bytes": report.bytes,
         "requests": report.requests,
         "events": dg.TableMetadataValue(
-            [dg.TableRecord({"event": name, "rows": rows}) for name, rows in counts],
+            [dg.TableRecord({"event": visible(name), "rows": rows}) for name, rows in counts],
             dg.TableSchema([dg.TableColumn("event", "string"), dg.TableColumn("rows", "int")]),
         ),
     }

@@ -13,8 +13,9 @@ import mixpanel_assets
 PACKAGE = Path(mixpanel_assets.__file__).parent
 BASE = {"days", "errors", "settings", "made_ids"}
 MAY_IMPORT = {
-    "errors": set(),
     "days": {"errors"},
+    "control_characters": set(),
+    "errors": {"control_characters"},
     "refetch": set(),
     "settings": {"errors", "refetch"},
     "made_ids": set(),
@@ -53,7 +54,7 @@ MAY_IMPORT = {
         *("client", "event_loads", "loads", "planning", "refetch", "temporary", "warehouse"),
     },
     "doctor": {*BASE, "accounts", "budgets", "client", "loads", "warehouse"},
-    "json_lines": set(),
+    "json_lines": {"control_characters"},
     "record_files": {"errors", "json_lines"},
     "event_days": {"client", "record_files"},
     "event_files": {*BASE, "client", "event_days", "record_files"},
@@ -90,7 +91,7 @@ MAY_IMPORT = {
     "stored_queries": {"errors", "results", "stored_days", "warehouse"},
     "partitions": BASE,
     "failures": {*BASE, "client"},
-    "reports": {*BASE, "charts", "client", "snapshots", "warehouse"},
+    "reports": {*BASE, "charts", "control_characters", "client", "snapshots", "warehouse"},
     "run_history": set(),
     "resources": {*BASE, "accounts", "budgets", "client", "workspace", "failures"},
     "frames": set(),
@@ -113,7 +114,15 @@ MAY_IMPORT = {
     "query_loads": {*BASE, "loads", "warehouse"},
     "ops": {
         *BASE,
-        *("client", "event_files", "failures", "literals", "live_query", "profile_files"),
+        *(
+            "client",
+            "control_characters",
+            "event_files",
+            "failures",
+            "literals",
+            "live_query",
+            "profile_files",
+        ),
         *("event_loads", "planning", "refetch"),
         *("reports", "resources", "results", "verification", "warehouse"),
     },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ import typer
 
 from mixpanel_assets import __version__
 from mixpanel_assets.cli import auth, completion, fetch, inspect, query, sql, stored
-from mixpanel_assets.cli.exits import InvalidArgumentsError, exit_code
+from mixpanel_assets.cli.exits import GENERAL, InvalidArgumentsError, exit_code
 from mixpanel_assets.cli.invocation import (
     AccountOption,
     App,
@@ -33,7 +35,10 @@ from mixpanel_assets.cli.options import (
     day_option,
     optional_days,
 )
-from mixpanel_assets.errors import MixpanelDataError
+from mixpanel_assets.control_characters import visible
+from mixpanel_assets.errors import MixpanelDataError, StorageError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Typer brings its own copy of click, or uses the one that is installed.
 _ClickError: Any = typer.BadParameter.__mro__[2]
@@ -75,16 +80,30 @@ def run(arguments: Sequence[str] | None = None) -> None:
         arguments: What follows `mp`; None: what the process was started with.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _prepare_output()
     sys.exit(_exit_code_of(arguments, begin(arguments)))
 
 
+def _prepare_output() -> None:
+    """Write UTF-8 into files and pipes, whatever the locale.
+
+    A terminal gets escapes for characters that it does not know.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        encoding = None if sys.stdout.isatty() else "utf-8"
+        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
 def _exit_code_of(arguments: Sequence[str], invocation: Invocation) -> int:
+    code = 0
     try:
         if completion.asked_for(arguments):
             completion.complete(app, arguments)
-            return 0
-        # Typer's own way out would end wrong usage with 2.
-        return app(arguments, standalone_mode=False) or 0
+        else:
+            # Typer's own way out would end wrong usage with 2.
+            code = app(arguments, standalone_mode=False) or 0
+        sys.stdout.flush()
+        return code
     except MixpanelDataError as error:
         invocation.show(error)
         return exit_code(error)
@@ -98,6 +117,13 @@ def _exit_code_of(arguments: Sequence[str], invocation: Invocation) -> int:
         if isinstance(ended.__context__, BrokenPipeError):
             return 0
         raise
+    except BrokenPipeError:
+        return code
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        invocation.show(StorageError(f"The output could not be written: {error.strerror}."))
+        return GENERAL
     finally:
         _flush()
 
@@ -109,6 +135,7 @@ def _show_usage(error: Any, invocation: Invocation) -> int:
     else:
         from typer.rich_utils import rich_format_error
 
+        error.message = visible(error.message)
         rich_format_error(error)
     return exit_code(wrong)
 
@@ -116,7 +143,7 @@ def _show_usage(error: Any, invocation: Invocation) -> int:
 def _flush() -> None:
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:
         # Python flushes stdout once more when it ends, and would complain then.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,7 @@ import typer
 
 from mixpanel_assets.cli.exits import GENERAL
 from mixpanel_assets.cli.invocation import current
-from mixpanel_assets.cli.output import Format, print_records
+from mixpanel_assets.cli.output import Format, print_line, print_records
 from mixpanel_assets.doctor import doctor
 from mixpanel_assets.settings import load_settings
 
@@ -23,6 +23,6 @@ def print_findings(database: Path | None, output: Format | None, jq: str | None)
         print_records([finding.to_dict() for finding in findings], output or Format.JSON, jq)
     else:
         for finding in findings:
-            typer.echo(str(finding))
+            print_line(str(finding))
     if any(finding.status == "fail" for finding in findings):
         raise typer.Exit(GENERAL)

@@ -1,7 +1,8 @@
 """Exit codes: what a shell script can tell apart.
 
-0 success · 1 general, partial results included · 2 authentication · 3 invalid arguments ·
-4 not found · 5 rate limited · 6 an incomplete answer, nothing of it stored · 130 interrupted
+0 success · 1 general, partial results and a full disk behind the output included ·
+2 authentication · 3 invalid arguments · 4 not found · 5 rate limited ·
+6 an incomplete answer, nothing of it stored · 130 interrupted
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ import typer
 
 from mixpanel_assets.cli.options import DaysAgo, LastOption, range_of_last
 from mixpanel_assets.cli.output import Format, check_jq
+from mixpanel_assets.control_characters import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -115,13 +116,14 @@ class Invocation:
 
     def say(self, text: str, level: str = "info") -> None:
         """Print a line to stderr, also with --quiet."""
-        line = json.dumps({"level": level, "message": text}) if self.in_json else text
-        typer.echo(line, err=True)
+        if self.in_json:
+            text = json.dumps({"level": level, "message": text})
+        typer.echo(visible(text), err=True)
 
     def show(self, error: MixpanelDataError) -> None:
         """Print an error to stderr: one sentence, or one JSON object."""
         text = json.dumps(error.to_dict(), default=str) if self.in_json else f"mp: {error.message}"
-        typer.echo(text, err=True)
+        typer.echo(visible(text), err=True)
 
 
 class _Log(logging.Handler):
@@ -144,7 +146,7 @@ def begin(arguments: Sequence[str] = ()) -> Invocation:
     """
     global _current
     _current = Invocation(in_json=_json_asked_for(arguments))
-    _listen(logging.WARNING if _current.in_json else None)
+    _listen(logging.WARNING)
     for name in ("mixpanel_assets", *_PATIENCE):
         logging.getLogger(name).setLevel(logging.NOTSET)
     return _current
@@ -167,13 +169,12 @@ def _json_asked_for(arguments: Sequence[str]) -> bool:
     return wanted in (Format.JSON, Format.JSONL)
 
 
-def _listen(level: int | None) -> None:
-    """Say what the library logs from a level on; None leaves it to Python, which says warnings."""
+def _listen(level: int) -> None:
+    """Say what the library logs from a level on."""
     logger = logging.getLogger("mixpanel_assets")
     for handler in [one for one in logger.handlers if isinstance(one, _Log)]:
         logger.removeHandler(handler)
-    if level is not None:
-        logger.addHandler(_Log(level))
+    logger.addHandler(_Log(level))
 
 
 def _named(value: str | None) -> str | None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypedDict
 import typer
 
 from mixpanel_assets.cli.exits import InvalidArgumentsError
+from mixpanel_assets.control_characters import visible
 from mixpanel_assets.days import as_day
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.literals import RefetchChoice
@@ -242,4 +243,4 @@ def must_be_sure(force: bool, question: str) -> None:
         return
     if not sys.stdin.isatty():
         raise InvalidArgumentsError("Nobody can be asked here: this needs --force.")
-    typer.confirm(question, abort=True, err=True)
+    typer.confirm(visible(question), abort=True, err=True)

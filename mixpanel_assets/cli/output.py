@@ -1,6 +1,8 @@
-"""Records on stdout, in the form that --format asks for.
+r"""Records on stdout, in the form that --format asks for.
 
-Nothing else goes to stdout; notes and errors are `invocation`'s.
+Nothing else goes to stdout; notes and errors are `invocation`'s. JSON gives back every value
+exactly. The other forms show characters that steer a terminal as escapes such as `\x1b`; in CSV
+that goes into a file or pipe, marks such as U+200E stay, for they belong to the text.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mixpanel_assets.cli.exits import InvalidArgumentsError
+from mixpanel_assets.control_characters import escaped_json, visible, without_controls
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -174,12 +177,13 @@ def _print_columns(
     whole: object, records: Sequence[Record], columns: Sequence[str], output: Format
 ) -> None:
     if output is Format.CSV:
+        safe = visible if sys.stdout.isatty() else without_controls
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_csv(record.get(name)) for name in columns] for record in records)
+        writer.writerow(map(safe, columns))
+        writer.writerows([safe(_text(record.get(name))) for name in columns] for record in records)
     elif output is Format.PLAIN:
         for record in records:
-            _write("\t".join(_visible(_text(record.get(name))) for name in columns))
+            _write("\t".join(_cell(_text(record.get(name))) for name in columns))
     else:
         _print_table(whole, records, columns)
 
@@ -188,11 +192,11 @@ def _print_json(values: Iterable[object], jq: str | None, indent: int | None) ->
     for value in values:
         plain = as_plain(value)
         for result in [plain] if jq is None else _results(jq, plain):
+            text = escaped_json(json.dumps(result, indent=indent, ensure_ascii=False))
             try:
-                text = json.dumps(result, indent=indent, ensure_ascii=False)
                 text.encode(sys.stdout.encoding or "utf-8")
-            except UnicodeEncodeError:  # half of a surrogate pair, or a terminal without Unicode
-                text = json.dumps(result, indent=indent)
+            except UnicodeEncodeError:  # a terminal without Unicode
+                text = escaped_json(json.dumps(result, indent=indent))
             _write(text)
 
 
@@ -227,10 +231,10 @@ def _print_table(whole: object, records: Sequence[Record], columns: Sequence[str
     else:
         table = Table()
         for name in columns:
-            table.add_column(Text(_visible(name)))
+            table.add_column(Text(_cell(name)))
         cells = [[record.get(name) for name in columns] for record in records]
     for row in cells:
-        table.add_row(*(Text(_visible(_text(cell))) for cell in row))
+        table.add_row(*(Text(_cell(_text(cell))) for cell in row))
     console = Console(file=sys.stdout, highlight=False, markup=False)
     if not console.is_terminal:
         console.width = _full_width(console.width, table)
@@ -282,14 +286,14 @@ def _text(value: object) -> str:
     return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
 
 
-def _visible(text: str) -> str:
+def _cell(text: str) -> str:
     # A name that came from outside must not steer the terminal, or look like two cells or lines.
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
-def _csv(value: object) -> str:
-    # Half of a surrogate pair cannot be written as UTF-8.
-    return _text(value).encode(errors="backslashreplace").decode()
+def print_line(text: str) -> None:
+    """Print a line for people."""
+    _write(visible(text))
 
 
 def _write(line: str) -> None:

@@ -8,12 +8,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from mixpanel_assets.cli.exits import InvalidArgumentsError
 from mixpanel_assets.cli.interrupts import told_what_is_kept
 from mixpanel_assets.cli.invocation import current
-from mixpanel_assets.cli.output import Format, print_records
+from mixpanel_assets.cli.output import Format, print_line, print_records
 from mixpanel_assets.cli.progress import days_shown, pages_shown
 from mixpanel_assets.days import ranges_of, shown
 from mixpanel_assets.errors import IncompleteExportError
@@ -133,7 +131,7 @@ class _Lines:
 
     def _say(self, line: str) -> None:
         with suppress(BrokenPipeError):  # the load goes on
-            typer.echo(line)
+            print_line(line)
 
 
 class _Records(_Lines):

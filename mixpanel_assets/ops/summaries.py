@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from mixpanel_assets.control_characters import visible
 from mixpanel_assets.reports import bar_chart
 from mixpanel_assets.results import (
     ActivityFeedResult,
@@ -40,7 +41,9 @@ def summary_metadata(result: ResultWithDataFrame) -> dict[str, Any]:
 
 def first_rows(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     """Return the first rows as a table; lists and objects in it are JSON text."""
-    shown = [{name: _cell(value) for name, value in row.items()} for row in rows[:MOST_ROWS]]
+    shown = [
+        {visible(name): _cell(value) for name, value in row.items()} for row in rows[:MOST_ROWS]
+    ]
     names = list(shown[0]) if shown else []
     return dg.TableMetadataValue(
         [dg.TableRecord(row) for row in shown],
@@ -181,9 +184,9 @@ def _sum(series: Mapping[str, Mapping[str, int | float]]) -> int | float:
 
 
 def _cell(value: Any) -> str | int | float | bool | None:
-    if value is None or isinstance(value, str | int | float):
+    if value is None or isinstance(value, int | float):
         return value
-    return json.dumps(value, ensure_ascii=False)
+    return visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def _kind(values: Iterable[Any]) -> str:
