@@ -1,7 +1,12 @@
-"""`/emulator/...`: what a test in another process needs; no credentials."""
+"""`/emulator/...`: what a test in another process needs; no credentials.
+
+A web page must not get at it: a browser sends the page's `Origin` with what it posts, and the
+page's own name as `Host` when that name was pointed at this machine.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import date, datetime
 from typing import Any
 
@@ -14,17 +19,41 @@ from mixpanel_assets.emulator.faults import Fault
 from mixpanel_assets.emulator.state import State
 from mixpanel_assets.emulator.truth import Truth
 
+Handler = Callable[[Request], Awaitable[Response]]
+_THIS_MACHINE = ("127.0.0.1", "localhost", "[::1]")
+
 
 def control_routes(state: State, truth: Truth) -> list[Route]:
     """Return the routes."""
     control = _Control(state, truth)
     return [
-        Route("/emulator/truth", control.truth, methods=["GET"]),
-        Route("/emulator/faults", control.faults, methods=["GET", "POST", "DELETE"]),
-        Route("/emulator/requests", control.requests, methods=["GET", "DELETE"]),
-        Route("/emulator/clock", control.clock, methods=["GET", "POST"]),
-        Route("/emulator/retention", control.retention, methods=["GET", "POST"]),
+        Route("/emulator/truth", _for_this_machine(control.truth), methods=["GET"]),
+        Route(
+            "/emulator/faults", _for_this_machine(control.faults), methods=["GET", "POST", "DELETE"]
+        ),
+        Route("/emulator/requests", _for_this_machine(control.requests), methods=["GET", "DELETE"]),
+        Route("/emulator/clock", _for_this_machine(control.clock), methods=["GET", "POST"]),
+        Route("/emulator/retention", _for_this_machine(control.retention), methods=["GET", "POST"]),
     ]
+
+
+def _for_this_machine(handler: Handler) -> Handler:
+    """Refuse requests that a web page of elsewhere has made a browser send."""
+
+    async def guarded(request: Request) -> Response:
+        _, port = request.scope["server"]
+        names = {f"{host}:{port}" for host in _THIS_MACHINE}
+        origins = {f"http://{name}" for name in names}
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        if host.lower() in names and (origin is None or origin.lower() in origins):
+            return await handler(request)
+        refused = (
+            "The emulator is controlled by programs on this machine only, at "
+            f"http://127.0.0.1:{port}: Host or Origin is another one."
+        )
+        return JSONResponse({"error": refused}, 403)
+
+    return guarded
 
 
 class _Control:

@@ -181,6 +181,57 @@ def test_wrong_control_requests_are_400(emulator: Emulator) -> None:
     assert "no such fault" in answers[0].json()["error"]
 
 
+CONTROLS = [
+    ("GET", "/emulator/requests"),
+    ("GET", "/emulator/truth"),
+    ("POST", "/emulator/faults"),
+    ("DELETE", "/emulator/faults"),
+    ("POST", "/emulator/clock"),
+    ("POST", "/emulator/retention/"),
+]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "evil.example:{port}"},
+        {"Host": "127.0.0.1.evil.example:{port}"},
+        {"Host": "127.0.0.1:1"},
+        {"Host": "localhost"},
+        {"Host": ""},
+        {"Origin": "https://evil.example"},
+        {"Origin": "http://localhost.evil.example:{port}"},
+        {"Origin": "https://127.0.0.1:{port}"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "null"},
+        {"Origin": ""},
+    ],
+)
+def test_a_web_page_cannot_control_it(emulator: Emulator, headers: dict[str, str]) -> None:
+    """Neither a name that was pointed at this machine nor a form of elsewhere gets through."""
+    fault = json.dumps([{"kind": "500-empty", "path": "*"}])
+    sent = {name: value.format(port=emulator.port) for name, value in headers.items()}
+    with closing(httpx.Client(base_url=emulator.base_url, trust_env=False)) as page:
+        for method, path in CONTROLS:
+            answer = page.request(
+                method, path, content=fault, headers={"Content-Type": "text/plain", **sent}
+            )
+            assert answer.status_code == 403
+            assert "programs on this machine only" in answer.json()["error"]
+    assert emulator.faults.waiting() == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LocalHost", "[::1]"])
+def test_this_machine_can_control_it_under_each_of_its_names(emulator: Emulator, host: str) -> None:
+    """Its own pages too, if there were any."""
+    address = f"{host}:{emulator.port}"
+    with closing(httpx.Client(base_url=emulator.base_url, trust_env=False)) as client:
+        for more in ({}, {"Origin": f"http://{address}"}):
+            answer = client.get("/emulator/clock", headers={"Host": address, **more})
+            assert answer.status_code == 200
+
+
 def test_answers_do_not_wait_for_acknowledgements(http: httpx.Client) -> None:
     """At least one of many small answers beats the 40 ms of a delayed acknowledgement."""
     seconds = []
