@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from mixpanel_assets.client import Credentials, MixpanelAPIClient, make_credentials
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.workspace import Workspace
 
+logger = logging.getLogger(__name__)
+
 
 class MixpanelResource(dg.ConfigurableResource[None]):
     """A Mixpanel project, asked as a service account.
 
-    Every field defaults to its MP_* variable. The secret is never printed: Dagster shows the
-    variable's name, and `repr` leaves it out.
+    Every field defaults to its MP_* variable. Dagster's pages and API show the configuration of
+    resources: of an `EnvVar` the variable's name, of anything else the text itself. A secret as
+    plain text is therefore warned of; `repr` leaves the secret out.
 
     Example:
         >>> with MixpanelResource().client() as client:
         ...     events = client.get("query", "/events/names")
     """
+
+    _is_warned: bool = PrivateAttr(default=False)
 
     username: str = Field(
         default=dg.EnvVar("MP_USERNAME"), description="The service account's name (MP_USERNAME)."
@@ -56,6 +63,17 @@ class MixpanelResource(dg.ConfigurableResource[None]):
         description="Requests per hour of each API that are left for colleagues; empty for "
         "MP_BUDGET_RESERVE.",
     )
+
+    def get_resource_definition(self) -> Any:  # Dagster does not export its type
+        """Return what Dagster runs and shows; part of `dagster.ConfigurableResource`."""
+        definition = super().get_resource_definition()
+        if self.secret and not isinstance(self.secret, dg.EnvVar) and not self._is_warned:
+            self._is_warned = True
+            logger.warning(
+                "The secret of a MixpanelResource is plain text, which Dagster shows with the "
+                'configuration of its resources. Give it as secret=dg.EnvVar("MP_SECRET").'
+            )
+        return definition
 
     @property
     def credentials(self) -> Credentials:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from datetime import date, timedelta
@@ -22,6 +23,7 @@ from mixpanel_assets.workspace import Workspace
 FIRST_DAY = date(2024, 1, 1)
 DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(7)]
 
+_VARIABLE = "MP_DEMO_SECRET"
 _QUESTIONS = {
     "Events per day": """
         SELECT event_date AS day, count(*) AS events
@@ -49,6 +51,7 @@ def run_demo(database: Path) -> None:
     with Emulator(EmulatorSettings(start=FIRST_DAY, days=14)) as emulator:
         console.print(f"A pretend Mixpanel answers on {emulator.base_url}")
         settings = _settings_for(emulator, database)
+        os.environ[_VARIABLE] = emulator.secret  # Dagster shows a resource's plain text
         with console.status("Dagster materializes mixpanel/events and mixpanel/profiles"):
             _materialize(emulator, settings)
         with Workspace(
@@ -77,7 +80,7 @@ def _settings_for(emulator: Emulator, database: Path) -> Settings:
 def _resource_for(emulator: Emulator) -> MixpanelResource:
     return MixpanelResource(
         username=emulator.username,
-        secret=emulator.secret,
+        secret=dg.EnvVar(_VARIABLE),
         project_id=str(emulator.project_id),
         region=emulator.settings.region,
         api_base_url=emulator.base_url,
