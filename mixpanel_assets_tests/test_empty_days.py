@@ -1,5 +1,6 @@
 """Days without events: an empty response is believed only when a second one says the same."""
 
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -344,3 +345,56 @@ def test_rows_of_a_named_table_do_not_become_an_empty_day(workspace, emulator):
     workspace.fetch_events("named", from_date=FIRST, to_date=FIRST, append=True)
     assert named(workspace) == before
     assert ledger_of(workspace, "named") == {FIRST: "complete"}
+
+
+STREAMS = [{"raw": True}, {"raw": True, "staged": True}, {}, {"staged": True}]
+
+
+def streamed(workspace, first, last, **how):
+    with workspace.stream_events(from_date=first, to_date=last, **how) as events:
+        return Counter(event.get("event") or event["event_name"] for event in events)
+
+
+@pytest.mark.parametrize("how", STREAMS)
+def test_a_stream_repeats_requests_that_brought_nothing(how, workspace, emulator, asked):
+    """One of three responses is empty: its events come last, at the cost of two requests."""
+    expected = streamed(workspace, FIRST, date(2024, 1, 9), **how)
+    assert len(asked()) == 3
+    emulator.faults.add(Fault("empty-200", path=EXPORT, skip=1))
+    assert streamed(workspace, FIRST, date(2024, 1, 9), **how) == expected
+    middle = (date(2024, 1, 4), date(2024, 1, 6))
+    assert asked()[6:] == [middle, middle]
+
+
+def test_a_stream_pays_one_request_for_all_that_brought_nothing(workspace, asked):
+    """The fortnight before the project in one more, a rare event of a fortnight in one more."""
+    assert not streamed(workspace, FIRST - timedelta(days=15), FIRST - timedelta(days=1))
+    assert len(asked()) == 6
+    last = date(2024, 1, 14)
+    with workspace.stream_events(from_date=FIRST, to_date=last, events=["Nothing Like It"]) as few:
+        assert list(few) == []
+    assert len(asked()) == 6 + 6
+
+
+def test_a_stream_of_today_is_requested_once(workspace, asked):
+    """Its events are still to come."""
+    today = datetime.now(UTC).date()
+    assert not streamed(workspace, today, today)
+    assert asked() == [(today, today)]
+
+
+def test_a_stream_that_reached_its_limit_requests_nothing_more(workspace, emulator, asked):
+    """Empty days before it are of no interest then."""
+    with workspace.stream_events(
+        from_date=FIRST - timedelta(days=3), to_date=THIRD, limit=5
+    ) as few:
+        assert len(list(few)) == 5
+    assert len(asked()) == 2
+
+
+def test_a_stream_whose_repeated_request_is_refused_says_so(workspace, emulator):
+    """What had been delivered is not called complete."""
+    emulator.faults.add(Fault("empty-200", path=EXPORT, day=date(2024, 1, 4)))
+    emulator.faults.add(Fault("500-json", path=EXPORT, day=date(2024, 1, 4), times=None))
+    with pytest.raises(IncompleteExportError, match="records had been delivered"):
+        streamed(workspace, FIRST, date(2024, 1, 6))

@@ -341,6 +341,16 @@ def test_a_loss_that_one_answer_cannot_show_is_seen_by_the_ledger(kind, site, fo
     site.emulator.faults.clear()
 
 
+@pytest.mark.parametrize("name", EVENT_READERS)
+def test_one_empty_response_is_not_believed_by_any_reader(name, site, folder):
+    """Not even by those that have no ledger, and not on a first load."""
+    reader = EVENT_READERS[name]
+    expected = truth(site.emulator, reader)
+    site.emulator.faults.add(Fault("empty-200", path=EXPORT))
+    assert outcome(site, reader, folder, expected) == "exact"
+    assert site.emulator.faults.waiting() == []
+
+
 def test_the_retry_rules_are_documented():
     """The table in the documentation is the one that the client follows."""
     rows = [f"| {row.came} | `{row.error.__name__}` | {row.treatment} |" for row in RETRY_CLASSES]

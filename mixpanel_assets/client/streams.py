@@ -3,6 +3,9 @@
 Until the first record of a request is out, faults are repeated unseen. After it a broken
 answer raises, because asking again would deliver records twice. A staged stream puts each
 answer on disk and checks it before its first record is out, so faults stay unseen throughout.
+
+Requests that brought no event are repeated together before a stream ends; events that come then
+are delivered last.
 """
 
 from __future__ import annotations
@@ -13,15 +16,17 @@ import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from mixpanel_assets.client.empty_days import MOST_BYTES, SecondLooks
 from mixpanel_assets.client.engage import ProfilePage, ProfileQuery, fetch_page
 from mixpanel_assets.client.export import (
     EventExport,
     ExportQuery,
+    find_days,
     is_gzip,
     judged,
     open_export,
@@ -33,7 +38,7 @@ from mixpanel_assets.client.retries import RetryPolicy
 from mixpanel_assets.client.spool import Spool
 from mixpanel_assets.client.transport import Transport
 from mixpanel_assets.client.verdict import Judge, RecordVerdict
-from mixpanel_assets.days import as_day
+from mixpanel_assets.days import as_day, ranges_of
 from mixpanel_assets.errors import (
     APIError,
     ConfigError,
@@ -152,40 +157,69 @@ class EventSource:
             IncompleteExportError: An answer is not whole.
         """
         left = self.query.limit
-        for query in self._requests():
-            with closing(self._answer(replace(query, limit=left), judge)) as answer:
+        came = _Came()
+        for query in itertools.chain(self._requests(), self._doubtful(came)):
+            judges: list[Judge[T]] = []
+            with closing(self._answer(replace(query, limit=left), judge, judges)) as answer:
                 if left is None:
                     yield from answer
-                    continue
-                for record in itertools.islice(itertools.chain.from_iterable(answer), left):
-                    yield (record,)
-                    left -= 1
-                if not left:
-                    return
+                else:
+                    for record in itertools.islice(itertools.chain.from_iterable(answer), left):
+                        yield (record,)
+                        left -= 1
+                    if not left:
+                        return
+            came.add(query, judges)
 
     def _requests(self) -> Iterator[ExportQuery]:
-        days = windows(self.query.from_date, self.query.to_date, self.days_per_request)
-        return (replace(self.query, from_date=first, to_date=last) for first, last in days)
+        return self._of_windows([(self.query.from_date, self.query.to_date)])
 
-    def _answer(self, query: ExportQuery, judge: Callable[[bool], Judge[T]]) -> Blocks[T]:
+    def _of_windows(self, spans: Iterable[tuple[date, date]]) -> Iterator[ExportQuery]:
+        for span in spans:
+            for first, last in windows(*span, self.days_per_request):
+                yield replace(self.query, from_date=first, to_date=last)
+
+    def _doubtful(self, came: _Came) -> Iterator[ExportQuery]:
+        """Yield the requests of days that came without events and have some, or may have."""
+        looks = SecondLooks(
+            self._find_days,
+            weigh=came.weigh,
+            most_bytes=None if self.query.filters else MOST_BYTES,
+        )
+        for answer in looks.confirm(came.finished_without_events()):
+            yield from self._of_windows(ranges_of(answer.doubtful))
+
+    def _find_days(self, first: date, last: date, most_bytes: int | None) -> set[date] | None:
+        query = replace(self.query, from_date=first, to_date=last, limit=None, time_in_ms=True)
+        return find_days(self.transport, query, self.retries, most_bytes=most_bytes)
+
+    def _answer(
+        self, query: ExportQuery, judge: Callable[[bool], Judge[T]], judges: list[Judge[T]]
+    ) -> Blocks[T]:
+        """Yield blocks of an answer; `judges` are those of its parts once they came."""
         if not self.staged:
             with ExitStack() as answer:
-                yield from self.retries.call(lambda: self._begun(query, judge, answer))
+                yield from self.retries.call(lambda: self._begun(query, judge, judges, answer))
             return
         for spool in self._staged(query):
             try:
-                gzip = spool.path.suffix == ".gz"
-                yield from judged(_pieces(spool.path), query, judge(gzip))
+                judges.append(judge(spool.path.suffix == ".gz"))
+                yield from judged(_pieces(spool.path), query, judges[-1])
             finally:
                 spool.discard()
 
     def _begun(
-        self, query: ExportQuery, judge: Callable[[bool], Judge[T]], answer: ExitStack
+        self,
+        query: ExportQuery,
+        judge: Callable[[bool], Judge[T]],
+        judges: list[Judge[T]],
+        answer: ExitStack,
     ) -> Iterator[Iterable[T]]:
         """Return the blocks of an answer that got as far as its first one."""
         with ExitStack() as attempt:
             response = attempt.enter_context(open_export(self.transport, query))
-            blocks = judged(response.iter_raw(), query, judge(is_gzip(response)))
+            judges[:] = [judge(is_gzip(response))]
+            blocks = judged(response.iter_raw(), query, judges[0])
             first = list(itertools.islice(blocks, 1))
             answer.push(attempt.pop_all())
         return itertools.chain(first, blocks)
@@ -193,6 +227,32 @@ class EventSource:
     def _staged(self, query: ExportQuery) -> Iterator[Spool]:
         with _directory(self.spool_directory) as directory:
             yield from EventExport(self.open_transport, query, directory, self.retries)
+
+
+class _Came:
+    """What the requests of a stream brought: JSON bytes by day, and days without an event."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[date, int] = {}
+        self._empty: list[date] = []
+
+    def add(self, query: ExportQuery, judges: Sequence[Judge[Any]]) -> None:
+        """Take note of a response that came in one or more parts."""
+        size = (query.to_date - query.from_date).days + 1
+        days = [query.from_date + timedelta(days=number) for number in range(size)]
+        weight = sum(judge.json_bytes for judge in judges) // size
+        self._bytes.update(dict.fromkeys(days, weight))
+        if not any(judge.lines for judge in judges):
+            self._empty.extend(days)
+
+    def weigh(self, day: date) -> int:
+        """Return the JSON bytes of a day."""
+        return self._bytes.get(day, 0)
+
+    def finished_without_events(self) -> list[date]:
+        """Return the days that are over; more events of the others are still to come."""
+        today = datetime.now(UTC).date()
+        return [day for day in self._empty if day < today]
 
 
 def normalized(source: EventSource, local_zone: str | None) -> Blocks[dict[str, Any]]:
