@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -30,26 +30,29 @@ class _Timed(msgspec.Struct):
 _decode_time = msgspec.json.Decoder(_Timed).decode
 
 
-def deal_out(events: Iterable[Any], files: Mapping[date, RecordFile]) -> None:
+def deal_out(
+    events: Iterable[Any], days: Collection[date], file_of: Callable[[date], RecordFile]
+) -> None:
     """Add each event to the file of its day; a single file gets all of them.
 
     Args:
         events: Normalized events, or raw ones as the bytes of their lines; `time` is UTC.
-        files: By day.
+        days: Those that were asked for.
+        file_of: Returns the file of a day.
 
     Raises:
-        StrayEventError: An event is of no day that has a file.
+        StrayEventError: An event is of none of the days.
     """
-    if len(files) == 1:
-        [file] = files.values()
+    if len(days) == 1:
+        [day] = days
         for event in events:
-            file.add(event)
+            file_of(day).add(event)
         return
     for event in events:
-        day = _day_of_line(event) if isinstance(event, bytes) else _day_of(event)
-        if day is None or day not in files:
-            raise StrayEventError(f"An event is of {day or 'no day'}.")
-        files[day].add(event)
+        found = _day_of_line(event) if isinstance(event, bytes) else _day_of(event)
+        if found is None or found not in days:
+            raise StrayEventError(f"An event is of {found or 'no day'}.")
+        file_of(found).add(event)
 
 
 def _day_of(event: Mapping[str, Any]) -> date | None:

@@ -6,20 +6,27 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mixpanel_assets.client import STREAMED_DAYS, MixpanelAPIClient, RecordStream
+from mixpanel_assets.client import (
+    STREAMED_DAYS,
+    MixpanelAPIClient,
+    RecordStream,
+    SecondLooks,
+)
+from mixpanel_assets.client.empty_days import MOST_BYTES
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.event_days import StrayEventError, deal_out
 from mixpanel_assets.record_files import (
     EVENT_COLUMNS,
     FileFormat,
+    RecordFile,
     check_format,
     whole_file,
     whole_record_file,
@@ -73,7 +80,8 @@ class EventFolder:
 
     A folder holds the answer to one question, which stands in `_question.json`. An event is in
     the file of the day of its time, or, when that is none of those asked for, in the file of the
-    day that it came for.
+    day that it came for. A finished day that came without events gets its file, an empty one, once
+    a second response had none of it either; all such days share the second request.
 
     Attributes:
         directory: The folder; made when it is missing.
@@ -125,11 +133,16 @@ class EventFolder:
             for file in files.values():
                 on_day(file)
         broken: dict[date, str] = {}
+        empty: set[date] = set()
         for window in self._windows([day for day in days if day not in files]):
-            for file in self._fetched(window, broken):
+            for file in self._fetched(window, broken, empty):
                 files[file.day] = file
                 if on_day:
                     on_day(file)
+        for file in self._confirmed(empty, broken, files):
+            files[file.day] = file
+            if on_day:
+                on_day(file)
         if broken:
             raise _incomplete(broken, len(files))
         return [files[day] for day in days]
@@ -146,19 +159,50 @@ class EventFolder:
                 windows.append([day])
         return windows
 
-    def _fetched(self, days: list[date], broken: dict[date, str]) -> Iterator[DayFile]:
-        """Yield the new files of the days; note why the others stayed broken."""
+    def _fetched(
+        self, days: list[date], broken: dict[date, str], empty: set[date] | None = None
+    ) -> Iterator[DayFile]:
+        """Yield the new files of the days; note why the others stayed broken.
+
+        Finished days without events are added to `empty` instead, if it is given.
+        """
         if len(days) > 1:
             try:
-                yield from self._write(days)
+                yield from self._write(days, empty)
                 return
             except (IncompleteExportError, StrayEventError) as error:
                 logger.warning("%s..%s: %s The days are asked for alone.", days[0], days[-1], error)
         for day in days:
             try:
-                yield from self._write([day])
+                yield from self._write([day], empty)
             except IncompleteExportError as error:
                 broken[day] = error.reason or error.message
+
+    def _confirmed(
+        self, empty: Collection[date], broken: dict[date, str], files: Mapping[date, DayFile]
+    ) -> Iterator[DayFile]:
+        """Yield the files of days that came without events, whatever a second response says."""
+        if not empty:
+            return
+        export = self.client.event_export(
+            from_date=min(empty),
+            to_date=max(empty),
+            events=self.filter.events,
+            where=self.filter.where,
+            directory=self._spool(),
+        )
+        is_filtered, asked = bool(export.query.filters), time.time()
+        with export:
+            looks = SecondLooks(
+                export.find_days,
+                weigh=lambda day: files[day].bytes if day in files else 0,
+                most_bytes=None if is_filtered else MOST_BYTES,
+                by_date=self.settings.local_zone is None,
+            )
+            for answer in looks.confirm(empty):
+                yield from self._write_empty(answer.empty, asked)
+                for window in self._windows(answer.doubtful):
+                    yield from self._fetched(window, broken)
 
     def _check(self, from_date: date, to_date: date) -> None:
         if from_date > to_date:
@@ -208,44 +252,61 @@ class EventFolder:
             return None
         return DayFile(day, path, status.st_size)
 
-    def _write(self, days: list[date]) -> list[DayFile]:
+    def _write(self, days: list[date], empty: set[date] | None) -> list[DayFile]:
         begin, asked = time.monotonic(), time.time()
         with ExitStack() as open_files:
-            files = {
-                day: open_files.enter_context(
-                    whole_record_file(
-                        self._path(day),
-                        EVENT_COLUMNS,
-                        self.format,
-                        raw=self.filter.raw,
-                        as_of=asked,
-                    )
-                )
-                for day in days
-            }
+            files: dict[date, RecordFile] = {}
+
+            def file_of(day: date) -> RecordFile:
+                if day not in files:
+                    files[day] = open_files.enter_context(self._file(day, asked))
+                return files[day]
+
             with self._stream(days) as events:
-                deal_out(events, files)
+                deal_out(events, days, file_of)
         seconds = time.monotonic() - begin
-        return [
-            DayFile(day, self._path(day), self._path(day).stat().st_size, file.rows, seconds)
-            for day, file in files.items()
-        ]
+        written = [self._written(day, files[day].rows, seconds) for day in days if day in files]
+        without = [day for day in days if day not in files]
+        if empty is not None:
+            today = self.settings.today()
+            empty.update(day for day in without if day < today)
+            without = [day for day in without if day >= today]
+        return written + self._write_empty(without, asked)
+
+    def _write_empty(self, days: Sequence[date], asked: float) -> list[DayFile]:
+        for day in days:
+            with self._file(day, asked):
+                pass
+        return [self._written(day, 0, 0.0) for day in days]
+
+    def _file(self, day: date, asked: float) -> AbstractContextManager[RecordFile]:
+        return whole_record_file(
+            self._path(day), EVENT_COLUMNS, self.format, raw=self.filter.raw, as_of=asked
+        )
+
+    def _written(self, day: date, rows: int, seconds: float) -> DayFile:
+        path = self._path(day)
+        return DayFile(day, path, path.stat().st_size, rows, seconds)
 
     def _stream(self, days: list[date]) -> RecordStream[Any]:
-        spool = self.settings.spool_path(self.client.credentials.project_id)
-        spool.mkdir(parents=True, exist_ok=True)
         question: dict[str, Any] = {
             "from_date": days[0],
             "to_date": days[-1],
             "events": self.filter.events,
             "where": self.filter.where,
             "staged": True,
+            "confirms": False,
             "days_per_request": len(days),
-            "spool_directory": spool,
+            "spool_directory": self._spool(),
         }
         if self.filter.raw:
             return self.client.stream_event_lines(**question)
         return self.client.stream_events(**question, local_zone=self.settings.local_zone)
+
+    def _spool(self) -> Path:
+        spool = self.settings.spool_path(self.client.credentials.project_id)
+        spool.mkdir(parents=True, exist_ok=True)
+        return spool
 
     def _path(self, day: date) -> Path:
         return self.directory / f"{day.isoformat()}.{self.format}"

@@ -194,6 +194,7 @@ class MixpanelAPIClient(Queries):
         limit: int | None = None,
         raw: bool = False,
         staged: bool = False,
+        confirms: bool = True,
         days_per_request: int = STREAMED_DAYS,
         local_zone: str | None = None,
         spool_directory: Path | None = None,
@@ -214,6 +215,7 @@ class MixpanelAPIClient(Queries):
                 `distinct_id`, `insert_id` (made when absent) and `properties`.
             staged: Put each answer on disk and check it before its first event is out; faults
                 are then repeated unseen to the end.
+            confirms: Repeat requests that brought no event, together, before the end.
             days_per_request: How many days share a request.
             local_zone: The project's zone if `time` is its wall clock (projects from before 2023).
             spool_directory: Where staged answers lie; None: in the temporary directory.
@@ -236,6 +238,7 @@ class MixpanelAPIClient(Queries):
         source = self._events(
             checked_events(from_date, to_date, events, where, limit, time_in_ms=not raw),
             staged=staged,
+            confirms=confirms,
             days_per_request=days_per_request,
             spool_directory=spool_directory,
         )
@@ -254,6 +257,7 @@ class MixpanelAPIClient(Queries):
         where: str | None = None,
         limit: int | None = None,
         staged: bool = False,
+        confirms: bool = True,
         days_per_request: int = STREAMED_DAYS,
         spool_directory: Path | None = None,
     ) -> RecordStream[bytes]:
@@ -268,6 +272,7 @@ class MixpanelAPIClient(Queries):
             where: A segmentation expression.
             limit: At most so many events, 1 to 100,000; which ones is undefined.
             staged: Put each answer on disk and check it before its first line is out.
+            confirms: Repeat requests that brought no event, together, before the end.
             days_per_request: How many days share a request.
             spool_directory: Where staged answers lie; None: in the temporary directory.
 
@@ -279,6 +284,7 @@ class MixpanelAPIClient(Queries):
         source = self._events(
             checked_events(from_date, to_date, events, where, limit, time_in_ms=False),
             staged=staged,
+            confirms=confirms,
             days_per_request=days_per_request,
             spool_directory=spool_directory,
         )
@@ -525,6 +531,7 @@ class MixpanelAPIClient(Queries):
         query: ExportQuery,
         *,
         staged: bool,
+        confirms: bool,
         days_per_request: int,
         spool_directory: Path | None,
     ) -> EventSource:
@@ -536,6 +543,7 @@ class MixpanelAPIClient(Queries):
             days_per_request=days_per_request,
             spool_directory=spool_directory,
             staged=staged,
+            confirms=confirms,
         )
 
     def _profiles(self, query: ProfileQuery | None) -> ProfileSource:

@@ -140,6 +140,7 @@ class EventSource:
         days_per_request: How many days share a request.
         spool_directory: Where staged answers lie; None: in the temporary directory.
         staged: Whether an answer is put on disk and checked first.
+        confirms: Whether requests that brought no event are repeated before the end.
     """
 
     query: ExportQuery
@@ -149,6 +150,7 @@ class EventSource:
     days_per_request: int
     spool_directory: Path | None = None
     staged: bool = False
+    confirms: bool = True
 
     def blocks(self, judge: Callable[[bool], Judge[T]]) -> Blocks[T]:
         """Yield what the judges make of the lines; `judge` is given whether the bytes are gzip.
@@ -186,7 +188,7 @@ class EventSource:
             weigh=came.weigh,
             most_bytes=None if self.query.filters else MOST_BYTES,
         )
-        for answer in looks.confirm(came.finished_without_events()):
+        for answer in looks.confirm(came.finished_without_events() if self.confirms else ()):
             yield from self._of_windows(ranges_of(answer.doubtful))
 
     def _find_days(self, first: date, last: date, most_bytes: int | None) -> set[date] | None:

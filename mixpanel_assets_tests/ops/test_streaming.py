@@ -11,6 +11,7 @@ import pytest
 
 from mixpanel_assets.client import normalize_event
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
+from mixpanel_assets.errors import AuthenticationError
 from mixpanel_assets.event_files import EventFilter, EventFolder
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
@@ -227,6 +228,38 @@ def test_events_of_no_asked_day_are_in_the_file_of_the_day_they_came_for(kind, r
             assert len(lines_of(file.path)) == len(list(emulator.truth.lines(file.day)))
 
 
+@pytest.mark.parametrize("kind", ["empty-200", "missing-days"])
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_day_without_events_gets_its_file_after_two_responses(
+    kind, raw, client, emulator, tmp_path
+):
+    """One wrong response costs requests and no events, and empty days share a second one."""
+    folder = EventFolder(tmp_path / "events", client, Settings(), EventFilter(raw=raw))
+    sent = len(emulator.requests)
+    emulator.faults.add(Fault(kind, path=EXPORT, day=DAYS[3]))
+    told = []
+    files = folder.fill(START - timedelta(days=14), DAYS[-1], on_day=told.append)
+    for file in files:
+        assert len(lines_of(file.path)) == len(list(emulator.truth.lines(file.day)))
+        assert file.rows == len(lines_of(file.path))
+    assert sorted(told, key=lambda file: file.day) == files
+    assert len(exports(emulator, sent)) == 3 + 1 + 1
+    assert len(folder.fill(START - timedelta(days=14), DAYS[-1])) == 19
+    assert len(exports(emulator, sent)) == 5
+
+
+def test_an_empty_day_has_no_file_before_it_is_confirmed(client, emulator, tmp_path):
+    """A refused second request leaves the day to the next call."""
+    folder = EventFolder(tmp_path / "events", client, Settings(), EventFilter())
+    emulator.faults.add(Fault("missing-days", path=EXPORT, day=DAYS[1]))
+    emulator.faults.add(Fault("401-json", path=EXPORT))
+    with pytest.raises(AuthenticationError):
+        folder.fill(DAYS[0], DAYS[2])
+    assert names_in(folder.directory) == ["2024-01-01.jsonl", "_question.json"]
+    folder.fill(DAYS[0], DAYS[2])
+    assert all(lines_of(folder.directory / f"{day}.jsonl") for day in DAYS[:3])
+
+
 def test_a_folder_answers_one_question(run, emulator, folder):
     """Files of other events are never taken for finished ones."""
     run("stream_events", directory=str(folder), events=["Sign Up"], **SPAN)
@@ -273,7 +306,7 @@ def test_the_run_tells_what_it_wrote(run, emulator, folder):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"from_date": "2024-1-1"}, "write it like 2024-01-31"),
+        ({"from_date": "soon"}, "is not a day"),
         ({"from_date": "2024-01-05", "to_date": "2024-01-01"}, "is after to_date"),
         ({"events": []}, "events must be a list"),
         ({"where": " "}, "where must be an expression"),
