@@ -125,9 +125,6 @@ def begin(client: MixpanelAPIClient, question: Question, root: Path) -> Snapshot
     directory = root / f"{name}-{uuid.uuid4().hex}"
     try:
         plan = client.plan_profiles(directory, question.query)
-        if not plan.total and question.scope == "all":
-            # Nobody at all would empty the day, so it has to be said twice.
-            plan = client.plan_profiles(directory, question.query)
         require_room(root, plan.path(0).stat().st_size * plan.num_pages, "The profiles")
         return Snapshot(question, plan)
     except BaseException:

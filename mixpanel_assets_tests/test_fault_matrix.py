@@ -341,12 +341,17 @@ def test_a_loss_that_one_answer_cannot_show_is_seen_by_the_ledger(kind, site, fo
     site.emulator.faults.clear()
 
 
-@pytest.mark.parametrize("name", EVENT_READERS)
-def test_one_empty_response_is_not_believed_by_any_reader(name, site, folder):
+@pytest.mark.parametrize(
+    ("reader", "kind"),
+    [
+        *((reader, "empty-200") for reader in EVENT_READERS.values()),
+        *((reader, "no-profiles") for reader in PROFILE_READERS.values()),
+    ],
+)
+def test_one_empty_response_is_not_believed_by_any_reader(reader, kind, site, folder):
     """Not even by those that have no ledger, and not on a first load."""
-    reader = EVENT_READERS[name]
     expected = truth(site.emulator, reader)
-    site.emulator.faults.add(Fault("empty-200", path=EXPORT))
+    site.emulator.faults.add(Fault(kind, path=EXPORT if kind == "empty-200" else ENGAGE))
     assert outcome(site, reader, folder, expected) == "exact"
     assert site.emulator.faults.waiting() == []
 

@@ -116,6 +116,8 @@ def _planned(
 ) -> PagePlan:
     began_at = datetime.now(UTC)
     page, announced = retries.call(lambda: _first_page(transport, query))
+    if not announced and not page.results:  # believed only when a second response says the same
+        page, announced = retries.call(lambda: _first_page(transport, query))
     total = max(announced, len(page.results))
     plan = PagePlan(directory, page.session_id, total, page.page_size, began_at)
     _keep(plan, page)

@@ -302,6 +302,8 @@ class ProfileSource:
 
     def _pages(self) -> Iterator[list[tuple[dict[str, Any], bytes]]]:
         first = page = self.retries.call(lambda: self._page(0))
+        if not first.total and not first.results:
+            first = page = self.retries.call(lambda: self._page(0))
         received = len(first.results)
         yield _profiles(first)
         while len(page.results) >= first.page_size:

@@ -27,7 +27,7 @@ def engage(call: Call) -> Answer:
     if session_id:
         session = _known_session(call, session_id)
     else:
-        matches_ = _results(call)
+        matches_ = () if call.faulty("no-profiles") else _results(call)
         # `limit` is undocumented; `total` stays the number of all matches.
         results = matches_[: call.integer("limit", len(matches_))]
         session_id = call.state.open_session(results, _page_size(call), total=len(matches_))

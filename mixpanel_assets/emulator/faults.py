@@ -70,7 +70,13 @@ WorldKind = Literal[
     "surrogate-rows",
 ]
 ProfileKind = Literal[
-    "session-expired", "no-total", "total-changes", "short-page", "missing-page", "cut-json"
+    "session-expired",
+    "no-profiles",
+    "no-total",
+    "total-changes",
+    "short-page",
+    "missing-page",
+    "cut-json",
 ]
 Kind = BodyKind | WireKind | AnswerKind | WorldKind | ProfileKind
 

@@ -167,6 +167,22 @@ def test_nobody_at_all_is_said_twice_before_it_is_believed(pages_of_ten):
     assert (report.row_count, report.rows_before, report.status) == (0, everybody, "empty")
 
 
+def test_no_profile_of_a_day_is_believed_only_twice(pages_of_ten):
+    """The profiles last seen on an older day, too."""
+    workspace, emulator = pages_of_ten
+    days = [
+        (profile["$properties"] or {}).get("$last_seen") for profile in emulator.truth.profiles()
+    ]
+    day = max(text for text in days if text)[:10]
+    expected = workspace.sync_profiles(day).row_count
+    before = len(emulator.requests)
+    emulator.faults.add(Fault("no-profiles"))
+    report = workspace.sync_profiles(day)
+    assert (report.scope, report.row_count) == ("seen_on_day", expected)
+    assert expected > 0
+    assert len(emulator.requests) - before >= 2
+
+
 def test_a_page_that_stays_broken_is_named_and_the_others_are_stored(pages_of_ten):
     """`partial` says that something is stored; the next call asks for the page alone."""
     workspace, emulator = pages_of_ten
