@@ -11,7 +11,7 @@ import shlex
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -169,7 +169,7 @@ class Database:
                 self.must_not_be_lost()
                 _create(self.path)
             self.must_exist()
-            with spill_folder(self.path) as spilled, closing(duckdb.connect()) as connection:
+            with spill_folder(self.path) as spilled, closed_for_good(duckdb.connect()) as connection:
                 self._configure(connection, spilled)
                 self._attach(connection, mode, wait)
                 if mode == "write":
@@ -261,9 +261,33 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        with suppress(duckdb.Error):
-            connection.execute("ROLLBACK")
+        _undo(connection)
         raise
+
+
+@contextmanager
+def closed_for_good(
+    connection: duckdb.DuckDBPyConnection,
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Close a connection, and with it the file, when the block is left."""
+    try:
+        yield connection
+    finally:
+        try:
+            _undo(connection)
+        finally:
+            connection.close()
+
+
+def _undo(connection: duckdb.DuckDBPyConnection) -> None:
+    """Undo an open transaction; end a statement that Ctrl-C interrupted.
+
+    DuckDB only stops waiting for that one: its threads go on with it, and closing the connection
+    waits for them. Without another statement, a cursor would keep the file open even then.
+    """
+    with suppress(duckdb.Error):  # mostly there is nothing to undo
+        connection.interrupt()
+        connection.execute("ROLLBACK")
 
 
 def set_up_session(connection: duckdb.DuckDBPyConnection) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 
-from mixpanel_assets.warehouse.database import CATALOG, Database, set_up_session
+from mixpanel_assets.warehouse.database import CATALOG, Database, closed_for_good, set_up_session
 from mixpanel_assets.warehouse.lock import Mode
 
 
@@ -43,7 +43,7 @@ class MemoryDatabase(Database):
 
     @contextmanager
     def _attached(self, mode: Mode) -> Iterator[duckdb.DuckDBPyConnection]:
-        with closing(self._root.cursor()) as connection:
+        with closed_for_good(self._root.cursor()) as connection:
             set_up_session(connection)
             connection.execute(f"USE {CATALOG}")
             if mode == "read":

@@ -12,7 +12,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from pathlib import Path
 import duckdb
 
 from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError, StorageError
-from mixpanel_assets.warehouse.database import CATALOG, Database, set_up_session
+from mixpanel_assets.warehouse.database import CATALOG, Database, closed_for_good, set_up_session
 from mixpanel_assets.warehouse.drafts import draft_of, remove_drafts
 from mixpanel_assets.warehouse.faults import translated
 from mixpanel_assets.warehouse.lock import Mode, Wait
@@ -177,7 +177,7 @@ def _for_us_alone(path: str, flags: int) -> int:
 
 def _put_in_order(draft: Path, stamp: Stamp) -> None:
     """Stamp a copy, and bring what a killed writer left in its log into the file."""
-    with closing(duckdb.connect()) as connection:
+    with closed_for_good(duckdb.connect()) as connection:
         set_up_session(connection)
         connection.execute(f"ATTACH {literal(str(draft))} AS {CATALOG} (TYPE duckdb)")
         connection.execute(f"USE {CATALOG}")

@@ -17,7 +17,7 @@ import duckdb
 
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.warehouse.answers import number
-from mixpanel_assets.warehouse.database import set_up_session
+from mixpanel_assets.warehouse.database import closed_for_good, set_up_session
 from mixpanel_assets.warehouse.leftovers import Leftovers
 from mixpanel_assets.warehouse.quarantine import Quarantined
 from mixpanel_assets.warehouse.schema import EVENTS, Column, quoted
@@ -73,15 +73,12 @@ def staging_table(
     database = f"mixpanel_assets_staging_{uuid.uuid4().hex}"
     table = f"{database}.main.staged"
     typed = ", ".join(f"{quoted(column.name)} {column.type}" for column in columns)
-    staging = connection.cursor()
-    try:
+    with closed_for_good(connection.cursor()) as staging:
         set_up_session(staging)
         staging.execute(f"ATTACH ':memory:' AS {database}")
         staging.execute(f"CREATE TABLE {table} ({typed})")
         yield staging, table
         staging.execute(f"DROP TABLE {table}")
-    finally:
-        staging.close()
 
 
 def _fill(

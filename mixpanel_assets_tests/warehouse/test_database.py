@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,9 +12,11 @@ import duckdb
 import pytest
 
 from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError, StorageError
-from mixpanel_assets.warehouse.database import Database
+from mixpanel_assets.warehouse.database import Database, closed_for_good
 from mixpanel_assets.warehouse.holder import Holder, is_alive, read_note
 from mixpanel_assets.warehouse.lock import Wait, note_path
+from mixpanel_assets.warehouse.schema import Column
+from mixpanel_assets.warehouse.staging import staging_table
 from mixpanel_assets_tests.warehouse.processes import HOLD_FOREIGN, in_another_process
 
 HOLD_OURS = """
@@ -358,3 +361,53 @@ def test_an_interrupt_in_the_middle_of_a_statement_is_an_interrupt(path):
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
+
+
+def interrupted_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Interrupt a statement without end, as Ctrl-C does."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        connection.execute(sql)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
+
+
+ENDLESS = "SELECT max(a.range + b.range) FROM range(10_000_000) a, range(10_000_000) b"
+
+
+def read(path):
+    with Database(path).read() as connection:
+        interrupted_statement(connection, ENDLESS)
+
+
+def read_beside(path):
+    with Database(path).read() as connection, closed_for_good(connection.cursor()) as beside:
+        interrupted_statement(beside, ENDLESS)
+
+
+def write(path):
+    with Database(path).write() as connection:
+        interrupted_statement(connection, f"CREATE TABLE more AS {ENDLESS}")
+
+
+def stage(path):
+    with (
+        Database(path).write() as connection,
+        staging_table(connection, [Column("n", "HUGEINT", "")]) as (staging, table),
+    ):
+        interrupted_statement(staging, f"INSERT INTO {table} {ENDLESS}")
+
+
+@pytest.mark.parametrize("use", [read, read_beside, write, stage])
+def test_an_interrupted_statement_lets_go_of_the_file(use, path):
+    """Also while the interrupt is still being handled: then the snapshot is taken."""
+    with pytest.raises(KeyboardInterrupt):
+        try:
+            use(path)
+        finally:
+            with Database(path).write() as connection:
+                connection.execute("INSERT INTO numbers VALUES (2)")
+    assert numbers(path) == [1, 2]
