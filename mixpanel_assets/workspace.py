@@ -642,10 +642,14 @@ class Workspace:
         wanted, keeping = self._wanted(from_date, to_date, days, refetch)
         reports: list[DayReport] = []
 
-        def stored(report: DayReport, seconds: float) -> None:
+        def stored(report: DayReport, seconds: float = 0.0) -> None:
             reports.append(report)
             if on_day:
                 on_day(report)
+
+        def found(untold: Sequence[DayReport]) -> None:
+            for report in untold:
+                stored(report)
 
         load = event_load(
             self.api,
@@ -657,6 +661,7 @@ class Workspace:
             on_day=stored,
             keeping=keeping,
             on_kept=on_kept or (lambda kept: None),
+            on_found=found,
         )
         with self._writing():
             load.store(self._database)

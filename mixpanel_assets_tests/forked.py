@@ -25,8 +25,29 @@ from mixpanel_assets.cli import main
 # They start threads, which a fork does not get; its end then waits for them for ever.
 assert not {"duckdb", "numpy", "pyarrow"} & sys.modules.keys()
 
+def interrupt_at(number, call):
+    # As if it came from outside: at the n-th call of ours within a load.
+    package = os.path.dirname(mixpanel_assets.__file__) + os.sep
+    calls = None
+
+    def count(frame, kind, argument):
+        nonlocal calls
+        code = frame.f_code
+        if kind != "call" or not code.co_filename.startswith(package):
+            return
+        if calls is None and code.co_qualname == "EventLoad.store":
+            calls = 0
+        if calls is not None:
+            calls += 1
+            if calls == call:
+                sys.setprofile(None)
+                os.kill(os.getpid(), number)
+
+    sys.setprofile(count)
+
 def become(asked):
     signal.alarm(asked["seconds"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["folder"])
@@ -36,12 +57,14 @@ def become(asked):
         os.dup2(os.open(path, flags), number)
     sys.stdin = open(0)
     sys.argv = ["mp", *asked["arguments"]]
+    if asked["interrupt"]:
+        interrupt_at(*asked["interrupt"])
 
 gc.freeze()
 for line in sys.stdin:
     if not (child := os.fork()):
         become(json.loads(line))
-        sys.exit(main())
+        main()
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
@@ -69,8 +92,18 @@ class ForkedMp:
         cwd: Path,
         input: str | None = None,
         text: bool = True,
+        interrupt: tuple[int, int] | None = None,
     ) -> subprocess.CompletedProcess[Any]:
-        """Return how a command line ended, its outputs as text or as bytes."""
+        """Return how a command line ended, its outputs as text or as bytes.
+
+        Args:
+            arguments: What follows `mp`.
+            env: Its environment.
+            cwd: Its folder.
+            input: Its stdin.
+            text: Whether the outputs are text.
+            interrupt: A signal, and the number of the call of ours in a load at which it comes.
+        """
         with tempfile.TemporaryDirectory(prefix="mp-") as name:
             stdin, stdout, stderr = (Path(name, stream) for stream in STREAMS)
             stdin.write_text(input or "")
@@ -82,6 +115,7 @@ class ForkedMp:
                 "folder": str(cwd),
                 "seconds": SECONDS,
                 "streams": [str(stdin), str(stdout), str(stderr)],
+                "interrupt": interrupt,
             }
             self._server.stdin.write(f"{json.dumps(asked)}\n")
             self._server.stdin.flush()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import sys
+from typing import NoReturn
+
+from mixpanel_assets.cli.signals import leave, listen, received
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run `mp`; the way in for the console script."""
+    listen()
+    code: object = 130
     try:
         from mixpanel_assets.cli.app import run
 
         run()
-    except KeyboardInterrupt:  # before a command began, or after it ended
-        sys.exit(130)
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException as error:
+        if not (received() or isinstance(error, KeyboardInterrupt)):
+            raise
+    leave(code if isinstance(code, int) else 0)

@@ -16,7 +16,7 @@ import typer
 
 from mixpanel_assets import __version__
 from mixpanel_assets.cli import auth, completion, fetch, inspect, query, sql, stored
-from mixpanel_assets.cli.exits import GENERAL, InvalidArgumentsError, exit_code
+from mixpanel_assets.cli.exits import GENERAL, INTERRUPTED, InvalidArgumentsError, exit_code
 from mixpanel_assets.cli.invocation import (
     AccountOption,
     App,
@@ -81,7 +81,11 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     _prepare_output()
-    sys.exit(_exit_code_of(arguments, begin(arguments)))
+    invocation = begin(arguments)
+    code = _exit_code_of(arguments, invocation)
+    if code == INTERRUPTED:
+        invocation.show_interrupt()
+    sys.exit(code)
 
 
 def _prepare_output() -> None:

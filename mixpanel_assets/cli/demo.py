@@ -109,12 +109,15 @@ def materialize(
         "dagster/asset_partition_range_start": first.isoformat(),
         "dagster/asset_partition_range_end": (last or first).isoformat(),
     }
-    definitions.resolve_implicit_global_asset_job_def().execute_in_process(
-        asset_selection=[dg.AssetKey(["mixpanel", name])],
-        instance=instance,
-        run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
-        tags=range_of_days,
-    )
+    try:
+        definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+            asset_selection=[dg.AssetKey(["mixpanel", name])],
+            instance=instance,
+            run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
+            tags=range_of_days,
+        )
+    except dg.DagsterExecutionInterruptedError:  # Dagster has a signal handler of its own
+        raise KeyboardInterrupt from None
 
 
 def _print_comparison(

@@ -12,6 +12,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from rich.console import Console
 
 from mixpanel_assets.cli.demo import FIRST_DAY, materialize
 from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.cli.signals import received, seen
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.errors import ConfigError
@@ -29,6 +32,7 @@ from mixpanel_assets.settings import load_settings
 LOCATION = "mixpanel_assets.cli.demo_location"
 PARTITIONS = 30
 LEFT_TO_LOAD = 7
+_PATIENCE_SECONDS = 15.0
 _SHOP = EmulatorSettings(start=FIRST_DAY, page_size=100, max_page_size=100)
 _INSTANCE = """\
 concurrency:
@@ -60,9 +64,8 @@ def open_ui(database: Path, port: int) -> None:
         if not database.exists():
             with console.status("Dagster materializes three weeks of events"):
                 _load()
-        server = _start_dagster(port)
         url = f"http://127.0.0.1:{port}"
-        try:
+        with _dagster(port) as server:
             _wait_until_ready(server, url)
             console.print(
                 f"[bold]Dagster's UI is on {url}[/] after {time.monotonic() - started:.0f} s; "
@@ -72,8 +75,6 @@ def open_ui(database: Path, port: int) -> None:
                 soft_wrap=True,
             )
             server.wait()
-        except KeyboardInterrupt:
-            server.wait()  # Ctrl-C has reached it, too
 
 
 def _refuse_taken(port: int) -> None:
@@ -112,14 +113,25 @@ def _load() -> None:
         materialize(definitions, instance, "profiles", settings.today())
 
 
-def _start_dagster(port: int) -> subprocess.Popen[bytes]:
-    # A shell without job control starts its background jobs with Ctrl-C ignored, and Dagster
-    # then ignores every signal.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+@contextmanager
+def _dagster(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Yield a running `dagster dev`; Ctrl-C and SIGTERM end it and leave the block."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell without job control starts its background jobs with Ctrl-C ignored, and Dagster
+        # then ignores every signal.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     command = ["dagster", "dev", "-h", "127.0.0.1", "-p", str(port), "-m", LOCATION]
     server = subprocess.Popen([sys.executable, "-m", *command])  # noqa: S603
-    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
-    return server
+    try:
+        yield server
+    except KeyboardInterrupt:
+        seen()
+        # On a terminal, Ctrl-C has reached it, too, and a second signal would hurry it.
+        has_reached_it = received() == signal.SIGINT and sys.stdin.isatty()
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(_PATIENCE_SECONDS if has_reached_it else 0)
+        server.terminate()
+        server.wait()
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:

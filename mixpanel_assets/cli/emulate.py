@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import date
 
 import typer
@@ -30,7 +30,8 @@ def serve_emulator(*, port: int, seed: int, start: date, events_per_day: int) ->
             err=True,
         )
         typer.echo("Serving until interrupted (Ctrl-C).", err=True)
-        threading.Event().wait()
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 def environment_of(emulator: Emulator) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 0 success · 1 general, partial results and a full disk behind the output included ·
 2 authentication · 3 invalid arguments · 4 not found · 5 rate limited ·
-6 an incomplete answer, nothing of it stored · 130 interrupted
+6 an incomplete answer, nothing of it stored · 130 interrupted (Ctrl-C) · 143 ended by SIGTERM
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mixpanel_assets.errors import (
 
 GENERAL = 1
 INVALID_ARGUMENTS = 3
+INTERRUPTED = 130  # Typer's own code for it; a signal decides in the end
 
 
 class InvalidArgumentsError(MixpanelDataError):

@@ -1,4 +1,4 @@
-"""What Ctrl-C left: said in one line before `mp` ends with 130."""
+"""What Ctrl-C or SIGTERM left: said in one line before `mp` ends with 130 or 143."""
 
 from __future__ import annotations
 
@@ -6,14 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mixpanel_assets.cli.invocation import current, hush
-from mixpanel_assets.errors import MixpanelDataError
-
-
-class LoadInterruptedError(MixpanelDataError):
-    """Somebody pressed Ctrl-C while something was loaded."""
-
-    def __init__(self, kept: str) -> None:
-        super().__init__(f"Interrupted. {kept}", "INTERRUPTED")
 
 
 @contextmanager
@@ -23,5 +15,5 @@ def told_what_is_kept(kept: Callable[[], str]) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         hush()  # threads that are ending would say that they ask again
-        current().show(LoadInterruptedError(kept()))
+        current().show_interrupt(kept())
         raise

@@ -20,6 +20,7 @@ import typer
 
 from mixpanel_assets.cli.options import DaysAgo, LastOption, range_of_last
 from mixpanel_assets.cli.output import Format, check_jq
+from mixpanel_assets.cli.signals import seen
 from mixpanel_assets.control_characters import visible
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Invocation:
     quiet: bool = False
     verbose: bool = False
     in_json: bool = False
+    _is_interrupt_shown: bool = False
 
     def credentials(self, account: str | None = None) -> Credentials:
         """Return the credentials that hold for this run; `account` beats --account.
@@ -124,6 +126,14 @@ class Invocation:
         """Print an error to stderr: one sentence, or one JSON object."""
         text = json.dumps(error.to_dict(), default=str) if self.in_json else f"mp: {error.message}"
         typer.echo(visible(text), err=True)
+
+    def show_interrupt(self, kept: str = "") -> None:
+        """Say once that the run was interrupted, and what is kept of it."""
+        from mixpanel_assets.errors import MixpanelDataError
+
+        if not self._is_interrupt_shown:
+            self._is_interrupt_shown = True
+            self.show(MixpanelDataError(f"Interrupted. {kept}".rstrip(), "INTERRUPTED"))
 
 
 class _Log(logging.Handler):
@@ -319,7 +329,11 @@ def _with_options(
         check_jq(given.get("jq"), given.get("output") or Format.JSON)
         _refuse_range_beside_last(given)
         asked = {name: value for name, value in given.items() if name not in added}
-        return function(**_with_dates(asked, today))
+        try:
+            return function(**_with_dates(asked, today))
+        except KeyboardInterrupt:
+            seen()
+            raise
 
     parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in [*own, *more]]
     told: Any = command  # Typer reads both

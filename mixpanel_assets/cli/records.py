@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from mixpanel_assets.cli.interrupts import told_what_is_kept
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.client import ProfileQuery, RecordStream
 from mixpanel_assets.json_lines import as_json
@@ -81,6 +83,11 @@ class _Writer:
         if self._lines % _SHOWN_EVERY == 0:
             self._bar.update(self._task, completed=self._lines)
 
+    def give_up(self) -> None:
+        """Drop the last lines if the reader has stopped reading: it must not delay the end."""
+        if not select.select([], [self._out], [], 0)[1]:
+            _forget_stdout()
+
     def flush(self) -> None:
         self._bar.update(self._task, completed=self._lines)
         self._out.flush()
@@ -89,16 +96,24 @@ class _Writer:
 @contextmanager
 def _to_stdout(stream: RecordStream[Any], what: str) -> Iterator[_Writer]:
     """Yield a writer; whoever reads may stop reading, which ends the stream quietly."""
-    try:
-        with stream, spinner() as bar:
-            writer = _Writer(bar, what)
-            try:
-                yield writer
-            finally:
-                writer.flush()
-    except BrokenPipeError:
-        # Python flushes stdout once more when it ends, and would complain then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with told_what_is_kept(lambda: f"What was written is real, but not all {what} of the request."):
+        try:
+            with stream, spinner() as bar:
+                writer = _Writer(bar, what)
+                try:
+                    yield writer
+                except KeyboardInterrupt:
+                    writer.give_up()
+                    raise
+                finally:
+                    writer.flush()
+        except BrokenPipeError:
+            _forget_stdout()
+
+
+def _forget_stdout() -> None:
+    """Let Python, which flushes stdout once more when it ends, do so without a complaint."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def spinner() -> Progress:

@@ -33,7 +33,7 @@ def sync_days(
     jq: str | None,
 ) -> None:
     """Load the days, both ends included; progress goes to stderr, what was stored to stdout."""
-    loaded: list[date] = []
+    loaded: set[date] = set()
     with (
         told_what_is_kept(lambda: _loaded(loaded, refetch)),
         current().workspace(database) as workspace,
@@ -43,7 +43,7 @@ def sync_days(
         with days_shown(len(days), lines=bool(output or jq)) as show:
 
             def stored(report: DayReport) -> None:
-                loaded.append(report.day)
+                loaded.add(report.day)
                 show(report)
                 tell.day(report)
 
@@ -62,7 +62,7 @@ def sync_days(
         tell.place(workspace.db_path)
 
 
-def _loaded(days: list[date], refetch: RefetchChoice | None) -> str:
+def _loaded(days: set[date], refetch: RefetchChoice | None) -> str:
     if not days:
         return "Nothing was stored; the database is as it was."
     first, last = min(days), max(days)

@@ -169,7 +169,10 @@ class Database:
                 self.must_not_be_lost()
                 _create(self.path)
             self.must_exist()
-            with spill_folder(self.path) as spilled, closed_for_good(duckdb.connect()) as connection:
+            with (
+                spill_folder(self.path) as spilled,
+                closed_for_good(duckdb.connect()) as connection,
+            ):
                 self._configure(connection, spilled)
                 self._attach(connection, mode, wait)
                 if mode == "write":

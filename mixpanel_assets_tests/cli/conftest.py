@@ -1,6 +1,7 @@
 """The `mp` command: as a user starts it, in a process of its own, and faster in this one."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,6 +14,12 @@ from mixpanel_assets.cli.app import run as run_mp
 from mixpanel_assets.cli.emulate import environment_of
 
 MP = str(Path(sys.executable).with_name("mp"))
+
+
+def heed_signals() -> None:
+    """For `preexec_fn`: a shell may have started the tests with Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -23,3 +23,4 @@ def test_the_demo_keeps_itself_current(tmp_path):
         [record] = run["assetMaterializations"]
         texts = {entry["label"]: entry.get("text") for entry in record["metadataEntries"]}
         assert (record["partition"], texts["status"]) == (yesterday, "complete")
+    assert dagster.server.wait() == 128 + signal.SIGTERM

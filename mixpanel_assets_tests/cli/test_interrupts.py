@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment: 130, one line that says what is kept, and nothing half-stored."""
+"""Ctrl-C or SIGTERM at any moment: 130 or 143, one line on what is kept, nothing half-stored."""
 
 import json
 import os
@@ -12,7 +12,8 @@ import pytest
 
 from mixpanel_assets.cli.emulate import environment_of
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
-from mixpanel_assets_tests.cli.conftest import MP
+from mixpanel_assets_tests.cli.conftest import MP, heed_signals
+from mixpanel_assets_tests.laws import TIMES
 
 WEEK = ("--from", "2024-01-01", "--to", "2024-01-07")
 TABLE = ("fetch", "events", "mine", *WEEK, "--chunk-days", "1")
@@ -23,7 +24,7 @@ EXPORT, PROFILES = "/api/2.0/export", "/api/query/engage"
 def ended_by(tmp_path):
     """Run a command until a day or a page is stuck, interrupt it, and return how it ended."""
 
-    def run(*arguments, stuck, before=()):
+    def run(*arguments, stuck, before=(), end_with=signal.SIGINT):
         settings = EmulatorSettings(start=date(2024, 1, 1), days=14, profiles=50, page_size=10)
         with Emulator(settings) as emulator:
             variables = {
@@ -42,11 +43,12 @@ def ended_by(tmp_path):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                preexec_fn=heed_signals,
             )
             while emulator.faults.waiting():
                 assert process.poll() is None
                 time.sleep(0.02)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(end_with)
             process.output, process.errors = process.communicate(timeout=30)
         return process
 
@@ -126,3 +128,42 @@ def test_nobody_waits_for_answers_that_are_on_their_way(ended_by):
         stuck = Fault("slow-first-byte", path=path, seconds=600, skip=1)
         process = ended_by(*command, stuck=stuck)  # within 30 s
         assert process.returncode == 130
+
+
+def days_in(path):
+    if not path.exists():
+        return []
+    with duckdb.connect(path, read_only=True) as connection:
+        tables = connection.execute(
+            "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'events'"
+        )
+        if not tables.fetchone()[0]:
+            return []
+        counted = "SELECT event_date, count(*) FROM mixpanel.events GROUP BY ALL ORDER BY ALL"
+        return connection.execute(counted).fetchall()
+
+
+CALLS = 1_100  # about as many as a load of two answers makes, with its snapshot
+AT = [*range(CALLS, 1, -CALLS // (3 * TIMES)), 1_050]
+
+
+@pytest.mark.parametrize("call", AT)
+def test_whatever_is_interrupted(call, forked_mp, emulator, tmp_path):
+    """One sentence says how many days are stored, readers see them, the code is the signal's."""
+    env = {
+        **os.environ,
+        **environment_of(emulator),
+        "MP_DATABASE": str(tmp_path / "w.duckdb"),
+        "MP_DAYS_PER_REQUEST": "2",
+    }
+    number = signal.SIGTERM if call % 2 else signal.SIGINT
+    command = ("sync", "--from", "2024-01-01", "--to", "2024-01-04", "--no-profiles")
+    done = forked_mp.run(command, env=env, cwd=tmp_path, interrupt=(number, call))
+    stored = days_in(tmp_path / "w.duckdb")
+    assert days_in(tmp_path / "w.snapshot.duckdb") == stored
+    if done.returncode == 0:  # it was faster
+        assert (len(stored), done.stderr) == (4, "")
+        return
+    kept = f"Events of {len(stored)} whole days are stored" if stored else "Nothing was stored"
+    assert (done.returncode, done.stderr.count("\n")) == (128 + number, 1), done.stderr
+    assert done.stderr.startswith(f"mp: Interrupted. {kept}")

@@ -404,10 +404,14 @@ def stage(path):
 @pytest.mark.parametrize("use", [read, read_beside, write, stage])
 def test_an_interrupted_statement_lets_go_of_the_file(use, path):
     """Also while the interrupt is still being handled: then the snapshot is taken."""
-    with pytest.raises(KeyboardInterrupt):
+
+    def use_and_write() -> None:
         try:
             use(path)
         finally:
             with Database(path).write() as connection:
                 connection.execute("INSERT INTO numbers VALUES (2)")
+
+    with pytest.raises(KeyboardInterrupt):
+        use_and_write()
     assert numbers(path) == [1, 2]
