@@ -21,7 +21,7 @@ GROUP_KEY = "-1405123841946871899"
 NAMES = ("Ada", "Linus", "Åsa", "Олена", "José", "葵", "Zoë", "Prisha", "O'Neil", "Björk 🎧")
 FAMILIES = ("Lo", "Ångström", "Шевченко", "García", "佐藤", "Nair", "Smith", "von der Leyen")
 WITHOUT_LAST_SEEN = 41
-NULL_PROPERTIES = 13
+WITHOUT_PROPERTIES = 13
 
 
 class Person(Mapping[str, Any]):
@@ -125,12 +125,13 @@ class UserProfiles(Sequence[Profile]):
         newer = self._count - 1 - index
         back = bisect_right(self._later, newer)
         user = self._shop.user(self._last - timedelta(days=back - 1), self._later[back] - 1 - newer)
+        if index == WITHOUT_PROPERTIES:
+            nothing: Profile | None = None if self._shop.settings.null_properties else {}
+            return {"$distinct_id": user.distinct_id, "$properties": nothing}
         return _profile(user, index, self._last, self._now)
 
 
 def _profile(user: User, index: int, last: date, now: datetime) -> Profile:
-    if index == NULL_PROPERTIES:
-        return {"$distinct_id": user.distinct_id, "$properties": None}
     stirred = user.mix
     city, region, country, _, zone = PLACES[user.place]
     first = NAMES[stirred % len(NAMES)]

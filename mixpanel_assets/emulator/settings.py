@@ -73,6 +73,8 @@ class EmulatorSettings:
         numeric_ids_as_numbers: Send `$distinct_id` as a number where it looks like one.
         session_seconds: Life of a paging session; None is for ever.
         jql: Whether simple scripts run, or every one answers 404 or 412.
+        null_properties: Whether the profile without properties has null in their place. No source
+            has seen that, and clients in production fail on it.
         schema_wrapped: Whether a single schema comes as `{"results": ...}`.
         schema_by_name: What `schemas/event?entity_name=` answers: a list with one entry (the
             documentation), or the definition alone (what clients read).
@@ -138,6 +140,7 @@ class EmulatorSettings:
     numeric_ids_as_numbers: bool = False
     session_seconds: float | None = 3600.0
     jql: Literal["run", "404", "412"] = "run"
+    null_properties: bool = False
     schema_wrapped: bool = True
     schema_by_name: Literal["list", "definition"] = "definition"
     annotation_project_id: bool = True

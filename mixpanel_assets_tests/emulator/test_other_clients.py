@@ -105,6 +105,15 @@ def test_a_cohort_by_number_or_text(http: httpx.Client, cohort: int | str) -> No
     assert stats["results"] == listed[1000]
 
 
+def test_a_profile_without_properties(opened: Callable[..., Opened]) -> None:
+    """Clients read an object of every profile; one may come with null, which no source has."""
+    for null, nothing in ((False, {}), (True, None)):
+        _, http = opened(null_properties=null)
+        found = http.post("/api/query/engage/", json={"page": 0}).json()["results"]
+        empty = [one["$properties"] for one in found if not one["$properties"]]
+        assert empty == [nothing]
+
+
 def test_a_limit_of_profiles_leaves_the_total(http: httpx.Client) -> None:
     """`limit` caps the profiles that come; `total` stays the number of all matches."""
     answer = http.post("/api/query/engage", data={"limit": "7"}).json()

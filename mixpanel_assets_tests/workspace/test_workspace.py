@@ -133,8 +133,9 @@ def test_a_page_that_fails_leaves_the_snapshot_as_it_was(workspace, emulator):
 
 @pytest.fixture
 def pages_of_ten(settings):
-    """A workspace of an emulator that sends ten profiles a page."""
-    with Emulator(EmulatorSettings(days=3, profiles=95, page_size=10)) as emulator:
+    """A workspace of an emulator that sends ten profiles a page, one with null for properties."""
+    shop = EmulatorSettings(days=3, profiles=95, page_size=10, null_properties=True)
+    with Emulator(shop) as emulator:
         credentials = make_credentials(
             username=emulator.username, secret=emulator.secret, project_id=str(emulator.project_id)
         )
