@@ -17,6 +17,7 @@ from mixpanel_assets.emulator.state import State
 from mixpanel_assets.emulator.truth import Truth
 
 MOST_DAYS = 3_700
+FLAGS = {"": None, "true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,9 @@ class Call:
     def flag(self, name: str, *, default: bool = False) -> bool:
         """Return a boolean parameter."""
         text = self.params.get(name, "").lower()
-        return text in ("true", "1") if text else default
+        if text not in FLAGS:
+            raise self.shape.refuse(400, f"{name} must be true or false, got {text!r}")
+        return default if FLAGS[text] is None else bool(FLAGS[text])
 
     def json(self, name: str, kind: type | tuple[type, ...]) -> Any:
         """Return a parameter that holds JSON of a certain type, or None when it is absent."""

@@ -63,7 +63,7 @@ def track(call: Call) -> Answer:
         # A token of another project is valid, and its event is not seen here.
         if token == call.settings.project_token:
             taken.append(event)
-    origin = Origin(is_import=False, address=call.address if call.flag("ip") else None)
+    origin = Origin(is_import=False, address=call.address if _is_on(call, "ip") else None)
     call.state.received.add(taken, origin, now_ms)
     return _answer(call, len(records), failed)
 
@@ -79,7 +79,7 @@ def import_events(call: Call) -> Answer:
     if call.settings.id_merge == "simplified" and call.settings.identity_events == "refused":
         _refuse_identity_events(call, records)
     now_ms = call.state.clock.now_ms()
-    strict = call.flag("strict")
+    strict = _is_on(call, "strict")
     taken: list[SentEvent] = []
     failed: Failed = []
     for index, record in enumerate(records):
@@ -240,18 +240,22 @@ def _failure(call: Call, index: int, record: object, error: InvalidRecordError) 
 
 def _answer(call: Call, sent: int, failed: Failed) -> Answer:
     """Answer as the older addresses do: 1 when any record is valid. The status is always 200."""
-    if call.flag("strict"):
+    if _is_on(call, "strict"):
         # The documentation has no other status for these addresses.
         return Answer(200, _per_record(sent - len(failed), failed).body)
     return _plain(call, failed[0]["message"] if len(failed) == sent else None)
 
 
+def _is_on(call: Call, name: str) -> bool:
+    return call.params.get(name) in ("1", "true")
+
+
 def _plain(call: Call, problem: str | None) -> Answer:
     status = int(problem is None)
-    if call.flag("img"):
+    if _is_on(call, "img"):
         return Answer(200, PIXEL, "image/gif")
     text = str(status)
-    if call.flag("verbose"):
+    if _is_on(call, "verbose"):
         text = json.dumps({"error": problem, "status": status}, separators=(",", ":"))
     callback = call.params.get("callback", "")
     if re.fullmatch(r"[A-Za-z_$][\w$.]*", callback):

@@ -7,6 +7,7 @@ a single data dictionary entry has been seen inside `results`; annotations have 
 """
 
 import json
+import re
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -163,6 +164,73 @@ def test_official_paths_are_known(emulator: Emulator) -> None:
         for path in document("query")["paths"]:
             answer = client.get(f"/api/query{path}", params={"project_id": emulator.project_id})
             assert "Invalid API endpoint" not in answer.text, path
+
+
+# Questions that use as many documented parameters as go together.
+ASKED: dict[str, dict[str, object]] = {
+    "/insights": {"bookmark_id": 100},
+    "/funnels": {**RANGE, "funnel_id": 7509, "on": 'properties["page"]', "length": 1},
+    "/funnels/list": {},
+    "/retention": {**RANGE, "born_event": "Sign Up", "event": "Page View"},
+    "/retention/addiction": {**RANGE, "unit": "day", "addiction_unit": "hour"},
+    "/segmentation": {**ORDERS, "on": 'properties["country"]'},
+    "/segmentation/numeric": AMOUNT,
+    "/segmentation/sum": AMOUNT,
+    "/segmentation/average": AMOUNT,
+    "/stream/query": {**RANGE, "distinct_ids": '["user-9005"]'},
+    "/cohorts/list": {},
+    "/engage": {"filter_by_cohort": '{"id": 1000}', "where": "true"},
+    "/events": {**RANGE, **COUNTS, "event": '["Sign Up"]'},
+    "/events/top": {"type": "general"},
+    "/events/names": {"type": "general"},
+    "/events/properties": {**RANGE, **COUNTS, "event": "Sign Up", "name": "plan"},
+    "/events/properties/top": {"event": "Sign Up"},
+    "/events/properties/values": {"event": "Sign Up", "name": "plan"},
+    "/jql": {"script": "main()"},
+}
+# Documented to do nothing without another parameter, which is refused or not asked for here.
+NEEDS_ANOTHER = {
+    ("/retention", "limit"): "on",
+    ("/retention/addiction", "limit"): "on",
+    ("/engage", "as_of_timestamp"): "behaviors",
+    ("/jql", "params"): "script",
+}
+
+
+def documented_parameters(path: str) -> set[str]:
+    """Return the names of a path's parameters in the official query file."""
+    whole = document("query")
+    item = whole["paths"][path]
+    found = set()
+    for operation in [one for one in item.values() if isinstance(one, dict)]:
+        for named in (*operation.get("parameters", ()), *item.get("parameters", ())):
+            reference = named.get("$ref", "").rsplit("/", 1)[-1]
+            known = whole["components"]["parameters"][reference] if reference else named
+            found.add(known["name"])
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            found |= content["schema"]["properties"].keys()
+    return {name for name in found if (path, name) not in NEEDS_ANOTHER}
+
+
+@pytest.mark.parametrize("path", ASKED)
+def test_every_documented_parameter_matters(http: httpx.Client, path: str) -> None:
+    """Nonsense in any parameter is refused or changes the answer, so none is ignored."""
+    assert ASKED.keys() == document("query")["paths"].keys()
+
+    def answer(**changes: object) -> tuple[int, str]:
+        params = {**http.params, **ASKED[path], **changes}
+        method = "POST" if path in ("/engage", "/jql") else "GET"
+        got = http.request(method, f"/api/query{path}", params=params)  # type: ignore[arg-type]
+        # Each question without a session opens one.
+        return got.status_code, re.sub(r'"session_id":"[^"]*"', "", got.text)
+
+    before = answer()
+    assert before[0] == (412 if path == "/jql" else 200)
+    names = documented_parameters(path)
+    assert names >= {"project_id", "workspace_id"}
+    for name in names:
+        after = answer(**{name: "((nonsense"})
+        assert after[0] != 200 or after != before, name
 
 
 def test_the_data_dictionary_has_the_official_shape(http: httpx.Client, emulator: Emulator) -> None:
