@@ -5,7 +5,9 @@ The kernel frees the lock when its holder dies. Nothing else decides: no age, no
 
 from __future__ import annotations
 
-from contextlib import suppress
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -30,3 +32,40 @@ def hold(mark: Path) -> FileLock | None:
             return lock
         lock.release(force=True)
     return None
+
+
+@contextmanager
+def held(folder: Path, stem: str = "") -> Iterator[None]:
+    """Hold a mark in a folder inside the block; the folder is made when it is missing.
+
+    Args:
+        folder: It may hold marks of other processes, too.
+        stem: What the mark stands for there: the first of the 32 digits of its name.
+
+    Raises:
+        OSError: The folder or the mark cannot be made.
+    """
+    lock = None
+    while lock is None:
+        mark = folder / f"{stem}{uuid.uuid4().hex[len(stem) :]}.lock"
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # another process deleted the folder meanwhile
+            lock = hold(mark)
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+        lock.release(force=True)
+
+
+def remove_unless_held(mark: Path) -> bool:
+    """Delete a mark that a dead process left; return False if a process holds it."""
+    try:
+        lock = hold(mark)
+    except OSError:
+        return False
+    if lock is None:
+        return False
+    mark.unlink(missing_ok=True)
+    lock.release(force=True)
+    return True

@@ -11,7 +11,7 @@ import duckdb
 
 from mixpanel_assets.errors import DatabaseNotFoundError, IncompleteExportError
 from mixpanel_assets.loads import Load
-from mixpanel_assets.snapshots import PAGE_IS_GONE, Question, Snapshot
+from mixpanel_assets.snapshots import PAGE_IS_GONE, Question, Snapshot, in_use
 from mixpanel_assets.warehouse import (
     PROFILES,
     Database,
@@ -117,10 +117,13 @@ class ProfileLoad(Load):
         """
         for report in self.kept:
             self._settled(report, 0)
+        with in_use(self.snapshots):
+            self._store_snapshots(database)
+
+    def _store_snapshots(self, database: Database) -> None:
         for snapshot in self.snapshots:
             pages = snapshot.plan.num_pages
-            with snapshot.plan.in_use():
-                reports = self._stored(database, snapshot)
+            reports = self._stored(database, snapshot)
             for report in reports:
                 self._settled(report, pages)
                 pages = 0  # so that the pages of all days add up
@@ -137,10 +140,11 @@ class ProfileLoad(Load):
     ) -> list[ProfileReport]:
         """Store one snapshot in the caller's transaction and return a report per day."""
         question, plan = snapshot.question, snapshot.plan
-        gone = dict.fromkeys(plan.missing(), PAGE_IS_GONE)
+        pages = {page: at for page in range(plan.num_pages) if (at := plan.fetched_at(page))}
+        gone = {page: PAGE_IS_GONE for page in range(plan.num_pages) if page not in pages}
         return replace_profiles(
             connection,
-            [ProfilePage(plan.path(page), plan.fetched_at(page)) for page in plan.present()],
+            [ProfilePage(plan.path(page), fetched_at) for page, fetched_at in pages.items()],
             days=question.days,
             project=self.project,
             scope=question.scope,

@@ -11,7 +11,8 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -25,7 +26,8 @@ from mixpanel_assets.client import (
     PagePlan,
     ProfileQuery,
 )
-from mixpanel_assets.client.disk import require_room
+from mixpanel_assets.client.disk import RESUMED_FOR, require_room
+from mixpanel_assets.client.page_plan import pages_in_use
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 
 logger = logging.getLogger(__name__)
@@ -34,8 +36,6 @@ Scope = Literal["all", "seen_on_day"]
 ScopeChoice = Literal["auto", "all", "seen_on_day"]
 OnPage = Callable[[PageOutcome, PagePlan], None]
 
-# A run that failed is repeated soon; whoever asks later wants the profiles of now.
-RESUMED_FOR = timedelta(hours=1)
 PAGE_IS_GONE = "its file is gone from the spool folder"
 
 
@@ -124,7 +124,8 @@ def begin(client: MixpanelAPIClient, question: Question, root: Path) -> Snapshot
         return Snapshot(question, plan)
     directory = root / f"{name}-{uuid.uuid4().hex}"
     try:
-        plan = client.plan_profiles(directory, question.query)
+        with pages_in_use(directory):
+            plan = client.plan_profiles(directory, question.query)
         require_room(root, plan.path(0).stat().st_size * plan.num_pages, "The profiles")
         return Snapshot(question, plan)
     except BaseException:
@@ -218,6 +219,15 @@ def fetch_missing(
         or (again and any(outcome.unannounced for outcome in outcomes))
     )
     return failed | dict.fromkeys(sorted(gone), PAGE_IS_GONE), lost
+
+
+@contextmanager
+def in_use(snapshots: Iterable[Snapshot]) -> Iterator[None]:
+    """Keep the pages of all snapshots inside the block, while one of them waits or is stored."""
+    with ExitStack() as used:
+        for snapshot in snapshots:
+            used.enter_context(snapshot.plan.in_use())
+        yield
 
 
 def tell_present(snapshot: Snapshot, on_page: OnPage) -> None:

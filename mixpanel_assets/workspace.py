@@ -592,8 +592,8 @@ class Workspace:
         """Delete the received answers that failed loads left in the spool folder.
 
         Args:
-            older_than: Younger ones stay; whatever it says, so does the last hour's, which
-                may belong to a load that runs.
+            older_than: Younger ones are kept; whatever it says, so are the last hour's, and
+                those that a process uses.
 
         Returns:
             How many files went, and their bytes.

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -41,6 +42,7 @@ from mixpanel_assets.snapshots import (
     begin,
     completed,
     fetch_missing,
+    in_use,
     questions_for,
 )
 from mixpanel_assets.warehouse import PROFILES, Database, ProfileReport, Target
@@ -169,7 +171,7 @@ def profiles_asset(
             for report in kept:
                 context.log.info(f"{report.snapshot_date}: its full snapshot is kept")
             plan = ProfilePlan(
-                [_begun(context, client, question, root) for question in asked],
+                _begun(context, client, asked, root),
                 kept,
                 config.overwrite_full_snapshot,
                 config.max_workers,
@@ -199,7 +201,7 @@ def profiles_asset(
         if again := [page for pages in failed for page in pages]:
             context.log.warning(f"Pages that did not come are asked for again: {again}")
         retries = StepRetries.of(context, settings)
-        with explained_to_dagster(retries), mixpanel.client() as client:
+        with explained_to_dagster(retries), mixpanel.client() as client, in_use(plan.snapshots):
             load = ProfileLoad(
                 snapshots=[
                     completed(
@@ -340,15 +342,22 @@ def _days(context: dg.OpExecutionContext) -> list[date]:
 
 
 def _begun(
-    context: dg.OpExecutionContext, client: MixpanelAPIClient, question: Question, root: Path
-) -> Snapshot:
-    snapshot = begin(client, question, root)
-    plan, days = snapshot.plan, question.days
-    context.log.info(
-        f"{days[0]}{f' to {days[-1]}' if len(days) > 1 else ''}: {plan.total:,} profiles on "
-        f"{plan.num_pages:,} pages, {len(plan.missing()):,} of them to be fetched"
-    )
-    return snapshot
+    context: dg.OpExecutionContext,
+    client: MixpanelAPIClient,
+    questions: Sequence[Question],
+    root: Path,
+) -> list[Snapshot]:
+    snapshots = []
+    with ExitStack() as used:  # the next one may wait for the budget
+        for question in questions:
+            snapshots.append(snapshot := begin(client, question, root))
+            used.enter_context(snapshot.plan.in_use())
+            plan, days = snapshot.plan, question.days
+            context.log.info(
+                f"{days[0]}{f' to {days[-1]}' if len(days) > 1 else ''}: {plan.total:,} profiles "
+                f"on {plan.num_pages:,} pages, {len(plan.missing()):,} of them to be fetched"
+            )
+    return snapshots
 
 
 def _dealt_out(plan: ProfilePlan, pages_per_op: int) -> Iterator[dg.DynamicOutput[Chunk]]:

@@ -253,7 +253,7 @@ def clean(
         int, typer.Option(min=0, max=36_500, help="Days that what a failed load received is kept.")
     ] = 7,
     everything: Annotated[
-        bool, typer.Option("--all", help="All but the last hour, which may be in use.")
+        bool, typer.Option("--all", help="All but the last hour, and what is in use.")
     ] = False,
     database: DatabaseOption = None,
     output: OptionalFormatOption = None,

@@ -1,7 +1,7 @@
 """The folder where answers lie until they are stored: its free room, and what was left there.
 
 Only files and folders with the names that this package gives them are ever deleted, and none
-that somebody may still be writing.
+that a process uses.
 """
 
 from __future__ import annotations
@@ -10,22 +10,28 @@ import re
 import shutil
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from mixpanel_assets.client.page_plan import take_over
+from mixpanel_assets.client.spool import STEM_DIGITS
 from mixpanel_assets.errors import StorageError
+from mixpanel_assets.in_use import remove_unless_held
 
 KEPT_FOR = timedelta(days=7)
 MARGIN_BYTES = 50_000_000
 
-# A process that runs touches its files more often than that, or waits for a database.
-IN_USE_FOR = timedelta(hours=1)
+# A step that is repeated, or the next step of a run, may still go on with what is that young,
+# though no process uses it at the moment.
+RESUMED_FOR = timedelta(hours=1)
 
 _EVENTS = re.compile(r"([0-9a-f]{32})-(\d{4}-\d\d-\d\d)_(\d{4}-\d\d-\d\d)\.jsonl(\.gz)?")
-_PROFILES = re.compile(r"profiles-[0-9a-zA-Z-]+")
+_PROFILES = re.compile(r"profiles-[0-9a-f]{16}-[0-9a-f]{32}")
 _PAGES = re.compile(r"tried|plan\.json(\.part)?|page-\d{6}\.jsonl|[0-9a-f]{32}(-\d+\.part|\.lock)")
+_MARK = re.compile(r"[0-9a-f]{32}\.lock")
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Cleaned:
     Attributes:
         deleted: Answers and profile snapshots that were deleted.
         deleted_bytes: Their size.
-        kept: Those that are too young to be deleted.
+        kept: Those that are too young to be deleted, or in use.
     """
 
     deleted: int = 0
@@ -96,32 +102,48 @@ def clean(directory: Path, older_than: timedelta = KEPT_FOR) -> Cleaned:
 
     Args:
         directory: The spool folder; other files in it are left alone.
-        older_than: Younger ones stay; whatever it says, so does the last hour's.
+        older_than: Younger ones are kept; whatever it says, so are the last hour's, and those that
+            a process uses.
     """
-    limit = time.time() - max(older_than, IN_USE_FOR).total_seconds()
+    limit = time.time() - max(older_than, RESUMED_FOR).total_seconds()
+    used = _stems_in_use(directory)
     deleted = size = kept = 0
     for path in sorted(directory.glob("*")):
         files = _files_of(path)
         if not files:
             continue
         found = [_written_and_size(file) for file in files]
-        if max(written for written, _ in found) > limit:
+        is_young = max(written for written, _ in found) > limit
+        if is_young or path.name[:STEM_DIGITS] in used or not _delete(path):
             kept += 1
             continue
         deleted += 1
         size += sum(size for _, size in found)
-        _delete(path)
     return Cleaned(deleted, size, kept)
+
+
+def _stems_in_use(directory: Path) -> set[str]:
+    """Return what the names of answers begin with that a process uses."""
+    marks = [path for path in directory.glob("*.lock") if _MARK.fullmatch(path.name)]
+    return {
+        mark.name[:STEM_DIGITS] for mark in marks if _is_file(mark) and not remove_unless_held(mark)
+    }
 
 
 def _files_of(path: Path) -> list[Path]:
     """Return the files of an answer or a snapshot; none if it is not one of ours."""
-    if _EVENTS.fullmatch(path.name) and path.is_file():
+    if _EVENTS.fullmatch(path.name) and _is_file(path):
         return [path]
-    if _PROFILES.fullmatch(path.name) and path.is_dir():
-        files = list(path.iterdir())
-        return files if all(_PAGES.fullmatch(file.name) for file in files) else []
+    if _PROFILES.fullmatch(path.name) and not path.is_symlink():
+        with suppress(OSError):
+            files = list(path.iterdir())
+            if all(_PAGES.fullmatch(file.name) and _is_file(file) for file in files):
+                return files
     return []
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _written_and_size(path: Path) -> tuple[float, int]:
@@ -132,8 +154,12 @@ def _written_and_size(path: Path) -> tuple[float, int]:
     return status.st_mtime, status.st_size
 
 
-def _delete(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
+def _delete(path: Path) -> bool:
+    """Delete an answer or a snapshot; False if a process uses it."""
+    if not path.is_dir():
         path.unlink(missing_ok=True)
+        return True
+    taken = take_over(path)
+    if taken:
+        shutil.rmtree(taken, ignore_errors=True)
+    return taken is not None

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -21,7 +23,7 @@ import httpx
 
 from mixpanel_assets.client.disk import require_room
 from mixpanel_assets.client.retries import RetryPolicy
-from mixpanel_assets.client.spool import Spool, new_file
+from mixpanel_assets.client.spool import STEM_DIGITS, Spool, in_use, new_file
 from mixpanel_assets.client.transport import Transport
 from mixpanel_assets.client.verdict import Judge, NotWholeError, RecordVerdict, Verdict
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
@@ -152,6 +154,7 @@ def download(
     *,
     on_request: Callable[[], None] = lambda: None,
     on_lines: Callable[[int], None] = lambda lines: None,
+    stem: str = "",
 ) -> Spool:
     """Put one request's answer on disk, asking again until it is whole.
 
@@ -162,6 +165,7 @@ def download(
         retries: How patient to be with faults and rate limits.
         on_request: Told of each request before it is sent.
         on_lines: Told how many events of an answer have arrived, again and again.
+        stem: What the file's name begins with.
 
     Raises:
         IncompleteExportError: Every answer was broken.
@@ -174,7 +178,7 @@ def download(
         nonlocal requests
         requests += 1
         on_request()
-        return _download_once(transport, query, directory, requests, started, on_lines)
+        return _download_once(transport, query, directory, requests, started, on_lines, stem)
 
     return retries.call(attempt)
 
@@ -229,25 +233,41 @@ def _download_once(
     requests: int,
     started: float,
     on_lines: Callable[[int], None],
+    stem: str,
 ) -> Spool:
     with open_export(transport, query) as response:
         gzip = is_gzip(response)
         name = f"{query.from_date}_{query.to_date}.jsonl" + (".gz" if gzip else "")
         verdict = Verdict(gzip=gzip)
-        with new_file(directory, name) as (path, write):
+        with new_file(directory, name, stem) as (path, write):
             for _ in judged(response.iter_raw(_CHUNK_BYTES), query, verdict, keep=write):
                 on_lines(verdict.lines)
+    with _missed(query, verdict.lines):
+        received_bytes = path.stat().st_size
     return Spool(
         path=path,
         from_date=query.from_date,
         to_date=query.to_date,
         lines=verdict.lines,
-        received_bytes=path.stat().st_size,
+        received_bytes=received_bytes,
         json_bytes=verdict.json_bytes,
         requests=requests,
         seconds=time.monotonic() - started,
         received_at=datetime.now(UTC),
     )
+
+
+@contextmanager
+def _missed(query: ExportQuery, lines: int) -> Iterator[None]:
+    """Have a response requested again whose file was deleted from outside.
+
+    Raises:
+        IncompleteExportError: The file is gone.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise incomplete(query, "its file was deleted from the spool folder", lines) from error
 
 
 def reread(path: Path, query: ExportQuery) -> Spool:
@@ -279,9 +299,9 @@ def reread(path: Path, query: ExportQuery) -> Spool:
 class EventExport:
     """The events of a range of days, on their way into spool files.
 
-    Inside its `with` block, `download` fetches any of the days. Who only wants the files may
-    iterate instead: one request for all of the days, halves of it where answers stay broken.
-    Each `Spool` is whole; whoever stores it calls its `discard`.
+    Inside its `with` block, `download` fetches any of the days, and no clean-up deletes its files.
+    Who only wants the files may iterate instead: one request for all of the days, halves of it
+    where answers stay broken. Each `Spool` is whole; whoever stores it calls its `discard`.
 
     Attributes:
         open_transport: Makes the connection, closed on leaving the `with` block.
@@ -306,8 +326,14 @@ class EventExport:
     key: str | None = None
     found: dict[tuple[date, date], Path] = field(default_factory=dict)
     _transport: Transport | None = None
+    _own: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _marks: ExitStack = field(default_factory=ExitStack)
+    _marked: set[str] = field(default_factory=set)
+    _marking: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> Self:
+        for path in self.found.values():
+            self._mark(path.name[:STEM_DIGITS])
         self._transport = self.open_transport()
         return self
 
@@ -320,6 +346,16 @@ class EventExport:
         if self._transport:
             self._transport.close()
             self._transport = None
+        self._marks.close()
+        self._marked.clear()
+
+    def _mark(self, stem: str) -> str:
+        """See that files with that stem are known to be in use."""
+        with self._marking:
+            if stem not in self._marked:
+                self._marks.enter_context(in_use(self.directory, stem))
+                self._marked.add(stem)
+        return stem
 
     def __iter__(self) -> Iterator[Spool]:
         broken: list[IncompleteExportError] = []
@@ -383,6 +419,7 @@ class EventExport:
         self, from_date: date, to_date: date, *, on_request: Callable[[], None] | None = None
     ) -> Spool:
         transport = self._opened()
+        stem = self._mark((self.key or self._own)[:STEM_DIGITS])
         query = replace(self.query, from_date=from_date, to_date=to_date)
         spool = self._take_found(query) or download(
             transport,
@@ -391,8 +428,10 @@ class EventExport:
             self.retries,
             on_request=on_request or self._count,
             on_lines=self._tell,
+            stem=stem,
         )
-        return spool.named(self.key) if self.key else spool
+        with _missed(query, spool.lines):
+            return spool.named(self.key) if self.key else spool
 
     def _opened(self) -> Transport:
         if self._transport is None:

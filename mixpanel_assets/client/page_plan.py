@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from mixpanel_assets.client.spool import in_use
+from mixpanel_assets.in_use import remove_unless_held
 
 _PLAN = "plan.json"
 _TRIED = "tried"
@@ -76,9 +77,12 @@ class PagePlan:
         """Return the numbers of the pages that are not on disk, in order."""
         return [page for page in range(self.num_pages) if not self.path(page).exists()]
 
-    def fetched_at(self, page: int) -> datetime:
-        """Return when a page that is on disk was read; timezone-aware, UTC."""
-        return datetime.fromtimestamp(self.path(page).stat().st_mtime, UTC)
+    def fetched_at(self, page: int) -> datetime | None:
+        """Return when a page was read; timezone-aware, UTC. None when it is not on disk."""
+        try:
+            return datetime.fromtimestamp(self.path(page).stat().st_mtime, UTC)
+        except FileNotFoundError:
+            return None
 
     def store(self) -> None:
         """Put the plan next to its pages."""
@@ -101,35 +105,48 @@ class PagePlan:
 
     @contextmanager
     def in_use(self) -> Iterator[bool]:
-        """Keep others from taking the snapshot over; ends with the block or the process.
+        """Keep other processes from taking the snapshot over, and from cleaning it.
 
-        Yields whether page 0 is there. Without it the snapshot is lost: page 0 of another
-        session does not fit the pages of this one.
+        Ends with the block or the process. Yields whether page 0 is there. Without it the snapshot
+        is lost: page 0 of another session does not fit the pages of this one.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        mark = self.directory / f"{uuid.uuid4().hex}.lock"
-        try:
-            with FileLock(mark):
-                yield self.path(0).exists()
-        finally:
-            mark.unlink(missing_ok=True)
-            with suppress(OSError):
-                self.directory.rmdir()  # only one that was made for the mark is empty
+        with pages_in_use(self.directory):
+            yield self.path(0).exists()
 
     def taken_over(self) -> PagePlan | None:
-        """Return the plan under a name of its own; None if somebody uses it or was faster.
+        """Return the plan under a name of its own; None if a process uses it or was faster.
 
         Whoever had begun it finds nothing under the old name.
         """
-        try:
-            for mark in self.directory.glob("*.lock"):
-                FileLock(mark, timeout=0).acquire().lock.release()
-            stem = self.directory.name.rpartition("-")[0]
-            directory = self.directory.with_name(f"{stem}-{uuid.uuid4().hex}")
-            return replace(self, directory=self.directory.rename(directory))
-        except (OSError, Timeout):
-            return None
+        directory = take_over(self.directory)
+        return replace(self, directory=directory) if directory else None
 
     def discard(self) -> None:
         """Delete every file of the snapshot; its content is stored elsewhere, or unwanted."""
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@contextmanager
+def pages_in_use(directory: Path) -> Iterator[None]:
+    """Keep other processes from a folder of pages, which is made when it is missing.
+
+    Raises:
+        StorageError: The folder cannot be written or the disk is full.
+    """
+    try:
+        with in_use(directory):
+            yield
+    finally:
+        with suppress(OSError):
+            directory.rmdir()  # only one that was made for the mark is empty
+
+
+def take_over(directory: Path) -> Path | None:
+    """Rename a folder of pages that no process uses; None if one does, or was faster."""
+    try:
+        if not all(map(remove_unless_held, directory.glob("*.lock"))):
+            return None
+        stem = directory.name.rpartition("-")[0]
+        return directory.rename(directory.with_name(f"{stem}-{uuid.uuid4().hex}"))
+    except OSError:
+        return None

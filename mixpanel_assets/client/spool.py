@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Self
 
 from mixpanel_assets.errors import StorageError
+from mixpanel_assets.in_use import held
+
+STEM_DIGITS = 24  # of the 32 that a file's name begins with: the same for all files of an export
 
 
 @dataclass(frozen=True)
@@ -59,19 +62,45 @@ class Spool:
 
 
 @contextmanager
-def new_file(directory: Path, name: str) -> Iterator[tuple[Path, Callable[[bytes], object]]]:
+def new_file(
+    directory: Path, name: str, stem: str = ""
+) -> Iterator[tuple[Path, Callable[[bytes], object]]]:
     """Yield a new file's path and its `write`; the file goes away if the block fails.
+
+    Args:
+        directory: Made when it is missing.
+        name: What its name ends with, after 32 hexadecimal digits that no other file has.
+        stem: The first of those digits.
 
     Raises:
         StorageError: The directory cannot be written or the disk is full.
     """
-    path = directory / f"{uuid.uuid4().hex}-{name}"
+    path = directory / f"{stem}{uuid.uuid4().hex[len(stem) :]}-{name}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file, _removed_on_error(path):
             yield path, file.write
     except OSError as error:
         raise StorageError(_what_to_do(error, directory)) from error
+
+
+@contextmanager
+def in_use(directory: Path, stem: str = "") -> Iterator[None]:
+    """Keep every process from cleaning some files; ends with the block or the process.
+
+    Args:
+        directory: Made when it is missing.
+        stem: What the names of the files begin with.
+
+    Raises:
+        StorageError: The directory cannot be written or the disk is full.
+    """
+    with ExitStack() as mark:
+        try:
+            mark.enter_context(held(directory, stem))
+        except OSError as error:
+            raise StorageError(_what_to_do(error, directory)) from error
+        yield
 
 
 @contextmanager

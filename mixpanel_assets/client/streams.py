@@ -37,7 +37,7 @@ from mixpanel_assets.client.records import parse_record
 from mixpanel_assets.client.retries import RetryPolicy
 from mixpanel_assets.client.spool import Spool
 from mixpanel_assets.client.transport import Transport
-from mixpanel_assets.client.verdict import Judge, RecordVerdict
+from mixpanel_assets.client.verdict import Judge, NotWholeError, RecordVerdict
 from mixpanel_assets.days import as_day, ranges_of
 from mixpanel_assets.errors import (
     APIError,
@@ -416,9 +416,12 @@ def _profiles(page: ProfilePage) -> list[tuple[dict[str, Any], bytes]]:
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(_CHUNK_BYTES):
-            yield piece
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_CHUNK_BYTES):
+                yield piece
+    except FileNotFoundError as error:
+        raise NotWholeError("its file was deleted from the spool folder") from error
 
 
 @contextmanager

@@ -53,7 +53,10 @@ def staged(
         IncompleteExportError: The file is not the export of these days, or not whole.
     """
     with staging_table(connection, (*EVENTS.columns, _IS_MADE)) as (staging, table):
-        found, quarantined = _fill(staging, table, spool, window, lines)
+        try:
+            found, quarantined = _fill(staging, table, spool, window, lines)
+        except FileNotFoundError as error:
+            raise _incomplete(window, f"is gone: {spool} was deleted", "file is gone") from error
         if found != lines:
             raise _incomplete(
                 window,

@@ -8,9 +8,12 @@ import pytest
 
 from mixpanel_assets.client.disk import Cleaned, clean, free_bytes, require_room
 from mixpanel_assets.errors import StorageError
+from mixpanel_assets_tests.warehouse.processes import in_another_process
 
 ANSWER = "0" * 32 + "-2024-01-01_2024-01-07.jsonl.gz"
 WEEK = 7 * 86_400
+PAGES = "profiles-" + "ab12" * 4 + "-" + "0" * 32
+OTHER_PAGES = "profiles-" + "cd34" * 4 + "-" + "0" * 32
 
 
 @pytest.fixture
@@ -30,12 +33,12 @@ def test_old_answers_and_snapshots_go_young_ones_stay(spool):
     old = aged(spool / ANSWER, WEEK + 60)
     young = aged(spool / ANSWER.replace("0-2024", "1-2024"), WEEK - 60)
     for page, age in enumerate((WEEK + 60, WEEK + 60)):
-        aged(spool / "profiles-ab12" / f"page-{page:06d}.jsonl", age)
-    aged(spool / "profiles-cd34" / "plan.json", WEEK + 60)
-    aged(spool / "profiles-cd34" / "page-000000.jsonl", 60)
+        aged(spool / PAGES / f"page-{page:06d}.jsonl", age)
+    aged(spool / OTHER_PAGES / "plan.json", WEEK + 60)
+    aged(spool / OTHER_PAGES / "page-000000.jsonl", 60)
     assert clean(spool) == Cleaned(deleted=2, deleted_bytes=30, kept=2)
     assert not old.exists()
-    assert sorted(path.name for path in spool.iterdir()) == [young.name, "profiles-cd34"]
+    assert sorted(path.name for path in spool.iterdir()) == [young.name, OTHER_PAGES]
 
 
 def test_what_somebody_may_be_writing_stays(spool):
@@ -46,11 +49,58 @@ def test_what_somebody_may_be_writing_stays(spool):
 
 def test_strangers_are_never_touched(spool):
     """Files that only lie in the same folder, or in a folder with a name like ours, stay."""
-    aged(spool / "notes.jsonl", 2 * WEEK)
-    aged(spool / "profiles-mine" / "photo.jpg", 2 * WEEK)
-    (spool / ANSWER).mkdir()
-    assert clean(spool) == Cleaned()
-    assert len(list(spool.iterdir())) == 3
+    theirs = [
+        aged(spool / name, 2 * WEEK)
+        for name in (
+            "notes.jsonl",
+            f"{'0' * 31}-2024-01-01_2024-01-07.jsonl.gz",
+            f"{ANSWER}.bak",
+            f"{'0' * 32}.locked",
+            "profiles-mine/photo.jpg",
+            "profiles-2024/page-000000.jsonl",
+            f"{PAGES}/photo.jpg",
+            f"{PAGES}/page-000000.jsonl",
+            f"{OTHER_PAGES}/page-000000.jsonl/photo.jpg",
+            f"{ANSWER[:-3]}/photo.jpg",
+        )
+    ]
+    linked = spool / f"{PAGES[:-1]}1"
+    linked.symlink_to(spool / "profiles-2024", target_is_directory=True)
+    (spool / ANSWER).symlink_to(spool / "notes.jsonl")
+    assert clean(spool, timedelta(0)) == Cleaned()
+    assert all(file.exists() for file in theirs)
+    assert linked.is_symlink()
+
+
+HOLD_ANSWER = """
+    from mixpanel_assets.client.spool import in_use
+    from pathlib import Path
+    with in_use(Path(sys.argv[1]), "0" * 24):
+        print("held", flush=True)
+        sys.stdin.read()
+"""
+HOLD_PAGES = """
+    from mixpanel_assets.client.page_plan import pages_in_use
+    from pathlib import Path
+    with pages_in_use(Path(sys.argv[1])):
+        print("held", flush=True)
+        sys.stdin.read()
+"""
+
+
+def test_what_a_living_process_uses_stays_however_old_it_is(spool):
+    """What a dead one left goes, with the mark that said it was in use."""
+    old = aged(spool / ANSWER, 9 * WEEK)
+    page = aged(spool / PAGES / "page-000000.jsonl", 9 * WEEK)
+    unused = aged(spool / ANSWER.replace("0-2024", "1-2024").replace("0", "f", 24), 9 * WEEK)
+    with in_another_process(HOLD_ANSWER, spool), in_another_process(HOLD_PAGES, page.parent):
+        [mark] = page.parent.glob("*.lock")
+        os.utime(mark, (0, 0))
+        assert clean(spool, timedelta(0)) == Cleaned(deleted=1, deleted_bytes=10, kept=2)
+        assert (old.exists(), page.exists(), unused.exists()) == (True, True, False)
+    assert len(list(spool.rglob("*.lock"))) == 2  # they were killed
+    assert clean(spool, timedelta(0)) == Cleaned(deleted=2, deleted_bytes=20)
+    assert list(spool.iterdir()) == []
 
 
 def test_a_missing_folder_is_a_clean_one(tmp_path):
