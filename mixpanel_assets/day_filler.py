@@ -26,6 +26,7 @@ from itertools import chain, pairwise
 from mixpanel_assets.client import EventExport, SecondLooks, Spool
 from mixpanel_assets.client.empty_days import MOST_BYTES
 from mixpanel_assets.client.export import days_set_aside
+from mixpanel_assets.days import ranges_of, shown
 from mixpanel_assets.errors import IncompleteExportError, PlanHorizonError
 from mixpanel_assets.load_progress import LoadProgress
 from mixpanel_assets.planning import RequestBudget, RequestPlan, days_between
@@ -89,6 +90,7 @@ class DayFiller:
         on_request: Told how far the filling is, before `on_day` is told of a request's days.
         budget: Says what may still be asked this hour.
         reload: What may be removed of what is stored, and which days this load has read already.
+        deleted_before: Mixpanel may have deleted the events of days before this one.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class DayFiller:
         on_request: Callable[[LoadProgress], None],
         budget: Callable[[], RequestBudget | None],
         reload: Reload = KEEP_ALL,
+        deleted_before: date = date.min,
     ) -> None:
         self._export = export
         self._database = database
@@ -121,6 +124,8 @@ class DayFiller:
         self._to_read = {day for window in export.found for day in days_between(*window)}
         self._to_read |= set(plan.days)
         self._vanished = Counter[date]()
+        self._deleted_before = deleted_before
+        self._deleted: list[date] = []
         self._broken: list[IncompleteExportError] = []
         self._refused_until = date.min
         self._probed: set[date] = set()
@@ -156,6 +161,7 @@ class DayFiller:
             self._confirm_empty_days()
         finally:
             self._warn_of_vanished()
+            self._suggest_retention()
         if self._broken:
             raise days_set_aside(self._broken, self._days)
 
@@ -316,6 +322,8 @@ class DayFiller:
             logger.debug("%s: %s events, %s", report.day, f"{report.row_count:,}", report.status)
             self._vanished[report.day] += report.newly_vanished
             self._vanished.subtract(report.moved)
+            if report.is_only_here and report.day < self._deleted_before:
+                self._deleted.append(report.day)
             self._on_day(report, seconds)
 
     def _warn_of_vanished(self) -> None:
@@ -323,14 +331,25 @@ class DayFiller:
         days = sorted((+self._vanished).items())
         if not days:
             return
-        shown = ", ".join(f"{day} ({rows:,})" for day, rows in days[:_SHOWN])
+        named = ", ".join(f"{day} ({rows:,})" for day, rows in days[:_SHOWN])
         more = f" and {len(days) - _SHOWN:,} more days" if len(days) > _SHOWN else ""
         logger.warning(
             "%s stored rows are not in Mixpanel's responses any more: %s%s. They are kept. To "
             "remove such rows, load their days with `accept_smaller`.",
             f"{sum(rows for _, rows in days):,}",
-            shown,
+            named,
             more,
+        )
+
+    def _suggest_retention(self) -> None:
+        """Say how to spend no more requests on old days that Mixpanel has deleted, it seems."""
+        if not self._deleted:
+            return
+        logger.warning(
+            "Mixpanel has no events of %s any more; the stored ones are kept. It deletes events "
+            "after two years (older projects: five). Set MP_RETENTION_DAYS to the number of days "
+            "that it keeps, so that older ones are not requested again.",
+            shown(ranges_of(self._deleted)),
         )
 
     def _progress(self, days: Sequence[date], reports: Sequence[DayReport]) -> LoadProgress:

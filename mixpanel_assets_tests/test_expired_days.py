@@ -6,6 +6,7 @@ import pytest
 
 from mixpanel_assets import Workspace
 from mixpanel_assets.doctor import doctor
+from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import ConfigError, MissingDaysError
 from mixpanel_assets.event_loads import event_load
 from mixpanel_assets.gaps import gaps_in
@@ -183,6 +184,55 @@ def test_questions_about_them_say_that_they_are_gone(limited, workspace_with):
     with Database(limited.database).read() as connection:
         gaps = gaps_in(connection, Target("events"), [*OLD[1:], *KEPT])
     assert "2024-01-02..2024-01-03 further back than MP_RETENTION_DAYS" in gaps.message
+
+
+@pytest.fixture
+def deleting(emulator):
+    """Let Mixpanel delete what is older than so many days, until the test ends."""
+
+    def delete(days):
+        emulator.retention_days = days
+
+    yield delete
+    emulator.retention_days = None
+
+
+def test_an_old_day_that_comes_empty_is_kept_and_the_setting_suggested(
+    settings, limited, workspace_with, deleting, caplog, asked
+):
+    """Each time that requests are spent on it; once the setting is there, none are."""
+    workspace = workspace_with(settings)
+    workspace.sync_events(FIRST, LAST)
+    rows = workspace.sql_rows(ROWS)
+    deleting((settings.today() - HORIZON).days)
+    for _ in range(2):
+        caplog.clear()
+        reports = workspace.sync_events(FIRST, LAST)
+        assert workspace.sql_rows(ROWS) == rows
+        assert [report.is_only_here for report in reports] == [True] * 3 + [False] * 3
+        said = [one.message for one in caplog.records if "MP_RETENTION_DAYS" in one.message]
+        assert len(said) == 1
+        assert "no events of 2024-01-01..2024-01-03 any more; the stored ones are kept" in said[0]
+    assert workspace.plan(FIRST, LAST).only_here == 3
+    before = len(asked())
+    caplog.clear()
+    workspace_with(limited).sync_events(FIRST, LAST)
+    assert workspace.sql_rows(ROWS) == rows
+    assert asked()[before:] == KEPT
+    assert "MP_RETENTION_DAYS" not in caplog.text
+
+
+def test_a_young_day_that_comes_empty_suggests_nothing(credentials, tmp_path, caplog):
+    """Mixpanel deletes no events of last week."""
+    with Emulator(EmulatorSettings(start=Settings().today() - timedelta(days=3))) as emulator:
+        settings = Settings(api_base_url=emulator.base_url, database=tmp_path / "w.duckdb")
+        with Workspace(credentials=credentials, settings=settings) as workspace:
+            day = settings.today() - timedelta(days=2)
+            workspace.sync_events(day, day)
+            emulator.faults.add(Fault("empty-200", path=EXPORT, times=None))
+            [report] = workspace.sync_events(day, day)
+    assert report.is_only_here
+    assert "MP_RETENTION_DAYS" not in caplog.text
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two years", "1.5"])

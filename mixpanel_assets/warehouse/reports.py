@@ -62,6 +62,11 @@ class DayReport:
         return self.row_count - self.rows_vanished, self.rows_vanished + self.rows_removed
 
     @property
+    def is_only_here(self) -> bool:
+        """Whether the response had none of the rows that are stored."""
+        return 0 < self.row_count == self.rows_vanished
+
+    @property
     def needs_second_look(self) -> bool:
         """Whether a single response may not say this: it lacks rows that the last one had."""
         is_smaller = self.row_count < (self.rows_before or 0)
