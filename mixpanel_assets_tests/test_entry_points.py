@@ -16,6 +16,7 @@ from mixpanel_assets import Workspace
 from mixpanel_assets.cli.emulate import environment_of
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
+from mixpanel_assets.warehouse import snapshot_path
 from mixpanel_assets_tests.dagster_server import JOB, LAUNCH, ROOT, Dagster, served, wait_for
 
 FIRST, LAST = date(2024, 1, 1), date(2024, 1, 7)
@@ -158,13 +159,8 @@ def launch(dagster: Dagster) -> str:
     return answer["run"]["runId"]
 
 
-def test_the_ui_stores_the_range(dagster, emulator, expected, tmp_path):
-    """By one run of the launchpad, and by a backfill of three runs that the daemon starts."""
-    assert dagster.ended(launch(dagster))["status"] == "SUCCESS"
-    assert stored(tmp_path) == expected
-    dagster.database.unlink()
-
-    days = [str(FIRST.replace(day=day)) for day in range(FIRST.day, LAST.day + 1)]
+def backfilled(dagster: Dagster, days: list[str]) -> list[str]:
+    """Let the daemon run a backfill of the days, and return the first day of each of its runs."""
     params = {"assetSelection": [{"path": EVENTS}], "partitionNames": days}
     answer = dagster.ask(BACKFILL, params=params)["launchPartitionBackfill"]
     assert answer["__typename"] == "LaunchBackfillSuccess", answer
@@ -175,12 +171,37 @@ def test_the_ui_stores_the_range(dagster, emulator, expected, tmp_path):
         return known["status"] if known["status"].startswith(("COMPLETED", "FAIL")) else None
 
     assert wait_for(finished) == "COMPLETED_SUCCESS"
-    assert stored(tmp_path) == expected
     runs = dagster.ask(RUNS, id=backfill)["runsOrError"]["results"]
-    starts = [
+    return [
         tag["value"]
         for run in runs
         for tag in run["tags"]
         if tag["key"] == "dagster/asset_partition_range_start"
     ]
-    assert sorted(starts) == days[::DAYS_PER_RUN]
+
+
+def test_the_ui_stores_the_range(dagster, emulator, expected, tmp_path):
+    """By one run of the launchpad, and by a backfill of three runs that the daemon starts.
+
+    A backfill after Mixpanel has deleted the days changes no row and tells what it no longer has.
+    """
+    assert dagster.ended(launch(dagster))["status"] == "SUCCESS"
+    assert stored(tmp_path) == expected
+    snapshot_path(dagster.database).unlink()
+    dagster.database.unlink()
+
+    days = [str(FIRST.replace(day=day)) for day in range(FIRST.day, LAST.day + 1)]
+    assert sorted(backfilled(dagster, days)) == days[::DAYS_PER_RUN]
+    assert stored(tmp_path) == expected
+
+    emulator.retention_days = 700
+    try:
+        backfilled(dagster, days[:DAYS_PER_RUN])
+    finally:
+        emulator.retention_days = None
+    assert stored(tmp_path) == expected
+    with duckdb.connect(tmp_path / "w.duckdb", read_only=True) as connection:
+        found = connection.execute(
+            "SELECT day::VARCHAR FROM mixpanel._days WHERE rows_vanished = row_count ORDER BY day"
+        ).fetchall()
+    assert [day for (day,) in found] == days[:DAYS_PER_RUN]
