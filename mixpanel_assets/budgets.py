@@ -20,4 +20,5 @@ def budget_settings(settings: Settings) -> BudgetSettings:
         query_per_hour=settings.budget_query_per_hour,
         count_pages=settings.budget_count_pages,
         window_seconds=settings.budget_window_seconds,
+        lock_timeout=settings.lock_timeout,
     )

@@ -15,9 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from mixpanel_assets.errors import ConfigError, StorageError
+from mixpanel_assets.errors import ConfigError, DatabaseLockedError, StorageError
+from mixpanel_assets.waits import Wait, held, say
 
 Edit = Callable[[MutableMapping[str, Any]], None]
 
@@ -122,14 +123,12 @@ class ConfigFile:
             for folder in reversed([target.parent, *target.parent.parents]):
                 if not folder.exists():
                     folder.mkdir(_PRIVATE_FOLDER, exist_ok=True)
-            lock = FileLock(f"{target}.lock", mode=_PRIVATE_FILE, timeout=_LOCK_SECONDS)
-            with lock:
+            lock = FileLock(f"{target}.lock", mode=_PRIVATE_FILE)
+            what = f"the config file {self.path}"
+            with held(lock, Wait(what, self.path, _LOCK_SECONDS, say, advice="Try again later.")):
                 yield target
-        except Timeout:
-            raise StorageError(
-                f"Another process has been changing {self.path} for {_LOCK_SECONDS:.0f} s. "
-                "Try again when it is done."
-            ) from None
+        except DatabaseLockedError as error:
+            raise StorageError(error.message) from None
         except (OSError, RuntimeError) as error:  # a circle of links is a RuntimeError before 3.13
             reason = getattr(error, "strerror", None) or error
             raise StorageError(

@@ -144,7 +144,11 @@ class _Log(logging.Handler):
 
 
 # What they warn of has been dealt with already; other warnings are about data.
-_PATIENCE = ("mixpanel_assets.client.retries", "mixpanel_assets.client.budget")
+_PATIENCE = (
+    "mixpanel_assets.client.retries",
+    "mixpanel_assets.client.budget",
+    "mixpanel_assets.waits",
+)
 _current: Invocation | None = None  # of the process, whose threads speak like the command
 
 

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 _SLOT_POLL_SECONDS = 0.03
 _LANE_POLL_SECONDS = 0.1
 _WORTH_TELLING_SECONDS = 5.0
+_LEAST_LOCK_SECONDS = 1.0  # other threads and processes hold the ledger for a moment all the time
 
 
 class Budget:
@@ -58,7 +59,10 @@ class Budget:
     @cached_property
     def place(self) -> Place:
         """Where the ledgers are."""
-        return find_place(self.settings, self.project)
+        bounds = (self.max_wait_seconds, self.settings.lock_timeout)
+        given = [bound for bound in bounds if bound is not None]
+        timeout = max(_LEAST_LOCK_SECONDS, min(given)) if given else None
+        return find_place(self.settings, self.project, timeout=timeout, cancelled=self.cancelled)
 
     def ledger(self, api: Api) -> Ledger:
         """Return the ledger of an API family."""
@@ -132,6 +136,8 @@ class Question:
         report_at = 0.0
         with self.lane.ticket() as ticket:
             while True:
+                if self.budget.cancelled.is_set():
+                    raise self._error("it was cancelled", Denial(0.0, "no longer wanted"))
                 first = self.lane.is_first(ticket, _LANE_POLL_SECONDS)
                 outcome = self._try() if first else Denial(*self.lane.outlook())
                 self.waited_seconds = waited_before + time.monotonic() - began

@@ -71,6 +71,8 @@ class BudgetSettings:
         refusal_wait_seconds: Wait after a 429 that names none; doubles until an answer comes.
         longest_refusal_seconds: The most that a 429 can make us wait.
         report_seconds: A wait is told when it begins, and again this often.
+        lock_timeout: Seconds to wait for a process that holds the ledger; None: as long as a
+            request may wait for its permit.
     """
 
     state_dir: str | Path | None = None
@@ -84,6 +86,7 @@ class BudgetSettings:
     refusal_wait_seconds: float = 60.0
     longest_refusal_seconds: float = 3600.0
     report_seconds: float = 60.0
+    lock_timeout: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.reserve < min(self.export_per_hour, self.query_per_hour):

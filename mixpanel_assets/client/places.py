@@ -12,6 +12,7 @@ import os
 import re
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -21,11 +22,14 @@ from filelock import FileLock, Timeout
 
 from mixpanel_assets.client.limits import IN_PROCESS, BudgetSettings
 from mixpanel_assets.errors import StorageError
+from mixpanel_assets.waits import Wait, held, kernel_holder, say
 
 logger = logging.getLogger(__name__)
 
 _PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
-_LOCK_POLL_SECONDS = 0.005
+_POLL_SECONDS = 0.005  # a decision takes less
+_BUSY_MILLISECONDS = 5_000
+_SAID_EVERY_SECONDS = 60.0
 
 Release = Callable[[], None]
 Opened = tuple[sqlite3.Connection, Any]
@@ -45,10 +49,25 @@ class Place(Protocol):
 
 
 class FilePlace:
-    """A SQLite file beside its lock files."""
+    """A SQLite file beside its lock files.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The file.
+        timeout: Seconds to wait while other processes hold it; None: without end.
+        cancelled: Ends such a wait when it is set.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        timeout: float | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> None:
         self.path = path
+        self._timeout = timeout
+        self._cancelled = cancelled
+        self._said_at = float("-inf")
 
     def __str__(self) -> str:
         return str(self.path)
@@ -59,6 +78,7 @@ class FilePlace:
         Raises:
             OSError: They cannot be made.
             sqlite3.Error: The file is not a database.
+            DatabaseLockedError: As `open`.
         """
         for folder in reversed([self.path.parent, *self.path.parent.parents]):
             if not folder.exists():
@@ -73,6 +93,7 @@ class FilePlace:
 
         Raises:
             StorageError: The file can no longer be read or written.
+            DatabaseLockedError: Another process held it for too long, or the wait was cancelled.
         """
         try:
             with self._connection() as opened:
@@ -85,10 +106,29 @@ class FilePlace:
 
     @contextmanager
     def _connection(self) -> Iterator[Opened]:
-        lock = FileLock(f"{self.path}.lock", mode=_PRIVATE_FILE, poll_interval=_LOCK_POLL_SECONDS)
-        with lock, closing(sqlite3.connect(self.path)) as connection:
-            connection.execute("PRAGMA synchronous = NORMAL")
+        lock = FileLock(f"{self.path}.lock", mode=_PRIVATE_FILE)
+        wait = Wait(
+            f"the request ledger {self.path}",
+            self.path,
+            self._timeout,
+            self._say,
+            self._cancelled,
+            advice="Wait for it to finish, or set MP_STATE_DIR to another folder.",
+        )
+        with (
+            held(lock, wait, poll_seconds=_POLL_SECONDS),
+            closing(sqlite3.connect(self.path, timeout=0)) as connection,
+        ):
+            # Another program may have the file open without our lock.
+            wait.until(lambda: _is_begun(connection), lambda: kernel_holder(self.path))
+            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
             yield connection, lock
+
+    def _say(self, text: str) -> None:
+        """Say for which process threads wait, once for all of them."""
+        if time.monotonic() - self._said_at >= _SAID_EVERY_SECONDS:
+            self._said_at = time.monotonic()
+            say(text)
 
     def slot(self, name: str) -> Release | None:
         """Lock the slot's file, from whichever process and thread."""
@@ -101,6 +141,17 @@ class FilePlace:
         except Timeout:
             return None
         return lock.release
+
+
+def _is_begun(connection: sqlite3.Connection) -> bool:
+    try:
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
 
 
 class ProcessPlace:
@@ -136,19 +187,30 @@ class ProcessPlace:
 _told: set[str] = set()
 
 
-def find_place(settings: BudgetSettings, project: str) -> Place:
+def find_place(
+    settings: BudgetSettings,
+    project: str,
+    *,
+    timeout: float | None = None,
+    cancelled: threading.Event | None = None,
+) -> Place:
     """Return the project's file, or this process where no file can be; that is told once.
 
     Args:
         settings: Names the folder.
         project: What the budget belongs to, such as `us-12345`.
+        timeout: Seconds to wait while other processes hold the file; None: without end.
+        cancelled: Ends such a wait when it is set.
+
+    Raises:
+        DatabaseLockedError: Another process held the file for too long.
     """
     name = re.sub(r"[^0-9A-Za-z.-]+", "_", project)
     if str(settings.state_dir) == IN_PROCESS:
         return ProcessPlace(name)
     try:
         folder = Path(settings.state_dir or "~/.mp/state").expanduser().absolute()
-        place = FilePlace(folder / f"{name}.sqlite")
+        place = FilePlace(folder / f"{name}.sqlite", timeout=timeout, cancelled=cancelled)
         place.prepare()
     except (OSError, RuntimeError, sqlite3.Error) as error:
         _tell_once(str(settings.state_dir or "~/.mp/state"), error)

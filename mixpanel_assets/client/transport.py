@@ -101,15 +101,17 @@ class Transport:
     def abandon(self) -> None:
         """Break every connection, so that no thread goes on waiting for an answer.
 
-        Their requests end with `ConnectionFailedError`; new ones connect anew.
+        Their requests end with `ConnectionFailedError`. Connections that are only just being made
+        break as well, as long as the client is cancelled.
         """
         for stream in list(self._streams):
-            with suppress(OSError):
-                stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+            _break(stream)
 
     def _traced(self, event: str, told: Mapping[str, Any]) -> None:
         if event in _CONNECTED:
             self._streams.add(told["return_value"])
+            if self._budget.cancelled.is_set():
+                _break(told["return_value"])
 
     def url(self, api: Api, path: str) -> str:
         """Return the full address of a path such as `/export`."""
@@ -214,6 +216,11 @@ def _network_variables() -> str:
     names = [f"{name}_PROXY" for name in ("HTTPS", "HTTP", "ALL", "NO")] + ["SSL_CERT_FILE"]
     found = [name for name in names if os.environ.get(name) or os.environ.get(name.lower())]
     return ", ".join(found or names)
+
+
+def _break(stream: Any) -> None:
+    with suppress(OSError):
+        stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 def checked_base_url(api_base_url: str | None) -> str | None:

@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import duckdb
 
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, StorageError
+from mixpanel_assets.waits import Wait, holder_of
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.drafts import draft_of, remove_drafts
 from mixpanel_assets.warehouse.faults import holding_pid, translated
-from mixpanel_assets.warehouse.lock import Mode, Wait, locked
+from mixpanel_assets.warehouse.lock import Mode, locked
 from mixpanel_assets.warehouse.schema import SCHEMA, literal
 from mixpanel_assets.warehouse.spill import spill_folder, sweep_spilled
 from mixpanel_assets.warehouse.stamp import log_of, snapshot_path, stamp_of
@@ -59,8 +60,8 @@ class Database:
         *,
         memory_limit: str = "1GB",
         lock_timeout: float | None = None,
-        on_wait: Callable[[str], None] | None = None,
-        poll_seconds: float = 0.5,
+        on_wait: Callable[[str], object] | None = None,
+        poll_seconds: float = 0.05,
         read_only: bool = False,
     ) -> None:
         self.given = Path(path).expanduser().absolute()
@@ -163,7 +164,7 @@ class Database:
             self.must_exist()
         else:
             self.make_place()
-        wait = Wait(self.path, self.lock_timeout, self.on_wait)
+        wait = Wait(f"the database {self.path}", self.path, self.lock_timeout, self.on_wait)
         with self._locked(mode, wait):
             if mode == "write" and self.is_missing:
                 self.must_not_be_lost()
@@ -210,8 +211,8 @@ class Database:
                 pid = holding_pid(error)
                 if pid is None:
                     raise
-                wait.check(pid or None, f"process {pid}" if pid else "another process")
-            time.sleep(min(self.poll_seconds, wait.remaining()))
+            wait.check(partial(holder_of, pid))
+            wait.sleep(self.poll_seconds)
         connection.execute(f"USE {CATALOG}")
 
     @property

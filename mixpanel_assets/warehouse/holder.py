@@ -10,36 +10,25 @@ import json
 import os
 import sys
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mixpanel_assets.waits import Holder, is_alive, kernel_holder, shown_command
 from mixpanel_assets.warehouse.drafts import draft_of, remove_drafts
 
-_LOCKS = Path("/proc/locks")
 
+def find_holder(note: Path, *files: Path) -> Holder | None:
+    """Return which process writes or reads the database, as far as note and kernel tell.
 
-@dataclass(frozen=True)
-class Holder:
-    """A process, what it was started as, and since when in UTC; as much as is known."""
-
-    pid: int
-    what: str = ""
-    since: str = ""
-
-    def __str__(self) -> str:
-        known = f" ({self.what}, since {self.since} UTC)" if self.what else ""
-        return f"process {self.pid}{known}"
-
-
-def find_holder(note: Path, database: Path) -> Holder | None:
-    """Return who writes or reads the database, as far as note and kernel tell."""
-    return read_note(note) or _kernel_holder(database)
+    Readers leave no note, but the kernel lists their locks on the files.
+    """
+    return read_note(note) or kernel_holder(*files)
 
 
 def leave_note(note: Path) -> None:
     """Say that this process holds the database. A failure to say so is no failure."""
-    what = " ".join([Path(sys.argv[0] or sys.executable).name, *sys.argv[1:4]])[:80]
+    what = shown_command([sys.argv[0] or sys.executable, *sys.argv[1:]])
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
     remove_drafts(note)
     draft = draft_of(note)
@@ -68,25 +57,3 @@ def read_note(note: Path) -> Holder | None:
 
 def _written_in(note: Path) -> Holder:
     return Holder(**json.loads(note.read_text()))
-
-
-def _kernel_holder(database: Path) -> Holder | None:
-    """Return a process with a lock on the file, from Linux's own list; readers leave no note."""
-    try:
-        inode = f":{database.stat().st_ino}"
-        locks = [line.split() for line in _LOCKS.read_text().splitlines()]
-    except OSError:
-        return None
-    pids = [int(lock[4]) for lock in locks if lock[1] == "POSIX" and lock[5].endswith(inode)]
-    return next((Holder(pid) for pid in pids if pid > 0 and pid != os.getpid()), None)
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process of that id exists, whoever owns it."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True

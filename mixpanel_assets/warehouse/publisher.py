@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -16,9 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 import duckdb
-from filelock import ReadWriteLock, Timeout
+from filelock import ReadWriteLock
 
 from mixpanel_assets.errors import DatabaseLockedError, StorageError
+from mixpanel_assets.waits import Wait, kernel_holder, taken
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.faults import translated
 from mixpanel_assets.warehouse.lock import lock_at, named_if_foreign
@@ -35,7 +37,8 @@ from mixpanel_assets.warehouse.stamp import Origin, Stamp, snapshot_path, stamp_
 SnapshotChoice = Literal["auto", "on", "off"]
 LARGEST_BYTES = 5_000_000_000
 SECONDS_BETWEEN = 60.0
-_FAULTS = (StorageError, DatabaseLockedError, OSError, Timeout, duckdb.Error, sqlite3.Error)
+_FAULTS = (StorageError, DatabaseLockedError, OSError, duckdb.Error, sqlite3.Error)
+_HURRIED_SECONDS = 1.0
 _ALONE_WITHIN_SECONDS = 0.2  # two who end at once disturb each other for a moment
 _SAID: set[Path] = set()
 
@@ -64,10 +67,12 @@ class Publisher:
     ) -> None:
         if database.lock_timeout is not None:
             patience_seconds = min(patience_seconds, database.lock_timeout)
+        self._lock_timeout = database.lock_timeout
         self._database = Database(
             database.given,
             memory_limit=database.memory_limit,
             lock_timeout=patience_seconds,
+            on_wait=say,
             read_only=True,
         )
         self._choice = choice
@@ -87,6 +92,8 @@ class Publisher:
         Raises:
             StorageError: The folder cannot be made or written, the path cannot be a database's,
                 or the database is gone and its snapshot is what is left of it.
+            DatabaseLockedError: A process that ends kept others from beginning for longer than the
+                database's `lock_timeout`.
         """
         path = self._database.path
         self._database.make_place()
@@ -96,7 +103,9 @@ class Publisher:
         lock = path.with_name(f"{path.name}.writers")
         with closing(lock_at(lock)) as writers:
             with translated(path), named_if_foreign(lock):
-                writers.acquire_read()
+                self._acquire(
+                    writers.acquire_read, "the list of writers", lock, lock, self._lock_timeout
+                )
             try:
                 yield
             except StorageError:
@@ -141,16 +150,36 @@ class Publisher:
     def _take(self, *, wait: bool) -> None:
         path = snapshot_path(self._database.path)
         lock = path.with_name(f"{path.name}.lock")
+        patience_seconds = self._present_patience()
+        timeout = 10 * patience_seconds if wait else 0.0
         with closing(lock_at(lock)) as one_at_a_time:
             try:
                 with named_if_foreign(lock):
-                    one_at_a_time.acquire_write(timeout=10 * self._patience_seconds if wait else 0)
-            except Timeout:
+                    self._acquire(one_at_a_time.acquire_write, "the snapshot", path, lock, timeout)
+            except DatabaseLockedError:
                 if wait:
                     raise
                 return
             if not self._is_current():
+                self._database.lock_timeout = patience_seconds
                 take_snapshot(self._database)
+
+    def _acquire(
+        self,
+        acquire: Callable[..., object],
+        what: str,
+        path: Path,
+        lock: Path,
+        timeout: float | None,
+    ) -> None:
+        wait = Wait(f"{what} {path}", path, timeout, self._say)
+        wait.until(lambda: taken(acquire), lambda: kernel_holder(lock))
+
+    def _present_patience(self) -> float:
+        """Return how long to wait for a lock: not long while an interrupt ends the process."""
+        error = sys.exc_info()[1]
+        is_interrupted = error is not None and not isinstance(error, Exception)
+        return min(self._patience_seconds, _HURRIED_SECONDS if is_interrupted else float("inf"))
 
     def _can_be_kept(self) -> bool:
         path = self._database.path
@@ -215,9 +244,10 @@ def _why_not(path: Path, limit: int | None) -> str:
 
 
 def _is_free(lock: ReadWriteLock) -> bool:
-    try:
-        lock.acquire_write(timeout=_ALONE_WITHIN_SECONDS)
-    except Timeout:
-        return False
+    until = time.monotonic() + _ALONE_WITHIN_SECONDS
+    while not taken(lock.acquire_write):
+        if time.monotonic() > until:
+            return False
+        time.sleep(_ALONE_WITHIN_SECONDS / 20)
     lock.release()
     return True

@@ -20,10 +20,11 @@ from pathlib import Path
 import duckdb
 
 from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError, StorageError
+from mixpanel_assets.waits import Wait
 from mixpanel_assets.warehouse.database import CATALOG, Database, closed_for_good, set_up_session
 from mixpanel_assets.warehouse.drafts import draft_of, remove_drafts
 from mixpanel_assets.warehouse.faults import translated
-from mixpanel_assets.warehouse.lock import Mode, Wait
+from mixpanel_assets.warehouse.lock import Mode
 from mixpanel_assets.warehouse.schema import SCHEMA, STAMP, literal
 from mixpanel_assets.warehouse.stamp import (
     Origin,

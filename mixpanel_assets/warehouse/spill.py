@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mixpanel_assets.in_use import MARK, hold
-from mixpanel_assets.warehouse.holder import is_alive
+from mixpanel_assets.waits import is_alive
 
 _NAME = r"(\d+)-[0-9a-f]{32}"
 _FILE = re.compile(rf"duckdb_temp_[\w.-]+|{re.escape(MARK)}")

@@ -12,9 +12,10 @@ import duckdb
 import pytest
 
 from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError, StorageError
+from mixpanel_assets.waits import Holder, Wait, is_alive
 from mixpanel_assets.warehouse.database import Database, closed_for_good
-from mixpanel_assets.warehouse.holder import Holder, is_alive, read_note
-from mixpanel_assets.warehouse.lock import Wait, note_path
+from mixpanel_assets.warehouse.holder import read_note
+from mixpanel_assets.warehouse.lock import note_path
 from mixpanel_assets.warehouse.schema import Column
 from mixpanel_assets.warehouse.staging import staging_table
 from mixpanel_assets_tests.warehouse.processes import HOLD_FOREIGN, in_another_process
@@ -180,12 +181,12 @@ def test_a_wait_says_whom_it_waits_for_and_ends_with_the_holders_death(path, hol
 def test_a_wait_speaks_when_it_begins_and_then_each_minute(monkeypatch):
     """A second passes in silence; after that a sentence comes once per minute."""
     clock = iter([0.5, 1.5, 1.5, 30.0, 30.0, 61.6, 61.6, 61.6])
-    monkeypatch.setattr("mixpanel_assets.warehouse.lock.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("mixpanel_assets.waits.time.monotonic", lambda: next(clock))
     said: list[str] = []
-    wait = Wait(Path("x"), on_wait=said.append, began=0.0)
+    wait = Wait("the database x", Path("x"), on_wait=said.append, began=0.0)
     counts = []
     for _ in range(4):
-        wait.check(7, "process 7")
+        wait.check(lambda: Holder(7))
         counts.append(len(said))
     assert counts == [0, 1, 1, 2]
 

@@ -1,0 +1,217 @@
+"""Waiting for a lock that another process holds.
+
+A wait says for which process it waits, and ends at once when it is cancelled or interrupted:
+between two tries it sleeps here, not in a library or in SQLite, which Ctrl-C cannot interrupt.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mixpanel_assets.errors import DatabaseLockedError
+
+logger = logging.getLogger(__name__)
+
+_LOCKS = Path("/proc/locks")
+_SHOWN_WORDS, _SHOWN_CHARACTERS = 4, 80
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process, what it was started as, and since when in UTC; as much as is known."""
+
+    pid: int
+    what: str = ""
+    since: str = ""
+
+    def __str__(self) -> str:
+        known = f"{self.what}, since {self.since} UTC" if self.since else self.what
+        return f"process {self.pid}" + (f" ({known})" if known else "")
+
+
+@dataclass
+class Wait:
+    """One wait for one lock: when it began, when it must end, what was said.
+
+    Attributes:
+        what: What is held, in words, such as `the database /data/x.duckdb`.
+        path: The file that is held.
+        timeout: Seconds from the start of the wait; None waits without end.
+        on_wait: Gets a sentence when waiting begins and then once per `repeat_seconds`.
+        cancelled: Ends the wait when it is set.
+        advice: What to do after a timeout.
+        quiet_seconds: A wait shorter than this is not worth a word.
+        repeat_seconds: Seconds between two sentences.
+    """
+
+    what: str
+    path: Path
+    timeout: float | None = None
+    on_wait: Callable[[str], object] | None = None
+    cancelled: threading.Event | None = None
+    advice: str = "Wait for it to finish, or raise MP_LOCK_TIMEOUT."
+    quiet_seconds: float = 1.0
+    repeat_seconds: float = 60.0
+    began: float = field(default_factory=time.monotonic)
+    said_at: float | None = None
+
+    def until(
+        self,
+        try_once: Callable[[], bool],
+        holder: Callable[[], Holder | None],
+        *,
+        poll_seconds: float = 0.05,
+    ) -> None:
+        """Try again and again until it succeeds.
+
+        Args:
+            try_once: Tells whether it succeeded; returns at once.
+            holder: Returns which process is in the way, as far as that can be known.
+            poll_seconds: How long to sleep between two tries.
+
+        Raises:
+            DatabaseLockedError: The time allowed is over, or the wait was cancelled.
+        """
+        while not try_once():
+            self.check(holder)
+            self.sleep(poll_seconds)
+
+    def remaining(self) -> float:
+        """Return the seconds left; infinity when nothing bounds the wait."""
+        if self.timeout is None:
+            return float("inf")
+        return max(0.0, self.began + self.timeout - time.monotonic())
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, but no longer than the wait may last."""
+        seconds = min(seconds, self.remaining())
+        if self.cancelled is None:
+            time.sleep(seconds)
+        else:
+            self.cancelled.wait(seconds)
+
+    def check(self, holder: Callable[[], Holder | None]) -> None:
+        """Say for which process this waits, when it is time to.
+
+        Raises:
+            DatabaseLockedError: The time allowed is over, or the wait was cancelled.
+        """
+        waited = time.monotonic() - self.began
+        if self.cancelled is not None and self.cancelled.is_set():
+            raise self._error(holder(), "waiting was cancelled.")
+        if not self.remaining():
+            raise self._error(holder(), f"gave up after {waited:.0f} s. {self.advice}")
+        if self.on_wait and self._is_time_to_speak(waited):
+            self.said_at = time.monotonic()
+            self.on_wait(
+                f"Waiting for {self.what}: it is held by {holder() or 'another process'}; "
+                f"{waited:.0f} s so far."
+            )
+
+    def _is_time_to_speak(self, waited: float) -> bool:
+        if self.said_at is None:
+            return waited >= self.quiet_seconds
+        return time.monotonic() - self.said_at >= self.repeat_seconds
+
+    def _error(self, holder: Holder | None, how_it_ended: str) -> DatabaseLockedError:
+        held = f"{self.what[0].upper()}{self.what[1:]} is held by {holder or 'another process'}"
+        return DatabaseLockedError(
+            str(self.path), holder.pid if holder else None, f"{held}; {how_it_ended}"
+        )
+
+
+@contextmanager
+def held(lock: FileLock, wait: Wait, *, poll_seconds: float = 0.05) -> Iterator[None]:
+    """Hold a lock inside the block.
+
+    Raises:
+        DatabaseLockedError: The time allowed is over, or the wait was cancelled.
+    """
+    file = Path(lock.lock_file)
+    wait.until(lambda: taken(lock.acquire), lambda: kernel_holder(file), poll_seconds=poll_seconds)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def say(text: str) -> None:
+    """Tell of a wait in the log."""
+    logger.warning("%s", text)
+
+
+def taken(acquire: Callable[..., object]) -> bool:
+    """Tell whether a lock's `acquire` succeeds at once."""
+    try:
+        acquire(blocking=False)
+    except Timeout:
+        return False
+    return True
+
+
+def kernel_holder(*files: Path) -> Holder | None:
+    """Return a process with a lock on one of the files, from Linux's own list.
+
+    Another process is named before this one, whose other threads may hold the lock.
+    """
+    try:
+        locks = [line.split() for line in _LOCKS.read_text().splitlines()]
+    except OSError:
+        return None
+    own = None
+    for file in files:
+        try:
+            inode = f":{file.stat().st_ino}"
+        except OSError:
+            continue
+        for lock in locks:
+            # A process that waits for a lock has an arrow in its line.
+            if lock[1] == "->" or not lock[5].endswith(inode) or (pid := int(lock[4])) <= 0:
+                continue
+            if pid != os.getpid():
+                return holder_of(pid)
+            own = Holder(pid, "this process itself")
+    return own
+
+
+def holder_of(pid: int) -> Holder | None:
+    """Return the process of an id; None for 0, which is not known."""
+    return Holder(pid, _command_of(pid)) if pid > 0 else None
+
+
+def _command_of(pid: int) -> str:
+    """Return the first words of a process's command line, a script's without its interpreter."""
+    try:
+        text = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+    words = text.rstrip("\0").split("\0")
+    if len(words) > 1 and "python" in words[0] and not words[1].startswith("-"):
+        del words[0]
+    return shown_command(words)
+
+
+def shown_command(words: list[str]) -> str:
+    """Return the start of a command line, short enough for a message."""
+    shown = " ".join([Path(words[0]).name, *words[1:]]).split()[:_SHOWN_WORDS]
+    return " ".join(shown)[:_SHOWN_CHARACTERS]
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process of that id exists, whoever owns it."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
