@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+import duckdb
+
+from mixpanel_assets.days import ranges_of, shown
 from mixpanel_assets.errors import DatabaseNotFoundError
 from mixpanel_assets.planning import days_between
 from mixpanel_assets.refetch import Keeping, Refetch
@@ -16,7 +19,7 @@ from mixpanel_assets.warehouse import EVENTS, Database, day_rows, stored_project
 # A database from before a longer MP_SETTLE_DAYS may hold years of days that were read too early.
 MOST_DAYS_READ_AGAIN = 31
 
-_STORED = ("complete", "partial", "empty", "open")
+STORED = ("complete", "partial", "empty", "open")
 
 
 @dataclass(frozen=True)
@@ -24,15 +27,18 @@ class DaysDue:
     """What `mixpanel.events` lacks.
 
     Attributes:
-        days: To load, in order, the current day included: never loaded since the first stored day,
-            failed, loaded before they had ended, or read less than MP_SETTLE_DAYS after their end.
+        days: To load, in order, the current day included: those that are missing, and those read
+            less than MP_SETTLE_DAYS after their end.
+        missing: Those of them that are over and not stored, or not all of them: never loaded since
+            the first stored day, failed, or loaded before they had ended.
         left: Days read too early, too, but more than a month ago: they are loaded when asked for.
         first: The first stored day; MP_START_DATE while there is none.
         today: The current day.
     """
 
-    days: Sequence[date]
-    left: Sequence[date]
+    days: list[date]
+    missing: list[date]
+    left: list[date]
     first: date
     today: date
 
@@ -44,21 +50,47 @@ def days_due(database: Database, settings: Settings) -> DaysDue:
         database: It need not exist.
         settings: The start, the zone that decides which day is today, and when a day is settled.
     """
+    try:
+        with database.read() as connection:
+            return days_due_in(connection, settings)
+    except DatabaseNotFoundError:
+        return _due({}, settings)
+
+
+def days_due_in(connection: duckdb.DuckDBPyConnection, settings: Settings) -> DaysDue:
+    """Return the same of a database that is open."""
+    is_empty = stored_project(connection) is None
+    return _due({} if is_empty else day_rows(connection, EVENTS.name, date.min, date.max), settings)
+
+
+def _due(ledger: Mapping[date, Mapping[str, Any]], settings: Settings) -> DaysDue:
     today = settings.today()
-    ledger = _ledger(database)
-    stored = [day for day, row in ledger.items() if row["status"] in _STORED]
+    stored = [day for day, row in ledger.items() if row["status"] in STORED]
     first = min(min(stored, default=settings.start_date), today)
     keeping = keeping_of(settings, Refetch.missing)
     failed = [day for day, row in ledger.items() if row["status"] == "failed" and day <= today]
     oldest_read_again = today - timedelta(days=MOST_DAYS_READ_AGAIN - 1)
-    days, left = list[date](), list[date]()
+    due = DaysDue(days=[], missing=[], left=[], first=first, today=today)
     for day in sorted({*days_between(first, today), *failed}):
         row = ledger.get(day)
-        if row is None or day == today or keeping.lacks_rows(row):
-            days.append(day)
-        elif row["status"] in _STORED and not keeping.is_settled(row):
-            (days if day >= oldest_read_again else left).append(day)
-    return DaysDue(days, left, first, today)
+        if day == today:
+            due.days.append(day)
+        elif row is None or keeping.lacks_rows(row):
+            due.days.append(day)
+            if stored or row is not None:
+                due.missing.append(day)
+        elif row["status"] in STORED and not keeping.is_settled(row):
+            (due.days if day >= oldest_read_again else due.left).append(day)
+    return due
+
+
+def read_too_early(days: Sequence[date], settle_days: int) -> str:
+    """Return which days were read too early, and what that means, as a clause."""
+    number = f"{len(days):,} day{' was' if len(days) == 1 else 's were'}"
+    return (
+        f"{number} read less than {settle_days} days after their end, so late events may be "
+        f"missing: {shown(ranges_of(days))}"
+    )
 
 
 def keeping_of(settings: Settings, refetch: Refetch) -> Keeping:
@@ -70,13 +102,3 @@ def keeping_of(settings: Settings, refetch: Refetch) -> Keeping:
         today=settings.today(),
         horizon=settings.horizon(),
     )
-
-
-def _ledger(database: Database) -> Mapping[date, Mapping[str, Any]]:
-    try:
-        with database.read() as connection:
-            if not stored_project(connection):
-                return {}
-            return day_rows(connection, EVENTS.name, date.min, date.max)
-    except DatabaseNotFoundError:
-        return {}

@@ -8,8 +8,8 @@
 | legacy: rows of dates around        | one day per request, for these days and all that follow   |
 | refused: before the plan's horizon  | `not available`; what is stored stays                     |
 
-Days that are set aside keep what they held. The others go on, and the end is an error that
-names them.
+Days that are set aside keep what they held, and the ledger says why they failed. The others go on,
+and the end is an error that names them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date, timedelta
 from itertools import chain, pairwise
@@ -26,8 +27,14 @@ from itertools import chain, pairwise
 from mixpanel_assets.client import EventExport, SecondLooks, Spool
 from mixpanel_assets.client.empty_days import MOST_BYTES
 from mixpanel_assets.client.export import days_set_aside
-from mixpanel_assets.days import ranges_of, shown
-from mixpanel_assets.errors import IncompleteExportError, PlanHorizonError
+from mixpanel_assets.days import how_to_load, ranges_of, shown
+from mixpanel_assets.errors import (
+    APIError,
+    ConnectionFailedError,
+    IncompleteExportError,
+    MixpanelDataError,
+    PlanHorizonError,
+)
 from mixpanel_assets.load_progress import LoadProgress
 from mixpanel_assets.planning import RequestBudget, RequestPlan, days_between
 from mixpanel_assets.warehouse import (
@@ -40,6 +47,7 @@ from mixpanel_assets.warehouse import (
     Status,
     Target,
     mark_days,
+    mark_failed,
     replace_events,
 )
 
@@ -126,7 +134,8 @@ class DayFiller:
         self._vanished = Counter[date]()
         self._deleted_before = deleted_before
         self._deleted: list[date] = []
-        self._broken: list[IncompleteExportError] = []
+        self._broken: dict[date, IncompleteExportError] = {}
+        self._still_stored: set[date] = set()
         self._refused_until = date.min
         self._probed: set[date] = set()
         self._requests_told = 0
@@ -163,7 +172,16 @@ class DayFiller:
             self._warn_of_vanished()
             self._suggest_retention()
         if self._broken:
-            raise days_set_aside(self._broken, self._days)
+            raise self._days_missing()
+
+    def _days_missing(self) -> IncompleteExportError:
+        """Return the error that says what is stored, what is not and why, and what to run."""
+        again = bool(self._still_stored)
+        kept = "Rows of earlier loads are kept. " if again else ""
+        ways = how_to_load(self._broken, self._target.table, again=again)
+        return days_set_aside(
+            list(self._broken.values()), self._days, f"{kept}Try again with {ways}."
+        )
 
     def _is_one_request(self, window: tuple[date, date]) -> bool:
         """Tell whether a window will be asked for as it is, by what is known now."""
@@ -204,12 +222,30 @@ class DayFiller:
             middle = first + (last - first) // 2
             self._fill(first, middle)
             self._fill(middle + _DAY, last)
+        except (APIError, ConnectionFailedError) as error:
+            self._write_failure(days_between(first, last), error)
+            raise
 
     def _set_aside(self, day: date, error: IncompleteExportError) -> None:
         self._to_read.discard(day)
         if self._days > 1:
             logger.warning("%s The other days go on.", error)
-        self._broken.append(error)
+        self._broken[day] = error
+        self._write_failure([day], error)
+
+    def _write_failure(self, days: Sequence[date], error: MixpanelDataError) -> None:
+        """Write to the ledger why days failed, if the database can be written at all."""
+        with suppress(MixpanelDataError), self._database.write() as connection:
+            self._still_stored.update(
+                mark_failed(
+                    connection,
+                    days,
+                    error.message,
+                    run_id=self._run_id,
+                    filters=self._export.query.filters,
+                    target=self._target,
+                )
+            )
 
     def _fetch_and_store(self, first: date, last: date) -> None:
         """Settle one window; an answer that cannot be stored is asked for once more."""

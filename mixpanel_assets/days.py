@@ -54,3 +54,20 @@ def shown(ranges: Sequence[tuple[date, date]]) -> str:
     texts = [str(first) if first == last else f"{first}..{last}" for first, last in ranges]
     more = f" and {len(texts) - _SHOWN} more ranges" if len(texts) > _SHOWN else ""
     return ", ".join(texts[:_SHOWN]) + more
+
+
+def how_to_load(days: Iterable[date], table: str, *, again: bool = False) -> str:
+    """Return what loads days of an asset table, to stand after "with".
+
+    Args:
+        days: In any order.
+        table: Its name in schema `mixpanel`.
+        again: Whether days are stored that are to be loaded all the same.
+    """
+    ranges = ranges_of(days)
+    if table != "events":
+        return f"Dagster: materialize these partitions of `mixpanel/{table}`"
+    option = " --refetch all" if again else ""
+    commands = [f"`mp sync --from {first} --to {last}{option}`" for first, last in ranges[:_SHOWN]]
+    more = " and so on" if len(ranges) > _SHOWN else ""
+    return f"{', '.join(commands)}{more}, or materialize these partitions of `mixpanel/events`"

@@ -15,6 +15,8 @@ from mixpanel_assets.accounts import ConfigManager, ProjectAccess, check_access
 from mixpanel_assets.budgets import budget_settings
 from mixpanel_assets.client import Credentials, MixpanelAPIClient
 from mixpanel_assets.client.disk import MARGIN_BYTES, free_bytes
+from mixpanel_assets.currency import STORED, DaysDue, days_due_in, read_too_early
+from mixpanel_assets.days import how_to_load, ranges_of, shown
 from mixpanel_assets.errors import (
     ConfigError,
     DatabaseLockedError,
@@ -227,6 +229,7 @@ def _database(path: Path, credentials: Credentials | None, settings: Settings) -
                     must_match(stored, project_identity(credentials, settings))
                 statuses = dict(day_statuses(connection, Target(EVENTS.name)))
                 alone = only_here(connection, settings.horizon())
+            due = days_due_in(connection, settings)
     except DatabaseNotFoundError:
         yield Finding("ok", "database", f"{path} is not there yet; the first load makes it")
         return
@@ -238,15 +241,36 @@ def _database(path: Path, credentials: Credentials | None, settings: Settings) -
         return
     size = path.stat().st_size / 1e6
     yield Finding("ok", "database", f"{path} ({size:,.1f} MB) has {_loaded(statuses)}")
+    yield _days(due)
+    if due.left:
+        yield Finding(
+            "warn",
+            "late",
+            read_too_early(due.left, settings.settle_days),
+            f"`mp sync --from {due.left[0]} --to {due.left[-1]}` loads them again.",
+        )
     yield _history(statuses)
     if alone:
         yield _copy(path, alone)
 
 
 def _loaded(statuses: dict[date, Status]) -> str:
-    gone = ("not available", "expired")
-    days = sorted(str(day) for day, status in statuses.items() if status not in gone)
-    return f"{len(days):,} days of events, {days[0]} to {days[-1]}" if days else "no events yet"
+    days = sorted(day for day, status in statuses.items() if status in STORED)
+    if not days:
+        return "no events yet"
+    span = (days[-1] - days[0]).days + 1
+    number = f"{len(days):,}" if len(days) == span else f"{len(days):,} of {span:,}"
+    return f"{number} days of events, {days[0]} to {days[-1]}"
+
+
+def _days(due: DaysDue) -> Finding:
+    if not due.missing:
+        return Finding("ok", "days", "no day is missing since the first stored one")
+    are = "is" if len(due.missing) == 1 else "are"
+    ways = how_to_load(due.missing, EVENTS.name)
+    return Finding(
+        "warn", "days", f"{shown(ranges_of(due.missing))} {are} missing", f"Load with {ways}."
+    )
 
 
 def _history(statuses: dict[date, Status]) -> Finding:

@@ -418,7 +418,7 @@ def _stored(
             rows = day_rows(connection, EVENTS.name, *days)
             return _Stored(
                 event_sizes(connection),
-                frozenset(rows),
+                frozenset(day for day in rows if rows[day]["status"] != "failed"),
                 frozenset(day for day in rows if keeping.keeps(rows[day])),
                 frozenset(only_here(connection, horizon, *days)),
             )

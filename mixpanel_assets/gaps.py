@@ -16,6 +16,7 @@ _SAID = {
     "never loaded": "never loaded",
     "not available": "out of the reach of the project's plan",
     "expired": "further back than MP_RETENTION_DAYS",
+    "failed": "not loaded because the last attempt failed",
     "partial": "loaded in part",
     "open": "not over when loaded",
 }

@@ -9,7 +9,7 @@ from datetime import date
 
 import duckdb
 
-from mixpanel_assets.days import ranges_of, shown
+from mixpanel_assets.days import how_to_load, ranges_of, shown
 from mixpanel_assets.errors import ConfigError, MissingDaysError, TableNotFoundError
 from mixpanel_assets.table_metadata import days_between
 from mixpanel_assets.warehouse import (
@@ -31,7 +31,6 @@ _GONE = {
     "not available": "the project's plan did not reach back that far. Ask about later days.",
     "expired": "Mixpanel had deleted these days by MP_RETENTION_DAYS. Ask about later days.",
 }
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -139,23 +138,18 @@ def _said(
 ) -> list[str]:
     said = []
     if missing:
-        ranges = ranges_of(missing)
-        said.append(f"{target.table!r} lacks {shown(ranges)}, which was never loaded.")
-        said.append(f"Load it with {_commands(target, ranges, known)}.")
+        said.append(f"{target.table!r} lacks {shown(ranges_of(missing))}, which was never loaded.")
+        said.append(f"Load it with {_commands(target, missing, known)}.")
     for why, days in gone.items():
         if days:
             said.append(f"{target.table!r} has nothing for {shown(ranges_of(days))}: {_GONE[why]}")
     return said
 
 
-def _commands(target: Target, ranges: Sequence[tuple[date, date]], known: KnownTable | None) -> str:
-    if target != Target(EVENTS.name) and target.schema == SCHEMA:
-        return f"Dagster: materialize these partitions of `mixpanel/{target.table}`"
+def _commands(target: Target, days: Sequence[date], known: KnownTable | None) -> str:
     if target.schema == SCHEMA:
-        commands = [f"`mp sync --from {first} --to {last}`" for first, last in ranges[:_SHOWN]]
-        more = " and so on" if len(ranges) > _SHOWN else ""
-        return f"{', '.join(commands)}{more}, or materialize these partitions of `mixpanel/events`"
-    first, last = ranges[0][0], ranges[-1][1]
+        return how_to_load(days, target.table)
+    first, last = days[0], days[-1]
     if known is not None:
         first, last = min(first, known.from_date), max(last, known.to_date)
     return f"`mp fetch events {target.table} --from {first} --to {last} --replace`"

@@ -99,6 +99,15 @@ def test_days_before_the_first_stored_one_are_left_alone(workspace, asked):
     assert {day for days in asked()[before:] for day in days} == {today - n * DAY for n in range(4)}
 
 
+def test_a_first_day_that_failed_is_asked_for_again(workspace, shop):
+    """It would be lost if the first stored day were the beginning."""
+    today = workspace.settings.today()
+    shop.faults.add(Fault("truncate-whole-body", day=today - 50 * DAY, times=None))
+    with pytest.raises(IncompleteExportError):
+        workspace.sync_events(today - 50 * DAY, today - 46 * DAY)
+    assert workspace.days_due().days[:2] == [today - 50 * DAY, today - 45 * DAY]
+
+
 def test_a_day_that_fails_for_good_is_asked_for_once_a_run(workspace, shop, asked):
     """Alone, and nothing that came after it is asked for again."""
     today = workspace.settings.today()
@@ -118,7 +127,7 @@ def test_a_day_that_fails_for_good_is_asked_for_once_a_run(workspace, shop, aske
 
 @pytest.fixture(scope="module")
 def ledger_of(tmp_path_factory):
-    """Return what is due by a ledger: status of each day, and how many days later it was read."""
+    """Return what is due by a ledger: each day has a status, and was read so many days later."""
     database = Database(tmp_path_factory.mktemp("ledger") / "w.duckdb")
     with database.write() as connection:
         create_all(connection)
@@ -134,7 +143,9 @@ def ledger_of(tmp_path_factory):
                     "CASE WHEN $2 <> 'failed' THEN $1::DATE + to_days($3) END)",
                     [day, status, lag],
                 )
-        return days_due(database, Settings(start_date=start, retention_days=reach))
+        with database.read() as connection:
+            view = connection.execute("SELECT day, why FROM mixpanel.missing_days").fetchall()
+        return days_due(database, Settings(start_date=start, retention_days=reach)), view
 
     return due
 
@@ -153,7 +164,7 @@ def test_what_is_due_is_what_the_ledger_says(ledger, start, reach, ledger_of):
     """Each day since the first stored one is due, left, settled, or not to be had; for a reason."""
     today = datetime.now(UTC).date()
     rows = {today - age * DAY: (status, lag) for age, status, lag in ledger}
-    due = ledger_of(rows, today - start * DAY, reach)
+    due, view = ledger_of(rows, today - start * DAY, reach)
     stored = [day for day, (status, _) in rows.items() if status in STATUSES[:4]]
     first = min(stored, default=today - start * DAY)
     wanted, left = set(), set()
@@ -169,6 +180,8 @@ def test_what_is_due_is_what_the_ledger_says(ledger, start, reach, ledger_of):
             (wanted if age < 31 else left).add(day)
     assert (due.days, due.left) == (sorted(wanted), sorted(left))
     assert not set(due.days) & set(due.left)
+    assert [day for day, _ in view] == due.missing
+    assert all(why == rows.get(day, ("never loaded",))[0] for day, why in view)
 
 
 @pytest.mark.parametrize("day", ["soon", "2024-02-30", "0001-01-01", datetime(2024, 1, 1), 5, None])

@@ -54,7 +54,7 @@ MAY_IMPORT = {
         *BASE,
         *("client", "event_loads", "loads", "planning", "refetch", "temporary", "warehouse"),
     },
-    "doctor": {*BASE, "accounts", "budgets", "client", "loads", "warehouse"},
+    "doctor": {*BASE, "accounts", "budgets", "client", "currency", "loads", "warehouse"},
     "json_lines": {"control_characters"},
     "record_files": {"errors", "json_lines"},
     "event_days": {"client", "record_files"},

@@ -13,8 +13,9 @@ from mixpanel_assets.cli.interrupts import told_what_is_kept
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.output import Format, print_line, print_records
 from mixpanel_assets.cli.progress import days_shown, pages_shown
+from mixpanel_assets.currency import read_too_early
 from mixpanel_assets.days import ranges_of, shown
-from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.errors import IncompleteExportError, MixpanelDataError
 from mixpanel_assets.literals import RefetchChoice
 from mixpanel_assets.planning import days_between
 from mixpanel_assets.refetch import is_expired
@@ -53,13 +54,25 @@ def sync_days(
                 for report in reports:
                     show(report)
 
-            reports = workspace.sync_events(
-                days=days, refetch=treatment, on_day=stored, on_kept=kept
-            )
+            incomplete: IncompleteExportError | None = None
+            try:
+                workspace.sync_events(days=days, refetch=treatment, on_day=stored, on_kept=kept)
+            except IncompleteExportError as error:
+                incomplete = error  # today's profiles can be read today only
+            except MixpanelDataError:
+                if loaded:
+                    current().note(_loaded(loaded, refetch))
+                raise
         if profiles:
-            with _partial_if(bool(reports)), pages_shown(each=False) as draw:
+            with (
+                _shown_first(incomplete),
+                _partial_if(bool(loaded)),
+                pages_shown(each=False) as draw,
+            ):
                 tell.snapshot(workspace.sync_profiles(on_page_complete=draw))
         tell.place(workspace.db_path)
+        if incomplete:
+            raise incomplete
 
 
 def _loaded(days: set[date], refetch: RefetchChoice | None) -> str:
@@ -98,17 +111,10 @@ def _asked(
         return days_between(due.first, due.today), refetch
     current().note(f"Loading {shown(ranges_of(due.days))}.")
     if due.left:
-        current().note(_read_too_early(due.left, workspace.settings.settle_days))
+        said = read_too_early(due.left, workspace.settings.settle_days)
+        command = f"`mp sync --from {due.left[0]} --to {due.left[-1]}`"
+        current().note(f"{said}. {command} loads them again.")
     return due.days, "all"
-
-
-def _read_too_early(days: Sequence[date], settle_days: int) -> str:
-    number = f"{len(days):,} day{'s were' if len(days) > 1 else ' was'}"
-    return (
-        f"{number} read less than {settle_days} days after their end, so late events may be "
-        f"missing: {shown(ranges_of(days))}. "
-        f"`mp sync --from {days[0]} --to {days[-1]}` loads them again."
-    )
 
 
 class _Lines:
@@ -178,6 +184,17 @@ def _told(output: Format | None, jq: str | None) -> Iterator[_Lines]:
         # Days without events are settled after later ones.
         ordered = sorted(told.records, key=lambda record: (record["table"], record["day"]))
         print_records(ordered, output or Format.JSON, jq)
+
+
+@contextmanager
+def _shown_first(earlier: MixpanelDataError | None) -> Iterator[None]:
+    """Show an earlier error if the block raises another one, which would hide it."""
+    try:
+        yield
+    except MixpanelDataError:
+        if earlier:
+            current().show(earlier)
+        raise
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from mixpanel_assets.client.retries import RetryPolicy
 from mixpanel_assets.client.spool import STEM_DIGITS, Spool, in_use, new_file
 from mixpanel_assets.client.transport import Transport
 from mixpanel_assets.client.verdict import Judge, NotWholeError, RecordVerdict, Verdict
+from mixpanel_assets.days import ranges_of, shown
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 
 logger = logging.getLogger(__name__)
@@ -470,18 +471,24 @@ class EventExport:
         self.requests += requests
 
 
-def days_set_aside(broken: Sequence[IncompleteExportError], days: int) -> IncompleteExportError:
+def days_set_aside(
+    broken: Sequence[IncompleteExportError], days: int, what_to_do: str = ""
+) -> IncompleteExportError:
     """Return the one error that names the days that stayed broken, of so many asked for."""
-    if len(broken) == 1 and days == 1:
-        return broken[0]
     ordered = sorted(broken, key=lambda error: error.from_date or date.max)
-    names = ", ".join(str(error.from_date) for error in ordered)
+    others = days - len(broken)
+    said = broken[0].message
+    if days > 1:
+        named = shown(ranges_of(error.from_date for error in ordered if error.from_date))
+        said = (
+            f"{len(broken)} of {days} days stayed broken and were not stored: {named}. "
+            f"{f'The other {others:,} are stored. ' if others else ''}First seen: {said}"
+        )
     return IncompleteExportError(
-        f"{len(broken)} of {days} days stayed broken and were not stored: {names}. "
-        f"The others were. First seen: {broken[0].message}",
+        f"{said} {what_to_do}".rstrip(),
         from_date=ordered[0].from_date,
         to_date=ordered[-1].to_date,
         reason=broken[0].reason,
         lines=sum(error.lines for error in broken),
-        partial=len(broken) < days,
+        partial=others > 0,
     )

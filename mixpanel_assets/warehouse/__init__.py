@@ -26,7 +26,7 @@ from mixpanel_assets.warehouse.faults import asked
 from mixpanel_assets.warehouse.in_memory import MemoryDatabase
 from mixpanel_assets.warehouse.ledger import Target, day_statuses, forget_expired
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
-from mixpanel_assets.warehouse.load import mark_days, replace_events
+from mixpanel_assets.warehouse.load import mark_days, mark_failed, replace_events
 from mixpanel_assets.warehouse.profile_pages import ProfilePage
 from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import (
@@ -119,6 +119,7 @@ __all__ = [
     "make_way",
     "mark_days",
     "mark_empty_days",
+    "mark_failed",
     "must_match",
     "named_events",
     "only_here",

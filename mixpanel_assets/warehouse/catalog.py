@@ -80,7 +80,8 @@ def known_tables(connection: duckdb.DuckDBPyConnection) -> list[KnownTable]:
         return []
     found = connection.execute(
         "SELECT schema_name, table_name, any_value(type), max(fetched_at), min(day), max(day), "
-        f"arg_max(filters, fetched_at) FROM {DAYS.quoted} GROUP BY ALL ORDER BY 2, 1"
+        f"arg_max(filters, fetched_at) FROM {DAYS.quoted} "
+        "WHERE status <> 'failed' GROUP BY ALL ORDER BY 2, 1"
     ).fetchall()
     return [
         KnownTable(

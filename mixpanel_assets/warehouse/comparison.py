@@ -91,10 +91,11 @@ def compare_events(
     """
     with _attached(connection, fetched):
         statuses = day_statuses(connection, Target(EVENTS.name))
+        stored = {day: status for day, status in statuses.items() if status != "failed"}
         known = dict(
             connection.execute(f"SELECT day, status FROM {_FETCHED}.{DAYS.quoted}").fetchall()
         )
-        return [_compared(connection, day, statuses.get(day), known[day]) for day in days]
+        return [_compared(connection, day, stored.get(day), known[day]) for day in days]
 
 
 def expired_days(

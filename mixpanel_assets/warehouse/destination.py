@@ -99,7 +99,7 @@ def check_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> Non
 
 def forget_table(connection: duckdb.DuckDBPyConnection, target: Target) -> None:
     """Delete what ledger and quarantine tell of a table."""
-    ledger.forget_days(connection, target, ledger.stored_days(connection, target))
+    ledger.forget_days(connection, target, ledger.known_days(connection, target))
     connection.execute(
         f"DELETE FROM {QUARANTINE.quoted} WHERE schema_name = ? AND table_name = ?",
         [target.schema, target.table],
@@ -143,7 +143,7 @@ def make_way(connection: duckdb.DuckDBPyConnection, table: str, *, replace: bool
     if not is_asset:
         _refuse_twins(connection, target.schema, table)
     name = stored_name(connection, table, target.schema)
-    if name is None or (is_asset and not ledger.stored_days(connection, target)):
+    if name is None or (is_asset and not _is_loaded(connection, target)):
         return
     if not replace:
         raise TableExistsError(table)
@@ -155,6 +155,10 @@ def make_way(connection: duckdb.DuckDBPyConnection, table: str, *, replace: bool
         )
     connection.execute(f"DROP TABLE {qualified(target.schema, name)}")
     forget_table(connection, Target(name, target.schema))
+
+
+def _is_loaded(connection: duckdb.DuckDBPyConnection, target: Target) -> bool:
+    return any(status != "failed" for status in ledger.day_statuses(connection, target).values())
 
 
 def named_events(table: str) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any, Literal
@@ -59,14 +59,15 @@ def rows_before(
     """Return the rows of each day that has been loaded before, both ends included."""
     found = connection.execute(
         f"SELECT day, sum(row_count)::BIGINT FROM {DAYS.quoted} "
-        "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ? GROUP BY day",
+        "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ? AND status <> 'failed' "
+        "GROUP BY day",
         [target.schema, target.table, from_date, to_date],
     )
     return dict(found.fetchall())
 
 
-def stored_days(connection: duckdb.DuckDBPyConnection, target: Target) -> list[date]:
-    """Return every day that the ledger knows of a table."""
+def known_days(connection: duckdb.DuckDBPyConnection, target: Target) -> list[date]:
+    """Return every day that the ledger knows of a table, stored or not."""
     found = connection.execute(
         f"SELECT DISTINCT day FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ?",
         [target.schema, target.table],
@@ -77,7 +78,8 @@ def stored_days(connection: duckdb.DuckDBPyConnection, target: Target) -> list[d
 def filters_of(connection: duckdb.DuckDBPyConnection, target: Target) -> set[str | None]:
     """Return the different filters that days of a table were loaded with; None for everything."""
     found = connection.execute(
-        f"SELECT DISTINCT filters FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ?",
+        f"SELECT DISTINCT filters FROM {DAYS.quoted} "
+        "WHERE schema_name = ? AND table_name = ? AND status <> 'failed'",
         [target.schema, target.table],
     )
     return {filters for (filters,) in found.fetchall()}
@@ -218,6 +220,39 @@ def write_profile_day(
         failed_pages=sorted(report.failed_pages),
         complete_at=complete_at,
     )
+
+
+def write_failure(
+    connection: duckdb.DuckDBPyConnection,
+    load: Load,
+    days: Collection[date],
+    error: str,
+    failed_at: datetime,
+) -> None:
+    """Write why days could not be loaded, as `failed` where nothing is stored of them.
+
+    The ledger row of a stored day keeps everything else that it says.
+    """
+    written = {"last_error": error, "failed_at": failed_at.astimezone(UTC).replace(tzinfo=None)}
+    which = (
+        "schema_name = $schema AND table_name = $table AND day IN (SELECT unnest($days::DATE[]))"
+    )
+    values = {"schema": load.target.schema, "table": load.target.table, "days": list(days)}
+    connection.execute(
+        f"DELETE FROM {DAYS.quoted} WHERE {which} "
+        "AND status IN ('failed', 'not available', 'expired') AND row_count = 0",
+        values,
+    )
+    updated = connection.execute(
+        f"UPDATE {DAYS.quoted} SET last_error = $last_error, failed_at = $failed_at "
+        f"WHERE {which} RETURNING day",
+        {**values, **written},
+    )
+    stored = {day for (day,) in updated.fetchall()}
+    for day in sorted(set(days) - stored):
+        _insert_day(
+            connection, load, day=day, status="failed", row_count=0, fetched_at=None, **written
+        )
 
 
 def forget_days(

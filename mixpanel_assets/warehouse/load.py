@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from mixpanel_assets.warehouse.reports import DayReport, Status
 from mixpanel_assets.warehouse.spool import Window
 from mixpanel_assets.warehouse.staging import Staging, staged
 from mixpanel_assets.warehouse.vanished import KEEP_ALL, Reload, Replacement, Vanished
+
+_MOST_CHARACTERS = 1_000  # of an error in the ledger
 
 
 def replace_events(
@@ -216,6 +218,40 @@ def mark_days(
     ]
     ledger.write_event_days(connection, load, [r for r in reports if r.day not in loaded])
     return reports
+
+
+def mark_failed(
+    connection: duckdb.DuckDBPyConnection,
+    days: Collection[date],
+    error: str,
+    *,
+    run_id: str | None = None,
+    filters: Mapping[str, Any] | None = None,
+    target: Target = EVERY_EVENT,
+) -> list[date]:
+    """Write why days could not be loaded; what is stored of them, and its status, is kept.
+
+    Args:
+        connection: A prepared database inside a transaction.
+        days: In any order.
+        error: The sentence for people, without secrets.
+        run_id: Kept in the ledger, for days that are not stored.
+        filters: What narrowed the request.
+        target: The table.
+
+    Returns:
+        Those of the days that are stored.
+    """
+    load = Load(target, "events", run_id, filters)
+    ledger.write_failure(connection, load, days, _bounded(error), datetime.now(UTC))
+    stored = ledger.rows_before(connection, target, min(days), max(days))
+    return [day for day in days if day in stored]
+
+
+def _bounded(error: str) -> str:
+    """Return the text on one line, with characters that steer a terminal spelled out."""
+    shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in error)
+    return shown if len(shown) <= _MOST_CHARACTERS else f"{shown[:_MOST_CHARACTERS]}…"
 
 
 @dataclass

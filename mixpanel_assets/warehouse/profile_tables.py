@@ -87,7 +87,7 @@ def forget_other_days(
     connection: duckdb.DuckDBPyConnection, target: Target, days: Sequence[date]
 ) -> None:
     """Delete what is told of all days of a named table but these: it was replaced as a whole."""
-    others = set(ledger.stored_days(connection, target)) - set(days)
+    others = set(ledger.known_days(connection, target)) - set(days)
     ledger.forget_days(connection, target, others)
     for day in others:
         forget_quarantine(connection, target, day, day)

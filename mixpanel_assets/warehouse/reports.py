@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
 
-Status = Literal["complete", "partial", "empty", "open", "not available", "expired"]
+Status = Literal["complete", "partial", "empty", "open", "not available", "expired", "failed"]
 Scope = Literal["all", "seen_on_day"]
 
 

@@ -142,7 +142,7 @@ DAYS = Table(
             "horizon of the project's plan), `expired` (Mixpanel has deleted it), or `failed` "
             "(never stored: see `last_error`).",
         ),
-        Column("fetched_at", "TIMESTAMP", "When the day was loaded; UTC."),
+        Column("fetched_at", "TIMESTAMP", "When the day was loaded; UTC; NULL if it never was."),
         Column(
             "row_count",
             "BIGINT",
@@ -243,13 +243,38 @@ BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
 
 STAMP = f'"{SCHEMA}"._snapshot'  # the table that only snapshots have
 
-VIEWS = ("_metadata", "profiles_current")
+VIEWS = ("_metadata", "missing_days", "profiles_current")
 
 METADATA_VIEW = f"""
     CREATE OR REPLACE VIEW main._metadata AS
     SELECT table_name, any_value(type) AS type, max(fetched_at) AS fetched_at,
            min(day) AS from_date, max(day) AS to_date, sum(row_count)::BIGINT AS row_count
-    FROM {DAYS.quoted} GROUP BY table_name
+    FROM {DAYS.quoted} WHERE status <> 'failed' GROUP BY table_name
+"""
+
+# Days that the plan does not reach or that Mixpanel has deleted cannot be loaded, so they are not
+# missing.
+MISSING_DAYS_VIEW = f"""
+    CREATE OR REPLACE VIEW {SCHEMA}.missing_days AS
+    WITH ledger AS (
+        SELECT day, status, last_error, failed_at FROM {DAYS.quoted}
+        WHERE schema_name = '{SCHEMA}' AND table_name = '{EVENTS.name}'
+    ), zones AS (
+        SELECT if(regime = 'legacy', zone, 'UTC') AS zone FROM {PROJECT.quoted}
+    ), ends AS (
+        SELECT min(day) FILTER (status IN ('complete', 'partial', 'empty', 'open')) AS first_stored,
+               (now() AT TIME ZONE (SELECT any_value(zone) FROM zones))::DATE - 1 AS last_over
+        FROM ledger
+    ), days AS (
+        SELECT unnest(generate_series(first_stored, last_over, INTERVAL 1 DAY))::DATE AS day
+        FROM ends
+        UNION
+        SELECT day FROM ledger, ends WHERE status = 'failed' AND day <= last_over
+    )
+    SELECT day, coalesce(status, 'never loaded') AS why, last_error, failed_at
+    FROM days LEFT JOIN ledger USING (day)
+    WHERE why IN ('never loaded', 'failed', 'open', 'partial')
+    ORDER BY day
 """
 
 # Whoever was not seen since the newest complete snapshot of everybody began is gone.
@@ -284,5 +309,6 @@ def create_all(connection: duckdb.DuckDBPyConnection) -> None:
     for table in TABLES:
         create(connection, table)
     connection.execute(METADATA_VIEW)
+    connection.execute(MISSING_DAYS_VIEW)
     connection.execute(CURRENT_PROFILES_VIEW)
     create_macros(connection)

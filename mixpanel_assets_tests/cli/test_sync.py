@@ -173,6 +173,45 @@ def test_stored_days_are_told_when_others_stay_broken(mp_here, emulator):
     assert json.loads(done.stderr.splitlines()[-1])["code"] == "INCOMPLETE_EXPORT"
 
 
+def test_missing_days_are_a_view_for_the_shell_and_readers_of_the_snapshot(
+    mp_here, emulator, tmp_path
+):
+    """With the reason; it cannot be dropped."""
+    emulator.faults.add(Fault("truncate-whole-body", day=date(2024, 1, 4), times=None))
+    week = ("--from", "2024-01-03", "--to", "2024-01-05", "--no-profiles")
+    assert mp_here("sync", *week, MP_MAX_RETRIES="0").code == 1
+    copy = tmp_path / "warehouse.snapshot.duckdb"
+    with duckdb.connect(copy, read_only=True) as connection:
+        [first, *_] = connection.sql("FROM mixpanel.missing_days").fetchall()
+    assert first[:2] == (date(2024, 1, 4), "failed")
+    done = mp_here("sql", "SELECT day, why FROM mixpanel.missing_days LIMIT 1", "--format", "csv")
+    assert done.stdout.splitlines()[1:] == ["2024-01-04,failed"]
+    refused = mp_here("drop", "-t", "missing_days", "--force")
+    assert "cannot be dropped" in refused.stderr
+
+
+def test_profiles_are_taken_although_a_day_of_events_failed(mp_here, emulator):
+    """They can be read today only; the error of the events comes last, or first of two."""
+    emulator.faults.add(Fault("truncate-whole-body", day=date(2024, 1, 4), times=None))
+    done = mp_here("sync", *TWO[:-1], MP_MAX_RETRIES="0")
+    assert done.code == 1
+    assert "profiles" in done.stdout
+    assert "1 of 2 days stayed broken" in done.stderr.splitlines()[-1]
+    emulator.faults.add(Fault("503-empty", path="*engage*", times=None))
+    done = mp_here("sync", *TWO[:-1], "--refetch", "all", MP_MAX_RETRIES="0")
+    *_, events, profiles = done.stderr.splitlines()
+    assert "1 of 2 days stayed broken" in events
+    assert "503" in profiles
+
+
+def test_what_was_stored_before_an_error_is_told(mp_here, emulator):
+    """Whatever the error."""
+    emulator.faults.add(Fault("500-json", day=date(2024, 1, 4), times=None))
+    done = mp_here("sync", *TWO, MP_MAX_RETRIES="0", MP_DAYS_PER_REQUEST="1")
+    assert "Events of 1 whole days are stored, 2024-01-03 to 2024-01-03" in done.stderr
+    assert "The same command loads what is missing." in done.stderr
+
+
 @pytest.mark.parametrize("command", [("plan", *TWO[:-1]), ("quota",), ("clean",), ("doctor",)])
 def test_other_commands_have_forms_for_programs(command, mp_here):
     """JSON is for jq, and --jq alone means JSON."""
