@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from mixpanel_assets.refetch import MOST_DAYS_READ_AGAIN, REFETCH_TAG, Refetch
 from mixpanel_assets.schedules import closing_cron, snapshot_cron
 from mixpanel_assets.settings import Settings
 
@@ -35,9 +36,13 @@ def automation_sensors(settings: Settings) -> list[dg.AutomationConditionSensorD
             "keep_current",
             target=dg.AssetSelection.groups("mixpanel"),
             default_status=dg.DefaultSensorStatus.RUNNING,
-            description="Fetches yesterday's events and takes today's snapshot of profiles once "
-            "MP_CLOSE_HOUR has passed. Costs one export request and one query request a day. "
-            "An alternative to the schedules: use one or the other.",
+            run_tags={REFETCH_TAG: Refetch.stale},
+            description="Once MP_CLOSE_HOUR has passed, fetches yesterday's events, those of the "
+            f"days before that may have got late ones ({settings.settle_days} days, "
+            "MP_SETTLE_DAYS), and those of days of the last month that are missing or failed; and "
+            "takes today's snapshot of profiles. Days that are settled are not asked for. Costs "
+            "one export request for as many neighbouring days as weigh about 200 MB, and one "
+            "query request a day. An alternative to the schedules: use one or the other.",
         )
     ]
 
@@ -45,8 +50,26 @@ def automation_sensors(settings: Settings) -> list[dg.AutomationConditionSensorD
 def condition(key: dg.AssetKey, settings: Settings) -> dg.AutomationCondition[Any]:
     """Return when an asset is materialized: events a day later than profiles."""
     if key.path[-1] == "events":
-        return yesterday_at(closing_cron(settings), settings.export_zone)
+        return days_due_at(closing_cron(settings), settings.export_zone, settings.settle_days)
     return dg.AutomationCondition.on_cron(snapshot_cron(settings), settings.export_zone)
+
+
+def days_due_at(cron: str, zone: str, settle_days: int) -> dg.AutomationCondition[Any]:
+    """Return the condition that asks for days that lack something, at each of a cron's ticks.
+
+    These are yesterday, days of the last month that were never stored (a failed day is one of
+    them), and days whose late events may still come, or could when they were stored. A day that
+    fails is asked for once a tick. Older days are left to backfills: they may be missing on
+    purpose.
+    """
+    window = dg.AutomationCondition.in_latest_time_window
+    updated = dg.AutomationCondition.newly_updated()
+    unsettled = window(timedelta(days=settle_days + 1))
+    stored_too_early = (updated & unsettled).since(updated & ~unsettled)
+    lacking = unsettled | stored_too_early | dg.AutomationCondition.missing()
+    last_month = window(timedelta(days=MOST_DAYS_READ_AGAIN))
+    due = yesterday_at(cron, zone) | (last_month & lacking & _finished_at(cron, zone))
+    return due.with_label(f"missing and late days, at {cron} {zone}")
 
 
 def yesterday_at(cron: str, zone: str) -> dg.AutomationCondition[Any]:
@@ -56,9 +79,14 @@ def yesterday_at(cron: str, zone: str) -> dg.AutomationCondition[Any]:
     counts only if it came after the day's end: one that passed while it was still the latest
     partition is forgotten.
     """
-    latest = dg.AutomationCondition.in_latest_time_window()
     latest_two = dg.AutomationCondition.in_latest_time_window(timedelta(days=2))
+    due = latest_two & _finished_at(cron, zone)
+    return due.with_label(f"yesterday, at {cron} {zone}")
+
+
+def _finished_at(cron: str, zone: str) -> dg.AutomationCondition[Any]:
+    """Return the condition of days that are over and were not handled since the last tick."""
+    latest = dg.AutomationCondition.in_latest_time_window()
     handled = dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
     tick = dg.AutomationCondition.cron_tick_passed(cron, zone)
-    due = latest_two & ~latest & tick.since(handled | latest)
-    return due.with_label(f"yesterday, at {cron} {zone}")
+    return ~latest & tick.since(handled | latest)

@@ -12,12 +12,9 @@ import duckdb
 from mixpanel_assets.days import ranges_of, shown
 from mixpanel_assets.errors import DatabaseNotFoundError
 from mixpanel_assets.planning import days_between
-from mixpanel_assets.refetch import Keeping, Refetch
+from mixpanel_assets.refetch import MOST_DAYS_READ_AGAIN, Keeping, Refetch
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import EVENTS, Database, day_rows, stored_project
-
-# A database from before a longer MP_SETTLE_DAYS may hold years of days that were read too early.
-MOST_DAYS_READ_AGAIN = 31
 
 STORED = ("complete", "partial", "empty", "open")
 

@@ -1,8 +1,8 @@
 """Freshness policies, and the conditions that MP_AUTOMATION turns on."""
 
 import sys
-from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Collection, Iterator
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -28,11 +28,12 @@ LOCATION = """
 import dagster as dg
 
 from mixpanel_assets.assets.events import events_asset
-from mixpanel_assets.automation import yesterday_at
+from mixpanel_assets.automation import days_due_at
 from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.refetch import REFETCH_TAG
 from mixpanel_assets.settings import load_settings
 
-condition = yesterday_at({cron!r}, {zone!r})
+condition = days_due_at({cron!r}, {zone!r}, 1)
 events = events_asset(load_settings()).map_asset_specs(
     lambda spec: spec.replace_attributes(automation_condition=condition)
 )
@@ -41,6 +42,7 @@ sensor = dg.AutomationConditionSensorDefinition(
     target=[events],
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=1,
+    run_tags={{REFETCH_TAG: "stale"}},
 )
 defs = dg.Definitions(
     assets=[events],
@@ -56,35 +58,117 @@ def on(zone: str = "UTC", **changes: object) -> Settings:
 
 
 def requested(
-    settings: Settings, moments: list[datetime], *, key: dg.AssetKey = EVENTS
+    settings: Settings,
+    moments: list[datetime],
+    *,
+    key: dg.AssetKey = EVENTS,
+    stored: Collection[str] = (),
+    failing: Collection[str] = (),
 ) -> Iterator[tuple[str, str]]:
-    """Yield the local time and the partition of each request, looking at these moments."""
+    """Yield the local time and the partition of each request, looking at these moments.
+
+    Args:
+        settings: Of the project.
+        moments: When the conditions are looked at.
+        key: The asset.
+        stored: Partitions that are stored before the first look.
+        failing: Partitions that fail when they are requested; others are stored at once.
+    """
     definitions, cursor = build_definitions(settings=settings), None
     with dg.DagsterInstance.ephemeral() as instance:
+        store(instance, key, stored)
         for moment in moments:
             seen = dg.evaluate_automation_conditions(
                 definitions, instance, cursor=cursor, evaluation_time=moment
             )
             cursor = seen.cursor
             local = moment.astimezone(ZoneInfo(settings.export_zone))
-            for partition in seen.get_requested_partitions(key):
-                yield f"{local:%m-%d %H:%M}", str(partition)
+            partitions = sorted(map(str, seen.get_requested_partitions(key)))
+            for partition in partitions:
+                yield f"{local:%m-%d %H:%M}", partition
+            store(instance, key, [one for one in partitions if one not in failing])
+
+
+def store(instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Collection[str]) -> None:
+    for partition in partitions:
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition))
 
 
 def each(hours: float, since: datetime, count: int) -> list[datetime]:
     return [since + number * timedelta(hours=hours) for number in range(count)]
 
 
+def days(first: int, last: int) -> list[str]:
+    """Name days of March 2024, both ends included."""
+    return [f"2024-03-{day:02d}" for day in range(first, last + 1)]
+
+
+def looks(first: int, last: int) -> list[datetime]:
+    """Return an hour before, at and after the hour of each of these days of March 2024."""
+    return [
+        datetime(2024, 3, day, hour, tzinfo=UTC)
+        for day in range(first, last + 1)
+        for hour in (5, 6, 7)
+    ]
+
+
 @pytest.mark.parametrize("day", ["2024-03-09", "2024-11-02"])
 def test_yesterday_is_asked_for_once_at_the_hour(day):
     """Also on the days on which clocks change; never the day that is not over."""
-    noon = datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=ZoneInfo("US/Pacific"))
-    moments = each(1, noon.astimezone(UTC), 60)
-    days = [(noon + timedelta(days=number)).date() for number in range(3)]
-    assert list(requested(on("US/Pacific"), moments)) == [
+    days = [date.fromisoformat(day) + number * DAY for number in range(3)]
+    moments = [
+        datetime.combine(one, time(hour), ZoneInfo("US/Pacific")).astimezone(UTC)
+        for one in days
+        for hour in (0, 4, 5, 6, 7, 23)
+    ]
+    settings = on("US/Pacific", start_date=days[0], settle_days=0)
+    assert list(requested(settings, moments)) == [
         (f"{days[1]:%m-%d} 06:00", str(days[0])),
         (f"{days[2]:%m-%d} 06:00", str(days[1])),
     ]
+
+
+@pytest.mark.parametrize("day", ["2024-03-10", "2024-11-03"])
+def test_a_day_is_asked_for_until_its_late_events_are_in(day):
+    """For the last time at the first hour after it has settled, whatever the clocks do."""
+    zone = ZoneInfo("US/Pacific")
+    first = date.fromisoformat(day) - DAY
+    moments = [
+        datetime.combine(first + number * DAY, time(hour), zone).astimezone(UTC)
+        for number in range(1, 6)
+        for hour in (5, 6, 7)
+    ]
+    settings = on("US/Pacific", start_date=first, settle_days=2)
+    asked = [when for when, partition in requested(settings, moments) if partition == str(first)]
+    assert asked == [f"{first + number * DAY:%m-%d} 06:00" for number in (1, 2, 3)]
+
+
+def test_a_failed_day_is_asked_for_once_at_each_hour():
+    """However many days have come after it; a day that is stored and settled is not."""
+    settings = on(settle_days=0, start_date=date(2024, 3, 1))
+    found = list(requested(settings, looks(5, 7), stored=days(1, 2), failing=days(3, 3)))
+    assert found == [
+        ("03-05 06:00", "2024-03-03"),
+        ("03-05 06:00", "2024-03-04"),
+        ("03-06 06:00", "2024-03-03"),
+        ("03-06 06:00", "2024-03-05"),
+        ("03-07 06:00", "2024-03-03"),
+        ("03-07 06:00", "2024-03-06"),
+    ]
+
+
+def test_what_is_missing_is_filled_a_month_back():
+    """What lies further back was perhaps left out; the first partition is long ago."""
+    [*found] = requested(on(settle_days=0), looks(31, 31), stored=days(5, 30))
+    assert found == [("03-31 06:00", day) for day in [*days(1, 4), "2024-03-30"]]
+
+
+def test_days_that_were_read_too_early_are_asked_for_when_the_daemon_wakes():
+    """Each was stored before it had settled, or never; then only those that have not settled."""
+    settings = on(settle_days=3, start_date=date(2024, 3, 1))
+    found = list(requested(settings, [*looks(3, 4), *looks(20, 20)], stored=days(1, 2)))
+    assert [day for when, day in found if when == "03-20 05:00"] == days(1, 19)
+    assert {day for when, day in found if when > "03-20 05:00"} <= set(days(17, 19))
 
 
 def test_a_snapshot_is_asked_for_on_its_own_day():
@@ -96,13 +180,15 @@ def test_a_snapshot_is_asked_for_on_its_own_day():
 def test_a_daemon_that_slept_asks_when_it_wakes():
     """The newest day that is over is asked for, however late."""
     slept = [datetime(2024, 3, 1, 20, tzinfo=UTC), datetime(2024, 3, 2, 15, tzinfo=UTC)]
-    assert list(requested(on(), slept)) == [("03-02 15:00", "2024-03-01")]
+    here = on(start_date=date(2024, 3, 1))
+    assert list(requested(here, slept)) == [("03-02 15:00", "2024-03-01")]
 
 
 def test_an_hour_of_ones_own():
     """MP_CLOSE_HOUR moves it."""
     moments = each(1, datetime(2024, 3, 1, 20, tzinfo=UTC), 24)
-    assert list(requested(on(close_hour=9), moments)) == [("03-02 09:00", "2024-03-01")]
+    here = on(close_hour=9, start_date=date(2024, 3, 1))
+    assert list(requested(here, moments)) == [("03-02 09:00", "2024-03-01")]
 
 
 def test_conditions_are_off_unless_asked_for(monkeypatch):
@@ -157,7 +243,7 @@ def wait_for_looks(dagster: Dagster, count: int) -> None:
         wait_for(newer, pause=0.5)
 
 
-def test_a_daemon_loads_yesterday_once(tmp_path):
+def test_a_daemon_loads_what_is_missing_once(tmp_path):
     """With a sensor that runs: at the minute one run, and none at the looks that follow."""
     # The zone of the two whose midnight is not near: during this test, yesterday is one day.
     zone = "UTC" if 1 <= datetime.now(UTC).hour < 20 else "Asia/Tokyo"
@@ -187,10 +273,12 @@ def test_a_daemon_loads_yesterday_once(tmp_path):
             assert dagster.ended(run["runId"])["status"] == "SUCCESS"
             wait_for_looks(dagster, 3)
             assert [known["runId"] for known in dagster.runs()] == [run["runId"]]
+            days = [yesterday - 2 * DAY, yesterday - DAY, yesterday]
             tags = {tag["key"]: tag["value"] for tag in run["tags"]}
-            assert tags["dagster/partition"] == str(yesterday)
-            asked = [request.days for request in emulator.requests]
-            assert asked == [(yesterday,)]
+            assert tags["dagster/asset_partition_range_start"] == str(days[0])
+            assert tags["dagster/asset_partition_range_end"] == str(days[-1])
+            assert tags["mixpanel_assets/refetch"] == "stale"
+            assert [day for request in emulator.requests for day in request.days] == days
             assert stored(dagster) == [
-                (yesterday, *event) for event in events_of(yesterday, emulator)
+                (day, *event) for day in days for event in events_of(day, emulator)
             ]

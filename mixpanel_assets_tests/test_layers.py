@@ -103,7 +103,7 @@ MAY_IMPORT = {
     },
     "schedules": BASE,
     "freshness": BASE,
-    "automation": {*BASE, "schedules"},
+    "automation": {*BASE, "refetch", "schedules"},
     "jobs": {*BASE, "partitions"},
     "retention": {*BASE, "failures", "loads", "resources", "warehouse"},
     "assets": {

@@ -9,7 +9,7 @@ from mixpanel_assets.event_loads import EventLoad, event_load
 from mixpanel_assets.failures import explained_to_dagster
 from mixpanel_assets.load_progress import LoadProgress
 from mixpanel_assets.partitions import daily_partitions, days_of
-from mixpanel_assets.refetch import Keeping, Refetch, is_expired
+from mixpanel_assets.refetch import REFETCH_TAG, Keeping, Refetch, is_expired
 from mixpanel_assets.reports import column_schema, day_metadata, kept_day_metadata, table_of
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.run_history import recorded_partitions, run_group
@@ -108,8 +108,9 @@ def _keeping(
 ) -> Keeping:
     run_ids = run_group(context.instance, context.run)
     goes_on = len(run_ids) > 1 or context.retry_number > 0
+    usual = Refetch(context.run.tags.get(REFETCH_TAG, Refetch.all))
     return Keeping(
-        config.refetch or (Refetch.missing if goes_on else Refetch.all),
+        config.refetch or (Refetch.missing if goes_on and usual is Refetch.all else usual),
         run_ids,
         settings.settle_days,
         settings.export_zone,

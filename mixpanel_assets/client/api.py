@@ -40,6 +40,7 @@ from mixpanel_assets.client.streams import (
 from mixpanel_assets.client.transport import Transport, checked_base_url
 from mixpanel_assets.client.types import Api, ApiUsage, ProfilePageResult
 from mixpanel_assets.client.verdict import EventVerdict, Verdict
+from mixpanel_assets.days import as_day
 
 
 class MixpanelAPIClient(Queries):
@@ -156,8 +157,8 @@ class MixpanelAPIClient(Queries):
     def event_export(
         self,
         *,
-        from_date: date,
-        to_date: date,
+        from_date: date | str,
+        to_date: date | str,
         directory: Path,
         events: Sequence[str] | None = None,
         where: str | None = None,
@@ -167,7 +168,7 @@ class MixpanelAPIClient(Queries):
         """Return a lazy export of whole days into spool files; nothing is asked yet.
 
         Args:
-            from_date: First day, included.
+            from_date: First day, included; a date, or text like 2024-01-31.
             to_date: Last day, included.
             directory: Where the files go.
             events: Only events of these names.
@@ -179,7 +180,7 @@ class MixpanelAPIClient(Queries):
         Example:
             >>> export = client.event_export(from_date=day, to_date=day, directory=folder)
         """
-        query = ExportQuery(from_date, to_date, events, where, limit)
+        query = ExportQuery(as_day(from_date), as_day(to_date), events, where, limit)
         if at_once:
             return AheadExport(self.open_transport, query, directory, self.retries, at_once=at_once)
         return EventExport(self.open_transport, query, directory, self.retries)

@@ -64,13 +64,15 @@ def materialize(
         last: str | None = None,
         *,
         config: dict[str, Any] | None = None,
+        tags: dict[str, str] | None = None,
         **changes: Any,
     ) -> dg.ExecuteInProcessResult:
         job = job_with(**changes) if changes else usual_job()
-        days: dict[str, Any] = {"partition_key": first}
+        days: dict[str, Any] = {"partition_key": first, "tags": tags or {}}
         if last:
             days = {
                 "tags": {
+                    **(tags or {}),
                     "dagster/asset_partition_range_start": first,
                     "dagster/asset_partition_range_end": last,
                 }

@@ -8,6 +8,7 @@ import pytest
 from mixpanel_assets.assets.events import EventsConfig
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.emulator import Fault
+from mixpanel_assets.refetch import REFETCH_TAG
 from mixpanel_assets_tests.assets.conftest import EVENTS
 
 EXPORT = "/api/2.0/export"
@@ -117,3 +118,15 @@ def test_runs_of_a_cut_backfill_store_the_same(settings, materialize, database):
         assert materialize(EVENTS, str(DAYS[at]), str(DAYS[at + 1])).success
     with database.read() as connection:
         assert connection.execute(rows).fetchall() == in_one
+
+
+def test_a_run_of_the_sensor_asks_for_no_settled_day(materialize, asked):
+    """Its tag says so; the configuration of a launch beats it."""
+    assert materialize(EVENTS, str(DAYS[1]), str(DAYS[2])).success
+    before = len(asked())
+    assert materialize(EVENTS, *RANGE, tags={REFETCH_TAG: "stale"}).success
+    assert asked()[before:] == [(DAYS[0],), (DAYS[3], DAYS[4]), (DAYS[5],)]
+    assert materialize(
+        EVENTS, *RANGE, tags={REFETCH_TAG: "stale"}, config=configured("all")
+    ).success
+    assert len(asked()) - before == 6
