@@ -12,7 +12,8 @@ from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.conftest import START
 
-ALL = ["credentials", "region", "access", "clock", "zone", "quota", "database", "history", "disk"]
+OF_MIXPANEL = ["credentials", "region", "access", "clock", "zone", "quota"]
+ALL = [*OF_MIXPANEL, "database", "days", "history", "disk"]
 DAY = date(2024, 1, 3)
 
 
@@ -23,11 +24,12 @@ def found(findings):
 def test_a_healthy_project_has_no_complaints(credentials, settings):
     """Everything is looked at and is fine; the copy is described."""
     with Workspace(credentials=credentials, settings=settings) as workspace:
-        workspace.sync_events(DAY, DAY)
+        yesterday = settings.today() - timedelta(days=1)
+        workspace.sync_events(yesterday, yesterday)
         findings = found(workspace.doctor())
     assert list(findings) == ALL
     assert {finding.status for finding in findings.values()} == {"ok"}
-    assert "1 days of events, 2024-01-03" in findings["database"].detail
+    assert f"1 days of events, {yesterday}" in findings["database"].detail
     assert findings["credentials"].to_dict()["remedy"] == ""
 
 

@@ -182,7 +182,7 @@ def test_a_confirmed_day_stays_when_a_later_one_fails(workspace_with, emulator):
         ).store(workspace._database)
     known = statuses(workspace)
     assert [known.get(date(2023, 12, day)) for day in (30, 31)] == ["empty", "empty"]
-    assert date(2024, 1, 9) not in known
+    assert known[date(2024, 1, 9)] == "failed"
 
 
 def test_a_filtered_table_pays_one_request_for_all_its_empty_days(client, settings, asked):
@@ -224,7 +224,7 @@ def test_a_day_that_stays_broken_in_every_further_response_is_set_aside(workspac
     emulator.faults.add(Fault("truncate-own-line", path=EXPORT, day=THIRD, times=None))
     with pytest.raises(IncompleteExportError, match=r"1 of 3 days stayed broken.*2024-01-03"):
         workspace.sync_events(FIRST, THIRD)
-    assert statuses(workspace) == {FIRST: "complete", SECOND: "complete"}
+    assert statuses(workspace) == {FIRST: "complete", SECOND: "complete", THIRD: "failed"}
 
 
 def test_events_without_a_time_leave_no_day_unlooked_at(workspace, emulator, asked):

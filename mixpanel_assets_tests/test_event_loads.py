@@ -42,7 +42,8 @@ def asked(emulator):
 
 
 def stored_days(workspace):
-    return [d.day for (d,) in workspace.sql_rows("SELECT day FROM mixpanel._days ORDER BY day")]
+    days = "SELECT day FROM mixpanel._days WHERE status <> 'failed' ORDER BY day"
+    return [day.day for (day,) in workspace.sql_rows(days)]
 
 
 def spooled(workspace):

@@ -81,7 +81,9 @@ def windows(days):
 def stored(home):
     if not (home / "w.duckdb").exists():
         return {}
-    query = "SELECT day, row_count, run_id FROM mixpanel._days ORDER BY day"
+    query = (
+        "SELECT day, row_count, run_id FROM mixpanel._days WHERE status <> 'failed' ORDER BY day"
+    )
     with duckdb.connect(home / "w.duckdb", read_only=True) as connection:
         if not connection.execute("FROM duckdb_tables() WHERE table_name = '_days'").fetchall():
             return {}

@@ -39,7 +39,8 @@ def days(settings: Settings) -> list[str]:
 
 def stored(settings: Settings) -> list[str]:
     with duckdb.connect(settings.database, read_only=True) as connection:
-        rows = connection.execute("SELECT day FROM mixpanel._days ORDER BY day").fetchall()
+        days = "SELECT day FROM mixpanel._days WHERE status <> 'failed' ORDER BY day"
+        rows = connection.execute(days).fetchall()
     return [str(day) for (day,) in rows]
 
 
