@@ -12,7 +12,7 @@ import duckdb
 from mixpanel_assets.days import ranges_of, shown
 from mixpanel_assets.errors import DatabaseNotFoundError
 from mixpanel_assets.planning import days_between
-from mixpanel_assets.refetch import MOST_DAYS_READ_AGAIN, Keeping, Refetch
+from mixpanel_assets.refetch import MOST_DAYS_READ_AGAIN, Keeping, Refetch, is_expired
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import EVENTS, Database, day_rows, stored_project
 
@@ -74,7 +74,7 @@ def _due(ledger: Mapping[date, Mapping[str, Any]], settings: Settings) -> DaysDu
             due.days.append(day)
         elif row is None or keeping.lacks_rows(row):
             due.days.append(day)
-            if stored or row is not None:
+            if (stored or row is not None) and not is_expired(day, keeping.horizon):
                 due.missing.append(day)
         elif row["status"] in STORED and not keeping.is_settled(row):
             (due.days if day >= oldest_read_again else due.left).append(day)
