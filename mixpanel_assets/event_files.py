@@ -21,6 +21,7 @@ from mixpanel_assets.client import (
     SecondLooks,
 )
 from mixpanel_assets.client.empty_days import MOST_BYTES
+from mixpanel_assets.client.spool import make_private_folder
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.event_days import StrayEventError, deal_out
 from mixpanel_assets.record_files import (
@@ -305,7 +306,7 @@ class EventFolder:
 
     def _spool(self) -> Path:
         spool = self.settings.spool_path(self.client.credentials.project_id)
-        spool.mkdir(parents=True, exist_ok=True)
+        make_private_folder(spool)
         return spool
 
     def _path(self, day: date) -> Path:

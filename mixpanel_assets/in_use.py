@@ -14,6 +14,9 @@ from filelock import FileLock, Timeout
 
 MARK = "in-use.lock"
 
+# What Mixpanel sends is personal data, until it is stored in a file with rights of its own.
+PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
+
 
 def hold(mark: Path) -> FileLock | None:
     """Make a mark and lock it; None if another process holds it or has just deleted it.
@@ -25,7 +28,7 @@ def hold(mark: Path) -> FileLock | None:
     Raises:
         OSError: The mark cannot be made, or the file system has no locks.
     """
-    lock = FileLock(mark, thread_local=False)
+    lock = FileLock(mark, mode=PRIVATE_FILE, thread_local=False)
     with suppress(Timeout):
         lock.acquire(timeout=0)
         if mark.exists():
@@ -48,7 +51,7 @@ def held(folder: Path, stem: str = "") -> Iterator[None]:
     lock = None
     while lock is None:
         mark = folder / f"{stem}{uuid.uuid4().hex[len(stem) :]}.lock"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # another process deleted the folder meanwhile
             lock = hold(mark)
     try:

@@ -50,6 +50,7 @@ CANNOT_RUN = {
     "./run check": "is these tests",
     "dagster dev": "serves until interrupted",
     "dg launch": "works in the project's folder alone; test_home.py runs it there",
+    "sudo ": "takes a group of the machine's; warehouse/test_file_modes.py does the same",
     "mp emulator": "serves until interrupted; cli/test_mp.py starts it",
     "mp demo": "takes a Dagster run of its own; cli/test_mp.py starts it",
     "mp sync": "alone: ends today, whenever that is; cli/test_sync.py stops the clock",

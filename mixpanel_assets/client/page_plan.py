@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mixpanel_assets.client.spool import in_use
-from mixpanel_assets.in_use import remove_unless_held
+from mixpanel_assets.in_use import PRIVATE_FILE, remove_unless_held
 
 _PLAN = "plan.json"
 _TRIED = "tried"
@@ -93,6 +93,7 @@ class PagePlan:
             "began_at": self.began_at.isoformat(),
         }
         unfinished = self.directory / f"{_PLAN}.part"
+        unfinished.touch(PRIVATE_FILE)
         unfinished.write_text(json.dumps(stored))
         unfinished.replace(self.directory / _PLAN)
 
@@ -100,7 +101,7 @@ class PagePlan:
         """Tell whether somebody has tried before to get every page; now somebody has."""
         mark = self.directory / _TRIED
         before = mark.exists()
-        mark.touch()
+        mark.touch(PRIVATE_FILE)
         return before
 
     @contextmanager

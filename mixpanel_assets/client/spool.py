@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from mixpanel_assets.errors import StorageError
-from mixpanel_assets.in_use import held
+from mixpanel_assets.in_use import PRIVATE_FILE, PRIVATE_FOLDER, held
 
 STEM_DIGITS = 24  # of the 32 that a file's name begins with: the same for all files of an export
 
@@ -67,6 +68,8 @@ def new_file(
 ) -> Iterator[tuple[Path, Callable[[bytes], object]]]:
     """Yield a new file's path and its `write`; the file goes away if the block fails.
 
+    It is readable by this user alone, whatever the umask.
+
     Args:
         directory: Made when it is missing.
         name: What its name ends with, after 32 hexadecimal digits that no other file has.
@@ -77,11 +80,24 @@ def new_file(
     """
     path = directory / f"{stem}{uuid.uuid4().hex[len(stem) :]}-{name}"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file, _removed_on_error(path):
+        make_private_folder(directory)
+        with open(path, "xb", opener=_private) as file, _removed_on_error(path):
             yield path, file.write
     except OSError as error:
         raise StorageError(_what_to_do(error, directory)) from error
+
+
+def make_private_folder(directory: Path) -> None:
+    """Make a folder for this user alone; one that is there stays as it is.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    directory.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, PRIVATE_FILE)
 
 
 @contextmanager

@@ -21,7 +21,8 @@ from mixpanel_assets.waits import Wait, holder_of
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.drafts import draft_of, remove_drafts
 from mixpanel_assets.warehouse.faults import holding_pid, translated
-from mixpanel_assets.warehouse.lock import Mode, locked
+from mixpanel_assets.warehouse.file_modes import close_to_others, prepare_log, remove_empty
+from mixpanel_assets.warehouse.lock import Mode, lock_path, locked
 from mixpanel_assets.warehouse.schema import SCHEMA, literal
 from mixpanel_assets.warehouse.spill import spill_folder, sweep_spilled
 from mixpanel_assets.warehouse.stamp import log_of, snapshot_path, stamp_of
@@ -92,6 +93,7 @@ class Database:
         with self._usable("write") as connection:
             with transaction(connection):
                 yield connection
+                self._prepare_log()
             self.has_written = True
 
     @contextmanager
@@ -176,14 +178,19 @@ class Database:
             ):
                 self._configure(connection, spilled)
                 self._attach(connection, mode, wait)
-                if mode == "write":
-                    sweep_spilled(self.path)
-                yield connection
+                if mode == "read":
+                    yield connection
+                    return
+                sweep_spilled(self.path)
+                try:
+                    yield connection
+                finally:
+                    remove_empty(log_of(self.path))
 
     @contextmanager
     def _locked(self, mode: Mode, wait: Wait) -> Iterator[None]:
-        # A reader of a folder it cannot write to makes no lock file; DuckDB's own lock remains.
-        if mode == "read" and not os.access(self.path.parent, os.W_OK):
+        # A reader that may not write the lock does without; DuckDB's own lock remains.
+        if mode == "read" and not _may_be_locked(self.path):
             yield
             return
         with locked(self.path, mode, wait=wait, poll_seconds=self.poll_seconds):
@@ -214,6 +221,10 @@ class Database:
             wait.check(partial(holder_of, pid))
             wait.sleep(self.poll_seconds)
         connection.execute(f"USE {CATALOG}")
+
+    def _prepare_log(self) -> None:
+        """Make the log that a commit writes to, open to those to whom the database is."""
+        prepare_log(log_of(self.path), self.path)
 
     @property
     def is_missing(self) -> bool:
@@ -300,6 +311,11 @@ def set_up_session(connection: duckdb.DuckDBPyConnection) -> None:
     # A notebook without ipywidgets has no bar, and DuckDB then refuses every word about it.
     with suppress(duckdb.InvalidInputException):
         connection.execute("SET enable_progress_bar = false")
+
+
+def _may_be_locked(path: Path) -> bool:
+    lock = lock_path(path)
+    return os.access(lock if lock.exists() else lock.parent, os.W_OK)
 
 
 def _resolved(path: Path) -> Path:
@@ -401,6 +417,7 @@ def _create(path: Path) -> None:
             f"ATTACH {literal(str(draft))} AS draft (STORAGE_VERSION '{STORAGE_VERSION}')"
         )
         memory.execute("DETACH draft")
+    close_to_others(draft)
     draft.replace(path)
 
 

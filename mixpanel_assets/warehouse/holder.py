@@ -35,6 +35,7 @@ def leave_note(note: Path) -> None:
     with suppress(OSError, ValueError, TypeError):
         if note.exists() and note.stat().st_size:
             _written_in(note)  # raises for a file of others, which is left alone
+        draft.touch(0o640)
         draft.write_text(json.dumps(asdict(Holder(os.getpid(), what, since))))
         draft.replace(note)
 

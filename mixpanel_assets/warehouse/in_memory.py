@@ -37,6 +37,9 @@ class MemoryDatabase(Database):
     def make_place(self) -> None:
         """Do nothing: no file is made."""
 
+    def _prepare_log(self) -> None:
+        """Do nothing: there is no log."""
+
     def close(self) -> None:
         """Forget everything."""
         self._root.close()

@@ -33,7 +33,7 @@ def locked(path: Path, mode: Mode, *, wait: Wait, poll_seconds: float) -> Iterat
         StorageError: This thread already holds the lock, so waiting would never end; or a file of
             others has the lock's name.
     """
-    file = path.with_name(f"{path.name}.lock")
+    file = lock_path(path)
     with _noted(path, mode):
         lock = lock_at(file)
         try:
@@ -48,6 +48,11 @@ def locked(path: Path, mode: Mode, *, wait: Wait, poll_seconds: float) -> Iterat
                 yield
         finally:
             lock.close()
+
+
+def lock_path(path: Path) -> Path:
+    """Return where the lock of the database at `path` lies."""
+    return path.with_name(f"{path.name}.lock")
 
 
 def lock_at(file: Path) -> ReadWriteLock:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,6 +23,7 @@ from mixpanel_assets.waits import Wait
 from mixpanel_assets.warehouse.database import CATALOG, Database, closed_for_good, set_up_session
 from mixpanel_assets.warehouse.drafts import draft_of, remove_drafts
 from mixpanel_assets.warehouse.faults import translated
+from mixpanel_assets.warehouse.file_modes import follow
 from mixpanel_assets.warehouse.lock import Mode
 from mixpanel_assets.warehouse.schema import SCHEMA, STAMP, literal
 from mixpanel_assets.warehouse.stamp import (
@@ -95,9 +95,9 @@ def take_snapshot(database: Database) -> Stamp:
                 raise StorageError(said, {"db_path": str(target)})
             with translated(target):
                 if log_of(database.path).exists():
-                    _copy(log_of(database.path), log_of(draft))
+                    _copy(log_of(database.path), log_of(draft), database.path)
                 # Last: closing it ends the locks of all of this process's connections to it.
-                _copy(database.path, draft)
+                _copy(database.path, draft, database.path)
         with translated(target):
             _put_in_order(draft, stamp)
             log_of(target).unlink(missing_ok=True)
@@ -156,13 +156,13 @@ def _must_fit(database: Path) -> None:
         raise StorageError(f"The disk has no room for a copy of {database}.")
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, database: Path) -> None:
     """Copy a file, sharing its blocks on a file system that can, such as XFS or Btrfs.
 
-    Who may not read the file may not read the copy either.
+    The copy is open to those to whom the database is.
     """
     with source.open("rb") as old, open(target, "xb", opener=_for_us_alone) as new:
-        target.chmod(stat.S_IMODE(source.stat().st_mode) | 0o600)
+        follow(new.fileno(), database)
         try:
             while os.copy_file_range(old.fileno(), new.fileno(), _AT_ONCE):
                 pass

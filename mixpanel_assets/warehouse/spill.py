@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mixpanel_assets.in_use import MARK, hold
+from mixpanel_assets.in_use import MARK, PRIVATE_FOLDER, hold
 from mixpanel_assets.waits import is_alive
 
 _NAME = r"(\d+)-[0-9a-f]{32}"
@@ -33,7 +33,7 @@ def spill_folder(database: Path) -> Iterator[Path]:
         place, before, after = _place(database)
         folder = place / f"{before}{os.getpid()}-{uuid.uuid4().hex}{after}"
         try:
-            folder.mkdir()
+            folder.mkdir(PRIVATE_FOLDER)
             lock = hold(folder / MARK)
         except OSError:
             break
