@@ -30,8 +30,8 @@ from mixpanel_assets.warehouse import (
     Database,
     Status,
     Target,
+    check_loadable,
     day_statuses,
-    must_match,
     only_here,
     stored_project,
 )
@@ -224,9 +224,9 @@ def _database(path: Path, credentials: Credentials | None, settings: Settings) -
     alone: list[date] = []
     try:
         with database.read() as connection:
-            if stored := stored_project(connection):
-                if credentials:
-                    must_match(stored, project_identity(credentials, settings))
+            project = project_identity(credentials, settings) if credentials else None
+            check_loadable(connection, project)
+            if stored_project(connection):
                 statuses = dict(day_statuses(connection, Target(EVENTS.name)))
                 alone = only_here(connection, settings.horizon())
             due = days_due_in(connection, settings)

@@ -41,16 +41,15 @@ from mixpanel_assets.warehouse import (
     ProjectIdentity,
     Reload,
     Target,
+    check_loadable,
     day_reports,
     day_rows,
     event_sizes,
     events_asset_table,
     forget_expired,
     mark_days,
-    must_match,
     only_here,
     prepare,
-    stored_project,
 )
 
 _DAY = timedelta(days=1)
@@ -413,8 +412,7 @@ def _stored(
     days = asked.from_date, asked.to_date
     try:
         with database.read() as connection:
-            if stored := stored_project(connection):
-                must_match(stored, project)
+            check_loadable(connection, project)
             rows = day_rows(connection, EVENTS.name, *days)
             return _Stored(
                 event_sizes(connection),

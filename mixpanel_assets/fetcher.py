@@ -25,10 +25,19 @@ from mixpanel_assets.fetch_results import (
     ParallelFetchResult,
     ParallelProfileResult,
 )
+from mixpanel_assets.loads import project_identity
 from mixpanel_assets.planning import MAX_DAYS, days_between
 from mixpanel_assets.profile_fetcher import OnPageComplete, ParallelProfileFetcherService, whole
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.warehouse import EVENTS, PROFILES, Database, DayReport, Status, make_way
+from mixpanel_assets.warehouse import (
+    EVENTS,
+    PROFILES,
+    Database,
+    DayReport,
+    Status,
+    check_before_load,
+    make_way,
+)
 
 _GONE: Mapping[Status, str] = {
     "not available": "the project's plan does not reach that far back",
@@ -303,6 +312,8 @@ class FetcherService:
         )
 
     def _require_empty(self, request: FetchRequest) -> None:
+        project = project_identity(self._client.credentials, self._settings)
+        check_before_load(self._database, project)
         try:
             with self._database.read() as connection:
                 make_way(connection, request.name, replace=request.replace)

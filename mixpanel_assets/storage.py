@@ -38,7 +38,6 @@ from mixpanel_assets.warehouse import (
     ProjectIdentity,
     asked,
     check_name,
-    create_all,
     drop_tables,
     find_table,
     known_tables,
@@ -599,11 +598,7 @@ class StorageEngine:
             yield _executed(connection, query, values)
 
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
-        project = self._project or stored_project(connection)
-        if project is None:
-            create_all(connection)
-        else:
-            prepare(connection, project)
+        prepare(connection, self._project)
 
     def _identity(self) -> ProjectIdentity:
         if self._project is None:

@@ -18,10 +18,9 @@ from mixpanel_assets.warehouse import (
     Database,
     DayDifference,
     ProjectIdentity,
+    check_loadable,
     compare_events,
     expired_days,
-    must_match,
-    stored_project,
 )
 
 
@@ -78,8 +77,7 @@ def _expired(
 ) -> list[DayDifference]:
     """Return what is stored of days that lie too far back to be requested."""
     with database.read() as connection:
-        if stored := stored_project(connection):
-            must_match(stored, project)
+        check_loadable(connection, project)
         return expired_days(connection, days)
 
 

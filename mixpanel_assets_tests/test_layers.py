@@ -71,7 +71,7 @@ MAY_IMPORT = {
     "fetcher": {
         *BASE,
         *("client", "event_fetches", "event_loads", "fetch_requests", "fetch_results"),
-        *("planning", "profile_fetcher", "warehouse"),
+        *("loads", "planning", "profile_fetcher", "warehouse"),
     },
     "workspace": {
         *BASE,

@@ -31,8 +31,8 @@ from mixpanel_assets.warehouse.profile_pages import ProfilePage
 from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import (
     ProjectIdentity,
+    check_loadable,
     made_at,
-    must_match,
     prepare,
     stored_project,
 )
@@ -97,6 +97,7 @@ __all__ = [
     "asked",
     "check_before_load",
     "check_events_asset",
+    "check_loadable",
     "check_name",
     "check_table",
     "compare_events",
@@ -120,7 +121,6 @@ __all__ = [
     "mark_days",
     "mark_empty_days",
     "mark_failed",
-    "must_match",
     "named_events",
     "only_here",
     "prepare",

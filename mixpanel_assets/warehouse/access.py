@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.project import ProjectIdentity, must_match, stored_project
+from mixpanel_assets.warehouse.project import ProjectIdentity, check_loadable
 
 _BRIEFLY_SECONDS = 0.5  # most writes are over by then
 
@@ -19,12 +19,11 @@ def check_before_load(database: Database, project: ProjectIdentity) -> None:
 
     Raises:
         ConfigError: The file holds another project, or the same read in another time regime.
-        StorageError: The path cannot be a database's, the file is none or cannot be used, or the
-            database is gone and something of it is left.
+        StorageError: The path cannot be a database's, the file is none or cannot be used, its
+            tables were changed by hand, or the database is gone and something of it is left.
     """
     database.make_place()
     hurried = copy.copy(database)
     hurried.lock_timeout = min(_BRIEFLY_SECONDS, database.lock_timeout or _BRIEFLY_SECONDS)
     with suppress(DatabaseLockedError, DatabaseNotFoundError), hurried.read() as connection:
-        if stored := stored_project(connection):
-            must_match(stored, project)
+        check_loadable(connection, project)

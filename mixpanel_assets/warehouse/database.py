@@ -24,6 +24,7 @@ from mixpanel_assets.warehouse.faults import holding_pid, translated
 from mixpanel_assets.warehouse.file_modes import close_to_others, prepare_log, remove_empty
 from mixpanel_assets.warehouse.lock import Mode, lock_path, locked
 from mixpanel_assets.warehouse.schema import SCHEMA, literal
+from mixpanel_assets.warehouse.shape import rules_by_hand
 from mixpanel_assets.warehouse.spill import spill_folder, sweep_spilled
 from mixpanel_assets.warehouse.stamp import log_of, snapshot_path, stamp_of
 
@@ -83,7 +84,8 @@ class Database:
         Raises:
             ConfigError: It is `read_only`.
             DatabaseLockedError: Others held the file for longer than `lock_timeout`.
-            StorageError: Full disk, no permission, not a DuckDB file, or a newer one.
+            StorageError: Full disk, no permission, not a DuckDB file, or a newer one; or an index
+                or constraint that was made by hand refuses rows.
         """
         if self.read_only:
             raise ConfigError(
@@ -91,9 +93,12 @@ class Database:
                 {"db_path": str(self.path)},
             )
         with self._usable("write") as connection:
-            with transaction(connection):
-                yield connection
-                self._prepare_log()
+            try:
+                with transaction(connection):
+                    yield connection
+                    self._prepare_log()
+            except duckdb.ConstraintException as error:
+                raise _refused(connection, error) from error
             self.has_written = True
 
     @contextmanager
@@ -303,6 +308,18 @@ def _undo(connection: duckdb.DuckDBPyConnection) -> None:
     with suppress(duckdb.Error):  # mostly there is nothing to undo
         connection.interrupt()
         connection.execute("ROLLBACK")
+
+
+def _refused(
+    connection: duckdb.DuckDBPyConnection, error: duckdb.ConstraintException
+) -> StorageError:
+    rules = rules_by_hand(connection, error)
+    return StorageError(
+        "A rule that was made by hand refuses rows of this load: "
+        f"{'; '.join(rules) or 'it is not known which'}. The stored rows are kept. Drop it, or "
+        "load into another table or file.",
+        {"rules": rules},
+    )
 
 
 def set_up_session(connection: duckdb.DuckDBPyConnection) -> None:

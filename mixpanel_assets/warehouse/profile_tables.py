@@ -35,6 +35,8 @@ def make_profile_table(connection: duckdb.DuckDBPyConnection, target: Target) ->
         ConfigError: The name is no name for a table, or taken.
     """
     check_name(target.table, PROFILES)
+    if target == Target(PROFILES.name):
+        return PROFILES
     if target.table != PROFILES.name:
         refuse_our_names(target.schema, target.table)
     definition = _definition(target)

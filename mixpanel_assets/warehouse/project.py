@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,16 @@ import duckdb
 from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.warehouse import schema
 from mixpanel_assets.warehouse.answers import first_row, number
-from mixpanel_assets.warehouse.schema import Table, quoted
+from mixpanel_assets.warehouse.schema import quoted
+from mixpanel_assets.warehouse.shape import (
+    changes_by_hand,
+    columns_of,
+    hidden_by_others,
+    is_ours,
+    must_be_unchanged,
+)
+
+logger = logging.getLogger(__name__)
 
 Regime = Literal["utc", "legacy"]
 
@@ -38,18 +48,20 @@ Migration = Callable[[duckdb.DuckDBPyConnection], None]
 
 
 def _to_version_2(connection: duckdb.DuckDBPyConnection) -> None:
-    _add_columns(connection, schema.DAYS, "rows_vanished", "vanished_at", "last_error", "failed_at")
-    _add_columns(connection, schema.QUARANTINE, "line_bytes", "sha256")
+    _add_columns(connection, 2)
 
 
-def _add_columns(connection: duckdb.DuckDBPyConnection, table: Table, *names: str) -> None:
-    types = {column.name: column.type for column in table.columns}
-    for name in names:
-        connection.execute(f"ALTER TABLE {table.quoted} ADD COLUMN {quoted(name)} {types[name]}")
+def _add_columns(connection: duckdb.DuckDBPyConnection, version: int) -> None:
+    for table in schema.TABLES:
+        for column in table.columns:
+            if table.since < column.since == version:
+                connection.execute(
+                    f"ALTER TABLE {table.quoted} ADD COLUMN {quoted(column.name)} {column.type}"
+                )
 
 
 # Entry n brings a file of version n + 1 to n + 2; `create_all` runs after the last one. Add at the
-# end, never change one.
+# end, never change one. A column or table that it adds says so in the schema (`since`).
 MIGRATIONS: tuple[Migration, ...] = (_to_version_2,)
 
 
@@ -58,27 +70,96 @@ def schema_version() -> int:
     return len(MIGRATIONS) + 1
 
 
-def prepare(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity) -> None:
+def prepare(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity | None) -> None:
     """Make the tables when absent, bring older ones up to date, and guard the project.
 
     Runs in the caller's transaction; when it raises, nothing has changed.
 
+    Args:
+        connection: Inside a transaction.
+        project: Whose data it is to hold; None: whatever it holds.
+
     Raises:
         ConfigError: The file holds another project, or the same read in another time regime.
-        StorageError: The file was written by a newer version of this package.
+        StorageError: See `check_loadable`.
     """
-    stored = stored_project(connection)
-    if stored is None:
+    version = check_loadable(connection, project)
+    stored = version and stored_project(connection)
+    if project and not stored:
         _check_zone(connection, project)
+    if version is None:
         schema.create_all(connection)
+        for sentence in hidden_by_others(connection):
+            logger.warning("%s", sentence)
+    else:
+        # What makes a file a snapshot; a database that was restored from one is none.
+        connection.execute(f"DROP TABLE IF EXISTS {schema.STAMP}")
+        _migrate(connection, version)
+    if project and not stored:
         _write_project(connection, project)
-        return
-    version = stored_version(connection)
-    _refuse_newer(version)
-    must_match(stored, project)
-    # What makes a file a snapshot; a database that was restored from one is none.
-    connection.execute(f"DROP TABLE IF EXISTS {schema.STAMP}")
-    _migrate(connection, version)
+
+
+def check_loadable(
+    connection: duckdb.DuckDBPyConnection, project: ProjectIdentity | None
+) -> int | None:
+    """See that a load could be stored; return the version of the tables, None without any.
+
+    Raises:
+        ConfigError: The file holds another project, or the same read in another time regime.
+        StorageError: Its schema version is newer, or none; or its tables were changed by hand, or
+            are another program's.
+    """
+    if not is_ours(connection):
+        return None
+    version = check_version(connection) or schema_version()
+    if project and (stored := stored_project(connection)):
+        must_match(stored, project)
+    must_be_unchanged(connection, version)
+    return version
+
+
+def check_version(connection: duckdb.DuckDBPyConnection) -> int | None:
+    """Return the schema version of a file; None when it holds no project.
+
+    Raises:
+        StorageError: It is newer, or none that any version of this package writes.
+    """
+    if not _has_project_table(connection):
+        return None
+    found = connection.execute(f"SELECT schema_version FROM {schema.PROJECT.quoted}").fetchall()
+    versions = [version for (version,) in found]
+    if not versions and not _holds_assets(connection):
+        return _version_by_columns(connection)
+    version = versions[0] if len(versions) == 1 else None
+    if type(version) is not int or version < 1:
+        raise StorageError(
+            f"{schema.PROJECT.schema}.{schema.PROJECT.name} was changed by hand: it has "
+            f"{len(versions)} rows, with schema version {', '.join(map(str, versions)) or 'none'}. "
+            "Put a backup or the snapshot in the place of the database (docs/operations.md).",
+            {"stored": versions, "known": schema_version()},
+        )
+    if version > schema_version():
+        raise StorageError(
+            f"This database has schema version {version}, made by a newer mixpanel-assets; this "
+            f"one knows versions up to {schema_version()}. Upgrade mixpanel-assets.",
+            {"stored": version, "known": schema_version()},
+        )
+    return version
+
+
+def _holds_assets(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Return whether days of an asset are stored, which needs a project."""
+    if not columns_of(connection, schema.DAYS):
+        return False
+    asset = f"schema_name = {schema.literal(schema.SCHEMA)}"
+    return number(connection, f"SELECT count(*) FROM {schema.DAYS.quoted} WHERE {asset}") > 0
+
+
+def _version_by_columns(connection: duckdb.DuckDBPyConnection) -> int:
+    """Return the version of tables that were made without a project."""
+    known = range(schema_version(), 0, -1)
+    fitting = (version for version in known if not changes_by_hand(connection, version))
+    return next(fitting, schema_version())
 
 
 def stored_project(connection: duckdb.DuckDBPyConnection) -> ProjectIdentity | None:
@@ -99,32 +180,36 @@ def made_at(connection: duckdb.DuckDBPyConnection) -> datetime | None:
     return row[0] if row else None
 
 
-def stored_version(connection: duckdb.DuckDBPyConnection) -> int:
-    """Return the schema version of a file that holds a project."""
-    return number(connection, f"SELECT schema_version FROM {schema.PROJECT.quoted}")
-
-
 def must_match(stored: ProjectIdentity, asked: ProjectIdentity) -> None:
-    """Compare the file's project with the one asked for.
+    """Compare the file's project with the one asked for, and how its times are read.
 
     Raises:
         ConfigError: They differ; the message names both.
     """
-    if _means(stored) == _means(asked):
-        return
-    if (stored.project_id, stored.region) != (asked.project_id, asked.region):
+    must_be_of(stored, asked.project_id, asked.region)
+    if _means(stored) != _means(asked):
         raise ConfigError(
-            f"This database holds project {stored.project_id} ({stored.region}), but project "
-            f"{asked.project_id} ({asked.region}) was asked for. Set MP_DATABASE to another file, "
-            "or MP_PROJECT_ID and MP_REGION to the stored project.",
+            f"This database was loaded with time regime {stored.regime} and zone {stored.zone}, "
+            f"but {asked.regime} and {asked.zone} were asked for. Set MP_TIME_REGIME and "
+            "MP_TIME_ZONE to the stored ones, or load into a new file with MP_DATABASE.",
             {"stored": vars(stored), "asked": vars(asked)},
         )
-    raise ConfigError(
-        f"This database was loaded with time regime {stored.regime} and zone {stored.zone}, but "
-        f"{asked.regime} and {asked.zone} were asked for. Set MP_TIME_REGIME and MP_TIME_ZONE to "
-        "the stored ones, or load into a new file with MP_DATABASE.",
-        {"stored": vars(stored), "asked": vars(asked)},
-    )
+
+
+def must_be_of(stored: ProjectIdentity, project_id: str, region: str) -> None:
+    """Compare the file's project with the one asked for; an empty text stands for any.
+
+    Raises:
+        ConfigError: They differ; the message names both.
+    """
+    asked = project_id or stored.project_id, region or stored.region
+    if asked != (stored.project_id, stored.region):
+        raise ConfigError(
+            f"This database holds project {stored.project_id} ({stored.region}), but project "
+            f"{asked[0]} ({asked[1]}) was asked for. Set MP_DATABASE to another file, "
+            "or MP_PROJECT_ID and MP_REGION to the stored project.",
+            {"stored": vars(stored), "asked": {"project_id": asked[0], "region": asked[1]}},
+        )
 
 
 def _means(project: ProjectIdentity) -> tuple[str, ...]:
@@ -145,13 +230,7 @@ def _check_zone(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity)
 
 
 def _has_project_table(connection: duckdb.DuckDBPyConnection) -> bool:
-    found = number(
-        connection,
-        "SELECT count(*) FROM duckdb_tables() WHERE database_name = current_database() "
-        "AND schema_name = ? AND table_name = ?",
-        [schema.SCHEMA, schema.PROJECT.name],
-    )
-    return bool(found)
+    return columns_of(connection, schema.PROJECT).keys() >= set(schema.PROJECT.column_names)
 
 
 def _write_project(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity) -> None:
@@ -160,15 +239,6 @@ def _write_project(connection: duckdb.DuckDBPyConnection, project: ProjectIdenti
         "? AS regime, ? AS zone, ? AS schema_version, now() AT TIME ZONE 'UTC' AS created_at",
         [project.project_id, project.region, project.regime, project.zone, schema_version()],
     )
-
-
-def _refuse_newer(version: int) -> None:
-    if version > schema_version():
-        raise StorageError(
-            f"This database has schema version {version}, made by a newer mixpanel-assets; this "
-            f"one knows versions up to {schema_version()}. Upgrade mixpanel-assets.",
-            {"stored": version, "known": schema_version()},
-        )
 
 
 def _migrate(connection: duckdb.DuckDBPyConnection, version: int) -> None:

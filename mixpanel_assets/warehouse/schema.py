@@ -17,27 +17,47 @@ SCHEMA = "mixpanel"
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its name, DuckDB type and what a value means, unit and zone included."""
+    """One column: its name, DuckDB type and what a value means, unit and zone included.
+
+    `since` is the schema version that added it.
+    """
 
     name: str
     type: str
     description: str
     storage: str = ""
+    since: int = 1
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table: its name, what one row is (the grain), and its columns in order."""
+    """One table: its name, what one row is (the grain), and its columns in order.
+
+    `since` is the schema version that added it.
+    """
 
     name: str
     grain: str
     columns: tuple[Column, ...]
     schema: str = SCHEMA
+    since: int = 1
 
     @property
     def quoted(self) -> str:
         """The qualified name, ready for SQL."""
         return qualified(self.schema, self.name)
+
+    @property
+    def as_of_now(self) -> str:
+        """A relation for SQL with every column, also where an earlier version made the table.
+
+        Columns that a migration adds are NULL there.
+        """
+        added = [column for column in self.columns if column.since > 1]
+        nulls = ", ".join(f"NULL::{column.type} AS {quoted(column.name)}" for column in added)
+        if not added:
+            return self.quoted
+        return f"(FROM {self.quoted} UNION ALL BY NAME SELECT {nulls} WHERE false)"
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -168,18 +188,26 @@ DAYS = Table(
             "BIGINT",
             "Rows of the day that the last response lacked; they are kept and part of `row_count`. "
             "NULL for profiles.",
+            since=2,
         ),
         Column(
             "vanished_at",
             "TIMESTAMP",
             "When a response lacked rows for the last time; UTC; NULL without vanished rows.",
+            since=2,
         ),
         Column(
             "last_error",
             "VARCHAR",
             "Why the last attempt to load the day failed; NULL when it succeeded.",
+            since=2,
         ),
-        Column("failed_at", "TIMESTAMP", "When the last attempt failed; UTC; NULL like the error."),
+        Column(
+            "failed_at",
+            "TIMESTAMP",
+            "When the last attempt failed; UTC; NULL like the error.",
+            since=2,
+        ),
     ),
 )
 
@@ -207,6 +235,7 @@ VANISHED = Table(
         Column("insert_id", "VARCHAR", "`insert_id` as stored."),
         Column("vanished_at", "TIMESTAMP", "When a response lacked it for the first time; UTC."),
     ),
+    since=2,
 )
 
 QUARANTINE = Table(
@@ -220,8 +249,8 @@ QUARANTINE = Table(
         Column("reason", "VARCHAR", "Why it cannot be stored."),
         Column("quarantined_at", "TIMESTAMP", "When; UTC."),
         Column("run_id", "VARCHAR", "The run that met it, if it said so."),
-        Column("line_bytes", "BIGINT", "Length of the whole line, in bytes."),
-        Column("sha256", "VARCHAR", "SHA-256 of the whole line, in hexadecimal digits."),
+        Column("line_bytes", "BIGINT", "Length of the whole line, in bytes.", since=2),
+        Column("sha256", "VARCHAR", "SHA-256 of the whole line, in hexadecimal digits.", since=2),
     ),
 )
 
@@ -243,10 +272,11 @@ BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
 
 STAMP = f'"{SCHEMA}"._snapshot'  # the table that only snapshots have
 
-VIEWS = ("_metadata", "missing_days", "profiles_current")
+METADATA = "_metadata"
+VIEWS = (METADATA, "missing_days", "profiles_current")
 
 METADATA_VIEW = f"""
-    CREATE OR REPLACE VIEW main._metadata AS
+    CREATE OR REPLACE VIEW main.{METADATA} AS
     SELECT table_name, any_value(type) AS type, max(fetched_at) AS fetched_at,
            min(day) AS from_date, max(day) AS to_date, sum(row_count)::BIGINT AS row_count
     FROM {DAYS.quoted} WHERE status <> 'failed' GROUP BY table_name
@@ -308,7 +338,19 @@ def create_all(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(SCHEMA)}")
     for table in TABLES:
         create(connection, table)
-    connection.execute(METADATA_VIEW)
+    if not is_taken(connection, "main", METADATA):
+        connection.execute(METADATA_VIEW)
     connection.execute(MISSING_DAYS_VIEW)
     connection.execute(CURRENT_PROFILES_VIEW)
     create_macros(connection)
+
+
+def is_taken(connection: duckdb.DuckDBPyConnection, schema: str, view: str) -> bool:
+    """Return whether a table, or a view of others, has a view's name; `mixpanel_data` makes one."""
+    place = "database_name = current_database() AND schema_name = $schema"
+    found = connection.execute(
+        f"SELECT sql FROM duckdb_views() WHERE {place} AND view_name = $view UNION ALL "
+        f"SELECT NULL FROM duckdb_tables() WHERE {place} AND table_name = $view",
+        {"schema": schema, "view": view},
+    ).fetchall()
+    return any(sql is None or DAYS.name not in sql for (sql,) in found)

@@ -110,7 +110,7 @@ def day_rows(
     if not table_exists(connection, DAYS.name):
         return {}
     found = connection.execute(
-        f"SELECT * FROM {DAYS.quoted} "
+        f"SELECT * FROM {DAYS.as_of_now} "
         "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ? ORDER BY day",
         [schema, table, from_date, to_date],
     )
@@ -141,7 +141,7 @@ def _is_only_here(row: Mapping[str, Any], horizon: date | None) -> bool:
     if not row["row_count"]:
         return False
     is_expired = horizon is not None and row["day"] < horizon
-    return bool(is_expired or row.get("rows_vanished") == row["row_count"])  # absent in old files
+    return bool(is_expired or row["rows_vanished"] == row["row_count"])
 
 
 def event_sizes(connection: duckdb.DuckDBPyConnection, table: str = EVENTS.name) -> EventSizes:

@@ -93,6 +93,20 @@ def a_foreign_lock(path, loaded):
     path.with_name(f"{path.name}.writers").mkdir()
 
 
+def changed_by(statement):
+    def a_changed_file(path, loaded):
+        shutil.copy(loaded, path)
+        with duckdb.connect(path) as connection:
+            connection.execute(statement)
+
+    return a_changed_file
+
+
+def tables_of_others(path, loaded):
+    with duckdb.connect(path) as connection:
+        connection.execute("CREATE SCHEMA mixpanel; CREATE TABLE mixpanel.events (id INTEGER)")
+
+
 KINDS = {
     a_sqlite_file: "is not a DuckDB database",
     a_text: "is not a DuckDB database",
@@ -107,7 +121,13 @@ KINDS = {
     a_damaged_file: "is damaged",
     a_foreign_log: "is damaged",
     a_foreign_lock: "in the way",
+    changed_by("ALTER TABLE mixpanel.events ADD note TEXT"): "changed by hand",
+    changed_by("ALTER TABLE mixpanel.profiles RENAME TO mine"): "changed by hand",
+    changed_by("UPDATE mixpanel._project SET schema_version = 99"): "Upgrade mixpanel-assets",
+    changed_by("UPDATE mixpanel._project SET project_id = '999'"): "holds project 999",
+    tables_of_others: "it did not make them",
 }
+CAN_BE_READ = ("a_foreign_lock", "a_changed_file", "tables_of_others")
 
 
 def kept_of(path):
@@ -126,7 +146,7 @@ def test_what_is_no_database_is_named_before_a_request_and_left_alone(
     kind(path, loaded)
     theirs = {file: kept_of(file) for file in path.parent.iterdir()}
     requests = len(emulator.requests)
-    reads = READS if kind is not a_foreign_lock else ()
+    reads = READS if kind.__name__ not in CAN_BE_READ else ()
     for command in (*LOADS, *reads):
         done = mp_here(*command, MP_DATABASE=str(path))
         [said] = done.stderr.splitlines()

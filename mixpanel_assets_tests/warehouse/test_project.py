@@ -1,19 +1,48 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 
+import duckdb
 import pytest
 
 from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.warehouse import project as project_module
 from mixpanel_assets.warehouse import schema
-from mixpanel_assets.warehouse.project import ProjectIdentity, prepare, stored_project
-from mixpanel_assets_tests.warehouse.conftest import PROJECT, Warehouse, event
+from mixpanel_assets.warehouse.access import check_before_load
+from mixpanel_assets.warehouse.ledger import Target
+from mixpanel_assets.warehouse.profile_tables import make_profile_table
+from mixpanel_assets.warehouse.project import (
+    ProjectIdentity,
+    prepare,
+    schema_version,
+    stored_project,
+)
+from mixpanel_assets.warehouse.shape import changes_by_hand
+from mixpanel_assets_tests.warehouse.conftest import (
+    DAY,
+    DAY_MS,
+    PROJECT,
+    START_MS,
+    Warehouse,
+    event,
+)
 
 
 def prepared(warehouse: Warehouse, project: ProjectIdentity = PROJECT) -> None:
     with warehouse.database.write() as connection:
         prepare(connection, project)
+
+
+@contextmanager
+def opened_by_hand(warehouse: Warehouse) -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as connection:
+        connection.execute(f"ATTACH '{warehouse.database.path}' AS hand; USE hand")
+        yield connection
+        connection.execute("USE memory; DETACH hand")
 
 
 def test_the_tables_are_those_described(warehouse):
@@ -88,16 +117,185 @@ def test_an_older_schema_is_migrated_once(warehouse, monkeypatch):
     warehouse.load([event()])
     ran = []
 
-    def add_column(connection):
+    def mark(connection):
         ran.append(True)
-        connection.execute("ALTER TABLE mixpanel.events ADD COLUMN extra INTEGER")
+        connection.execute("UPDATE mixpanel._days SET run_id = 'migrated'")
 
-    monkeypatch.setattr(project_module, "MIGRATIONS", (*project_module.MIGRATIONS, add_column))
+    monkeypatch.setattr(project_module, "MIGRATIONS", (*project_module.MIGRATIONS, mark))
     prepared(warehouse)
     prepared(warehouse)
     assert ran == [True]
-    assert warehouse.query("SELECT extra FROM events") == [(None,)]
+    assert warehouse.query("SELECT run_id FROM mixpanel._days") == [("migrated",)]
     assert warehouse.query("SELECT schema_version FROM mixpanel._project") == [(3,)]
+
+
+def test_each_version_adds_what_it_says(warehouse):
+    """A file of an earlier version gets every column and table that was added since."""
+    prepared(warehouse)
+    with warehouse.database.write() as connection:
+        for table in schema.TABLES:
+            if table.since > 1:
+                connection.execute(f"DROP TABLE {table.quoted}")
+            for column in table.columns if table.since == 1 else ():
+                if column.since > 1:
+                    connection.execute(f'ALTER TABLE {table.quoted} DROP "{column.name}"')
+        connection.execute("UPDATE mixpanel._project SET schema_version = 1")
+    prepared(warehouse)
+    with warehouse.database.read() as connection:
+        assert changes_by_hand(connection, schema_version()) == []
+
+
+def test_tables_made_before_there_was_a_project_are_migrated_too(warehouse):
+    """A storage engine makes them for named tables."""
+    prepared(warehouse)
+    with warehouse.database.write() as connection:
+        connection.execute("DELETE FROM mixpanel._project; DROP TABLE mixpanel._vanished")
+        for column in ("rows_vanished", "vanished_at", "last_error", "failed_at"):
+            connection.execute(f"ALTER TABLE mixpanel._days DROP {column}")
+        for column in ("line_bytes", "sha256"):
+            connection.execute(f"ALTER TABLE mixpanel._quarantine DROP {column}")
+    prepared(warehouse)
+    with warehouse.database.read() as connection:
+        assert changes_by_hand(connection, schema_version()) == []
+        assert stored_project(connection) == PROJECT
+
+
+CHANGED = {
+    "ALTER TABLE mixpanel.events RENAME TO mine": "mixpanel.events is missing",
+    "ALTER TABLE mixpanel.profiles RENAME TO mine": "mixpanel.profiles is missing",
+    "ALTER TABLE mixpanel._project RENAME TO mine": "mixpanel._project is missing",
+    "DROP TABLE mixpanel._days CASCADE": "mixpanel._days is missing",
+    "ALTER TABLE mixpanel.events ADD COLUMN note TEXT": 'DROP COLUMN "note"',
+    "ALTER TABLE mixpanel.profiles DROP COLUMN last_seen": "has no column last_seen (TIMESTAMP)",
+    "ALTER TABLE mixpanel._days DROP COLUMN run_id": "has no column run_id (VARCHAR)",
+    "ALTER TABLE mixpanel._project DROP COLUMN schema_version": "no column schema_version",
+    "ALTER TABLE mixpanel.events RENAME COLUMN time_raw TO ms": 'COLUMN "ms" TO "time_raw"',
+    "ALTER TABLE mixpanel.events ALTER properties TYPE TEXT": 'ALTER "properties" TYPE JSON',
+    "ALTER TABLE mixpanel._days ALTER day TYPE TIMESTAMP": 'ALTER "day" TYPE DATE',
+    "UPDATE mixpanel._project SET schema_version = 0": "schema version 0",
+    "UPDATE mixpanel._project SET schema_version = -1": "schema version -1",
+    "UPDATE mixpanel._project SET schema_version = NULL": "schema version None",
+    "ALTER TABLE mixpanel._project ALTER schema_version TYPE TEXT": "schema version 2",
+    "INSERT INTO mixpanel._project FROM mixpanel._project": "it has 2 rows",
+    "DELETE FROM mixpanel._project": "it has 0 rows",
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_tables_changed_by_hand_are_named_and_kept(warehouse, change):
+    """Before anything is written; the message says how to undo it."""
+    warehouse.load([event()])
+    with opened_by_hand(warehouse) as connection:
+        connection.execute(change)
+    before = warehouse.database.path.read_bytes()
+    with pytest.raises(StorageError, match=re.escape(CHANGED[change])):
+        check_before_load(warehouse.database, PROJECT)
+    with pytest.raises(StorageError, match=re.escape(CHANGED[change])):
+        warehouse.load([event("Other")])
+    assert warehouse.database.path.read_bytes() == before
+
+
+def test_a_change_that_is_undone_as_the_message_says_is_none(warehouse):
+    """The commands in it work."""
+    warehouse.load([event()])
+    for change in ("RENAME COLUMN time_raw TO ms", "ADD COLUMN note TEXT", "ALTER day TYPE TEXT"):
+        table = "mixpanel._days" if "day" in change else "mixpanel.events"
+        with opened_by_hand(warehouse) as connection:
+            connection.execute(f"ALTER TABLE {table} {change}")
+            [said] = changes_by_hand(connection, schema_version())
+            connection.execute(said.split("`")[1])
+        prepared(warehouse)
+    assert len(warehouse.rows()) == 1
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "CREATE TABLE mixpanel.events (id INTEGER, name TEXT)",
+        "CREATE VIEW mixpanel.profiles AS SELECT 1 AS id",
+        "CREATE TABLE mixpanel.profiles_current (id INTEGER)",
+        "CREATE TABLE mixpanel._days (id INTEGER)",
+    ],
+)
+def test_tables_of_another_program_are_named_and_kept(warehouse, foreign):
+    """A schema of the same name may be that of another loader."""
+    with opened_by_hand(warehouse) as connection:
+        connection.execute(f"CREATE SCHEMA mixpanel; {foreign}")
+    name = foreign.split()[2]
+    for attempt in (
+        lambda: check_before_load(warehouse.database, PROJECT),
+        lambda: warehouse.load([event()]),
+    ):
+        with pytest.raises(StorageError, match=f"it did not make them: {name}"):
+            attempt()
+    assert warehouse.query(f"SELECT count(*) FROM {name}")[0][0] in (0, 1)
+    assert warehouse.query("SELECT count(*) FROM duckdb_tables()") == [(int("TABLE" in foreign),)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (
+            "CREATE UNIQUE INDEX one ON mixpanel.events (event_name)",
+            "unique index one on mixpanel.events (`DROP INDEX mixpanel.one`)",
+        ),
+        ("ALTER TABLE mixpanel.events ALTER processed_at SET NOT NULL", "NOT NULL on mixpanel"),
+        ("ALTER TABLE mixpanel.events ADD PRIMARY KEY (event_name)", "PRIMARY KEY(event_name) on"),
+    ],
+)
+def test_a_rule_made_by_hand_that_refuses_rows_is_named(warehouse, rule, said):
+    """Not as a traceback, and without the row's values; the stored rows are kept."""
+    stamped = event(mp_processing_time_ms=START_MS)
+    warehouse.load([stamped])
+    with opened_by_hand(warehouse) as connection:
+        connection.execute(rule)
+    before = warehouse.rows()
+    with pytest.raises(StorageError) as caught:
+        warehouse.load(
+            [event(time=START_MS + DAY_MS), event(time=START_MS + DAY_MS + 1)],
+            from_date=DAY + timedelta(days=1),
+        )
+    assert said in caught.value.message
+    assert "Visit" not in caught.value.message
+    assert warehouse.rows() == before
+
+
+def test_an_index_that_refuses_nothing_is_no_matter(warehouse):
+    """It was made to find rows faster."""
+    warehouse.load([event()])
+    with opened_by_hand(warehouse) as connection:
+        connection.execute("CREATE INDEX fast ON mixpanel.events (event_name)")
+    warehouse.load([event("Other")], from_date=DAY)
+    assert "Other" in {row[0] for row in warehouse.rows()}
+
+
+MIXPANEL_DATA = """
+    CREATE TABLE _metadata (table_name VARCHAR PRIMARY KEY, type VARCHAR NOT NULL,
+        fetched_at TIMESTAMP NOT NULL, from_date DATE, to_date DATE, row_count INTEGER NOT NULL);
+    CREATE TABLE {name} (event_name VARCHAR NOT NULL, event_time TIMESTAMP NOT NULL,
+        distinct_id VARCHAR NOT NULL, insert_id VARCHAR PRIMARY KEY, properties JSON);
+    INSERT INTO {name} VALUES ('Old', '2020-01-01', 'me', 'id', '{{}}');
+    INSERT INTO _metadata VALUES ('{name}', 'events', now(), '2020-01-01', '2020-01-01', 1);
+"""
+
+
+@pytest.mark.parametrize("name", ["january", "events", "profiles"])
+def test_a_file_of_mixpanel_data_is_loaded_into_beside_its_tables(warehouse, name, caplog):
+    """Its tables and its `_metadata` are as before; a name that hides ours is told, once."""
+    with opened_by_hand(warehouse) as connection:
+        connection.execute(MIXPANEL_DATA.format(name=name))
+    for day in range(2):
+        at = START_MS + day * DAY_MS
+        warehouse.load([event(time=at)], from_date=DAY + timedelta(days=day))
+    with warehouse.database.write() as connection:
+        assert make_profile_table(connection, Target("profiles")) is schema.PROFILES
+    assert warehouse.query(f"SELECT event_name FROM main.{name}") == [("Old",)]
+    assert warehouse.query("SELECT table_name, row_count FROM _metadata") == [(name, 1)]
+    assert warehouse.query("SELECT count(*) FROM mixpanel.events") == [(2,)]
+    told = [f"main.{name} hides mixpanel.{name}"] if name != "january" else []
+    told.append("main._metadata was there before")
+    assert len(caplog.messages) == len(told)
+    assert all(text.startswith(start) for text, start in zip(caplog.messages, told, strict=True))
 
 
 def test_a_failed_migration_leaves_the_old_file(warehouse, monkeypatch):
