@@ -29,9 +29,10 @@ class EventsConfig(dg.Config):
         default=None,
         description="`all`: every day, whatever is stored. `missing`: the days that neither this "
         "run nor one that it goes on with has stored, and those that have ended since. `stale`: "
-        "days that were never loaded, were not over, or were read before Mixpanel stopped taking "
-        "late events (MP_SETTLE_DAYS). Empty: `all`; `missing` when a run that did not succeed is "
-        "re-executed or a step retried. Days left out succeed as they are.",
+        "days that were never loaded, failed, were not over, or were read before Mixpanel stopped "
+        "taking late events (MP_SETTLE_DAYS). Empty: `all`; `missing` when a run that did not "
+        "succeed is re-executed or a step retried; `stale` in runs of the sensor keep_current. "
+        "Days left out succeed as they are.",
     )
 
 
