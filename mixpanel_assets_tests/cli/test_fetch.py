@@ -1,9 +1,13 @@
 """`mp fetch`: data and nothing else on stdout, exit codes a script can tell apart."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
+import termios
+import time
+from array import array
 from collections import Counter
 from datetime import UTC, date, datetime
 
@@ -13,7 +17,7 @@ import pytest
 from mixpanel_assets.cli.emulate import environment_of
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.json_lines import as_json
-from mixpanel_assets_tests.cli.conftest import MP
+from mixpanel_assets_tests.cli.conftest import MP, heed_signals
 
 DAY = date(2024, 1, 3)
 RANGE = ("--from", "2024-01-03", "--to", "2024-01-03")
@@ -86,21 +90,44 @@ def test_the_reader_may_stop_reading(mp, variables, tmp_path):
         assert process.wait(60) == 0
 
 
-def test_an_interrupt_exits_with_130(variables, tmp_path, emulator):
-    """Ctrl-C while records flow is no error of ours."""
-    emulator.faults.add(Fault("stall-mid-stream", path="/api/2.0/export", at=20_000))
-    process = subprocess.Popen(
+def fetching(variables, tmp_path):
+    return subprocess.Popen(
         [MP, "fetch", "events", *RANGE, "--stdout", "--raw"],
         env={**os.environ, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=tmp_path,
+        preexec_fn=heed_signals,
     )
+
+
+INTERRUPTED = b"mp: Interrupted. What was written is real, but not all events of the request.\n"
+
+
+def test_an_interrupt_exits_with_130(variables, tmp_path, emulator):
+    """Ctrl-C while records flow is no error of ours; what is written is whole lines."""
+    emulator.faults.add(Fault("stall-mid-stream", path="/api/2.0/export", at=20_000))
+    process = fetching(variables, tmp_path)
     assert process.stdout.read(1)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"Traceback" not in errors
+    output, errors = process.communicate(timeout=60)
+    assert (errors, process.returncode) == (INTERRUPTED, 130)
+    assert output.endswith(b"}\n")
+
+
+def test_a_reader_that_does_not_read_cannot_hold_an_interrupted_process(variables, tmp_path):
+    """The last lines would wait in a full pipe for ever."""
+    process = fetching(variables, tmp_path)
+    seen = [0, 1]
+    while seen[-1] < 40_000 or seen[-1] != seen[-2]:  # until it writes no more
+        assert process.poll() is None
+        time.sleep(0.2)
+        seen += array("i", fcntl.ioctl(process.stdout, termios.FIONREAD, bytes(4)))
+    process.send_signal(signal.SIGTERM)
+    assert process.stderr.read() == INTERRUPTED
+    assert process.wait(60) == 143
+    process.stdout.close()
+    process.stderr.close()
 
 
 @pytest.mark.parametrize(
