@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mixpanel_assets.cli.invocation import current, hush
+from mixpanel_assets.cli.signals import loading
 
 
 @contextmanager
 def told_what_is_kept(kept: Callable[[], str]) -> Iterator[None]:
     """Say what `kept` returns when the block is interrupted, and let the interrupt go on."""
     try:
-        yield
+        with loading():
+            yield
     except KeyboardInterrupt:
         hush()  # threads that are ending would say that they ask again
         current().show_interrupt(kept())

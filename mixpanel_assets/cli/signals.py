@@ -13,7 +13,8 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -35,10 +36,11 @@ class _Delivery:
 
     Attributes:
         is_seen: Whether `mp` has caught the interrupt, so that it cannot get lost any more.
+        is_loading: Whether other threads are at work that may have to be waited for.
     """
 
     def __init__(self) -> None:
-        self.is_seen = False
+        self.is_seen = self.is_loading = False
         self._first: int | None = None
         self._numbers, wakeup = os.pipe()
         for end in (self._numbers, wakeup):
@@ -85,7 +87,7 @@ class _Delivery:
     def _is_harmless(self, frame: FrameType | None, waited: float) -> bool:
         if frame is None or _is_ours(frame):
             return True
-        if _is_in_an_import(frame):
+        if self.is_loading and _is_in_an_import(frame):
             return waited > _LONGEST_IMPORT_SECONDS
         before, self._place = self._place, (id(frame), frame.f_lasti)
         return before == self._place or waited > _LONGEST_SECONDS
@@ -150,6 +152,22 @@ def _say_unless_interrupted(told: UnraisableHookArgs) -> None:
 def received() -> int | None:
     """Return the signal that ends the process; None when none has come."""
     return _delivery.first if _delivery else None
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Let imports end inside the block before they are interrupted, which takes a moment.
+
+    A thread that needs the lock of a broken import would never end.
+    """
+    if _delivery is None:
+        yield
+        return
+    _delivery.is_loading = True
+    try:
+        yield
+    finally:
+        _delivery.is_loading = False
 
 
 def seen() -> None:

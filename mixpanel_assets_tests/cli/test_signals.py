@@ -102,18 +102,20 @@ def test_an_interrupt_that_a_callback_swallows_comes_again(child):
 SLOW_TO_IMPORT = """
 import time
 print("ready", flush=True)
-for _ in range(20):
+for _ in range(50):
     time.sleep(0.02)
 print("imported", flush=True)
 """
 
 
-def test_an_import_is_not_interrupted(child, tmp_path):
-    """A module that is half imported stays broken for the rest of the process."""
+@pytest.mark.parametrize("is_loading", [True, False])
+def test_a_load_interrupts_no_import(is_loading, child, tmp_path):
+    """Its threads might wait for a lock of the broken import; before a load there are none."""
     (tmp_path / "slow_to_import.py").write_text(SLOW_TO_IMPORT)
-    process = child("ours('import slow_to_import; time.sleep(3600)')")
+    code = "ours('import slow_to_import; time.sleep(3600)')"
+    process = child(f"with signals.loading(): {code}" if is_loading else code)
     process.send_signal(signal.SIGINT)
-    assert ended(process) == ("imported\ncaught\n", "", 130)
+    assert ended(process) == ("imported\n" * is_loading + "caught\n", "", 130)
 
 
 CLEANING = """
