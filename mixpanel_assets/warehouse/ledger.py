@@ -13,7 +13,15 @@ import duckdb
 
 from mixpanel_assets.warehouse.answers import first_row, number
 from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Status
-from mixpanel_assets.warehouse.schema import DAYS, EVENT_COUNTS, SCHEMA, VANISHED, Table, qualified
+from mixpanel_assets.warehouse.schema import (
+    DAYS,
+    EVENT_COUNTS,
+    QUARANTINE,
+    SCHEMA,
+    VANISHED,
+    Table,
+    qualified,
+)
 
 
 @dataclass(frozen=True)
@@ -263,7 +271,7 @@ def forget_days(
 
 
 def recount(connection: duckdb.DuckDBPyConnection, target: Target, days: Iterable[date]) -> None:
-    """Correct what the ledger says of some days of an asset table after rows moved from them."""
+    """Correct what the ledger says of days of an asset table after something moved from them."""
     values = {"schema": target.schema, "table": target.table, "days": list(days)}
     ours = "schema_name = $schema AND table_name = $table AND day IN (SELECT unnest($days::DATE[]))"
     rows = qualified(target.schema, target.table)
@@ -274,14 +282,18 @@ def recount(connection: duckdb.DuckDBPyConnection, target: Target, days: Iterabl
             shifted_rows = counted.shifted_rows,
             rows_vanished = counted.rows_vanished,
             vanished_at = CASE WHEN counted.rows_vanished > 0 THEN vanished_at END,
-            status = CASE WHEN status = 'complete' AND counted.row_count + quarantined = 0
-                THEN 'empty' ELSE status END
+            quarantined = counted.quarantined,
+            status = CASE WHEN status = 'complete'
+                AND counted.row_count + counted.quarantined = 0 THEN 'empty' ELSE status END
         FROM (
             SELECT asked.day, count(event_date) AS row_count,
                    count_if(make_timestamp_ms(time_raw)::DATE <> event_date) AS shifted_rows,
                    (SELECT count(*) FROM {VANISHED.quoted} AS vanished
                     WHERE vanished.schema_name = $schema AND vanished.table_name = $table
-                    AND vanished.day = asked.day) AS rows_vanished
+                    AND vanished.day = asked.day) AS rows_vanished,
+                   (SELECT count(*) FROM {QUARANTINE.quoted} AS lines
+                    WHERE lines.schema_name = $schema AND lines.table_name = $table
+                    AND lines.day = asked.day) AS quarantined
             FROM (SELECT unnest($days::DATE[]) AS day) AS asked
             LEFT JOIN {rows} ON event_date = asked.day GROUP BY asked.day
         ) AS counted

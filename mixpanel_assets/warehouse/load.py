@@ -28,6 +28,7 @@ from mixpanel_assets.warehouse.reports import DayReport, Status
 from mixpanel_assets.warehouse.spool import Window
 from mixpanel_assets.warehouse.staging import Staging, staged
 from mixpanel_assets.warehouse.vanished import KEEP_ALL, Reload, Replacement, Vanished
+from mixpanel_assets.warehouse.vanished_lines import keep_lines, lacking_lines, move_lines
 
 _MOST_CHARACTERS = 1_000  # of an error in the ledger
 
@@ -99,15 +100,32 @@ def replace_events(
             requests=requests,
             open_days=open_days,
         )
-        came = Replacement(connection, load, table, staging.table, window, reload)
-        vanished = came.make(empty=[day.day for day in reports if day.status == "empty"])
-    reports = [_with_vanished(report, vanished) for report in reports]
+        empty = [report.day for report in reports if report.status == "empty"]
+        lines_kept = {
+            rowid: day
+            for rowid, day in lacking_lines(
+                connection,
+                load,
+                window,
+                staging.quarantined,
+                table=table.quoted,
+                staged=staging.table,
+            )
+            if reload.keeps(day, is_empty=day in empty)
+        }
+        vanished = Replacement(connection, load, table, staging.table, window, reload).make(empty)
+    kept = Counter(lines_kept.values())
+    reports = [_with_vanished(report, vanished, kept[report.day]) for report in reports]
     if empty_before is not None:
         believed = {*empty_before, *ledger.empty_days(connection, target, from_date, to_date)}
         reports = [report for report in reports if not is_first_look(report, believed)]
     if vanished.moved:
         reports[0] = replace(reports[0], moved=dict(vanished.moved))
-    replace_quarantine(connection, load, from_date, to_date, staging.quarantined)
+    move_lines(connection, load, window, staging.quarantined)
+    keep_lines(connection, load, list(lines_kept))
+    replace_quarantine(
+        connection, load, from_date, to_date, staging.quarantined, kept=list(lines_kept)
+    )
     ledger.write_event_days(connection, load, reports)
     return reports
 
@@ -156,18 +174,19 @@ def settle(
     return reports
 
 
-def _with_vanished(report: DayReport, vanished: Vanished) -> DayReport:
+def _with_vanished(report: DayReport, vanished: Vanished, lines: int) -> DayReport:
     """Add to a day what is kept of it, though the response lacks it."""
     day, kept = report.day, vanished.kept[report.day]
     events = Counter(report.event_counts)
     events.update({name: rows for (of, name), rows in vanished.events.items() if of == day})
     return replace(
         report,
-        status="complete" if kept and report.status == "empty" else report.status,
+        status="complete" if kept + lines and report.status == "empty" else report.status,
         row_count=report.row_count + kept,
         rows_vanished=kept,
         newly_vanished=vanished.new[day],
         rows_removed=vanished.removed[day],
+        quarantined=report.quarantined + lines,
         shifted_rows=report.shifted_rows + vanished.shifted[day],
         event_counts=dict(events),
         hour_counts=tuple(

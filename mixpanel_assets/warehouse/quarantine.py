@@ -52,11 +52,22 @@ def replace_quarantine(
     from_date: date,
     to_date: date,
     lines: Sequence[Quarantined],
+    *,
+    kept: Sequence[int] = (),
 ) -> int:
-    """Replace the quarantine of the loaded days, both ends included; return its size."""
-    forget_quarantine(connection, load.target, from_date, to_date)
+    """Replace the quarantine of the loaded days, both ends included; return its size.
+
+    Args:
+        connection: Inside the transaction of the load.
+        load: Of which table.
+        from_date: First day.
+        to_date: Last day.
+        lines: What came.
+        kept: Row ids of stored lines that stay.
+    """
+    forget_quarantine(connection, load.target, from_date, to_date, kept=kept)
     _insert(connection, load, lines)
-    return len(lines)
+    return len(lines) + len(kept)
 
 
 def merge_quarantine(
@@ -79,13 +90,19 @@ def merge_quarantine(
 
 
 def forget_quarantine(
-    connection: duckdb.DuckDBPyConnection, target: Target, from_date: date, to_date: date
+    connection: duckdb.DuckDBPyConnection,
+    target: Target,
+    from_date: date,
+    to_date: date,
+    *,
+    kept: Sequence[int] = (),
 ) -> None:
-    """Delete the quarantine of some days, both ends included."""
+    """Delete the quarantine of some days, both ends included, except the kept rowids."""
     connection.execute(
         f"DELETE FROM {QUARANTINE.quoted} "
-        "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ?",
-        [target.schema, target.table, from_date, to_date],
+        "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ? "
+        "AND rowid NOT IN (SELECT unnest(?::BIGINT[]))",
+        [target.schema, target.table, from_date, to_date, list(kept)],
     )
 
 

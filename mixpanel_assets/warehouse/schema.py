@@ -251,6 +251,12 @@ QUARANTINE = Table(
         Column("run_id", "VARCHAR", "The run that met it, if it said so."),
         Column("line_bytes", "BIGINT", "Length of the whole line, in bytes.", since=2),
         Column("sha256", "VARCHAR", "SHA-256 of the whole line, in hexadecimal digits.", since=2),
+        Column(
+            "vanished_at",
+            "TIMESTAMP",
+            "When a response lacked the line for the first time; UTC; NULL while it is sent.",
+            since=2,
+        ),
     ),
 )
 

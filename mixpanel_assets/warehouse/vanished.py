@@ -44,6 +44,10 @@ class Reload:
     read: Collection[date] = ()
     to_read: Collection[date] = ()
 
+    def keeps(self, day: date, *, is_empty: bool) -> bool:
+        """Tell whether what a response lacks stays; `is_empty`: it has nothing for the day."""
+        return not self.accept_smaller or (is_empty and day < self.never_empty_before)
+
 
 KEEP_ALL = Reload()
 
@@ -247,10 +251,9 @@ class Replacement:
         return self._counted(removed)
 
     def _remove(self, empty: Collection[date]) -> Counter[date]:
-        """Let go of the kept rows, except those of old days for which nothing came."""
-        old = [day for day in empty if day < self._reload.never_empty_before]
-        values = {"old": old}
-        condition = "day NOT IN (SELECT unnest($old::DATE[]))"
+        """Let go of the rows that only a reload of all rows keeps."""
+        values = {"kept": [day for day in empty if self._reload.keeps(day, is_empty=True)]}
+        condition = "day NOT IN (SELECT unnest($kept::DATE[]))"
         removed = self._run(f"SELECT day, count(*) FROM _kept WHERE {condition} GROUP BY 1", values)
         found = Counter[date](dict(removed.fetchall()))
         self._run(f"DELETE FROM _kept WHERE {condition}", values)

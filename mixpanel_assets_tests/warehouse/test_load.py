@@ -206,13 +206,6 @@ def test_a_line_that_duckdb_refuses_goes_to_quarantine(warehouse, line):
     assert warehouse.query("SELECT line FROM mixpanel._quarantine") == [(line,)]
 
 
-def test_reloading_a_day_replaces_its_quarantine(warehouse):
-    """A line that was bad once is gone when the day comes without it."""
-    warehouse.load([event(), event(time=0)])
-    warehouse.load([event()])
-    assert warehouse.query("FROM mixpanel._quarantine") == []
-
-
 def test_too_many_unstorable_lines_fail_the_day(warehouse):
     """Above one line and 1 %, the day is not to be trusted and keeps what it had."""
     warehouse.load([event()])

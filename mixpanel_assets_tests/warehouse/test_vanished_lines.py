@@ -1,0 +1,130 @@
+"""A reload never removes a quarantined line on its own either, and leaves no second copy."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+
+import pytest
+
+from mixpanel_assets_tests.warehouse.conftest import (
+    ACCEPT_SMALLER,
+    DAY,
+    DAY_MS,
+    START_MS,
+    Warehouse,
+    event,
+)
+from mixpanel_assets_tests.warehouse.test_vanished import bare, must_add_up, sent
+
+NEXT_DAY = DAY + timedelta(days=1)
+MANY = [event("Many", START_MS + 60_000, n=number) for number in range(200)]  # 1 % may be bad
+
+
+def half(number: int | None = None, time: object = START_MS, **properties: object) -> bytes:
+    """Return a line with half a surrogate pair, which DuckDB cannot store."""
+    insert_id = {} if number is None else {"$insert_id": f"h{number}"}
+    record = event("Half", time, text="\ud800", **insert_id, **properties)
+    return json.dumps(record).encode()
+
+
+def lines(warehouse: Warehouse) -> list[bytes]:
+    """Return the quarantine, and check that the ledger says how large it is."""
+    must_add_up(warehouse)
+    counts = "SELECT day, count(*) FROM mixpanel._quarantine GROUP BY day ORDER BY day"
+    ledger = "SELECT day, quarantined FROM mixpanel._days WHERE quarantined > 0 ORDER BY day"
+    assert warehouse.query(counts) == warehouse.query(ledger)
+    return [line for (line,) in warehouse.query("SELECT line FROM mixpanel._quarantine ORDER BY 1")]
+
+
+def vanished(warehouse: Warehouse) -> list[bytes]:
+    found = "SELECT line FROM mixpanel._quarantine WHERE vanished_at IS NOT NULL ORDER BY 1"
+    return [line for (line,) in warehouse.query(found)]
+
+
+@pytest.mark.parametrize("line", [half(1), half(), event(time=0), event(time=None)])
+def test_an_empty_response_keeps_the_quarantine(warehouse, line):
+    """The day had something, so it is complete; since when the line is missing is noted."""
+    warehouse.load([line])
+    before = lines(warehouse)
+    for day in (1, 2):
+        (report,) = warehouse.load([], received_at=datetime(2026, 4, day))
+        assert (report.status, report.row_count, report.quarantined) == ("complete", 0, 1)
+    assert lines(warehouse) == before
+    since = warehouse.query("SELECT vanished_at FROM mixpanel._quarantine")
+    assert since == [(datetime(2026, 4, 1),)]
+    warehouse.load([line])
+    assert lines(warehouse) == before
+    assert vanished(warehouse) == []
+
+
+@pytest.mark.parametrize("number", [1, None])
+def test_a_rewritten_line_takes_the_place_of_the_old_one(warehouse, number):
+    """As rows do: by event, time and `$insert_id`, or by number."""
+    warehouse.load([*MANY, half(number), half(number, START_MS + 5)])
+    rewritten = half(number, distinct_id="w")
+    (report,) = warehouse.load([*MANY, rewritten])
+    assert report.quarantined == 2
+    assert sorted(lines(warehouse)) == sorted([rewritten, half(number, START_MS + 5)])
+    assert vanished(warehouse) == [half(number, START_MS + 5)]
+
+
+def test_of_equal_lines_those_are_kept_that_did_not_come(warehouse):
+    """One of two came as it was, the other one vanished."""
+    warehouse.load([*MANY, half(x=1), half(x=2)])
+    warehouse.load([*MANY, half(x=2)])
+    assert lines(warehouse) == [half(x=1), half(x=2)]
+    assert vanished(warehouse) == [half(x=1)]
+
+
+@pytest.mark.parametrize(
+    ("line", "row"),
+    [
+        (half(1), event("Half", text="?", **{"$insert_id": "h1"})),
+        (half(), event("Half", text="?")),
+        (b'{"event":"a","properties":{"time":%d,"x":"\xff"}}' % START_MS, event("a", x="ÿ")),
+    ],
+)
+def test_a_line_that_became_storable_leaves_the_quarantine(warehouse, line, row):
+    """It is the row now."""
+    warehouse.load([line])
+    (report,) = warehouse.load([row])
+    assert (report.row_count, report.quarantined) == (1, 0)
+    assert lines(warehouse) == []
+
+
+def test_other_rows_do_not_push_a_line_out(warehouse):
+    """Late rows, rows that were there before, and rows of the same time stay apart from it."""
+    warehouse.load([*MANY, half(1), half(), bare(), sent(1)])
+    (report,) = warehouse.load([*MANY, bare(), sent(1), sent(2), bare(START_MS + 1)])
+    assert (report.row_count, report.quarantined) == (len(MANY) + 4, 2)
+    assert vanished(warehouse) == lines(warehouse) == sorted([half(1), half()])
+
+
+def test_accept_smaller_removes_lines_too(warehouse):
+    """The day equals the response."""
+    warehouse.load([half(1), event()])
+    warehouse.load([event()], reload=ACCEPT_SMALLER)
+    assert lines(warehouse) == []
+
+
+@pytest.mark.parametrize("order", [(DAY, NEXT_DAY), (NEXT_DAY, DAY)])
+def test_a_line_without_a_time_moves_with_the_packing_of_days(warehouse, order):
+    """It counts for the first day of its request, which may be another one the next time."""
+    line = half(1, None)
+    of_day = {DAY: [event()], NEXT_DAY: [event(time=START_MS + DAY_MS), line]}
+    warehouse.load([*of_day[DAY], *of_day[NEXT_DAY]], to_date=NEXT_DAY)
+    for day in order:
+        warehouse.load(of_day[day], from_date=day)
+    assert lines(warehouse) == [line]
+    assert warehouse.query("SELECT day FROM mixpanel._quarantine") == [(NEXT_DAY,)]
+    assert vanished(warehouse) == []
+
+
+def test_equal_lines_of_two_days_stay_two(warehouse):
+    """As long as both days are sent with one."""
+    for _ in range(2):
+        for number, day in enumerate((DAY, NEXT_DAY)):
+            warehouse.load([event(time=0), event(time=START_MS + number * DAY_MS)], from_date=day)
+    assert len(lines(warehouse)) == 2
+    assert vanished(warehouse) == []
