@@ -18,6 +18,8 @@ from mixpanel_assets.warehouse import EVENTS, Database, day_rows, stored_project
 
 STORED = ("complete", "partial", "empty", "open")
 
+Ledger = Mapping[date, Mapping[str, Any]]
+
 
 @dataclass(frozen=True)
 class DaysDue:
@@ -60,7 +62,12 @@ def days_due_in(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Da
     return _due({} if is_empty else day_rows(connection, EVENTS.name, date.min, date.max), settings)
 
 
-def _due(ledger: Mapping[date, Mapping[str, Any]], settings: Settings) -> DaysDue:
+def is_due(ledger: Ledger, settings: Settings, day: date) -> bool:
+    """Tell whether Mixpanel would be asked for a day, were the ledger like this."""
+    return day in _due(ledger, settings).days and not is_expired(day, settings.horizon())
+
+
+def _due(ledger: Ledger, settings: Settings) -> DaysDue:
     today = settings.today()
     stored = [day for day, row in ledger.items() if row["status"] in STORED]
     first = min(min(stored, default=settings.start_date), today)

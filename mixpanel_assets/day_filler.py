@@ -27,7 +27,7 @@ from itertools import chain, pairwise
 from mixpanel_assets.client import EventExport, SecondLooks, Spool
 from mixpanel_assets.client.empty_days import MOST_BYTES
 from mixpanel_assets.client.export import days_set_aside
-from mixpanel_assets.days import how_to_load, ranges_of, shown
+from mixpanel_assets.days import counted, how_to_load, ranges_of, shown
 from mixpanel_assets.errors import (
     APIError,
     ConnectionFailedError,
@@ -55,7 +55,6 @@ logger = logging.getLogger(__name__)
 
 _DAY = timedelta(days=1)
 _NOT_ASKED = MOST_BYTES + 1  # so that no request spans a day that is not planned
-_SHOWN = 5
 
 Looks = Mapping[date, tuple[int, int]]
 
@@ -132,6 +131,7 @@ class DayFiller:
         self._to_read = {day for window in export.found for day in days_between(*window)}
         self._to_read |= set(plan.days)
         self._vanished = Counter[date]()
+        self._removed = Counter[date]()
         self._deleted_before = deleted_before
         self._deleted: list[date] = []
         self._broken: dict[date, IncompleteExportError] = {}
@@ -169,7 +169,7 @@ class DayFiller:
                     self._confirm_empty_days()
             self._confirm_empty_days()
         finally:
-            self._warn_of_vanished()
+            self._tell_of_vanished()
             self._suggest_retention()
         if self._broken:
             raise self._days_missing()
@@ -356,25 +356,40 @@ class DayFiller:
                 self._warned = True  # the same holds for every day
                 logger.warning("%s", report.time_warning)
             logger.debug("%s: %s events, %s", report.day, f"{report.row_count:,}", report.status)
-            self._vanished[report.day] += report.newly_vanished
-            self._vanished.subtract(report.moved)
+            accepts = self._reload.accept_smaller
+            self._vanished[report.day] += report.rows_vanished if accepts else report.newly_vanished
+            for day in report.corrected:
+                self._vanished[day.day] = min(self._vanished[day.day], day.rows_vanished)
+            self._removed[report.day] += report.rows_removed
             if report.is_only_here and report.day < self._deleted_before:
                 self._deleted.append(report.day)
             self._on_day(report, seconds)
 
-    def _warn_of_vanished(self) -> None:
-        """Say which rows Mixpanel does not send any more and what to do about them."""
-        days = sorted((+self._vanished).items())
-        if not days:
+    def _tell_of_vanished(self) -> None:
+        """Say which stored rows did not come any more, and what became of them."""
+        if removed := +self._removed:
+            logger.warning(
+                "Removed %s stored rows that Mixpanel's responses lack: %s.",
+                f"{removed.total():,}",
+                counted(removed),
+            )
+        if not (vanished := +self._vanished):
             return
-        named = ", ".join(f"{day} ({rows:,})" for day, rows in days[:_SHOWN])
-        more = f" and {len(days) - _SHOWN:,} more days" if len(days) > _SHOWN else ""
+        rows, days = f"{vanished.total():,}", counted(vanished)
+        if self._reload.accept_smaller:
+            logger.warning(
+                "Kept %s rows of days for which Mixpanel sent nothing: %s. They are so old that it "
+                "may have deleted them for their age, and this copy may be the last one. Only "
+                "`mp drop-day DAY` removes them.",
+                rows,
+                days,
+            )
+            return
         logger.warning(
-            "%s stored rows are not in Mixpanel's responses any more: %s%s. They are kept. To "
-            "remove such rows, load their days with `accept_smaller`.",
-            f"{sum(rows for _, rows in days):,}",
-            named,
-            more,
+            "Mixpanel's responses lack %s rows that are stored: %s. They are kept. To remove such "
+            "rows, load their days again with `accept_smaller` (`mp sync --accept-smaller`).",
+            rows,
+            days,
         )
 
     def _suggest_retention(self) -> None:

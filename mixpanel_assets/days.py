@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 
 from mixpanel_assets.errors import ConfigError
@@ -71,3 +71,10 @@ def how_to_load(days: Iterable[date], table: str, *, again: bool = False) -> str
     commands = [f"`mp sync --from {first} --to {last}{option}`" for first, last in ranges[:_SHOWN]]
     more = " and so on" if len(ranges) > _SHOWN else ""
     return f"{', '.join(commands)}{more}, or materialize these partitions of `mixpanel/events`"
+
+
+def counted(days: Mapping[date, int], *, most: int = _SHOWN) -> str:
+    """Return days with a number of rows each in words, the first few of many."""
+    texts = [f"{day} ({rows:,} rows)" for day, rows in sorted(days.items())]
+    more = f" and {len(texts) - most:,} more days" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mixpanel_assets.client import EventExport, MixpanelAPIClient
 from mixpanel_assets.client.disk import answers_of, clean, free_bytes
 from mixpanel_assets.client.export import ExportQuery
 from mixpanel_assets.day_filler import DayFiller
+from mixpanel_assets.days import counted
 from mixpanel_assets.errors import DatabaseNotFoundError, MixpanelDataError
 from mixpanel_assets.load_progress import LoadProgress
 from mixpanel_assets.loads import Load, project_identity
@@ -52,7 +54,10 @@ from mixpanel_assets.warehouse import (
     prepare,
 )
 
+logger = logging.getLogger(__name__)
+
 _DAY = timedelta(days=1)
+_MOST_NAMED = 31
 _LAST_LOOK_SECONDS = 5.0  # a run that is cancelled waits no longer for a database
 
 
@@ -89,8 +94,11 @@ class EventLoad(Load):
             of those before the horizon by themselves.
         on_found: Told, when the load breaks off, of days that it has committed and that `on_day`
             was not told of.
+        on_corrected: Told of days that lost rows to another day after `on_day` was told of them
+            (legacy regime, after a change of zone).
         budget: Says what may still be asked this hour.
         reload: What may be removed of what is stored.
+        vanished: How many rows of each day are kept, though the last response for it lacked them.
     """
 
     export: EventExport
@@ -108,8 +116,10 @@ class EventLoad(Load):
     deleted_before: date = date.min
     on_kept: Callable[[Sequence[DayReport]], None] = _nobody
     on_found: Callable[[Sequence[DayReport]], None] | None = None
+    on_corrected: Callable[[Sequence[DayReport]], None] = _nobody
     budget: Callable[[], RequestBudget | None] = _unknown
     reload: Reload = KEEP_ALL
+    vanished: Mapping[date, int] = field(default_factory=dict)
 
     def store(self, database: Database) -> None:
         """Store request by request; each request's days are replaced in one transaction.
@@ -127,6 +137,7 @@ class EventLoad(Load):
             sizes = event_sizes(connection, self.target.table)
             outlived, expired = self._not_asked(connection)
             kept = self._kept(connection, self.keeping)
+            self.vanished = self._lacking(connection)
         clean(self.export.directory)
         for left in (outlived, kept):
             if left:
@@ -137,10 +148,18 @@ class EventLoad(Load):
         self.export.found = self._answers_left(told)
         plan = self._plan(sizes, told)
         self.export.estimate = plan.estimated_bytes
+        if self.reload.accept_smaller:
+            _warn_of_loss({day: rows for day, rows in self.vanished.items() if day not in told})
+        vanished = dict(self.vanished)
 
         def tell(report: DayReport, seconds: float) -> None:
+            vanished[report.day] = report.rows_vanished
+            vanished.update({d.day: d.rows_vanished for d in report.corrected if d.day in vanished})
+            self.vanished = {day: rows for day, rows in sorted(vanished.items()) if rows}
             self.on_day(report, seconds)
             told.add(report.day)
+            if again := [day for day in report.corrected if day.day in told]:
+                self.on_corrected(again)
 
         try:
             with self.export:
@@ -165,7 +184,7 @@ class EventLoad(Load):
 
     def _read_before(self, kept: Sequence[DayReport]) -> list[date]:
         """Return the days that runs which this one goes on with have read."""
-        is_resumed = self.keeping.refetch is Refetch.missing
+        is_resumed = self.keeping.refetch is Refetch.missing and bool(self.keeping.run_ids)
         return [report.day for report in kept] if is_resumed else []
 
     def _tell_of_found(self, database: Database, told: Collection[date]) -> None:
@@ -181,14 +200,22 @@ class EventLoad(Load):
                 self.on_found(untold)
 
     def _kept(self, connection: duckdb.DuckDBPyConnection, keeping: Keeping) -> list[DayReport]:
-        asked = self.export.query.from_date, self.export.query.to_date
-        reports = day_reports(connection, *asked, table=self.target.table)
-        rows = day_rows(connection, self.target.table, *asked)
+        reports = day_reports(connection, *self._range, table=self.target.table)
+        rows = day_rows(connection, self.target.table, *self._range)
         return [
             reports[day]
             for day in self._asked()
             if day in rows and keeping.keeps(rows[day]) and not is_expired(day, self.horizon)
         ]
+
+    def _lacking(self, connection: duckdb.DuckDBPyConnection) -> dict[date, int]:
+        """Return how many stored rows of each day the last response for it lacked."""
+        rows = day_rows(connection, self.target.table, *self._range)
+        return {day: row["rows_vanished"] for day, row in rows.items() if row["rows_vanished"]}
+
+    @property
+    def _range(self) -> tuple[date, date]:
+        return self.export.query.from_date, self.export.query.to_date
 
     def _not_asked(
         self, connection: duckdb.DuckDBPyConnection
@@ -258,6 +285,8 @@ def event_load(
     keeping: Keeping = KEEP_NONE,
     on_kept: Callable[[Sequence[DayReport]], None] = _nobody,
     on_found: Callable[[Sequence[DayReport]], None] | None = None,
+    on_corrected: Callable[[Sequence[DayReport]], None] = _nobody,
+    accept_smaller: bool = False,
 ) -> EventLoad:
     """Return the load of a range of days, both ends included; nothing is asked yet.
 
@@ -278,6 +307,9 @@ def event_load(
         keeping: Says which days stay as they are stored; none by default.
         on_kept: Told of those days, if there are any.
         on_found: Told of days that were committed when the load was interrupted.
+        on_corrected: Told of days that lost rows to another day after `on_day` was told of them.
+        accept_smaller: Remove the stored rows that the responses lack, except all rows of a day
+            that Mixpanel may have deleted for its age.
 
     Raises:
         ConfigError: The range ends before it begins.
@@ -306,11 +338,29 @@ def event_load(
         deleted_before=settings.deleted_before(),
         on_kept=on_kept,
         on_found=on_found,
+        on_corrected=on_corrected,
         budget=lambda: _present_budget(client),
+        reload=Reload(accept_smaller=accept_smaller, never_empty_before=settings.deleted_before()),
     )
     if run_id:
         load.export.key = answer_key(run_id, load.project, load.target, load.export.query.filters)
     return load
+
+
+def _warn_of_loss(days: Mapping[date, int]) -> None:
+    """Say what a load that accepts smaller days will remove, as far as the ledger knows."""
+    if not days:
+        logger.warning(
+            "Smaller days are accepted. By the ledger, the last responses lacked no stored row; "
+            "rows that Mixpanel does not send now are removed."
+        )
+        return
+    logger.warning(
+        "Smaller days are accepted. %s stored rows will be removed if Mixpanel does not send them "
+        "now: %s. All rows of a day that Mixpanel may have deleted for its age are kept.",
+        f"{sum(days.values()):,}",
+        counted(days, most=_MOST_NAMED),
+    )
 
 
 def answer_key(

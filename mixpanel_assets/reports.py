@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date
 from itertools import pairwise
 from typing import Any
 
@@ -54,6 +55,18 @@ def day_metadata(
 def kept_day_metadata(report: DayReport) -> dict[str, Any]:
     """Return the metadata of a day of events as far as the ledger knows them."""
     return _stored(report)
+
+
+def vanished_metadata(vanished: Mapping[date, int]) -> dict[str, Any]:
+    """Return a row for each day with rows that are kept though Mixpanel does not send them."""
+    if not vanished:
+        return {}
+    records = [
+        dg.TableRecord({"day": str(day), "rows_vanished": rows})
+        for day, rows in sorted(vanished.items())
+    ]
+    columns = [dg.TableColumn("day", "string"), dg.TableColumn("rows_vanished", "int")]
+    return {"vanished": dg.TableMetadataValue(records, dg.TableSchema(columns))}
 
 
 def _known(**values: int | None) -> dict[str, int]:

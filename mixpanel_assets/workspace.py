@@ -31,6 +31,7 @@ from mixpanel_assets.days import as_day
 from mixpanel_assets.delegation import delegated, delegated_within
 from mixpanel_assets.discovery import DiscoveryService
 from mixpanel_assets.doctor import Finding, doctor
+from mixpanel_assets.dropped_days import DroppedDay, dropped_day
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.event_fetches import OnBatchComplete
 from mixpanel_assets.event_loads import event_load, plan_load
@@ -554,6 +555,33 @@ class Workspace:
         """
         return days_due(self._database, self.settings)
 
+    def drop_day(
+        self, day: date | str, *, table: str = "events", dry_run: bool = False
+    ) -> DroppedDay:
+        """Remove one day of events: rows, quarantine and what is known of it.
+
+        A load never removes a day on its own; this does, at once and for good.
+
+        Args:
+            day: The export day; a date, or text like 2024-01-31.
+            table: `events`, or another asset's table of events.
+            dry_run: Only tell what would be removed.
+
+        Returns:
+            How many rows it had, and whether `sync_events()` will load it again.
+
+        Raises:
+            MissingDaysError: Nothing is stored for the day.
+            TableNotFoundError: There is no such table.
+            ConfigError: It is not an asset's table of events, or the workspace is read-only.
+
+        Example:
+            >>> ws.drop_day("2024-01-07", dry_run=True).is_loaded_again
+        """
+        opened = self.storage.read if dry_run else self.storage.write
+        with opened() as connection:
+            return dropped_day(connection, self.settings, as_day(day), table=table, dry_run=dry_run)
+
     def plan(
         self,
         from_date: date | str | None = None,
@@ -610,6 +638,7 @@ class Workspace:
         *,
         days: Collection[date | str] | None = None,
         refetch: RefetchChoice | None = None,
+        accept_smaller: bool = False,
         on_day: Callable[[DayReport], None] | None = None,
         on_kept: Callable[[Sequence[DayReport]], None] | None = None,
     ) -> list[DayReport]:
@@ -625,6 +654,9 @@ class Workspace:
                 not stored (never loaded, failed, or loaded before they had ended). `stale`: those
                 and the days read less than MP_SETTLE_DAYS after their end. Without days it holds
                 for all days since the first stored one.
+            accept_smaller: Remove stored rows that Mixpanel does not send any more, instead of
+                keeping them. A day older than MP_RETENTION_DAYS (700 days when it is not set)
+                for which Mixpanel sends nothing keeps its rows even then; see `drop_day`.
             on_day: Told of each day once it is committed.
             on_kept: Told of the days that stay as they are stored, if there are any.
 
@@ -640,10 +672,10 @@ class Workspace:
             >>> [report.status for report in ws.sync_events("2024-01-08", "2024-01-09")]
         """
         wanted, keeping = self._wanted(from_date, to_date, days, refetch)
-        reports: list[DayReport] = []
+        reports: dict[date, DayReport] = {}
 
         def stored(report: DayReport, seconds: float = 0.0) -> None:
-            reports.append(report)
+            reports[report.day] = report
             if on_day:
                 on_day(report)
 
@@ -662,10 +694,12 @@ class Workspace:
             keeping=keeping,
             on_kept=on_kept or (lambda kept: None),
             on_found=found,
+            on_corrected=lambda left: reports.update({report.day: report for report in left}),
+            accept_smaller=accept_smaller,
         )
         with self._writing():
             load.store(self._database)
-        return sorted(reports, key=lambda report: report.day)
+        return [reports[day] for day in sorted(reports)]
 
     def _wanted(
         self,

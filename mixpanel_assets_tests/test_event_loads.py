@@ -123,7 +123,9 @@ def test_rows_that_two_responses_lack_are_kept(kind, workspace, emulator, asked,
     assert report.status == "complete"
     assert workspace.sql_rows(ROWS) == before
     assert workspace.sql_rows("SELECT rows_vanished FROM mixpanel._days") == [(gone,)]
-    assert f"{gone:,} stored rows are not in Mixpanel's responses any more" in caplog.text
+    assert (
+        f"responses lack {gone:,} rows that are stored: 2024-01-03 ({gone:,} rows)" in caplog.text
+    )
     assert len(asked()) == 3
     [again] = workspace.sync_events(DAY, DAY)
     assert (again.rows_vanished, again.newly_vanished) == (gone, 0)

@@ -1,23 +1,33 @@
 """The asset `mixpanel/events`: raw events, one partition per export day."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 
 import dagster as dg
 from pydantic import Field
 
+from mixpanel_assets.days import counted
 from mixpanel_assets.event_loads import EventLoad, event_load
 from mixpanel_assets.failures import explained_to_dagster
 from mixpanel_assets.load_progress import LoadProgress
 from mixpanel_assets.partitions import daily_partitions, days_of
 from mixpanel_assets.refetch import REFETCH_TAG, Keeping, Refetch, is_expired
-from mixpanel_assets.reports import column_schema, day_metadata, kept_day_metadata, table_of
+from mixpanel_assets.reports import (
+    column_schema,
+    day_metadata,
+    kept_day_metadata,
+    table_of,
+    vanished_metadata,
+)
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.run_history import recorded_partitions, run_group
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import EVENTS, DayReport
 
+ROWS_VANISHED = "rows_vanished"
 _ABOUT = (
-    "A day is fetched whole, checked and replaced in one transaction, or it keeps what it held. "
+    "A day is fetched whole, checked and stored in one transaction, or it keeps what it held. "
+    "Rows that Mixpanel does not send any more are kept and counted. "
     "Days share export requests, of which Mixpanel allows 60 an hour."
 )
 
@@ -33,6 +43,13 @@ class EventsConfig(dg.Config):
         "taking late events (MP_SETTLE_DAYS). Empty: `all`; `missing` when a run that did not "
         "succeed is re-executed or a step retried; `stale` in runs of the sensor keep_current. "
         "Days left out succeed as they are.",
+    )
+    accept_smaller: bool = Field(
+        default=False,
+        description="Make each day equal Mixpanel's response: remove stored rows that it lacks, "
+        "instead of keeping them. The log says first which rows these are, as far as the ledger "
+        "knows. A day older than MP_RETENTION_DAYS (700 days when it is not set) for which "
+        "Mixpanel sends nothing keeps its rows even then.",
     )
 
 
@@ -64,6 +81,13 @@ def events_asset(
         backfill_policy=backfill_policy(settings),
         io_manager_key="warehouse",
         pool=settings.pool,
+        check_specs=[
+            dg.AssetCheckSpec(
+                ROWS_VANISHED,
+                asset=asset_key,
+                description="Mixpanel still sends every stored row of the days of the run.",
+            )
+        ],
         metadata={
             "partition_expr": "event_date",
             "dagster/column_schema": column_schema(EVENTS.columns),
@@ -73,7 +97,7 @@ def events_asset(
     )
     def days_of_events(
         context: dg.AssetExecutionContext, config: EventsConfig, mixpanel: MixpanelResource
-    ) -> EventLoad:
+    ) -> Iterator[dg.Output[EventLoad] | dg.AssetCheckResult]:
         from_date, to_date = days_of(context.partition_time_window)
         log = _RunLog(context, _keeping(context, config, settings))
         with explained_to_dagster():
@@ -91,10 +115,40 @@ def events_asset(
                 keeping=log.keeping,
                 on_kept=log.kept,
                 on_found=log.found,
+                on_corrected=log.corrected,
+                accept_smaller=config.accept_smaller,
             )
-        return log.load
+        yield dg.Output(log.load)
+        yield rows_vanished_result(log.load.vanished, asset_key)
 
     return days_of_events
+
+
+def rows_vanished_result(vanished: Mapping[date, int], key: dg.AssetKey) -> dg.AssetCheckResult:
+    """Return the result of the check that Mixpanel still sends all rows that are stored.
+
+    Args:
+        vanished: How many rows of each day of a run are kept, though its response lacked them.
+        key: The asset.
+    """
+    rows = sum(vanished.values())
+    return dg.AssetCheckResult(
+        passed=not vanished,
+        asset_key=key,
+        check_name=ROWS_VANISHED,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=_advice(vanished) if vanished else None,
+        metadata={"days": len(vanished), "rows_vanished": rows, **vanished_metadata(vanished)},
+    )
+
+
+def _advice(vanished: Mapping[date, int]) -> str:
+    return (
+        f"Mixpanel does not send {sum(vanished.values()):,} rows any more that are stored: "
+        f"{counted(vanished)}. They are kept, and `mixpanel._vanished` lists them. To remove them, "
+        "materialize these days with `accept_smaller: true`, or run `mp sync --accept-smaller` for "
+        "them; `mp drop-day` removes a whole day."
+    )
 
 
 def backfill_policy(settings: Settings) -> dg.BackfillPolicy:
@@ -160,6 +214,14 @@ class _RunLog:
             self._context.add_asset_metadata(metadata, partition_key=key)
             if group and key not in recorded:  # a killed run could not record it
                 self.load.materialized[key] = metadata
+
+    def corrected(self, reports: Sequence[DayReport]) -> None:
+        """Note what is left of days once rows of them moved to another day."""
+        for report in reports:
+            key = report.day.isoformat()
+            left = {**kept_day_metadata(report), "rows_vanished": report.rows_vanished}
+            self.load.materialized[key] = metadata = {**self.load.materialized[key], **left}
+            self._context.add_asset_metadata(metadata, partition_key=key)
 
     def found(self, reports: Sequence[DayReport]) -> None:
         """Note days that were committed at the moment of an interrupt."""

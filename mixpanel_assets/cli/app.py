@@ -69,6 +69,7 @@ for _name, _command in {
     "tables": stored.tables,
     "schema": stored.schema,
     "drop": stored.drop,
+    "drop-day": stored.drop_day,
 }.items():
     app.command(_name, rich_help_panel="Short for `mp query` and `mp inspect`")(_command)
 
@@ -179,6 +180,14 @@ def sync(
     from_date: OptionalFromOption = None,
     to_date: OptionalToOption = None,
     refetch: RefetchOption = None,
+    accept_smaller: Annotated[
+        bool,
+        typer.Option(
+            "--accept-smaller",
+            help="Remove stored rows that Mixpanel does not send any more, instead of keeping "
+            "them; loads every day that is named.",
+        ),
+    ] = False,
     database: DatabaseOption = None,
     profiles: Annotated[bool, typer.Option(help="Take a snapshot of all profiles too.")] = True,
     output: OptionalFormatOption = None,
@@ -205,6 +214,7 @@ def sync(
     sync_days(
         **optional_days(from_date, to_date),
         refetch=refetch,
+        accept_smaller=accept_smaller,
         database=database,
         profiles=profiles,
         output=output,

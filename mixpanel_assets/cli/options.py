@@ -68,6 +68,11 @@ def day_option(name: str, said: str) -> Any:
     return typer.Option(name, parser=day, metavar="DAY", help=said)
 
 
+def day_argument(said: str) -> Any:
+    """Return an argument that is a day."""
+    return typer.Argument(parser=day, metavar="DAY", help=said)
+
+
 _FIRST_DAY = "First day, included: like 2024-01-31, today, yesterday, or -7d for 7 days ago."
 FromOption = Annotated[date, day_option("--from", _FIRST_DAY)]
 ToOption = Annotated[date, day_option("--to", "Last day, included.")]
@@ -232,8 +237,8 @@ def text_of(given: str | None, file: Path | None, what: str) -> str:
         raise InvalidArgumentsError(f"{file or 'stdin'} cannot be read: {reason}.") from None
 
 
-def must_be_sure(force: bool, question: str) -> None:
-    """Return if --force is given or somebody at a terminal says yes.
+def must_be_sure(force: bool, question: str, *, option: str = "--force") -> None:
+    """Return if the option that says so is given or the user at a terminal says yes.
 
     Raises:
         InvalidArgumentsError: Nobody can be asked.
@@ -242,5 +247,5 @@ def must_be_sure(force: bool, question: str) -> None:
     if force:
         return
     if not sys.stdin.isatty():
-        raise InvalidArgumentsError("Nobody can be asked here: this needs --force.")
+        raise InvalidArgumentsError(f"Nobody can be asked here: this needs {option}.")
     typer.confirm(visible(question), abort=True, err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from mixpanel_assets.cli.options import (
     FromOption,
     TableOption,
     ToOption,
+    day_argument,
     days,
     must_be_sure,
     names,
@@ -178,6 +180,29 @@ def drop_all(
     must_be_sure(force, f"Drop all fetched tables{f' of {kind}' if kind else ''}?")
     with current().stored(database, read_only=False) as workspace:
         return workspace.drop_all(kind)
+
+
+@app.question("drop-day")
+def drop_day(
+    day: Annotated[date, day_argument("The day to remove: like 2024-01-31, or yesterday.")],
+    table: Annotated[
+        str, typer.Option("--table", "-t", help="`events`, or another asset's table of events.")
+    ] = "events",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    database: DatabaseOption = None,
+) -> object:
+    """Remove one day of events: rows, quarantine and what is known of it. Prints what was removed.
+
+    A load never removes a day on its own, because Mixpanel may have deleted the day for its age.
+
+    Example: mp inspect drop-day 2024-01-07 --yes
+    """
+    with current().stored(database, read_only=False) as workspace:
+        would = workspace.drop_day(day, table=table, dry_run=True)
+        must_be_sure(yes, f"Remove {would.message} Go on?", option="--yes")
+        done = workspace.drop_day(day, table=table)
+    current().note(f"Removed {done.message}")
+    return done
 
 
 @app.question("distribution")

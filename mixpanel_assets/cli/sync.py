@@ -28,6 +28,7 @@ def sync_days(
     to_date: date | None,
     *,
     refetch: RefetchChoice | None,
+    accept_smaller: bool,
     database: Path | None,
     profiles: bool,
     output: Format | None,
@@ -40,6 +41,8 @@ def sync_days(
         current().workspace(database) as workspace,
         _told(output, jq) as tell,
     ):
+        if accept_smaller and from_date:
+            refetch = refetch or "all"
         days, treatment = _asked(workspace, from_date, to_date, refetch)
         with days_shown(len(days), lines=bool(output or jq)) as show:
 
@@ -56,7 +59,13 @@ def sync_days(
 
             incomplete: IncompleteExportError | None = None
             try:
-                workspace.sync_events(days=days, refetch=treatment, on_day=stored, on_kept=kept)
+                workspace.sync_events(
+                    days=days,
+                    refetch=treatment,
+                    accept_smaller=accept_smaller,
+                    on_day=stored,
+                    on_kept=kept,
+                )
             except IncompleteExportError as error:
                 incomplete = error  # today's profiles can be read today only
             except MixpanelDataError:
@@ -117,13 +126,19 @@ def _asked(
     return due.days, "all"
 
 
+def _changed(report: DayReport) -> str:
+    """Say what became of stored rows that did not come."""
+    numbers = {"vanished and kept": report.rows_vanished, "removed": report.rows_removed}
+    return "".join(f"  {what} {rows:,}" for what, rows in numbers.items() if rows)
+
+
 class _Lines:
     """Says each thing as soon as it is stored; whoever reads may stop reading."""
 
     def day(self, report: DayReport) -> None:
         self._say(
             f"{report.day}  {report.row_count:>10,} events  {report.status}"
-            f"  repeats removed {report.duplicates_removed:,}"
+            f"  repeats removed {report.duplicates_removed:,}{_changed(report)}"
         )
 
     def kept(self, told: str) -> None:
@@ -167,6 +182,8 @@ class _Records(_Lines):
                 "row_count": report.row_count,
                 "duplicates_removed": report.duplicates_removed,
                 "quarantined": report.quarantined,
+                "rows_vanished": getattr(report, "rows_vanished", None),
+                "rows_removed": getattr(report, "rows_removed", None),
             }
         )
 

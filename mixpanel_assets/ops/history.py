@@ -98,6 +98,7 @@ def _load(
         keeping=keeping,
         on_kept=lambda reports: _record_unknown(context, reports),
         on_found=lambda reports: _record_unknown(context, reports),
+        on_corrected=lambda reports: _record_again(context, reports),
     )
     with Publisher(database, settings.snapshot, context.log.warning).writing():
         load.store(database)
@@ -135,6 +136,12 @@ def _record_unknown(context: dg.OpExecutionContext, reports: Sequence[DayReport]
     for report in reports:
         if report.day.isoformat() not in known:
             _record(context, report, kept_day_metadata(report))
+
+
+def _record_again(context: dg.OpExecutionContext, reports: Sequence[DayReport]) -> None:
+    """Record what is left of days once rows of them moved to another day."""
+    for report in reports:
+        _record(context, report, kept_day_metadata(report))
 
 
 def _megabytes(size: int) -> str:

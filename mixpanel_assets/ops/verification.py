@@ -74,7 +74,7 @@ def verify_range_job(settings: Settings) -> dg.JobDefinition:
 
 def differences_metadata(found: Sequence[DayDifference]) -> dict[str, Any]:
     """Return how many days differ, and a row for each day."""
-    numbers = ("stored", "fetched", "missing", "gone", "changed")
+    numbers = ("stored", "fetched", "missing", "gone", "kept", "changed")
     return {
         "days": len(found),
         "days_that_differ": sum(day.differs for day in found),
@@ -97,6 +97,9 @@ def differences_metadata(found: Sequence[DayDifference]) -> dict[str, Any]:
                     dg.TableColumn("fetched", "int", description="Rows that Mixpanel holds."),
                     dg.TableColumn("missing", "int", description="Events not in the table."),
                     dg.TableColumn("gone", "int", description="Events not in Mixpanel any more."),
+                    dg.TableColumn(
+                        "kept", "int", description="Events that vanished before and are kept."
+                    ),
                     dg.TableColumn("changed", "int", description="Events with other content."),
                 ]
             ),
@@ -107,6 +110,8 @@ def differences_metadata(found: Sequence[DayDifference]) -> dict[str, Any]:
 def _equal(found: Sequence[DayDifference]) -> str:
     expired = sum(day.status == "expired" for day in found)
     said = [f"{len(found) - expired} days are what Mixpanel holds."]
+    if kept := sum(day.kept for day in found):
+        said.append(f"{kept:,} stored events that Mixpanel does not send any more are kept.")
     if expired:
         said.append(f"{expired} expired days were not requested (MP_RETENTION_DAYS).")
     return " ".join(said)

@@ -6,7 +6,13 @@ guards the tables, `replace_events`, `append_events` and `replace_profiles` load
 
 from mixpanel_assets.warehouse.access import check_before_load
 from mixpanel_assets.warehouse.append import append_events, mark_empty_days
-from mixpanel_assets.warehouse.catalog import KnownTable, drop_tables, find_table, known_tables
+from mixpanel_assets.warehouse.catalog import (
+    KnownTable,
+    drop_day,
+    drop_tables,
+    find_table,
+    known_tables,
+)
 from mixpanel_assets.warehouse.comparison import DayDifference, compare_events, expired_days
 from mixpanel_assets.warehouse.database import Database, transaction
 from mixpanel_assets.warehouse.destination import (
@@ -105,6 +111,7 @@ __all__ = [
     "day_reports",
     "day_rows",
     "day_statuses",
+    "drop_day",
     "drop_tables",
     "event_sizes",
     "events_asset_table",

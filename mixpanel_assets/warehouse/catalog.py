@@ -15,9 +15,11 @@ from typing import Any, Literal
 import duckdb
 
 from mixpanel_assets.errors import ConfigError, TableNotFoundError
+from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.destination import NAMED_SCHEMA, forget_table
 from mixpanel_assets.warehouse.ledger import Target
+from mixpanel_assets.warehouse.quarantine import forget_quarantine
 from mixpanel_assets.warehouse.schema import DAYS, SCHEMA, VIEWS, qualified
 from mixpanel_assets.warehouse.tables import table_exists
 
@@ -118,6 +120,21 @@ def drop_tables(connection: duckdb.DuckDBPyConnection, targets: Sequence[Target]
         if table_exists(connection, DAYS.name):
             forget_table(connection, target)
     return [target.table for target in targets]
+
+
+def drop_day(connection: duckdb.DuckDBPyConnection, target: Target, day: date) -> tuple[int, int]:
+    """Delete a day of an asset's table of events with all that is known of it.
+
+    Returns:
+        How many rows and how many quarantined lines went.
+    """
+    rows = number(
+        connection,
+        f"DELETE FROM {qualified(target.schema, target.table)} WHERE event_date = ?",
+        [day],
+    )
+    ledger.forget_days(connection, target, [day])
+    return rows, forget_quarantine(connection, target, day, day)
 
 
 def _refuse_ours(connection: duckdb.DuckDBPyConnection, target: Target) -> None:

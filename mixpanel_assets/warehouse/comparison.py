@@ -18,7 +18,8 @@ from mixpanel_assets.made_ids import NOT_CONTENT
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.ledger import Target, day_statuses
 from mixpanel_assets.warehouse.reports import Status
-from mixpanel_assets.warehouse.schema import DAYS, EVENTS, literal
+from mixpanel_assets.warehouse.schema import DAYS, EVENTS, VANISHED, literal
+from mixpanel_assets.warehouse.tables import table_exists
 
 _FETCHED = "mixpanel_assets_fetched"
 _BATCH = 10_000
@@ -58,7 +59,9 @@ class DayDifference:
         fetched: Rows that Mixpanel's answer makes; None when the plan does not reach that far
             back or the day is `expired`, so that nothing can be said.
         missing: Events that Mixpanel holds and the table does not.
-        gone: Events that the table holds and Mixpanel does not.
+        gone: Events that the table holds and Mixpanel does not, and that it still sent when
+            the day was loaded.
+        kept: Events that Mixpanel had stopped sending by then and the table keeps.
         changed: Events that both hold, with other content.
     """
 
@@ -68,6 +71,7 @@ class DayDifference:
     fetched: int | None
     missing: int = 0
     gone: int = 0
+    kept: int = 0
     changed: int = 0
 
     @property
@@ -117,16 +121,30 @@ def _compared(
     kept = Counter(_contents(connection, ours, theirs, day))
     came = Counter(_contents(connection, theirs, ours, day))
     only_kept, only_came = (_by_event(side) for side in (kept - came, came - kept))
-    changed = (only_kept & only_came).total()
+    gone = only_kept - only_came
+    vanished = (gone & _vanished(connection, day)).total()
     return DayDifference(
         day,
         status,
         stored,
         _count(connection, theirs, day),
-        missing=only_came.total() - changed,
-        gone=only_kept.total() - changed,
-        changed=changed,
+        missing=(only_came - only_kept).total(),
+        gone=gone.total() - vanished,
+        kept=vanished,
+        changed=(only_kept & only_came).total(),
     )
+
+
+def _vanished(connection: duckdb.DuckDBPyConnection, day: date) -> Counter[_Event]:
+    """Return the rows that are kept though Mixpanel does not send them any more."""
+    if not table_exists(connection, VANISHED.name):  # in an older file
+        return Counter()
+    found = connection.execute(
+        f"SELECT event_name, time_raw, insert_id FROM {VANISHED.quoted} "
+        "WHERE schema_name = ? AND table_name = ? AND day = ?",
+        [EVENTS.schema, EVENTS.name, day],
+    )
+    return Counter(found.fetchall())
 
 
 def _contents(

@@ -22,13 +22,14 @@ from mixpanel_assets.warehouse.event_assets import EVERY_EVENT, events_asset_tab
 from mixpanel_assets.warehouse.insert_ids import fill_insert_ids
 from mixpanel_assets.warehouse.ledger import Load, Target
 from mixpanel_assets.warehouse.project import ProjectIdentity
-from mixpanel_assets.warehouse.quarantine import check_limits, replace_quarantine
+from mixpanel_assets.warehouse.quarantine import check_limits
 from mixpanel_assets.warehouse.repeats import remove_repeats
 from mixpanel_assets.warehouse.reports import DayReport, Status
 from mixpanel_assets.warehouse.spool import Window
 from mixpanel_assets.warehouse.staging import Staging, staged
+from mixpanel_assets.warehouse.tables import day_reports
 from mixpanel_assets.warehouse.vanished import KEEP_ALL, Reload, Replacement, Vanished
-from mixpanel_assets.warehouse.vanished_lines import keep_lines, lacking_lines, move_lines
+from mixpanel_assets.warehouse.vanished_lines import lacking_lines, store_lines
 
 _MOST_CHARACTERS = 1_000  # of an error in the ledger
 
@@ -101,32 +102,29 @@ def replace_events(
             open_days=open_days,
         )
         empty = [report.day for report in reports if report.status == "empty"]
-        lines_kept = {
-            rowid: day
-            for rowid, day in lacking_lines(
-                connection,
-                load,
-                window,
-                staging.quarantined,
-                table=table.quoted,
-                staged=staging.table,
-            )
-            if reload.keeps(day, is_empty=day in empty)
-        }
+        lacking = lacking_lines(
+            connection,
+            load,
+            window,
+            staging.quarantined,
+            table=table.quoted,
+            staged=staging.table,
+        )
         vanished = Replacement(connection, load, table, staging.table, window, reload).make(empty)
-    kept = Counter(lines_kept.values())
-    reports = [_with_vanished(report, vanished, kept[report.day]) for report in reports]
+    kept = {row: day for row, day in lacking.items() if reload.keeps(day, is_empty=day in empty)}
+    vanished.lines_kept.update(kept.values())
+    vanished.lines_removed.update(day for row, day in lacking.items() if row not in kept)
+    reports = [_with_vanished(report, vanished) for report in reports]
     if empty_before is not None:
         believed = {*empty_before, *ledger.empty_days(connection, target, from_date, to_date)}
         reports = [report for report in reports if not is_first_look(report, believed)]
-    if vanished.moved:
-        reports[0] = replace(reports[0], moved=dict(vanished.moved))
-    move_lines(connection, load, window, staging.quarantined)
-    keep_lines(connection, load, list(lines_kept))
-    replace_quarantine(
-        connection, load, from_date, to_date, staging.quarantined, kept=list(lines_kept)
-    )
+    others = store_lines(connection, load, window, staging.quarantined, list(kept))
     ledger.write_event_days(connection, load, reports)
+    others |= vanished.moved.keys()
+    if others:
+        known = day_reports(connection, min(others), max(others), table=target.table)
+        corrected = tuple(known[day] for day in sorted(others))
+        reports[0] = replace(reports[0], corrected=corrected)
     return reports
 
 
@@ -174,9 +172,9 @@ def settle(
     return reports
 
 
-def _with_vanished(report: DayReport, vanished: Vanished, lines: int) -> DayReport:
+def _with_vanished(report: DayReport, vanished: Vanished) -> DayReport:
     """Add to a day what is kept of it, though the response lacks it."""
-    day, kept = report.day, vanished.kept[report.day]
+    day, kept, lines = report.day, vanished.kept[report.day], vanished.lines_kept[report.day]
     events = Counter(report.event_counts)
     events.update({name: rows for (of, name), rows in vanished.events.items() if of == day})
     return replace(
@@ -186,6 +184,7 @@ def _with_vanished(report: DayReport, vanished: Vanished, lines: int) -> DayRepo
         rows_vanished=kept,
         newly_vanished=vanished.new[day],
         rows_removed=vanished.removed[day],
+        lines_removed=vanished.lines_removed[day],
         quarantined=report.quarantined + lines,
         shifted_rows=report.shifted_rows + vanished.shifted[day],
         event_counts=dict(events),

@@ -11,6 +11,7 @@ from datetime import date
 import duckdb
 
 from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.ledger import Load, Target
 from mixpanel_assets.warehouse.reports import DayReport
 from mixpanel_assets.warehouse.schema import QUARANTINE
@@ -96,9 +97,14 @@ def forget_quarantine(
     to_date: date,
     *,
     kept: Sequence[int] = (),
-) -> None:
-    """Delete the quarantine of some days, both ends included, except the kept rowids."""
-    connection.execute(
+) -> int:
+    """Delete the quarantine of some days, both ends included, except the kept rowids.
+
+    Returns:
+        How many lines went.
+    """
+    return number(
+        connection,
         f"DELETE FROM {QUARANTINE.quoted} "
         "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ? "
         "AND rowid NOT IN (SELECT unnest(?::BIGINT[]))",

@@ -27,8 +27,9 @@ class DayReport:
         newly_vanished: Those of them that the response before this one still had.
         rows_removed: Stored rows that the response lacked and that were removed, because the
             caller accepts smaller days.
-        moved: Rows of the same request that were stored for other days before, by their old
-            day (legacy regime, after a change of zone); on the first day of the request.
+        lines_removed: Lines of the quarantine that were removed likewise.
+        corrected: Other days as they are now that rows moved from them to the days of the
+            request (legacy regime, after a change of zone); on the first day of the request.
         duplicates_removed: Repeats that Mixpanel sent and the load dropped.
         quarantined: Lines kept in `_quarantine`.
         shifted_rows: Legacy rows whose own date is another one.
@@ -46,7 +47,8 @@ class DayReport:
     rows_vanished: int = 0
     newly_vanished: int = 0
     rows_removed: int = 0
-    moved: Mapping[date, int] = field(default_factory=dict, repr=False)
+    lines_removed: int = 0
+    corrected: tuple[DayReport, ...] = field(default=(), repr=False)
     duplicates_removed: int = 0
     quarantined: int = 0
     shifted_rows: int = 0
@@ -59,7 +61,8 @@ class DayReport:
     @property
     def look(self) -> tuple[int, int]:
         """What the response had: rows of the day, and how many stored rows it lacked."""
-        return self.row_count - self.rows_vanished, self.rows_vanished + self.rows_removed
+        lacking = self.rows_vanished + self.rows_removed + self.lines_removed
+        return self.row_count - self.rows_vanished, lacking
 
     @property
     def is_only_here(self) -> bool:
@@ -69,8 +72,8 @@ class DayReport:
     @property
     def needs_second_look(self) -> bool:
         """Whether a single response may not say this: it lacks rows that the last one had."""
-        is_smaller = self.row_count < (self.rows_before or 0)
-        return bool(self.newly_vanished or self.rows_removed or is_smaller)
+        lacking = self.newly_vanished + self.rows_removed + self.lines_removed
+        return lacking > 0 or self.row_count < (self.rows_before or 0)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import duckdb
 
-from mixpanel_assets.errors import StorageError
+from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.warehouse.answers import first_row, number
-from mixpanel_assets.warehouse.schema import literal, qualified, quoted
+from mixpanel_assets.warehouse.schema import DAYS, literal, qualified, quoted
 from mixpanel_assets.warehouse.tables import table_exists
 
 _FAMILIES = (
@@ -77,7 +77,10 @@ def replace_slice(
     Raises:
         StorageError: Rows lie outside of the partition, columns are missing or too many, or a
             value would be changed.
+        ConfigError: A load from Mixpanel fills the table; a slice would remove rows that may be
+            nowhere else.
     """
+    _refuse_loaded_table(connection, schema, table)
     target = qualified(schema, table)
     rest = " AND ".join(f"({partition.condition})" for partition in partitions) or "true"
     with _staged(connection, source):
@@ -115,6 +118,23 @@ def _staged(connection: duckdb.DuckDBPyConnection, source: str) -> Iterator[None
     connection.execute(f"CREATE TEMP TABLE {_STAGED.rpartition('.')[2]} AS FROM {source}")
     yield
     connection.execute(f"DROP TABLE {_STAGED}")
+
+
+def _refuse_loaded_table(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> None:
+    if not table_exists(connection, DAYS.name):
+        return
+    if number(
+        connection,
+        f"SELECT count(*) FROM {DAYS.quoted} "
+        "WHERE lower(schema_name) = lower(?) AND lower(table_name) = lower(?)",
+        [schema, table],
+    ):
+        raise ConfigError(
+            f"The table {schema}.{table} holds what was loaded from Mixpanel, and rows of another "
+            "asset would take its place. Give that asset another key, or empty the table first "
+            f"(`mp drop -t {table}`).",
+            {"schema": schema, "table": table},
+        )
 
 
 def _create(connection: duckdb.DuckDBPyConnection, target: str, columns: dict[str, str]) -> None:

@@ -201,7 +201,7 @@ def day_reports(
             day=day,
             status=row["status"],
             row_count=row["row_count"],
-            rows_vanished=row["rows_vanished"] or 0,
+            rows_vanished=row.get("rows_vanished") or 0,  # older files have no such column
             duplicates_removed=row["duplicates_removed"] or 0,
             quarantined=row["quarantined"] or 0,
             shifted_rows=row["shifted_rows"] or 0,

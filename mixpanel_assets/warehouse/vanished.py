@@ -64,6 +64,8 @@ class Vanished:
         events: Kept rows by day and event name.
         hours: Kept rows by day and hour of `event_time`.
         moved: Rows that were stored for other days and came with these, by their old day.
+        lines_kept: Lines of the quarantine that stay.
+        lines_removed: Lines of the quarantine that `accept_smaller` lets go.
     """
 
     kept: Counter[date] = field(default_factory=Counter)
@@ -73,6 +75,8 @@ class Vanished:
     events: Counter[tuple[date, str]] = field(default_factory=Counter)
     hours: Counter[tuple[date, int]] = field(default_factory=Counter)
     moved: Counter[date] = field(default_factory=Counter)
+    lines_kept: Counter[date] = field(default_factory=Counter)
+    lines_removed: Counter[date] = field(default_factory=Counter)
 
 
 # A sent `$insert_id` of this form is taken for a made one; no Mixpanel library sends it.
@@ -138,7 +142,8 @@ _KEPT = f"""
         WHERE is_made GROUP BY ALL
     ), listed AS (
         SELECT day, {_KEY}, min(vanished_at) AS vanished_at FROM {VANISHED.quoted}
-        WHERE schema_name = $schema AND table_name = $table GROUP BY ALL
+        WHERE schema_name = $schema AND table_name = $table
+            AND day BETWEEN $from_date AND $to_date GROUP BY ALL
     )
     SELECT lacking.*, listed.vanished_at
     FROM lacking LEFT JOIN listed USING (day, {_KEY}) LEFT JOIN brought USING (name, time_raw)
@@ -164,6 +169,7 @@ _MOVED = f"""
     ), listed AS (
         SELECT DISTINCT day, event_name AS name, time_raw, insert_id, true AS is_listed
         FROM {VANISHED.quoted} WHERE schema_name = $schema AND table_name = $table
+            AND day BETWEEN $from_date::DATE - 2 AND $to_date::DATE + 2
     ), free AS (
         FROM _nearby LEFT JOIN listed USING (day, name, time_raw, insert_id)
         WHERE is_listed OR day IN (SELECT unnest($to_read::DATE[]))
@@ -245,8 +251,8 @@ class Replacement:
         if self._count(f"_lacking WHERE {_HOT}"):
             self._run(_UNDO_RENAMING, self._asked)
         self._run(_BROUGHT, self._asked)
-        self._run(_KEPT, self._target)
-        self._run(_MOVED, self._target | _days(self._reload))
+        self._run(_KEPT, self._target | self._asked)
+        self._run(_MOVED, self._target | self._asked | _days(self._reload))
         removed = self._remove(empty) if self._reload.accept_smaller else Counter[date]()
         return self._counted(removed)
 

@@ -17,7 +17,7 @@ import duckdb
 
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.ledger import Load
-from mixpanel_assets.warehouse.quarantine import Quarantined
+from mixpanel_assets.warehouse.quarantine import Quarantined, replace_quarantine
 from mixpanel_assets.warehouse.schema import QUARANTINE
 from mixpanel_assets.warehouse.spool import Window
 
@@ -40,8 +40,8 @@ def lacking_lines(
     *,
     table: str,
     staged: str,
-) -> list[tuple[int, date]]:
-    """Return the quarantined lines of the asked days that the response lacks: rowid and day.
+) -> dict[int, date]:
+    """Return the quarantined lines of the asked days that the response lacks: row id and day.
 
     Args:
         connection: Inside the transaction of the load, before it replaces rows.
@@ -62,33 +62,48 @@ def lacking_lines(
     if left:
         elsewhere = _elsewhere(connection, load, window, (line for *_, line in left))
         left = [line for line in left if line[2] not in elsewhere]
-    return [(rowid, day) for rowid, day, _ in left]
+    return {rowid: day for rowid, day, _ in left}
 
 
-def keep_lines(connection: duckdb.DuckDBPyConnection, load: Load, kept: Sequence[int]) -> None:
-    """Write down since when lines are kept that the responses lack."""
+def store_lines(
+    connection: duckdb.DuckDBPyConnection,
+    load: Load,
+    window: Window,
+    came: Sequence[Quarantined],
+    kept: Sequence[int],
+) -> set[date]:
+    """Put the response's lines in the place of the stored ones, except the kept row ids.
+
+    Returns:
+        Other days that a line moved from.
+    """
+    days = _move_lines(connection, load, window, came)
     connection.execute(
         f"UPDATE {QUARANTINE.quoted} SET vanished_at = coalesce(vanished_at, $now) "
         "WHERE rowid IN (SELECT unnest($kept::BIGINT[]))",
         {"now": load.moment, "kept": list(kept)},
     )
+    replace_quarantine(connection, load, window.from_date, window.to_date, came, kept=kept)
+    return days
 
 
-def move_lines(
+def _move_lines(
     connection: duckdb.DuckDBPyConnection,
     load: Load,
     window: Window,
     came: Sequence[Quarantined],
-) -> None:
+) -> set[date]:
     """Delete the kept copies of lines that came for these days and were kept for others."""
     copies = _elsewhere(connection, load, window, (line.line for line in came), vanished=True)
-    if not copies:
-        return
+    days = {day for _, day in copies.values()}
+    if not days:
+        return days
     gone = [rowid for rowid, _ in copies.values()]
     connection.execute(
         f"DELETE FROM {QUARANTINE.quoted} WHERE rowid IN (SELECT unnest(?::BIGINT[]))", [gone]
     )
-    ledger.recount(connection, load.target, {day for _, day in copies.values()})
+    ledger.recount(connection, load.target, days)
+    return days
 
 
 def _without_marks(stored: Sequence[_Line], came: Sequence[bytes]) -> list[_Line]:

@@ -180,6 +180,24 @@ def test_rows_that_vanished_are_kept_and_counted(materialize, emulator, instance
     assert stored(database) == before
 
 
+def test_a_check_names_vanished_rows_and_how_to_let_go_of_them(materialize, emulator, database):
+    """It warns and holds nothing up; `accept_smaller` in the launchpad ends it."""
+    [check] = materialize(EVENTS, "2024-01-03").get_asset_check_evaluations()
+    assert (check.check_name, check.passed) == ("rows_vanished", True)
+    emulator.faults.add(Fault("delete-rows", day=DAY, count=9, times=None))
+    [check] = materialize(EVENTS, "2024-01-02", "2024-01-04").get_asset_check_evaluations()
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert check.metadata["rows_vanished"].value == 9
+    for said in ("2024-01-03 (9 rows)", "accept_smaller: true", "mp drop-day"):
+        assert said in check.description
+    before = len(stored(database))
+    config = {"ops": {"mixpanel__events": {"config": {"accept_smaller": True}}}}
+    result = materialize(EVENTS, "2024-01-02", "2024-01-04", config=config)
+    [check] = result.get_asset_check_evaluations()
+    assert check.passed
+    assert len(stored(database)) == before - 9
+
+
 def test_a_day_before_the_plans_horizon_is_materialized_as_not_available(
     materialize, emulator, instance, database
 ):

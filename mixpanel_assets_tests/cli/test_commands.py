@@ -90,6 +90,7 @@ SHORT = {
     "tables": "inspect tables",
     "schema": "inspect schema",
     "drop": "inspect drop",
+    "drop-day": "inspect drop-day",
 }
 
 DAY = ("--from", "2024-01-01", "--to", "2024-01-01")

@@ -8,6 +8,7 @@ import pytest
 
 from mixpanel_assets import Workspace
 from mixpanel_assets.cli.output import as_plain
+from mixpanel_assets.warehouse import snapshot_path
 from mixpanel_assets_tests.conftest import START
 
 WEEK = ("--from", "2024-01-01", "--to", "2024-01-07")
@@ -226,6 +227,27 @@ def test_tables_are_dropped_by_name_or_all(mp_here, own_database):
         assert workspace.sql_scalar("SELECT count(*) FROM profiles")
     assert json.loads(mp_here("inspect", "drop-all", *place).stdout) == []
     assert mp_here("drop", "-t", "nowhere", *place).code == 4
+
+
+def test_a_day_is_dropped_at_the_users_word(mp_here, own_database):
+    """Without --yes and a terminal nothing happens; afterwards readers do not find it either."""
+    place = ("--database", str(own_database))
+    with Workspace.open(own_database) as workspace:
+        [(day, rows)] = workspace.sql_rows(
+            "SELECT event_date, count(*) FROM events GROUP BY ALL ORDER BY ALL LIMIT 1"
+        )
+    refused = mp_here("drop-day", str(day), *place)
+    assert (refused.code, "--yes" in refused.stderr) == (3, True)
+    done = mp_here("drop-day", str(day), "--yes", *place)
+    assert done.code == 0
+    assert json.loads(done.stdout)["row_count"] == rows > 0
+    assert f"Removed {day} of events: {rows:,} rows" in done.stderr
+    assert "`mp sync` without days does not load it again" in done.stderr
+    for file in (own_database, snapshot_path(own_database)):
+        with duckdb.connect(file, read_only=True) as connection:
+            left = connection.execute("SELECT min(event_date) FROM mixpanel.events").fetchone()
+            assert left[0] is None or left[0] > day
+    assert mp_here("drop-day", str(day), "--yes", *place).code == 4
 
 
 def test_a_config_file_that_is_refused_is_not_passed_over(mp_here, tmp_path):

@@ -339,3 +339,20 @@ def test_days_that_mixpanel_has_deleted_are_kept_and_said_to_be(mp_here, emulato
     planned = mp_here("plan", *days[:4], MP_RETENTION_DAYS=reach).stdout
     assert "3 days are not requested (MP_RETENTION_DAYS)" in planned
     assert "2 days that Mixpanel has deleted" in planned
+
+
+def test_accept_smaller_loads_the_named_days_and_says_what_it_removes(mp_here, emulator):
+    """Without it rows are kept, and the line of the day says so; with it they go, told twice."""
+    mp_here("sync", *TWO)
+    emulator.faults.add(Fault("delete-rows", day=date(2024, 1, 3), count=9, times=None))
+    done = mp_here("sync", *TWO, "--refetch", "all")
+    assert done.code == 0
+    assert "vanished and kept 9" in done.stdout
+    assert "They are kept." in done.stderr
+    done = mp_here("sync", *TWO, "--accept-smaller", "--format", "json")
+    assert [row["rows_removed"] for row in json.loads(done.stdout)] == [9, 0]
+    told = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+    before = next(n for n, text in enumerate(told) if "9 stored rows will be removed" in text)
+    after = next(n for n, text in enumerate(told) if text.startswith("Removed 9 stored rows"))
+    assert before < after
+    assert "2024-01-03 (9 rows)" in told[before]

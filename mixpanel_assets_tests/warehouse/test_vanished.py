@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.project import ProjectIdentity
+from mixpanel_assets.warehouse.slices import replace_slice
 from mixpanel_assets.warehouse.vanished import Reload
 from mixpanel_assets_tests.warehouse.conftest import (
     ACCEPT_SMALLER,
@@ -203,8 +206,6 @@ def test_days_of_one_request_are_judged_each_for_itself(warehouse):
 
 def test_tables_of_a_filter_keep_their_rows_and_those_of_others(warehouse):
     """What vanishes from one table says nothing of another one."""
-    from mixpanel_assets.warehouse.ledger import Target
-
     of_table = {"target": Target("visits"), "filters": {"events": ["Visit"]}}
     warehouse.load([sent(1)])
     warehouse.load([sent(1), sent(2)], **of_table)
@@ -235,6 +236,18 @@ def test_accept_smaller_never_empties_an_old_day(warehouse, limit, left):
     assert (report.row_count, report.rows_vanished, report.rows_removed) == (left, left, 2 - left)
     (report,) = warehouse.load([bare()], reload=rule)
     assert report.row_count == 1
+
+
+@pytest.mark.parametrize("table", ["visits", "Visits"])
+def test_a_slice_of_another_asset_takes_no_place_of_loaded_rows(warehouse, table):
+    """Not even one with the same columns, which would remove the days of its partition."""
+    warehouse.load([sent(1)], target=Target("visits"), filters={"events": ["Sent"]})
+    with warehouse.database.write() as connection:
+        rows = connection.sql("FROM mixpanel.visits LIMIT 0").to_arrow_table()
+        connection.register("slice", rows)
+        with pytest.raises(ConfigError, match="was loaded from Mixpanel"):
+            replace_slice(connection, "slice", table=table, schema="mixpanel")
+    assert warehouse.query("SELECT count(*) FROM mixpanel.visits") == [(1,)]
 
 
 # A change of zone: what one day's export held comes with that of a neighbour.
