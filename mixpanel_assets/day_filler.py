@@ -97,7 +97,6 @@ class DayFiller:
         on_request: Told how far the filling is, before `on_day` is told of a request's days.
         budget: Says what may still be asked this hour.
         reload: What may be removed of what is stored, and which days this load has read already.
-        deleted_before: Mixpanel may have deleted the events of days before this one.
     """
 
     def __init__(
@@ -114,7 +113,6 @@ class DayFiller:
         on_request: Callable[[LoadProgress], None],
         budget: Callable[[], RequestBudget | None],
         reload: Reload = KEEP_ALL,
-        deleted_before: date = date.min,
     ) -> None:
         self._export = export
         self._database = database
@@ -132,7 +130,6 @@ class DayFiller:
         self._to_read |= set(plan.days)
         self._vanished = Counter[date]()
         self._removed = Counter[date]()
-        self._deleted_before = deleted_before
         self._deleted: list[date] = []
         self._broken: dict[date, IncompleteExportError] = {}
         self._still_stored: set[date] = set()
@@ -361,7 +358,7 @@ class DayFiller:
             for day in report.corrected:
                 self._vanished[day.day] = min(self._vanished[day.day], day.rows_vanished)
             self._removed[report.day] += report.rows_removed
-            if report.is_only_here and report.day < self._deleted_before:
+            if report.is_only_here and report.day < self._reload.deleted_before:
                 self._deleted.append(report.day)
             self._on_day(report, seconds)
 

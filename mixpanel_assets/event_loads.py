@@ -89,7 +89,6 @@ class EventLoad(Load):
         keeping: Says which days stay as they are stored.
         horizon: The first day that Mixpanel is asked for; None: every day is. Older days become
             `expired`, unless they are stored.
-        deleted_before: Mixpanel may have deleted the events of days before this one.
         on_kept: Told of days that stay as they are, if there are any, before anything is asked;
             of those before the horizon by themselves.
         on_found: Told, when the load breaks off, of days that it has committed and that `on_day`
@@ -113,7 +112,6 @@ class EventLoad(Load):
     on_request: Callable[[LoadProgress], None] = _nobody
     keeping: Keeping = KEEP_NONE
     horizon: date | None = None
-    deleted_before: date = date.min
     on_kept: Callable[[Sequence[DayReport]], None] = _nobody
     on_found: Callable[[Sequence[DayReport]], None] | None = None
     on_corrected: Callable[[Sequence[DayReport]], None] = _nobody
@@ -174,7 +172,6 @@ class EventLoad(Load):
                     on_day=tell,
                     on_request=self.on_request,
                     budget=self.budget,
-                    deleted_before=self.deleted_before,
                     reload=replace(self.reload, read=self._read_before(kept)),
                 ).fill()
         except BaseException:
@@ -335,12 +332,11 @@ def event_load(
         on_request=on_request,
         keeping=keeping,
         horizon=settings.horizon(),
-        deleted_before=settings.deleted_before(),
         on_kept=on_kept,
         on_found=on_found,
         on_corrected=on_corrected,
         budget=lambda: _present_budget(client),
-        reload=Reload(accept_smaller=accept_smaller, never_empty_before=settings.deleted_before()),
+        reload=Reload(accept_smaller=accept_smaller, deleted_before=settings.deleted_before()),
     )
     if run_id:
         load.export.key = answer_key(run_id, load.project, load.target, load.export.query.filters)

@@ -33,20 +33,20 @@ class Reload:
 
     Attributes:
         accept_smaller: Remove the rows that the response lacks, instead of keeping them.
-        never_empty_before: Days before this one keep their rows even then if the response has
-            nothing for them: Mixpanel may have deleted them because of their age.
+        deleted_before: Mixpanel may have deleted days before this one because of their age: if
+            the response has nothing for them, they keep their rows even then.
         read: Other days that the same load has stored, for moves in the legacy regime.
         to_read: Other days that the same load is still going to store.
     """
 
     accept_smaller: bool = False
-    never_empty_before: date = date.min
+    deleted_before: date = date.min
     read: Collection[date] = ()
     to_read: Collection[date] = ()
 
     def keeps(self, day: date, *, is_empty: bool) -> bool:
         """Tell whether what a response lacks stays; `is_empty`: it has nothing for the day."""
-        return not self.accept_smaller or (is_empty and day < self.never_empty_before)
+        return not self.accept_smaller or (is_empty and day < self.deleted_before)
 
 
 KEEP_ALL = Reload()

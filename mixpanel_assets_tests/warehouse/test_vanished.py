@@ -231,7 +231,7 @@ def test_accept_smaller_makes_the_day_equal_the_response(warehouse):
 def test_accept_smaller_never_empties_an_old_day(warehouse, limit, left):
     """Nothing at all for a day before the limit may mean that Mixpanel deleted it for its age."""
     warehouse.load([sent(1), bare()])
-    rule = Reload(accept_smaller=True, never_empty_before=limit)
+    rule = Reload(accept_smaller=True, deleted_before=limit)
     (report,) = warehouse.load([], reload=rule)
     assert (report.row_count, report.rows_vanished, report.rows_removed) == (left, left, 2 - left)
     (report,) = warehouse.load([bare()], reload=rule)
