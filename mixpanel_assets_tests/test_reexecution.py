@@ -64,10 +64,15 @@ def runs(emulator, home):
         runs.close()
 
 
+def begin_without_a_database(home):
+    for name in ("w.duckdb", "w.snapshot.duckdb"):
+        (home / name).unlink(missing_ok=True)
+
+
 @pytest.fixture
 def asked(emulator, home):
     """An empty database, and the windows that were asked for since then."""
-    (home / "w.duckdb").unlink(missing_ok=True)
+    begin_without_a_database(home)
     emulator.faults.clear()
     before = len(emulator.requests)
     yield lambda: [e.days for e in emulator.requests[before:] if e.path == EXPORT]
@@ -141,7 +146,7 @@ def test_wherever_runs_end_each_interruption_costs_one_request_at_most(
     runs, emulator, home, interrupted
 ):
     """Any failures, cancels and kills in a row: then the truth is stored and recorded."""
-    (home / "w.duckdb").unlink(missing_ok=True)
+    begin_without_a_database(home)
     since, group, code = len(emulator.requests), [], None
     for kind, at in [*interrupted, (0, 0)]:
         if kind == "fault":
@@ -155,9 +160,10 @@ def test_wherever_runs_end_each_interruption_costs_one_request_at_most(
         assert set(recorded(runs, group)) <= days
         if kind not in (0, signal.SIGKILL):
             assert set(recorded(runs, group)) == days
-        if code == 0:
+        # A run that is killed after its last step has nothing left that Dagster could go on with.
+        if code == 0 or set(recorded(runs, group)) == set(map(str, DAYS)):
             break
-    assert code == 0
+    assert code == 0 or kind
     asked = Counter(e.days for e in emulator.requests[since:] if e.path == EXPORT)
     assert set(asked) == set(windows(DAYS))
     assert asked.total() <= len(windows(DAYS)) + len(group) - 1

@@ -32,7 +32,7 @@ def test_a_fresh_project_has_everything_left(mp, shared):
 def test_it_shows_what_other_processes_spent(mp, shared, emulator):
     """After two exports nothing is left, the next is an hour away, and nothing was asked for it."""
     for _ in range(2):
-        assert mp("sync", *DAY, **shared).returncode == 0
+        assert mp("sync", *DAY, "--refetch", "all", **shared).returncode == 0
     before = len(emulator.requests)
     table = lines(mp("quota", **shared))
     assert table["export"][:2] == ["2", "0"]
@@ -43,8 +43,8 @@ def test_it_shows_what_other_processes_spent(mp, shared, emulator):
 def test_a_spent_budget_exits_with_5(mp, shared, tmp_path):
     """`mp sync` does not begin a wait of an hour; it says so in one sentence."""
     for _ in range(2):
-        mp("sync", *DAY, **shared)
-    done = mp("sync", *DAY, **shared)
+        mp("sync", *DAY, "--refetch", "all", **shared)
+    done = mp("sync", *DAY, "--refetch", "all", **shared)
     assert done.returncode == 5
     assert "mp quota" in done.stderr
     assert done.stderr.count("\n") == 1
