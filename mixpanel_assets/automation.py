@@ -36,7 +36,7 @@ def automation_sensors(settings: Settings) -> list[dg.AutomationConditionSensorD
             "keep_current",
             target=dg.AssetSelection.groups("mixpanel"),
             default_status=dg.DefaultSensorStatus.RUNNING,
-            run_tags={REFETCH_TAG: Refetch.stale},
+            run_tags={REFETCH_TAG: Refetch.stale.value},  # Dagster takes plain text alone
             description="Once MP_CLOSE_HOUR has passed, fetches yesterday's events, those of the "
             f"days before that may have got late ones ({settings.settle_days} days, "
             "MP_SETTLE_DAYS), and those of days of the last month that are missing or failed; and "

@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import duckdb
 import pytest
+from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster_shared.serdes import serialize_value
 
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
@@ -282,3 +284,11 @@ def test_a_daemon_loads_what_is_missing_once(tmp_path):
             assert stored(dagster) == [
                 (day, *event) for day in days for event in events_of(day, emulator)
             ]
+
+
+@pytest.mark.parametrize("automation", [False, True])
+def test_a_server_can_load_the_location(automation, tmp_path):
+    """Dagster sends every definition to its webserver and daemon as text."""
+    settings = Settings(database=tmp_path / "w.duckdb", automation=automation)
+    repository = build_definitions(settings=settings).get_repository_def()
+    assert serialize_value(RepositorySnap.from_def(repository))
