@@ -1,6 +1,7 @@
 """Freshness policies, and the conditions that MP_AUTOMATION turns on."""
 
 import sys
+import warnings
 from collections.abc import Collection, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -291,4 +292,6 @@ def test_a_server_can_load_the_location(automation, tmp_path):
     """Dagster sends every definition to its webserver and daemon as text."""
     settings = Settings(database=tmp_path / "w.duckdb", automation=automation)
     repository = build_definitions(settings=settings).get_repository_def()
-    assert serialize_value(RepositorySnap.from_def(repository))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Dagster's own, of its schedules
+        assert serialize_value(RepositorySnap.from_def(repository))

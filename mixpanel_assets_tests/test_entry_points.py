@@ -144,7 +144,7 @@ def launch(dagster: Dagster) -> str:
         "repositoryLocationName": repository["location"]["name"],
         "pipelineName": "__ASSET_JOB",
         "assetSelection": [{"path": EVENTS}],
-        "assetCheckSelection": [],
+        "assetCheckSelection": None,
     }
     config = {"ops": {"mixpanel__events": {"config": {"refetch": "stale"}}}}
     tags = [{"key": key, "value": value} for key, value in TAGS.items()]
