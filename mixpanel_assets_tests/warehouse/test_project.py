@@ -152,7 +152,7 @@ def test_tables_made_before_there_was_a_project_are_migrated_too(warehouse):
         connection.execute("DELETE FROM mixpanel._project; DROP TABLE mixpanel._vanished")
         for column in ("rows_vanished", "vanished_at", "last_error", "failed_at"):
             connection.execute(f"ALTER TABLE mixpanel._days DROP {column}")
-        for column in ("line_bytes", "sha256"):
+        for column in ("line_bytes", "sha256", "vanished_at"):
             connection.execute(f"ALTER TABLE mixpanel._quarantine DROP {column}")
     prepared(warehouse)
     with warehouse.database.read() as connection:
