@@ -14,6 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from mixpanel_assets.made_ids import made_id, twin_id
+from mixpanel_assets.wall_clocks import moment_of
 
 EARLIEST_MS = 31_536_000_000  # 1971, before which Mixpanel takes no event
 LATEST_MS = 253_402_300_799_999 - 86_400_000  # 9999, with room for any zone
@@ -93,7 +94,7 @@ class EventNormalizer:
         since = timedelta(0, time // 1000, time % 1000 * 1000)
         if self._zone is None:
             return _EPOCH + since
-        return _moment_of(_NAIVE_EPOCH + since, self._zone, processed_ms)
+        return moment_of(_NAIVE_EPOCH + since, self._zone, processed_ms)
 
     def _made_id(
         self, event: str, time: Any, distinct_id: str | None, properties: dict[str, Any]
@@ -144,24 +145,6 @@ def normalize_profile(raw: Mapping[str, Any]) -> dict[str, Any]:
         "last_seen": last_seen,
         "properties": properties,
     }
-
-
-def _moment_of(wall_clock: datetime, zone: ZoneInfo, processed_ms: Any) -> datetime:
-    """Return the moment at which a project's clocks showed this.
-
-    Of two, it is the later one, unless Mixpanel had processed the event before that. A time
-    that clocks skipped is read as if they had not been put forward yet.
-    """
-    # The smaller offset is the later reading when clocks go back, and the one before the
-    # change when they go forward: what DuckDB's AT TIME ZONE takes in both cases.
-    first, second = (
-        wall_clock.replace(tzinfo=zone, fold=fold).utcoffset() or timedelta(0) for fold in (0, 1)
-    )
-    later = (wall_clock - min(first, second)).replace(tzinfo=UTC)
-    if first <= second or type(processed_ms) is not int:
-        return later
-    earlier = (wall_clock - first).replace(tzinfo=UTC)
-    return earlier if processed_ms < later.timestamp() * 1000 else later
 
 
 def _text(value: Any, name: str = "", line: bytes | None = None) -> str | None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import duckdb
 
 from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.wall_clocks import wall_clock_sql
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.destination import named_events
 from mixpanel_assets.warehouse.ledger import Added, Target
-from mixpanel_assets.warehouse.schema import literal
 from mixpanel_assets.warehouse.spool import Window, processed_ms
 
-# A wall clock that is set back passes one hour twice, so equal times can be so far apart.
-_AROUND = "INTERVAL 3 HOUR"
+# A wall clock that is set back passes some hours twice, so equal times can be that far apart. No
+# clock was ever set back by more than seven hours.
+_AROUND = "INTERVAL 1 DAY"
 
 # First the cheap columns find the few pairs that may be one event; only those are read whole.
 _FIND = """
@@ -98,8 +99,7 @@ def _sides(window: Window) -> dict[str, str]:
 def _time_as_sent(side: str, window: Window) -> str:
     if window.project.regime == "utc":
         return f"{side}.event_time"
-    zone = literal(window.project.zone)
-    return f"(({side}.event_time AT TIME ZONE 'UTC') AT TIME ZONE {zone})"
+    return wall_clock_sql(f"{side}.event_time", window.project.zone, *window.days_around)
 
 
 def _rank(side: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import duckdb
 
@@ -220,8 +221,10 @@ def _means(project: ProjectIdentity) -> tuple[str, ...]:
 
 def _check_zone(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity) -> None:
     try:
+        ZoneInfo(project.zone)
+        # The view of missing days asks DuckDB, which knows other names than Python.
         number(connection, "SELECT TIMESTAMP '2026-01-01' AT TIME ZONE ? IS NULL", [project.zone])
-    except duckdb.Error as error:
+    except (duckdb.Error, ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ConfigError(
             f"There is no time zone {project.zone!r}. Set MP_TIME_ZONE to an IANA name such as "
             "Europe/Paris.",

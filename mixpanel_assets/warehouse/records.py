@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from mixpanel_assets.errors import StorageError
 from mixpanel_assets.made_ids import made_id
+from mixpanel_assets.wall_clocks import moment_of
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.spool import REMOVED_KEYS
 
@@ -147,13 +148,8 @@ def _refuse_untold(moment: datetime, zone: ZoneInfo, processed_ms: object) -> No
 
     Loads take the later moment, unless Mixpanel had processed the event before it.
     """
-    local = moment.astimezone(zone)
-    first, second = local.replace(fold=0), local.replace(fold=1)
-    if (first.utcoffset() or timedelta()) <= (second.utcoffset() or timedelta()):
-        return
-    later_ms = second.timestamp() * 1000
-    is_first = type(processed_ms) is int and processed_ms < later_ms
-    if local.fold == is_first:
+    wall_clock = moment.astimezone(zone).replace(tzinfo=None)
+    if moment_of(wall_clock, zone, processed_ms) != moment.astimezone(UTC):
         raise ValueError(
             f"`event_time` is in an hour that clocks of {zone.key} show twice, and "
             "`mp_processing_time_ms` does not tell which"

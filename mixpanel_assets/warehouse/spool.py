@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from mixpanel_assets.wall_clocks import moment_sql
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.schema import literal
 
@@ -21,7 +22,6 @@ EARLIEST_MS = 31_536_000_000  # 1971, before which Mixpanel takes no event
 _LATEST_AFTER = timedelta(days=2 * 366)
 _SHIFT_DAYS = timedelta(days=2)  # zones differ by up to 26 hours, so a change moves rows no further
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999
-_SET_BACK_MINUTES = (60, 30)  # by an hour everywhere but on Lord Howe Island
 _GZIP_MAGIC = b"\x1f\x8b"
 
 # Merging with nulls removes exactly these names; every other value, nulls included, stays.
@@ -64,6 +64,11 @@ class Window:
     def keeps_shifted(self) -> bool:
         """Whether rows of other dates belong to the one asked day (legacy regime)."""
         return self.project.regime == "legacy" and self.from_date == self.to_date
+
+    @property
+    def days_around(self) -> tuple[date, date]:
+        """The first and last day that a `time` of these days can carry."""
+        return self.from_date - _SHIFT_DAYS, self.to_date + _SHIFT_DAYS
 
     @property
     def believable_ms(self) -> tuple[int, int]:
@@ -134,7 +139,7 @@ def derived_columns(window: Window) -> str:
     if window.keeps_shifted:
         event_date = f"DATE '{window.from_date}'"
     if window.project.regime == "legacy":
-        event_time = _utc_of_wall_clock(event_time, literal(window.project.zone))
+        event_time = moment_sql(window.project.zone, *window.days_around)
     return (
         f"{event_time} AS event_time, {event_date} AS event_date, "
         f"CASE WHEN processed_ms BETWEEN 0 AND {_LAST_MS} THEN make_timestamp_ms(processed_ms) END "
@@ -146,24 +151,6 @@ def processed_ms(value: str) -> str:
     """Return the SQL that reads `mp_processing_time_ms` as `processed_at` does; else NULL."""
     number = _whole_number(f"({value})")
     return f"CASE WHEN {number} BETWEEN 0 AND {_LAST_MS} THEN {number} END"
-
-
-def _utc_of_wall_clock(wall: str, zone: str) -> str:
-    """Return the SQL that turns a zone's wall clock into UTC.
-
-    When clocks are set back, a stretch of the wall clock passes twice. DuckDB takes the second
-    time; the first one it was if Mixpanel processed the event before the second.
-    """
-    second = f"(({wall} AT TIME ZONE {zone}) AT TIME ZONE 'UTC')"
-    earlier = " ".join(
-        f"WHEN (({second} - INTERVAL {minutes} MINUTE) AT TIME ZONE 'UTC') AT TIME ZONE {zone}"
-        f" = {wall} THEN {second} - INTERVAL {minutes} MINUTE"
-        for minutes in _SET_BACK_MINUTES
-    )
-    return (
-        f"CASE WHEN processed_ms < epoch_ms({second}) THEN CASE {earlier} ELSE {second} END "
-        f"ELSE {second} END"
-    )
 
 
 def _fields(spool: Path) -> str:

@@ -5,6 +5,7 @@ from datetime import date, datetime, timedelta
 
 import pytest
 
+from mixpanel_assets.client import normalize_event
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
 from mixpanel_assets.warehouse.load import mark_days, replace_events
@@ -381,30 +382,45 @@ def test_the_hours_of_a_clock_change_are_read_one_way(tmp_path, wall, utc):
 
 
 @pytest.mark.parametrize(
-    ("zone", "wall", "processed", "utc"),
+    ("zone", "wall", "processed", "expected"),
     [
-        ("America/Los_Angeles", (2026, 11, 1, 1, 30), (8, 30), (8, 30)),
-        ("America/Los_Angeles", (2026, 11, 1, 1, 30), (9, 30), (9, 30)),
-        ("America/Los_Angeles", (2026, 11, 1, 3, 30), (9, 30), (11, 30)),
-        ("Australia/Lord_Howe", (2026, 4, 5, 1, 45), (14, 45), (14, 45)),
-        ("Australia/Lord_Howe", (2026, 4, 5, 1, 45), (15, 15), (15, 15)),
+        ("America/Los_Angeles", "2026-11-01 01:30", "2026-11-01 08:30", "2026-11-01 08:30"),
+        ("America/Los_Angeles", "2026-11-01 01:30", "2026-11-01 09:30", "2026-11-01 09:30"),
+        ("America/Los_Angeles", "2026-11-01 03:30", "2026-11-01 09:30", "2026-11-01 11:30"),
+        ("Australia/Lord_Howe", "2026-04-05 01:45", "2026-04-04 14:45", "2026-04-04 14:45"),
+        ("Australia/Lord_Howe", "2026-04-05 01:45", "2026-04-04 15:15", "2026-04-04 15:15"),
+        # By two hours, three, and seven.
+        ("Antarctica/Troll", "2026-10-25 01:30", "2026-10-24 23:30", "2026-10-24 23:30"),
+        ("Antarctica/Troll", "2026-10-25 01:30", "2026-10-25 01:30", "2026-10-25 01:30"),
+        ("Antarctica/Casey", "2023-03-09 02:30", "2023-03-08 15:30", "2023-03-08 15:30"),
+        ("Antarctica/Casey", "2023-03-09 02:30", "2023-03-08 18:30", "2023-03-08 18:30"),
+        ("Antarctica/Vostok", "1994-01-31 20:30", "1994-01-31 13:30", "1994-01-31 13:30"),
+        ("Antarctica/Vostok", "1994-01-31 20:30", "1994-01-31 20:30", "1994-01-31 20:30"),
     ],
 )
 def test_an_hour_that_passed_twice_is_told_by_when_mixpanel_processed_it(
-    tmp_path, zone, wall, processed, utc
+    tmp_path, zone, wall, processed, expected
 ):
-    """An event cannot be processed before it happens; elsewhere a wrong clock changes nothing."""
+    """An event cannot be processed before it happens, whatever amount clocks went back by."""
     legacy = Warehouse(tmp_path, ProjectIdentity("1234", "us", "legacy", zone))
-    local = datetime(*wall)
-    day = datetime(2026, 11, 1) if local.month == 11 else datetime(2026, 4, 4)
-    record = event(
-        time=_milliseconds(local),
-        mp_processing_time_ms=_milliseconds(day.replace(hour=processed[0], minute=processed[1]))
-        + 900,
-    )
+    local = datetime.fromisoformat(wall)
+    processed_ms = _milliseconds(datetime.fromisoformat(processed)) + 900
+    record = event(time=_milliseconds(local), mp_processing_time_ms=processed_ms)
     legacy.load([record], from_date=local.date())
     ((event_time,),) = legacy.query("SELECT event_time FROM events")
-    assert event_time == day.replace(hour=utc[0], minute=utc[1])
+    assert event_time == datetime.fromisoformat(expected)
+    streamed = normalize_event(record, local_zone=zone)["event_time"]
+    assert streamed.replace(tzinfo=None) == event_time
+
+
+def test_an_event_that_clocks_show_twice_is_found_again_in_a_named_table(tmp_path):
+    """Its reading moves by seven hours when Mixpanel processes it again; it is one event."""
+    legacy = Warehouse(tmp_path, ProjectIdentity("1234", "us", "legacy", "Antarctica/Vostok"))
+    local = datetime(1994, 1, 31, 20, 30)
+    for processed in (datetime(1994, 1, 31, 13, 31), datetime(1994, 1, 31, 20, 31)):
+        record = event(time=_milliseconds(local), mp_processing_time_ms=_milliseconds(processed))
+        legacy.load([record], from_date=local.date(), table="mine")
+    assert legacy.query("SELECT event_time FROM mine") == [(local,)]
 
 
 def _milliseconds(moment):

@@ -1,0 +1,155 @@
+"""What the clocks of a zone show, and when they showed it.
+
+Each rule has two forms that agree: one for a single event in Python, one as SQL for tables. Both
+take the offsets from Python's zone data, which the system or the package `tzdata` keeps current.
+DuckDB's own `AT TIME ZONE` has data of another year, and differs for some zones (for Moldova on
+each day on which clocks change).
+
+When clocks go back, by any amount, a stretch of the wall clock passes twice. It is read as the
+second time, unless Mixpanel had processed the event before that. Wall clock that is skipped, be
+it an hour or a whole day, is read as if clocks had not been put forward yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+# No zone has changed its offset twice within a week since 1971.
+_STEP = timedelta(days=1)
+_SECOND = timedelta(seconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_WIDEST = timedelta(days=2)  # more than any clock is away from UTC
+
+
+@dataclass(frozen=True)
+class Period:
+    """A time in which a zone's offset does not change.
+
+    Attributes:
+        begins: The first moment, aware, UTC; of the first period, the first moment looked at.
+        offset: By how much the wall clock is ahead of UTC.
+    """
+
+    begins: datetime
+    offset: timedelta
+
+
+@lru_cache(maxsize=256)
+def periods(zone: str, first: date, last: date) -> tuple[Period, ...]:
+    """Return the periods of a zone in which its clocks show any moment of some days, in order.
+
+    Args:
+        zone: An IANA name.
+        first: The first day of the wall clock, or of UTC.
+        last: The last one, included.
+    """
+    clocks = ZoneInfo(zone)
+    moment = _start(first) - _WIDEST
+    end = _start(last) + _STEP + _WIDEST
+    found = [Period(moment, _offset(clocks, moment))]
+    while moment < end:
+        later = moment + _STEP
+        if (offset := _offset(clocks, later)) != found[-1].offset:
+            found.append(Period(_change(clocks, moment, later), offset))
+        moment = later
+    return tuple(found)
+
+
+def _change(clocks: ZoneInfo, before: datetime, after: datetime) -> datetime:
+    """Return the first moment at which the offset is that of `after`, by halving."""
+    offset = _offset(clocks, after)
+    while after - before > _SECOND:
+        middle = before + (after - before) // _SECOND // 2 * _SECOND
+        if _offset(clocks, middle) == offset:
+            after = middle
+        else:
+            before = middle
+    return after
+
+
+def moment_of(wall_clock: datetime, zone: ZoneInfo, processed_ms: object = None) -> datetime:
+    """Return the moment, aware, UTC, at which the clocks of a zone showed a naive time.
+
+    Args:
+        wall_clock: What they showed.
+        zone: The zone.
+        processed_ms: When Mixpanel processed the event; anything but a whole number is ignored.
+    """
+    # The smaller offset is that of the second time when clocks go back, and that before the
+    # change when they go forward.
+    first, second = (_offset_of_wall_clock(wall_clock, zone, fold) for fold in (0, 1))
+    later = (wall_clock - min(first, second)).replace(tzinfo=UTC)
+    if isinstance(processed_ms, float) and processed_ms.is_integer():
+        processed_ms = int(processed_ms)
+    if first <= second or type(processed_ms) is not int:
+        return later
+    earlier = (wall_clock - first).replace(tzinfo=UTC)
+    return earlier if 0 <= processed_ms < _ms(later - _EPOCH) else later
+
+
+def moment_sql(zone: str, first: date, last: date) -> str:
+    """Return the SQL of `moment_of`, for wall clocks of some days, both ends included.
+
+    It reads the columns `time_raw`, the wall clock in milliseconds, and `processed_ms`.
+    """
+    found = periods(zone, first, last)
+    sql = f"time_raw - {_ms(found[-1].offset)}"
+    for before, after in reversed(list(pairwise(found))):
+        # Between what both offsets make of the change, the wall clock passed twice or never.
+        low, high = sorted((before.offset, after.offset))
+        begins, ends = (_ms(after.begins + offset - _EPOCH) for offset in (low, high))
+        within = f"time_raw - {_ms(low)}"
+        if after.offset < before.offset:
+            within = (
+                f"CASE WHEN processed_ms >= 0 AND processed_ms < {within} "
+                f"THEN time_raw - {_ms(high)} ELSE {within} END"
+            )
+        sql = (
+            f"CASE WHEN time_raw < {begins} THEN time_raw - {_ms(before.offset)} "
+            f"WHEN time_raw < {ends} THEN {within} ELSE {sql} END"
+        )
+    return f"make_timestamp_ms({sql})"
+
+
+def wall_clock_sql(moment: str, zone: str, first: date, last: date) -> str:
+    """Return the SQL of what the clocks of a zone show at a moment.
+
+    Args:
+        moment: The SQL of a naive timestamp in UTC.
+        zone: The zone.
+        first: The first day on which such moments lie, in UTC or in the zone.
+        last: The last one, included.
+    """
+    found = periods(zone, first, last)
+    offset = _interval(found[-1].offset)
+    for before, after in reversed(list(pairwise(found))):
+        begins = after.begins.replace(tzinfo=None)
+        offset = (
+            f"CASE WHEN {moment} < TIMESTAMP '{begins}' THEN {_interval(before.offset)} "
+            f"ELSE {offset} END"
+        )
+    return f"({moment} + {offset})"
+
+
+def _offset(clocks: ZoneInfo, moment: datetime) -> timedelta:
+    return moment.astimezone(clocks).utcoffset() or timedelta()
+
+
+def _offset_of_wall_clock(wall_clock: datetime, zone: ZoneInfo, fold: int) -> timedelta:
+    return wall_clock.replace(tzinfo=zone, fold=fold).utcoffset() or timedelta()
+
+
+def _start(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+def _ms(length: timedelta) -> int:
+    return length // timedelta(milliseconds=1)
+
+
+def _interval(length: timedelta) -> str:
+    return f"to_seconds({length // _SECOND})"
