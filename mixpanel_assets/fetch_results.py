@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from mixpanel_assets.errors import StorageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -27,10 +34,27 @@ class FetchResult:
     duration_seconds: float
     date_range: tuple[str, str] | None
     fetched_at: datetime
+    _read: Callable[[], pd.DataFrame] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def df(self) -> pd.DataFrame:
+        """The rows of the table, read when this is first asked for, and kept.
+
+        Of the assets' tables, the rows of the days that were fetched.
+
+        Raises:
+            TableNotFoundError: It was dropped since.
+            StorageError: The result was made without a database.
+        """
+        if self._read is None:
+            raise StorageError(f"This result knows no database that holds {self.table!r}.")
+        return self._read()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
-        return {**asdict(self), "fetched_at": self.fetched_at.isoformat()}
+        known = asdict(replace(self, _read=None))
+        known.pop("_read")
+        return {**known, "fetched_at": self.fetched_at.isoformat()}
 
 
 @dataclass(frozen=True)

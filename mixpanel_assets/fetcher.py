@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mixpanel_assets.client import (
     STREAMED_DAYS,
@@ -25,19 +27,28 @@ from mixpanel_assets.fetch_results import (
     ParallelFetchResult,
     ParallelProfileResult,
 )
-from mixpanel_assets.loads import project_identity
+from mixpanel_assets.loads import HoldsDatabase, database_in, project_identity
 from mixpanel_assets.planning import MAX_DAYS, days_between
 from mixpanel_assets.profile_fetcher import OnPageComplete, ParallelProfileFetcherService, whole
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     EVENTS,
     PROFILES,
+    SCHEMA,
     Database,
     DayReport,
     Status,
+    asked,
     check_before_load,
+    find_table,
     make_way,
+    qualified,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+R = TypeVar("R")
 
 _GONE: Mapping[Status, str] = {
     "not available": "the project's plan does not reach that far back",
@@ -50,8 +61,9 @@ class FetcherService:
 
     Args:
         client: Who is asked.
-        database: Where the tables are.
-        settings: How times are read, where answers lie until they are stored.
+        database: Where the tables are, or a `StorageEngine`.
+        settings: How times are read, where answers lie until they are stored; None: the MP_*
+            variables.
 
     Example:
         >>> fetcher = FetcherService(client, database, settings)
@@ -60,7 +72,13 @@ class FetcherService:
         31
     """
 
-    def __init__(self, client: MixpanelAPIClient, database: Database, settings: Settings) -> None:
+    def __init__(
+        self,
+        client: MixpanelAPIClient,
+        database: Database | HoldsDatabase,
+        settings: Settings | None = None,
+    ) -> None:
+        database, settings = database_in(database, settings)
         self._client = client
         self._database = database
         self._settings = settings
@@ -149,12 +167,12 @@ class FetcherService:
         workers = checked_exports(max_workers)
         tell = on_batch_complete or _nobody
         if request.is_asset:
-            return self._sync(request, workers if parallel else None, tell)
+            return self._readable(self._sync(request, workers if parallel else None, tell))
         started = time.monotonic()
         fetch = EventTableFetch(self._client, self._database, self._settings, request, tell)
         if not parallel:
             fetch.store_whole()
-            return _sequential_result(request, fetch.rows, started)
+            return self._readable(_sequential_result(request, fetch.rows, started))
         fetch.store_in_pieces(workers)
         return _parallel_result(
             request,
@@ -208,7 +226,7 @@ class FetcherService:
             max_workers=max_workers if parallel else 1,
             on_page_complete=on_page_complete,
         )
-        return result if parallel else whole(result)
+        return result if parallel else self._readable(whole(result))
 
     def stream_events(
         self,
@@ -263,6 +281,12 @@ class FetcherService:
             ...     profile["distinct_id"]
         """
         return self._client.stream_profiles(query, raw=raw)
+
+    def _readable(self, result: R) -> R:
+        """Return a result that can read its table, if it is one that does."""
+        if isinstance(result, FetchResult):
+            return replace(result, _read=partial(_rows_of, self._database, result))
+        return result
 
     def _sync(
         self, request: FetchRequest, workers: int | None, tell: OnBatchComplete
@@ -319,6 +343,18 @@ class FetcherService:
                 make_way(connection, request.name, replace=request.replace)
         except DatabaseNotFoundError:
             pass
+
+
+def _rows_of(database: Database, result: FetchResult) -> pd.DataFrame:
+    """Return the rows of a table; of an asset's, those of the days that were fetched."""
+    with database.read() as connection, asked():
+        target = find_table(connection, result.table)
+        query, days = f"FROM {qualified(target.schema, target.table)}", list[str]()
+        if target.schema == SCHEMA and result.date_range:
+            query, days = f"{query} WHERE event_date BETWEEN ? AND ?", [*result.date_range]
+        elif target.schema == SCHEMA:
+            query += f" WHERE snapshot_date = (SELECT max(snapshot_date) {query})"
+        return connection.execute(query, days).df()
 
 
 def _nobody(progress: BatchProgress) -> None:

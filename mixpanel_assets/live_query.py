@@ -73,7 +73,8 @@ class LiveQueryService:
             event: Its name.
             from_date: First day, included.
             to_date: Last day, included.
-            on: An expression to split by, such as `properties["country"]`.
+            on: A property to split by, such as `country`, or an expression, such as
+                `properties["country"]`.
             unit: The length of a step in time.
             where: Only events that fit this expression.
 
@@ -117,7 +118,7 @@ class LiveQueryService:
             from_date: First day on which people began, included.
             to_date: Last such day, included.
             unit: How Mixpanel groups the days; someone who began in two groups counts twice.
-            on: An expression to split by; the segments are in `segments`.
+            on: A property or an expression to split by; the segments are in `segments`.
 
         Returns:
             Counts and conversion of each step.
@@ -443,7 +444,7 @@ class LiveQueryService:
             event: Its name.
             from_date: First day, included.
             to_date: Last day, included.
-            on: The expression whose number is meant, such as `properties["amount"]`.
+            on: The property or expression whose number is meant, such as `amount`.
             unit: The length of a step in time.
             where: Only events that fit this expression.
             type: `general` counts events, `unique` people, `average` events per person.
@@ -485,7 +486,7 @@ class LiveQueryService:
             event: Its name.
             from_date: First day, included.
             to_date: Last day, included.
-            on: The expression to sum, such as `properties["amount"]`.
+            on: The property or expression to sum, such as `amount`.
             unit: The length of a step in time.
             where: Only events that fit this expression.
 
@@ -524,7 +525,7 @@ class LiveQueryService:
             event: Its name.
             from_date: First day, included.
             to_date: Last day, included.
-            on: The expression to average; what is no number counts as 0.
+            on: The property or expression to average; what is no number counts as 0.
             unit: The length of a step in time.
             where: Only events that fit this expression.
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from mixpanel_assets.client import Credentials
-from mixpanel_assets.settings import Settings
+from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import Database, ProjectIdentity
 
 
@@ -35,6 +35,32 @@ class Load(ABC):
         Raises:
             MixpanelDataError: Part of it could not be had; what was stored before stays.
         """
+
+
+class HoldsDatabase(Protocol):
+    """A `StorageEngine`, as far as loads are concerned."""
+
+    @property
+    def database(self) -> Database:
+        """What opens the file."""
+
+
+def database_in(
+    storage: Database | HoldsDatabase, settings: Settings | None
+) -> tuple[Database, Settings]:
+    """Return a database and the settings that hold for it.
+
+    Args:
+        storage: The database, or what holds it.
+        settings: None: the MP_* variables; responses wait beside the file then.
+    """
+    database = storage if isinstance(storage, Database) else storage.database
+    if settings is None:
+        place = database.path
+        settings = load_settings().model_copy(
+            update={"database": place, "spool_dir": place.with_name("spool")}
+        )
+    return database, settings
 
 
 def project_identity(credentials: Credentials, settings: Settings) -> ProjectIdentity:

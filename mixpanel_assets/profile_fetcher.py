@@ -22,7 +22,7 @@ from mixpanel_assets.client import (
 from mixpanel_assets.days import as_day
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, IncompleteExportError
 from mixpanel_assets.fetch_results import FetchResult, ParallelProfileResult, ProfileProgress
-from mixpanel_assets.loads import project_identity
+from mixpanel_assets.loads import HoldsDatabase, database_in, project_identity
 from mixpanel_assets.profile_loads import ProfileLoad, require_complete, without_kept_days
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.snapshots import (
@@ -53,8 +53,9 @@ class ParallelProfileFetcherService:
 
     Args:
         client: Who is asked.
-        database: Where the rows go.
-        settings: Where pages lie until they are stored, and what today is.
+        database: Where the rows go, or a `StorageEngine`.
+        settings: Where pages lie until they are stored, and what today is; None: the MP_*
+            variables.
 
     Example:
         >>> fetcher = ParallelProfileFetcherService(ws.api, ws.storage.database, ws.settings)
@@ -63,7 +64,13 @@ class ParallelProfileFetcherService:
         False
     """
 
-    def __init__(self, client: MixpanelAPIClient, database: Database, settings: Settings) -> None:
+    def __init__(
+        self,
+        client: MixpanelAPIClient,
+        database: Database | HoldsDatabase,
+        settings: Settings | None = None,
+    ) -> None:
+        database, settings = database_in(database, settings)
         self._client = client
         self._database = database
         self._settings = settings

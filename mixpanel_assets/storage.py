@@ -23,6 +23,7 @@ from mixpanel_assets.errors import (
 from mixpanel_assets.inspection import TableInspector
 from mixpanel_assets.literals import TableType
 from mixpanel_assets.results import SQLResult, TableInfo, TableMetadata, TableSchema
+from mixpanel_assets.results.table import frame
 from mixpanel_assets.table_metadata import (
     day_of,
     days_of,
@@ -60,6 +61,22 @@ logger = logging.getLogger(__name__)
 _NOBODYS = ProjectIdentity("", "")
 
 
+class ExecutedRows(SQLResult):
+    """The rows of a statement, with the methods that DuckDB's own answer has."""
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """Return all rows, each time."""
+        return list(self.rows)
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """Return the first row, each time; None without one."""
+        return self.rows[0] if self.rows else None
+
+    def df(self) -> pd.DataFrame:  # type: ignore[override]
+        """Return the rows as a pandas frame; a method here, as users of DuckDB type it."""
+        return frame(self._table())
+
+
 class StorageEngine:
     """A DuckDB database with tables of events and profiles; a context manager.
 
@@ -68,7 +85,7 @@ class StorageEngine:
 
     Args:
         path: The file, made, with its folder, by the first write; or a `Database` that others
-            use too, which knows the rest itself.
+            use too, which knows the rest itself. None: a database in memory, as `memory` makes.
         project: Whose data it is, compared with the file at each write; None takes the file's.
         read_only: Refuse every change.
         memory_limit: What DuckDB may use, such as `1GB`.
@@ -83,7 +100,7 @@ class StorageEngine:
 
     def __init__(
         self,
-        path: str | Path | Database,
+        path: str | Path | Database | None = None,
         *,
         read_only: bool = False,
         project: ProjectIdentity | None = None,
@@ -91,6 +108,12 @@ class StorageEngine:
         lock_timeout: float | None = None,
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
+        self._end = ExitStack()
+        if path is None:
+            folder = _temporary_folder()
+            self._end.callback(folder.remove)
+            path = MemoryDatabase(folder.path / "spilled", memory_limit=memory_limit)
+            self._end.callback(path.close)
         if not isinstance(path, Database):
             path = Database(
                 Path(path),
@@ -101,9 +124,10 @@ class StorageEngine:
             )
         self._database = path
         self._project = project
-        self._end = ExitStack()
         self._end.callback(path.release)
         self._is_closed = False
+        if isinstance(path, MemoryDatabase):
+            self._prepare_all()
 
     @classmethod
     def open_existing(
@@ -149,7 +173,10 @@ class StorageEngine:
         """
         folder = _temporary_folder()
         database = Database(folder.path / "ephemeral.duckdb", memory_limit=memory_limit)
-        return cls._passing(database, project, folder.remove)
+        engine = cls(database, project=project)
+        engine.on_close(folder.remove)
+        engine._prepare_all()
+        return engine
 
     @classmethod
     def memory(cls, *, project: ProjectIdentity | None = None, memory_limit: str = "1GB") -> Self:
@@ -166,26 +193,15 @@ class StorageEngine:
             >>> with StorageEngine.memory() as storage:
             ...     storage.execute("CREATE TABLE seen AS SELECT 42 AS answer")
         """
-        folder = _temporary_folder()
-        database = MemoryDatabase(folder.path / "spilled", memory_limit=memory_limit)
-        return cls._passing(database, project, folder.remove, database.close)
+        return cls(project=project, memory_limit=memory_limit)
 
-    @classmethod
-    def _passing(
-        cls,
-        database: Database,
-        project: ProjectIdentity | None,
-        *on_close: Callable[[], None],
-    ) -> Self:
-        engine = cls(database, project=project)
-        for callback in on_close:
-            engine.on_close(callback)
+    def _prepare_all(self) -> None:
+        """Make the tables; a failure closes."""
         with ExitStack() as failed:
-            failed.callback(engine.close)
-            with engine.write():
+            failed.callback(self.close)
+            with self.write():
                 pass
             failed.pop_all()
-        return engine
 
     def __enter__(self) -> Self:
         return self
@@ -518,7 +534,7 @@ class StorageEngine:
         with self.read() as connection:
             return TableInspector(connection).metadata(name)
 
-    def execute(self, query: str, values: Values = ()) -> SQLResult:
+    def execute(self, query: str, values: Values = ()) -> ExecutedRows:
         """Run a statement that may change the database, in one transaction, unless read-only.
 
         Args:
@@ -526,7 +542,7 @@ class StorageEngine:
             values: For the `?` or `$name` in it.
 
         Returns:
-            The rows of the last statement.
+            The rows of the last statement, with `fetchall()`, `fetchone()` and `df()`.
 
         Raises:
             QueryError: DuckDB refused it; nothing was changed.
@@ -536,7 +552,8 @@ class StorageEngine:
             >>> storage.execute("CREATE TABLE big AS FROM january WHERE event_name = ?", ["Order"])
         """
         with self.read() if self._database.read_only else self.write() as connection:
-            return _result(_executed(connection, query, values))
+            result = _result(_executed(connection, query, values))
+            return ExecutedRows(result.columns, result.rows)
 
     def execute_df(self, query: str, values: Values = ()) -> pd.DataFrame:
         """Return the answer to a query as a DataFrame; nothing can be changed.

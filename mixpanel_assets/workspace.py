@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import duckdb
 
-from mixpanel_assets.accounts import check_access, resolve_credentials
+from mixpanel_assets.accounts import ConfigManager, check_access, resolve_credentials
 from mixpanel_assets.budgets import budget_settings
 from mixpanel_assets.client import (
     STREAMED_DAYS,
@@ -32,7 +32,7 @@ from mixpanel_assets.delegation import delegated, delegated_within
 from mixpanel_assets.discovery import DiscoveryService
 from mixpanel_assets.doctor import Finding, doctor
 from mixpanel_assets.dropped_days import DroppedDay, dropped_day
-from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
 from mixpanel_assets.event_fetches import OnBatchComplete
 from mixpanel_assets.event_loads import event_load, plan_load
 from mixpanel_assets.fetch_requests import check_batch_size
@@ -111,7 +111,8 @@ class Workspace:
         self.account = account
         self._credentials = credentials
         if credentials is None and not _only_queries:
-            self._credentials = resolve_credentials(account, project_id=project_id, region=region)
+            found = ConfigManager().resolution(account, project_id=project_id, region=region)
+            self._credentials, self.account = found.credentials(), found.account
         self._publisher: Publisher | None = None
         if storage is None:
             settings = settings.model_copy(update={"database": Path(path)} if path else {})
@@ -443,32 +444,37 @@ class Workspace:
 
     def property_values(
         self,
-        property_name: str,
+        property_name: str | None = None,
         property_of_event: str | None = None,
+        limit: int = 100,
         *,
         event: str | None = None,
-        limit: int = 100,
+        prop: str | None = None,
     ) -> list[str]:
         """Return values of a property, sorted.
 
         Args:
-            property_name: The property; given two texts, this is the event instead.
+            property_name: The property; given two names, this is the event instead.
             property_of_event: The property, when the event stands before it.
-            event: Only values in events of this name.
             limit: At most so many.
+            event: Only values in events of this name.
+            prop: Another name for `property_of_event`.
 
         Raises:
-            ConfigError: The event is given twice.
+            ConfigError: The event or the property is given twice, or no property.
 
         Example:
             >>> ws.property_values("plan", event="Sign Up")
-            >>> ws.property_values("Sign Up", "plan")
+            >>> ws.property_values("Sign Up", "plan", 5)
+            >>> ws.property_values("Sign Up", prop="plan")
         """
-        if property_of_event is None:
-            return self._discovery.list_property_values(property_name, event, limit)
+        given = [one for one in (property_name, property_of_event, prop) if one is not None]
         if event is not None:
-            raise ConfigError("Give the event once: by position or as `event`.")
-        return self._discovery.list_property_values(property_of_event, property_name, limit)
+            given.insert(0, event)
+        if not given or len(given) > 2:
+            raise ConfigError("Give the property once, and the event once or not at all.")
+        *of_event, name = given
+        return self._discovery.list_property_values(name, of_event[0] if of_event else None, limit)
 
     # What is stored.
     sql = delegated("storage", StorageEngine.execute_df)
@@ -476,7 +482,7 @@ class Workspace:
     sql_rows = delegated("storage", StorageEngine.execute_rows)
     drop = delegated("storage", StorageEngine.drop)
     drop_all = delegated("storage", StorageEngine.drop_all)
-    tables = delegated_within("_inspected", TableInspector.tables)
+    tables = delegated("storage", StorageEngine.list_tables)
     table_schema = delegated_within("_inspected", TableInspector.schema)
     schema = table_schema
     sample = delegated_within("_inspected", TableInspector.sample)
@@ -496,21 +502,26 @@ class Workspace:
     def info(self) -> WorkspaceInfo:
         """Return file, project, tables and size of the workspace in a few words.
 
-        Raises:
-            DatabaseNotFoundError: There is no file yet.
+        Before anything is loaded there is no file; it has no tables then, and the size 0.
 
         Example:
             >>> ws.info().tables
             ['events', 'january', 'people', 'profiles']
         """
         known = self._credentials
-        with self._inspected() as inspector:
-            return inspector.info(
-                self.db_path,
-                project_id=known.project_id if known else None,
-                region=known.region if known else None,
-                account=self.account,
-                snapshot_age=self.snapshot_age,
+        project_id, region = (known.project_id, known.region) if known else (None, None)
+        try:
+            with self._inspected() as inspector:
+                return inspector.info(
+                    self.db_path,
+                    project_id=project_id,
+                    region=region,
+                    account=self.account,
+                    snapshot_age=self.snapshot_age,
+                )
+        except DatabaseNotFoundError:
+            return WorkspaceInfo(
+                self.db_path, project_id or "", region or "", self.account, [], 0.0, None
             )
 
     @contextmanager

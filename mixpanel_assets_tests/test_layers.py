@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "accounts": {*BASE, "budgets", "client", "waits"},
     "auth": {"accounts", "client", "errors"},
     "budgets": {*BASE, "client"},
-    "fetch_results": set(),
+    "fetch_results": {"errors"},
     "progress": {"fetch_results"},
     "snapshots": {*BASE, "client"},
     "answers": {"errors", "results"},

@@ -42,9 +42,11 @@ TypeOption = Annotated[
         help="general counts events, unique people, average is events per person.",
     ),
 ]
-SplitOption = Annotated[str | None, typer.Option("--on", "-o", help="An expression to split by.")]
+SplitOption = Annotated[
+    str | None, typer.Option("--on", "-o", help="A property or an expression to split by.")
+]
 NumberOption = Annotated[
-    str, typer.Option("--on", "-o", help="The expression whose number is meant.")
+    str, typer.Option("--on", "-o", help="The property or expression whose number is meant.")
 ]
 
 
@@ -281,8 +283,8 @@ def segmentation_numeric(
 ) -> object:
     """Say how often an event had a number in each of some ranges, over time.
 
-    Example: mp query segmentation-numeric -e 'Order Completed' -o 'properties["amount"]' --from
-    2024-01-01 --to 2024-01-07
+    Example: mp query segmentation-numeric -e 'Order Completed' -o amount --from 2024-01-01
+    --to 2024-01-07
     """
     asked = days(from_date, to_date)
     with current().workspace() as workspace:
@@ -302,8 +304,8 @@ def segmentation_sum(
 ) -> object:
     """Sum a number over an event's occurrences, over time.
 
-    Example: mp query segmentation-sum -e 'Order Completed' -o 'properties["amount"]' --from
-    2024-01-01 --to 2024-01-07
+    Example: mp query segmentation-sum -e 'Order Completed' -o amount --from 2024-01-01
+    --to 2024-01-07
     """
     asked = days(from_date, to_date)
     with current().workspace() as workspace:
@@ -321,8 +323,8 @@ def segmentation_average(
 ) -> object:
     """Average a number over an event's occurrences, over time.
 
-    Example: mp query segmentation-average -e 'Order Completed' -o 'properties["amount"]' --from
-    2024-01-01 --to 2024-01-07
+    Example: mp query segmentation-average -e 'Order Completed' -o amount --from 2024-01-01
+    --to 2024-01-07
     """
     asked = days(from_date, to_date)
     with current().workspace() as workspace:

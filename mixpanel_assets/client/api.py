@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Self, cast, get_args
+from urllib.parse import parse_qsl, urlsplit
 
 from mixpanel_assets.client.ahead import AheadExport
 from mixpanel_assets.client.budget import Budget
@@ -37,10 +38,16 @@ from mixpanel_assets.client.streams import (
     checked_events,
     normalized,
 )
-from mixpanel_assets.client.transport import Transport, checked_base_url
+from mixpanel_assets.client.transport import Transport, checked_base_url, in_family
 from mixpanel_assets.client.types import Api, ApiUsage, ProfilePageResult
 from mixpanel_assets.client.verdict import EventVerdict, Verdict
 from mixpanel_assets.days import as_day
+from mixpanel_assets.errors import ConfigError
+
+if TYPE_CHECKING:
+    import httpx
+
+MP_API_BASE_URL = "MP_API_BASE_URL"
 
 
 class MixpanelAPIClient(Queries):
@@ -48,10 +55,12 @@ class MixpanelAPIClient(Queries):
 
     Args:
         credentials: Who asks, and which project.
-        api_base_url: One host for every API, as in MP_API_BASE_URL; None for Mixpanel's own.
+        api_base_url: One host for every API; None for Mixpanel's own. Left out, MP_API_BASE_URL
+            says it.
         retries: How patient to be with faults and rate limits.
         budget: How many requests may be sent, and where they are counted; by default a little
             less than Mixpanel allows, counted for all processes of this user.
+        transport: What carries requests instead of the network, such as `httpx.MockTransport`.
 
     Example:
         >>> with MixpanelAPIClient(credentials) as client:
@@ -62,10 +71,14 @@ class MixpanelAPIClient(Queries):
         self,
         credentials: Credentials,
         *,
-        api_base_url: str | None = None,
+        api_base_url: str | None = MP_API_BASE_URL,
         retries: RetryPolicy | None = None,
         budget: BudgetSettings | None = None,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
+        if api_base_url == MP_API_BASE_URL:
+            api_base_url = os.environ.get(MP_API_BASE_URL)
+        self._carrier = transport
         self._api_base_url = checked_base_url(api_base_url)
         self.credentials = credentials
         self.retries = retries or RetryPolicy()
@@ -102,7 +115,12 @@ class MixpanelAPIClient(Queries):
         Example:
             >>> client.open_transport().close()
         """
-        return Transport(self.credentials, self.budget, api_base_url=self._api_base_url)
+        return Transport(
+            self.credentials,
+            self.budget,
+            api_base_url=self._api_base_url,
+            transport=self._carrier,
+        )
 
     def quota(self) -> list[ApiUsage]:
         """Return what this user's processes have spent of the request budget, per API family.
@@ -118,11 +136,18 @@ class MixpanelAPIClient(Queries):
     def _transport(self) -> Transport:
         return self.open_transport()
 
-    def get(self, api: Api, path: str, params: Mapping[str, Any] | None = None) -> Any:
+    def get(
+        self,
+        api: Api | str,
+        path: str | Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Return the JSON answer to a GET, such as `get("query", "/events/names")`.
 
         Args:
-            api: The API family, which has a host of its own: `query`, `data` or `app`.
+            api: The API family, which has a host of its own: `query`, `export` or `app`. Or an
+                endpoint, such as `/events/names` of the Query API or `/api/app/me`; `path` is
+                left out then.
             path: What follows the family's base address.
             params: The query; the project is added.
 
@@ -134,13 +159,18 @@ class MixpanelAPIClient(Queries):
             >>> client.get("query", "/events/names", {"type": "general"})
             [...]
         """
-        return self._ask("GET", api, path, params=params)
+        return self._ask("GET", *_addressed(api, path, params, "params"))
 
-    def post(self, api: Api, path: str, data: Mapping[str, Any] | None = None) -> Any:
+    def post(
+        self,
+        api: Api | str,
+        path: str | Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Return the JSON answer to a POST of form fields.
 
         Args:
-            api: The API family, as for `get`.
+            api: The API family or an endpoint, as for `get`.
             path: What follows the family's base address.
             data: The form.
 
@@ -152,7 +182,7 @@ class MixpanelAPIClient(Queries):
             >>> client.post("query", "/engage")["status"]
             'ok'
         """
-        return self._ask("POST", api, path, data=data)
+        return self._ask("POST", *_addressed(api, path, data, "data"))
 
     def event_export(
         self,
@@ -518,7 +548,7 @@ class MixpanelAPIClient(Queries):
             on_page=on_page,
         )
 
-    def _ask(self, method: str, api: Api, path: str, **fields: Any) -> Any:
+    def _ask(self, method: str, api: Api, path: str, fields: Mapping[str, Any]) -> Any:
         asked = f"{method} {path}"
 
         def ask() -> Any:
@@ -563,6 +593,28 @@ def _counted(
                 on_batch(stream.delivered)
     if stream.delivered % batch_size:
         on_batch(stream.delivered)
+
+
+def _addressed(
+    api: Api | str, path: str | Mapping[str, Any] | None, sent: Mapping[str, Any] | None, name: str
+) -> tuple[Api, str, dict[str, Any]]:
+    """Return the family, the path in it, and what is sent, of a family or an endpoint.
+
+    Raises:
+        ConfigError: A family is named without a path, or an endpoint lies in none.
+    """
+    if isinstance(path, str):
+        if api not in get_args(Api):
+            raise ConfigError(f"The API must be one of {', '.join(get_args(Api))}, not {api!r}.")
+        return cast("Api", api), "/" + path.lstrip("/"), {name: sent}
+    if api in get_args(Api):
+        raise ConfigError(f"Name what is asked of the {api} API, such as /events/names.")
+    family, endpoint = in_family(api)
+    asked = dict(parse_qsl(urlsplit(api).query))
+    fields: dict[str, Any] = {name: path if sent is None else sent}
+    if asked:
+        fields["params"] = asked | dict(fields.get("params") or {})
+    return family, endpoint, fields
 
 
 def _budget_name(credentials: Credentials, api_base_url: str | None) -> str:

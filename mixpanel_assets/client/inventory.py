@@ -50,16 +50,15 @@ class Inventory(Asker):
         params = {"type": "general", "limit": number("limit", limit)}
         return self._list("/events/names", params)
 
-    def get_event_properties(self, event: str, limit: int = MOST_NAMES) -> dict[str, Any]:
-        """Return the properties of an event, with how often each is there.
+    def get_event_properties(self, event: str, limit: int = MOST_NAMES) -> list[str]:
+        """Return the names of the properties of an event.
 
         Args:
             event: The event.
             limit: At most so many.
 
         Returns:
-            The answer of `/events/properties/top`: by name an object with `count`, which
-            properties computed at query time lack. Empty for an unknown event.
+            The names in the answer of `/events/properties/top`; none for an unknown event.
 
         Raises:
             ConfigError: An argument is wrong.
@@ -67,10 +66,10 @@ class Inventory(Asker):
 
         Example:
             >>> client.get_event_properties("Sign Up")
-            {'$browser': {'count': 31}, ...}
+            ['$browser', ...]
         """
         params = {"event": text("event", event), "limit": number("limit", limit)}
-        return self._object("/events/properties/top", params)
+        return list(self._object("/events/properties/top", params))
 
     def get_property_values(
         self, event: str | None, property_name: str, limit: int = 100

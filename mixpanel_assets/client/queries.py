@@ -23,7 +23,9 @@ from mixpanel_assets.client.questions import (
     number,
     one_of,
     optional_number,
+    optional_property_in,
     optional_text,
+    property_in,
     text,
     texts,
 )
@@ -54,8 +56,8 @@ class Queries(Inventory):
             event: Its name.
             from_date: First day, included; a date, or text like 2024-01-31.
             to_date: Last day, included.
-            on: An expression to split by, such as `properties["country"]`; the 10,000 largest
-                segments come.
+            on: A property to split by, such as `country`, or an expression, such as
+                `properties["country"]`; the 10,000 largest segments come.
             unit: The length of a step in time.
             where: Only events that fit this expression.
 
@@ -75,7 +77,7 @@ class Queries(Inventory):
         params = {
             "event": text("event", event),
             **date_range(from_date, to_date),
-            "on": optional_text("on", on),
+            "on": optional_property_in("on", on),
             "unit": one_of("unit", unit, TimeUnit),
             "where": optional_text("where", where),
             "limit": MOST_SEGMENTS if on else None,
@@ -97,7 +99,7 @@ class Queries(Inventory):
             from_date: First day on which people began, included.
             to_date: Last such day, included.
             unit: Group the dates; None: by day.
-            on: An expression to split by; the 10,000 largest segments come.
+            on: A property or an expression to split by; the 10,000 largest segments come.
 
         Returns:
             The answer of `/funnels`: `meta` and `data`, which holds per date the `steps` or,
@@ -116,7 +118,7 @@ class Queries(Inventory):
             "funnel_id": number("funnel_id", funnel_id),
             **date_range(from_date, to_date),
             "unit": None if unit is None else one_of("unit", unit, TimeUnit),
-            "on": optional_text("on", on),
+            "on": optional_property_in("on", on),
             "limit": MOST_SEGMENTS if on else None,
         }
         return self._object("/funnels", params)
@@ -422,7 +424,7 @@ class Queries(Inventory):
             event: Its name.
             from_date: First day, included.
             to_date: Last day, included.
-            on: The expression whose number is meant, such as `properties["amount"]`.
+            on: The property or expression whose number is meant, such as `amount`.
             unit: The length of a step in time.
             where: Only events that fit this expression.
             type: `general` counts events, `unique` people, `average` events per person.
@@ -462,7 +464,7 @@ class Queries(Inventory):
             event: Its name.
             from_date: First day, included.
             to_date: Last day, included.
-            on: The expression to sum, such as `properties["amount"]`.
+            on: The property or expression to sum, such as `amount`.
             unit: The length of a step in time.
             where: Only events that fit this expression.
 
@@ -497,7 +499,7 @@ class Queries(Inventory):
             event: Its name.
             from_date: First day, included.
             to_date: Last day, included.
-            on: The expression to average; what is no number counts as 0.
+            on: The property or expression to average; what is no number counts as 0.
             unit: The length of a step in time.
             where: Only events that fit this expression.
 
@@ -529,7 +531,7 @@ def _numeric(
     return {
         "event": text("event", event),
         **date_range(from_date, to_date),
-        "on": text("on", on),
+        "on": property_in("on", on),
         "unit": one_of("unit", unit, HourDayUnit),
         "where": optional_text("where", where),
     }

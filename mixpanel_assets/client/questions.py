@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -14,6 +16,8 @@ from mixpanel_assets.errors import ConfigError, ServerError
 
 T = TypeVar("T")
 
+_ACCESSOR = re.compile(r"\b(properties|event|user|behaviors)\s*\[")
+
 
 class Asker(ABC):
     """What a question needs: who asks, and a way to send it."""
@@ -21,11 +25,21 @@ class Asker(ABC):
     credentials: Credentials
 
     @abstractmethod
-    def get(self, api: Api, path: str, params: Mapping[str, Any] | None = None) -> Any:
+    def get(
+        self,
+        api: Api | str,
+        path: str | Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Return the JSON answer to a GET."""
 
     @abstractmethod
-    def post(self, api: Api, path: str, data: Mapping[str, Any] | None = None) -> Any:
+    def post(
+        self,
+        api: Api | str,
+        path: str | Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Return the JSON answer to a POST of form fields."""
 
 
@@ -47,6 +61,21 @@ def text(name: str, value: str) -> str:
 def optional_text(name: str, value: str | None) -> str | None:
     """Return a text that may be left out, but not be empty."""
     return None if value is None else text(name, value)
+
+
+def property_in(name: str, value: str) -> str:
+    """Return the expression of a property: a plain name such as `$city` is put into one.
+
+    Text that reaches into `properties`, `event`, `user` or `behaviors` is an expression.
+    """
+    if _ACCESSOR.search(text(name, value)):
+        return value
+    return f"properties[{json.dumps(value, ensure_ascii=False)}]"
+
+
+def optional_property_in(name: str, value: str | None) -> str | None:
+    """Return the expression of a property, which may be left out."""
+    return None if value is None else property_in(name, value)
 
 
 def texts(name: str, values: Sequence[str]) -> list[str]:

@@ -53,6 +53,19 @@ def base_url(api: Api, region: Region, override: str | None = None) -> str:
     return f"https://{host}{_PATHS[api]}"
 
 
+def in_family(endpoint: str) -> tuple[Api, str]:
+    """Return the API family of an endpoint and the path in it.
+
+    Args:
+        endpoint: A whole address, its path, or a path of the Query API such as `/events/names`.
+    """
+    path = "/" + httpx.URL(endpoint).path.lstrip("/")
+    api: Api = "app" if path.startswith(_PATHS["app"] + "/") else "query"
+    for prefix in _PATHS.values():
+        path = path.removeprefix(prefix)
+    return ("export", path) if path == "/export" else (api, path)
+
+
 class Transport:
     """Sends single requests as a service account, each when the budget has room for it.
 
@@ -63,7 +76,12 @@ class Transport:
     """
 
     def __init__(
-        self, credentials: Credentials, budget: Budget, *, api_base_url: str | None = None
+        self,
+        credentials: Credentials,
+        budget: Budget,
+        *,
+        api_base_url: str | None = None,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.credentials = credentials
         self._budget = budget
@@ -77,7 +95,8 @@ class Transport:
                     "Accept-Encoding": "gzip",
                     "User-Agent": USER_AGENT,
                 },
-                trust_env=not local,
+                transport=transport,
+                trust_env=not local and transport is None,
                 # Plain HTTP that stays on this machine needs no certificates, which take a while.
                 verify=not (local and httpx.URL(self._override or "").scheme == "http"),
                 limits=httpx.Limits(max_connections=100, max_keepalive_connections=10),

@@ -12,8 +12,8 @@ from mixpanel_assets.live_query import LiveQueryService
 from mixpanel_assets.ops.spans import span
 from mixpanel_assets.results import ResultWithDataFrame
 
-_ON = 'An expression to split by, such as properties["country"].'
-_NUMBER = 'The expression whose number is meant, such as properties["amount"].'
+_ON = 'A property to split by, such as country, or an expression, such as properties["country"].'
+_NUMBER = "The property or expression whose number is meant, such as amount."
 _TYPE = "`general` counts events, `unique` people, `average` events per person."
 _WHERE = 'Only events that fit an expression such as properties["plan"] == "pro".'
 _UNIT = "The length of a step in time."

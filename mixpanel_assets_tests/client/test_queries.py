@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -59,6 +60,16 @@ QUESTIONS = {
             "on": 'properties["plan"]',
             "limit": "10000",
         },
+    ),
+    "funnel on": (
+        lambda c: c.funnel(7509, *DAYS, on="country"),
+        "funnels",
+        {**DATES, "funnel_id": "7509", "on": 'properties["country"]', "limit": "10000"},
+    ),
+    "segmentation_sum of a name": (
+        lambda c: c.segmentation_sum("Order Completed", *DAYS, "amount"),
+        "segmentation/sum",
+        {**DATES, "event": "Order Completed", "on": ON, "unit": "day"},
     ),
     "funnel": (
         lambda c: c.funnel(7509, *DAYS, "week"),
@@ -393,3 +404,56 @@ def test_jql_counts_what_is_there(client, emulator):
     days = {"from_date": str(START), "to_date": str(START)}
     counts = {entry["key"][0]: entry["value"] for entry in client.jql(SCRIPT, days)}
     assert counts == emulator.truth.count_by_event(START)
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("country", 'properties["country"]'),
+        ("mp_country_code", 'properties["mp_country_code"]'),
+        ("$browser", 'properties["$browser"]'),
+        ("Cart Size (# of Items)", 'properties["Cart Size (# of Items)"]'),
+        ('a "quoted" name', r'properties["a \"quoted\" name"]'),
+        ("back\\slash", r'properties["back\\slash"]'),
+        ("größe [cm]", 'properties["größe [cm]"]'),
+        ("event", 'properties["event"]'),
+        ("user_properties", 'properties["user_properties"]'),
+        *(
+            (expression, expression)
+            for expression in (
+                'properties["country"]',
+                "properties['country']",
+                'properties ["country"]',
+                'user["plan"]',
+                'event["$time"]',
+                'number(properties["amount"])',
+                'properties["a"] + properties["b"]',
+            )
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda c, on: c.segmentation("Order Completed", *DAYS, on=on),
+        lambda c, on: c.funnel(7509, *DAYS, on=on),
+        lambda c, on: c.segmentation_numeric("Order Completed", *DAYS, on),
+        lambda c, on: c.segmentation_sum("Order Completed", *DAYS, on),
+        lambda c, on: c.segmentation_average("Order Completed", *DAYS, on),
+    ],
+    ids=["segmentation", "funnel", "numeric", "sum", "average"],
+)
+def test_a_plain_name_is_a_property(ask, name, sent, client, emulator):
+    """Mixpanel takes expressions only; what is one already stays as it is."""
+    with suppress(QueryError):  # not every expression is a number, or known to the emulator
+        ask(client, name)
+    assert emulator.requests[-1].params["on"] == sent
+
+
+def test_a_plain_name_splits_as_its_expression_does(client):
+    """The same segments come."""
+    by_name = client.segmentation("Order Completed", *DAYS, on="mp_country_code")
+    assert by_name == client.segmentation(
+        "Order Completed", *DAYS, on='properties["mp_country_code"]'
+    )
+    assert len(by_name["data"]["values"]) > 1
