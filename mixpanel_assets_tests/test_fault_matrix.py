@@ -54,6 +54,7 @@ EXPORT_FAULTS = [
 UNSEEN_IN_ONE_ANSWER = ["empty-200", "missing-rows"]
 PROFILE_FAULTS = [
     "short-page",
+    "other-page",
     "cut-json",
     "html-200",
     "drop-connection",

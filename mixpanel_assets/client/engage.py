@@ -20,6 +20,7 @@ from mixpanel_assets.client.responses import disguised_error, parsed
 from mixpanel_assets.client.transport import Transport
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 
+_USUAL_PAGE_SIZE = 1000
 # Reads escapes one by one, so that only a surrogate without its partner lands in the group.
 _ESCAPES = re.compile(
     rb"\\u[dD][89aAbB]..\\u[dD][c-fC-F]..|(?P<lone>\\u[dD][89a-fA-F]..)|\\.", re.DOTALL
@@ -130,14 +131,39 @@ class ProfilePage:
 
 
 class _Envelope(msgspec.Struct):
+    """An answer; its numbers also come as text from some proxies."""
+
     results: list[msgspec.Raw]
-    page: int | None = None
-    page_size: int = 1000
-    session_id: str | None = None
-    total: int | None = None
+    page: int | float | str | None = None
+    page_size: int | float | str | None = None
+    session_id: str | int | None = None
+    total: int | float | str | None = None
+
+    def number(self, name: str) -> int | None:
+        """Return a field as a number, None when it is null or missing.
+
+        Raises:
+            ValueError: It is no number of pages or profiles; the text names it.
+        """
+        value = getattr(self, name)
+        if value is None:
+            return None
+        if found := _WHOLE_NUMBER.fullmatch(str(value)):
+            return int(found[1])
+        raise ValueError(f"its `{name}` is {str(value)[:40]!r}, not a number from 0")
 
 
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_WHOLE_NUMBER = re.compile(r"([0-9]{1,12})(\.0+)?")
+_WRONG_TYPE = re.compile(r"Expected `(.+)`, got `(.+?)`(?: - at `\$\.(\w+)`)?")
+_KINDS = {
+    "array": "a list",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a number",
+    "object": "an object",
+    "str": "text",
+}
 
 
 def fetch_page(
@@ -157,26 +183,37 @@ def fetch_page(
     with transport.open("POST", "query", "/engage", asked=asked, data=form, free=free) as response:
         body = response.read()
     try:
-        envelope = _decode_envelope(_without_lone_surrogates(body))
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        envelope = None
-    if envelope is None:
-        raise _not_a_page(asked, body, transport.credentials)
-    _require_asked(envelope, asked, page, session_id)
+        answer = _page_in(body, page)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise _not_a_page(asked, body, error, transport.credentials) from None
+    _require_asked(answer, asked, page, session_id)
+    return answer
+
+
+def _page_in(body: bytes, page: int) -> ProfilePage:
+    """Return the page in a body; `page` is its number if it does not say.
+
+    Raises:
+        MsgspecError: It is no JSON, or a field has another type.
+        ValueError: It is not UTF-8, or a number is none.
+    """
+    envelope = _decode_envelope(_without_lone_surrogates(body))
+    number, page_size = envelope.number("page"), envelope.number("page_size")
+    session_id = envelope.session_id
     return ProfilePage(
-        page=page,
-        session_id=envelope.session_id,
-        page_size=max(1, envelope.page_size),
-        total=envelope.total,
+        page=page if number is None else number,
+        session_id=None if session_id is None else str(session_id),
+        page_size=_USUAL_PAGE_SIZE if page_size is None else max(1, page_size),
+        total=envelope.number("total"),
         results=tuple(_as_received(body, envelope.results)),
     )
 
 
-def _require_asked(envelope: _Envelope, asked: str, page: int, session_id: str | None) -> None:
+def _require_asked(answer: ProfilePage, asked: str, page: int, session_id: str | None) -> None:
     """Raise `IncompleteExportError` if the answer says that it is another page."""
-    if envelope.page not in (None, page):
-        reason = f"the answer says it is page {envelope.page}"
-    elif page and envelope.session_id not in (None, session_id):
+    if answer.page != page:
+        reason = f"the answer says it is page {answer.page}"
+    elif page and answer.session_id not in (None, session_id):
         reason = "the answer names another session"
     else:
         return
@@ -208,7 +245,28 @@ def _as_received(body: bytes, results: Sequence[msgspec.Raw]) -> Iterator[bytes]
         position += len(bytes(result))
 
 
-def _not_a_page(asked: str, body: bytes, credentials: Credentials) -> IncompleteExportError:
+def _not_a_page(
+    asked: str, body: bytes, error: Exception, credentials: Credentials
+) -> IncompleteExportError:
     said = disguised_error(parsed(body), credentials)
-    reason = f"the answer is an error: {said}" if said else "the answer is not a whole page of JSON"
+    reason = f"the answer is an error: {said}" if said else f"the answer {_what_is_odd(error)}"
     return IncompleteExportError(f"{asked}: {reason}. Nothing of it was stored.", reason=reason)
+
+
+def _what_is_odd(error: Exception) -> str:
+    """Say which field is wrong, by its type: the value may be data of users."""
+    if found := _WRONG_TYPE.search(str(error)):
+        expected, came, field = found.groups()
+        of_field = f"its `{field}` is" if field else "it is"
+        # Numbers that are sent as text are read, but a number is what it should be.
+        wanted = "text" if field == "session_id" else _kind(expected.split(" | ")[0])
+        return f"is no page: {of_field} {_kind(came)}, not {wanted}"
+    if "missing required field" in str(error):
+        return "is no page: it has no `results`"
+    if str(error).startswith("its `"):
+        return f"is no page: {error}"
+    return "is not a whole page of JSON"
+
+
+def _kind(json_type: str) -> str:
+    return _KINDS.get(json_type, json_type)

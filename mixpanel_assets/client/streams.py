@@ -11,9 +11,10 @@ are delivered last.
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -21,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from mixpanel_assets.client.distinct import DistinctIds
 from mixpanel_assets.client.empty_days import MOST_BYTES, SecondLooks
 from mixpanel_assets.client.engage import ProfilePage, ProfileQuery, fetch_page
 from mixpanel_assets.client.export import (
@@ -301,25 +303,25 @@ class ProfileSource:
             yield itertools.starmap(convert, page)
 
     def _pages(self) -> Iterator[list[tuple[dict[str, Any], bytes]]]:
+        ids = DistinctIds()
         first = page = self.retries.call(lambda: self._page(0))
         if not first.total and not first.results:
             first = page = self.retries.call(lambda: self._page(0))
+        announced = max(first.total or 0, len(first.results))
         received = len(first.results)
-        yield _profiles(first)
+        yield _counted_once(_profiles(first), ids)
         while len(page.results) >= first.page_size:
-            page = self._next(first, page.page + 1)
+            page = self._next(first, page.page + 1, ids)
             received += len(page.results)
-            yield _profiles(page)
-        if received < (first.total or 0):
-            raise IncompleteExportError(
-                f"profiles: {received:,} came, page 0 announced {first.total:,}.",
-                reason=f"{received:,} of {first.total:,} announced profiles came",
-                lines=received,
-            )
+            if page.page >= first.num_pages:  # `total` may count the profiles of page 0 alone
+                announced += len(page.results)
+            yield _counted_once(_profiles(page), ids)
+        if len(ids) < announced:
+            raise _not_all(announced, received, len(ids), page.page + 1)
 
-    def _next(self, first: ProfilePage, number: int) -> ProfilePage:
+    def _next(self, first: ProfilePage, number: int, ids: DistinctIds) -> ProfilePage:
         try:
-            return self.retries.call(lambda: self._page(number, first))
+            return self.retries.call(lambda: _with_news(self._page(number, first), ids))
         except RateLimitError:
             raise
         except APIError as error:
@@ -350,6 +352,40 @@ class ProfileSource:
             )
         _profiles(page)
         return page
+
+
+def _with_news(page: ProfilePage, ids: DistinctIds) -> ProfilePage:
+    """Return a page, unless every profile on it came before.
+
+    Raises:
+        IncompleteExportError: It repeats other pages, so the profiles that belong to it are
+            still to come.
+    """
+    if page.results and all(_id_of(profile) in ids for profile, _ in _profiles(page)):
+        reason = f"page {page.page} repeats profiles of the pages before it and holds no others"
+        raise IncompleteExportError(f"profiles {reason}.", reason=reason, lines=len(page.results))
+    return page
+
+
+def _counted_once(
+    profiles: list[tuple[dict[str, Any], bytes]], ids: DistinctIds
+) -> list[tuple[dict[str, Any], bytes]]:
+    for profile, _ in profiles:
+        ids.add(_id_of(profile))
+    return profiles
+
+
+def _id_of(profile: Mapping[str, Any]) -> str:
+    identity = profile["$distinct_id"]
+    return identity if isinstance(identity, str) else json.dumps(identity)
+
+
+def _not_all(announced: int, received: int, different: int, pages: int) -> IncompleteExportError:
+    reason = (
+        f"{pages:,} pages brought {received:,} profiles, of which {different:,} are different "
+        f"ones, but {announced:,} were announced"
+    )
+    return IncompleteExportError(f"profiles: {reason}. Start again.", reason=reason, lines=received)
 
 
 def checked_events(

@@ -49,7 +49,7 @@ def _page_size(call: Call) -> int:
 
 
 def _page(call: Call, session: Session, session_id: str, page: int) -> Answer:
-    start = page * session.page_size
+    start = _page_sent(call, page) * session.page_size
     results = session.results[start : start + session.page_size]
     total = session.total
     if call.faulty("short-page"):
@@ -69,9 +69,19 @@ def _page(call: Call, session: Session, session_id: str, page: int) -> Answer:
     with_total = page == 0 or call.settings.total_on_later_pages or call.faulty("total-changes")
     if with_total and not call.faulty("no-total"):
         answer["total"] = len(results) if call.settings.total_is_payload else total
+    if call.settings.numbers_as_text:
+        numbers = answer.keys() & {"page", "page_size", "total"}
+        answer |= {name: str(answer[name]) for name in numbers}
     if call.settings.computed_at:
         answer["computed_at"] = call.state.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%f+00:00")
     return json_answer(answer)
+
+
+def _page_sent(call: Call, page: int) -> int:
+    if not call.faulty("other-page"):
+        return page
+    at = call.fault.position if call.fault else None
+    return max(page - 1, 0) if at is None else at
 
 
 def _shown(call: Call, results: Sequence[Profile]) -> list[dict[str, Any]]:

@@ -76,6 +76,7 @@ ProfileKind = Literal[
     "total-changes",
     "short-page",
     "missing-page",
+    "other-page",
     "cut-json",
 ]
 Kind = BodyKind | WireKind | AnswerKind | WorldKind | ProfileKind
@@ -103,6 +104,7 @@ class Fault:
         times: How many requests it hits; None is all of them. Changed data stay changed.
         at: Where: bytes of the body (`cut-body`, `cut-gzip`, `cut-chunk`, ...), complete rows
             before a truncation, profiles left on a page. None is about the middle.
+            The page whose profiles `other-page` sends, None for the one before.
         skip: Matching requests to leave alone first.
         page: Only this page of profiles.
         count: Rows or profiles concerned.

@@ -69,6 +69,7 @@ class EmulatorSettings:
         max_page_size: Larger `page_size` values are cut to this.
         total_on_later_pages: Whether pages after the first carry `total`.
         total_is_payload: Whether `total` counts the page (the documentation) or all matches.
+        numbers_as_text: Whether `total`, `page` and `page_size` are sent as text.
         computed_at: Whether profile pages carry `computed_at`.
         numeric_ids_as_numbers: Send `$distinct_id` as a number where it looks like one.
         session_seconds: Life of a paging session; None is for ever.
@@ -136,6 +137,7 @@ class EmulatorSettings:
     max_page_size: int = 1000
     total_on_later_pages: bool = False
     total_is_payload: bool = False
+    numbers_as_text: bool = False
     computed_at: bool = True
     numeric_ids_as_numbers: bool = False
     session_seconds: float | None = 3600.0

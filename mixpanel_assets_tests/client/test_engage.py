@@ -6,16 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.client.engage import (
-    ProfileQuery,
-    _as_received,
-    _decode_envelope,
-    _without_lone_surrogates,
-)
+from mixpanel_assets.client import MixpanelAPIClient
+from mixpanel_assets.client.engage import ProfileQuery, _page_in
+from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets_tests.conftest import IMPATIENT, PLENTY
 
 
 def results_of(body: bytes) -> list[bytes]:
-    return list(_as_received(body, _decode_envelope(_without_lone_surrogates(body)).results))
+    return list(_page_in(body, 0).results)
 
 
 def page(*results: bytes) -> bytes:
@@ -58,3 +56,55 @@ def test_a_cohort_says_whether_members_without_profile_count():
     """The API's own default would list ids without profiles."""
     form = ProfileQuery(cohort_id="12").form()
     assert form == {"filter_by_cohort": '{"id": 12}', "include_all_users": "false"}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ('{"results": null, "total": 3}', "its `results` is null, not a list"),
+        ('{"results": {"a": 1}}', "its `results` is an object, not a list"),
+        ('{"results": "none"}', "its `results` is text, not a list"),
+        ('{"total": 3}', "it has no `results`"),
+        ("[]", "it is a list, not an object"),
+        ('{"results": [], "total": true}', "its `total` is true or false, not a number"),
+        ('{"results": [], "total": "many"}', "its `total` is 'many', not a number from 0"),
+        ('{"results": [], "total": -1}', "its `total` is '-1', not a number from 0"),
+        ('{"results": [], "total": 2.5}', "its `total` is '2.5', not a number from 0"),
+        ('{"results": [], "page": [0]}', "its `page` is a list, not a number"),
+        ('{"results": [], "page": ""}', "its `page` is '', not a number from 0"),
+        ('{"results": [], "page_size": {}}', "its `page_size` is an object, not a number"),
+        ('{"results": [], "session_id": {}}', "its `session_id` is an object, not text"),
+        ('{"results": [', "is not a whole page of JSON"),
+        ("", "is not a whole page of JSON"),
+    ],
+)
+@pytest.mark.parametrize("read", ["stream_profiles", "export_profiles_page"])
+def test_what_has_the_wrong_type_is_named(read, body, said, odd_server, credentials):
+    """The field, and what came in its place."""
+    odd_server.answers(200, body)
+    with (
+        MixpanelAPIClient(
+            credentials, api_base_url=odd_server.url, retries=IMPATIENT, budget=PLENTY
+        ) as client,
+        pytest.raises(IncompleteExportError) as caught,
+    ):
+        list(client.stream_profiles()) if read == "stream_profiles" else (
+            client.export_profiles_page(0)
+        )
+    assert said in caught.value.message
+    assert "profiles page 0" in caught.value.message
+
+
+@pytest.mark.parametrize("sent", ['"250"', "250", "250.0"])
+def test_numbers_may_be_text(sent):
+    """`total`, `page` and `page_size` are read as numbers, and the session as text."""
+    fields = f'"total": {sent}, "page_size": "100", "page": "2", "session_id": 17'
+    page = _page_in(f'{{"results": [], {fields}}}'.encode(), 0)
+    assert (page.total, page.page_size, page.page, page.session_id) == (250, 100, 2, "17")
+
+
+@pytest.mark.parametrize("fields", ["", ', "total": null, "page": null, "page_size": null'])
+def test_what_is_null_is_as_if_it_were_missing(fields):
+    """Later pages need no `total`; a full page holds 1,000 unless Mixpanel says otherwise."""
+    page = _page_in(f'{{"results": []{fields}}}'.encode(), 3)
+    assert (page.total, page.page_size, page.page, page.session_id) == (None, 1000, 3, None)

@@ -6,7 +6,9 @@ import logging
 import time
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
+from urllib.parse import parse_qsl
 
+import httpx
 import pytest
 
 from mixpanel_assets import Workspace
@@ -433,6 +435,107 @@ def test_a_page_that_never_comes_raises_with_its_count(kind, crowded, crowd):
     with pytest.raises(IncompleteExportError) as caught:
         list(stream)
     assert caught.value.records == stream.delivered == 40
+
+
+OTHER_PAGES = [(4, 0), (4, 3), (4, 5), (4, 8), (9, 8), (1, 0)]
+
+
+@pytest.mark.parametrize(("page", "sent"), OTHER_PAGES)
+@pytest.mark.parametrize("raw", [False, True])
+def test_another_page_in_place_of_one_raises(page, sent, raw, crowded, crowd):
+    """Whether it repeats an earlier page or comes too early: not all profiles came."""
+    crowd.faults.add(Fault("other-page", path=ENGAGE, page=page, at=sent, times=None))
+    stream = crowded.stream_profiles(raw=raw)
+    with pytest.raises(IncompleteExportError) as caught:
+        list(stream)
+    assert caught.value.records == stream.delivered < 100
+    assert f"page {max(page, sent)} repeats" in caught.value.message
+
+
+@pytest.mark.parametrize("read", ["stream_profiles", "stream_profile_lines", "export_profiles"])
+def test_pages_that_overlap_raise_at_the_end(read, credentials):
+    """As pages without a session do when a profile is added between them."""
+
+    def answer(request):
+        page = int(dict(parse_qsl(request.content.decode())).get("page", 0))
+        ids = range(page * 10 - bool(page), page * 10 - bool(page) + (10 if page < 2 else 5))
+        results = [{"$distinct_id": identity, "$properties": {}} for identity in ids]
+        told = {"page": page, "page_size": 10, "session_id": "s", "total": 25}
+        return httpx.Response(200, json={**told, "results": results})
+
+    with MixpanelAPIClient(
+        credentials, retries=IMPATIENT, budget=PLENTY, transport=httpx.MockTransport(answer)
+    ) as client:
+        stream = getattr(client, read)()
+        with pytest.raises(IncompleteExportError) as caught:
+            list(stream)
+    assert caught.value.records == 25
+    assert (
+        "3 pages brought 25 profiles, of which 24 are different ones, but 25 were announced"
+        in caught.value.message
+    )
+
+
+def test_a_page_that_is_repeated_once_is_asked_for_again(crowded, crowd):
+    """None of its profiles was out, so asking again repeats nothing."""
+    crowd.faults.add(Fault("other-page", path=ENGAGE, page=4, at=2))
+    assert len({p["distinct_id"] for p in crowded.stream_profiles()}) == 95
+
+
+@pytest.mark.parametrize("page_size", [10, 19])
+def test_a_total_of_page_0_alone_does_not_end_a_stream(page_size, credentials):
+    """Full pages behind it belong to the answer; a repeated one of them is seen as well."""
+    told = EmulatorSettings(days=3, profiles=95, page_size=page_size, total_is_payload=True)
+    with (
+        Emulator(told) as crowd,
+        MixpanelAPIClient(
+            credentials, api_base_url=crowd.base_url, retries=IMPATIENT, budget=PLENTY
+        ) as client,
+    ):
+        assert len(list(client.stream_profiles())) == 95
+        crowd.faults.add(Fault("other-page", path=ENGAGE, page=2, at=3, times=None))
+        with pytest.raises(IncompleteExportError, match="page 3 repeats"):
+            list(client.stream_profiles())
+
+
+@pytest.mark.parametrize("count", [-25, -5, 5, 25])
+def test_a_total_that_moves_later_is_not_believed(count, crowded, crowd):
+    """Page 0 pins the result, and what it announced came."""
+    crowd.faults.add(Fault("total-changes", path=ENGAGE, page=4, count=count, times=None))
+    assert len(list(crowded.stream_profiles())) == 95
+
+
+@pytest.mark.parametrize(("count", "comes"), [(-5, True), (-50, True), (5, False), (50, False)])
+def test_a_wrong_total_of_page_0_loses_nothing_in_silence(count, comes, crowded, crowd):
+    """Too small a one ends no stream before its last page; too large a one is an error."""
+    crowd.faults.add(Fault("total-changes", path=ENGAGE, page=0, count=count, times=None))
+    if comes:
+        assert len(list(crowded.stream_profiles())) == 95
+    else:
+        with pytest.raises(IncompleteExportError):
+            list(crowded.stream_profiles())
+
+
+def test_a_server_that_knows_no_pages_does_not_repeat_for_ever(crowded, crowd):
+    """It answers page 0 whatever is asked."""
+    for page in range(1, 12):
+        crowd.faults.add(Fault("other-page", path=ENGAGE, page=page, at=0, times=None))
+    stream = crowded.stream_profiles()
+    with pytest.raises(IncompleteExportError, match="page 1 repeats"):
+        list(stream)
+    assert stream.delivered == 10
+
+
+def test_numbers_of_a_page_may_be_text(credentials):
+    """A proxy that rewrites numbers as text loses nobody a profile."""
+    told = EmulatorSettings(days=3, profiles=95, page_size=10, numbers_as_text=True)
+    with (
+        Emulator(told) as crowd,
+        MixpanelAPIClient(
+            credentials, api_base_url=crowd.base_url, retries=IMPATIENT, budget=PLENTY
+        ) as client,
+    ):
+        assert len(list(client.stream_profiles())) == 95
 
 
 def test_a_session_that_ends_raises_once_profiles_were_delivered(crowded, crowd):
