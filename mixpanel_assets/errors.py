@@ -345,10 +345,21 @@ class EventNotFoundError(MixpanelDataError):
 class TableExistsError(MixpanelDataError):
     """A table of that name is there already, and nobody said that it may be replaced."""
 
-    def __init__(self, table_name: str) -> None:
+    def __init__(self, table_name: str, *, is_asset: bool = False) -> None:
+        if is_asset:
+            said = (
+                f"{table_name!r} is the asset's own table and holds days already; it is never "
+                "replaced. Add days to it (`append=True`, `--append`, or `mp sync`), or choose "
+                "another name."
+            )
+        else:
+            said = (
+                f"There is a table {table_name!r} in this database already. Choose another name, "
+                "add to it (`append=True`, `--append`), or replace it (`replace=True`, "
+                "`--replace`)."
+            )
         super().__init__(
-            f"There is a table {table_name!r} in this database already. Choose another name, "
-            "add to it (`append=True`, `--append`), or replace it (`replace=True`, `--replace`).",
+            said,
             "TABLE_EXISTS",
             {"table_name": table_name},
         )

@@ -40,6 +40,7 @@ from mixpanel_assets.warehouse import (
     ProfileReport,
     check_before_load,
     check_name,
+    is_partial,
     make_way,
     prepare,
     target_of,
@@ -136,6 +137,8 @@ class ParallelProfileFetcherService:
     ) -> ParallelProfileResult:
         """Store the profiles that a query finds in a table; see `Workspace.fetch_profiles`.
 
+        A table of which the same question brought only a part is completed.
+
         Args:
             name: Letters, digits and underscores.
             query: Which profiles; None: all.
@@ -174,7 +177,9 @@ class ParallelProfileFetcherService:
         check_before_load(self._database, self._project)
         if not append and not replace:
             with suppress(DatabaseNotFoundError), self._database.read() as connection:
-                make_way(connection, name, replace=False)
+                append = is_partial(connection, target_of(name, PROFILES), query.filters)
+                if not append:
+                    make_way(connection, name, replace=False)
         today = self._settings.today()
         [question] = questions_for([today], today, query, "all")
         snapshot = self._taken(question, workers, on_page_complete)

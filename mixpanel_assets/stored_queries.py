@@ -80,6 +80,7 @@ class StoredQueries:
         from_date: date | str,
         to_date: date | str,
         limit: int = 20,
+        table: str | None = None,
     ) -> PropertyDistributionResult:
         """Return how often a property of an event had which value.
 
@@ -92,6 +93,7 @@ class StoredQueries:
             from_date: First day, included; a date, or text like 2024-01-31.
             to_date: Last day, included.
             limit: At most so many values, 1 to 100,000.
+            table: Another table of events; None: that of this service.
 
         Returns:
             The most common values first, then by kind and text. The percentages of all values
@@ -110,7 +112,7 @@ class StoredQueries:
         """
         if type(limit) is not int or not 1 <= limit <= _MOST_VALUES:
             raise ConfigError(f"`limit` is {limit!r}, but goes from 1 to {_MOST_VALUES:,}.")
-        days = self._days(from_date, to_date, [event])
+        days = self._days(from_date, to_date, [event], table)
         values, bound = _values(days, event, property)
         rows = self._rows(
             "SELECT kind, text, count(*) AS count, sum(count(*)) OVER ()::BIGINT AS total "
@@ -138,6 +140,7 @@ class StoredQueries:
         from_date: date | str,
         to_date: date | str,
         percentiles: Sequence[int] | None = None,
+        table: str | None = None,
     ) -> NumericPropertySummaryResult:
         """Return a property of an event in a few numbers.
 
@@ -147,6 +150,7 @@ class StoredQueries:
             from_date: First day, included; a date, or text like 2024-01-31.
             to_date: Last day, included.
             percentiles: From 0 to 100; 25, 50, 75, 90, 95 and 99 by default.
+            table: Another table of events; None: that of this service.
 
         Returns:
             Numbers are doubles, `stddev` that of all values (n, not n - 1), and percentiles lie
@@ -167,7 +171,7 @@ class StoredQueries:
         wanted = list(PERCENTILES if percentiles is None else percentiles)
         if not all(type(one) in (int, float) and 0 <= one <= 100 for one in wanted):
             raise ConfigError(f"Percentiles go from 0 to 100, not {wanted!r}.")
-        days = self._days(from_date, to_date, [event])
+        days = self._days(from_date, to_date, [event], table)
         values, bound = _values(days, event, property)
         points = [f"quantile_cont(number, {one / 100})" for one in wanted]
         columns = ["count(number)", "min(number)", "max(number)", "fsum(number)", "favg(number)"]
@@ -196,6 +200,7 @@ class StoredQueries:
         from_date: date | str,
         to_date: date | str,
         events: Sequence[str] | None = None,
+        table: str | None = None,
     ) -> DailyCountsResult:
         """Return how often events happened on each day.
 
@@ -203,6 +208,7 @@ class StoredQueries:
             from_date: First day, included; a date, or text like 2024-01-31.
             to_date: Last day, included.
             events: Only these; None for all.
+            table: Another table of events; None: that of this service.
 
         Returns:
             By date and name; a day without an event has no row for it.
@@ -215,7 +221,7 @@ class StoredQueries:
         Example:
             >>> queries.daily_counts(from_date="2024-01-01", to_date="2024-01-07").df
         """
-        days = self._days(from_date, to_date, _names(events))
+        days = self._days(from_date, to_date, _names(events), table)
         rows = self._rows(
             f"SELECT {days.day}::VARCHAR, event_name, count(*) FROM {days.table} "
             f"WHERE {_window(days, events)} GROUP BY 1, 2 ORDER BY 1, 2",
@@ -235,6 +241,7 @@ class StoredQueries:
         to_date: date | str,
         events: Sequence[str] | None = None,
         buckets: Sequence[int] | None = None,
+        table: str | None = None,
     ) -> EngagementDistributionResult:
         """Return how many users had how many events; events without `distinct_id` do not count.
 
@@ -244,6 +251,7 @@ class StoredQueries:
             events: Only these; None for all.
             buckets: The smallest number of events of each bucket, ascending; 1, 2, 5, 10, 25, 50
                 and 100 by default. One for the users below the first is added.
+            table: Another table of events; None: that of this service.
 
         Returns:
             Every bucket, also those without users; the percentages add up to 100.
@@ -260,7 +268,7 @@ class StoredQueries:
             '1-9'
         """
         starts = _starts(buckets)
-        days = self._days(from_date, to_date, _names(events))
+        days = self._days(from_date, to_date, _names(events), table)
         rows = self._rows(
             "SELECT list_max(list_filter($starts::BIGINT[], lambda start: start <= events)), "
             f"count(*) FROM (SELECT count(*) AS events FROM {days.table} "
@@ -293,6 +301,7 @@ class StoredQueries:
         *,
         from_date: date | str,
         to_date: date | str,
+        table: str | None = None,
     ) -> PropertyCoverageResult:
         """Return how often properties of an event have a value.
 
@@ -301,6 +310,7 @@ class StoredQueries:
             properties: Their names.
             from_date: First day, included; a date, or text like 2024-01-31.
             to_date: Last day, included.
+            table: Another table of events; None: that of this service.
 
         Returns:
             In the order asked for. A property that is null or absent has no value; one that is
@@ -319,7 +329,7 @@ class StoredQueries:
         """
         if isinstance(properties, str) or not properties:
             raise ConfigError("Name the properties in a list, at least one.")
-        days = self._days(from_date, to_date, [event])
+        days = self._days(from_date, to_date, [event], table)
         bound = _bound(days, [event])
         counted = []
         for number, name in enumerate(properties):
@@ -343,10 +353,14 @@ class StoredQueries:
         )
 
     def _days(
-        self, from_date: date | str, to_date: date | str, events: Sequence[str]
+        self,
+        from_date: date | str,
+        to_date: date | str,
+        events: Sequence[str],
+        table: str | None,
     ) -> StoredDays:
         with asked():
-            return stored_days(self._connection, self._table, from_date, to_date, events)
+            return stored_days(self._connection, table or self._table, from_date, to_date, events)
 
     def _rows(self, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         with asked():

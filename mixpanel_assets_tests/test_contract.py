@@ -35,6 +35,11 @@ ADDED = {
     "Workspace.sql_scalar": "values",
     "Workspace.sql_rows": "values",
     "Workspace.drop_all": "assets",
+    "Workspace.property_distribution": "table",
+    "Workspace.numeric_summary": "table",
+    "Workspace.daily_counts": "table",
+    "Workspace.engagement_distribution": "table",
+    "Workspace.property_coverage": "table",
     "ConfigManager.resolve_credentials": "project_id region",
     "ConfigManager.add_account": "default",
 }

@@ -407,3 +407,20 @@ def test_any_property_of_any_name_is_counted(name, data):
     expected = Counter((kind_of(value), repr(value)) for value in sent)
     assert Counter({(v.kind, repr(v.value)): v.count for v in result.values}) == expected
     assert coverage.null_count == sum(value is None for value in sent)
+
+
+def test_a_question_may_name_its_table():
+    """Each of them, instead of the table of the service."""
+    day = {"from_date": FIRST, "to_date": FIRST}
+    with stored([event_at(START, {"n": 3})], "visits") as storage, storage.read() as connection:
+        queries = StoredQueries(connection)
+        here = day | {"table": "visits"}
+        assert queries.daily_counts(**here).counts[0].count == 1
+        assert queries.engagement_distribution(**here).total_users <= 1
+        assert queries.property_distribution("A", "n", **here).from_date == str(FIRST)
+        assert queries.numeric_summary("A", "n", **here).from_date == str(FIRST)
+        assert queries.property_coverage("A", ["n"], **here).from_date == str(FIRST)
+        with pytest.raises(MissingDaysError):
+            queries.daily_counts(**day)
+        with pytest.raises(TableNotFoundError):
+            queries.daily_counts(**day, table="nothing")

@@ -20,7 +20,9 @@ from mixpanel_assets.cli.exits import GENERAL, INTERRUPTED, InvalidArgumentsErro
 from mixpanel_assets.cli.invocation import (
     AccountOption,
     App,
+    FormatBeforeOption,
     Invocation,
+    JqBeforeOption,
     JqOption,
     OptionalFormatOption,
     QuietOption,
@@ -38,6 +40,7 @@ from mixpanel_assets.cli.options import (
 from mixpanel_assets.control_characters import visible
 from mixpanel_assets.errors import MixpanelDataError, StorageError
 
+_LEAST_WIDTH = 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Typer brings its own copy of click, or uses the one that is installed.
@@ -92,8 +95,12 @@ def run(arguments: Sequence[str] | None = None) -> None:
 def _prepare_output() -> None:
     """Write UTF-8 into files and pipes, whatever the locale.
 
-    A terminal gets escapes for characters that it does not know.
+    A terminal gets escapes for characters that it does not know. A width in which nothing can be
+    read, such as the 0 that some schedulers set, is none.
     """
+    width = os.environ.get("COLUMNS", "").strip()
+    if width.isdecimal() and int(width) < _LEAST_WIDTH:
+        del os.environ["COLUMNS"]
     if isinstance(sys.stdout, io.TextIOWrapper):
         encoding = None if sys.stdout.isatty() else "utf-8"
         sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
@@ -165,6 +172,8 @@ def _main(
     account: AccountOption = None,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
+    output: FormatBeforeOption = None,
+    jq: JqBeforeOption = None,
     version: Annotated[
         bool,
         typer.Option(

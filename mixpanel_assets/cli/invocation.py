@@ -1,4 +1,4 @@
-"""What holds for a whole run of `mp`: --account, --quiet, --verbose, and how errors are shown.
+"""What holds for a whole run of `mp`: --account, --quiet, --verbose, --format, and how errors show.
 
 The options stand before or behind the command. `App` gives them to each of its commands;
 `current()` is what they said. Later ones win.
@@ -43,12 +43,16 @@ class Invocation:
         verbose: Say where credentials come from, and what the library logs.
         in_json: Whatever goes to stderr is JSON, an object a line, because --format json was asked
             for. That of an error has a `code` and is the last.
+        output: The form that --format before the command asks for.
+        jq: The program that --jq before the command names.
     """
 
     account: str | None = None
     quiet: bool = False
     verbose: bool = False
     in_json: bool = False
+    output: Format | None = None
+    jq: str | None = None
     _is_interrupt_shown: bool = False
 
     def credentials(self, account: str | None = None) -> Credentials:
@@ -218,6 +222,22 @@ def _verbose(value: bool) -> bool:
     return value
 
 
+def _kept(context: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+    """Keep an option that stands before the command, for the command that follows."""
+    if value is not None:
+        setattr(current(), str(param.name), value)
+    return value
+
+
+def _own_or_kept(context: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+    """Return what the command was given, else what stands before it, else the default."""
+    source = context.get_parameter_source(str(param.name))
+    if source is not None and source.name == "COMMANDLINE":
+        return value
+    kept = getattr(current(), str(param.name))
+    return value if kept is None else kept
+
+
 AccountOption = Annotated[
     str | None,
     typer.Option(
@@ -238,19 +258,35 @@ VerboseOption = Annotated[
 ]
 FormatOption = Annotated[
     Format,
-    typer.Option("--format", "-f", help="The form of the output; of stderr too, for JSON."),
+    typer.Option(
+        "--format",
+        "-f",
+        callback=_own_or_kept,
+        help="The form of the output; of stderr too, for JSON.",
+    ),
 ]
 OptionalFormatOption = Annotated[
     Format | None,
     typer.Option(
         "--format",
         "-f",
+        callback=_own_or_kept,
         show_default="text for people",
         help="A form for programs; of stderr too, for JSON.",
     ),
 ]
 JqOption = Annotated[
-    str | None, typer.Option("--jq", help="A jq program for JSON output, such as '.[].name'.")
+    str | None,
+    typer.Option(
+        "--jq", callback=_own_or_kept, help="A jq program for JSON output, such as '.[].name'."
+    ),
+]
+FormatBeforeOption = Annotated[
+    Format | None,
+    typer.Option("--format", "-f", callback=_kept, help="As --format of the command."),
+]
+JqBeforeOption = Annotated[
+    str | None, typer.Option("--jq", callback=_kept, help="As --jq of the command.")
 ]
 
 _ACCOUNT = inspect.Parameter(
@@ -310,7 +346,11 @@ class App(typer.Typer):
 
 
 def _take_options(
-    account: AccountOption = None, quiet: QuietOption = False, verbose: VerboseOption = False
+    account: AccountOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    output: FormatBeforeOption = None,
+    jq: JqBeforeOption = None,
 ) -> None:
     pass
 
@@ -330,6 +370,8 @@ def _with_options(
 
     @functools.wraps(function)
     def command(**given: Any) -> Any:
+        if "output" not in given and (current().output or current().jq):
+            raise typer.BadParameter("This command takes neither --format nor --jq.")
         check_jq(given.get("jq"), given.get("output") or Format.JSON)
         _refuse_range_beside_last(given)
         asked = {name: value for name, value in given.items() if name not in added}

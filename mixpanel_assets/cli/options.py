@@ -130,6 +130,10 @@ DatabaseOption = Annotated[
     Path | None, typer.Option(help="The DuckDB file; default as MP_DATABASE says.")
 ]
 TableOption = Annotated[str, typer.Option("--table", "-t", help="The table's name.")]
+EventsTableOption = Annotated[
+    str | None,
+    typer.Option("--table", "-t", help="Another table of events.", show_default="events"),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Do not ask.")]
 
 

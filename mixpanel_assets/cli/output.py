@@ -176,6 +176,8 @@ def _print(
 def _print_columns(
     whole: object, records: Sequence[Record], columns: Sequence[str], output: Format
 ) -> None:
+    if not columns:
+        return
     if output is Format.CSV:
         safe = visible if sys.stdout.isatty() else without_controls
         writer = csv.writer(sys.stdout, lineterminator="\n")

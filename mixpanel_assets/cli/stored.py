@@ -13,6 +13,7 @@ from mixpanel_assets.cli.options import (
     DatabaseOption,
     EventOption,
     EventsOption,
+    EventsTableOption,
     ForceOption,
     FromOption,
     TableOption,
@@ -214,6 +215,7 @@ def distribution(
     limit: Annotated[
         int, typer.Option("--limit", "-l", min=1, max=100_000, help="At most so many values.")
     ] = 20,
+    table: EventsTableOption = None,
     database: DatabaseOption = None,
 ) -> object:
     """Show the most common values of a property of stored events.
@@ -222,7 +224,9 @@ def distribution(
     """
     asked = days(from_date, to_date)
     with current().stored(database) as workspace:
-        return workspace.property_distribution(event, property_name, **asked, limit=limit)
+        return workspace.property_distribution(
+            event, property_name, **asked, limit=limit, table=table
+        )
 
 
 @app.question("numeric")
@@ -234,6 +238,7 @@ def numeric(
     percentiles: Annotated[
         str | None, typer.Option(help="0 to 100, with commas between them.")
     ] = None,
+    table: EventsTableOption = None,
     database: DatabaseOption = None,
 ) -> object:
     """Show a property of stored events in a few numbers.
@@ -245,7 +250,9 @@ def numeric(
     if points and not all(0 <= point <= 100 for point in points):
         raise typer.BadParameter("--percentiles go from 0 to 100.")
     with current().stored(database) as workspace:
-        return workspace.numeric_summary(event, property_name, **asked, percentiles=points)
+        return workspace.numeric_summary(
+            event, property_name, **asked, percentiles=points, table=table
+        )
 
 
 @app.question("daily")
@@ -253,6 +260,7 @@ def daily(
     from_date: FromOption,
     to_date: ToOption,
     events: EventsOption = None,
+    table: EventsTableOption = None,
     database: DatabaseOption = None,
 ) -> object:
     """Count stored events by day.
@@ -261,7 +269,7 @@ def daily(
     """
     asked = days(from_date, to_date)
     with current().stored(database) as workspace:
-        return workspace.daily_counts(**asked, events=names(events) or None)
+        return workspace.daily_counts(**asked, events=names(events) or None, table=table)
 
 
 @app.question("engagement")
@@ -273,6 +281,7 @@ def engagement(
         str | None,
         typer.Option(help="Where each bucket begins, ascending, with commas between them."),
     ] = None,
+    table: EventsTableOption = None,
     database: DatabaseOption = None,
 ) -> object:
     """Say how many users had how many of the stored events.
@@ -285,7 +294,7 @@ def engagement(
         raise typer.BadParameter("--buckets begin at 1 or more and ascend.")
     with current().stored(database) as workspace:
         return workspace.engagement_distribution(
-            **asked, events=names(events) or None, buckets=starts
+            **asked, events=names(events) or None, buckets=starts, table=table
         )
 
 
@@ -302,6 +311,7 @@ def coverage(
     ],
     from_date: FromOption,
     to_date: ToOption,
+    table: EventsTableOption = None,
     database: DatabaseOption = None,
 ) -> object:
     """Say how often properties of stored events have a value.
@@ -311,4 +321,4 @@ def coverage(
     asked = days(from_date, to_date)
     chosen = required_names(properties, "--properties")
     with current().stored(database) as workspace:
-        return workspace.property_coverage(event, chosen, **asked)
+        return workspace.property_coverage(event, chosen, **asked, table=table)

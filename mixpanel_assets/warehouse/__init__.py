@@ -34,6 +34,7 @@ from mixpanel_assets.warehouse.ledger import Target, day_statuses, forget_expire
 from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
 from mixpanel_assets.warehouse.load import mark_days, mark_failed, replace_events
 from mixpanel_assets.warehouse.profile_pages import ProfilePage
+from mixpanel_assets.warehouse.profile_tables import is_partial
 from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import (
     ProjectIdentity,
@@ -118,6 +119,7 @@ __all__ = [
     "expired_days",
     "find_table",
     "forget_expired",
+    "is_partial",
     "kept_snapshot",
     "known_tables",
     "literal",

@@ -146,7 +146,7 @@ def make_way(connection: duckdb.DuckDBPyConnection, table: str, *, replace: bool
     if name is None or (is_asset and not _is_loaded(connection, target)):
         return
     if not replace:
-        raise TableExistsError(table)
+        raise TableExistsError(table, is_asset=is_asset)
     if is_asset:
         raise ConfigError(
             f"{table!r} is the asset's own table and holds days already. Choose another name, or "

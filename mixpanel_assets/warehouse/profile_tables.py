@@ -20,12 +20,30 @@ from mixpanel_assets.warehouse.destination import (
     make_table,
     refuse_our_names,
 )
-from mixpanel_assets.warehouse.ledger import Target
+from mixpanel_assets.warehouse.ledger import Load, Target
 from mixpanel_assets.warehouse.quarantine import forget_quarantine
 from mixpanel_assets.warehouse.reports import Scope
-from mixpanel_assets.warehouse.schema import PROFILES, SCHEMA, Table
+from mixpanel_assets.warehouse.schema import DAYS, PROFILES, SCHEMA, Table
+from mixpanel_assets.warehouse.tables import table_exists
 
 _DOCUMENTED = ("distinct_id", "properties", "last_seen")
+
+
+def is_partial(
+    connection: duckdb.DuckDBPyConnection, target: Target, filters: Mapping[str, Any]
+) -> bool:
+    """Tell whether all that a named table holds is a part of what a question was to bring.
+
+    The asset's table is never meant: what a day lacks is for the asset to fetch.
+    """
+    if target.schema != NAMED_SCHEMA or not table_exists(connection, DAYS.name):
+        return False
+    found = connection.execute(
+        f"SELECT type, status, filters FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ?",
+        [target.schema, target.table],
+    ).fetchall()
+    part = ("profiles", "partial", Load(target, "profiles", filters=filters).filters_text)
+    return bool(found) and all(row == part for row in found)
 
 
 def make_profile_table(connection: duckdb.DuckDBPyConnection, target: Target) -> Table:

@@ -50,7 +50,7 @@ def test_lost_pages_end_in_1_and_are_named(mp, emulator, tmp_path):
     assert rows(tmp_path, "people") == 75
     emulator.faults.clear()
     asked = len(emulator.requests)
-    assert mp(*command, "--replace").returncode == 0
+    assert mp(*command).returncode == 0
     assert len(emulator.requests) - asked == 2
     assert rows(tmp_path, "people") == 95
 

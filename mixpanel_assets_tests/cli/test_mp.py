@@ -9,6 +9,7 @@ import duckdb
 import pytest
 
 from mixpanel_assets import __version__
+from mixpanel_assets.auth import ConfigManager
 from mixpanel_assets.emulator import Fault
 
 WEEK = ("--from", "2024-01-01", "--to", "2024-01-07")
@@ -229,3 +230,57 @@ def test_the_demo_ends_with_tables_that_equal_the_truth(mp, tmp_path):
     assert "DIFFERENT" not in done.stdout
     for title in ("Events per day", "Top events", "Revenue per country", "What to type next"):
         assert title in done.stdout
+
+
+FORMS = [
+    ("--format", "csv", "auth", "list"),
+    ("-f", "csv", "auth", "list"),
+    ("--format=csv", "auth", "list"),
+    ("auth", "--format", "csv", "list"),
+    ("auth", "list", "--format", "csv"),
+    ("--format", "json", "auth", "list", "--format", "csv"),
+    ("--format", "json", "auth", "-f", "csv", "list"),
+]
+
+
+@pytest.mark.parametrize("arguments", FORMS, ids=" ".join)
+def test_the_form_may_stand_before_the_command(arguments, mp_here):
+    """As other options of the whole run do; the last one wins."""
+    ConfigManager().add_account("shop", "u", "some-secret", "1", "us")
+    listed = mp_here(*arguments)
+    assert listed.code == 0, listed.stderr
+    assert listed.stdout.startswith("name,username,")
+    assert "shop,u," in listed.stdout
+
+
+def test_a_jq_program_may_stand_before_the_command(mp_here):
+    """It is checked as one behind it is."""
+    assert mp_here("--jq", "length", "auth", "list").stdout == "0\n"
+    assert mp_here("auth", "--jq", "length", "list", "--jq", ".").stdout == "[]\n"
+    wrong = mp_here("--format", "csv", "--jq", ".", "auth", "list")
+    assert wrong.code == 3
+    assert "--jq needs --format json" in wrong.stderr
+
+
+@pytest.mark.parametrize("given", [("--format", "csv"), ("--jq", ".")])
+def test_a_form_of_nothing_is_refused(given, mp_here):
+    """A command without an answer has no form."""
+    refused = mp_here(*given, "emulator")
+    assert refused.code == 3
+    assert "takes neither --format nor --jq" in refused.stderr
+
+
+@pytest.mark.parametrize("output", ["table", "csv", "plain"])
+def test_no_accounts_are_no_empty_line(output, mp_here):
+    """The note says what there is."""
+    listed = mp_here("auth", "list", "--format", output)
+    assert listed.stdout == ""
+    assert "No accounts yet" in listed.stderr
+
+
+@pytest.mark.parametrize("columns", ["0", " 0", "1", "7", "-1", "wide", ""])
+def test_help_is_readable_whatever_width_is_set(columns, mp):
+    """Some schedulers set a width of 0."""
+    helped = mp("--help", COLUMNS=columns)
+    assert helped.returncode == 0
+    assert "A complete and exact copy of a Mixpanel project in DuckDB." in helped.stdout

@@ -123,3 +123,15 @@ def test_a_result_can_be_written_as_json(workspace):
         "date_range",
         "fetched_at",
     ]
+
+
+def test_a_fetched_table_answers_for_its_days(workspace):
+    """Every helper over properties takes its name."""
+    days = {"from_date": "2024-01-02", "to_date": "2024-01-04"}
+    fetched = workspace.fetch_events("visits", **days, progress=False)
+    here = days | {"table": "visits"}
+    assert sum(one.count for one in workspace.daily_counts(**here).counts) == fetched.rows
+    assert workspace.property_distribution("Sign Up", "plan", **here).total_count > 0
+    assert workspace.numeric_summary("Order Completed", "amount", **here).count > 0
+    assert workspace.property_coverage("Sign Up", ["plan"], **here).total_events > 0
+    assert workspace.engagement_distribution(**here).total_users > 0

@@ -109,17 +109,31 @@ def test_a_snapshot_that_is_not_whole_replaces_no_table(ws, emulator):
     assert stored_names(ws, "people") == names(emulator)
 
 
-@pytest.mark.parametrize("how", ["append", "replace"])
+@pytest.mark.parametrize("how", ["append", "replace", None])
 def test_the_next_fetch_completes_a_partial_table(how, ws, emulator):
     """With the lost pages alone."""
     emulator.faults.add(Fault("500-json", path=ENGAGE, page=2, times=None))
     assert ws.fetch_profiles("people", parallel=True, progress=False).has_failures
     emulator.faults.clear()
     asked = len(emulator.requests)
-    again = ws.fetch_profiles("people", parallel=True, progress=False, **{how: True})
+    again = ws.fetch_profiles(
+        "people", parallel=True, progress=False, **({how: True} if how else {})
+    )
     assert len(emulator.requests) - asked == 1
     assert again.total_rows == len(names(emulator))
     assert stored_names(ws, "people") == names(emulator)
+    with pytest.raises(TableExistsError):
+        ws.fetch_profiles("people", parallel=True, progress=False)
+
+
+def test_another_question_does_not_complete_a_partial_table(ws, emulator):
+    """Nor does one after the table was appended to: something else is in it."""
+    emulator.faults.add(Fault("500-json", path=ENGAGE, page=2, times=None))
+    ws.fetch_profiles("people", parallel=True, progress=False)
+    with pytest.raises(TableExistsError):
+        ws.fetch_profiles("people", distinct_ids=names(emulator)[:3], progress=False)
+    with pytest.raises(TableExistsError):
+        ws.fetch_events("people", from_date="2024-01-01", to_date="2024-01-01", progress=False)
 
 
 def test_without_parallel_lost_pages_raise(ws, emulator):

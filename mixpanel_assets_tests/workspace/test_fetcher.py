@@ -445,7 +445,7 @@ class TestAssetTable:
             ("2024-01-02", 1, 3),
             ("2024-01-03", 2, 3),
         ]
-        with pytest.raises(TableExistsError):
+        with pytest.raises(TableExistsError, match="or `mp sync`"):
             fetcher.fetch_events(**days)
         rows = query("FROM mixpanel.events ORDER BY ALL")
         again = fetcher.fetch_events(**days, append=True, parallel=True, chunk_days=1)
