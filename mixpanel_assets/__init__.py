@@ -108,6 +108,7 @@ if TYPE_CHECKING:
         UserEvent,
         WorkspaceInfo,
     )
+    from mixpanel_assets.schedules import live_query_schedule
     from mixpanel_assets.storage import StorageEngine
     from mixpanel_assets.workspace import Workspace
 
@@ -206,6 +207,7 @@ __all__ = [
     "filtered_profiles_asset",
     "group_profiles_asset",
     "live_query_asset",
+    "live_query_schedule",
     "normalize_event",
     "normalize_profile",
 ]
@@ -282,6 +284,7 @@ _HOMES = {
     "filtered_profiles_asset": "assets.profiles",
     "group_profiles_asset": "assets.profiles",
     "live_query_asset": "assets.queries",
+    "live_query_schedule": "schedules",
     "normalize_event": "client",
     "normalize_profile": "client",
 }

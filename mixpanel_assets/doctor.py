@@ -165,25 +165,33 @@ def _clock(credentials: Credentials, settings: Settings, now: Callable[[], datet
 
 
 def _zone(access: ProjectAccess, settings: Settings) -> Finding:
-    zone = access.timezone or "unknown"
-    if settings.time_regime == "utc":
-        detail = f"times are read as UTC; the project's own zone is {zone}"
-        if settings.time_zone in ("UTC", access.timezone):
-            return Finding("ok", "zone", detail)
+    is_legacy = settings.time_regime == "legacy"
+    read = f"times are read as {f'the wall clock of {settings.time_zone}' if is_legacy else 'UTC'}"
+    matches = access.is_in(settings.time_zone)
+    if matches is None:
+        named = f"names {access.timezone!r}" if access.timezone else "does not name it"
         return Finding(
             "warn",
             "zone",
-            f"{detail}, but MP_TIME_ZONE is {settings.time_zone}",
-            f"Set MP_TIME_ZONE={zone}, or leave it out; for a project from before 2023 set "
+            f"{read}; the project's own zone is unknown, as Mixpanel {named}",
+            f"Compare MP_TIME_ZONE={settings.time_zone} with the settings of the project.",
+        )
+    detail = f"{read}; the project's own zone is {access.timezone}"
+    if matches:
+        return Finding("ok", "zone", detail)
+    if not is_legacy:
+        return Finding(
+            "warn",
+            "zone",
+            f"{detail}, but MP_TIME_ZONE is {settings.time_zone}, so live reports are refused",
+            f"Set MP_TIME_ZONE={access.timezone}; for a project from before 2023 set "
             "MP_TIME_REGIME=legacy too.",
         )
-    if settings.time_zone == access.timezone:
-        return Finding("ok", "zone", f"times are read as the wall clock of {zone}")
     return Finding(
         "fail",
         "zone",
-        f"times are read as the wall clock of {settings.time_zone}, but the project's is {zone}",
-        f"Set MP_TIME_ZONE={zone} (MP_TIME_REGIME=utc for a project made since 2023).",
+        detail,
+        f"Set MP_TIME_ZONE={access.timezone} (MP_TIME_REGIME=utc for a project made since 2023).",
     )
 
 

@@ -50,6 +50,8 @@ class QueryLoad(Load):
         ask: Returns the rows of a range, with a column `date`.
         project: Whose answers they are.
         on_day: Told of each day once it is committed.
+        check: Called once before the first question, after the database was looked at; it raises
+            what stands against asking.
     """
 
     table: str
@@ -58,18 +60,20 @@ class QueryLoad(Load):
     ask: Callable[[date, date], pa.Table]
     project: ProjectIdentity
     on_day: Callable[[QueryDay], None]
+    check: Callable[[], None]
 
     def store(self, database: Database) -> None:
         """Ask and store, span by span; the days of a span are replaced in one transaction.
 
         Raises:
-            ConfigError: The table holds answers to another question, or the file another
-                project; nothing was asked.
+            ConfigError: The table holds answers to another question, the file another project,
+                or `check` raised; nothing was asked.
             ServerError: An answer has rows of days that were not asked for.
         """
         with database.write() as connection:
             prepare(connection, self.project)
             self._must_be_ours(connection)
+        self.check()
         for first, last in self.spans:
             begin = time.monotonic()
             rows = self.ask(first, last)

@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from mixpanel_assets.settings import Settings
+from mixpanel_assets.settings import Settings, load_settings
+from mixpanel_assets.wall_clocks import periods
 
 _DAY = timedelta(days=1)
 
@@ -96,6 +97,53 @@ def deep_sweep_schedule(settings: Settings) -> dg.ScheduleDefinition:
         )
 
     return schedule
+
+
+def live_query_schedule(
+    *assets: dg.AssetsDefinition, name: str = "ask_yesterday", settings: Settings | None = None
+) -> dg.ScheduleDefinition:
+    """Return a schedule that stores yesterday's answers of some `live_query_asset`.
+
+    It ticks at MP_CLOSE_HOUR of the project's zone or of UTC, whichever begins its days later, so
+    that the day is over in both.
+
+    Args:
+        assets: What `live_query_asset` returned.
+        name: Of the schedule and of its job.
+        settings: Instead of the MP_* variables; those that the assets were made with.
+
+    Example:
+        >>> signups = live_query_asset("signups", query=SegmentationConfig(event="Sign Up"))
+        >>> daily = live_query_schedule(signups)
+    """
+    known = settings or load_settings()
+    zone = _later_zone(known)
+    job = dg.define_asset_job(name, selection=dg.AssetSelection.assets(*assets))
+
+    @dg.schedule(
+        name=name,
+        job=job,
+        cron_schedule=closing_cron(known),
+        execution_timezone=zone,
+        description=f"Every day at {known.close_hour:02d}:00 ({zone}): asks for yesterday, which "
+        f"is over in UTC and in {known.time_zone}.",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        moment: datetime = context.scheduled_execution_time
+        yesterday = moment.astimezone(ZoneInfo(zone)).date() - _DAY
+        if yesterday < known.start_date:
+            return _too_early(known)
+        key = yesterday.isoformat()
+        return dg.RunRequest(run_key=key, partition_key=key)
+
+    return schedule
+
+
+def _later_zone(settings: Settings) -> str:
+    """Return the project's zone or UTC, whichever begins a day later at any time of the year."""
+    today = settings.project_today()
+    offsets = [one.offset for one in periods(settings.time_zone, today, today + 366 * _DAY)]
+    return settings.time_zone if min(offsets) < timedelta() else "UTC"
 
 
 def closing_cron(settings: Settings) -> str:

@@ -22,6 +22,7 @@ from zoneinfo import ZoneInfo
 _STEP = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_DAY = date(2009, 1, 1)  # Mixpanel has no projects from before
 _WIDEST = timedelta(days=2)  # more than any clock is away from UTC
 
 
@@ -133,6 +134,24 @@ def wall_clock_sql(moment: str, zone: str, first: date, last: date) -> str:
             f"ELSE {offset} END"
         )
     return f"({moment} + {offset})"
+
+
+def same_clocks(zone: str, other: str) -> bool:
+    """Return whether two zones show the same time, from Mixpanel's first year to two years on.
+
+    Raises:
+        ZoneInfoNotFoundError: There is no such zone.
+        ValueError: A zone cannot have such a name; some of these raise OSError.
+    """
+    if zone == other:
+        return True
+    days = _FIRST_DAY, date.today() + timedelta(days=730)
+    return periods(zone, *days) == periods(other, *days)
+
+
+def midnight_after(day: date, zone: str) -> datetime:
+    """Return the moment, aware, UTC, at which a day of a zone is over."""
+    return moment_of(datetime.combine(day + timedelta(days=1), time()), ZoneInfo(zone))
 
 
 def _offset(clocks: ZoneInfo, moment: datetime) -> timedelta:

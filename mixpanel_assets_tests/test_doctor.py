@@ -8,7 +8,7 @@ import pytest
 from mixpanel_assets import Workspace
 from mixpanel_assets.client import make_credentials
 from mixpanel_assets.doctor import doctor
-from mixpanel_assets.emulator import Emulator, EmulatorSettings
+from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.conftest import START
 
@@ -88,8 +88,9 @@ def test_a_clock_that_is_off_is_told(seconds, way, credentials, settings):
 @pytest.mark.parametrize(
     ("changes", "status"),
     [
-        ({}, "ok"),
+        ({}, "warn"),
         ({"time_zone": "Europe/Berlin"}, "ok"),
+        ({"time_zone": "Europe/Stockholm"}, "ok"),
         ({"time_zone": "Asia/Tokyo"}, "warn"),
         ({"time_zone": "Europe/Berlin", "time_regime": "legacy"}, "ok"),
         ({"time_zone": "Asia/Tokyo", "time_regime": "legacy"}, "fail"),
@@ -105,6 +106,19 @@ def test_the_zone_is_compared_with_the_projects(changes, status):
         zone = found(doctor(credentials=credentials, settings=settings))["zone"]
     assert zone.status == status
     assert ("MP_TIME_ZONE=Europe/Berlin" in zone.remedy) == (status != "ok")
+
+
+@pytest.mark.parametrize("zone", ['"Mars/Base"', "null", '""', "7"])
+def test_a_zone_that_mixpanel_does_not_tell_is_no_value_to_set(
+    zone, credentials, settings, emulator
+):
+    """The advice never names a zone that does not exist."""
+    text = '{"results": {"projects": {"12345": {"name": "Shop", "timezone": %s}}}}'
+    emulator.faults.add(Fault("html-200", path="/api/app/me", text=text % zone))
+    finding = found(doctor(credentials=credentials, settings=settings))["zone"]
+    assert finding.status == "warn"
+    assert "unknown" in finding.detail
+    assert "MP_TIME_ZONE=UTC" in finding.remedy
 
 
 def test_a_spent_budget_is_told(credentials, settings):

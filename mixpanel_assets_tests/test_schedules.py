@@ -9,7 +9,10 @@ from dagster._utils.schedules import cron_string_iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixpanel_assets import MixpanelResource, live_query_asset, live_query_schedule
 from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.io_managers import WarehouseIOManager
+from mixpanel_assets.ops import SegmentationConfig
 from mixpanel_assets.partitions import daily_partitions
 from mixpanel_assets.schedules import schedules
 from mixpanel_assets.settings import Settings
@@ -22,6 +25,7 @@ ZONES = (
     "Pacific/Apia",
     "Asia/Kolkata",
 )
+SIGN_UPS = live_query_asset("sign_ups", query=SegmentationConfig(event="Sign Up"))
 NAMES = ("close_yesterday", "snapshot_profiles", "deep_sweep")
 MOMENTS = st.datetimes(datetime(2024, 1, 20), datetime(2027, 1, 1), timezones=st.just(UTC))
 PROJECTS = st.builds(
@@ -176,3 +180,35 @@ def test_dagster_can_run_what_a_tick_asks_for(name):
     )
     [request] = definitions.resolve_schedule_def(name).evaluate_tick(context).run_requests
     assert days_asked(request)
+
+
+@given(settings=PROJECTS, moment=MOMENTS)
+def test_answers_are_asked_for_once_their_day_is_over_in_utc_and_in_the_project(settings, moment):
+    """Whatever the zone: both midnights have passed, and no day is left out."""
+    schedule = live_query_schedule(SIGN_UPS, settings=settings)
+    ticks = cron_string_iterator(
+        moment.timestamp(), schedule.cron_schedule, schedule.execution_timezone
+    )
+    days = []
+    for _ in range(2):
+        tick = next(ticks)
+        request = schedule(dg.build_schedule_context(scheduled_execution_time=tick))
+        days.append(date.fromisoformat(request.partition_key))
+        for zone in ("UTC", settings.time_zone):
+            assert tick.astimezone(ZoneInfo(zone)).date() > days[-1]
+    assert days[1] == days[0] + timedelta(days=1)
+
+
+def test_a_schedule_of_answers_loads_with_its_assets():
+    """It brings its job, which selects the assets alone."""
+    schedule = live_query_schedule(SIGN_UPS, name="sign_ups_daily")
+    definitions = dg.Definitions(
+        assets=[SIGN_UPS],
+        schedules=[schedule],
+        resources={"mixpanel": MixpanelResource(), "warehouse": WarehouseIOManager(database="x")},
+    )
+    job = definitions.resolve_job_def("sign_ups_daily")
+    assert job.asset_layer.executable_asset_keys == {SIGN_UPS.key}
+    tick = datetime(2023, 12, 1, 7, tzinfo=UTC)
+    skipped = schedule(dg.build_schedule_context(scheduled_execution_time=tick))
+    assert "MP_START_DATE" in skipped.skip_message

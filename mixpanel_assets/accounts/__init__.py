@@ -1,6 +1,6 @@
 """Accounts: the config file that keeps them, and which credentials hold here."""
 
-from mixpanel_assets.accounts.access import ProjectAccess, check_access
+from mixpanel_assets.accounts.access import ProjectAccess, check_access, project_access
 from mixpanel_assets.accounts.manager import AccountInfo, ConfigManager, resolve_credentials
 from mixpanel_assets.accounts.resolution import Resolution
 
@@ -10,5 +10,6 @@ __all__ = [
     "ProjectAccess",
     "Resolution",
     "check_access",
+    "project_access",
     "resolve_credentials",
 ]

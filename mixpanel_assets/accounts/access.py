@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
 
 from mixpanel_assets.budgets import budget_settings
 from mixpanel_assets.client import Credentials, MixpanelAPIClient, RetryPolicy
 from mixpanel_assets.errors import AuthenticationError, ServerError
 from mixpanel_assets.settings import Settings, load_settings
+from mixpanel_assets.wall_clocks import same_clocks
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,23 @@ class ProjectAccess:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
         return asdict(self)
+
+    def is_in(self, zone: str) -> bool | None:
+        """Return whether the clocks of a zone are the project's, whatever its name.
+
+        None when Mixpanel names no zone, or one that is not known on this machine.
+        """
+        try:
+            return same_clocks(zone, self.timezone or "")
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            return None
+
+    def zone_advice(self, zone: str) -> str:
+        """Return a sentence on a zone that is not the project's, with the value to set."""
+        return (
+            f"MP_TIME_ZONE is {zone}, but the zone of project {self.project_id} is "
+            f"{self.timezone}. Set MP_TIME_ZONE={self.timezone}."
+        )
 
 
 def check_access(credentials: Credentials, settings: Settings | None = None) -> ProjectAccess:
@@ -44,22 +63,28 @@ def check_access(credentials: Credentials, settings: Settings | None = None) -> 
         ),
         budget=budget_settings(settings),
     ) as client:
-        try:
-            answer = client.get("app", "/me")
-        except AuthenticationError as error:
-            if error.status_code == 403:
-                raise
-            raise AuthenticationError(
-                f"Mixpanel in region {credentials.region} does not know {credentials.username} "
-                f"or its secret (status {error.status_code}). Check both, and that the project "
-                f"lives in region {credentials.region}: each region has accounts of its own, and "
-                "its address says which one it is (mixpanel.com us, eu.mixpanel.com eu, "
-                "in.mixpanel.com in).",
-                status_code=error.status_code,
-                response_body=error.response_body,
-                request_method=error.request_method,
-                request_url=error.request_url,
-            ) from error
+        return project_access(client)
+
+
+def project_access(client: MixpanelAPIClient) -> ProjectAccess:
+    """Ask as `check_access` does, with a client that is there already."""
+    credentials = client.credentials
+    try:
+        answer = client.get("app", "/me")
+    except AuthenticationError as error:
+        if error.status_code == 403:
+            raise
+        raise AuthenticationError(
+            f"Mixpanel in region {credentials.region} does not know {credentials.username} "
+            f"or its secret (status {error.status_code}). Check both, and that the project "
+            f"lives in region {credentials.region}: each region has accounts of its own, and "
+            "its address says which one it is (mixpanel.com us, eu.mixpanel.com eu, "
+            "in.mixpanel.com in).",
+            status_code=error.status_code,
+            response_body=error.response_body,
+            request_method=error.request_method,
+            request_url=error.request_url,
+        ) from error
     projects = _projects(answer)
     project = projects.get(credentials.project_id)
     if project is None:

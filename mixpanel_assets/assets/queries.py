@@ -21,6 +21,7 @@ from mixpanel_assets.ops.questions import (
     SegmentationSumConfig,
 )
 from mixpanel_assets.partitions import days_of
+from mixpanel_assets.project_days import check_zone, must_be_over
 from mixpanel_assets.query_loads import QUERIES_SCHEMA, QueryDay, QueryLoad
 from mixpanel_assets.reports import table_of
 from mixpanel_assets.resources import MixpanelResource
@@ -53,7 +54,9 @@ def live_query_asset(
 ) -> dg.AssetsDefinition:
     """Return an asset that keeps the daily answers to one question.
 
-    A partition is a day of the project's zone that is over. A range of days is one question,
+    A partition is a day of the project's zone that is over: each run compares MP_TIME_ZONE with
+    what Mixpanel says, and refuses another zone and a day that is not over. `live_query_schedule`
+    asks for each day once it is. A range of days is one question,
     split by date; where the answer for a day depends on the days around it (ranges of numbers,
     the most common values), each day is asked for by itself. Segments that did not happen on a
     day have no row.
@@ -112,6 +115,11 @@ def live_query_asset(
             }
             context.add_asset_metadata(metadata, partition_key=key)
 
+        def check() -> None:
+            with mixpanel.client() as client:
+                check_zone(client, known, context.log.warning)
+            must_be_over(last, known.time_zone)
+
         def ask(first: date, last: date) -> pa.Table:
             with mixpanel.client() as client:
                 return _answer(LiveQueryService(client), query, first, last)
@@ -125,6 +133,7 @@ def live_query_asset(
                 ask=ask,
                 project=project_identity(mixpanel.credentials, known),
                 on_day=report_day,
+                check=check,
             )
         return load
 

@@ -181,13 +181,18 @@ def check(
 ) -> None:
     """Ask Mixpanel whether it knows the account and lets it read the project.
 
-    Costs no request of the query budget.
+    Costs no request of the query budget. Warns when MP_TIME_ZONE is not the project's zone.
 
     Example: mp auth test shop
     """
     from mixpanel_assets.accounts import check_access
+    from mixpanel_assets.settings import load_settings
 
-    print_record(check_access(current().credentials(name)).to_dict(), output, jq)
+    settings = load_settings()
+    access = check_access(current().credentials(name), settings)
+    if access.is_in(settings.time_zone) is False:
+        current().say(access.zone_advice(settings.time_zone), "warning")
+    print_record(access.to_dict(), output, jq)
 
 
 def _given(value: str | None, what: str, may_ask: bool, *, variable: str = "MP_USERNAME") -> str:

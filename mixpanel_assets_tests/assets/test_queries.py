@@ -1,13 +1,14 @@
 """Saved questions as daily tables, in real runs."""
 
 from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pandas as pd
 import pytest
 
 from mixpanel_assets import ConfigError, MixpanelResource, live_query_asset
-from mixpanel_assets.emulator import Fault
+from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.io_managers import WarehouseIOManager
 from mixpanel_assets.ops import (
     DatedQuestion,
@@ -19,6 +20,8 @@ from mixpanel_assets.ops import (
     SegmentationNumericConfig,
     SegmentationSumConfig,
 )
+from mixpanel_assets.settings import Settings
+from mixpanel_assets.warehouse import Database
 from mixpanel_assets_tests.conftest import START
 
 DAYS = [START + timedelta(days=number) for number in range(5)]
@@ -48,12 +51,13 @@ def run(settings, resource, instance):
     def run(
         name: str, query: DatedQuestion, first: str, last: str | None = None, *downstream, **other
     ) -> dg.ExecuteInProcessResult:
-        asset = live_query_asset(name, query=query, settings=settings)
+        known = other.get("settings", settings)
+        asset = live_query_asset(name, query=query, settings=known)
         definitions = dg.Definitions(
             assets=[asset, *downstream],
             resources={
                 "mixpanel": other.get("mixpanel", resource),
-                "warehouse": WarehouseIOManager(database=str(settings.database)),
+                "warehouse": WarehouseIOManager(database=str(known.database)),
             },
             executor=dg.in_process_executor,
         )
@@ -83,7 +87,9 @@ def failure_of(result):
 
 
 def asked(emulator, since):
-    return [(r.params["from_date"], r.params["to_date"]) for r in emulator.requests[since:]]
+    """The days of the questions; each run also asks for the project's zone."""
+    questions = [r.params for r in emulator.requests[since:] if r.path != "/api/app/me"]
+    return [(params["from_date"], params["to_date"]) for params in questions]
 
 
 def test_a_partition_asks_for_its_day_only(run, emulator, database):
@@ -221,3 +227,83 @@ def test_the_newest_partition_is_a_day_that_is_over(settings):
     now = datetime(2024, 3, 5, 12, tzinfo=UTC)
     days = asset.partitions_def.get_partition_keys(current_time=now)
     assert (days[0], days[-1]) == ("2024-01-01", "2024-03-04")
+
+
+ME = "/api/app/me"
+ZONELESS = '{"status": "ok", "results": {"projects": {"12345": {"id": 12345, "name": "Shop"%s}}}}'
+
+
+@pytest.fixture
+def run_in_los_angeles(run, tmp_path):
+    """Materialize a question about a project in Los Angeles, with MP_TIME_ZONE as given."""
+    with Emulator(EmulatorSettings(start=START, days=3, zone="America/Los_Angeles")) as emulator:
+        resource = MixpanelResource(
+            username=emulator.username,
+            secret=emulator.secret,
+            project_id=str(emulator.project_id),
+            api_base_url=emulator.base_url,
+            max_retries=0,
+        )
+
+        def run_in_zone(zone, *days):
+            settings = Settings(database=tmp_path / "warehouse.duckdb", time_zone=zone)
+            return run("signups", SIGNUPS, *days, mixpanel=resource, settings=settings)
+
+        yield run_in_zone, emulator
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Denver"])
+def test_another_zone_than_the_projects_is_refused(zone, run_in_los_angeles, tmp_path):
+    """Its days would be others; the failure has the value to set, and no query is spent."""
+    run, emulator = run_in_los_angeles
+    said = failure_of(run(zone, FIRST))
+    assert "Set MP_TIME_ZONE=America/Los_Angeles." in said
+    assert zone in said
+    assert asked(emulator, 0) == []
+
+
+@pytest.mark.parametrize("zone", ["America/Los_Angeles", "US/Pacific"])
+def test_a_day_is_the_projects_under_every_name_of_its_zone(zone, run_in_los_angeles, tmp_path):
+    """Each event is counted on the day that the project's clocks showed."""
+    run, emulator = run_in_los_angeles
+    assert run(zone, "2024-01-02").success
+    [(_, _, count)] = rows(Database(tmp_path / "warehouse.duckdb"), "signups")
+    days = [date(2024, 1, 2), date(2024, 1, 3)]
+    moments = [
+        datetime.fromtimestamp(row["properties"]["time"], ZoneInfo(zone))
+        for day in days
+        for row in emulator.truth.events(day)
+        if row["event"] == "Sign Up"
+    ]
+    assert count == sum(moment.date() == days[0] for moment in moments)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Fault("404-json", path=ME, times=None), "404"),
+        (Fault("403-json", path=ME, times=None), "403"),
+        (Fault("html-200", path=ME, times=None), "not JSON"),
+        (Fault("html-200", path=ME, times=None, text=ZONELESS % ""), "names no zone"),
+        (
+            Fault("html-200", path=ME, times=None, text=ZONELESS % ', "timezone": "Mars/Base"'),
+            "names 'Mars/Base'",
+        ),
+    ],
+)
+def test_a_zone_that_mixpanel_does_not_tell_is_warned_of_once(fault, said, run, emulator, capsys):
+    """The path is not documented, so its refusal stops nothing."""
+    emulator.faults.add(fault)
+    assert run("plans", QUESTIONS["plans"], FIRST, str(DAYS[2])).success
+    [warning] = [line for line in capsys.readouterr().err.splitlines() if "MP_TIME_ZONE=" in line]
+    assert said in warning
+    assert " WARNING " in warning
+
+
+def test_a_day_that_is_not_over_is_refused(run, emulator, settings):
+    """The failure says when it will be over; the days before it are not asked for either."""
+    today = settings.project_today()
+    sent = len(emulator.requests)
+    said = failure_of(run("signups", SIGNUPS, str(today - timedelta(days=1)), str(today)))
+    assert f"{today} is not over in UTC before {today + timedelta(days=1)} 00:00 UTC" in said
+    assert asked(emulator, sent) == []

@@ -174,6 +174,17 @@ def test_a_known_account_is_tested(mp, accounts, emulator):
     assert [asked.path for asked in list(emulator.requests)[before:]] == ["/api/app/me"]
 
 
+def test_another_zone_than_the_projects_is_warned_of(mp, accounts):
+    """With the value to set; what is printed stays the same."""
+    told = mp("auth", "test", "shop")
+    assert not told.stderr
+    done = mp("auth", "test", "shop", MP_TIME_ZONE="US/Pacific")
+    assert done.returncode == 0
+    assert done.stdout == told.stdout
+    assert "MP_TIME_ZONE is US/Pacific" in done.stderr
+    assert "Set MP_TIME_ZONE=UTC." in done.stderr
+
+
 def test_another_project_and_another_region_are_told_apart(mp, accounts, emulator):
     """No access names the projects there are; an unknown account names the region."""
     done = mp("auth", "test", MP_PROJECT_ID="99")

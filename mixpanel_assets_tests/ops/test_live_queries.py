@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from mixpanel_assets import LiveQueryService, SegmentationResult
+from mixpanel_assets import ConfigError, LiveQueryService, SegmentationResult
+from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.emulator import Fault
-from mixpanel_assets.ops import SegmentationConfig, segmentation
+from mixpanel_assets.ops import SegmentationConfig, project_today, segmentation
 from mixpanel_assets.ops.questions import QUESTIONS
 from mixpanel_assets.ops.spans import span
 from mixpanel_assets.ops.summaries import MOST_ROWS
@@ -160,3 +161,41 @@ def test_every_job_says_what_it_costs(definitions):
         if job.name.startswith(("ask_", "stream_")):
             assert "Costs" in job.description
             assert "request" in job.description
+
+
+@pytest.mark.parametrize("report", ["segmentation", "jql", "query_saved_report"])
+def test_another_zone_than_the_projects_is_refused(report, settings, resource, instance, emulator):
+    """Whatever is asked: the failure has the value to set, and no query is spent."""
+    elsewhere = settings.model_copy(update={"time_zone": "America/Los_Angeles"})
+    job = build_definitions(settings=elsewhere, resources={"mixpanel": resource})
+    sent = len(emulator.requests)
+    result = job.resolve_job_def(f"ask_{report}").execute_in_process(
+        instance=instance,
+        raise_on_error=False,
+        run_config={"ops": {report: {"config": ASKED[report][0]}}},
+    )
+    assert "Set MP_TIME_ZONE=UTC." in failure_of(result)
+    assert {request.path for request in emulator.requests[sent:]} == {"/api/app/me"}
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 400])
+def test_a_day_that_is_not_over_is_refused(ahead, run, settings, emulator):
+    """The failure says when it will be over."""
+    day = settings.project_today() + timedelta(days=ahead)
+    sent = len(emulator.requests)
+    said = failure_of(run("ask_segmentation", event="Sign Up", to_date=str(day)))
+    assert f"{day} is not over in UTC before {day + timedelta(days=1)} 00:00 UTC" in said
+    assert {request.path for request in emulator.requests[sent:]} == {"/api/app/me"}
+
+
+def test_project_today_compares_the_zone(settings, client, emulator, monkeypatch):
+    """With a client, or with the credentials of the environment."""
+    assert project_today(settings, client=client) == settings.project_today()
+    elsewhere = settings.model_copy(update={"time_zone": "Asia/Tokyo"})
+    with pytest.raises(ConfigError, match="Set MP_TIME_ZONE=UTC"):
+        project_today(elsewhere, client=client)
+    monkeypatch.setenv("MP_USERNAME", emulator.username)
+    monkeypatch.setenv("MP_SECRET", emulator.secret)
+    monkeypatch.setenv("MP_PROJECT_ID", str(emulator.project_id))
+    with pytest.raises(ConfigError, match="Set MP_TIME_ZONE=UTC"):
+        project_today(elsewhere)
