@@ -43,8 +43,10 @@ from mixpanel_assets.planning import days_between
 from mixpanel_assets.warehouse import (
     Database,
     Partition,
+    ProjectIdentity,
     Publisher,
     Target,
+    check_readable,
     qualified,
     quoted,
     refuse_our_names,
@@ -86,6 +88,15 @@ class WarehouseIOManager(DuckDBIOManager):
         default="auto",
         description="Whether readers get a copy of the file: auto (below 5 GB), on or off "
         "(MP_SNAPSHOT).",
+    )
+
+    project_id: str = Field(
+        default="",
+        description="The project whose rows the file must hold (MP_PROJECT_ID); empty: whatever "
+        "it holds.",
+    )
+    region: str = Field(
+        default="", description="Where that project lives (MP_REGION); empty: anywhere."
     )
 
     @property
@@ -229,6 +240,7 @@ class WarehouseClient(DbClient[duckdb.DuckDBPyConnection]):
         database = database_of(context)
         reading = isinstance(context, dg.InputContext)
         with database.read() if reading else database.write() as connection:
+            check_readable(connection, database.path, _asked_for(context))
             yield connection
 
     @staticmethod
@@ -488,3 +500,8 @@ def database_of(context: Context) -> Database:
         lock_timeout=config.get("lock_timeout"),
         on_wait=context.log.info if context.log else None,
     )
+
+
+def _asked_for(context: Context) -> ProjectIdentity:
+    config: Mapping[str, Any] = context.resource_config or {}
+    return ProjectIdentity(config.get("project_id", ""), config.get("region", ""))

@@ -39,6 +39,7 @@ from mixpanel_assets.warehouse import (
     ProjectIdentity,
     asked,
     check_name,
+    check_readable,
     drop_tables,
     find_table,
     known_tables,
@@ -86,11 +87,15 @@ class StorageEngine:
     Args:
         path: The file, made, with its folder, by the first write; or a `Database` that others
             use too, which knows the rest itself. None: a database in memory, as `memory` makes.
-        project: Whose data it is, compared with the file at each write; None takes the file's.
+        project: Whose data it is, compared with the file at each call; None takes the file's.
         read_only: Refuse every change.
         memory_limit: What DuckDB may use, such as `1GB`.
         lock_timeout: Seconds to wait for other processes; None waits without end.
         on_wait: Told whom a call waits for.
+
+    Attributes:
+        asked_for: The project that every call asks for, as far as it is known: an empty text
+            stands for any; None: whatever the file holds.
 
     Example:
         >>> with StorageEngine("shop.duckdb") as storage:
@@ -123,7 +128,7 @@ class StorageEngine:
                 read_only=read_only,
             )
         self._database = path
-        self._project = project
+        self._project = self.asked_for = project
         self._end.callback(path.release)
         self._is_closed = False
         if isinstance(path, MemoryDatabase):
@@ -247,9 +252,8 @@ class StorageEngine:
         """
         self._must_be_open()
         connection = self._database.hold()
-        if not self._database.read_only:
-            with self.write():
-                pass
+        with self.read() if self._database.read_only else self.write():
+            pass
         return connection
 
     @contextmanager
@@ -259,6 +263,8 @@ class StorageEngine:
         Raises:
             DatabaseNotFoundError: There is no file yet.
             DatabaseLockedError: A writer held the file for longer than `lock_timeout`.
+            ConfigError: The file holds another project.
+            StorageError: It cannot be used, or was made by a newer version.
             QueryError: DuckDB refused a statement of the block.
 
         Example:
@@ -267,6 +273,7 @@ class StorageEngine:
         """
         self._must_be_open()
         with self._database.read() as connection, asked():
+            check_readable(connection, self._database.path, self.asked_for)
             yield connection
 
     @contextmanager
@@ -285,7 +292,9 @@ class StorageEngine:
         """
         self._must_be_open()
         with self._database.write() as connection, asked():
-            self._prepare(connection)
+            if self.asked_for != self._project:
+                check_readable(connection, self._database.path, self.asked_for)
+            prepare(connection, self._project)
             yield connection
 
     def close(self) -> None:
@@ -613,9 +622,6 @@ class StorageEngine:
     def _query(self, query: str, values: Values) -> Iterator[duckdb.DuckDBPyConnection]:
         with self.read() as connection:
             yield _executed(connection, query, values)
-
-    def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
-        prepare(connection, self._project)
 
     def _identity(self) -> ProjectIdentity:
         if self._project is None:

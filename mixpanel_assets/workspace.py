@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from mixpanel_assets.client import (
     RetryPolicy,
 )
 from mixpanel_assets.client.disk import KEPT_FOR, Cleaned, clean
-from mixpanel_assets.currency import DaysDue, days_due, keeping_of
+from mixpanel_assets.currency import DaysDue, days_due, days_due_in, keeping_of
 from mixpanel_assets.days import as_day
 from mixpanel_assets.delegation import delegated, delegated_within
 from mixpanel_assets.discovery import DiscoveryService
@@ -564,6 +564,8 @@ class Workspace:
             >>> ws.days_due().days[-1] == ws.settings.today()
             True
         """
+        with suppress(DatabaseNotFoundError), self.storage.read() as connection:
+            return days_due_in(connection, self.settings)
         return days_due(self._database, self.settings)
 
     def drop_day(

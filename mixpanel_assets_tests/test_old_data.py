@@ -50,6 +50,11 @@ def open_old(shop, old):
     return lambda **options: Workspace(credentials=credentials, settings=settings, **options)
 
 
+def schema_version_of(old: Path) -> int:
+    with duckdb.connect(old / FILES[0], read_only=True) as connection:
+        return connection.sql("SELECT schema_version FROM mixpanel._project").fetchall()[0][0]
+
+
 def counts(old: Path) -> dict[str, int]:
     with duckdb.connect(old / FILES[0], read_only=True) as connection:
         return {
@@ -65,6 +70,24 @@ def test_reading_changes_nothing_and_finds_every_row(open_old, old):
         assert workspace.sql("SELECT count(*) AS n FROM events")["n"][0] == 121
         assert {table.name for table in workspace.tables()} >= {"events", "profiles", "visits"}
     assert (old / FILES[0]).read_bytes() == before
+
+
+def test_every_read_works_without_what_was_added_since(open_old, old, caplog):
+    """From the file and from its snapshot; that it is older is said once."""
+    with open_old(read_only=True) as workspace:
+        assert workspace.info().project_id == str(SHOP.project_id)
+        assert workspace.days_due().first == SHOP.start
+        assert workspace.plan("2024-01-01", "2024-01-03").days == 3
+        assert workspace.daily_counts(from_date="2024-01-01", to_date="2024-01-01").counts
+        assert workspace.event_breakdown("events").total_events == 121
+        assert workspace.summarize("profiles").row_count
+        assert workspace.connection.sql("SELECT count(*) FROM events").fetchall() == [(121,)]
+        found = {one.what: one for one in workspace.doctor()}
+    assert found["database"].status == "ok"
+    told = [text for text in caplog.messages if "earlier mixpanel-assets" in text]
+    assert len(told) == (schema_version_of(old) < schema_version())
+    with Workspace.open(old / FILES[1]) as workspace:
+        assert workspace.sql_scalar("SELECT count(*) FROM events") == 121
 
 
 def test_the_first_write_brings_the_tables_up_to_date(open_old, old):

@@ -10,6 +10,7 @@ import functools
 import inspect
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
     from mixpanel_assets.client import Credentials
     from mixpanel_assets.errors import MixpanelDataError
+    from mixpanel_assets.warehouse import ProjectIdentity
     from mixpanel_assets.workspace import Workspace
 
+_OF_PROJECT = ("project_id", "region")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -83,6 +86,9 @@ class Invocation:
     def stored(self, database: Path | None = None, *, read_only: bool = True) -> Workspace:
         """Return the workspace of what is stored, which needs no credentials.
 
+        If MP_PROJECT_ID or an account is named, the file must hold that project. A file that is
+        named with --database is looked into as it is.
+
         Args:
             database: The DuckDB file; None: as MP_DATABASE says, else that of the account.
             read_only: Refuse every change, and to read or write any other file.
@@ -95,19 +101,35 @@ class Invocation:
         from mixpanel_assets.workspace import Workspace
 
         settings = load_settings()
-        # Only the file in the home directory is named after the project.
-        project_id = "" if database or settings.database else self._project_id()
-        path = database or settings.database_path(project_id)
+        # Only the file in the home directory is named after the project of the default account.
+        asked = None if database else self._asked_for(needs_default=settings.database is None)
+        path = database or settings.database_path(asked.project_id if asked else "")
         workspace = Workspace.open(path, read_only=read_only, on_wait=self.note)
         workspace.storage.database.confined = read_only
+        workspace.storage.asked_for = asked
         return workspace
 
-    def _project_id(self) -> str:
-        """Return the project that names the file in the home directory, as far as it is known."""
-        from mixpanel_assets.accounts import ConfigManager
+    def _asked_for(self, *, needs_default: bool) -> ProjectIdentity | None:
+        """Return the project that is asked for, as far as it is known.
 
-        found = ConfigManager().resolution(self.account).found
-        return found["project_id"].value if "project_id" in found else ""
+        Args:
+            needs_default: Whether the default account of the config file has a say too.
+        """
+        from mixpanel_assets.accounts import ConfigManager
+        from mixpanel_assets.warehouse import ProjectIdentity
+
+        named = self.account or os.environ.get("MP_ACCOUNT")
+        if not needs_default and not named:
+            found = {name: os.environ.get(f"MP_{name.upper()}", "") for name in _OF_PROJECT}
+        else:
+            resolved = ConfigManager().resolution(self.account).found
+            found = {
+                name: resolved[name].value
+                for name in _OF_PROJECT
+                if name in resolved and resolved[name].source != "default"
+            }
+        project_id = found.get("project_id", "")
+        return ProjectIdentity(project_id, found.get("region", "")) if project_id else None
 
     def console(self) -> Console:
         """Return where bars are drawn: stderr, or nowhere with --quiet."""

@@ -3,13 +3,59 @@
 from __future__ import annotations
 
 import copy
+import logging
 from contextlib import suppress
+from pathlib import Path
+
+import duckdb
 
 from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.project import ProjectIdentity, check_loadable
+from mixpanel_assets.warehouse.project import (
+    ProjectIdentity,
+    check_loadable,
+    check_version,
+    must_be_of,
+    schema_version,
+    stored_project,
+)
 
 _BRIEFLY_SECONDS = 0.5  # most writes are over by then
+_SAID: set[Path] = set()
+
+logger = logging.getLogger(__name__)
+
+
+def check_readable(
+    connection: duckdb.DuckDBPyConnection, path: Path, asked: ProjectIdentity | None = None
+) -> None:
+    """See that a file may be read from; of an older version, say once what it lacks.
+
+    How the file's times are read is written in it, so the settings have no say in that.
+
+    Args:
+        connection: Reads the file.
+        path: The file.
+        asked: Whose data are asked for, as far as it is known: an empty text stands for any.
+
+    Raises:
+        ConfigError: The file holds another project.
+        StorageError: Its schema version is newer, or none.
+    """
+    version = check_version(connection)
+    if version is None:
+        return
+    if asked and (stored := stored_project(connection)):
+        must_be_of(stored, asked.project_id, asked.region)
+    if version < schema_version() and path not in _SAID:
+        _SAID.add(path)
+        logger.warning(
+            "%s was written by an earlier mixpanel-assets (schema version %s, now %s). It is read "
+            "as it is; columns and views that were added since are made by the next load.",
+            path,
+            version,
+            schema_version(),
+        )
 
 
 def check_before_load(database: Database, project: ProjectIdentity) -> None:

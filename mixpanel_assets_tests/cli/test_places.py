@@ -8,6 +8,7 @@ import duckdb
 import pytest
 
 from mixpanel_assets import Workspace
+from mixpanel_assets.accounts import ConfigManager
 from mixpanel_assets_tests.conftest import START
 
 LOADS = (
@@ -190,3 +191,34 @@ def test_a_file_at_the_snapshots_name_is_named_before_a_request(
         said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
         assert len([one for one in said if str(mine) in one]) == times
         assert kept_of(mine) == before
+
+
+READING = (
+    ("inspect", "info"),
+    ("inspect", "tables"),
+    ("tables",),
+    ("inspect", "schema", "-t", "events"),
+    ("sql", "SELECT count(*) AS n FROM events"),
+    ("query", "sql", "SELECT 1 AS n"),
+    ("drop", "-t", "events", "--force"),
+)
+
+
+def test_another_projects_file_is_not_read_in_the_shell(mp_here, loaded, tmp_path):
+    """MP_PROJECT_ID alone says whose data is asked for; so does a named account."""
+    path = shutil.copy(loaded, tmp_path / "shop.duckdb")
+    before = path.read_bytes()
+    nobody = {"MP_USERNAME": "", "MP_SECRET": "", "MP_DATABASE": str(path)}
+    for command in READING:
+        done = mp_here(*command, **nobody, MP_PROJECT_ID="999")
+        assert done.code == 1, command
+        assert "holds project 12345 (us), but project 999 (us)" in done.stderr
+    assert path.read_bytes() == before
+    ConfigManager().add_account("other", "name.mp-service-account", "secret-secret", "777", "us")
+    done = mp_here(*READING[0], **nobody, MP_PROJECT_ID="", MP_ACCOUNT="other")
+    assert "but project 777 (us)" in done.stderr
+    for command in READING[:-1]:
+        assert mp_here(*command, **nobody, MP_PROJECT_ID="12345").code == 0, command
+        assert mp_here(*command, **nobody, MP_PROJECT_ID="").code == 0, command
+        elsewhere = (*command, "--database", str(path))
+        assert mp_here(*elsewhere, **nobody, MP_PROJECT_ID="999").code == 0, command
