@@ -228,7 +228,7 @@ class EventFolder:
         }
         told = self.directory / QUESTION_FILE
         if told.exists():
-            if json.loads(told.read_text()) != question:
+            if _question_in(told) != question:
                 raise ConfigError(
                     f"{self.directory} holds the answer to another question, which stands in "
                     f"{QUESTION_FILE}. Choose another directory, or delete that one."
@@ -311,6 +311,14 @@ class EventFolder:
 
     def _path(self, day: date) -> Path:
         return self.directory / f"{day.isoformat()}.{self.format}"
+
+
+def _question_in(file: Path) -> object:
+    """Return the question that a folder's file holds; None if it is another program's file."""
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def _incomplete(broken: Mapping[date, str], finished: int) -> IncompleteExportError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -27,7 +26,7 @@ from mixpanel_assets.client import (
     ProfileQuery,
 )
 from mixpanel_assets.client.disk import RESUMED_FOR, require_room
-from mixpanel_assets.client.page_plan import pages_in_use
+from mixpanel_assets.client.page_plan import pages_in_use, remove_pages
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 
 logger = logging.getLogger(__name__)
@@ -129,7 +128,7 @@ def begin(client: MixpanelAPIClient, question: Question, root: Path) -> Snapshot
         require_room(root, plan.path(0).stat().st_size * plan.num_pages, "The profiles")
         return Snapshot(question, plan)
     except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_pages(directory)
         raise
 
 

@@ -92,7 +92,8 @@ def _point_at(emulator: Emulator, database: Path) -> None:
         del os.environ[name]
     history = database.with_suffix(".dagster")
     history.mkdir(parents=True, exist_ok=True)
-    (history / "dagster.yaml").write_text(_INSTANCE)
+    with suppress(FileExistsError), (history / "dagster.yaml").open("x") as instance:
+        instance.write(_INSTANCE)
     first = datetime.now(UTC).date() - timedelta(days=PARTITIONS - 1)
     os.environ |= {
         **environment_of(emulator),

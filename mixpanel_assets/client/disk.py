@@ -10,13 +10,12 @@ import re
 import shutil
 import time
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from mixpanel_assets.client.page_plan import take_over
+from mixpanel_assets.client.page_plan import files_of_pages, remove_pages, take_over
 from mixpanel_assets.client.spool import STEM_DIGITS
 from mixpanel_assets.errors import StorageError
 from mixpanel_assets.in_use import remove_unless_held
@@ -30,7 +29,6 @@ RESUMED_FOR = timedelta(hours=1)
 
 _EVENTS = re.compile(r"([0-9a-f]{32})-(\d{4}-\d\d-\d\d)_(\d{4}-\d\d-\d\d)\.jsonl(\.gz)?")
 _PROFILES = re.compile(r"profiles-[0-9a-f]{16}-[0-9a-f]{32}")
-_PAGES = re.compile(r"tried|plan\.json(\.part)?|page-\d{6}\.jsonl|[0-9a-f]{32}(-\d+\.part|\.lock)")
 _MARK = re.compile(r"[0-9a-f]{32}\.lock")
 
 
@@ -134,11 +132,8 @@ def _files_of(path: Path) -> list[Path]:
     """Return the files of an answer or a snapshot; none if it is not one of ours."""
     if _EVENTS.fullmatch(path.name) and _is_file(path):
         return [path]
-    if _PROFILES.fullmatch(path.name) and not path.is_symlink():
-        with suppress(OSError):
-            files = list(path.iterdir())
-            if all(_PAGES.fullmatch(file.name) and _is_file(file) for file in files):
-                return files
+    if _PROFILES.fullmatch(path.name):
+        return files_of_pages(path) or []
     return []
 
 
@@ -161,5 +156,5 @@ def _delete(path: Path) -> bool:
         return True
     taken = take_over(path)
     if taken:
-        shutil.rmtree(taken, ignore_errors=True)
+        remove_pages(taken)
     return taken is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +21,7 @@ from mixpanel_assets.in_use import PRIVATE_FILE, remove_unless_held
 
 _PLAN = "plan.json"
 _TRIED = "tried"
+_FILE = re.compile(r"tried|plan\.json(\.part)?|page-\d{6}\.jsonl|[0-9a-f]{32}(-\d+\.part|\.lock)")
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class PagePlan:
 
     def discard(self) -> None:
         """Delete every file of the snapshot; its content is stored elsewhere, or unwanted."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        remove_pages(self.directory)
 
 
 @contextmanager
@@ -140,6 +141,27 @@ def pages_in_use(directory: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):
             directory.rmdir()  # only one that was made for the mark is empty
+
+
+def files_of_pages(directory: Path) -> list[Path] | None:
+    """Return the files in a folder of pages; None if it is none, or others have files in it."""
+    try:
+        files = [] if directory.is_symlink() else list(directory.iterdir())
+    except OSError:
+        return None
+    return files if all(map(_is_ours, files)) else None
+
+
+def remove_pages(directory: Path) -> None:
+    """Delete the pages in a folder and what belongs to them, and the folder if that is all."""
+    with suppress(OSError):
+        for file in filter(_is_ours, directory.iterdir()):
+            file.unlink()
+        directory.rmdir()
+
+
+def _is_ours(file: Path) -> bool:
+    return bool(_FILE.fullmatch(file.name)) and file.is_file() and not file.is_symlink()
 
 
 def take_over(directory: Path) -> Path | None:

@@ -131,15 +131,23 @@ class FilePlace:
             say(text)
 
     def slot(self, name: str) -> Release | None:
-        """Lock the slot's file, from whichever process and thread."""
+        """Lock the slot's file, from whichever process and thread.
+
+        Raises:
+            StorageError: The file cannot be locked.
+        """
+        file = self.path.with_suffix(f".{name}.lock")
         # Given back by the thread that ends the answer, which may be another one.
-        lock = FileLock(
-            self.path.with_suffix(f".{name}.lock"), mode=_PRIVATE_FILE, thread_local=False
-        )
+        lock = FileLock(file, mode=_PRIVATE_FILE, thread_local=False)
         try:
             lock.acquire(blocking=False)
         except Timeout:
             return None
+        except OSError as error:
+            raise StorageError(
+                f"{file} cannot be locked: {error.strerror or error}. Move it away, or set "
+                f"MP_STATE_DIR to another folder or to {IN_PROCESS}."
+            ) from error
         return lock.release
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from mixpanel_assets.client.engage import ProfilePage, ProfileQuery, fetch_page
-from mixpanel_assets.client.page_plan import PagePlan
+from mixpanel_assets.client.page_plan import PagePlan, remove_pages
 from mixpanel_assets.client.retries import FAULTS, RetryPolicy
 from mixpanel_assets.client.spool import new_file
 from mixpanel_assets.client.transport import Transport
@@ -97,7 +96,7 @@ def plan_snapshot(
     try:
         plan = _planned(transport, query, directory, retries)
     except _SessionEndedError:
-        shutil.rmtree(directory, ignore_errors=True)  # no page of it belongs to the next session
+        remove_pages(directory)  # none of them belongs to the next session
         plan = _planned(transport, query, directory, retries)
     plan.store()
     return plan

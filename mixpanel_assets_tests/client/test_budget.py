@@ -18,6 +18,7 @@ import pytest
 
 from mixpanel_assets.client import BudgetSettings, MixpanelAPIClient, ProfileQuery, RetryPolicy
 from mixpanel_assets.client.budget import Budget
+from mixpanel_assets.client.places import FilePlace
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault, Limits
 from mixpanel_assets.errors import ConfigError, RateLimitError, StorageError
 
@@ -204,6 +205,14 @@ def test_no_more_than_allowed_run_at_once():
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(ask, range(12)))
     assert most == 2
+
+
+def test_a_folder_in_the_place_of_a_slots_lock_is_named(tmp_path):
+    """It is left alone, and is no traceback."""
+    place = FilePlace(tmp_path / "us-1.sqlite")
+    (tmp_path / "us-1.export-0.lock").mkdir()
+    with pytest.raises(StorageError, match="MP_STATE_DIR"):
+        place.slot("export-0")
 
 
 def test_a_killed_process_leaves_no_slot_taken(tmp_path):

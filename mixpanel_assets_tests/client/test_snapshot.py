@@ -208,6 +208,17 @@ def test_a_session_that_ends_while_planning_is_begun_anew_once(times, planned, t
         assert len([r for r in emulator.requests if not r.params.get("page")]) == 2
 
 
+def test_only_pages_are_deleted_from_a_folder(client, emulator, tmp_path):
+    """A folder that somebody chose may hold files of others, also when its session has ended."""
+    mine = [tmp_path / "thesis.txt", tmp_path / "page-1.jsonl", tmp_path / "below" / "tried"]
+    for file in mine:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    client.plan_profiles(tmp_path, EVERYONE).discard()
+    assert [file.read_text() for file in mine] == ["mine"] * 3
+    assert not list(tmp_path.glob("p*-*[0-9][0-9]*")) + list(tmp_path.glob("plan*"))
+
+
 def test_a_last_page_that_is_full_against_the_announcement_fails(client, emulator, tmp_path):
     """More profiles may follow, and nobody asked for them."""
     plan = client.plan_profiles(tmp_path / "p", EVERYONE)
