@@ -127,7 +127,9 @@ def _asked(
 
 
 def _changed(report: DayReport) -> str:
-    """Say what became of stored rows that did not come."""
+    """Say what became of stored rows that did not come, and why a day that is gone stays."""
+    if report.is_only_here:
+        return f"  vanished and kept {report.row_count:,}, as Mixpanel sent no event of this day"
     numbers = {"vanished and kept": report.rows_vanished, "removed": report.rows_removed}
     return "".join(f"  {what} {rows:,}" for what, rows in numbers.items() if rows)
 

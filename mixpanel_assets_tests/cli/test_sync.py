@@ -341,6 +341,33 @@ def test_days_that_mixpanel_has_deleted_are_kept_and_said_to_be(mp_here, emulato
     assert "2 days that Mixpanel has deleted" in planned
 
 
+@pytest.mark.parametrize("options", [(), ("--accept-smaller",)])
+def test_days_that_mixpanel_has_deleted_since_are_kept_and_each_says_why(
+    mp_here, emulator, options
+):
+    """No setting says how long Mixpanel keeps events; the rows stay, whatever is accepted."""
+    mp_here("sync", *TWO)
+    stored = rows_here(mp_here)
+    emulator.retention_days = 30
+    before = len(emulator.requests)
+    done = mp_here("sync", *TWO, "--refetch", "all", *options, MP_RETENTION_DAYS="")
+    emulator.retention_days = None
+    assert done.code == 0, done.stderr
+    assert len(emulator.requests) > before
+    assert rows_here(mp_here) == stored
+    for day, line in zip(("2024-01-03", "2024-01-04"), done.stdout.splitlines(), strict=False):
+        rows = sum(row["event_date"].startswith(day) for row in stored)
+        assert line.startswith(f"{day}  {rows:>10,} events  complete")
+        assert line.endswith(f"vanished and kept {rows}, as Mixpanel sent no event of this day")
+    assert "no events of 2024-01-03..2024-01-04 any more" in done.stderr
+    assert ("mp drop-day" if options else "MP_RETENTION_DAYS") in done.stderr
+
+
+def rows_here(mp_here):
+    done = mp_here("sql", "FROM mixpanel.events ORDER BY ALL")
+    return json.loads(done.stdout)
+
+
 def test_accept_smaller_loads_the_named_days_and_says_what_it_removes(mp_here, emulator):
     """Without it rows are kept, and the line of the day says so; with it they go, told twice."""
     mp_here("sync", *TWO)
