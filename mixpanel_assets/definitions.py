@@ -44,7 +44,7 @@ def build_definitions(
         # The jobs and ops that open the file themselves are to open the same one.
         settings = settings.model_copy(update={"database": warehouse.known_database})
     mixpanel = given.pop("mixpanel", None) or resource_from_environment(settings)
-    project_id = mixpanel.known_project_id
+    project_id, region = mixpanel.known_project
     database = settings.database_path(project_id)
     with warnings.catch_warnings():
         # Dagster's notice that backfill policies may still change; nothing a user can act on.
@@ -79,7 +79,7 @@ def build_definitions(
                 op_retry_seconds=settings.op_retry_seconds,
                 snapshot=settings.snapshot,
                 project_id=project_id,
-                region=mixpanel.region if project_id else "",
+                region=region,
             ),
             **given,
         },

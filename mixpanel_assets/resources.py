@@ -9,7 +9,13 @@ from typing import Any
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from mixpanel_assets.client import Credentials, MixpanelAPIClient, make_credentials
+from mixpanel_assets.client import (
+    Credentials,
+    MixpanelAPIClient,
+    checked_project,
+    make_credentials,
+)
+from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.workspace import Workspace
 
@@ -90,9 +96,13 @@ class MixpanelResource(dg.ConfigurableResource[None]):
         )
 
     @property
-    def known_project_id(self) -> str:
-        """The project's number as far as it is known now; empty when it is not set."""
-        return _value(self.project_id)
+    def known_project(self) -> tuple[str, str]:
+        """The project's number and region as far as they are known now; else both are empty."""
+        try:
+            project_id, region = checked_project(_value(self.project_id), _value(self.region))
+        except ConfigError:  # which a run says that asks Mixpanel
+            return "", ""
+        return (project_id, region or "us") if project_id else ("", "")
 
     def client(self) -> MixpanelAPIClient:
         """Return a client, to be used in a `with` block; a spent budget is waited for without end.

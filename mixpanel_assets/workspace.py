@@ -14,7 +14,12 @@ from typing import Any, Self
 
 import duckdb
 
-from mixpanel_assets.accounts import ConfigManager, check_access, resolve_credentials
+from mixpanel_assets.accounts import (
+    ConfigManager,
+    asked_project,
+    check_access,
+    resolve_credentials,
+)
 from mixpanel_assets.budgets import budget_settings
 from mixpanel_assets.client import (
     STREAMED_DAYS,
@@ -32,7 +37,12 @@ from mixpanel_assets.delegation import delegated, delegated_within
 from mixpanel_assets.discovery import DiscoveryService
 from mixpanel_assets.doctor import Finding, doctor
 from mixpanel_assets.dropped_days import DroppedDay, dropped_day
-from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
+from mixpanel_assets.errors import (
+    ConfigError,
+    DatabaseLockedError,
+    DatabaseNotFoundError,
+    StorageError,
+)
 from mixpanel_assets.event_fetches import OnBatchComplete
 from mixpanel_assets.event_loads import event_load, plan_load
 from mixpanel_assets.fetch_requests import check_batch_size
@@ -58,6 +68,7 @@ from mixpanel_assets.warehouse import (
     ProjectIdentity,
     Publisher,
     ReadersDatabase,
+    check_whose,
 )
 
 logger = logging.getLogger(__name__)
@@ -118,9 +129,12 @@ class Workspace:
             settings = settings.model_copy(update={"database": Path(path)} if path else {})
             database = self._open(settings, read_only=read_only, on_wait=on_wait)
             storage = StorageEngine(database, project=self._identity(settings))
+            if _only_queries:
+                storage.asked_for = ProjectIdentity(*asked_project())
             if not read_only:
                 self._publisher = Publisher(database, settings.snapshot, logger.warning)
         else:
+            storage.asked_for = storage.asked_for or self._identity(settings)
             place = storage.database.path
             settings = settings.model_copy(
                 update={"database": place, "spool_dir": place.with_name("spool")}
@@ -265,6 +279,9 @@ class Workspace:
         on_wait: Callable[[str], None] | None = None,
     ) -> Self:
         """Return a workspace for queries of a file that is there; it needs no credentials.
+
+        The file must hold the project that a load would ask, as far as MP_PROJECT_ID, MP_REGION
+        or an account names one.
 
         Each query reads the snapshot beside the file if it is as new as the file; else the file,
         if it is free within half a second; else the snapshot: `snapshot_age` says how old it is,
@@ -639,9 +656,14 @@ class Workspace:
         Returns:
             How many files went, and their bytes.
 
+        Raises:
+            ConfigError: The database beside which they lie holds another project.
+
         Example:
             >>> ws.clean(timedelta(days=1))
         """
+        with suppress(StorageError, DatabaseLockedError):
+            check_whose(self._database, self.storage.asked_for)
         return clean(self.settings.spool_path(self.credentials.project_id), older_than)
 
     def sync_events(

@@ -363,7 +363,7 @@ def test_any_sequence_of_changes_does_what_a_dictionary_would(steps):
     default = None
     with TemporaryDirectory() as folder:
         manager = ConfigManager(Path(folder) / "config.toml")
-        for number, (step, name) in enumerate(steps):
+        for number, (step, name) in enumerate(steps, start=1):
             refused = (name in model) if step == "add" else (name not in model)
             with (
                 pytest.raises((AccountExistsError, AccountNotFoundError))

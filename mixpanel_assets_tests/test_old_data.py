@@ -18,6 +18,7 @@ from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse.project import schema_version
 from mixpanel_assets.warehouse.schema import TABLES
 from mixpanel_assets_tests.old_data import DATA, FILES, SHOP
+from mixpanel_assets_tests.warehouse.processes import in_another_process
 
 VERSIONS = sorted(int(folder.name.removeprefix("schema_")) for folder in DATA.glob("schema_*"))
 
@@ -88,6 +89,34 @@ def test_every_read_works_without_what_was_added_since(open_old, old, caplog):
     assert len(told) == (schema_version_of(old) < schema_version())
     with Workspace.open(old / FILES[1]) as workspace:
         assert workspace.sql_scalar("SELECT count(*) FROM events") == 121
+
+
+MIGRATE = """
+    from pathlib import Path
+    from mixpanel_assets.warehouse import Database, prepare
+    with Database(Path(sys.argv[1])).write() as connection:
+        prepare(connection, None)
+        print("held", flush=True)
+        sys.stdin.readline()
+    print("held", flush=True)
+"""
+
+
+def test_it_is_read_while_another_process_brings_it_up_to_date(open_old, old):
+    """Until that is done from the snapshot, which is as old; then from the file."""
+    count = "SELECT count(*) FROM events"
+    with open_old(read_only=True) as reader:
+        assert reader.connection.execute(count).fetchall() == [(121,)]  # takes a snapshot
+    with in_another_process(MIGRATE, old / FILES[0]) as writer, open_old(read_only=True) as reader:
+        assert reader.info().project_id == str(SHOP.project_id)
+        assert reader.sql_scalar(count) == 121
+        assert reader.days_due().first == SHOP.start
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+        assert writer.stdout.readline() == "held\n"
+        assert reader.sql_scalar(count) == 121
+        assert reader.sql_scalar("SELECT count(last_error) FROM mixpanel._days") == 0
+    assert schema_version_of(old) == schema_version()
 
 
 def test_the_first_write_brings_the_tables_up_to_date(open_old, old):

@@ -1,6 +1,8 @@
 """Whose data a file holds, and of which version it is, is looked at by reads as by writes."""
 
+import os
 import shutil
+from datetime import timedelta
 
 import dagster as dg
 import duckdb
@@ -15,6 +17,7 @@ from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.io_managers import WarehouseIOManager
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
+from mixpanel_assets.storage import StorageEngine
 from mixpanel_assets.verification import verify_days
 from mixpanel_assets.warehouse import Database
 from mixpanel_assets_tests.conftest import START
@@ -96,14 +99,12 @@ READS = {
 def test_another_projects_file_is_not_read(open_as, path, emulator, read_only):
     """Whatever is asked: the error names both, nothing is requested and nothing changes."""
     before, requests = path.read_bytes(), len(emulator.requests)
-    for name, read in READS.items():
-        if read_only and name in ("drop", "sync"):
-            continue
+    for name in ("info", "sql", "plan", "connection", "fetch") if read_only else READS:
         with (
             open_as("999", read_only=read_only) as workspace,
             pytest.raises(ConfigError, match=BOTH),
         ):
-            read(workspace)
+            READS[name](workspace)
     assert len(emulator.requests) == requests
     assert path.read_bytes() == before
 
@@ -128,10 +129,47 @@ def test_how_times_are_read_is_no_matter_for_a_reader(open_as, path):
 
 
 def test_a_workspace_without_credentials_reads_any_file(path):
-    """It asks for no project."""
+    """Nothing names a project."""
     with Workspace.open(path) as workspace:
         assert workspace.info().project_id == "12345"
         assert workspace.sql_scalar("SELECT count(*) FROM events")
+
+
+def test_a_file_that_is_opened_holds_the_project_of_the_environment(path, monkeypatch):
+    """Whether it is to be read or changed, and through a link as well."""
+    monkeypatch.setenv("MP_PROJECT_ID", "999")
+    link = path.with_name("shop.duckdb")
+    link.symlink_to(path)
+    for given in (path, link):
+        for read_only in (True, False):
+            with Workspace.open(given, read_only=read_only) as workspace:
+                for read in (READS["info"], READS["sql"], READS["connection"], READS["drop"]):
+                    with pytest.raises(ConfigError, match=BOTH if not read_only else "."):
+                        read(workspace)
+    monkeypatch.setenv("MP_PROJECT_ID", "12345")
+    with Workspace.open(link) as workspace:
+        assert workspace.info().project_id == "12345"
+    monkeypatch.setenv("MP_REGION", "eu")
+    with Workspace.open(link) as workspace, pytest.raises(ConfigError, match=r"\(eu\)"):
+        workspace.info()
+
+
+def test_an_engine_that_is_handed_over_holds_the_project_too(path, emulator):
+    """It may have been opened for no project."""
+    storage = StorageEngine.open_existing(path)
+    with (
+        Workspace(credentials=credentials_of(emulator, "999"), storage=storage) as workspace,
+        pytest.raises(ConfigError, match=BOTH),
+    ):
+        workspace.info()
+
+
+@pytest.mark.parametrize("project_id", ["12345", "012345", " 12345 "])
+def test_a_projects_number_is_the_same_in_every_spelling(open_as, project_id):
+    """Zeros in front and blanks around it are no part of it."""
+    with open_as(project_id, region="US") as workspace:
+        assert workspace.info().project_id == "12345"
+        workspace.sync_profiles()
 
 
 def test_a_snapshot_of_another_project_is_not_read_either(open_as, loaded, path):
@@ -140,6 +178,32 @@ def test_a_snapshot_of_another_project_is_not_read_either(open_as, loaded, path)
     snapshot = path.with_name("warehouse.snapshot.duckdb")
     with open_as("999", path=snapshot) as workspace, pytest.raises(ConfigError, match=BOTH):
         workspace.info()
+
+
+def test_answers_beside_another_projects_file_stay(open_as, path):
+    """They may be of days that its Mixpanel has deleted since."""
+    spool = path.with_name("spool")
+    spool.mkdir()
+    answer = spool / f"{'0' * 32}-2024-01-01_2024-01-01.jsonl"
+    answer.touch()
+    os.utime(answer, (0, 0))
+    for given in ({"project_id": "999"}, {"region": "eu"}):
+        with open_as(**given) as workspace, pytest.raises(ConfigError, match="holds project 12345"):
+            workspace.clean(timedelta())
+        assert answer.exists()
+    with open_as() as workspace:
+        assert workspace.clean(timedelta()).deleted == 1
+
+
+def test_answers_beside_a_file_that_cannot_be_read_can_go(open_as, path):
+    """Their room may be what is missing."""
+    path.write_text("no database" * 1000)
+    with open_as() as workspace:
+        assert workspace.clean(timedelta()).deleted == 0
+    path.unlink()
+    path.with_name("warehouse.snapshot.duckdb").unlink(missing_ok=True)
+    with open_as() as workspace:
+        assert workspace.clean(timedelta()).deleted == 0
 
 
 VERSIONS = {
@@ -154,9 +218,9 @@ VERSIONS = {
 def test_a_version_that_this_code_does_not_know_is_not_read(open_as, path, version):
     """Its tables may mean something else."""
     change(path, f"UPDATE mixpanel._project SET schema_version = {version}")
-    for read in READS.values():
+    for name in READS if version == "99" else ("info", "sql", "sync"):
         with open_as() as workspace, pytest.raises(StorageError, match=VERSIONS[version]):
-            read(workspace)
+            READS[name](workspace)
     with Workspace.open(path) as workspace, pytest.raises(StorageError, match=VERSIONS[version]):
         workspace.info()
 
@@ -210,7 +274,7 @@ def test_assets_downstream_are_given_no_rows_of_another_project(path):
     said = run(path, project_id="999", region="us")
     assert ["project 999 (us)" in text for text in said] == [True, True]
     assert path.read_bytes() == before
-    assert run(path, project_id="12345", region="us") == []
+    assert run(path, project_id=" 012345", region="US") == []
     change(path, "UPDATE mixpanel._project SET schema_version = 99")
     assert ["Upgrade mixpanel-assets" in text for text in run(path)] == [True, True]
 
@@ -221,5 +285,8 @@ def test_a_code_location_says_whose_rows_it_reads(settings):
     given = build_definitions(settings=settings, resources={"mixpanel": resource})
     manager = given.resources["warehouse"]
     assert (manager.project_id, manager.region) == ("7", "eu")
-    manager = build_definitions(settings=settings).resources["warehouse"]
-    assert (manager.project_id, manager.region) == ("", "")
+    for project_id, region in (("", "eu"), ("none", "eu"), ("7", "mars")):
+        resource = MixpanelResource(username="u", secret="s", project_id=project_id, region=region)
+        given = build_definitions(settings=settings, resources={"mixpanel": resource})
+        manager = given.resources["warehouse"]
+        assert (manager.project_id, manager.region) == ("", "")

@@ -12,8 +12,12 @@ from typing import Any
 from pydantic import SecretStr
 
 from mixpanel_assets.accounts.file import ConfigFile
-from mixpanel_assets.accounts.resolution import FIELDS, Resolution, resolve
-from mixpanel_assets.client import Credentials, is_project_secret, make_credentials
+from mixpanel_assets.accounts.resolution import FIELDS, Resolution, of_variables, resolve
+from mixpanel_assets.client import (
+    Credentials,
+    is_project_secret,
+    make_credentials,
+)
 from mixpanel_assets.errors import AccountExistsError, AccountNotFoundError, ConfigError
 
 SERVICE_ACCOUNT = "service_account"
@@ -391,6 +395,24 @@ def resolve_credentials(
 ) -> Credentials:
     """Return the credentials that hold here, as `ConfigManager.resolve_credentials` does."""
     return ConfigManager().resolve_credentials(account, project_id=project_id, region=region)
+
+
+def asked_project(account: str | None = None, *, must_be_known: bool = False) -> tuple[str, str]:
+    """Return the number and region of the project that a load would ask; see `Resolution.project`.
+
+    Args:
+        account: An account of the config file; None: as the environment says.
+        must_be_known: Raise what keeps the config file from saying it.
+
+    Raises:
+        ConfigError: The account is not there, or what was found is malformed.
+    """
+    try:
+        return ConfigManager().resolution(account).project()
+    except ConfigError:
+        if account is not None or must_be_known:
+            raise
+        return of_variables().project()
 
 
 def _info(name: str, entry: Mapping[str, str], default: str | None) -> AccountInfo:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from mixpanel_assets.client import Credentials, make_credentials
+from mixpanel_assets.client import Credentials, checked_project, make_credentials
 from mixpanel_assets.errors import AccountNotFoundError, ConfigError
 
 _USABLE = "service_account"
@@ -66,6 +66,23 @@ class Resolution:
             )
         return make_credentials(**{**dict.fromkeys(FIELDS, ""), **values}, names=self.names)
 
+    def project(self) -> tuple[str, str]:
+        """Return the project's number and its region; each is empty if nothing names it.
+
+        The region that holds where none is set, holds for a project alone.
+
+        Raises:
+            ConfigError: One of them is malformed.
+        """
+        named = {
+            name: self.found[name].value for name in ("project_id", "region") if name in self.found
+        }
+        project_id, region = checked_project(
+            named.get("project_id", ""), named.get("region", ""), self.names
+        )
+        is_set = project_id or self.sources()["region"] != "default"
+        return project_id, region if is_set else ""
+
     def sources(self) -> dict[str, str]:
         """Return for each field which source won: `argument`, a variable, an account.
 
@@ -96,14 +113,12 @@ def resolve(
         ConfigError: There are accounts and none is chosen.
     """
     given = {name: value for name, value in arguments.items() if value}
-    variables = {name: os.environ.get(_variable(name), "") for name in FIELDS}
-    if account is not None:
-        variables = {}
-    elif variables["username"] or variables["secret"]:
+    variables = _variables() if account is None else {}
+    if variables.get("username") or variables.get("secret"):
         return replace(
             _first(None, given, variables, {}), hidden=_hidden(variables, accounts, default)
         )
-    else:
+    if account is None:
         account = os.environ.get("MP_ACCOUNT") or default()
     known = accounts()
     if account is None:
@@ -123,6 +138,11 @@ def resolve(
             {"account": account, "type": kind},
         )
     return _first(account, given, variables, known[account])
+
+
+def of_variables() -> Resolution:
+    """Return what the environment alone says."""
+    return _first(None, {}, _variables(), {})
 
 
 def _hidden(
@@ -162,6 +182,10 @@ def _first(
         for name in FIELDS
     }
     return Resolution(account, found, {**names, **{n: f.name for n, f in found.items()}})
+
+
+def _variables() -> dict[str, str]:
+    return {name: os.environ.get(_variable(name), "") for name in FIELDS}
 
 
 def _variable(name: str) -> str:

@@ -10,7 +10,6 @@ import functools
 import inspect
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -29,10 +28,8 @@ if TYPE_CHECKING:
 
     from mixpanel_assets.client import Credentials
     from mixpanel_assets.errors import MixpanelDataError
-    from mixpanel_assets.warehouse import ProjectIdentity
     from mixpanel_assets.workspace import Workspace
 
-_OF_PROJECT = ("project_id", "region")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -86,8 +83,7 @@ class Invocation:
     def stored(self, database: Path | None = None, *, read_only: bool = True) -> Workspace:
         """Return the workspace of what is stored, which needs no credentials.
 
-        If MP_PROJECT_ID or an account is named, the file must hold that project. A file that is
-        named with --database is looked into as it is.
+        The file must hold the project that a load would ask, as far as one is named.
 
         Args:
             database: The DuckDB file; None: as MP_DATABASE says, else that of the account.
@@ -97,39 +93,20 @@ class Invocation:
             DatabaseNotFoundError: There is no such file.
             ConfigError: MP_DATABASE is not set, and the config file cannot be used.
         """
+        from mixpanel_assets.accounts import asked_project
         from mixpanel_assets.settings import load_settings
+        from mixpanel_assets.warehouse import ProjectIdentity
         from mixpanel_assets.workspace import Workspace
 
         settings = load_settings()
-        # Only the file in the home directory is named after the project of the default account.
-        asked = None if database else self._asked_for(needs_default=settings.database is None)
-        path = database or settings.database_path(asked.project_id if asked else "")
+        is_named = database is not None or settings.database is not None
+        # The file in the home directory is named after the project.
+        project_id, region = asked_project(self.account, must_be_known=not is_named)
+        path = database or settings.database_path(project_id)
         workspace = Workspace.open(path, read_only=read_only, on_wait=self.note)
         workspace.storage.database.confined = read_only
-        workspace.storage.asked_for = asked
+        workspace.storage.asked_for = ProjectIdentity(project_id, region)
         return workspace
-
-    def _asked_for(self, *, needs_default: bool) -> ProjectIdentity | None:
-        """Return the project that is asked for, as far as it is known.
-
-        Args:
-            needs_default: Whether the default account of the config file has a say too.
-        """
-        from mixpanel_assets.accounts import ConfigManager
-        from mixpanel_assets.warehouse import ProjectIdentity
-
-        named = self.account or os.environ.get("MP_ACCOUNT")
-        if not needs_default and not named:
-            found = {name: os.environ.get(f"MP_{name.upper()}", "") for name in _OF_PROJECT}
-        else:
-            resolved = ConfigManager().resolution(self.account).found
-            found = {
-                name: resolved[name].value
-                for name in _OF_PROJECT
-                if name in resolved and resolved[name].source != "default"
-            }
-        project_id = found.get("project_id", "")
-        return ProjectIdentity(project_id, found.get("region", "")) if project_id else None
 
     def console(self) -> Console:
         """Return where bars are drawn: stderr, or nowhere with --quiet."""

@@ -2,7 +2,12 @@
 
 from mixpanel_assets.client.ahead import checked_exports
 from mixpanel_assets.client.api import MixpanelAPIClient
-from mixpanel_assets.client.credentials import Credentials, is_project_secret, make_credentials
+from mixpanel_assets.client.credentials import (
+    Credentials,
+    checked_project,
+    is_project_secret,
+    make_credentials,
+)
 from mixpanel_assets.client.empty_days import SecondLooks
 from mixpanel_assets.client.engage import ProfileQuery
 from mixpanel_assets.client.export import EventExport, ExportQuery
@@ -34,6 +39,7 @@ __all__ = [
     "Spool",
     "checked_events",
     "checked_exports",
+    "checked_project",
     "checked_workers",
     "is_project_secret",
     "make_credentials",

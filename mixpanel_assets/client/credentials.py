@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, SecretStr, field_validator
 
 from mixpanel_assets.client.redaction import redact
 from mixpanel_assets.errors import ConfigError
@@ -118,18 +118,35 @@ def make_credentials(
             f"There are bytes that are no text (UTF-8) in: {', '.join(broken)}. "
             "Copy it again from Mixpanel."
         )
+    project_id, region = checked_project(project_id, region, names)
+    return Credentials.model_validate({**given, "project_id": project_id, "region": region})
+
+
+def checked_project(
+    project_id: str, region: str, names: Mapping[str, str] = _VARIABLES
+) -> tuple[str, str]:
+    """Return a project's number and its region as Mixpanel writes them; each may be empty.
+
+    Args:
+        project_id: The number.
+        region: In lower or upper case.
+        names: What messages call each of them, by field.
+
+    Raises:
+        ConfigError: One of them is malformed.
+    """
+    project_id = _BLANKS_AROUND.sub("", project_id)
+    region = _BLANKS_AROUND.sub("", region).lower()
     # What was given is not repeated: it may be the secret, pasted into the wrong place.
-    if not (project_id.isascii() and project_id.isdigit()):
+    digits = project_id.lstrip("0")
+    if project_id and not (digits.isascii() and digits.isdigit()):
         raise ConfigError(
             f"{names['project_id']} must be the project's number. "
             "It stands in the address of every Mixpanel report: mixpanel.com/project/<number>."
         )
-    try:
-        return Credentials.model_validate(given)
-    except ValidationError as error:
-        raise ConfigError(
-            f"{names['region']} must be one of {', '.join(get_args(Region))}."
-        ) from error
+    if region and region not in get_args(Region):
+        raise ConfigError(f"{names['region']} must be one of {', '.join(get_args(Region))}.")
+    return digits, region
 
 
 def _trimmed(given: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ Nothing here knows HTTP or Dagster. `Database` opens and locks, `prepare` makes 
 guards the tables, `replace_events`, `append_events` and `replace_profiles` load, `tables` reads.
 """
 
-from mixpanel_assets.warehouse.access import check_before_load, check_readable
+from mixpanel_assets.warehouse.access import check_before_load, check_readable, check_whose
 from mixpanel_assets.warehouse.append import append_events, mark_empty_days
 from mixpanel_assets.warehouse.catalog import (
     KnownTable,
@@ -108,6 +108,7 @@ __all__ = [
     "check_name",
     "check_readable",
     "check_table",
+    "check_whose",
     "compare_events",
     "create_all",
     "day_reports",

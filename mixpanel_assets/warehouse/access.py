@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -69,7 +70,26 @@ def check_before_load(database: Database, project: ProjectIdentity) -> None:
             tables were changed by hand, or the database is gone and something of it is left.
     """
     database.make_place()
+    with suppress(DatabaseLockedError, DatabaseNotFoundError), _soon(database) as connection:
+        check_loadable(connection, project)
+
+
+def check_whose(database: Database, asked: ProjectIdentity | None) -> None:
+    """See that a database may be read for a project, or is not there yet.
+
+    Raises:
+        ConfigError: The file holds another project.
+        DatabaseLockedError: Another process holds it for more than a moment.
+        StorageError: It cannot be read.
+    """
+    with suppress(DatabaseNotFoundError), _soon(database) as connection:
+        check_readable(connection, database.path, asked)
+
+
+@contextmanager
+def _soon(database: Database) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Read a database that is free, or is so in a moment."""
     hurried = copy.copy(database)
     hurried.lock_timeout = min(_BRIEFLY_SECONDS, database.lock_timeout or _BRIEFLY_SECONDS)
-    with suppress(DatabaseLockedError, DatabaseNotFoundError), hurried.read() as connection:
-        check_loadable(connection, project)
+    with hurried.read() as connection:
+        yield connection

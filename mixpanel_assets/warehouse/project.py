@@ -188,7 +188,7 @@ def must_match(stored: ProjectIdentity, asked: ProjectIdentity) -> None:
         ConfigError: They differ; the message names both.
     """
     must_be_of(stored, asked.project_id, asked.region)
-    if _means(stored) != _means(asked):
+    if _times_of(stored) != _times_of(asked):
         raise ConfigError(
             f"This database was loaded with time regime {stored.regime} and zone {stored.zone}, "
             f"but {asked.regime} and {asked.zone} were asked for. Set MP_TIME_REGIME and "
@@ -204,7 +204,7 @@ def must_be_of(stored: ProjectIdentity, project_id: str, region: str) -> None:
         ConfigError: They differ; the message names both.
     """
     asked = project_id or stored.project_id, region or stored.region
-    if asked != (stored.project_id, stored.region):
+    if _number_and_region(*asked) != _number_and_region(stored.project_id, stored.region):
         raise ConfigError(
             f"This database holds project {stored.project_id} ({stored.region}), but project "
             f"{asked[0]} ({asked[1]}) was asked for. Set MP_DATABASE to another file, "
@@ -213,10 +213,13 @@ def must_be_of(stored: ProjectIdentity, project_id: str, region: str) -> None:
         )
 
 
-def _means(project: ProjectIdentity) -> tuple[str, ...]:
+def _number_and_region(project_id: str, region: str) -> tuple[str, str]:
+    return project_id.strip().lstrip("0"), region.strip().lower()
+
+
+def _times_of(project: ProjectIdentity) -> tuple[str, str]:
     # The zone converts nothing in the utc regime, so there it may be set freely.
-    zone = project.zone if project.regime == "legacy" else ""
-    return project.project_id, project.region, project.regime, zone
+    return project.regime, project.zone if project.regime == "legacy" else ""
 
 
 def _check_zone(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity) -> None:

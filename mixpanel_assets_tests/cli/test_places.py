@@ -204,21 +204,80 @@ READING = (
 )
 
 
-def test_another_projects_file_is_not_read_in_the_shell(mp_here, loaded, tmp_path):
-    """MP_PROJECT_ID alone says whose data is asked for; so does a named account."""
-    path = shutil.copy(loaded, tmp_path / "shop.duckdb")
-    before = path.read_bytes()
-    nobody = {"MP_USERNAME": "", "MP_SECRET": "", "MP_DATABASE": str(path)}
-    for command in READING:
-        done = mp_here(*command, **nobody, MP_PROJECT_ID="999")
-        assert done.code == 1, command
-        assert "holds project 12345 (us), but project 999 (us)" in done.stderr
-    assert path.read_bytes() == before
-    ConfigManager().add_account("other", "name.mp-service-account", "secret-secret", "777", "us")
-    done = mp_here(*READING[0], **nobody, MP_PROJECT_ID="", MP_ACCOUNT="other")
-    assert "but project 777 (us)" in done.stderr
-    for command in READING[:-1]:
-        assert mp_here(*command, **nobody, MP_PROJECT_ID="12345").code == 0, command
-        assert mp_here(*command, **nobody, MP_PROJECT_ID="").code == 0, command
-        elsewhere = (*command, "--database", str(path))
-        assert mp_here(*elsewhere, **nobody, MP_PROJECT_ID="999").code == 0, command
+NOBODY = {"MP_USERNAME": "", "MP_SECRET": "", "MP_PROJECT_ID": "", "MP_REGION": ""}
+OTHERS = (
+    ({"MP_PROJECT_ID": "999"}, "project 999 (us)"),
+    ({"MP_PROJECT_ID": "12345", "MP_REGION": "EU "}, "project 12345 (eu)"),
+    ({"MP_REGION": "in"}, "project 777 (in)"),
+    ({"MP_ACCOUNT": "other"}, "project 777 (us)"),
+)
+
+
+@pytest.fixture
+def place(loaded, tmp_path):
+    """A database of project 12345, in use."""
+    return shutil.copy(loaded, tmp_path / "shop.duckdb")
+
+
+@pytest.fixture
+def accounts():
+    """A config file of this test's own."""
+    return ConfigManager()
+
+
+def add(accounts, name, project_id, **given):
+    accounts.add_account(
+        name, "name.mp-service-account", "secret-secret", project_id, "us", **given
+    )
+
+
+@pytest.mark.parametrize("way", ["MP_DATABASE", "--database"])
+def test_another_projects_file_is_not_read_in_the_shell(mp_here, accounts, place, way):
+    """Whatever names the file, and whatever names the project or the region."""
+    before = place.read_bytes()
+    add(accounts, "other", "777")
+    for options in ({}, {"MP_ACCOUNT": "other"}, {"MP_ACCOUNT": "", "MP_PROJECT_ID": "999"}):
+        done = run_at(mp_here, READING[0], place, way, **options)
+        assert (done.code, "was asked for" in done.stderr) == (1, True), options
+    for others, named in OTHERS:
+        is_first = (way, others) == ("MP_DATABASE", OTHERS[0][0])
+        commands = READING if is_first else READING[:1]
+        for command in commands:
+            done = run_at(mp_here, command, place, way, **others)
+            assert done.code == 1, command
+            assert f"holds project 12345 (us), but {named} was asked for" in done.stderr
+            assert "MP_PROJECT_ID and MP_REGION" in done.stderr
+    assert place.read_bytes() == before
+
+
+def test_a_region_counts_without_a_project(mp_here, place):
+    """It is asked for; the one that holds where none is set is not."""
+    done = run_at(mp_here, READING[0], place, "MP_DATABASE", MP_REGION="in")
+    assert "holds project 12345 (us), but project 12345 (in) was asked for" in done.stderr
+
+
+@pytest.mark.parametrize("way", ["MP_DATABASE", "--database"])
+def test_ones_own_file_is_read_however_its_project_is_written(mp_here, accounts, place, way):
+    """And any file where nothing names a project, or the config file cannot say it."""
+    own = ({}, {"MP_PROJECT_ID": " 12345\n"}, {"MP_PROJECT_ID": "012345", "MP_REGION": "US"})
+    for given in own:
+        assert run_at(mp_here, READING[0], place, way, **given).code == 0
+    assert run_at(mp_here, READING[0], place, way).code == 0
+    add(accounts, "one", "12345", default=False)
+    add(accounts, "two", "777", default=False)
+    accounts.config_path.write_text(accounts.config_path.read_text().replace("account =", "none ="))
+    assert run_at(mp_here, READING[0], place, way).code == 0
+    assert run_at(mp_here, READING[0], place, way, MP_ACCOUNT="one").code == 0
+
+
+def test_a_projects_number_that_is_none_is_not_repeated(mp_here, place):
+    """It may be the secret, pasted into the wrong place."""
+    done = run_at(mp_here, READING[0], place, "MP_DATABASE", MP_PROJECT_ID="my-secret-words")
+    assert (done.code, "must be the project's number" in done.stderr) == (1, True)
+    assert "my-secret" not in done.stderr
+
+
+def run_at(mp_here, command, place, way, **changes):
+    if way == "MP_DATABASE":
+        return mp_here(*command, **{**NOBODY, "MP_DATABASE": str(place), **changes})
+    return mp_here(*command, "--database", str(place), **{**NOBODY, **changes})

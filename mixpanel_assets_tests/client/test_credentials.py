@@ -56,6 +56,13 @@ def test_a_region_in_capitals_is_understood():
     assert credentials(region="EU").region == "eu"
 
 
+def test_zeros_in_front_are_no_part_of_a_projects_number():
+    """It names files and is compared with what they hold."""
+    assert credentials(project_id="0012345").project_id == "12345"
+    with pytest.raises(ConfigError, match="the project's number"):
+        credentials(project_id="000")
+
+
 def test_a_project_name_instead_of_its_number_is_refused():
     """The project is named by its number."""
     with pytest.raises(ConfigError, match="number"):
