@@ -15,6 +15,7 @@ from mixpanel_assets.accounts import ConfigManager, ProjectAccess, check_access
 from mixpanel_assets.budgets import budget_settings
 from mixpanel_assets.client import Credentials, MixpanelAPIClient
 from mixpanel_assets.client.disk import MARGIN_BYTES, free_bytes
+from mixpanel_assets.control_characters import visible
 from mixpanel_assets.currency import STORED, DaysDue, days_due_in, read_too_early
 from mixpanel_assets.days import how_to_load, ranges_of, shown
 from mixpanel_assets.errors import (
@@ -64,7 +65,7 @@ class Finding:
 
     def __str__(self) -> str:
         remedy = f"  -> {self.remedy}" if self.remedy else ""
-        return f"{self.status:<4}  {self.what}: {self.detail}{remedy}"
+        return visible(f"{self.status:<4}  {self.what}: {self.detail}{remedy}")
 
 
 def doctor(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from mixpanel_assets.control_characters import visible
 from mixpanel_assets.errors import DatabaseLockedError
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Holder:
 
     def __str__(self) -> str:
         known = f"{self.what}, since {self.since} UTC" if self.since else self.what
-        return f"process {self.pid}" + (f" ({known})" if known else "")
+        return visible(f"process {self.pid}" + (f" ({known})" if known else ""))
 
 
 @dataclass

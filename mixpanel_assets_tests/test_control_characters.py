@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets.control_characters import escaped_json, visible, without_controls
+from mixpanel_assets.doctor import Finding
 from mixpanel_assets.errors import MixpanelDataError
 from mixpanel_assets.json_lines import as_json
+from mixpanel_assets.waits import Holder
 from mixpanel_assets_tests.laws import examples
 
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -55,6 +57,13 @@ def test_an_error_is_safe_to_print():
     assert error.message == (
         r"no event Sign\x1b]0;x\x07\x00\x7f\x9b31m\u202eUp\u2066\u200b\u2028" + "\nsecond line"
     )
+
+
+def test_what_others_wrote_is_safe_to_print():
+    """A project's name in a finding, the command of a process that holds a database."""
+    for text in (str(Finding("ok", "access", ODD, ODD)), str(Holder(1, ODD, ODD))):
+        assert "Up" in text
+        assert [one for one in text if unicodedata.category(one) in HIDDEN] == []
 
 
 @pytest.mark.parametrize("name", [ODD, "caf\xe9 \x7f", "日本\x9b", "a\u2029b", "\ud800", 2**70])

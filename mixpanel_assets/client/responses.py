@@ -128,7 +128,7 @@ def _of_the_way_there(response: httpx.Response, text: str) -> str | None:
     return None
 
 
-def refuse_encoding(response: httpx.Response, asked: str) -> None:
+def refuse_encoding(response: httpx.Response, asked: str, credentials: Credentials) -> None:
     """Refuse a body that is encoded in another way than we asked for.
 
     Raises:
@@ -136,8 +136,9 @@ def refuse_encoding(response: httpx.Response, asked: str) -> None:
     """
     encoding = response.headers.get("Content-Encoding", "").strip()
     if encoding.lower() not in ("", "identity", "gzip"):
+        encoding = credentials.redact(encoding)[:40]
         raise APIError(
-            f"{asked} answered with `Content-Encoding: {encoding[:40]}`, but only gzip was asked "
+            f"{asked} answered with `Content-Encoding: {encoding}`, but only gzip was asked "
             "for. A proxy on the way compresses responses; let it pass them on as they are.",
             status_code=response.status_code,
             code="UNKNOWN_ENCODING",

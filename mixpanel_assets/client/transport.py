@@ -201,7 +201,7 @@ class Transport:
 
     def _error_in(self, response: httpx.Response, asked: str) -> MixpanelDataError | None:
         if response.status_code == httpx.codes.OK:
-            refuse_encoding(response, asked)
+            refuse_encoding(response, asked, self.credentials)
             return None
         response.read()
         return error_from(response, asked, self.credentials)

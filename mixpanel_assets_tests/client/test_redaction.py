@@ -138,6 +138,8 @@ def echo() -> Iterator[tuple[str, dict]]:
                 return
             self.send_response(answer["status"], answer.get("reason"))
             self.send_header("Content-Type", answer["type"])
+            if encoding := answer.get("encoding"):
+                self.send_header("Content-Encoding", encoding)
             self.send_header("Content-Length", str(len(answer["body"])))
             self.send_header("Retry-After", "3600")
             self.send_header("Location", f"/{FORMS['quoted']}")
@@ -208,6 +210,19 @@ def test_no_status_lets_a_secret_through(status, echo, tmp_path, caplog):
                     ask()
                 assert traces(everything_of(caught.value)) == []
     assert traces(caplog.text) == []
+
+
+def test_a_header_that_is_shown_lets_no_secret_through(echo, tmp_path):
+    """The message names the encoding of a body that cannot be read."""
+    url, answer = echo
+    for answer["encoding"] in (f"x{SECRET}", f"br {FORMS['header']}"):
+        with MixpanelAPIClient(
+            made(), api_base_url=url, retries=ONCE_MORE, budget=PLENTY
+        ) as client:
+            for ask in questions(client, url, tmp_path / "spool"):
+                with pytest.raises(MixpanelDataError) as caught:
+                    ask()
+                assert traces(everything_of(caught.value)) == []
 
 
 def test_a_broken_answer_on_the_wire_lets_no_secret_through(echo, tmp_path):
