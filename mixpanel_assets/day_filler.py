@@ -317,10 +317,15 @@ class DayFiller:
     def _confirm_empty_days(self) -> None:
         """Write days as `empty` that have no event in a second response; load the others."""
         days, self._unconfirmed = self._unconfirmed, set()
-        for answer in self._looks.confirm(days):
-            loaded_meanwhile = self._mark_empty(answer.empty) if answer.empty else []
-            for first, last in self._plan.again(sorted([*answer.doubtful, *loaded_meanwhile])):
-                self._fill(first, last)
+        try:
+            for answer in self._looks.confirm(sorted(days)):
+                days.difference_update(answer.empty, answer.doubtful)
+                loaded_meanwhile = self._mark_empty(answer.empty) if answer.empty else []
+                for first, last in self._plan.again(sorted([*answer.doubtful, *loaded_meanwhile])):
+                    self._fill(first, last)
+        except (APIError, ConnectionFailedError) as error:
+            self._write_failure(sorted(days), error)
+            raise
 
     def _mark_empty(self, days: Sequence[date]) -> list[date]:
         """Write days as `empty`; return those that another process has loaded by now."""

@@ -153,12 +153,12 @@ def test_only_days_that_turn_out_to_have_events_are_loaded_again(workspace_with,
 
 
 def test_nothing_is_empty_before_it_is_confirmed(workspace, emulator):
-    """The second request is refused: the days stay unloaded, and the next load gets them."""
+    """The second request is refused: the days failed, and the next load gets them."""
     cut_after_the_first_day(emulator)
     emulator.faults.add(Fault("401-json", path=EXPORT, times=None))
     with pytest.raises(AuthenticationError):
         workspace.sync_events(FIRST, THIRD)
-    assert statuses(workspace) == {FIRST: "complete"}
+    assert statuses(workspace) == {FIRST: "complete", SECOND: "failed", THIRD: "failed"}
     emulator.faults.clear()
     workspace.sync_events(FIRST, THIRD)
     assert counts(workspace) == true_counts(emulator, FIRST, THIRD)

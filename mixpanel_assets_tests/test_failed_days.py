@@ -17,7 +17,7 @@ from mixpanel_assets.errors import (
 from mixpanel_assets.event_loads import event_load
 from mixpanel_assets.gaps import gaps_in
 from mixpanel_assets.verification import verify_days
-from mixpanel_assets.warehouse import Database, Target, mark_failed, prepare
+from mixpanel_assets.warehouse import Database, Target, mark_days, mark_failed, prepare
 from mixpanel_assets.warehouse.project import ProjectIdentity
 
 FIRST, HOLE, LAST = date(2024, 1, 1), date(2024, 1, 3), date(2024, 1, 5)
@@ -180,6 +180,8 @@ def test_a_failed_day_is_no_stored_day_to_any_reader(with_hole, hasty, client):
         with_hole.daily_counts(from_date=FIRST, to_date=LAST)
     with with_hole.storage.write() as connection:
         mark_failed(connection, [date(2023, 12, 9), date(2024, 1, 9)], "they did not come")
+        mark_days(connection, [date(2023, 12, 8), date(2024, 1, 8)], "not available")
+        mark_days(connection, [date(2023, 12, 7), date(2024, 1, 7)], "expired")
     [table] = [table for table in with_hole.tables() if table.name == "events"]
     assert table.row_count == with_hole.sql_scalar("SELECT count(*) FROM events")
     metadata = with_hole.storage.get_metadata("events")

@@ -1,6 +1,7 @@
 """The job `verify_range`: are stored days still what Mixpanel holds?"""
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -55,7 +56,9 @@ def verify_range_job(settings: Settings) -> dg.JobDefinition:
         metadata = differences_metadata(found)
         if different:
             raise dg.Failure(
-                description=_told(different, len(found)), metadata=metadata, allow_retries=False
+                description=_told(different, len(found), settings.deleted_before()),
+                metadata=metadata,
+                allow_retries=False,
             )
         context.log.info(_equal(found))
         context.add_output_metadata(metadata)
@@ -117,13 +120,16 @@ def _equal(found: Sequence[DayDifference]) -> str:
     return " ".join(said)
 
 
-def _told(different: Sequence[DayDifference], days: int) -> str:
+def _told(different: Sequence[DayDifference], days: int, deleted_before: date) -> str:
     first, last = different[0].day, different[-1].day
+    why = ""
+    if any(day.day < deleted_before and day.fetched == 0 for day in different):
+        why = " Mixpanel deletes old events; MP_RETENTION_DAYS leaves days without them out."
     return (
         f"{len(different)} of {days} days differ from Mixpanel: "
         f"{'; '.join(map(_one_told, different))}. Nothing was stored. To load them again, "
         f"materialize mixpanel/events for {first}...{last}, or run "
-        f"`mp sync --from {first} --to {last} --refetch all`."
+        f"`mp sync --from {first} --to {last} --refetch all`.{why}"
     )
 
 
@@ -132,4 +138,5 @@ def _one_told(found: DayDifference) -> str:
         return f"{found.day} was never loaded"
     kinds = ("missing", "gone", "changed")
     counts = [f"{getattr(found, kind):,} {kind}" for kind in kinds if getattr(found, kind)]
-    return f"{found.day} ({', '.join(counts)})"
+    none_left = "; Mixpanel has no event of it" if found.stored and not found.fetched else ""
+    return f"{found.day} ({', '.join(counts)}{none_left})"

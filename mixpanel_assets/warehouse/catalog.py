@@ -20,7 +20,7 @@ from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.destination import NAMED_SCHEMA, forget_table
 from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.quarantine import forget_quarantine
-from mixpanel_assets.warehouse.schema import DAYS, SCHEMA, VIEWS, qualified
+from mixpanel_assets.warehouse.schema import DAYS, FIRST_AND_LAST, SCHEMA, VIEWS, qualified
 from mixpanel_assets.warehouse.tables import table_exists
 
 
@@ -81,8 +81,8 @@ def known_tables(connection: duckdb.DuckDBPyConnection) -> list[KnownTable]:
     if not table_exists(connection, DAYS.name):
         return []
     found = connection.execute(
-        "SELECT schema_name, table_name, any_value(type), max(fetched_at), min(day), max(day), "
-        f"arg_max(filters, fetched_at) FROM {DAYS.quoted} "
+        "SELECT schema_name, table_name, any_value(type), max(fetched_at), "
+        f"{', '.join(FIRST_AND_LAST)}, arg_max(filters, fetched_at) FROM {DAYS.quoted} "
         "WHERE status <> 'failed' GROUP BY ALL ORDER BY 2, 1"
     ).fetchall()
     return [

@@ -16,6 +16,7 @@ from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Status
 from mixpanel_assets.warehouse.schema import (
     DAYS,
     EVENT_COUNTS,
+    NEVER_STORED,
     QUARANTINE,
     SCHEMA,
     VANISHED,
@@ -247,8 +248,7 @@ def write_failure(
     )
     values = {"schema": load.target.schema, "table": load.target.table, "days": list(days)}
     connection.execute(
-        f"DELETE FROM {DAYS.quoted} WHERE {which} "
-        "AND status IN ('failed', 'not available', 'expired') AND row_count = 0",
+        f"DELETE FROM {DAYS.quoted} WHERE {which} AND status IN {NEVER_STORED} AND row_count = 0",
         values,
     )
     updated = connection.execute(

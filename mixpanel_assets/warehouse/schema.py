@@ -281,10 +281,19 @@ STAMP = f'"{SCHEMA}"._snapshot'  # the table that only snapshots have
 METADATA = "_metadata"
 VIEWS = (METADATA, "missing_days", "profiles_current")
 
+# Of days with these nothing is stored but rows of earlier loads, if any.
+NEVER_STORED = "('failed', 'not available', 'expired')"
+# Of a table, in SQL: the stored days; those that were asked for while none is stored.
+FIRST_AND_LAST = tuple(
+    f"coalesce({end}(day) FILTER (row_count > 0 OR status NOT IN {NEVER_STORED}), {end}(day))"
+    for end in ("min", "max")
+)
+
 METADATA_VIEW = f"""
     CREATE OR REPLACE VIEW main.{METADATA} AS
     SELECT table_name, any_value(type) AS type, max(fetched_at) AS fetched_at,
-           min(day) AS from_date, max(day) AS to_date, sum(row_count)::BIGINT AS row_count
+           {FIRST_AND_LAST[0]} AS from_date, {FIRST_AND_LAST[1]} AS to_date,
+           sum(row_count)::BIGINT AS row_count
     FROM {DAYS.quoted} WHERE status <> 'failed' GROUP BY table_name
 """
 
