@@ -222,11 +222,11 @@ def _database(path: Path, credentials: Credentials | None, settings: Settings) -
     folder = path.parent
     while not folder.exists():
         folder = folder.parent
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        yield Finding(
-            "fail", "database", f"{path} cannot be written", "Set MP_DATABASE to another place."
-        )
-        return
+    for place in (path, folder):
+        if place.exists() and not os.access(place, os.W_OK):
+            remedy = "Give this user access to it, or set MP_DATABASE to another place."
+            yield Finding("fail", "database", f"{place} cannot be written", remedy)
+            return
     timeout = min(_LOCK_SECONDS, settings.lock_timeout or _LOCK_SECONDS)
     database = Database(path, memory_limit=settings.memory_limit, lock_timeout=timeout)
     statuses: dict[date, Status] = {}

@@ -20,7 +20,7 @@ from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, StorageEr
 from mixpanel_assets.waits import Wait, holder_of
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.drafts import draft_of, remove_drafts
-from mixpanel_assets.warehouse.faults import holding_pid, translated
+from mixpanel_assets.warehouse.faults import holding_pid, must_be_writable, translated
 from mixpanel_assets.warehouse.file_modes import close_to_others, prepare_log, remove_empty
 from mixpanel_assets.warehouse.lock import Mode, lock_path, locked
 from mixpanel_assets.warehouse.schema import SCHEMA, literal
@@ -269,6 +269,7 @@ class Database:
         _must_lead_somewhere(self.given)
         _must_be_file(self.path)
         _make_folder(self.path)
+        must_be_writable(self.path)
 
 
 @contextmanager

@@ -35,8 +35,10 @@ _OTHER_WAYS = (
     ),
 )
 
+_DENIED = r"Permission denied|Read-only file system|Operation not permitted"
 _DISK = re.compile(
-    r"No space left|File too large|disk quota|IO Error|while replaying WAL", re.IGNORECASE
+    rf"No space left|File too large|disk quota|IO Error|while replaying WAL|{_DENIED}",
+    re.IGNORECASE,
 )
 _FULL = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG}
 _OF_STORAGE = (
@@ -55,9 +57,7 @@ _NEXT_STEPS: tuple[tuple[re.Pattern[str], str], ...] = (
         "and run it again.",
     ),
     (
-        re.compile(
-            r"Permission denied|Read-only file system|Operation not permitted", re.IGNORECASE
-        ),
+        re.compile(_DENIED, re.IGNORECASE),
         "There is no permission to use {path}. Give this user access to the file and its folder, "
         "or set MP_DATABASE to another place.",
     ),
@@ -138,6 +138,18 @@ def asked() -> Iterator[None]:
         instead = next((way for pattern, way in _OTHER_WAYS if pattern.search(said)), "")
         instead = instead or spelling_for(said)
         raise QueryError.of_sql(said, instead) from error
+
+
+def must_be_writable(path: Path) -> None:
+    """See that the database at `path` could be written, as far as its permissions tell.
+
+    Raises:
+        StorageError: The file may not be written, or nothing may be made in its folder, where
+            DuckDB keeps its log.
+    """
+    for place in (path, path.parent):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise _explain(PermissionError(f"Permission denied: {place}"), path)
 
 
 def _is_of_storage(error: duckdb.Error) -> bool:

@@ -101,7 +101,9 @@ class Publisher:
         self._look_at_place()
         self._load_has_failed = False
         lock = path.with_name(f"{path.name}.writers")
-        with closing(lock_at(lock)) as writers:
+        with translated(path):
+            opened = lock_at(lock)
+        with closing(opened) as writers:
             with translated(path), named_if_foreign(lock):
                 self._acquire(
                     writers.acquire_read, "the list of writers", lock, lock, self._lock_timeout

@@ -12,9 +12,12 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from mixpanel_assets.errors import StorageError
 from mixpanel_assets.storage import StorageEngine
+from mixpanel_assets.warehouse.access import check_before_load
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.file_modes import prepare_log
+from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.publisher import Publisher
 from mixpanel_assets.warehouse.stamp import log_of, snapshot_path
 
@@ -207,6 +210,34 @@ def test_a_bi_user_may_use_this_library_too(folder):
         with bi_user(), StorageEngine(path, read_only=True) as storage:
             assert storage.connection.execute("FROM numbers").fetchall() == [(1,)]
     add(path, 2)
+
+
+@pytest.mark.parametrize(
+    ("file", "holder", "has_locks"),
+    [(0o440, 0o2770, True), (0o660, 0o2550, True), (0o660, 0o2550, False)],
+)
+def test_what_may_only_be_read_is_refused_before_a_load(folder, file, holder, has_locks):
+    """The file may not be written, or no log made beside it; both are read all the same."""
+    path = folder / "w.duckdb"
+    add(path, 1)
+    locks = [one for one in folder.iterdir() if one.suffix in (".lock", ".writers")]
+    for lock in locks:
+        lock.chmod(0o666)
+        if not has_locks:
+            lock.unlink()
+    path.chmod(file)
+    folder.chmod(holder)
+    project = ProjectIdentity("1", "us")
+    with bi_user():
+        for begin in (
+            lambda: check_before_load(Database(path), project),
+            lambda: Publisher(Database(path), "on", print).writing().__enter__(),
+            lambda: Database(path).write().__enter__(),
+        ):
+            with pytest.raises(StorageError, match="no permission"):
+                begin()
+        with StorageEngine(path, read_only=True) as storage:
+            assert storage.execute_scalar("SELECT n FROM numbers") == 1
 
 
 def test_the_group_of_a_database_is_that_of_its_snapshot_and_log(tmp_path):
