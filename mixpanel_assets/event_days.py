@@ -63,7 +63,7 @@ def _day_of(event: Mapping[str, Any]) -> date | None:
 def _day_of_line(line: bytes) -> date | None:
     try:
         seconds = _decode_time(line).properties.time
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         seconds = parse_record(line)["properties"].get("time")
     if type(seconds) is not int or not 0 <= seconds < _LATEST:
         return None

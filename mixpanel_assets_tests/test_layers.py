@@ -12,6 +12,7 @@ import mixpanel_assets
 
 PACKAGE = Path(mixpanel_assets.__file__).parent
 BASE = {"days", "errors", "settings", "made_ids"}
+LINES = {"made_ids", "raw_json", "received_lines"}
 MAY_IMPORT = {
     "days": {"errors"},
     "control_characters": set(),
@@ -19,14 +20,16 @@ MAY_IMPORT = {
     "refetch": set(),
     "settings": {"errors", "refetch"},
     "made_ids": set(),
+    "raw_json": set(),
+    "received_lines": {"raw_json"},
     "literals": set(),
     "results": {"literals"},
     "emulator": set(),
     "in_use": set(),
     "waits": {"control_characters", "errors"},
     "wall_clocks": set(),
-    "client": {"days", "errors", "in_use", "literals", "made_ids", "waits", "wall_clocks"},
-    "warehouse": {"errors", "in_use", "made_ids", "waits", "wall_clocks"},
+    "client": {"days", "errors", "in_use", "literals", "waits", "wall_clocks", *LINES},
+    "warehouse": {"errors", "in_use", "waits", "wall_clocks", *LINES},
     "accounts": {*BASE, "budgets", "client", "waits", "wall_clocks"},
     "auth": {"accounts", "client", "errors"},
     "budgets": {*BASE, "client"},

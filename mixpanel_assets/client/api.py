@@ -17,7 +17,7 @@ from mixpanel_assets.client.credentials import Credentials
 from mixpanel_assets.client.engage import ProfileQuery, fetch_page
 from mixpanel_assets.client.export import EventExport, ExportQuery
 from mixpanel_assets.client.limits import BudgetSettings
-from mixpanel_assets.client.normalize import normalize_profile
+from mixpanel_assets.client.normalize import normalized_profile
 from mixpanel_assets.client.page_plan import PagePlan
 from mixpanel_assets.client.queries import Queries
 from mixpanel_assets.client.records import parse_record
@@ -346,9 +346,7 @@ class MixpanelAPIClient(Queries):
         source = self._profiles(query)
         if raw:
             return RecordStream(source.blocks(as_received), "profiles")
-        return RecordStream(
-            source.blocks(lambda profile, _: normalize_profile(profile)), "profiles"
-        )
+        return RecordStream(source.blocks(normalized_profile), "profiles")
 
     def stream_profile_lines(self, query: ProfileQuery | None = None) -> RecordStream[bytes]:
         """Return each raw profile as the bytes received; as `stream_profiles` otherwise.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,12 +19,10 @@ from mixpanel_assets.client.credentials import Credentials
 from mixpanel_assets.client.responses import disguised_error, parsed
 from mixpanel_assets.client.transport import Transport
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
+from mixpanel_assets.raw_json import items, members
+from mixpanel_assets.raw_json import parsed as parsed_json
 
 _USUAL_PAGE_SIZE = 1000
-# Reads escapes one by one, so that only a surrogate without its partner lands in the group.
-_ESCAPES = re.compile(
-    rb"\\u[dD][89aAbB]..\\u[dD][c-fC-F]..|(?P<lone>\\u[dD][89a-fA-F]..)|\\.", re.DOTALL
-)
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,13 @@ class _Envelope(msgspec.Struct):
         raise ValueError(f"its `{name}` is {str(value)[:40]!r}, not a number from 0")
 
 
+class _Profile(msgspec.Struct):
+    distinct_id: msgspec.Raw = msgspec.field(name="$distinct_id")
+    properties: dict[str, msgspec.Raw] | None = msgspec.field(name="$properties", default=None)
+
+
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_profile = msgspec.json.Decoder(_Profile).decode
 _WHOLE_NUMBER = re.compile(r"([0-9]{1,12})(\.0+)?")
 _WRONG_TYPE = re.compile(r"Expected `(.+)`, got `(.+?)`(?: - at `\$\.(\w+)`)?")
 _KINDS = {
@@ -195,9 +199,9 @@ def _page_in(body: bytes, page: int) -> ProfilePage:
 
     Raises:
         MsgspecError: It is no JSON, or a field has another type.
-        ValueError: It is not UTF-8, or a number is none.
+        ValueError: It is no JSON, or a number is none.
     """
-    envelope = _decode_envelope(_without_lone_surrogates(body))
+    envelope = _envelope(body)
     number, page_size = envelope.number("page"), envelope.number("page_size")
     session_id = envelope.session_id
     return ProfilePage(
@@ -205,8 +209,42 @@ def _page_in(body: bytes, page: int) -> ProfilePage:
         session_id=None if session_id is None else str(session_id),
         page_size=_USUAL_PAGE_SIZE if page_size is None else max(1, page_size),
         total=envelope.number("total"),
-        results=tuple(_as_received(body, envelope.results)),
+        results=tuple(map(bytes, envelope.results)),
     )
+
+
+def _envelope(body: bytes) -> _Envelope:
+    """Return what a body says of its page, and its results; the errors are those of `_page_in`."""
+    try:
+        return _decode_envelope(body)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass  # JSON that msgspec refuses: half a surrogate pair, a raw control character, depth
+    fields = dict(members(body.decode("utf-8", "surrogateescape")))
+    told = {name: parsed_json(text) for name, text in fields.items() if name != "results"}
+    if "results" in fields:
+        found = items(fields["results"])
+        told["results"] = [msgspec.Raw(one.encode("utf-8", "surrogateescape")) for one in found]
+    return msgspec.convert(told, _Envelope)
+
+
+def is_profile(result: bytes) -> bool:
+    """Tell whether a result is a profile: an object with a `$distinct_id`.
+
+    Its `$properties` are an object, null or missing.
+    """
+    try:
+        profile = _decode_profile(result)
+        return bytes(profile.distinct_id) != b"null"
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        fields = dict(members(result.decode("utf-8", "surrogateescape")))
+    except ValueError:
+        return False
+    has_properties = fields.get("$properties", "null").startswith(("{", "null"))
+    return fields.get("$distinct_id", "null") != "null" and has_properties
 
 
 def _require_asked(answer: ProfilePage, asked: str, page: int, session_id: str | None) -> None:
@@ -222,27 +260,6 @@ def _require_asked(answer: ProfilePage, asked: str, page: int, session_id: str |
 
 def _json(value: object) -> str | None:
     return None if value is None else json.dumps(value)
-
-
-def _without_lone_surrogates(body: bytes) -> bytes:
-    # msgspec refuses them; the stand-in has the same length, so that every offset stays true.
-    def stand_in(escape: re.Match[bytes]) -> bytes:
-        return rb"\ufffd" if escape["lone"] else escape[0]
-
-    return _ESCAPES.sub(stand_in, body) if rb"\u" in body else body
-
-
-def _as_received(body: bytes, results: Sequence[msgspec.Raw]) -> Iterator[bytes]:
-    """Yield the bytes of each result from the body itself."""
-    stand_in = _without_lone_surrogates(body)
-    if stand_in is body:
-        yield from (bytes(result) for result in results)
-        return
-    position = 0
-    for result in results:
-        position = stand_in.index(bytes(result), position)
-        yield body[position : position + len(bytes(result))]
-        position += len(bytes(result))
 
 
 def _not_a_page(

@@ -128,6 +128,8 @@ def judged(
         reason = str(error)
     if reason:  # raised here, for the errors behind it carry the line, which may hold a secret
         raise incomplete(query, reason, judge.lines)
+    if judge.blank_lines:
+        logger.info("%s: %s blank lines were skipped.", query.asked, f"{judge.blank_lines:,}")
 
 
 def is_gzip(response: httpx.Response) -> bool:

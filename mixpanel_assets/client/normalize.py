@@ -14,6 +14,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from mixpanel_assets.made_ids import made_id, twin_id
+from mixpanel_assets.raw_json import members
+from mixpanel_assets.received_lines import BOM
 from mixpanel_assets.wall_clocks import moment_of
 
 EARLIEST_MS = 31_536_000_000  # 1971, before which Mixpanel takes no event
@@ -62,7 +64,7 @@ class EventNormalizer:
     def take(self, raw: dict[str, Any], line: bytes) -> dict[str, Any]:
         """Return the same for an event that is given away, with the line it was parsed from.
 
-        An id sent as a number with a fraction is its digits as sent.
+        An id that was not sent as text is its JSON text as sent.
         """
         return self._normalized(raw["event"], raw["properties"], line)
 
@@ -72,10 +74,10 @@ class EventNormalizer:
         time = properties.pop("time", None)
         distinct_id = properties.pop("distinct_id", None)
         if type(distinct_id) is not str:
-            distinct_id = _text(distinct_id, "distinct_id", line)
+            distinct_id = _text(distinct_id, line, "properties", "distinct_id")
         insert_id = properties.pop("$insert_id", None)
         if type(insert_id) is not str:
-            insert_id = _text(insert_id, "$insert_id", line)
+            insert_id = _text(insert_id, line, "properties", "$insert_id")
         if type(time) is float and time.is_integer():
             time = int(time)
         return {
@@ -138,19 +140,30 @@ def normalize_profile(raw: Mapping[str, Any]) -> dict[str, Any]:
         >>> normalize_profile({"$distinct_id": 7, "$properties": {"plan": "free"}})
         {'distinct_id': '7', 'last_seen': None, 'properties': {'plan': 'free'}}
     """
+    return normalized_profile(raw, None)
+
+
+def normalized_profile(raw: Mapping[str, Any], text: bytes | None) -> dict[str, Any]:
+    """Return the same for a profile, with the text it was parsed from.
+
+    An id that was not sent as text is its JSON text as sent.
+    """
     properties = dict(raw.get("$properties") or {})
-    last_seen = _text(properties.pop("$last_seen", None))
+    last_seen = _text(properties.pop("$last_seen", None), text, "$properties", "$last_seen")
     return {
-        "distinct_id": _text(raw["$distinct_id"]),
+        "distinct_id": _text(raw["$distinct_id"], text, "$distinct_id"),
         "last_seen": last_seen,
         "properties": properties,
     }
 
 
-def _text(value: Any, name: str = "", line: bytes | None = None) -> str | None:
+def _text(value: Any, line: bytes | None, *path: str) -> str | None:
+    """Return a value as text; `path` leads to it in the line that it came in, if there is one."""
     if value is None or type(value) is str:
         return value
-    if type(value) is float and line is not None:
-        digits: str = json.loads(line, parse_float=str)["properties"][name]
-        return digits
+    if line is not None and not (type(value) is bool or (type(value) is int and value)):
+        text = line.removeprefix(BOM).decode("utf-8", "surrogateescape")
+        for name in path:
+            text = dict(members(text))[name]
+        return text
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
-
-from mixpanel_assets.client.engage import ProfilePage, ProfileQuery, fetch_page
+from mixpanel_assets.client.engage import ProfilePage, ProfileQuery, fetch_page, is_profile
 from mixpanel_assets.client.page_plan import PagePlan, remove_pages
 from mixpanel_assets.client.retries import FAULTS, RetryPolicy
 from mixpanel_assets.client.spool import new_file
@@ -51,16 +49,6 @@ class PageOutcome:
     error: str | None = None
     session_ended: bool = False
     unannounced: bool = False
-
-
-class _Profile(msgspec.Struct):
-    """What every profile has; `$properties` may be null or missing."""
-
-    distinct_id: str | int | float = msgspec.field(name="$distinct_id")
-    properties: dict[str, msgspec.Raw] | None = msgspec.field(name="$properties", default=None)
-
-
-_decode_profile = msgspec.json.Decoder(_Profile).decode
 
 
 def checked_workers(max_workers: int | None) -> int:
@@ -261,23 +249,13 @@ def _require_announced(plan: PagePlan, page: ProfilePage) -> None:
 
 def _require_profiles(page: ProfilePage) -> None:
     for number, result in enumerate(page.results):
-        if not _is_profile(result):
+        if not is_profile(result):
             raise IncompleteExportError(
                 f"profiles page {page.page} holds something that is no profile with a "
                 f"`$distinct_id`, at place {number}.",
                 reason="no profile",
                 lines=len(page.results),
             )
-
-
-def _is_profile(result: bytes) -> bool:
-    try:
-        _decode_profile(result)
-    except msgspec.ValidationError:
-        return False
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        pass  # whether text that msgspec cannot read can be stored is decided when it is loaded
-    return True
 
 
 def _as_lines(results: Sequence[bytes]) -> bytes:

@@ -24,11 +24,12 @@ from typing import Any, Generic, Self, TypeVar
 
 from mixpanel_assets.client.distinct import DistinctIds
 from mixpanel_assets.client.empty_days import MOST_BYTES, SecondLooks
-from mixpanel_assets.client.engage import ProfilePage, ProfileQuery, fetch_page
+from mixpanel_assets.client.engage import ProfilePage, ProfileQuery, fetch_page, is_profile
 from mixpanel_assets.client.export import (
     EventExport,
     ExportQuery,
     find_days,
+    incomplete,
     is_gzip,
     judged,
     open_export,
@@ -50,6 +51,7 @@ from mixpanel_assets.errors import (
     RateLimitError,
     ServerError,
 )
+from mixpanel_assets.received_lines import MAX_LINE_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -158,10 +160,11 @@ class EventSource:
         """Yield what the judges make of the lines; `judge` is given whether the bytes are gzip.
 
         Raises:
-            IncompleteExportError: An answer is not whole.
+            IncompleteExportError: An answer is not whole; or, at the end, a line was too long.
         """
         left = self.query.limit
         came = _Came()
+        left_out: list[IncompleteExportError] = []
         for query in itertools.chain(self._requests(), self._doubtful(came)):
             judges: list[Judge[T]] = []
             with closing(self._answer(replace(query, limit=left), judge, judges)) as answer:
@@ -173,7 +176,10 @@ class EventSource:
                         left -= 1
                     if not left:
                         return
+            left_out += filter(None, [_tell_of_odd_lines(query, used) for used in judges])
             came.add(query, judges)
+        if left_out:  # everything else is delivered first
+            raise left_out[0]
 
     def _requests(self) -> Iterator[ExportQuery]:
         return self._of_windows([(self.query.from_date, self.query.to_date)])
@@ -436,19 +442,35 @@ def _broken_off(error: MixpanelDataError, asked: str, delivered: int) -> Incompl
     )
 
 
+def _tell_of_odd_lines(query: ExportQuery, judge: Judge[T]) -> IncompleteExportError | None:
+    """Warn of delivered lines that no table can hold; return the error for lines left out."""
+    for reason, count in judge.odd_lines.items():
+        logger.warning(
+            "%s: %s of the delivered lines would be in a table's quarantine: %s.",
+            query.asked,
+            f"{count:,}",
+            reason,
+        )
+    if not judge.long_lines:
+        return None
+    lines, most = len(judge.long_lines), MAX_LINE_BYTES >> 20
+    first = judge.long_lines[0]
+    which = first if lines == 1 else f"{lines:,} lines, the first of which is {first}"
+    return incomplete(
+        query,
+        f"a stream delivers no line longer than {most} MiB, and {which} was left out. Load "
+        "the day into a table, which keeps the beginning of such a line in its quarantine",
+        judge.lines - lines,
+    )
+
+
 def _profiles(page: ProfilePage) -> list[tuple[dict[str, Any], bytes]]:
-    profiles = [(parse_record(text), text) for text in page.results]
-    for profile, _ in profiles:
-        if (
-            not isinstance(profile, dict)
-            or profile.get("$distinct_id") is None
-            or not isinstance(profile.get("$properties"), dict | None)
-        ):
-            raise IncompleteExportError(
-                f"profiles page {page.page} holds a result that is no profile.",
-                reason="a result is no profile",
-            )
-    return profiles
+    if not all(map(is_profile, page.results)):
+        raise IncompleteExportError(
+            f"profiles page {page.page} holds a result that is no profile.",
+            reason="a result is no profile",
+        )
+    return [(parse_record(text), text) for text in page.results]
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -1,7 +1,9 @@
 """Whether an export answer is whole: judged byte by byte as it passes, before anyone uses it.
 
 An answer is whole when its gzip stream ended and every line, the last one included, is a JSON
-object with a text `event` and an object `properties`. A missing final newline alone is no fault.
+object with a text `event` and an object `properties`. A missing final newline alone is no fault,
+and blank lines are skipped. A line may be odd in what it holds (`received_lines`) as long as it
+closes every bracket and string that it opens: that is how a cut one is known.
 The server is known to break off after a status of 200, and to close the connection cleanly.
 
 Source: Mixpanel raw export as observed by several clients (`terminated early`), 2026-11.
@@ -9,14 +11,16 @@ Source: Mixpanel raw export as observed by several clients (`terminated early`),
 
 from __future__ import annotations
 
-import codecs
-import json
 import zlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 import msgspec
+
+from mixpanel_assets.raw_json import may_be_deep, parsed
+from mixpanel_assets.received_lines import BOM, LineSplitter, LongLine, is_blank, why_unstorable
 
 T = TypeVar("T")
 
@@ -40,7 +44,7 @@ class _Line(msgspec.Struct):
 _check_line = msgspec.json.Decoder(_Line).decode
 _decode_lines = msgspec.json.Decoder().decode_lines
 _UNUSUAL = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_BLOCK_BYTES = 1 << 14  # what is decoded at once stays in the processor's cache
+_PIECE_BYTES = 1 << 20  # of a body; a few compressed bytes may inflate to a thousand times as many
 
 
 class Inflater:
@@ -49,51 +53,30 @@ class Inflater:
     def __init__(self, *, gzip: bool) -> None:
         self._stream = zlib.decompressobj(_GZIP) if gzip else None
 
-    def feed(self, data: bytes) -> bytes:
-        """Return the body bytes that `data` completes."""
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield the body bytes that `data` completes, in pieces of bounded size."""
         if self._stream is None:
-            return data
+            for start in range(0, len(data), _PIECE_BYTES):
+                yield data[start : start + _PIECE_BYTES]
+            return
         body = b""
         try:
-            while data:
+            while data or body:
                 if self._stream.eof:  # a gzip file may hold several members
                     self._stream = zlib.decompressobj(_GZIP)
-                body += self._stream.decompress(data)
-                data = self._stream.unused_data
+                body = self._stream.decompress(data, _PIECE_BYTES)
+                yield body
+                if self._stream.eof:
+                    data, body = self._stream.unused_data, b""
+                else:
+                    data = self._stream.unconsumed_tail
         except zlib.error as error:
             raise NotWholeError("the compressed stream is damaged") from error
-        return body
 
     def finish(self) -> None:
         """Raise `NotWholeError` unless the compressed stream came to its end."""
         if self._stream is not None and not self._stream.eof:
             raise NotWholeError("the compressed stream stops before its end")
-
-
-class LineSplitter:
-    """Cuts body bytes at newlines only, however they are chunked, into blocks of a few lines.
-
-    U+2028, U+2029 and U+0085 may stand inside JSON strings, and the byte 0x85 is part of
-    common letters, so neither text-mode splitting nor a guessed charset will do.
-    """
-
-    def __init__(self) -> None:
-        self._rest: list[bytes] = []
-
-    def feed(self, body: bytes) -> Iterator[bytes]:
-        """Yield the lines that `body` completes, in blocks that end in a newline."""
-        start, end = 0, body.rfind(b"\n") + 1
-        while start < end:
-            stop = body.index(b"\n", min(start + _BLOCK_BYTES, end - 1)) + 1
-            yield b"".join([*self._rest, body[start:stop]])
-            self._rest = []
-            start = stop
-        self._rest.append(body[end:])
-
-    def finish(self) -> Iterator[bytes]:
-        """Yield the last line as a block, with a newline, when it lacks its own."""
-        if rest := b"".join(self._rest):
-            yield rest + b"\n"
 
 
 class Judge(ABC, Generic[T]):
@@ -103,12 +86,18 @@ class Judge(ABC, Generic[T]):
     if it holds anything unusual, line by line.
 
     Attributes:
-        lines: Whole lines seen so far.
+        lines: Whole lines seen so far, blank ones apart.
+        blank_lines: Blank ones, which are skipped.
+        long_lines: The places of those longer than `MAX_LINE_BYTES`; nothing is yielded of them.
+        odd_lines: How many others no table can hold, by the reason.
         json_bytes: Body bytes seen so far, uncompressed.
     """
 
     def __init__(self, *, gzip: bool) -> None:
         self.lines = 0
+        self.blank_lines = 0
+        self.long_lines = list[str]()
+        self.odd_lines = Counter[str]()
         self.json_bytes = 0
         self._inflater = Inflater(gzip=gzip)
         self._splitter = LineSplitter()
@@ -120,25 +109,29 @@ class Judge(ABC, Generic[T]):
             NotWholeError: The answer cannot be whole, here or while the items are drawn; those
                 that came out are real.
         """
-        body = self._inflater.feed(data)
-        self.json_bytes += len(body)
-        self._take(body, final=False)
-        for block in self._splitter.feed(body):
-            yield from self._judged(block)
+        for body in self._inflater.feed(data):
+            self.json_bytes += len(body)
+            for block in self._splitter.feed(body):
+                yield from self._judged(block)
 
     def finish(self) -> Iterator[Iterable[T]]:
         """Yield a last line without newline; the answer is whole if nothing is raised."""
         self._inflater.finish()
-        self._take(b"", final=True)
         for block in self._splitter.finish():
             yield from self._judged(block)
 
-    def _judged(self, block: bytes) -> Iterator[Iterable[T]]:
+    def _judged(self, block: bytes | LongLine) -> Iterator[Iterable[T]]:
+        if isinstance(block, LongLine):
+            self._judge_long(block)
+            return
         items = self._at_once(block)
         if items is not None:
             yield items
             return
         for line in block[:-1].split(b"\n"):
+            if is_blank(line):
+                self.blank_lines += 1
+                continue
             item = self._alone(line)
             self.lines += 1
             yield (item,)
@@ -151,46 +144,49 @@ class Judge(ABC, Generic[T]):
     def _alone(self, line: bytes) -> T:
         """Return the item of a line, or raise `NotWholeError`."""
 
-    def _take(self, body: bytes, *, final: bool) -> None:
-        """Look at body bytes before they are lines."""
+    def _judge_long(self, line: LongLine) -> None:
+        if not line.is_whole:
+            raise NotWholeError(self._what_is_wrong(line.head))
+        self.long_lines.append(self._place)
+        self.lines += 1
 
     def _unusual_event(self, line: bytes) -> dict[str, Any]:
         # msgspec refuses lone surrogates and numbers beyond a double's range; JSON allows them.
         try:
-            record = json.loads(line.decode(), parse_constant=_refuse_constant)
-        except UnicodeDecodeError as error:
-            raise _not_utf8(self.lines) from error
-        except (ValueError, RecursionError) as error:
+            record = parsed(line.removeprefix(BOM).decode("utf-8", "surrogateescape"))
+        except ValueError as error:
             raise NotWholeError(self._what_is_wrong(line)) from error
         if not isinstance(record, dict) or "event" not in record:
             if isinstance(record, dict) and "error" in record:
-                raise NotWholeError(f"line {self.lines + 1} is an error object, not an event")
-            raise NotWholeError(f"line {self.lines + 1} is not an event")
+                raise NotWholeError(f"{self._place} is an error object, not an event")
+            raise NotWholeError(f"{self._place} is not an event")
         if not isinstance(record["event"], str) or not isinstance(record.get("properties"), dict):
-            raise NotWholeError(f"line {self.lines + 1} is not an event with properties")
+            raise NotWholeError(f"{self._place} is not an event with properties")
+        if reason := why_unstorable(line):
+            self.odd_lines[reason] += 1
         return record
 
+    @property
+    def _place(self) -> str:
+        """The line that is judged, by its number within the answer."""
+        return f"line {self.lines + self.blank_lines + 1:,}"
+
     def _what_is_wrong(self, line: bytes) -> str:
-        place = f"line {self.lines + 1}"
         if _CUT_MARKER in line:
-            return f"{place} ends in `terminated early`"
+            return f"{self._place} ends in `terminated early`"
         if line.lstrip()[:1] == b"<":
-            return f"{place} is HTML"
-        if not line.strip():
-            return f"{place} is blank"
-        return f"{place} is cut or is not JSON"
+            return f"{self._place} is HTML"
+        return f"{self._place} is cut or is not JSON"
 
 
 class Verdict(Judge[bytes]):
     """Yields the lines themselves, checked without building their values."""
 
-    def __init__(self, *, gzip: bool) -> None:
-        super().__init__(gzip=gzip)
-        self._utf8 = codecs.getincrementaldecoder("utf-8")()
-
     def _at_once(self, block: bytes) -> list[bytes] | None:
         lines = block[:-1].split(b"\n")
         try:
+            if not block.isascii():
+                block.decode()  # what msgspec skips it does not decode
             for line in lines:
                 _check_line(line)
         except _UNUSUAL:
@@ -200,17 +196,11 @@ class Verdict(Judge[bytes]):
 
     def _alone(self, line: bytes) -> bytes:
         try:
+            line.decode()
             _check_line(line)
         except _UNUSUAL:
             self._unusual_event(line)
         return line
-
-    def _take(self, body: bytes, *, final: bool) -> None:
-        # What msgspec skips it does not decode.
-        try:
-            self._utf8.decode(body, final)
-        except UnicodeDecodeError as error:
-            raise _not_utf8(self.lines) from error
 
 
 class EventVerdict(Judge[dict[str, Any]]):
@@ -247,6 +237,8 @@ class RecordVerdict(Judge[T]):
 
 def _events(block: bytes) -> list[dict[str, Any]] | None:
     """Return the events of whole lines, or None if any of the lines is no usual event."""
+    if may_be_deep(block) and any(map(may_be_deep, block.split(b"\n"))):
+        return None
     try:
         events: list[Any] = _decode_lines(block)
         for event in events:
@@ -256,11 +248,3 @@ def _events(block: bytes) -> list[dict[str, Any]] | None:
         return None
     # Blank lines are skipped and a value may span lines; then there are more newlines.
     return events if len(events) == block.count(b"\n") else None
-
-
-def _not_utf8(lines: int) -> NotWholeError:
-    return NotWholeError(f"after line {lines}: bytes that are not UTF-8")
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

@@ -94,11 +94,11 @@ def append_events(
         )
         meets = _may_meet(connection, load.target, window, reports)
         added = merge(connection, staging.table, load.target, window, meets=meets)
+        merge_quarantine(connection, load, from_date, to_date, staging.quarantined)
     if is_cut:
         reports = [replace(report, status="partial") for report in reports]
     if empty_before is not None:
         reports = [report for report in reports if not is_first_look(report, empty_before)]
-    merge_quarantine(connection, load, from_date, to_date, staging.quarantined)
     ledger.add_event_days(connection, load, reports, added)
     return reports
 

@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 
 from mixpanel_assets.made_ids import NOT_CONTENT
+from mixpanel_assets.raw_json import parsed
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.ledger import Target, day_statuses
 from mixpanel_assets.warehouse.reports import Status
@@ -154,7 +155,7 @@ def _contents(
     found = connection.execute(_SURPLUS.format(ours=ours, theirs=theirs), {"day": day})
     while rows := found.fetchmany(_BATCH):
         for event, time_raw, distinct_id, insert_id, properties in rows:
-            yield (event, time_raw, insert_id), _digest(distinct_id, json.loads(properties))
+            yield (event, time_raw, insert_id), _digest(distinct_id, parsed(properties))
 
 
 def _digest(distinct_id: str | None, properties: dict[str, Any]) -> bytes:

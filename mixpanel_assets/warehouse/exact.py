@@ -1,57 +1,82 @@
-"""One event line kept to the letter, for the few whose numbers DuckDB would round.
+"""One event line kept to the letter, for the few that DuckDB does not read as they were sent.
 
-DuckDB writes numbers anew as doubles, which loses digits beyond the sixteenth. Here the
-text of each property is cut out of the line and joined again unread.
+DuckDB writes numbers anew as doubles, which loses digits beyond the sixteenth, and takes many
+times the memory of a long line. Here the text of each property is cut out of the line and joined
+again unread.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from mixpanel_assets.warehouse.spool import REMOVED_KEYS
-
-_DECODER = json.JSONDecoder()
-_SPACE = " \t\r\n"
-
-
-def exact_row(line: str, time_ms: int) -> dict[str, Any]:
-    """Return the row of a valid event line, every property text as sent.
-
-    The keys are those of `ROW_TYPE`; a number sent as id keeps its digits.
-    """
-    fields = dict(reversed(list(members(line))))
-    properties = list(members(fields["properties"]))
-    values = dict(reversed(properties))
-    kept = (pair for pair in properties if pair[0] not in REMOVED_KEYS)
-    return {
-        "event_name": text_of(fields["event"]),
-        "distinct_id": text_of(values.get("distinct_id")),
-        "insert_id": text_of(values.get("$insert_id")) or None,
-        "properties": "{" + ",".join(f"{json.dumps(key)}:{text}" for key, text in kept) + "}",
-        "processed_ms": whole_number(json.loads(values.get("mp_processing_time_ms", "null"))),
-        "time_raw": time_ms,
-    }
-
+from mixpanel_assets.raw_json import joined, parsed, values
+from mixpanel_assets.warehouse.spool import READ_KEYS, REMOVED_KEYS
 
 ROW_TYPE = (
-    "STRUCT(event_name VARCHAR, distinct_id VARCHAR, insert_id VARCHAR, properties VARCHAR, "
+    "STRUCT(event_name VARCHAR, distinct_id VARCHAR, insert_id VARCHAR, properties BLOB, "
     "processed_ms BIGINT, time_raw BIGINT)"
 )
 
 
-def members(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each name of a valid JSON object with the text of its value, in order."""
-    position = _skip(text, text.index("{") + 1)
-    while text[position] != "}":
-        name, position = _DECODER.raw_decode(text, position)
-        start = _skip(text, _skip(text, position) + 1)
-        _, position = _DECODER.raw_decode(text, start)
-        yield name, text[start:position]
-        position = _skip(text, position)
-        if text[position] == ",":
-            position = _skip(text, position + 1)
+@dataclass(frozen=True)
+class SentEvent:
+    """The parts of an event line, each as the text that was sent.
+
+    Attributes:
+        name: The name of the event, quoted.
+        properties: Names and texts, in order, repeated names too.
+        ascii_only: Whether the line has no byte beyond ASCII.
+    """
+
+    name: bytes
+    properties: list[tuple[str, bytes]]
+    ascii_only: bool
+
+    @classmethod
+    def of(cls, line: bytes) -> SentEvent:
+        """Take a line apart.
+
+        Raises:
+            ValueError: It is not an event.
+        """
+        fields = dict(values(line))
+        name, properties = fields.get("event", b""), fields.get("properties", b"")
+        if not name.startswith(b'"') or not properties.startswith(b"{"):
+            raise ValueError("a text `event` or an object `properties` is missing")
+        return cls(name, values(properties), line.isascii())
+
+    @property
+    def time_ms(self) -> int | None:
+        """`time`, if it is a whole number."""
+        return self._number("time")
+
+    def row(self, time_ms: int) -> dict[str, Any]:
+        """Return the row of the event, with the keys of `ROW_TYPE`.
+
+        An id that was not sent as text, such as a number, is its JSON text as sent.
+        """
+        last = dict(self.properties)
+        return {
+            "event_name": text_of(self.name),
+            "distinct_id": text_of(last.get("distinct_id")),
+            "insert_id": text_of(last.get("$insert_id")) or None,
+            "properties": joined(self._others(), ascii_only=self.ascii_only),
+            "processed_ms": self._number("mp_processing_time_ms"),
+            "time_raw": time_ms,
+        }
+
+    def _number(self, name: str) -> int | None:
+        return whole_number(parsed(dict(self.properties).get(name, b"null").decode()))
+
+    def _others(self) -> list[tuple[str, bytes]]:
+        """Return what has no column; of what SQL reads later, the last value alone."""
+        last = {name: place for place, (name, _) in enumerate(self.properties)}
+        return [
+            (name, text)
+            for place, (name, text) in enumerate(self.properties)
+            if name not in REMOVED_KEYS and (name not in READ_KEYS or place == last[name])
+        ]
 
 
 def whole_number(value: Any) -> int | None:
@@ -63,14 +88,9 @@ def whole_number(value: Any) -> int | None:
     return value if 0 <= value < 10**15 else None
 
 
-def text_of(value: str | None) -> str | None:
+def text_of(value: bytes | None) -> str | None:
     """Return a JSON value as plain text: a string unquoted, null as None, a number's digits."""
-    if value is None or value == "null":
+    if value is None or value == b"null":
         return None
-    return str(json.loads(value)) if value.startswith('"') else value
-
-
-def _skip(text: str, position: int) -> int:
-    while text[position] in _SPACE:
-        position += 1
-    return position
+    text = value.decode()
+    return str(parsed(text)) if text.startswith('"') else text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,7 @@ import duckdb
 from duckdb.func import FunctionNullHandling
 
 from mixpanel_assets.made_ids import made_id, twin_id
+from mixpanel_assets.raw_json import parsed
 from mixpanel_assets.warehouse.answers import number
 
 _MADE, _TWIN = "mixpanel_assets_made_id", "mixpanel_assets_twin_id"
@@ -73,4 +73,4 @@ def _functions(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 
 def _from_row(event: str, time_ms: int, distinct_id: str | None, properties: str) -> str:
-    return made_id(event, time_ms, distinct_id, json.loads(properties))
+    return made_id(event, time_ms, distinct_id, parsed(properties))

@@ -111,14 +111,16 @@ def replace_events(
             staged=staging.table,
         )
         vanished = Replacement(connection, load, table, staging.table, window, reload).make(empty)
-    kept = {row: day for row, day in lacking.items() if reload.keeps(day, is_empty=day in empty)}
+        kept = {
+            row: day for row, day in lacking.items() if reload.keeps(day, is_empty=day in empty)
+        }
+        others = store_lines(connection, load, window, staging.quarantined, list(kept))
     vanished.lines_kept.update(kept.values())
     vanished.lines_removed.update(day for row, day in lacking.items() if row not in kept)
     reports = [_with_vanished(report, vanished) for report in reports]
     if empty_before is not None:
         believed = {*empty_before, *ledger.empty_days(connection, target, from_date, to_date)}
         reports = [report for report in reports if not is_first_look(report, believed)]
-    others = store_lines(connection, load, window, staging.quarantined, list(kept))
     ledger.write_event_days(connection, load, reports)
     others |= vanished.moved.keys()
     if others:

@@ -1,4 +1,4 @@
-"""How much memory DuckDB may use for a while."""
+"""How much memory DuckDB may use for a while, and what keeps large rows within it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from contextlib import contextmanager, suppress
 
 import duckdb
 
+from mixpanel_assets.errors import StorageError
 from mixpanel_assets.warehouse.answers import first_row
+
+ROWS_AT_ONCE = 2048  # that DuckDB reads, copies and compresses, whatever they weigh
+_SPREAD_BYTES = 8 << 20
+_OF_ITS_OWN = 1.05  # what DuckDB needs beside the rows
+_ABOVE_LIMIT = 60e6  # what it may take for a moment
 
 _SIZE = re.compile(r"([\d.]+)\s*([kmgt]?)(i?)(?:b|bytes?)", re.IGNORECASE)
 _POWERS = "kmgt"
@@ -20,8 +26,7 @@ def at_most(connection: duckdb.DuckDBPyConnection, limit: str) -> Iterator[None]
 
     What does not fit goes to its temporary directory.
     """
-    found = first_row(connection, "SELECT current_setting('memory_limit')")
-    before = in_bytes(found[0]) if found else 0
+    before = _limit(connection)
     if before <= in_bytes(limit):
         yield
         return
@@ -32,6 +37,68 @@ def at_most(connection: duckdb.DuckDBPyConnection, limit: str) -> Iterator[None]
     finally:
         # DuckDB tells it cut off after a digit, so that a little would be lost each time.
         connection.execute("SET memory_limit = ?", [f"{int(before) + 1024}B"])
+
+
+class Spread:
+    """Keeps large rows of a table in memory apart while it is filled.
+
+    A reader gets `ROWS_AT_ONCE` rows of such a table. Rows of NULL after each few megabytes,
+    which are deleted in the end, leave gaps, so that fewer large ones are read at once.
+
+    Args:
+        connection: The connection that fills the table.
+        table: Its qualified name.
+        column: One that is NULL in no real row.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, table: str, column: str) -> None:
+        self._connection = connection
+        self._table = table
+        self._column = column
+        self._bytes = 0
+        self._has_gaps = False
+
+    def add(self, size: int) -> None:
+        """Note that rows of so many bytes were added."""
+        self._bytes += size
+        if self._bytes < _SPREAD_BYTES:
+            return
+        self._connection.execute(
+            f"INSERT INTO {self._table} ({self._column}) SELECT NULL FROM range({ROWS_AT_ONCE})"
+        )
+        self._bytes = 0
+        self._has_gaps = True
+
+    def finish(self) -> None:
+        """Delete the rows of NULL: nothing more is added."""
+        if self._has_gaps:
+            self._connection.execute(f"DELETE FROM {self._table} WHERE {self._column} IS NULL")
+
+
+def make_room(connection: duckdb.DuckDBPyConnection, largest: int) -> None:
+    """Let DuckDB write rows of which the largest `ROWS_AT_ONCE` have so many bytes.
+
+    It works with one thread until the connection is closed, and may go a little above its limit.
+
+    Raises:
+        StorageError: They do not fit; the message says what would do.
+    """
+    limit, needed = _limit(connection), largest * _OF_ITS_OWN
+    if needed > limit + _ABOVE_LIMIT:
+        raise StorageError(
+            f"DuckDB handles {ROWS_AT_ONCE:,} rows at once, and those of this day hold up to "
+            f"{largest / 1e6:,.0f} MB. Set MP_MEMORY_LIMIT to {needed / 1e6:.0f}MB or more. "
+            "Nothing was changed.",
+            {"needed_bytes": int(needed)},
+        )
+    connection.execute("SET threads = 1")
+    if needed > limit:
+        connection.execute("SET memory_limit = ?", [f"{int(needed)}B"])
+
+
+def _limit(connection: duckdb.DuckDBPyConnection) -> float:
+    found = first_row(connection, "SELECT current_setting('memory_limit')")
+    return in_bytes(found[0]) if found else 0
 
 
 def in_bytes(size: str) -> float:

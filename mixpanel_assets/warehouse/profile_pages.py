@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from gzip import GzipFile
 from pathlib import Path
 
-import msgspec
-
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.warehouse.exact import members, text_of
+from mixpanel_assets.raw_json import joined, values
+from mixpanel_assets.received_lines import BOM, LongLine, lines_of
+from mixpanel_assets.warehouse.exact import text_of
 from mixpanel_assets.warehouse.spool import is_gzip
 
 # No finer than a TIMESTAMP, which holds microseconds.
@@ -41,15 +39,19 @@ class ProfilePage:
         """When the page was read; naive, UTC."""
         return _naive(self.fetched_at)
 
-    def lines(self) -> Iterator[bytes]:
-        """Yield the lines that are not blank, without their ends.
+    def lines(self) -> Iterator[bytes | LongLine]:
+        """Yield the lines that are not blank, without white space around them; long ones in part.
 
         Raises:
             IncompleteExportError: The file is not there or cannot be read.
         """
         try:
             with GzipFile(self.path) if is_gzip(self.path) else self.path.open("rb") as file:
-                yield from (line.rstrip(b"\r\n") for line in file if line.strip())
+                for line in lines_of(file.read):
+                    if isinstance(line, LongLine):
+                        yield line
+                    elif text := line.removeprefix(BOM).strip():
+                        yield text
         except (OSError, EOFError, zlib.error) as error:
             raise IncompleteExportError(
                 f"The profile page {self.path.name} cannot be read ({error}). Nothing was "
@@ -67,66 +69,26 @@ class ProfilePage:
             IncompleteExportError: The line is no profile.
         """
         try:
-            profile = _PROFILE.decode(line)
-            values = _PROPERTIES.decode(profile.properties) or {}
-        except msgspec.DecodeError as error:
-            raise self._holds_no_profile() from error
-        distinct_id = text_of(_text(profile.distinct_id))
+            profile = dict(values(line))
+            sent = profile.get("$properties", b"null")
+            properties = [] if sent == b"null" else values(sent)
+        except ValueError as error:
+            raise self.holds_no_profile() from error
+        distinct_id = text_of(profile.get("$distinct_id"))
         if distinct_id is None:
-            raise self._holds_no_profile()
-        seen = _moment(text_of(_text(values["$last_seen"]))) if "$last_seen" in values else None
-        return distinct_id, _without_last_seen(profile.properties, values, seen), seen
+            raise self.holds_no_profile()
+        seen = _moment(text_of(dict(properties).get("$last_seen")))
+        if seen is not None:
+            properties = [pair for pair in properties if pair[0] != "$last_seen"]
+        return distinct_id, joined(properties, ascii_only=sent.isascii()).decode(), seen
 
-    def _holds_no_profile(self) -> IncompleteExportError:
+    def holds_no_profile(self) -> IncompleteExportError:
+        """Return the error for a line that is no profile."""
         return IncompleteExportError(
             f"The profile page {self.path.name} holds a line that is no profile with a "
             "`$distinct_id`. Nothing was changed; fetch this page again.",
             reason="a line is no profile",
         )
-
-
-class _Profile(msgspec.Struct):
-    """The fields of a profile, each as the text that was sent."""
-
-    distinct_id: msgspec.Raw = msgspec.field(name="$distinct_id")
-    properties: msgspec.Raw = msgspec.field(name="$properties", default=msgspec.Raw(b"null"))
-
-
-_PROFILE = msgspec.json.Decoder(_Profile)
-_PROPERTIES = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
-
-
-def _text(raw: msgspec.Raw) -> str:
-    return bytes(raw).decode()
-
-
-def _without_last_seen(
-    sent: msgspec.Raw, values: dict[str, msgspec.Raw], seen: datetime | None
-) -> str:
-    raw = bytes(sent)
-    ascii_only = raw.isascii()
-    pairs = [_name(name, ascii_only) + bytes(value) for name, value in values.items()]
-    if not _is_all(raw, pairs):
-        named = members(raw.decode()) if pairs else ()
-        pairs = [_name(name, ascii_only) + value.encode() for name, value in named]
-    if seen is not None:
-        pairs = [pair for pair in pairs if not pair.startswith(b'"$last_seen":')]
-    return f"{{{b','.join(pairs).decode()}}}"
-
-
-def _is_all(raw: bytes, pairs: list[bytes]) -> bool:
-    """Tell by the length whether no name came twice, which a mapping would hide.
-
-    Mixpanel writes JSON with a space after each comma and colon or with none at all; anything
-    else is taken apart slowly.
-    """
-    compact = sum(map(len, pairs)) + max(len(pairs) - 1, 0) + 2
-    return len(raw) in (compact, compact + 2 * len(pairs) - 1)
-
-
-@lru_cache(maxsize=10_000)
-def _name(name: str, ascii_only: bool) -> bytes:
-    return json.dumps(name, ensure_ascii=ascii_only).encode() + b":"
 
 
 def _moment(text: str | None) -> datetime | None:

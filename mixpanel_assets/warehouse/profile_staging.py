@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cache
-from itertools import islice
+from heapq import heappush, heappushpop
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import duckdb
 
+from mixpanel_assets.raw_json import members, parsed
+from mixpanel_assets.received_lines import TOO_LONG, LongLine, why_unstorable
 from mixpanel_assets.warehouse.answers import number
-from mixpanel_assets.warehouse.memory import at_most
+from mixpanel_assets.warehouse.memory import ROWS_AT_ONCE, Spread, at_most, make_room
 from mixpanel_assets.warehouse.profile_pages import ProfilePage
-from mixpanel_assets.warehouse.quarantine import Quarantined, check_limit, why_refused
+from mixpanel_assets.warehouse.quarantine import Refusals, check_limit
 from mixpanel_assets.warehouse.reports import Scope
 from mixpanel_assets.warehouse.schema import PROFILES, Column
 from mixpanel_assets.warehouse.staging import staging_table
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 # More makes a load of a million profiles no faster; rows beyond it wait on disk.
 _MEMORY = "192MB"
 _POSITION = Column("position", "BIGINT", "Place of the line in the answer.")
-_BATCH = 1000
+_BATCH_ROWS = 1000
+_BATCH_BYTES = 4 << 20
+_LARGE_BYTES = 32 << 20
 DayOf = Callable[[datetime | None], date | None]
 Row = tuple[int, str, str, datetime | None, date | None, datetime]
 
@@ -56,7 +59,7 @@ class Answer:
 
     table: str
     tallies: Mapping[date | None, Tally]
-    quarantined: Sequence[Quarantined]
+    quarantined: Refusals
     profiles: int
     began_at: datetime
 
@@ -85,9 +88,11 @@ def staged_profiles(
     """
     columns = (_POSITION, *PROFILES.columns)
     day_of = (lambda seen: days[0]) if scope == "all" else _seen_on(frozenset(days), ZoneInfo(zone))
-    with at_most(connection, _MEMORY), staging_table(connection, columns) as (staging, table):
-        received, quarantined = _read(staging, table, pages, days[0], day_of)
-        check_limit(days[0], received, quarantined)
+    with ExitStack() as room, staging_table(connection, columns) as (staging, table, refusals):
+        room.enter_context(at_most(connection, _MEMORY))
+        reader = _Reader(staging, table, refusals, days[0], day_of)
+        reader.read(pages)
+        check_limit(days[0], reader.received, list(refusals))
         before = _count(staging, table)
         staging.execute(
             f"DELETE FROM {table} "
@@ -96,34 +101,79 @@ def staged_profiles(
         after = _count(staging, table)
         tallies = {day: Tally(count, after.get(day, 0)) for day, count in before.items()}
         began_at = min(page.fetched_at_utc for page in pages)
-        profiles = sum(after.values()) + _only_refused(staging, table, quarantined)
-        yield Answer(table, tallies, quarantined, profiles, began_at)
+        profiles = sum(after.values()) + _only_refused(staging, table, reader.refused_ids)
+        if sum(reader.largest) > _LARGE_BYTES:
+            room.close()
+            make_room(connection, sum(reader.largest))
+        yield Answer(table, tallies, refusals, profiles, began_at)
 
 
-def _read(
-    staging: duckdb.DuckDBPyConnection,
-    table: str,
-    pages: Sequence[ProfilePage],
-    first_day: date,
-    day_of: DayOf,
-) -> tuple[int, list[Quarantined]]:
-    refused, received = list[Quarantined](), 0
+class _Reader:
+    """Reads lines into the staging table, in batches of some megabytes.
 
-    def rows() -> Iterator[Row]:
-        nonlocal received
+    Attributes:
+        received: Lines read.
+        refused_ids: Whose profiles the quarantined ones are.
+        largest: Bytes of the largest rows, as many as DuckDB handles at once.
+    """
+
+    def __init__(
+        self,
+        staging: duckdb.DuckDBPyConnection,
+        table: str,
+        refusals: Refusals,
+        first_day: date,
+        day_of: DayOf,
+    ) -> None:
+        self._staging = staging
+        self._table = table
+        self._refusals = refusals
+        self._first_day = first_day
+        self._day_of = day_of
+        self._spread = Spread(staging, table, _POSITION.name)
+        self._batch: list[Row] = []
+        self._batch_bytes = 0
+        self.received = 0
+        self.refused_ids: set[str] = set()
+        self.largest: list[int] = []
+
+    def read(self, pages: Sequence[ProfilePage]) -> None:
         for page in pages:
             for line in page.lines():
-                received += 1
-                if reason := why_refused(line):
-                    refused.append(Quarantined(first_day, line, reason))
-                    continue
-                distinct_id, properties, seen = page.row(line)
-                yield received, distinct_id, properties, seen, day_of(seen), page.fetched_at_utc
+                self.received += 1
+                self._take(line, page)
+        self._store()
+        self._spread.finish()
+        self._refusals.finish()
 
-    staged = rows()
-    while batch := list(islice(staged, _BATCH)):
-        _insert(staging, table, batch)
-    return received, refused
+    def _take(self, line: bytes | LongLine, page: ProfilePage) -> None:
+        if isinstance(line, LongLine):
+            if not line.is_whole:
+                raise page.holds_no_profile()
+            self._refuse(line, TOO_LONG)
+        elif reason := why_unstorable(line):
+            self._refuse(line, reason)
+        else:
+            distinct_id, properties, seen = page.row(line)
+            day = self._day_of(seen)
+            self._batch.append(
+                (self.received, distinct_id, properties, seen, day, page.fetched_at_utc)
+            )
+            self._batch_bytes += len(line)
+            keep = heappush if len(self.largest) < ROWS_AT_ONCE else heappushpop
+            keep(self.largest, len(line))
+            if len(self._batch) >= _BATCH_ROWS or self._batch_bytes >= _BATCH_BYTES:
+                self._store()
+
+    def _refuse(self, line: bytes | LongLine, reason: str) -> None:
+        self._refusals.add(self._first_day, line, reason)
+        self.refused_ids.add(_id_of(line))
+
+    def _store(self) -> None:
+        if self._batch:
+            _insert(self._staging, self._table, self._batch)
+            self._spread.add(self._batch_bytes)
+        self._batch, self._batch_bytes = [], 0
 
 
 def _seen_on(days: Collection[date], zone: ZoneInfo) -> DayOf:
@@ -164,26 +214,25 @@ def _insert(staging: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row])
     staging.unregister("_batch")
 
 
-def _only_refused(
-    staging: duckdb.DuckDBPyConnection, table: str, quarantined: Sequence[Quarantined]
-) -> int:
+def _only_refused(staging: duckdb.DuckDBPyConnection, table: str, refused_ids: set[str]) -> int:
     """Return how many profiles came in quarantined lines alone."""
-    ids = {_id_of(refused.line) for refused in quarantined}
-    storable = [one for one in ids if one.encode(errors="replace").decode() == one]
+    storable = [one for one in refused_ids if one.encode(errors="replace").decode() == one]
     stored = number(
         staging,
         f"SELECT count(*) FROM {table} WHERE distinct_id IN (SELECT unnest(?::VARCHAR[]))",
         [storable],
     )
-    return len(ids) - stored
+    return len(refused_ids) - stored
 
 
-def _id_of(line: bytes) -> str:
-    """Return whose profile a refused line is; the line itself if that cannot be read."""
+def _id_of(line: bytes | LongLine) -> str:
+    """Return whose profile a refused line is; if that cannot be read, what tells the line apart."""
+    if isinstance(line, LongLine):
+        return line.sha256
     text = line.decode(errors="surrogateescape")
     try:
-        return str(json.loads(text)["$distinct_id"])
-    except (ValueError, KeyError, TypeError):
+        return str(parsed(dict(members(text))["$distinct_id"]))
+    except (ValueError, KeyError):
         return text
 
 

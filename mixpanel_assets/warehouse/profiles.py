@@ -102,10 +102,14 @@ def replace_profiles(
         merge = merge or told.is_partial or (scope == "seen_on_day" and not overwrite)
         before = ledger.rows_before(connection, target, min(written), max(written))
         move_profiles(connection, answer.table, table, written, merge=merge)
+        write = merge_quarantine if merge else replace_quarantine
+        refused = {day: write(connection, load, day, day, answer.quarantined) for day in written}
     if target.schema == NAMED_SCHEMA and not merge:
         forget_other_days(connection, target, written)
     stored = [
-        _settle(connection, load, table, day, before.get(day), answer, told, merge=merge)
+        _settle(
+            connection, load, table, day, before.get(day), answer, told, refused[day], merge=merge
+        )
         for day in written
     ]
     reports = kept | {report.snapshot_date: report for report in stored}
@@ -166,13 +170,11 @@ def _settle(
     rows_before: int | None,
     answer: Answer,
     told: _Told,
+    quarantined: int,
     *,
     merge: bool,
 ) -> ProfileReport:
-    """Write quarantine and ledger of one day, whose rows are there already."""
-    refused = [line for line in answer.quarantined if line.day == day]
-    write = merge_quarantine if merge else replace_quarantine
-    quarantined = write(connection, load, day, day, refused)
+    """Write the ledger of one day, whose rows and quarantine are there already."""
     tally = answer.tallies.get(day, Tally())
     row_count = count_day(connection, table, day)
     complete_at = ledger.complete_at(connection, load.target, day) if merge else None
@@ -181,7 +183,7 @@ def _settle(
         status=_status(tally.received + row_count + quarantined, told),
         scope="all" if complete_at else told.scope,
         row_count=row_count,
-        received=tally.received + len(refused),
+        received=tally.received + sum(line.day == day for line in answer.quarantined),
         rows_before=rows_before,
         duplicates_removed=tally.received - tally.rows,
         expected_total=told.expected_total,

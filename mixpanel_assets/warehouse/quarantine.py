@@ -2,49 +2,94 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import duckdb
 
 from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.received_lines import HEAD_BYTES, LongLine
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.ledger import Load, Target
+from mixpanel_assets.warehouse.memory import Spread
 from mixpanel_assets.warehouse.reports import DayReport
 from mixpanel_assets.warehouse.schema import QUARANTINE
 
 MAX_LINES = 1000
 MAX_SHARE = 0.01
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+# Lines of an earlier version have no hash of their own.
+DIGEST = "coalesce(sha256, sha256(line))"
+_STORED = (
+    f"{QUARANTINE.quoted} WHERE schema_name = $schema AND table_name = $table "
+    "AND day BETWEEN $from_date AND $to_date"
+)
 
 
 @dataclass(frozen=True)
 class Quarantined:
-    """One line that cannot be stored: the asked day it counts for, its bytes and the reason."""
+    """One line that cannot be stored.
+
+    Attributes:
+        day: The asked day it counts for.
+        reason: Why it cannot be stored.
+        head: Its first bytes, `HEAD_BYTES` at most.
+        sha256: The hash of the whole line.
+    """
 
     day: date
-    line: bytes
     reason: str
+    head: bytes
+    sha256: str
 
 
-def why_refused(line: bytes) -> str | None:
-    """Say why DuckDB would refuse a line, None when its text is fine."""
-    try:
-        text = line.decode()
-    except UnicodeDecodeError:
-        return "its bytes are not UTF-8"
-    if not _SURROGATE.search(line):
-        return None
-    try:
-        json.dumps(json.loads(text), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return "it holds half of a surrogate pair, which is no character"
-    except ValueError:
-        return None
-    return None
+class Refusals:
+    """The lines of one load that cannot be stored; their bytes lie in a table of DuckDB's.
+
+    Args:
+        connection: The connection that may change the table.
+        table: The qualified name of the table, which is made here.
+
+    Attributes:
+        table: The name.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, table: str) -> None:
+        self.table = table
+        self._connection = connection
+        self._lines: list[Quarantined] = []
+        self._spread = Spread(connection, table, "day")
+        connection.execute(
+            f"CREATE TABLE {table} (day DATE, line BLOB, reason VARCHAR, line_bytes BIGINT, "
+            "sha256 VARCHAR)"
+        )
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __iter__(self) -> Iterator[Quarantined]:
+        return iter(self._lines)
+
+    def add(self, day: date, line: bytes | LongLine, reason: str) -> None:
+        """Keep a line, or the beginning of a long one, its length and its hash."""
+        if isinstance(line, LongLine):
+            kept, length, digest = line.head, line.length, line.sha256
+        else:
+            kept, length, digest = line, len(line), hashlib.sha256(line).hexdigest()
+        self._connection.execute(
+            f"INSERT INTO {self.table} VALUES (?, ?::BLOB, ?, ?, ?)",
+            [day, kept, reason, length, digest],
+        )
+        self._lines.append(Quarantined(day, reason, kept[:HEAD_BYTES], digest))
+        self._spread.add(len(kept))
+
+    def finish(self) -> None:
+        """Make the table ready to be read."""
+        self._spread.finish()
 
 
 def replace_quarantine(
@@ -52,7 +97,7 @@ def replace_quarantine(
     load: Load,
     from_date: date,
     to_date: date,
-    lines: Sequence[Quarantined],
+    refusals: Refusals,
     *,
     kept: Sequence[int] = (),
 ) -> int:
@@ -63,12 +108,13 @@ def replace_quarantine(
         load: Of which table.
         from_date: First day.
         to_date: Last day.
-        lines: What came.
+        refusals: What came.
         kept: Row ids of stored lines that stay.
     """
     forget_quarantine(connection, load.target, from_date, to_date, kept=kept)
-    _insert(connection, load, lines)
-    return len(lines) + len(kept)
+    days = _days(load, from_date, to_date)
+    _insert(connection, load, refusals, days)
+    return number(connection, f"SELECT count(*) FROM {_STORED}", days)
 
 
 def merge_quarantine(
@@ -76,18 +122,18 @@ def merge_quarantine(
     load: Load,
     from_date: date,
     to_date: date,
-    lines: Sequence[Quarantined],
+    refusals: Refusals,
 ) -> int:
     """Add the lines that the quarantine of the days lacks; return its size then."""
-    found = connection.execute(
-        f"SELECT day, line FROM {QUARANTINE.quoted} "
-        "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ?",
-        [load.target.schema, load.target.table, from_date, to_date],
-    ).fetchall()
-    known = set(found)
-    added = [line for line in lines if (line.day, line.line) not in known]
-    _insert(connection, load, added)
-    return len(found) + len(added)
+    days = _days(load, from_date, to_date)
+    _insert(
+        connection,
+        load,
+        refusals,
+        days,
+        f"AND (day, sha256) NOT IN (SELECT (day, {DIGEST}) FROM {_STORED})",
+    )
+    return number(connection, f"SELECT count(*) FROM {_STORED}", days)
 
 
 def forget_quarantine(
@@ -113,19 +159,32 @@ def forget_quarantine(
 
 
 def _insert(
-    connection: duckdb.DuckDBPyConnection, load: Load, lines: Iterable[Quarantined]
+    connection: duckdb.DuckDBPyConnection,
+    load: Load,
+    refusals: Refusals,
+    days: Mapping[str, Any],
+    condition: str = "",
 ) -> None:
-    target = [load.target.schema, load.target.table]
-    for line in lines:
+    if len(refusals):
         connection.execute(
-            f"INSERT INTO {QUARANTINE.quoted} BY NAME SELECT ? AS schema_name, ? AS table_name, "
-            "? AS day, ?::BLOB AS line, ? AS reason, ? AS run_id, "
-            "now() AT TIME ZONE 'UTC' AS quarantined_at",
-            [*target, line.day, line.line, line.reason, load.run_id],
+            f"INSERT INTO {QUARANTINE.quoted} BY NAME SELECT $schema AS schema_name, "
+            "$table AS table_name, *, now() AT TIME ZONE 'UTC' AS quarantined_at, "
+            f"$run_id AS run_id FROM {refusals.table} "
+            f"WHERE day BETWEEN $from_date AND $to_date {condition}",
+            {**days, "run_id": load.run_id},
         )
 
 
-def check_limits(reports: Iterable[DayReport], lines: Sequence[Quarantined]) -> None:
+def _days(load: Load, from_date: date, to_date: date) -> dict[str, Any]:
+    return {
+        "schema": load.target.schema,
+        "table": load.target.table,
+        "from_date": from_date,
+        "to_date": to_date,
+    }
+
+
+def check_limits(reports: Iterable[DayReport], lines: Iterable[Quarantined]) -> None:
     """Check the limit of each reported day of events, as `check_limit` does."""
     for report in reports:
         whole = report.row_count + report.duplicates_removed + report.quarantined

@@ -2,8 +2,9 @@
 
 The file is exactly what Mixpanel sent, gzip or plain. DuckDB's reader is lenient (it takes
 `5`, trailing commas and repeated names), so what counts as an event is said here in SQL:
-a text `event`, a `time` that is a whole number of milliseconds inside the asked days, and
-numbers that survive being written again. `leftovers` deals with every other line.
+a text `event`, a `time` that is a whole number of milliseconds inside the asked days, each name
+that SQL reads once, and numbers that survive being written again. `leftovers` deals with every
+other line, and with long and deep ones, which DuckDB takes too much memory and stack for.
 """
 
 from __future__ import annotations
@@ -12,12 +13,20 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from mixpanel_assets.raw_json import MAX_DEPTH
+from mixpanel_assets.received_lines import MAX_LINE_BYTES
 from mixpanel_assets.wall_clocks import moment_sql
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.schema import literal
 
-MAX_LINE_BYTES = 16 * 2**20
 REMOVED_KEYS = ("time", "distinct_id", "$insert_id")
+READ_KEYS = (  # of those that stay, read by SQL, which takes the first of two values
+    "mp_processing_time_ms",
+    "$distinct_id_before_identity",
+    "mp_original_event_name",
+    "mp_original_distinct_id",
+)
+SHORT_BYTES = 8192  # DuckDB takes 2,048 lines at once, and 30 bytes for each of theirs
 EARLIEST_MS = 31_536_000_000  # 1971, before which Mixpanel takes no event
 _LATEST_AFTER = timedelta(days=2 * 366)
 _SHIFT_DAYS = timedelta(days=2)  # zones differ by up to 26 hours, so a change moves rows no further
@@ -35,15 +44,27 @@ _PATHS = (
 # Numbers that DuckDB may write differently: 16 digits and more, or a three-digit exponent.
 _LONG = r"[0-9.]{16,}|[0-9][eE][-+]?[0-9]{3}"
 
-# Whether DuckDB writes the line's numbers as sent. Mostly its text of the properties is simply
-# in the line; if spaces or escapes differ, ids with a fraction and long numbers are compared.
-_EXACT = f"""
-    CASE WHEN contains(json::VARCHAR, field[6]::VARCHAR) THEN true
-         WHEN regexp_matches(field[3]::VARCHAR, '^-?[0-9]+\\.') THEN false
-         WHEN regexp_matches(field[4]::VARCHAR, '^-?[0-9]+\\.') THEN false
-         ELSE regexp_extract_all(json::VARCHAR, '{_LONG}')
-            = regexp_extract_all(field[6]::VARCHAR, '{_LONG}') END
+# An id that DuckDB may write differently than it was sent: -0, fractions, exponents, nested ones.
+_UNSURE_ID = r"^(0$|-?[0-9]+[.eE]|[{\[])"
+
+# Whether DuckDB writes the line's numbers as sent, if its text of the properties is not simply in
+# the line because spaces or escapes differ.
+_SAME_NUMBERS = f"""
+    NOT regexp_matches(coalesce(field[3]::VARCHAR, ''), '{_UNSURE_ID}')
+    AND NOT regexp_matches(coalesce(field[4]::VARCHAR, ''), '{_UNSURE_ID}')
+    AND regexp_extract_all(json::VARCHAR, '{_LONG}')
+        = regexp_extract_all(field[6]::VARCHAR, '{_LONG}')
 """
+
+# Bytes that were removed from the properties, if each of the names came once at most.
+_REMOVED = " + ".join(
+    f"coalesce(strlen(field[{place}]::VARCHAR) + {len(name) + 4}, 0)"
+    for place, name in enumerate(REMOVED_KEYS, start=2)
+)
+_LEFT = f"strlen(properties) + {_REMOVED} - (properties = '{{}}')::INT"
+
+# Opening brackets of one kind that a line has at least when it is nested too deep.
+_DEEP = (MAX_DEPTH + 1) // 2
 
 
 @dataclass(frozen=True)
@@ -117,10 +138,11 @@ def lines(spool: Path) -> str:
     )
 
 
-def rows(spool: Path, window: Window) -> str:
+def rows(spool: Path, window: Window, most: int = SHORT_BYTES) -> str:
     """Return the SQL query of every line: the raw `json`, the columns of a row, `stored`.
 
-    `stored` is true for a line that becomes a row as it is, and never NULL.
+    `stored` is true for a line that becomes a row as it is, and never NULL; `json` is NULL for
+    a line that DuckDB refused, and for one that it is not to look at (`is_left_out`).
     """
     first, last = window.accepted_ms
     return f"""
@@ -128,8 +150,15 @@ def rows(spool: Path, window: Window) -> str:
                {derived_columns(window)}, time_raw,
                coalesce(event LIKE '"%' AND time_raw BETWEEN {first} AND {last} AND exact, false)
                    AS stored
-        FROM ({_fields(spool)})
+        FROM ({_fields(spool, most)})
     """
+
+
+def is_left_out(line: bytes, most: int) -> bool:
+    """Tell whether `rows` leaves out a line, without white space around it, that DuckDB reads."""
+    if len(line) > most:
+        return True
+    return len(line) > 2 * MAX_DEPTH and max(line.count(b"["), line.count(b"{")) >= _DEEP
 
 
 def derived_columns(window: Window) -> str:
@@ -153,16 +182,48 @@ def processed_ms(value: str) -> str:
     return f"CASE WHEN {number} BETWEEN 0 AND {_LAST_MS} THEN {number} END"
 
 
-def _fields(spool: Path) -> str:
+def _fields(spool: Path, most: int) -> str:
     """Take every fixed value with one extraction: each further one parses the line again."""
     return f"""
         SELECT json, field[1]::VARCHAR AS event, {_whole_number("field[2]")} AS time_raw,
                field[3] ->> '$' AS distinct_id, nullif(field[4] ->> '$', '') AS insert_id,
-               {_whole_number("field[5]")} AS processed_ms,
-               json_merge_patch(field[6], '{_WITHOUT_FIXED}') AS properties,
-               {_EXACT} AS exact
-        FROM (SELECT json, json_extract(json, {_PATHS}) AS field FROM {lines(spool)})
+               {_whole_number("field[5]")} AS processed_ms, properties,
+               {_exact()} AS exact
+        FROM (SELECT json, field, json_merge_patch(field[6], '{_WITHOUT_FIXED}') AS properties
+              FROM (SELECT json, json_extract(json, {_PATHS}) AS field
+                    FROM (SELECT CASE WHEN {_taken(most)} THEN json END AS json
+                          FROM {lines(spool)})))
     """
+
+
+def _taken(most: int) -> str:
+    """Tell in SQL whether a line is short and flat enough; see `is_left_out`."""
+    deep = " OR ".join(f"json::VARCHAR LIKE '{f'%{bracket}' * _DEEP}%'" for bracket in "[{")
+    return f"strlen(json) <= {most} AND NOT (strlen(json) > {2 * MAX_DEPTH} AND ({deep}))"
+
+
+def _exact() -> str:
+    """Tell in SQL whether DuckDB read what was sent: its numbers, and of each name the last value.
+
+    DuckDB reads the first value. Mostly its text of the properties is simply in the line, and
+    beside that and the event nothing is. Elsewhere names are looked for.
+    """
+    again = " OR ".join(_twice("json", f'"{name}"') for name in ("event", "properties"))
+    read_again = " OR ".join(_twice("properties", f'"{name}":') for name in READ_KEYS)
+    return f"""
+        CASE WHEN {read_again} THEN false
+             WHEN contains(json::VARCHAR, field[6]::VARCHAR)
+                  AND strlen(json) = strlen(field[1]::VARCHAR) + 24 + {_LEFT} THEN true
+             ELSE strlen(field[6]::VARCHAR) = {_LEFT} AND {_SAME_NUMBERS}
+                  AND NOT ({again} OR regexp_matches(json::VARCHAR, '\\\\u00[67]')) END
+    """
+
+
+def _twice(text: str, name: str) -> str:
+    found = literal(name)  # looked for first, as most are in no line
+    return (
+        f"(contains({text}::VARCHAR, {found}) AND len(string_split({text}::VARCHAR, {found})) > 2)"
+    )
 
 
 def _whole_number(value: str) -> str:

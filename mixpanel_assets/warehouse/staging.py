@@ -19,9 +19,10 @@ from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.database import closed_for_good, set_up_session
 from mixpanel_assets.warehouse.leftovers import Leftovers
-from mixpanel_assets.warehouse.quarantine import Quarantined
+from mixpanel_assets.warehouse.memory import make_room
+from mixpanel_assets.warehouse.quarantine import Refusals
 from mixpanel_assets.warehouse.schema import EVENTS, Column, quoted
-from mixpanel_assets.warehouse.spool import Window, is_empty, rows
+from mixpanel_assets.warehouse.spool import SHORT_BYTES, Window, is_empty, rows
 
 _IS_MADE = Column("is_made", "BOOLEAN", "Whether the id was made here; else NULL.")
 
@@ -38,7 +39,7 @@ class Staging:
 
     table: str
     connection: duckdb.DuckDBPyConnection
-    quarantined: list[Quarantined]
+    quarantined: Refusals
 
 
 @contextmanager
@@ -52,9 +53,9 @@ def staged(
     Raises:
         IncompleteExportError: The file is not the export of these days, or not whole.
     """
-    with staging_table(connection, (*EVENTS.columns, _IS_MADE)) as (staging, table):
+    with staging_table(connection, (*EVENTS.columns, _IS_MADE)) as (staging, table, refusals):
         try:
-            found, quarantined = _fill(staging, table, spool, window, lines)
+            found = _fill(staging, table, spool, window, lines, refusals)
         except FileNotFoundError as error:
             raise _incomplete(window, f"is gone: {spool} was deleted", "file is gone") from error
         if found != lines:
@@ -63,14 +64,18 @@ def staged(
                 f"was received with {lines} lines, but {spool.name} holds {found}",
                 "line count differs",
             )
-        yield Staging(table, staging, quarantined)
+        yield Staging(table, staging, refusals)
 
 
 @contextmanager
 def staging_table(
     connection: duckdb.DuckDBPyConnection, columns: Sequence[Column]
-) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
-    """Make an empty table for the length of the block; yield who may change it, and its name."""
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, str, Refusals]]:
+    """Make an empty table for the length of the block.
+
+    Yields:
+        Who may change it, its name, and where lines go that are no rows of it.
+    """
     # A database of its own each time: the load's transaction would go on seeing the first
     # staging table of several.
     database = f"mixpanel_assets_staging_{uuid.uuid4().hex}"
@@ -80,34 +85,61 @@ def staging_table(
         set_up_session(staging)
         staging.execute(f"ATTACH ':memory:' AS {database}")
         staging.execute(f"CREATE TABLE {table} ({typed})")
-        yield staging, table
-        staging.execute(f"DROP TABLE {table}")
+        refusals = Refusals(staging, f"{database}.main.refused")
+        yield staging, table, refusals
+        for used in (table, refusals.table):
+            staging.execute(f"DROP TABLE {used}")
 
 
 def _fill(
-    connection: duckdb.DuckDBPyConnection, table: str, spool: Path, window: Window, lines: int
-) -> tuple[int, list[Quarantined]]:
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    spool: Path,
+    window: Window,
+    lines: int,
+    refusals: Refusals,
+) -> int:
+    """Turn the lines into rows or refusals; return how many there were."""
     if is_empty(spool):
-        return 0, []
-    inserted = _insert(connection, table, spool, window)
+        return 0
+    inserted, most = _insert(connection, table, spool, window)
     if inserted >= lines:
-        return inserted, []
-    left = Leftovers(connection, spool, window, into=table)
-    left.sort()
-    return inserted + left.rescued + len(left.quarantined), left.quarantined
+        return inserted
+    left = Leftovers(connection, spool, window, into=table, refusals=refusals)
+    left.sort(most)
+    refusals.finish()
+    make_room(connection, sum(left.largest))
+    return inserted + left.rescued + len(refusals)
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, table: str, spool: Path, window: Window) -> int:
-    try:
-        return number(
-            connection,
-            f"INSERT INTO {table} BY NAME "
-            f"SELECT * EXCLUDE (json, stored) FROM ({rows(spool, window)}) WHERE stored",
-        )
-    except (duckdb.IOException, duckdb.InvalidInputException) as error:
-        if str(spool) not in str(error):
-            raise
-        raise _incomplete(window, f"cannot be read from {spool.name}", "unreadable file") from error
+def _insert(
+    connection: duckdb.DuckDBPyConnection, table: str, spool: Path, window: Window
+) -> tuple[int, int | None]:
+    """Let DuckDB insert the lines that it can.
+
+    Returns:
+        How many they were, and how long at most; None if DuckDB has looked at none, as one is so
+        long that it refuses them all, or its memory does not do.
+    """
+    for most in (SHORT_BYTES, SHORT_BYTES // 8):
+        try:
+            inserted = number(
+                connection,
+                f"INSERT INTO {table} BY NAME "
+                f"SELECT * EXCLUDE (json, stored) FROM ({rows(spool, window, most)}) WHERE stored",
+            )
+        except duckdb.OutOfMemoryException:
+            connection.execute("SET threads = 1")
+        except (duckdb.IOException, duckdb.InvalidInputException) as error:
+            if str(spool) not in str(error):
+                raise
+            if "maximum_object_size" in str(error):
+                break
+            said = f"cannot be read from {spool.name}"
+            raise _incomplete(window, said, "unreadable file") from error
+        else:
+            return inserted, most
+    return 0, None
 
 
 def _incomplete(window: Window, said: str, reason: str) -> IncompleteExportError:

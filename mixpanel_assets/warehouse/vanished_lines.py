@@ -2,41 +2,53 @@
 
 A line is there if the response has one of its event, time and `$insert_id` (without `$insert_id`:
 as many of its event and time), in quarantine or, once it can be stored, as a row. What marks a
-line is cut out of its bytes, as it may be no JSON that can be read.
+line is cut out of its first bytes, as it may be no JSON that can be read. Whether it is the same
+line is told by its hash.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
+from typing import NamedTuple
 
 import duckdb
 
+from mixpanel_assets.raw_json import members, parsed
+from mixpanel_assets.received_lines import BOM, HEAD_BYTES
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.ledger import Load
-from mixpanel_assets.warehouse.quarantine import Quarantined, replace_quarantine
+from mixpanel_assets.warehouse.quarantine import DIGEST, Refusals, replace_quarantine
 from mixpanel_assets.warehouse.schema import QUARANTINE
 from mixpanel_assets.warehouse.spool import Window
 
-_EVENT = re.compile(rb'"event"\s*:\s*("(?:[^"\\]|\\.)*")')
-_TIME = re.compile(rb'"time"\s*:\s*([^\s,}]+)')
-_INSERT_ID = re.compile(rb'"\$insert_id"\s*:\s*("(?:[^"\\]|\\.)+")')
+_EVENT = re.compile(r'"event"\s*:\s*("(?:[^"\\]|\\.)*")')
+_TIME = re.compile(r'"time"\s*:\s*([^\s,}]+)')
+_INSERT_ID = re.compile(r'"\$insert_id"\s*:\s*("(?:[^"\\]|\\.)+")')
 
 # A line whose time says nothing counts for the first asked day, and most days share a request.
 _NEAR = timedelta(days=31)
 _OURS = "schema_name = $schema AND table_name = $table"
 
-_Line = tuple[int, date, bytes]
+_Mark = tuple[str | None, str | None, str | None]
+
+
+class _Line(NamedTuple):
+    """A stored line: its place, its hash, and event, time and `$insert_id` as sent."""
+
+    rowid: int
+    day: date
+    sha256: str
+    mark: _Mark
 
 
 def lacking_lines(
     connection: duckdb.DuckDBPyConnection,
     load: Load,
     window: Window,
-    came: Sequence[Quarantined],
+    came: Refusals,
     *,
     table: str,
     staged: str,
@@ -52,24 +64,25 @@ def lacking_lines(
         staged: The response's rows; the qualified name.
     """
     found = connection.execute(
-        f"SELECT rowid, day, line FROM {QUARANTINE.quoted} "
+        f"SELECT rowid, day, {DIGEST}, line[:{HEAD_BYTES}] FROM {QUARANTINE.quoted} "
         f"WHERE {_OURS} AND day BETWEEN $from_date AND $to_date ORDER BY quarantined_at, rowid",
         _names(load) | {"from_date": window.from_date, "to_date": window.to_date},
     ).fetchall()
-    left = _without_marks(found, [line.line for line in came])
+    stored = [_Line(rowid, day, sha256, _mark(head)) for rowid, day, sha256, head in found]
+    left = _without_marks(stored, came)
     if left:
         left = _without_rows(connection, left, window, table, staged)
     if left:
-        elsewhere = _elsewhere(connection, load, window, (line for *_, line in left))
-        left = [line for line in left if line[2] not in elsewhere]
-    return {rowid: day for rowid, day, _ in left}
+        elsewhere = _elsewhere(connection, load, window, (line.sha256 for line in left))
+        left = [line for line in left if line.sha256 not in elsewhere]
+    return {line.rowid: line.day for line in left}
 
 
 def store_lines(
     connection: duckdb.DuckDBPyConnection,
     load: Load,
     window: Window,
-    came: Sequence[Quarantined],
+    came: Refusals,
     kept: Sequence[int],
 ) -> set[date]:
     """Put the response's lines in the place of the stored ones, except the kept row ids.
@@ -91,10 +104,10 @@ def _move_lines(
     connection: duckdb.DuckDBPyConnection,
     load: Load,
     window: Window,
-    came: Sequence[Quarantined],
+    came: Refusals,
 ) -> set[date]:
     """Delete the kept copies of lines that came for these days and were kept for others."""
-    copies = _elsewhere(connection, load, window, (line.line for line in came), vanished=True)
+    copies = _elsewhere(connection, load, window, (line.sha256 for line in came), vanished=True)
     days = {day for _, day in copies.values()}
     if not days:
         return days
@@ -106,18 +119,17 @@ def _move_lines(
     return days
 
 
-def _without_marks(stored: Sequence[_Line], came: Sequence[bytes]) -> list[_Line]:
+def _without_marks(stored: Sequence[_Line], came: Refusals) -> list[_Line]:
     """Leave out lines that came, also if Mixpanel has rewritten them."""
-    same = set(came)
-    marks = Counter(map(_mark, came))
+    same = {line.sha256 for line in came}
+    marks = Counter(_mark(line.head) for line in came)
     left = []
     # Lines that came as they are take their number first, so that the rewritten ones are left.
-    for line in sorted(stored, key=lambda line: line[2] not in same):
-        mark = _mark(line[2])
-        if not marks[mark]:
+    for line in sorted(stored, key=lambda line: line.sha256 not in same):
+        if not marks[line.mark]:
             left.append(line)
-        elif mark[2] is None:
-            marks[mark] -= 1
+        elif _insert_id(line.mark) is None:
+            marks[line.mark] -= 1
     return left
 
 
@@ -130,7 +142,7 @@ def _without_rows(
 ) -> list[_Line]:
     """Leave out lines that the response brings as rows, because they can be stored now."""
     values = {
-        "times": sorted({time for *_, line in lines if (time := _time(line)) is not None}),
+        "times": sorted({time for line in lines if (time := _time(line.mark)) is not None}),
         "from_date": window.from_date,
         "to_date": window.to_date,
     }
@@ -157,7 +169,7 @@ def _without_rows(
     )
     left = []
     for line in lines:
-        time, insert_id = _time(line[2]), _insert_id(line[2])
+        time, insert_id = _time(line.mark), _insert_id(line.mark)
         if insert_id is None and new[time]:
             new[time] -= 1
         elif (time, insert_id) not in ids:
@@ -169,15 +181,15 @@ def _elsewhere(
     connection: duckdb.DuckDBPyConnection,
     load: Load,
     window: Window,
-    lines: Iterable[bytes],
+    hashes: Iterable[str],
     *,
     vanished: bool = False,
-) -> dict[bytes, tuple[int, date]]:
+) -> dict[str, tuple[int, date]]:
     """Return where the same lines lie under other days near the asked ones."""
     found = connection.execute(
-        f"SELECT line, rowid, day FROM {QUARANTINE.quoted} WHERE {_OURS} "
+        f"SELECT {DIGEST}, rowid, day FROM {QUARANTINE.quoted} WHERE {_OURS} "
         "AND day BETWEEN $first AND $last AND day NOT BETWEEN $from_date AND $to_date "
-        "AND line IN (SELECT unnest($lines::BLOB[])) "
+        f"AND {DIGEST} IN (SELECT unnest($hashes::VARCHAR[])) "
         "AND (vanished_at IS NOT NULL OR NOT $vanished)",
         _names(load)
         | {
@@ -185,36 +197,40 @@ def _elsewhere(
             "last": window.to_date + _NEAR,
             "from_date": window.from_date,
             "to_date": window.to_date,
-            "lines": list(lines),
+            "hashes": list(hashes),
             "vanished": vanished,
         },
     )
-    return {line: (rowid, day) for line, rowid, day in found.fetchall()}
+    return {sha256: (rowid, day) for sha256, rowid, day in found.fetchall()}
 
 
 def _names(load: Load) -> dict[str, object]:
     return {"schema": load.target.schema, "table": load.target.table}
 
 
-def _mark(line: bytes) -> tuple[bytes | None, bytes | None, bytes | None]:
-    """Return event, time and `$insert_id` as they stand in a line."""
-    event, time, insert_id = (
-        found.group(1) if (found := pattern.search(line)) else None
-        for pattern in (_EVENT, _TIME, _INSERT_ID)
-    )
-    return event, time, insert_id
-
-
-def _time(line: bytes) -> int | None:
-    _, time, _ = _mark(line)
-    return int(time) if time and time.isdigit() and len(time) < 16 else None
-
-
-def _insert_id(line: bytes) -> str | None:
-    *_, insert_id = _mark(line)
-    if insert_id is None:
-        return None
+def _mark(head: bytes) -> _Mark:
+    """Return event, time and `$insert_id` as they stand in a line, given its first bytes."""
+    text = head.removeprefix(BOM).decode("utf-8", "surrogateescape")
     try:
-        return str(json.loads(insert_id.decode("utf-8", "replace"), strict=False))
-    except ValueError:
+        fields = dict(members(text))
+        properties = dict(members(fields["properties"]))
+    except (KeyError, ValueError):  # of a long line, which is cut here
+        event, time, insert_id = (
+            found.group(1) if (found := pattern.search(text)) else None
+            for pattern in (_EVENT, _TIME, _INSERT_ID)
+        )
+        return event, time, insert_id
+    return fields.get("event"), properties.get("time"), properties.get("$insert_id")
+
+
+def _time(mark: _Mark) -> int | None:
+    time = mark[1]
+    return int(time) if time and time.isdecimal() and len(time) < 16 else None
+
+
+def _insert_id(mark: _Mark) -> str | None:
+    """Return the `$insert_id` as a row would have it."""
+    sent = mark[2]
+    if sent is None or sent == "null":
         return None
+    return (str(parsed(sent)) if sent.startswith('"') else sent) or None

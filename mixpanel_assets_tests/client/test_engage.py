@@ -2,18 +2,21 @@
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets.client import MixpanelAPIClient
-from mixpanel_assets.client.engage import ProfileQuery, _page_in
+from mixpanel_assets.client.engage import ProfileQuery, _page_in, is_profile
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets_tests.conftest import IMPATIENT, PLENTY
 
 
 def results_of(body: bytes) -> list[bytes]:
-    return list(_page_in(body, 0).results)
+    answer = _page_in(body, 0)
+    assert answer.page_size == 3
+    return list(answer.results)
 
 
 def page(*results: bytes) -> bytes:
@@ -38,6 +41,46 @@ def test_a_profile_with_any_escape_keeps_its_bytes(text):
     odd = b'{"$distinct_id":"' + text + b'","$properties":{"n":1.10}}'
     plain = b'{"$distinct_id": "b", "$properties": {"n": 123456789012345678901234567890}}'
     assert results_of(page(plain, odd, plain)) == [plain, odd, plain]
+
+
+DEEP = b"[" * 1100 + b"]" * 1100
+ODD = [
+    b'{"$distinct_id":"\xff","$properties":{"a":"\xed\xa0\xbd"}}',
+    b'{"$distinct_id":"u","$properties":{"a":%b}}' % DEEP,
+    b'{"$distinct_id":"u","$properties":{"\xff":%b}}' % DEEP,
+    b'{"$distinct_id":"u","$properties":{"a":"\t"}}',
+    b'{"$distinct_id":true,"$properties":null}',
+    b'{"$distinct_id":{"a": 1.50}}',
+    b'{"$distinct_id":[1]}',
+    b'{"$distinct_id":1e400,"$properties":{"a":1e400}}',
+    b'{"$distinct_id":%b}' % (b"1" * 5000),
+    b'{"$distinct_id":"\\ud83d","$properties":{}}',
+    b'{"$distinct_id":null,"$distinct_id":"u","$properties":5,"$properties":{}}',
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+def test_an_odd_profile_does_not_spoil_its_page(odd):
+    """Bytes, depth, numbers and kinds of ids: every result is the text that stood there."""
+    plain = b'{"$distinct_id": "b", "$properties": {"n": 1.10}}'
+    assert results_of(page(plain, odd, plain)) == [plain, odd, plain]
+    assert is_profile(odd)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [b"5", b"[]", b"{}", b'{"$distinct_id":null}', b'{"$distinct_id":1,"$properties":[]}', DEEP],
+)
+def test_what_is_no_profile_is_told(wrong):
+    """An id is missing or null, or the properties are no object."""
+    assert not is_profile(wrong)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 20, 1200])
+def test_a_cut_page_is_no_page(cut):
+    """However odd its profiles are."""
+    with pytest.raises((msgspec.MsgspecError, ValueError)):
+        _page_in(page(*ODD)[:-cut], 0)
 
 
 @given(st.lists(st.text(max_size=5), max_size=5))
@@ -108,3 +151,17 @@ def test_what_is_null_is_as_if_it_were_missing(fields):
     """Later pages need no `total`; a full page holds 1,000 unless Mixpanel says otherwise."""
     page = _page_in(f'{{"results": []{fields}}}'.encode(), 3)
     assert (page.total, page.page_size, page.page, page.session_id) == (None, 1000, 3, None)
+
+
+def test_odd_profiles_are_streamed(odd_server, credentials):
+    """An id is the text of what was sent, as in the table; nothing refuses the page."""
+    results = [*ODD[4:10], ODD[0], ODD[1].replace(b'"u"', b'"deep"')]
+    odd_server.answers(200, page(*results).replace(b'"page_size": 3', b'"total": 8'))
+    with MixpanelAPIClient(
+        credentials, api_base_url=odd_server.url, retries=IMPATIENT, budget=PLENTY
+    ) as client:
+        ids = [profile["distinct_id"] for profile in client.stream_profiles()]
+        raw = list(client.stream_profile_lines())
+    assert ids[:5] == ["true", '{"a": 1.50}', "[1]", "1e400", "1" * 5000]
+    assert ids[6:] == ["\udcff", "deep"]
+    assert raw == results

@@ -2,13 +2,15 @@
 
 import gzip
 import json
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.client.verdict import LineSplitter, NotWholeError, Verdict
+from mixpanel_assets.client.verdict import EventVerdict, NotWholeError, Verdict
+from mixpanel_assets.received_lines import BOM, MAX_LINE_BYTES, LineSplitter
 
 EVENT = '{"event":"Order","properties":{"time":1704067200000,"city":"Ærø"}}'
 ODD_EVENTS = [
@@ -28,6 +30,11 @@ def judge(body: bytes, *, chunks: list[int] | None = None, compressed: bool = Fa
     lines = [line for block in blocks for line in block]
     assert verdict.lines == len(lines)
     return lines
+
+
+def events(body: bytes) -> list[dict]:
+    verdict = EventVerdict(gzip=False)
+    return [event for block in [*verdict.feed(body), *verdict.finish()] for event in block]
 
 
 def cut(body: bytes, sizes: list[int]) -> Iterator[bytes]:
@@ -62,7 +69,6 @@ def test_an_empty_body_is_whole():
         (b'{"event":"b","properties":{"a"', "cut"),
         (b'{"error":"internal"}', "error object"),
         (b"<html><body>Bad gateway</body></html>", "HTML"),
-        (b"\n", "blank"),
         (b"5", "not an event"),
         (b"[1]", "not an event"),
         (b'{"event":5,"properties":{}}', "not an event with properties"),
@@ -70,14 +76,129 @@ def test_an_empty_body_is_whole():
         (b'{"event":"a"}', "not an event with properties"),
         (b'{"event":"a","properties":{"x":NaN}}', "cut or is not JSON"),
         (b'{"event":"a","properties":{"x":1,}}', "cut or is not JSON"),
-        (b'{"event":"a","properties":{"x":"\xff"}}', "UTF-8"),
+        (b'{"event":"a","properties":{"x":"\xff"', "cut or is not JSON"),
+        (b'{"event":"a","properties":{"x":\xff}}', "cut or is not JSON"),
+        (b'{"event":"a","properties":{"x":"\tterminated early', "`terminated early`"),
+        (b'{"event":"a","properties":{"x":%b' % (b"[" * 5000), "cut or is not JSON"),
+        (b'{"event":"a","properties":{"x":%b' % (b"[" * 5000 + b"]" * 4999 + b"}}"), "cut or is"),
+        (b'{"error":"\xff"}', "error object"),
         (b'{"event":"a","properties":{}} {}', "cut or is not JSON"),
     ],
 )
 def test_a_line_that_is_no_event_makes_the_answer_not_whole(tail, said):
-    """Whatever stands after whole records and is not one, the answer is refused and says why."""
-    with pytest.raises(NotWholeError, match=said):
+    """Whatever stands after whole records and is not one, the answer is refused and says why.
+
+    The line is named by its number within the answer, blank ones included.
+    """
+    with pytest.raises(NotWholeError, match=f"line 2 .*{said}"):
         judge(EVENT.encode() + b"\n" + tail + b"\n")
+    with pytest.raises(NotWholeError, match=f"line 4 .*{said}"):
+        judge(b" \r\n" + EVENT.encode() + b"\n\n" + tail)
+
+
+DEEP = b"[" * 5000 + b"]" * 5000
+WHOLE_BUT_ODD = [
+    b'{"event":"a","properties":{"x":"\xff"}}',
+    b'{"event":"\xed\xa0\xbd\xed\xb8\x80","properties":{}}',  # an emoji as two surrogates
+    b'{"event":"a","properties":{"x":"\xf0\x9f\x98"}}',  # a character cut in two
+    b'{"event":"a","properties":{"\xc3":1}}',
+    b'{"event":"a","properties":{"x":"\x00\x1f\t"}}',
+    b'{"event":"a","properties":{"x":%b}}' % DEEP,
+    b'{"event":"a","properties":{"x":%b}}' % (b'{"a":' * 5000 + b"1" + b"}" * 5000),
+    b'{"event":"a","properties":{"x":"\xff","y":%b}}' % DEEP,
+    b'{"event":"a","properties":{"x":%b}}' % (b"1" * 5000),
+    b'\xef\xbb\xbf{"event":"a","properties":{}}',
+]
+
+
+@pytest.mark.parametrize("line", WHOLE_BUT_ODD, ids=range(len(WHOLE_BUT_ODD)))
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"], ids=["cut", "newline", "crlf"])
+def test_a_line_that_is_whole_but_odd_spoils_no_other(line, end):
+    """Bytes, depth, control characters and digits that parsers refuse are no sign of a cut."""
+    around = EVENT.encode()
+    assert judge(around + b"\n" + line + end)[1:] == [line + end.removesuffix(b"\n")]
+    assert len(judge(line + b"\n" + around)) == 2
+    [_, event] = events(around + b"\n" + line + end)
+    assert set(event) == {"event", "properties"}
+
+
+@pytest.mark.parametrize("line", WHOLE_BUT_ODD, ids=range(len(WHOLE_BUT_ODD)))
+def test_a_cut_inside_an_odd_line_is_seen(line):
+    """Its brackets and strings are open then, whatever else is odd about it."""
+    for position in {4, 5, 10, 30, len(line) // 2, *range(len(line) - 6, len(line))}:
+        with pytest.raises(NotWholeError, match="line 2 "):
+            judge(EVENT.encode() + b"\n" + line[:position])
+
+
+def test_odd_lines_are_counted_by_what_is_odd():
+    """Each reason is the one that a quarantine gives; a byte order mark is no reason."""
+    verdict = EventVerdict(gzip=False)
+    for line in [*WHOLE_BUT_ODD, b'{"event":"a","properties":{"x":"\\ud83d"}}']:
+        list(verdict.feed(line + b"\n"))
+    assert list(verdict.odd_lines.values()) == [5, 1, 2, 1]
+    assert verdict.lines == 11
+
+
+@pytest.mark.parametrize("blank", [b"", b"   ", b"\t", b"\r", b" \t \r", BOM, b"\x0c"])
+def test_blank_lines_are_skipped_and_counted(blank):
+    """At the beginning, between lines and at the end, as many as there are."""
+    event = EVENT.encode()
+    for body in (
+        b"\n".join([blank, event, blank, blank, event, b""]),
+        b"\n".join([event, event, blank, blank, blank, b""]),
+    ):
+        verdict = Verdict(gzip=False)
+        lines = [line for block in [*verdict.feed(body), *verdict.finish()] for line in block]
+        assert lines == [event, event]
+        assert (verdict.lines, verdict.blank_lines) == (2, 3)
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "gzip"])
+def test_a_line_that_is_too_long_is_one_line_and_not_kept(more, compressed):
+    """Up to 16 MiB a line is as any other; a longer one is counted and named."""
+    fixed = b'{"event":"a","properties":{"x":""}}'
+    line = fixed[:-3] + b"a" * (MAX_LINE_BYTES + more - len(fixed)) + fixed[-3:]
+    body = b"\n".join([EVENT.encode(), line, EVENT.encode(), line])
+    verdict = Verdict(gzip=compressed)
+    pieces = cut(gzip.compress(body, 1) if compressed else body, [70_000] * 200)
+    came = [line for piece in pieces for block in verdict.feed(piece) for line in block]
+    came += [line for block in verdict.finish() for line in block]
+    assert (verdict.lines, len(came)) == ((4, 4) if more <= 0 else (4, 2))
+    assert verdict.long_lines == ([] if more <= 0 else ["line 2", "line 4"])
+
+
+@pytest.mark.parametrize(
+    ("begin", "middle", "end"),
+    [
+        (b"", b"a", b""),
+        (b'{"event":"a","properties":{"x":"', b"a", b""),
+        (b'{"event":"a","properties":{"x":"', b'\\"' + b"a" * 1000, b"}}"),
+        (b'{"event":"a","properties":{"x":[', b"[],", b'"a"}}'),
+        (b'{"event":"a","properties":{"x":"', b"a", b'terminated early"'),
+    ],
+)
+def test_a_long_line_that_is_cut_is_seen(begin, middle, end):
+    """A string or a bracket is open then."""
+    verdict = Verdict(gzip=False)
+    line = begin + middle * (MAX_LINE_BYTES // len(middle) + 1) + end
+    with pytest.raises(NotWholeError, match="line 2 is cut"):
+        list(verdict.feed(EVENT.encode() + b"\n" + line + b"\n"))
+
+
+def test_a_few_bytes_that_inflate_to_a_lot_take_little_memory():
+    """Neither a large body nor a long line is in memory at once."""
+    line = b'{"event":"a","properties":{"x":"' + b"a" * (64 << 20) + b'"}}\n'
+    small = gzip.compress(line)
+    del line
+    tracemalloc.start()
+    verdict = Verdict(gzip=True)
+    assert not list(verdict.feed(small))
+    assert not list(verdict.finish())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert verdict.long_lines == ["line 1"]
+    assert peak < 3 * MAX_LINE_BYTES
 
 
 @given(st.lists(st.sampled_from(ODD_EVENTS), max_size=6), st.lists(st.integers(0, 80), max_size=30))

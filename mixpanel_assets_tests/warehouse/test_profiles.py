@@ -357,3 +357,25 @@ def test_the_load_leaves_the_memory_limit_as_it_was(warehouse):
             connection, [ProfilePage(path, NOON)], days=[DAY], project=warehouse.project
         )
         assert connection.execute("SELECT current_setting('memory_limit')").fetchall() == limit
+
+
+def test_odd_profiles_are_stored_as_sent_or_in_quarantine(warehouse):
+    """An id is the text of what was sent; what no table holds is there byte for byte."""
+    ids = [b"true", b'{"a": 1.50}', b"[1]", b"1e400", b"-0", b"1" * 5000, b"1.50"]
+    stored = [b'{"$distinct_id":%b,"$properties":{"n":1.10}}' % sent for sent in ids]
+    twice = b'{"$distinct_id":"x","$distinct_id":"u","$properties":5,"$properties":{"n":1.10}}'
+    deep = b"[" * 1100 + b"]" * 1100
+    refused = [
+        b'{"$distinct_id":"r1","$properties":{"a":"\xff"}}',
+        b'{"$distinct_id":"r2","$properties":{"a":%b}}' % deep,
+        b'{"$distinct_id":"r3","$properties":{"a":"\t"}}',
+    ]
+    many = [profile(f"p{number}") for number in range(300)]  # 1 % may be bad
+    report = store(warehouse, [*many, *stored, b"", twice, *refused])
+    assert (report.row_count, report.quarantined) == (300 + len(ids) + 1, 3)
+    found = warehouse.query(
+        "SELECT distinct_id FROM profiles WHERE properties = '{\"n\":1.10}' ORDER BY 1"
+    )
+    assert found == sorted([(sent.decode(),) for sent in ids] + [("u",)])
+    lines = warehouse.query("SELECT line, line_bytes FROM mixpanel._quarantine ORDER BY 1")
+    assert lines == [(line, len(line)) for line in sorted(refused)]

@@ -1,0 +1,235 @@
+"""JSON text taken apart without changing it, however deep it is nested.
+
+Of a name that an object holds twice, the last value counts, as in Python's and JavaScript's own
+parsers. That rule holds for tables, streams and made ids alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+# Python's parsers recurse and share their limit of 1,000 levels with the calls they run in.
+MAX_DEPTH = 500
+
+_decode_values = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_SPACE = " \t\r\n"
+_WHITE = frozenset(_SPACE)
+_CLOSERS = {"{": "}", "[": "]"}
+
+
+def parsed(text: str, levels: int = MAX_DEPTH) -> Any:
+    """Return the value of JSON text; a part of it that is nested too deep is its own text.
+
+    Control characters in strings are accepted. An integer of more digits than Python reads is
+    the text of its digits.
+
+    Args:
+        text: JSON; half surrogate pairs are kept.
+        levels: How many levels of brackets become Python objects. A value of an object, or of
+            an object inside one, that has more stays text.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    if may_be_deep(text, levels) and depth(text) > levels:
+        if levels > MAX_DEPTH - 2 and text.lstrip(_SPACE).startswith("{"):
+            return {name: parsed(value, levels - 1) for name, value in members(text)}
+        return text
+    try:
+        return _DECODER.decode(text)
+    except ValueError:
+        return _LENIENT.decode(text)
+
+
+def may_be_deep(text: str | bytes, levels: int = MAX_DEPTH) -> bool:
+    """Tell whether there are enough brackets for more than that many levels."""
+    if isinstance(text, str):
+        return text.count("[") + text.count("{") > levels
+    return text.count(b"[") + text.count(b"{") > levels
+
+
+def depth(text: str) -> int:
+    """Return how many levels of brackets JSON text has.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    end, levels = _walk(text, _skip(text, 0))
+    if text[end:].strip(_SPACE):
+        raise ValueError(f"more follows the value that ends at character {end}")
+    return levels
+
+
+def members(text: str) -> Iterator[tuple[str, str]]:
+    """Yield each name of a JSON object with the text of its value, in order, repeated ones too.
+
+    Raises:
+        ValueError: It is not a JSON object.
+    """
+    try:
+        position = _skip(text, 0)
+        if text[position] != "{":
+            raise ValueError("it is not an object")
+        position = _skip(text, position + 1)
+        while text[position] != "}":
+            name, start = _name(text, position)
+            end = _value_end(text, start)
+            yield name, text[start:end]
+            position = _skip(text, end)
+            if text[position] == ",":
+                position = _skip(text, position + 1)
+                if text[position] == "}":
+                    raise ValueError(f"a name is missing at character {position}")
+            elif text[position] != "}":
+                raise ValueError(f"a comma is missing at character {position}")
+        if text[position + 1 :].strip(_SPACE):
+            raise ValueError(f"more follows the object that ends at character {position}")
+    except IndexError:
+        raise ValueError("the text ends inside an object") from None
+
+
+def items(text: str) -> list[str]:
+    """Return the text of each item of a JSON list.
+
+    Raises:
+        ValueError: It is not a JSON list.
+    """
+    found = []
+    try:
+        position = _skip(text, 0)
+        if text[position] != "[":
+            raise ValueError("it is not a list")
+        position = _skip(text, position + 1)
+        is_last = text[position] == "]"
+        while not is_last:
+            end = _value_end(text, position)
+            found.append(text[position:end])
+            position = _skip(text, end)
+            is_last = text[position] == "]"
+            if not is_last and text[position] != ",":
+                raise ValueError(f"a comma is missing at character {position}")
+            position = position if is_last else _skip(text, position + 1)
+        if text[position + 1 :].strip(_SPACE):
+            raise ValueError(f"more follows the list that ends at character {position}")
+    except IndexError:
+        raise ValueError("the text ends inside a list") from None
+    return found
+
+
+def values(raw: bytes) -> list[tuple[str, bytes]]:
+    """Return the names and texts that `members` yields, of an object in UTF-8, but faster.
+
+    Raises:
+        ValueError: It is not a JSON object.
+    """
+    try:
+        once = [(name, bytes(text)) for name, text in _decode_values(raw).items()]
+    except (msgspec.MsgspecError, RecursionError):
+        once = []
+    if _is_all(raw, once):
+        return once
+    return [(name, text.encode()) for name, text in members(raw.decode())]
+
+
+def joined(pairs: Sequence[tuple[str, bytes]], *, ascii_only: bool) -> bytes:
+    """Return the JSON object of names and the texts of their values."""
+    return b"{" + b",".join(_named(pairs, b":", ascii_only)) + b"}"
+
+
+def _is_all(raw: bytes, pairs: Sequence[tuple[str, bytes]]) -> bool:
+    """Tell whether an object holds these pairs and no name twice, which a mapping would hide.
+
+    Mixpanel writes JSON with a space after each comma and colon or with none at all; of any
+    other text nothing is said.
+    """
+    if not pairs:
+        return False
+    named = _named(pairs, b":", raw.isascii())
+    spaces = len(raw) - sum(map(len, named)) - len(named) - 1
+    if not spaces:
+        return raw == b"{" + b",".join(named) + b"}"
+    if spaces != 2 * len(named) - 1:
+        return False
+    return raw == b"{" + b", ".join(_named(pairs, b": ", raw.isascii())) + b"}"
+
+
+def _named(pairs: Sequence[tuple[str, bytes]], colon: bytes, ascii_only: bool) -> list[bytes]:
+    return [_quoted(name, ascii_only) + colon + text for name, text in pairs]
+
+
+@lru_cache(maxsize=10_000)
+def _quoted(name: str, ascii_only: bool) -> bytes:
+    return json.dumps(name, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+
+
+def _name(text: str, position: int) -> tuple[str, int]:
+    """Return a name and where its value begins."""
+    if text[position] != '"':
+        raise ValueError(f"a name is missing at character {position}")
+    name, position = _LENIENT.raw_decode(text, position)
+    position = _skip(text, position)
+    if text[position] != ":":
+        raise ValueError(f"a colon is missing at character {position}")
+    return name, _skip(text, position + 1)
+
+
+def _value_end(text: str, start: int) -> int:
+    try:
+        return _DECODER.raw_decode(text, start)[1]
+    except (RecursionError, ValueError):
+        return _walk(text, start)[0]
+
+
+def _walk(text: str, position: int) -> tuple[int, int]:
+    """Return where the value at a position ends, and its levels; nothing here recurses."""
+    open_: list[str] = []
+    levels = 0
+    try:
+        while True:
+            if closer := _CLOSERS.get(text[position]):
+                open_.append(closer)
+                levels = max(levels, len(open_))
+                position = _skip(text, position + 1)
+                if text[position] != closer:
+                    position = _name(text, position)[1] if closer == "}" else position
+                    continue
+            else:
+                _, position = _LENIENT.raw_decode(text, position)
+                position = _skip(text, position) if open_ else position
+            while open_ and text[position] == open_[-1]:
+                open_.pop()
+                position = _skip(text, position + 1) if open_ else position + 1
+            if not open_:
+                return position, levels
+            if text[position] != ",":
+                raise ValueError(f"a comma is missing at character {position}")
+            position = _skip(text, position + 1)
+            position = _name(text, position)[1] if open_[-1] == "}" else position
+    except IndexError:
+        raise ValueError("the text ends inside a value") from None
+
+
+def _skip(text: str, position: int) -> int:
+    while text[position : position + 1] in _WHITE:
+        position += 1
+    return position
+
+
+def _integer(digits: str) -> int | str:
+    try:
+        return int(digits)
+    except ValueError:  # Python reads 4,300 digits at most
+        return digits
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+_LENIENT = json.JSONDecoder(strict=False, parse_constant=_refuse, parse_int=_integer)

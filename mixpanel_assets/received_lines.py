@@ -1,0 +1,180 @@
+"""Lines as they arrive: cut out of bytes, and what is odd about one that is whole.
+
+A line that is whole but odd is valid JSON apart from its bytes, its control characters or its
+size. No database and no parser takes it, but it is one event of many and not a sign that the
+others are incomplete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+
+from mixpanel_assets.raw_json import MAX_DEPTH, depth, may_be_deep, parsed
+
+MAX_LINE_BYTES = 16 * 2**20
+HEAD_BYTES = 2**16  # kept of a line that is longer
+TOO_LONG = f"it is longer than {MAX_LINE_BYTES >> 20} MiB; only its beginning is kept"
+BOM = b"\xef\xbb\xbf"
+
+_PIECE_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 14  # what is decoded at once stays in the processor's cache
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_CONTROL = re.compile(rb"[\x00-\x1f]")
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
+_STRICT = json.JSONDecoder(parse_int=str)  # of any number of digits
+
+
+def is_blank(line: bytes) -> bool:
+    """Tell whether a line holds nothing but white space, perhaps after a byte order mark."""
+    return not line.removeprefix(BOM).strip()
+
+
+def why_unstorable(line: bytes) -> str | None:
+    """Say why no table can hold a line that is whole, None when its text is fine."""
+    try:
+        text = line.removeprefix(BOM).decode()
+    except UnicodeDecodeError:
+        return "its bytes are not UTF-8"
+    if may_be_deep(text) and _is_deep(text):
+        return f"it is nested more than {MAX_DEPTH} levels deep"
+    if _CONTROL.search(line) and _has_raw_controls(text):
+        return "it holds a control character that is not written as an escape"
+    if _SURROGATE.search(line) and _has_half_pairs(text):
+        return "it holds half of a surrogate pair, which is no character"
+    return None
+
+
+def _is_deep(text: str) -> bool:
+    try:
+        return depth(text) > MAX_DEPTH
+    except ValueError:  # no JSON, which is another fault
+        return False
+
+
+def _has_raw_controls(text: str) -> bool:
+    try:
+        _STRICT.decode(text)
+    except ValueError:
+        return True
+    return False
+
+
+def _has_half_pairs(text: str) -> bool:
+    try:
+        json.dumps(parsed(text), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except ValueError:
+        return False
+    return False
+
+
+class LongLine:
+    """A line of more than `MAX_LINE_BYTES`, of which only the beginning is kept.
+
+    Attributes:
+        head: Its first `HEAD_BYTES`.
+        length: Bytes of the whole line.
+    """
+
+    def __init__(self) -> None:
+        self.head = b""
+        self.length = 0
+        self._hash = hashlib.sha256()
+        self._level = 0
+        self._in_string = False
+        self._backslash = b""  # one that ended the part before
+        self._last = b""
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the whole line, in hexadecimal digits."""
+        return self._hash.hexdigest()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is an object that closes every string and bracket that it opens."""
+        begins = self.head.removeprefix(BOM).lstrip().startswith(b"{")
+        return begins and not self._in_string and not self._level and self._last == b"}"
+
+    def add(self, part: bytes) -> None:
+        """Take the next bytes of the line."""
+        self.head += part[: HEAD_BYTES - len(self.head)]
+        self.length += len(part)
+        self._hash.update(part)
+        part = _ESCAPE.sub(b"", self._backslash + part)
+        self._backslash = b"\\" if part.endswith(b"\\") else b""
+        pieces = part.split(b'"')
+        outside = b"".join(pieces[1 if self._in_string else 0 :: 2])
+        self._in_string ^= len(pieces) % 2 == 0
+        self._level += sum(map(outside.count, (b"{", b"["))) - sum(map(outside.count, (b"}", b"]")))
+        self._last = outside.rstrip()[-1:] or self._last
+
+
+class LineSplitter:
+    """Cuts body bytes at newlines only, however they are chunked, into blocks of a few lines.
+
+    U+2028, U+2029 and U+0085 may stand inside JSON strings, and the byte 0x85 is part of
+    common letters, so neither text-mode splitting nor a guessed charset will do. A line that is
+    too long is a block of its own; memory does not grow with it.
+    """
+
+    def __init__(self) -> None:
+        self._rest: list[bytes] = []
+        self._rest_bytes = 0
+        self._long: LongLine | None = None
+
+    def feed(self, body: bytes) -> Iterator[bytes | LongLine]:
+        """Yield the lines that `body` completes, in blocks that end in a newline.
+
+        Args:
+            body: The next bytes, at most `MAX_LINE_BYTES`.
+        """
+        start, end = 0, body.rfind(b"\n") + 1
+        if end and self._rest_bytes + (first := body.index(b"\n")) > MAX_LINE_BYTES:
+            self._keep(body[:first])
+            yield from self._end_long()
+            start = first + 1
+        while start < end:
+            stop = body.index(b"\n", min(start + _BLOCK_BYTES, end - 1)) + 1
+            yield b"".join([*self._rest, body[start:stop]])
+            self._rest, self._rest_bytes = [], 0
+            start = stop
+        self._keep(body[start:])
+
+    def finish(self) -> Iterator[bytes | LongLine]:
+        """Yield the last line as a block, with a newline, when it lacks its own."""
+        if self._long:
+            yield from self._end_long()
+        elif rest := b"".join(self._rest):
+            yield rest + b"\n"
+
+    def _keep(self, part: bytes) -> None:
+        self._rest.append(part)
+        self._rest_bytes += len(part)
+        if self._rest_bytes > MAX_LINE_BYTES:
+            self._long = self._long or LongLine()
+            for kept in self._rest:
+                self._long.add(kept)
+            self._rest = []
+
+    def _end_long(self) -> Iterator[LongLine]:
+        if self._long:
+            yield self._long
+        self._long, self._rest, self._rest_bytes = None, [], 0
+
+
+def lines_of(read: Callable[[int], bytes]) -> Iterator[bytes | LongLine]:
+    """Yield the lines of a file, given its `read`, without their newlines; long ones in part."""
+    for block in _blocks_of(read):
+        yield from [block] if isinstance(block, LongLine) else block[:-1].split(b"\n")
+
+
+def _blocks_of(read: Callable[[int], bytes]) -> Iterator[bytes | LongLine]:
+    splitter = LineSplitter()
+    while piece := read(_PIECE_BYTES):
+        yield from splitter.feed(piece)
+    yield from splitter.finish()
