@@ -680,7 +680,9 @@ def holder(then="", code=0):
 def ended(process, number=None):
     """Wait until it holds a database, end it, and return where that was."""
     with process:
-        path = Path(process.stdout.readline().strip())
+        said = process.stdout.readline().strip()
+        assert said, "it ended before it held one"
+        path = Path(said)
         assert path.exists()
         if number:
             process.send_signal(number)

@@ -63,7 +63,11 @@ class Credentials(BaseModel):
         return redact(text, (self.username, self.secret.get_secret_value()))
 
     def redact_error(self, error: BaseException) -> None:
-        """Redact the texts of another library's exception, and of those that led to it."""
+        """Redact the texts of another library's exception, and of those that led to it.
+
+        Args:
+            error: The exception; its arguments are replaced.
+        """
         link: BaseException | None = error
         while link:
             link.args = tuple(

@@ -19,7 +19,7 @@ BEHAVIORS = [{"window": "14d", "name": "b1", "event_selectors": [{"event": "Orde
 ABOUT_TABLES = {
     *("self", "name", "progress", "append", "replace", "batch_size", "parallel", "max_workers"),
     *("chunk_days", "on_batch_complete", "on_page_complete", "raw", "staged", "query"),
-    *("days_per_request", "local_zone", "spool_directory"),
+    *("days_per_request", "local_zone", "spool_directory", "confirms"),
 }
 EVENT_FILTERS = [
     {"events": ["Sign Up", "Order Completed"]},
