@@ -246,6 +246,7 @@ def wait_for_looks(dagster: Dagster, count: int) -> None:
         wait_for(newer, pause=0.5)
 
 
+@pytest.mark.slow
 def test_a_daemon_loads_what_is_missing_once(tmp_path):
     """With a sensor that runs: at the minute one run, and none at the looks that follow."""
     # The zone of the two whose midnight is not near: during this test, yesterday is one day.

@@ -1,4 +1,7 @@
-"""The benchmarks at small size: they run, and they count what they measure."""
+"""The benchmarks at small size: they run, and they count what they measure.
+
+Those that start many processes or Dagster runs are among the slow proofs.
+"""
 
 import subprocess
 import sys
@@ -9,18 +12,26 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+QUICK = [
+    "load --events 500 --runs 1 --without-pandas",
+    "serve --events 500",
+    "stream --events 500",
+]
+SLOW = [
+    "pages --pages 4 --latency 0.01",
+    "profiles --profiles 1500 --streamed 1500 --few 500",
+    "backfill --days 3 --singles 1 --events-per-day 20",
+    "parallel_runs --partitions 3 --processes 2 --events 40 --kill 1 --every 0.1",
+]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
-        "load --events 500 --runs 1 --without-pandas",
-        "serve --events 500",
-        "stream --events 500",
-        "pages --pages 4 --latency 0.01",
-        "profiles --profiles 1500 --streamed 1500 --few 500",
-        "backfill --days 3 --singles 1 --events-per-day 20",
-        "parallel_runs --partitions 3 --processes 2 --events 40 --kill 1 --every 0.1",
+        pytest.param(arguments, id=arguments.split()[0], marks=marks)
+        for marks, some in {(): QUICK, (pytest.mark.slow,): SLOW}.items()
+        for arguments in some
     ],
-    ids=lambda arguments: arguments.split()[0],
 )
 def test_a_benchmark_runs_at_small_size(arguments):
     """Whoever changes what a benchmark uses learns of it here."""

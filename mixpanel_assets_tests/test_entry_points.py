@@ -180,6 +180,7 @@ def backfilled(dagster: Dagster, days: list[str]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_the_ui_stores_the_range(dagster, emulator, expected, tmp_path):
     """By one run of the launchpad, and by a backfill of three runs that the daemon starts.
 

@@ -24,7 +24,7 @@ STATEMENT = f'SELECT {AS_SQL} AS "Na\x1b[2J\u202eme", 1 AS n'
 def steering(text: str) -> list[str]:
     """Return what must not stand in text for a terminal."""
     hidden = ("Cc", "Cf", "Cs", "Zl", "Zp")
-    return [one for one in text if unicodedata.category(one) in hidden and one not in "\n\t"]
+    return [one for one in set(text) - {*"\n\t"} if unicodedata.category(one) in hidden]
 
 
 def an_event(name: str) -> str:
@@ -58,11 +58,12 @@ def test_names_of_events_cannot_steer_a_terminal(mp_here, emulator):
     events = [json.loads(line) for line in streamed.stdout.split("\n")[:-1]]
     assert ODD in {event["event_name"] for event in events}
     assert mp_here("-v", "sync", *DAY, "--no-profiles").code == 0
+    assert mp_here("fetch", "events", "odd", *DAY, "-e", ODD).code == 0
     for form in Format:
         for command in (
             ("inspect", "breakdown", "-t", "events"),
             ("inspect", "keys", "-t", "events"),
-            ("inspect", "sample", "-t", "events", "-n", "1000"),
+            ("inspect", "sample", "-t", "odd", "-n", "9"),
             ("query", "sql", STATEMENT),
         ):
             ran = mp_here(*command, "--format", form)

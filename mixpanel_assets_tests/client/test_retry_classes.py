@@ -33,7 +33,7 @@ CASES = [(row, kind) for came, row in ROWS.items() for kind in FAULTS[came]]
 
 @pytest.fixture
 def client(credentials, emulator):
-    retries = RetryPolicy(max_retries=RETRIES, max_wait_seconds=30, first_wait_seconds=0.001)
+    retries = RetryPolicy(max_retries=RETRIES, max_wait_seconds=2, first_wait_seconds=0.001)
     with MixpanelAPIClient(
         credentials, api_base_url=emulator.base_url, retries=retries, budget=PLENTY
     ) as client:

@@ -313,12 +313,12 @@ def test_a_folder_without_permission_says_so(tmp_path):
 SORT = """
     from pathlib import Path
     from mixpanel_assets.warehouse.database import Database
-    with Database(Path(sys.argv[1]), memory_limit="120MB").read() as connection:
+    with Database(Path(sys.argv[1]), memory_limit="60MB").read() as connection:
         print("held", flush=True)
         sys.stdin.readline()
         (last,) = connection.execute(
             "SELECT last(n) FROM (SELECT hash(range) AS n, repeat('x', 20) || range AS text "
-            "FROM range(4_000_000) ORDER BY text, n)"
+            "FROM range(1_000_000) ORDER BY text, n)"
         ).fetchone()
         print("sorted", flush=True)
 """
