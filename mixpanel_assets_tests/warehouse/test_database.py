@@ -397,7 +397,7 @@ def write(path):
 def stage(path):
     with (
         Database(path).write() as connection,
-        staging_table(connection, [Column("n", "HUGEINT", "")]) as (staging, table),
+        staging_table(connection, [Column("n", "HUGEINT", "")]) as (staging, table, _),
     ):
         interrupted_statement(staging, f"INSERT INTO {table} {ENDLESS}")
 
