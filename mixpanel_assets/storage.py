@@ -41,6 +41,7 @@ from mixpanel_assets.warehouse import (
     check_name,
     check_readable,
     drop_tables,
+    exact_rows,
     find_table,
     known_tables,
     make_events_table,
@@ -617,6 +618,30 @@ class StorageEngine:
         """
         with self._query(query, values) as answer:
             return _result(answer)
+
+    def execute_exact(self, query: str) -> SQLResult:
+        """Return the answer to a query as `execute_rows` does, for people and for JSON.
+
+        A value for which Python has no form is the text that DuckDB writes: an infinite moment or
+        number, an interval, nanoseconds, a blob. Nothing can be changed.
+
+        Args:
+            query: The query.
+
+        Raises:
+            QueryError: DuckDB refused it.
+            DatabaseNotFoundError: There is no file yet.
+
+        Example:
+            >>> storage.execute_exact("SELECT INTERVAL 1 month AS age").rows
+            [('1 month',)]
+        """
+        with self.read() as connection:
+            relation = connection.sql(query)
+            # Of a statement without an answer DuckDB says nothing, as of none at all.
+            if relation is None:
+                return _result(_executed(connection, query, ()))
+            return SQLResult(list(relation.columns), exact_rows(relation))
 
     @contextmanager
     def _query(self, query: str, values: Values) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -282,6 +282,8 @@ def _columns(records: Sequence[Record]) -> list[str]:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, Decimal):
+        return f"{value:f}"  # with all of its digits, as DuckDB writes it
     plain = as_plain(value)
     if plain is None:
         return ""

@@ -29,4 +29,7 @@ def sql(
     """
     text = text_of(query, file, "the query")
     with current().stored(database) as workspace:
-        return workspace.sql_scalar(text) if scalar else workspace.sql_rows(text)
+        answer = workspace.storage.execute_exact(text)
+        if scalar:
+            return answer[0][0] if answer else None
+        return answer

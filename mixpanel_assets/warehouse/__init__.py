@@ -28,6 +28,7 @@ from mixpanel_assets.warehouse.event_assets import (
     check_events_asset,
     events_asset_table,
 )
+from mixpanel_assets.warehouse.exact_values import exact_rows
 from mixpanel_assets.warehouse.faults import asked
 from mixpanel_assets.warehouse.in_memory import MemoryDatabase
 from mixpanel_assets.warehouse.ledger import Target, day_statuses, forget_expired
@@ -118,6 +119,7 @@ __all__ = [
     "drop_tables",
     "event_sizes",
     "events_asset_table",
+    "exact_rows",
     "expired_days",
     "find_table",
     "forget_expired",

@@ -143,6 +143,57 @@ def test_sql_is_asked_by_argument_or_file(way, ask, stored, tmp_path):
     assert json.loads(done.stdout) == stored.sql_rows(query).to_dicts()
 
 
+EXACT = [
+    ("'infinity'::DOUBLE", "inf"),
+    ("'-inf'::FLOAT", "-inf"),
+    ("'nan'::DOUBLE", "nan"),
+    ("1.5::DOUBLE", 1.5),
+    ("'infinity'::DATE", "infinity"),
+    ("'-infinity'::TIMESTAMP", "-infinity"),
+    ("'infinity'::TIMESTAMPTZ", "infinity"),
+    ("'290000-01-01'::DATE", "290000-01-01"),
+    ("'1000-01-01 (BC)'::DATE", "1000-01-01 (BC)"),
+    ("DATE '2024-01-31'", "2024-01-31"),
+    ("TIMESTAMP '2024-01-31 01:02:03'", "2024-01-31T01:02:03"),
+    ("INTERVAL '1 month 2 days 03:04:05.5'", "1 month 2 days 03:04:05.5"),
+    ("INTERVAL '-13 months'", "-1 year -1 month"),
+    ("TIMESTAMP_NS '2024-01-01 00:00:00.123456789'", "2024-01-01 00:00:00.123456789"),
+    ("TIME '01:02:03.5'", "01:02:03.5"),
+    (r"'\x00\xFFab'::BLOB", r"\x00\xFFab"),
+    ("[INTERVAL 1 month]", "[1 month]"),
+    ("{'last': 'infinity'::DATE}", "{'last': infinity}"),
+    ("[1.5, 'inf'::DOUBLE]", "[1.5, inf]"),
+    ("[1.5::DOUBLE, 2]", [1.5, 2.0]),
+    ("[DATE '2024-01-31']", ["2024-01-31"]),
+    ("12345678901234567890.12::DECIMAL(38,2)", "12345678901234567890.12"),
+    ("NULL::INTERVAL", None),
+]
+
+
+@pytest.mark.parametrize(("value", "shown"), EXACT, ids=[value for value, _ in EXACT])
+def test_sql_prints_what_duckdb_would(value, shown, ask):
+    """Also where Python or JSON has no form: then it is DuckDB's own text."""
+    query = f"SELECT {value} AS a"
+    assert json.loads(ask("sql", query).stdout) == [{"a": shown}]
+    assert json.loads(ask("sql", query, "--scalar").stdout) == shown
+    if isinstance(shown, str):
+        assert ask("sql", query, "-f", "plain").stdout == f"{shown}\n"
+        assert shown in ask("sql", query, "-f", "table").stdout
+
+
+def test_decimals_keep_their_digits_in_text(ask):
+    """In JSON they are numbers."""
+    query = "SELECT 1.50::DECIMAL(10,2) AS a, 0::DECIMAL(20,10) AS b"
+    assert ask("sql", query, "-f", "csv").stdout == "a,b\n1.50,0.0000000000\n"
+    assert json.loads(ask("sql", query).stdout) == [{"a": 1.5, "b": 0.0}]
+
+
+def test_sql_keeps_its_order(ask):
+    """Rows come as the query sorts them."""
+    done = ask("sql", "SELECT 5000 - range AS n FROM range(5000) ORDER BY n", "-f", "plain")
+    assert done.stdout.split() == [str(number) for number in range(1, 5001)]
+
+
 def test_sql_comes_from_stdin_too(mp, database):
     """A dash reads it; a scalar is a bare value."""
     done = mp("query", "sql", "-", "--scalar", "--database", str(database), stdin="SELECT 7")
