@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from mixpanel_assets.resources import MixpanelResource
     from mixpanel_assets.results import (
         ActivityFeedResult,
+        BookmarkInfo,
         CohortInfo,
         ColumnInfo,
         ColumnStatsResult,
@@ -123,6 +124,7 @@ __all__ = [
     "AuthenticationError",
     "BatchProgress",
     "BatchResult",
+    "BookmarkInfo",
     "CohortInfo",
     "ColumnInfo",
     "ColumnStatsResult",
@@ -266,6 +268,7 @@ _HOMES = {
     "ResultWithDataFrame": "results",
     "RetentionResult": "results",
     "SQLResult": "results",
+    "BookmarkInfo": "results",
     "SavedCohort": "results",
     "SavedReportResult": "results",
     "SegmentationResult": "results",

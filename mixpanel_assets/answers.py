@@ -15,6 +15,7 @@ import msgspec
 
 from mixpanel_assets.errors import ServerError
 from mixpanel_assets.results import (
+    BookmarkInfo,
     CohortInfo,
     FunnelInfo,
     FunnelStep,
@@ -270,6 +271,36 @@ def saved_cohorts_in(answer: Any) -> list[SavedCohort]:
         for entry in read(answer, list[_SavedCohort], "the list of cohorts")
     ]
     return sorted(found, key=lambda cohort: (cohort.name, cohort.id))
+
+
+class _Bookmark(msgspec.Struct):
+    id: int
+    type: str
+    name: str | None = None
+    project_id: int = 0
+    created: str | None = None
+    modified: str | None = None
+    workspace_id: int | None = None
+    dashboard_id: int | None = None
+    description: str | None = None
+    creator_id: int | None = None
+    creator_name: str | None = None
+
+
+def bookmarks_in(answer: Any) -> list[BookmarkInfo]:
+    """Return the saved reports by name."""
+    found = [
+        BookmarkInfo(
+            **msgspec.structs.asdict(entry)
+            | {
+                "name": entry.name or "",
+                "created": entry.created or "",
+                "modified": entry.modified or "",
+            }
+        )
+        for entry in read(answer, list[_Bookmark], "the list of saved reports")
+    ]
+    return sorted(found, key=lambda report: (report.name, report.id))
 
 
 class _Metadata(msgspec.Struct, rename="camel"):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from mixpanel_assets.answers import (
+    bookmarks_in,
     definition_in,
     funnels_in,
     saved_cohorts_in,
@@ -16,9 +17,9 @@ from mixpanel_assets.answers import (
 )
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.client.inventory import MOST_NAMES
-from mixpanel_assets.errors import EventNotFoundError, QueryError
-from mixpanel_assets.literals import CountType, EntityType
-from mixpanel_assets.results import FunnelInfo, LexiconSchema, SavedCohort, TopEvent
+from mixpanel_assets.errors import EventNotFoundError, MixpanelDataError, QueryError
+from mixpanel_assets.literals import BookmarkType, CountType, EntityType
+from mixpanel_assets.results import BookmarkInfo, FunnelInfo, LexiconSchema, SavedCohort, TopEvent
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +156,30 @@ class DiscoveryService:
         """
         return self._once(("cohorts",), lambda: saved_cohorts_in(self._client.list_cohorts()))
 
+    def list_bookmarks(self, bookmark_type: BookmarkType | None = None) -> list[BookmarkInfo]:
+        """Return the saved reports, by name, with the numbers that `query_saved_report` takes.
+
+        Mixpanel documents no such list; its own clients read it.
+
+        Args:
+            bookmark_type: Only reports of this type.
+
+        Returns:
+            Their numbers, names and types.
+
+        Raises:
+            ConfigError: There is no such type.
+            APIError: Mixpanel refused.
+
+        Example:
+            >>> [(report.id, report.name) for report in discovery.list_bookmarks("insights")]
+            [(101, 'Orders by country'), (100, 'Views and orders')]
+        """
+        return self._once(
+            ("bookmarks", bookmark_type),
+            lambda: bookmarks_in(self._client.list_bookmarks(bookmark_type)),
+        )
+
     def list_top_events(
         self, type: CountType = "general", limit: int | None = None
     ) -> list[TopEvent]:
@@ -224,6 +249,34 @@ class DiscoveryService:
             return [LexiconSchema(entity_type, name, found)]
 
         return self._once(("schema", entity_type, name), ask)[0]
+
+    def tell_of_unknown(self, events: Sequence[str]) -> list[str]:
+        """Warn of events of which nothing came and which Mixpanel does not list.
+
+        The list is of the last 31 days, so an older event may be there all the same. Without a
+        list nothing is said.
+
+        Args:
+            events: The names that were asked for.
+
+        Returns:
+            Those that were warned of.
+
+        Example:
+            >>> discovery.tell_of_unknown(["Sign Up", "Sign Pu"])
+            ['Sign Pu']
+        """
+        try:
+            known = self.list_events()
+        except MixpanelDataError as error:
+            # The answer is there, and worth more than this.
+            logger.debug("The names of events are not known: %s", error)
+            return []
+        unknown = [event for event in events if event not in known] if known else []
+        for event in unknown:
+            unlisted = EventNotFoundError(event, similar_names(event, known))
+            logger.warning("Nothing was found. %s", unlisted)
+        return unknown
 
     def clear_cache(self) -> None:
         """Forget every answer: the next call asks Mixpanel again.

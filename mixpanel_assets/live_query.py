@@ -45,7 +45,8 @@ class LiveQueryService:
 
     Args:
         client: Who asks Mixpanel.
-        discovery: Where names of funnels are remembered; None: its own.
+        discovery: Where names are remembered, and looked up when nothing was found, to warn of
+            misspelled events; None: its own, and no such request.
 
     Example:
         >>> live = LiveQueryService(client)
@@ -57,6 +58,7 @@ class LiveQueryService:
     ) -> None:
         self._client = client
         self._discovery = discovery or DiscoveryService(client)
+        self._tells_of_unknown = discovery is not None
 
     def segmentation(
         self,
@@ -68,6 +70,8 @@ class LiveQueryService:
         where: str | None = None,
     ) -> SegmentationResult:
         """Return how often an event happened, over time.
+
+        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
 
         Args:
             event: Its name.
@@ -97,6 +101,7 @@ class LiveQueryService:
         series = answers.series_in(answer, "a segmentation", names=names)
         _tell_of_more(len(series), MOST_SEGMENTS, "segments")
         total = sum(count for row in series.values() for count in row.values())
+        self._tell_of_unknown([event], series)
         return SegmentationResult(
             event, **days, unit=unit, segment_property=on, total=total, series=series
         )
@@ -110,6 +115,8 @@ class LiveQueryService:
         on: str | None = None,
     ) -> FunnelResult:
         """Return how far people came in a saved funnel, all dates together.
+
+        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
 
         The first call spends a second request, on the names of the funnels.
 
@@ -197,12 +204,15 @@ class LiveQueryService:
             interval_count=interval_count,
             unit=unit,
         )
-        return RetentionResult(
-            born_event, return_event, **days, unit=unit, cohorts=answers.cohorts_in(answer)
-        )
+        cohorts = answers.cohorts_in(answer)
+        sizes: dict[str, int | float] = {cohort.date: cohort.size for cohort in cohorts}
+        self._tell_of_unknown([born_event], {born_event: sizes})
+        return RetentionResult(born_event, return_event, **days, unit=unit, cohorts=cohorts)
 
     def jql(self, script: str, params: Mapping[str, Any] | None = None) -> JQLResult:
-        """Run a JQL script. Mixpanel keeps JQL in maintenance mode: better not start with it.
+        """Run a JQL script.
+
+        Mixpanel discourages new use of JQL since July 2026 (maintenance mode).
 
         Args:
             script: JavaScript with a function `main`.
@@ -256,6 +266,7 @@ class LiveQueryService:
         answer = self._client.event_counts(events, **days, type=type, unit=unit)
         zeros = type != "average"
         series = answers.series_in(answer, "counts of events", names=events, zeros=zeros)
+        self._tell_of_unknown(events, series)
         return EventCountsResult(list(events), **days, unit=unit, type=type, series=series)
 
     def property_counts(
@@ -301,6 +312,7 @@ class LiveQueryService:
         series = answers.series_in(
             answer, "counts of a property", names=values or (), zeros=type != "average"
         )
+        self._tell_of_unknown([event], series)
         if limit is None and values is None:
             _tell_of_more(len(series), USUAL_VALUES, "values")
         return PropertyCountsResult(
@@ -314,6 +326,8 @@ class LiveQueryService:
         to_date: date | str | None = None,
     ) -> ActivityFeedResult:
         """Return what some users did, in order of time.
+
+        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
 
         Args:
             distinct_ids: The users.
@@ -440,6 +454,8 @@ class LiveQueryService:
     ) -> NumericBucketResult:
         """Return how often an event happened with a number in each of some ranges, over time.
 
+        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
+
         Args:
             event: Its name.
             from_date: First day, included.
@@ -467,6 +483,7 @@ class LiveQueryService:
             event, **days, on=on, unit=unit, where=where, type=type
         )
         series = answers.series_in(answer, "a numeric segmentation", zeros=type != "average")
+        self._tell_of_unknown([event], series)
         return NumericBucketResult(
             event, **days, property_expr=on, unit=unit, series=answers.by_range(series)
         )
@@ -481,6 +498,8 @@ class LiveQueryService:
         where: str | None = None,
     ) -> NumericSumResult:
         """Return the sum of a number over an event's occurrences, over time.
+
+        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
 
         Args:
             event: Its name.
@@ -506,6 +525,7 @@ class LiveQueryService:
         days = date_range(from_date, to_date)
         answer = self._client.segmentation_sum(event, **days, on=on, unit=unit, where=where)
         results, computed_at = answers.numbers_in(answer, "sums")
+        self._tell_of_unknown([event], {event: results})
         return NumericSumResult(
             event, **days, property_expr=on, unit=unit, results=results, computed_at=computed_at
         )
@@ -520,6 +540,8 @@ class LiveQueryService:
         where: str | None = None,
     ) -> NumericAverageResult:
         """Return the average of a number over an event's occurrences, over time.
+
+        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
 
         Args:
             event: Its name.
@@ -545,7 +567,14 @@ class LiveQueryService:
         days = date_range(from_date, to_date)
         answer = self._client.segmentation_average(event, **days, on=on, unit=unit, where=where)
         results, _ = answers.numbers_in(answer, "averages")
+        self._tell_of_unknown([event], {event: results})
         return NumericAverageResult(event, **days, property_expr=on, unit=unit, results=results)
+
+    def _tell_of_unknown(self, events: Sequence[str], series: answers.Series) -> None:
+        """Warn of misspelled events if nothing at all was counted."""
+        found = any(count for row in series.values() for count in row.values())
+        if self._tells_of_unknown and not found:
+            self._discovery.tell_of_unknown(events)
 
     def _funnel_name(self, funnel_id: int) -> str:
         try:

@@ -454,6 +454,8 @@ class Workspace:
     properties = delegated("_discovery", DiscoveryService.list_properties)
     funnels = delegated("_discovery", DiscoveryService.list_funnels)
     cohorts = delegated("_discovery", DiscoveryService.list_cohorts)
+    list_bookmarks = delegated("_discovery", DiscoveryService.list_bookmarks)
+    tell_of_unknown = delegated("_discovery", DiscoveryService.tell_of_unknown)
     top_events = delegated("_discovery", DiscoveryService.list_top_events)
     lexicon_schemas = delegated("_discovery", DiscoveryService.list_schemas)
     lexicon_schema = delegated("_discovery", DiscoveryService.get_schema)
@@ -1004,7 +1006,7 @@ class Workspace:
         with self._writing(), ExitStack() as shown:
             if progress and on_batch_complete is None:
                 on_batch_complete = shown.enter_context(batch_bar())
-            return self._fetcher.fetch_events(
+            result = self._fetcher.fetch_events(
                 name,
                 from_date=from_date,
                 to_date=to_date,
@@ -1019,6 +1021,10 @@ class Workspace:
                 on_batch_complete=on_batch_complete,
                 chunk_days=chunk_days,
             )
+        rows = result.rows if isinstance(result, FetchResult) else result.total_rows
+        if events and not rows:
+            self.tell_of_unknown(events)
+        return result
 
     def fetch_profiles(
         self,

@@ -15,12 +15,9 @@ from mixpanel_assets_tests import known_api, test_live_query, test_results
 LEFT_OUT = {
     "signing in through a browser": "AuthMethod OAuthError",
     "workspace ids": "PublicWorkspace WorkspaceScopeError",
-    "lists of bookmarks": "BookmarkInfo",
     "flows": "FlowsResult",
 }
-LEFT_OUT_METHODS = (
-    "workspace_id set_workspace_id list_workspaces resolve_workspace_id list_bookmarks query_flows"
-)
+LEFT_OUT_METHODS = "workspace_id set_workspace_id list_workspaces resolve_workspace_id query_flows"
 # What we offer on top of the parameters that users know.
 ADDED = {
     "Workspace": "credentials settings storage on_wait max_wait_seconds _only_queries",

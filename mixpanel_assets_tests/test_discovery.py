@@ -3,9 +3,16 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 
-from mixpanel_assets import DiscoveryService, LexiconSchema, MixpanelAPIClient, SavedCohort
+from mixpanel_assets import (
+    DiscoveryService,
+    LexiconSchema,
+    MixpanelAPIClient,
+    SavedCohort,
+    Workspace,
+)
 from mixpanel_assets.discovery import similar_names
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import ConfigError, EventNotFoundError, QueryError
@@ -99,6 +106,71 @@ def test_funnels_and_cohorts_come_by_name(discovery):
     assert {type(cohort.is_visible) for cohort in cohorts} == {bool}
 
 
+def test_saved_reports_come_by_name(discovery, client):
+    """With the numbers that a report is asked by, and only of a type where one is named."""
+    found = discovery.list_bookmarks()
+    assert [report.name for report in found] == sorted(report.name for report in found)
+    assert {report.type for report in found} == {"insights", "funnels"}
+    insights = discovery.list_bookmarks("insights")
+    assert [report for report in found if report.type == "insights"] == insights
+    for report in insights:
+        assert client.query_saved_report(report.id)["headers"]
+    with pytest.raises(ConfigError, match="bookmark_type must be one of"):
+        discovery.list_bookmarks("boards")
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_list_of_reports_is_read_in_both_forms(wrapped, credentials):
+    """What is missing or null is empty; a type that Mixpanel adds is no error."""
+    reports = [
+        {"id": 2, "name": None, "type": "launch-analysis"},
+        {"id": 1, "name": "b", "type": "flows", "created": None, "params": "{}"},
+    ]
+    body = {"status": "ok", "results": {"results": reports} if wrapped else reports}
+    answer = httpx.MockTransport(lambda request: httpx.Response(200, json=body))
+    with MixpanelAPIClient(credentials, transport=answer, budget=PLENTY) as client:
+        found = DiscoveryService(client).list_bookmarks()
+    assert [(report.id, report.name, report.type, report.created) for report in found] == [
+        (2, "", "launch-analysis", ""),
+        (1, "b", "flows", ""),
+    ]
+
+
+DAYS = {"from_date": START, "to_date": START + timedelta(days=2)}
+NOTHING = [
+    lambda ws: ws.segmentation("Sign Pu", **DAYS),
+    lambda ws: ws.segmentation("Sign Pu", **DAYS, on="plan"),
+    lambda ws: ws.event_counts(["Sign Pu"], **DAYS),
+    lambda ws: ws.property_counts("Sign Pu", "plan", **DAYS),
+    lambda ws: ws.segmentation_sum("Sign Pu", **DAYS, on="amount"),
+    lambda ws: ws.retention(born_event="Sign Pu", return_event="Page View", **DAYS),
+    lambda ws: ws.fetch_events("none", **DAYS, events=["Sign Pu"], progress=False),
+    lambda ws: ws.fetch_events("none", **DAYS, events=["Sign Pu"], parallel=True, progress=False),
+]
+
+
+@pytest.mark.parametrize("ask", NOTHING)
+def test_a_misspelled_event_is_warned_of(ask, credentials, settings, caplog):
+    """When nothing came, with the names that look like it; the answer is as it was."""
+    with Workspace(credentials=credentials, settings=settings) as ws:
+        ask(ws)
+    [said] = [one.getMessage() for one in caplog.records if "Nothing was found" in one.message]
+    assert "'Sign Pu'" in said
+    assert "Sign Up" in said
+
+
+def test_nothing_is_said_of_a_known_event(credentials, settings, caplog, emulator):
+    """Nor if a list of names cannot be had; and none is asked for where something came."""
+    with Workspace(credentials=credentials, settings=settings) as ws:
+        ws.segmentation("Sign Up", **DAYS)
+        assert not [r for r in emulator.requests[-1:] if r.path.endswith("/events/names")]
+        ws.segmentation("Sign Up", **DAYS, where='properties["plan"] == "none such"')
+        emulator.faults.add(Fault("403-json", path="/api/query/events/names", times=None))
+        ws.clear_discovery_cache()
+        ws.segmentation("Sign Pu", **DAYS)
+    assert "Nothing was found" not in caplog.text
+
+
 def test_top_events_compare_today_with_yesterday(discovery, emulator):
     """Largest first, and asked each time."""
     now = emulator.truth.count_by_event(NOW.date())
@@ -139,6 +211,8 @@ ASKED_ONCE = [
     lambda d: d.list_property_values("plan", "Sign Up"),
     lambda d: d.list_funnels(),
     lambda d: d.list_cohorts(),
+    lambda d: d.list_bookmarks(),
+    lambda d: d.list_bookmarks("funnels"),
     lambda d: d.list_schemas(),
     lambda d: d.list_schemas("event"),
     lambda d: d.get_schema("event", "Order Completed"),

@@ -27,6 +27,10 @@ FIELDS = {
     "RetentionResult": "born_event return_event from_date to_date unit cohorts?",
     "JQLResult": "_raw?",
     "FunnelInfo": "funnel_id name",
+    "BookmarkInfo": (
+        "id name type project_id created modified workspace_id? dashboard_id? description? "
+        "creator_id? creator_name?"
+    ),
     "SavedCohort": "id name count description created is_visible",
     "TopEvent": "event count percent_change",
     "EventCountsResult": "events from_date to_date unit type series",

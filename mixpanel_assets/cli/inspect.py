@@ -9,7 +9,7 @@ import typer
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.options import EventOption
 from mixpanel_assets.cli.questions import Questions
-from mixpanel_assets.literals import CountType, EntityType
+from mixpanel_assets.literals import BookmarkType, CountType, EntityType
 
 app = Questions(
     name="inspect",
@@ -74,6 +74,23 @@ def cohorts() -> object:
     """
     with current().workspace() as workspace:
         return workspace.cohorts()
+
+
+@app.question("reports")
+def reports(
+    kind: Annotated[
+        BookmarkType | None, typer.Option("--type", "-t", help="Only reports of this type.")
+    ] = None,
+) -> object:
+    """List the saved reports, with the numbers that `mp query saved-report` takes.
+
+    Example: mp inspect reports --type insights --format table
+    """
+    with current().workspace() as workspace:
+        return workspace.list_bookmarks(kind)
+
+
+app.command("bookmarks", hidden=True)(reports)
 
 
 @app.question("top-events")

@@ -61,6 +61,8 @@ def segmentation(
 ) -> object:
     """Say how often an event happened, over time.
 
+    Mixpanel discourages new use of this report since July 2026 (maintenance mode).
+
     Example: mp query segmentation -e 'Sign Up' --from 2024-01-01 --to 2024-01-07
     """
     asked = days(from_date, to_date)
@@ -81,6 +83,8 @@ def funnel(
     on: SplitOption = None,
 ) -> object:
     """Say how far people came in a saved funnel.
+
+    Mixpanel discourages new use of this report since July 2026 (maintenance mode).
 
     Example: mp query funnel 7509 --from 2024-01-01 --to 2024-01-07 --format table
     """
@@ -146,7 +150,7 @@ def jql(
 ) -> object:
     """Run a JQL script; prints the array that it returns.
 
-    Mixpanel keeps JQL in maintenance mode: better not start with it.
+    Mixpanel discourages new use of JQL since July 2026 (maintenance mode).
 
     Example: mp query jql report.js -P from_date=2024-01-01 -P to_date=2024-01-07
     """
@@ -219,6 +223,8 @@ def activity_feed(
 ) -> object:
     """Show what some users did, in order of time; the last 30 days unless others are named.
 
+    Mixpanel discourages new use of this report since July 2026 (maintenance mode).
+
     Example: mp query activity-feed -U user-1,user-2 --from 2024-01-01 --to 2024-01-07
     """
     chosen = required_names(users, "--users")
@@ -229,7 +235,9 @@ def activity_feed(
 
 @app.question("saved-report")
 def saved_report(
-    bookmark_id: Annotated[int, typer.Argument(help="The report's number, as in its address.")],
+    bookmark_id: Annotated[
+        int, typer.Argument(help="The report's number; `mp inspect reports` lists them.")
+    ],
     kind: Annotated[
         BookmarkType, typer.Option("--type", "-t", help="What the report is.")
     ] = "insights",
@@ -283,6 +291,8 @@ def segmentation_numeric(
 ) -> object:
     """Say how often an event had a number in each of some ranges, over time.
 
+    Mixpanel discourages new use of this report since July 2026 (maintenance mode).
+
     Example: mp query segmentation-numeric -e 'Order Completed' -o amount --from 2024-01-01
     --to 2024-01-07
     """
@@ -304,6 +314,8 @@ def segmentation_sum(
 ) -> object:
     """Sum a number over an event's occurrences, over time.
 
+    Mixpanel discourages new use of this report since July 2026 (maintenance mode).
+
     Example: mp query segmentation-sum -e 'Order Completed' -o amount --from 2024-01-01
     --to 2024-01-07
     """
@@ -322,6 +334,8 @@ def segmentation_average(
     where: WhereOption = None,
 ) -> object:
     """Average a number over an event's occurrences, over time.
+
+    Mixpanel discourages new use of this report since July 2026 (maintenance mode).
 
     Example: mp query segmentation-average -e 'Order Completed' -o amount --from 2024-01-01
     --to 2024-01-07

@@ -41,9 +41,11 @@ def write_events(
     }
     with current().workspace() as workspace:
         if raw:
-            _write_lines(workspace.stream_event_lines(**question), "events")
+            written = _write_lines(workspace.stream_event_lines(**question), "events")
         else:
-            _write_records(workspace.stream_events(**question), "events")
+            written = _write_records(workspace.stream_events(**question), "events")
+        if events and not written:
+            workspace.tell_of_unknown(events)
 
 
 def write_profiles(filters: Mapping[str, Any], *, raw: bool) -> None:
@@ -56,16 +58,18 @@ def write_profiles(filters: Mapping[str, Any], *, raw: bool) -> None:
             _write_records(workspace.api.stream_profiles(query), "profiles")
 
 
-def _write_records(stream: RecordStream[dict[str, Any]], what: str) -> None:
+def _write_records(stream: RecordStream[dict[str, Any]], what: str) -> int:
     with _to_stdout(stream, what) as write:
         for record in stream:
             write.line(as_json(record))
+    return stream.delivered
 
 
-def _write_lines(stream: RecordStream[bytes], what: str) -> None:
+def _write_lines(stream: RecordStream[bytes], what: str) -> int:
     with _to_stdout(stream, what) as write:
         for line in stream:
             write.line(line)
+    return stream.delivered
 
 
 class _Writer:

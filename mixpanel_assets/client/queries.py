@@ -52,6 +52,8 @@ class Queries(Inventory):
     ) -> dict[str, Any]:
         """Return how often an event happened, over time.
 
+        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
+
         Args:
             event: Its name.
             from_date: First day, included; a date, or text like 2024-01-31.
@@ -93,6 +95,8 @@ class Queries(Inventory):
         on: str | None = None,
     ) -> dict[str, Any]:
         """Return how far people came in a saved funnel, by the date on which they began.
+
+        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
 
         Args:
             funnel_id: From `list_funnels`.
@@ -180,7 +184,9 @@ class Queries(Inventory):
         return self._object("/retention", params)
 
     def jql(self, script: str, params: Mapping[str, Any] | None = None) -> list[Any]:
-        """Run a JQL script. Mixpanel keeps JQL in maintenance mode: better not start with it.
+        """Run a JQL script.
+
+        Mixpanel discourages new use of JQL since July 2026 (maintenance mode).
 
         Args:
             script: JavaScript with a function `main`.
@@ -299,6 +305,8 @@ class Queries(Inventory):
         to_date: date | str | None = None,
     ) -> dict[str, Any]:
         """Return what some users did.
+
+        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
 
         Args:
             distinct_ids: The users.
@@ -420,6 +428,8 @@ class Queries(Inventory):
     ) -> dict[str, Any]:
         """Return how often an event happened with a number in each of some ranges, over time.
 
+        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
+
         Args:
             event: Its name.
             from_date: First day, included.
@@ -460,6 +470,8 @@ class Queries(Inventory):
     ) -> dict[str, Any]:
         """Return the sum of a number over an event's occurrences, over time.
 
+        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
+
         Args:
             event: Its name.
             from_date: First day, included.
@@ -494,6 +506,8 @@ class Queries(Inventory):
         where: str | None = None,
     ) -> dict[str, Any]:
         """Return the average of a number over an event's occurrences, over time.
+
+        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
 
         Args:
             event: Its name.
@@ -549,6 +563,6 @@ def _days(from_date: date | str | None, to_date: date | str | None) -> dict[str,
 def _tell_that_jql_ends() -> None:
     """Warn once per process."""
     logger.warning(
-        "Mixpanel keeps JQL in maintenance mode and may end it; prefer the other queries, or SQL "
-        "on the stored events."
+        "Mixpanel keeps JQL in maintenance mode and discourages new use of it. SQL over the stored "
+        "events and saved reports stay."
     )

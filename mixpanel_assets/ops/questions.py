@@ -16,6 +16,8 @@ _ON = 'A property to split by, such as country, or an expression, such as proper
 _NUMBER = "The property or expression whose number is meant, such as amount."
 _TYPE = "`general` counts events, `unique` people, `average` events per person."
 _WHERE = 'Only events that fit an expression such as properties["plan"] == "pro".'
+_ONE_REQUEST = "Costs one query request."
+_DISCOURAGED = "Mixpanel discourages new use of this report since July 2026."
 _UNIT = "The length of a step in time."
 
 
@@ -30,7 +32,7 @@ class Question(dg.Config):
 
     report: ClassVar[str]
     title: ClassVar[str]
-    cost: ClassVar[str] = "Costs one query request."
+    cost: ClassVar[str] = _ONE_REQUEST
 
     def ask(self, live: LiveQueryService, today: date) -> ResultWithDataFrame:
         """Ask it.
@@ -71,6 +73,7 @@ class SegmentationConfig(DatedQuestion):
 
     report = "segmentation"
     title = "How often an event happened, over time, all together or split by a property."
+    cost = f"{_ONE_REQUEST} {_DISCOURAGED}"
 
     event: str = Field(description="The event's name.")
     on: str | None = Field(default=None, description=_ON)
@@ -83,7 +86,7 @@ class FunnelConfig(DatedQuestion):
 
     report = "funnel"
     title = "How far people came in a saved funnel."
-    cost = "Costs two query requests: the numbers, and the funnel's name."
+    cost = f"Costs two query requests: the numbers, and the funnel's name. {_DISCOURAGED}"
 
     funnel_id: int = Field(description="The number of the saved funnel.")
     # Dagster takes no `Literal` that may be empty; the client checks the word.
@@ -111,10 +114,11 @@ class RetentionConfig(DatedQuestion):
 
 
 class JQLConfig(Question):
-    """A JQL script. Mixpanel keeps JQL in maintenance mode: better not start with it."""
+    """A JQL script."""
 
     report = "jql"
-    title = "What a JQL script returns. Mixpanel keeps JQL in maintenance mode."
+    title = "What a JQL script returns."
+    cost = f"{_ONE_REQUEST} {_DISCOURAGED}"
 
     script: str = Field(description="JavaScript with a function `main`.")
     params: dict[str, Any] | None = Field(
@@ -162,6 +166,8 @@ class FrequencyConfig(DatedQuestion):
 
 
 class _NumberQuestion(DatedQuestion):
+    cost = f"{_ONE_REQUEST} {_DISCOURAGED}"
+
     event: str = Field(description="The event's name.")
     on: str = Field(description=_NUMBER)
     unit: HourDayUnit = Field(default="day", description=_UNIT)
@@ -221,6 +227,7 @@ class ActivityFeedConfig(DatedQuestion):
 
     report = "activity_feed"
     title = "What some users did, in order of time."
+    cost = f"{_ONE_REQUEST} {_DISCOURAGED}"
 
     distinct_ids: list[str] = Field(description="The users.")
 

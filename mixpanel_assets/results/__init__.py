@@ -27,7 +27,13 @@ from mixpanel_assets.results.lexicon import (
     LexiconProperty,
     LexiconSchema,
 )
-from mixpanel_assets.results.saved import FunnelInfo, SavedCohort, SavedReportResult, TopEvent
+from mixpanel_assets.results.saved import (
+    BookmarkInfo,
+    FunnelInfo,
+    SavedCohort,
+    SavedReportResult,
+    TopEvent,
+)
 from mixpanel_assets.results.stored import (
     DailyCount,
     DailyCountsResult,
@@ -55,6 +61,7 @@ from mixpanel_assets.results.tables import (
 
 __all__ = [
     "ActivityFeedResult",
+    "BookmarkInfo",
     "CohortInfo",
     "ColumnInfo",
     "ColumnStatsResult",

@@ -102,6 +102,37 @@ class SavedCohort(Result):
 
 
 @dataclass(frozen=True, repr=False)
+class BookmarkInfo(Result):
+    """A saved report.
+
+    Attributes:
+        id: What `query_saved_report` takes.
+        name: Its name.
+        type: `insights`, `funnels`, `retention` or `flows`, or a word that Mixpanel added since.
+        project_id: The project; 0 when Mixpanel does not say it.
+        created: When, as Mixpanel writes it; empty when it does not.
+        modified: When it was last changed, likewise.
+        workspace_id: The data view that it belongs to.
+        dashboard_id: The board that it is on.
+        description: None without one.
+        creator_id: The user who made it.
+        creator_name: That user's name.
+    """
+
+    id: int
+    name: str
+    type: str
+    project_id: int
+    created: str
+    modified: str
+    workspace_id: int | None = None
+    dashboard_id: int | None = None
+    description: str | None = None
+    creator_id: int | None = None
+    creator_name: str | None = None
+
+
+@dataclass(frozen=True, repr=False)
 class TopEvent(Result):
     """An event of today.
 

@@ -42,6 +42,8 @@ def in_json(answer):
         ),
         (("inspect", "funnels"), lambda ws: ws.funnels()),
         (("inspect", "cohorts"), lambda ws: ws.cohorts()),
+        (("inspect", "reports"), lambda ws: ws.list_bookmarks()),
+        (("inspect", "bookmarks", "-t", "funnels"), lambda ws: ws.list_bookmarks("funnels")),
         (("inspect", "top-events"), lambda ws: ws.top_events(limit=10)),
         (("inspect", "lexicon-schemas"), lambda ws: ws.lexicon_schemas()),
         (

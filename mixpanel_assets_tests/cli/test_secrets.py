@@ -35,6 +35,7 @@ COMMANDS = [
     ("inspect", "values", "-p", "plan"),
     ("inspect", "funnels"),
     ("inspect", "cohorts"),
+    ("inspect", "reports"),
     ("inspect", "top-events"),
     ("inspect", "lexicon-schemas"),
     ("doctor",),
