@@ -188,18 +188,21 @@ def test_imports_follow_the_arrows(part):
     assert imported <= MAY_IMPORT[part]
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        *("auth", "client", "warehouse", "workspace", "emulator", "cli", "event_loads"),
-        *("live_query", "results", "storage", "stored_queries"),
-        *("event_files", "frames", "gaps", "profile_files", "query_loads"),
-        "verification",
-    ],
-)
-def test_library_parts_load_without_dagster(part):
+LIBRARY = [
+    *("auth", "client", "warehouse", "workspace", "emulator", "cli", "event_loads"),
+    *("live_query", "results", "storage", "stored_queries"),
+    *("event_files", "frames", "gaps", "profile_files", "query_loads"),
+    "verification",
+]
+
+
+def test_library_parts_load_without_dagster():
     """A notebook can import the library half with no orchestrator in sight."""
-    assert "dagster" not in modules_after(f"import mixpanel_assets.{part}")
+    imports = "; ".join(
+        f"import mixpanel_assets.{part}; assert 'dagster' not in sys.modules, {part!r}"
+        for part in LIBRARY
+    )
+    assert "dagster" not in modules_after(f"import sys; {imports}")
 
 
 def test_the_public_names_pull_in_what_they_need_and_no_more():
@@ -224,14 +227,19 @@ def test_help_loads_no_heavy_library():
     assert not {"dagster", "pandas", "duckdb", "httpx"} & modules_after(code)
 
 
-@pytest.mark.parametrize("name", mixpanel_assets.__all__)
-def test_every_public_name_is_there(name):
+def test_type_checkers_are_told_that_there_are_types():
+    """What they then find, mypy itself looks at: data/consumer.py is a program of public names."""
+    assert (PACKAGE / "py.typed").exists()
+
+
+def test_every_public_name_is_there():
     """What the package offers can be imported from it."""
     aliases = {
         "ParallelProfileFetchResult": "ParallelProfileResult",
         "ProfileBatchProgress": "ProfileProgress",
     }
-    assert getattr(mixpanel_assets, name).__name__ == aliases.get(name, name)
+    found = [getattr(mixpanel_assets, name).__name__ for name in mixpanel_assets.__all__]
+    assert found == [aliases.get(name, name) for name in mixpanel_assets.__all__]
 
 
 def modules_after(code: str) -> set[str]:

@@ -154,3 +154,10 @@ def main() -> None:
         except MixpanelDataError as error:
             assert_type(error.to_dict(), dict[str, Any])
     build_definitions(resources={"mixpanel": MixpanelResource(region="eu")})
+
+
+def wrong_uses(ws: Workspace) -> None:
+    """What a type checker must refuse; it would name an ignored line that it does not."""
+    ws.segmentation("Sign Up", from_date="2024-01-01")  # type: ignore[call-arg]
+    ws.sample("visits", n="many")  # type: ignore[arg-type]
+    print(ws.tables().nothing)  # type: ignore[attr-defined]
