@@ -45,6 +45,8 @@ def build_definitions(
         settings = settings.model_copy(update={"database": warehouse.known_database})
     mixpanel = given.pop("mixpanel", None) or resource_from_environment(settings)
     project_id, region = mixpanel.known_project
+    if isinstance(warehouse, WarehouseIOManager):
+        given["warehouse"] = warehouse.of_project(project_id, region)
     database = settings.database_path(project_id)
     with warnings.catch_warnings():
         # Dagster's notice that backfill policies may still change; nothing a user can act on.

@@ -15,7 +15,7 @@ from datetime import time
 from importlib.util import find_spec
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Self, Union, cast, get_args, get_origin
 
 import dagster as dg
 import duckdb
@@ -106,6 +106,14 @@ class WarehouseIOManager(DuckDBIOManager):
         # Outside a Dagster run nobody has looked the variable up yet.
         place = given.get_value() if isinstance(given, dg.EnvVar) else given
         return Path(place) if place else None
+
+    def of_project(self, project_id: str, region: str) -> Self:
+        """Return the same for the rows of a project; unchanged if it says itself whose they are."""
+        if self.project_id or not project_id:
+            return self
+        fields = type(self).model_fields
+        given = {fields[name].alias or name: getattr(self, name) for name in self.model_fields_set}
+        return type(self)(**{**given, "project_id": project_id, "region": region})
 
     @field_validator("connection_config")
     @classmethod

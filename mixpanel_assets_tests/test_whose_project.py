@@ -214,6 +214,28 @@ VERSIONS = {
 }
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE mixpanel._project",
+        "ALTER TABLE mixpanel._project RENAME TO mine",
+        "ALTER TABLE mixpanel._project DROP COLUMN region",
+        "DELETE FROM mixpanel._project",
+        "UPDATE mixpanel._project SET project_id = NULL",
+        "UPDATE mixpanel._project SET region = NULL",
+        "ALTER TABLE mixpanel._project ALTER project_id TYPE INTEGER",
+    ],
+)
+def test_a_file_whose_project_was_changed_by_hand_is_not_read(open_as, path, statement):
+    """Nothing says any more whose rows it holds."""
+    change(path, statement)
+    for project_id in ("12345", "999"):
+        with open_as(project_id) as workspace, pytest.raises(StorageError, match="by hand"):
+            workspace.info()
+    with Workspace.open(path) as workspace, pytest.raises(StorageError, match="by hand"):
+        workspace.sql("SELECT 1")
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_version_that_this_code_does_not_know_is_not_read(open_as, path, version):
     """Its tables may mean something else."""
@@ -285,6 +307,13 @@ def test_a_code_location_says_whose_rows_it_reads(settings):
     given = build_definitions(settings=settings, resources={"mixpanel": resource})
     manager = given.resources["warehouse"]
     assert (manager.project_id, manager.region) == ("7", "eu")
+    own = WarehouseIOManager(database=dg.EnvVar("MP_DATABASE"), schema="shop")
+    resources = {"mixpanel": resource, "warehouse": own}
+    manager = build_definitions(settings=settings, resources=resources).resources["warehouse"]
+    assert (manager.project_id, manager.region, manager.schema_) == ("7", "eu", "shop")
+    resources["warehouse"] = WarehouseIOManager(database="x", project_id="8")
+    given = build_definitions(settings=settings, resources=resources).resources["warehouse"]
+    assert (given.project_id, given.region) == ("8", "")
     for project_id, region in (("", "eu"), ("none", "eu"), ("7", "mars")):
         resource = MixpanelResource(username="u", secret="s", project_id=project_id, region=region)
         given = build_definitions(settings=settings, resources={"mixpanel": resource})

@@ -20,6 +20,7 @@ from mixpanel_assets.warehouse.project import (
     schema_version,
     stored_project,
 )
+from mixpanel_assets.warehouse.shape import has_marks, must_be_unchanged
 
 _BRIEFLY_SECONDS = 0.5  # most writes are over by then
 _SAID: set[Path] = set()
@@ -41,10 +42,12 @@ def check_readable(
 
     Raises:
         ConfigError: The file holds another project.
-        StorageError: Its schema version is newer, or none.
+        StorageError: Its schema version is newer, or none; or what says so was changed by hand.
     """
     version = check_version(connection)
     if version is None:
+        if has_marks(connection):
+            must_be_unchanged(connection, schema_version())
         return
     if asked and (stored := stored_project(connection)):
         must_be_of(stored, asked.project_id, asked.region)

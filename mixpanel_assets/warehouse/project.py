@@ -127,18 +127,22 @@ def check_version(connection: duckdb.DuckDBPyConnection) -> int | None:
     """
     if not _has_project_table(connection):
         return None
-    found = connection.execute(f"SELECT schema_version FROM {schema.PROJECT.quoted}").fetchall()
-    versions = [version for (version,) in found]
-    if not versions and not _holds_assets(connection):
+    found = connection.execute(
+        f"SELECT project_id, region, schema_version FROM {schema.PROJECT.quoted}"
+    ).fetchall()
+    if not found and not _holds_assets(connection):
         return _version_by_columns(connection)
-    version = versions[0] if len(versions) == 1 else None
-    if type(version) is not int or version < 1:
+    if len(found) != 1 or not _is_whole(*found[0]):
+        rows = "; ".join(
+            "project {}, region {}, schema version {}".format(*row) for row in found[:3]
+        )
         raise StorageError(
             f"{schema.PROJECT.schema}.{schema.PROJECT.name} was changed by hand: it has "
-            f"{len(versions)} rows, with schema version {', '.join(map(str, versions)) or 'none'}. "
+            f"{len(found)} rows ({rows or 'no project'}). "
             "Put a backup or the snapshot in the place of the database (docs/operations.md).",
-            {"stored": versions, "known": schema_version()},
+            {"stored": found, "known": schema_version()},
         )
+    version: int = found[0][2]
     if version > schema_version():
         raise StorageError(
             f"This database has schema version {version}, made by a newer mixpanel-assets; this "
@@ -146,6 +150,11 @@ def check_version(connection: duckdb.DuckDBPyConnection) -> int | None:
             {"stored": version, "known": schema_version()},
         )
     return version
+
+
+def _is_whole(project_id: object, region: object, version: object) -> bool:
+    is_named = isinstance(project_id, str) and isinstance(region, str)
+    return is_named and type(version) is int and version >= 1
 
 
 def _holds_assets(connection: duckdb.DuckDBPyConnection) -> bool:

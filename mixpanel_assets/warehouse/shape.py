@@ -37,9 +37,9 @@ def is_ours(connection: duckdb.DuckDBPyConnection) -> bool:
     Raises:
         StorageError: Another program's tables have their names.
     """
-    there = _tables(connection)
-    if PROJECT.name in there or there.get(DAYS.name, {}).keys() >= _MARKS:
+    if has_marks(connection):
         return True
+    there = _tables(connection)
     if taken := sorted({*BY_NAME, *VIEWS} & there.keys()):
         names = ", ".join(f"{SCHEMA}.{name}" for name in taken)
         raise StorageError(
@@ -49,6 +49,12 @@ def is_ours(connection: duckdb.DuckDBPyConnection) -> bool:
             {"tables": taken},
         )
     return False
+
+
+def has_marks(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Return whether the file has our project table or our ledger, whatever became of the rest."""
+    there = _tables(connection)
+    return PROJECT.name in there or there.get(DAYS.name, {}).keys() >= _MARKS
 
 
 def must_be_unchanged(connection: duckdb.DuckDBPyConnection, version: int) -> None:
