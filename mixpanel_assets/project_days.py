@@ -11,7 +11,7 @@ from mixpanel_assets.accounts import project_access
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.errors import ConfigError, MixpanelDataError
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.wall_clocks import midnight_after
+from mixpanel_assets.wall_clocks import span_of
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def must_be_over(last: date, zone: str) -> None:
     Raises:
         ConfigError: It is not over; the message says when it will be.
     """
-    ends = midnight_after(last, zone)
+    _, ends = span_of(last, last, zone)
     if datetime.now(UTC) < ends:
         yesterday = datetime.now(ZoneInfo(zone)).date() - timedelta(days=1)
         raise ConfigError(

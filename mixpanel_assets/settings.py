@@ -6,13 +6,14 @@ import re
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.refetch import SETTLE_DAYS
+from mixpanel_assets.wall_clocks import is_zone
 
 # Mixpanel keeps events for two years (older projects: five), and deletes some a little earlier.
 USUAL_RETENTION_DAYS = 700
@@ -130,10 +131,8 @@ class Settings(BaseSettings):
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError("it must be an IANA zone such as Europe/Berlin") from None
+        if not is_zone(value):
+            raise ValueError("it must be an IANA zone such as Europe/Berlin")
         return value
 
     @property

@@ -55,12 +55,15 @@ _VALUES = f"""
 class StoredQueries:
     """Questions about stored events, of any number of days; every method only reads.
 
-    A day is a day of the export: UTC, or of the project's zone if it is from before 2023. Days
-    that were not over when they were loaded count as far as they are there, with a warning.
+    A day is a day of the project's zone, as in Mixpanel's reports; each question takes another
+    `zone`. Days that were not over when they were loaded count as far as they are there, with a
+    warning. So does a day at the edge: in most zones the first or the last day lies on one more
+    day of the export than was asked about.
 
     Args:
         connection: Any connection of the database.
         table: `events`, or a named table of events.
+        zone: The project's zone; None: the one that the database was first loaded with.
 
     Example:
         >>> with storage.read() as connection:
@@ -68,9 +71,16 @@ class StoredQueries:
         ...     queries.daily_counts(from_date="2024-01-01", to_date="2024-01-07").df
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, *, table: str = EVENTS.name) -> None:
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        table: str = EVENTS.name,
+        zone: str | None = None,
+    ) -> None:
         self._connection = connection
         self._table = table
+        self._zone = zone
 
     def property_distribution(
         self,
@@ -81,6 +91,7 @@ class StoredQueries:
         to_date: date | str,
         limit: int = 20,
         table: str | None = None,
+        zone: str | None = None,
     ) -> PropertyDistributionResult:
         """Return how often a property of an event had which value.
 
@@ -94,6 +105,7 @@ class StoredQueries:
             to_date: Last day, included.
             limit: At most so many values, 1 to 100,000.
             table: Another table of events; None: that of this service.
+            zone: Whose days these are, such as `Europe/Berlin`; None: the project's.
 
         Returns:
             The most common values first, then by kind and text. The percentages of all values
@@ -112,7 +124,7 @@ class StoredQueries:
         """
         if type(limit) is not int or not 1 <= limit <= _MOST_VALUES:
             raise ConfigError(f"`limit` is {limit!r}, but goes from 1 to {_MOST_VALUES:,}.")
-        days = self._days(from_date, to_date, [event], table)
+        days = self._days(from_date, to_date, [event], table, zone)
         values, bound = _values(days, event, property)
         rows = self._rows(
             "SELECT kind, text, count(*) AS count, sum(count(*)) OVER ()::BIGINT AS total "
@@ -141,6 +153,7 @@ class StoredQueries:
         to_date: date | str,
         percentiles: Sequence[int] | None = None,
         table: str | None = None,
+        zone: str | None = None,
     ) -> NumericPropertySummaryResult:
         """Return a property of an event in a few numbers.
 
@@ -151,6 +164,7 @@ class StoredQueries:
             to_date: Last day, included.
             percentiles: From 0 to 100; 25, 50, 75, 90, 95 and 99 by default.
             table: Another table of events; None: that of this service.
+            zone: Whose days these are, such as `Europe/Berlin`; None: the project's.
 
         Returns:
             Numbers are doubles, `stddev` that of all values (n, not n - 1), and percentiles lie
@@ -171,7 +185,7 @@ class StoredQueries:
         wanted = list(PERCENTILES if percentiles is None else percentiles)
         if not all(type(one) in (int, float) and 0 <= one <= 100 for one in wanted):
             raise ConfigError(f"Percentiles go from 0 to 100, not {wanted!r}.")
-        days = self._days(from_date, to_date, [event], table)
+        days = self._days(from_date, to_date, [event], table, zone)
         values, bound = _values(days, event, property)
         points = [f"quantile_cont(number, {one / 100})" for one in wanted]
         columns = ["count(number)", "min(number)", "max(number)", "fsum(number)", "favg(number)"]
@@ -201,6 +215,7 @@ class StoredQueries:
         to_date: date | str,
         events: Sequence[str] | None = None,
         table: str | None = None,
+        zone: str | None = None,
     ) -> DailyCountsResult:
         """Return how often events happened on each day.
 
@@ -209,6 +224,7 @@ class StoredQueries:
             to_date: Last day, included.
             events: Only these; None for all.
             table: Another table of events; None: that of this service.
+            zone: Whose days these are, such as `Europe/Berlin`; None: the project's.
 
         Returns:
             By date and name; a day without an event has no row for it.
@@ -221,11 +237,11 @@ class StoredQueries:
         Example:
             >>> queries.daily_counts(from_date="2024-01-01", to_date="2024-01-07").df
         """
-        days = self._days(from_date, to_date, _names(events), table)
+        days = self._days(from_date, to_date, _names(events), table, zone)
         rows = self._rows(
             f"SELECT {days.day}::VARCHAR, event_name, count(*) FROM {days.table} "
             f"WHERE {_window(days, events)} GROUP BY 1, 2 ORDER BY 1, 2",
-            _bound(days, events),
+            _bound(events),
         )
         return DailyCountsResult(
             from_date=str(days.from_date),
@@ -242,6 +258,7 @@ class StoredQueries:
         events: Sequence[str] | None = None,
         buckets: Sequence[int] | None = None,
         table: str | None = None,
+        zone: str | None = None,
     ) -> EngagementDistributionResult:
         """Return how many users had how many events; events without `distinct_id` do not count.
 
@@ -252,6 +269,7 @@ class StoredQueries:
             buckets: The smallest number of events of each bucket, ascending; 1, 2, 5, 10, 25, 50
                 and 100 by default. One for the users below the first is added.
             table: Another table of events; None: that of this service.
+            zone: Whose days these are, such as `Europe/Berlin`; None: the project's.
 
         Returns:
             Every bucket, also those without users; the percentages add up to 100.
@@ -268,13 +286,13 @@ class StoredQueries:
             '1-9'
         """
         starts = _starts(buckets)
-        days = self._days(from_date, to_date, _names(events), table)
+        days = self._days(from_date, to_date, _names(events), table, zone)
         rows = self._rows(
             "SELECT list_max(list_filter($starts::BIGINT[], lambda start: start <= events)), "
             f"count(*) FROM (SELECT count(*) AS events FROM {days.table} "
             f"WHERE {_window(days, events)} AND distinct_id IS NOT NULL GROUP BY distinct_id) "
             "GROUP BY 1",
-            _bound(days, events) | {"starts": starts},
+            _bound(events) | {"starts": starts},
         )
         users = dict(rows)
         total = sum(users.values())
@@ -302,6 +320,7 @@ class StoredQueries:
         from_date: date | str,
         to_date: date | str,
         table: str | None = None,
+        zone: str | None = None,
     ) -> PropertyCoverageResult:
         """Return how often properties of an event have a value.
 
@@ -311,6 +330,7 @@ class StoredQueries:
             from_date: First day, included; a date, or text like 2024-01-31.
             to_date: Last day, included.
             table: Another table of events; None: that of this service.
+            zone: Whose days these are, such as `Europe/Berlin`; None: the project's.
 
         Returns:
             In the order asked for. A property that is null or absent has no value; one that is
@@ -329,8 +349,8 @@ class StoredQueries:
         """
         if isinstance(properties, str) or not properties:
             raise ConfigError("Name the properties in a list, at least one.")
-        days = self._days(from_date, to_date, [event], table)
-        bound = _bound(days, [event])
+        days = self._days(from_date, to_date, [event], table, zone)
+        bound = _bound([event])
         counted = []
         for number, name in enumerate(properties):
             value, path = _field(name, f"path{number}")
@@ -358,9 +378,18 @@ class StoredQueries:
         to_date: date | str,
         events: Sequence[str],
         table: str | None,
+        zone: str | None,
     ) -> StoredDays:
         with asked():
-            return stored_days(self._connection, table or self._table, from_date, to_date, events)
+            return stored_days(
+                self._connection,
+                table or self._table,
+                from_date,
+                to_date,
+                events,
+                zone=zone,
+                project_zone=self._zone,
+            )
 
     def _rows(self, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         with asked():
@@ -371,7 +400,7 @@ def _values(days: StoredDays, event: str, property: str) -> tuple[str, dict[str,
     """Return the SQL of kind and text of a property, one row per event, and what it binds."""
     value, path = _field(property, "path")
     values = f"SELECT {value} AS value FROM {days.table} WHERE {_window(days, [event])}"
-    return _VALUES.format(values=values), _bound(days, [event]) | path
+    return _VALUES.format(values=values), _bound([event]) | path
 
 
 def _field(property: str, key: str) -> tuple[str, dict[str, str]]:
@@ -386,13 +415,11 @@ def _field(property: str, key: str) -> tuple[str, dict[str, str]]:
 
 
 def _window(days: StoredDays, events: Sequence[str] | None) -> str:
-    window = f"{days.day} BETWEEN $from_date AND $to_date"
-    return window if events is None else f"{window} AND event_name IN $events"
+    return days.condition if events is None else f"{days.condition} AND event_name IN $events"
 
 
-def _bound(days: StoredDays, events: Sequence[str] | None) -> dict[str, Any]:
-    bound: dict[str, Any] = {"from_date": days.from_date, "to_date": days.to_date}
-    return bound if events is None else bound | {"events": list(events)}
+def _bound(events: Sequence[str] | None) -> dict[str, Any]:
+    return {} if events is None else {"events": list(events)}
 
 
 def _names(events: Sequence[str] | None) -> Sequence[str]:

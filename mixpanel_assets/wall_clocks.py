@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from itertools import pairwise
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 # No zone has changed its offset twice within a week since 1971.
 _STEP = timedelta(days=1)
@@ -136,22 +136,33 @@ def wall_clock_sql(moment: str, zone: str, first: date, last: date) -> str:
     return f"({moment} + {offset})"
 
 
-def same_clocks(zone: str, other: str) -> bool:
-    """Return whether two zones show the same time, from Mixpanel's first year to two years on.
+def is_zone(name: str) -> bool:
+    """Return whether a name is that of a zone."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
 
-    Raises:
-        ZoneInfoNotFoundError: There is no such zone.
-        ValueError: A zone cannot have such a name; some of these raise OSError.
-    """
+
+def same_clocks(zone: str, other: str) -> bool:
+    """Return whether two zones show the same time, from Mixpanel's first year to two years on."""
     if zone == other:
         return True
     days = _FIRST_DAY, date.today() + timedelta(days=730)
     return periods(zone, *days) == periods(other, *days)
 
 
-def midnight_after(day: date, zone: str) -> datetime:
-    """Return the moment, aware, UTC, at which a day of a zone is over."""
-    return moment_of(datetime.combine(day + timedelta(days=1), time()), ZoneInfo(zone))
+def span_of(first: date, last: date, zone: str) -> tuple[datetime, datetime]:
+    """Return the first moment of some days of a zone and the end of the last one, aware, UTC."""
+    clocks = ZoneInfo(zone)
+    begin, end = (datetime.combine(day, time()) for day in (first, last + timedelta(days=1)))
+    # Clocks can show midnight twice, or never.
+    begins, ends = (
+        [(wall - _offset_of_wall_clock(wall, clocks, fold)).replace(tzinfo=UTC) for fold in (0, 1)]
+        for wall in (begin, end)
+    )
+    return min(begins), max(ends)
 
 
 def _offset(clocks: ZoneInfo, moment: datetime) -> timedelta:

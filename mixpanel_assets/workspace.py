@@ -560,7 +560,9 @@ class Workspace:
     @contextmanager
     def _stored(self) -> Iterator[StoredQueries]:
         with self.storage.read() as connection:
-            yield StoredQueries(connection)
+            # Without MP_TIME_ZONE, the zone is that of the loads.
+            is_set = "time_zone" in self.settings.model_fields_set
+            yield StoredQueries(connection, zone=self.settings.time_zone if is_set else None)
 
     # Mixpanel's own reports; each call spends requests.
     segmentation = delegated("_live", LiveQueryService.segmentation)

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from statistics import mean, pstdev, quantiles
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from mixpanel_assets import StorageEngine, TableMetadata, Workspace
 from mixpanel_assets.client import make_credentials
+from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.errors import ConfigError, MissingDaysError, TableNotFoundError
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.stored_queries import StoredQueries
@@ -424,3 +426,143 @@ def test_a_question_may_name_its_table():
             queries.daily_counts(**day)
         with pytest.raises(TableNotFoundError):
             queries.daily_counts(**day, table="nothing")
+
+
+# Days of any zone --------------------------------------------------------------------------
+
+ZONES = [
+    *("UTC", "America/Los_Angeles", "Asia/Tokyo", "Asia/Kolkata", "Pacific/Kiritimati"),
+    *("Pacific/Pago_Pago", "Antarctica/Troll", "Australia/Lord_Howe", "Europe/Chisinau"),
+]
+SPRING = datetime(2024, 3, 8, tzinfo=UTC)  # clocks change in America, Europe and Australia
+
+
+@pytest.fixture(scope="module")
+def visits():
+    """An event in each half hour of a month, some seconds after its begin."""
+    moments = [SPRING + timedelta(minutes=30 * number, seconds=7) for number in range(32 * 48)]
+    metadata = TableMetadata("events", START + timedelta(days=999), "2024-03-01", "2024-04-30")
+    with StorageEngine.memory() as storage:
+        records = [event_at(moment, {}) for moment in moments]
+        storage.create_events_table("visits", records, metadata)
+        with storage.read() as connection:
+            shown = {zone: [m.astimezone(ZoneInfo(zone)).date() for m in moments] for zone in ZONES}
+            yield connection, lambda zone: shown[zone]  # a failing example prints what it is given
+
+
+@examples(25)
+@given(
+    zone=st.sampled_from(ZONES),
+    own=st.sampled_from([*ZONES, None]),
+    first=st.dates(date(2024, 3, 5), date(2024, 4, 10)),
+    days=st.integers(0, 8),
+)
+def test_an_event_counts_on_the_day_that_clocks_of_the_zone_show(zone, own, first, days, visits):
+    """Whatever the zone, that of the question or the project's own; Python's clocks judge."""
+    connection, shown = visits
+    last = first + timedelta(days=days)
+    asked = {"from_date": first, "to_date": last} | ({} if own is None else {"zone": zone})
+    service = StoredQueries(connection, table="visits", zone=own or zone)
+    expected = Counter(str(day) for day in shown(zone) if first <= day <= last)
+    counts = service.daily_counts(**asked).counts
+    assert {count.date: count.count for count in counts} == dict(expected)
+
+
+@pytest.fixture(scope="module", params=["utc", "legacy"])
+def western(request, tmp_path_factory):
+    """Three days of a project in Los Angeles, of either regime, and its emulator."""
+    zone = "America/Los_Angeles"
+    options = EmulatorSettings(start=FIRST, days=5, zone=zone, regime=request.param)
+    with Emulator(options) as emulator:
+        settings = Settings(
+            api_base_url=emulator.base_url,
+            database=tmp_path_factory.mktemp(request.param) / "warehouse.duckdb",
+            time_regime=request.param,
+            time_zone=zone,
+            state_dir=":memory:",
+        )
+        credentials = make_credentials(
+            username=emulator.username, secret=emulator.secret, project_id="12345"
+        )
+        with Workspace(credentials=credentials, settings=settings) as workspace:
+            workspace.sync_events(date(2024, 1, 2), date(2024, 1, 4))
+            yield workspace, request.param
+
+
+def test_stored_days_are_those_of_mixpanels_reports(western, caplog):
+    """By default a day is the project's, in both regimes; the numbers are the live report's."""
+    workspace, _ = western
+    days = {"from_date": "2024-01-02", "to_date": "2024-01-03"}
+    live = workspace.event_counts(["Page View", "Sign Up"], **days)
+    stored = workspace.daily_counts(**days, events=["Page View", "Sign Up"])
+    found = {(count.event, count.date): count.count for count in stored.counts}
+    expected = {
+        (event, day): count
+        for event, counts in live.series.items()
+        for day, count in counts.items()
+        if count
+    }
+    assert found == expected
+    assert "missing" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("zone", "lost"),
+    [
+        (None, {"utc": "the last hours of 2024-01-04 in America/Los_Angeles", "legacy": None}),
+        ("US/Pacific", {"utc": "the last hours of 2024-01-04 in US/Pacific", "legacy": None}),
+        ("UTC", {"utc": None, "legacy": "the first hours of 2024-01-02 in UTC"}),
+        ("Asia/Tokyo", dict.fromkeys(["utc", "legacy"], "the first hours of 2024-01-02")),
+    ],
+)
+def test_a_day_at_the_edge_that_is_not_stored_is_warned_of(zone, lost, western, caplog):
+    """With the hours that are missing and the command that loads them; the rest is counted."""
+    workspace, regime = western
+    days = {"from_date": "2024-01-02", "to_date": "2024-01-04"}
+    with caplog.at_level(logging.WARNING):
+        counts = workspace.daily_counts(**days, zone=zone).counts
+    assert {count.date for count in counts} == {"2024-01-02", "2024-01-03", "2024-01-04"}
+    if lost[regime] is None:
+        assert "missing" not in caplog.text
+    else:
+        edge = "2024-01-01" if "first" in lost[regime] else "2024-01-05"
+        assert f"Events of {lost[regime]}" in caplog.text
+        assert f"`mp sync --from {edge} --to {edge}`" in caplog.text
+
+
+def test_a_day_within_that_is_not_stored_is_an_error_in_every_zone(western):
+    """Only the edges are warned of."""
+    workspace, _ = western
+    with pytest.raises(MissingDaysError, match="2024-01-05"):
+        workspace.daily_counts(from_date="2024-01-03", to_date="2024-01-05", zone="Asia/Tokyo")
+
+
+@pytest.mark.parametrize(("hour", "warned"), [(7, True), (9, False)])
+def test_a_day_at_the_edge_counts_once_its_needed_hours_are_over(hour, warned, caplog):
+    """2024-01-01 of Los Angeles ends at 8 of the next UTC day, which may still be open."""
+    metadata = TableMetadata(
+        "events", START + timedelta(days=1, hours=hour), "2024-01-01", "2024-01-02"
+    )
+    with StorageEngine.memory() as storage:
+        storage.create_events_table("visits", [event_at(START + timedelta(hours=9), {})], metadata)
+        with storage.read() as connection, caplog.at_level(logging.WARNING):
+            queries = StoredQueries(connection, table="visits")
+            day = {"from_date": FIRST, "to_date": FIRST, "zone": "America/Los_Angeles"}
+            assert [count.count for count in queries.daily_counts(**day).counts] == [1]
+    assert ("2024-01-02 of 'visits' were not over" in caplog.text) == warned
+
+
+@pytest.mark.parametrize("zone", ["Mars/Base", "", "../UTC", "UTC\0"])
+def test_an_unknown_zone_is_refused(zone, queries):
+    """Nothing is asked of the database."""
+    with pytest.raises(ConfigError, match="no time zone"):
+        queries.daily_counts(**WEEK, zone=zone)
+
+
+def test_the_zone_of_the_loads_holds_while_the_variable_is_not_set(western):
+    """A reader without settings has the project's days, too."""
+    workspace, _ = western
+    days = {"from_date": "2024-01-02", "to_date": "2024-01-03"}
+    with Workspace.open(workspace.db_path) as reader:
+        assert "time_zone" not in reader.settings.model_fields_set
+        assert reader.daily_counts(**days) == workspace.daily_counts(**days)

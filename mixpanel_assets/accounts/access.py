@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
-from zoneinfo import ZoneInfoNotFoundError
 
 from mixpanel_assets.budgets import budget_settings
 from mixpanel_assets.client import Credentials, MixpanelAPIClient, RetryPolicy
 from mixpanel_assets.errors import AuthenticationError, ServerError
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets.wall_clocks import same_clocks
+from mixpanel_assets.wall_clocks import is_zone, same_clocks
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,9 @@ class ProjectAccess:
 
         None when Mixpanel names no zone, or one that is not known on this machine.
         """
-        try:
-            return same_clocks(zone, self.timezone or "")
-        except (ZoneInfoNotFoundError, ValueError, OSError):
+        if not self.timezone or not is_zone(self.timezone):
             return None
+        return same_clocks(zone, self.timezone)
 
     def zone_advice(self, zone: str) -> str:
         """Return a sentence on a zone that is not the project's, with the value to set."""

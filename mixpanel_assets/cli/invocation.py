@@ -12,9 +12,10 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -337,11 +338,15 @@ class App(typer.Typer):
 
         return add
 
-    def _today(self) -> date:
+    def _today(self, given: Mapping[str, Any]) -> date:
+        """Return the current day: of --zone where a command takes it, else as the group says."""
         from mixpanel_assets.settings import load_settings
 
         settings = load_settings()
-        return settings.project_today() if self._project_days else settings.today()
+        if zone := given.get("zone"):
+            return datetime.now(ZoneInfo(zone)).date()
+        is_projects = self._project_days or "zone" in given
+        return settings.project_today() if is_projects else settings.today()
 
 
 def _take_options(
@@ -355,7 +360,7 @@ def _take_options(
 
 
 def _with_options(
-    function: _Function, more: list[inspect.Parameter], today: Callable[[], date]
+    function: _Function, more: list[inspect.Parameter], today: Callable[[Mapping[str, Any]], date]
 ) -> Callable[..., Any]:
     """Return a function that takes `more` too, and lets their callbacks do the work.
 
@@ -393,11 +398,13 @@ def _refuse_range_beside_last(given: Mapping[str, Any]) -> None:
         raise typer.BadParameter("--last excludes --from and --to.")
 
 
-def _with_dates(given: Mapping[str, Any], today: Callable[[], date]) -> dict[str, Any]:
+def _with_dates(
+    given: Mapping[str, Any], today: Callable[[Mapping[str, Any]], date]
+) -> dict[str, Any]:
     """Return arguments with the dates of the days that were named by their distance from today."""
     if not any(isinstance(value, DaysAgo) for value in given.values()):
         return dict(given)
-    current_day = today()
+    current_day = today(given)
     return {
         name: value.before(current_day) if isinstance(value, DaysAgo) else value
         for name, value in given.items()

@@ -126,6 +126,25 @@ EventsOption = Annotated[
 WhereOption = Annotated[
     str | None, typer.Option("--where", "-w", help="Only events that fit this expression.")
 ]
+
+
+def _known_zone(zone: str | None) -> str | None:
+    from mixpanel_assets.wall_clocks import is_zone
+
+    if zone is not None and not is_zone(zone):
+        raise typer.BadParameter(f"{zone!r} is not a time zone; use a name like Europe/Berlin.")
+    return zone
+
+
+ZoneOption = Annotated[
+    str | None,
+    typer.Option(
+        "--zone",
+        callback=_known_zone,
+        help="Whose days these are, such as Europe/Berlin.",
+        show_default="the project's zone",
+    ),
+]
 DatabaseOption = Annotated[
     Path | None, typer.Option(help="The DuckDB file; default as MP_DATABASE says.")
 ]

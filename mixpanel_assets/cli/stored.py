@@ -18,6 +18,7 @@ from mixpanel_assets.cli.options import (
     FromOption,
     TableOption,
     ToOption,
+    ZoneOption,
     day_argument,
     days,
     must_be_sure,
@@ -216,6 +217,7 @@ def distribution(
         int, typer.Option("--limit", "-l", min=1, max=100_000, help="At most so many values.")
     ] = 20,
     table: EventsTableOption = None,
+    zone: ZoneOption = None,
     database: DatabaseOption = None,
 ) -> object:
     """Show the most common values of a property of stored events.
@@ -225,7 +227,7 @@ def distribution(
     asked = days(from_date, to_date)
     with current().stored(database) as workspace:
         return workspace.property_distribution(
-            event, property_name, **asked, limit=limit, table=table
+            event, property_name, **asked, limit=limit, table=table, zone=zone
         )
 
 
@@ -239,6 +241,7 @@ def numeric(
         str | None, typer.Option(help="0 to 100, with commas between them.")
     ] = None,
     table: EventsTableOption = None,
+    zone: ZoneOption = None,
     database: DatabaseOption = None,
 ) -> object:
     """Show a property of stored events in a few numbers.
@@ -251,7 +254,7 @@ def numeric(
         raise typer.BadParameter("--percentiles go from 0 to 100.")
     with current().stored(database) as workspace:
         return workspace.numeric_summary(
-            event, property_name, **asked, percentiles=points, table=table
+            event, property_name, **asked, percentiles=points, table=table, zone=zone
         )
 
 
@@ -261,6 +264,7 @@ def daily(
     to_date: ToOption,
     events: EventsOption = None,
     table: EventsTableOption = None,
+    zone: ZoneOption = None,
     database: DatabaseOption = None,
 ) -> object:
     """Count stored events by day.
@@ -269,7 +273,7 @@ def daily(
     """
     asked = days(from_date, to_date)
     with current().stored(database) as workspace:
-        return workspace.daily_counts(**asked, events=names(events) or None, table=table)
+        return workspace.daily_counts(**asked, events=names(events) or None, table=table, zone=zone)
 
 
 @app.question("engagement")
@@ -282,6 +286,7 @@ def engagement(
         typer.Option(help="Where each bucket begins, ascending, with commas between them."),
     ] = None,
     table: EventsTableOption = None,
+    zone: ZoneOption = None,
     database: DatabaseOption = None,
 ) -> object:
     """Say how many users had how many of the stored events.
@@ -294,7 +299,7 @@ def engagement(
         raise typer.BadParameter("--buckets begin at 1 or more and ascend.")
     with current().stored(database) as workspace:
         return workspace.engagement_distribution(
-            **asked, events=names(events) or None, buckets=starts, table=table
+            **asked, events=names(events) or None, buckets=starts, table=table, zone=zone
         )
 
 
@@ -312,6 +317,7 @@ def coverage(
     from_date: FromOption,
     to_date: ToOption,
     table: EventsTableOption = None,
+    zone: ZoneOption = None,
     database: DatabaseOption = None,
 ) -> object:
     """Say how often properties of stored events have a value.
@@ -321,4 +327,4 @@ def coverage(
     asked = days(from_date, to_date)
     chosen = required_names(properties, "--properties")
     with current().stored(database) as workspace:
-        return workspace.property_coverage(event, chosen, **asked, table=table)
+        return workspace.property_coverage(event, chosen, **asked, table=table, zone=zone)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import duckdb
 
 from mixpanel_assets.errors import ConfigError, StorageError
+from mixpanel_assets.wall_clocks import is_zone
 from mixpanel_assets.warehouse import schema
 from mixpanel_assets.warehouse.answers import first_row, number
 from mixpanel_assets.warehouse.schema import quoted
@@ -232,16 +232,18 @@ def _times_of(project: ProjectIdentity) -> tuple[str, str]:
 
 
 def _check_zone(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity) -> None:
-    try:
-        ZoneInfo(project.zone)
-        # The view of missing days asks DuckDB, which knows other names than Python.
-        number(connection, "SELECT TIMESTAMP '2026-01-01' AT TIME ZONE ? IS NULL", [project.zone])
-    except (duckdb.Error, ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ConfigError(
-            f"There is no time zone {project.zone!r}. Set MP_TIME_ZONE to an IANA name such as "
-            "Europe/Paris.",
-            {"zone": project.zone},
-        ) from error
+    if is_zone(project.zone):
+        try:
+            # The view of missing days asks DuckDB, which knows other names than Python.
+            connection.execute("SELECT TIMESTAMP '2026-01-01' AT TIME ZONE ?", [project.zone])
+            return
+        except duckdb.Error:
+            pass
+    raise ConfigError(
+        f"There is no time zone {project.zone!r}. Set MP_TIME_ZONE to an IANA name such as "
+        "Europe/Paris.",
+        {"zone": project.zone},
+    )
 
 
 def _has_project_table(connection: duckdb.DuckDBPyConnection) -> bool:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import duckdb
 import pytest
@@ -100,6 +102,31 @@ def test_csv_holds_the_rows(name, heading, ask, stored):
     done = ask("inspect", name, *QUESTIONS[name][0], "--format", "csv")
     assert done.stdout.splitlines()[0] == heading
     assert len(list(csv.reader(done.stdout.splitlines()))) > 1
+
+
+@pytest.mark.parametrize("name", ["distribution", "numeric", "daily", "engagement", "coverage"])
+def test_days_can_be_those_of_another_zone(name, ask, stored):
+    """Each question takes --zone, and warns of the day at the edge; a wrong zone is named."""
+    arguments, question = QUESTIONS[name]
+    done = ask("inspect", name, *arguments, "--zone", "Asia/Tokyo")
+    assert done.code == 0
+    assert "the first hours of 2024-01-01 in Asia/Tokyo are missing" in done.stderr
+    assert json.loads(done.stdout) != as_plain(question(stored).to_dict())
+    refused = ask("inspect", name, *arguments, "--zone", "Mars/Base")
+    assert refused.code == 3
+    assert "'Mars/Base' is not a time zone" in refused.stderr
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])
+@pytest.mark.parametrize("is_projects", [True, False])
+def test_today_is_that_of_the_zone(zone, is_projects, mp_here, database):
+    """Of --zone, or of MP_TIME_ZONE where it is not given."""
+    today = datetime.now(ZoneInfo(zone)).date()
+    option, environment = ([], {"MP_TIME_ZONE": zone}) if is_projects else (["--zone", zone], {})
+    command = ("inspect", "daily", "--last", "1", *option, "--database", str(database))
+    done = mp_here(*command, **NOBODY, **environment)
+    assert done.code != 0
+    assert f"lacks {today}," in done.stderr
 
 
 def test_counts_equal_what_the_project_holds(ask, shared_emulator):
