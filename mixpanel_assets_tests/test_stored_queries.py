@@ -18,7 +18,7 @@ from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.errors import ConfigError, MissingDaysError, TableNotFoundError
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.stored_queries import StoredQueries
-from mixpanel_assets.warehouse import mark_days
+from mixpanel_assets.warehouse import ProjectIdentity, mark_days, prepare
 from mixpanel_assets_tests.laws import examples
 
 FIRST, LAST = date(2024, 1, 1), date(2024, 1, 7)
@@ -264,6 +264,7 @@ def test_days_that_cannot_be_loaded_are_no_zeros(status, why):
     """No command would fetch them."""
     with StorageEngine.memory() as storage:
         with storage.write() as connection:
+            prepare(connection, ProjectIdentity("12345", "us"))
             mark_days(connection, [FIRST], status)
         with storage.read() as connection:
             queries = StoredQueries(connection)
