@@ -14,7 +14,15 @@ from mixpanel_assets.client.questions import date_range
 from mixpanel_assets.days import as_day
 from mixpanel_assets.discovery import DiscoveryService
 from mixpanel_assets.errors import MixpanelDataError
-from mixpanel_assets.literals import BookmarkType, CountType, HourDayUnit, TimeUnit
+from mixpanel_assets.literals import (
+    BookmarkType,
+    CountType,
+    HourDayUnit,
+    LengthUnit,
+    RetentionType,
+    SegmentUnit,
+    TimeUnit,
+)
 from mixpanel_assets.results import (
     ActivityFeedResult,
     EventCountsResult,
@@ -66,8 +74,9 @@ class LiveQueryService:
         from_date: date | str,
         to_date: date | str,
         on: str | None = None,
-        unit: TimeUnit = "day",
+        unit: SegmentUnit = "day",
         where: str | None = None,
+        type: CountType = "general",
     ) -> SegmentationResult:
         """Return how often an event happened, over time.
 
@@ -81,6 +90,8 @@ class LiveQueryService:
                 `properties["country"]`.
             unit: The length of a step in time.
             where: Only events that fit this expression.
+            type: `general` counts events, `unique` people, `average` events per person. People of
+                a longer step are not the sum of those of its days.
 
         Returns:
             Counts by segment and date. A warning is logged when there may be more segments
@@ -96,14 +107,14 @@ class LiveQueryService:
             7
         """
         days = date_range(from_date, to_date)
-        answer = self._client.segmentation(event, **days, on=on, unit=unit, where=where)
+        answer = self._client.segmentation(event, **days, on=on, unit=unit, where=where, type=type)
         names = [event] if on is None else []
-        series = answers.series_in(answer, "a segmentation", names=names)
+        series = answers.series_in(answer, "a segmentation", names=names, zeros=type != "average")
         _tell_of_more(len(series), MOST_SEGMENTS, "segments")
         total = sum(count for row in series.values() for count in row.values())
         self._tell_of_unknown([event], series)
         return SegmentationResult(
-            event, **days, unit=unit, segment_property=on, total=total, series=series
+            event, **days, unit=unit, segment_property=on, total=total, series=series, type=type
         )
 
     def funnel(
@@ -113,6 +124,9 @@ class LiveQueryService:
         to_date: date | str,
         unit: TimeUnit | None = None,
         on: str | None = None,
+        where: str | None = None,
+        length: int | None = None,
+        length_unit: LengthUnit = "day",
     ) -> FunnelResult:
         """Return how far people came in a saved funnel, all dates together.
 
@@ -126,6 +140,10 @@ class LiveQueryService:
             to_date: Last such day, included.
             unit: How Mixpanel groups the days; someone who began in two groups counts twice.
             on: A property or an expression to split by; the segments are in `segments`.
+            where: Only events that fit this expression.
+            length: How long people have for all steps, at most 90 days; None: as the funnel was
+                saved.
+            length_unit: What `length` counts.
 
         Returns:
             Counts and conversion of each step.
@@ -140,7 +158,9 @@ class LiveQueryService:
             0.135...
         """
         days = date_range(from_date, to_date)
-        answer = self._client.funnel(funnel_id, **days, unit=unit, on=on)
+        answer = self._client.funnel(
+            funnel_id, **days, unit=unit, on=on, where=where, length=length, length_unit=length_unit
+        )
         segments: dict[str, list[FunnelStep]] = {}
         if on is None:
             steps = answers.funnel_in(answer)
@@ -167,6 +187,8 @@ class LiveQueryService:
         interval: int = 1,
         interval_count: int = 10,
         unit: TimeUnit = "day",
+        retention_type: RetentionType = "birth",
+        unbounded: bool = False,
     ) -> RetentionResult:
         """Return how many people came back, by the date of their first `born_event`.
 
@@ -180,6 +202,9 @@ class LiveQueryService:
             interval: Days per period, with unit `day`; other units take 1 only.
             interval_count: How many periods to follow people for, after the first.
             unit: The length of a period.
+            retention_type: `birth` follows people from their first `born_event`; `compounded`
+                from each time that they did the event, so both events are one then.
+            unbounded: Whether people count in each period up to the last in which they came back.
 
         Returns:
             One cohort per date, with the part that came back in each period.
@@ -203,6 +228,8 @@ class LiveQueryService:
             interval=interval,
             interval_count=interval_count,
             unit=unit,
+            retention_type=retention_type,
+            unbounded=unbounded,
         )
         cohorts = answers.cohorts_in(answer)
         sizes: dict[str, int | float] = {cohort.date: cohort.size for cohort in cohorts}

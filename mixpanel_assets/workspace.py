@@ -31,6 +31,7 @@ from mixpanel_assets.client import (
     RetryPolicy,
 )
 from mixpanel_assets.client.disk import KEPT_FOR, Cleaned, clean
+from mixpanel_assets.client.questions import optional_number
 from mixpanel_assets.currency import DaysDue, days_due, days_due_in, keeping_of
 from mixpanel_assets.days import as_day
 from mixpanel_assets.delegation import delegated, delegated_within
@@ -87,6 +88,8 @@ class Workspace:
         path: The DuckDB file; None for the place that MP_DATABASE or its default says.
         read_only: Refuse to write to the file. While somebody else writes to it, its snapshot is
             read instead of waiting.
+        workspace_id: The data view whose reports, and named tables and streams of profiles, are
+            meant. Events, and the assets' own tables, are always the whole project's.
         credentials: Instead of an account.
         settings: Instead of the MP_* variables.
         storage: Instead of a file.
@@ -110,6 +113,7 @@ class Workspace:
         region: str | None = None,
         path: str | Path | None = None,
         read_only: bool = False,
+        workspace_id: int | None = None,
         *,
         credentials: Credentials | None = None,
         settings: Settings | None = None,
@@ -120,6 +124,7 @@ class Workspace:
     ) -> None:
         settings = settings or load_settings()
         self.account = account
+        self._workspace_id = workspace_id
         self._credentials = credentials
         if credentials is None and not _only_queries:
             found = ConfigManager().resolution(account, project_id=project_id, region=region)
@@ -330,7 +335,27 @@ class Workspace:
                 first_wait_seconds=self.settings.retry_wait_seconds,
             ),
             budget=budget_settings(self.settings),
+            workspace_id=self._workspace_id,
         )
+
+    @property
+    def workspace_id(self) -> int | None:
+        """The data view that is asked; None for the whole project."""
+        return self._workspace_id
+
+    def set_workspace_id(self, workspace_id: int | None) -> None:
+        """Ask another data view from now on.
+
+        Args:
+            workspace_id: Its number, as in the address of its reports; None: the whole project.
+
+        Example:
+            >>> ws.set_workspace_id(3001)
+            >>> ws.set_workspace_id(None)
+        """
+        self.api.workspace_id = optional_number("workspace_id", workspace_id)
+        self._workspace_id = workspace_id
+        self.clear_discovery_cache()
 
     @property
     def _database(self) -> Database:
@@ -943,6 +968,7 @@ class Workspace:
             behaviors=behaviors,
             as_of_timestamp=as_of_timestamp,
             include_all_users=include_all_users,
+            workspace_id=self._workspace_id,
         )
         return self.api.stream_profiles(query, raw=raw)
 
@@ -1104,6 +1130,7 @@ class Workspace:
             behaviors=behaviors,
             as_of_timestamp=as_of_timestamp,
             include_all_users=include_all_users,
+            workspace_id=self._workspace_id,
         )
         on_page_complete = on_page_complete or on_batch_complete
         with self._writing(), ExitStack() as shown:

@@ -8,7 +8,12 @@ from typing import Any
 
 STUBS = """
 class Workspace:
-    def __init__(self, account=None, project_id=None, region=None, path=None, read_only=False): ...
+    def __init__(
+        self, account=None, project_id=None, region=None, path=None, read_only=False,
+        workspace_id=None,
+    ): ...
+    workspace_id: property
+    def set_workspace_id(self, workspace_id): ...
     @classmethod
     def ephemeral(cls, account=None, project_id=None, region=None): ...
     @classmethod

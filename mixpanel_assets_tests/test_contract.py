@@ -17,7 +17,7 @@ LEFT_OUT = {
     "workspace ids": "PublicWorkspace WorkspaceScopeError",
     "flows": "FlowsResult",
 }
-LEFT_OUT_METHODS = "workspace_id set_workspace_id list_workspaces resolve_workspace_id query_flows"
+LEFT_OUT_METHODS = "list_workspaces resolve_workspace_id query_flows"
 # What we offer on top of the parameters that users know.
 ADDED = {
     "Workspace": "credentials settings storage on_wait max_wait_seconds _only_queries",
@@ -32,6 +32,9 @@ ADDED = {
     "Workspace.sql_scalar": "values",
     "Workspace.sql_rows": "values",
     "Workspace.drop_all": "assets",
+    "Workspace.segmentation": "type",
+    "Workspace.funnel": "where length length_unit",
+    "Workspace.retention": "retention_type unbounded",
     "Workspace.property_distribution": "table zone",
     "Workspace.numeric_summary": "table zone",
     "Workspace.daily_counts": "table zone",

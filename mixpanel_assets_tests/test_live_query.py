@@ -33,11 +33,13 @@ SCRIPT = 'function main(){return Events(params).groupBy(["name"], mixpanel.reduc
 
 SIGNATURES = {
     LiveQueryService: {
-        "segmentation": "event from_date to_date on=None unit='day' where=None",
-        "funnel": "funnel_id from_date to_date unit=None on=None",
+        "segmentation": "event from_date to_date on=None unit='day' where=None type='general'",
+        "funnel": (
+            "funnel_id from_date to_date unit=None on=None where=None length=None length_unit='day'"
+        ),
         "retention": (
             "born_event return_event from_date to_date born_where=None return_where=None "
-            "interval=1 interval_count=10 unit='day'"
+            "interval=1 interval_count=10 unit='day' retention_type='birth' unbounded=False"
         ),
         "jql": "script params=None",
         "event_counts": "events from_date to_date type='general' unit='day'",
@@ -482,3 +484,40 @@ def test_filling_keeps_every_count(values, series):
             when: count for when, count in values[name].items() if count
         }
     assert len({tuple(row) for row in found.values()}) <= 1
+
+
+SPAN = ("2024-01-03", "2024-01-05")
+
+
+def test_people_are_not_events(live):
+    """Per hour or day, and an average has no zeros."""
+    events = live.segmentation("Page View", *SPAN)
+    people = live.segmentation("Page View", *SPAN, type="unique")
+    hours = live.segmentation("Page View", *SPAN, unit="hour")
+    average = live.segmentation("Page View", *SPAN, type="average")
+    assert people.type == "unique"
+    assert 0 < people.total < events.total == hours.total
+    assert len(hours.series["Page View"]) > len(events.series["Page View"])
+    assert all(count >= 1 for count in average.series["Page View"].values())
+
+
+def test_a_funnel_takes_a_filter_and_a_length(live):
+    """Fewer people come through in a minute, and fewer begin in one country."""
+    saved = live.funnel(7509, *SPAN)
+    hurried = live.funnel(7509, *SPAN, length=1, length_unit="minute")
+    assert hurried.steps[0].count == saved.steps[0].count
+    assert hurried.steps[-1].count < saved.steps[-1].count
+    germans = live.funnel(7509, *SPAN, where='properties["mp_country_code"] == "DE"')
+    assert 0 < germans.steps[0].count < saved.steps[0].count
+
+
+def test_unbounded_retention_does_not_fall_below_bounded(live):
+    """Who comes back later counts in each period before."""
+    asked = ("Page View", "Page View", *SPAN)
+    for kind in ("birth", "compounded"):
+        bounded = live.retention(*asked, retention_type=kind).cohorts[0]
+        unbounded = live.retention(*asked, retention_type=kind, unbounded=True).cohorts[0]
+        assert all(
+            more >= less for more, less in zip(unbounded.retention, bounded.retention, strict=True)
+        )
+        assert unbounded.retention != bounded.retention

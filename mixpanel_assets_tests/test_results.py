@@ -20,7 +20,7 @@ from mixpanel_assets.results.table import Table, arrow_table, frame, json_ready
 # Name -> fields in order; `?` marks one with a default.
 FIELDS = {
     "SQLResult": "columns rows",
-    "SegmentationResult": "event from_date to_date unit segment_property total series?",
+    "SegmentationResult": "event from_date to_date unit segment_property total series? type?",
     "FunnelStep": "event count conversion_rate",
     "FunnelResult": "funnel_id funnel_name from_date to_date conversion_rate steps? segments?",
     "CohortInfo": "date size retention?",
@@ -399,7 +399,7 @@ def test_a_long_result_is_short_in_a_notebook():
     assert "… 9,800 more" in shown
     assert "'event 0': {'2024-01-01': 0, " in shown
     assert "… 23 more}" in shown
-    assert shown.endswith("… 490 more})")
+    assert shown.endswith("… 490 more}, type='general')")
     rows = results.SQLResult(["n"], [(n,) for n in range(100_000)])
     assert repr(rows).endswith("(9,), … 99,990 more])")
     assert repr(mixpanel_assets.JQLResult([1] * 11)).startswith("JQLResult(raw=[1, 1, ")

@@ -10,6 +10,7 @@ import functools
 import inspect
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -79,7 +80,12 @@ class Invocation:
         """
         from mixpanel_assets.workspace import Workspace
 
-        return Workspace(credentials=self.credentials(), path=database, on_wait=self.note)
+        return Workspace(
+            credentials=self.credentials(),
+            path=database,
+            workspace_id=_data_view(),
+            on_wait=self.note,
+        )
 
     def stored(self, database: Path | None = None, *, read_only: bool = True) -> Workspace:
         """Return the workspace of what is stored, which needs no credentials.
@@ -138,6 +144,22 @@ class Invocation:
         if not self._is_interrupt_shown:
             self._is_interrupt_shown = True
             self.show(MixpanelDataError(f"Interrupted. {kept}".rstrip(), "INTERRUPTED"))
+
+
+def _data_view() -> int | None:
+    """Return the data view that MP_WORKSPACE_ID names.
+
+    Raises:
+        ConfigError: It is no number.
+    """
+    from mixpanel_assets.errors import ConfigError
+
+    named = os.environ.get("MP_WORKSPACE_ID", "").strip()
+    if not named:
+        return None
+    if not (named.isascii() and named.isdecimal()):
+        raise ConfigError(f"MP_WORKSPACE_ID must be the number of a data view, not {named!r}.")
+    return int(named)
 
 
 class _Log(logging.Handler):

@@ -21,7 +21,15 @@ from mixpanel_assets.cli.options import (
     text_of,
 )
 from mixpanel_assets.cli.questions import Questions
-from mixpanel_assets.literals import BookmarkType, CountType, HourDayUnit, TimeUnit
+from mixpanel_assets.literals import (
+    BookmarkType,
+    CountType,
+    HourDayUnit,
+    LengthUnit,
+    RetentionType,
+    SegmentUnit,
+    TimeUnit,
+)
 
 app = Questions(
     project_days=True,
@@ -56,8 +64,11 @@ def segmentation(
     from_date: FromOption,
     to_date: ToOption,
     on: SplitOption = None,
-    unit: UnitOption = "day",
+    unit: Annotated[
+        SegmentUnit, typer.Option("--unit", "-u", help="The length of a step in time.")
+    ] = "day",
     where: WhereOption = None,
+    kind: TypeOption = "general",
 ) -> object:
     """Say how often an event happened, over time.
 
@@ -67,7 +78,7 @@ def segmentation(
     """
     asked = days(from_date, to_date)
     with current().workspace() as workspace:
-        return workspace.segmentation(event, **asked, on=on, unit=unit, where=where)
+        return workspace.segmentation(event, **asked, on=on, unit=unit, where=where, type=kind)
 
 
 @app.question("funnel")
@@ -81,6 +92,17 @@ def funnel(
         TimeUnit | None, typer.Option("--unit", "-u", help="How Mixpanel groups the days.")
     ] = None,
     on: SplitOption = None,
+    where: WhereOption = None,
+    length: Annotated[
+        int | None,
+        typer.Option(
+            "--length",
+            min=1,
+            show_default="as it was saved",
+            help="How long people have for all steps, at most 90 days.",
+        ),
+    ] = None,
+    length_unit: Annotated[LengthUnit, typer.Option(help="What --length counts.")] = "day",
 ) -> object:
     """Say how far people came in a saved funnel.
 
@@ -90,7 +112,15 @@ def funnel(
     """
     asked = days(from_date, to_date)
     with current().workspace() as workspace:
-        return workspace.funnel(funnel_id, **asked, unit=unit, on=on)
+        return workspace.funnel(
+            funnel_id,
+            **asked,
+            unit=unit,
+            on=on,
+            where=where,
+            length=length,
+            length_unit=length_unit,
+        )
 
 
 @app.question("retention")
@@ -116,6 +146,21 @@ def retention(
         int, typer.Option("--intervals", "-n", min=1, help="Periods to follow people for.")
     ] = 10,
     unit: UnitOption = "day",
+    kind: Annotated[
+        RetentionType,
+        typer.Option(
+            "--type",
+            "-t",
+            help="birth follows people from their first event; compounded from each time that they "
+            "did it, so --born and --return are one event then.",
+        ),
+    ] = "birth",
+    unbounded: Annotated[
+        bool,
+        typer.Option(
+            "--unbounded", help="Count people in each period up to the last in which they came."
+        ),
+    ] = False,
 ) -> object:
     """Say how many people came back, by the date of their first event.
 
@@ -134,6 +179,8 @@ def retention(
             interval=interval,
             interval_count=intervals,
             unit=unit,
+            retention_type=kind,
+            unbounded=unbounded,
         )
 
 

@@ -50,8 +50,8 @@ def write_events(
 
 def write_profiles(filters: Mapping[str, Any], *, raw: bool) -> None:
     """Write profiles to stdout, one JSON object a line."""
-    query = ProfileQuery(**filters)
     with current().workspace() as workspace:
+        query = ProfileQuery(**filters, workspace_id=workspace.workspace_id)
         if raw:
             _write_lines(workspace.api.stream_profile_lines(query), "profiles")
         else:

@@ -20,6 +20,7 @@ from mixpanel_assets.client.limits import BudgetSettings
 from mixpanel_assets.client.normalize import normalized_profile
 from mixpanel_assets.client.page_plan import PagePlan
 from mixpanel_assets.client.queries import Queries
+from mixpanel_assets.client.questions import optional_number
 from mixpanel_assets.client.records import parse_record
 from mixpanel_assets.client.responses import json_in
 from mixpanel_assets.client.retries import RetryPolicy
@@ -61,6 +62,7 @@ class MixpanelAPIClient(Queries):
         budget: How many requests may be sent, and where they are counted; by default a little
             less than Mixpanel allows, counted for all processes of this user.
         transport: What carries requests instead of the network, such as `httpx.MockTransport`.
+        workspace_id: The data view whose reports are asked for; exports are the project's.
 
     Example:
         >>> with MixpanelAPIClient(credentials) as client:
@@ -75,10 +77,12 @@ class MixpanelAPIClient(Queries):
         retries: RetryPolicy | None = None,
         budget: BudgetSettings | None = None,
         transport: httpx.BaseTransport | None = None,
+        workspace_id: int | None = None,
     ) -> None:
         if api_base_url == MP_API_BASE_URL:
             api_base_url = os.environ.get(MP_API_BASE_URL)
         self._carrier = transport
+        self.workspace_id = optional_number("workspace_id", workspace_id)
         self._api_base_url = checked_base_url(api_base_url)
         self.credentials = credentials
         self.retries = retries or RetryPolicy()
@@ -548,6 +552,9 @@ class MixpanelAPIClient(Queries):
 
     def _ask(self, method: str, api: Api, path: str, fields: Mapping[str, Any]) -> Any:
         asked = f"{method} {path}"
+        if api == "query" and self.workspace_id is not None:
+            params = {"workspace_id": self.workspace_id, **(fields.get("params") or {})}
+            fields = {**fields, "params": params}
 
         def ask() -> Any:
             with self._transport.open(method, api, path, asked=asked, **fields) as response:

@@ -39,6 +39,7 @@ class ProfileQuery:
         behaviors: Behaviour filters, as the Engage API takes them.
         as_of_timestamp: Epoch seconds that `behaviors` are computed for.
         include_all_users: With a cohort, also list members that have no profile.
+        workspace_id: Only profiles that this data view shows.
     """
 
     where: str | None = None
@@ -50,6 +51,7 @@ class ProfileQuery:
     as_of_timestamp: int | None = None
     include_all_users: bool = False
     distinct_id: str | None = None
+    workspace_id: int | None = None
 
     def check(self) -> None:
         """Raise `ConfigError` if the filters contradict each other or cannot be sent."""
@@ -97,6 +99,7 @@ class ProfileQuery:
             "data_group_id": self.group_id,
             "behaviors": _json(self.behaviors),
             "as_of_timestamp": self.as_of_timestamp,
+            "workspace_id": self.workspace_id,
         }
         if self.cohort_id is not None:
             fields["filter_by_cohort"] = json.dumps({"id": int(self.cohort_id)})
@@ -184,7 +187,10 @@ def fetch_page(
         form |= {"page": str(page), "session_id": session_id or ""}
     # Mixpanel counts the page that opens a session, and not those that name it.
     free = bool(page and session_id)
-    with transport.open("POST", "query", "/engage", asked=asked, data=form, free=free) as response:
+    view = {"workspace_id": form.pop("workspace_id", None)}  # documented beside the project
+    with transport.open(
+        "POST", "query", "/engage", asked=asked, params=view, data=form, free=free
+    ) as response:
         body = response.read()
     try:
         answer = _page_in(body, page)

@@ -30,7 +30,15 @@ from mixpanel_assets.client.questions import (
     texts,
 )
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.literals import BookmarkType, CountType, HourDayUnit, TimeUnit
+from mixpanel_assets.literals import (
+    BookmarkType,
+    CountType,
+    HourDayUnit,
+    LengthUnit,
+    RetentionType,
+    SegmentUnit,
+    TimeUnit,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +55,9 @@ class Queries(Inventory):
         from_date: date | str,
         to_date: date | str,
         on: str | None = None,
-        unit: TimeUnit = "day",
+        unit: SegmentUnit = "day",
         where: str | None = None,
+        type: CountType = "general",
     ) -> dict[str, Any]:
         """Return how often an event happened, over time.
 
@@ -62,6 +71,7 @@ class Queries(Inventory):
                 `properties["country"]`; the 10,000 largest segments come.
             unit: The length of a step in time.
             where: Only events that fit this expression.
+            type: `general` counts events, `unique` people, `average` events per person.
 
         Returns:
             The answer of `/segmentation`: `data` with `series` (dates, in no order) and
@@ -80,8 +90,9 @@ class Queries(Inventory):
             "event": text("event", event),
             **date_range(from_date, to_date),
             "on": optional_property_in("on", on),
-            "unit": one_of("unit", unit, TimeUnit),
+            "unit": one_of("unit", unit, SegmentUnit),
             "where": optional_text("where", where),
+            "type": one_of("type", type, CountType),
             "limit": MOST_SEGMENTS if on else None,
         }
         return self._object("/segmentation", params)
@@ -93,6 +104,9 @@ class Queries(Inventory):
         to_date: date | str,
         unit: TimeUnit | None = None,
         on: str | None = None,
+        where: str | None = None,
+        length: int | None = None,
+        length_unit: LengthUnit = "day",
     ) -> dict[str, Any]:
         """Return how far people came in a saved funnel, by the date on which they began.
 
@@ -104,6 +118,10 @@ class Queries(Inventory):
             to_date: Last such day, included.
             unit: Group the dates; None: by day.
             on: A property or an expression to split by; the 10,000 largest segments come.
+            where: Only events that fit this expression.
+            length: How long people have for all steps, at most 90 days; None: as the funnel was
+                saved.
+            length_unit: What `length` counts.
 
         Returns:
             The answer of `/funnels`: `meta` and `data`, which holds per date the `steps` or,
@@ -123,6 +141,9 @@ class Queries(Inventory):
             **date_range(from_date, to_date),
             "unit": None if unit is None else one_of("unit", unit, TimeUnit),
             "on": optional_property_in("on", on),
+            "where": optional_text("where", where),
+            "length": optional_number("length", length),
+            "length_unit": one_of("length_unit", length_unit, LengthUnit) if length else None,
             "limit": MOST_SEGMENTS if on else None,
         }
         return self._object("/funnels", params)
@@ -138,6 +159,8 @@ class Queries(Inventory):
         interval: int = 1,
         interval_count: int = 10,
         unit: TimeUnit = "day",
+        retention_type: RetentionType = "birth",
+        unbounded: bool = False,
     ) -> dict[str, Any]:
         """Return how many people came back, by the date of their first `born_event`.
 
@@ -152,6 +175,9 @@ class Queries(Inventory):
                 takes a unit or an interval.
             interval_count: How many periods to follow people for, after the first.
             unit: The length of a period.
+            retention_type: `birth` follows people from their first `born_event`; `compounded`
+                from each time that they did the event, so both events are one then.
+            unbounded: Whether people count in each period up to the last in which they came back.
 
         Returns:
             The answer of `/retention`: per date `first`, the size of the cohort, and `counts`.
@@ -171,14 +197,22 @@ class Queries(Inventory):
                 f"interval counts days, so {interval} needs unit 'day', not {unit!r}; leave one "
                 "of them out."
             )
+        one_of("retention_type", retention_type, RetentionType)
+        if retention_type == "compounded" and (born_event != return_event or born_where):
+            raise ConfigError(
+                "Compounded retention follows one event: name it as born_event and return_event, "
+                "and leave born_where out."
+            )
+        of_birth = retention_type == "birth"
         params = {
             **date_range(from_date, to_date),
-            "retention_type": "birth",
-            "born_event": text("born_event", born_event),
+            "retention_type": retention_type,
+            "born_event": text("born_event", born_event) if of_birth else None,
             "event": text("return_event", return_event),
             "born_where": optional_text("born_where", born_where),
             "where": optional_text("return_where", return_where),
             "interval_count": number("interval_count", interval_count),
+            "unbounded_retention": "true" if unbounded else None,
             **({"unit": unit} if interval == 1 else {"interval": interval}),
         }
         return self._object("/retention", params)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mixpanel_assets.literals import CountType, HourDayUnit, TimeUnit
+from mixpanel_assets.literals import CountType, HourDayUnit, SegmentUnit, TimeUnit
 from mixpanel_assets.results.base import ResultWithDataFrame
 from mixpanel_assets.results.table import Table
 
@@ -27,15 +27,17 @@ class SegmentationResult(ResultWithDataFrame):
             each of their segments.
         series: Count by segment (the event's name when it was not split) and date, in order
             of date. A date without events is 0.
+        type: What was counted.
     """
 
     event: str
     from_date: str
     to_date: str
-    unit: TimeUnit
+    unit: SegmentUnit
     segment_property: str | None
     total: Number
     series: Series = field(default_factory=dict)
+    type: CountType = "general"
 
     def _table(self) -> Table:
         return by_date("segment", self.series)

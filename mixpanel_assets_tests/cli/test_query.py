@@ -135,3 +135,25 @@ def test_a_refusal_for_an_hour_exits_with_5(mp_here, emulator):
     emulator.faults.add(Fault("429-window", path="/api/query/segmentation"))
     done = mp_here("segmentation", "-e", "Sign Up", *WEEK)
     assert done.code == 5
+
+
+def test_a_data_view_is_named_by_a_variable(mp_here, emulator):
+    """For reports and streams of profiles; a word is no number."""
+    days = ("--from", "2024-01-01", "--to", "2024-01-02")
+    assert mp_here("segmentation", "-e", "Sign Up", *days, MP_WORKSPACE_ID="3001").code == 0
+    assert emulator.requests[-1].params["workspace_id"] == "3001"
+    wrong = mp_here("segmentation", "-e", "Sign Up", *days, MP_WORKSPACE_ID="mine")
+    assert wrong.code != 0
+    assert "MP_WORKSPACE_ID must be the number of a data view, not 'mine'" in wrong.stderr
+
+
+def test_reports_take_what_mixpanel_documents(mp_here, emulator):
+    """People, hours, lengths and kinds of retention."""
+    days = ("--from", "2024-01-01", "--to", "2024-01-02")
+    assert mp_here("segmentation", "-e", "Sign Up", *days, "-u", "hour").code == 0
+    assert mp_here("segmentation", "-e", "Sign Up", *days, "-t", "unique").code == 0
+    assert emulator.requests[-1].params["type"] == "unique"
+    assert mp_here("query", "funnel", "7509", *days, "--length", "2", "-w", "true").code == 0
+    kinds = ("-b", "Page View", "-r", "Page View", "-t", "compounded", "--unbounded")
+    assert mp_here("retention", *kinds, *days).code == 0
+    assert emulator.requests[-1].params["unbounded_retention"] == "true"

@@ -22,6 +22,7 @@ from mixpanel_assets_tests.conftest import IMPATIENT, PLENTY, START
 
 DAYS = ("2024-01-01", "2024-01-03")
 ON = 'properties["amount"]'
+WHERE = 'properties["mp_country_code"] == "DE"'
 SCRIPT = 'function main(){return Events(params).groupBy(["name"], mixpanel.reducer.count())}'
 DATES = {"from_date": DAYS[0], "to_date": DAYS[1]}
 
@@ -48,7 +49,7 @@ QUESTIONS = {
     "segmentation": (
         lambda c: c.segmentation("Sign Up", *DAYS),
         "segmentation",
-        {**DATES, "event": "Sign Up", "unit": "day"},
+        {**DATES, "event": "Sign Up", "unit": "day", "type": "general"},
     ),
     "segmentation on": (
         lambda c: c.segmentation("Sign Up", *DAYS, on='properties["plan"]', unit="week"),
@@ -57,8 +58,44 @@ QUESTIONS = {
             **DATES,
             "event": "Sign Up",
             "unit": "week",
+            "type": "general",
             "on": 'properties["plan"]',
             "limit": "10000",
+        },
+    ),
+    "segmentation by minute": (
+        lambda c: c.segmentation("Sign Up", *DAYS, unit="minute"),
+        "segmentation",
+        {**DATES, "event": "Sign Up", "unit": "minute", "type": "general"},
+    ),
+    "segmentation of people": (
+        lambda c: c.segmentation("Sign Up", *DAYS, type="unique"),
+        "segmentation",
+        {**DATES, "event": "Sign Up", "unit": "day", "type": "unique"},
+    ),
+    "funnel of an hour": (
+        lambda c: c.funnel(7509, *DAYS, where=WHERE, length=90, length_unit="minute"),
+        "funnels",
+        {
+            **DATES,
+            "funnel_id": "7509",
+            "where": WHERE,
+            "length": "90",
+            "length_unit": "minute",
+        },
+    ),
+    "retention compounded": (
+        lambda c: c.retention(
+            "Page View", "Page View", *DAYS, retention_type="compounded", unbounded=True
+        ),
+        "retention",
+        {
+            **DATES,
+            "retention_type": "compounded",
+            "event": "Page View",
+            "interval_count": "10",
+            "unit": "day",
+            "unbounded_retention": "true",
         },
     ),
     "funnel on": (
@@ -457,3 +494,14 @@ def test_a_plain_name_splits_as_its_expression_does(client):
         "Order Completed", *DAYS, on='properties["mp_country_code"]'
     )
     assert len(by_name["data"]["values"]) > 1
+
+
+def test_compounded_retention_follows_one_event(client, emulator):
+    """Two events, or a filter of the first, would be ignored."""
+    before = len(emulator.requests)
+    for born, where in (("Sign Up", None), ("Page View", WHERE)):
+        with pytest.raises(ConfigError, match="follows one event"):
+            client.retention(
+                born, "Page View", *DAYS, born_where=where, retention_type="compounded"
+            )
+    assert len(emulator.requests) == before
