@@ -14,11 +14,11 @@ from mixpanel_assets.settings import Settings
 CHANGES = [
     ("US/Pacific", date(2024, 3, 10)),
     ("US/Pacific", date(2024, 11, 3)),
-    ("Europe/Berlin", date(2024, 3, 31)),
     ("Europe/Berlin", date(2024, 10, 27)),
     ("Australia/Lord_Howe", date(2024, 4, 7)),
     ("Australia/Lord_Howe", date(2024, 10, 6)),
-    ("Asia/Kolkata", date(2024, 3, 31)),
+    ("Antarctica/Troll", date(2024, 10, 27)),  # by two hours
+    ("Antarctica/Casey", date(2023, 3, 9)),  # by three
 ]
 FIRST, LAST = date(2024, 1, 1), date(2024, 1, 5)
 ROWS = "SELECT * FROM events ORDER BY ALL"
