@@ -76,7 +76,7 @@ def stored_days(
         to_date: Last day, included.
         events: What is asked about; a table of some events answers for no others.
         zone: Whose days these are; None: the project's.
-        project_zone: The project's zone, if it is not that of the first load.
+        project_zone: The project's zone; None: the one that loads of the database had.
 
     Raises:
         MissingDaysError: Days were never loaded, or the table is not there.
@@ -143,7 +143,7 @@ class _Needed:
 
 
 def _zone(asked: str | None, project: ProjectIdentity, project_zone: str | None) -> str:
-    # In the legacy regime, stored times were read by the zone of the first load.
+    # In the legacy regime, stored times were read by the zone of the loads, so no other holds.
     own = project.zone if project.regime == "legacy" else project_zone or project.zone
     if asked is not None and not is_zone(asked):
         raise ConfigError(

@@ -63,7 +63,7 @@ class StoredQueries:
     Args:
         connection: Any connection of the database.
         table: `events`, or a named table of events.
-        zone: The project's zone; None: the one that the database was first loaded with.
+        zone: The project's zone; None: the one that loads of the database had.
 
     Example:
         >>> with storage.read() as connection:

@@ -98,6 +98,10 @@ def prepare(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity | No
         _migrate(connection, version)
     if project and not stored:
         _write_project(connection, project)
+    elif project and stored and project.zone not in (stored.zone, ProjectIdentity.zone):
+        # Readers without settings count stored days by it. UTC is what is not set, mostly.
+        _check_zone(connection, project)
+        connection.execute(f"UPDATE {schema.PROJECT.quoted} SET zone = ?", [project.zone])
 
 
 def check_loadable(

@@ -97,6 +97,17 @@ def test_the_zone_matters_in_legacy_only(tmp_path):
         prepared(Warehouse(tmp_path / "legacy"), replace(legacy, zone="Europe/Rome"))
 
 
+def test_a_zone_that_is_set_later_is_kept_for_readers(warehouse):
+    """In utc; a load without the variable does not take it back, a wrong one changes nothing."""
+    prepared(warehouse)
+    for zone in ("Europe/Paris", "UTC"):
+        prepared(warehouse, replace(PROJECT, zone=zone))
+        assert warehouse.query("SELECT zone FROM mixpanel._project") == [("Europe/Paris",)]
+    with pytest.raises(ConfigError, match="IANA"):
+        prepared(warehouse, replace(PROJECT, zone="Mars/Olympus"))
+    assert warehouse.query("SELECT zone FROM mixpanel._project") == [("Europe/Paris",)]
+
+
 def test_an_unknown_zone_is_refused(warehouse):
     """A zone that does not exist is found before anything is stored."""
     with pytest.raises(ConfigError, match="IANA"):
