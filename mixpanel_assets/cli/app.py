@@ -35,6 +35,7 @@ from mixpanel_assets.cli.options import (
     OptionalToOption,
     RefetchOption,
     day_option,
+    known_zone,
     optional_days,
 )
 from mixpanel_assets.control_characters import visible
@@ -339,6 +340,9 @@ def emulator(
     seed: Annotated[int, typer.Option(help="Same seed, same data.")] = 7,
     start: Annotated[date, day_option("--start", "First day that holds data.")] = date(2024, 1, 1),
     events_per_day: Annotated[int, typer.Option(min=0, help="Events per day, about.")] = 500,
+    zone: Annotated[
+        str, typer.Option("--zone", callback=known_zone, help="The zone of its project.")
+    ] = "UTC",
 ) -> None:
     """Serve a pretend Mixpanel over HTTP until interrupted, on this machine only.
 
@@ -349,4 +353,4 @@ def emulator(
     """
     from mixpanel_assets.cli.emulate import serve_emulator
 
-    serve_emulator(port=port, seed=seed, start=start, events_per_day=events_per_day)
+    serve_emulator(port=port, seed=seed, start=start, events_per_day=events_per_day, zone=zone)

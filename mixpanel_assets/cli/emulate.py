@@ -12,9 +12,9 @@ from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.errors import ConfigError
 
 
-def serve_emulator(*, port: int, seed: int, start: date, events_per_day: int) -> None:
+def serve_emulator(*, port: int, seed: int, start: date, events_per_day: int, zone: str) -> None:
     """Serve until interrupted."""
-    settings = EmulatorSettings(seed=seed, start=start, events_per_day=events_per_day)
+    settings = EmulatorSettings(seed=seed, start=start, events_per_day=events_per_day, zone=zone)
     with ExitStack() as running:
         try:
             emulator = running.enter_context(Emulator(settings, port=port))
@@ -36,6 +36,7 @@ def serve_emulator(*, port: int, seed: int, start: date, events_per_day: int) ->
 
 def environment_of(emulator: Emulator) -> dict[str, str]:
     """Return the MP_* variables that point a client at an emulator."""
+    zone = emulator.settings.zone
     return {
         "MP_API_BASE_URL": emulator.base_url,
         "MP_USERNAME": emulator.username,
@@ -43,4 +44,5 @@ def environment_of(emulator: Emulator) -> dict[str, str]:
         "MP_PROJECT_ID": str(emulator.project_id),
         "MP_REGION": emulator.settings.region,
         "MP_STATE_DIR": ":memory:",  # its requests are nobody's budget
+        **({} if zone == "UTC" else {"MP_TIME_ZONE": zone}),
     }

@@ -128,7 +128,12 @@ WhereOption = Annotated[
 ]
 
 
-def _known_zone(zone: str | None) -> str | None:
+def known_zone(zone: str | None) -> str | None:
+    """Return the name of a zone.
+
+    Raises:
+        BadParameter: There is no such zone.
+    """
     from mixpanel_assets.wall_clocks import is_zone
 
     if zone is not None and not is_zone(zone):
@@ -140,7 +145,7 @@ ZoneOption = Annotated[
     str | None,
     typer.Option(
         "--zone",
-        callback=_known_zone,
+        callback=known_zone,
         help="Whose days these are, such as Europe/Berlin.",
         show_default="the project's zone",
     ),

@@ -85,6 +85,7 @@ def test_a_wrong_region_is_refused(mp, emulator):
         ("clean", "--older-than", "99999999999"),
         ("emulator", "--port", "99999"),
         ("emulator", "--events-per-day", "-5"),
+        ("emulator", "--zone", "Mars/Base"),
     ],
 )
 def test_wrong_usage_exits_with_3(arguments, mp):

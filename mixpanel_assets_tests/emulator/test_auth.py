@@ -6,6 +6,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from mixpanel_assets.cli.emulate import environment_of
 from mixpanel_assets.emulator import Emulator
 
 from .conftest import START, Opened, http_client
@@ -90,3 +91,12 @@ def test_me_shows_the_project_and_401_to_strangers(emulator: Emulator) -> None:
         results = client.get("/api/app/me").json()["results"]
     assert list(results["projects"]) == [str(emulator.project_id)]
     assert ask(emulator, basic("someone:else"), "/api/app/me").status_code == 401
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/Los_Angeles"])
+def test_the_zone_of_the_project_is_named(opened: Callable[..., Opened], zone: str) -> None:
+    """Whatever it is; `mp emulator --zone` says so to clients, too."""
+    emulator, client = opened(days=1, zone=zone)
+    projects = client.get("/api/app/me").json()["results"]["projects"]
+    assert projects[str(emulator.project_id)]["timezone"] == zone
+    assert environment_of(emulator).get("MP_TIME_ZONE", "UTC") == zone
