@@ -316,7 +316,7 @@ class EventFolder:
 def _question_in(file: Path) -> object:
     """Return the question that a folder's file holds; None if it is another program's file."""
     try:
-        return json.loads(file.read_bytes())
+        return json.loads(file.read_bytes()) if file.is_file() else None
     except (OSError, ValueError):
         return None
 

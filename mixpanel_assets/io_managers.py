@@ -169,7 +169,12 @@ class _LoadingIOManager(DbIOManager):
     def _begin_writing(self, context: dg.OutputContext) -> None:
         if not self._is_writing:
             config: Mapping[str, Any] = context.resource_config or {}
-            publisher = Publisher(database_of(context), config["snapshot"], context.log.warning)
+            publisher = Publisher(
+                database_of(context),
+                config["snapshot"],
+                context.log.warning,
+                project=_asked_for(context),
+            )
             self.end.enter_context(publisher.writing())
             self._is_writing = True
 

@@ -45,7 +45,7 @@ def keep_snapshots_job(settings: Settings) -> dg.JobDefinition:
             lock_timeout=settings.lock_timeout,
             on_wait=context.log.info,
         )
-        publisher = Publisher(database, settings.snapshot, context.log.warning)
+        publisher = Publisher(database, settings.snapshot, context.log.warning, project=project)
         with explained_to_dagster(), publisher.writing(), database.write() as connection:
             prepare(connection, project)
             thinned = thin_snapshots(

@@ -252,6 +252,10 @@ class StorageEngine:
             >>> storage.connection.sql("FROM january LIMIT 5").show()
         """
         self._must_be_open()
+        if not self._database.is_held:
+            # Before it is kept open, and a snapshot taken: it may be another project's.
+            with suppress(DatabaseNotFoundError), self.read():
+                pass
         connection = self._database.hold()
         with self.read() if self._database.read_only else self.write():
             pass

@@ -137,7 +137,9 @@ class Workspace:
             if _only_queries:
                 storage.asked_for = ProjectIdentity(*asked_project())
             if not read_only:
-                self._publisher = Publisher(database, settings.snapshot, logger.warning)
+                self._publisher = Publisher(
+                    database, settings.snapshot, logger.warning, project=storage.asked_for
+                )
         else:
             storage.asked_for = storage.asked_for or self._identity(settings)
             place = storage.database.path

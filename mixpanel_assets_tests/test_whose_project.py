@@ -97,7 +97,7 @@ READS = {
 
 @pytest.mark.parametrize("read_only", [True, False])
 def test_another_projects_file_is_not_read(open_as, path, emulator, read_only):
-    """Whatever is asked: the error names both, nothing is requested and nothing changes."""
+    """Whatever is asked: the error names both, nothing is requested, changed or put beside it."""
     before, requests = path.read_bytes(), len(emulator.requests)
     for name in ("info", "sql", "plan", "connection", "fetch") if read_only else READS:
         with (
@@ -107,6 +107,7 @@ def test_another_projects_file_is_not_read(open_as, path, emulator, read_only):
             READS[name](workspace)
     assert len(emulator.requests) == requests
     assert path.read_bytes() == before
+    assert not path.with_name("warehouse.snapshot.duckdb").exists()
 
 
 def test_another_region_is_another_project(open_as):

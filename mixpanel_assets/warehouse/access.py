@@ -44,13 +44,9 @@ def check_readable(
         ConfigError: The file holds another project.
         StorageError: Its schema version is newer, or none; or what says so was changed by hand.
     """
-    version = check_version(connection)
+    version = _checked_version(connection, asked)
     if version is None:
-        if has_marks(connection):
-            must_be_unchanged(connection, schema_version())
         return
-    if asked and (stored := stored_project(connection)):
-        must_be_of(stored, asked.project_id, asked.region)
     if version < schema_version() and path not in _SAID:
         _SAID.add(path)
         logger.warning(
@@ -78,7 +74,7 @@ def check_before_load(database: Database, project: ProjectIdentity) -> None:
 
 
 def check_whose(database: Database, asked: ProjectIdentity | None) -> None:
-    """See that a database may be read for a project, or is not there yet.
+    """See that a database is not another project's, before anything is made or deleted beside it.
 
     Raises:
         ConfigError: The file holds another project.
@@ -86,7 +82,20 @@ def check_whose(database: Database, asked: ProjectIdentity | None) -> None:
         StorageError: It cannot be read.
     """
     with suppress(DatabaseNotFoundError), _soon(database) as connection:
-        check_readable(connection, database.path, asked)
+        _checked_version(connection, asked)
+
+
+def _checked_version(
+    connection: duckdb.DuckDBPyConnection, asked: ProjectIdentity | None
+) -> int | None:
+    version = check_version(connection)
+    if version is None:
+        if has_marks(connection):
+            must_be_unchanged(connection, schema_version())
+        return None
+    if asked and (stored := stored_project(connection)):
+        must_be_of(stored, asked.project_id, asked.region)
+    return version
 
 
 @contextmanager

@@ -21,9 +21,11 @@ from filelock import ReadWriteLock
 
 from mixpanel_assets.errors import DatabaseLockedError, StorageError
 from mixpanel_assets.waits import Wait, kernel_holder, taken
+from mixpanel_assets.warehouse.access import check_whose
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.faults import translated
 from mixpanel_assets.warehouse.lock import lock_at, named_if_foreign
+from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.snapshot import (
     is_snapshot,
     move_aside,
@@ -54,6 +56,7 @@ class Publisher:
         patience_seconds: How long to wait for who holds the file, or takes a snapshot just now;
             no longer than the database's own `lock_timeout`.
         largest_bytes: Of the file, for `auto`.
+        project: Whose data the file is to hold; None: whatever it holds.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Publisher:
         *,
         patience_seconds: float = 60.0,
         largest_bytes: int = LARGEST_BYTES,
+        project: ProjectIdentity | None = None,
     ) -> None:
         if database.lock_timeout is not None:
             patience_seconds = min(patience_seconds, database.lock_timeout)
@@ -76,6 +80,7 @@ class Publisher:
             read_only=True,
         )
         self._choice = choice
+        self._project = project
         self._say = say
         self._patience_seconds = patience_seconds
         self._largest_bytes = largest_bytes
@@ -90,6 +95,7 @@ class Publisher:
             more_follows: Leave a snapshot that is younger than a minute to the block after this.
 
         Raises:
+            ConfigError: The file holds another project.
             StorageError: The folder cannot be made or written, the path cannot be a database's,
                 or the database is gone and its snapshot is what is left of it.
             DatabaseLockedError: A process that ends kept others from beginning for longer than the
@@ -98,6 +104,8 @@ class Publisher:
         path = self._database.path
         self._database.make_place()
         self._database.must_not_be_lost()
+        with suppress(DatabaseLockedError):  # whoever waits for it looks again
+            check_whose(self._database, self._project)
         self._look_at_place()
         self._load_has_failed = False
         lock = path.with_name(f"{path.name}.writers")

@@ -271,6 +271,9 @@ def test_a_folder_answers_one_question(run, emulator, folder):
     assert "another question" in failure_of(run("stream_events", directory=str(folder), **SPAN))
     assert (folder / "_question.json").read_text() == "my own question"
     (folder / "_question.json").unlink()
+    os.mkfifo(folder / "_question.json")
+    assert "another question" in failure_of(run("stream_events", directory=str(folder), **SPAN))
+    (folder / "_question.json").unlink()
     assert "no _question.json" in failure_of(run("stream_events", directory=str(folder), **SPAN))
     assert len(emulator.requests) == sent
 
