@@ -96,6 +96,7 @@ def fetching(variables, tmp_path):
         env={**os.environ, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        bufsize=0,  # `communicate` passes over what a read before it has left in the buffer
         cwd=tmp_path,
         preexec_fn=heed_signals,
     )
