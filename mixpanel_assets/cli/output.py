@@ -10,8 +10,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -222,25 +223,92 @@ def _not_done(program: str, error: ValueError) -> InvalidArgumentsError:
     return InvalidArgumentsError(f"--jq {program!r} cannot be done: {str(error).splitlines()[0]}")
 
 
+# A column's edge and its blanks; how much of a text and of a name is worth showing.
+_TIME = re.compile(r"\d{4,}-\d\d-\d\d([T ][\d:.]+(Z|[+-]\d\d(:\d\d)?)?)?")
+_FRAME, _LEAST_TEXT, _LEAST_NAME = 3, 12, 5
+
+
 def _print_table(whole: object, records: Sequence[Record], columns: Sequence[str]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
+    console = Console(file=sys.stdout, highlight=False, markup=False)
+    table, left_out = Table(), list[str]()
     if isinstance(whole, Mapping):
-        table = Table("field", "value")
+        table = Table("field", Column("value", overflow="fold"))
         cells = [[name, whole.get(name)] for name in columns]
     else:
-        table = Table()
-        for name in columns:
-            table.add_column(Text(_cell(name)))
         cells = [[record.get(name) for name in columns] for record in records]
+        widths = [Width.of(_cell(name), values) for name, values in _by_column(columns, cells)]
+        shown = fitting(widths, console.width if console.is_terminal else None)
+        for name, width in zip(columns, shown, strict=False):
+            table.add_column(Text(_cell(name)), width=width, no_wrap=True, overflow="ellipsis")
+        left_out = [_cell(name) for name in columns[len(shown) :]]
     for row in cells:
-        table.add_row(*(Text(_cell(_text(cell))) for cell in row))
-    console = Console(file=sys.stdout, highlight=False, markup=False)
+        shown_cells = row[: len(table.columns)]
+        table.add_row(*(Text(_cell(_text(cell))) for cell in shown_cells))
     if not console.is_terminal:
         console.width = _full_width(console.width, table)
     console.print(table)
+    if left_out:
+        count = f"{len(left_out)} more column{'s' if len(left_out) > 1 else ''}"
+        console.print(f"{count}: {', '.join(left_out)}", overflow="fold")
+
+
+class Width(NamedTuple):
+    """How wide a column is whole, and how narrow it may become."""
+
+    whole: int
+    least: int
+
+    @classmethod
+    def of(cls, name: str, values: Sequence[object]) -> Width:
+        """Numbers and times are never cut, for half a number is another one; text may be."""
+        from rich.cells import cell_len
+
+        content = max((cell_len(_cell(_text(value))) for value in values), default=0)
+        whole = max(cell_len(name), content)
+        is_text = any(
+            isinstance(value, Mapping | list)
+            or (isinstance(value, str) and not _TIME.fullmatch(value))
+            for value in values
+        )
+        least = min(whole, _LEAST_TEXT) if is_text else max(content, min(whole, _LEAST_NAME))
+        return cls(whole, least)
+
+
+def fitting(widths: Sequence[Width], room: int | None) -> list[int]:
+    """Return how wide each column is, as far as columns find room; at least the first does.
+
+    Args:
+        widths: Of all columns.
+        room: Of the terminal; None: no end.
+    """
+    if room is None:
+        return [width.whole for width in widths]
+    shown = list[int]()
+    for width in widths:
+        taken = sum(shown) + _FRAME * (len(shown) + 1) + 1
+        if shown and taken + width.least > room:
+            break
+        shown.append(min(width.least, room - _FRAME - 1))
+    spare = room - sum(shown) - _FRAME * len(shown) - 1
+    while spare > 0:
+        narrow = [n for n, width in enumerate(shown) if width < widths[n].whole]
+        if not narrow:
+            break
+        for number in narrow[:spare]:
+            shown[number] += 1
+            spare -= 1
+    return shown
+
+
+def _by_column(
+    columns: Sequence[str], cells: Sequence[Sequence[object]]
+) -> Iterator[tuple[str, list[object]]]:
+    for number, name in enumerate(columns):
+        yield name, [row[number] for row in cells]
 
 
 def _full_width(width: int, table: Table) -> int:

@@ -3,15 +3,17 @@
 import csv
 import io
 import json
+import re
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from mixpanel_assets.cli.exits import InvalidArgumentsError
-from mixpanel_assets.cli.output import Format, print_record, print_records
+from mixpanel_assets.cli.output import Format, Width, fitting, print_record, print_records
 from mixpanel_assets_tests.laws import examples
 
 LEAVES = (
@@ -66,6 +68,54 @@ def test_a_table_in_a_pipe_is_not_cut(capsys):
     """However long a value is."""
     assert "x" * 500 in printed(capsys, [{"a": "x" * 500, "b": "[red]"}], Format.TABLE)
     assert "[red]" in printed(capsys, [{"b": "[red]"}], Format.TABLE)
+
+
+WIDE = [
+    {
+        "event_name": "Order Completed and much more of a name",
+        "event_time": datetime(2024, 1, 2, 3, 4, 5, 678000),
+        "time_raw": 1704164645678,
+        "properties": {"$browser": "Chrome", "plan": "pro", "country": "DE"},
+        "first_seen": "2024-01-02T03:04:05.678000+00:00",
+        "amount": Decimal("12345678.90"),
+    }
+]
+RIGID = {
+    "2024-01-02T03:04:05.678000",
+    "1704164645678",
+    "12345678.90",
+    "2024-01-02T03:04:05.678000+00:00",
+}
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 100, 120, 160, 200])
+def test_a_table_on_a_terminal_cuts_no_number_and_no_time(width, capsys, monkeypatch):
+    """Text is cut; columns that find no room are named below."""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", printed(capsys, WIDE, Format.TABLE))
+    table, _, below = text.partition("more column")
+    lines = table.splitlines()
+    assert all(cell_len(line) <= width for line in lines)
+    assert lines[0].startswith("┏")
+    shown = [cell.strip() for cell in lines[3].split("│")[1:-1]]
+    assert {cell for cell in shown if cell[0].isdigit()} <= RIGID
+    names = list(WIDE[0])
+    assert all(name in below for name in names[len(shown) :])
+    assert bool(below) == (len(shown) < len(names))
+
+
+def test_columns_grow_evenly_into_the_room_there_is():
+    """None beyond its content; the first is shown in any case."""
+    widths = [Width(40, 12), Width(10, 10), Width(30, 12)]
+    assert fitting(widths, None) == [40, 10, 30]
+    assert fitting(widths, 200) == [40, 10, 30]
+    assert fitting(widths, 44) == [12, 10, 12]
+    assert fitting(widths, 54) == [17, 10, 17]
+    assert fitting(widths, 30) == [13, 10]
+    assert fitting(widths, 10) == [6]
+    assert fitting([], 80) == []
 
 
 @pytest.mark.parametrize(
