@@ -11,7 +11,8 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import typing
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -19,8 +20,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import typer
+from typer.models import ArgumentInfo
 
-from mixpanel_assets.cli.options import DaysAgo, LastOption, range_of_last
+from mixpanel_assets.cli.options import (
+    DaysAgo,
+    LastOption,
+    known_accounts,
+    known_tables,
+    range_of_last,
+)
 from mixpanel_assets.cli.output import Format, check_jq
 from mixpanel_assets.cli.signals import seen
 from mixpanel_assets.control_characters import visible
@@ -263,7 +271,11 @@ def _own_or_kept(context: typer.Context, param: typer.CallbackParam, value: Any)
 AccountOption = Annotated[
     str | None,
     typer.Option(
-        "--account", "-a", callback=_named, help="The account to use, whatever MP_* variables say."
+        "--account",
+        "-a",
+        callback=_named,
+        autocompletion=known_accounts,
+        help="The account to use, whatever MP_* variables say.",
     ),
 ]
 QuietOption = Annotated[
@@ -311,6 +323,7 @@ JqBeforeOption = Annotated[
     str | None, typer.Option("--jq", callback=_kept, help="As --jq of the command.")
 ]
 
+_NAMES = {"table": "table", "event": "event", "property_name": "property", "column": "column"}
 _ACCOUNT = inspect.Parameter(
     "global_account", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=AccountOption
 )
@@ -386,11 +399,13 @@ def _with_options(
 ) -> Callable[..., Any]:
     """Return a function that takes `more` too, and lets their callbacks do the work.
 
-    One that takes a range of days takes --last, and gets dates whatever way a day was named.
+    One that takes a range of days takes --last, and gets dates whatever way a day was named. One
+    that needs the name of a table, event, property or column takes it as an argument too.
     """
     own = list(inspect.signature(function, eval_str=True).parameters.values())
     names = [parameter.name for parameter in own]
-    added = {_LAST.name, *(parameter.name for parameter in more)}
+    named = _names_of(own)
+    added = {_LAST.name, *named, *(parameter.name for parameter in more)}
     if "from_date" in names and "to_date" in names:
         own.insert(names.index("to_date") + 1, _LAST)
 
@@ -400,6 +415,7 @@ def _with_options(
             raise typer.BadParameter("This command takes neither --format nor --jq.")
         check_jq(given.get("jq"), given.get("output") or Format.JSON)
         _refuse_range_beside_last(given)
+        _refuse_names_twice(given, named)
         asked = {name: value for name, value in given.items() if name not in added}
         try:
             return function(**_with_dates(asked, today))
@@ -407,11 +423,53 @@ def _with_options(
             seen()
             raise
 
-    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in [*own, *more]]
+    shown = [*named.values(), *own, *more]
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in shown]
     told: Any = command  # Typer reads both
     told.__signature__ = inspect.Signature(parameters)
     told.__annotations__ = {one.name: one.annotation for one in parameters}
     return command
+
+
+def _names_of(own: Sequence[inspect.Parameter]) -> dict[str, inspect.Parameter]:
+    """Return an argument for each option that is a name and must be given, in their order."""
+    if any(isinstance(told, ArgumentInfo) for one in own for told in one.annotation.__metadata__):
+        return {}
+    needed = [one for one in own if one.default is inspect.Parameter.empty and one.name in _NAMES]
+    return {f"named_{one.name}": _name_argument(one) for one in needed}
+
+
+def _name_argument(option: inspect.Parameter) -> inspect.Parameter:
+    """Return an argument that stands for an option."""
+
+    def stand(context: typer.Context, value: Any) -> Any:
+        if value:
+            context.default_map = {**(context.default_map or {}), option.name: value}
+        return value
+
+    kind = list[str] if typing.get_origin(option.annotation.__origin__) is list else str
+    shown = _NAMES[option.name]
+    told = typer.Argument(
+        metavar=shown.upper(),
+        is_eager=True,
+        callback=stand,
+        autocompletion=known_tables if shown == "table" else None,
+        show_default=False,
+        help=f"The {shown}; in place of its option.",
+    )
+    return inspect.Parameter(
+        f"named_{option.name}",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, told],
+    )
+
+
+def _refuse_names_twice(given: Mapping[str, Any], named: Collection[str]) -> None:
+    for name in named:
+        option = name.removeprefix("named_")
+        if given[name] and given[name] != given[option]:
+            raise typer.BadParameter(f"The {_NAMES[option]} is given twice.")
 
 
 def _refuse_range_beside_last(given: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -80,6 +81,26 @@ OptionalFromOption = Annotated[date | None, day_option("--from", _FIRST_DAY)]
 OptionalToOption = Annotated[date | None, day_option("--to", "Last day, included.")]
 
 
+def known_tables(incomplete: str) -> list[str]:
+    """Return the stored tables whose names begin like this, for completion; it never fails."""
+    from mixpanel_assets.cli.invocation import current
+
+    with suppress(Exception), current().stored() as workspace:
+        found = [table.name for table in workspace.tables()]
+        return [name for name in found if name.startswith(incomplete)]
+    return []
+
+
+def known_accounts(incomplete: str) -> list[str]:
+    """Return the accounts whose names begin like this, for completion; it never fails."""
+    from mixpanel_assets.accounts import ConfigManager
+
+    with suppress(Exception):
+        found = [account.name for account in ConfigManager().list_accounts()]
+        return [name for name in found if name.startswith(incomplete)]
+    return []
+
+
 def range_of_last(days: int) -> tuple[DaysAgo, DaysAgo]:
     """Return the first and last day that --last means: the current one is the last."""
     return DaysAgo(days - 1), DaysAgo(0)
@@ -88,7 +109,8 @@ def range_of_last(days: int) -> tuple[DaysAgo, DaysAgo]:
 def _last_days(context: typer.Context, days: int | None) -> int | None:
     """Let --last stand for --from and --to, which commands may require."""
     if days is not None:
-        context.default_map = dict(zip(("from_date", "to_date"), range_of_last(days), strict=True))
+        named = zip(("from_date", "to_date"), range_of_last(days), strict=True)
+        context.default_map = {**(context.default_map or {}), **dict(named)}
     return days
 
 
@@ -153,10 +175,19 @@ ZoneOption = Annotated[
 DatabaseOption = Annotated[
     Path | None, typer.Option(help="The DuckDB file; default as MP_DATABASE says.")
 ]
-TableOption = Annotated[str, typer.Option("--table", "-t", help="The table's name.")]
+TableOption = Annotated[
+    str,
+    typer.Option("--table", "-t", autocompletion=known_tables, help="The table's name."),
+]
 EventsTableOption = Annotated[
     str | None,
-    typer.Option("--table", "-t", help="Another table of events.", show_default="events"),
+    typer.Option(
+        "--table",
+        "-t",
+        autocompletion=known_tables,
+        help="Another table of events.",
+        show_default="events",
+    ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Do not ask.")]
 

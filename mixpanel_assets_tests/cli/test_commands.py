@@ -144,7 +144,8 @@ def test_known_commands_take_what_users_type(name):
     arguments = [
         f"<{one.name}>" if one.required else f"[{one.name}]"
         for one in command.params
-        if one.param_type_name == "argument"
+        # A name may stand in place of its option.
+        if one.param_type_name == "argument" and not one.name.startswith("named_")
     ]
     wanted = KNOWN_COMMANDS[name].split()
     assert arguments == [word for word in wanted if not word.startswith("-")]

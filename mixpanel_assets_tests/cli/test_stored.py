@@ -2,13 +2,14 @@
 
 import csv
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import duckdb
 import pytest
 
-from mixpanel_assets import Workspace
+from mixpanel_assets import StorageEngine, TableMetadata, Workspace
+from mixpanel_assets.auth import ConfigManager
 from mixpanel_assets.cli.output import as_plain
 from mixpanel_assets.warehouse import snapshot_path
 from mixpanel_assets_tests.conftest import START
@@ -377,3 +378,85 @@ def test_a_query_changes_nothing_and_says_what_does(query, ask):
     done = ask("sql", query)
     assert done.code == 3
     assert "mp drop" in done.stderr
+
+
+NAMED = [
+    ("inspect schema", ("events",), ("-t", "events")),
+    ("schema", ("events",), ("-t", "events")),
+    ("inspect breakdown", ("events",), ("-t", "events")),
+    ("inspect summarize", ("profiles",), ("-t", "profiles")),
+    ("inspect keys", ("profiles",), ("-t", "profiles")),
+    ("inspect column", ("events", "event_name"), ("-t", "events", "-c", "event_name")),
+    ("inspect distribution", ("Sign Up", "plan", *WEEK), ("-e", "Sign Up", "-p", "plan", *WEEK)),
+    (
+        "inspect numeric",
+        ("Order Completed", *WEEK, "amount"),
+        ("-e", "Order Completed", "-p", "amount", *WEEK),
+    ),
+    ("inspect coverage", ("Sign Up", "-p", "plan", *WEEK), ("-e", "Sign Up", "-p", "plan", *WEEK)),
+]
+
+
+@pytest.mark.parametrize(("command", "arguments", "options"), NAMED, ids=[n for n, _, _ in NAMED])
+def test_a_name_may_stand_without_its_option(command, arguments, options, ask):
+    """Of a table, an event, a property, a column: in the order of the options."""
+    by_argument = ask(*command.split(), *arguments)
+    assert by_argument.code == 0, by_argument.stderr
+    assert by_argument.stdout == ask(*command.split(), *options).stdout
+
+
+def test_a_sample_is_asked_by_name(ask):
+    """As it is typed first."""
+    assert len(json.loads(ask("inspect", "sample", "events", "-n", "2").stdout)) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("inspect", "sample", "events", "-t", "profiles"), "The table is given twice"),
+        (("inspect", "distribution", "a", "b", "-e", "c", *WEEK), "The event is given twice"),
+        (("inspect", "sample"), "Missing option '--table'"),
+        (("inspect", "sample", "events", "profiles"), "unexpected extra argument"),
+    ],
+)
+def test_a_name_is_given_once(arguments, said, ask):
+    """Two of them are refused, and none is."""
+    refused = ask(*arguments)
+    assert refused.code == 3
+    assert said in refused.stderr
+
+
+def test_tables_are_dropped_by_name(mp_here, tmp_path):
+    """Several at once."""
+    database = ("--database", str(tmp_path / "own.duckdb"))
+    with StorageEngine(tmp_path / "own.duckdb") as storage:
+        metadata = TableMetadata("profiles", datetime(2024, 1, 1, tzinfo=UTC))
+        for name in ("one", "two"):
+            storage.create_profiles_table(name, [], metadata)
+    done = mp_here("drop", "one", "two", "--force", *database)
+    assert json.loads(done.stdout) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("mp inspect sample -t ", ["events", "profiles"]),
+        ("mp inspect sample ev", ["events"]),
+        ("mp inspect daily --table p", ["profiles"]),
+        ("mp -a s", ["shop"]),
+        ("mp inspect info --account ", ["market", "shop"]),
+        ("mp inspect sample -t nothing", []),
+    ],
+)
+def test_names_are_completed(words, found, database, mp):
+    """Of stored tables and of accounts; no secret is read out."""
+    for name in ("shop", "market"):
+        ConfigManager().add_account(name, "user", "some-secret", "1", "us")
+    asked = {
+        "_MP_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    done = mp(**asked, MP_DATABASE=str(database), MP_USERNAME="", MP_SECRET="")
+    assert sorted(done.stdout.split()) == found
+    assert not mp(**asked, MP_DATABASE="/nowhere").stderr
