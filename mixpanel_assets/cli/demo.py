@@ -18,6 +18,7 @@ from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
+from mixpanel_assets.warehouse import Database, ProjectIdentity, check_whose
 from mixpanel_assets.workspace import Workspace
 
 FIRST_DAY = date(2024, 1, 1)
@@ -49,6 +50,7 @@ def run_demo(database: Path) -> None:
     started = time.monotonic()
     database = database.absolute()
     with Emulator(EmulatorSettings(start=FIRST_DAY, days=14)) as emulator:
+        must_be_free(emulator, database)
         console.print(f"A pretend Mixpanel answers on {emulator.base_url}")
         settings = _settings_for(emulator, database)
         os.environ[_VARIABLE] = emulator.secret  # Dagster shows a resource's plain text
@@ -64,6 +66,18 @@ def run_demo(database: Path) -> None:
     _print_next(console, database)
     if not equal:
         raise IncompleteExportError("What was loaded differs from the truth; see the table above.")
+
+
+def must_be_free(emulator: Emulator, database: Path) -> None:
+    """See that the demo's rows may go into a file, which need not be there.
+
+    Raises:
+        ConfigError: It holds a project that is not the demo's.
+        StorageError: It is no database, or its place cannot be written.
+    """
+    place = Database(database)
+    place.make_place()
+    check_whose(place, ProjectIdentity(str(emulator.project_id), emulator.settings.region))
 
 
 def _settings_for(emulator: Emulator, database: Path) -> Settings:

@@ -21,7 +21,7 @@ import dagster as dg
 import httpx
 from rich.console import Console
 
-from mixpanel_assets.cli.demo import FIRST_DAY, materialize
+from mixpanel_assets.cli.demo import FIRST_DAY, materialize, must_be_free
 from mixpanel_assets.cli.emulate import environment_of
 from mixpanel_assets.cli.signals import received, seen
 from mixpanel_assets.definitions import build_definitions
@@ -53,12 +53,13 @@ def open_ui(database: Path, port: int) -> None:
         port: Of 127.0.0.1.
 
     Raises:
-        ConfigError: The port is taken.
+        ConfigError: The port is taken, or files of others are in the way.
     """
     console = Console(stderr=True, highlight=False)
     started = time.monotonic()
     _refuse_taken(port)
     with Emulator(_SHOP) as emulator:
+        must_be_free(emulator, database.absolute())
         console.print(f"A pretend Mixpanel answers on {emulator.base_url}")
         _point_at(emulator, database.absolute())
         if not database.exists():
@@ -88,10 +89,16 @@ def _refuse_taken(port: int) -> None:
 
 def _point_at(emulator: Emulator, database: Path) -> None:
     """Let this process and its children see the demo's settings, and nobody's own."""
+    history = database.with_suffix(".dagster")
+    try:
+        history.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ConfigError(
+            f"{history} is in the way: the history of runs would be in a folder of that name. Move "
+            "it away, or name another file with --database."
+        ) from None
     for name in [name for name in os.environ if name.startswith("MP_")]:
         del os.environ[name]
-    history = database.with_suffix(".dagster")
-    history.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError), (history / "dagster.yaml").open("x") as instance:
         instance.write(_INSTANCE)
     first = datetime.now(UTC).date() - timedelta(days=PARTITIONS - 1)

@@ -11,6 +11,7 @@ import pytest
 from mixpanel_assets import __version__
 from mixpanel_assets.auth import ConfigManager
 from mixpanel_assets.emulator import Fault
+from mixpanel_assets.warehouse import Database, ProjectIdentity, prepare
 
 WEEK = ("--from", "2024-01-01", "--to", "2024-01-07")
 DAY = ("--from", "2024-01-03", "--to", "2024-01-03")
@@ -221,6 +222,24 @@ def test_a_taken_port_is_named(mp, command):
     assert f"Port {port}" in done.stderr
     assert "--port" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("ui", [(), ("--ui", "--port", "0")])
+def test_the_demo_leaves_what_is_not_its_own(mp_here, tmp_path, ui):
+    """Another project's file, and a file in the place of the history of runs."""
+    other = tmp_path / "other.duckdb"
+    with Database(other).write() as connection:
+        prepare(connection, ProjectIdentity("777", "eu"))
+    before = other.read_bytes()
+    done = mp_here("demo", *ui, "--database", str(other))
+    assert (done.code, "holds project 777 (eu), but project 12345 (us)" in done.stderr) == (1, True)
+    assert other.read_bytes() == before
+    (tmp_path / "new.dagster").write_text("mine")
+    if ui:
+        done = mp_here("demo", *ui, "--database", str(tmp_path / "new.duckdb"))
+        assert (done.code, "new.dagster is in the way" in done.stderr) == (1, True)
+    assert (tmp_path / "new.dagster").read_text() == "mine"
+    assert not (tmp_path / "other.dagster").exists()
 
 
 def test_the_demo_ends_with_tables_that_equal_the_truth(mp, tmp_path):
