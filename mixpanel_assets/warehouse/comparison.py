@@ -23,7 +23,7 @@ from mixpanel_assets.warehouse.schema import DAYS, EVENTS, VANISHED, literal
 from mixpanel_assets.warehouse.tables import table_exists
 
 _FETCHED = "mixpanel_assets_fetched"
-_BATCH = 10_000
+_BATCH = 100  # rows, each of up to some megabytes
 _ROW = "json_array(event_name, time_raw, distinct_id, insert_id, properties)"
 
 # Rows that one side holds more often than the other, as often as it holds them more.

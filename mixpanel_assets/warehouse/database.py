@@ -23,6 +23,7 @@ from mixpanel_assets.warehouse.drafts import draft_of, remove_drafts
 from mixpanel_assets.warehouse.faults import holding_pid, must_be_writable, translated
 from mixpanel_assets.warehouse.file_modes import close_to_others, prepare_log, remove_empty
 from mixpanel_assets.warehouse.lock import Mode, lock_path, locked
+from mixpanel_assets.warehouse.memory import settings_kept
 from mixpanel_assets.warehouse.schema import SCHEMA, literal
 from mixpanel_assets.warehouse.shape import rules_by_hand
 from mixpanel_assets.warehouse.spill import spill_folder, sweep_spilled
@@ -74,6 +75,7 @@ class Database:
         self.poll_seconds = poll_seconds
         self.read_only = read_only
         self.has_written = False
+        self._is_logged = True
         self._held: duckdb.DuckDBPyConnection | None = None
         self._holding = ExitStack()
 
@@ -92,7 +94,7 @@ class Database:
                 f"{self.path} was opened to read. Open it with `read_only=False`.",
                 {"db_path": str(self.path)},
             )
-        with self._usable("write") as connection:
+        with self._usable("write") as connection, settings_kept(connection):
             try:
                 with transaction(connection):
                     yield connection
@@ -100,6 +102,7 @@ class Database:
             except duckdb.ConstraintException as error:
                 raise _refused(connection, error) from error
             self.has_written = True
+            self._store_unlogged(connection)
 
     @contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -125,7 +128,7 @@ class Database:
         """
         if self._held is None:
             mode: Mode = "read" if self.read_only else "write"
-            self._held = self._holding.enter_context(self.opened(mode))
+            self._held = self._holding.enter_context(self.opened(mode, logged=True))
             self.has_written = not self.read_only
         return self._held
 
@@ -149,24 +152,30 @@ class Database:
                 yield self._held
 
     @contextmanager
-    def opened(self, mode: Mode) -> Iterator[duckdb.DuckDBPyConnection]:
+    def opened(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the file with no transaction around, for as long as the caller likes.
 
         Whoever wants to write waits until the block is left; with `write`, who wants to read too.
+
+        Args:
+            mode: Whether it is written to.
+            logged: Keep what is committed even if this process is killed before the block ends.
+                Otherwise nothing is kept until `CHECKPOINT`, and a large load takes a gigabyte
+                less memory, which DuckDB's limit does not cover.
 
         Raises:
             DatabaseNotFoundError: There is no file to read.
             DatabaseLockedError: Others held the file for longer than `lock_timeout`.
             StorageError: Full disk, no permission, not a DuckDB file, or a newer one.
         """
-        with translated(self.path), self._attached(mode) as connection:
+        with translated(self.path), self._attached(mode, logged=logged) as connection:
             _search_both_schemas(connection)
             if self.confined:
                 connection.execute("SET enable_external_access = false")
             yield connection
 
     @contextmanager
-    def _attached(self, mode: Mode) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _attached(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         if mode == "read":
             self.must_exist()
         else:
@@ -182,6 +191,8 @@ class Database:
                 closed_for_good(duckdb.connect()) as connection,
             ):
                 self._configure(connection, spilled)
+                # A log that a killed process left is read, and only DuckDB itself ends it.
+                self._is_logged = logged or log_of(self.path).exists()
                 self._attach(connection, mode, wait)
                 if mode == "read":
                     yield connection
@@ -214,10 +225,16 @@ class Database:
         in `mixpanel.duckdb` the schema `mixpanel` would then be ambiguous.
         """
         # Without a type, DuckDB would look for an extension that can read what is no DuckDB file.
-        options = "(READ_ONLY, TYPE duckdb)" if mode == "read" else "(TYPE duckdb)"
+        options = ["TYPE duckdb"]
+        if mode == "read":
+            options.append("READ_ONLY")
+        elif not self._is_logged:
+            options.append("RECOVERY_MODE no_wal_writes")
         while True:
             try:
-                connection.execute(f"ATTACH {literal(str(self.path))} AS {CATALOG} {options}")
+                connection.execute(
+                    f"ATTACH {literal(str(self.path))} AS {CATALOG} ({', '.join(options)})"
+                )
                 break
             except duckdb.IOException as error:
                 pid = holding_pid(error)
@@ -229,7 +246,13 @@ class Database:
 
     def _prepare_log(self) -> None:
         """Make the log that a commit writes to, open to those to whom the database is."""
-        prepare_log(log_of(self.path), self.path)
+        if self._is_logged:
+            prepare_log(log_of(self.path), self.path)
+
+    def _store_unlogged(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Write what was committed to the file, if no log has it."""
+        if not self._is_logged:
+            connection.execute(f"CHECKPOINT {CATALOG}")
 
     @property
     def is_missing(self) -> bool:

@@ -76,8 +76,8 @@ _NEXT_STEPS: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (
         re.compile(r"Out of Memory|could not allocate|failed to (pin|allocate)", re.IGNORECASE),
-        "The memory allowed to DuckDB was not enough for {path}. Raise MP_MEMORY_LIMIT, or load "
-        "fewer days at a time.",
+        "The memory allowed to DuckDB was not enough for {path}. Raise MP_MEMORY_LIMIT. If "
+        "several days were loaded at once, MP_DAYS_PER_REQUEST=1 takes less.",
     ),
 )
 

@@ -45,7 +45,7 @@ class MemoryDatabase(Database):
         self._root.close()
 
     @contextmanager
-    def _attached(self, mode: Mode) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _attached(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         with closed_for_good(self._root.cursor()) as connection:
             set_up_session(connection)
             connection.execute(f"USE {CATALOG}")

@@ -34,7 +34,7 @@ from mixpanel_assets.warehouse.quarantine import MAX_LINES, Refusals
 from mixpanel_assets.warehouse.spool import Window, derived_columns, is_gzip, is_left_out, rows
 
 _BATCH_ROWS = 1000
-_BATCH_BYTES = 4 << 20
+_BATCH_BYTES = 2 << 20
 
 
 class ShiftedRowsError(IncompleteExportError):

@@ -12,9 +12,11 @@ from mixpanel_assets.errors import StorageError
 from mixpanel_assets.warehouse.answers import first_row
 
 ROWS_AT_ONCE = 2048  # that DuckDB reads, copies and compresses, whatever they weigh
-_SPREAD_BYTES = 8 << 20
-_OF_ITS_OWN = 1.05  # what DuckDB needs beside the rows
-_ABOVE_LIMIT = 60e6  # what it may take for a moment
+_SPREAD_BYTES = 2 << 20
+_OF_ITS_OWN = 1.2  # what DuckDB needs beside the rows
+_ABOVE_LIMIT = 120e6  # what it may take for a moment
+LARGE_BYTES = 32 << 20  # of rows that it handles at once
+_SHARE = 7 / 8  # of its limit that is left to it, as it takes more to read such rows
 
 _SIZE = re.compile(r"([\d.]+)\s*([kmgt]?)(i?)(?:b|bytes?)", re.IGNORECASE)
 _POWERS = "kmgt"
@@ -35,8 +37,21 @@ def at_most(connection: duckdb.DuckDBPyConnection, limit: str) -> Iterator[None]
     try:
         yield
     finally:
-        # DuckDB tells it cut off after a digit, so that a little would be lost each time.
-        connection.execute("SET memory_limit = ?", [f"{int(before) + 1024}B"])
+        _set_limit(connection, before)
+
+
+@contextmanager
+def settings_kept(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Undo what the block changes of DuckDB's memory limit and threads."""
+    before = _settings(connection)
+    try:
+        yield
+    finally:
+        with suppress(duckdb.Error):  # of a connection that failed for good
+            if _settings(connection) != before:
+                limit, threads = before
+                _set_limit(connection, in_bytes(limit))
+                connection.execute(f"SET threads = {threads}")
 
 
 class Spread:
@@ -78,11 +93,14 @@ class Spread:
 def make_room(connection: duckdb.DuckDBPyConnection, largest: int) -> None:
     """Let DuckDB write rows of which the largest `ROWS_AT_ONCE` have so many bytes.
 
-    It works with one thread until the connection is closed, and may go a little above its limit.
+    If they are large, it works with one thread from then on, and its limit leaves room for what
+    it takes beside it; where they would not fit, the limit is a little higher (`settings_kept`).
 
     Raises:
         StorageError: They do not fit; the message says what would do.
     """
+    if largest < LARGE_BYTES:
+        return
     limit, needed = _limit(connection), largest * _OF_ITS_OWN
     if needed > limit + _ABOVE_LIMIT:
         raise StorageError(
@@ -92,8 +110,20 @@ def make_room(connection: duckdb.DuckDBPyConnection, largest: int) -> None:
             {"needed_bytes": int(needed)},
         )
     connection.execute("SET threads = 1")
-    if needed > limit:
-        connection.execute("SET memory_limit = ?", [f"{int(needed)}B"])
+    with suppress(duckdb.OutOfMemoryException):  # more is in use, and stays
+        connection.execute("SET memory_limit = ?", [f"{int(max(needed, limit * _SHARE))}B"])
+
+
+def _settings(connection: duckdb.DuckDBPyConnection) -> tuple[str, int]:
+    found = first_row(
+        connection, "SELECT current_setting('memory_limit'), current_setting('threads')"
+    )
+    return found or ("", 0)
+
+
+def _set_limit(connection: duckdb.DuckDBPyConnection, size: float) -> None:
+    """Set a limit that DuckDB told: cut off after a digit, so that a little would be lost."""
+    connection.execute("SET memory_limit = ?", [f"{int(size) + 1024}B"])
 
 
 def _limit(connection: duckdb.DuckDBPyConnection) -> float:

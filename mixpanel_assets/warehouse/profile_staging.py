@@ -16,7 +16,7 @@ import duckdb
 from mixpanel_assets.raw_json import members, parsed
 from mixpanel_assets.received_lines import TOO_LONG, LongLine, why_unstorable
 from mixpanel_assets.warehouse.answers import number
-from mixpanel_assets.warehouse.memory import ROWS_AT_ONCE, Spread, at_most, make_room
+from mixpanel_assets.warehouse.memory import LARGE_BYTES, ROWS_AT_ONCE, Spread, at_most, make_room
 from mixpanel_assets.warehouse.profile_pages import ProfilePage
 from mixpanel_assets.warehouse.quarantine import Refusals, check_limit
 from mixpanel_assets.warehouse.reports import Scope
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 _MEMORY = "192MB"
 _POSITION = Column("position", "BIGINT", "Place of the line in the answer.")
 _BATCH_ROWS = 1000
-_BATCH_BYTES = 4 << 20
-_LARGE_BYTES = 32 << 20
+_BATCH_BYTES = 2 << 20
 DayOf = Callable[[datetime | None], date | None]
 Row = tuple[int, str, str, datetime | None, date | None, datetime]
 
@@ -102,7 +101,7 @@ def staged_profiles(
         tallies = {day: Tally(count, after.get(day, 0)) for day, count in before.items()}
         began_at = min(page.fetched_at_utc for page in pages)
         profiles = sum(after.values()) + _only_refused(staging, table, reader.refused_ids)
-        if sum(reader.largest) > _LARGE_BYTES:
+        if sum(reader.largest) >= LARGE_BYTES:
             room.close()
             make_room(connection, sum(reader.largest))
         yield Answer(table, tallies, refusals, profiles, began_at)

@@ -68,7 +68,7 @@ class ReadersDatabase(Database):
         return super().hold()
 
     @contextmanager
-    def _attached(self, mode: Mode) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _attached(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         self.must_exist()
         with ExitStack() as opened:
             yield self._newest(opened)

@@ -1,0 +1,85 @@
+"""Days of large events fit into the memory that DuckDB may use, and nothing is kept by halves."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from mixpanel_assets.errors import StorageError
+from mixpanel_assets.warehouse.database import Database
+from mixpanel_assets.warehouse.load import replace_events
+from mixpanel_assets.warehouse.memory import make_room
+from mixpanel_assets.warehouse.project import prepare
+from mixpanel_assets.warehouse.stamp import log_of
+from mixpanel_assets_tests.warehouse.conftest import DAY, PROJECT, START_MS, Warehouse
+
+SETTINGS = "SELECT current_setting('memory_limit'), current_setting('threads')"
+
+
+def wide(number: int, size: int) -> bytes:
+    digits = b",".join(b"0.%017d" % (number + place) for place in range(size // 20))
+    return b'{"event":"A","properties":{"time":%d,"$insert_id":"i%d","a":[%b]}}' % (
+        START_MS,
+        number,
+        digits,
+    )
+
+
+@pytest.mark.parametrize(("rows", "size"), [(40, 200_000)])
+def test_a_day_of_large_events_fits_into_little_memory(tmp_path, rows, size):
+    """DuckDB reads thousands of lines at once, and takes 30 bytes for each of theirs."""
+    warehouse = Warehouse(tmp_path)
+    lines = [wide(number, size) for number in range(rows)]
+    spool = warehouse.spool(lines)
+    database = Database(warehouse.database.path, memory_limit="100MB")
+    database.hold()
+    before = database.hold().execute(SETTINGS).fetchall()
+    with database.write() as connection:
+        prepare(connection, PROJECT)
+        day = {"from_date": DAY, "to_date": DAY, "lines": rows}
+        [report] = replace_events(connection, spool, project=PROJECT, **day)
+    assert report.row_count == rows
+    assert database.hold().execute(SETTINGS).fetchall() == before
+    stored = database.hold().execute("SELECT insert_id, md5(properties) FROM events").fetchall()
+    database.release()
+    assert len(set(stored)) == rows
+    [(one,)] = warehouse.query("SELECT properties FROM events WHERE insert_id = 'i7'")
+    assert one.encode()[1:-1] in lines[7]
+
+
+def test_what_a_load_changes_of_the_settings_is_undone(tmp_path):
+    """Also in a database that is held, and when the load fails."""
+    database = Database(tmp_path / "held.duckdb", memory_limit="900MB")
+    before = database.hold().execute(SETTINGS).fetchall()
+
+    def load(largest: int) -> None:
+        with database.write() as connection:
+            make_room(connection, largest)
+            assert connection.execute(SETTINGS).fetchall() != before
+            raise StorageError("stop")
+
+    for largest, said in ((64 << 20, "stop"), (2 << 30, "Set MP_MEMORY_LIMIT to 2577MB")):
+        with pytest.raises(StorageError, match=said):
+            load(largest)
+        assert database.hold().execute(SETTINGS).fetchall() == before
+    database.release()
+
+
+def test_a_write_needs_no_log_and_a_log_that_is_there_is_read(tmp_path):
+    """A killed process that held the database leaves a log with what it had committed."""
+    held = Database(tmp_path / "held.duckdb")
+    held.hold().execute("CREATE TABLE numbers (n INTEGER)")
+    held.hold().execute("CHECKPOINT")
+    with held.write() as connection:
+        connection.execute("INSERT INTO numbers VALUES (1)")
+    killed = Database(tmp_path / "killed.duckdb")
+    for file, copy in ((held.path, killed.path), (log_of(held.path), log_of(killed.path))):
+        shutil.copyfile(file, copy)
+    held.release()
+    for number in (2, 3):
+        with killed.write() as connection:
+            connection.execute("INSERT INTO numbers VALUES (?)", [number])
+        assert not log_of(killed.path).exists()
+        with killed.read() as connection:
+            assert connection.execute("SELECT count(*) FROM numbers").fetchall() == [(number,)]
