@@ -80,16 +80,50 @@ class Invocation:
                 self.note(f"{name}: {source}")
         return resolution.credentials()
 
-    def workspace(self, database: Path | None = None) -> Workspace:
+    def project(self, *, may_be_unknown: bool = False) -> Credentials:
+        """Return credentials for a command that asks Mixpanel nothing: only the project counts.
+
+        User and secret are made up.
+
+        Args:
+            may_be_unknown: Whether the project is made up, too.
+
+        Raises:
+            ConfigError: A value is malformed, or there are accounts and none is chosen.
+            AccountNotFoundError: There is no such account.
+        """
+        from mixpanel_assets.accounts import asked_project
+        from mixpanel_assets.client import make_credentials
+
+        project_id, region = asked_project(self.account, must_be_known=not may_be_unknown)
+        if not (project_id or may_be_unknown):
+            return self.credentials()  # which says what is missing
+        return make_credentials(
+            username="nobody",
+            secret="no-secret-is-known",  # noqa: S106 - it is sent nowhere
+            project_id=project_id or "1",
+            region=region or "us",
+        )
+
+    def workspace(self, database: Path | None = None, *, asks: bool = True) -> Workspace:
         """Return the workspace of those credentials; say whom a write waits for.
 
         Args:
             database: The DuckDB file; None: as MP_DATABASE says.
+            asks: Whether Mixpanel will be asked, which takes a secret.
         """
+        from mixpanel_assets.accounts import asked_project
+        from mixpanel_assets.settings import load_settings
         from mixpanel_assets.workspace import Workspace
 
+        if asks:
+            credentials = self.credentials()
+        else:
+            project_id, _ = asked_project(self.account, must_be_known=False)
+            place = database or load_settings().database_path(project_id)
+            credentials = self.project(may_be_unknown=not place.exists())
         return Workspace(
-            credentials=self.credentials(),
+            credentials=credentials,
             path=database,
             workspace_id=_data_view(),
             on_wait=self.note,

@@ -25,7 +25,7 @@ def print_plan(
     jq: str | None,
 ) -> None:
     """Print requests, time, rows, bytes and free disk: one per line, or as a record."""
-    with current().workspace(database) as workspace:
+    with current().workspace(database, asks=False) as workspace:
         if from_date and refetch is None:
             refetch = "stale"
         plan = workspace.plan(from_date, to_date, refetch=refetch)

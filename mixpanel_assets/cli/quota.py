@@ -23,7 +23,7 @@ def print_quota(output: Format | None, jq: str | None) -> None:
     out = Console(file=sys.stdout, highlight=False)
     settings = load_settings()
     with MixpanelAPIClient(
-        current().credentials(),
+        current().project(),
         api_base_url=settings.api_base_url,
         budget=budget_settings(settings),
     ) as client:

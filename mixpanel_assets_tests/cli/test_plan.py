@@ -1,5 +1,6 @@
 """`mp plan` says what a load takes before anything moves; `mp clean` makes room."""
 
+import json
 import os
 import time
 from datetime import date
@@ -62,3 +63,27 @@ def test_clean_deletes_what_failed_loads_left(mp, emulator, tmp_path):
     assert mp("clean").stdout == "deleted 0 (0.0 MB), kept 1\n"
     assert mp("clean", "--all").stdout.endswith("MB), kept 0\n")
     assert not list((tmp_path / "spool").iterdir())
+
+
+NOBODY = {"MP_USERNAME": "", "MP_SECRET": ""}
+
+
+def test_a_plan_needs_no_secret(mp, emulator):
+    """Nothing is asked of Mixpanel, so the project is all that counts."""
+    before = len(emulator.requests)
+    done = mp("plan", "--from", "2024-01-01", "--to", "2024-12-31", "-f", "json", **NOBODY)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["days"] == 366
+    assert len(emulator.requests) == before
+
+
+def test_whoever_has_no_project_yet_can_plan(mp):
+    """Unless there is a database, whose project then has to be named."""
+    nothing = {**NOBODY, "MP_PROJECT_ID": ""}
+    done = mp("plan", "--from", "2023-01-01", "--to", "2024-12-31", **nothing)
+    assert done.returncode == 0, done.stderr
+    assert "731" in done.stdout
+    assert mp("sync", "--from", "2024-01-01", "--to", "2024-01-01").returncode == 0
+    refused = mp("plan", "--from", "2023-01-01", "--to", "2024-12-31", **nothing)
+    assert refused.returncode == 1
+    assert "MP_PROJECT_ID" in refused.stderr

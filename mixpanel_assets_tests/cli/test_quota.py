@@ -55,3 +55,13 @@ def test_a_reserve_that_leaves_nothing_is_named(mp, shared):
     done = mp("quota", **shared, MP_BUDGET_RESERVE="2")
     assert done.returncode == 1
     assert "MP_BUDGET_RESERVE" in done.stderr
+
+
+def test_a_quota_needs_no_secret(mp, shared):
+    """It is counted per project, which has to be named."""
+    done = mp("quota", **shared, MP_USERNAME="", MP_SECRET="")
+    assert done.returncode == 0, done.stderr
+    assert "export" in done.stdout
+    nameless = mp("quota", **shared, MP_USERNAME="", MP_SECRET="", MP_PROJECT_ID="")
+    assert nameless.returncode == 1
+    assert "MP_PROJECT_ID" in nameless.stderr
