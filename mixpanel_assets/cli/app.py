@@ -42,6 +42,9 @@ from mixpanel_assets.control_characters import visible
 from mixpanel_assets.errors import MixpanelDataError, StorageError
 
 _LEAST_WIDTH = 20
+_START, _LOAD, _ASK, _UPKEEP = "Start", "Load", "Ask", "Upkeep"
+_SHORT = "Short for `mp query` and `mp inspect`"
+_PANELS = (_START, _LOAD, _ASK, _UPKEEP, _SHORT)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Typer brings its own copy of click, or uses the one that is installed.
@@ -55,10 +58,10 @@ app = App(
     pretty_exceptions_enable=False,
 )
 
-app.add_typer(auth.app)
-app.add_typer(fetch.app)
-app.add_typer(query.app)
-app.add_typer(inspect.app)
+app.add_typer(auth.app, rich_help_panel=_START)
+app.add_typer(fetch.app, rich_help_panel=_LOAD)
+app.add_typer(query.app, rich_help_panel=_ASK)
+app.add_typer(inspect.app, rich_help_panel=_ASK)
 
 for _name, _command in {
     "sql": sql.sql,
@@ -75,7 +78,8 @@ for _name, _command in {
     "drop": stored.drop,
     "drop-day": stored.drop_day,
 }.items():
-    app.command(_name, rich_help_panel="Short for `mp query` and `mp inspect`")(_command)
+    _panel = {"sql": _ASK, "drop": _UPKEEP, "drop-day": _UPKEEP}.get(_name, _SHORT)
+    app.command(_name, rich_help_panel=_panel)(_command)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -185,7 +189,7 @@ def _main(
     pass
 
 
-@app.command()
+@app.command(rich_help_panel=_LOAD)
 def sync(
     from_date: OptionalFromOption = None,
     to_date: OptionalToOption = None,
@@ -232,7 +236,7 @@ def sync(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=_UPKEEP)
 def quota(output: OptionalFormatOption = None, jq: JqOption = None) -> None:
     """Show what is spent and left of the request budget; asks nothing of Mixpanel.
 
@@ -246,7 +250,7 @@ def quota(output: OptionalFormatOption = None, jq: JqOption = None) -> None:
     print_quota(output, jq)
 
 
-@app.command()
+@app.command(rich_help_panel=_LOAD)
 def plan(
     from_date: OptionalFromOption = None,
     to_date: OptionalToOption = None,
@@ -267,7 +271,7 @@ def plan(
     print_plan(**asked, refetch=refetch, database=database, output=output, jq=jq)
 
 
-@app.command()
+@app.command(rich_help_panel=_UPKEEP)
 def clean(
     older_than: Annotated[
         int, typer.Option(min=0, max=36_500, help="Days that what a failed load received is kept.")
@@ -288,7 +292,7 @@ def clean(
     clean_spool(0 if everything else older_than, database, output, jq)
 
 
-@app.command()
+@app.command(rich_help_panel=_START)
 def doctor(
     database: DatabaseOption = None,
     output: OptionalFormatOption = None,
@@ -305,7 +309,7 @@ def doctor(
     print_findings(database, output, jq)
 
 
-@app.command(account=False)
+@app.command(account=False, rich_help_panel=_START)
 def demo(
     ui: Annotated[
         bool, typer.Option(help="Open the Dagster UI on a month of data instead.")
@@ -332,7 +336,7 @@ def demo(
         run_demo(database or Path("data/demo.duckdb"))
 
 
-@app.command(account=False)
+@app.command(account=False, rich_help_panel=_START)
 def emulator(
     port: Annotated[
         int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 takes any free one.")
@@ -354,3 +358,7 @@ def emulator(
     from mixpanel_assets.cli.emulate import serve_emulator
 
     serve_emulator(port=port, seed=seed, start=start, events_per_day=events_per_day, zone=zone)
+
+
+# Help shows the groups in the order in which their first commands come.
+app.registered_commands.sort(key=lambda one: _PANELS.index(str(one.rich_help_panel)))

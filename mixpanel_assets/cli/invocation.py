@@ -309,6 +309,7 @@ AccountOption = Annotated[
         "-a",
         callback=_named,
         autocompletion=known_accounts,
+        metavar="NAME",
         help="The account to use, whatever MP_* variables say.",
     ),
 ]
@@ -330,7 +331,8 @@ FormatOption = Annotated[
         "--format",
         "-f",
         callback=_own_or_kept,
-        help="The form of the output; of stderr too, for JSON.",
+        metavar="FORM",
+        help="json, jsonl, table, csv or plain; stderr is JSON too for the first two.",
     ),
 ]
 OptionalFormatOption = Annotated[
@@ -339,22 +341,29 @@ OptionalFormatOption = Annotated[
         "--format",
         "-f",
         callback=_own_or_kept,
+        metavar="FORM",
         show_default="text for people",
-        help="A form for programs; of stderr too, for JSON.",
+        help="json, jsonl, table, csv or plain; stderr is JSON too for the first two.",
     ),
 ]
 JqOption = Annotated[
     str | None,
     typer.Option(
-        "--jq", callback=_own_or_kept, help="A jq program for JSON output, such as '.[].name'."
+        "--jq",
+        callback=_own_or_kept,
+        metavar="PROGRAM",
+        help="A jq program for JSON output, such as '.[].name'.",
     ),
 ]
 FormatBeforeOption = Annotated[
     Format | None,
-    typer.Option("--format", "-f", callback=_kept, help="As --format of the command."),
+    typer.Option(
+        "--format", "-f", callback=_kept, metavar="FORM", help="As --format of the command."
+    ),
 ]
 JqBeforeOption = Annotated[
-    str | None, typer.Option("--jq", callback=_kept, help="As --jq of the command.")
+    str | None,
+    typer.Option("--jq", callback=_kept, metavar="PROGRAM", help="As --jq of the command."),
 ]
 
 _NAMES = {"table": "table", "event": "event", "property_name": "property", "column": "column"}

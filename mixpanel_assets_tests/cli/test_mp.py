@@ -1,6 +1,7 @@
 """`mp`: data on stdout, one clear sentence on stderr, exit codes a script can tell apart."""
 
 import json
+import re
 import socket
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -304,3 +305,12 @@ def test_help_is_readable_whatever_width_is_set(columns, mp):
     helped = mp("--help", COLUMNS=columns)
     assert helped.returncode == 0
     assert "A complete and exact copy of a Mixpanel project in DuckDB." in helped.stdout
+
+
+def test_help_groups_the_commands(mp_here):
+    """What comes first in use stands first."""
+    helped = mp_here("--help", COLUMNS="100").stdout
+    titles = re.findall(r"^╭─ (.+?) ─+╮$", helped, re.MULTILINE)
+    assert titles[1:5] == ["Start", "Load", "Ask", "Upkeep"]
+    assert titles[5].startswith("Short for")
+    assert len(titles) == 6
