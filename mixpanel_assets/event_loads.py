@@ -279,6 +279,7 @@ def event_load(
     run_id: str | None = None,
     on_day: Callable[[DayReport, float], None] = _nobody,
     on_request: Callable[[LoadProgress], None] = _nobody,
+    on_arrival: Callable[[date, date, int], None] = _nobody,
     keeping: Keeping = KEEP_NONE,
     on_kept: Callable[[Sequence[DayReport]], None] = _nobody,
     on_found: Callable[[Sequence[DayReport]], None] | None = None,
@@ -301,6 +302,8 @@ def event_load(
         run_id: Written to the ledger.
         on_day: Told of each day once it is committed, and of the seconds it took.
         on_request: Told how far the load is once an answer is stored.
+        on_arrival: Told the days of a request that is on its way, and how many events of it have
+            arrived.
         keeping: Says which days stay as they are stored; none by default.
         on_kept: Told of those days, if there are any.
         on_found: Told of days that were committed when the load was interrupted.
@@ -312,15 +315,17 @@ def event_load(
         ConfigError: The range ends before it begins.
     """
     fixed = settings.days_per_request
+    export = client.event_export(
+        from_date=from_date,
+        to_date=to_date,
+        events=events,
+        where=where,
+        directory=settings.spool_path(client.credentials.project_id),
+        at_once=at_once,
+    )
+    export.on_arrival = on_arrival
     load = EventLoad(
-        export=client.event_export(
-            from_date=from_date,
-            to_date=to_date,
-            events=events,
-            where=where,
-            directory=settings.spool_path(client.credentials.project_id),
-            at_once=at_once,
-        ),
+        export=export,
         days=None if days is None else frozenset(days),
         project=project_identity(client.credentials, settings),
         target=Target(table),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from typing import TYPE_CHECKING
 
 from mixpanel_assets.fetch_results import BatchProgress, ProfileProgress
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_BAR_WIDTH = 12  # leaves room for the rest in 80 columns
 
 
 class _Bar:
@@ -84,34 +87,69 @@ def batch_bar(console: Console | None = None) -> Iterator[Callable[[BatchProgres
         yield draw
 
 
+class DayBar:
+    """Days that are stored, what they hold, and the request that is on its way, in one line."""
+
+    def __init__(self, days: int, console: Console) -> None:
+        """Draw nothing yet.
+
+        Args:
+            days: How many there will be.
+            console: Where to draw. Anything but a terminal stays empty.
+        """
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+        self.progress = Progress(
+            SpinnerColumn(),
+            BarColumn(bar_width=_BAR_WIDTH),
+            TextColumn("{task.completed}/{task.total} days{task.fields[told]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self.progress.add_task("events", total=days, told="")
+        self._rows = self._bytes = 0
+        self._coming = ""
+
+    def stored(self, rows: int, size: int) -> None:
+        """Draw one more day.
+
+        Args:
+            rows: Its events.
+            size: What was received for it, in bytes.
+        """
+        self._rows += rows
+        self._bytes += size
+        self._coming = ""
+        self._draw(1)
+
+    def kept(self) -> None:
+        """Draw one more day that stays as it is."""
+        self._draw(1)
+
+    def arrived(self, first: date, last: date, events: int) -> None:
+        """Draw what is on its way: first and last day, and how many events have come."""
+        days = f"{first}" if first == last else f"{first}..{last:%m-%d}"
+        self._coming = f", {days}: {events:,}"
+        self._draw(0)
+
+    def _draw(self, days: int) -> None:
+        elapsed = self.progress.tasks[self._task].elapsed or 0.0
+        rate = self._rows / elapsed if elapsed else 0.0
+        told = f", {self._rows:,} events, {self._bytes / 1e6:,.1f} MB, {rate:,.0f}/s{self._coming}"
+        self.progress.update(self._task, advance=days, told=told)
+
+
 @contextmanager
-def day_bar(days: int, console: Console) -> Iterator[Callable[[], None]]:
-    """Yield what draws one more day that is stored.
+def day_bar(days: int, console: Console) -> Iterator[DayBar]:
+    """Yield a bar that is on the terminal for the length of the block.
 
     Args:
         days: How many there will be.
-        console: Where to draw. Anything but a terminal stays empty.
+        console: Where to draw.
     """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    bar = Progress(
-        TextColumn("events"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("days"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    task = bar.add_task("events", total=days)
-    with bar:
-        yield lambda: bar.advance(task)
+    bar = DayBar(days, console)
+    with bar.progress:
+        yield bar
 
 
 @contextmanager

@@ -707,6 +707,7 @@ class Workspace:
         accept_smaller: bool = False,
         on_day: Callable[[DayReport], None] | None = None,
         on_kept: Callable[[Sequence[DayReport]], None] | None = None,
+        on_arrival: Callable[[date, date, int], None] | None = None,
     ) -> list[DayReport]:
         """Fetch whole days into `mixpanel.events`, exactly as the asset does.
 
@@ -725,6 +726,8 @@ class Workspace:
                 for which Mixpanel sends nothing keeps its rows even then; see `drop_day`.
             on_day: Told of each day once it is committed.
             on_kept: Told of the days that stay as they are stored, if there are any.
+            on_arrival: Told, again and again, the first and last day of the request that is on
+                its way, and how many events of it have arrived.
 
         Returns:
             One report per loaded day, in order.
@@ -759,6 +762,7 @@ class Workspace:
             on_day=stored,
             keeping=keeping,
             on_kept=on_kept or (lambda kept: None),
+            on_arrival=on_arrival or (lambda first, last, lines: None),
             on_found=found,
             on_corrected=lambda left: reports.update({report.day: report for report in left}),
             accept_smaller=accept_smaller,

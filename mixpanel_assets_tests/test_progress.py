@@ -54,9 +54,9 @@ def test_requests_of_events_are_counted_with_their_rows():
 def test_days_are_counted():
     """Those that are stored, of all that were asked for."""
     screen = io.StringIO()
-    with day_bar(31, terminal(screen)) as draw:
-        draw()
-        draw()
+    with day_bar(31, terminal(screen)) as bar:
+        bar.stored(10, 100)
+        bar.kept()
     assert re.search(r"2/31\s+days", last_line(screen, "days"))
 
 
@@ -65,6 +65,6 @@ def test_anything_but_a_terminal_stays_empty():
     screen = io.StringIO()
     with page_bar(Console(file=screen)) as draw:
         draw(settled(0))
-    with day_bar(31, Console(file=screen)) as draw:
-        draw()
+    with day_bar(31, Console(file=screen)) as bar:
+        bar.stored(10, 100)
     assert screen.getvalue().strip() == ""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import date
 from typing import TYPE_CHECKING, TypeVar
 
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.fetch_results import BatchProgress, ProfileProgress
-from mixpanel_assets.progress import batch_bar, day_bar, page_bar
+from mixpanel_assets.progress import DayBar, batch_bar, day_bar, page_bar
 from mixpanel_assets.warehouse import DayReport
 
 if TYPE_CHECKING:
@@ -94,8 +95,46 @@ def _each_told(line: Callable[[T], str]) -> Tell[T]:
     return lambda part: current().note(line(part))
 
 
+class DaysShown:
+    """Shows how far a load of days is: nowhere, unless a subclass does."""
+
+    def stored(self, report: DayReport) -> None:
+        """Take note of a day that is stored."""
+
+    def kept(self, report: DayReport) -> None:
+        """Take note of a day that stays as it was."""
+
+    def arrived(self, first: date, last: date, events: int) -> None:
+        """Take note of events of a request that is on its way."""
+
+
+class _DaysAsBar(DaysShown):
+    def __init__(self, bar: DayBar) -> None:
+        self._bar = bar
+
+    def stored(self, report: DayReport) -> None:
+        self._bar.stored(report.row_count, report.bytes)
+
+    def kept(self, report: DayReport) -> None:
+        self._bar.kept()
+
+    def arrived(self, first: date, last: date, events: int) -> None:
+        self._bar.arrived(first, last, events)
+
+
+class _DaysAsLines(DaysShown):
+    def __init__(self, days: int) -> None:
+        self._days = days
+        self._lines = Lines(current().note)
+
+    def stored(self, report: DayReport) -> None:
+        self._lines.day(report, self._days)
+
+    kept = stored
+
+
 @contextmanager
-def days_shown(days: int, *, lines: bool) -> Iterator[Tell[DayReport]]:
+def days_shown(days: int, *, lines: bool) -> Iterator[DaysShown]:
     """Yield who shows how many days are stored.
 
     Args:
@@ -104,13 +143,10 @@ def days_shown(days: int, *, lines: bool) -> Iterator[Tell[DayReport]]:
     """
     console = current().console()
     if console.is_terminal:
-        with day_bar(days, console) as draw:
-            yield lambda report: draw()
-    elif lines:
-        shown = Lines(current().note)
-        yield lambda report: shown.day(report, days)
+        with day_bar(days, console) as bar:
+            yield _DaysAsBar(bar)
     else:
-        yield lambda report: None
+        yield _DaysAsLines(days) if lines else DaysShown()
 
 
 def _batch_line(batch: BatchProgress) -> str:

@@ -48,14 +48,14 @@ def sync_days(
 
             def stored(report: DayReport) -> None:
                 loaded.add(report.day)
-                show(report)
+                show.stored(report)
                 tell.day(report)
 
             def kept(reports: Sequence[DayReport]) -> None:
                 expired = is_expired(reports[0].day, workspace.settings.horizon())
                 tell.kept(_kept(len(reports), expired=expired))
                 for report in reports:
-                    show(report)
+                    show.kept(report)
 
             incomplete: IncompleteExportError | None = None
             try:
@@ -65,6 +65,7 @@ def sync_days(
                     accept_smaller=accept_smaller,
                     on_day=stored,
                     on_kept=kept,
+                    on_arrival=show.arrived,
                 )
             except IncompleteExportError as error:
                 incomplete = error  # today's profiles can be read today only

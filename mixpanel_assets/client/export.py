@@ -315,6 +315,7 @@ class EventExport:
         estimate: Says what bytes the answer for some days will take; if set, no request is sent
             without room for them on the disk.
         on_lines: Told how many events of an answer have arrived, again and again.
+        on_arrival: Told the same with the days of the answer; 0 once they are asked for.
         key: Names whole answers, so that whoever goes on with a broken load finds them.
         found: Answers of an earlier load, by the days asked for; taken instead of asking.
     """
@@ -326,6 +327,7 @@ class EventExport:
     requests: int = 0
     estimate: Callable[[date, date], int] | None = None
     on_lines: Callable[[int], None] = lambda lines: None
+    on_arrival: Callable[[date, date, int], None] = lambda first, last, lines: None
     key: str | None = None
     found: dict[tuple[date, date], Path] = field(default_factory=dict)
     _transport: Transport | None = None
@@ -424,13 +426,19 @@ class EventExport:
         transport = self._opened()
         stem = self._mark((self.key or self._own)[:STEM_DIGITS])
         query = replace(self.query, from_date=from_date, to_date=to_date)
+
+        def arrived(lines: int) -> None:
+            self._tell(lines)
+            self.on_arrival(from_date, to_date, lines)
+
+        self.on_arrival(from_date, to_date, 0)
         spool = self._take_found(query) or download(
             transport,
             query,
             self.directory,
             self.retries,
             on_request=on_request or self._count,
-            on_lines=self._tell,
+            on_lines=arrived,
             stem=stem,
         )
         with _missed(query, spool.lines):

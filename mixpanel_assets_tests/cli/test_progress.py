@@ -1,16 +1,20 @@
 """How far a load is, as a log or a pipe shows it: a line now and then, and never on stdout."""
 
+import io
 import json
 import logging
+import re
 import threading
 from datetime import date
 
 import pytest
+from rich.console import Console
 
 from mixpanel_assets import BatchProgress, ProfileProgress
 from mixpanel_assets.cli.invocation import begin
 from mixpanel_assets.cli.progress import Lines
 from mixpanel_assets.emulator import Fault
+from mixpanel_assets.progress import day_bar
 from mixpanel_assets.warehouse import DayReport
 
 EXPORT, ENGAGE = "/api/2.0/export", "/api/query/engage"
@@ -146,3 +150,33 @@ def test_an_error_is_one_object_whatever_was_said_before(mp_here, emulator):
     assert sorted(error) == ["code", "details", "message"]
     quiet = mp_here("-q", "fetch", "events", "mine", *DAYS, "-f", "json", MP_MAX_RETRIES="2")
     assert json.loads(quiet.stderr) == error
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_bar_of_days_says_what_came_and_what_is_on_its_way(width):
+    """Days, events, megabytes and pace; and the days of the request that is answered now."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=width, no_color=True)
+    with day_bar(16, console) as bar:
+        bar.arrived(date(2024, 1, 1), date(2024, 1, 4), 0)
+        bar.kept()
+        bar.stored(10_009, 1_000_000)
+        bar.stored(2_000, 250_000)
+        bar.arrived(date(2024, 1, 5), date(2024, 1, 8), 12_345)
+    drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue()).splitlines()
+    last = next(line for line in reversed(drawn) if "days" in line)
+    assert "3/16 days, 12,009 events, 1.2 MB, " in last
+    assert re.search(r"[\d,]+/s, 2024-01-05\.\.01-08: 12,345", last)
+    assert len(last.rstrip()) <= width
+
+
+def test_a_load_tells_which_days_are_on_their_way(workspace):
+    """From when they are asked for, with as many events as have come."""
+    told = []
+    workspace.sync_events(
+        "2024-01-03", "2024-01-04", on_arrival=lambda *arrival: told.append(arrival)
+    )
+    days = (date(2024, 1, 3), date(2024, 1, 4))
+    assert {(first, last) for first, last, _ in told} <= {days, (days[0],) * 2, (days[1],) * 2}
+    assert told[0][2] == 0
+    assert max(events for _, _, events in told) > 0
