@@ -1,6 +1,7 @@
 """The emulator, clients of it, and an environment without anybody's settings."""
 
 import os
+import signal
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -20,6 +21,10 @@ from mixpanel_assets_tests.forked import ForkedMp
 from mixpanel_assets_tests.laws import forget_the_clock
 
 forget_the_clock()
+
+# A shell that starts jobs in the background ignores it for them and for what they start, and tests
+# interrupt processes.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 START = date(2024, 1, 1)
 IMPATIENT = RetryPolicy(max_retries=2, first_wait_seconds=0.001)

@@ -22,6 +22,8 @@ from mixpanel_assets_tests.dagster_server import (
     wait_for,
 )
 
+pytestmark = pytest.mark.slow  # a webserver, a daemon, and runs of sixty pages
+
 ENGAGE, EXPORT = "/api/query/engage", "/api/2.0/export"
 MERGE = "mixpanel__profiles.merge_profile_pages"
 PAGES = 60
