@@ -22,7 +22,7 @@ BOM = b"\xef\xbb\xbf"
 _PIECE_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 14  # what is decoded at once stays in the processor's cache
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_CONTROL = re.compile(rb"[\x00-\x1f]")
+_CONTROLS = bytes(range(32))
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _STRICT = json.JSONDecoder(parse_int=str)  # of any number of digits
 
@@ -40,7 +40,7 @@ def why_unstorable(line: bytes) -> str | None:
         return "its bytes are not UTF-8"
     if may_be_deep(text) and _is_deep(text):
         return f"it is nested more than {MAX_DEPTH} levels deep"
-    if _CONTROL.search(line) and _has_raw_controls(text):
+    if len(line.translate(None, _CONTROLS)) < len(line) and _has_raw_controls(text):
         return "it holds a control character that is not written as an escape"
     if _SURROGATE.search(line) and _has_half_pairs(text):
         return "it holds half of a surrogate pair, which is no character"

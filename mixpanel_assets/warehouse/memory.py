@@ -13,7 +13,7 @@ from mixpanel_assets.warehouse.answers import first_row
 
 ROWS_AT_ONCE = 2048  # that DuckDB reads, copies and compresses, whatever they weigh
 _SPREAD_BYTES = 2 << 20
-_OF_ITS_OWN = 1.2  # what DuckDB needs beside the rows
+_OF_ITS_OWN = 1.12  # what DuckDB needs beside the rows
 _ABOVE_LIMIT = 120e6  # what it may take for a moment
 LARGE_BYTES = 32 << 20  # of rows that it handles at once
 _SHARE = 7 / 8  # of its limit that is left to it, as it takes more to read such rows

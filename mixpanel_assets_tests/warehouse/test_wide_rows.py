@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -48,6 +50,35 @@ def test_a_day_of_large_events_fits_into_little_memory(tmp_path, rows, size):
     assert one.encode()[1:-1] in lines[7]
 
 
+_LOAD = """
+import resource, sys
+from datetime import date
+from pathlib import Path
+from mixpanel_assets.warehouse.database import Database
+from mixpanel_assets.warehouse.load import replace_events
+from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
+
+folder, project = Path(sys.argv[1]), ProjectIdentity("1", "us")
+day = {"from_date": date(2026, 3, 1), "to_date": date(2026, 3, 1), "lines": int(sys.argv[2])}
+with Database(folder / "large.duckdb", memory_limit=sys.argv[3]).write() as connection:
+    prepare(connection, project)
+    replace_events(connection, folder / "spool.jsonl", project=project, **day)
+unit = 1 if sys.platform == "darwin" else 1024
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("memory_limit", "allowed"), [("1GB", 1.3e9), ("500MB", 0.8e9)])
+def test_a_day_takes_no_more_memory_than_it_may(tmp_path, memory_limit, allowed):
+    """875 MB of events of 250 kB with long numbers: the limit and 300 MB of the process itself."""
+    with (tmp_path / "spool.jsonl").open("wb") as spool:
+        spool.writelines(wide(number, 250_000) + b"\n" for number in range(3500))
+    arguments = [sys.executable, "-c", _LOAD, str(tmp_path), "3500", memory_limit]
+    peak = int(subprocess.run(arguments, check=True, capture_output=True).stdout)
+    assert peak < allowed
+
+
 def test_what_a_load_changes_of_the_settings_is_undone(tmp_path):
     """Also in a database that is held, and when the load fails."""
     database = Database(tmp_path / "held.duckdb", memory_limit="900MB")
@@ -59,7 +90,7 @@ def test_what_a_load_changes_of_the_settings_is_undone(tmp_path):
             assert connection.execute(SETTINGS).fetchall() != before
             raise StorageError("stop")
 
-    for largest, said in ((64 << 20, "stop"), (2 << 30, "Set MP_MEMORY_LIMIT to 2577MB")):
+    for largest, said in ((64 << 20, "stop"), (2 << 30, r"Set MP_MEMORY_LIMIT to \d+MB")):
         with pytest.raises(StorageError, match=said):
             load(largest)
         assert database.hold().execute(SETTINGS).fetchall() == before
