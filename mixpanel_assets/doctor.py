@@ -114,8 +114,11 @@ def _credentials(
         resolution = ConfigManager().resolution(account)
         credentials = resolution.credentials()
     except ConfigError as error:
-        remedy = "Add an account with `mp auth add`, or set the MP_* variables."
-        return Finding("fail", "credentials", error.message, remedy), None
+        # The error's first sentence says what is wrong, the others what to do.
+        detail, _, remedy = error.message.partition(". ")
+        if not remedy:
+            remedy = "Add an account with `mp auth add`, or set the MP_* variables."
+        return Finding("fail", "credentials", detail, remedy), None
     sources = resolution.sources()
     detail = ", ".join(f"{name} from {source}" for name, source in sources.items())
     return Finding("ok", "credentials", detail), credentials

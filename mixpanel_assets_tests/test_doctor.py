@@ -48,6 +48,7 @@ def test_missing_credentials_are_named_and_the_rest_is_looked_at(settings):
     assert findings["credentials"].status == "fail"
     assert "MP_USERNAME" in findings["credentials"].detail
     assert "mp auth add" in findings["credentials"].remedy
+    assert str(findings["credentials"]).count("mp auth add") == 1
     assert findings["database"].status == "ok"
     assert "access" not in findings
 
