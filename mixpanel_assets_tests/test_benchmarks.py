@@ -28,9 +28,8 @@ SLOW = [
 @pytest.mark.parametrize(
     "arguments",
     [
-        pytest.param(arguments, id=arguments.split()[0], marks=marks)
-        for marks, some in {(): QUICK, (pytest.mark.slow,): SLOW}.items()
-        for arguments in some
+        *(pytest.param(one, id=one.split()[0]) for one in QUICK),
+        *(pytest.param(one, id=one.split()[0], marks=pytest.mark.slow) for one in SLOW),
     ],
 )
 def test_a_benchmark_runs_at_small_size(arguments):

@@ -70,9 +70,15 @@ def test_a_day_that_never_came_is_failed_until_it_comes(with_hole):
 
 
 @pytest.mark.parametrize(
-    "kind", ["truncate-whole-body", "500-json", "401-json", "402-json", "reset"]
+    ("kind", "days"),
+    [
+        ("truncate-whole-body", (HOLE, LAST)),
+        ("500-json", (HOLE, HOLE)),
+        ("401-json", (HOLE, LAST)),
+        ("402-json", (HOLE, HOLE)),
+        ("reset", (HOLE, LAST)),
+    ],
 )
-@pytest.mark.parametrize("days", [(HOLE, HOLE), (HOLE, LAST)])
 def test_a_failure_changes_nothing_else_of_a_stored_day(kind, days, workspace, emulator):
     """Status, time of the load and rows stay, whatever the error and however many days."""
     workspace.sync_events(FIRST, LAST)

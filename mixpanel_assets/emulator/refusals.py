@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mixpanel_assets.emulator.answers import Answer, ErrorShape, json_answer, text_answer
 from mixpanel_assets.emulator.auth import WRONG_REGION, unable_to_authenticate
 from mixpanel_assets.emulator.budgets import Refusal
@@ -94,7 +96,7 @@ def faulty_answer(settings: EmulatorSettings, shape: ErrorShape, fault: Fault) -
 def _faulty_429(settings: EmulatorSettings, shape: ErrorShape, fault: Fault) -> Answer:
     if shape.family == "ingestion":
         return shape.answer(429, fault.text or INGESTION_BUSY)
-    wait = int(3600 if fault.seconds is None else fault.seconds)
+    wait = math.ceil(3600 if fault.seconds is None else fault.seconds)
     if fault.kind == "429-export-text":
         shown = {"Retry-After": str(wait)} if fault.seconds is not None else {}
         return json_answer({"error": fault.text or EXPORT_BUSY}, 429, shown)
@@ -103,7 +105,7 @@ def _faulty_429(settings: EmulatorSettings, shape: ErrorShape, fault: Fault) -> 
         return ErrorShape("query", shape.request).answer(429, fault.text or text)
     refusal = Refusal("window", 60, wait, 0)
     if fault.kind == "429-concurrency":
-        refusal = Refusal("concurrency", 5, int(fault.seconds or 10), 12)
+        refusal = Refusal("concurrency", 5, math.ceil(fault.seconds or 10), 12)
     return rate_limited(settings, ErrorShape("query", shape.request), refusal, headers=True)
 
 

@@ -4,10 +4,13 @@ import os
 import signal
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from mixpanel_assets_tests.cli.conftest import MP
 from mixpanel_assets_tests.dagster_server import ROOT, served
 
 
+@pytest.mark.slow  # a webserver, a daemon and its sensors
 def test_the_demo_keeps_itself_current(tmp_path):
     """Its sensor runs, and yesterday, which the sensor will ask for, holds data."""
     database = tmp_path / "demo.duckdb"

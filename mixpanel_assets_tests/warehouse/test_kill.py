@@ -13,10 +13,11 @@ from itertools import count
 
 import pytest
 
+from mixpanel_assets_tests.laws import TIMES
 from mixpanel_assets_tests.warehouse.conftest import DAY, START_MS, Warehouse, event
 
 ROWS = 1500
-STEP = 29
+STEP = 29 if TIMES > 1 else 113
 # Forks a loader for each request, which saves the imports; tells its pid and how it ended.
 LOADERS = """
 import os, signal, sys
