@@ -324,7 +324,8 @@ class DayFiller:
                 for first, last in self._plan.again(sorted([*answer.doubtful, *loaded_meanwhile])):
                     self._fill(first, last)
         except (APIError, ConnectionFailedError) as error:
-            self._write_failure(sorted(days), error)
+            if days:  # else it was the load of a day that is not empty, which has written it
+                self._write_failure(sorted(days), error)
             raise
 
     def _mark_empty(self, days: Sequence[date]) -> list[date]:

@@ -107,6 +107,20 @@ def test_an_error_that_stops_a_load_is_that_of_its_days(workspace, emulator):
     assert statuses == [(FIRST, "complete"), (date(2024, 1, 2), "complete"), (HOLE, "failed")]
 
 
+def test_a_day_that_came_empty_and_is_refused_afterwards_says_why(workspace, emulator):
+    """The second look finds its events; the request that is to load them then is refused."""
+    export = "/api/2.0/export"
+    emulator.faults.add(
+        Fault("empty-200", path=export, day=HOLE, times=1),
+        Fault("402-json", path=export, times=None, skip=1),
+    )
+    with pytest.raises(MixpanelDataError, match="answered 402") as caught:
+        workspace.sync_events(HOLE, HOLE)
+    status, _, rows, _, error, _ = row_of(workspace, HOLE)
+    assert (status, rows) == ("failed", 0)
+    assert error in caught.value.message
+
+
 def test_an_interrupt_is_no_failure(workspace):
     """The day it hits is as if it had not been asked for."""
 

@@ -486,15 +486,15 @@ def test_filling_keeps_every_count(values, series):
     assert len({tuple(row) for row in found.values()}) <= 1
 
 
-SPAN = ("2024-01-03", "2024-01-05")
+THREE_DAYS = ("2024-01-03", "2024-01-05")
 
 
 def test_people_are_not_events(live):
     """Per hour or day, and an average has no zeros."""
-    events = live.segmentation("Page View", *SPAN)
-    people = live.segmentation("Page View", *SPAN, type="unique")
-    hours = live.segmentation("Page View", *SPAN, unit="hour")
-    average = live.segmentation("Page View", *SPAN, type="average")
+    events = live.segmentation("Page View", *THREE_DAYS)
+    people = live.segmentation("Page View", *THREE_DAYS, type="unique")
+    hours = live.segmentation("Page View", *THREE_DAYS, unit="hour")
+    average = live.segmentation("Page View", *THREE_DAYS, type="average")
     assert people.type == "unique"
     assert 0 < people.total < events.total == hours.total
     assert len(hours.series["Page View"]) > len(events.series["Page View"])
@@ -503,17 +503,17 @@ def test_people_are_not_events(live):
 
 def test_a_funnel_takes_a_filter_and_a_length(live):
     """Fewer people come through in a minute, and fewer begin in one country."""
-    saved = live.funnel(7509, *SPAN)
-    hurried = live.funnel(7509, *SPAN, length=1, length_unit="minute")
+    saved = live.funnel(7509, *THREE_DAYS)
+    hurried = live.funnel(7509, *THREE_DAYS, length=1, length_unit="minute")
     assert hurried.steps[0].count == saved.steps[0].count
     assert hurried.steps[-1].count < saved.steps[-1].count
-    germans = live.funnel(7509, *SPAN, where='properties["mp_country_code"] == "DE"')
+    germans = live.funnel(7509, *THREE_DAYS, where='properties["mp_country_code"] == "DE"')
     assert 0 < germans.steps[0].count < saved.steps[0].count
 
 
 def test_unbounded_retention_does_not_fall_below_bounded(live):
     """Who comes back later counts in each period before."""
-    asked = ("Page View", "Page View", *SPAN)
+    asked = ("Page View", "Page View", *THREE_DAYS)
     for kind in ("birth", "compounded"):
         bounded = live.retention(*asked, retention_type=kind).cohorts[0]
         unbounded = live.retention(*asked, retention_type=kind, unbounded=True).cohorts[0]
