@@ -64,7 +64,19 @@ PROFILE_FAULTS = [
     "401-json",
     "402-json",
 ]
+# Another fault of the list stands for each of these where time is short.
+SIBLINGS = {
+    *("truncate-mid-record", "junk-line", "cut-body", "drop-connection", "503-empty"),
+    *("429-window", "403-json", "404-json"),
+}
 Rows = Counter[str]
+
+
+def tried(kinds: list[str]) -> list[Any]:
+    """Return the parameters of a test for each fault."""
+    return [
+        pytest.param(kind, marks=pytest.mark.slow if kind in SIBLINGS else ()) for kind in kinds
+    ]
 
 
 @dataclass(frozen=True)
@@ -316,7 +328,7 @@ def test_every_fault_and_every_reader_is_documented(name, kinds, readers):
     assert documented(name)[1] == lines
 
 
-@pytest.mark.parametrize("kind", EXPORT_FAULTS)
+@pytest.mark.parametrize("kind", tried(EXPORT_FAULTS))
 def test_no_fault_of_an_export_is_read_wrong(kind, site, folders):
     """Whatever breaks and whoever reads: the day is exact, or the reader says that it is not."""
     found = row(site, folders, kind, EXPORT, EVENT_READERS)
@@ -324,7 +336,7 @@ def test_no_fault_of_an_export_is_read_wrong(kind, site, folders):
     check_row("events", found)
 
 
-@pytest.mark.parametrize("kind", PROFILE_FAULTS)
+@pytest.mark.parametrize("kind", tried(PROFILE_FAULTS))
 def test_no_fault_of_a_profile_page_is_read_wrong(kind, site, folders):
     """Whatever breaks and whoever reads: the snapshot is exact, or the reader says so."""
     found = row(site, folders, kind, ENGAGE, PROFILE_READERS)

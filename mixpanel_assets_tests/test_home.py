@@ -41,6 +41,7 @@ def history(clone: Path) -> list[tuple[str, str]]:
         return connection.execute(query).fetchall()
 
 
+@pytest.mark.slow  # two webservers with their daemons, and two commands
 def test_every_way_of_starting_a_run_shares_one_history(clone):
     """`dagster asset materialize`, `dg launch`, `dagster dev`, `dg dev`, with no variable set."""
     with Emulator(EmulatorSettings(days=5)) as emulator:

@@ -141,7 +141,7 @@ interruptions = st.lists(
 @given(interruptions)
 @example([("fault", 2), (signal.SIGKILL, 1500)])
 @example([(signal.SIGINT, 2500)])
-@examples(2)
+@examples(1)
 def test_wherever_runs_end_each_interruption_costs_one_request_at_most(
     runs, emulator, home, interrupted
 ):
@@ -171,6 +171,7 @@ def test_wherever_runs_end_each_interruption_costs_one_request_at_most(
     assert recorded(runs, group) == truth(emulator, DAYS)
 
 
+@pytest.mark.slow
 def test_a_year_killed_half_way_goes_on_where_it_was(runs, emulator, home, asked):
     """Only the request under way is asked again; then every day of the year is recorded."""
     year = str(YEAR[0]), str(YEAR[-1])
