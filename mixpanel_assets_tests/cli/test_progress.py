@@ -123,10 +123,12 @@ def test_lines_for_a_program_are_json(mp_here, emulator):
     assert done.code == 0, done.stderr
     assert len(json.loads(done.stdout)) == 3
     told = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [one["level"] for one in told] == ["warning", "info", "info"]
-    assert "Asking again" in told[0]["message"]
-    assert "pages" in told[1]["message"]
-    assert told[2]["message"].startswith("in ")
+    [warning] = [one["message"] for one in told if one["level"] == "warning"]
+    notes = [one["message"] for one in told if one["level"] == "info"]
+    assert len(notes) == len(told) - 1
+    assert "Asking again" in warning
+    assert any("pages" in note for note in notes)  # on a slow machine, days have notes too
+    assert notes[-1].startswith("in ")
 
 
 def test_what_a_thread_logs_is_json_too(capsys):
