@@ -17,8 +17,8 @@ from mixpanel_assets.warehouse.project import (
     check_loadable,
     check_version,
     must_be_of,
+    read_project,
     schema_version,
-    stored_project,
 )
 from mixpanel_assets.warehouse.shape import has_marks, must_be_unchanged
 
@@ -93,7 +93,7 @@ def _checked_version(
         if has_marks(connection):
             must_be_unchanged(connection, schema_version())
         return None
-    if asked and (stored := stored_project(connection)):
+    if asked and (stored := read_project(connection)):
         must_be_of(stored, asked.project_id, asked.region)
     return version
 

@@ -84,8 +84,7 @@ def prepare(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity | No
         ConfigError: The file holds another project, or the same read in another time regime.
         StorageError: See `check_loadable`.
     """
-    version = check_loadable(connection, project)
-    stored = version and stored_project(connection)
+    version, stored = _loadable(connection, project)
     if project and not stored:
         _check_zone(connection, project)
     if version is None:
@@ -114,13 +113,23 @@ def check_loadable(
         StorageError: Its schema version is newer, or none; or its tables were changed by hand, or
             are another program's.
     """
+    return _loadable(connection, project)[0]
+
+
+def _loadable(
+    connection: duckdb.DuckDBPyConnection, project: ProjectIdentity | None
+) -> tuple[int | None, ProjectIdentity | None]:
+    """Return the version as `check_loadable` does, and whose data the file holds if one asks."""
     if not is_ours(connection):
-        return None
-    version = check_version(connection) or schema_version()
-    if project and (stored := stored_project(connection)):
+        return None, None
+    version = check_version(connection)
+    # A version is known of files with a project table alone; looking for it takes 5 ms.
+    stored = read_project(connection) if project and version else None
+    if project and stored:
         must_match(stored, project)
+    version = version or schema_version()
     must_be_unchanged(connection, version)
-    return version
+    return version, stored
 
 
 def check_version(connection: duckdb.DuckDBPyConnection) -> int | None:
@@ -178,8 +187,11 @@ def _version_by_columns(connection: duckdb.DuckDBPyConnection) -> int:
 
 def stored_project(connection: duckdb.DuckDBPyConnection) -> ProjectIdentity | None:
     """Return the project whose data the file holds, None when it holds none yet."""
-    if not _has_project_table(connection):
-        return None
+    return read_project(connection) if _has_project_table(connection) else None
+
+
+def read_project(connection: duckdb.DuckDBPyConnection) -> ProjectIdentity | None:
+    """Return what `stored_project` does, of a file that is known to have a project table."""
     row = first_row(
         connection, f"SELECT project_id, region, regime, zone FROM {schema.PROJECT.quoted}"
     )
