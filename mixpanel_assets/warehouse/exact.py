@@ -1,6 +1,6 @@
 """One event line kept to the letter, for the few that DuckDB does not read as they were sent.
 
-DuckDB writes numbers anew as doubles, which loses digits beyond the sixteenth, and takes many
+DuckDB rewrites numbers as doubles, which loses digits beyond the sixteenth, and takes many
 times the memory of a long line. Here the text of each property is cut out of the line and joined
 again unread.
 """

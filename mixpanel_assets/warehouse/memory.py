@@ -74,7 +74,7 @@ class Spread:
         self._has_gaps = False
 
     def add(self, size: int) -> None:
-        """Note that rows of so many bytes were added."""
+        """Count the bytes of rows that were added."""
         self._bytes += size
         if self._bytes < _SPREAD_BYTES:
             return
@@ -91,7 +91,7 @@ class Spread:
 
 
 def make_room(connection: duckdb.DuckDBPyConnection, largest: int) -> None:
-    """Let DuckDB write rows of which the largest `ROWS_AT_ONCE` have so many bytes.
+    """Let DuckDB write rows of which the largest `ROWS_AT_ONCE` have `largest` bytes.
 
     If they are large, it works with one thread from then on, and its limit leaves room for what
     it takes beside it; where they would not fit, the limit is a little higher (`settings_kept`).

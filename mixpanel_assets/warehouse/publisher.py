@@ -104,7 +104,7 @@ class Publisher:
         path = self._database.path
         self._database.make_place()
         self._database.must_not_be_lost()
-        with suppress(DatabaseLockedError):  # whoever waits for it looks again
+        with suppress(DatabaseLockedError):  # the write that waits for it looks again
             check_whose(self._database, self._project)
         self._look_at_place()
         self._load_has_failed = False
