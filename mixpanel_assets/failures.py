@@ -15,7 +15,7 @@ from mixpanel_assets.settings import Settings
 
 _CAN_HEAL: tuple[type[MixpanelDataError], ...] = (
     DatabaseLockedError,
-    *(row.error for row in RETRY_CLASSES if row.treatment != "fatal"),
+    *(row.error for row in RETRY_CLASSES if row.treatment != "not retried"),
 )
 
 

@@ -1,6 +1,6 @@
-"""Every fault against every way of reading: exact or loud, never wrong.
+"""Every fault against every way of reading: exact or an error, never wrong.
 
-The tables in docs/reliability.md are what these tests see; `WRITE_DOCS=1` writes them anew, in
+The tables in docs/reliability.md are what these tests see; `WRITE_DOCS=1` writes them again, in
 one process.
 """
 
@@ -250,7 +250,7 @@ def outcome(site: Site, reader, folder: Path, expected: Rows) -> str:
     try:
         rows = reader(site, folder)
     except (LoudError, MixpanelDataError):
-        return "loud"
+        return "error"
     return "exact" if rows == expected else "WRONG"
 
 
@@ -372,6 +372,6 @@ def test_one_empty_response_is_not_believed_by_any_reader(reader, kind, site, fo
 def test_the_retry_rules_are_documented():
     """The table in the documentation is the one that the client follows."""
     rows = [f"| {row.came} | `{row.error.__name__}` | {row.treatment} |" for row in RETRY_CLASSES]
-    lines = ["| what came | error | treatment |", "|---|---|---|", *rows]
+    lines = ["| response | error | treatment |", "|---|---|---|", *rows]
     write_docs("retries", lines)
     assert documented("retries")[1] == lines

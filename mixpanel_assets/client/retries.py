@@ -1,4 +1,4 @@
-"""What is repeated, what is waited for, what is fatal: `RETRY_CLASSES` is the whole rule."""
+"""Which responses are retried, waited for, or not retried: `RETRY_CLASSES` is the whole rule."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-Treatment = Literal["repeated", "waited for", "fatal"]
+Treatment = Literal["retried", "waited for", "not retried"]
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class RetryClass:
     """One kind of answer, the error it becomes, and what is done about it.
 
     Attributes:
-        came: What Mixpanel or the network did.
-        error: What is raised once nothing more is tried.
-        treatment: `repeated` with growing, jittered waits up to `max_retries`; `waited for` as
-            long as Mixpanel says, which uses up no retry; or `fatal`, raised at once.
+        came: The response, or what the network did instead.
+        error: The error that is raised when no more retries follow.
+        treatment: `retried` up to `max_retries` times, with growing, jittered waits; `waited for`
+            as long as Mixpanel asks, which is not counted as a retry; or `not retried`.
     """
 
     came: str
@@ -46,18 +46,24 @@ class RetryClass:
 
 
 RETRY_CLASSES = (
-    RetryClass("5xx, and 400 with the text `Timeout Error`", ServerError, "repeated"),
-    RetryClass("no connection, a broken one, or silence", ConnectionFailedError, "repeated"),
-    RetryClass("200 that is not whole", IncompleteExportError, "repeated"),
+    RetryClass("5xx, and 400 with the text `Timeout Error`", ServerError, "retried"),
+    RetryClass(
+        "no connection, a lost connection, or no response", ConnectionFailedError, "retried"
+    ),
+    RetryClass("200 with an incomplete or invalid body", IncompleteExportError, "retried"),
     RetryClass("429", RateLimitError, "waited for"),
-    RetryClass("401, 403, and 400 that refuses the credentials", AuthenticationError, "fatal"),
-    RetryClass("402: the plan has no access", APIError, "fatal"),
-    RetryClass("`Date range exceeds N days`: the plan's horizon", PlanHorizonError, "fatal"),
-    RetryClass("any other 4xx, such as a malformed filter", QueryError, "fatal"),
-    RetryClass("200 with an error instead of a result", QueryError, "fatal"),
+    RetryClass(
+        "401, 403, and 400 that refuses the credentials", AuthenticationError, "not retried"
+    ),
+    RetryClass("402: the plan does not include the API", APIError, "not retried"),
+    RetryClass(
+        "`Date range exceeds N days`: older than the plan allows", PlanHorizonError, "not retried"
+    ),
+    RetryClass("any other 4xx, such as a malformed filter", QueryError, "not retried"),
+    RetryClass("200 with an error instead of a result", QueryError, "not retried"),
 )
 
-FAULTS = tuple(row.error for row in RETRY_CLASSES if row.treatment == "repeated")
+FAULTS = tuple(row.error for row in RETRY_CLASSES if row.treatment == "retried")
 _LONGEST_WAIT_SECONDS = 60.0
 
 
@@ -79,7 +85,7 @@ class RetryPolicy:
     cancelled: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
 
     def call(self, question: Callable[[], T]) -> T:
-        """Ask until there is an answer, a fatal error or one fault too many; raise the last one."""
+        """Send until a response is accepted; else raise the last error."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(FAULTS),
             wait=tenacity.wait_random_exponential(

@@ -15,15 +15,15 @@ FAULTS = {
         *("500-json", "500-text", "500-empty", "502-json", "503-text", "504-empty"),
         "400-timeout",
     ],
-    "no connection, a broken one, or silence": ["drop-connection", "reset", "cut-chunk"],
-    "200 that is not whole": [
+    "no connection, a lost connection, or no response": ["drop-connection", "reset", "cut-chunk"],
+    "200 with an incomplete or invalid body": [
         *("truncate-own-line", "truncate-mid-record", "truncate-whole-body"),
         *("error-object-in-stream", "html-200", "cut-body", "cut-gzip", "junk-line"),
     ],
     "429": ["429-window", "429-concurrency", "429-bare", "429-export-text"],
     "401, 403, and 400 that refuses the credentials": ["401-json", "403-json", "400-auth-text"],
-    "402: the plan has no access": ["402-json"],
-    "`Date range exceeds N days`: the plan's horizon": ["403-history"],
+    "402: the plan does not include the API": ["402-json"],
+    "`Date range exceeds N days`: older than the plan allows": ["403-history"],
     "any other 4xx, such as a malformed filter": ["404-json", "412-json"],
     "200 with an error instead of a result": ["error-200"],
 }
@@ -55,7 +55,7 @@ def test_every_row_of_the_table_is_tested():
 def test_what_lasts_is_asked_as_often_as_the_table_says_and_raised(
     row, kind, client, emulator, tmp_path
 ):
-    """Repeated: asked again up to the limit. Waited for or fatal: not asked again in vain."""
+    """Retried rows up to the limit; the others send no request in vain."""
     path = "*" if kind == "error-200" else EXPORT
     wait = 3600 if row.treatment == "waited for" else None
     emulator.faults.add(Fault(kind, path=path, times=None, seconds=wait))
@@ -63,7 +63,7 @@ def test_what_lasts_is_asked_as_often_as_the_table_says_and_raised(
     with pytest.raises(row.error) as caught:
         ask(client, tmp_path, kind)
     assert type(caught.value) is row.error
-    expected = RETRIES + 1 if row.treatment == "repeated" else 1
+    expected = RETRIES + 1 if row.treatment == "retried" else 1
     if kind == "429-bare":
         expected = len(emulator.requests) - before
     assert len(emulator.requests) - before == expected
@@ -71,8 +71,8 @@ def test_what_lasts_is_asked_as_often_as_the_table_says_and_raised(
 
 @pytest.mark.parametrize(
     ("row", "kind"),
-    [case for case in CASES if case[0].treatment != "fatal"],
-    ids=[kind for row, kind in CASES if row.treatment != "fatal"],
+    [case for case in CASES if case[0].treatment != "not retried"],
+    ids=[kind for row, kind in CASES if row.treatment != "not retried"],
 )
 def test_what_passes_leaves_no_trace(row, kind, client, emulator, tmp_path):
     """One fault, then a healthy answer: the day is whole."""
