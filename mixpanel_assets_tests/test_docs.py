@@ -13,12 +13,14 @@ from functools import cached_property
 from pathlib import Path
 
 import dagster as dg
+import duckdb
 import pytest
 
 import mixpanel_assets
 from mixpanel_assets import ConfigManager, StorageEngine, auth, errors
 from mixpanel_assets.cli.app import run as run_mp
 from mixpanel_assets.inspection import TableInspector
+from mixpanel_assets.settings import Settings
 from mixpanel_assets.stored_queries import StoredQueries
 from mixpanel_assets.warehouse import snapshot_path
 from mixpanel_assets_tests import examples
@@ -49,6 +51,7 @@ CANNOT_RUN = {
     "export ": "sets the variables that the emulator's stand in for",
     "./run demo": "sets up .venv first; `mp demo` is what it starts then",
     "./run check": "is these tests",
+    "./run test": "runs tests of this package inside a test",
     "dagster dev": "serves until interrupted",
     "dg launch": "works in the project's folder alone; test_home.py runs it there",
     "sudo ": "takes a group of the machine's; warehouse/test_file_modes.py does the same",
@@ -204,18 +207,88 @@ def test_examples_run_and_show_what_is_true(name, folder):
         assert not examples.failures(name, inspect.getdoc(DOCUMENTED[name]), known)
 
 
+DOCUMENTS = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+}
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
 def blocks(language):
-    """Return the blocks of a language in README and docs."""
-    marked = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    """Return the blocks of a language in all documents."""
     return {
-        f"{path.name}-{number}": block
-        for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-        for number, block in enumerate(marked.findall(path.read_text()), 1)
+        f"{name}-{number}": block
+        for name, text in DOCUMENTS.items()
+        for number, (marked, block) in enumerate(BLOCK.findall(text), 1)
+        if marked == language
     }
 
 
 PYTHON = blocks("python")
 SHELL = blocks("sh")
+SQL = blocks("sql")
+
+
+def test_the_readme_begins_with_the_commands_of_the_demo_and_of_the_tests():
+    """In this order: CI runs the second one."""
+    [demo, tests] = BLOCK.findall(DOCUMENTS["README.md"])[:2]
+    assert (demo, tests) == (("sh", "./run demo\n"), ("sh", "./run check\n"))
+
+
+def headings(text):
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    lines = re.findall(r"^#+ (.*)$", BLOCK.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_to_a_file_and_a_heading_of_it(name):
+    """Links to other sites are not followed."""
+    for link in re.findall(r"\]\((?!https?:)(.*?)\)", DOCUMENTS[name]):
+        path, _, anchor = link.partition("#")
+        target = ((ROOT / name).parent / path).resolve() if path else ROOT / name
+        assert target.exists(), link
+        if anchor:
+            assert anchor in headings(target.read_text()), link
+
+
+def test_tests_that_documents_name_exist():
+    """Where they say so."""
+    for name, text in DOCUMENTS.items():
+        for path in re.findall(r"mixpanel_assets_tests/[\w/]+\.py", text):
+            assert (ROOT / path).exists(), f"{name}: {path}"
+
+
+def test_each_variable_is_described_once():
+    """`docs/configuration.md` has a row for each MP_* variable that the package reads."""
+    rows = re.findall(r"^\| (`MP_.*?) \|", DOCUMENTS["docs/configuration.md"], re.MULTILINE)
+    described = [name for row in rows for name in re.findall(r"MP_\w+", row)]
+    read = {f"MP_{name.upper()}" for name in Settings.model_fields} | {
+        *("MP_USERNAME", "MP_SECRET", "MP_PROJECT_ID", "MP_REGION"),
+        *("MP_ACCOUNT", "MP_CONFIG_PATH", "MP_WORKSPACE_ID"),
+    }
+    assert sorted(described) == sorted(read)
+
+
+def test_each_command_is_listed():
+    """In the table of `docs/cli.md`, or below it as a short form."""
+    page = DOCUMENTS["docs/cli.md"].partition("## All commands")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"`(mp [\w-]+)`", page))
+    for group, rest in re.findall(r"^\| `(mp \w+)`[^|]*\| (.*) \|$", page, re.MULTILINE):
+        listed |= {f"{group} {word}" for word in re.findall(r"`([\w-]+)`", rest)}
+    assert listed == {name for _, name in commands()} | {"mp auth", "mp fetch"} | {
+        *("mp query", "mp inspect"),
+    }
+
+
+@pytest.mark.parametrize("name", SQL)
+def test_sql_in_documents_runs(name, before_people, filled):
+    """In the filled database; a block that attaches a file begins without a database."""
+    place = ":memory:" if "ATTACH" in SQL[name] else before_people / "shop.duckdb"
+    with duckdb.connect(place) as connection:
+        for statement in connection.extract_statements(SQL[name]):
+            connection.execute(statement)
+            assert connection.description
 
 
 @pytest.fixture
@@ -231,7 +304,7 @@ def before_people(folder, filled):
 
 @pytest.mark.parametrize("name", PYTHON)
 def test_python_in_documents_runs(name, before_people, filled):
-    """README and docs, block by block, with the accounts and variables that they speak of."""
+    """Block by block, with the accounts and variables that the documents name."""
     ConfigManager().add_account("shop", filled[0].username, examples.SECRET, "12345", "eu")
     exec(compile(PYTHON[name], name, "exec"), {"__name__": name})
 
@@ -270,7 +343,7 @@ def typed(line):
 
 @pytest.mark.parametrize("name", SHELL)
 def test_command_lines_in_documents_run(name, before_people, filled, capsys):
-    """README and docs, block by block, one line after the other, each with exit code 0."""
+    """Block by block, one line after the other, each with exit code 0."""
     if "mp auth add shop" not in SHELL[name]:
         ConfigManager().add_account("shop", filled[0].username, examples.SECRET, "12345", "eu")
     for words in filter(None, map(typed, SHELL[name].splitlines())):
