@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from mixpanel_assets.fetch_results import BatchProgress, ProfileProgress
@@ -88,7 +88,10 @@ def batch_bar(console: Console | None = None) -> Iterator[Callable[[BatchProgres
 
 
 class DayBar:
-    """Days that are stored, what they hold, and the request that is on its way, in one line."""
+    """Days that are stored, what they hold, the request that is on its way, and the time left.
+
+    It is one line: what finds no room in a narrow terminal is left out.
+    """
 
     def __init__(self, days: int, console: Console) -> None:
         """Draw nothing yet.
@@ -98,17 +101,20 @@ class DayBar:
             console: Where to draw. Anything but a terminal stays empty.
         """
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+        from rich.table import Column
 
         self.progress = Progress(
             SpinnerColumn(),
             BarColumn(bar_width=_BAR_WIDTH),
-            TextColumn("{task.completed}/{task.total} days{task.fields[told]}"),
+            TextColumn("{task.fields[told]}", table_column=Column(no_wrap=True)),
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self.progress.add_task("events", total=days, told="")
-        self._rows = self._bytes = 0
+        self._room = console.width - _BAR_WIDTH - len("⠋ ") - 1
+        self._days = days
+        self._done = self._stored = self._rows = self._bytes = 0
         self._coming = ""
+        self._task = self.progress.add_task("events", total=days, told=f"0/{days} days")
 
     def stored(self, rows: int, size: int) -> None:
         """Draw one more day.
@@ -117,6 +123,7 @@ class DayBar:
             rows: Its events.
             size: What was received for it, in bytes.
         """
+        self._stored += 1
         self._rows += rows
         self._bytes += size
         self._coming = ""
@@ -129,14 +136,35 @@ class DayBar:
     def arrived(self, first: date, last: date, events: int) -> None:
         """Draw what is on its way: first and last day, and how many events have come."""
         days = f"{first}" if first == last else f"{first}..{last:%m-%d}"
-        self._coming = f", {days}: {events:,}"
+        self._coming = f"{days}: {events:,}"
         self._draw(0)
 
     def _draw(self, days: int) -> None:
+        self._done += days
+        self.progress.update(self._task, advance=days, told=self._told())
+
+    def _told(self) -> str:
         elapsed = self.progress.tasks[self._task].elapsed or 0.0
-        rate = self._rows / elapsed if elapsed else 0.0
-        told = f", {self._rows:,} events, {self._bytes / 1e6:,.1f} MB, {rate:,.0f}/s{self._coming}"
-        self.progress.update(self._task, advance=days, told=told)
+        rate = f"{self._rows / elapsed if elapsed else 0.0:,.0f}/s"
+        parts = [
+            f"{self._done}/{self._days} days",
+            f"{self._rows:,} events",
+            f"{self._bytes / 1e6:,.1f} MB",
+            rate,
+            self._coming,
+            self._time_left(elapsed),
+        ]
+        for least in (self._coming, rate):
+            if len(", ".join(filter(None, parts))) > self._room:
+                parts.remove(least)
+        return ", ".join(filter(None, parts))
+
+    def _time_left(self, elapsed: float) -> str:
+        """Return about how long the rest takes; days that stay as they are take no time."""
+        if not self._stored or self._done >= self._days:
+            return ""
+        left = timedelta(seconds=round(elapsed / self._stored * (self._days - self._done)))
+        return f"{left} left"
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 import io
 import re
+from datetime import date
 
+import pytest
 from rich.console import Console
 
 from mixpanel_assets import BatchProgress, ProfileProgress
@@ -13,8 +15,8 @@ def settled(page, rows=10, *, error=None, before=0):
     return ProfileProgress(page, 3, rows, error is None, error, before + rows)
 
 
-def terminal(screen):
-    return Console(file=screen, force_terminal=True, width=100, color_system=None)
+def terminal(screen, width=100):
+    return Console(file=screen, force_terminal=True, width=width, color_system=None)
 
 
 def last_line(screen, word):
@@ -57,7 +59,28 @@ def test_days_are_counted():
     with day_bar(31, terminal(screen)) as bar:
         bar.stored(10, 100)
         bar.kept()
-    assert re.search(r"2/31\s+days", last_line(screen, "days"))
+    assert "2/31 days" in last_line(screen, "days")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_days_are_told_with_the_time_left_in_one_line(width):
+    """What finds no room is left out, never cut; the last day has no time left."""
+    screen = io.StringIO()
+    with day_bar(365, terminal(screen, width)) as bar:
+        bar.stored(12_345_678, 9_876_543_210)
+        bar.arrived(date(2024, 1, 2), date(2024, 1, 6), 1_234_567)
+        bar.progress.refresh()
+        line = last_line(screen, "days")
+        for _ in range(364):
+            bar.stored(1, 100)
+    assert re.search(r" 1/365 days, 12,345,678 events, 9,876.5 MB, .*\d:\d\d:\d\d left", line)
+    assert ("2024-01-02..01-06: 1,234,567" in line) == (width == 120)
+    assert "…" not in line
+    assert (
+        max(map(len, re.split(r"[\r\n]+", re.sub(r"\x1b\S*?[A-Za-z]", "", screen.getvalue()))))
+        <= width
+    )
+    assert "365/365 days, 12,346,042 events" in last_line(screen, "days")
 
 
 def test_anything_but_a_terminal_stays_empty():

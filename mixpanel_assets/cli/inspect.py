@@ -79,7 +79,13 @@ def cohorts() -> object:
 @app.question("reports")
 def reports(
     kind: Annotated[
-        BookmarkType | None, typer.Option("--type", "-t", help="Only reports of this type.")
+        BookmarkType | None,
+        typer.Option(
+            "--type",
+            "-t",
+            metavar="TYPE",
+            help="Only reports of this type: insights, funnels, retention or flows.",
+        ),
     ] = None,
 ) -> object:
     """List the saved reports, with the numbers that `mp query saved-report` takes.

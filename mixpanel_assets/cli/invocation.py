@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 from typer.models import ArgumentInfo
 
 from mixpanel_assets.cli.options import (
@@ -383,6 +384,35 @@ _LOUDNESS = [
 ]
 
 
+class _Readable:
+    """Help in which flags take no value, and paragraphs are as wide as the terminal."""
+
+    def __init__(self, *args: Any, **given: Any) -> None:
+        super().__init__(*args, **given | {"help": _unwrapped(given.get("help"))})
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""  # Typer would show <bool>
+        return params
+
+
+class _Command(_Readable, TyperCommand):
+    pass
+
+
+class _Group(_Readable, TyperGroup):
+    pass
+
+
+def _unwrapped(text: str | None) -> str | None:
+    """Return a line for each paragraph, because Rich keeps the line ends of the source."""
+    if text is None:
+        return None
+    return "\n\n".join(paragraph.replace("\n", " ") for paragraph in text.split("\n\n"))
+
+
 class App(typer.Typer):
     """A group of commands that all take the options of the whole run, as the group does.
 
@@ -393,7 +423,7 @@ class App(typer.Typer):
     """
 
     def __init__(self, *, project_days: bool = False, **given: Any) -> None:
-        super().__init__(**given)
+        super().__init__(cls=_Group, **given)
         self._project_days = project_days
         self.callback()(_take_options)
 
@@ -407,7 +437,7 @@ class App(typer.Typer):
             account: Whether it asks as an account, and so takes --account.
             given: As Typer's own `command`.
         """
-        register = super().command(name, **given)
+        register = super().command(name, cls=_Command, **given)
         more = [_ACCOUNT, *_LOUDNESS] if account else _LOUDNESS
 
         def add(function: _Function) -> _Function:

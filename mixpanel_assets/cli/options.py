@@ -130,6 +130,7 @@ RefetchOption = Annotated[
     RefetchChoice | None,
     typer.Option(
         "--refetch",
+        metavar="WHICH",
         help="Which of the days are loaded: `all`; those `missing` (never loaded, failed, or "
         "loaded before they had ended); or the `stale` ones, which are those and days read less "
         "than MP_SETTLE_DAYS after their end.",

@@ -65,7 +65,13 @@ def segmentation(
     to_date: ToOption,
     on: SplitOption = None,
     unit: Annotated[
-        SegmentUnit, typer.Option("--unit", "-u", help="The length of a step in time.")
+        SegmentUnit,
+        typer.Option(
+            "--unit",
+            "-u",
+            metavar="UNIT",
+            help="The length of a step in time: minute, hour, day, week or month.",
+        ),
     ] = "day",
     where: WhereOption = None,
     kind: TypeOption = "general",
@@ -286,7 +292,13 @@ def saved_report(
         int, typer.Argument(help="The report's number; `mp inspect reports` lists them.")
     ],
     kind: Annotated[
-        BookmarkType, typer.Option("--type", "-t", help="What the report is.")
+        BookmarkType,
+        typer.Option(
+            "--type",
+            "-t",
+            metavar="TYPE",
+            help="What the report is: insights, funnels, retention or flows.",
+        ),
     ] = "insights",
     from_date: OptionalFromOption = None,
     to_date: OptionalToOption = None,

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from mixpanel_assets.cli.app import app
 from mixpanel_assets.cli.invocation import begin
 from mixpanel_assets.cli.output import Format
 from mixpanel_assets_tests.cli.commands import SNAPSHOT, commands, example, shown_default, snapshot
@@ -173,6 +175,26 @@ def test_what_is_left_out_is_left_out():
             assert not any(f"--{option.lstrip('-')}" in options(one) for one in chain)
         else:
             assert name not in FOUND
+
+
+def help_at(width: int, name: str) -> str:
+    words = name.split()[1:]
+    return CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": str(width)}).stdout
+
+
+def test_help_of_options_can_be_read_in_80_columns():
+    """A flag shows no value, and no list of choices is broken."""
+    for name in FOUND:
+        shown = help_at(80, name)
+        assert "<bool>" not in shown, name
+        assert not re.search(r"<[^<>\n]*\|[^<>\n]*\n", shown), name
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_paragraphs_of_help_fill_their_lines(width):
+    """They are not broken where the source is."""
+    paragraph = re.search(r"Without days.*?not loaded\.", help_at(width, "mp sync"), re.DOTALL)[0]
+    assert all(len(line.strip()) > width - 20 for line in paragraph.splitlines()[:-1])
 
 
 @pytest.mark.parametrize("name", SHORT)
