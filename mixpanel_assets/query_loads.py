@@ -46,6 +46,8 @@ class QueryLoad(Load):
     Attributes:
         table: Its name. Its comment holds the question: one table holds answers to one only.
         question: What is asked, ready for JSON.
+        defaults: What a question asks where it does not name a parameter. A parameter that is
+            newer than a table is not among those that its comment names.
         spans: Ranges of days, both ends included, each asked for at once.
         ask: Returns the rows of a range, with a column `date`.
         project: Whose answers they are.
@@ -56,6 +58,7 @@ class QueryLoad(Load):
 
     table: str
     question: Mapping[str, Any]
+    defaults: Mapping[str, Any]
     spans: Sequence[tuple[date, date]]
     ask: Callable[[date, date], pa.Table]
     project: ProjectIdentity
@@ -111,11 +114,21 @@ class QueryLoad(Load):
             "AND schema_name = ? AND lower(table_name) = lower(?)",
             [QUERIES_SCHEMA, self.table],
         ).fetchone()
-        if found and found[0] != self._told():
+        if found and not self._is_ours(found[0]):
             raise ConfigError(
                 f"The table {QUERIES_SCHEMA}.{self.table} holds answers to another question: "
                 f"{found[0]}. Give this one another name, or drop the table to start it anew."
             )
+
+    def _is_ours(self, comment: str | None) -> bool:
+        try:
+            stored = json.loads(comment or "")
+        except ValueError:
+            return False
+        if not isinstance(stored, dict):
+            return False
+        asked = json.loads(self._told())
+        return {**self.defaults, **stored} == {**self.defaults, **asked}
 
     def _told(self) -> str:
         return json.dumps(self.question, sort_keys=True)

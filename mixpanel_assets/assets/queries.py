@@ -129,6 +129,7 @@ def live_query_asset(
             load = QueryLoad(
                 table=name,
                 question=_question(query),
+                defaults=_defaults(query),
                 spans=[(first, last)] if _adds_up(query) else _each_day(first, last),
                 ask=ask,
                 project=project_identity(mixpanel.credentials, known),
@@ -156,6 +157,11 @@ def _check(query: DatedQuestion) -> None:
 def _question(query: DatedQuestion) -> dict[str, Any]:
     asked = query.model_dump(exclude={"from_date", "to_date"})
     return {"report": query.report, **asked}
+
+
+def _defaults(query: DatedQuestion) -> dict[str, Any]:
+    fields = type(query).model_fields.items()
+    return {name: field.default for name, field in fields if not field.is_required()}
 
 
 def _adds_up(query: DatedQuestion) -> bool:

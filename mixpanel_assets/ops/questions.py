@@ -7,7 +7,15 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.literals import BookmarkType, CountType, HourDayUnit, TimeUnit
+from mixpanel_assets.literals import (
+    BookmarkType,
+    CountType,
+    HourDayUnit,
+    LengthUnit,
+    RetentionType,
+    SegmentUnit,
+    TimeUnit,
+)
 from mixpanel_assets.live_query import LiveQueryService
 from mixpanel_assets.ops.spans import span
 from mixpanel_assets.results import ResultWithDataFrame
@@ -77,8 +85,9 @@ class SegmentationConfig(DatedQuestion):
 
     event: str = Field(description="The event's name.")
     on: str | None = Field(default=None, description=_ON)
-    unit: TimeUnit = Field(default="day", description=_UNIT)
+    unit: SegmentUnit = Field(default="day", description=_UNIT)
     where: str | None = Field(default=None, description=_WHERE)
+    type: CountType = Field(default="general", description=_TYPE)
 
 
 class FunnelConfig(DatedQuestion):
@@ -96,6 +105,12 @@ class FunnelConfig(DatedQuestion):
         "twice.",
     )
     on: str | None = Field(default=None, description=_ON)
+    where: str | None = Field(default=None, description=_WHERE)
+    length: int | None = Field(
+        default=None,
+        description="How long people have for all steps, at most 90 days; empty: as it was saved.",
+    )
+    length_unit: LengthUnit = Field(default="day", description="What `length` counts.")
 
 
 class RetentionConfig(DatedQuestion):
@@ -111,6 +126,15 @@ class RetentionConfig(DatedQuestion):
     interval: int = Field(default=1, ge=1, description="Days per period, with unit `day`.")
     interval_count: int = Field(default=10, ge=1, description="Periods after the first.")
     unit: TimeUnit = Field(default="day", description="The length of a period.")
+    retention_type: RetentionType = Field(
+        default="birth",
+        description="`birth` follows people from their first born_event; `compounded` from each "
+        "time that they did the event, so both events are one then.",
+    )
+    unbounded: bool = Field(
+        default=False,
+        description="Count people in each period up to the last in which they came back.",
+    )
 
 
 class JQLConfig(Question):

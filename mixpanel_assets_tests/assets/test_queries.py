@@ -166,6 +166,35 @@ def test_a_table_answers_one_question(run, emulator, database):
     assert run("quoted", other, FIRST).success
 
 
+OLD_QUESTIONS = {
+    "signups": '{"event": "Sign Up", "on": null, "report": "segmentation", "unit": "day", '
+    '"where": null}',
+    "counts": '{"events": ["Sign Up", "Nope"], "report": "event_counts"}',
+}
+
+
+@pytest.mark.parametrize("name", OLD_QUESTIONS)
+def test_a_table_from_before_a_parameter_existed_still_answers_its_question(name, run, database):
+    """What its question does not name had the default; another value is another question."""
+    assert run(name, QUESTIONS[name], FIRST).success
+    with database.write() as connection:
+        comment = OLD_QUESTIONS[name]
+        connection.execute(f"COMMENT ON TABLE mixpanel_queries.{name} IS '{comment}'")
+    assert run(name, QUESTIONS[name], "2024-01-02").success
+    unique = QUESTIONS[name].model_copy(update={"type": "unique"})
+    assert "another question" in failure_of(run(name, unique, "2024-01-03"))
+    assert {row[0] for row in rows(database, name)} == set(DAYS[:2])
+
+
+def test_people_are_counted_where_the_question_says_so(run, emulator, database):
+    """One person who does it twice counts once, and Mixpanel is asked for that."""
+    people = SegmentationConfig(event="Page View", type="unique")
+    assert run("viewers", people, FIRST).success
+    assert emulator.requests[-1].params["type"] == "unique"
+    [(_, _, counted)] = rows(database, "viewers")
+    assert 0 < counted < emulator.truth.count_by_event(DAYS[0])["Page View"]
+
+
 def test_a_refusal_keeps_what_was_there(run, emulator, database):
     """The run fails in one sentence; no row is lost."""
     run("signups", SIGNUPS, FIRST)

@@ -1,5 +1,6 @@
 """Live reports as ops: results that go on as values, and what they tell Dagster."""
 
+import inspect
 import pickle
 from datetime import UTC, datetime, timedelta
 
@@ -71,6 +72,43 @@ def test_a_job_returns_what_the_report_says(report, run, client):
     rows = [record.data for record in metadata["first_rows"].records]
     assert len(rows) == min(MOST_ROWS, len(value.df))
     assert all(list(row) == list(value.df.columns) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("report", "config", "sent"),
+    [
+        ("segmentation", {"type": "unique", "unit": "week"}, {"type": "unique", "unit": "week"}),
+        ("segmentation", {"unit": "minute"}, {"unit": "minute"}),
+        (
+            "funnel",
+            {"where": COUNTRY, "length": 12, "length_unit": "hour"},
+            {"where": COUNTRY, "length": "12", "length_unit": "hour"},
+        ),
+        ("retention", {"unbounded": True}, {"unbounded_retention": "true"}),
+        (
+            "retention",
+            {"return_event": "Sign Up", "retention_type": "compounded"},
+            {"retention_type": "compounded"},
+        ),
+    ],
+)
+def test_every_parameter_of_a_report_reaches_mixpanel(report, config, sent, run, emulator):
+    """What the library and the shell take, the launchpad takes."""
+    before = len(emulator.requests)
+    assert run(f"ask_{report}", **ASKED[report][0] | config).success
+    [params] = [
+        request.params
+        for request in emulator.requests[before:]
+        if request.path.startswith("/api/query/") and "from_date" in request.params
+    ]
+    assert sent.items() <= params.items()
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.report)
+def test_a_question_takes_all_that_its_report_takes(question):
+    """No parameter of the library is missing in the launchpad."""
+    taken = inspect.signature(getattr(LiveQueryService, question.report)).parameters
+    assert question.model_fields.keys() == taken.keys() - {"self"}
 
 
 @pytest.mark.parametrize("report", sorted(ASKED.keys() - {"activity_feed"}))
