@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -17,16 +16,18 @@ from mixpanel_assets.answers import (
 )
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.client.inventory import MOST_NAMES
-from mixpanel_assets.errors import EventNotFoundError, MixpanelDataError, QueryError
+from mixpanel_assets.errors import (
+    EventNotFoundError,
+    MixpanelDataError,
+    QueryError,
+    similar_names,
+)
 from mixpanel_assets.literals import BookmarkType, CountType, EntityType
 from mixpanel_assets.results import BookmarkInfo, FunnelInfo, LexiconSchema, SavedCohort, TopEvent
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-MOST_SIMILAR = 5
-_SIMILAR_FROM = 0.5
 
 
 class DiscoveryService:
@@ -307,14 +308,6 @@ class DiscoveryService:
         known = self.list_events()
         if event not in known:
             raise EventNotFoundError(event, similar_names(event, known)) from cause
-
-
-def similar_names(name: str, known: Sequence[str]) -> list[str]:
-    """Return at most five of the known names that look like one, the most similar first."""
-    folded = {other.casefold() for other in known}
-    near = difflib.get_close_matches(name.casefold(), folded, MOST_SIMILAR, _SIMILAR_FROM)
-    found = [other for like in near for other in known if other.casefold() == like]
-    return found[:MOST_SIMILAR]
 
 
 def _sorted(names: Sequence[str] | dict[str, Any], what: str) -> list[str]:

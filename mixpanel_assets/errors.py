@@ -28,12 +28,16 @@ a character that steers a terminal.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, Self
 
 from mixpanel_assets.control_characters import visible
+
+MOST_SIMILAR = 5
+_SIMILAR_FROM = 0.5
 
 
 class MixpanelDataError(Exception):
@@ -329,17 +333,35 @@ class IncompleteExportError(MixpanelDataError):
 
 
 class EventNotFoundError(MixpanelDataError):
-    """Mixpanel lists no event of that name; `similar_events` are at most five that it does."""
+    """Mixpanel, or a table, has no event of that name; `similar_events` are at most five it has."""
 
-    def __init__(self, event_name: str, similar_events: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        event_name: str,
+        similar_events: list[str] | None = None,
+        *,
+        table: str | None = None,
+    ) -> None:
         self.event_name = event_name
         self.similar_events = similar_events or []
         hint = f" Similar ones: {', '.join(self.similar_events)}." if self.similar_events else ""
+        if table is None:
+            said = f"Mixpanel lists no event {event_name!r} in the last 31 days."
+        else:
+            said = f"The table {table!r} holds no event {event_name!r}."
         super().__init__(
-            f"Mixpanel lists no event {event_name!r} in the last 31 days.{hint}",
+            said + hint,
             "EVENT_NOT_FOUND",
             {"event_name": event_name, "similar_events": self.similar_events},
         )
+
+
+def similar_names(name: str, known: Sequence[str]) -> list[str]:
+    """Return at most five of the known names that look like one, the most similar first."""
+    folded = {other.casefold() for other in known}
+    near = difflib.get_close_matches(name.casefold(), folded, MOST_SIMILAR, _SIMILAR_FROM)
+    found = [other for like in near for other in known if other.casefold() == like]
+    return found[:MOST_SIMILAR]
 
 
 class TableExistsError(MixpanelDataError):

@@ -23,7 +23,7 @@ from mixpanel_assets.results import (
     TableSchema,
     WorkspaceInfo,
 )
-from mixpanel_assets.table_metadata import metadata_of
+from mixpanel_assets.table_metadata import metadata_of, tell_of_unknown_events
 from mixpanel_assets.warehouse import (
     KnownTable,
     asked,
@@ -321,6 +321,8 @@ class TableInspector:
             f"SELECT DISTINCT unnest(json_keys(properties)) AS key FROM {name} {where} ORDER BY 1",
             {} if event is None else {"event": event},
         )
+        if event is not None and not rows:
+            tell_of_unknown_events(self._connection, find_table(self._connection, table), [event])
         return [key for (key,) in rows]
 
     def column_stats(self, table: str, column: str, *, top_n: int = 10) -> ColumnStatsResult:

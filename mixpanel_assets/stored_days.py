@@ -15,7 +15,7 @@ import duckdb
 
 from mixpanel_assets.days import how_to_load, ranges_of, shown
 from mixpanel_assets.errors import ConfigError, MissingDaysError, TableNotFoundError
-from mixpanel_assets.table_metadata import days_between
+from mixpanel_assets.table_metadata import days_between, tell_of_unknown_events
 from mixpanel_assets.wall_clocks import is_zone, same_clocks, span_of, wall_clock_sql
 from mixpanel_assets.warehouse import (
     EVENTS,
@@ -69,6 +69,8 @@ def stored_days(
 ) -> StoredDays:
     """Return the days of a table once it is sure that each of them was loaded.
 
+    A warning names the events that the table does not hold, with similar ones that it does.
+
     Args:
         connection: Any connection of the database.
         table: `events`, or a named table of events.
@@ -97,7 +99,21 @@ def stored_days(
     needed = _Needed.of(days, zone, _export_zone(project))
     _refuse_missing(connection, target, needed, known)
     day, condition = _sql(days, zone, project, target)
-    return StoredDays(qualified(target.schema, target.table), day, condition, days[0], days[-1])
+    found = StoredDays(qualified(target.schema, target.table), day, condition, days[0], days[-1])
+    if events and (absent := _absent(connection, found, events)):
+        tell_of_unknown_events(connection, target, absent)
+    return found
+
+
+def _absent(
+    connection: duckdb.DuckDBPyConnection, days: StoredDays, events: Collection[str]
+) -> list[str]:
+    rows = connection.execute(
+        f"SELECT DISTINCT event_name FROM {days.table} "
+        f"WHERE {days.condition} AND event_name IN $events",
+        {"events": list(events)},
+    ).fetchall()
+    return [event for event in events if (event,) not in rows]
 
 
 @dataclass(frozen=True)

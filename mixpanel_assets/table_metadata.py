@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from mixpanel_assets.days import as_day
-from mixpanel_assets.errors import ConfigError, StorageError
+from mixpanel_assets.errors import (
+    ConfigError,
+    EventNotFoundError,
+    StorageError,
+    similar_names,
+)
 from mixpanel_assets.results import TableMetadata
-from mixpanel_assets.warehouse import KnownTable, ProjectIdentity
+from mixpanel_assets.warehouse import KnownTable, ProjectIdentity, Target, qualified
+
+if TYPE_CHECKING:
+    import duckdb
+
+logger = logging.getLogger(__name__)
 
 
 def days_between(from_date: date | str, to_date: date | str) -> list[date]:
@@ -38,6 +49,21 @@ def days_of(metadata: TableMetadata) -> set[date]:
     if metadata.from_date is None or metadata.to_date is None:
         raise ConfigError("The metadata gives one end of its days. Give both, or none.")
     return set(days_between(metadata.from_date, metadata.to_date))
+
+
+def tell_of_unknown_events(
+    connection: duckdb.DuckDBPyConnection, target: Target, events: Collection[str]
+) -> None:
+    """Warn of events that a table does not hold on any day; of an empty table nothing is said."""
+    rows = connection.execute(
+        f"SELECT DISTINCT event_name FROM {qualified(target.schema, target.table)} "
+        "WHERE event_name IS NOT NULL ORDER BY 1"
+    ).fetchall()
+    known = [name for (name,) in rows]
+    for event in events if known else ():
+        if event not in known:
+            similar = similar_names(event, known)
+            logger.warning("%s", EventNotFoundError(event, similar, table=target.table))
 
 
 def moment_of(metadata: TableMetadata) -> datetime:

@@ -13,9 +13,8 @@ from mixpanel_assets import (
     SavedCohort,
     Workspace,
 )
-from mixpanel_assets.discovery import similar_names
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
-from mixpanel_assets.errors import ConfigError, EventNotFoundError, QueryError
+from mixpanel_assets.errors import ConfigError, EventNotFoundError, QueryError, similar_names
 from mixpanel_assets_tests.conftest import IMPATIENT, PLENTY, START
 
 NOW = datetime(2024, 1, 14, 12, tzinfo=UTC)

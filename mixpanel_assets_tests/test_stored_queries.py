@@ -16,6 +16,7 @@ from mixpanel_assets import StorageEngine, TableMetadata, Workspace
 from mixpanel_assets.client import make_credentials
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.errors import ConfigError, MissingDaysError, TableNotFoundError
+from mixpanel_assets.inspection import TableInspector
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.stored_queries import StoredQueries
 from mixpanel_assets.warehouse import ProjectIdentity, mark_days, prepare
@@ -567,3 +568,44 @@ def test_the_zone_of_the_loads_holds_while_the_variable_is_not_set(western):
     with Workspace.open(workspace.db_path) as reader:
         assert "time_zone" not in reader.settings.model_fields_set
         assert reader.daily_counts(**days) == workspace.daily_counts(**days)
+
+
+MISSPELLED = {
+    "property_distribution": {"event": "Sign Pu", "property": "plan", **WEEK},
+    "numeric_summary": {"event": "Sign Pu", "property": "amount", **WEEK},
+    "daily_counts": {"events": ["Page View", "Sign Pu"], **WEEK},
+    "engagement_distribution": {"events": ["Page View", "Sign Pu"], **WEEK},
+    "property_coverage": {"event": "Sign Pu", "properties": ["plan"], **WEEK},
+}
+
+
+@pytest.mark.parametrize("question", MISSPELLED)
+def test_a_misspelled_event_is_told_with_similar_ones(question, queries, caplog):
+    """The answer comes all the same; an event that is there is not warned of."""
+    getattr(queries, question)(**MISSPELLED[question])
+    [warned] = caplog.records
+    assert warned.getMessage() == (
+        "The table 'events' holds no event 'Sign Pu'. Similar ones: Sign Up."
+    )
+
+
+def test_an_event_of_other_days_is_not_misspelled(queries, truth, caplog):
+    """Nothing happened on the day that was asked about, but the table knows the name."""
+    by_day = {day: {record["event"] for on, record in truth if on == day} for day, _ in truth}
+    day, name = next(
+        (day, name)
+        for day in by_day
+        for name in sorted(set().union(*by_day.values()) - by_day[day])
+    )
+    queries.daily_counts(from_date=day, to_date=day, events=[name])
+    assert not caplog.records
+
+
+def test_properties_of_a_misspelled_event_are_told_with_similar_ones(storage, caplog):
+    """Of a name that the table knows, nothing is said."""
+    with storage.read() as connection:
+        inspector = TableInspector(connection)
+        assert inspector.property_keys("events", "Sign Up")
+        assert not caplog.records
+        assert inspector.property_keys("events", "Sign Pu") == []
+    assert "Similar ones: Sign Up." in caplog.text
