@@ -309,6 +309,24 @@ def test_python_in_documents_runs(name, before_people, filled):
     exec(compile(PYTHON[name], name, "exec"), {"__name__": name})
 
 
+def test_the_config_file_in_documents_is_read(tmp_path):
+    """As one account, which is the default."""
+    [text] = blocks("toml").values()
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    path.chmod(0o600)
+    [account] = ConfigManager(path).list_accounts()
+    assert (account.name, account.project_id, account.is_default) == ("shop", "12345", True)
+
+
+def test_the_block_for_dagster_yaml_is_accepted(tmp_path):
+    """By Dagster, as the configuration of an instance."""
+    [text] = blocks("yaml").values()
+    (tmp_path / "dagster.yaml").write_text(text)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert instance.get_concurrency_config().pool_config.default_pool_limit == 2
+
+
 def cannot_run(words):
     """Return why a command line does not run here; None if it does."""
     line = shlex.join(words).replace("'", "")
