@@ -20,7 +20,7 @@ from mixpanel_assets.warehouse.project import (
     read_project,
     schema_version,
 )
-from mixpanel_assets.warehouse.shape import has_marks, must_be_unchanged
+from mixpanel_assets.warehouse.shape import has_marks, must_be_unchanged, tables_of
 
 _BRIEFLY_SECONDS = 0.5  # most writes are over by then
 _SAID: set[Path] = set()
@@ -88,10 +88,11 @@ def check_whose(database: Database, asked: ProjectIdentity | None) -> None:
 def _checked_version(
     connection: duckdb.DuckDBPyConnection, asked: ProjectIdentity | None
 ) -> int | None:
-    version = check_version(connection)
+    there = tables_of(connection)
+    version = check_version(connection, there)
     if version is None:
-        if has_marks(connection):
-            must_be_unchanged(connection, schema_version())
+        if has_marks(there):
+            must_be_unchanged(there, schema_version())
         return None
     if asked and (stored := read_project(connection)):
         must_be_of(stored, asked.project_id, asked.region)

@@ -182,14 +182,14 @@ class Database:
             self.make_place()
         wait = Wait(f"the database {self.path}", self.path, self.lock_timeout, self.on_wait)
         with self._locked(mode, wait):
-            if mode == "write" and self.is_missing:
-                self.must_not_be_lost()
-                _create(self.path)
-            self.must_exist()
+            is_new = mode == "write" and self.is_missing
+            self.must_not_be_lost() if is_new else self.must_exist()
             with (
                 spill_folder(self.path) as spilled,
                 closed_for_good(duckdb.connect()) as connection,
             ):
+                if is_new:
+                    _create(connection, self.path)
                 self._configure(connection, spilled)
                 # A log that a killed process left is read, and only DuckDB itself ends it.
                 self._is_logged = logged or log_of(self.path).exists()
@@ -445,7 +445,7 @@ def _make_folder(path: Path) -> None:
         ) from error
 
 
-def _create(path: Path) -> None:
+def _create(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Make an empty file, complete or not at all, of the newest storage all our DuckDBs read.
 
     Before 1.2, `USING COMPRESSION zstd` is ignored, which doubles the file; the newest that
@@ -453,11 +453,10 @@ def _create(path: Path) -> None:
     """
     remove_drafts(path)
     draft = draft_of(path)
-    with duckdb.connect() as memory:
-        memory.execute(
-            f"ATTACH {literal(str(draft))} AS draft (STORAGE_VERSION '{STORAGE_VERSION}')"
-        )
-        memory.execute("DETACH draft")
+    connection.execute(
+        f"ATTACH {literal(str(draft))} AS draft (STORAGE_VERSION '{STORAGE_VERSION}')"
+    )
+    connection.execute("DETACH draft")
     close_to_others(draft)
     draft.replace(path)
 

@@ -16,11 +16,14 @@ from mixpanel_assets.warehouse import schema
 from mixpanel_assets.warehouse.answers import first_row, number
 from mixpanel_assets.warehouse.schema import quoted
 from mixpanel_assets.warehouse.shape import (
+    Columns,
+    Tables,
     changes_by_hand,
     columns_of,
     hidden_by_others,
     is_ours,
     must_be_unchanged,
+    tables_of,
 )
 
 logger = logging.getLogger(__name__)
@@ -88,8 +91,9 @@ def prepare(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity | No
     if project and not stored:
         _check_zone(connection, project)
     if version is None:
+        hidden = hidden_by_others(connection)  # before there is more to look through
         schema.create_all(connection)
-        for sentence in hidden_by_others(connection):
+        for sentence in hidden:
             logger.warning("%s", sentence)
     else:
         # What makes a file a snapshot; a database that was restored from one is none.
@@ -120,31 +124,32 @@ def _loadable(
     connection: duckdb.DuckDBPyConnection, project: ProjectIdentity | None
 ) -> tuple[int | None, ProjectIdentity | None]:
     """Return the version as `check_loadable` does, and whose data the file holds if one asks."""
-    if not is_ours(connection):
+    there = tables_of(connection)
+    if not is_ours(there):
         return None, None
-    version = check_version(connection)
+    version = check_version(connection, there)
     # A version is known of files with a project table alone; looking for it takes 5 ms.
     stored = read_project(connection) if project and version else None
     if project and stored:
         must_match(stored, project)
     version = version or schema_version()
-    must_be_unchanged(connection, version)
+    must_be_unchanged(there, version)
     return version, stored
 
 
-def check_version(connection: duckdb.DuckDBPyConnection) -> int | None:
-    """Return the schema version of a file; None when it holds no project.
+def check_version(connection: duckdb.DuckDBPyConnection, there: Tables) -> int | None:
+    """Return the schema version of a file with these tables; None when it holds no project.
 
     Raises:
         StorageError: It is newer, or none that any version of this package writes.
     """
-    if not _has_project_table(connection):
+    if not _is_project_table(there.get(schema.PROJECT.name, {})):
         return None
     found = connection.execute(
         f"SELECT project_id, region, schema_version FROM {schema.PROJECT.quoted}"
     ).fetchall()
-    if not found and not _holds_assets(connection):
-        return _version_by_columns(connection)
+    if not found and not _holds_assets(connection, there):
+        return _version_by_columns(there)
     if len(found) != 1 or not _is_whole(*found[0]):
         rows = "; ".join(
             "project {}, region {}, schema version {}".format(*row) for row in found[:3]
@@ -170,18 +175,18 @@ def _is_whole(project_id: object, region: object, version: object) -> bool:
     return is_named and type(version) is int and version >= 1
 
 
-def _holds_assets(connection: duckdb.DuckDBPyConnection) -> bool:
+def _holds_assets(connection: duckdb.DuckDBPyConnection, there: Tables) -> bool:
     """Return whether days of an asset are stored, which needs a project."""
-    if not columns_of(connection, schema.DAYS):
+    if schema.DAYS.name not in there:
         return False
     asset = f"schema_name = {schema.literal(schema.SCHEMA)}"
     return number(connection, f"SELECT count(*) FROM {schema.DAYS.quoted} WHERE {asset}") > 0
 
 
-def _version_by_columns(connection: duckdb.DuckDBPyConnection) -> int:
+def _version_by_columns(there: Tables) -> int:
     """Return the version of tables that were made without a project."""
     known = range(schema_version(), 0, -1)
-    fitting = (version for version in known if not changes_by_hand(connection, version))
+    fitting = (version for version in known if not changes_by_hand(there, version))
     return next(fitting, schema_version())
 
 
@@ -263,7 +268,11 @@ def _check_zone(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity)
 
 
 def _has_project_table(connection: duckdb.DuckDBPyConnection) -> bool:
-    return columns_of(connection, schema.PROJECT).keys() >= set(schema.PROJECT.column_names)
+    return _is_project_table(columns_of(connection, schema.PROJECT))
+
+
+def _is_project_table(columns: Columns) -> bool:
+    return columns.keys() >= set(schema.PROJECT.column_names)
 
 
 def _write_project(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity) -> None:

@@ -353,19 +353,24 @@ def create_all(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(SCHEMA)}")
     for table in TABLES:
         create(connection, table)
-    if not is_taken(connection, "main", METADATA):
+    if not _is_metadata_taken(connection):
         connection.execute(METADATA_VIEW)
     connection.execute(MISSING_DAYS_VIEW)
     connection.execute(CURRENT_PROFILES_VIEW)
     create_macros(connection)
 
 
-def is_taken(connection: duckdb.DuckDBPyConnection, schema: str, view: str) -> bool:
-    """Return whether a table, or a view of others, has a view's name; `mixpanel_data` makes one."""
-    place = "database_name = current_database() AND schema_name = $schema"
+def _is_metadata_taken(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Return whether a table or a view of others has the view's name; `mixpanel_data` makes one."""
+    place = "database_name = current_database() AND schema_name = 'main'"
     found = connection.execute(
         f"SELECT sql FROM duckdb_views() WHERE {place} AND view_name = $view UNION ALL "
         f"SELECT NULL FROM duckdb_tables() WHERE {place} AND table_name = $view",
-        {"schema": schema, "view": view},
+        {"view": METADATA},
     ).fetchall()
-    return any(sql is None or DAYS.name not in sql for (sql,) in found)
+    return not all(is_metadata_view(sql) for (sql,) in found)
+
+
+def is_metadata_view(sql: str | None) -> bool:
+    """Return whether a definition, None of a table, is that of our view of what is stored."""
+    return sql is not None and DAYS.name in sql

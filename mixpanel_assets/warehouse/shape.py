@@ -20,7 +20,7 @@ from mixpanel_assets.warehouse.schema import (
     TABLES,
     VIEWS,
     Table,
-    is_taken,
+    is_metadata_view,
     literal,
     quoted,
 )
@@ -28,18 +28,52 @@ from mixpanel_assets.warehouse.schema import (
 _SHOWN = 3
 _MARKS = {"schema_name", "table_name", "day", "status", "duplicates_removed", "shifted_rows"}
 
+# The types of columns by name, and these of tables by name.
 Columns = dict[str, str]
+Tables = dict[str, Columns]
+
+_OUR_TABLES = " UNION ALL ".join(
+    f"SELECT {literal(table.name)}, name, type FROM pragma_table_info({literal(table.quoted)})"
+    for table in TABLES
+)
+_ALL_TABLES = (
+    "SELECT table_name, column_name, data_type FROM duckdb_columns() "
+    f"WHERE database_name = current_database() AND schema_name = {literal(SCHEMA)}"
+)
 
 
-def is_ours(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Return whether the file has our tables; False when nothing in it has their names.
+def tables_of(connection: duckdb.DuckDBPyConnection) -> Tables:
+    """Return the columns of our tables in a file, or of all that is in our schema."""
+    try:  # The first scan of a connection's catalog takes 7 ms, which small loads would feel.
+        found = connection.execute(_OUR_TABLES).fetchall()
+    except duckdb.CatalogException:  # A table is missing: is the file new, old or another's?
+        found = connection.execute(_ALL_TABLES).fetchall()
+    tables: Tables = {}
+    for table, column, kind in found:
+        tables.setdefault(table, {})[column] = kind
+    return tables
+
+
+def columns_of(connection: duckdb.DuckDBPyConnection, table: Table) -> Columns:
+    """Return the columns that a table of ours has in a file, with their types."""
+    try:
+        return dict(
+            connection.execute(
+                f"SELECT name, type FROM pragma_table_info({literal(table.quoted)})"
+            ).fetchall()
+        )
+    except duckdb.CatalogException:
+        return {}
+
+
+def is_ours(there: Tables) -> bool:
+    """Return whether a file has our tables; False when nothing in it has their names.
 
     Raises:
         StorageError: Another program's tables have their names.
     """
-    if has_marks(connection):
+    if has_marks(there):
         return True
-    there = _tables(connection)
     if taken := sorted({*BY_NAME, *VIEWS} & there.keys()):
         names = ", ".join(f"{SCHEMA}.{name}" for name in taken)
         raise StorageError(
@@ -51,19 +85,18 @@ def is_ours(connection: duckdb.DuckDBPyConnection) -> bool:
     return False
 
 
-def has_marks(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Return whether the file has our project table or our ledger, whatever became of the rest."""
-    there = _tables(connection)
+def has_marks(there: Tables) -> bool:
+    """Return whether a file has our project table or our ledger, whatever became of the rest."""
     return PROJECT.name in there or there.get(DAYS.name, {}).keys() >= _MARKS
 
 
-def must_be_unchanged(connection: duckdb.DuckDBPyConnection, version: int) -> None:
+def must_be_unchanged(there: Tables, version: int) -> None:
     """See that our tables are as a version made them.
 
     Raises:
         StorageError: They were changed by hand; the message says what and how to go on.
     """
-    if changes := changes_by_hand(connection, version):
+    if changes := changes_by_hand(there, version):
         more = f" ({len(changes) - _SHOWN} more)" if len(changes) > _SHOWN else ""
         raise StorageError(
             "Tables of mixpanel-assets were changed by hand, and a load would lose or garble rows: "
@@ -73,9 +106,8 @@ def must_be_unchanged(connection: duckdb.DuckDBPyConnection, version: int) -> No
         )
 
 
-def changes_by_hand(connection: duckdb.DuckDBPyConnection, version: int) -> list[str]:
+def changes_by_hand(there: Tables, version: int) -> list[str]:
     """Return, in words, how our tables differ from those that a version made."""
-    there = _tables(connection)
     return [
         change
         for table in TABLES
@@ -109,23 +141,6 @@ def _changes(table: Table, there: Columns | None, version: int) -> Iterator[str]
         yield f"{name} has one more column, {column} (`{to}`, once its values are elsewhere)"
 
 
-def _tables(connection: duckdb.DuckDBPyConnection) -> dict[str, Columns]:
-    """Return the columns of what is in our schema, with their types."""
-    found = connection.execute(
-        "SELECT table_name, column_name, data_type FROM duckdb_columns() "
-        f"WHERE database_name = current_database() AND schema_name = {literal(SCHEMA)}"
-    ).fetchall()
-    tables: dict[str, Columns] = {}
-    for table, column, kind in found:
-        tables.setdefault(table, {})[column] = kind
-    return tables
-
-
-def columns_of(connection: duckdb.DuckDBPyConnection, table: Table) -> Columns:
-    """Return the columns that a table of ours has in a file, with their types."""
-    return _tables(connection).get(table.name, {})
-
-
 def rules_by_hand(
     connection: duckdb.DuckDBPyConnection, error: duckdb.ConstraintException
 ) -> list[str]:
@@ -148,17 +163,18 @@ def rules_by_hand(
 def hidden_by_others(connection: duckdb.DuckDBPyConnection) -> list[str]:
     """Return, in sentences, which tables of others stand before ours in queries."""
     found = connection.execute(
-        "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() "
-        "AND schema_name = 'main' UNION SELECT view_name FROM duckdb_views() "
+        "SELECT table_name, NULL AS sql FROM duckdb_tables() "
+        "WHERE database_name = current_database() AND schema_name = 'main' UNION "
+        "SELECT view_name, sql FROM duckdb_views() "
         "WHERE database_name = current_database() AND schema_name = 'main' ORDER BY ALL"
     ).fetchall()
     said = [
         f"main.{name} hides {SCHEMA}.{name} in queries that name no schema: "
         f"write {SCHEMA}.{name}, or rename the other table."
-        for (name,) in found
+        for name, _ in found
         if name.lower() in {*BY_NAME, *VIEWS} - {METADATA}
     ]
-    if is_taken(connection, "main", METADATA):
+    if any(name == METADATA and not is_metadata_view(sql) for name, sql in found):
         said.append(
             f"main.{METADATA} was there before, so the view of that name is not made: "
             f"{DAYS.schema}.{DAYS.name} says what is stored."

@@ -21,7 +21,7 @@ from mixpanel_assets.warehouse.project import (
     schema_version,
     stored_project,
 )
-from mixpanel_assets.warehouse.shape import changes_by_hand
+from mixpanel_assets.warehouse.shape import changes_by_hand, tables_of
 from mixpanel_assets_tests.warehouse.conftest import (
     DAY,
     DAY_MS,
@@ -153,7 +153,7 @@ def test_each_version_adds_what_it_says(warehouse):
         connection.execute("UPDATE mixpanel._project SET schema_version = 1")
     prepared(warehouse)
     with warehouse.database.read() as connection:
-        assert changes_by_hand(connection, schema_version()) == []
+        assert changes_by_hand(tables_of(connection), schema_version()) == []
 
 
 def test_tables_made_before_there_was_a_project_are_migrated_too(warehouse):
@@ -167,7 +167,7 @@ def test_tables_made_before_there_was_a_project_are_migrated_too(warehouse):
             connection.execute(f"ALTER TABLE mixpanel._quarantine DROP {column}")
     prepared(warehouse)
     with warehouse.database.read() as connection:
-        assert changes_by_hand(connection, schema_version()) == []
+        assert changes_by_hand(tables_of(connection), schema_version()) == []
         assert stored_project(connection) == PROJECT
 
 
@@ -216,7 +216,7 @@ def test_a_change_that_is_undone_as_the_message_says_is_none(warehouse):
         table = "mixpanel._days" if "day" in change else "mixpanel.events"
         with opened_by_hand(warehouse) as connection:
             connection.execute(f"ALTER TABLE {table} {change}")
-            [said] = changes_by_hand(connection, schema_version())
+            [said] = changes_by_hand(tables_of(connection), schema_version())
             connection.execute(said.split("`")[1])
         prepared(warehouse)
     assert len(warehouse.rows()) == 1
