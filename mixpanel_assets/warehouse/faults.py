@@ -67,8 +67,8 @@ _NEXT_STEPS: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (
         re.compile(r"Corrupt database file|Could not read enough bytes|while replaying WAL"),
-        "{path} is damaged, or was not copied whole: {said} Put a backup or its snapshot in its "
-        "place (docs/operations.md), or move it away to load everything again.",
+        "{path} is damaged, or is an incomplete copy: {said} Move it and its .wal file away. "
+        "Then copy a backup or its snapshot to its place, or load everything again.",
     ),
     (
         re.compile(r"newer (DuckDB )?version|version number", re.IGNORECASE),

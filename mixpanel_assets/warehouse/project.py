@@ -157,7 +157,8 @@ def check_version(connection: duckdb.DuckDBPyConnection, there: Tables) -> int |
         raise StorageError(
             f"{schema.PROJECT.schema}.{schema.PROJECT.name} was changed by hand: it has "
             f"{len(found)} rows ({rows or 'no project'}). "
-            "Put a backup or the snapshot in the place of the database (docs/operations.md).",
+            "Move the database and its .wal file away, and copy a backup or the snapshot to its "
+            "place.",
             {"stored": found, "known": schema_version()},
         )
     version: int = found[0][2]

@@ -100,8 +100,8 @@ def must_be_unchanged(there: Tables, version: int) -> None:
         more = f" ({len(changes) - _SHOWN} more)" if len(changes) > _SHOWN else ""
         raise StorageError(
             "Tables of mixpanel-assets were changed by hand, and a load would lose or garble rows: "
-            f"{'; '.join(changes[:_SHOWN])}{more}. Undo that, or put a backup or the snapshot in "
-            "the place of the database (docs/operations.md).",
+            f"{'; '.join(changes[:_SHOWN])}{more}. Undo that. Or move the database and its .wal "
+            "file away, and copy a backup or the snapshot to its place.",
             {"changes": changes},
         )
 
