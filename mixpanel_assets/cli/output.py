@@ -223,9 +223,9 @@ def _not_done(program: str, error: ValueError) -> InvalidArgumentsError:
     return InvalidArgumentsError(f"--jq {program!r} cannot be done: {str(error).splitlines()[0]}")
 
 
-# A column's edge and its blanks; how much of a text and of a name is worth showing.
+# A column's edge and its blanks; how much of a text is worth showing.
 _TIME = re.compile(r"\d{4,}-\d\d-\d\d([T ][\d:.]+(Z|[+-]\d\d(:\d\d)?)?)?")
-_FRAME, _LEAST_TEXT, _LEAST_NAME = 3, 12, 5
+_FRAME, _LEAST_TEXT = 3, 12
 
 
 def _print_table(whole: object, records: Sequence[Record], columns: Sequence[str]) -> None:
@@ -243,7 +243,8 @@ def _print_table(whole: object, records: Sequence[Record], columns: Sequence[str
         widths = [Width.of(_cell(name), values) for name, values in _by_column(columns, cells)]
         shown = fitting(widths, console.width if console.is_terminal else None)
         for name, width in zip(columns, shown, strict=False):
-            table.add_column(Text(_cell(name)), width=width, no_wrap=True, overflow="ellipsis")
+            header = Text("\n".join(folded(_cell(name), width)))
+            table.add_column(header, width=width, no_wrap=True, overflow="ellipsis")
         left_out = [_cell(name) for name in columns[len(shown) :]]
     for row in cells:
         shown_cells = row[: len(table.columns)]
@@ -274,7 +275,8 @@ class Width(NamedTuple):
             or (isinstance(value, str) and not _TIME.fullmatch(value))
             for value in values
         )
-        least = min(whole, _LEAST_TEXT) if is_text else max(content, min(whole, _LEAST_NAME))
+        least_name = max(cell_len(part) for part in _parts(name))
+        least = min(whole, _LEAST_TEXT) if is_text else max(content, least_name)
         return cls(whole, least)
 
 
@@ -302,6 +304,20 @@ def fitting(widths: Sequence[Width], room: int | None) -> list[int]:
             shown[number] += 1
             spare -= 1
     return shown
+
+
+def folded(name: str, width: int) -> list[str]:
+    """Return the lines of a column's name; they end behind `_` as far as they can."""
+    lines = [""]
+    for part in _parts(name):
+        if len(lines[-1]) + len(part) > width and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    return lines
+
+
+def _parts(name: str) -> list[str]:
+    return re.findall("[^_]*_|[^_]+", name) or [name]
 
 
 def _by_column(

@@ -99,11 +99,25 @@ def test_a_table_on_a_terminal_cuts_no_number_and_no_time(width, capsys, monkeyp
     lines = table.splitlines()
     assert all(cell_len(line) <= width for line in lines)
     assert lines[0].startswith("┏")
-    shown = [cell.strip() for cell in lines[3].split("│")[1:-1]]
+    row = next(line for line in lines if line.startswith("│"))
+    shown = [cell.strip() for cell in row.split("│")[1:-1]]
     assert {cell for cell in shown if cell[0].isdigit()} <= RIGID
     names = list(WIDE[0])
     assert all(name in below for name in names[len(shown) :])
     assert bool(below) == (len(shown) < len(names))
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_names_of_narrow_columns_are_folded_not_cut(width, capsys, monkeypatch):
+    """A name of several words has a line for each where its numbers are short."""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    names = ["api", "limit", "used", "left", "window_seconds", "next_slot_at", "blocked_until"]
+    table = re.sub(r"\x1b\[[0-9;]*m", "", printed(capsys, [dict.fromkeys(names, 58)], Format.TABLE))
+    header = [line.split("┃")[1:-1] for line in table.splitlines() if line.startswith("┃")]
+    whole = ["".join(cell.strip() for cell in cells) for cells in zip(*header, strict=True)]
+    assert whole == names
 
 
 def test_columns_grow_evenly_into_the_room_there_is():
