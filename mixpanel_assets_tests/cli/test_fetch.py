@@ -243,6 +243,18 @@ def test_a_table_that_is_there_names_every_way_out(mp_here):
         assert way in done.stderr
 
 
+def test_a_table_of_an_asset_that_is_there_names_what_it_takes(mp_here):
+    """Never the option that is refused for it; what is advised works."""
+    assert mp_here("fetch", "events", *RANGE).code == 0
+    done = mp_here("fetch", "events", *RANGE)
+    assert done.code == 1
+    said = " ".join(done.stderr.split())
+    assert "'events' is the asset's own table and holds days already; it is never replaced" in said
+    assert "--replace" not in said
+    assert mp_here("fetch", "events", *RANGE, "--append").code == 0
+    assert mp_here("fetch", "events", *RANGE, "--replace").code != 0
+
+
 def test_quiet_keeps_warnings_about_data(mp, emulator):
     """Faults that were repeated with success are not worth a word; what is missing is."""
     emulator.faults.add(Fault("500-json", path="/api/2.0/export"))
