@@ -109,6 +109,9 @@ def range_of_last(days: int) -> tuple[DaysAgo, DaysAgo]:
 def _last_days(context: typer.Context, days: int | None) -> int | None:
     """Let --last stand for --from and --to, which commands may require."""
     if days is not None:
+        # Typer's own bounds would stand in help, and take the room of its sentences.
+        if not 1 <= days <= MOST_LAST_DAYS:
+            raise typer.BadParameter(f"{days} is not between 1 and {MOST_LAST_DAYS:,} days.")
         named = zip(("from_date", "to_date"), range_of_last(days), strict=True)
         context.default_map = {**(context.default_map or {}), **dict(named)}
     return days
@@ -118,8 +121,6 @@ LastOption = Annotated[
     int | None,
     typer.Option(
         "--last",
-        min=1,
-        max=MOST_LAST_DAYS,
         is_eager=True,
         callback=_last_days,
         metavar="DAYS",
