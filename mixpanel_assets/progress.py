@@ -141,9 +141,9 @@ class DayBar:
 
     def _draw(self, days: int) -> None:
         self._done += days
-        self.progress.update(self._task, advance=days, told=self._told())
+        self.progress.update(self._task, advance=days, told=self._text())
 
-    def _told(self) -> str:
+    def _text(self) -> str:
         elapsed = self.progress.tasks[self._task].elapsed or 0.0
         rate = f"{self._rows / elapsed if elapsed else 0.0:,.0f}/s"
         parts = [

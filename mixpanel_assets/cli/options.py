@@ -124,7 +124,7 @@ LastOption = Annotated[
         is_eager=True,
         callback=_last_days,
         metavar="DAYS",
-        help="Instead of --from and --to: so many days, the current one being the last.",
+        help="Instead of --from and --to: the number of days, up to the current one.",
     ),
 ]
 RefetchOption = Annotated[
