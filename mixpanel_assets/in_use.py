@@ -38,7 +38,7 @@ def hold(mark: Path) -> FileLock | None:
 
 
 @contextmanager
-def held(folder: Path, stem: str = "") -> Iterator[None]:
+def marked(folder: Path, stem: str = "") -> Iterator[None]:
     """Hold a mark in a folder inside the block; the folder is made when it is missing.
 
     Args:

@@ -5,7 +5,7 @@ It plans and merges with the same functions as the asset, and answers with the s
 
 from __future__ import annotations
 
-import time
+from time import monotonic
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -173,7 +173,7 @@ class ParallelProfileFetcherService:
             raise ConfigError(
                 "The table `profiles` holds everybody. Choose another name for a part of them."
             )
-        workers, started = checked_workers(max_workers), time.monotonic()
+        workers, started = checked_workers(max_workers), monotonic()
         check_before_load(self._database, self._project)
         if not append and not replace:
             with suppress(DatabaseNotFoundError), self._database.read() as connection:
@@ -192,7 +192,7 @@ class ParallelProfileFetcherService:
             successful_pages=snapshot.plan.num_pages - len(snapshot.failed),
             failed_pages=len(snapshot.failed),
             failed_page_indices=tuple(sorted(snapshot.failed)),
-            duration_seconds=round(time.monotonic() - started, 3),
+            duration_seconds=round(monotonic() - started, 3),
             fetched_at=datetime.now(UTC),
             expected_total=snapshot.plan.total,
             missing_rows=report.missing_rows,

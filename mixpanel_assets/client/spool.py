@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from mixpanel_assets.errors import StorageError
-from mixpanel_assets.in_use import PRIVATE_FILE, PRIVATE_FOLDER, held
+from mixpanel_assets.in_use import PRIVATE_FILE, PRIVATE_FOLDER, marked
 
 STEM_DIGITS = 24  # of the 32 that a file's name begins with: the same for all files of an export
 
@@ -113,7 +113,7 @@ def in_use(directory: Path, stem: str = "") -> Iterator[None]:
     """
     with ExitStack() as mark:
         try:
-            mark.enter_context(held(directory, stem))
+            mark.enter_context(marked(directory, stem))
         except OSError as error:
             raise StorageError(_what_to_do(error, directory)) from error
         yield
