@@ -11,6 +11,8 @@ from mixpanel_assets.errors import ConfigError
 _FIRST, _LAST = date(2000, 1, 1), date(2999, 12, 31)
 _SHOWN = 5
 
+SETTLE_DAYS = 5  # Mixpanel takes late events for five days after a day has ended
+
 
 def as_day(value: date | str) -> date:
     """Return a day that is a date already, or text such as `2024-01-31`.

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 from mixpanel_assets.accounts import ConfigManager, ProjectAccess, check_access
-from mixpanel_assets.budgets import budget_settings
 from mixpanel_assets.client import Credentials, MixpanelAPIClient
 from mixpanel_assets.client.disk import MARGIN_BYTES, free_bytes
 from mixpanel_assets.control_characters import visible
@@ -319,5 +318,5 @@ def _disk(spool: Path) -> Finding:
 
 def _client(credentials: Credentials, settings: Settings) -> MixpanelAPIClient:
     return MixpanelAPIClient(
-        credentials, api_base_url=settings.api_base_url, budget=budget_settings(settings)
+        credentials, api_base_url=settings.api_base_url, budget=settings.budget()
     )

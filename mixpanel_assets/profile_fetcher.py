@@ -5,12 +5,12 @@ It plans and merges with the same functions as the asset, and answers with the s
 
 from __future__ import annotations
 
-from time import monotonic
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
+from time import monotonic
 
 from mixpanel_assets.client import (
     MixpanelAPIClient,

@@ -9,11 +9,12 @@ from enum import StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from mixpanel_assets.days import SETTLE_DAYS
+
 REFETCH_TAG = "mixpanel_assets/refetch"  # of a run whose configuration does not say it
 # Unasked, days before that are not read again: a database that was kept by an earlier version, or
 # with a shorter MP_SETTLE_DAYS, may hold years of days that were read too early.
 MOST_DAYS_READ_AGAIN = 31
-SETTLE_DAYS = 5  # so long after a day's end does Mixpanel take its late events
 
 
 class Refetch(StrEnum):

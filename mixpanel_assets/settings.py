@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from mixpanel_assets.days import SETTLE_DAYS
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.refetch import SETTLE_DAYS
 from mixpanel_assets.wall_clocks import is_zone
+
+if TYPE_CHECKING:
+    from mixpanel_assets.client.limits import BudgetSettings
 
 # Mixpanel keeps events for two years (older projects: five), and deletes some a little earlier.
 USUAL_RETENTION_DAYS = 700
@@ -188,6 +191,25 @@ class Settings(BaseSettings):
         if self.spool_dir:
             return self.spool_dir.expanduser().absolute()
         return self.database_path(project_id).parent / "spool"
+
+    def budget(self) -> BudgetSettings:
+        """Return which part of the project's request budget is ours.
+
+        Raises:
+            ConfigError: The reserve leaves nothing.
+        """
+        from mixpanel_assets.client.limits import BudgetSettings  # HTTP: not every command needs it
+
+        return BudgetSettings(
+            state_dir=self.state_dir,
+            reserve=self.budget_reserve,
+            export_per_hour=self.budget_export_per_hour,
+            export_per_second=self.budget_export_per_second,
+            query_per_hour=self.budget_query_per_hour,
+            count_pages=self.budget_count_pages,
+            window_seconds=self.budget_window_seconds,
+            lock_timeout=self.lock_timeout,
+        )
 
 
 def _is_our_home(folder: Path) -> bool:

@@ -20,7 +20,6 @@ from mixpanel_assets.accounts import (
     check_access,
     resolve_credentials,
 )
-from mixpanel_assets.budgets import budget_settings
 from mixpanel_assets.client import (
     STREAMED_DAYS,
     ApiUsage,
@@ -336,7 +335,7 @@ class Workspace:
                 max_wait_seconds=self._max_wait_seconds,
                 first_wait_seconds=self.settings.retry_wait_seconds,
             ),
-            budget=budget_settings(self.settings),
+            budget=self.settings.budget(),
             workspace_id=self._workspace_id,
         )
 

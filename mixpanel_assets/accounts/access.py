@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mixpanel_assets.budgets import budget_settings
 from mixpanel_assets.client import Credentials, MixpanelAPIClient, RetryPolicy
 from mixpanel_assets.errors import AuthenticationError, ServerError
 from mixpanel_assets.settings import Settings, load_settings
@@ -59,7 +58,7 @@ def check_access(credentials: Credentials, settings: Settings | None = None) -> 
         retries=RetryPolicy(
             max_retries=settings.max_retries, first_wait_seconds=settings.retry_wait_seconds
         ),
-        budget=budget_settings(settings),
+        budget=settings.budget(),
     ) as client:
         return project_access(client)
 

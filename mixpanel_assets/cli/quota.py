@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.table import Table
 
-from mixpanel_assets.budgets import budget_settings
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.output import Format, print_records
 from mixpanel_assets.client import ApiUsage, MixpanelAPIClient
@@ -25,7 +24,7 @@ def print_quota(output: Format | None, jq: str | None) -> None:
     with MixpanelAPIClient(
         current().project(),
         api_base_url=settings.api_base_url,
-        budget=budget_settings(settings),
+        budget=settings.budget(),
     ) as client:
         usage = client.quota()
         if output or jq:
