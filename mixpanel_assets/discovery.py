@@ -22,8 +22,8 @@ from mixpanel_assets.errors import (
     QueryError,
     similar_names,
 )
-from mixpanel_assets.literals import BookmarkType, CountType, EntityType
 from mixpanel_assets.results import BookmarkInfo, FunnelInfo, LexiconSchema, SavedCohort, TopEvent
+from mixpanel_assets.results.choices import BookmarkType, CountType, EntityType
 
 logger = logging.getLogger(__name__)
 

@@ -14,15 +14,6 @@ from mixpanel_assets.client.questions import date_range
 from mixpanel_assets.days import as_day
 from mixpanel_assets.discovery import DiscoveryService
 from mixpanel_assets.errors import MixpanelDataError
-from mixpanel_assets.literals import (
-    BookmarkType,
-    CountType,
-    HourDayUnit,
-    LengthUnit,
-    RetentionType,
-    SegmentUnit,
-    TimeUnit,
-)
 from mixpanel_assets.results import (
     ActivityFeedResult,
     EventCountsResult,
@@ -37,6 +28,15 @@ from mixpanel_assets.results import (
     RetentionResult,
     SavedReportResult,
     SegmentationResult,
+)
+from mixpanel_assets.results.choices import (
+    BookmarkType,
+    CountType,
+    HourDayUnit,
+    LengthUnit,
+    RetentionType,
+    SegmentUnit,
+    TimeUnit,
 )
 
 logger = logging.getLogger(__name__)

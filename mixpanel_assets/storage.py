@@ -21,9 +21,9 @@ from mixpanel_assets.errors import (
     TableNotFoundError,
 )
 from mixpanel_assets.inspection import TableInspector
-from mixpanel_assets.literals import TableType
 from mixpanel_assets.results import SQLResult, TableInfo, TableMetadata, TableSchema
-from mixpanel_assets.results.table import frame
+from mixpanel_assets.results.base import frame
+from mixpanel_assets.results.choices import TableType
 from mixpanel_assets.table_metadata import (
     day_of,
     days_of,

@@ -49,7 +49,6 @@ from mixpanel_assets.fetch_requests import check_batch_size
 from mixpanel_assets.fetch_results import FetchResult, ParallelFetchResult, ParallelProfileResult
 from mixpanel_assets.fetcher import FetcherService
 from mixpanel_assets.inspection import TableInspector
-from mixpanel_assets.literals import RefetchChoice
 from mixpanel_assets.live_query import LiveQueryService
 from mixpanel_assets.loads import project_identity
 from mixpanel_assets.planning import Plan, days_between
@@ -57,6 +56,7 @@ from mixpanel_assets.profile_fetcher import OnPageComplete, ParallelProfileFetch
 from mixpanel_assets.progress import batch_bar, page_bar
 from mixpanel_assets.refetch import KEEP_NONE, Keeping, Refetch
 from mixpanel_assets.results import WorkspaceInfo
+from mixpanel_assets.results.choices import RefetchChoice
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.snapshots import ScopeChoice
 from mixpanel_assets.storage import StorageEngine

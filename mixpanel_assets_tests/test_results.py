@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import mixpanel_assets
 from mixpanel_assets import results
-from mixpanel_assets.results.table import Table, arrow_table, frame, json_ready
+from mixpanel_assets.results.base import Table, arrow_table, frame, json_ready
 
 # Name -> fields in order; `?` marks one with a default.
 FIELDS = {

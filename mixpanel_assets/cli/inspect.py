@@ -9,7 +9,7 @@ import typer
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.options import EventOption
 from mixpanel_assets.cli.questions import Questions
-from mixpanel_assets.literals import BookmarkType, CountType, EntityType
+from mixpanel_assets.results.choices import BookmarkType, CountType, EntityType
 
 app = Questions(
     name="inspect",

@@ -17,7 +17,7 @@ from mixpanel_assets.cli.exits import InvalidArgumentsError
 from mixpanel_assets.control_characters import visible
 from mixpanel_assets.days import as_day
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.literals import RefetchChoice
+from mixpanel_assets.results.choices import RefetchChoice
 
 _NAMED_DAYS = {"today": 0, "yesterday": 1}
 _DAYS_AGO = re.compile(r"-(\d{1,5})d")

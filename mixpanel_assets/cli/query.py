@@ -21,7 +21,7 @@ from mixpanel_assets.cli.options import (
     text_of,
 )
 from mixpanel_assets.cli.questions import Questions
-from mixpanel_assets.literals import (
+from mixpanel_assets.results.choices import (
     BookmarkType,
     CountType,
     HourDayUnit,

@@ -27,7 +27,7 @@ from mixpanel_assets.cli.options import (
     required_names,
 )
 from mixpanel_assets.cli.output import WithRows
-from mixpanel_assets.literals import TableType
+from mixpanel_assets.results.choices import TableType
 
 MOST_ROWS = 1_000_000
 

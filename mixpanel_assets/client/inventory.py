@@ -19,7 +19,7 @@ from mixpanel_assets.client.questions import (
     optional_number,
     text,
 )
-from mixpanel_assets.literals import BookmarkType, CountType, EntityType
+from mixpanel_assets.results.choices import BookmarkType, CountType, EntityType
 
 # Mixpanel's own defaults are 255 events and 10 properties, and would cut lists off unseen.
 MOST_NAMES = 5_000

@@ -30,7 +30,7 @@ from mixpanel_assets.client.questions import (
     texts,
 )
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.literals import (
+from mixpanel_assets.results.choices import (
     BookmarkType,
     CountType,
     HourDayUnit,

@@ -7,7 +7,10 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.literals import (
+from mixpanel_assets.live_query import LiveQueryService
+from mixpanel_assets.ops.spans import span
+from mixpanel_assets.results import ResultWithDataFrame
+from mixpanel_assets.results.choices import (
     BookmarkType,
     CountType,
     HourDayUnit,
@@ -16,9 +19,6 @@ from mixpanel_assets.literals import (
     SegmentUnit,
     TimeUnit,
 )
-from mixpanel_assets.live_query import LiveQueryService
-from mixpanel_assets.ops.spans import span
-from mixpanel_assets.results import ResultWithDataFrame
 
 _ON = 'A property to split by, such as country, or an expression, such as properties["country"].'
 _NUMBER = "The property or expression whose number is meant, such as amount."

@@ -3,38 +3,36 @@
 Importing them loads neither pandas nor pyarrow; building a frame does.
 """
 
-from mixpanel_assets.results.activity import ActivityFeedResult, UserEvent
 from mixpanel_assets.results.base import Result, ResultWithDataFrame
-from mixpanel_assets.results.counts import (
-    EventCountsResult,
-    NumericAverageResult,
-    NumericBucketResult,
-    NumericSumResult,
-    PropertyCountsResult,
-    SegmentationResult,
-)
-from mixpanel_assets.results.journeys import (
+from mixpanel_assets.results.live import (
+    ActivityFeedResult,
+    BookmarkInfo,
     CohortInfo,
+    EventCountsResult,
     FrequencyResult,
+    FunnelInfo,
     FunnelResult,
     FunnelStep,
-    RetentionResult,
-)
-from mixpanel_assets.results.jql import JQLResult
-from mixpanel_assets.results.lexicon import (
+    JQLResult,
     LexiconDefinition,
     LexiconMetadata,
     LexiconProperty,
     LexiconSchema,
-)
-from mixpanel_assets.results.saved import (
-    BookmarkInfo,
-    FunnelInfo,
+    NumericAverageResult,
+    NumericBucketResult,
+    NumericSumResult,
+    PropertyCountsResult,
+    RetentionResult,
     SavedCohort,
     SavedReportResult,
+    SegmentationResult,
     TopEvent,
+    UserEvent,
 )
 from mixpanel_assets.results.stored import (
+    ColumnInfo,
+    ColumnStatsResult,
+    ColumnSummary,
     DailyCount,
     DailyCountsResult,
     EngagementBucket,
@@ -46,11 +44,6 @@ from mixpanel_assets.results.stored import (
     PropertyCoverageResult,
     PropertyDistributionResult,
     PropertyValueCount,
-)
-from mixpanel_assets.results.tables import (
-    ColumnInfo,
-    ColumnStatsResult,
-    ColumnSummary,
     SQLResult,
     SummaryResult,
     TableInfo,

@@ -1,0 +1,641 @@
+"""What live reports return: counts, funnels, retention, activity, JQL, saved reports, lexicon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from mixpanel_assets.results.base import Result, ResultWithDataFrame, Table
+from mixpanel_assets.results.choices import (
+    CountType,
+    HourDayUnit,
+    SavedReportType,
+    SegmentUnit,
+    TimeUnit,
+)
+
+HEADS = ("event", "time", "distinct_id")
+_SHOWN_ELSEWHERE = ("time", "distinct_id", "$distinct_id")
+
+
+@dataclass(frozen=True, repr=False)
+class UserEvent(Result):
+    """One thing that a user did.
+
+    Attributes:
+        event: Its name.
+        time: When; Mixpanel's seconds read as UTC. Projects from before 2023 send the wall
+            clock of their zone.
+        properties: Everything that Mixpanel sent of it, as received.
+    """
+
+    event: str
+    time: datetime
+    properties: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def distinct_id(self) -> str | None:
+        """Whose event it is; Mixpanel spells the name in two ways."""
+        found = self.properties.get("distinct_id", self.properties.get("$distinct_id"))
+        return None if found is None else str(found)
+
+
+@dataclass(frozen=True, repr=False)
+class ActivityFeedResult(ResultWithDataFrame):
+    """What some users did, in order of time.
+
+    The frame has a column per property after `event`, `time` and `distinct_id`; a property
+    with one of these names is called `properties.event`.
+
+    Attributes:
+        distinct_ids: The users.
+        from_date: First day, included, as text.
+        to_date: Last day, included.
+        events: In order of time.
+    """
+
+    distinct_ids: list[str]
+    from_date: str | None
+    to_date: str | None
+    events: list[UserEvent] = field(default_factory=list)
+
+    def _table(self) -> Table:
+        names = list(
+            dict.fromkeys(
+                name
+                for entry in self.events
+                for name in entry.properties
+                if name not in _SHOWN_ELSEWHERE
+            )
+        )
+        columns = [f"properties.{name}" if name in HEADS else name for name in names]
+        return Table(
+            [*HEADS, *columns],
+            [
+                [
+                    *(entry.event, entry.time, entry.distinct_id),
+                    *(entry.properties.get(name) for name in names),
+                ]
+                for entry in self.events
+            ],
+        )
+
+
+Number = int | float
+Series = dict[str, dict[str, Number]]
+
+
+@dataclass(frozen=True, repr=False)
+class SegmentationResult(ResultWithDataFrame):
+    """How often an event happened, over time.
+
+    Attributes:
+        event: Its name.
+        from_date: First day, included, as text; in the project's time zone, as all days here.
+        to_date: Last day, included.
+        unit: The length of a step in time.
+        segment_property: The expression that it was split by, None when it was not.
+        total: The sum over all segments and dates; events whose property is a list count in
+            each of their segments.
+        series: Count by segment (the event's name when it was not split) and date, in order
+            of date. A date without events is 0.
+        type: What was counted.
+    """
+
+    event: str
+    from_date: str
+    to_date: str
+    unit: SegmentUnit
+    segment_property: str | None
+    total: Number
+    series: Series = field(default_factory=dict)
+    type: CountType = "general"
+
+    def _table(self) -> Table:
+        return by_date("segment", self.series)
+
+
+@dataclass(frozen=True, repr=False)
+class EventCountsResult(ResultWithDataFrame):
+    """How often several events happened, over time.
+
+    Attributes:
+        events: The names asked for.
+        from_date: First day, included, as text.
+        to_date: Last day, included.
+        unit: The length of a step in time.
+        type: `general` counts events, `unique` people, `average` events per person.
+        series: Count by event and date, in order of date, with a row for each name asked for.
+            A date without events is 0, or absent from an average.
+    """
+
+    events: list[str]
+    from_date: str
+    to_date: str
+    unit: TimeUnit
+    type: CountType
+    series: Series
+
+    def _table(self) -> Table:
+        return by_date("event", self.series)
+
+
+@dataclass(frozen=True, repr=False)
+class PropertyCountsResult(ResultWithDataFrame):
+    """How often an event happened with each value of a property, over time.
+
+    Attributes:
+        event: Its name.
+        property_name: The property.
+        from_date: First day, included, as text.
+        to_date: Last day, included.
+        unit: The length of a step in time.
+        type: `general` counts events, `unique` people, `average` events per person.
+        series: Count by value (as text) and date, in order of date. A date without events is
+            0, or absent from an average.
+    """
+
+    event: str
+    property_name: str
+    from_date: str
+    to_date: str
+    unit: TimeUnit
+    type: CountType
+    series: Series
+
+    def _table(self) -> Table:
+        return by_date("value", self.series)
+
+
+@dataclass(frozen=True, repr=False)
+class NumericBucketResult(ResultWithDataFrame):
+    """How often an event happened with a number in each of some ranges, over time.
+
+    Attributes:
+        event: Its name.
+        from_date: First day, included, as text.
+        to_date: Last day, included.
+        property_expr: The expression whose number is meant.
+        unit: The length of a step in time.
+        series: Count by range, such as `2,000 - 2,100`, smallest first, and date, in order of
+            date. A date without events in a range is 0, or absent from an average.
+    """
+
+    event: str
+    from_date: str
+    to_date: str
+    property_expr: str
+    unit: HourDayUnit
+    series: Series = field(default_factory=dict)
+
+    def _table(self) -> Table:
+        return by_date("bucket", self.series)
+
+
+@dataclass(frozen=True, repr=False)
+class NumericSumResult(ResultWithDataFrame):
+    """The sum of a number over an event's occurrences, over time.
+
+    Attributes:
+        event: Its name.
+        from_date: First day, included, as text.
+        to_date: Last day, included.
+        property_expr: The expression that is summed.
+        unit: The length of a step in time.
+        results: Sum by date, in order of date.
+        computed_at: When Mixpanel computed it, as it says; None when it does not.
+    """
+
+    event: str
+    from_date: str
+    to_date: str
+    property_expr: str
+    unit: HourDayUnit
+    results: dict[str, float] = field(default_factory=dict)
+    computed_at: str | None = None
+
+    def _table(self) -> Table:
+        return Table(("date", "sum"), list(self.results.items()))
+
+
+@dataclass(frozen=True, repr=False)
+class NumericAverageResult(ResultWithDataFrame):
+    """The average of a number over an event's occurrences, over time.
+
+    Attributes:
+        event: Its name.
+        from_date: First day, included, as text.
+        to_date: Last day, included.
+        property_expr: The expression that is averaged; what is no number counts as 0.
+        unit: The length of a step in time.
+        results: Average by date, in order of date.
+    """
+
+    event: str
+    from_date: str
+    to_date: str
+    property_expr: str
+    unit: HourDayUnit
+    results: dict[str, float] = field(default_factory=dict)
+
+    def _table(self) -> Table:
+        return Table(("date", "average"), list(self.results.items()))
+
+
+def by_date(column: str, series: Mapping[str, Mapping[str, Number]]) -> Table:
+    """Return one row per date and name, in order of date."""
+    rows = [(when, name, count) for name, row in series.items() for when, count in row.items()]
+    return Table(("date", column, "count"), sorted(rows, key=lambda row: row[0]))
+
+
+@dataclass(frozen=True, repr=False)
+class FunnelStep(Result):
+    """One step of a funnel.
+
+    Attributes:
+        event: What people did.
+        count: How many came this far, all dates together.
+        conversion_rate: Their part of those at the step before, 0 to 1; 1 for the first step.
+    """
+
+    event: str
+    count: int
+    conversion_rate: float
+
+
+@dataclass(frozen=True, repr=False)
+class FunnelResult(ResultWithDataFrame):
+    """How far people came in a saved funnel. The frame holds the steps of everybody.
+
+    Attributes:
+        funnel_id: The funnel.
+        funnel_name: Its name; empty when Mixpanel does not list it.
+        from_date: First day on which people began, included, as text.
+        to_date: Last such day, included; steps after it count too, so late days keep growing.
+        conversion_rate: The part of those who began that came to the last step, 0 to 1.
+        steps: The steps, in order, for everybody.
+        segments: The same for each segment, when the funnel was split; the largest first step
+            comes first. Someone may be in several segments.
+    """
+
+    funnel_id: int
+    funnel_name: str
+    from_date: str
+    to_date: str
+    conversion_rate: float
+    steps: list[FunnelStep] = field(default_factory=list)
+    segments: dict[str, list[FunnelStep]] = field(default_factory=dict)
+
+    def _table(self) -> Table:
+        return Table(
+            ("step", "event", "count", "conversion_rate"),
+            [
+                (number, step.event, step.count, step.conversion_rate)
+                for number, step in enumerate(self.steps, start=1)
+            ],
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class CohortInfo(Result):
+    """The people who first did something in one period.
+
+    Attributes:
+        date: First day of the period, as text.
+        size: How many they are.
+        retention: The part of them, 0 to 1, that came back in the period itself, in the next
+            one, and so on; it need not fall.
+    """
+
+    date: str
+    size: int
+    retention: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, repr=False)
+class RetentionResult(ResultWithDataFrame):
+    """How many people came back.
+
+    Attributes:
+        born_event: What makes people part of a cohort.
+        return_event: What counts as coming back.
+        from_date: First day of the first cohorts, included, as text.
+        to_date: Last day of the last, included.
+        unit: The length of a period.
+        cohorts: In order of date.
+    """
+
+    born_event: str
+    return_event: str
+    from_date: str
+    to_date: str
+    unit: TimeUnit
+    cohorts: list[CohortInfo] = field(default_factory=list)
+
+    def _table(self) -> Table:
+        rows = {(cohort.date, cohort.size): cohort.retention for cohort in self.cohorts}
+        return _periods(("cohort_date", "cohort_size"), rows, first=0)
+
+
+@dataclass(frozen=True, repr=False)
+class FrequencyResult(ResultWithDataFrame):
+    """In how many hours or days of a period people were active.
+
+    Attributes:
+        event: What counts as active; None: any event.
+        from_date: First day, included, as text.
+        to_date: Last day, included.
+        unit: The length of a period.
+        addiction_unit: What is counted in it.
+        data: By first day of the period, in order: how many people were active in at least 1,
+            2, 3 ... hours or days of it.
+    """
+
+    event: str | None
+    from_date: str
+    to_date: str
+    unit: TimeUnit
+    addiction_unit: HourDayUnit
+    data: dict[str, list[int]] = field(default_factory=dict)
+
+    def _table(self) -> Table:
+        return _periods(("date",), {(when,): counts for when, counts in self.data.items()}, first=1)
+
+
+def _periods(
+    heads: tuple[str, ...], rows: Mapping[tuple[Any, ...], Sequence[float]], *, first: int
+) -> Table:
+    """Return a column per period after the heads; a period that a row lacks is None."""
+    longest = max(map(len, rows.values()), default=0)
+    return Table(
+        (*heads, *(f"period_{first + number}" for number in range(longest))),
+        [(*head, *values, *([None] * (longest - len(values)))) for head, values in rows.items()],
+    )
+
+
+_GROUP = {"key", "value"}
+_PERCENTILE = {"percentile", "value"}
+
+
+@dataclass(frozen=True, repr=False)
+class JQLResult(ResultWithDataFrame):
+    """The array that a script returned.
+
+    The frame follows its shape. Groups (`groupBy`) become `key_0`, `key_1`, ... and `value`,
+    or one column per reducer (`value_0`, ...), per field of an object, or per percentile
+    (`p50`, ...). Other objects become a column per key; anything else stands in `value`.
+    """
+
+    _raw: list[Any] = field(default_factory=list)
+
+    @property
+    def raw(self) -> list[Any]:
+        """The array as received."""
+        return self._raw
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the array under `raw`."""
+        return {"raw": self._raw}
+
+    def _table(self) -> Table:
+        rows = [_row(entry) for entry in self._raw]
+        if len({frozenset(row) == {"value"} for row in rows}) > 1:
+            rows = [{"value": entry} for entry in self._raw]  # no one shape
+        columns = list(dict.fromkeys(name for row in rows for name in row)) or ["value"]
+        return Table(columns, [[row.get(name) for name in columns] for row in rows])
+
+
+def _row(entry: Any) -> dict[str, Any]:
+    if isinstance(entry, Mapping) and entry.keys() == _GROUP and isinstance(entry["key"], list):
+        keys = {f"key_{number}": part for number, part in enumerate(entry["key"])}
+        return keys | _values(entry["value"])
+    if isinstance(entry, Mapping):
+        return dict(entry) or {"value": entry}
+    return _values(entry) if _are_percentiles(entry) else {"value": entry}
+
+
+def _values(value: Any) -> dict[str, Any]:
+    """Return the columns of what was reduced; their names do not repeat those of keys."""
+    if _are_percentiles(value):
+        return {f"p{part['percentile']}": part["value"] for part in value}
+    if isinstance(value, list):
+        return {f"value_{number}": part for number, part in enumerate(value)} or {"value": value}
+    if isinstance(value, Mapping) and value and not any(name.startswith("key_") for name in value):
+        return dict(value)
+    return {"value": value}
+
+
+def _are_percentiles(value: Any) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and bool(value)
+        and not isinstance(value, str)
+        and all(isinstance(part, Mapping) and part.keys() == _PERCENTILE for part in value)
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class LexiconMetadata(Result):
+    """What Mixpanel keeps beside a definition.
+
+    Attributes:
+        source: Who wrote it, such as `api`.
+        display_name: The name shown in reports.
+        tags: Its tags.
+        hidden: Whether reports leave it out; the export does not.
+        dropped: Whether it is discarded on arrival.
+        contacts: Owners, by address.
+        team_contacts: Teams that own it.
+    """
+
+    source: str | None
+    display_name: str | None
+    tags: list[str]
+    hidden: bool
+    dropped: bool
+    contacts: list[str]
+    team_contacts: list[str]
+
+
+@dataclass(frozen=True, repr=False)
+class LexiconProperty(Result):
+    """A property in a definition.
+
+    Attributes:
+        type: array, boolean, integer, null, number, object or string.
+        description: None when there is none.
+        metadata: None when there is none.
+    """
+
+    type: str
+    description: str | None
+    metadata: LexiconMetadata | None
+
+
+@dataclass(frozen=True, repr=False)
+class LexiconDefinition(Result):
+    """What is said about one event, or about profiles.
+
+    Attributes:
+        description: None when there is none.
+        properties: By name.
+        metadata: None when there is none.
+    """
+
+    description: str | None
+    properties: dict[str, LexiconProperty]
+    metadata: LexiconMetadata | None
+
+
+@dataclass(frozen=True, repr=False)
+class LexiconSchema(Result):
+    """One entry of the data dictionary.
+
+    Attributes:
+        entity_type: `event` or `profile`.
+        name: Of the event, or `$user`.
+        schema_json: The definition.
+    """
+
+    entity_type: str
+    name: str
+    schema_json: LexiconDefinition
+
+
+OVERALL = "$overall"
+
+
+@dataclass(frozen=True, repr=False)
+class SavedReportResult(ResultWithDataFrame):
+    """The numbers of a saved report.
+
+    The frame of an insights report has one row per date and event (`date`, `event`, `count`),
+    and before `count` a column for each property that it is split by, where `$overall` is the
+    sum of a split; do not add both. Any other report stands in one cell, `series`.
+
+    Attributes:
+        bookmark_id: The report.
+        computed_at: When Mixpanel computed it, as it says; empty when it does not.
+        from_date: Begin, included, as Mixpanel says: a day, or a moment with its offset.
+        to_date: End, included.
+        headers: What the levels of `series` are.
+        series: The numbers as received.
+    """
+
+    bookmark_id: int
+    computed_at: str
+    from_date: str
+    to_date: str
+    headers: list[str] = field(default_factory=list)
+    series: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def report_type(self) -> SavedReportType:
+        """The kind of report, as its headers tell."""
+        told = " ".join(self.headers).lower()
+        kinds: tuple[SavedReportType, ...] = ("retention", "funnel", "flows")
+        return next((kind for kind in kinds if f"${kind}" in told), "insights")
+
+    def _table(self) -> Table:
+        if self.report_type != "insights":
+            return Table(("series",), [(self.series,)])
+        found = sorted(_leaves(self.series, ()), key=lambda leaf: leaf[1])
+        depth = max((len(path) for path, _, _ in found), default=1)
+        splits = [
+            self.headers[level] if level < len(self.headers) else f"segment_{level}"
+            for level in range(1, depth)
+        ]
+        return Table(
+            ("date", "event", *splits, "count"),
+            [(when, *path, *[OVERALL] * (depth - len(path)), count) for path, when, count in found],
+        )
+
+
+def _leaves(series: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[Any, str, Any]]:
+    for name, below in series.items():
+        if isinstance(below, dict):
+            yield from _leaves(below, (*path, name))
+        else:
+            yield path or (OVERALL,), name, below
+
+
+@dataclass(frozen=True, repr=False)
+class FunnelInfo(Result):
+    """A saved funnel.
+
+    Attributes:
+        funnel_id: What `funnel` takes.
+        name: Its name.
+    """
+
+    funnel_id: int
+    name: str
+
+
+@dataclass(frozen=True, repr=False)
+class SavedCohort(Result):
+    """A saved cohort.
+
+    Attributes:
+        id: Its number.
+        name: Its name.
+        count: How many users it has.
+        description: May be empty.
+        created: When, as Mixpanel writes it: `2024-01-31 12:00:00`.
+        is_visible: Whether it is shown.
+    """
+
+    id: int
+    name: str
+    count: int
+    description: str
+    created: str
+    is_visible: bool
+
+
+@dataclass(frozen=True, repr=False)
+class BookmarkInfo(Result):
+    """A saved report.
+
+    Attributes:
+        id: What `query_saved_report` takes.
+        name: Its name.
+        type: `insights`, `funnels`, `retention` or `flows`, or a word that Mixpanel added since.
+        project_id: The project; 0 when Mixpanel does not say it.
+        created: When, as Mixpanel writes it; empty when it does not.
+        modified: When it was last changed, likewise.
+        workspace_id: The data view that it belongs to.
+        dashboard_id: The board that it is on.
+        description: None without one.
+        creator_id: The user who made it.
+        creator_name: That user's name.
+    """
+
+    id: int
+    name: str
+    type: str
+    project_id: int
+    created: str
+    modified: str
+    workspace_id: int | None = None
+    dashboard_id: int | None = None
+    description: str | None = None
+    creator_id: int | None = None
+    creator_name: str | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class TopEvent(Result):
+    """An event of today.
+
+    Attributes:
+        event: Its name.
+        count: How often it happened today, by the way of counting asked for.
+        percent_change: Against yesterday: 0.5 is half as much again, -0.5 is half.
+    """
+
+    event: str
+    count: int | float
+    percent_change: float
