@@ -9,10 +9,10 @@ from typing import Any
 
 import duckdb
 
-from mixpanel_assets.days import ranges_of, shown
 from mixpanel_assets.errors import DatabaseNotFoundError
 from mixpanel_assets.planning import days_between
 from mixpanel_assets.refetch import MOST_DAYS_READ_AGAIN, Keeping, Refetch, is_expired
+from mixpanel_assets.rules.days import ranges_of, shown
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import EVENTS, Database, day_rows, stored_project
 

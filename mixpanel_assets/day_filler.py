@@ -27,7 +27,6 @@ from itertools import chain, pairwise
 from mixpanel_assets.client import EventExport, SecondLooks, Spool
 from mixpanel_assets.client.empty_days import MOST_BYTES
 from mixpanel_assets.client.export import days_set_aside
-from mixpanel_assets.days import counted, how_to_load, ranges_of, shown
 from mixpanel_assets.errors import (
     APIError,
     ConnectionFailedError,
@@ -37,6 +36,7 @@ from mixpanel_assets.errors import (
 )
 from mixpanel_assets.load_progress import LoadProgress
 from mixpanel_assets.planning import RequestBudget, RequestPlan, days_between
+from mixpanel_assets.rules.days import counted, how_to_load, ranges_of, shown
 from mixpanel_assets.warehouse import (
     KEEP_ALL,
     Database,

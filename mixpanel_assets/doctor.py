@@ -14,16 +14,16 @@ from typing import Literal
 from mixpanel_assets.accounts import ConfigManager, ProjectAccess, check_access
 from mixpanel_assets.client import Credentials, MixpanelAPIClient
 from mixpanel_assets.client.disk import MARGIN_BYTES, free_bytes
-from mixpanel_assets.control_characters import visible
 from mixpanel_assets.currency import STORED, DaysDue, days_due_in, read_too_early
-from mixpanel_assets.days import how_to_load, ranges_of, shown
 from mixpanel_assets.errors import (
     ConfigError,
     DatabaseLockedError,
     DatabaseNotFoundError,
     MixpanelDataError,
+    visible,
 )
 from mixpanel_assets.loads import project_identity
+from mixpanel_assets.rules.days import how_to_load, ranges_of, shown
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import (
     EVENTS,

@@ -1,29 +1,6 @@
-"""The whole exception tree: each class is something a caller treats differently.
+"""The exception tree: each class is something that a caller treats differently.
 
-MixpanelDataError
-├── ConfigError                  no, wrong or contradictory settings
-│   ├── AccountNotFoundError     no account of that name is in the config file
-│   ├── AccountExistsError       one of that name is there already
-│   ├── DateRangeTooLargeError   more days than a fetch may have; raised by none
-│   └── PlanHorizonError         the project's plan does not reach that far back
-├── APIError                     an answer with status >= 400
-│   ├── AuthenticationError      401, 403, and the 400 that says so: stop
-│   ├── QueryError               other 4xx: the question is wrong, do not repeat it
-│   │   └── JQLSyntaxError       412: a JQL script failed; says where
-│   ├── RateLimitError           429; carries `retry_after` in seconds
-│   └── ServerError              5xx: repeat it
-├── IncompleteExportError        status 200, but the body is not the days that were asked
-├── EventNotFoundError           no event of that name; carries `similar_events`
-├── TableExistsError             a table of that name is there and was not to be replaced
-├── TableNotFoundError           no table of that name; says which there are
-├── MissingDaysError             stored days do not answer the question; says which to fetch
-├── DatabaseLockedError          another process holds the file for longer than allowed
-├── DatabaseNotFoundError
-└── StorageError                 the database refused: full disk, no permission, newer file
-
-Every class carries `code`, `message` and `details`, and `to_dict()` for machines.
-Messages say what was asked, what came back and what to do next; they never hold a secret, nor
-a character that steers a terminal.
+Texts of other people's data end up in messages, so the escaping of control characters is here.
 """
 
 from __future__ import annotations
@@ -34,7 +11,56 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, Self
 
-from mixpanel_assets.control_characters import visible
+# Unicode's categories Cc, Cf, Cs, Zl and Zp; a test compares them with Python's own tables.
+_CONTROL = "\x00-\x1f\x7f-\x9f"
+_FORMAT = (
+    "\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f"
+)
+_SURROGATES = "\ud800-\udfff"
+_UNSEEN = re.compile(f"(?![\n\t])[{_CONTROL}{_FORMAT}{_SURROGATES}]")
+_STEERING = re.compile(f"(?![\n\t]|\r\n)[{_CONTROL}{_SURROGATES}]")
+
+
+def visible(text: str) -> str:
+    r"""Return text for people: `\x1b`, `\u202e` instead of the character; lines and tabs stay.
+
+    Example:
+        >>> visible("Sign\x1b[2J Up")
+        'Sign\\x1b[2J Up'
+    """
+    return text if text.isprintable() else _UNSEEN.sub(_as_python, text)
+
+
+def without_controls(text: str) -> str:
+    r"""Return text for programs, whose ends of lines, tabs and marks of direction stay.
+
+    Example:
+        >>> without_controls("Sign\x1b[2J\r\nUp")
+        'Sign\\x1b[2J\r\nUp'
+    """
+    return text if text.isprintable() else _STEERING.sub(_as_python, text)
+
+
+def escaped_json(text: str) -> str:
+    r"""Return JSON text of the same value, with `\u001b` or `\u202e` for such characters.
+
+    Example:
+        >>> escaped_json('"\u202e"')
+        '"\\u202e"'
+    """
+    return text if text.isprintable() else _UNSEEN.sub(_as_json, text)
+
+
+def _as_python(found: re.Match[str]) -> str:
+    return repr(found[0])[1:-1]
+
+
+def _as_json(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
 
 MOST_SIMILAR = 5
 _SIMILAR_FROM = 0.5

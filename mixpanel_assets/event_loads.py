@@ -18,7 +18,6 @@ from mixpanel_assets.client import EventExport, MixpanelAPIClient
 from mixpanel_assets.client.disk import answers_of, clean, free_bytes
 from mixpanel_assets.client.export import ExportQuery
 from mixpanel_assets.day_filler import DayFiller
-from mixpanel_assets.days import counted
 from mixpanel_assets.errors import DatabaseNotFoundError, MixpanelDataError
 from mixpanel_assets.load_progress import LoadProgress
 from mixpanel_assets.loads import Load, project_identity
@@ -32,6 +31,7 @@ from mixpanel_assets.planning import (
     days_between,
 )
 from mixpanel_assets.refetch import KEEP_NONE, Keeping, Refetch, is_expired
+from mixpanel_assets.rules.days import counted
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     EVENTS,

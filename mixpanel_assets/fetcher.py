@@ -16,7 +16,6 @@ from mixpanel_assets.client import (
     RecordStream,
     checked_exports,
 )
-from mixpanel_assets.days import ranges_of
 from mixpanel_assets.errors import DatabaseNotFoundError, IncompleteExportError
 from mixpanel_assets.event_fetches import EventTableFetch, OnBatchComplete
 from mixpanel_assets.event_loads import event_load
@@ -30,6 +29,7 @@ from mixpanel_assets.fetch_results import (
 from mixpanel_assets.loads import HoldsDatabase, database_in, project_identity
 from mixpanel_assets.planning import MAX_DAYS, days_between
 from mixpanel_assets.profile_fetcher import OnPageComplete, ParallelProfileFetcherService, whole
+from mixpanel_assets.rules.days import ranges_of
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     EVENTS,

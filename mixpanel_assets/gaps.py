@@ -8,8 +8,8 @@ from datetime import date
 
 import duckdb
 
-from mixpanel_assets.days import ranges_of, shown
 from mixpanel_assets.errors import MissingDaysError
+from mixpanel_assets.rules.days import ranges_of, shown
 from mixpanel_assets.warehouse import EVENTS, PROFILES, SCHEMA, Target, day_statuses, qualified
 
 _SAID = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from mixpanel_assets.control_characters import escaped_json
+from mixpanel_assets.errors import escaped_json
 
 _encode = msgspec.json.Encoder().encode
 

@@ -11,7 +11,6 @@ from mixpanel_assets import answers
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.client.queries import MOST_SEGMENTS
 from mixpanel_assets.client.questions import date_range
-from mixpanel_assets.days import as_day
 from mixpanel_assets.discovery import DiscoveryService
 from mixpanel_assets.errors import MixpanelDataError
 from mixpanel_assets.results import (
@@ -38,6 +37,7 @@ from mixpanel_assets.results.choices import (
     SegmentUnit,
     TimeUnit,
 )
+from mixpanel_assets.rules.days import as_day
 
 logger = logging.getLogger(__name__)
 

@@ -19,11 +19,11 @@ from mixpanel_assets.client import (
     ProfileQuery,
     checked_workers,
 )
-from mixpanel_assets.days import as_day
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, IncompleteExportError
 from mixpanel_assets.fetch_results import FetchResult, ParallelProfileResult, ProfileProgress
 from mixpanel_assets.loads import HoldsDatabase, database_in, project_identity
 from mixpanel_assets.profile_loads import ProfileLoad, require_complete, without_kept_days
+from mixpanel_assets.rules.days import as_day
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.snapshots import (
     Question,

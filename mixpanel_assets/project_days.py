@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 from mixpanel_assets.accounts import project_access
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.errors import ConfigError, MixpanelDataError
+from mixpanel_assets.rules.zones import span_of
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.wall_clocks import span_of
 
 logger = logging.getLogger(__name__)
 

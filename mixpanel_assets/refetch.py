@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mixpanel_assets.days import SETTLE_DAYS
+from mixpanel_assets.rules.days import SETTLE_DAYS
 
 REFETCH_TAG = "mixpanel_assets/refetch"  # of a run whose configuration does not say it
 # Unasked, days before that are not read again: a database that was kept by an earlier version, or

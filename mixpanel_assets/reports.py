@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from mixpanel_assets.charts import hour_chart
-from mixpanel_assets.control_characters import visible
+from mixpanel_assets.errors import visible
 from mixpanel_assets.warehouse import Column, DayReport, ProfileReport
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"

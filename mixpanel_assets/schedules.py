@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from mixpanel_assets.rules.zones import periods
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets.wall_clocks import periods
 
 _DAY = timedelta(days=1)
 

@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
-from mixpanel_assets.days import SETTLE_DAYS
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.wall_clocks import is_zone
+from mixpanel_assets.rules.days import SETTLE_DAYS
+from mixpanel_assets.rules.zones import is_zone
 
 if TYPE_CHECKING:
     from mixpanel_assets.client.limits import BudgetSettings

@@ -13,10 +13,10 @@ from zoneinfo import ZoneInfo
 
 import duckdb
 
-from mixpanel_assets.days import how_to_load, ranges_of, shown
 from mixpanel_assets.errors import ConfigError, MissingDaysError, TableNotFoundError
+from mixpanel_assets.rules.days import how_to_load, ranges_of, shown
+from mixpanel_assets.rules.zones import is_zone, same_clocks, span_of, wall_clock_sql
 from mixpanel_assets.table_metadata import days_between, tell_of_unknown_events
-from mixpanel_assets.wall_clocks import is_zone, same_clocks, span_of, wall_clock_sql
 from mixpanel_assets.warehouse import (
     EVENTS,
     SCHEMA,

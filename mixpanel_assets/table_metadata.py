@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from mixpanel_assets.days import as_day
 from mixpanel_assets.errors import (
     ConfigError,
     EventNotFoundError,
@@ -17,6 +16,7 @@ from mixpanel_assets.errors import (
     similar_names,
 )
 from mixpanel_assets.results import TableMetadata
+from mixpanel_assets.rules.days import as_day
 from mixpanel_assets.warehouse import KnownTable, ProjectIdentity, Target, qualified
 
 if TYPE_CHECKING:

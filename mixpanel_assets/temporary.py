@@ -18,7 +18,7 @@ from types import FrameType
 
 from filelock import FileLock
 
-from mixpanel_assets.in_use import MARK, hold
+from mixpanel_assets.rules.locks import MARK, hold
 
 PREFIX = "mixpanel_assets-"
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 
 from mixpanel_assets.client import MixpanelAPIClient
-from mixpanel_assets.days import as_day
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.event_loads import event_load, plan_load
 from mixpanel_assets.loads import project_identity
 from mixpanel_assets.planning import days_between
 from mixpanel_assets.refetch import is_expired
+from mixpanel_assets.rules.days import as_day
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.temporary import TemporaryFolder
 from mixpanel_assets.warehouse import (

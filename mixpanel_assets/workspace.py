@@ -32,7 +32,6 @@ from mixpanel_assets.client import (
 from mixpanel_assets.client.disk import KEPT_FOR, Cleaned, clean
 from mixpanel_assets.client.questions import optional_number
 from mixpanel_assets.currency import DaysDue, days_due, days_due_in, keeping_of
-from mixpanel_assets.days import as_day
 from mixpanel_assets.delegation import delegated, delegated_within
 from mixpanel_assets.discovery import DiscoveryService
 from mixpanel_assets.doctor import Finding, doctor
@@ -57,6 +56,7 @@ from mixpanel_assets.progress import batch_bar, page_bar
 from mixpanel_assets.refetch import KEEP_NONE, Keeping, Refetch
 from mixpanel_assets.results import WorkspaceInfo
 from mixpanel_assets.results.choices import RefetchChoice
+from mixpanel_assets.rules.days import as_day
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.snapshots import ScopeChoice
 from mixpanel_assets.storage import StorageEngine

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.control_characters import escaped_json, visible, without_controls
 from mixpanel_assets.doctor import Finding
-from mixpanel_assets.errors import MixpanelDataError
+from mixpanel_assets.errors import MixpanelDataError, escaped_json, visible, without_controls
 from mixpanel_assets.json_lines import as_json
-from mixpanel_assets.waits import Holder
+from mixpanel_assets.rules.locks import Holder
 from mixpanel_assets_tests.laws import examples
 
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.raw_json import MAX_DEPTH, depth, members, parsed, values
+from mixpanel_assets.rules.json_text import MAX_DEPTH, depth, members, parsed, values
 
 texts = st.text(st.characters(codec="utf-8"), max_size=5) | st.sampled_from(['"', "\\", "}", "a"])
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts

@@ -15,7 +15,7 @@ from mixpanel_assets.cli.emulate import environment_of
 from mixpanel_assets.client import BudgetSettings
 from mixpanel_assets.client.budget import Budget
 from mixpanel_assets.errors import DatabaseLockedError
-from mixpanel_assets.waits import Wait, kernel_holder
+from mixpanel_assets.rules.locks import Wait, kernel_holder
 from mixpanel_assets.warehouse import Publisher
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets_tests.cli.conftest import MP, heed_signals

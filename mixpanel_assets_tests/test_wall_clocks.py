@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.wall_clocks import moment_of, moment_sql, periods, wall_clock_sql
+from mixpanel_assets.rules.zones import moment_of, moment_sql, periods, wall_clock_sql
 from mixpanel_assets_tests.laws import examples
 
 EPOCH = datetime(1970, 1, 1)

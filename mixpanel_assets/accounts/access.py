@@ -7,8 +7,8 @@ from typing import Any
 
 from mixpanel_assets.client import Credentials, MixpanelAPIClient, RetryPolicy
 from mixpanel_assets.errors import AuthenticationError, ServerError
+from mixpanel_assets.rules.zones import is_zone, same_clocks
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets.wall_clocks import is_zone, same_clocks
 
 
 @dataclass(frozen=True)

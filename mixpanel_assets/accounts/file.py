@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from mixpanel_assets.errors import ConfigError, DatabaseLockedError, StorageError
-from mixpanel_assets.waits import Wait, held, say
+from mixpanel_assets.rules.locks import Wait, held, say
 
 Edit = Callable[[MutableMapping[str, Any]], None]
 

@@ -6,7 +6,6 @@ from datetime import date
 import dagster as dg
 from pydantic import Field
 
-from mixpanel_assets.days import counted
 from mixpanel_assets.event_loads import EventLoad, event_load
 from mixpanel_assets.failures import explained_to_dagster
 from mixpanel_assets.load_progress import LoadProgress
@@ -20,6 +19,7 @@ from mixpanel_assets.reports import (
     vanished_metadata,
 )
 from mixpanel_assets.resources import MixpanelResource
+from mixpanel_assets.rules.days import counted
 from mixpanel_assets.run_history import recorded_partitions, run_group
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import EVENTS, DayReport

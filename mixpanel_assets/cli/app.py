@@ -38,8 +38,7 @@ from mixpanel_assets.cli.options import (
     known_zone,
     optional_days,
 )
-from mixpanel_assets.control_characters import visible
-from mixpanel_assets.errors import MixpanelDataError, StorageError
+from mixpanel_assets.errors import MixpanelDataError, StorageError, visible
 
 _LEAST_WIDTH = 20
 _START, _LOAD, _ASK, _UPKEEP = "Start", "Load", "Ask", "Upkeep"

@@ -32,7 +32,7 @@ from mixpanel_assets.cli.options import (
 )
 from mixpanel_assets.cli.output import Format, check_jq
 from mixpanel_assets.cli.signals import seen
-from mixpanel_assets.control_characters import visible
+from mixpanel_assets.errors import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -216,7 +216,7 @@ class _Log(logging.Handler):
 _PATIENCE = (
     "mixpanel_assets.client.retries",
     "mixpanel_assets.client.budget",
-    "mixpanel_assets.waits",
+    "mixpanel_assets.rules.locks",
 )
 _current: Invocation | None = None  # of the process, whose threads speak like the command
 

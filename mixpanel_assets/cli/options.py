@@ -14,10 +14,9 @@ from typing import Annotated, Any, TypedDict
 import typer
 
 from mixpanel_assets.cli.exits import InvalidArgumentsError
-from mixpanel_assets.control_characters import visible
-from mixpanel_assets.days import as_day
-from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.errors import ConfigError, visible
 from mixpanel_assets.results.choices import RefetchChoice
+from mixpanel_assets.rules.days import as_day
 
 _NAMED_DAYS = {"today": 0, "yesterday": 1}
 _DAYS_AGO = re.compile(r"-(\d{1,5})d")
@@ -158,7 +157,7 @@ def known_zone(zone: str | None) -> str | None:
     Raises:
         BadParameter: There is no such zone.
     """
-    from mixpanel_assets.wall_clocks import is_zone
+    from mixpanel_assets.rules.zones import is_zone
 
     if zone is not None and not is_zone(zone):
         raise typer.BadParameter(f"{zone!r} is not a time zone; use a name like Europe/Berlin.")

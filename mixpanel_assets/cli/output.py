@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mixpanel_assets.cli.exits import InvalidArgumentsError
-from mixpanel_assets.control_characters import escaped_json, visible, without_controls
+from mixpanel_assets.errors import escaped_json, visible, without_controls
 
 if TYPE_CHECKING:
     from rich.table import Table

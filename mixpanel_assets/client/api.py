@@ -42,8 +42,8 @@ from mixpanel_assets.client.streams import (
 from mixpanel_assets.client.transport import Transport, checked_base_url, in_family
 from mixpanel_assets.client.types import Api, ApiUsage, ProfilePageResult
 from mixpanel_assets.client.verdict import EventVerdict, Verdict
-from mixpanel_assets.days import as_day
 from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.rules.days import as_day
 
 if TYPE_CHECKING:
     import httpx

@@ -18,7 +18,7 @@ from typing import Any
 from mixpanel_assets.client.page_plan import files_of_pages, remove_pages, take_over
 from mixpanel_assets.client.spool import STEM_DIGITS
 from mixpanel_assets.errors import StorageError
-from mixpanel_assets.in_use import remove_unless_held
+from mixpanel_assets.rules.locks import remove_unless_held
 
 KEPT_FOR = timedelta(days=7)
 MARGIN_BYTES = 50_000_000

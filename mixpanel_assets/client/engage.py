@@ -19,8 +19,8 @@ from mixpanel_assets.client.credentials import Credentials
 from mixpanel_assets.client.responses import disguised_error, parsed
 from mixpanel_assets.client.transport import Transport
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
-from mixpanel_assets.raw_json import items, members
-from mixpanel_assets.raw_json import parsed as parsed_json
+from mixpanel_assets.rules.json_text import items, members
+from mixpanel_assets.rules.json_text import parsed as parsed_json
 
 _USUAL_PAGE_SIZE = 1000
 

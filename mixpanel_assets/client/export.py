@@ -26,8 +26,8 @@ from mixpanel_assets.client.retries import RetryPolicy
 from mixpanel_assets.client.spool import STEM_DIGITS, Spool, in_use, new_file
 from mixpanel_assets.client.transport import Transport
 from mixpanel_assets.client.verdict import Judge, NotWholeError, RecordVerdict, Verdict
-from mixpanel_assets.days import ranges_of, shown
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
+from mixpanel_assets.rules.days import ranges_of, shown
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mixpanel_assets.made_ids import made_id, twin_id
-from mixpanel_assets.raw_json import members
-from mixpanel_assets.received_lines import BOM
-from mixpanel_assets.wall_clocks import moment_of
+from mixpanel_assets.rules.json_text import members
+from mixpanel_assets.rules.lines import BOM
+from mixpanel_assets.rules.made_ids import made_id, twin_id
+from mixpanel_assets.rules.zones import moment_of
 
 EARLIEST_MS = 31_536_000_000  # 1971, before which Mixpanel takes no event
 LATEST_MS = 253_402_300_799_999 - 86_400_000  # 9999, with room for any zone

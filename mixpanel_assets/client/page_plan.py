@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mixpanel_assets.client.spool import in_use
-from mixpanel_assets.in_use import PRIVATE_FILE, remove_unless_held
+from mixpanel_assets.rules.locks import PRIVATE_FILE, remove_unless_held
 
 _PLAN = "plan.json"
 _TRIED = "tried"

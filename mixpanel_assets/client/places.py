@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from mixpanel_assets.client.limits import IN_PROCESS, BudgetSettings
 from mixpanel_assets.errors import StorageError
-from mixpanel_assets.waits import Wait, held, kernel_holder, say
+from mixpanel_assets.rules.locks import Wait, held, kernel_holder, say
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar, get_args
 
 from mixpanel_assets.client.credentials import Credentials
 from mixpanel_assets.client.types import Api
-from mixpanel_assets.days import as_day
 from mixpanel_assets.errors import ConfigError, ServerError
+from mixpanel_assets.rules.days import as_day
 
 T = TypeVar("T")
 

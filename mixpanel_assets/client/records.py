@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from mixpanel_assets.raw_json import may_be_deep, parsed
-from mixpanel_assets.received_lines import BOM
+from mixpanel_assets.rules.json_text import may_be_deep, parsed
+from mixpanel_assets.rules.lines import BOM
 
 _decode = msgspec.json.Decoder().decode
 

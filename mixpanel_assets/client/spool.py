@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from mixpanel_assets.errors import StorageError
-from mixpanel_assets.in_use import PRIVATE_FILE, PRIVATE_FOLDER, marked
+from mixpanel_assets.rules.locks import PRIVATE_FILE, PRIVATE_FOLDER, marked
 
 STEM_DIGITS = 24  # of the 32 that a file's name begins with: the same for all files of an export
 

@@ -41,7 +41,6 @@ from mixpanel_assets.client.retries import RetryPolicy
 from mixpanel_assets.client.spool import Spool
 from mixpanel_assets.client.transport import Transport
 from mixpanel_assets.client.verdict import Judge, NotWholeError, RecordVerdict
-from mixpanel_assets.days import as_day, ranges_of
 from mixpanel_assets.errors import (
     APIError,
     ConfigError,
@@ -51,7 +50,8 @@ from mixpanel_assets.errors import (
     RateLimitError,
     ServerError,
 )
-from mixpanel_assets.received_lines import MAX_LINE_BYTES
+from mixpanel_assets.rules.days import as_day, ranges_of
+from mixpanel_assets.rules.lines import MAX_LINE_BYTES
 
 logger = logging.getLogger(__name__)
 

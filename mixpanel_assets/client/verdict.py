@@ -19,8 +19,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from mixpanel_assets.raw_json import may_be_deep, parsed
-from mixpanel_assets.received_lines import BOM, LineSplitter, LongLine, is_blank, why_unstorable
+from mixpanel_assets.rules.json_text import may_be_deep, parsed
+from mixpanel_assets.rules.lines import BOM, LineSplitter, LongLine, is_blank, why_unstorable
 
 T = TypeVar("T")
 

@@ -9,7 +9,6 @@ from typing import get_type_hints
 import dagster as dg
 
 from mixpanel_assets.client import MixpanelAPIClient
-from mixpanel_assets.days import as_day
 from mixpanel_assets.failures import StepRetries, explained_to_dagster
 from mixpanel_assets.live_query import LiveQueryService
 from mixpanel_assets.ops import questions
@@ -18,6 +17,7 @@ from mixpanel_assets.ops.summaries import summary_metadata
 from mixpanel_assets.project_days import check_zone, must_be_over
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.results import ResultWithDataFrame
+from mixpanel_assets.rules.days import as_day
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.workspace import Workspace
 

@@ -2,8 +2,8 @@
 
 from datetime import date, timedelta
 
-from mixpanel_assets.days import as_day
 from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.rules.days import as_day
 
 USUAL_DAYS = 30
 

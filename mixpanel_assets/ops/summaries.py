@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from mixpanel_assets.control_characters import visible
+from mixpanel_assets.errors import visible
 from mixpanel_assets.reports import bar_chart
 from mixpanel_assets.results import (
     ActivityFeedResult,

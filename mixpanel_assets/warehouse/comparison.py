@@ -14,8 +14,8 @@ from typing import Any
 
 import duckdb
 
-from mixpanel_assets.made_ids import NOT_CONTENT
-from mixpanel_assets.raw_json import parsed
+from mixpanel_assets.rules.json_text import parsed
+from mixpanel_assets.rules.made_ids import NOT_CONTENT
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.ledger import Target, day_statuses
 from mixpanel_assets.warehouse.reports import Status

@@ -17,7 +17,7 @@ from pathlib import Path
 import duckdb
 
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, StorageError
-from mixpanel_assets.waits import Wait, holder_of
+from mixpanel_assets.rules.locks import Wait, holder_of
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.drafts import draft_of, remove_drafts
 from mixpanel_assets.warehouse.faults import holding_pid, must_be_writable, translated

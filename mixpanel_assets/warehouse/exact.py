@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mixpanel_assets.raw_json import joined, parsed, values
+from mixpanel_assets.rules.json_text import joined, parsed, values
 from mixpanel_assets.warehouse.spool import READ_KEYS, REMOVED_KEYS
 
 ROW_TYPE = (

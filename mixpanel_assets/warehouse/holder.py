@@ -14,7 +14,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mixpanel_assets.waits import Holder, is_alive, kernel_holder, shown_command
+from mixpanel_assets.rules.locks import Holder, is_alive, kernel_holder, shown_command
 from mixpanel_assets.warehouse.drafts import draft_of, remove_drafts
 
 

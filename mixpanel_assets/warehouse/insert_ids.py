@@ -9,8 +9,8 @@ from typing import Any
 import duckdb
 from duckdb.func import FunctionNullHandling
 
-from mixpanel_assets.made_ids import made_id, twin_id
-from mixpanel_assets.raw_json import parsed
+from mixpanel_assets.rules.json_text import parsed
+from mixpanel_assets.rules.made_ids import made_id, twin_id
 from mixpanel_assets.warehouse.answers import number
 
 _MADE, _TWIN = "mixpanel_assets_made_id", "mixpanel_assets_twin_id"

@@ -19,8 +19,8 @@ from typing import Any
 import duckdb
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.raw_json import members, parsed
-from mixpanel_assets.received_lines import (
+from mixpanel_assets.rules.json_text import members, parsed
+from mixpanel_assets.rules.lines import (
     BOM,
     TOO_LONG,
     LongLine,

@@ -16,7 +16,7 @@ from typing import Literal
 from filelock import ReadWriteLock
 
 from mixpanel_assets.errors import StorageError
-from mixpanel_assets.waits import Wait, taken
+from mixpanel_assets.rules.locks import Wait, taken
 from mixpanel_assets.warehouse.holder import find_holder, leave_note, remove_note
 
 Mode = Literal["read", "write"]

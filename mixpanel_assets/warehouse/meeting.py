@@ -9,7 +9,7 @@ from __future__ import annotations
 import duckdb
 
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.wall_clocks import wall_clock_sql
+from mixpanel_assets.rules.zones import wall_clock_sql
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.destination import named_events
 from mixpanel_assets.warehouse.ledger import Added, Target

@@ -11,8 +11,8 @@ from gzip import GzipFile
 from pathlib import Path
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.raw_json import joined, values
-from mixpanel_assets.received_lines import BOM, LongLine, lines_of
+from mixpanel_assets.rules.json_text import joined, values
+from mixpanel_assets.rules.lines import BOM, LongLine, lines_of
 from mixpanel_assets.warehouse.exact import text_of
 from mixpanel_assets.warehouse.spool import is_gzip
 

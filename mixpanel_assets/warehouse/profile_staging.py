@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 
 import duckdb
 
-from mixpanel_assets.raw_json import members, parsed
-from mixpanel_assets.received_lines import TOO_LONG, LongLine, why_unstorable
+from mixpanel_assets.rules.json_text import members, parsed
+from mixpanel_assets.rules.lines import TOO_LONG, LongLine, why_unstorable
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.memory import LARGE_BYTES, ROWS_AT_ONCE, Spread, at_most, make_room
 from mixpanel_assets.warehouse.profile_pages import ProfilePage

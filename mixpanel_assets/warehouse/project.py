@@ -11,7 +11,7 @@ from typing import Literal
 import duckdb
 
 from mixpanel_assets.errors import ConfigError, StorageError
-from mixpanel_assets.wall_clocks import is_zone
+from mixpanel_assets.rules.zones import is_zone
 from mixpanel_assets.warehouse import schema
 from mixpanel_assets.warehouse.answers import first_row, number
 from mixpanel_assets.warehouse.schema import quoted

@@ -20,7 +20,7 @@ import duckdb
 from filelock import ReadWriteLock
 
 from mixpanel_assets.errors import DatabaseLockedError, StorageError
-from mixpanel_assets.waits import Wait, kernel_holder, taken
+from mixpanel_assets.rules.locks import Wait, kernel_holder, taken
 from mixpanel_assets.warehouse.access import check_whose
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.faults import translated

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.received_lines import HEAD_BYTES, LongLine
+from mixpanel_assets.rules.lines import HEAD_BYTES, LongLine
 from mixpanel_assets.warehouse.answers import number
 from mixpanel_assets.warehouse.ledger import Load, Target
 from mixpanel_assets.warehouse.memory import Spread

@@ -15,8 +15,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from mixpanel_assets.errors import StorageError
-from mixpanel_assets.made_ids import made_id
-from mixpanel_assets.wall_clocks import moment_of
+from mixpanel_assets.rules.made_ids import made_id
+from mixpanel_assets.rules.zones import moment_of
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.spool import REMOVED_KEYS
 

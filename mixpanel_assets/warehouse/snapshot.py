@@ -19,7 +19,7 @@ from pathlib import Path
 import duckdb
 
 from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError, StorageError
-from mixpanel_assets.waits import Wait
+from mixpanel_assets.rules.locks import Wait
 from mixpanel_assets.warehouse.database import CATALOG, Database, closed_for_good, set_up_session
 from mixpanel_assets.warehouse.drafts import draft_of, remove_drafts
 from mixpanel_assets.warehouse.faults import translated

@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mixpanel_assets.in_use import MARK, PRIVATE_FOLDER, hold
-from mixpanel_assets.waits import is_alive
+from mixpanel_assets.rules.locks import MARK, PRIVATE_FOLDER, hold, is_alive
 
 _NAME = r"(\d+)-[0-9a-f]{32}"
 _FILE = re.compile(rf"duckdb_temp_[\w.-]+|{re.escape(MARK)}")

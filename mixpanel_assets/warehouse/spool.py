@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from mixpanel_assets.raw_json import MAX_DEPTH
-from mixpanel_assets.received_lines import MAX_LINE_BYTES
-from mixpanel_assets.wall_clocks import moment_sql
+from mixpanel_assets.rules.json_text import MAX_DEPTH
+from mixpanel_assets.rules.lines import MAX_LINE_BYTES
+from mixpanel_assets.rules.zones import moment_sql
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.schema import literal
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import duckdb
 
-from mixpanel_assets.raw_json import members, parsed
-from mixpanel_assets.received_lines import BOM, HEAD_BYTES
+from mixpanel_assets.rules.json_text import members, parsed
+from mixpanel_assets.rules.lines import BOM, HEAD_BYTES
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.ledger import Load
 from mixpanel_assets.warehouse.quarantine import DIGEST, Refusals, replace_quarantine

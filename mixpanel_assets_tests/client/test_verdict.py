@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets.client.verdict import EventVerdict, NotWholeError, Verdict
-from mixpanel_assets.received_lines import BOM, MAX_LINE_BYTES, LineSplitter
+from mixpanel_assets.rules.lines import BOM, MAX_LINE_BYTES, LineSplitter
 
 EVENT = '{"event":"Order","properties":{"time":1704067200000,"city":"Ærø"}}'
 ODD_EVENTS = [

@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError, StorageError
-from mixpanel_assets.waits import Holder, Wait, is_alive
+from mixpanel_assets.rules.locks import Holder, Wait, is_alive
 from mixpanel_assets.warehouse.database import Database, closed_for_good
 from mixpanel_assets.warehouse.holder import read_note
 from mixpanel_assets.warehouse.lock import note_path
@@ -181,7 +181,7 @@ def test_a_wait_says_whom_it_waits_for_and_ends_with_the_holders_death(path, hol
 def test_a_wait_speaks_when_it_begins_and_then_each_minute(monkeypatch):
     """A second passes in silence; after that a sentence comes once per minute."""
     clock = iter([0.5, 1.5, 1.5, 30.0, 30.0, 61.6, 61.6, 61.6])
-    monkeypatch.setattr("mixpanel_assets.waits.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("mixpanel_assets.rules.locks.time.monotonic", lambda: next(clock))
     said: list[str] = []
     wait = Wait("the database x", Path("x"), on_wait=said.append, began=0.0)
     counts = []

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.made_ids import made_id
+from mixpanel_assets.rules.made_ids import made_id
 from mixpanel_assets_tests.laws import examples
 from mixpanel_assets_tests.warehouse.conftest import (
     ACCEPT_SMALLER,

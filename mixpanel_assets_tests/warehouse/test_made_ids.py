@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from mixpanel_assets.made_ids import NOT_CONTENT, made_id, twin_id
+from mixpanel_assets.rules.made_ids import NOT_CONTENT, made_id, twin_id
 
 CONTENT = {"b": [1, {"x": None}], "a": "é"}
 

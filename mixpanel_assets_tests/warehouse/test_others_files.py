@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from mixpanel_assets.in_use import MARK, hold
+from mixpanel_assets.rules.locks import MARK, hold
 from mixpanel_assets.temporary import PREFIX, sweep
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.lock import note_path

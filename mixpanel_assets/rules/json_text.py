@@ -1,8 +1,4 @@
-"""JSON text taken apart without changing it, however deep it is nested.
-
-Of a name that an object holds twice, the last value counts, as in Python's and JavaScript's own
-parsers. That rule holds for tables, streams and made ids alike.
-"""
+"""JSON text taken apart without changing a character, at any depth of nesting."""
 
 from __future__ import annotations
 

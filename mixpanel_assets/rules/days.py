@@ -1,4 +1,4 @@
-"""Days as callers give them, and as messages name them."""
+"""Days as callers give them and as messages show them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Lines as they arrive: cut out of bytes, and what is odd about one that is whole.
-
-A line that is whole but odd is valid JSON apart from its bytes, its control characters or its
-size. No database and no parser takes it, but it is one event of many and not a sign that the
-others are incomplete.
-"""
+"""Received lines: how they are cut out of bytes, and what is odd about a complete one."""
 
 from __future__ import annotations
 
@@ -12,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 
-from mixpanel_assets.raw_json import MAX_DEPTH, depth, may_be_deep, parsed
+from mixpanel_assets.rules.json_text import MAX_DEPTH, depth, may_be_deep, parsed
 
 MAX_LINE_BYTES = 16 * 2**20
 HEAD_BYTES = 2**16  # kept of a line that is longer

@@ -1,9 +1,4 @@
-"""Ids for events that were sent without `$insert_id`: the same event always gets the same one.
-
-The id is a UUID of version 8, which marks it as made: no Mixpanel library sends that
-version. It is the hash of what Mixpanel does not rewrite between two reads of a day, so
-a re-read, in any order or packing, gives the same ids and nothing doubles.
-"""
+"""Ids for events that were sent without `$insert_id`: equal events always get equal ids."""
 
 from __future__ import annotations
 

@@ -1,14 +1,4 @@
-"""What the clocks of a zone show, and when they showed it.
-
-Each rule has two forms that agree: one for a single event in Python, one as SQL for tables. Both
-take the offsets from Python's zone data, which the system or the package `tzdata` keeps current.
-DuckDB's own `AT TIME ZONE` has data of another year, and differs for some zones (for Moldova on
-each day on which clocks change).
-
-When clocks go back, by any amount, a stretch of the wall clock passes twice. It is read as the
-second time, unless Mixpanel had processed the event before that. Wall clock that is skipped, be
-it an hour or a whole day, is read as if clocks had not been put forward yet.
-"""
+"""What the clocks of a time zone show, and at which moments they showed it."""
 
 from __future__ import annotations
 
