@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixpanel_assets.accounts import AccountInfo, ConfigManager
     from mixpanel_assets.assets.filtered_events import filtered_events_asset
     from mixpanel_assets.assets.profiles import filtered_profiles_asset, group_profiles_asset
     from mixpanel_assets.assets.queries import live_query_asset
+    from mixpanel_assets.auth import AccountInfo, ConfigManager
     from mixpanel_assets.client import (
         Credentials,
         MixpanelAPIClient,
@@ -215,7 +215,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AccountInfo": "accounts",
+    "AccountInfo": "auth",
     "ActivityFeedResult": "results",
     "CohortInfo": "results",
     "BatchProgress": "fetch_results",
@@ -223,7 +223,7 @@ _HOMES = {
     "ColumnInfo": "results",
     "ColumnStatsResult": "results",
     "ColumnSummary": "results",
-    "ConfigManager": "accounts",
+    "ConfigManager": "auth",
     "Credentials": "client",
     "DailyCount": "results",
     "DailyCountsResult": "results",

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal
 
-from mixpanel_assets.accounts import ConfigManager, ProjectAccess, check_access
+from mixpanel_assets.auth import ConfigManager, ProjectAccess, check_access
 from mixpanel_assets.client import Credentials, MixpanelAPIClient
 from mixpanel_assets.client.disk import MARGIN_BYTES, free_bytes
 from mixpanel_assets.currency import STORED, DaysDue, days_due_in, read_too_early

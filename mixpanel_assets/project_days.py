@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from mixpanel_assets.accounts import project_access
+from mixpanel_assets.auth import project_access
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.errors import ConfigError, MixpanelDataError
 from mixpanel_assets.rules.zones import span_of

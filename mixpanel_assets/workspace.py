@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import duckdb
 
-from mixpanel_assets.accounts import (
+from mixpanel_assets.auth import (
     ConfigManager,
     asked_project,
     check_access,

@@ -19,7 +19,7 @@ STREAMS = ("stdin", "stdout", "stderr")
 SERVER = """
 import gc, json, os, signal, sys
 import httpx, rich.progress, rich.table
-import mixpanel_assets.accounts, mixpanel_assets.cli.app, mixpanel_assets.client
+import mixpanel_assets.auth, mixpanel_assets.cli.app, mixpanel_assets.client
 from mixpanel_assets.cli import main
 
 # They start threads, which a fork does not get; its end then waits for them for ever.

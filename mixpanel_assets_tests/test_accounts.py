@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.accounts import resolve_credentials
-from mixpanel_assets.auth import AccountInfo, ConfigManager
+from mixpanel_assets.auth import AccountInfo, ConfigManager, resolve_credentials
 from mixpanel_assets.errors import (
     AccountExistsError,
     AccountNotFoundError,

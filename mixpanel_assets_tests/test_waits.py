@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from mixpanel_assets.accounts.file import ConfigFile
+from mixpanel_assets.auth.file import ConfigFile
 from mixpanel_assets.cli.emulate import environment_of
 from mixpanel_assets.client import BudgetSettings
 from mixpanel_assets.client.budget import Budget

@@ -27,7 +27,7 @@ def list_accounts(output: FormatOption = Format.JSON, jq: JqOption = None) -> No
 
     Example: mp auth list --format table
     """
-    from mixpanel_assets.accounts import ConfigManager
+    from mixpanel_assets.auth import ConfigManager
 
     accounts = ConfigManager().list_accounts()
     if not accounts:
@@ -64,7 +64,7 @@ def add(
 
     Example: mp auth add shop -u name.a1b2c3.mp-service-account -p 12345 -r eu
     """
-    from mixpanel_assets.accounts import ConfigManager
+    from mixpanel_assets.auth import ConfigManager
 
     may_ask = interactive or (sys.stdin.isatty() and not secret_stdin)
     username = _given(username, "username", may_ask)
@@ -95,7 +95,7 @@ def remove(
 
     Example: mp auth remove shop --force
     """
-    from mixpanel_assets.accounts import ConfigManager
+    from mixpanel_assets.auth import ConfigManager
 
     manager = ConfigManager()
     account = manager.get_account(name)
@@ -115,7 +115,7 @@ def migrate(output: FormatOption = Format.JSON, jq: JqOption = None) -> None:
 
     Example: mp auth migrate
     """
-    from mixpanel_assets.accounts import ConfigManager
+    from mixpanel_assets.auth import ConfigManager
 
     manager = ConfigManager()
     names, backup = manager.migrate()
@@ -132,7 +132,7 @@ def switch(name: Name, output: FormatOption = Format.JSON, jq: JqOption = None) 
 
     Example: mp auth switch shop
     """
-    from mixpanel_assets.accounts import ConfigManager
+    from mixpanel_assets.auth import ConfigManager
 
     manager = ConfigManager()
     manager.set_default(name)
@@ -151,7 +151,7 @@ def show(
 
     Example: mp auth show
     """
-    from mixpanel_assets.accounts import ConfigManager
+    from mixpanel_assets.auth import ConfigManager
 
     manager = ConfigManager()
     resolution = manager.resolution(name or current().account)
@@ -185,7 +185,7 @@ def check(
 
     Example: mp auth test shop
     """
-    from mixpanel_assets.accounts import check_access
+    from mixpanel_assets.auth import check_access
     from mixpanel_assets.settings import load_settings
 
     settings = load_settings()

@@ -73,7 +73,7 @@ class Invocation:
             ConfigError: They are not complete, or malformed.
             AccountNotFoundError: There is no such account.
         """
-        from mixpanel_assets.accounts import ConfigManager
+        from mixpanel_assets.auth import ConfigManager
 
         resolution = ConfigManager().resolution(account or self.account)
         if self.verbose:
@@ -93,7 +93,7 @@ class Invocation:
             ConfigError: A value is malformed, or there are accounts and none is chosen.
             AccountNotFoundError: There is no such account.
         """
-        from mixpanel_assets.accounts import asked_project
+        from mixpanel_assets.auth import asked_project
         from mixpanel_assets.client import make_credentials
 
         project_id, region = asked_project(self.account, must_be_known=not may_be_unknown)
@@ -113,7 +113,7 @@ class Invocation:
             database: The DuckDB file; None: as MP_DATABASE says.
             asks: Whether Mixpanel will be asked, which takes a secret.
         """
-        from mixpanel_assets.accounts import asked_project
+        from mixpanel_assets.auth import asked_project
         from mixpanel_assets.settings import load_settings
         from mixpanel_assets.workspace import Workspace
 
@@ -143,7 +143,7 @@ class Invocation:
             DatabaseNotFoundError: There is no such file.
             ConfigError: MP_DATABASE is not set, and the config file cannot be used.
         """
-        from mixpanel_assets.accounts import asked_project
+        from mixpanel_assets.auth import asked_project
         from mixpanel_assets.settings import load_settings
         from mixpanel_assets.warehouse import ProjectIdentity
         from mixpanel_assets.workspace import Workspace

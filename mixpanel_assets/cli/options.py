@@ -92,7 +92,7 @@ def known_tables(incomplete: str) -> list[str]:
 
 def known_accounts(incomplete: str) -> list[str]:
     """Return the accounts whose names begin like this, for completion; it never fails."""
-    from mixpanel_assets.accounts import ConfigManager
+    from mixpanel_assets.auth import ConfigManager
 
     with suppress(Exception):
         found = [account.name for account in ConfigManager().list_accounts()]

@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from mixpanel_assets import Workspace
-from mixpanel_assets.accounts import ConfigManager
+from mixpanel_assets.auth import ConfigManager
 from mixpanel_assets_tests.conftest import START
 
 LOADS = (

@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from mixpanel_assets.accounts import check_access
+from mixpanel_assets.auth import check_access
 from mixpanel_assets.client import MixpanelAPIClient, ProfileQuery, RetryPolicy, make_credentials
 from mixpanel_assets.errors import MixpanelDataError
 from mixpanel_assets.settings import Settings

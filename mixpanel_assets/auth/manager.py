@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from mixpanel_assets.accounts.file import ConfigFile
-from mixpanel_assets.accounts.resolution import FIELDS, Resolution, of_variables, resolve
+from mixpanel_assets.auth.file import ConfigFile
+from mixpanel_assets.auth.resolution import FIELDS, Resolution, of_variables, resolve
 from mixpanel_assets.client import Credentials, is_project_secret, make_credentials
 from mixpanel_assets.errors import AccountExistsError, AccountNotFoundError, ConfigError
 
