@@ -22,8 +22,9 @@ if TYPE_CHECKING:
         normalize_event,
         normalize_profile,
     )
+    from mixpanel_assets.client.discovery import DiscoveryService
+    from mixpanel_assets.client.live import LiveQueryService
     from mixpanel_assets.definitions import build_definitions
-    from mixpanel_assets.discovery import DiscoveryService
     from mixpanel_assets.errors import (
         AccountExistsError,
         AccountNotFoundError,
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     )
     from mixpanel_assets.fetcher import FetcherService
     from mixpanel_assets.io_managers import WarehouseIOManager
-    from mixpanel_assets.live_query import LiveQueryService
     from mixpanel_assets.planning import Plan
     from mixpanel_assets.profile_fetcher import ParallelProfileFetcherService
     from mixpanel_assets.resources import MixpanelResource
@@ -227,7 +227,7 @@ _HOMES = {
     "Credentials": "client",
     "DailyCount": "results",
     "DailyCountsResult": "results",
-    "DiscoveryService": "discovery",
+    "DiscoveryService": "client.discovery",
     "EngagementBucket": "results",
     "EngagementDistributionResult": "results",
     "EventBreakdownResult": "results",
@@ -244,7 +244,7 @@ _HOMES = {
     "LexiconMetadata": "results",
     "LexiconProperty": "results",
     "LexiconSchema": "results",
-    "LiveQueryService": "live_query",
+    "LiveQueryService": "client.live",
     "MixpanelAPIClient": "client",
     "MixpanelResource": "resources",
     "NumericAverageResult": "results",

@@ -25,8 +25,7 @@ from datetime import date, timedelta
 from itertools import chain, pairwise
 
 from mixpanel_assets.client import EventExport, SecondLooks, Spool
-from mixpanel_assets.client.empty_days import MOST_BYTES
-from mixpanel_assets.client.export import days_set_aside
+from mixpanel_assets.client.export import MOST_BYTES, days_set_aside
 from mixpanel_assets.errors import (
     APIError,
     ConnectionFailedError,

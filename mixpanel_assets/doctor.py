@@ -13,7 +13,7 @@ from typing import Literal
 
 from mixpanel_assets.auth import ConfigManager, ProjectAccess, check_access
 from mixpanel_assets.client import Credentials, MixpanelAPIClient
-from mixpanel_assets.client.disk import MARGIN_BYTES, free_bytes
+from mixpanel_assets.client.spool import MARGIN_BYTES, free_bytes
 from mixpanel_assets.currency import STORED, DaysDue, days_due_in, read_too_early
 from mixpanel_assets.errors import (
     ConfigError,

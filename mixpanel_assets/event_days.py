@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from mixpanel_assets.client.records import parse_record
+from mixpanel_assets.client.normalize import parse_record
 from mixpanel_assets.record_files import RecordFile
 
 _EPOCH = datetime(1970, 1, 1)

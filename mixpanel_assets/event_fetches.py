@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 
 from mixpanel_assets.client import EventExport, MixpanelAPIClient, SecondLooks, Spool
-from mixpanel_assets.client.empty_days import MOST_BYTES, Confirmed
+from mixpanel_assets.client.export import MOST_BYTES, Confirmed
 from mixpanel_assets.errors import (
     ConnectionFailedError,
     IncompleteExportError,

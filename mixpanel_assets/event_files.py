@@ -20,7 +20,7 @@ from mixpanel_assets.client import (
     RecordStream,
     SecondLooks,
 )
-from mixpanel_assets.client.empty_days import MOST_BYTES
+from mixpanel_assets.client.export import MOST_BYTES
 from mixpanel_assets.client.spool import make_private_folder
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.event_days import StrayEventError, deal_out

@@ -15,8 +15,8 @@ from typing import Any
 import duckdb
 
 from mixpanel_assets.client import EventExport, MixpanelAPIClient
-from mixpanel_assets.client.disk import answers_of, clean, free_bytes
 from mixpanel_assets.client.export import ExportQuery
+from mixpanel_assets.client.spool import answers_of, clean, free_bytes
 from mixpanel_assets.day_filler import DayFiller
 from mixpanel_assets.errors import DatabaseNotFoundError, MixpanelDataError
 from mixpanel_assets.load_progress import LoadProgress

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from mixpanel_assets.client.retries import RETRY_CLASSES
+from mixpanel_assets.client.transport import RETRY_CLASSES
 from mixpanel_assets.errors import DatabaseLockedError, MixpanelDataError
 from mixpanel_assets.settings import Settings
 

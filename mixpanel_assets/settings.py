@@ -16,7 +16,7 @@ from mixpanel_assets.rules.days import SETTLE_DAYS
 from mixpanel_assets.rules.zones import is_zone
 
 if TYPE_CHECKING:
-    from mixpanel_assets.client.limits import BudgetSettings
+    from mixpanel_assets.client.ledger import BudgetSettings
 
 # Mixpanel keeps events for two years (older projects: five), and deletes some a little earlier.
 USUAL_RETENTION_DAYS = 700
@@ -198,7 +198,7 @@ class Settings(BaseSettings):
         Raises:
             ConfigError: The reserve leaves nothing.
         """
-        from mixpanel_assets.client.limits import BudgetSettings  # HTTP: not every command needs it
+        from mixpanel_assets.client.ledger import BudgetSettings  # HTTP: not every command needs it
 
         return BudgetSettings(
             state_dir=self.state_dir,

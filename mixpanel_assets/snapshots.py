@@ -25,8 +25,7 @@ from mixpanel_assets.client import (
     PagePlan,
     ProfileQuery,
 )
-from mixpanel_assets.client.disk import RESUMED_FOR, require_room
-from mixpanel_assets.client.page_plan import pages_in_use, remove_pages
+from mixpanel_assets.client.spool import RESUMED_FOR, pages_in_use, remove_pages, require_room
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 
 logger = logging.getLogger(__name__)

@@ -29,11 +29,12 @@ from mixpanel_assets.client import (
     RecordStream,
     RetryPolicy,
 )
-from mixpanel_assets.client.disk import KEPT_FOR, Cleaned, clean
-from mixpanel_assets.client.questions import optional_number
+from mixpanel_assets.client.discovery import DiscoveryService
+from mixpanel_assets.client.live import LiveQueryService
+from mixpanel_assets.client.reports import optional_number
+from mixpanel_assets.client.spool import KEPT_FOR, Cleaned, clean
 from mixpanel_assets.currency import DaysDue, days_due, days_due_in, keeping_of
 from mixpanel_assets.delegation import delegated, delegated_within
-from mixpanel_assets.discovery import DiscoveryService
 from mixpanel_assets.doctor import Finding, doctor
 from mixpanel_assets.dropped_days import DroppedDay, dropped_day
 from mixpanel_assets.errors import (
@@ -48,7 +49,6 @@ from mixpanel_assets.fetch_requests import check_batch_size
 from mixpanel_assets.fetch_results import FetchResult, ParallelFetchResult, ParallelProfileResult
 from mixpanel_assets.fetcher import FetcherService
 from mixpanel_assets.inspection import TableInspector
-from mixpanel_assets.live_query import LiveQueryService
 from mixpanel_assets.loads import project_identity
 from mixpanel_assets.planning import Plan, days_between
 from mixpanel_assets.profile_fetcher import OnPageComplete, ParallelProfileFetcherService

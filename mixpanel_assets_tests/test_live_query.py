@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets import DiscoveryService, LiveQueryService, answers
-from mixpanel_assets.client.inventory import Inventory
-from mixpanel_assets.client.queries import Queries
+from mixpanel_assets.client.reports import Inventory, Queries
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.errors import (
     APIError,

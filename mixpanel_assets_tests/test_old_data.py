@@ -12,7 +12,7 @@ import pytest
 
 from mixpanel_assets import Workspace
 from mixpanel_assets.client import make_credentials
-from mixpanel_assets.client.disk import clean
+from mixpanel_assets.client.spool import clean
 from mixpanel_assets.emulator import Emulator
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse.project import schema_version

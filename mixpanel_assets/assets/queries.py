@@ -7,9 +7,9 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from mixpanel_assets.client.live import LiveQueryService
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.failures import explained_to_dagster
-from mixpanel_assets.live_query import LiveQueryService
 from mixpanel_assets.loads import project_identity
 from mixpanel_assets.ops.questions import (
     DatedQuestion,

@@ -214,7 +214,7 @@ class _Log(logging.Handler):
 
 # What they warn of has been dealt with already; other warnings are about data.
 _PATIENCE = (
-    "mixpanel_assets.client.retries",
+    "mixpanel_assets.client.transport",
     "mixpanel_assets.client.budget",
     "mixpanel_assets.rules.locks",
 )

@@ -11,25 +11,22 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast, get_args
 from urllib.parse import parse_qsl, urlsplit
 
-from mixpanel_assets.client.ahead import AheadExport
 from mixpanel_assets.client.budget import Budget
 from mixpanel_assets.client.credentials import Credentials
-from mixpanel_assets.client.engage import ProfileQuery, fetch_page
-from mixpanel_assets.client.export import EventExport, ExportQuery
-from mixpanel_assets.client.limits import BudgetSettings
-from mixpanel_assets.client.normalize import normalized_profile
-from mixpanel_assets.client.page_plan import PagePlan
-from mixpanel_assets.client.queries import Queries
-from mixpanel_assets.client.questions import optional_number
-from mixpanel_assets.client.records import parse_record
-from mixpanel_assets.client.responses import json_in
-from mixpanel_assets.client.retries import RetryPolicy
-from mixpanel_assets.client.snapshot import (
+from mixpanel_assets.client.export import AheadExport, EventExport, ExportQuery
+from mixpanel_assets.client.ledger import BudgetSettings
+from mixpanel_assets.client.normalize import normalized_profile, parse_record
+from mixpanel_assets.client.profiles import (
     MAX_WORKERS,
     PageOutcome,
+    ProfileQuery,
+    fetch_page,
     fetch_pages,
     plan_snapshot,
 )
+from mixpanel_assets.client.reports import Queries, optional_number
+from mixpanel_assets.client.responses import json_in
+from mixpanel_assets.client.spool import PagePlan
 from mixpanel_assets.client.streams import (
     STREAMED_DAYS,
     EventSource,
@@ -39,7 +36,7 @@ from mixpanel_assets.client.streams import (
     checked_events,
     normalized,
 )
-from mixpanel_assets.client.transport import Transport, checked_base_url, in_family
+from mixpanel_assets.client.transport import RetryPolicy, Transport, checked_base_url, in_family
 from mixpanel_assets.client.types import Api, ApiUsage, ProfilePageResult
 from mixpanel_assets.client.verdict import EventVerdict, Verdict
 from mixpanel_assets.errors import ConfigError

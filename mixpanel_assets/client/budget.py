@@ -1,8 +1,4 @@
-"""The request budget: every request of every thread and process asks here first.
-
-Waiting holds no lock, no connection and no slot; it ends at once when the client is cancelled,
-and says what it waits for. A 429 is waited for in the same place, so that all others wait too.
-"""
+"""The request budget: every request of every thread and process takes a permit here first."""
 
 from __future__ import annotations
 
@@ -10,20 +6,63 @@ import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
-from mixpanel_assets.client.lanes import Lane
-from mixpanel_assets.client.ledger import Denial, Ledger, Permit
-from mixpanel_assets.client.limits import BudgetSettings
-from mixpanel_assets.client.places import Place, Release, find_place
+from mixpanel_assets.client.ledger import (
+    BudgetSettings,
+    Denial,
+    Ledger,
+    Permit,
+    Place,
+    Release,
+    find_place,
+)
 from mixpanel_assets.client.types import Api, ApiUsage
 from mixpanel_assets.errors import RateLimitError
 
 logger = logging.getLogger(__name__)
+
+
+class Lane:
+    """Lets one thread at a time try its luck; the others wait behind it."""
+
+    def __init__(self) -> None:
+        self._moved = threading.Condition()
+        self._tickets: deque[object] = deque()
+        self._opens_at = 0.0
+        self._reason = ""
+
+    @contextmanager
+    def ticket(self) -> Iterator[object]:
+        """Yield a ticket, the last of the lane; leaving gives it up, first or not."""
+        ticket = object()
+        with self._moved:
+            self._tickets.append(ticket)
+        try:
+            yield ticket
+        finally:
+            with self._moved:
+                self._tickets.remove(ticket)
+                self._moved.notify_all()
+
+    def is_first(self, ticket: object, timeout_seconds: float) -> bool:
+        """Wait, but no longer than that, until the ticket is the first one."""
+        with self._moved:
+            return self._moved.wait_for(lambda: self._tickets[0] is ticket, timeout_seconds)
+
+    def closed(self, seconds: float, reason: str) -> None:
+        """Tell those behind for how long nobody will get through, and why."""
+        self._opens_at, self._reason = time.monotonic() + seconds, reason
+
+    def outlook(self) -> tuple[float, str]:
+        """Return how many seconds nobody will get through, as the first one knows, and why."""
+        return max(0.0, self._opens_at - time.monotonic()), self._reason
+
 
 # Other processes cannot tell us that they gave a slot back; threads of ours notice cancelling.
 _SLOT_POLL_SECONDS = 0.03

@@ -1,7 +1,8 @@
-"""Raw Event Export: some days -> one request -> an answer on disk that was found whole.
+"""Raw Event Export: a few days, one request, one complete response on disk.
 
-A broken answer is discarded and asked for again. Which days share a request, and what becomes
-of days that stay broken, is decided by whoever stores them.
+`EventExport` downloads and checks a response, `AheadExport` downloads the next ones while the
+caller stores the current one, and `SecondLooks` requests a day without events once more
+before it counts as empty.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -21,15 +24,132 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from mixpanel_assets.client.disk import require_room
-from mixpanel_assets.client.retries import RetryPolicy
-from mixpanel_assets.client.spool import STEM_DIGITS, Spool, in_use, new_file
-from mixpanel_assets.client.transport import Transport
+from mixpanel_assets.client.spool import STEM_DIGITS, Spool, in_use, new_file, require_room
+from mixpanel_assets.client.transport import RetryPolicy, Transport
 from mixpanel_assets.client.verdict import Judge, NotWholeError, RecordVerdict, Verdict
-from mixpanel_assets.errors import ConfigError, IncompleteExportError
+from mixpanel_assets.errors import (
+    ConfigError,
+    ConnectionFailedError,
+    IncompleteExportError,
+    PlanHorizonError,
+    QueryError,
+    ServerError,
+    StorageError,
+)
 from mixpanel_assets.rules.days import ranges_of, shown
 
 logger = logging.getLogger(__name__)
+
+
+MOST_BYTES = 200_000_000  # of JSON, as of other requests
+MOST_DAYS = 31  # what every request may have; no limit is documented, and years go well
+
+_DAY = timedelta(days=1)
+_UNANSWERED = (ServerError, ConnectionFailedError, IncompleteExportError, QueryError)
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What one more response said of days that had come without events.
+
+    Attributes:
+        empty: It has no event of these either.
+        doubtful: It has events of these, or may have: they are to be loaded again.
+    """
+
+    empty: list[date]
+    doubtful: list[date]
+
+
+@dataclass
+class SecondLooks:
+    """Confirms days that came without events, as many as possible with one request.
+
+    Attributes:
+        find: Requests days, both ends included, and returns the dates of their events, as
+            `EventExport.find_days` does.
+        weigh: Returns the JSON bytes of a day between them.
+        most_bytes: Days share a request while no more than this lies between them; None: all do.
+        by_date: Whether the date of an event is its export day. If not, only neighbours share a
+            request, and an event of one makes all of them doubtful.
+    """
+
+    find: Callable[[date, date, int | None], set[date] | None]
+    weigh: Callable[[date], int]
+    most_bytes: int | None = MOST_BYTES
+    by_date: bool = True
+    _most_days: int | None = None
+
+    def confirm(self, days: Collection[date]) -> Iterator[Confirmed]:
+        """Yield what became of the days, request by request.
+
+        A response of many days that stays broken is requested in shorter spans; one of few days
+        leaves them doubtful, so that loading them again says what is wrong.
+
+        Raises:
+            APIError: Mixpanel refused, and not because of the number of days.
+        """
+        for group in self._groups(days):
+            first, last = group[0], group[-1]
+            try:
+                found = self.find(first, last, self._limit(first, last))
+            except PlanHorizonError:
+                found = None
+            except _UNANSWERED as error:
+                if (last - first).days >= MOST_DAYS:
+                    logger.warning("%s Requesting fewer days at a time.", error)
+                    self._most_days = MOST_DAYS
+                    yield from self.confirm(group)
+                    continue
+                found = None
+            yield self._judged(group, found)
+
+    def is_due(self, days: Collection[date], until: date) -> bool:
+        """Tell whether days that come after `until` could not share a request with these."""
+        if not days or self.most_bytes is None:
+            return False
+        if not self.by_date:
+            return until > max(days)
+        return sum(map(self.weigh, _between(min(days), until))) > self.most_bytes
+
+    def _judged(self, group: list[date], found: set[date] | None) -> Confirmed:
+        if found is None or (found and not self.by_date):
+            return Confirmed([], group)
+        if not found <= set(_between(group[0], group[-1])):
+            return Confirmed([], group)
+        return Confirmed(
+            [day for day in group if day not in found], [day for day in group if day in found]
+        )
+
+    def _limit(self, first: date, last: date) -> int | None:
+        if self.most_bytes is None:
+            return None
+        return self.most_bytes + sum(map(self.weigh, _between(first, last)))
+
+    def _groups(self, days: Iterable[date]) -> Iterator[list[date]]:
+        group: list[date] = []
+        weight = 0
+        for day in sorted(days):
+            if group:
+                weight += sum(map(self.weigh, _between(group[-1] + _DAY, day)))
+                if not self._is_joined(group, day, weight):
+                    yield group
+                    group, weight = [], 0
+            group.append(day)
+        if group:
+            yield group
+
+    def _is_joined(self, group: list[date], day: date, weight: int) -> bool:
+        if self._most_days and (day - group[0]).days >= self._most_days:
+            return False
+        if not self.by_date:
+            return day - group[-1] == _DAY
+        return self.most_bytes is None or weight <= self.most_bytes
+
+
+def _between(first: date, last: date) -> list[date]:
+    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
+
 
 _CHUNK_BYTES = 1 << 16  # inflates to ten times as much, and memory is to stay small
 _FIRST_MS, _LAST_MS = 31_536_000_000, 253_402_300_799_999  # a usable `time`: 1971 to 9999
@@ -502,3 +622,181 @@ def days_set_aside(
         lines=sum(error.lines for error in broken),
         partial=others > 0,
     )
+
+
+# Mixpanel lets a hundred exports of a project run at once.
+MAX_EXPORTS = 100
+EXPORTS_AT_ONCE = 10
+
+Window = tuple[date, date]
+
+
+def checked_exports(max_workers: int | None) -> int:
+    """Return how many exports to run at once; warn if that is fewer than wanted.
+
+    Raises:
+        ConfigError: It is less than 1.
+    """
+    if max_workers is None:
+        return EXPORTS_AT_ONCE
+    if type(max_workers) is not int or max_workers < 1:
+        raise ConfigError(f"max_workers must be a number from 1 on, not {max_workers!r}.")
+    if max_workers > MAX_EXPORTS:
+        logger.warning(
+            "max_workers=%s is capped at %s: Mixpanel runs no more exports at once.",
+            max_workers,
+            MAX_EXPORTS,
+        )
+    return min(max_workers, MAX_EXPORTS)
+
+
+class _LeftError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class _HeldError(Exception):
+    """An earlier answer failed: what waited behind it was not asked for."""
+
+
+@dataclass
+class _Started:
+    """An answer on its way, and how many requests it has taken so far."""
+
+    answer: Future[Spool]
+    requests: list[None]
+
+
+@dataclass
+class AheadExport(EventExport):
+    """An export that downloads the windows given to `ahead` before their turn.
+
+    After a failure nothing more is asked for until its turn has come and the load goes on.
+
+    Attributes:
+        at_once: How many of them are on their way at the same time; the one in use is beside
+            them.
+    """
+
+    at_once: int = EXPORTS_AT_ONCE
+    _pool: ThreadPoolExecutor | None = None
+    _started: dict[Window, _Started] = field(default_factory=dict)
+    _failed: set[Window] = field(default_factory=set)
+    _left: bool = False
+
+    def __enter__(self) -> Self:
+        self._left = False
+        self._failed.clear()
+        self._pool = ThreadPoolExecutor(self.at_once)
+        return super().__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._left = True
+        for window in list(self._started):
+            self._drop(window, whole=self.key is None)
+        self.retries.cancelled.set()  # nobody is to wait for a budget or a retry
+        if error and self._transport:
+            self._transport.abandon()  # nor for an answer
+        try:
+            if self._pool:
+                self._pool.shutdown()
+        finally:
+            self.retries.cancelled.clear()  # the client can be used again
+            super().__exit__(kind, error, trace)
+
+    def ahead(
+        self, windows: Iterable[Window], wanted: Callable[[Window], bool] = lambda window: True
+    ) -> Iterator[Window]:
+        """Yield windows of days in order, with the next ones on their way.
+
+        Args:
+            windows: The windows.
+            wanted: Whether an answer will be of use, by what is known when its turn comes.
+        """
+        left = iter(windows)
+        coming: deque[Window] = deque()
+        following = next(left, None)
+        while coming or following:
+            while (
+                following
+                and len(coming) <= self.at_once
+                and (not wanted(following) or self._start(following, len(coming)))
+            ):
+                coming.append(following)
+                following = next(left, None)
+            window = coming.popleft()
+            yield window
+            self._drop(window)
+            if window in self._failed:
+                self._failed.remove(window)
+                self._go_on(coming)
+
+    def download(self, from_date: date, to_date: date) -> Spool:
+        """Return the answer that was asked for ahead, or ask now."""
+        if started := self._started.pop((from_date, to_date), None):
+            try:
+                return started.answer.result()
+            except _HeldError:
+                pass
+            finally:
+                self._count(len(started.requests))
+        return super().download(from_date, to_date)
+
+    def _start(self, window: Window, beside: int) -> bool:
+        """Ask for a window; False if the disk has no room until others are stored."""
+        if self._pool is None:
+            raise RuntimeError("an export downloads inside its `with` block only")
+        try:
+            self.require_room(*window, beside=beside)
+        except StorageError:
+            if beside:
+                return False
+            raise
+        sent: list[None] = []
+        answer = self._pool.submit(self._ask_in_turn, window, sent, first=not beside)
+        self._started[window] = _Started(answer, sent)
+        return True
+
+    def _go_on(self, coming: Iterable[Window]) -> None:
+        """Ask for what a failure had held back."""
+        for beside, window in enumerate(coming):
+            started = self._started.get(window)
+            if started and started.answer.done() and _was_held(started.answer):
+                self._drop(window)
+                self._start(window, beside)
+
+    def _ask_in_turn(self, window: Window, sent: list[None], *, first: bool) -> Spool:
+        if self._failed and not first:
+            raise _HeldError
+        try:
+            return self._ask(*window, on_request=lambda: sent.append(None))
+        except BaseException:
+            self._failed.add(window)
+            raise
+
+    def _tell(self, lines: int) -> None:
+        if self._left:
+            raise _LeftError
+        super()._tell(lines)
+
+    def _drop(self, window: Window, *, whole: bool = True) -> None:
+        """Forget an answer that nobody took, also a whole one if it is of no use later."""
+        started = self._started.pop(window, None)
+        if started is None:
+            return
+        self._count(len(started.requests))
+        if not started.answer.cancel() and whole:
+            started.answer.add_done_callback(_discard)
+
+
+def _was_held(done: Future[Spool]) -> bool:
+    return isinstance(done.exception(), _HeldError)
+
+
+def _discard(done: Future[Spool]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        done.result().discard()

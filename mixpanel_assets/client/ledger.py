@@ -1,24 +1,355 @@
-"""The ledger of one API family: who may ask now, what was spent, what a 429 forbade.
+"""What was spent of the request budget, where it is counted, and how much there is.
 
-The times of requests lie in a pyrate-limiter bucket; what 429s said in a table of ours beside
-it. Every decision is made under one lock, with the time read under it.
+The limits are Mixpanel's, minus a margin and a reserve for colleagues. The count is kept in a
+file that all processes of a user share, or in this process alone.
 """
 
 from __future__ import annotations
 
+import atexit
+import logging
 import math
+import os
+import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
-from pyrate_limiter import RateItem, SQLiteBucket, SQLiteQueries
+from filelock import FileLock, Timeout
+from pyrate_limiter import Rate, RateItem, SQLiteBucket, SQLiteQueries
 
-from mixpanel_assets.client.limits import ApiLimits, BudgetSettings
-from mixpanel_assets.client.places import Place
 from mixpanel_assets.client.types import Api, ApiUsage
+from mixpanel_assets.errors import ConfigError, StorageError
+from mixpanel_assets.rules.locks import Wait, held, kernel_holder, say
+
+logger = logging.getLogger(__name__)
+
+
+IN_PROCESS = ":memory:"
+
+# 80 % of the queries that Mixpanel allows in an hour.
+MANY_PAGES = 49
+
+
+@dataclass(frozen=True)
+class ApiLimits:
+    """What one API family may be asked; None means that there is no limit.
+
+    Attributes:
+        per_window: Requests in any window.
+        window_seconds: Length of the window.
+        spacing_seconds: Least time between two requests.
+        at_once: Requests that run at the same time.
+    """
+
+    per_window: int | None = None
+    window_seconds: float = 3605.0
+    spacing_seconds: float | None = None
+    at_once: int | None = None
+
+    def rates(self) -> list[Rate]:
+        """Return the limits as pyrate-limiter takes them: shortest window first, each one felt."""
+        if self.per_window is None:
+            return []
+        window = Rate(self.per_window, _milliseconds(self.window_seconds))
+        if self.spacing_seconds is None or self.per_window == 1:
+            return [window]
+        spacing = Rate(1, _milliseconds(self.spacing_seconds))
+        spacing_is_all = self.per_window * spacing.interval > window.interval
+        return [spacing] if spacing_is_all else [spacing, window]
+
+
+@dataclass(frozen=True)
+class BudgetSettings:
+    """How much of a project's request budget is ours, and where it is kept.
+
+    Attributes:
+        state_dir: Folder of the ledgers; None is `~/.mp/state`, `:memory:` this process alone.
+        reserve: Requests per hour of each API that are left for colleagues.
+        export_per_hour: Exports per window, 2 below Mixpanel's limit.
+        export_per_second: Exports per second. They are spread evenly: two at the end of one
+            second and two at the start of the next would be four within one.
+        query_per_hour: Queries per window, 2 below Mixpanel's limit.
+        query_at_once: Queries that run at the same time, in all processes together.
+        count_pages: Whether profile pages after the first, free of charge today, count too.
+        window_seconds: Length of an "hour"; the 5 s above Mixpanel's make up for requests
+            that travel for different times.
+        refusal_wait_seconds: Wait after a 429 that names none; doubles until an answer comes.
+        longest_refusal_seconds: The most that a 429 can make us wait.
+        report_seconds: A wait is told when it begins, and again this often.
+        lock_timeout: Seconds to wait for a process that holds the ledger; None: as long as a
+            request may wait for its permit.
+    """
+
+    state_dir: str | Path | None = None
+    reserve: int = 0
+    export_per_hour: int = 58
+    export_per_second: float = 2.0
+    query_per_hour: int = 58
+    query_at_once: int = 5
+    count_pages: bool = False
+    window_seconds: float = 3605.0
+    refusal_wait_seconds: float = 60.0
+    longest_refusal_seconds: float = 3600.0
+    report_seconds: float = 60.0
+    lock_timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.reserve < min(self.export_per_hour, self.query_per_hour):
+            raise ConfigError(
+                f"A reserve of {self.reserve} requests leaves none of {self.export_per_hour} "
+                f"exports and {self.query_per_hour} queries per hour; lower MP_BUDGET_RESERVE."
+            )
+
+    def limits(self, api: Api) -> ApiLimits:
+        """Return what may be asked of an API family."""
+        if api == "export":
+            return ApiLimits(
+                per_window=self.export_per_hour - self.reserve,
+                window_seconds=self.window_seconds,
+                spacing_seconds=1 / self.export_per_second,
+            )
+        if api == "query":
+            return ApiLimits(
+                per_window=self.query_per_hour - self.reserve,
+                window_seconds=self.window_seconds,
+                at_once=self.query_at_once,
+            )
+        return ApiLimits()
+
+    def warn_of_many_pages(self, pages: int) -> None:
+        """Log what a snapshot of so many pages costs, if that is much."""
+        if pages < MANY_PAGES:
+            return
+        if self.count_pages:
+            cost = (
+                f"each of them counts (MP_BUDGET_COUNT_PAGES is on), so they take "
+                f"{pages / (self.query_per_hour - self.reserve):.1f} hours of the query budget"
+            )
+        else:
+            cost = "only the first counts against the query budget (MP_BUDGET_COUNT_PAGES is off)"
+        logger.warning("The profiles come on %s pages: %s.", f"{pages:,}", cost)
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+_PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
+_POLL_SECONDS = 0.005  # a decision takes less
+_BUSY_MILLISECONDS = 5_000
+_SAID_EVERY_SECONDS = 60.0
+
+Release = Callable[[], None]
+Opened = tuple[sqlite3.Connection, Any]
+
+
+class Place(Protocol):
+    """Opens the ledger's tables, and counts who is at work."""
+
+    def open(self) -> AbstractContextManager[Opened]:
+        """Yield a connection and the lock that guards it, held by the caller."""
+
+    def slot(self, name: str) -> Release | None:
+        """Take a named slot and return what gives it back, or None: somebody has it."""
+
+    def __str__(self) -> str:
+        """Say in words where this is."""
+
+
+class FilePlace:
+    """A SQLite file beside its lock files.
+
+    Args:
+        path: The file.
+        timeout: Seconds to wait while other processes hold it; None: without end.
+        cancelled: Ends such a wait when it is set.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        timeout: float | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> None:
+        self.path = path
+        self._timeout = timeout
+        self._cancelled = cancelled
+        self._said_at = float("-inf")
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def prepare(self) -> None:
+        """Make the folder and the file, readable by their owner only.
+
+        Raises:
+            OSError: They cannot be made.
+            sqlite3.Error: The file is not a database.
+            DatabaseLockedError: As `open`.
+        """
+        for folder in reversed([self.path.parent, *self.path.parent.parents]):
+            if not folder.exists():
+                folder.mkdir(_PRIVATE_FOLDER, exist_ok=True)
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, _PRIVATE_FILE))
+        with self._connection() as (connection, _):
+            connection.execute("PRAGMA user_version").fetchone()
+
+    @contextmanager
+    def open(self) -> Iterator[Opened]:
+        """Yield a connection of the moment; waiting for a permit keeps none.
+
+        Raises:
+            StorageError: The file can no longer be read or written.
+            DatabaseLockedError: Another process held it for too long, or the wait was cancelled.
+        """
+        try:
+            with self._connection() as opened:
+                yield opened
+        except (OSError, sqlite3.Error) as error:
+            raise StorageError(
+                f"The request ledger {self.path} cannot be used: {error}. "
+                f"Free the disk, or set MP_STATE_DIR to another folder or to {IN_PROCESS}."
+            ) from error
+
+    @contextmanager
+    def _connection(self) -> Iterator[Opened]:
+        lock = FileLock(f"{self.path}.lock", mode=_PRIVATE_FILE)
+        wait = Wait(
+            f"the request ledger {self.path}",
+            self.path,
+            self._timeout,
+            self._say,
+            self._cancelled,
+            advice="Wait for it to finish, or set MP_STATE_DIR to another folder.",
+        )
+        with (
+            held(lock, wait, poll_seconds=_POLL_SECONDS),
+            closing(sqlite3.connect(self.path, timeout=0)) as connection,
+        ):
+            # Another program may have the file open without our lock.
+            wait.until(lambda: _is_begun(connection), lambda: kernel_holder(self.path))
+            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+            yield connection, lock
+
+    def _say(self, text: str) -> None:
+        """Say for which process threads wait, once for all of them."""
+        if time.monotonic() - self._said_at >= _SAID_EVERY_SECONDS:
+            self._said_at = time.monotonic()
+            say(text)
+
+    def slot(self, name: str) -> Release | None:
+        """Lock the slot's file, from whichever process and thread.
+
+        Raises:
+            StorageError: The file cannot be locked.
+        """
+        file = self.path.with_suffix(f".{name}.lock")
+        # Given back by the thread that ends the answer, which may be another one.
+        lock = FileLock(file, mode=_PRIVATE_FILE, thread_local=False)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return None
+        except OSError as error:
+            raise StorageError(
+                f"{file} cannot be locked: {error.strerror or error}. Move it away, or set "
+                f"MP_STATE_DIR to another folder or to {IN_PROCESS}."
+            ) from error
+        return lock.release
+
+
+def _is_begun(connection: sqlite3.Connection) -> bool:
+    try:
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
+
+
+class ProcessPlace:
+    """A ledger in memory, shared by all threads of this process."""
+
+    _lock = threading.RLock()
+    _connections: dict[str, sqlite3.Connection] = {}  # noqa: RUF012 - guarded by the lock above
+    _slots: dict[str, threading.Lock] = {}  # noqa: RUF012
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __str__(self) -> str:
+        return "this process alone"
+
+    @contextmanager
+    def open(self) -> Iterator[Opened]:
+        """Yield the one connection there is."""
+        with self._lock:
+            if self.name not in self._connections:
+                connection = sqlite3.connect(":memory:", check_same_thread=False)
+                atexit.register(connection.close)
+                self._connections[self.name] = connection
+            yield self._connections[self.name], self._lock
+
+    def slot(self, name: str) -> Release | None:
+        """Take the slot, from whichever thread."""
+        with self._lock:
+            slot = self._slots.setdefault(f"{self.name}.{name}", threading.Lock())
+        return slot.release if slot.acquire(blocking=False) else None
+
+
+_told: set[str] = set()
+
+
+def find_place(
+    settings: BudgetSettings,
+    project: str,
+    *,
+    timeout: float | None = None,
+    cancelled: threading.Event | None = None,
+) -> Place:
+    """Return the project's file, or this process where no file can be; that is told once.
+
+    Args:
+        settings: Names the folder.
+        project: What the budget belongs to, such as `us-12345`.
+        timeout: Seconds to wait while other processes hold the file; None: without end.
+        cancelled: Ends such a wait when it is set.
+
+    Raises:
+        DatabaseLockedError: Another process held the file for too long.
+    """
+    name = re.sub(r"[^0-9A-Za-z.-]+", "_", project)
+    if str(settings.state_dir) == IN_PROCESS:
+        return ProcessPlace(name)
+    try:
+        folder = Path(settings.state_dir or "~/.mp/state").expanduser().absolute()
+        place = FilePlace(folder / f"{name}.sqlite", timeout=timeout, cancelled=cancelled)
+        place.prepare()
+    except (OSError, RuntimeError, sqlite3.Error) as error:
+        _tell_once(str(settings.state_dir or "~/.mp/state"), error)
+        return ProcessPlace(name)
+    return place
+
+
+def _tell_once(path: str, error: Exception) -> None:
+    if path not in _told:
+        _told.add(path)
+        logger.warning(
+            "Requests to Mixpanel are counted in this process only: %s cannot be used (%s). "
+            "Other processes may spend the same budget; set MP_STATE_DIR to a writable folder.",
+            path,
+            error,
+        )
 
 
 @dataclass(frozen=True)

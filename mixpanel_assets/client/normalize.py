@@ -1,8 +1,4 @@
-"""Raw event or profile -> the normalized record that streams yield.
-
-The SQL twin is `warehouse/spool.py`: a normalized event equals the stored row, and one property
-test holds the two together. What differs is said in `EventNormalizer`.
-"""
+"""Received bytes of an event or profile -> the raw and the normalized record of a stream."""
 
 from __future__ import annotations
 
@@ -13,10 +9,34 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mixpanel_assets.rules.json_text import members
+import msgspec
+
+from mixpanel_assets.rules.json_text import may_be_deep, members, parsed
 from mixpanel_assets.rules.lines import BOM
 from mixpanel_assets.rules.made_ids import made_id, twin_id
 from mixpanel_assets.rules.zones import moment_of
+
+_decode = msgspec.json.Decoder().decode
+
+
+def parse_record(line: bytes) -> dict[str, Any]:
+    """Return one event or profile as a dict; integers of any size stay exact.
+
+    A byte that is not UTF-8 is half of a surrogate pair (Python's `surrogateescape`), and what is
+    nested too deep for Python is its JSON text.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    if not may_be_deep(line):
+        try:
+            record: dict[str, Any] = _decode(line)
+            return record
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            pass  # a lone surrogate or a number beyond a double's range, which JSON allows
+    odd: dict[str, Any] = parsed(line.removeprefix(BOM).decode("utf-8", "surrogateescape"))
+    return odd
+
 
 EARLIEST_MS = 31_536_000_000  # 1971, before which Mixpanel takes no event
 LATEST_MS = 253_402_300_799_999 - 86_400_000  # 9999, with room for any zone

@@ -22,12 +22,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from mixpanel_assets.client.distinct import DistinctIds
-from mixpanel_assets.client.empty_days import MOST_BYTES, SecondLooks
-from mixpanel_assets.client.engage import ProfilePage, ProfileQuery, fetch_page, is_profile
 from mixpanel_assets.client.export import (
+    MOST_BYTES,
     EventExport,
     ExportQuery,
+    SecondLooks,
     find_days,
     incomplete,
     is_gzip,
@@ -35,11 +34,16 @@ from mixpanel_assets.client.export import (
     open_export,
     windows,
 )
-from mixpanel_assets.client.normalize import EventNormalizer
-from mixpanel_assets.client.records import parse_record
-from mixpanel_assets.client.retries import RetryPolicy
+from mixpanel_assets.client.normalize import EventNormalizer, parse_record
+from mixpanel_assets.client.profiles import (
+    DistinctIds,
+    ProfilePage,
+    ProfileQuery,
+    fetch_page,
+    is_profile,
+)
 from mixpanel_assets.client.spool import Spool
-from mixpanel_assets.client.transport import Transport
+from mixpanel_assets.client.transport import RetryPolicy, Transport
 from mixpanel_assets.client.verdict import Judge, NotWholeError, RecordVerdict
 from mixpanel_assets.errors import (
     APIError,

@@ -9,8 +9,8 @@ from typing import get_type_hints
 import dagster as dg
 
 from mixpanel_assets.client import MixpanelAPIClient
+from mixpanel_assets.client.live import LiveQueryService
 from mixpanel_assets.failures import StepRetries, explained_to_dagster
-from mixpanel_assets.live_query import LiveQueryService
 from mixpanel_assets.ops import questions
 from mixpanel_assets.ops.questions import QUESTIONS, DatedQuestion, Question
 from mixpanel_assets.ops.summaries import summary_metadata

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import dagster as dg
 from pydantic import Field
 
+from mixpanel_assets.client.live import LiveQueryService
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.live_query import LiveQueryService
 from mixpanel_assets.ops.spans import span
 from mixpanel_assets.results import ResultWithDataFrame
 from mixpanel_assets.results.choices import (

@@ -135,7 +135,7 @@ def test_lines_for_a_program_are_json(mp_here, emulator):
 def test_what_a_thread_logs_is_json_too(capsys):
     """Downloads run in threads of their own."""
     begin(["sync", "--format", "json"])
-    warn = logging.getLogger("mixpanel_assets.client.retries").warning
+    warn = logging.getLogger("mixpanel_assets.client.transport").warning
     thread = threading.Thread(target=warn, args=("Asking again",))
     thread.start()
     thread.join()

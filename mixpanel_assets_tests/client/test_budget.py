@@ -18,7 +18,7 @@ import pytest
 
 from mixpanel_assets.client import BudgetSettings, MixpanelAPIClient, ProfileQuery, RetryPolicy
 from mixpanel_assets.client.budget import Budget
-from mixpanel_assets.client.places import FilePlace
+from mixpanel_assets.client.ledger import FilePlace
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault, Limits
 from mixpanel_assets.errors import ConfigError, RateLimitError, StorageError
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from mixpanel_assets.client.disk import Cleaned, clean, free_bytes, require_room
+from mixpanel_assets.client.spool import Cleaned, clean, free_bytes, require_room
 from mixpanel_assets.errors import StorageError
 from mixpanel_assets_tests.warehouse.processes import in_another_process
 
@@ -80,7 +80,7 @@ HOLD_ANSWER = """
         sys.stdin.read()
 """
 HOLD_PAGES = """
-    from mixpanel_assets.client.page_plan import pages_in_use
+    from mixpanel_assets.client.spool import pages_in_use
     from pathlib import Path
     with pages_in_use(Path(sys.argv[1])):
         print("held", flush=True)

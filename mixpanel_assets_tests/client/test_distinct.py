@@ -5,7 +5,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.client.distinct import DistinctIds
+from mixpanel_assets.client.profiles import DistinctIds
 
 
 @given(st.lists(st.text(max_size=3)))

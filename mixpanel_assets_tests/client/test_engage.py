@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets.client import MixpanelAPIClient
-from mixpanel_assets.client.engage import ProfileQuery, _page_in, is_profile
+from mixpanel_assets.client.profiles import ProfileQuery, _page_in, is_profile
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets_tests.conftest import IMPATIENT, PLENTY
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mixpanel_assets.client.retries import RetryPolicy
+from mixpanel_assets.client.transport import RetryPolicy
 from mixpanel_assets.errors import (
     AuthenticationError,
     IncompleteExportError,

@@ -3,7 +3,7 @@
 import pytest
 
 from mixpanel_assets.client import MixpanelAPIClient, RetryPolicy
-from mixpanel_assets.client.retries import RETRY_CLASSES
+from mixpanel_assets.client.transport import RETRY_CLASSES
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.errors import RateLimitError
 from mixpanel_assets_tests.conftest import PLENTY, START

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.client.normalize import EventNormalizer
-from mixpanel_assets.client.records import parse_record
+from mixpanel_assets.client.normalize import EventNormalizer, parse_record
 from mixpanel_assets.client.verdict import EventVerdict, Verdict
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.rules.lines import BOM, HEAD_BYTES, MAX_LINE_BYTES

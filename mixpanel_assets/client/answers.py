@@ -1,8 +1,4 @@
-"""Answers of the Query API and the data dictionary -> results.
-
-An answer is checked against the shape it should have; another one is a `ServerError` that says
-where it differs, never a result with holes.
-"""
+"""Responses of the Query API and the data dictionary -> results."""
 
 from __future__ import annotations
 

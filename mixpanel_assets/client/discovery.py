@@ -1,4 +1,4 @@
-"""What a project holds, asked once and remembered: names, values, funnels, cohorts, lexicon."""
+"""What a project holds: names, values, funnels, cohorts, lexicon; each is requested once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from mixpanel_assets.answers import (
+from mixpanel_assets.client.answers import (
     bookmarks_in,
     definition_in,
     funnels_in,
@@ -14,8 +14,8 @@ from mixpanel_assets.answers import (
     schemas_in,
     top_events_in,
 )
-from mixpanel_assets.client import MixpanelAPIClient
-from mixpanel_assets.client.inventory import MOST_NAMES
+from mixpanel_assets.client.api import MixpanelAPIClient
+from mixpanel_assets.client.reports import MOST_NAMES
 from mixpanel_assets.errors import (
     EventNotFoundError,
     MixpanelDataError,

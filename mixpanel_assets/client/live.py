@@ -1,4 +1,4 @@
-"""Live reports of Mixpanel as results: LiveQueryService."""
+"""Mixpanel's reports as results: LiveQueryService."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from mixpanel_assets import answers
-from mixpanel_assets.client import MixpanelAPIClient
-from mixpanel_assets.client.queries import MOST_SEGMENTS
-from mixpanel_assets.client.questions import date_range
-from mixpanel_assets.discovery import DiscoveryService
+from mixpanel_assets.client import answers
+from mixpanel_assets.client.api import MixpanelAPIClient
+from mixpanel_assets.client.discovery import DiscoveryService
+from mixpanel_assets.client.reports import MOST_SEGMENTS, date_range
 from mixpanel_assets.errors import MixpanelDataError
 from mixpanel_assets.results import (
     ActivityFeedResult,
