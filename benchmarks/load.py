@@ -25,7 +25,7 @@ from rich.table import Table
 
 from benchmarks.spool import DAY, write_spool
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.load import replace_events
+from mixpanel_assets.warehouse.events import replace_events
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 
 PROJECT = ProjectIdentity("1", "us")

@@ -110,7 +110,7 @@ if TYPE_CHECKING:
         WorkspaceInfo,
     )
     from mixpanel_assets.schedules import live_query_schedule
-    from mixpanel_assets.storage import StorageEngine
+    from mixpanel_assets.warehouse.engine import StorageEngine
     from mixpanel_assets.workspace import Workspace
 
 __version__ = "0.1.0"
@@ -272,7 +272,7 @@ _HOMES = {
     "SavedCohort": "results",
     "SavedReportResult": "results",
     "SegmentationResult": "results",
-    "StorageEngine": "storage",
+    "StorageEngine": "warehouse.engine",
     "SummaryResult": "results",
     "TableInfo": "results",
     "TableMetadata": "results",

@@ -13,7 +13,6 @@ from mixpanel_assets.planning import days_between
 from mixpanel_assets.refetch import is_expired
 from mixpanel_assets.rules.days import as_day
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.temporary import TemporaryFolder
 from mixpanel_assets.warehouse import (
     Database,
     DayDifference,
@@ -22,6 +21,7 @@ from mixpanel_assets.warehouse import (
     compare_events,
     expired_days,
 )
+from mixpanel_assets.warehouse.files import TemporaryFolder
 
 
 def verify_days(

@@ -48,7 +48,6 @@ from mixpanel_assets.event_loads import event_load, plan_load
 from mixpanel_assets.fetch_requests import check_batch_size
 from mixpanel_assets.fetch_results import FetchResult, ParallelFetchResult, ParallelProfileResult
 from mixpanel_assets.fetcher import FetcherService
-from mixpanel_assets.inspection import TableInspector
 from mixpanel_assets.loads import project_identity
 from mixpanel_assets.planning import Plan, days_between
 from mixpanel_assets.profile_fetcher import OnPageComplete, ParallelProfileFetcherService
@@ -59,8 +58,6 @@ from mixpanel_assets.results.choices import RefetchChoice
 from mixpanel_assets.rules.days import as_day
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.snapshots import ScopeChoice
-from mixpanel_assets.storage import StorageEngine
-from mixpanel_assets.stored_queries import StoredQueries
 from mixpanel_assets.warehouse import (
     Database,
     DayReport,
@@ -70,6 +67,9 @@ from mixpanel_assets.warehouse import (
     ReadersDatabase,
     check_whose,
 )
+from mixpanel_assets.warehouse.engine import StorageEngine
+from mixpanel_assets.warehouse.inspector import TableInspector
+from mixpanel_assets.warehouse.stored_queries import StoredQueries
 
 logger = logging.getLogger(__name__)
 

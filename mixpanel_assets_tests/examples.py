@@ -21,10 +21,10 @@ from mixpanel_assets import (
 )
 from mixpanel_assets.client import ProfileQuery
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
-from mixpanel_assets.inspection import TableInspector
 from mixpanel_assets.ops import SegmentationConfig
 from mixpanel_assets.settings import load_settings
-from mixpanel_assets.stored_queries import StoredQueries
+from mixpanel_assets.warehouse.inspector import TableInspector
+from mixpanel_assets.warehouse.stored_queries import StoredQueries
 
 START = date(2024, 1, 1)
 NOW = datetime(2024, 1, 31, 23, 59, 59, tzinfo=UTC)

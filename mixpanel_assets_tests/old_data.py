@@ -20,7 +20,7 @@ from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import IncompleteExportError, MixpanelDataError
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse.project import schema_version
-from mixpanel_assets.warehouse.publisher import Publisher
+from mixpanel_assets.warehouse.readers_copy import Publisher
 
 DATA = Path(__file__).with_name("data")
 # The first of these databases was written before the sample had early clicks.

@@ -19,10 +19,10 @@ import pytest
 import mixpanel_assets
 from mixpanel_assets import ConfigManager, StorageEngine, auth, errors
 from mixpanel_assets.cli.app import run as run_mp
-from mixpanel_assets.inspection import TableInspector
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.stored_queries import StoredQueries
 from mixpanel_assets.warehouse import snapshot_path
+from mixpanel_assets.warehouse.inspector import TableInspector
+from mixpanel_assets.warehouse.stored_queries import StoredQueries
 from mixpanel_assets_tests import examples
 from mixpanel_assets_tests.cli.commands import commands, example
 

@@ -6,8 +6,8 @@ import pytest
 
 from mixpanel_assets import StorageEngine, TableMetadata
 from mixpanel_assets.errors import ConfigError, TableNotFoundError
-from mixpanel_assets.inspection import TableInspector
 from mixpanel_assets.warehouse import ProjectIdentity
+from mixpanel_assets.warehouse.inspector import TableInspector
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 FETCHED = datetime(2024, 2, 1, tzinfo=UTC)

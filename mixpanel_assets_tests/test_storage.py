@@ -26,8 +26,8 @@ from mixpanel_assets.errors import (
     TableExistsError,
     TableNotFoundError,
 )
-from mixpanel_assets.temporary import PREFIX
 from mixpanel_assets.warehouse import ProjectIdentity
+from mixpanel_assets.warehouse.files import PREFIX
 from mixpanel_assets_tests.laws import examples
 
 FETCHED = datetime(2024, 2, 1, 12, tzinfo=UTC)

@@ -16,10 +16,10 @@ from mixpanel_assets import StorageEngine, TableMetadata, Workspace
 from mixpanel_assets.client import make_credentials
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.errors import ConfigError, MissingDaysError, TableNotFoundError
-from mixpanel_assets.inspection import TableInspector
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.stored_queries import StoredQueries
 from mixpanel_assets.warehouse import ProjectIdentity, mark_days, prepare
+from mixpanel_assets.warehouse.inspector import TableInspector
+from mixpanel_assets.warehouse.stored_queries import StoredQueries
 from mixpanel_assets_tests.laws import examples
 
 FIRST, LAST = date(2024, 1, 1), date(2024, 1, 7)

@@ -17,9 +17,9 @@ from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.io_managers import WarehouseIOManager
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.storage import StorageEngine
 from mixpanel_assets.verification import verify_days
 from mixpanel_assets.warehouse import Database
+from mixpanel_assets.warehouse.engine import StorageEngine
 from mixpanel_assets_tests.conftest import START
 
 DAY = {"from_date": "2024-01-01", "to_date": "2024-01-01"}

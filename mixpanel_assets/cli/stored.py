@@ -122,7 +122,7 @@ def keys(
     with current().stored(database) as workspace:
         keys = workspace.property_keys(table, event)
     if keys:
-        from mixpanel_assets.warehouse.macros import spelling
+        from mixpanel_assets.warehouse.schema import spelling
 
         current().note(f"In SQL, {spelling(keys[0])} is the text of one.")
     return keys

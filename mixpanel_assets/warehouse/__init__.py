@@ -4,52 +4,61 @@ Nothing here knows HTTP or Dagster. `Database` opens and locks, `prepare` makes 
 guards the tables, `replace_events`, `append_events` and `replace_profiles` load, `tables` reads.
 """
 
-from mixpanel_assets.warehouse.access import check_before_load, check_readable, check_whose
-from mixpanel_assets.warehouse.append import append_events, mark_empty_days
-from mixpanel_assets.warehouse.catalog import (
-    KnownTable,
-    drop_day,
-    drop_tables,
-    find_table,
-    known_tables,
-)
 from mixpanel_assets.warehouse.comparison import DayDifference, compare_events, expired_days
-from mixpanel_assets.warehouse.database import Database, transaction
-from mixpanel_assets.warehouse.destination import (
-    check_name,
-    check_table,
-    make_way,
-    named_events,
-    refuse_our_names,
-    target_of,
+from mixpanel_assets.warehouse.database import (
+    Database,
+    MemoryDatabase,
+    check_before_load,
+    check_readable,
+    check_whose,
+    transaction,
 )
-from mixpanel_assets.warehouse.event_assets import (
+from mixpanel_assets.warehouse.engine import exact_rows
+from mixpanel_assets.warehouse.events import (
     EVERY_EVENT,
+    append_events,
     check_events_asset,
     events_asset_table,
+    mark_days,
+    mark_empty_days,
+    mark_failed,
+    replace_events,
 )
-from mixpanel_assets.warehouse.exact_values import exact_rows
 from mixpanel_assets.warehouse.faults import asked
-from mixpanel_assets.warehouse.in_memory import MemoryDatabase
-from mixpanel_assets.warehouse.ledger import Target, day_statuses, forget_expired
-from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
-from mixpanel_assets.warehouse.load import mark_days, mark_failed, replace_events
+from mixpanel_assets.warehouse.ledger import (
+    DayReport,
+    ProfileReport,
+    Scope,
+    Status,
+    Target,
+    day_statuses,
+    forget_expired,
+)
+from mixpanel_assets.warehouse.lines import ShiftedRowsError
 from mixpanel_assets.warehouse.profile_pages import ProfilePage
-from mixpanel_assets.warehouse.profile_tables import is_partial
-from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
+from mixpanel_assets.warehouse.profiles import (
+    Thinned,
+    is_partial,
+    kept_snapshot,
+    replace_profiles,
+    thin_snapshots,
+)
 from mixpanel_assets.warehouse.project import (
     ProjectIdentity,
     check_loadable,
     made_at,
     prepare,
+    snapshot_path,
     stored_project,
 )
-from mixpanel_assets.warehouse.publisher import Publisher, SnapshotChoice
-from mixpanel_assets.warehouse.readers import ReadersDatabase
-from mixpanel_assets.warehouse.record_tables import make_events_table, make_profiles_table
-from mixpanel_assets.warehouse.records import EventLines, profile_line, write_lines
-from mixpanel_assets.warehouse.reports import DayReport, ProfileReport, Scope, Status
-from mixpanel_assets.warehouse.retention import Thinned, thin_snapshots
+from mixpanel_assets.warehouse.readers_copy import Publisher, ReadersDatabase, SnapshotChoice
+from mixpanel_assets.warehouse.records import (
+    EventLines,
+    make_events_table,
+    make_profiles_table,
+    profile_line,
+    write_lines,
+)
 from mixpanel_assets.warehouse.schema import (
     EVENTS,
     PROFILES,
@@ -62,14 +71,24 @@ from mixpanel_assets.warehouse.schema import (
     quoted,
 )
 from mixpanel_assets.warehouse.slices import Partition, replace_slice
-from mixpanel_assets.warehouse.stamp import snapshot_path
 from mixpanel_assets.warehouse.tables import (
     EventSizes,
+    KnownTable,
+    check_name,
+    check_table,
     day_reports,
     day_rows,
+    drop_day,
+    drop_tables,
     event_sizes,
+    find_table,
+    known_tables,
+    make_way,
+    named_events,
     only_here,
+    refuse_our_names,
     table_exists,
+    target_of,
 )
 from mixpanel_assets.warehouse.vanished import KEEP_ALL, Reload
 

@@ -16,9 +16,8 @@ import duckdb
 
 from mixpanel_assets.rules.json_text import parsed
 from mixpanel_assets.rules.made_ids import NOT_CONTENT
-from mixpanel_assets.warehouse.answers import number
-from mixpanel_assets.warehouse.ledger import Target, day_statuses
-from mixpanel_assets.warehouse.reports import Status
+from mixpanel_assets.warehouse.faults import number
+from mixpanel_assets.warehouse.ledger import Status, Target, day_statuses
 from mixpanel_assets.warehouse.schema import DAYS, EVENTS, VANISHED, literal
 from mixpanel_assets.warehouse.tables import table_exists
 

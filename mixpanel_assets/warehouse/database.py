@@ -1,11 +1,13 @@
-"""One DuckDB file: opening, locking, and one transaction per write.
+"""One DuckDB file, or a database in memory: opening, locking, one transaction per write.
 
-What is in the file is not known here, except that a snapshot has a stamp; see `schema` and
-`project`.
+`check_readable` and its neighbours compare a file with the project before rows are read or
+loaded.
 """
 
 from __future__ import annotations
 
+import copy
+import logging
 import os
 import shlex
 import stat
@@ -16,18 +18,42 @@ from pathlib import Path
 
 import duckdb
 
-from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, StorageError
+from mixpanel_assets.errors import (
+    ConfigError,
+    DatabaseLockedError,
+    DatabaseNotFoundError,
+    StorageError,
+)
 from mixpanel_assets.rules.locks import Wait, holder_of
-from mixpanel_assets.warehouse.answers import number
-from mixpanel_assets.warehouse.drafts import draft_of, remove_drafts
-from mixpanel_assets.warehouse.faults import holding_pid, must_be_writable, translated
-from mixpanel_assets.warehouse.file_modes import close_to_others, prepare_log, remove_empty
+from mixpanel_assets.warehouse.faults import holding_pid, must_be_writable, number, translated
+from mixpanel_assets.warehouse.files import (
+    close_to_others,
+    draft_of,
+    prepare_log,
+    remove_drafts,
+    remove_empty,
+)
 from mixpanel_assets.warehouse.lock import Mode, lock_path, locked
-from mixpanel_assets.warehouse.memory import settings_kept
+from mixpanel_assets.warehouse.memory import settings_kept, spill_folder, sweep_spilled
+from mixpanel_assets.warehouse.project import (
+    ProjectIdentity,
+    check_loadable,
+    check_version,
+    has_marks,
+    log_of,
+    must_be_of,
+    must_be_unchanged,
+    read_project,
+    rules_by_hand,
+    schema_version,
+    snapshot_path,
+    stamp_of,
+    tables_of,
+)
 from mixpanel_assets.warehouse.schema import SCHEMA, literal
-from mixpanel_assets.warehouse.shape import rules_by_hand
-from mixpanel_assets.warehouse.spill import spill_folder, sweep_spilled
-from mixpanel_assets.warehouse.stamp import log_of, snapshot_path, stamp_of
+
+logger = logging.getLogger(__name__)
+
 
 CATALOG = "warehouse"
 STORAGE_VERSION = "v1.5.0"
@@ -469,3 +495,129 @@ def _search_both_schemas(connection: duckdb.DuckDBPyConnection) -> None:
     )
     if found:
         connection.execute(f"SET search_path = '{CATALOG}.main,{CATALOG}.{SCHEMA}'")
+
+
+class MemoryDatabase(Database):
+    """A database in the memory of this process.
+
+    Nobody else can open it, so nobody waits: reads see what was committed before them, and of two
+    writes of the same rows at once the second fails.
+
+    Args:
+        spill_folder: Where rows wait that do not fit into `memory_limit`.
+        memory_limit: What DuckDB may use, in its own words, such as `1GB`.
+    """
+
+    def __init__(self, spill_folder: Path, *, memory_limit: str = "1GB") -> None:
+        super().__init__(spill_folder / "memory", memory_limit=memory_limit)
+        self._root = duckdb.connect()
+        self._configure(self._root, spill_folder)
+        self._root.execute(f"ATTACH ':memory:' AS {CATALOG}")
+
+    @property
+    def is_missing(self) -> bool:
+        """False: it is there as long as this is."""
+        return False
+
+    def make_place(self) -> None:
+        """Do nothing: no file is made."""
+
+    def _prepare_log(self) -> None:
+        """Do nothing: there is no log."""
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._root.close()
+
+    @contextmanager
+    def _attached(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        with closed_for_good(self._root.cursor()) as connection:
+            set_up_session(connection)
+            connection.execute(f"USE {CATALOG}")
+            if mode == "read":
+                connection.execute("BEGIN TRANSACTION READ ONLY")
+            yield connection
+
+
+_BRIEFLY_SECONDS = 0.5  # most writes are over by then
+_SAID: set[Path] = set()
+
+
+def check_readable(
+    connection: duckdb.DuckDBPyConnection, path: Path, asked: ProjectIdentity | None = None
+) -> None:
+    """See that a file may be read from; of an older version, say once what it lacks.
+
+    How the file's times are read is written in it, so the settings have no say in that.
+
+    Args:
+        connection: Reads the file.
+        path: The file.
+        asked: Whose data are asked for, as far as it is known: an empty text stands for any.
+
+    Raises:
+        ConfigError: The file holds another project.
+        StorageError: Its schema version is newer, or none; or what says so was changed by hand.
+    """
+    version = _checked_version(connection, asked)
+    if version is None:
+        return
+    if version < schema_version() and path not in _SAID:
+        _SAID.add(path)
+        logger.warning(
+            "%s was written by an earlier mixpanel-assets (schema version %s, now %s). It is read "
+            "as it is; columns and views that were added since are made by the next load.",
+            path,
+            version,
+            schema_version(),
+        )
+
+
+def check_before_load(database: Database, project: ProjectIdentity) -> None:
+    """See that a load could be stored, before it spends a request.
+
+    A database that another process holds is not waited for: the load looks again when it stores.
+
+    Raises:
+        ConfigError: The file holds another project, or the same read in another time regime.
+        StorageError: The path cannot be a database's, the file is none or cannot be used, its
+            tables were changed by hand, or the database is gone and something of it is left.
+    """
+    database.make_place()
+    with suppress(DatabaseLockedError, DatabaseNotFoundError), _soon(database) as connection:
+        check_loadable(connection, project)
+
+
+def check_whose(database: Database, asked: ProjectIdentity | None) -> None:
+    """See that a database is not another project's, before anything is made or deleted beside it.
+
+    Raises:
+        ConfigError: The file holds another project.
+        DatabaseLockedError: Another process holds it for more than a moment.
+        StorageError: It cannot be read.
+    """
+    with suppress(DatabaseNotFoundError), _soon(database) as connection:
+        _checked_version(connection, asked)
+
+
+def _checked_version(
+    connection: duckdb.DuckDBPyConnection, asked: ProjectIdentity | None
+) -> int | None:
+    there = tables_of(connection)
+    version = check_version(connection, there)
+    if version is None:
+        if has_marks(there):
+            must_be_unchanged(there, schema_version())
+        return None
+    if asked and (stored := read_project(connection)):
+        must_be_of(stored, asked.project_id, asked.region)
+    return version
+
+
+@contextmanager
+def _soon(database: Database) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Read a database that is free, or is so in a moment."""
+    hurried = copy.copy(database)
+    hurried.lock_timeout = min(_BRIEFLY_SECONDS, database.lock_timeout or _BRIEFLY_SECONDS)
+    with hurried.read() as connection:
+        yield connection

@@ -1,7 +1,7 @@
-"""DuckDB's and the operating system's refusals, said once in plain words.
+"""Errors of DuckDB and the operating system in plain words, and short reads that cannot hide one.
 
-In `translated`, only faults of the file, the disk and the machine are: a wrong SQL statement
-of ours is a programming error and passes untouched. In `asked`, the statement is a caller's.
+`translated` handles faults of the file, the disk and the machine: a wrong SQL statement of
+ours is a programming error and passes unchanged. `asked` is for statements of the caller's.
 """
 
 from __future__ import annotations
@@ -10,14 +10,32 @@ import errno
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from mixpanel_assets.errors import DatabaseLockedError, QueryError, StorageError
-from mixpanel_assets.warehouse.macros import spelling_for
+from mixpanel_assets.warehouse.schema import spelling_for
+
+Values = Sequence[Any] | Mapping[str, Any]
+
+
+def first_row(
+    connection: duckdb.DuckDBPyConnection, sql: str, values: Values = ()
+) -> tuple[Any, ...] | None:
+    """Return the first row of the result, None when it is empty."""
+    rows: list[tuple[Any, ...]] = connection.execute(sql, values).fetchall()
+    return rows[0] if rows else None
+
+
+def number(connection: duckdb.DuckDBPyConnection, sql: str, values: Values = ()) -> int:
+    """Return a count, or how many rows a statement changed."""
+    row = first_row(connection, sql, values)
+    return int(row[0]) if row else 0
+
 
 _CONFLICT = re.compile(r"Conflicting lock is held.*?(?:\(PID (\d+)\)|PID (\d+))", re.DOTALL)
 _OPEN_HERE = "Unique file handle conflict"

@@ -1,15 +1,24 @@
-"""How much memory DuckDB may use for a while, and what keeps large rows within it."""
+"""How much memory DuckDB may use, and where rows go that do not fit.
+
+Large rows are moved in small pieces. Each connection has a spill folder of its own beside the
+file, so that two processes never delete each other's.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import stat
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import duckdb
 
 from mixpanel_assets.errors import StorageError
-from mixpanel_assets.warehouse.answers import first_row
+from mixpanel_assets.rules.locks import MARK, PRIVATE_FOLDER, hold, is_alive
+from mixpanel_assets.warehouse.faults import first_row
 
 ROWS_AT_ONCE = 2048  # that DuckDB reads, copies and compresses, whatever they weigh
 _SPREAD_BYTES = 2 << 20
@@ -144,3 +153,76 @@ def in_bytes(size: str) -> float:
     power = _POWERS.index(prefix.lower()) + 1 if prefix else 0
     base = 1024.0 if binary else 1000.0
     return float(number) * float(base**power)
+
+
+_NAME = r"(\d+)-[0-9a-f]{32}"
+_FILE = re.compile(rf"duckdb_temp_[\w.-]+|{re.escape(MARK)}")
+
+
+@contextmanager
+def spill_folder(database: Path) -> Iterator[Path]:
+    """Make a folder for the spilled rows of one connection: in a shared one, two would collide.
+
+    Where no folder can be made, a path is yielded all the same: most queries need no room.
+    """
+    lock = None
+    while lock is None:  # the sweep of another process may take the folder before it is locked
+        place, before, after = _place(database)
+        folder = place / f"{before}{os.getpid()}-{uuid.uuid4().hex}{after}"
+        try:
+            folder.mkdir(PRIVATE_FOLDER)
+            lock = hold(folder / MARK)
+        except OSError:
+            break
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+        if lock:
+            lock.release(force=True)
+
+
+def sweep_spilled(database: Path) -> None:
+    """Delete the folders of processes that are gone."""
+    place, before, after = _place(database)
+    ours = re.compile(f"{re.escape(before)}{_NAME}{re.escape(after)}")
+    with suppress(OSError):
+        for folder in place.iterdir():
+            if (made := ours.fullmatch(folder.name)) and _is_ours(folder):
+                _remove_unused(folder, int(made[1]))
+
+
+def _place(database: Path) -> tuple[Path, str, str]:
+    """Return where folders are made, and what their names there begin and end with."""
+    given = database.with_name(f"{database.name}.tmp")
+    return (given, "", "") if given.is_dir() else (database.parent, f"{database.name}.", ".tmp")
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        return stat.S_ISDIR(folder.lstat().st_mode) and all(map(_is_spilled, folder.iterdir()))
+    except OSError:
+        return False
+
+
+def _is_spilled(file: Path) -> bool:
+    return bool(_FILE.fullmatch(file.name)) and stat.S_ISREG(file.lstat().st_mode)
+
+
+def _remove_unused(folder: Path, pid: int) -> None:
+    mark = folder / MARK
+    if not mark.exists():  # made by an earlier version, or where the file system has no locks
+        if not is_alive(pid):
+            _remove(folder)
+        return
+    with suppress(OSError):
+        if lock := hold(mark):
+            _remove(folder)
+            lock.release(force=True)
+
+
+def _remove(folder: Path) -> None:
+    with suppress(OSError):
+        for file in filter(_is_spilled, folder.iterdir()):
+            file.unlink()
+        folder.rmdir()

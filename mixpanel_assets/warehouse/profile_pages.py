@@ -1,20 +1,35 @@
-"""Page files of profiles: each line as the values of a row, or the reason why it is none."""
+"""Page files of profiles -> staged rows: each profile once, with the day it belongs to.
+
+A line that cannot be a row is returned with its reason.
+"""
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from functools import cache
 from gzip import GzipFile
+from heapq import heappush, heappushpop
 from pathlib import Path
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import duckdb
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.rules.json_text import joined, values
-from mixpanel_assets.rules.lines import BOM, LongLine, lines_of
-from mixpanel_assets.warehouse.exact import text_of
-from mixpanel_assets.warehouse.spool import is_gzip
+from mixpanel_assets.rules.json_text import joined, members, parsed, values
+from mixpanel_assets.rules.lines import BOM, TOO_LONG, LongLine, lines_of, why_unstorable
+from mixpanel_assets.warehouse.faults import number
+from mixpanel_assets.warehouse.ledger import Scope
+from mixpanel_assets.warehouse.lines import is_gzip, text_of
+from mixpanel_assets.warehouse.memory import LARGE_BYTES, ROWS_AT_ONCE, Spread, at_most, make_room
+from mixpanel_assets.warehouse.quarantine import Refusals, check_limit
+from mixpanel_assets.warehouse.schema import PROFILES, Column
+from mixpanel_assets.warehouse.staging import staging_table
 
 # No finer than a TIMESTAMP, which holds microseconds.
 _MOMENT = re.compile(
@@ -103,3 +118,220 @@ def _moment(text: str | None) -> datetime | None:
 
 def _naive(moment: datetime) -> datetime:
     return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# More makes a load of a million profiles no faster; rows beyond it wait on disk.
+_MEMORY = "192MB"
+_POSITION = Column("position", "BIGINT", "Place of the line in the answer.")
+_BATCH_ROWS = 1000
+_BATCH_BYTES = 2 << 20
+DayOf = Callable[[datetime | None], date | None]
+Row = tuple[int, str, str, datetime | None, date | None, datetime]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Lines of one day of an answer, repeats included, and the rows left of them."""
+
+    received: int = 0
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A staged answer.
+
+    Attributes:
+        table: The name of its table, whose columns are those of `profiles` and `position`;
+            `snapshot_date` is NULL in rows that belong to none of the days.
+        tallies: By day, None for rows that belong to none.
+        quarantined: Lines that cannot be stored; they count for the first day.
+        profiles: How many different profiles came, those in quarantine included.
+        began_at: When its first page was read; naive UTC.
+    """
+
+    table: str
+    tallies: Mapping[date | None, Tally]
+    quarantined: Refusals
+    profiles: int
+    began_at: datetime
+
+
+@contextmanager
+def staged_profiles(
+    connection: duckdb.DuckDBPyConnection,
+    pages: Sequence[ProfilePage],
+    *,
+    days: Sequence[date],
+    scope: Scope,
+    zone: str = "UTC",
+) -> Iterator[Answer]:
+    """Read the pages of one answer for the length of the block; the later of two lines wins.
+
+    Args:
+        connection: The load's own; it only reads the staging table.
+        pages: In page order, at least one.
+        days: With `all`, the one day; with `seen_on_day`, rows get the one they were seen on.
+        scope: What the answer holds.
+        zone: Whose days they are.
+
+    Raises:
+        IncompleteExportError: A page cannot be read, a line is no profile, or too many lines
+            cannot be stored.
+    """
+    columns = (_POSITION, *PROFILES.columns)
+    day_of = (lambda seen: days[0]) if scope == "all" else _seen_on(frozenset(days), ZoneInfo(zone))
+    with ExitStack() as room, staging_table(connection, columns) as (staging, table, refusals):
+        room.enter_context(at_most(connection, _MEMORY))
+        reader = _Reader(staging, table, refusals, days[0], day_of)
+        reader.read(pages)
+        check_limit(days[0], reader.received, list(refusals))
+        before = _count(staging, table)
+        staging.execute(
+            f"DELETE FROM {table} "
+            f"WHERE position NOT IN (SELECT max(position) FROM {table} GROUP BY distinct_id)"
+        )
+        after = _count(staging, table)
+        tallies = {day: Tally(count, after.get(day, 0)) for day, count in before.items()}
+        began_at = min(page.fetched_at_utc for page in pages)
+        profiles = sum(after.values()) + _only_refused(staging, table, reader.refused_ids)
+        if sum(reader.largest) >= LARGE_BYTES:
+            room.close()
+            make_room(connection, sum(reader.largest))
+        yield Answer(table, tallies, refusals, profiles, began_at)
+
+
+class _Reader:
+    """Reads lines into the staging table, in batches of some megabytes.
+
+    Attributes:
+        received: Lines read.
+        refused_ids: Whose profiles the quarantined ones are.
+        largest: Bytes of the largest rows, as many as DuckDB handles at once.
+    """
+
+    def __init__(
+        self,
+        staging: duckdb.DuckDBPyConnection,
+        table: str,
+        refusals: Refusals,
+        first_day: date,
+        day_of: DayOf,
+    ) -> None:
+        self._staging = staging
+        self._table = table
+        self._refusals = refusals
+        self._first_day = first_day
+        self._day_of = day_of
+        self._spread = Spread(staging, table, _POSITION.name)
+        self._batch: list[Row] = []
+        self._batch_bytes = 0
+        self.received = 0
+        self.refused_ids: set[str] = set()
+        self.largest: list[int] = []
+
+    def read(self, pages: Sequence[ProfilePage]) -> None:
+        for page in pages:
+            for line in page.lines():
+                self.received += 1
+                self._take(line, page)
+        self._store()
+        self._spread.finish()
+        self._refusals.finish()
+
+    def _take(self, line: bytes | LongLine, page: ProfilePage) -> None:
+        if isinstance(line, LongLine):
+            if not line.is_whole:
+                raise page.holds_no_profile()
+            self._refuse(line, TOO_LONG)
+        elif reason := why_unstorable(line):
+            self._refuse(line, reason)
+        else:
+            distinct_id, properties, seen = page.row(line)
+            day = self._day_of(seen)
+            self._batch.append(
+                (self.received, distinct_id, properties, seen, day, page.fetched_at_utc)
+            )
+            self._batch_bytes += len(line)
+            keep = heappush if len(self.largest) < ROWS_AT_ONCE else heappushpop
+            keep(self.largest, len(line))
+            if len(self._batch) >= _BATCH_ROWS or self._batch_bytes >= _BATCH_BYTES:
+                self._store()
+
+    def _refuse(self, line: bytes | LongLine, reason: str) -> None:
+        self._refusals.add(self._first_day, line, reason)
+        self.refused_ids.add(_id_of(line))
+
+    def _store(self) -> None:
+        if self._batch:
+            _insert(self._staging, self._table, self._batch)
+            self._spread.add(self._batch_bytes)
+        self._batch, self._batch_bytes = [], 0
+
+
+def _seen_on(days: Collection[date], zone: ZoneInfo) -> DayOf:
+    def day_of(seen: datetime | None) -> date | None:
+        if seen is None:
+            return None
+        day = seen.replace(tzinfo=UTC).astimezone(zone).date()
+        return day if day in days else None
+
+    return day_of
+
+
+@cache
+def _schema() -> pa.Schema:
+    """Return the columns of `Row`."""
+    import pyarrow as pa  # a fifth of a second that only loads of profiles are to take
+
+    return pa.schema(
+        [
+            ("position", pa.int64()),
+            ("distinct_id", pa.string()),
+            ("properties", pa.string()),
+            ("last_seen", pa.timestamp("us")),
+            ("snapshot_date", pa.date32()),
+            ("fetched_at", pa.timestamp("us")),
+        ]
+    )
+
+
+def _insert(staging: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row]) -> None:
+    import pyarrow as pa
+
+    schema = _schema()
+    columns = zip(*rows, strict=True)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    staging.register("_batch", pa.Table.from_arrays(arrays, schema=schema))
+    staging.execute(f"INSERT INTO {table} BY NAME SELECT * FROM _batch")
+    staging.unregister("_batch")
+
+
+def _only_refused(staging: duckdb.DuckDBPyConnection, table: str, refused_ids: set[str]) -> int:
+    """Return how many profiles came in quarantined lines alone."""
+    storable = [one for one in refused_ids if one.encode(errors="replace").decode() == one]
+    stored = number(
+        staging,
+        f"SELECT count(*) FROM {table} WHERE distinct_id IN (SELECT unnest(?::VARCHAR[]))",
+        [storable],
+    )
+    return len(refused_ids) - stored
+
+
+def _id_of(line: bytes | LongLine) -> str:
+    """Return whose profile a refused line is; if that cannot be read, what tells the line apart."""
+    if isinstance(line, LongLine):
+        return line.sha256
+    text = line.decode(errors="surrogateescape")
+    try:
+        return str(parsed(dict(members(text))["$distinct_id"]))
+    except (ValueError, KeyError):
+        return text
+
+
+def _count(staging: duckdb.DuckDBPyConnection, table: str) -> dict[date | None, int]:
+    found = staging.execute(f"SELECT snapshot_date, count(*) FROM {table} GROUP BY ALL")
+    return dict(found.fetchall())

@@ -1,37 +1,144 @@
-"""One answer to a question for profiles into its days, in the caller's transaction.
+"""Profiles into their days, and how many full snapshots are kept.
 
-A complete answer replaces its days. A partial one is merged in by `distinct_id`, so that
-nothing that was there is lost to what did not come.
+Everything runs in the caller's transaction. A complete response replaces its days. A partial
+one is merged in by `distinct_id`, so that no stored profile is lost to a missing page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from types import MappingProxyType
 from typing import Any
 
 import duckdb
 
-from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.warehouse import ledger
-from mixpanel_assets.warehouse.destination import NAMED_SCHEMA
-from mixpanel_assets.warehouse.ledger import Load, Target
-from mixpanel_assets.warehouse.profile_pages import ProfilePage
-from mixpanel_assets.warehouse.profile_staging import Answer, Tally, staged_profiles
-from mixpanel_assets.warehouse.profile_tables import (
-    count_day,
-    forget_other_days,
-    is_full,
-    make_profile_table,
-    move_profiles,
-)
+from mixpanel_assets.warehouse.faults import number
+from mixpanel_assets.warehouse.ledger import Load, ProfileReport, Scope, Status, Target
+from mixpanel_assets.warehouse.profile_pages import Answer, ProfilePage, Tally, staged_profiles
 from mixpanel_assets.warehouse.project import ProjectIdentity
-from mixpanel_assets.warehouse.quarantine import merge_quarantine, replace_quarantine
-from mixpanel_assets.warehouse.reports import ProfileReport, Scope, Status
-from mixpanel_assets.warehouse.schema import PROFILES, Table
-from mixpanel_assets.warehouse.tables import day_rows
+from mixpanel_assets.warehouse.quarantine import (
+    forget_quarantine,
+    merge_quarantine,
+    replace_quarantine,
+)
+from mixpanel_assets.warehouse.schema import DAYS, PROFILES, SCHEMA, Table, literal, qualified
+from mixpanel_assets.warehouse.tables import (
+    NAMED_SCHEMA,
+    check_name,
+    day_rows,
+    make_table,
+    refuse_our_names,
+    table_exists,
+)
+
+_DOCUMENTED = ("distinct_id", "properties", "last_seen")
+
+
+def is_partial(
+    connection: duckdb.DuckDBPyConnection, target: Target, filters: Mapping[str, Any]
+) -> bool:
+    """Tell whether all that a named table holds is a part of what a question was to bring.
+
+    The asset's table is never meant: what a day lacks is for the asset to fetch.
+    """
+    if target.schema != NAMED_SCHEMA or not table_exists(connection, DAYS.name):
+        return False
+    found = connection.execute(
+        f"SELECT type, status, filters FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ?",
+        [target.schema, target.table],
+    ).fetchall()
+    part = ("profiles", "partial", Load(target, "profiles", filters=filters).filters_text)
+    return bool(found) and all(row == part for row in found)
+
+
+def make_profile_table(connection: duckdb.DuckDBPyConnection, target: Target) -> Table:
+    """Return the definition of a table of profiles, and make it if it is not there.
+
+    Raises:
+        ConfigError: The name is no name for a table, or taken.
+    """
+    check_name(target.table, PROFILES)
+    if target == Target(PROFILES.name):
+        return PROFILES
+    if target.table != PROFILES.name:
+        refuse_our_names(target.schema, target.table)
+    definition = _definition(target)
+    make_table(connection, definition)
+    return definition
+
+
+def is_full(scope: Scope, filters: Mapping[str, Any] | None, target: Target) -> bool:
+    """Tell whether an answer, if complete, is a full snapshot of what the table is about.
+
+    That is everybody in `profiles`; what another asset table is about is said by the filters.
+    """
+    if target.schema == NAMED_SCHEMA or scope != "all":
+        return False
+    return target.table != PROFILES.name or not filters
+
+
+def move_profiles(
+    connection: duckdb.DuckDBPyConnection,
+    staged: str,
+    table: Table,
+    days: Sequence[date],
+    *,
+    merge: bool,
+) -> None:
+    """Replace the days by the staged rows, or only the profiles that are among these.
+
+    A named table has no days: without `merge` it is replaced as a whole.
+    """
+    if table.schema == NAMED_SCHEMA:
+        where = f"distinct_id IN (SELECT distinct_id FROM {staged})" if merge else "true"
+        connection.execute(f"DELETE FROM {table.quoted} WHERE {where}")
+    else:
+        only = (
+            f"AND (snapshot_date, distinct_id) IN (SELECT snapshot_date, distinct_id FROM {staged})"
+        )
+        connection.execute(
+            f"DELETE FROM {table.quoted} WHERE snapshot_date IN (SELECT unnest(?::DATE[])) "
+            f"{only if merge else ''}",
+            [list(days)],
+        )
+    columns = ", ".join(table.column_names)
+    connection.execute(
+        f"INSERT INTO {table.quoted} BY NAME "
+        f"SELECT {columns} FROM {staged} WHERE snapshot_date IS NOT NULL"
+    )
+
+
+def forget_other_days(
+    connection: duckdb.DuckDBPyConnection, target: Target, days: Sequence[date]
+) -> None:
+    """Delete what is told of all days of a named table but these: it was replaced as a whole."""
+    others = set(ledger.known_days(connection, target)) - set(days)
+    ledger.forget_days(connection, target, others)
+    for day in others:
+        forget_quarantine(connection, target, day, day)
+
+
+def count_day(connection: duckdb.DuckDBPyConnection, table: Table, day: date) -> int:
+    """Return the rows of a day; of a named table those that no other day accounts for."""
+    if table.schema != NAMED_SCHEMA:
+        return number(
+            connection, f"SELECT count(*) FROM {table.quoted} WHERE snapshot_date = ?", [day]
+        )
+    rows = ledger.rows_before(connection, Target(table.name, table.schema), date.min, date.max)
+    others = sum(count for known, count in rows.items() if known != day)
+    return number(connection, f"SELECT count(*) FROM {table.quoted}") - others
+
+
+def _definition(target: Target) -> Table:
+    if target.schema == SCHEMA:
+        return Table(target.table, PROFILES.grain, PROFILES.columns)
+    columns = tuple(column for column in PROFILES.columns if column.name in _DOCUMENTED)
+    return Table(target.table, "One row per profile.", columns, NAMED_SCHEMA)
+
 
 _EVERYBODY = Target(PROFILES.name)
 
@@ -232,3 +339,156 @@ def _status(come: int, told: _Told) -> Status:
     if told.is_partial:
         return "partial"
     return "complete" if come else "empty"
+
+
+_EVERYBODY = Target(PROFILES.name)
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """What thinning left, or would leave.
+
+    Attributes:
+        kept: Days of full snapshots that stay, in order.
+        deleted: Days of full snapshots that are gone, in order.
+        deleted_rows: Rows of the deleted days.
+        remaining_rows: Rows of the table now, other days included.
+        remaining_bytes: An estimate: the remaining rows' share of the file.
+        rows_per_snapshot: What one more full snapshot is likely to add: the rows of the newest.
+    """
+
+    kept: tuple[date, ...]
+    deleted: tuple[date, ...]
+    deleted_rows: int
+    remaining_rows: int
+    remaining_bytes: int
+    rows_per_snapshot: int
+
+
+def days_to_keep(
+    days: Collection[date], *, daily: int, weekly: int, monthly: int
+) -> frozenset[date]:
+    """Return the days that stay: the newest ones, and the newest of each of the newest periods.
+
+    Args:
+        days: Days that hold a full snapshot.
+        daily: How many of the newest days stay.
+        weekly: Of how many of the newest ISO weeks with a day the newest day stays.
+        monthly: The same for calendar months.
+    """
+    periods: tuple[tuple[int, Callable[[date], Hashable]], ...] = (
+        (daily, lambda day: day),
+        (weekly, lambda day: day.isocalendar()[:2]),
+        (monthly, lambda day: (day.year, day.month)),
+    )
+    kept = set(sorted(days)[-1:])
+    for count, period in periods:
+        newest = {period(day): day for day in sorted(days)}
+        kept |= set(sorted(newest.values(), reverse=True)[:count])
+    return frozenset(kept)
+
+
+def thin_snapshots(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    daily: int = 7,
+    weekly: int = 8,
+    monthly: int = 24,
+    today: date,
+    target: Target = _EVERYBODY,
+    dry_run: bool = False,
+) -> Thinned:
+    """Delete the days of full snapshots that are too many, in the caller's transaction.
+
+    A day counts as a full snapshot if everybody was asked for, even if part of the answer did
+    not come. Besides `days_to_keep`, all that `profiles_current` needs stays, so that it holds
+    the same before and after: the newest complete snapshot and what was read since.
+
+    Args:
+        connection: A prepared database inside a transaction; `dry_run` needs none.
+        daily: How many of the newest days stay.
+        weekly: Of how many of the newest ISO weeks the newest snapshot stays.
+        monthly: Of how many of the newest months the newest snapshot stays.
+        today: In the project's time; it is not over, so its snapshot stays.
+        target: `profiles`, or another asset table of profiles.
+        dry_run: Only tell what would go.
+
+    Raises:
+        ConfigError: A number is negative.
+        ValueError: The table has no days.
+    """
+    if target.schema != SCHEMA:
+        raise ValueError("A named table has no days that could go.")
+    if min(daily, weekly, monthly) < 0:
+        raise ConfigError("How many snapshots stay is a number of 0 or more.")
+    rows = day_rows(connection, target.table, date.min, date.max, schema=target.schema)
+    full = {day: row["row_count"] for day, row in rows.items() if row["scope"] == "all"}
+    complete = {day: rows[day]["complete_at"] for day in full if rows[day]["complete_at"]}
+    # Chosen from the complete ones apart, so that no partial one takes the place of one of them.
+    kept = (
+        days_to_keep(full, daily=daily, weekly=weekly, monthly=monthly)
+        | days_to_keep(complete, daily=daily, weekly=weekly, monthly=monthly)
+        | _read_since(connection, target, complete)
+        | {day for day in full if day >= today or day >= max(complete, default=date.min)}
+    )
+    deleted = sorted(full.keys() - kept)
+    total = sum(row["row_count"] for row in rows.values())
+    gone = sum(full[day] for day in deleted)
+    size = _bytes(connection, target) * (total - gone) // max(total, 1)
+    if not dry_run:
+        _delete(connection, target, deleted)
+    return Thinned(
+        kept=tuple(sorted(full.keys() & kept)),
+        deleted=tuple(deleted),
+        deleted_rows=gone,
+        remaining_rows=total - gone,
+        remaining_bytes=size,
+        rows_per_snapshot=full[max(complete)] if complete else 0,
+    )
+
+
+def _read_since(
+    connection: duckdb.DuckDBPyConnection, target: Target, complete: Mapping[date, datetime]
+) -> set[date]:
+    """Return the days with rows read since the newest complete snapshot began, its own included."""
+    if not complete:
+        return set()
+    newest = max(complete, key=lambda day: complete[day])
+    found = connection.execute(
+        f"SELECT DISTINCT snapshot_date FROM {qualified(target.schema, target.table)} "
+        "WHERE fetched_at >= ?",
+        [complete[newest]],
+    )
+    return {newest, *(day for (day,) in found.fetchall())}
+
+
+def _bytes(connection: duckdb.DuckDBPyConnection, target: Target) -> int:
+    """Return what the table takes up in the file, in whole blocks."""
+    if not table_exists(connection, target.table, target.schema):
+        return 0
+    name = literal(qualified(target.schema, target.table))
+    return number(
+        connection,
+        f"""
+        SELECT count(DISTINCT block) * (
+            SELECT any_value(block_size) FROM pragma_database_size()
+            WHERE database_name = current_database()
+        ) FROM (
+            SELECT unnest(list_append(additional_block_ids, block_id)) AS block
+            FROM pragma_storage_info({name})
+        ) WHERE block >= 0
+        """,
+    )
+
+
+def _delete(connection: duckdb.DuckDBPyConnection, target: Target, days: Sequence[date]) -> None:
+    if not days:
+        return
+    connection.execute(
+        f"DELETE FROM {qualified(target.schema, target.table)} "
+        "WHERE snapshot_date IN (SELECT unnest(?::DATE[]))",
+        [list(days)],
+    )
+    ledger.forget_days(connection, target, days)
+    for day in days:
+        forget_quarantine(connection, target, day, day)

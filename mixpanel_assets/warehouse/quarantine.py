@@ -12,10 +12,9 @@ import duckdb
 
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.rules.lines import HEAD_BYTES, LongLine
-from mixpanel_assets.warehouse.answers import number
-from mixpanel_assets.warehouse.ledger import Load, Target
+from mixpanel_assets.warehouse.faults import number
+from mixpanel_assets.warehouse.ledger import DayReport, Load, Target
 from mixpanel_assets.warehouse.memory import Spread
-from mixpanel_assets.warehouse.reports import DayReport
 from mixpanel_assets.warehouse.schema import QUARANTINE
 
 MAX_LINES = 1000

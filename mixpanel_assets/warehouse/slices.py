@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import duckdb
 
 from mixpanel_assets.errors import ConfigError, StorageError
-from mixpanel_assets.warehouse.answers import first_row, number
+from mixpanel_assets.warehouse.faults import first_row, number
 from mixpanel_assets.warehouse.schema import DAYS, literal, qualified, quoted
 from mixpanel_assets.warehouse.tables import table_exists
 

@@ -1,28 +1,236 @@
-"""The rows of a load in memory, where they are checked before they count.
+"""The rows of a load before they count: duplicates removed, ids made, clocks checked.
 
-They sit in a database of their own, attached beside the file, on a connection of its own:
-DuckDB 1.5 copies rows of the same transaction with one thread, committed ones with all.
-What does not fit into DuckDB's memory goes to its temporary directory.
+They are staged in a database of their own, attached beside the file, on a connection of its
+own: DuckDB 1.5 copies rows of the same transaction with one thread, committed ones with all.
+What does not fit into DuckDB's memory goes to its temporary folder.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import duckdb
+from duckdb.func import FunctionNullHandling
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.warehouse.answers import number
+from mixpanel_assets.rules.json_text import parsed
+from mixpanel_assets.rules.made_ids import made_id, twin_id
 from mixpanel_assets.warehouse.database import closed_for_good, set_up_session
-from mixpanel_assets.warehouse.leftovers import Leftovers
+from mixpanel_assets.warehouse.faults import number
+from mixpanel_assets.warehouse.lines import (
+    SHORT_BYTES,
+    Leftovers,
+    ShiftedRowsError,
+    Window,
+    is_empty,
+    rows,
+)
 from mixpanel_assets.warehouse.memory import make_room
+from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.quarantine import Refusals
 from mixpanel_assets.warehouse.schema import EVENTS, Column, quoted
-from mixpanel_assets.warehouse.spool import SHORT_BYTES, Window, is_empty, rows
+
+# First the cheap columns find the few rows that share a key; only those are read whole.
+_FIND = """
+    CREATE TEMP TABLE _repeats AS
+    WITH shared AS (
+        SELECT event_date, event_name, time_raw, insert_id FROM {table}
+        WHERE insert_id IS NOT NULL GROUP BY ALL HAVING count(*) > 1
+    )
+    SELECT rowid AS row, event_date
+    FROM {table} SEMI JOIN shared USING (event_date, event_name, time_raw, insert_id)
+    QUALIFY row_number() OVER (
+        PARTITION BY event_date, event_name, time_raw, insert_id,
+            coalesce(properties ->> '$."$distinct_id_before_identity"', distinct_id)
+        ORDER BY processed_at DESC NULLS LAST, md5(properties), distinct_id
+    ) > 1
+"""
+
+
+def remove_repeats(connection: duckdb.DuckDBPyConnection, table: str) -> dict[date, int]:
+    """Keep one copy of each repeated event and return how many went, by day.
+
+    Repeats share event, time as sent, `$insert_id` and `$distinct_id_before_identity` (or
+    `distinct_id`; NULL equals NULL). The copy that Mixpanel processed last stays; its content
+    breaks ties, so the order of arrival never matters. Rows whose `insert_id` is still
+    NULL are never merged.
+
+    Args:
+        connection: Inside the transaction of the load.
+        table: The freshly loaded rows; the qualified, quoted name.
+    """
+    connection.execute(_FIND.format(table=table))
+    removed = connection.execute("SELECT event_date, count(*) FROM _repeats GROUP BY ALL")
+    by_day = dict(removed.fetchall())
+    if by_day:
+        connection.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT row FROM _repeats)")
+    connection.execute("DROP TABLE _repeats")
+    return by_day
+
+
+_MADE, _TWIN = "mixpanel_assets_made_id", "mixpanel_assets_twin_id"
+
+_FIRST_IDS = f"""
+    CREATE TEMP TABLE _made AS
+    SELECT rowid AS row, event_date,
+           {_MADE}(event_name, time_raw, distinct_id, properties::VARCHAR) AS id
+    FROM {{table}} WHERE insert_id IS NULL
+"""
+
+# Twins are told apart by content, so that which one gets which number never depends on order.
+_NUMBER_TWINS = f"""
+    UPDATE _made SET id = {_TWIN}(id, twins.number)
+    FROM (
+        SELECT _made.row, row_number() OVER (
+            PARTITION BY _made.event_date, _made.id
+            ORDER BY events.processed_at NULLS LAST, md5(events.properties), events.distinct_id
+        ) - 1 AS number
+        FROM _made SEMI JOIN (
+            SELECT event_date, id FROM _made GROUP BY ALL HAVING count(*) > 1
+        ) USING (event_date, id)
+        JOIN {{table}} AS events ON events.rowid = _made.row
+    ) AS twins
+    WHERE twins.row = _made.row AND twins.number > 0
+"""
+
+
+def fill_insert_ids(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    """Give each row of a table without an id its made one; return how many there were.
+
+    Only these rows pass through Python, in the batches in which DuckDB reads them.
+    """
+    if not number(connection, f"SELECT count(*) FROM {table} WHERE insert_id IS NULL"):
+        return 0
+    with _functions(connection):
+        connection.execute(_FIRST_IDS.format(table=table))
+        connection.execute(_NUMBER_TWINS.format(table=table))
+        filled = number(
+            connection,
+            f"UPDATE {table} AS rows SET insert_id = id, is_made = true FROM _made "
+            "WHERE rows.rowid = _made.row",
+        )
+        connection.execute("DROP TABLE _made")
+    return filled
+
+
+@contextmanager
+def _functions(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    types: list[Any] = ["VARCHAR", "BIGINT", "VARCHAR", "VARCHAR"]
+    connection.create_function(
+        _MADE, _from_row, types, "VARCHAR", null_handling=FunctionNullHandling.SPECIAL
+    )
+    connection.create_function(_TWIN, twin_id, ["VARCHAR", "BIGINT"], "VARCHAR")
+    try:
+        yield
+    finally:
+        connection.remove_function(_MADE)
+        connection.remove_function(_TWIN)
+
+
+def _from_row(event: str, time_ms: int, distinct_id: str | None, properties: str) -> str:
+    return made_id(event, time_ms, distinct_id, parsed(properties))
+
+
+_ROWS_A_DAY = 500  # looked at, of which most must agree
+_FEWEST = 20
+_MOST_BYTES = 1 << 16  # of properties; DuckDB takes 30 times the memory to read a value of them
+
+_MEASURE = """
+    WITH sample AS (
+        SELECT event_date, time_raw,
+               CASE WHEN strlen(properties) <= {most} THEN properties END AS properties
+        FROM {table} WHERE rowid % ? = 0
+    ), live AS (
+        SELECT event_date,
+               time_raw - try_cast(properties ->> '$."$mp_api_timestamp_ms"' AS BIGINT) AS ahead
+        FROM sample WHERE (properties ->> '$."$import"') IS DISTINCT FROM 'true'
+    ), middle AS (
+        SELECT event_date, round(median(ahead) / 900000)::BIGINT * 15 AS minutes
+        FROM live GROUP BY ALL
+    )
+    SELECT event_date, minutes FROM live JOIN middle USING (event_date)
+    WHERE ahead IS NOT NULL GROUP BY ALL
+    HAVING count(*) >= ? AND count_if(abs(ahead - minutes * 60000) <= 120000) > count(*) / 2
+"""
+
+
+def measured_offsets(
+    connection: duckdb.DuckDBPyConnection, table: str, row_count: int, window: Window
+) -> dict[date, int]:
+    """Return by how many minutes `time` runs ahead of UTC, for days whose events agree on it.
+
+    Args:
+        connection: Reads the table.
+        table: Freshly staged rows; the qualified, quoted name.
+        row_count: How many rows it has; a sample of them is looked at.
+        window: The asked days.
+    """
+    step = max(1, row_count // (_ROWS_A_DAY * len(window.days)))
+    measure = _MEASURE.format(table=table, most=_MOST_BYTES)
+    return dict(connection.execute(measure, [step, _FEWEST]).fetchall())
+
+
+def refuse_zone_change(window: Window, offsets: Mapping[date, int]) -> None:
+    """Raise if the project's zone changed between the asked days of a legacy project.
+
+    Rows around the change may then carry the date of another asked day, which only an
+    answer of one day can tell.
+
+    Raises:
+        ShiftedRowsError: It changed; ask day by day.
+    """
+    if window.project.regime != "legacy" or window.keeps_shifted:
+        return
+    zone = ZoneInfo(window.project.zone)
+    astray = {day: _astray(day, minutes, zone) for day, minutes in offsets.items()}
+    if len(set(astray.values())) > 1:
+        days = ", ".join(f"{day} ({minutes:+} min)" for day, minutes in sorted(astray.items())[:5])
+        raise ShiftedRowsError(
+            f"The export {window.from_date}..{window.to_date} cannot be stored: the project's zone "
+            f"changed on the way; `time` differs from {window.project.zone} by: {days}. Nothing "
+            "was changed.",
+            from_date=window.from_date,
+            to_date=window.to_date,
+            reason="zone change",
+        )
+
+
+def contradiction(project: ProjectIdentity, day: date, minutes: int | None) -> str | None:
+    """Say what the settings should be when a day's events contradict them, else None."""
+    if minutes is None:
+        return None
+    zone = ZoneInfo(project.zone if project.regime == "legacy" else "UTC")
+    if not _astray(day, minutes, zone):
+        return None
+    if project.regime == "utc":
+        return (
+            f"`time` of {day} runs {minutes:+} minutes ahead of UTC, so this project seems to be "
+            "one from before 2023: set MP_TIME_REGIME=legacy and MP_TIME_ZONE to its zone."
+        )
+    if minutes == 0:
+        return (
+            f"`time` of {day} is true UTC, not the wall clock of {project.zone}: set "
+            "MP_TIME_REGIME=utc, or MP_TIME_ZONE to the project's zone."
+        )
+    return (
+        f"`time` of {day} runs {minutes:+} minutes ahead of UTC, which is not {project.zone}: set "
+        "MP_TIME_ZONE to the project's zone, unless it was another one on that day."
+    )
+
+
+def _astray(day: date, minutes: int, zone: ZoneInfo) -> int:
+    """Return the minutes by which a measured offset misses the zone's, on a day of a change too."""
+    ends = (datetime.combine(day, time(), zone), datetime.combine(day, time(23, 59), zone))
+    offsets = [(end.utcoffset() or timedelta()) // timedelta(minutes=1) for end in ends]
+    return min((minutes - offset for offset in offsets), key=abs)
+
 
 _IS_MADE = Column("is_made", "BOOLEAN", "Whether the id was made here; else NULL.")
 

@@ -1,29 +1,160 @@
-"""Questions about what is stored: tables, columns, ledger rows, counts and windows of days.
+"""Which tables there are, their names, what the ledger says of them; dropping them.
 
-Every function only reads and takes any connection of the database.
+An asset table has a fixed name in schema `mixpanel`, a named table any name in `main`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import logging
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+from zoneinfo import ZoneInfo
 
 import duckdb
 
-from mixpanel_assets.errors import TableNotFoundError
-from mixpanel_assets.warehouse.answers import first_row, number
-from mixpanel_assets.warehouse.reports import DayReport
+from mixpanel_assets.errors import (
+    ConfigError,
+    EventNotFoundError,
+    StorageError,
+    TableExistsError,
+    TableNotFoundError,
+    similar_names,
+)
+from mixpanel_assets.results import TableMetadata
+from mixpanel_assets.rules.days import as_day
+from mixpanel_assets.warehouse import ledger
+from mixpanel_assets.warehouse.faults import first_row, number
+from mixpanel_assets.warehouse.ledger import DayReport, Target
+from mixpanel_assets.warehouse.project import ProjectIdentity
+from mixpanel_assets.warehouse.quarantine import forget_quarantine
 from mixpanel_assets.warehouse.schema import (
     BY_NAME,
     DAYS,
     EVENT_COUNTS,
     EVENTS,
+    FIRST_AND_LAST,
+    PROFILES,
+    QUARANTINE,
     SCHEMA,
+    VIEWS,
+    Table,
+    create,
     qualified,
     quoted,
 )
+
+logger = logging.getLogger(__name__)
+
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def days_between(from_date: date | str, to_date: date | str) -> list[date]:
+    """Return the days of a range, both ends included.
+
+    Raises:
+        ConfigError: An end is no day, or they are in the wrong order.
+    """
+    first, last = as_day(from_date), as_day(to_date)
+    if first > last:
+        raise ConfigError(f"The range ends on {last}, before it begins on {first}.")
+    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
+
+
+def days_of(metadata: TableMetadata) -> set[date]:
+    """Return the days that a table of events is said to speak for; none when it is not said.
+
+    Raises:
+        ConfigError: Only one end is given, or the range is none.
+    """
+    given = (metadata.from_date, metadata.to_date)
+    if given == (None, None):
+        return set()
+    if metadata.from_date is None or metadata.to_date is None:
+        raise ConfigError("The metadata gives one end of its days. Give both, or none.")
+    return set(days_between(metadata.from_date, metadata.to_date))
+
+
+def tell_of_unknown_events(
+    connection: duckdb.DuckDBPyConnection, target: Target, events: Collection[str]
+) -> None:
+    """Warn of events that a table does not hold on any day; of an empty table nothing is said."""
+    rows = connection.execute(
+        f"SELECT DISTINCT event_name FROM {qualified(target.schema, target.table)} "
+        "WHERE event_name IS NOT NULL ORDER BY 1"
+    ).fetchall()
+    known = [name for (name,) in rows]
+    for event in events if known else ():
+        if event not in known:
+            similar = similar_names(event, known)
+            logger.warning("%s", EventNotFoundError(event, similar, table=target.table))
+
+
+def moment_of(metadata: TableMetadata) -> datetime:
+    """Return when a table was fetched, aware; naive moments are UTC."""
+    moment = metadata.fetched_at
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def day_of(metadata: TableMetadata, project: ProjectIdentity) -> date:
+    """Return the export day on which a table was fetched."""
+    zone = ZoneInfo(project.zone if project.regime == "legacy" else "UTC")
+    return moment_of(metadata).astimezone(zone).date()
+
+
+def refuse_outside(found: Collection[date], days: Collection[date]) -> None:
+    """See that events lie in the days of their table.
+
+    Raises:
+        StorageError: Some do not.
+    """
+    outside = sorted(day for day in found if not min(days) <= day <= max(days))
+    if outside:
+        raise StorageError(
+            f"There are events of {', '.join(map(str, outside[:5]))}, but the metadata says "
+            f"{min(days)}..{max(days)}. Nothing was changed.",
+            {"outside": [str(day) for day in outside]},
+        )
+
+
+def filters_of(metadata: TableMetadata) -> dict[str, Any]:
+    """Return the filters as the ledger keeps them."""
+    filters = {
+        "events": metadata.filter_events,
+        "where": metadata.filter_where,
+        "cohort_id": metadata.filter_cohort_id,
+        "output_properties": metadata.filter_output_properties,
+        "group_id": metadata.filter_group_id,
+        "behaviors": metadata.filter_behaviors,
+    }
+    return {name: value for name, value in filters.items() if value is not None}
+
+
+def metadata_of(table: KnownTable) -> TableMetadata:
+    """Return what the ledger knows of a table."""
+    filters, is_events = table.filters, table.type == "events"
+    behaviors = filters.get("behaviors")
+    return TableMetadata(
+        type=table.type,
+        fetched_at=table.fetched_at,
+        from_date=table.from_date.isoformat() if is_events else None,
+        to_date=table.to_date.isoformat() if is_events else None,
+        filter_events=filters.get("events"),
+        filter_where=filters.get("where"),
+        filter_cohort_id=filters.get("cohort_id"),
+        filter_output_properties=filters.get("output_properties"),
+        filter_group_id=filters.get("group_id"),
+        filter_behaviors=behaviors if type(behaviors) is str else _json(behaviors),
+    )
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -247,3 +378,282 @@ def partition_column(table: str) -> str:
     """Return the column that holds the day of a row of `events` or `profiles`."""
     days = {"event_date", "snapshot_date"}
     return next(name for name in BY_NAME[table].column_names if name in days)
+
+
+@dataclass(frozen=True)
+class KnownTable:
+    """A table that the ledger speaks of.
+
+    Attributes:
+        target: Its schema and name.
+        type: What a row is.
+        fetched_at: When the last of it came; aware, UTC.
+        from_date: First day.
+        to_date: Last day.
+        filters: What narrowed it.
+    """
+
+    target: Target
+    type: Literal["events", "profiles"]
+    fetched_at: datetime
+    from_date: date
+    to_date: date
+    filters: dict[str, Any]
+
+    @property
+    def is_asset(self) -> bool:
+        """Whether assets fill it day by day, so that its definition stays when it is emptied."""
+        return self.target.schema == SCHEMA
+
+    @property
+    def quoted(self) -> str:
+        """The qualified name, ready for SQL."""
+        return qualified(self.target.schema, self.target.table)
+
+
+def find_table(connection: duckdb.DuckDBPyConnection, name: str) -> Target:
+    """Return where a table or view is and how its name is written.
+
+    Raises:
+        TableNotFoundError: There is none; the error names those that there are.
+    """
+    found = connection.execute(
+        "SELECT table_schema, table_name FROM information_schema.tables "
+        "WHERE table_catalog = current_database()"
+    ).fetchall()
+    places = {(schema.lower(), table.lower()): (schema, table) for schema, table in found}
+    schema, _, table = name.lower().partition(".")
+    asked = ((NAMED_SCHEMA, name.lower()), (SCHEMA, name.lower()), (schema, table))
+    for place in asked:
+        if place in places:
+            schema, table = places[place]
+            return Target(table, schema)
+    shown = sorted(_shown(*place) for place in found if not place[1].startswith("_"))
+    raise TableNotFoundError(name, shown)
+
+
+def known_tables(connection: duckdb.DuckDBPyConnection) -> list[KnownTable]:
+    """Return the tables that the ledger speaks of and that are there, by name."""
+    if not table_exists(connection, DAYS.name):
+        return []
+    found = connection.execute(
+        "SELECT schema_name, table_name, any_value(type), max(fetched_at), "
+        f"{', '.join(FIRST_AND_LAST)}, arg_max(filters, fetched_at) FROM {DAYS.quoted} "
+        "WHERE status <> 'failed' GROUP BY ALL ORDER BY 2, 1"
+    ).fetchall()
+    return [
+        KnownTable(
+            Target(table, schema),
+            kind,
+            fetched_at.replace(tzinfo=UTC),
+            from_date,
+            to_date,
+            json.loads(filters or "{}"),
+        )
+        for schema, table, kind, fetched_at, from_date, to_date, filters in found
+        if table_exists(connection, table, schema)
+    ]
+
+
+def drop_tables(connection: duckdb.DuckDBPyConnection, targets: Sequence[Target]) -> list[str]:
+    """Drop tables with what ledger and quarantine say of them, in the caller's transaction.
+
+    An asset's table (schema `mixpanel`) stays as it was made: its rows go.
+
+    Returns:
+        The names as they were written, each once.
+
+    Raises:
+        ConfigError: One is a view or a table of ours that holds no data.
+    """
+    targets = list(dict.fromkeys(targets))
+    for target in targets:
+        _refuse_ours(connection, target)
+    for target in targets:
+        name = qualified(target.schema, target.table)
+        is_asset = target.schema == SCHEMA
+        connection.execute(f"DELETE FROM {name}" if is_asset else f"DROP TABLE {name}")
+        if table_exists(connection, DAYS.name):
+            forget_table(connection, target)
+    return [target.table for target in targets]
+
+
+def drop_day(connection: duckdb.DuckDBPyConnection, target: Target, day: date) -> tuple[int, int]:
+    """Delete a day of an asset's table of events with all that is known of it.
+
+    Returns:
+        How many rows and how many quarantined lines went.
+    """
+    rows = number(
+        connection,
+        f"DELETE FROM {qualified(target.schema, target.table)} WHERE event_date = ?",
+        [day],
+    )
+    ledger.forget_days(connection, target, [day])
+    return rows, forget_quarantine(connection, target, day, day)
+
+
+def _refuse_ours(connection: duckdb.DuckDBPyConnection, target: Target) -> None:
+    ours = target.schema in (SCHEMA, NAMED_SCHEMA)
+    if ours and (target.table.startswith("_") or target.table in VIEWS):
+        raise ConfigError(
+            f"{target.table!r} is a table of this package and cannot be dropped. Drop the tables "
+            "that it speaks of.",
+            {"table": target.table},
+        )
+    views = number(
+        connection,
+        "SELECT count(*) FROM duckdb_views() WHERE database_name = current_database() "
+        "AND schema_name = ? AND view_name = ?",
+        [target.schema, target.table],
+    )
+    if views:
+        raise ConfigError(
+            f"{target.table!r} is a view. Drop it with `DROP VIEW`.", {"table": target.table}
+        )
+
+
+def _shown(schema: str, table: str) -> str:
+    return table if schema in (SCHEMA, NAMED_SCHEMA) else f"{schema}.{table}"
+
+
+NAMED_SCHEMA = "main"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+_ASSETS = {table.name: table for table in (EVENTS, PROFILES)}
+_DOCUMENTED = ("event_name", "event_time", "distinct_id", "insert_id", "properties")
+
+
+def target_of(table: str, asset: Table) -> Target:
+    """Return the target that a table name means: the asset table itself, or a named one.
+
+    Raises:
+        ConfigError: The name belongs to another table of ours.
+    """
+    if table == asset.name:
+        return Target(table)
+    refuse_our_names(NAMED_SCHEMA, table)
+    return Target(table, NAMED_SCHEMA)
+
+
+def refuse_our_names(schema: str, table: str) -> None:
+    """See that a table is none of ours and hides none: queries look into both schemas.
+
+    Raises:
+        ConfigError: The name is taken, or begins with an underscore as our own do.
+    """
+    # DuckDB takes `Events` and `events` for the same name.
+    schemas, name = (SCHEMA, NAMED_SCHEMA), table.lower()
+    if schema.lower() in schemas and (name.startswith("_") or name in {*BY_NAME, *VIEWS}):
+        raise ConfigError(
+            f"The name {table!r} in schema {schema!r} is taken by a table of this package. "
+            "Choose another name or another schema.",
+            {"schema": schema, "table": table},
+        )
+
+
+def make_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> None:
+    """Make a table if it is not there.
+
+    Raises:
+        ConfigError: As `check_table` says.
+    """
+    check_table(connection, definition)
+    if stored_name(connection, definition.name, definition.schema) is None:
+        forget_table(connection, Target(definition.name, definition.schema))
+        create(connection, definition)
+
+
+def check_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> None:
+    """See that rows of a kind belong into the table of that name, if there is one.
+
+    Raises:
+        ConfigError: It has other columns or its name is written differently, or the other schema
+            has a table of that name, so that queries would find only one of them.
+    """
+    _refuse_twins(connection, definition.schema, definition.name)
+    name = stored_name(connection, definition.name, definition.schema)
+    if name is None:
+        return
+    if name != definition.name:
+        raise ConfigError(
+            f"There is a table {name!r}, which DuckDB takes for {definition.name!r}. Write its "
+            "name as it is, or choose another one.",
+            {"table": name},
+        )
+    described = connection.execute(f"DESCRIBE {definition.quoted}").fetchall()
+    if {name for name, *_ in described} != set(definition.column_names):
+        raise ConfigError(
+            f"The table {definition.name!r} holds something else than these rows. Choose another "
+            "name, or load it anew (`replace=True`, `--replace`).",
+            {"table": definition.name, "columns": [name for name, *_ in described]},
+        )
+
+
+def forget_table(connection: duckdb.DuckDBPyConnection, target: Target) -> None:
+    """Delete what ledger and quarantine tell of a table."""
+    ledger.forget_days(connection, target, ledger.known_days(connection, target))
+    connection.execute(
+        f"DELETE FROM {QUARANTINE.quoted} WHERE schema_name = ? AND table_name = ?",
+        [target.schema, target.table],
+    )
+
+
+def _refuse_twins(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> None:
+    other = NAMED_SCHEMA if schema == SCHEMA else SCHEMA
+    if table_exists(connection, table, other):
+        raise ConfigError(
+            f"The name {table!r} is taken by a table in schema {other!r}. Choose another name.",
+            {"schema": other, "table": table},
+        )
+
+
+def check_name(table: str, asset: Table = EVENTS) -> None:
+    """Refuse a name that no named table may have, nor the asset table of the same kind.
+
+    Raises:
+        ConfigError: It is not letters, digits and underscores, or a table of ours has it.
+    """
+    if not _NAME.fullmatch(table):
+        raise ConfigError(
+            f"{table!r} is no name for a table: use letters, digits and underscores, and begin "
+            "with a letter or digit.",
+            {"table": table},
+        )
+    target_of(table, asset)
+
+
+def make_way(connection: duckdb.DuckDBPyConnection, table: str, *, replace: bool) -> None:
+    """See that a load makes its table anew; undone with the caller's transaction.
+
+    Raises:
+        TableExistsError: A table of that name is there and may not be replaced. The asset
+            tables `events` and `profiles` count as there once a day is stored in them.
+        ConfigError: It is an asset table, which is never replaced.
+    """
+    target = target_of(table, _ASSETS.get(table, EVENTS))
+    is_asset = target.schema == SCHEMA
+    if not is_asset:
+        _refuse_twins(connection, target.schema, table)
+    name = stored_name(connection, table, target.schema)
+    if name is None or (is_asset and not _is_loaded(connection, target)):
+        return
+    if not replace:
+        raise TableExistsError(table, is_asset=is_asset)
+    if is_asset:
+        raise ConfigError(
+            f"{table!r} is the asset's own table and holds days already. Choose another name, or "
+            f"load days into it as the asset does (`sync_{table}`, `mp sync`).",
+            {"table": table},
+        )
+    connection.execute(f"DROP TABLE {qualified(target.schema, name)}")
+    forget_table(connection, Target(name, target.schema))
+
+
+def _is_loaded(connection: duckdb.DuckDBPyConnection, target: Target) -> bool:
+    return any(status != "failed" for status in ledger.day_statuses(connection, target).values())
+
+
+def named_events(table: str) -> Table:
+    """Return the definition of a named table of events."""
+    columns = tuple(column for column in EVENTS.columns if column.name in _DOCUMENTED)
+    return Table(table, EVENTS.grain, columns, NAMED_SCHEMA)

@@ -10,7 +10,7 @@ from mixpanel_assets import Workspace, filtered_events_asset, filtered_profiles_
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.errors import ConfigError, MissingDaysError
-from mixpanel_assets.stored_queries import StoredQueries
+from mixpanel_assets.warehouse.stored_queries import StoredQueries
 from mixpanel_assets_tests.assets.conftest import EVENTS
 
 DAY = date(2024, 1, 3)

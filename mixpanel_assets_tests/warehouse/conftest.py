@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from mixpanel_assets.warehouse.append import append_events
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.load import replace_events
+from mixpanel_assets.warehouse.events import append_events, replace_events
+from mixpanel_assets.warehouse.ledger import DayReport
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
-from mixpanel_assets.warehouse.reports import DayReport
 from mixpanel_assets.warehouse.vanished import Reload
 
 DAY = date(2026, 3, 1)

@@ -6,10 +6,10 @@ import gzip
 from datetime import UTC, datetime
 from typing import Any
 
+from mixpanel_assets.warehouse.ledger import ProfileReport
 from mixpanel_assets.warehouse.profile_pages import ProfilePage
 from mixpanel_assets.warehouse.profiles import replace_profiles
 from mixpanel_assets.warehouse.project import prepare
-from mixpanel_assets.warehouse.reports import ProfileReport
 from mixpanel_assets_tests.warehouse.conftest import DAY, Warehouse, as_line
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

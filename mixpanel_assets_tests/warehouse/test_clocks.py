@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
+from mixpanel_assets.warehouse.lines import ShiftedRowsError
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets_tests.warehouse.conftest import DAY, DAY_MS, START_MS, Warehouse, event
 

@@ -14,8 +14,7 @@ import pytest
 from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError, StorageError
 from mixpanel_assets.rules.locks import Holder, Wait, is_alive
 from mixpanel_assets.warehouse.database import Database, closed_for_good
-from mixpanel_assets.warehouse.holder import read_note
-from mixpanel_assets.warehouse.lock import note_path
+from mixpanel_assets.warehouse.lock import note_path, read_note
 from mixpanel_assets.warehouse.schema import Column
 from mixpanel_assets.warehouse.staging import staging_table
 from mixpanel_assets_tests.warehouse.processes import HOLD_FOREIGN, in_another_process

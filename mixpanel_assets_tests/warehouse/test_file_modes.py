@@ -13,13 +13,11 @@ import duckdb
 import pytest
 
 from mixpanel_assets.errors import StorageError
-from mixpanel_assets.storage import StorageEngine
-from mixpanel_assets.warehouse.access import check_before_load
-from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.file_modes import prepare_log
-from mixpanel_assets.warehouse.project import ProjectIdentity
-from mixpanel_assets.warehouse.publisher import Publisher
-from mixpanel_assets.warehouse.stamp import log_of, snapshot_path
+from mixpanel_assets.warehouse.database import Database, check_before_load
+from mixpanel_assets.warehouse.engine import StorageEngine
+from mixpanel_assets.warehouse.files import prepare_log
+from mixpanel_assets.warehouse.project import ProjectIdentity, log_of, snapshot_path
+from mixpanel_assets.warehouse.readers_copy import Publisher
 
 UMASKS = (0o000, 0o002, 0o022, 0o027, 0o077)
 BI_GROUP, BI_USER = 4242, 4243  # no account needs to be there

@@ -24,7 +24,7 @@ import os, signal, sys
 from datetime import date
 from pathlib import Path
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.load import replace_events
+from mixpanel_assets.warehouse.events import replace_events
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 
 def load(database, spool, lines, die_before):

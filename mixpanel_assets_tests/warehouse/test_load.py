@@ -7,8 +7,8 @@ import pytest
 
 from mixpanel_assets.client import normalize_event
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
-from mixpanel_assets.warehouse.leftovers import ShiftedRowsError
-from mixpanel_assets.warehouse.load import mark_days, replace_events
+from mixpanel_assets.warehouse.events import mark_days, replace_events
+from mixpanel_assets.warehouse.lines import ShiftedRowsError
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 from mixpanel_assets_tests.warehouse.conftest import (
     ACCEPT_SMALLER,

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from mixpanel_assets.errors import QueryError
 from mixpanel_assets.warehouse.faults import asked
-from mixpanel_assets.warehouse.macros import MACROS, spelling
-from mixpanel_assets.warehouse.schema import create_all
+from mixpanel_assets.warehouse.schema import MACROS, create_all, spelling
 from mixpanel_assets_tests.laws import examples
 from mixpanel_assets_tests.warehouse.conftest import event
 

@@ -8,8 +8,8 @@ import tempfile
 import pytest
 
 from mixpanel_assets.rules.locks import MARK, hold
-from mixpanel_assets.temporary import PREFIX, sweep
 from mixpanel_assets.warehouse.database import Database
+from mixpanel_assets.warehouse.files import PREFIX, sweep
 from mixpanel_assets.warehouse.lock import note_path
 from mixpanel_assets_tests.warehouse.processes import in_another_process
 

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 import pytest
 
 from mixpanel_assets.errors import ConfigError, TableExistsError
-from mixpanel_assets.warehouse.destination import check_name, make_way
 from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.profiles import kept_snapshot
 from mixpanel_assets.warehouse.schema import PROFILES
+from mixpanel_assets.warehouse.tables import check_name, make_way
 from mixpanel_assets_tests.warehouse.conftest import DAY, event
 from mixpanel_assets_tests.warehouse.profiles import BAD, profile, seen, store
 

@@ -12,16 +12,17 @@ import pytest
 from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.warehouse import project as project_module
 from mixpanel_assets.warehouse import schema
-from mixpanel_assets.warehouse.access import check_before_load
+from mixpanel_assets.warehouse.database import check_before_load
 from mixpanel_assets.warehouse.ledger import Target
-from mixpanel_assets.warehouse.profile_tables import make_profile_table
+from mixpanel_assets.warehouse.profiles import make_profile_table
 from mixpanel_assets.warehouse.project import (
     ProjectIdentity,
+    changes_by_hand,
     prepare,
     schema_version,
     stored_project,
+    tables_of,
 )
-from mixpanel_assets.warehouse.shape import changes_by_hand, tables_of
 from mixpanel_assets_tests.warehouse.conftest import (
     DAY,
     DAY_MS,

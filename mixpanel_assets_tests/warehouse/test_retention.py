@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.warehouse.ledger import Target
-from mixpanel_assets.warehouse.retention import days_to_keep, thin_snapshots
+from mixpanel_assets.warehouse.profiles import days_to_keep, thin_snapshots
 from mixpanel_assets_tests.laws import examples
 from mixpanel_assets_tests.warehouse.conftest import DAY, Warehouse
 from mixpanel_assets_tests.warehouse.profiles import BAD, profile, store

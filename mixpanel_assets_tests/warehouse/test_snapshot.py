@@ -12,10 +12,8 @@ import pytest
 
 from mixpanel_assets.errors import DatabaseNotFoundError, StorageError
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
-from mixpanel_assets.warehouse.publisher import Publisher
-from mixpanel_assets.warehouse.readers import ReadersDatabase
-from mixpanel_assets.warehouse.stamp import snapshot_path
+from mixpanel_assets.warehouse.project import ProjectIdentity, prepare, snapshot_path
+from mixpanel_assets.warehouse.readers_copy import Publisher, ReadersDatabase
 from mixpanel_assets_tests.warehouse.processes import HOLD_FOREIGN, in_another_process
 
 HOLD = """
@@ -398,7 +396,7 @@ def test_a_killed_writer_counts_no_more(path):
         import sys
         from pathlib import Path
         from mixpanel_assets.warehouse.database import Database
-        from mixpanel_assets.warehouse.publisher import Publisher
+        from mixpanel_assets.warehouse.readers_copy import Publisher
         with Publisher(Database(Path(sys.argv[1])), "auto", print).writing():
             print("held", flush=True)
             sys.stdin.read()

@@ -10,10 +10,9 @@ import pytest
 
 from mixpanel_assets.errors import StorageError
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.load import replace_events
+from mixpanel_assets.warehouse.events import replace_events
 from mixpanel_assets.warehouse.memory import make_room
-from mixpanel_assets.warehouse.project import prepare
-from mixpanel_assets.warehouse.stamp import log_of
+from mixpanel_assets.warehouse.project import log_of, prepare
 from mixpanel_assets_tests.warehouse.conftest import DAY, PROJECT, START_MS, Warehouse
 
 SETTINGS = "SELECT current_setting('memory_limit'), current_setting('threads')"
@@ -55,7 +54,7 @@ import resource, sys
 from datetime import date
 from pathlib import Path
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.load import replace_events
+from mixpanel_assets.warehouse.events import replace_events
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 
 folder, project = Path(sys.argv[1]), ProjectIdentity("1", "us")

@@ -1,4 +1,4 @@
-"""StorageEngine: a DuckDB file, or one that passes, with its tables; no Mixpanel and no Dagster."""
+"""StorageEngine: a DuckDB file, or a temporary database, and its tables."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
+from duckdb.sqltypes import DuckDBPyType
 
 from mixpanel_assets.errors import (
     ConfigError,
@@ -20,38 +21,95 @@ from mixpanel_assets.errors import (
     TableExistsError,
     TableNotFoundError,
 )
-from mixpanel_assets.inspection import TableInspector
 from mixpanel_assets.results import SQLResult, TableInfo, TableMetadata, TableSchema
 from mixpanel_assets.results.base import frame
 from mixpanel_assets.results.choices import TableType
-from mixpanel_assets.table_metadata import (
-    day_of,
-    days_of,
-    filters_of,
-    moment_of,
-    refuse_outside,
-)
-from mixpanel_assets.temporary import TemporaryFolder
-from mixpanel_assets.warehouse import (
-    Database,
+from mixpanel_assets.warehouse.database import Database, MemoryDatabase, check_readable
+from mixpanel_assets.warehouse.faults import asked
+from mixpanel_assets.warehouse.files import TemporaryFolder
+from mixpanel_assets.warehouse.inspector import TableInspector
+from mixpanel_assets.warehouse.project import ProjectIdentity, prepare, stored_project
+from mixpanel_assets.warehouse.records import (
     EventLines,
-    MemoryDatabase,
-    ProjectIdentity,
-    asked,
-    check_name,
-    check_readable,
-    drop_tables,
-    exact_rows,
-    find_table,
-    known_tables,
     make_events_table,
     make_profiles_table,
-    prepare,
     profile_line,
-    refuse_our_names,
-    stored_project,
     write_lines,
 )
+from mixpanel_assets.warehouse.schema import quoted
+from mixpanel_assets.warehouse.tables import (
+    check_name,
+    day_of,
+    days_of,
+    drop_tables,
+    filters_of,
+    find_table,
+    known_tables,
+    moment_of,
+    refuse_our_names,
+    refuse_outside,
+)
+
+logger = logging.getLogger(__name__)
+
+
+# DuckDB's Python module rounds, clips or counts these in other units.
+_TEXTS = {
+    *("interval", "blob", "bit", "timestamp_ns", "time", "time_ns", "time with time zone"),
+    *("union", "variant"),
+}
+_MOMENTS = {
+    *("date", "timestamp", "timestamp_s", "timestamp_ms", "timestamp with time zone"),
+}
+_NUMBERS = {"float", "double"}
+_NESTED = {"list", "array", "struct", "map"}
+# In the text of a list or an object; a text in it that reads like one is no harm.
+_ODD = r"(^|\W)(inf|infinity|nan|\d{5,}-\d\d-\d\d|[\d-]+ \(BC\))($|\W)"
+
+
+def exact_rows(relation: duckdb.DuckDBPyRelation) -> list[tuple[Any, ...]]:
+    """Return the rows of a query; a value is DuckDB's text if it would not be itself in Python.
+
+    That is one of a type that Python lacks, a moment that is infinite or not within the years 1
+    to 9999, and a number that is not finite.
+    """
+    columns = []
+    for number, kind in enumerate(relation.types, 1):
+        value, text = f"#{number}", _text_of(f"#{number}", kind)
+        columns += [f"CASE WHEN {text} IS NULL THEN {value} END AS {quoted(f'v{number}')}"]
+        columns += [f"{text} AS {quoted(f't{number}')}"]
+    rows = relation.project(", ".join(columns)).fetchall()
+    return [
+        tuple(
+            value if text is None else text for value, text in zip(row[::2], row[1::2], strict=True)
+        )
+        for row in rows
+    ]
+
+
+def _text_of(value: str, kind: DuckDBPyType) -> str:
+    """Return the SQL of a value's text, NULL where Python has the value itself."""
+    text, leaves = f"{value}::VARCHAR", set(_leaves(kind))
+    if leaves & _TEXTS:
+        return text
+    if kind.id in _NUMBERS:
+        return f"CASE WHEN NOT isfinite({value}) THEN {text} END"
+    if kind.id in _MOMENTS:
+        fits = f"isfinite({value}) AND year({value}) BETWEEN 1 AND 9999"
+        return f"CASE WHEN NOT ({fits}) THEN {text} END"
+    if leaves & (_MOMENTS | _NUMBERS) and kind.id in _NESTED:
+        return f"CASE WHEN regexp_matches({text}, '{_ODD}') THEN {text} END"
+    return "NULL::VARCHAR"
+
+
+def _leaves(kind: DuckDBPyType) -> Iterator[str]:
+    if kind.id not in _NESTED:
+        yield kind.id
+        return
+    for _, child in kind.children:
+        if isinstance(child, DuckDBPyType):
+            yield from _leaves(child)
+
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +117,6 @@ if TYPE_CHECKING:
 Values = Sequence[Any] | Mapping[str, Any]
 Record = Mapping[str, Any]
 
-logger = logging.getLogger(__name__)
 _NOBODYS = ProjectIdentity("", "")
 
 

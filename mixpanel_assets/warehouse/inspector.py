@@ -23,17 +23,15 @@ from mixpanel_assets.results import (
     TableSchema,
     WorkspaceInfo,
 )
-from mixpanel_assets.table_metadata import metadata_of, tell_of_unknown_events
-from mixpanel_assets.warehouse import (
+from mixpanel_assets.warehouse.faults import asked
+from mixpanel_assets.warehouse.project import made_at, stored_project
+from mixpanel_assets.warehouse.schema import literal, qualified, quoted
+from mixpanel_assets.warehouse.tables import (
     KnownTable,
-    asked,
     find_table,
     known_tables,
-    literal,
-    made_at,
-    qualified,
-    quoted,
-    stored_project,
+    metadata_of,
+    tell_of_unknown_events,
 )
 
 if TYPE_CHECKING:

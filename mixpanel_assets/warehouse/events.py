@@ -1,0 +1,640 @@
+"""Events from a spool file into tables: replace days, append to a named table, merge.
+
+Everything runs in the caller's transaction. The asset table `events` holds every event, each
+other asset table the events of one filter.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.rules.zones import wall_clock_sql
+from mixpanel_assets.warehouse import ledger
+from mixpanel_assets.warehouse.faults import number
+from mixpanel_assets.warehouse.ledger import Added, DayReport, Load, Status, Target
+from mixpanel_assets.warehouse.lines import Window, processed_ms
+from mixpanel_assets.warehouse.project import ProjectIdentity
+from mixpanel_assets.warehouse.quarantine import check_limits, merge_quarantine
+from mixpanel_assets.warehouse.schema import EVENTS, Table
+from mixpanel_assets.warehouse.staging import (
+    Staging,
+    contradiction,
+    fill_insert_ids,
+    measured_offsets,
+    refuse_zone_change,
+    remove_repeats,
+    staged,
+)
+from mixpanel_assets.warehouse.tables import (
+    check_name,
+    day_reports,
+    make_table,
+    named_events,
+    refuse_our_names,
+    target_of,
+)
+from mixpanel_assets.warehouse.vanished import (
+    KEEP_ALL,
+    Reload,
+    Replacement,
+    Vanished,
+    lacking_lines,
+    store_lines,
+)
+
+EVERY_EVENT = Target(EVENTS.name)
+
+
+def events_asset_table(
+    connection: duckdb.DuckDBPyConnection, target: Target, filters: Mapping[str, Any] | None
+) -> Table:
+    """Return the definition of a table of events, and make it if it is not there.
+
+    Raises:
+        ConfigError: The name is no name for a table, or taken; a filter is given for `events`
+            or none for another table; or the table holds what another filter finds.
+    """
+    check_events_asset(target.table, filters)
+    if target == EVERY_EVENT:
+        return EVENTS
+    definition = Table(target.table, EVENTS.grain, EVENTS.columns)
+    make_table(connection, definition)
+    _refuse_other_filters(connection, Load(target, "events", filters=filters))
+    return definition
+
+
+def check_events_asset(table: str, filters: Mapping[str, Any] | None) -> None:
+    """Refuse a name that no asset table of the events that a filter finds may have.
+
+    Raises:
+        ConfigError: It is not letters, digits and underscores, or a table of ours has it; or
+            there is no filter, and it is not `events`.
+    """
+    check_name(table)
+    if table != EVENTS.name and not filters:
+        raise ConfigError(
+            "Say which events or where; the table `events` holds every event.", {"table": table}
+        )
+    if filters:
+        refuse_our_names(EVENTS.schema, table)
+
+
+def _refuse_other_filters(connection: duckdb.DuckDBPyConnection, load: Load) -> None:
+    others = ledger.filters_of(connection, load.target) - {load.filters_text}
+    if others:
+        there = " and ".join(sorted(other or "no filter" for other in others))
+        raise ConfigError(
+            f"The table {load.target.schema}.{load.target.table} holds what another filter "
+            f"finds: {there}. Asked for was {load.filters_text}. Give this one another name, or "
+            f"empty the table to start it anew (`mp drop {load.target.table}`).",
+            {"table": load.target.table, "filters": load.filters_text},
+        )
+
+
+# A wall clock that is set back passes some hours twice, so equal times can be that far apart. No
+# clock was ever set back by more than seven hours.
+_AROUND = "INTERVAL 1 DAY"
+
+# First the cheap columns find the few pairs that may be one event; only those are read whole.
+_FIND = """
+    CREATE TEMP TABLE _met AS
+    WITH near AS MATERIALIZED (
+        SELECT came.rowid AS came, held.rowid AS held
+        FROM {staged} AS came JOIN (
+            SELECT rowid, event_time, insert_id FROM {table} WHERE event_time BETWEEN
+                (SELECT min(event_time) - {around} FROM {staged})
+                AND (SELECT max(event_time) + {around} FROM {staged})
+        ) AS held ON {came_at} = {held_at} AND came.insert_id = held.insert_id
+    )
+    SELECT near.came, near.held, came.event_date, held.event_name, {came_rank} < {held_rank} AS wins
+    FROM near JOIN {staged} AS came ON came.rowid = near.came
+        JOIN {table} AS held ON held.rowid = near.held
+    WHERE {came_name} = {held_name} AND {came_who} IS NOT DISTINCT FROM {held_who}
+"""
+
+_ADDED = """
+    SELECT event_date, event_name, sum(rows)::BIGINT FROM (
+        SELECT event_date, event_name, 1 AS rows FROM {staged} WHERE {is_new}
+        UNION ALL SELECT event_date, event_name, -1 FROM _met WHERE wins
+    ) GROUP BY ALL HAVING sum(rows) <> 0
+"""
+
+
+def merge(
+    connection: duckdb.DuckDBPyConnection,
+    staged: str,
+    target: Target,
+    window: Window,
+    *,
+    meets: bool = True,
+) -> Added:
+    """Put staged rows into a named table, one copy of each event.
+
+    Args:
+        connection: Inside the transaction of the load.
+        staged: Rows without repeats, ids filled; the qualified name.
+        target: The table.
+        window: How times are read.
+        meets: Whether its rows may be events that come again; otherwise every row is new.
+
+    Returns:
+        By how many rows each day and event name has grown.
+
+    Raises:
+        ConfigError: One row is the copy of two.
+    """
+    definition = named_events(target.table)
+    table = definition.quoted
+    if meets:
+        connection.execute(_FIND.format(staged=staged, table=table, **_sides(window)))
+    else:
+        connection.execute(
+            "CREATE TEMP TABLE _met (came BIGINT, held BIGINT, wins BOOLEAN, "
+            "event_date DATE, event_name VARCHAR)"
+        )
+    _refuse_ambiguity(connection, target)
+    is_new = "rowid NOT IN (SELECT came FROM _met WHERE NOT wins)"
+    found = connection.execute(_ADDED.format(staged=staged, is_new=is_new)).fetchall()
+    connection.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT held FROM _met WHERE wins)")
+    columns = ", ".join(definition.column_names)
+    connection.execute(f"INSERT INTO {table} BY NAME SELECT {columns} FROM {staged} WHERE {is_new}")
+    connection.execute("DROP TABLE _met")
+    return {(day, name): count for day, name, count in found}
+
+
+def _sides(window: Window) -> dict[str, str]:
+    sides = {"around": _AROUND}
+    for side in ("came", "held"):
+        sides[f"{side}_at"] = _time_as_sent(side, window)
+        sides[f"{side}_rank"] = _rank(side)
+        sides[f"{side}_name"] = _event(side)
+        sides[f"{side}_who"] = _who(side)
+    return sides
+
+
+def _time_as_sent(side: str, window: Window) -> str:
+    if window.project.regime == "utc":
+        return f"{side}.event_time"
+    return wall_clock_sql(f"{side}.event_time", window.project.zone, *window.days_around)
+
+
+def _rank(side: str) -> str:
+    """Order copies as `repeats` does; the first one stays."""
+    processed = processed_ms(f"{side}.properties -> '$.mp_processing_time_ms'")
+    return (
+        f"row(-coalesce({processed}, -1), md5({side}.properties), "
+        f"{side}.distinct_id IS NULL, coalesce({side}.distinct_id, ''))"
+    )
+
+
+# An event that Mixpanel moved to a hot shard got another name and no distinct_id; its made id
+# was made of what it was before.
+def _is_moved(side: str) -> str:
+    return (
+        f"({side}.event_name = '$hotshard_events' AND "
+        f"regexp_matches({side}.insert_id, '^[0-9a-f]{{8}}-[0-9a-f]{{4}}-8[0-9a-f]{{3}}-'))"
+    )
+
+
+def _event(side: str) -> str:
+    original = f"coalesce({side}.properties ->> '$.mp_original_event_name', {side}.event_name)"
+    return f"CASE WHEN {_is_moved(side)} THEN {original} ELSE {side}.event_name END"
+
+
+def _who(side: str) -> str:
+    before = f"{side}.properties ->> '$.\"$distinct_id_before_identity\"'"
+    original = f"{side}.properties ->> '$.mp_original_distinct_id'"
+    return (
+        f"coalesce({before}, CASE WHEN {_is_moved(side)} THEN {original} "
+        f"ELSE {side}.distinct_id END)"
+    )
+
+
+def _refuse_ambiguity(connection: duckdb.DuckDBPyConnection, target: Target) -> None:
+    # Only in hours that a wall clock skips: two times as sent are then one `event_time`.
+    if number(
+        connection,
+        "SELECT count(*) - least(count(DISTINCT came), count(DISTINCT held)) FROM _met",
+    ):
+        raise ConfigError(
+            f"{target.table!r} holds events in an hour that the project's clock skipped, and "
+            "nobody can tell which of them come again. Load the table anew as a whole "
+            "(`replace=True`, `--replace`).",
+            {"table": target.table},
+        )
+
+
+_MOST_CHARACTERS = 1_000  # of an error in the ledger
+
+
+def replace_events(
+    connection: duckdb.DuckDBPyConnection,
+    spool: Path,
+    *,
+    from_date: date,
+    to_date: date,
+    lines: int,
+    project: ProjectIdentity,
+    received_bytes: int = 0,
+    requests: int = 1,
+    received_at: datetime | None = None,
+    run_id: str | None = None,
+    open_days: Collection[date] = (),
+    empty_before: Collection[date] | None = None,
+    filters: Mapping[str, Any] | None = None,
+    target: Target = EVERY_EVENT,
+    reload: Reload = KEEP_ALL,
+) -> list[DayReport]:
+    """Store a spool file as the asked days of a table; tell what each day got.
+
+    Rows that the file brings are added or replace their older version. Stored rows that it
+    lacks are kept and counted (see `vanished`). Everything happens in the caller's transaction,
+    ledger and quarantine included. When this raises, roll back: nothing of the old days has
+    changed then.
+
+    Args:
+        connection: A prepared database inside a transaction.
+        spool: What Mixpanel sent when asked with `time_in_ms=true`; gzip or plain, may be empty.
+        from_date: First asked day, included.
+        to_date: Last asked day, included.
+        lines: How many lines were counted while the file was received.
+        project: Whose events they are and how their times are read.
+        received_bytes: Bytes received; shared out over the days by their rows.
+        requests: Requests made for the file; they count on the first day.
+        received_at: When the file was received, kept in the ledger; None: now.
+        run_id: Kept in the ledger.
+        open_days: Days that are not over yet; their status is `open`.
+        empty_before: Days that an earlier response of this load had no line for. Other days
+            become `empty` only if they are stored as that; they are left as they are and have
+            no report. None: one response is enough.
+        filters: What narrowed the request, kept in the ledger; None for everything.
+        target: `events`; or another table in schema `mixpanel` with the same columns, for the
+            events of one filter; made when absent.
+        reload: What may be removed of what is stored, and what else the same load reads.
+
+    Returns:
+        One report for each asked day that was written, in order.
+
+    Raises:
+        IncompleteExportError: The file is not the asked days: lines are missing or are no
+            events, rows belong to other days, or too many lines cannot be stored.
+        ShiftedRowsError: Rows belong to other days or the zone changed, several days were
+            asked and the project is a legacy one: ask day by day.
+        ConfigError: The name of the table is taken, or it holds what another filter finds.
+    """
+    window = Window(from_date, to_date, project)
+    load = Load(target, "events", run_id, filters, received_at)
+    table = events_asset_table(connection, target, filters)
+    with staged(connection, spool, window, lines) as staging:
+        reports = settle(
+            staging,
+            window,
+            before=ledger.rows_before(connection, load.target, from_date, to_date),
+            received_bytes=received_bytes,
+            requests=requests,
+            open_days=open_days,
+        )
+        empty = [report.day for report in reports if report.status == "empty"]
+        lacking = lacking_lines(
+            connection,
+            load,
+            window,
+            staging.quarantined,
+            table=table.quoted,
+            staged=staging.table,
+        )
+        vanished = Replacement(connection, load, table, staging.table, window, reload).make(empty)
+        kept = {
+            row: day for row, day in lacking.items() if reload.keeps(day, is_empty=day in empty)
+        }
+        others = store_lines(connection, load, window, staging.quarantined, list(kept))
+    vanished.lines_kept.update(kept.values())
+    vanished.lines_removed.update(day for row, day in lacking.items() if row not in kept)
+    reports = [_with_vanished(report, vanished) for report in reports]
+    if empty_before is not None:
+        believed = {*empty_before, *ledger.empty_days(connection, target, from_date, to_date)}
+        reports = [report for report in reports if not is_first_look(report, believed)]
+    ledger.write_event_days(connection, load, reports)
+    others |= vanished.moved.keys()
+    if others:
+        known = day_reports(connection, min(others), max(others), table=target.table)
+        corrected = tuple(known[day] for day in sorted(others))
+        reports[0] = replace(reports[0], corrected=corrected)
+    return reports
+
+
+def settle(
+    staging: Staging,
+    window: Window,
+    *,
+    before: Mapping[date, int],
+    received_bytes: int,
+    requests: int,
+    open_days: Collection[date],
+) -> list[DayReport]:
+    """Remove repeats from staged rows and fill their ids; tell what each asked day then holds.
+
+    Raises:
+        IncompleteExportError: Too many lines cannot be stored.
+        ShiftedRowsError: The zone of a legacy project changed between the days.
+    """
+    removed = remove_repeats(staging.connection, staging.table)
+    fill_insert_ids(staging.connection, staging.table)
+    tallies = _tally(staging.connection, staging.table)
+    row_count = sum(tally.row_count for tally in tallies.values())
+    offsets = measured_offsets(staging.connection, staging.table, row_count, window)
+    refuse_zone_change(window, offsets)
+    shares = _shares(received_bytes, [tallies[day].row_count for day in window.days])
+    refused = Counter(line.day for line in staging.quarantined)
+    reports = [
+        DayReport(
+            day=day,
+            status=_status(tallies[day].row_count + refused[day], is_open=day in open_days),
+            row_count=tallies[day].row_count,
+            rows_before=before.get(day),
+            duplicates_removed=removed.get(day, 0),
+            quarantined=refused[day],
+            shifted_rows=tallies[day].shifted,
+            time_warning=contradiction(window.project, day, offsets.get(day)),
+            requests=requests if day == window.from_date else 0,
+            bytes=share,
+            event_counts=dict(tallies[day].events),
+            hour_counts=tuple(tallies[day].hours[hour] for hour in range(24)),
+        )
+        for day, share in zip(window.days, shares, strict=True)
+    ]
+    check_limits(reports, staging.quarantined)
+    return reports
+
+
+def _with_vanished(report: DayReport, vanished: Vanished) -> DayReport:
+    """Add to a day what is kept of it, though the response lacks it."""
+    day, kept, lines = report.day, vanished.kept[report.day], vanished.lines_kept[report.day]
+    events = Counter(report.event_counts)
+    events.update({name: rows for (of, name), rows in vanished.events.items() if of == day})
+    return replace(
+        report,
+        status="complete" if kept + lines and report.status == "empty" else report.status,
+        row_count=report.row_count + kept,
+        rows_vanished=kept,
+        newly_vanished=vanished.new[day],
+        rows_removed=vanished.removed[day],
+        lines_removed=vanished.lines_removed[day],
+        quarantined=report.quarantined + lines,
+        shifted_rows=report.shifted_rows + vanished.shifted[day],
+        event_counts=dict(events),
+        hour_counts=tuple(
+            rows + vanished.hours[day, hour] for hour, rows in enumerate(report.hour_counts)
+        ),
+    )
+
+
+def mark_days(
+    connection: duckdb.DuckDBPyConnection,
+    days: Collection[date],
+    status: Status,
+    *,
+    requests: int = 0,
+    run_id: str | None = None,
+    filters: Mapping[str, Any] | None = None,
+    target: Target = EVERY_EVENT,
+) -> list[DayReport]:
+    """Write the status of days that no rows come for; what is stored of them is kept.
+
+    Args:
+        connection: A prepared database inside a transaction.
+        days: In any order.
+        status: `empty`, or why they were not loaded.
+        requests: Requests made to find out; they count on the first day.
+        run_id: Kept in the ledger.
+        filters: What narrowed the request.
+        target: The table.
+
+    Returns:
+        One report for each day, in order; `row_count` is what it holds from earlier on. The
+        ledger row of a day that was loaded whole or holds rows is left as it is.
+    """
+    load = Load(target, "events", run_id, filters)
+    events_asset_table(connection, target, filters)
+    first, last = min(days), max(days)
+    before = ledger.rows_before(connection, target, first, last)
+    loaded = ledger.loaded_days(connection, target, first, last)
+    reports = [
+        DayReport(
+            day,
+            status,
+            row_count=before.get(day, 0),
+            rows_before=before.get(day),
+            requests=0 if number else requests,
+        )
+        for number, day in enumerate(sorted(days))
+    ]
+    ledger.write_event_days(connection, load, [r for r in reports if r.day not in loaded])
+    return reports
+
+
+def mark_failed(
+    connection: duckdb.DuckDBPyConnection,
+    days: Collection[date],
+    error: str,
+    *,
+    run_id: str | None = None,
+    filters: Mapping[str, Any] | None = None,
+    target: Target = EVERY_EVENT,
+) -> list[date]:
+    """Write why days could not be loaded; what is stored of them, and its status, is kept.
+
+    Args:
+        connection: A prepared database inside a transaction.
+        days: In any order.
+        error: The sentence for people, without secrets.
+        run_id: Kept in the ledger, for days that are not stored.
+        filters: What narrowed the request.
+        target: The table.
+
+    Returns:
+        Those of the days that are stored.
+    """
+    load = Load(target, "events", run_id, filters)
+    ledger.write_failure(connection, load, days, _bounded(error), datetime.now(UTC))
+    stored = ledger.rows_before(connection, target, min(days), max(days))
+    return [day for day in days if day in stored]
+
+
+def _bounded(error: str) -> str:
+    """Return the text on one line, with characters that steer a terminal spelled out."""
+    shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in error)
+    return shown if len(shown) <= _MOST_CHARACTERS else f"{shown[:_MOST_CHARACTERS]}…"
+
+
+@dataclass
+class _Tally:
+    """What is stored for a day, counted once by event and hour."""
+
+    row_count: int = 0
+    shifted: int = 0
+    events: Counter[str] = field(default_factory=Counter)
+    hours: Counter[int] = field(default_factory=Counter)
+
+
+def _tally(connection: duckdb.DuckDBPyConnection, table: str) -> Mapping[date, _Tally]:
+    counted = connection.execute(
+        f"""
+        SELECT event_date, event_name, hour(event_time) AS hour, count(*),
+               count_if(make_timestamp_ms(time_raw)::DATE <> event_date)
+        FROM {table} GROUP BY ALL ORDER BY ALL
+        """
+    )
+    tallies: dict[date, _Tally] = defaultdict(_Tally)
+    for day, event, hour, count, shifted in counted.fetchall():
+        tally = tallies[day]
+        tally.row_count += count
+        tally.shifted += shifted
+        tally.events[event] += count
+        tally.hours[hour] += count
+    return tallies
+
+
+def is_first_look(report: DayReport, believed: Collection[date]) -> bool:
+    """Whether nothing but one response says that a day has no events."""
+    return report.status == "empty" and not report.rows_before and report.day not in believed
+
+
+def _status(come: int, *, is_open: bool) -> Status:
+    if is_open:
+        return "open"
+    return "complete" if come else "empty"
+
+
+def _shares(total: int, weights: list[int]) -> list[int]:
+    """Share a total out by weight so that the shares add up to it; all on the first if none."""
+    whole = sum(weights)
+    if not whole:
+        return [total, *[0] * (len(weights) - 1)]
+    ends = [0]
+    passed = 0
+    for weight in weights:
+        passed += weight
+        ends.append(total * passed // whole)
+    return [after - before for before, after in pairwise(ends)]
+
+
+def append_events(
+    connection: duckdb.DuckDBPyConnection,
+    spool: Path,
+    *,
+    table: str,
+    from_date: date,
+    to_date: date,
+    lines: int,
+    project: ProjectIdentity,
+    filters: Mapping[str, Any] | None = None,
+    is_cut: bool = False,
+    received_bytes: int = 0,
+    requests: int = 1,
+    run_id: str | None = None,
+    open_days: Collection[date] = (),
+    empty_before: Collection[date] | None = None,
+) -> list[DayReport]:
+    """Add the events in a spool file to a named table, which is made if it is not there.
+
+    Of an event that is there and comes again, the copy that Mixpanel processed last stays.
+    Everything happens in the caller's transaction, ledger and quarantine included. When this
+    raises, roll back: nothing has changed then.
+
+    Args:
+        connection: A prepared database inside a transaction.
+        spool: What Mixpanel sent when asked with `time_in_ms=true`; gzip or plain, may be empty.
+        table: Its name in schema `main`; it has the documented columns.
+        from_date: First asked day, included.
+        to_date: Last asked day, included.
+        lines: How many lines were counted while the file was received.
+        project: Whose events they are and how their times are read.
+        filters: What narrowed the request; the ledger has a row for each day and filter.
+        is_cut: Whether a limit kept events back; the days' status is `partial` then.
+        received_bytes: Bytes received; shared out over the days by their rows.
+        requests: Requests made for the file; they count on the first day.
+        run_id: Kept in the ledger.
+        open_days: Days that are not over yet; their status is `open`.
+        empty_before: Days that an earlier response had no line for. Other days without a line
+            are not written and have no report, unless the table holds rows of them. None: one
+            response is enough.
+
+    Returns:
+        One report for each asked day that was written, in order; `row_count` is what the answer
+        holds for it, each event once, whether it was there before or not.
+
+    Raises:
+        IncompleteExportError: The file is not the asked days: lines are missing or are no
+            events, rows belong to other days, or too many lines cannot be stored.
+        ConfigError: The name is taken or the table holds something else; or a day of a legacy
+            project is there already, and nobody can tell which rows came with it.
+    """
+    window = Window(from_date, to_date, project)
+    load = Load(target_of(table, EVENTS), "events", run_id, filters)
+    make_table(connection, named_events(table))
+    with staged(connection, spool, window, lines) as staging:
+        reports = settle(
+            staging,
+            window,
+            before=ledger.rows_before(connection, load.target, from_date, to_date),
+            received_bytes=received_bytes,
+            requests=requests,
+            open_days=open_days,
+        )
+        meets = _may_meet(connection, load.target, window, reports)
+        added = merge(connection, staging.table, load.target, window, meets=meets)
+        merge_quarantine(connection, load, from_date, to_date, staging.quarantined)
+    if is_cut:
+        reports = [replace(report, status="partial") for report in reports]
+    if empty_before is not None:
+        reports = [report for report in reports if not is_first_look(report, empty_before)]
+    ledger.add_event_days(connection, load, reports, added)
+    return reports
+
+
+def mark_empty_days(
+    connection: duckdb.DuckDBPyConnection,
+    days: Collection[date],
+    *,
+    table: str,
+    filters: Mapping[str, Any] | None = None,
+    run_id: str | None = None,
+) -> None:
+    """Note of days of a named table that they have no events, in the caller's transaction."""
+    load = Load(target_of(table, EVENTS), "events", run_id, filters)
+    ledger.add_event_days(connection, load, [DayReport(day, "empty") for day in days], {})
+
+
+def _may_meet(
+    connection: duckdb.DuckDBPyConnection,
+    target: Target,
+    window: Window,
+    reports: Collection[DayReport],
+) -> bool:
+    """Tell whether rows of the table may be events that come again.
+
+    In a legacy project a row can have the date of another day than it came with, and equal rows
+    of two days are two events.
+    """
+    if window.project.regime == "utc":
+        return True
+    shifted = ledger.shifted_rows(connection, target)
+    again = [day for day in window.days if day in shifted]
+    others = shifted.keys() - set(window.days)
+    if again and others and any([*shifted.values(), *(r.shifted_rows for r in reports)]):
+        raise ConfigError(
+            f"{target.table!r} holds {again[0]} already, and rows that came with another day than "
+            "their date's. Load the table anew as a whole (`replace=True`, `--replace`).",
+            {"table": target.table, "day": again[0].isoformat()},
+        )
+    return bool(again)

@@ -1,0 +1,569 @@
+"""Which received lines become rows, which are odd, and which are refused.
+
+DuckDB reads the spool file itself. The few lines that it cannot read as they were sent are
+sorted here: kept to the letter, put in quarantine, or skipped as blank.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from gzip import GzipFile
+from heapq import heappush, heappushpop
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.rules.json_text import MAX_DEPTH, joined, members, parsed, values
+from mixpanel_assets.rules.lines import (
+    BOM,
+    MAX_LINE_BYTES,
+    TOO_LONG,
+    LongLine,
+    is_blank,
+    lines_of,
+    why_unstorable,
+)
+from mixpanel_assets.rules.zones import moment_sql
+from mixpanel_assets.warehouse.memory import ROWS_AT_ONCE, Spread
+from mixpanel_assets.warehouse.project import ProjectIdentity
+from mixpanel_assets.warehouse.quarantine import MAX_LINES, Refusals
+from mixpanel_assets.warehouse.schema import literal
+
+ROW_TYPE = (
+    "STRUCT(event_name VARCHAR, distinct_id VARCHAR, insert_id VARCHAR, properties BLOB, "
+    "processed_ms BIGINT, time_raw BIGINT)"
+)
+
+
+@dataclass(frozen=True)
+class SentEvent:
+    """The parts of an event line, each as the text that was sent.
+
+    Attributes:
+        name: The name of the event, quoted.
+        properties: Names and texts, in order, repeated names too.
+        ascii_only: Whether the line has no byte beyond ASCII.
+    """
+
+    name: bytes
+    properties: list[tuple[str, bytes]]
+    ascii_only: bool
+
+    @classmethod
+    def of(cls, line: bytes) -> SentEvent:
+        """Take a line apart.
+
+        Raises:
+            ValueError: It is not an event.
+        """
+        fields = dict(values(line))
+        name, properties = fields.get("event", b""), fields.get("properties", b"")
+        if not name.startswith(b'"') or not properties.startswith(b"{"):
+            raise ValueError("a text `event` or an object `properties` is missing")
+        return cls(name, values(properties), line.isascii())
+
+    @property
+    def time_ms(self) -> int | None:
+        """`time`, if it is a whole number."""
+        return self._number("time")
+
+    def row(self, time_ms: int) -> dict[str, Any]:
+        """Return the row of the event, with the keys of `ROW_TYPE`.
+
+        An id that was not sent as text, such as a number, is its JSON text as sent.
+        """
+        last = dict(self.properties)
+        return {
+            "event_name": text_of(self.name),
+            "distinct_id": text_of(last.get("distinct_id")),
+            "insert_id": text_of(last.get("$insert_id")) or None,
+            "properties": joined(self._others(), ascii_only=self.ascii_only),
+            "processed_ms": self._number("mp_processing_time_ms"),
+            "time_raw": time_ms,
+        }
+
+    def _number(self, name: str) -> int | None:
+        return whole_number(parsed(dict(self.properties).get(name, b"null").decode()))
+
+    def _others(self) -> list[tuple[str, bytes]]:
+        """Return what has no column; of what SQL reads later, the last value alone."""
+        last = {name: place for place, (name, _) in enumerate(self.properties)}
+        return [
+            (name, text)
+            for place, (name, text) in enumerate(self.properties)
+            if name not in REMOVED_KEYS and (name not in READ_KEYS or place == last[name])
+        ]
+
+
+def whole_number(value: Any) -> int | None:
+    """Return a JSON number that is whole and not negative, of 15 digits at most."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value < 10**15 else None
+
+
+def text_of(value: bytes | None) -> str | None:
+    """Return a JSON value as plain text: a string unquoted, null as None, a number's digits."""
+    if value is None or value == b"null":
+        return None
+    text = value.decode()
+    return str(parsed(text)) if text.startswith('"') else text
+
+
+REMOVED_KEYS = ("time", "distinct_id", "$insert_id")
+READ_KEYS = (  # of those that stay, read by SQL, which takes the first of two values
+    "mp_processing_time_ms",
+    "$distinct_id_before_identity",
+    "mp_original_event_name",
+    "mp_original_distinct_id",
+)
+SHORT_BYTES = 8192  # DuckDB takes 2,048 lines at once, and 30 bytes for each of theirs
+EARLIEST_MS = 31_536_000_000  # 1971, before which Mixpanel takes no event
+_LATEST_AFTER = timedelta(days=2 * 366)
+_SHIFT_DAYS = timedelta(days=2)  # zones differ by up to 26 hours, so a change moves rows no further
+_LAST_MS = 253_402_300_799_999  # the end of the year 9999
+_GZIP_MAGIC = b"\x1f\x8b"
+
+# Merging with nulls removes exactly these names; every other value, nulls included, stays.
+_WITHOUT_FIXED = '{"time":null,"distinct_id":null,"$insert_id":null}'
+
+_PATHS = (
+    "['$.event', '$.properties.time', '$.properties.distinct_id', '$.properties.$insert_id', "
+    "'$.properties.mp_processing_time_ms', '$.properties']"
+)
+
+# Numbers that DuckDB may write differently: 16 digits and more, or a three-digit exponent.
+_LONG = r"[0-9.]{16,}|[0-9][eE][-+]?[0-9]{3}"
+
+# An id that DuckDB may write differently than it was sent: -0, fractions, exponents, nested ones.
+_UNSURE_ID = r"^(0$|-?[0-9]+[.eE]|[{\[])"
+
+# Whether DuckDB writes the line's numbers as sent, if its text of the properties is not simply in
+# the line because spaces or escapes differ.
+_SAME_NUMBERS = f"""
+    NOT regexp_matches(coalesce(field[3]::VARCHAR, ''), '{_UNSURE_ID}')
+    AND NOT regexp_matches(coalesce(field[4]::VARCHAR, ''), '{_UNSURE_ID}')
+    AND regexp_extract_all(json::VARCHAR, '{_LONG}')
+        = regexp_extract_all(field[6]::VARCHAR, '{_LONG}')
+"""
+
+# Bytes that were removed from the properties, if each of the names came once at most.
+_REMOVED = " + ".join(
+    f"coalesce(strlen(field[{place}]::VARCHAR) + {len(name) + 4}, 0)"
+    for place, name in enumerate(REMOVED_KEYS, start=2)
+)
+_LEFT = f"strlen(properties) + {_REMOVED} - (properties = '{{}}')::INT"
+
+# Opening brackets of one kind that a line has at least when it is nested too deep.
+_DEEP = (MAX_DEPTH + 1) // 2
+
+
+@dataclass(frozen=True)
+class Window:
+    """The asked days, both ends included, and how their times are read."""
+
+    from_date: date
+    to_date: date
+    project: ProjectIdentity
+
+    @property
+    def days(self) -> list[date]:
+        """Every asked day, in order."""
+        count = (self.to_date - self.from_date).days + 1
+        return [self.from_date + timedelta(days=number) for number in range(count)]
+
+    @property
+    def keeps_shifted(self) -> bool:
+        """Whether rows of other dates belong to the one asked day (legacy regime)."""
+        return self.project.regime == "legacy" and self.from_date == self.to_date
+
+    @property
+    def days_around(self) -> tuple[date, date]:
+        """The first and last day that a `time` of these days can carry."""
+        return self.from_date - _SHIFT_DAYS, self.to_date + _SHIFT_DAYS
+
+    @property
+    def believable_ms(self) -> tuple[int, int]:
+        """The first and last `time` that can be a real one: 1971 to two years past the days."""
+        return EARLIEST_MS, _start_ms(self.to_date + _LATEST_AFTER)
+
+    def accepts(self, time_ms: int) -> bool:
+        """Tell whether a row with this `time` is a row of the asked days."""
+        first, last = self.accepted_ms
+        return first <= time_ms <= last
+
+    def day_of(self, time: object) -> date:
+        """Return the asked day a `time` falls on, the first one when it falls on none."""
+        if isinstance(time, int) and not self.keeps_shifted and self.accepts(time):
+            return datetime.fromtimestamp(time / 1000, UTC).date()
+        return self.from_date
+
+    @property
+    def accepted_ms(self) -> tuple[int, int]:
+        """The first and last `time` whose rows are stored as rows of the asked days."""
+        around = _SHIFT_DAYS if self.keeps_shifted else timedelta()
+        return (
+            _start_ms(self.from_date - around),
+            _start_ms(self.to_date + around + timedelta(days=1)) - 1,
+        )
+
+
+def is_empty(spool: Path) -> bool:
+    """Tell whether nothing arrived; DuckDB refuses a gzip file of zero bytes."""
+    return spool.stat().st_size == 0
+
+
+def is_gzip(spool: Path) -> bool:
+    """Tell by the first bytes, whatever the file is called."""
+    with spool.open("rb") as file:
+        return file.read(2) == _GZIP_MAGIC
+
+
+def lines(spool: Path) -> str:
+    """Return the SQL table of the spool's lines: `json` as received, NULL when refused."""
+    compression = "gzip" if is_gzip(spool) else "uncompressed"
+    return (
+        f"read_json_objects([{literal(str(spool))}], format = 'newline_delimited', "
+        f"compression = '{compression}', maximum_object_size = {MAX_LINE_BYTES}, "
+        "ignore_errors = true)"
+    )
+
+
+def rows(spool: Path, window: Window, most: int = SHORT_BYTES) -> str:
+    """Return the SQL query of every line: the raw `json`, the columns of a row, `stored`.
+
+    `stored` is true for a line that becomes a row as it is, and never NULL; `json` is NULL for
+    a line that DuckDB refused, and for one that it is not to look at (`is_left_out`).
+    """
+    first, last = window.accepted_ms
+    return f"""
+        SELECT json, event ->> '$' AS event_name, distinct_id, insert_id, properties,
+               {derived_columns(window)}, time_raw,
+               coalesce(event LIKE '"%' AND time_raw BETWEEN {first} AND {last} AND exact, false)
+                   AS stored
+        FROM ({_fields(spool, most)})
+    """
+
+
+def is_left_out(line: bytes, most: int) -> bool:
+    """Tell whether `rows` leaves out a line, without white space around it, that DuckDB reads."""
+    if len(line) > most:
+        return True
+    return len(line) > 2 * MAX_DEPTH and max(line.count(b"["), line.count(b"{")) >= _DEEP
+
+
+def derived_columns(window: Window) -> str:
+    """Return the SQL of the columns that follow from `time_raw` and `processed_ms`."""
+    event_time = "make_timestamp_ms(time_raw)"
+    event_date = f"{event_time}::DATE"
+    if window.keeps_shifted:
+        event_date = f"DATE '{window.from_date}'"
+    if window.project.regime == "legacy":
+        event_time = moment_sql(window.project.zone, *window.days_around)
+    return (
+        f"{event_time} AS event_time, {event_date} AS event_date, "
+        f"CASE WHEN processed_ms BETWEEN 0 AND {_LAST_MS} THEN make_timestamp_ms(processed_ms) END "
+        "AS processed_at"
+    )
+
+
+def processed_ms(value: str) -> str:
+    """Return the SQL that reads `mp_processing_time_ms` as `processed_at` does; else NULL."""
+    number = _whole_number(f"({value})")
+    return f"CASE WHEN {number} BETWEEN 0 AND {_LAST_MS} THEN {number} END"
+
+
+def _fields(spool: Path, most: int) -> str:
+    """Take every fixed value with one extraction: each further one parses the line again."""
+    return f"""
+        SELECT json, field[1]::VARCHAR AS event, {_whole_number("field[2]")} AS time_raw,
+               field[3] ->> '$' AS distinct_id, nullif(field[4] ->> '$', '') AS insert_id,
+               {_whole_number("field[5]")} AS processed_ms, properties,
+               {_exact()} AS exact
+        FROM (SELECT json, field, json_merge_patch(field[6], '{_WITHOUT_FIXED}') AS properties
+              FROM (SELECT json, json_extract(json, {_PATHS}) AS field
+                    FROM (SELECT CASE WHEN {_taken(most)} THEN json END AS json
+                          FROM {lines(spool)})))
+    """
+
+
+def _taken(most: int) -> str:
+    """Tell in SQL whether a line is short and flat enough; see `is_left_out`."""
+    deep = " OR ".join(f"json::VARCHAR LIKE '{f'%{bracket}' * _DEEP}%'" for bracket in "[{")
+    return f"strlen(json) <= {most} AND NOT (strlen(json) > {2 * MAX_DEPTH} AND ({deep}))"
+
+
+def _exact() -> str:
+    """Tell in SQL whether DuckDB read what was sent: its numbers, and of each name the last value.
+
+    DuckDB reads the first value. Mostly its text of the properties is simply in the line, and
+    beside that and the event nothing is. Elsewhere names are looked for.
+    """
+    again = " OR ".join(_twice("json", f'"{name}"') for name in ("event", "properties"))
+    read_again = " OR ".join(_twice("properties", f'"{name}":') for name in READ_KEYS)
+    return f"""
+        CASE WHEN {read_again} THEN false
+             WHEN contains(json::VARCHAR, field[6]::VARCHAR)
+                  AND strlen(json) = strlen(field[1]::VARCHAR) + 24 + {_LEFT} THEN true
+             ELSE strlen(field[6]::VARCHAR) = {_LEFT} AND {_SAME_NUMBERS}
+                  AND NOT ({again} OR regexp_matches(json::VARCHAR, '\\\\u00[67]')) END
+    """
+
+
+def _twice(text: str, name: str) -> str:
+    found = literal(name)  # looked for first, as most are in no line
+    return (
+        f"(contains({text}::VARCHAR, {found}) AND len(string_split({text}::VARCHAR, {found})) > 2)"
+    )
+
+
+def _whole_number(value: str) -> str:
+    """Read a JSON number that is whole; a text, a fraction or a boolean is NULL."""
+    text = f"{value}::VARCHAR"
+    return (
+        f"CASE WHEN NOT contains({text}, '.') OR ends_with({text}, '.0') "
+        f"THEN try_cast({text} AS BIGINT) END"
+    )
+
+
+def _start_ms(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
+
+
+_BATCH_ROWS = 1000
+_BATCH_BYTES = 2 << 20
+
+
+class ShiftedRowsError(IncompleteExportError):
+    """A legacy project's answer for several days holds rows of other days: ask day by day."""
+
+
+class Leftovers:
+    """Sorts the lines left over by one load; those that can be stored go `into` its table.
+
+    Args:
+        connection: The connection that may change the table.
+        spool: The received file.
+        window: The asked days.
+        into: The table; its qualified name.
+        refusals: Takes the lines that cannot be stored.
+
+    Attributes:
+        rescued: How many lines were stored after all.
+        largest: Bytes of the largest rows, as many as DuckDB handles at once.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        spool: Path,
+        window: Window,
+        *,
+        into: str,
+        refusals: Refusals,
+    ) -> None:
+        self._connection = connection
+        self._spool = spool
+        self._window = window
+        self._into = into
+        self._refusals = refusals
+        self._spread = Spread(connection, into, "event_name")
+        self._batch: list[dict[str, Any]] = []
+        self._batch_bytes = 0
+        self._outside: Counter[date] = Counter()
+        self.rescued = 0
+        self.largest: list[int] = []
+
+    def sort(self, most: int | None) -> None:
+        """Store what can be stored and collect the rest.
+
+        Args:
+            most: The longest lines that DuckDB looked at; None: it looked at none.
+
+        Raises:
+            IncompleteExportError: A line is no event, or rows belong to other days.
+            ShiftedRowsError: The latter, in a legacy project asked for several days.
+        """
+        if most is None:
+            self._take_lines(None)
+        elif refused := self._take_what_was_read(most):
+            self._take_lines(most, refused)
+        self._store()
+        self._spread.finish()
+        self._refuse_outside()
+
+    def _take_what_was_read(self, most: int) -> int:
+        """Take the lines that DuckDB read and did not store; return how many it did not read."""
+        refused = 0
+        with self._connection.cursor() as reader:
+            found = reader.execute(
+                f"SELECT json::VARCHAR FROM ({rows(self._spool, self._window, most)}) "
+                "WHERE NOT stored"
+            )
+            while lines := found.fetchmany(_BATCH_ROWS):
+                for (line,) in lines:
+                    if line is None:
+                        refused += 1
+                    else:
+                        self._take(line.encode())
+        return refused
+
+    def _take_lines(self, most: int | None, refused: int | None = None) -> None:
+        """Take the lines that DuckDB did not read, which must be as many as it told."""
+        taken = 0
+        for line in self._lines():
+            if isinstance(line, LongLine):
+                taken += 1
+                self._refuse(line, TOO_LONG)
+                continue
+            text = line.removeprefix(BOM).strip()
+            if not text:
+                taken += line.startswith(BOM)  # which DuckDB takes for a line
+                continue
+            reason = why_unstorable(line)
+            if most is None or reason or line.startswith(BOM) or is_left_out(text, most):
+                taken += 1
+                if reason:
+                    self._refuse(line, reason)
+                else:
+                    self._take(text)
+        if refused not in (None, taken):
+            raise self._no_event()
+
+    def _take(self, line: bytes) -> None:
+        """Store a line, or note why it is not stored."""
+        try:
+            event = SentEvent.of(line)
+        except ValueError as error:
+            raise self._no_event() from error
+        time_ms = event.time_ms
+        first, last = self._window.believable_ms
+        if time_ms is None:
+            self._quarantine(line, "`time` is missing or no whole number of milliseconds")
+        elif not first <= time_ms <= last:
+            self._quarantine(line, "`time` lies before 1971 or years after the asked day")
+        elif not self._window.accepts(time_ms):
+            self._outside[_date(time_ms)] += 1
+        else:
+            self._batch.append(event.row(time_ms))
+            self._note_size(len(line))
+            if len(self._batch) >= _BATCH_ROWS or self._batch_bytes >= _BATCH_BYTES:
+                self._store()
+
+    def _note_size(self, size: int) -> None:
+        self._batch_bytes += size
+        keep = heappush if len(self.largest) < ROWS_AT_ONCE else heappushpop
+        keep(self.largest, size)
+
+    def _store(self) -> None:
+        if self._batch:
+            self._connection.execute(
+                f"INSERT INTO {self._into} BY NAME SELECT event_name, distinct_id, insert_id, "
+                f"decode(properties)::JSON AS properties, {derived_columns(self._window)}, "
+                f"time_raw FROM (SELECT unnest(?::{ROW_TYPE}[], recursive := true))",
+                [self._batch],
+            )
+            self._spread.add(self._batch_bytes)
+        self.rescued += len(self._batch)
+        self._batch, self._batch_bytes = [], 0
+
+    def _refuse(self, line: bytes | LongLine, reason: str) -> None:
+        """Quarantine a line that no table can hold, if it is whole."""
+        day = self._window.from_date
+        if isinstance(line, LongLine):
+            if not line.is_whole:
+                raise self._no_event()
+        else:
+            try:
+                day = self._window.day_of(_time_of(line))
+            except (KeyError, ValueError) as error:
+                raise self._no_event() from error
+        self._quarantine(line, reason, day)
+
+    def _quarantine(self, line: bytes | LongLine, reason: str, day: date | None = None) -> None:
+        self._refusals.add(day or self._window.from_date, line, reason)
+        if len(self._refusals) > MAX_LINES * len(self._window.days):
+            raise self._incomplete(
+                "too many lines cannot be stored",
+                f"over {MAX_LINES} lines a day cannot be stored ({reason})",
+            )
+
+    def _refuse_outside(self) -> None:
+        if not self._outside:
+            return
+        days = ", ".join(f"{day} ({count})" for day, count in sorted(self._outside.items())[:5])
+        said = f"{self._outside.total()} rows belong to other days: {days}"
+        if self._window.keeps_shifted:
+            raise self._incomplete("rows of other days", f"{said}, which no zone change explains")
+        if self._window.project.regime == "legacy":
+            raise self._incomplete("rows of other days", said, ShiftedRowsError)
+        raise self._incomplete(
+            "rows of other days",
+            f"{said}. If this project was created before 2023, set MP_TIME_REGIME=legacy",
+        )
+
+    def _no_event(self) -> IncompleteExportError:
+        """Return the error that names the first line that is no event."""
+        for number, line in enumerate(self._lines(), start=1):
+            if not (line.is_whole if isinstance(line, LongLine) else _is_event(line)):
+                said = f"line {number:,} is not a whole event"
+                return self._incomplete("a line is no event", said)
+        return self._incomplete("unreadable lines", "DuckDB could not read some of its lines")
+
+    def _lines(self) -> Iterator[bytes | LongLine]:
+        """Yield every line as it was received, without its newline; long ones in part."""
+        opened = GzipFile(self._spool) if is_gzip(self._spool) else self._spool.open("rb")
+        try:
+            with opened as file:
+                yield from lines_of(file.read)
+        except (EOFError, OSError, zlib.error) as error:
+            said = f"the received file is damaged ({error})"
+            raise self._incomplete("damaged file", said) from error
+
+    def _incomplete(
+        self,
+        reason: str,
+        said: str,
+        error: type[IncompleteExportError] = IncompleteExportError,
+    ) -> IncompleteExportError:
+        window = self._window
+        return error(
+            f"The export {window.from_date}..{window.to_date} cannot be stored: {said}. "
+            "Nothing was changed.",
+            from_date=window.from_date,
+            to_date=window.to_date,
+            reason=reason,
+        )
+
+
+def _is_event(line: bytes) -> bool:
+    """Tell whether a line is an event, or blank."""
+    if is_blank(line):
+        return True
+    try:
+        if why_unstorable(line):
+            _time_of(line)
+        else:
+            SentEvent.of(line.removeprefix(BOM).strip())
+    except (KeyError, ValueError):
+        return False
+    return True
+
+
+def _time_of(line: bytes) -> int | None:
+    """Return the `time` of a line that no table can hold, if it is a whole number."""
+    text = line.removeprefix(BOM).decode("utf-8", "surrogateescape")
+    properties = dict(members(dict(members(text))["properties"]))
+    return whole_number(parsed(properties.get("time", "null")))
+
+
+def _date(time_ms: int) -> date:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).date()

@@ -1,0 +1,527 @@
+"""The copy of the database for readers: read-only access without waiting for writers.
+
+Taken when the last writer is done, replaced by a rename, read by any number of processes. The
+setting MP_SNAPSHOT turns it on or off.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sqlite3
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+from filelock import ReadWriteLock
+
+from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError, StorageError
+from mixpanel_assets.rules.locks import Wait, kernel_holder, taken
+from mixpanel_assets.warehouse.database import (
+    CATALOG,
+    Database,
+    check_whose,
+    closed_for_good,
+    set_up_session,
+)
+from mixpanel_assets.warehouse.faults import translated
+from mixpanel_assets.warehouse.files import draft_of, follow, remove_drafts
+from mixpanel_assets.warehouse.lock import Mode, lock_at, named_if_foreign
+from mixpanel_assets.warehouse.project import (
+    Origin,
+    ProjectIdentity,
+    Stamp,
+    log_of,
+    snapshot_path,
+    stamp_of,
+    version_of,
+)
+from mixpanel_assets.warehouse.schema import SCHEMA, STAMP, literal
+
+logger = logging.getLogger(__name__)
+
+
+_AT_ONCE = 1 << 30
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot that is open to read."""
+
+    connection: duckdb.DuckDBPyConnection
+    stamp: Stamp
+
+
+def is_snapshot(path: Path) -> bool:
+    """Return whether a file is a snapshot, by its name and because it cannot be written."""
+    return path.stem.endswith(".snapshot") and not path.stat().st_mode & 0o222
+
+
+@contextmanager
+def open_snapshot(database: Database) -> Iterator[Snapshot | None]:
+    """Yield the snapshot of this very file; None when there is none that can be read."""
+    copy = _SnapshotFile(
+        snapshot_path(database.path), memory_limit=database.memory_limit, lock_timeout=0
+    )
+    with ExitStack() as opened:
+        snapshot = None
+        with suppress(DatabaseNotFoundError, DatabaseLockedError, StorageError, duckdb.Error):
+            connection = opened.enter_context(copy.opened("read"))
+            stamp = Stamp.read(connection)
+            snapshot = Snapshot(connection, stamp) if stamp else None
+        yield snapshot if snapshot and snapshot.stamp.is_of_file(database.path) else None
+
+
+class _SnapshotFile(Database):
+    """A snapshot needs no lock: it is never changed, only replaced by a rename."""
+
+    @contextmanager
+    def _locked(self, mode: Mode, wait: Wait) -> Iterator[None]:
+        yield
+
+
+def take_snapshot(database: Database) -> Stamp:
+    """Copy the database and put the copy in the place of the snapshot of before.
+
+    Writers wait while it is copied, readers do not. Only one process at a time may do this.
+
+    Raises:
+        DatabaseLockedError: A writer held the file for longer than `lock_timeout`.
+        StorageError: The disk is full, the folder cannot be written, the copy is not whole, or
+            another file has the snapshot's name.
+    """
+    target = snapshot_path(database.path)
+    remove_drafts(target)
+    _must_fit(database.path)
+    draft = draft_of(target)
+    try:
+        with database.read() as connection:
+            stamp = Stamp(datetime.now(UTC), version_of(database.path), Origin.of(connection))
+            if said := what_is_in_the_way(database.path, stamp.origin):
+                raise StorageError(said, {"db_path": str(target)})
+            with translated(target):
+                if log_of(database.path).exists():
+                    _copy(log_of(database.path), log_of(draft), database.path)
+                # Last: closing it ends the locks of all of this process's connections to it.
+                _copy(database.path, draft, database.path)
+        with translated(target):
+            _put_in_order(draft, stamp)
+            log_of(target).unlink(missing_ok=True)
+            draft.replace(target)
+            _sync(target.parent)
+    finally:
+        remove_drafts(target)
+    return stamp
+
+
+def remove_snapshot(database: Path) -> bool:
+    """Remove the snapshot; a reader that has it open keeps it. Return whether there was one."""
+    target = snapshot_path(database)
+    if stamp_of(target) is None:
+        return False
+    target.unlink(missing_ok=True)
+    return True
+
+
+def what_is_in_the_way(database: Path, origin: Origin | None = None) -> str | None:
+    """Return, in a sentence, why no snapshot can be kept: its name is taken; None if it is not.
+
+    Args:
+        database: The database.
+        origin: What the database says of itself; None: the snapshot of another one is accepted.
+    """
+    target = snapshot_path(database)
+    stamp = stamp_of(target)
+    if stamp and (origin is None or stamp.origin.may_be(origin)):
+        return None
+    for file in (target, log_of(target)):
+        if os.path.lexists(file):
+            what = f"the snapshot of {stamp.origin}" if stamp else f"no snapshot of {database}"
+            return (
+                f"No snapshot for readers is kept, and they wait for loads: {file} is {what}, so "
+                "it is left alone. Move it away, or set MP_SNAPSHOT=off."
+            )
+    return None
+
+
+def move_aside(database: Path, stamp: Stamp) -> Path:
+    """Rename the snapshot of another database, which may be its last copy; return its new path.
+
+    Raises:
+        StorageError: It cannot be renamed.
+    """
+    target = snapshot_path(database)
+    name = f"{target.stem}.{stamp.taken_at:%Y-%m-%dT%H-%M-%S}-{uuid.uuid4().hex[:8]}{target.suffix}"
+    with translated(target):
+        return target.rename(target.with_name(name))
+
+
+def _must_fit(database: Path) -> None:
+    """Refuse to fill the disk, on which loads may be going on."""
+    if database.exists() and shutil.disk_usage(database.parent).free < database.stat().st_size:
+        raise StorageError(f"The disk has no room for a copy of {database}.")
+
+
+def _copy(source: Path, target: Path, database: Path) -> None:
+    """Copy a file, sharing its blocks on a file system that can, such as XFS or Btrfs.
+
+    The copy is open to those to whom the database is.
+    """
+    with source.open("rb") as old, open(target, "xb", opener=_for_us_alone) as new:
+        follow(new.fileno(), database)
+        try:
+            while os.copy_file_range(old.fileno(), new.fileno(), _AT_ONCE):
+                pass
+        except (AttributeError, OSError):  # not this system, or not these two places
+            old.seek(0)
+            new.seek(0)
+            shutil.copyfileobj(old, new, 1 << 20)
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _put_in_order(draft: Path, stamp: Stamp) -> None:
+    """Stamp a copy, and bring what a killed writer left in its log into the file."""
+    with closed_for_good(duckdb.connect()) as connection:
+        set_up_session(connection)
+        connection.execute(f"ATTACH {literal(str(draft))} AS {CATALOG} (TYPE duckdb)")
+        connection.execute(f"USE {CATALOG}")
+        connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{SCHEMA}"')
+        connection.execute(
+            f"CREATE OR REPLACE TABLE {STAMP} AS SELECT ?::TIMESTAMP AS taken_at, ? AS version",
+            [stamp.taken_at.replace(tzinfo=None), stamp.version],
+        )
+        connection.execute(f"CHECKPOINT {CATALOG}")
+    if log_of(draft).exists():
+        raise StorageError(f"The copy {draft} kept a log of its own.")
+    draft.chmod(draft.stat().st_mode & ~0o222)  # who opens it to write is told so
+    _sync(draft)
+
+
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+SnapshotChoice = Literal["auto", "on", "off"]
+LARGEST_BYTES = 5_000_000_000
+SECONDS_BETWEEN = 60.0
+_FAULTS = (StorageError, DatabaseLockedError, OSError, duckdb.Error, sqlite3.Error)
+_HURRIED_SECONDS = 1.0
+_ALONE_WITHIN_SECONDS = 0.2  # two who end at once disturb each other for a moment
+_SAID: set[Path] = set()
+
+
+class Publisher:
+    """Lets the snapshot of a database follow what this process commits.
+
+    Args:
+        database: The database.
+        choice: `auto` keeps a snapshot of a file below 5 GB, `on` of any, `off` of none; one that
+            is no longer kept is removed, so that nobody reads old data from it.
+        say: Gets a sentence when a snapshot is not kept, or could not be taken.
+        patience_seconds: How long to wait for who holds the file, or takes a snapshot just now;
+            no longer than the database's own `lock_timeout`.
+        largest_bytes: Of the file, for `auto`.
+        project: Whose data the file is to hold; None: whatever it holds.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        choice: SnapshotChoice,
+        say: Callable[[str], object],
+        *,
+        patience_seconds: float = 60.0,
+        largest_bytes: int = LARGEST_BYTES,
+        project: ProjectIdentity | None = None,
+    ) -> None:
+        if database.lock_timeout is not None:
+            patience_seconds = min(patience_seconds, database.lock_timeout)
+        self._lock_timeout = database.lock_timeout
+        self._database = Database(
+            database.given,
+            memory_limit=database.memory_limit,
+            lock_timeout=patience_seconds,
+            on_wait=say,
+            read_only=True,
+        )
+        self._choice = choice
+        self._project = project
+        self._say = say
+        self._patience_seconds = patience_seconds
+        self._largest_bytes = largest_bytes
+        self._is_blocked: str | None = None
+        self._load_has_failed = False
+
+    @contextmanager
+    def writing(self, *, more_follows: bool = False) -> Iterator[None]:
+        """Write inside the block; when it is left, whatever ended it, the snapshot follows.
+
+        Args:
+            more_follows: Leave a snapshot that is younger than a minute to the block after this.
+
+        Raises:
+            ConfigError: The file holds another project.
+            StorageError: The folder cannot be made or written, the path cannot be a database's,
+                or the database is gone and its snapshot is what is left of it.
+            DatabaseLockedError: A process that ends kept others from beginning for longer than the
+                database's `lock_timeout`.
+        """
+        path = self._database.path
+        self._database.make_place()
+        self._database.must_not_be_lost()
+        with suppress(DatabaseLockedError):  # the write that waits for it looks again
+            check_whose(self._database, self._project)
+        self._look_at_place()
+        self._load_has_failed = False
+        lock = path.with_name(f"{path.name}.writers")
+        with translated(path):
+            opened = lock_at(lock)
+        with closing(opened) as writers:
+            with translated(path), named_if_foreign(lock):
+                self._acquire(
+                    writers.acquire_read, "the list of writers", lock, lock, self._lock_timeout
+                )
+            try:
+                yield
+            except StorageError:
+                self._load_has_failed = True
+                raise
+            finally:
+                writers.release()
+                self.publish(is_last=not more_follows and _is_free(writers))
+
+    def publish(self, *, is_last: bool) -> None:
+        """Take a snapshot if the one there is older than the file; a fault is only told.
+
+        Args:
+            is_last: Nobody else will do it, so take it however young the one there is.
+        """
+        with self._faults_told():
+            if self._is_blocked or not self._can_be_kept():
+                return
+            if not self._is_wanted():
+                self._remove()
+            elif not self._is_current() and (is_last or self._is_due()):
+                self._take(wait=is_last)
+
+    def renew(self) -> None:
+        """Take a snapshot for a reader, who removes none: those who write decide about that."""
+        with self._faults_told():
+            if self._can_be_kept() and self._is_wanted() and not self._is_current():
+                self._take(wait=True)
+
+    @contextmanager
+    def _faults_told(self) -> Iterator[None]:
+        try:
+            yield
+        except _FAULTS as error:
+            if self._load_has_failed:  # for a reason that says it all
+                return
+            self._say(
+                f"The snapshot for readers, {snapshot_path(self._database.path)}, could not be "
+                f"taken: {error} What was loaded is stored; the next run tries again."
+            )
+
+    def _take(self, *, wait: bool) -> None:
+        path = snapshot_path(self._database.path)
+        lock = path.with_name(f"{path.name}.lock")
+        patience_seconds = self._present_patience()
+        timeout = 10 * patience_seconds if wait else 0.0
+        with closing(lock_at(lock)) as one_at_a_time:
+            try:
+                with named_if_foreign(lock):
+                    self._acquire(one_at_a_time.acquire_write, "the snapshot", path, lock, timeout)
+            except DatabaseLockedError:
+                if wait:
+                    raise
+                return
+            if not self._is_current():
+                self._database.lock_timeout = patience_seconds
+                take_snapshot(self._database)
+
+    def _acquire(
+        self,
+        acquire: Callable[..., object],
+        what: str,
+        path: Path,
+        lock: Path,
+        timeout: float | None,
+    ) -> None:
+        wait = Wait(f"{what} {path}", path, timeout, self._say)
+        wait.until(lambda: taken(acquire), lambda: kernel_holder(lock))
+
+    def _present_patience(self) -> float:
+        """Return how long to wait for a lock: not long while an interrupt ends the process."""
+        error = sys.exc_info()[1]
+        is_interrupted = error is not None and not isinstance(error, Exception)
+        return min(self._patience_seconds, _HURRIED_SECONDS if is_interrupted else float("inf"))
+
+    def _can_be_kept(self) -> bool:
+        path = self._database.path
+        return not (
+            self._database.is_missing or is_snapshot(path) or not os.access(path.parent, os.W_OK)
+        )
+
+    def _is_wanted(self) -> bool:
+        return self._choice != "off" and not self._is_too_large()
+
+    def _is_too_large(self) -> bool:
+        size = self._database.path.stat().st_size
+        return self._choice == "auto" and size > self._largest_bytes
+
+    def _remove(self) -> None:
+        """Remove the snapshot that nobody keeps up to date, and say so."""
+        path, too_large = self._database.path, self._is_too_large()
+        if remove_snapshot(path) or (too_large and path not in _SAID):
+            _SAID.add(path)
+            self._say(_why_not(path, self._largest_bytes if too_large else None))
+
+    def _is_current(self) -> bool:
+        with open_snapshot(self._database) as snapshot:
+            return snapshot is not None and snapshot.stamp.is_of_now(self._database.path)
+
+    def _is_due(self) -> bool:
+        with suppress(OSError):
+            taken = snapshot_path(self._database.path).stat().st_mtime
+            return abs(time.time() - taken) >= SECONDS_BETWEEN
+        return True
+
+    def _look_at_place(self) -> None:
+        """Move the snapshot of another database aside, and tell of a file that is no snapshot."""
+        at_once = Database(self._database.given, lock_timeout=0, read_only=True)
+        stamp = stamp_of(snapshot_path(at_once.path))
+        blocked_before, self._is_blocked = self._is_blocked, None
+        if stamp is None:
+            self._is_blocked = what_is_in_the_way(at_once.path)
+            if self._is_blocked not in (None, blocked_before) and self._choice != "off":
+                self._say(self._is_blocked)
+        elif not stamp.is_of_now(at_once.path):
+            # A process that holds the file has looked itself.
+            with suppress(DatabaseLockedError), at_once.read() as connection:
+                if not stamp.origin.may_be(Origin.of(connection)):
+                    self._say(_moved(at_once.path, stamp))
+
+
+def _moved(database: Path, stamp: Stamp) -> str:
+    return (
+        f"{snapshot_path(database)} was the snapshot of {stamp.origin}, not of {database}. It may "
+        f"be the last copy, so it was renamed: {move_aside(database, stamp)}"
+    )
+
+
+def _why_not(path: Path, limit: int | None) -> str:
+    if limit is None:
+        return "No snapshot for readers is kept: MP_SNAPSHOT is off. They wait for who writes."
+    return (
+        f"No snapshot for readers is kept: {path} is larger than {limit / 1e9:.0f} GB. They wait "
+        "for who writes. MP_SNAPSHOT=on keeps one all the same."
+    )
+
+
+def _is_free(lock: ReadWriteLock) -> bool:
+    until = time.monotonic() + _ALONE_WITHIN_SECONDS
+    while not taken(lock.acquire_write):
+        if time.monotonic() > until:
+            return False
+        time.sleep(_ALONE_WITHIN_SECONDS / 20)
+    lock.release()
+    return True
+
+
+_BRIEFLY_SECONDS = 0.5  # most writes are over by then, and the file is newer
+
+
+class ReadersDatabase(Database):
+    """A DuckDB file that is read, whoever writes to it.
+
+    Each read takes the snapshot if it is as new as the file; else the file, if it is free or soon
+    will be; else the snapshot, and says how old it is. While there is none, it waits for the file.
+
+    Args:
+        path: The file.
+        memory_limit: What DuckDB may use, in its own words, such as `1GB`.
+        lock_timeout: Seconds to wait for a writer while there is no snapshot; None: without end.
+        on_wait: Gets a sentence when a wait begins, and when what is read is older than the file.
+        choice: Whether a snapshot is kept; see `Publisher`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        memory_limit: str = "1GB",
+        lock_timeout: float | None = None,
+        on_wait: Callable[[str], None] | None = None,
+        choice: SnapshotChoice = "auto",
+    ) -> None:
+        super().__init__(
+            path,
+            memory_limit=memory_limit,
+            lock_timeout=lock_timeout,
+            on_wait=on_wait,
+            read_only=True,
+        )
+        self._choice = choice
+
+    def hold(self) -> duckdb.DuckDBPyConnection:
+        """Open what a read would, and keep it open.
+
+        A snapshot is taken first, if the file is free and newer, because whoever wants to write
+        waits as long as the file itself is held.
+
+        Raises:
+            DatabaseNotFoundError: There is no file.
+            StorageError: It cannot be read.
+        """
+        if self._held is None:
+            Publisher(self, self._choice, logger.debug, patience_seconds=0).renew()
+        return super().hold()
+
+    @contextmanager
+    def _attached(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        self.must_exist()
+        with ExitStack() as opened:
+            yield self._newest(opened)
+
+    def _newest(self, opened: ExitStack) -> duckdb.DuckDBPyConnection:
+        snapshot = opened.enter_context(open_snapshot(self))
+        self.snapshot_age = None
+        if snapshot and snapshot.stamp.is_of_now(self.path):
+            return snapshot.connection
+        if snapshot is None:
+            return opened.enter_context(super()._attached("read"))
+        with suppress(DatabaseLockedError):
+            briefly = Database(
+                self.path,
+                memory_limit=self.memory_limit,
+                lock_timeout=_BRIEFLY_SECONDS,
+                read_only=True,
+            )
+            return opened.enter_context(briefly.opened("read"))
+        self.snapshot_age = snapshot.stamp.age
+        self._tell(snapshot.stamp)
+        return snapshot.connection
+
+    def _tell(self, stamp: Stamp) -> None:
+        said = (
+            f"{self.path} is being written to. Read instead: its snapshot of "
+            f"{stamp.taken_at:%Y-%m-%d %H:%M:%S} UTC, {stamp.age:.0f} s old."
+        )
+        logger.info(said)
+        if self.on_wait:
+            self.on_wait(said)
