@@ -48,7 +48,11 @@ if TYPE_CHECKING:
         TableExistsError,
         TableNotFoundError,
     )
-    from mixpanel_assets.fetch_results import (
+    from mixpanel_assets.io_managers import WarehouseIOManager
+    from mixpanel_assets.loading.fetcher import FetcherService
+    from mixpanel_assets.loading.plan import Plan
+    from mixpanel_assets.loading.profiles import ParallelProfileFetcherService
+    from mixpanel_assets.loading.results import (
         BatchProgress,
         BatchResult,
         FetchResult,
@@ -58,10 +62,6 @@ if TYPE_CHECKING:
         ProfileBatchProgress,
         ProfileProgress,
     )
-    from mixpanel_assets.fetcher import FetcherService
-    from mixpanel_assets.io_managers import WarehouseIOManager
-    from mixpanel_assets.planning import Plan
-    from mixpanel_assets.profile_fetcher import ParallelProfileFetcherService
     from mixpanel_assets.resources import MixpanelResource
     from mixpanel_assets.results import (
         ActivityFeedResult,
@@ -218,8 +218,8 @@ _HOMES = {
     "AccountInfo": "auth",
     "ActivityFeedResult": "results",
     "CohortInfo": "results",
-    "BatchProgress": "fetch_results",
-    "BatchResult": "fetch_results",
+    "BatchProgress": "loading.results",
+    "BatchResult": "loading.results",
     "ColumnInfo": "results",
     "ColumnStatsResult": "results",
     "ColumnSummary": "results",
@@ -233,8 +233,8 @@ _HOMES = {
     "EventBreakdownResult": "results",
     "EventCountsResult": "results",
     "EventStats": "results",
-    "FetchResult": "fetch_results",
-    "FetcherService": "fetcher",
+    "FetchResult": "loading.results",
+    "FetcherService": "loading.fetcher",
     "FrequencyResult": "results",
     "FunnelInfo": "results",
     "FunnelResult": "results",
@@ -251,14 +251,14 @@ _HOMES = {
     "NumericBucketResult": "results",
     "NumericPropertySummaryResult": "results",
     "NumericSumResult": "results",
-    "ParallelFetchResult": "fetch_results",
-    "ParallelProfileFetchResult": "fetch_results",
-    "ParallelProfileFetcherService": "profile_fetcher",
-    "ParallelProfileResult": "fetch_results",
-    "Plan": "planning",
-    "ProfileBatchProgress": "fetch_results",
+    "ParallelFetchResult": "loading.results",
+    "ParallelProfileFetchResult": "loading.results",
+    "ParallelProfileFetcherService": "loading.profiles",
+    "ParallelProfileResult": "loading.results",
+    "Plan": "loading.plan",
+    "ProfileBatchProgress": "loading.results",
     "ProfilePageResult": "client",
-    "ProfileProgress": "fetch_results",
+    "ProfileProgress": "loading.results",
     "PropertyCountsResult": "results",
     "PropertyCoverage": "results",
     "PropertyCoverageResult": "results",

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from mixpanel_assets.refetch import MOST_DAYS_READ_AGAIN, REFETCH_TAG, Refetch
+from mixpanel_assets.loading.plan import MOST_DAYS_READ_AGAIN, REFETCH_TAG, Refetch
 from mixpanel_assets.schedules import closing_cron, snapshot_cron
 from mixpanel_assets.settings import Settings
 

@@ -37,9 +37,9 @@ from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
 from mixpanel_assets.failures import StepRetries, explained_to_dagster
 from mixpanel_assets.frames import exact_frame
 from mixpanel_assets.gaps import gaps_in
-from mixpanel_assets.loads import Load
+from mixpanel_assets.loading.load import Load
+from mixpanel_assets.loading.plan import days_between
 from mixpanel_assets.partitions import days_of
-from mixpanel_assets.planning import days_between
 from mixpanel_assets.warehouse import (
     Database,
     Partition,

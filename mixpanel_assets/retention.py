@@ -4,7 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.failures import explained_to_dagster
-from mixpanel_assets.loads import project_identity
+from mixpanel_assets.loading.load import project_identity
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (

@@ -33,31 +33,43 @@ from mixpanel_assets.client.discovery import DiscoveryService
 from mixpanel_assets.client.live import LiveQueryService
 from mixpanel_assets.client.reports import optional_number
 from mixpanel_assets.client.spool import KEPT_FOR, Cleaned, clean
-from mixpanel_assets.currency import DaysDue, days_due, days_due_in, keeping_of
 from mixpanel_assets.delegation import delegated, delegated_within
-from mixpanel_assets.doctor import Finding, doctor
-from mixpanel_assets.dropped_days import DroppedDay, dropped_day
 from mixpanel_assets.errors import (
     ConfigError,
     DatabaseLockedError,
     DatabaseNotFoundError,
     StorageError,
 )
-from mixpanel_assets.event_fetches import OnBatchComplete
-from mixpanel_assets.event_loads import event_load, plan_load
-from mixpanel_assets.fetch_requests import check_batch_size
-from mixpanel_assets.fetch_results import FetchResult, ParallelFetchResult, ParallelProfileResult
-from mixpanel_assets.fetcher import FetcherService
-from mixpanel_assets.loads import project_identity
-from mixpanel_assets.planning import Plan, days_between
-from mixpanel_assets.profile_fetcher import OnPageComplete, ParallelProfileFetcherService
-from mixpanel_assets.progress import batch_bar, page_bar
-from mixpanel_assets.refetch import KEEP_NONE, Keeping, Refetch
+from mixpanel_assets.loading.days_behind import (
+    DaysDue,
+    DroppedDay,
+    days_due,
+    days_due_in,
+    dropped_day,
+    keeping_of,
+)
+from mixpanel_assets.loading.doctor import Finding, doctor
+from mixpanel_assets.loading.event_tables import OnBatchComplete, check_batch_size
+from mixpanel_assets.loading.events import event_load, plan_load
+from mixpanel_assets.loading.fetcher import FetcherService
+from mixpanel_assets.loading.load import project_identity
+from mixpanel_assets.loading.plan import KEEP_NONE, Keeping, Plan, Refetch, days_between
+from mixpanel_assets.loading.profiles import (
+    OnPageComplete,
+    ParallelProfileFetcherService,
+    ScopeChoice,
+)
+from mixpanel_assets.loading.results import (
+    FetchResult,
+    ParallelFetchResult,
+    ParallelProfileResult,
+    batch_bar,
+    page_bar,
+)
 from mixpanel_assets.results import WorkspaceInfo
 from mixpanel_assets.results.choices import RefetchChoice
 from mixpanel_assets.rules.days import as_day
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets.snapshots import ScopeChoice
 from mixpanel_assets.warehouse import (
     Database,
     DayReport,

@@ -9,7 +9,7 @@ import pytest
 
 from mixpanel_assets import Workspace
 from mixpanel_assets.client.spool import Cleaned
-from mixpanel_assets.event_loads import event_load
+from mixpanel_assets.loading.events import event_load
 from mixpanel_assets.warehouse import Database
 from mixpanel_assets_tests.conftest import START
 

@@ -6,8 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from mixpanel_assets.event_loads import event_load
-from mixpanel_assets.refetch import Keeping, Refetch
+from mixpanel_assets.loading.events import event_load
+from mixpanel_assets.loading.plan import Keeping, Refetch
 from mixpanel_assets.warehouse import Database, day_rows
 
 FIRST, LAST = date(2024, 1, 1), date(2024, 1, 9)

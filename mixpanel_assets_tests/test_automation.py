@@ -33,7 +33,7 @@ import dagster as dg
 from mixpanel_assets.assets.events import events_asset
 from mixpanel_assets.automation import days_due_at
 from mixpanel_assets.definitions import build_definitions
-from mixpanel_assets.refetch import REFETCH_TAG
+from mixpanel_assets.loading.plan import REFETCH_TAG
 from mixpanel_assets.settings import load_settings
 
 condition = days_due_at({cron!r}, {zone!r}, 1)

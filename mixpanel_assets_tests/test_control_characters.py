@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.doctor import Finding
 from mixpanel_assets.errors import MixpanelDataError, escaped_json, visible, without_controls
-from mixpanel_assets.json_lines import as_json
+from mixpanel_assets.loading.doctor import Finding
+from mixpanel_assets.loading.files import as_json
 from mixpanel_assets.rules.locks import Holder
 from mixpanel_assets_tests.laws import examples
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from mixpanel_assets import Workspace
 from mixpanel_assets.client import make_credentials
-from mixpanel_assets.currency import days_due
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
+from mixpanel_assets.loading.days_behind import days_due
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import Database, ProjectIdentity, create_all, prepare
 from mixpanel_assets_tests.laws import examples

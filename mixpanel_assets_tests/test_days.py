@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import mixpanel_assets
 from mixpanel_assets import Workspace
 from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.ops.spans import span
 from mixpanel_assets.rules.days import as_day, how_to_load, ranges_of, shown
-from mixpanel_assets.verification import verify_days
 
 DAY = date(2024, 1, 3)
 NO_DAYS = [

@@ -7,8 +7,8 @@ import pytest
 
 from mixpanel_assets import Workspace
 from mixpanel_assets.client import make_credentials
-from mixpanel_assets.doctor import doctor
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
+from mixpanel_assets.loading.doctor import doctor
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.conftest import START
 

@@ -9,8 +9,8 @@ from mixpanel_assets import Workspace
 from mixpanel_assets.client import SecondLooks
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import AuthenticationError, IncompleteExportError
-from mixpanel_assets.event_loads import event_load
-from mixpanel_assets.refetch import Keeping, Refetch
+from mixpanel_assets.loading.events import event_load
+from mixpanel_assets.loading.plan import Keeping, Refetch
 from mixpanel_assets.warehouse import Database
 
 EXPORT = "/api/2.0/export"

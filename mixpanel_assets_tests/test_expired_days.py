@@ -5,13 +5,13 @@ from datetime import date, timedelta
 import pytest
 
 from mixpanel_assets import Workspace
-from mixpanel_assets.doctor import doctor
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import ConfigError, MissingDaysError
-from mixpanel_assets.event_loads import event_load
 from mixpanel_assets.gaps import gaps_in
+from mixpanel_assets.loading.doctor import doctor
+from mixpanel_assets.loading.events import event_load
+from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets.verification import verify_days
 from mixpanel_assets.warehouse import Database, Target
 
 EXPORT = "/api/2.0/export"

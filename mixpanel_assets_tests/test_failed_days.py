@@ -6,7 +6,6 @@ import duckdb
 import pytest
 
 from mixpanel_assets import Workspace
-from mixpanel_assets.doctor import doctor
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.errors import (
     ConfigError,
@@ -14,9 +13,10 @@ from mixpanel_assets.errors import (
     MissingDaysError,
     MixpanelDataError,
 )
-from mixpanel_assets.event_loads import event_load
 from mixpanel_assets.gaps import gaps_in
-from mixpanel_assets.verification import verify_days
+from mixpanel_assets.loading.doctor import doctor
+from mixpanel_assets.loading.events import event_load
+from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.warehouse import Database, Target, mark_days, mark_failed, prepare
 from mixpanel_assets.warehouse.project import ProjectIdentity
 

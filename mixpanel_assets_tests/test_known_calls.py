@@ -18,7 +18,7 @@ from mixpanel_assets import (
 from mixpanel_assets.auth import ConfigManager
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.errors import ConfigError, StorageError, TableNotFoundError
-from mixpanel_assets.fetch_results import FetchResult
+from mixpanel_assets.loading.results import FetchResult
 from mixpanel_assets_tests.conftest import START
 
 DAYS = {"from_date": "2024-01-02", "to_date": "2024-01-04"}

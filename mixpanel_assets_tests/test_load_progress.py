@@ -4,8 +4,7 @@ from datetime import date
 
 import pytest
 
-from mixpanel_assets.load_progress import LoadProgress
-from mixpanel_assets.planning import RequestBudget
+from mixpanel_assets.loading.plan import LoadProgress, RequestBudget
 
 
 def progress(**changes):

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.planning import (
+from mixpanel_assets.loading.plan import (
     MAX_DAYS,
     TARGET_BYTES,
     Estimates,

@@ -11,7 +11,7 @@ from mixpanel_assets import Workspace
 from mixpanel_assets.client import ProfileQuery
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.errors import MixpanelDataError
-from mixpanel_assets.profile_files import write_snapshot
+from mixpanel_assets.loading.files import write_snapshot
 from mixpanel_assets_tests.conftest import START
 
 

@@ -19,8 +19,8 @@ from mixpanel_assets import ParallelProfileFetcherService
 from mixpanel_assets.client import MixpanelAPIClient, RetryPolicy, make_credentials
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import IncompleteExportError, MixpanelDataError
+from mixpanel_assets.loading.profiles import begin, completed, questions_for
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.snapshots import begin, completed, questions_for
 from mixpanel_assets.warehouse import Database
 from mixpanel_assets_tests.conftest import PLENTY
 from mixpanel_assets_tests.laws import examples

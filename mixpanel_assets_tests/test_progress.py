@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from mixpanel_assets import BatchProgress, ProfileProgress
-from mixpanel_assets.progress import batch_bar, day_bar, page_bar
+from mixpanel_assets.loading.results import batch_bar, day_bar, page_bar
 
 
 def settled(page, rows=10, *, error=None, before=0):

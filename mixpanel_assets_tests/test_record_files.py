@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets import record_files
 from mixpanel_assets.errors import ConfigError, StorageError
-from mixpanel_assets.record_files import EVENT_COLUMNS, whole_file, whole_record_file
+from mixpanel_assets.loading import files
+from mixpanel_assets.loading.files import EVENT_COLUMNS, whole_file, whole_record_file
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 NUMBER = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -82,7 +82,7 @@ def test_row_groups_are_bounded(tmp_path):
     path = written([record] * 2_000, "parquet", tmp_path)
     groups = pq.ParquetFile(path).metadata
     assert groups.num_rows == 2_000
-    assert groups.num_row_groups == -(-2_000 * 40_011 // record_files.BYTES_PER_GROUP)
+    assert groups.num_row_groups == -(-2_000 * 40_011 // files.BYTES_PER_GROUP)
 
 
 def test_half_of_a_pair_is_refused_by_parquet_alone(tmp_path):

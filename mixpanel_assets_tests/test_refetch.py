@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.refetch import KEEP_NONE, Keeping, Refetch
+from mixpanel_assets.loading.plan import KEEP_NONE, Keeping, Refetch
 
 DAY = date(2024, 3, 9)
 STALE = Keeping(Refetch.stale)

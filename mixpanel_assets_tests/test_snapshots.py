@@ -8,7 +8,7 @@ import pytest
 from mixpanel_assets.client import MixpanelAPIClient, ProfileQuery, make_credentials
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.snapshots import begin, completed, fetch_missing, questions_for
+from mixpanel_assets.loading.profiles import begin, completed, fetch_missing, questions_for
 from mixpanel_assets_tests.conftest import IMPATIENT, PLENTY
 
 ENGAGE = "/api/query/engage"

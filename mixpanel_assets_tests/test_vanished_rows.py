@@ -12,9 +12,9 @@ from mixpanel_assets import Workspace
 from mixpanel_assets.client import make_credentials
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.errors import ConfigError, IncompleteExportError, MissingDaysError
-from mixpanel_assets.event_loads import event_load
+from mixpanel_assets.loading.events import event_load
+from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.verification import verify_days
 
 FIRST, DAY, LAST = date(2024, 1, 1), date(2024, 1, 3), date(2024, 1, 4)
 ODD_DAY = LAST  # one of its lines is in quarantine

@@ -10,9 +10,9 @@ import pytest
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.emulator import Emulator
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
-from mixpanel_assets.event_loads import event_load
+from mixpanel_assets.loading.events import event_load
+from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.verification import verify_days
 from mixpanel_assets.warehouse import Database, DayDifference
 
 FIRST, LAST = date(2024, 1, 2), date(2024, 1, 4)

@@ -6,11 +6,10 @@ from datetime import date
 import dagster as dg
 from pydantic import Field
 
-from mixpanel_assets.event_loads import EventLoad, event_load
 from mixpanel_assets.failures import explained_to_dagster
-from mixpanel_assets.load_progress import LoadProgress
+from mixpanel_assets.loading.events import EventLoad, event_load
+from mixpanel_assets.loading.plan import REFETCH_TAG, Keeping, LoadProgress, Refetch, is_expired
 from mixpanel_assets.partitions import daily_partitions, days_of
-from mixpanel_assets.refetch import REFETCH_TAG, Keeping, Refetch, is_expired
 from mixpanel_assets.reports import (
     column_schema,
     day_metadata,

@@ -19,14 +19,22 @@ from mixpanel_assets.client import (
     ProfileQuery,
 )
 from mixpanel_assets.failures import StepRetries, explained_to_dagster
-from mixpanel_assets.loads import project_identity
-from mixpanel_assets.partitions import daily_partitions, days_of
-from mixpanel_assets.profile_loads import (
+from mixpanel_assets.loading.load import project_identity
+from mixpanel_assets.loading.profiles import (
+    OnPage,
     ProfileLoad,
+    Question,
+    Snapshot,
+    begin,
+    completed,
+    fetch_missing,
+    in_use,
     incomplete,
+    questions_for,
     require_complete,
     without_kept_days,
 )
+from mixpanel_assets.partitions import daily_partitions, days_of
 from mixpanel_assets.reports import (
     column_schema,
     completeness_metadata,
@@ -35,16 +43,6 @@ from mixpanel_assets.reports import (
 )
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets.snapshots import (
-    OnPage,
-    Question,
-    Snapshot,
-    begin,
-    completed,
-    fetch_missing,
-    in_use,
-    questions_for,
-)
 from mixpanel_assets.warehouse import PROFILES, Database, ProfileReport, Target
 
 

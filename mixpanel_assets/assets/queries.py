@@ -10,7 +10,14 @@ import pyarrow as pa
 from mixpanel_assets.client.live import LiveQueryService
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.failures import explained_to_dagster
-from mixpanel_assets.loads import project_identity
+from mixpanel_assets.loading.load import project_identity
+from mixpanel_assets.loading.queries import (
+    QUERIES_SCHEMA,
+    QueryDay,
+    QueryLoad,
+    check_zone,
+    must_be_over,
+)
 from mixpanel_assets.ops.questions import (
     DatedQuestion,
     EventCountsConfig,
@@ -21,8 +28,6 @@ from mixpanel_assets.ops.questions import (
     SegmentationSumConfig,
 )
 from mixpanel_assets.partitions import days_of
-from mixpanel_assets.project_days import check_zone, must_be_over
-from mixpanel_assets.query_loads import QUERIES_SCHEMA, QueryDay, QueryLoad
 from mixpanel_assets.reports import table_of
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings, load_settings

@@ -9,7 +9,7 @@ import typer
 from mixpanel_assets.cli.exits import GENERAL
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.output import Format, print_line, print_records
-from mixpanel_assets.doctor import doctor
+from mixpanel_assets.loading.doctor import doctor
 from mixpanel_assets.settings import load_settings
 
 

@@ -12,12 +12,12 @@ from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.output import Format, print_record
 from mixpanel_assets.cli.progress import batches_shown, pages_shown
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
-from mixpanel_assets.fetch_results import (
+from mixpanel_assets.loading.profiles import whole
+from mixpanel_assets.loading.results import (
     BatchProgress,
     ParallelFetchResult,
     ParallelProfileResult,
 )
-from mixpanel_assets.profile_fetcher import whole
 from mixpanel_assets.warehouse import check_name
 
 

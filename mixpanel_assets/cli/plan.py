@@ -11,7 +11,7 @@ from rich.table import Table
 
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.output import Format, print_record
-from mixpanel_assets.planning import Plan
+from mixpanel_assets.loading.plan import Plan
 from mixpanel_assets.results.choices import RefetchChoice
 
 

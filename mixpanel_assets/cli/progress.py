@@ -9,8 +9,14 @@ from datetime import date
 from typing import TYPE_CHECKING, TypeVar
 
 from mixpanel_assets.cli.invocation import current
-from mixpanel_assets.fetch_results import BatchProgress, ProfileProgress
-from mixpanel_assets.progress import DayBar, batch_bar, day_bar, page_bar
+from mixpanel_assets.loading.results import (
+    BatchProgress,
+    DayBar,
+    ProfileProgress,
+    batch_bar,
+    day_bar,
+    page_bar,
+)
 from mixpanel_assets.warehouse import DayReport
 
 if TYPE_CHECKING:

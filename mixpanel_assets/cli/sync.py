@@ -13,10 +13,9 @@ from mixpanel_assets.cli.interrupts import told_what_is_kept
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.output import Format, print_line, print_records
 from mixpanel_assets.cli.progress import days_shown, pages_shown
-from mixpanel_assets.currency import read_too_early
 from mixpanel_assets.errors import IncompleteExportError, MixpanelDataError
-from mixpanel_assets.planning import days_between
-from mixpanel_assets.refetch import is_expired
+from mixpanel_assets.loading.days_behind import read_too_early
+from mixpanel_assets.loading.plan import days_between, is_expired
 from mixpanel_assets.results.choices import RefetchChoice
 from mixpanel_assets.rules.days import ranges_of, shown
 from mixpanel_assets.warehouse import DayReport, ProfileReport

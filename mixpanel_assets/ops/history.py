@@ -8,10 +8,9 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.client import MixpanelAPIClient
-from mixpanel_assets.event_loads import event_load, plan_load
 from mixpanel_assets.failures import StepRetries, explained_to_dagster
-from mixpanel_assets.planning import Plan
-from mixpanel_assets.refetch import Keeping, Refetch
+from mixpanel_assets.loading.events import event_load, plan_load
+from mixpanel_assets.loading.plan import Keeping, Plan, Refetch
 from mixpanel_assets.reports import day_metadata, kept_day_metadata
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings

@@ -11,10 +11,10 @@ import dagster as dg
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.client.live import LiveQueryService
 from mixpanel_assets.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.loading.queries import check_zone, must_be_over
 from mixpanel_assets.ops import questions
 from mixpanel_assets.ops.questions import QUESTIONS, DatedQuestion, Question
 from mixpanel_assets.ops.summaries import summary_metadata
-from mixpanel_assets.project_days import check_zone, must_be_over
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.results import ResultWithDataFrame
 from mixpanel_assets.rules.days import as_day

@@ -8,10 +8,9 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.client import STREAMED_DAYS, MixpanelAPIClient, ProfileQuery
-from mixpanel_assets.event_files import DayFile, EventFilter, EventFolder
 from mixpanel_assets.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.loading.files import DayFile, EventFilter, EventFolder, write_snapshot
 from mixpanel_assets.ops.spans import span
-from mixpanel_assets.profile_files import write_snapshot
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings, load_settings
 

@@ -8,10 +8,10 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.ops.spans import span
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.verification import verify_days
 from mixpanel_assets.warehouse import Database, DayDifference
 
 USUAL_DAYS = 7

@@ -8,7 +8,7 @@ import pytest
 from mixpanel_assets.assets.events import EventsConfig
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.emulator import Fault
-from mixpanel_assets.refetch import REFETCH_TAG
+from mixpanel_assets.loading.plan import REFETCH_TAG
 from mixpanel_assets_tests.assets.conftest import EVENTS
 
 EXPORT = "/api/2.0/export"

@@ -7,9 +7,8 @@ import dagster as dg
 import pytest
 
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
-from mixpanel_assets.loads import project_identity
-from mixpanel_assets.profile_loads import ProfileLoad
-from mixpanel_assets.snapshots import begin, completed, questions_for
+from mixpanel_assets.loading.load import project_identity
+from mixpanel_assets.loading.profiles import ProfileLoad, begin, completed, questions_for
 from mixpanel_assets_tests.assets.conftest import PROFILES
 from mixpanel_assets_tests.conftest import START
 

@@ -16,7 +16,7 @@ import pytest
 
 from mixpanel_assets.cli.emulate import environment_of
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
-from mixpanel_assets.json_lines import as_json
+from mixpanel_assets.loading.files import as_json
 from mixpanel_assets_tests.cli.conftest import MP, heed_signals
 
 DAY = date(2024, 1, 3)

@@ -15,7 +15,7 @@ from mixpanel_assets import BatchProgress, ProfileProgress
 from mixpanel_assets.cli.invocation import begin
 from mixpanel_assets.cli.progress import Lines
 from mixpanel_assets.emulator import Fault
-from mixpanel_assets.progress import day_bar
+from mixpanel_assets.loading.results import day_bar
 from mixpanel_assets.warehouse import DayReport
 
 EXPORT, ENGAGE = "/api/2.0/export", "/api/query/engage"

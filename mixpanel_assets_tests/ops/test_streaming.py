@@ -12,7 +12,7 @@ import pytest
 from mixpanel_assets.client import normalize_event
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import AuthenticationError
-from mixpanel_assets.event_files import EventFilter, EventFolder
+from mixpanel_assets.loading.files import EventFilter, EventFolder
 from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.conftest import START

@@ -16,7 +16,7 @@ from mixpanel_assets import (
 from mixpanel_assets.client import make_credentials
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import ConfigError, IncompleteExportError, TableExistsError
-from mixpanel_assets.snapshots import begin, questions_for
+from mixpanel_assets.loading.profiles import begin, questions_for
 from mixpanel_assets.warehouse import Database
 
 ENGAGE = "/api/query/engage"

@@ -17,8 +17,8 @@ from mixpanel_assets.errors import (
     StorageError,
     TableExistsError,
 )
-from mixpanel_assets.fetch_results import FetchResult, ParallelFetchResult
-from mixpanel_assets.fetcher import FetcherService
+from mixpanel_assets.loading.fetcher import FetcherService
+from mixpanel_assets.loading.results import FetchResult, ParallelFetchResult
 from mixpanel_assets.warehouse import Database
 from mixpanel_assets_tests.conftest import PLENTY
 

@@ -1,8 +1,4 @@
-"""What an asset returns instead of rows: work that fetches and stores itself, piece by piece.
-
-Each piece is downloaded and checked first, then stored in one short transaction. What is
-stored stays stored, whatever happens to the pieces after it: `event_loads`, `profile_loads`.
-"""
+"""Load: what an asset returns instead of rows. It fetches and stores itself, piece by piece."""
 
 from __future__ import annotations
 

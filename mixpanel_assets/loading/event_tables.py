@@ -1,38 +1,318 @@
-"""EventTableFetch: days of events into a named table, whole or piece by piece.
-
-Answers lie on disk until they are stored; the database is open only while it stores.
-"""
+"""Events into a named table, in one transaction or batch by batch."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
 
-from mixpanel_assets.client import EventExport, MixpanelAPIClient, SecondLooks, Spool
+from mixpanel_assets.client import (
+    STREAMED_DAYS,
+    EventExport,
+    ExportQuery,
+    MixpanelAPIClient,
+    SecondLooks,
+    Spool,
+    checked_events,
+)
 from mixpanel_assets.client.export import MOST_BYTES, Confirmed
 from mixpanel_assets.errors import (
+    ConfigError,
     ConnectionFailedError,
+    DatabaseNotFoundError,
     IncompleteExportError,
     MixpanelDataError,
     ServerError,
+    TableExistsError,
 )
-from mixpanel_assets.event_loads import request_plan
-from mixpanel_assets.event_tables import (
-    Answer,
-    EventTable,
-    UnconfirmedDaysError,
-    UnstorableError,
-)
-from mixpanel_assets.fetch_requests import FetchRequest
-from mixpanel_assets.fetch_results import BatchProgress, BatchResult
-from mixpanel_assets.planning import RequestPlan, Window, days_between
+from mixpanel_assets.loading.events import request_plan
+from mixpanel_assets.loading.load import project_identity
+from mixpanel_assets.loading.plan import RequestPlan, Window, days_between
+from mixpanel_assets.loading.results import BatchProgress, BatchResult
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.warehouse import Database, EventSizes
+from mixpanel_assets.warehouse import (
+    EVENTS,
+    Database,
+    DayReport,
+    EventSizes,
+    append_events,
+    check_before_load,
+    check_name,
+    check_table,
+    event_sizes,
+    make_way,
+    mark_empty_days,
+    named_events,
+    prepare,
+)
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FetchRequest:
+    """What `FetcherService.fetch_events` was asked for; its arguments are explained there.
+
+    Attributes:
+        name: The table.
+        query: Which events; its `limit` is that of the whole fetch.
+        append: Whether they are added to what is there.
+        replace: Whether they take the place of what is there.
+        chunk_days: The most days that share a request.
+        batch_size: Events between two calls that tell how far a request is.
+    """
+
+    name: str
+    query: ExportQuery
+    append: bool
+    replace: bool
+    chunk_days: int
+    batch_size: int
+
+    @property
+    def is_asset(self) -> bool:
+        """Whether the table is the asset's own."""
+        return self.name == EVENTS.name
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """What narrows the question, as the ledger keeps it."""
+        return self.query.filters
+
+    @property
+    def date_range(self) -> tuple[str, str]:
+        """First and last day as text, both included."""
+        return self.query.from_date.isoformat(), self.query.to_date.isoformat()
+
+
+def checked_request(
+    name: str,
+    *,
+    from_date: date | str,
+    to_date: date | str,
+    events: Sequence[str] | None,
+    where: str | None,
+    limit: int | None,
+    append: bool,
+    replace: bool,
+    chunk_days: int | None,
+    batch_size: int,
+    parallel: bool,
+) -> FetchRequest:
+    """Return the request that the arguments make.
+
+    Raises:
+        ConfigError: They make none; the message names the argument.
+    """
+    check_name(name)
+    query = checked_events(from_date, to_date, events, where, limit, time_in_ms=True)
+    chunk_days = STREAMED_DAYS if chunk_days is None else chunk_days
+    _check_number("chunk_days", chunk_days, 1, 100)
+    check_batch_size(batch_size)
+    request = FetchRequest(name, query, append, replace, chunk_days, batch_size)
+    if append and replace:
+        raise ConfigError("Give append or replace, not both.")
+    if parallel and limit is not None:
+        raise ConfigError(
+            "limit is for a sequential fetch: requests that run at once cannot share it."
+        )
+    if request.is_asset and (request.filters or limit is not None):
+        raise ConfigError(
+            "The table `events` holds whole days. Choose another name for a part of them."
+        )
+    return request
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise `ConfigError` unless it is a number from 100 to 100,000."""
+    _check_number("batch_size", batch_size, 100, 100_000)
+
+
+def _check_number(name: str, value: int, least: int, most: int) -> None:
+    if type(value) is not int or not least <= value <= most:
+        raise ConfigError(f"{name} must be a number from {least} to {most:,}, not {value!r}.")
+
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer on disk.
+
+    Attributes:
+        spool: The file.
+        limit: The limit it was asked with, if that kept events back.
+    """
+
+    spool: Spool
+    limit: int | None = None
+
+
+class UnstorableError(IncompleteExportError):
+    """An answer came whole, but it is not the asked days."""
+
+    def __init__(self, answer: Answer, error: IncompleteExportError) -> None:
+        super().__init__(
+            error.message,
+            from_date=error.from_date,
+            to_date=error.to_date,
+            reason=error.reason,
+            lines=error.lines,
+        )
+        self.answer = answer
+
+
+class UnconfirmedDaysError(Exception):
+    """Days have no events, and only one response says so."""
+
+    def __init__(self, days: set[date]) -> None:
+        super().__init__(f"{len(days)} days came without events")
+        self.days = days
+
+
+class EventTable:
+    """The table that a request wants filled.
+
+    Args:
+        client: Whose project it is.
+        database: Where the table is.
+        settings: How times are read, and what today is.
+        request: What is wanted.
+
+    Attributes:
+        project: Whose events they are.
+        sizes: What days weigh, by what the asset table holds of them.
+        is_replaced: Whether there is a table that is to stay until everything has come.
+        rows: Events stored so far, each once.
+        empty_before: Days that came without events once; one more such response is believed.
+
+    Raises:
+        ConfigError: The file holds another project, or the table something else.
+        TableExistsError: The table is there and is neither appended to nor replaced.
+    """
+
+    def __init__(
+        self,
+        client: MixpanelAPIClient,
+        database: Database,
+        settings: Settings,
+        request: FetchRequest,
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._request = request
+        self._run_id = uuid.uuid4().hex
+        self.project = project_identity(client.credentials, settings)
+        self.sizes = EventSizes({}, {})
+        self.is_replaced = False
+        self.rows = 0
+        self.empty_before: set[date] = set()
+        check_before_load(database, self.project)
+        with suppress(DatabaseNotFoundError), database.read() as connection:
+            self._look(connection)
+        self._is_new = not request.append and not self.is_replaced
+
+    def store(self, answers: Sequence[Answer], *, replace: bool = False) -> set[date]:
+        """Add answers in one transaction; the first ones make the table.
+
+        Args:
+            answers: What is stored.
+            replace: Drop the old table in the same transaction.
+
+        Returns:
+            Days without events that are not stored yet, because no earlier response of this
+            table said so.
+
+        Raises:
+            UnstorableError: One of them is not the asked days; nothing has changed.
+        """
+        with self._storing(answers, replace=replace) as unconfirmed:
+            return unconfirmed
+
+    def store_all(self, answers: Sequence[Answer], *, replace: bool = False) -> None:
+        """Do what `store` does, or nothing if days without events are not confirmed.
+
+        Raises:
+            UnconfirmedDaysError: Nothing has changed.
+            UnstorableError: See `store`.
+        """
+        with self._storing(answers, replace=replace) as unconfirmed:
+            if unconfirmed:
+                raise UnconfirmedDaysError(unconfirmed)
+
+    def store_empty(self, days: Sequence[date]) -> None:
+        """Note that days have no events; their response was stored before."""
+        with self._database.write() as connection:
+            mark_empty_days(
+                connection,
+                days,
+                table=self._request.name,
+                filters=_with_limit(self._request.filters, None),
+                run_id=self._run_id,
+            )
+
+    @contextmanager
+    def _storing(self, answers: Sequence[Answer], *, replace: bool) -> Iterator[set[date]]:
+        """Yield the unconfirmed days before the transaction is committed."""
+        with self._database.write() as connection:
+            prepare(connection, self.project)
+            if replace or self._is_new:
+                make_way(connection, self._request.name, replace=replace)
+            reports = [self._append(connection, answer) for answer in answers]
+            written = {report.day for days in reports for report in days}
+            asked = {day for answer in answers for day in _days_of(answer)}
+            yield asked - written
+        self._is_new = False
+        self.rows += sum(report.row_count for days in reports for report in days)
+
+    def _look(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.sizes = event_sizes(connection)
+        if self._request.append:
+            check_table(connection, named_events(self._request.name))
+            return
+        try:
+            make_way(connection, self._request.name, replace=False)
+        except TableExistsError:
+            if not self._request.replace:
+                raise
+            self.is_replaced = True
+
+    def _append(self, connection: duckdb.DuckDBPyConnection, answer: Answer) -> list[DayReport]:
+        spool, filters = answer.spool, self._request.filters
+        try:
+            return append_events(
+                connection,
+                spool.path,
+                table=self._request.name,
+                from_date=spool.from_date,
+                to_date=spool.to_date,
+                lines=spool.lines,
+                project=self.project,
+                filters=_with_limit(filters, answer.limit),
+                is_cut=answer.limit is not None,
+                received_bytes=spool.received_bytes,
+                requests=spool.requests,
+                run_id=self._run_id,
+                open_days=[self._settings.today()],
+                empty_before=self.empty_before,
+            )
+        except IncompleteExportError as error:
+            raise UnstorableError(answer, error) from error
+
+
+def _days_of(answer: Answer) -> list[date]:
+    return days_between(answer.spool.from_date, answer.spool.to_date)
+
+
+def _with_limit(filters: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
+    return {**filters, "limit": limit} if limit is not None else dict(filters)
+
 
 OnBatchComplete = Callable[[BatchProgress], None]
 

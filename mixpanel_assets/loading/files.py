@@ -1,40 +1,322 @@
-"""Events -> a folder with one whole file per day, which the next call goes on with."""
+"""Events and profiles into files of JSON lines or Parquet; a file appears only when complete."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from mixpanel_assets.client import (
     STREAMED_DAYS,
     MixpanelAPIClient,
+    ProfileQuery,
     RecordStream,
     SecondLooks,
 )
 from mixpanel_assets.client.export import MOST_BYTES
+from mixpanel_assets.client.normalize import parse_record
 from mixpanel_assets.client.spool import make_private_folder
-from mixpanel_assets.errors import ConfigError, IncompleteExportError
-from mixpanel_assets.event_days import StrayEventError, deal_out
-from mixpanel_assets.record_files import (
-    EVENT_COLUMNS,
-    FileFormat,
-    RecordFile,
-    check_format,
-    whole_file,
-    whole_record_file,
-)
+from mixpanel_assets.errors import ConfigError, IncompleteExportError, StorageError, escaped_json
 from mixpanel_assets.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def as_json(record: Mapping[str, Any]) -> bytes:
+    """Return a record as one line of JSON, without the newline; moments in ISO 8601 ending in Z.
+
+    Whatever a reader takes for a line's end, only the end of a record looks like one, and no
+    character steers a terminal.
+    """
+    try:
+        line = _encode(record)
+    except (OverflowError, UnicodeEncodeError, msgspec.MsgspecError):
+        # An integer beyond 64 bits or half of a surrogate pair.
+        line = json.dumps(record, separators=(",", ":"), default=_moment).encode()
+    if line.isascii() and b"\x7f" not in line:
+        return line
+    return escaped_json(line.decode()).encode()
+
+
+def _moment(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FileFormat = Literal["jsonl", "parquet"]
+
+EVENT_COLUMNS = ("event_name", "event_time", "distinct_id", "insert_id", "properties")
+PROFILE_COLUMNS = ("distinct_id", "last_seen", "properties")
+
+ROWS_PER_GROUP = 50_000
+BYTES_PER_GROUP = 1 << 23
+
+
+@contextmanager
+def whole_file(path: Path, *, as_of: float | None = None) -> Iterator[IO[bytes]]:
+    """Yield a file that gets its name when the block ends; when it raises, nothing is there.
+
+    A file of that name is replaced at that moment, not before.
+
+    Args:
+        path: Its folder is made when it is missing.
+        as_of: The time that the file shows as its last change, in seconds since 1970; None: now.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if as_of is not None:
+            os.utime(part, (as_of, as_of))
+        part.replace(path)
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written: {error.strerror or error}. What was there before stays."
+        ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+class RecordFile(ABC):
+    """A file that records are added to, one by one, with constant memory.
+
+    Attributes:
+        rows: Records so far.
+    """
+
+    rows = 0
+
+    @abstractmethod
+    def add(self, record: Any) -> None:
+        """Add a record.
+
+        Raises:
+            StorageError: A text is none that the format can hold.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write what is not written yet; the file itself stays open."""
+
+
+class LineFile(RecordFile):
+    """Lines of JSON, given as bytes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def add(self, record: bytes) -> None:
+        """Add a JSON value as one line."""
+        # Between the parts of a JSON value a line's end is a blank like any other.
+        self._file.write(record.replace(b"\n", b" ") + b"\n")
+        self.rows += 1
+
+    def close(self) -> None:
+        """Leave nothing to be written: every line is already."""
+
+
+class JsonFile(LineFile):
+    """Normalized records as lines of JSON."""
+
+    def add(self, record: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Add a normalized record."""
+        super().add(as_json(record))
+
+
+class ParquetFile(RecordFile):
+    """Normalized records in Parquet, in row groups bounded in rows and in bytes.
+
+    `event_time` is a UTC timestamp in milliseconds, `properties` is JSON text, and the other
+    columns are text, whatever the records hold.
+    """
+
+    def __init__(self, file: IO[bytes], columns: Sequence[str]) -> None:
+        import pyarrow.parquet as pq
+
+        self._columns = columns
+        self._schema = _schema(columns)
+        self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
+        self._group: list[tuple[Any, ...]] = []
+        self._bytes = 0
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Add a normalized record."""
+        properties = as_json(record["properties"])
+        row = {**record, "properties": properties.decode()}
+        self._group.append(tuple(row[name] for name in self._columns))
+        self._bytes += len(properties)
+        self.rows += 1
+        if len(self._group) == ROWS_PER_GROUP or self._bytes >= BYTES_PER_GROUP:
+            self._write()
+
+    def close(self) -> None:
+        """Write the last row group and the footer."""
+        try:
+            self._write()
+        finally:
+            self._writer.close()
+
+    def _write(self) -> None:
+        if self._group:
+            group, self._group, self._bytes = self._group, [], 0
+            self._writer.write_batch(_batch(group, self._schema))
+
+
+def check_format(format: FileFormat, *, raw: bool) -> None:
+    """Refuse Parquet for raw records.
+
+    Raises:
+        ConfigError: They have no columns.
+    """
+    if raw and format == "parquet":
+        raise ConfigError(
+            "Raw records have no columns for Parquet: choose the format jsonl, or leave raw out."
+        )
+
+
+@contextmanager
+def whole_record_file(
+    path: Path,
+    columns: Sequence[str],
+    format: FileFormat,
+    *,
+    raw: bool = False,
+    as_of: float | None = None,
+) -> Iterator[RecordFile]:
+    """Yield a file to add records to, which gets its name when the block ends.
+
+    Args:
+        path: See `whole_file`.
+        columns: The keys of normalized records.
+        format: `jsonl` or `parquet`.
+        raw: Records are bytes, each one JSON value; they become lines as they are.
+        as_of: See `whole_file`.
+
+    Raises:
+        ConfigError: Raw records have no columns for Parquet.
+        StorageError: The disk refused.
+    """
+    check_format(format, raw=raw)
+    with whole_file(path, as_of=as_of) as file:
+        records: RecordFile
+        if raw:
+            records = LineFile(file)
+        elif format == "jsonl":
+            records = JsonFile(file)
+        else:
+            records = ParquetFile(file, columns)
+        try:
+            yield records
+        finally:
+            records.close()
+
+
+def _schema(columns: Sequence[str]) -> pa.Schema:
+    import pyarrow as pa
+
+    moment = pa.timestamp("ms", tz="UTC")
+    return pa.schema([(name, moment if name == "event_time" else pa.string()) for name in columns])
+
+
+def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    try:
+        columns = [
+            pa.array(values, field.type)
+            for field, values in zip(schema, zip(*rows, strict=True), strict=True)
+        ]
+    except UnicodeEncodeError as error:
+        raise StorageError(
+            "A name or an id holds half of a surrogate pair, which text in Parquet cannot. "
+            "Choose the format jsonl."
+        ) from error
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+_EPOCH = datetime(1970, 1, 1)
+_LATEST = 253_402_300_800  # 10000, which no calendar of ours knows
+
+
+class StrayEventError(Exception):
+    """An event is of none of the days that were asked for together."""
+
+
+class _Time(msgspec.Struct):
+    time: Any = None
+
+
+class _Timed(msgspec.Struct):
+    properties: _Time
+
+
+_decode_time = msgspec.json.Decoder(_Timed).decode
+
+
+def deal_out(
+    events: Iterable[Any], days: Collection[date], file_of: Callable[[date], RecordFile]
+) -> None:
+    """Add each event to the file of its day; a single file gets all of them.
+
+    Args:
+        events: Normalized events, or raw ones as the bytes of their lines; `time` is UTC.
+        days: Those that were asked for.
+        file_of: Returns the file of a day.
+
+    Raises:
+        StrayEventError: An event is of none of the days.
+    """
+    if len(days) == 1:
+        [day] = days
+        for event in events:
+            file_of(day).add(event)
+        return
+    for event in events:
+        found = _day_of_line(event) if isinstance(event, bytes) else _day_of(event)
+        if found is None or found not in days:
+            raise StrayEventError(f"An event is of {found or 'no day'}.")
+        file_of(found).add(event)
+
+
+def _day_of(event: Mapping[str, Any]) -> date | None:
+    moment: datetime | None = event["event_time"]
+    return moment.date() if moment else None
+
+
+def _day_of_line(line: bytes) -> date | None:
+    try:
+        seconds = _decode_time(line).properties.time
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        seconds = parse_record(line)["properties"].get("time")
+    if type(seconds) is not int or not 0 <= seconds < _LATEST:
+        return None
+    return (_EPOCH + timedelta(seconds=seconds)).date()
+
 
 QUESTION_FILE = "_question.json"
 _DAY_FILE = re.compile(r"\d{4}-\d\d-\d\d\.(jsonl|parquet)")
@@ -331,3 +613,58 @@ def _incomplete(broken: Mapping[date, str], finished: int) -> IncompleteExportEr
         reason=next(iter(broken.values())),
         partial=bool(finished),
     )
+
+
+@dataclass(frozen=True)
+class SnapshotFile:
+    """A file of profiles.
+
+    Attributes:
+        path: The file.
+        rows: Profiles in it.
+        bytes: Its size.
+        seconds: From the first request to the whole file.
+    """
+
+    path: Path
+    rows: int
+    bytes: int
+    seconds: float
+
+
+def write_snapshot(
+    client: MixpanelAPIClient,
+    path: Path,
+    query: ProfileQuery | None = None,
+    *,
+    raw: bool = False,
+    format: FileFormat = "jsonl",
+    overwrite: bool = False,
+) -> SnapshotFile:
+    """Write the profiles as they are now; the file is there when all of them have come.
+
+    Args:
+        client: Who is asked.
+        path: The file.
+        query: Which profiles; None: all.
+        raw: As Mixpanel sends them, byte for byte; otherwise normalized.
+        format: `jsonl`, or `parquet` for normalized profiles.
+        overwrite: Replace a file of that name once the new one is whole.
+
+    Raises:
+        ConfigError: There is such a file, raw profiles were to become Parquet, or the filters
+            contradict each other; nothing was asked.
+        IncompleteExportError: Not all profiles came.
+        StorageError: The disk refused.
+    """
+    if path.exists() and not overwrite:
+        raise ConfigError(f"There is a file {path} already. Choose another path, or overwrite it.")
+    begin = time.monotonic()
+    with whole_record_file(path, PROFILE_COLUMNS, format, raw=raw) as file:
+        stream: RecordStream[Any] = (
+            client.stream_profile_lines(query) if raw else client.stream_profiles(query)
+        )
+        with stream:
+            for profile in stream:
+                file.add(profile)
+    return SnapshotFile(path, file.rows, path.stat().st_size, time.monotonic() - begin)

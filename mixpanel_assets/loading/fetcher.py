@@ -17,18 +17,22 @@ from mixpanel_assets.client import (
     checked_exports,
 )
 from mixpanel_assets.errors import DatabaseNotFoundError, IncompleteExportError
-from mixpanel_assets.event_fetches import EventTableFetch, OnBatchComplete
-from mixpanel_assets.event_loads import event_load
-from mixpanel_assets.fetch_requests import FetchRequest, checked_request
-from mixpanel_assets.fetch_results import (
+from mixpanel_assets.loading.event_tables import (
+    EventTableFetch,
+    FetchRequest,
+    OnBatchComplete,
+    checked_request,
+)
+from mixpanel_assets.loading.events import event_load
+from mixpanel_assets.loading.load import HoldsDatabase, database_in, project_identity
+from mixpanel_assets.loading.plan import MAX_DAYS, days_between
+from mixpanel_assets.loading.profiles import OnPageComplete, ParallelProfileFetcherService, whole
+from mixpanel_assets.loading.results import (
     BatchProgress,
     FetchResult,
     ParallelFetchResult,
     ParallelProfileResult,
 )
-from mixpanel_assets.loads import HoldsDatabase, database_in, project_identity
-from mixpanel_assets.planning import MAX_DAYS, days_between
-from mixpanel_assets.profile_fetcher import OnPageComplete, ParallelProfileFetcherService, whole
 from mixpanel_assets.rules.days import ranges_of
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (

@@ -1,4 +1,4 @@
-"""doctor: what stands between a user and a complete copy, looked for before it is missed."""
+"""What stands between a user and a complete copy: settings, access, disk, days that are missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Literal
 from mixpanel_assets.auth import ConfigManager, ProjectAccess, check_access
 from mixpanel_assets.client import Credentials, MixpanelAPIClient
 from mixpanel_assets.client.spool import MARGIN_BYTES, free_bytes
-from mixpanel_assets.currency import STORED, DaysDue, days_due_in, read_too_early
 from mixpanel_assets.errors import (
     ConfigError,
     DatabaseLockedError,
@@ -22,7 +21,8 @@ from mixpanel_assets.errors import (
     MixpanelDataError,
     visible,
 )
-from mixpanel_assets.loads import project_identity
+from mixpanel_assets.loading.days_behind import STORED, DaysDue, days_due_in, read_too_early
+from mixpanel_assets.loading.load import project_identity
 from mixpanel_assets.rules.days import how_to_load, ranges_of, shown
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import (

@@ -1,4 +1,4 @@
-"""Whether stored days are still what Mixpanel holds: they are read anew beside them."""
+"""Whether stored days still equal what Mixpanel holds: a second download is compared row by row."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from datetime import date, timedelta
 
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.event_loads import event_load, plan_load
-from mixpanel_assets.loads import project_identity
-from mixpanel_assets.planning import days_between
-from mixpanel_assets.refetch import is_expired
+from mixpanel_assets.loading.events import event_load, plan_load
+from mixpanel_assets.loading.load import project_identity
+from mixpanel_assets.loading.plan import days_between, is_expired
 from mixpanel_assets.rules.days import as_day
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (

@@ -1,0 +1,703 @@
+"""Snapshots of profiles: which profiles a day gets, pages onto disk, pages into a table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from time import monotonic
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+import duckdb
+
+from mixpanel_assets.client import (
+    MAX_WORKERS,
+    MixpanelAPIClient,
+    PageOutcome,
+    PagePlan,
+    ProfileQuery,
+    checked_workers,
+)
+from mixpanel_assets.client.spool import RESUMED_FOR, pages_in_use, remove_pages, require_room
+from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, IncompleteExportError
+from mixpanel_assets.loading.load import HoldsDatabase, Load, database_in, project_identity
+from mixpanel_assets.loading.results import FetchResult, ParallelProfileResult, ProfileProgress
+from mixpanel_assets.rules.days import as_day
+from mixpanel_assets.settings import Settings
+from mixpanel_assets.warehouse import (
+    PROFILES,
+    Database,
+    ProfilePage,
+    ProfileReport,
+    ProjectIdentity,
+    Target,
+    check_before_load,
+    check_name,
+    is_partial,
+    kept_snapshot,
+    make_way,
+    prepare,
+    replace_profiles,
+    target_of,
+)
+
+logger = logging.getLogger(__name__)
+
+
+Scope = Literal["all", "seen_on_day"]
+ScopeChoice = Literal["auto", "all", "seen_on_day"]
+OnPage = Callable[[PageOutcome, PagePlan], None]
+
+PAGE_IS_GONE = "its file is gone from the spool folder"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of Mixpanel to fill some days.
+
+    Attributes:
+        days: The days it fills, in order; one day if the scope is `all`.
+        scope: `all` profiles that the query finds, or those `seen_on_day`.
+        query: What is sent.
+        asked_on: The day on which it is asked.
+    """
+
+    days: tuple[date, ...]
+    scope: Scope
+    query: ProfileQuery
+    asked_on: date
+
+    def can_be_asked_again(self, today: date) -> bool:
+        """Tell whether the answer still belongs to the same days: a day that ended is gone."""
+        return (
+            self.scope == "seen_on_day" or self.days[0] != self.asked_on or today == self.asked_on
+        )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An answer on its way: the pages that hold it, and why some of them are not on disk."""
+
+    question: Question
+    plan: PagePlan
+    failed: Mapping[int, str] = field(default_factory=dict)
+
+
+def questions_for(
+    days: Iterable[date],
+    today: date,
+    query: ProfileQuery | None = None,
+    scope: ScopeChoice = "auto",
+    *,
+    zone: str = "UTC",
+) -> list[Question]:
+    """Return what to ask so that each day's partition gets the profiles it is to hold.
+
+    Args:
+        days: The days wanted; one question fills all the older ones.
+        today: The current day, which gets all profiles.
+        query: Narrows the profiles; None: everybody.
+        scope: `all` or `seen_on_day` for every day, whatever its age.
+        zone: Whose days they are; `$last_seen` is UTC.
+
+    Raises:
+        ConfigError: A day has not begun, so nothing can be said of it.
+    """
+    days, query = sorted(days), query or ProfileQuery()
+    if days and days[-1] > today:
+        raise ConfigError(f"{days[-1]} has not begun, so it has no profiles; today is {today}.")
+    older, questions = list[date](), list[Question]()
+    for day in days:
+        if scope == "all" or (scope == "auto" and day == today):
+            questions.append(Question((day,), "all", query, today))
+        else:
+            older.append(day)
+    if older:
+        seen = _seen_between(query, older[0], older[-1], ZoneInfo(zone))
+        questions.insert(0, Question(tuple(older), "seen_on_day", seen, today))
+    return questions
+
+
+def begin(client: MixpanelAPIClient, question: Question, root: Path) -> Snapshot:
+    """Return the snapshot that an earlier try left half-way, or one with page 0 just fetched.
+
+    Args:
+        client: Who is asked.
+        question: What is asked.
+        root: Where folders of pages lie.
+
+    Raises:
+        IncompleteExportError: Page 0 did not come whole. Nothing is left behind.
+    """
+    name = f"profiles-{_digest(client, question)}"
+    if plan := _left_behind(root, name):
+        present = len(plan.present())
+        logger.info("%s of %s pages are on disk from an earlier try", present, plan.num_pages)
+        return Snapshot(question, plan)
+    directory = root / f"{name}-{uuid.uuid4().hex}"
+    try:
+        with pages_in_use(directory):
+            plan = client.plan_profiles(directory, question.query)
+        require_room(root, plan.path(0).stat().st_size * plan.num_pages, "The profiles")
+        return Snapshot(question, plan)
+    except BaseException:
+        remove_pages(directory)
+        raise
+
+
+def completed(
+    client: MixpanelAPIClient,
+    snapshot: Snapshot,
+    today: Callable[[], date],
+    *,
+    max_workers: int = MAX_WORKERS,
+    on_page: OnPage | None = None,
+) -> Snapshot:
+    """Fetch the pages that are missing on disk; those that stay broken are named in `failed`.
+
+    A snapshot whose session has ended, whose pages somebody deleted, or whose page 0 seems to
+    have announced too much, is begun anew, once.
+
+    Args:
+        client: Who is asked.
+        snapshot: As it was begun, maybe by another process.
+        today: Tells the current day.
+        max_workers: Pages asked for at once.
+        on_page: Told of each page that was asked for, page 0 of a new beginning included.
+
+    Raises:
+        IncompleteExportError: Its pages are gone, and so is the day.
+    """
+    question, root, begun_anew = snapshot.question, snapshot.plan.directory.parent, False
+    while True:
+        failed, lost = fetch_missing(client, snapshot, max_workers=max_workers, on_page=on_page)
+        snapshot = replace(snapshot, failed=failed)
+        if not lost or begun_anew:
+            return snapshot
+        if not question.can_be_asked_again(today()):
+            if snapshot.plan.present():
+                return snapshot
+            raise _day_is_over(question)
+        logger.warning("The session of page 0 is of no use any more: the snapshot is begun anew.")
+        snapshot.plan.discard()
+        snapshot, begun_anew = begin(client, question, root), True
+        if on_page:
+            tell_present(snapshot, on_page)
+
+
+def fetch_missing(
+    client: MixpanelAPIClient,
+    snapshot: Snapshot,
+    pages: Iterable[int] | None = None,
+    *,
+    max_workers: int = MAX_WORKERS,
+    on_page: OnPage | None = None,
+) -> tuple[dict[int, str], bool]:
+    """Fetch pages that are not on disk.
+
+    Args:
+        client: Who is asked.
+        snapshot: As it was begun, maybe by another process.
+        pages: Only these; None: all.
+        max_workers: Pages asked for at once.
+        on_page: Told of each page that was asked for.
+
+    Returns:
+        Why pages did not come, and whether the rest of the snapshot cannot come either: its
+        session has ended, pages of it are gone, which no other session can stand in for, or a
+        second try at all pages finds again that they are not what page 0 announced.
+    """
+    plan = snapshot.plan
+    wanted = set(range(plan.num_pages) if pages is None else pages)
+    with plan.in_use() as is_there:
+        missing = wanted.intersection(plan.missing())
+        if not is_there:
+            return dict.fromkeys(sorted(missing), PAGE_IS_GONE), True
+        again = pages is None and plan.is_tried_again()
+        outcomes = client.fetch_profile_pages(
+            snapshot.question.query,
+            plan,
+            sorted(missing),
+            max_workers=max_workers,
+            on_page=on_page and (lambda outcome: on_page(outcome, plan)),
+        )
+        gone = wanted.intersection(plan.missing())
+    failed = {outcome.page: outcome.error for outcome in outcomes if outcome.error}
+    gone -= failed.keys()
+    lost = (
+        bool(gone)
+        or any(outcome.session_ended for outcome in outcomes)
+        # The first time it may be the page that is wrong; a wrong `total` is wrong for ever.
+        or (again and any(outcome.unannounced for outcome in outcomes))
+    )
+    return failed | dict.fromkeys(sorted(gone), PAGE_IS_GONE), lost
+
+
+@contextmanager
+def in_use(snapshots: Iterable[Snapshot]) -> Iterator[None]:
+    """Keep the pages of all snapshots inside the block, while one of them waits or is stored."""
+    with ExitStack() as used:
+        for snapshot in snapshots:
+            used.enter_context(snapshot.plan.in_use())
+        yield
+
+
+def tell_present(snapshot: Snapshot, on_page: OnPage) -> None:
+    """Tell of each page that is on disk already."""
+    for page in snapshot.plan.present():
+        on_page(PageOutcome(page, snapshot.plan.announced_rows(page)), snapshot.plan)
+
+
+def _left_behind(root: Path, name: str) -> PagePlan | None:
+    """Return the youngest plan of a question that nobody uses and that is not too old."""
+    found = (PagePlan.stored_in(directory) for directory in root.glob(f"{name}-*"))
+    since = datetime.now(UTC) - RESUMED_FOR
+    young = [plan for plan in found if plan and plan.began_at >= since]
+    by_age = sorted(young, key=lambda plan: plan.began_at, reverse=True)
+    return next(filter(None, (plan.taken_over() for plan in by_age)), None)
+
+
+def _digest(client: MixpanelAPIClient, question: Question) -> str:
+    """Return a name for what is asked of whom on which day."""
+    asked = [client.budget.project, question.asked_on.isoformat(), question.query.form()]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _seen_between(query: ProfileQuery, first: date, last: date, zone: ZoneInfo) -> ProfileQuery:
+    begin, end = (
+        datetime.combine(day, time(), zone).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        for day in (first, last + timedelta(days=1))
+    )
+    seen = f'properties["$last_seen"] >= "{begin}" and properties["$last_seen"] < "{end}"'
+    return replace(query, where=f"({query.where}) and {seen}" if query.where else seen)
+
+
+def _day_is_over(question: Question) -> IncompleteExportError:
+    day = question.days[0]
+    return IncompleteExportError(
+        f"The pages of the snapshot of {day} are gone, and so is the day: Mixpanel shows profiles "
+        f"as they are now. Nothing was stored. Materialize {day} in a new run to get the profiles "
+        "last seen on it.",
+        from_date=day,
+        to_date=day,
+        reason="the day is over",
+    )
+
+
+EVERYBODY = Target(PROFILES.name)
+
+
+def without_kept_days(
+    database: Database,
+    project: ProjectIdentity,
+    questions: Iterable[Question],
+    *,
+    target: Target = EVERYBODY,
+    filters: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> tuple[list[Question], list[ProfileReport]]:
+    """Leave out days whose full snapshot must stay, because it cannot be taken again.
+
+    To be asked before requests are spent; a load looks again when it stores.
+
+    Args:
+        database: May not exist yet.
+        project: Whose profiles they are.
+        questions: What is to be asked.
+        target: The table.
+        filters: What narrows the question; None for everybody.
+        overwrite: Leave none out.
+
+    Returns:
+        What is left to ask, and what the days left out hold.
+
+    Raises:
+        ConfigError: The file holds another project.
+        StorageError: No load could be stored there.
+    """
+    check_before_load(database, project)
+    if overwrite:
+        return list(questions), []
+    left, kept = list[Question](), list[ProfileReport]()
+    try:
+        with database.read() as connection:
+            for question in questions:
+                found = {
+                    day: kept_snapshot(
+                        connection, day, question.scope, filters=filters, target=target
+                    )
+                    for day in question.days
+                }
+                kept += [report for report in found.values() if report]
+                if days := tuple(day for day, report in found.items() if not report):
+                    left.append(replace(question, days=days))
+    except DatabaseNotFoundError:
+        return list(questions), []
+    return left, kept
+
+
+@dataclass(kw_only=True)
+class ProfileLoad(Load):
+    """Snapshots of profiles on their way into a table.
+
+    Attributes:
+        snapshots: With the pages that could be had on disk.
+        kept: Days that were left alone, as `kept_days` returned them.
+        project: Whose profiles they are.
+        target: The table.
+        filters: What narrowed the snapshots; None for everybody.
+        merge: Whether rows are merged in by `distinct_id` even when every page is there.
+        overwrite: Whether the full snapshot of a day that is over may be replaced.
+        run_id: Written to the ledger.
+        on_day: Told of each day once it is settled, and on how many pages it came.
+        reports: The days that are settled so far.
+    """
+
+    snapshots: Sequence[Snapshot]
+    kept: Sequence[ProfileReport] = ()
+    project: ProjectIdentity
+    target: Target = EVERYBODY
+    filters: Mapping[str, Any] | None = None
+    merge: bool = False
+    overwrite: bool = False
+    run_id: str | None = None
+    on_day: Callable[[ProfileReport, int], None] = field(default=lambda report, pages: None)
+    reports: list[ProfileReport] = field(default_factory=list)
+
+    def store(self, database: Database) -> None:
+        """Store each snapshot in a transaction of its own; whole ones delete their pages.
+
+        A snapshot with failed pages is merged in, and its pages stay for the next try.
+
+        Raises:
+            IncompleteExportError: No page of a snapshot came; nothing of its days has changed.
+        """
+        for report in self.kept:
+            self._settled(report, 0)
+        with in_use(self.snapshots):
+            self._store_snapshots(database)
+
+    def _store_snapshots(self, database: Database) -> None:
+        for snapshot in self.snapshots:
+            pages = snapshot.plan.num_pages
+            reports = self._stored(database, snapshot)
+            for report in reports:
+                self._settled(report, pages)
+                pages = 0  # so that the pages of all days add up
+            if not snapshot.failed:
+                snapshot.plan.discard()
+
+    def _stored(self, database: Database, snapshot: Snapshot) -> list[ProfileReport]:
+        with database.write() as connection:
+            prepare(connection, self.project)
+            return self.replaced(connection, snapshot)
+
+    def replaced(
+        self, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot
+    ) -> list[ProfileReport]:
+        """Store one snapshot in the caller's transaction and return a report per day."""
+        question, plan = snapshot.question, snapshot.plan
+        pages = {page: at for page in range(plan.num_pages) if (at := plan.fetched_at(page))}
+        gone = {page: PAGE_IS_GONE for page in range(plan.num_pages) if page not in pages}
+        return replace_profiles(
+            connection,
+            [ProfilePage(plan.path(page), fetched_at) for page, fetched_at in pages.items()],
+            days=question.days,
+            project=self.project,
+            scope=question.scope,
+            expected_total=plan.total,
+            failed_pages=gone | dict(snapshot.failed),
+            merge=self.merge,
+            overwrite=self.overwrite,
+            run_id=self.run_id,
+            filters=self.filters,
+            target=self.target,
+        )
+
+    def _settled(self, report: ProfileReport, pages: int) -> None:
+        rows = f"{report.row_count:,}"
+        if report.kept:
+            logger.info("%s: the full snapshot of %s profiles is kept", report.snapshot_date, rows)
+        else:
+            logger.info("%s: %s profiles, %s", report.snapshot_date, rows, report.status)
+        self.reports.append(report)
+        self.on_day(report, pages)
+
+
+def require_complete(reports: Iterable[ProfileReport]) -> None:
+    """Raise `IncompleteExportError` if a day was stored in part."""
+    if error := incomplete(reports):
+        raise error
+
+
+def incomplete(reports: Iterable[ProfileReport]) -> IncompleteExportError | None:
+    """Return what to raise about days that were stored in part; None if all are whole."""
+    partial = [report for report in reports if not report.kept and report.status == "partial"]
+    if not partial:
+        return None
+    days = f"{partial[0].snapshot_date}"
+    if len(partial) > 1:
+        days += f" to {partial[-1].snapshot_date}"
+    again = ": within the hour it asks only for lost pages" if partial[0].failed_pages else ""
+    return IncompleteExportError(
+        f"Profiles of {days} are stored in part: {_what_is_missing(partial[0])} What came was "
+        f"merged in, and nothing that was stored before is lost. Run it again{again}.",
+        from_date=partial[0].snapshot_date,
+        to_date=partial[-1].snapshot_date,
+        reason="missing pages" if partial[0].failed_pages else "fewer profiles than announced",
+        partial=True,
+    )
+
+
+def _what_is_missing(report: ProfileReport) -> str:
+    """Return, in a sentence, what a snapshot lacks."""
+    if not report.failed_pages:
+        return (
+            f"its pages hold {report.missing_rows:,} different profiles fewer than the "
+            f"{report.expected_total:,} that were announced."
+        )
+    count, first = len(report.failed_pages), min(report.failed_pages)
+    pages = ", ".join(str(page) for page in sorted(report.failed_pages))
+    return (
+        f"{count} page{'s' if count > 1 else ''} could not be fetched: {pages}. "
+        f"First reason: {report.failed_pages[first].rstrip('.')}."
+    )
+
+
+OnPageComplete = Callable[[ProfileProgress], None]
+
+
+class ParallelProfileFetcherService:
+    """Plans snapshots of profiles, fetches their pages in parallel and merges them into tables.
+
+    Args:
+        client: Who is asked.
+        database: Where the rows go, or a `StorageEngine`.
+        settings: Where pages lie until they are stored, and what today is; None: the MP_*
+            variables.
+
+    Example:
+        >>> fetcher = ParallelProfileFetcherService(ws.api, ws.storage.database, ws.settings)
+        >>> result = fetcher.fetch_profiles("everybody", max_workers=5)
+        >>> result.has_failures
+        False
+    """
+
+    def __init__(
+        self,
+        client: MixpanelAPIClient,
+        database: Database | HoldsDatabase,
+        settings: Settings | None = None,
+    ) -> None:
+        database, settings = database_in(database, settings)
+        self._client = client
+        self._database = database
+        self._settings = settings
+        self._project = project_identity(client.credentials, settings)
+        self._root = settings.spool_path(client.credentials.project_id)
+
+    def sync(
+        self,
+        day: date | str | None = None,
+        *,
+        scope: ScopeChoice = "auto",
+        overwrite_full_snapshot: bool = False,
+        max_workers: int | None = None,
+        on_page_complete: OnPageComplete | None = None,
+    ) -> ProfileReport:
+        """Store a day's profiles in `mixpanel.profiles`; see `Workspace.sync_profiles`.
+
+        Args:
+            day: Today (the default) takes all profiles; an older day those last seen on it.
+            scope: `all` or `seen_on_day` whatever the day.
+            overwrite_full_snapshot: Also replace the full snapshot of a day that is over.
+            max_workers: Pages asked for at once; 5 is the default and the most.
+            on_page_complete: Told of each page once it is settled.
+
+        Returns:
+            A report: how many rows the day has, and whether they are everybody.
+
+        Raises:
+            IncompleteExportError: Profiles are missing; `partial` if those that came are merged in.
+
+        Example:
+            >>> pages.sync().scope
+            'all'
+        """
+        workers, today = checked_workers(max_workers), self._settings.today()
+        wanted = today if day is None else as_day(day)
+        asked, kept = without_kept_days(
+            self._database,
+            self._project,
+            questions_for([wanted], today, scope=scope, zone=self._settings.export_zone),
+            overwrite=overwrite_full_snapshot,
+        )
+        load = ProfileLoad(
+            snapshots=[self._taken(question, workers, on_page_complete) for question in asked],
+            kept=kept,
+            project=self._project,
+            overwrite=overwrite_full_snapshot,
+            run_id=uuid.uuid4().hex,
+        )
+        load.store(self._database)
+        require_complete(load.reports)
+        return load.reports[0]
+
+    def fetch_profiles(
+        self,
+        name: str = PROFILES.name,
+        *,
+        query: ProfileQuery | None = None,
+        append: bool = False,
+        replace: bool = False,
+        max_workers: int | None = None,
+        on_page_complete: OnPageComplete | None = None,
+    ) -> ParallelProfileResult:
+        """Store the profiles that a query finds in a table; see `Workspace.fetch_profiles`.
+
+        A table of which the same question brought only a part is completed.
+
+        Args:
+            name: Letters, digits and underscores.
+            query: Which profiles; None: all.
+            append: Merge into a table of that name by `distinct_id`.
+            replace: Put it in the place of a table of that name.
+            max_workers: How many pages at once; 5 is the default and the most.
+            on_page_complete: Told of each page once it is settled.
+
+        Returns:
+            What was stored; `has_failures` is to be looked at.
+
+        Raises:
+            ConfigError: Arguments contradict each other, or want of `profiles` what it never is.
+            TableExistsError: There is such a table, and neither `append` nor `replace` was given.
+            IncompleteExportError: No page came; nothing was changed.
+
+        Example:
+            >>> pages.fetch_profiles("everybody").missing_rows
+            0
+        """
+        query = query or ProfileQuery()
+        query.check()
+        check_name(name, PROFILES)
+        if append and replace:
+            raise ConfigError("Give append or replace, not both.")
+        if replace and name == PROFILES.name:
+            raise ConfigError(
+                "The table `profiles` is the asset's own and is never replaced. Choose another "
+                "name, or take today's snapshot (`append=True`, `sync_profiles`, `mp sync`)."
+            )
+        if name == PROFILES.name and query.filters:
+            raise ConfigError(
+                "The table `profiles` holds everybody. Choose another name for a part of them."
+            )
+        workers, started = checked_workers(max_workers), monotonic()
+        check_before_load(self._database, self._project)
+        if not append and not replace:
+            with suppress(DatabaseNotFoundError), self._database.read() as connection:
+                append = is_partial(connection, target_of(name, PROFILES), query.filters)
+                if not append:
+                    make_way(connection, name, replace=False)
+        today = self._settings.today()
+        [question] = questions_for([today], today, query, "all")
+        snapshot = self._taken(question, workers, on_page_complete)
+        report = self._stored(name, snapshot, append=append, replace=replace)
+        if not snapshot.failed:
+            snapshot.plan.discard()
+        return ParallelProfileResult(
+            table=name,
+            total_rows=report.received - report.duplicates_removed - report.quarantined,
+            successful_pages=snapshot.plan.num_pages - len(snapshot.failed),
+            failed_pages=len(snapshot.failed),
+            failed_page_indices=tuple(sorted(snapshot.failed)),
+            duration_seconds=round(monotonic() - started, 3),
+            fetched_at=datetime.now(UTC),
+            expected_total=snapshot.plan.total,
+            missing_rows=report.missing_rows,
+        )
+
+    def _taken(
+        self, question: Question, max_workers: int, on_page_complete: OnPageComplete | None
+    ) -> Snapshot:
+        told = _Pages(on_page_complete)
+        snapshot = begin(self._client, question, self._root)
+        tell_present(snapshot, told)
+        return completed(
+            self._client, snapshot, self._settings.today, max_workers=max_workers, on_page=told
+        )
+
+    def _stored(
+        self, name: str, snapshot: Snapshot, *, append: bool, replace: bool
+    ) -> ProfileReport:
+        load = ProfileLoad(
+            snapshots=[snapshot],
+            project=self._project,
+            target=target_of(name, PROFILES),
+            filters=snapshot.question.query.filters or None,
+            merge=append and name != PROFILES.name,
+            run_id=uuid.uuid4().hex,
+        )
+        with snapshot.plan.in_use(), self._database.write() as connection:
+            prepare(connection, self._project)
+            if not append and not replace:
+                make_way(connection, name, replace=False)
+            [report] = load.replaced(connection, snapshot)
+        return report
+
+
+def whole(result: ParallelProfileResult) -> FetchResult:
+    """Return a result as a `FetchResult`, which has no room for failures.
+
+    Raises:
+        IncompleteExportError: Pages or rows are missing; what came is stored.
+    """
+    if result.has_failures:
+        lost = ", ".join(map(str, result.failed_page_indices)) or "none"
+        raise IncompleteExportError(
+            f"Profiles are stored in part in {result.table!r}: {result.missing_rows:,} of "
+            f"{result.expected_total:,} are missing (pages that could not be fetched: {lost}). "
+            "What came was merged into what was there. Fetch them again"
+            f"{': within the hour that asks only for lost pages' if result.failed_pages else ''}.",
+            reason="missing pages" if result.failed_pages else "fewer profiles than announced",
+            partial=True,
+        )
+    return FetchResult(
+        table=result.table,
+        rows=result.total_rows,
+        type="profiles",
+        duration_seconds=result.duration_seconds,
+        date_range=None,
+        fetched_at=result.fetched_at,
+    )
+
+
+class _Pages:
+    """Tells of each page once it is settled, and adds up what is on disk."""
+
+    def __init__(self, on_page_complete: OnPageComplete | None) -> None:
+        self._tell = on_page_complete
+        self._directory: Path | None = None
+        self._rows = 0
+
+    def __call__(self, outcome: PageOutcome, plan: PagePlan) -> None:
+        if plan.directory != self._directory:  # begun anew
+            self._directory, self._rows = plan.directory, 0
+        self._rows += outcome.rows
+        if self._tell:
+            self._tell(
+                ProfileProgress(
+                    page_index=outcome.page,
+                    total_pages=plan.num_pages,
+                    rows=outcome.rows,
+                    success=outcome.error is None,
+                    error=outcome.error,
+                    cumulative_rows=self._rows,
+                )
+            )
