@@ -10,9 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixpanel_assets.assets.filtered_events import filtered_events_asset
-    from mixpanel_assets.assets.profiles import filtered_profiles_asset, group_profiles_asset
-    from mixpanel_assets.assets.queries import live_query_asset
     from mixpanel_assets.auth import AccountInfo, ConfigManager
     from mixpanel_assets.client import (
         Credentials,
@@ -25,6 +22,12 @@ if TYPE_CHECKING:
     from mixpanel_assets.client.discovery import DiscoveryService
     from mixpanel_assets.client.live import LiveQueryService
     from mixpanel_assets.definitions import build_definitions
+    from mixpanel_assets.defs.assets.events import filtered_events_asset
+    from mixpanel_assets.defs.assets.profiles import filtered_profiles_asset, group_profiles_asset
+    from mixpanel_assets.defs.assets.queries import live_query_asset
+    from mixpanel_assets.defs.io_managers import WarehouseIOManager
+    from mixpanel_assets.defs.resources import MixpanelResource
+    from mixpanel_assets.defs.schedules import live_query_schedule
     from mixpanel_assets.errors import (
         AccountExistsError,
         AccountNotFoundError,
@@ -48,7 +51,6 @@ if TYPE_CHECKING:
         TableExistsError,
         TableNotFoundError,
     )
-    from mixpanel_assets.io_managers import WarehouseIOManager
     from mixpanel_assets.loading.fetcher import FetcherService
     from mixpanel_assets.loading.plan import Plan
     from mixpanel_assets.loading.profiles import ParallelProfileFetcherService
@@ -62,7 +64,6 @@ if TYPE_CHECKING:
         ProfileBatchProgress,
         ProfileProgress,
     )
-    from mixpanel_assets.resources import MixpanelResource
     from mixpanel_assets.results import (
         ActivityFeedResult,
         BookmarkInfo,
@@ -109,7 +110,6 @@ if TYPE_CHECKING:
         UserEvent,
         WorkspaceInfo,
     )
-    from mixpanel_assets.schedules import live_query_schedule
     from mixpanel_assets.warehouse.engine import StorageEngine
     from mixpanel_assets.workspace import Workspace
 
@@ -246,7 +246,7 @@ _HOMES = {
     "LexiconSchema": "results",
     "LiveQueryService": "client.live",
     "MixpanelAPIClient": "client",
-    "MixpanelResource": "resources",
+    "MixpanelResource": "defs.resources",
     "NumericAverageResult": "results",
     "NumericBucketResult": "results",
     "NumericPropertySummaryResult": "results",
@@ -279,15 +279,15 @@ _HOMES = {
     "TableSchema": "results",
     "TopEvent": "results",
     "UserEvent": "results",
-    "WarehouseIOManager": "io_managers",
+    "WarehouseIOManager": "defs.io_managers",
     "Workspace": "workspace",
     "WorkspaceInfo": "results",
     "build_definitions": "definitions",
-    "filtered_events_asset": "assets.filtered_events",
-    "filtered_profiles_asset": "assets.profiles",
-    "group_profiles_asset": "assets.profiles",
-    "live_query_asset": "assets.queries",
-    "live_query_schedule": "schedules",
+    "filtered_events_asset": "defs.assets.events",
+    "filtered_profiles_asset": "defs.assets.profiles",
+    "group_profiles_asset": "defs.assets.profiles",
+    "live_query_asset": "defs.assets.queries",
+    "live_query_schedule": "defs.schedules",
     "normalize_event": "client",
     "normalize_profile": "client",
 }

@@ -9,18 +9,21 @@ from typing import Any
 import dagster as dg
 from dagster_shared.utils.warnings import BetaWarning
 
-from mixpanel_assets.assets.events import events_asset
-from mixpanel_assets.assets.profiles import group_profiles_assets, profiles_asset
-from mixpanel_assets.automation import automation_sensors, with_automation
-from mixpanel_assets.freshness import with_freshness
-from mixpanel_assets.io_managers import WarehouseIOManager
-from mixpanel_assets.jobs import asset_jobs
-from mixpanel_assets.ops import live_query_jobs, streaming_jobs
-from mixpanel_assets.ops.history import backfill_history_job
-from mixpanel_assets.ops.verification import verify_range_job
-from mixpanel_assets.resources import resource_from_environment
-from mixpanel_assets.retention import keep_snapshots_job
-from mixpanel_assets.schedules import schedules
+from mixpanel_assets.defs.assets.events import events_asset
+from mixpanel_assets.defs.assets.profiles import group_profiles_assets, profiles_asset
+from mixpanel_assets.defs.io_managers import WarehouseIOManager
+from mixpanel_assets.defs.ops import live_query_jobs, streaming_jobs
+from mixpanel_assets.defs.ops.history import backfill_history_job
+from mixpanel_assets.defs.ops.thinning import keep_snapshots_job
+from mixpanel_assets.defs.ops.verification import verify_range_job
+from mixpanel_assets.defs.resources import resource_from_environment
+from mixpanel_assets.defs.schedules import (
+    asset_jobs,
+    automation_sensors,
+    schedules,
+    with_automation,
+    with_freshness,
+)
 from mixpanel_assets.settings import Settings, load_settings
 
 

@@ -20,8 +20,8 @@ from mixpanel_assets import (
     Workspace,
 )
 from mixpanel_assets.client import ProfileQuery
+from mixpanel_assets.defs.ops import SegmentationConfig
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
-from mixpanel_assets.ops import SegmentationConfig
 from mixpanel_assets.settings import load_settings
 from mixpanel_assets.warehouse.inspector import TableInspector
 from mixpanel_assets.warehouse.stored_queries import StoredQueries

@@ -30,8 +30,8 @@ DAY = timedelta(days=1)
 LOCATION = """
 import dagster as dg
 
-from mixpanel_assets.assets.events import events_asset
-from mixpanel_assets.automation import days_due_at
+from mixpanel_assets.defs.assets.events import events_asset
+from mixpanel_assets.defs.schedules import days_due_at
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.loading.plan import REFETCH_TAG
 from mixpanel_assets.settings import load_settings

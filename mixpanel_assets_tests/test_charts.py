@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.charts import hour_chart
+from mixpanel_assets.defs.metadata import hour_chart
 
 SHOWN_IN_PLACE = 1_000  # characters; Dagster's UI hides longer Markdown behind a link
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import mixpanel_assets
 from mixpanel_assets import Workspace
+from mixpanel_assets.defs.partitions import span
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.verification import verify_days
-from mixpanel_assets.ops.spans import span
 from mixpanel_assets.rules.days import as_day, how_to_load, ranges_of, shown
 
 DAY = date(2024, 1, 3)

@@ -6,8 +6,8 @@ import dagster as dg
 import pytest
 
 from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.partitions import days_of
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.partitions import days_of
 from mixpanel_assets.settings import Settings, load_settings
 
 EVENTS = dg.AssetKey(["mixpanel", "events"])

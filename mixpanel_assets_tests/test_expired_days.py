@@ -5,9 +5,9 @@ from datetime import date, timedelta
 import pytest
 
 from mixpanel_assets import Workspace
+from mixpanel_assets.defs.io_managers import gaps_in
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import ConfigError, MissingDaysError
-from mixpanel_assets.gaps import gaps_in
 from mixpanel_assets.loading.doctor import doctor
 from mixpanel_assets.loading.events import event_load
 from mixpanel_assets.loading.verification import verify_days

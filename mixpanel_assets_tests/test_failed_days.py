@@ -6,6 +6,7 @@ import duckdb
 import pytest
 
 from mixpanel_assets import Workspace
+from mixpanel_assets.defs.io_managers import gaps_in
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.errors import (
     ConfigError,
@@ -13,7 +14,6 @@ from mixpanel_assets.errors import (
     MissingDaysError,
     MixpanelDataError,
 )
-from mixpanel_assets.gaps import gaps_in
 from mixpanel_assets.loading.doctor import doctor
 from mixpanel_assets.loading.events import event_load
 from mixpanel_assets.loading.verification import verify_days

@@ -13,8 +13,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from mixpanel_assets.defs.io_managers import WarehouseIOManager
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.io_managers import WarehouseIOManager
 from mixpanel_assets.warehouse import snapshot_path
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-10")

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from mixpanel_assets import MixpanelResource, live_query_asset, live_query_schedule
 from mixpanel_assets.definitions import build_definitions
-from mixpanel_assets.io_managers import WarehouseIOManager
-from mixpanel_assets.ops import SegmentationConfig
-from mixpanel_assets.partitions import daily_partitions
-from mixpanel_assets.schedules import schedules
+from mixpanel_assets.defs.io_managers import WarehouseIOManager
+from mixpanel_assets.defs.ops import SegmentationConfig
+from mixpanel_assets.defs.partitions import daily_partitions
+from mixpanel_assets.defs.schedules import schedules
 from mixpanel_assets.settings import Settings
 
 ZONES = (

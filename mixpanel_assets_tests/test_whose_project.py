@@ -12,11 +12,11 @@ import pytest
 from mixpanel_assets import Workspace
 from mixpanel_assets.client import make_credentials
 from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.io_managers import WarehouseIOManager
+from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.errors import ConfigError, StorageError
-from mixpanel_assets.io_managers import WarehouseIOManager
 from mixpanel_assets.loading.doctor import doctor
 from mixpanel_assets.loading.verification import verify_days
-from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import Database
 from mixpanel_assets.warehouse.engine import StorageEngine

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import Database, ProjectIdentity, check_whose
 from mixpanel_assets.workspace import Workspace

@@ -7,7 +7,7 @@ import pandas as pd
 from dagster_shared.utils.warnings import BetaWarning
 
 from mixpanel_assets.definitions import build_definitions
-from mixpanel_assets.partitions import daily_partitions
+from mixpanel_assets.defs.partitions import daily_partitions
 from mixpanel_assets.settings import load_settings
 
 warnings.simplefilter("ignore", BetaWarning)

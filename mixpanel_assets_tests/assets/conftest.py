@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 
 from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.emulator import Emulator
-from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import Database
 

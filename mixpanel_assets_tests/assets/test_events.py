@@ -7,8 +7,8 @@ from decimal import Decimal
 import dagster as dg
 import pytest
 
+from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.emulator import Fault
-from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets_tests.assets.conftest import EVENTS
 
 DAY = date(2024, 1, 3)

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 
 from mixpanel_assets import ConfigError, MixpanelResource, live_query_asset
-from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
-from mixpanel_assets.io_managers import WarehouseIOManager
-from mixpanel_assets.ops import (
+from mixpanel_assets.defs.io_managers import WarehouseIOManager
+from mixpanel_assets.defs.ops import (
     DatedQuestion,
     EventCountsConfig,
     FunnelConfig,
@@ -20,6 +19,7 @@ from mixpanel_assets.ops import (
     SegmentationNumericConfig,
     SegmentationSumConfig,
 )
+from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import Database
 from mixpanel_assets_tests.conftest import START

@@ -6,9 +6,9 @@ import dagster as dg
 import pytest
 
 from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.failures import StepRetries
+from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.emulator import Fault
-from mixpanel_assets.failures import StepRetries
-from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.assets.conftest import EVENTS, PROFILES
 

@@ -8,8 +8,8 @@ import duckdb
 import pytest
 
 from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.io_managers import WarehouseIOManager
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
-from mixpanel_assets.io_managers import WarehouseIOManager
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.workspace import Workspace
 from mixpanel_assets_tests.ops.conftest import failure_of, metadata_of

@@ -9,11 +9,11 @@ import pytest
 
 from mixpanel_assets import ConfigError, LiveQueryService, SegmentationResult
 from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.metadata import MOST_ROWS
+from mixpanel_assets.defs.ops import SegmentationConfig, project_today, segmentation
+from mixpanel_assets.defs.ops.live_queries import QUESTIONS
+from mixpanel_assets.defs.partitions import span
 from mixpanel_assets.emulator import Fault
-from mixpanel_assets.ops import SegmentationConfig, project_today, segmentation
-from mixpanel_assets.ops.questions import QUESTIONS
-from mixpanel_assets.ops.spans import span
-from mixpanel_assets.ops.summaries import MOST_ROWS
 from mixpanel_assets_tests.conftest import START
 from mixpanel_assets_tests.ops.conftest import failure_of, metadata_of, output_of
 

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from mixpanel_assets.client import normalize_event
+from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import AuthenticationError
 from mixpanel_assets.loading.files import EventFilter, EventFolder
-from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.conftest import START
 from mixpanel_assets_tests.ops.conftest import failure_of, metadata_of, output_of

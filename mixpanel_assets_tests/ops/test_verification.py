@@ -4,7 +4,7 @@ from datetime import date
 
 import duckdb
 
-from mixpanel_assets.ops.spans import span
+from mixpanel_assets.defs.partitions import span
 from mixpanel_assets_tests.ops.conftest import failure_of, metadata_of
 
 

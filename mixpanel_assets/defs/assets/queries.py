@@ -1,4 +1,4 @@
-"""Saved questions: the answers of a live report as a daily-partitioned table."""
+"""Saved questions: the daily results of a live report as a partitioned table."""
 
 from collections.abc import Mapping
 from datetime import date, timedelta
@@ -8,17 +8,9 @@ import dagster as dg
 import pyarrow as pa
 
 from mixpanel_assets.client.live import LiveQueryService
-from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.failures import explained_to_dagster
-from mixpanel_assets.loading.load import project_identity
-from mixpanel_assets.loading.queries import (
-    QUERIES_SCHEMA,
-    QueryDay,
-    QueryLoad,
-    check_zone,
-    must_be_over,
-)
-from mixpanel_assets.ops.questions import (
+from mixpanel_assets.defs.failures import explained_to_dagster
+from mixpanel_assets.defs.metadata import table_of
+from mixpanel_assets.defs.ops.live_queries import (
     DatedQuestion,
     EventCountsConfig,
     PropertyCountsConfig,
@@ -27,9 +19,17 @@ from mixpanel_assets.ops.questions import (
     SegmentationNumericConfig,
     SegmentationSumConfig,
 )
-from mixpanel_assets.partitions import days_of
-from mixpanel_assets.reports import table_of
-from mixpanel_assets.resources import MixpanelResource
+from mixpanel_assets.defs.partitions import days_of
+from mixpanel_assets.defs.resources import MixpanelResource
+from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.loading.load import project_identity
+from mixpanel_assets.loading.queries import (
+    QUERIES_SCHEMA,
+    QueryDay,
+    QueryLoad,
+    check_zone,
+    must_be_over,
+)
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import check_name
 

@@ -1,4 +1,4 @@
-"""MixpanelResource: Mixpanel credentials as Dagster configuration, and the objects they open."""
+"""MixpanelResource: Mixpanel credentials as Dagster configuration, and what it opens."""
 
 from __future__ import annotations
 

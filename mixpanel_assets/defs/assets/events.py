@@ -1,27 +1,33 @@
-"""The asset `mixpanel/events`: raw events, one partition per export day."""
+"""The asset `mixpanel/events`: raw events by export day; assets of the events of one filter."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from mixpanel_assets.failures import explained_to_dagster
-from mixpanel_assets.loading.events import EventLoad, event_load
-from mixpanel_assets.loading.plan import REFETCH_TAG, Keeping, LoadProgress, Refetch, is_expired
-from mixpanel_assets.partitions import daily_partitions, days_of
-from mixpanel_assets.reports import (
+from mixpanel_assets.client import checked_events
+from mixpanel_assets.defs.failures import explained_to_dagster
+from mixpanel_assets.defs.metadata import (
     column_schema,
     day_metadata,
     kept_day_metadata,
     table_of,
     vanished_metadata,
 )
-from mixpanel_assets.resources import MixpanelResource
+from mixpanel_assets.defs.partitions import (
+    daily_partitions,
+    days_of,
+    recorded_partitions,
+    run_group,
+)
+from mixpanel_assets.defs.resources import MixpanelResource
+from mixpanel_assets.loading.events import EventLoad, event_load
+from mixpanel_assets.loading.plan import REFETCH_TAG, Keeping, LoadProgress, Refetch, is_expired
 from mixpanel_assets.rules.days import counted
-from mixpanel_assets.run_history import recorded_partitions, run_group
-from mixpanel_assets.settings import Settings
-from mixpanel_assets.warehouse import EVENTS, DayReport
+from mixpanel_assets.settings import Settings, load_settings
+from mixpanel_assets.warehouse import EVENTS, DayReport, check_events_asset
 
 ROWS_VANISHED = "rows_vanished"
 _ABOUT = (
@@ -226,3 +232,55 @@ class _RunLog:
         """Note days that were committed at the moment of an interrupt."""
         for report in reports:
             self.load.materialized[report.day.isoformat()] = kept_day_metadata(report)
+
+
+def filtered_events_asset(
+    name: str,
+    *,
+    events: Sequence[str] | None = None,
+    where: str | None = None,
+    description: str = "One row per event that the filter finds; Mixpanel's repeats are removed.",
+    settings: Settings | None = None,
+) -> dg.AssetsDefinition:
+    """Return an asset of some events, with a table of its own; `events` always holds all.
+
+    It promises what `mixpanel/events` promises and has the same columns, partitions and
+    metadata. Its days cost export requests of their own, whether `events` holds them or not.
+
+    Args:
+        name: Of the asset, and of its table in schema `mixpanel`. A table holds what one filter
+            finds: a run with another one is refused and changes nothing.
+        events: Only events of these names.
+        where: A segmentation expression over event properties, such as
+            `properties["country"] == "DE"`; Mixpanel evaluates it.
+        description: What one row is; the filter and the cost are added.
+        settings: Instead of the MP_* variables.
+
+    Raises:
+        ConfigError: There is no filter, or it cannot be asked; or the name is none for a table,
+            or a table of the package has it.
+
+    Example:
+        >>> orders = filtered_events_asset("orders", events=["Order Completed"])
+    """
+    known = settings or load_settings()
+    day = known.start_date  # the partitions say which days; here, only the filter is looked at
+    filters = checked_events(day, day, events, where, None, time_in_ms=True).filters
+    check_events_asset(name, filters)
+    return events_asset(
+        known,
+        name,
+        events=filters.get("events"),
+        where=where,
+        description=f"{description} {_told(filters)} Costs one export request for a day; up to 31 "
+        "days of a range share one.",
+    )
+
+
+def _told(filters: Mapping[str, Any]) -> str:
+    parts = []
+    if "events" in filters:
+        parts.append(f"named {', '.join(f'`{name}`' for name in filters['events'])}")
+    if "where" in filters:
+        parts.append(f"where `{filters['where']}`")
+    return f"Only events {' and '.join(parts)}."

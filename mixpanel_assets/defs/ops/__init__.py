@@ -1,6 +1,20 @@
 """Ops for jobs of one's own: events and profiles into files, and questions to live reports."""
 
-from mixpanel_assets.ops.live_queries import (
+from mixpanel_assets.defs.ops.live_queries import (
+    ActivityFeedConfig,
+    DatedQuestion,
+    EventCountsConfig,
+    FrequencyConfig,
+    FunnelConfig,
+    JQLConfig,
+    PropertyCountsConfig,
+    Question,
+    RetentionConfig,
+    SavedReportConfig,
+    SegmentationAverageConfig,
+    SegmentationConfig,
+    SegmentationNumericConfig,
+    SegmentationSumConfig,
     activity_feed,
     event_counts,
     frequency,
@@ -17,23 +31,7 @@ from mixpanel_assets.ops.live_queries import (
     segmentation_numeric,
     segmentation_sum,
 )
-from mixpanel_assets.ops.questions import (
-    ActivityFeedConfig,
-    DatedQuestion,
-    EventCountsConfig,
-    FrequencyConfig,
-    FunnelConfig,
-    JQLConfig,
-    PropertyCountsConfig,
-    Question,
-    RetentionConfig,
-    SavedReportConfig,
-    SegmentationAverageConfig,
-    SegmentationConfig,
-    SegmentationNumericConfig,
-    SegmentationSumConfig,
-)
-from mixpanel_assets.ops.streaming import (
+from mixpanel_assets.defs.ops.streaming import (
     EventFilesConfig,
     ProfileFileConfig,
     stream_events_op,

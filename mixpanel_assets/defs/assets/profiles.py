@@ -18,7 +18,15 @@ from mixpanel_assets.client import (
     PagePlan,
     ProfileQuery,
 )
-from mixpanel_assets.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.defs.metadata import (
+    column_schema,
+    completeness_metadata,
+    profile_metadata,
+    table_of,
+)
+from mixpanel_assets.defs.partitions import daily_partitions, days_of
+from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.loading.load import project_identity
 from mixpanel_assets.loading.profiles import (
     OnPage,
@@ -34,14 +42,6 @@ from mixpanel_assets.loading.profiles import (
     require_complete,
     without_kept_days,
 )
-from mixpanel_assets.partitions import daily_partitions, days_of
-from mixpanel_assets.reports import (
-    column_schema,
-    completeness_metadata,
-    profile_metadata,
-    table_of,
-)
-from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import PROFILES, Database, ProfileReport, Target
 

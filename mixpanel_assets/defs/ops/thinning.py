@@ -1,11 +1,11 @@
-"""How many full snapshots of profiles stay: an op that tells, and deletes when it is told to."""
+"""The op that counts full snapshots of profiles and, when configured so, deletes old ones."""
 
 import dagster as dg
 from pydantic import Field
 
-from mixpanel_assets.failures import explained_to_dagster
+from mixpanel_assets.defs.failures import explained_to_dagster
+from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.loading.load import project_identity
-from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     PROFILES,

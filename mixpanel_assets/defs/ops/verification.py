@@ -7,10 +7,10 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from mixpanel_assets.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.defs.partitions import span
+from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.loading.verification import verify_days
-from mixpanel_assets.ops.spans import span
-from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import Database, DayDifference
 

@@ -1,4 +1,4 @@
-"""The job `backfill_history`: everything from MP_START_DATE to yesterday that is not stored yet."""
+"""Ops that load old days: a range under the hourly limit, and repeated looks at late ones."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -8,11 +8,11 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.client import MixpanelAPIClient
-from mixpanel_assets.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.defs.metadata import day_metadata, kept_day_metadata
+from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.loading.events import event_load, plan_load
 from mixpanel_assets.loading.plan import Keeping, Plan, Refetch
-from mixpanel_assets.reports import day_metadata, kept_day_metadata
-from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import Database, DayReport, Publisher
 

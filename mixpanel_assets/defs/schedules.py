@@ -1,18 +1,56 @@
-"""Schedules: at which moment which day is asked for. All are off until somebody turns them on.
-
-The zone of every tick and day is the partitions' own, so that a day is over when it is asked
-for, also where clocks change.
-"""
+"""When assets run: jobs, schedules, automation conditions, freshness. All are off by default."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from mixpanel_assets.loading.plan import MOST_DAYS_READ_AGAIN, REFETCH_TAG, Refetch
 from mixpanel_assets.rules.zones import periods
 from mixpanel_assets.settings import Settings, load_settings
+
+EVENTS = dg.AssetKey(["mixpanel", "events"])
+
+
+def asset_jobs(settings: Settings) -> list[Any]:
+    """Return every job that materializes assets."""
+    return [close_yesterday_job(), snapshot_profiles_job(settings), deep_sweep_job()]
+
+
+def close_yesterday_job() -> Any:
+    """Return the job that fetches one day of events."""
+    return dg.define_asset_job(
+        "close_yesterday",
+        selection=[EVENTS],
+        description="Fetches one day of events. For a single day: one export request.",
+    )
+
+
+def snapshot_profiles_job(settings: Settings) -> Any:
+    """Return the job that takes a snapshot of all profiles, those of groups included."""
+    names = ["profiles", *settings.groups]
+    return dg.define_asset_job(
+        "snapshot_profiles",
+        selection=[dg.AssetKey(["mixpanel", name]) for name in names],
+        description="Takes a snapshot of all profiles. Costs one query request per table and "
+        "snapshot; Mixpanel is said not to count the pages after the first "
+        "(MP_BUDGET_COUNT_PAGES).",
+    )
+
+
+def deep_sweep_job() -> Any:
+    """Return the job that reads a range of days anew, whatever is stored of them."""
+    return dg.define_asset_job(
+        "deep_sweep",
+        selection=[EVENTS],
+        description="Reads a range of days anew, whatever is stored of them: events that came "
+        "late, and deletions. Costs one export request for as many days as weigh about 200 MB.",
+    )
+
 
 _DAY = timedelta(days=1)
 
@@ -180,3 +218,111 @@ def _counted(number: int, noun: str) -> str:
 
 def _too_early(settings: Settings) -> dg.SkipReason:
     return dg.SkipReason(f"The first partition is {settings.start_date} (MP_START_DATE).")
+
+
+def with_automation(
+    assets: Iterable[dg.AssetsDefinition], settings: Settings
+) -> list[dg.AssetsDefinition]:
+    """Return the assets with their conditions, or as they are while MP_AUTOMATION is off."""
+    if not settings.automation:
+        return list(assets)
+    return [
+        asset.map_asset_specs(
+            lambda spec: spec.replace_attributes(automation_condition=condition(spec.key, settings))
+        )
+        for asset in assets
+    ]
+
+
+def automation_sensors(settings: Settings) -> list[dg.AutomationConditionSensorDefinition]:
+    """Return the sensor that looks at the conditions; none while MP_AUTOMATION is off."""
+    if not settings.automation:
+        return []
+    return [
+        dg.AutomationConditionSensorDefinition(
+            "keep_current",
+            target=dg.AssetSelection.groups("mixpanel"),
+            default_status=dg.DefaultSensorStatus.RUNNING,
+            run_tags={REFETCH_TAG: Refetch.stale.value},  # Dagster takes plain text alone
+            description="Once MP_CLOSE_HOUR has passed, fetches yesterday's events, those of the "
+            f"days before that may have got late ones ({settings.settle_days} days, "
+            "MP_SETTLE_DAYS), and those of days of the last month that are missing or failed; and "
+            "takes today's snapshot of profiles. Days that are settled are not asked for. Costs "
+            "one export request for as many neighbouring days as weigh about 200 MB, and one "
+            "query request a day. An alternative to the schedules: use one or the other.",
+        )
+    ]
+
+
+def condition(key: dg.AssetKey, settings: Settings) -> dg.AutomationCondition[Any]:
+    """Return when an asset is materialized: events a day later than profiles."""
+    if key.path[-1] == "events":
+        return days_due_at(closing_cron(settings), settings.export_zone, settings.settle_days)
+    return dg.AutomationCondition.on_cron(snapshot_cron(settings), settings.export_zone)
+
+
+def days_due_at(cron: str, zone: str, settle_days: int) -> dg.AutomationCondition[Any]:
+    """Return the condition that asks for days that lack something, at each of a cron's ticks.
+
+    These are yesterday, days of the last month that were never stored (a failed day is one of
+    them), and days whose late events may still come, or could when they were stored. A day that
+    fails is asked for once a tick. Older days are left to backfills: they may be missing on
+    purpose.
+    """
+    window = dg.AutomationCondition.in_latest_time_window
+    updated = dg.AutomationCondition.newly_updated()
+    unsettled = window(timedelta(days=settle_days + 1))
+    stored_too_early = (updated & unsettled).since(updated & ~unsettled)
+    lacking = unsettled | stored_too_early | dg.AutomationCondition.missing()
+    last_month = window(timedelta(days=MOST_DAYS_READ_AGAIN))
+    due = yesterday_at(cron, zone) | (last_month & lacking & _finished_at(cron, zone))
+    return due.with_label(f"missing and late days, at {cron} {zone}")
+
+
+def yesterday_at(cron: str, zone: str) -> dg.AutomationCondition[Any]:
+    """Return the condition that asks for the day before the current one at a cron's ticks.
+
+    `on_cron` would ask for the latest partition, which is the day that is not over yet. A tick
+    counts only if it came after the day's end: one that passed while it was still the latest
+    partition is forgotten.
+    """
+    latest_two = dg.AutomationCondition.in_latest_time_window(timedelta(days=2))
+    due = latest_two & _finished_at(cron, zone)
+    return due.with_label(f"yesterday, at {cron} {zone}")
+
+
+def _finished_at(cron: str, zone: str) -> dg.AutomationCondition[Any]:
+    """Return the condition of days that are over and were not handled since the last tick."""
+    latest = dg.AutomationCondition.in_latest_time_window()
+    handled = dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
+    tick = dg.AutomationCondition.cron_tick_passed(cron, zone)
+    return ~latest & tick.since(handled | latest)
+
+
+GRACE = timedelta(hours=4)  # a spent budget waits up to an hour, and a big day takes its time
+
+
+def with_freshness(
+    assets: Iterable[dg.AssetsDefinition], settings: Settings
+) -> list[dg.AssetsDefinition]:
+    """Return the assets with a policy: each day has to be in four hours after MP_CLOSE_HOUR.
+
+    Only what was stored in these four hours counts: an earlier load of yesterday may lack the
+    events that Mixpanel shows late.
+    """
+    policy = freshness_policy(settings)
+    return [asset.map_asset_specs(lambda spec: _applied(spec, policy)) for asset in assets]
+
+
+def freshness_policy(settings: Settings) -> dg.FreshnessPolicy:
+    """Return when an asset has to have been stored last, in the partitions' zone."""
+    deadline = (settings.close_hour + GRACE // timedelta(hours=1)) % 24
+    return dg.FreshnessPolicy.cron(
+        deadline_cron=f"0 {deadline} * * *",
+        lower_bound_delta=GRACE,
+        timezone=settings.export_zone,
+    )
+
+
+def _applied(spec: dg.AssetSpec, policy: dg.FreshnessPolicy) -> dg.AssetSpec:
+    return spec.replace_attributes(freshness_policy=policy)

@@ -1,4 +1,4 @@
-"""Ops that stream events and profiles into files; no database is touched."""
+"""Ops that stream events and profiles into files."""
 
 import time
 from pathlib import Path
@@ -8,10 +8,10 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.client import STREAMED_DAYS, MixpanelAPIClient, ProfileQuery
-from mixpanel_assets.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.defs.partitions import span
+from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.loading.files import DayFile, EventFilter, EventFolder, write_snapshot
-from mixpanel_assets.ops.spans import span
-from mixpanel_assets.resources import MixpanelResource
 from mixpanel_assets.settings import Settings, load_settings
 
 

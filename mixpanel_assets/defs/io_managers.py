@@ -1,17 +1,15 @@
-"""One slice in, one slice out of DuckDB.
-
-Differs from the stock DuckDB IO manager in what it promises: delete and insert are one
-transaction, columns are matched by name, the connection is closed whatever happens, and a
-file that another process holds is waited for.
-"""
+"""WarehouseIOManager: one partition's rows into DuckDB, and out of it."""
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import time
+from dataclasses import dataclass
+from datetime import date, time
+from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
 from types import NoneType, UnionType
@@ -33,26 +31,142 @@ from dagster._core.storage.db_io_manager import (
 from dagster_duckdb.io_manager import DUCKDB_DATETIME_FORMAT, DuckDBIOManager
 from pydantic import Field, field_validator
 
-from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
-from mixpanel_assets.failures import StepRetries, explained_to_dagster
-from mixpanel_assets.frames import exact_frame
-from mixpanel_assets.gaps import gaps_in
+from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.defs.partitions import days_of
+from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, MissingDaysError
 from mixpanel_assets.loading.load import Load
 from mixpanel_assets.loading.plan import days_between
-from mixpanel_assets.partitions import days_of
+from mixpanel_assets.rules.days import ranges_of, shown
 from mixpanel_assets.warehouse import (
+    EVENTS,
+    PROFILES,
+    SCHEMA,
     Database,
     Partition,
     ProjectIdentity,
     Publisher,
     Target,
     check_readable,
+    day_statuses,
     qualified,
     quoted,
     refuse_our_names,
     replace_slice,
     table_exists,
 )
+
+if TYPE_CHECKING:
+    import duckdb
+
+_DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
+_TEXT = ("VARCHAR", "JSON")
+_FLOAT_DIGITS = 15  # a float64 gives back every decimal number of so many digits
+
+
+def exact_frame(relation: duckdb.DuckDBPyRelation) -> pd.DataFrame:
+    """Return the rows of a relation; without rows, columns have the types that rows would give.
+
+    Whole numbers stay whole: as int64, as pandas' Int64 where there are NULLs, as Python's own
+    where 64 bits are too few. Decimal numbers that a float64 cannot hold are `Decimal`.
+    """
+    kinds = {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
+    wide = {name: read for name, kind in kinds.items() if (read := _reader(kind))}
+    columns = (f"{_quoted(n)}::VARCHAR AS {_quoted(n)}" if n in wide else _quoted(n) for n in kinds)
+    frame: pd.DataFrame = (relation.project(", ".join(columns)) if wide else relation).df()
+    for name, read in wide.items():
+        values = [None if pd.isna(text) else read(text) for text in frame[name]]
+        frame[name] = pd.Series(values, index=frame.index, dtype=object)
+    if frame.empty:  # DuckDB leaves text without rows untyped
+        frame = frame.astype({name: str for name, kind in kinds.items() if kind in _TEXT})
+    return frame
+
+
+def _reader(kind: str) -> Callable[[str], Any] | None:
+    """Return what reads a number whose type is too wide for a column of pandas."""
+    if kind in ("HUGEINT", "UHUGEINT"):
+        return int
+    match = _DECIMAL.fullmatch(kind)
+    if match is None or int(match[1]) <= _FLOAT_DIGITS:
+        return None
+    return Decimal if int(match[2]) else int
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+_SAID = {
+    "never loaded": "never loaded",
+    "not available": "out of the reach of the project's plan",
+    "expired": "further back than MP_RETENTION_DAYS",
+    "failed": "not loaded because the last attempt failed",
+    "partial": "loaded in part",
+    "open": "not over when loaded",
+}
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """Days of a table that lack rows, or may lack some.
+
+    Attributes:
+        target: The table.
+        days: By what is wrong with them: `never loaded`, or the status of the ledger.
+    """
+
+    target: Target
+    days: Mapping[str, Sequence[date]]
+
+    @property
+    def message(self) -> str:
+        """Which days, why, and what to do."""
+        said = "; ".join(
+            f"{shown(ranges_of(days))} {_SAID[why]}" for why, days in self.days.items()
+        )
+        name = f"{self.target.schema}.{self.target.table}"
+        return (
+            f"{name} does not hold every day that is read: {said}. Materialize these partitions "
+            f"of `{self.target.schema}/{self.target.table}`, then this one again."
+        )
+
+    def error(self) -> MissingDaysError:
+        """Return the error for who cannot do without them."""
+        every = sorted(day for days in self.days.values() for day in days)
+        return MissingDaysError(self.message, table=self.target.table, ranges=ranges_of(every))
+
+
+def gaps_in(
+    connection: duckdb.DuckDBPyConnection, target: Target, days: Sequence[date]
+) -> Gaps | None:
+    """Return which of some days are not wholly stored, by what the ledger says.
+
+    Args:
+        connection: Any connection of the database.
+        target: A table that is there.
+        days: In order.
+
+    Returns:
+        None if each day is complete or empty, or the table is none that a ledger is kept of.
+    """
+    if not _is_in_ledger(connection, target):
+        return None
+    statuses = day_statuses(connection, target)
+    found: dict[str, list[date]] = {}
+    for day in days:
+        why = statuses.get(day, "never loaded")
+        if why in _SAID:
+            found.setdefault(why, []).append(day)
+    return Gaps(target, {why: found[why] for why in _SAID if why in found}) if found else None
+
+
+def _is_in_ledger(connection: duckdb.DuckDBPyConnection, target: Target) -> bool:
+    """Tell by its columns: before its first load, the ledger says nothing of a table."""
+    if target.schema != SCHEMA:
+        return False
+    described = connection.execute(f"DESCRIBE {qualified(target.schema, target.table)}")
+    columns = {name for name, *_ in described.fetchall()}
+    return any(columns == set(table.column_names) for table in (EVENTS, PROFILES))
+
 
 if TYPE_CHECKING:
     import polars as pl

@@ -1,1 +1,0 @@
-"""What exists: one module per family of Mixpanel data."""

@@ -1,0 +1,405 @@
+"""What Dagster's UI shows of a stored day and of a report: numbers, tables, charts."""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from functools import singledispatch
+from itertools import pairwise
+from typing import Any
+
+import dagster as dg
+
+from mixpanel_assets.errors import visible
+from mixpanel_assets.results import (
+    ActivityFeedResult,
+    EventCountsResult,
+    FrequencyResult,
+    FunnelResult,
+    JQLResult,
+    NumericAverageResult,
+    NumericBucketResult,
+    NumericSumResult,
+    PropertyCountsResult,
+    ResultWithDataFrame,
+    RetentionResult,
+    SavedReportResult,
+    SegmentationResult,
+)
+from mixpanel_assets.warehouse import Column, DayReport, ProfileReport
+
+_STEP = 10
+_FLOOR = 50
+_TOP = 10
+
+
+def hour_chart(hour_counts: Sequence[int]) -> str:
+    """Return a bar per hour of the day as Markdown, in less than 1,000 characters.
+
+    Dagster hides longer Markdown behind a link. The greatest hour is told in words, too.
+    """
+    most = max(hour_counts, default=0)
+    if not most:
+        return "No events."
+    told = f"{most:,} at {list(hour_counts).index(most):02d}:00"
+    bars = "".join(
+        f"M{_STEP * hour + 5} {_FLOOR}V{_FLOOR - (_FLOOR - _TOP) * count / most:.0f}"
+        for hour, count in enumerate(hour_counts)
+        if count
+    )
+    hours = "".join(
+        f'<text x="{_STEP * hour}" y="59">{hour:02d}</text>' for hour in range(0, 24, 6)
+    )
+    image = (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="480" height="120" viewBox="0 0 240 60">'
+        f'<path stroke="#4f43dd" stroke-width="8" d="{bars}"/>'
+        f'<g style="font:7px sans-serif" fill="gray"><text y="6">{told}</text>{hours}</g></svg>'
+    )
+    encoded = base64.b64encode(image.encode()).decode()
+    return f"![Most events: {told} UTC](data:image/svg+xml;base64,{encoded})"
+
+
+_BLOCKS = " ▏▎▍▌▋▊▉█"
+_BAR_WIDTH = 30
+_LABEL_WIDTH = 40
+_MOST_EVENTS = 100
+
+
+def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
+    """Return a table's columns with their types and descriptions."""
+    return dg.TableSchema(
+        columns=[dg.TableColumn(c.name, c.type, c.description) for c in columns],
+    )
+
+
+def table_of(key: dg.AssetKey) -> str:
+    """Return the schema and the table of an asset; where the file lies is nobody's business."""
+    return ".".join(key.path)
+
+
+def day_metadata(
+    report: DayReport, seconds: float, *, budget_left: int | None = None
+) -> dict[str, Any]:
+    """Return the metadata of one materialized day of events.
+
+    Args:
+        report: What was stored.
+        seconds: From the request to the commit; shared by all days of that request.
+        budget_left: Export requests that could still be sent this hour.
+    """
+    warning = {"time_warning": report.time_warning} if report.time_warning else {}
+    return {
+        **warning,
+        **_stored(report),
+        "rows_before": report.rows_before,
+        "seconds": round(seconds, 3),
+        **_known(budget_left=budget_left),
+        "events_per_hour": dg.MarkdownMetadataValue(hour_chart(report.hour_counts)),
+    }
+
+
+def kept_day_metadata(report: DayReport) -> dict[str, Any]:
+    """Return the metadata of a day of events as far as the ledger knows them."""
+    return _stored(report)
+
+
+def vanished_metadata(vanished: Mapping[date, int]) -> dict[str, Any]:
+    """Return a row for each day with rows that are kept though Mixpanel does not send them."""
+    if not vanished:
+        return {}
+    records = [
+        dg.TableRecord({"day": str(day), "rows_vanished": rows})
+        for day, rows in sorted(vanished.items())
+    ]
+    columns = [dg.TableColumn("day", "string"), dg.TableColumn("rows_vanished", "int")]
+    return {"vanished": dg.TableMetadataValue(records, dg.TableSchema(columns))}
+
+
+def _known(**values: int | None) -> dict[str, int]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _present(**values: int) -> dict[str, int]:
+    return {name: value for name, value in values.items() if value}
+
+
+def _stored(report: DayReport) -> dict[str, Any]:
+    counts = sorted(report.event_counts.items(), key=lambda item: (-item[1], item[0]))
+    if others := counts[_MOST_EVENTS:]:
+        rows = sum(rows for _, rows in others)
+        counts[_MOST_EVENTS:] = [(f"({len(others):,} other events)", rows)]
+    return {
+        "dagster/partition_row_count": report.row_count,
+        "status": report.status,
+        "rows": report.row_count,
+        **_present(rows_vanished=report.rows_vanished, rows_removed=report.rows_removed),
+        "repeats_removed": report.duplicates_removed,
+        "quarantined": report.quarantined,
+        "bytes": report.bytes,
+        "requests": report.requests,
+        "events": dg.TableMetadataValue(
+            [dg.TableRecord({"event": visible(name), "rows": rows}) for name, rows in counts],
+            dg.TableSchema([dg.TableColumn("event", "string"), dg.TableColumn("rows", "int")]),
+        ),
+    }
+
+
+def profile_metadata(
+    report: ProfileReport, pages: int, seconds: float, *, budget_left: int | None = None
+) -> dict[str, Any]:
+    """Return the metadata of one materialized day of profiles.
+
+    Args:
+        report: What was stored.
+        pages: On how many pages it came; those of several days count on the first.
+        seconds: From the first question of the run to the commit.
+        budget_left: Query requests that could still be sent this hour.
+    """
+    failed = {"failed_pages": _failed_pages([report])} if report.failed_pages else {}
+    return {
+        "dagster/partition_row_count": report.row_count,
+        "status": report.status,
+        "rows": report.row_count,
+        "rows_before": report.rows_before,
+        "repeats_removed": report.duplicates_removed,
+        "expected_total": report.expected_total,
+        "missing_rows": report.missing_rows,
+        "quarantined": report.quarantined,
+        "pages": pages,
+        "seconds": round(seconds, 3),
+        **_known(budget_left=budget_left),
+        "scope": report.scope,
+        "kept": report.kept,
+        **failed,
+    }
+
+
+def completeness_metadata(reports: Sequence[ProfileReport]) -> dict[str, Any]:
+    """Return the metadata of the check that all profiles came: counts, and a row per lost page."""
+    partial = [report for report in reports if report.status == "partial"]
+    failed = {"failed_pages": _failed_pages(partial)} if partial else {}
+    return {"days": len(reports), "partial_days": len(partial), **failed}
+
+
+def _failed_pages(reports: Sequence[ProfileReport]) -> dg.TableMetadataValue:
+    # The days of one answer lack the same pages, which are told once.
+    answers = [
+        report
+        for before, report in pairwise([None, *reports])
+        if report and not (before and before.failed_pages == report.failed_pages)
+    ]
+    return dg.TableMetadataValue(
+        [
+            dg.TableRecord({"day": str(report.snapshot_date), "page": page, "reason": reason})
+            for report in answers
+            for page, reason in sorted(report.failed_pages.items())
+        ],
+        dg.TableSchema(
+            [
+                dg.TableColumn("day", "string", description="First day that lacks the page."),
+                dg.TableColumn("page", "int"),
+                dg.TableColumn("reason", "string"),
+            ]
+        ),
+    )
+
+
+def bar_chart(bars: Sequence[tuple[str, float]]) -> str:
+    """Return a bar per label and number, as a block of text that Markdown leaves alone.
+
+    The longest bar is the greatest number; a number below zero has none.
+    """
+    most = max((number for _, number in bars if number > 0), default=1)
+    labels = [_plain(label) for label, _ in bars]
+    width = max(map(len, labels), default=0)
+    lines = [
+        f"{label:<{width}} {_bar(number / most):<{_BAR_WIDTH}} {_short(number):>9,}"
+        for label, (_, number) in zip(labels, bars, strict=True)
+    ]
+    return "```text\n" + "\n".join(lines) + "\n```"
+
+
+def _short(number: float) -> float:
+    return round(number, 3) if isinstance(number, float) else number
+
+
+def _plain(label: str) -> str:
+    """Return a label that can neither end the block nor break its line."""
+    text = "".join(letter if letter.isprintable() else " " for letter in label)
+    return text.replace("`", "'")[:_LABEL_WIDTH]
+
+
+def _bar(share: float) -> str:
+    eighths = round(max(share, 0) * _BAR_WIDTH * 8)
+    return "█" * (eighths // 8) + _BLOCKS[eighths % 8].strip()
+
+
+MOST_ROWS = 50
+MOST_BARS = 40
+
+Bars = list[tuple[str, float]]
+
+
+def summary_metadata(result: ResultWithDataFrame) -> dict[str, Any]:
+    """Return the metadata of a result: `rows`, its numbers, the first rows, and a chart."""
+    rows = result.to_table_dict()
+    shown = bars(result)[:MOST_BARS]
+    chart = {"chart": dg.MarkdownMetadataValue(bar_chart(shown))} if shown else {}
+    return {"rows": len(rows), **numbers(result), "first_rows": first_rows(rows), **chart}
+
+
+def first_rows(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """Return the first rows as a table; lists and objects in it are JSON text."""
+    shown = [
+        {visible(name): _cell(value) for name, value in row.items()} for row in rows[:MOST_ROWS]
+    ]
+    names = list(shown[0]) if shown else []
+    return dg.TableMetadataValue(
+        [dg.TableRecord(row) for row in shown],
+        dg.TableSchema([dg.TableColumn(name, _kind(row[name] for row in shown)) for name in names]),
+    )
+
+
+@singledispatch
+def numbers(result: ResultWithDataFrame) -> dict[str, int | float]:
+    """Return the few numbers that say most; sums only of what can be added up."""
+    return {}
+
+
+@numbers.register
+def _(result: SegmentationResult) -> dict[str, int | float]:
+    return {"total": result.total, "segments": len(result.series)}
+
+
+@numbers.register(EventCountsResult)
+@numbers.register(PropertyCountsResult)
+def _(result: EventCountsResult | PropertyCountsResult) -> dict[str, int | float]:
+    # People of several days, or averages of them, are no sum of anything.
+    total = {"total": _sum(result.series)} if result.type == "general" else {}
+    return {**total, "series": len(result.series)}
+
+
+@numbers.register
+def _(result: NumericBucketResult) -> dict[str, int | float]:
+    return {"ranges": len(result.series)}
+
+
+@numbers.register
+def _(result: NumericSumResult) -> dict[str, int | float]:
+    return {"total": sum(result.results.values())}
+
+
+@numbers.register
+def _(result: NumericAverageResult) -> dict[str, int | float]:
+    return {"latest": list(result.results.values())[-1]} if result.results else {}
+
+
+@numbers.register
+def _(result: FunnelResult) -> dict[str, int | float]:
+    if not result.steps:
+        return {}
+    began, finished = result.steps[0].count, result.steps[-1].count
+    return {"began": began, "finished": finished, "conversion_rate": result.conversion_rate}
+
+
+@numbers.register
+def _(result: RetentionResult) -> dict[str, int | float]:
+    return {"people": sum(cohort.size for cohort in result.cohorts)}
+
+
+@numbers.register
+def _(result: ActivityFeedResult) -> dict[str, int | float]:
+    return {"events": len(result.events), "users": len(result.distinct_ids)}
+
+
+@singledispatch
+def bars(result: ResultWithDataFrame) -> Bars:
+    """Return labels and numbers for a chart; nothing where no chart would tell the truth."""
+    return []
+
+
+@bars.register(SegmentationResult)
+@bars.register(EventCountsResult)
+@bars.register(PropertyCountsResult)
+@bars.register(NumericBucketResult)
+def _(
+    result: SegmentationResult | EventCountsResult | PropertyCountsResult | NumericBucketResult,
+) -> Bars:
+    if len(result.series) == 1:
+        [row] = result.series.values()
+        return _latest(row)
+    # Bars of the last date: what is counted by people cannot be added up over dates.
+    last = max((when for row in result.series.values() for when in row), default="")
+    found = [(f"{last} {name}", row.get(last, 0)) for name, row in result.series.items()]
+    if isinstance(result, NumericBucketResult):
+        return found
+    return sorted(found, key=lambda bar: -bar[1])
+
+
+@bars.register(NumericSumResult)
+@bars.register(NumericAverageResult)
+def _(result: NumericSumResult | NumericAverageResult) -> Bars:
+    return _latest(result.results)
+
+
+@bars.register
+def _(result: FunnelResult) -> Bars:
+    return [
+        (f"{number} {step.event}", step.count) for number, step in enumerate(result.steps, start=1)
+    ]
+
+
+@bars.register
+def _(result: RetentionResult) -> Bars:
+    """Of the people that a period has been over for, in percent, how many came back in it."""
+    longest = max((len(cohort.retention) for cohort in result.cohorts), default=0)
+    found: Bars = []
+    for period in range(longest):
+        known = [cohort for cohort in result.cohorts if len(cohort.retention) > period]
+        people = sum(cohort.size for cohort in known)
+        back = sum(cohort.size * cohort.retention[period] for cohort in known)
+        found.append((f"{result.unit} {period}: %", round(100 * back / people, 1) if people else 0))
+    return found
+
+
+@bars.register
+def _(result: FrequencyResult) -> Bars:
+    if not result.data:
+        return []
+    when, counts = list(result.data.items())[-1]
+    unit = result.addiction_unit
+    return [(f"{when} {number}+ {unit}s", count) for number, count in enumerate(counts, start=1)]
+
+
+@bars.register(JQLResult)
+@bars.register(SavedReportResult)
+def _(result: JQLResult | SavedReportResult) -> Bars:
+    """The last column by the others, when it holds numbers."""
+    found: Bars = []
+    for row in result.to_table_dict()[:MOST_BARS]:
+        *labels, number = row.values()
+        if not labels or isinstance(number, bool) or not isinstance(number, int | float):
+            return []
+        found.append((" ".join(str(label) for label in labels), number))
+    return found
+
+
+def _latest(row: Mapping[str, float]) -> Bars:
+    return list(row.items())[-MOST_BARS:]
+
+
+def _sum(series: Mapping[str, Mapping[str, int | float]]) -> int | float:
+    return sum(count for row in series.values() for count in row.values())
+
+
+def _cell(value: Any) -> str | int | float | bool | None:
+    if value is None or isinstance(value, int | float):
+        return value
+    return visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _kind(values: Iterable[Any]) -> str:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int}:
+        return "int"
+    return "float" if kinds and kinds <= {int, float} else "string"

@@ -1,0 +1,85 @@
+"""Daily partitions, the days of a run, and the runs that a run continues."""
+
+from collections.abc import Collection, Mapping
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+
+from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.rules.days import as_day
+from mixpanel_assets.settings import Settings
+
+
+def daily_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
+    """Return one partition per day from MP_START_DATE up to and including today."""
+    return dg.DailyPartitionsDefinition(
+        start_date=settings.start_date.isoformat(),
+        timezone=settings.export_zone,
+        end_offset=1,
+    )
+
+
+def days_of(window: dg.TimeWindow) -> tuple[date, date]:
+    """Return the first and the last day of a window, both included.
+
+    Dagster's window ends before `end`; Mixpanel's `to_date` is included. Without the step
+    back, each run would also fetch the next day.
+    """
+    return window.start.date(), (window.end - timedelta(microseconds=1)).date()
+
+
+def run_group(instance: dg.DagsterInstance, run: dg.DagsterRun) -> frozenset[str]:
+    """Return the ids of a run and of all runs that it goes on with, directly or not.
+
+    It goes on with those that it re-executes, back to the last one that succeeded: of that one,
+    nothing is missing, so whoever re-executes it wants it all done again.
+    """
+    group, parent_id = {run.run_id}, run.parent_run_id
+    while parent_id and parent_id not in group:
+        parent = instance.get_run_by_id(parent_id)
+        if parent and parent.is_success:
+            break
+        group.add(parent_id)
+        # The root is known even when a run in between was deleted.
+        parent_id = parent.parent_run_id if parent else run.root_run_id
+    return frozenset(group)
+
+
+def recorded_partitions(
+    instance: dg.DagsterInstance, key: dg.AssetKey, run_ids: Collection[str]
+) -> dict[str, Mapping[str, Any]]:
+    """Return what the runs have recorded of each partition of an asset that they materialized."""
+    materialized = {dg.DagsterEventType.ASSET_MATERIALIZATION}
+    entries = (
+        entry
+        for run_id in run_ids
+        for entry in instance.all_logs(run_id, of_type=materialized)
+        if entry.asset_materialization and entry.asset_materialization.asset_key == key
+    )
+    found = [entry.asset_materialization for entry in sorted(entries, key=lambda e: e.timestamp)]
+    return {event.partition: event.metadata for event in found if event and event.partition}
+
+
+USUAL_DAYS = 30
+
+
+def span(
+    from_date: str | None, to_date: str | None, today: date, days: int = USUAL_DAYS
+) -> tuple[date, date]:
+    """Return the first and the last day, both included.
+
+    Args:
+        from_date: None: so many days, the last one included.
+        to_date: None: yesterday, the last day that is over.
+        today: The current day.
+        days: How many days there are when the first is not named.
+
+    Raises:
+        ConfigError: A day is not written like 2024-01-31, or the first is after the last.
+    """
+    last = as_day(to_date) if to_date else today - timedelta(days=1)
+    first = as_day(from_date) if from_date else last - timedelta(days=days - 1)
+    if first > last:
+        raise ConfigError(f"from_date {first} is after to_date {last}; both are included.")
+    return first, last
