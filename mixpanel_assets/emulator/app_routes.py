@@ -6,8 +6,7 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-from mixpanel_assets.emulator.answers import Answer, json_answer
-from mixpanel_assets.emulator.call import Call
+from mixpanel_assets.emulator.call import Answer, Call, json_answer
 from mixpanel_assets.emulator.journeys import FUNNELS
 
 

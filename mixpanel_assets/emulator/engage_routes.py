@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from mixpanel_assets.emulator.answers import Answer, json_answer
-from mixpanel_assets.emulator.call import Call
+from mixpanel_assets.emulator.call import Answer, Call, json_answer
 from mixpanel_assets.emulator.expressions import Evaluate, ExpressionError, Scope, matches
 from mixpanel_assets.emulator.profiles import COHORTS, Cohort, Profile
 from mixpanel_assets.emulator.state import Session

@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 
-from mixpanel_assets.emulator.answers import Answer
-from mixpanel_assets.emulator.call import Call
-from mixpanel_assets.emulator.damage import spoiled
+from mixpanel_assets.emulator.call import Answer, Call
 from mixpanel_assets.emulator.expressions import Evaluate, ExpressionError, Scope, matches
 from mixpanel_assets.emulator.sample import EVENT_NAMES
 from mixpanel_assets.emulator.truth import has_time
+from mixpanel_assets.emulator.wire import spoiled
 
 MOST_ROWS = 100_000
 

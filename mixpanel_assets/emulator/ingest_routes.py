@@ -15,18 +15,17 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mixpanel_assets.emulator.answers import Answer, Refused, json_answer, text_answer
-from mixpanel_assets.emulator.auth import credentials, header_of
-from mixpanel_assets.emulator.call import Call
-from mixpanel_assets.emulator.identities import as_id
-from mixpanel_assets.emulator.received import Origin
-from mixpanel_assets.emulator.sent import (
+from mixpanel_assets.emulator.call import Answer, Call, Refused, json_answer, text_answer
+from mixpanel_assets.emulator.profiles import GROUP_OPERATIONS, USER_OPERATIONS, operation_of
+from mixpanel_assets.emulator.received import (
     IDENTITY_EVENTS,
     InvalidRecordError,
+    Origin,
     SentEvent,
+    as_id,
     read_event,
 )
-from mixpanel_assets.emulator.updates import GROUP_OPERATIONS, USER_OPERATIONS, operation_of
+from mixpanel_assets.emulator.refusals import credentials, header_of
 
 MOST_RECORDS = 2000
 MOST_UPDATE_BYTES = 1_000_000

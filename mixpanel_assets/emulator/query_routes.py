@@ -10,11 +10,10 @@ from datetime import date
 from math import floor, log10
 from typing import Any
 
-from mixpanel_assets.emulator.answers import Answer, json_answer
-from mixpanel_assets.emulator.call import Call
+from mixpanel_assets.emulator.call import Answer, Call, json_answer
 from mixpanel_assets.emulator.export_routes import check_history
 from mixpanel_assets.emulator.expressions import Evaluate
-from mixpanel_assets.emulator.journey_routes import JOURNEY_HANDLERS
+from mixpanel_assets.emulator.journeys import JOURNEY_HANDLERS
 from mixpanel_assets.emulator.reports import Seen, Selection, Table, buckets, label, top
 
 KINDS = ("general", "unique", "average")

@@ -1,4 +1,4 @@
-"""What clients sent: their events, by the day of the export that they happened on.
+"""What clients sent: parsed, given an identity, kept by the export day of each event.
 
 Held in memory until the emulator stops. A row is what the export shows of an event, with the
 properties that the server adds.
@@ -6,20 +6,288 @@ properties that the server adds.
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from random import Random
 from typing import Any, NamedTuple
+from zlib import crc32
 
-from mixpanel_assets.emulator.catalogue import json_text
-from mixpanel_assets.emulator.identities import Identities, as_id, identity_of
-from mixpanel_assets.emulator.sample import Block
-from mixpanel_assets.emulator.sent import IDENTITY_EVENTS, SentEvent
+from mixpanel_assets.emulator.sample import Block, json_text
 from mixpanel_assets.emulator.settings import EmulatorSettings
+
+EARLIEST_MS = 31_536_000_000  # 1971-01-01
+HOUR_MS = 3_600_000
+IDENTITY_EVENTS = frozenset(["$identify", "$create_alias", "$merge"])
+MOST_EVENT_BYTES = 1_000_000
+MOST_NAMES = 255
+MOST_DEPTH = 3
+LONGEST_TEXT = 255
+INVALID_IDS = frozenset(
+    [
+        "00000000-0000-0000-0000-000000000000",
+        *("anon", "anonymous", "nil", "none", "null", "n/a", "na", "undefined", "unknown"),
+        *("<nil>", "0", "-1", "true", "false", "[]", "{}"),
+    ]
+)
+# The token names the project and the address gives a place: neither is stored.
+NOT_STORED = ("token", "ip", "time")
+
+_INSERT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")
+
+
+class InvalidRecordError(ValueError):
+    """A record that is not taken: the field at fault, and why."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"'{field}' is invalid: {reason}")
+        self.field = field
+
+
+@dataclass(frozen=True)
+class SentEvent:
+    """A valid event: `time_ms` is true UTC and never ahead of the clock."""
+
+    name: str
+    time_ms: int
+    properties: Mapping[str, Any]
+    size: int
+
+
+def read_event(
+    record: Any, *, now_ms: int, strict: bool, oldest_ms: int = EARLIEST_MS, needs_time: bool = True
+) -> SentEvent:
+    """Return the event in a record.
+
+    Args:
+        record: The parsed JSON.
+        now_ms: The time of its arrival.
+        strict: Whether ids, sizes and shapes are checked too, as `strict=1` asks for.
+        oldest_ms: Events before this moment are not taken.
+        needs_time: Whether an event without `time` is invalid; else it happened on arrival.
+
+    Raises:
+        InvalidRecordError: The event is not taken.
+    """
+    if not isinstance(record, dict):
+        raise InvalidRecordError("event", "must be an object")
+    name, properties = record.get("event"), record.get("properties")
+    if not isinstance(name, str) or not name:
+        raise InvalidRecordError("event", "must be a non-empty string")
+    if not isinstance(properties, dict):
+        raise InvalidRecordError("properties", "must be an object")
+    size = _size(record)
+    time_ms = now_ms
+    # Events that join ids are documented without time and ids of their own.
+    joins_ids = name in IDENTITY_EVENTS
+    if (needs_time and not joins_ids) or properties.get("time") is not None:
+        time_ms = _time(properties.get("time"), now_ms, oldest_ms)
+    if strict and not joins_ids:
+        _check_ids(properties)
+    if strict:
+        _check_shape(properties, size)
+    kept = {name: _cut(name, value) for name, value in properties.items() if name not in NOT_STORED}
+    return SentEvent(name, time_ms, kept, size)
+
+
+def _size(record: Mapping[str, Any]) -> int:
+    try:
+        text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise InvalidRecordError("properties", "string should be valid utf8") from None
+    except ValueError:
+        raise InvalidRecordError("properties", "numbers must be finite") from None
+
+
+def _time(time: Any, now_ms: int, oldest_ms: int) -> int:
+    field = "properties.time"
+    if isinstance(time, bool) or not isinstance(time, int | float):
+        raise InvalidRecordError(field, "must be specified as seconds since epoch")
+    # A number of seconds that lies in the future is one of milliseconds.
+    found = time * 1000
+    if found > now_ms + HOUR_MS and time >= EARLIEST_MS:
+        found = time
+    if not found <= now_ms + HOUR_MS:
+        raise InvalidRecordError(field, "must not be more than 1 hour in the future")
+    if found < oldest_ms:
+        raise InvalidRecordError(field, f"must not be before {_utc(oldest_ms)}")
+    return min(round(found), now_ms)
+
+
+def _utc(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _check_ids(properties: Mapping[str, Any]) -> None:
+    insert_id = properties.get("$insert_id")
+    if not isinstance(insert_id, str) or not insert_id:
+        raise InvalidRecordError("$insert_id", "must not be missing or empty")
+    if len(insert_id) > 36:
+        raise InvalidRecordError("$insert_id", "must not be longer than 36 bytes")
+    if not _INSERT_ID.fullmatch(insert_id):
+        raise InvalidRecordError(
+            "$insert_id", "must only contain alphanumeric or hyphen '-' characters"
+        )
+    for field in ("$insert_id", "distinct_id"):
+        value = properties.get(field)
+        if isinstance(value, str) and value.lower() in INVALID_IDS:
+            raise InvalidRecordError(field, f"must not be {value!r}")
+
+
+def _check_shape(properties: Mapping[str, Any], size: int) -> None:
+    if size >= MOST_EVENT_BYTES:
+        raise InvalidRecordError("event", "must be smaller than 1 MB")
+    if len(properties) >= MOST_NAMES:
+        raise InvalidRecordError("properties", f"must be fewer than {MOST_NAMES}")
+    for name, value in properties.items():
+        for part, depth in _parts(value, 0):
+            if depth > MOST_DEPTH:
+                raise InvalidRecordError(f"properties.{name}", "must be nested 3 levels at most")
+            if len(part) >= MOST_NAMES:
+                raise InvalidRecordError(
+                    f"properties.{name}", f"must have fewer than {MOST_NAMES} elements"
+                )
+
+
+def _parts(value: Any, depth: int) -> Iterator[tuple[list[Any] | dict[str, Any], int]]:
+    """Yield each list and object inside a value, and how many objects it lies in."""
+    if isinstance(value, dict):
+        yield value, depth + 1
+        for inner in value.values():
+            yield from _parts(inner, depth + 1)
+    elif isinstance(value, list):
+        yield value, depth
+        for inner in value:
+            yield from _parts(inner, depth)
+
+
+def _cut(name: str, value: Any) -> Any:
+    """Cut long text, as Mixpanel does; its own properties hold whole addresses."""
+    own = name.startswith(("$", "mp_"))
+    return value[:LONGEST_TEXT] if isinstance(value, str) and not own else value
+
+
+DEVICE = "$device:"
+MOST_IDS = 500
+
+_UUID4 = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
+)
+# Anchored at both ends of what every line begins with, so that no value can be taken for it.
+_DISTINCT_ID = re.compile(
+    rb'^(\{"event":"(?:[^"\\]|\\.)*","properties":\{"time":-?\d+,"distinct_id":)'
+    rb'"((?:[^"\\]|\\.)*)"'
+)
+_BEFORE = b'"$distinct_id_before_identity":'
+
+
+def identity_of(properties: Mapping[str, Any]) -> str | None:
+    """Return the `distinct_id` that an event of a project with simplified merges gets."""
+    if user_id := as_id(properties.get("$user_id")):
+        return user_id
+    if device_id := as_id(properties.get("$device_id")):
+        return DEVICE + device_id.removeprefix(DEVICE)
+    return as_id(properties.get("distinct_id"))
+
+
+def as_id(value: Any) -> str | None:
+    """Return an id as text, which is how ids are treated; None when there is none."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, separators=(",", ":"))
+
+
+class Identities:
+    """The clusters; `version` grows with each change."""
+
+    def __init__(self) -> None:
+        self._clusters: dict[str, set[str]] = {}
+        self._users: dict[str, str] = {}
+        self.version = 0
+
+    def canonical(self, identity: str) -> str:
+        """Return the id that queries and exports show."""
+        user = self._users.get(identity)
+        if user is not None:
+            return user
+        cluster = self._clusters.get(identity) or self._clusters.get(identity.removeprefix(DEVICE))
+        # Mixpanel chooses as it likes, the device's id included. Here chance decides, once.
+        return min(cluster, key=lambda one: crc32(one.encode())) if cluster else identity
+
+    def link(self, properties: Mapping[str, Any]) -> None:
+        """Note that a device belongs to a user: what simplified merges do, the first time only."""
+        user, device = as_id(properties.get("$user_id")), as_id(properties.get("$device_id"))
+        if not user or not device:
+            return
+        device = device.removeprefix(DEVICE)
+        for identity in (device, DEVICE + device):
+            if identity != user and identity not in self._users:
+                self._users[identity] = user
+                self.version += 1
+
+    def merge(self, event: str, properties: Mapping[str, Any]) -> str | None:
+        """Do what an identity event asks for, as original merges do.
+
+        Returns:
+            Why nothing was merged, in words of our own; None when it was.
+        """
+        if event == "$identify":
+            return self._identify(properties)
+        if event == "$create_alias":
+            alias, other = as_id(properties.get("alias")), as_id(properties.get("distinct_id"))
+            if alias in self._clusters:
+                return "the alias points to another id already"
+            return self._join(alias, other)
+        ids = properties.get("$distinct_ids")
+        if not isinstance(ids, list) or len(ids) != 2:
+            return "$distinct_ids must hold two ids"
+        return self._join(as_id(ids[0]), as_id(ids[1]))
+
+    def _identify(self, properties: Mapping[str, Any]) -> str | None:
+        user = as_id(properties.get("$identified_id"))
+        device = (as_id(properties.get("$anon_id")) or "").removeprefix(DEVICE)
+        if not _UUID4.fullmatch(device):
+            return "$anon_id must be a UUID version 4"
+        if device in self._clusters and user not in self._clusters[device]:
+            return "$anon_id belongs to another id already"
+        return self._join(device, user)
+
+    def _join(self, one: str | None, other: str | None) -> str | None:
+        if not one or not other:
+            return "an id is missing"
+        cluster = self._clusters.get(one, {one}) | self._clusters.get(other, {other})
+        if len(cluster) > MOST_IDS:
+            return f"a cluster holds {MOST_IDS} ids at most"
+        for identity in cluster:
+            self._clusters[identity] = cluster
+        self.version += 1
+        return None
+
+    def rekeyed(self, block: Block) -> Block:
+        """Return the block with today's ids; rows that change say what theirs was."""
+        if not self.version:
+            return block
+        return Block([self._rekeyed(line) for line in block.lines], block.times, block.processed)
+
+    def _rekeyed(self, line: bytes) -> bytes:
+        match = _DISTINCT_ID.match(line)
+        if match is None:
+            return line
+        text = match.group(2)
+        before = json.loads(b'"%b"' % text) if b"\\" in text else text.decode()
+        now = self.canonical(before)
+        if now == before:
+            return line
+        told = b"" if _BEFORE in line else b',%b"%b"' % (_BEFORE, text)
+        shown = json.dumps(now, ensure_ascii=False).encode()
+        return b"%b%b%b%b" % (match.group(1), shown, told, line[match.end() :])
+
 
 HOSTS = {"us": "api.mixpanel.com", "eu": "api-eu.mixpanel.com", "in": "api-in.mixpanel.com"}
 PROCESSING_MS = 700

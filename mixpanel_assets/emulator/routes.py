@@ -15,10 +15,8 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mixpanel_assets.emulator import auth
-from mixpanel_assets.emulator.answers import Answer, Refused, error_shape
 from mixpanel_assets.emulator.app_routes import APP_HANDLERS, old_annotation_list
-from mixpanel_assets.emulator.call import Call, days_asked
+from mixpanel_assets.emulator.call import Answer, Call, Refused, days_asked, error_shape
 from mixpanel_assets.emulator.control_routes import control_routes
 from mixpanel_assets.emulator.engage_routes import (
     cohorts_list,
@@ -30,9 +28,14 @@ from mixpanel_assets.emulator.export_routes import export
 from mixpanel_assets.emulator.faults import EXPORT_PATH, canonical
 from mixpanel_assets.emulator.ingest_routes import INGEST_HANDLERS
 from mixpanel_assets.emulator.query_routes import QUERY_HANDLERS
-from mixpanel_assets.emulator.refusals import faulty_answer, rate_limited
-from mixpanel_assets.emulator.requestlog import LoggedRequest
-from mixpanel_assets.emulator.state import State
+from mixpanel_assets.emulator.refusals import (
+    authorize,
+    check_region,
+    faulty_answer,
+    header_of,
+    rate_limited,
+)
+from mixpanel_assets.emulator.state import LoggedRequest, State
 from mixpanel_assets.emulator.truth import Truth
 from mixpanel_assets.emulator.wire import Connections, Delivery
 
@@ -187,15 +190,15 @@ class Endpoint:
     def _admit(self, call: Call, request: Request, budget: list[str]) -> Call:
         """Check who asks, draw the fault and spend the budget; `budget` names what was spent."""
         settings = self.state.settings
-        auth.check_region(settings, request.path_params.get("region", settings.region))
+        check_region(settings, request.path_params.get("region", settings.region))
         project_id = call.params.get("project_id")
         if self.family == "app":
             project_id = request.path_params.get("project_id")
         # Ingestion knows the project by what is sent; `/import` looks at credentials itself.
         if self.family != "ingestion":
-            auth.authorize(
+            authorize(
                 settings,
-                auth.header_of(request.headers),
+                header_of(request.headers),
                 project_id,
                 call.shape,
                 needs_project=self.family != "app",

@@ -12,12 +12,10 @@ from typing import Self
 
 import uvicorn
 
-from mixpanel_assets.emulator.clock import Clock
 from mixpanel_assets.emulator.faults import Faults
-from mixpanel_assets.emulator.requestlog import LoggedRequest
 from mixpanel_assets.emulator.routes import application
 from mixpanel_assets.emulator.settings import EmulatorSettings
-from mixpanel_assets.emulator.state import State
+from mixpanel_assets.emulator.state import Clock, LoggedRequest, State
 from mixpanel_assets.emulator.truth import Truth
 from mixpanel_assets.emulator.wire import Connections
 

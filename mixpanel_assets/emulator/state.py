@@ -1,33 +1,191 @@
-"""The pretend project while the server runs: what it holds, who is paging, what was spent."""
+"""The pretend project while the server runs: its clock, its data, its requests and budgets."""
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from itertools import count
+from math import ceil
 from random import Random
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-from mixpanel_assets.emulator.budgets import Budgets
 from mixpanel_assets.emulator.changes import changed
-from mixpanel_assets.emulator.clock import Clock
 from mixpanel_assets.emulator.faults import Fault, Faults
 from mixpanel_assets.emulator.profiles import (
     GROUP_KEY,
     Person,
     Profile,
+    ProfileUpdates,
+    Properties,
     UserProfiles,
     group_profiles,
 )
 from mixpanel_assets.emulator.received import Received
-from mixpanel_assets.emulator.requestlog import RequestLog
 from mixpanel_assets.emulator.sample import Block, Shop
-from mixpanel_assets.emulator.settings import EmulatorSettings
-from mixpanel_assets.emulator.updates import ProfileUpdates, Properties
+from mixpanel_assets.emulator.settings import EmulatorSettings, Limits
+
+
+class Clock:
+    """Tells the time in UTC; can be moved while the server runs."""
+
+    def __init__(self, source: Callable[[], datetime]) -> None:
+        self._source = source
+        self._fixed: datetime | None = None
+        self._shift = timedelta()
+
+    def now(self) -> datetime:
+        """Return the emulated time."""
+        return (self._fixed or self._source().astimezone(UTC)) + self._shift
+
+    def now_ms(self) -> int:
+        """Return the emulated time in milliseconds since 1970."""
+        return int(self.now().timestamp() * 1000)
+
+    def seconds(self) -> float:
+        """Return the emulated time in seconds since 1970."""
+        return self.now().timestamp()
+
+    def set(self, moment: datetime) -> None:
+        """Stop the clock at a moment; a moment without a zone is taken as UTC."""
+        self._fixed = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        self._shift = timedelta()
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock forward."""
+        self._shift += timedelta(seconds=seconds)
+
+    def reset(self) -> None:
+        """Go back to the injected clock."""
+        self._fixed = None
+        self._shift = timedelta()
+
+
+@dataclass(frozen=True)
+class LoggedRequest:
+    """One request and its answer.
+
+    `path` is as it was asked, `params` holds query and body fields, `days` the days asked for,
+    `started` the emulator's clock on arrival, `bytes_sent` the body as it went over the wire.
+    """
+
+    method: str
+    path: str
+    params: Mapping[str, str]
+    status: int
+    started: datetime
+    bytes_sent: int
+    days: tuple[date, ...]
+    fault: str | None = None
+
+
+class RequestLog:
+    """Collects requests; entries are written before the bytes they tell of are sent."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: list[LoggedRequest] = []
+
+    def add(self, entry: LoggedRequest) -> int:
+        """Add an entry and return its number."""
+        with self._lock:
+            self._entries.append(entry)
+            return len(self._entries) - 1
+
+    def sent(self, number: int, size: int) -> None:
+        """Note that more bytes of the body are on their way."""
+        with self._lock:
+            # Someone may have cleared the log while the answer was under way.
+            if number < len(self._entries):
+                entry = self._entries[number]
+                self._entries[number] = replace(entry, bytes_sent=entry.bytes_sent + size)
+
+    def entries(self) -> list[LoggedRequest]:
+        """Return a copy of the log, in order of arrival of the answers."""
+        with self._lock:
+            return list(self._entries)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
+
+
+Trip = Literal["window", "second", "concurrency", "schemas"]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A limit that was hit, and how long until there is room again."""
+
+    trip: Trip
+    limit: int
+    retry_after_seconds: int
+    remaining: int
+
+
+class Budgets:
+    """Counts requests as they arrive; a refused one is not counted."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._arrivals: dict[str, deque[float]] = {}
+        self._running: dict[str, int] = {}
+
+    def enter(self, family: str, limits: Limits | None, *, counted: bool = True) -> Refusal | None:
+        """Count a request in, or say which limit stands against it.
+
+        A request that was let in must be followed by `leave`. Uncounted ones take no part in
+        the windows, only in what runs at once.
+        """
+        with self._lock:
+            refusal = self._refusal(family, limits, counted=counted) if limits else None
+            if refusal is None:
+                self._running[family] = self._running.get(family, 0) + 1
+                if counted:
+                    self._arrivals.setdefault(family, deque()).append(self._seconds())
+        return refusal
+
+    def leave(self, family: str) -> None:
+        """Note that a request has been answered."""
+        with self._lock:
+            self._running[family] -= 1
+
+    def used(self, family: str, window_seconds: float) -> int:
+        """Return how many requests count in the window that ends now."""
+        with self._lock:
+            return len(self._within(family, window_seconds))
+
+    def _within(self, family: str, window_seconds: float) -> list[float]:
+        since = self._seconds() - window_seconds
+        return [arrival for arrival in self._arrivals.get(family, ()) if arrival > since]
+
+    def _refusal(self, family: str, limits: Limits, *, counted: bool) -> Refusal | None:
+        if family == "schemas":
+            return self._window(family, "schemas", limits.schemas_per_minute, 60)
+        hourly, at_once = limits.query_per_hour, limits.query_concurrent
+        if family == "export":
+            hourly, at_once = limits.export_per_hour, limits.export_concurrent
+        refusal = self._window(family, "window", hourly, limits.window_seconds) if counted else None
+        if refusal is None and family == "export":
+            refusal = self._window(family, "second", limits.export_per_second, 1)
+        if refusal is None and self._running.get(family, 0) >= at_once:
+            left = hourly - len(self._within(family, limits.window_seconds))
+            refusal = Refusal("concurrency", at_once, 10, left)
+        return refusal
+
+    def _window(self, family: str, trip: Trip, limit: int, seconds: float) -> Refusal | None:
+        arrivals = self._within(family, seconds)
+        if len(arrivals) < limit:
+            return None
+        free_at = arrivals[-limit] + seconds if limit else self._seconds() + seconds
+        wait = max(1, ceil(free_at - self._seconds()))
+        return Refusal(trip, limit, wait, 0)
+
 
 # The block with what clients sent, beside those of the sample.
 RECEIVED = -1

@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
-from mixpanel_assets.emulator.identities import MOST_IDS, Identities
+from mixpanel_assets.emulator.received import MOST_IDS, Identities
 
 from .conftest import NOW, SMALL, START, Opened, http_client
 from .rows import Record, export, records, settled, texts
