@@ -1,4 +1,7 @@
-"""The commands of `mp`. Each loads what it needs when it runs, so that `--help` is instant."""
+"""The commands of `mp`, and its completion. Each loads its libraries when it runs.
+
+So `mp --help` loads neither Dagster, pandas, DuckDB nor httpx.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mixpanel_assets import __version__
-from mixpanel_assets.cli import auth, completion, fetch, inspect, query, sql, stored
+from mixpanel_assets.cli import auth, fetch, inspect, query, stored
 from mixpanel_assets.cli.exits import GENERAL, INTERRUPTED, InvalidArgumentsError, exit_code
 from mixpanel_assets.cli.invocation import (
     AccountOption,
@@ -40,6 +44,53 @@ from mixpanel_assets.cli.options import (
 )
 from mixpanel_assets.errors import MixpanelDataError, StorageError, visible
 
+SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
+_SHOW, _INSTALL = "--show-completion", "--install-completion"
+
+
+def asked_for(arguments: Sequence[str]) -> bool:
+    """Return whether the command line asks for completion, and nothing else."""
+    return bool(arguments) and arguments[0].partition("=")[0] in (_SHOW, _INSTALL)
+
+
+def complete(app: Any, arguments: Sequence[str]) -> None:
+    """Print or install the completion of the shell that is named, else of the one that asks.
+
+    Raises:
+        InvalidArgumentsError: There is none for that shell.
+    """
+    option, _, name = arguments[0].partition("=")
+    shell = _checked(option, [name] * bool(name) + list(arguments[1:]))
+    if option == _INSTALL:
+        typers: Any = import_module("typer.completion")
+        _, place = typers.install(shell=shell, prog_name="mp")
+        typer.echo(f"{place} completes mp in {shell} from the next terminal on.", err=True)
+        return
+    os.environ["_MP_COMPLETE"] = f"source_{shell}"
+    app([], standalone_mode=False, prog_name="mp")
+
+
+def _checked(option: str, named: Sequence[str]) -> str:
+    known = ", ".join(SHELLS)
+    if len(named) > 1:
+        raise InvalidArgumentsError(f"{option} takes one shell: {known}.")
+    shell = named[0] if named else _asking()
+    if shell in SHELLS:
+        return shell
+    found = f"{shell!r}" if shell else "an unknown shell"
+    raise InvalidArgumentsError(
+        f"Completion is there for {known}, and this is {found}. Name one of them: mp {option} bash"
+    )
+
+
+def _asking() -> str:
+    shellingham: Any = import_module("shellingham")  # what Typer asks
+    try:
+        return str(shellingham.detect_shell()[0])
+    except (shellingham.ShellDetectionFailure, RuntimeError):
+        return ""
+
+
 _LEAST_WIDTH = 20
 _START, _LOAD, _ASK, _UPKEEP = "Start", "Load", "Ask", "Upkeep"
 _SHORT = "Short for `mp query` and `mp inspect`"
@@ -63,7 +114,7 @@ app.add_typer(query.app, rich_help_panel=_ASK)
 app.add_typer(inspect.app, rich_help_panel=_ASK)
 
 for _name, _command in {
-    "sql": sql.sql,
+    "sql": query.sql,
     "segmentation": query.segmentation,
     "funnel": query.funnel,
     "retention": query.retention,
@@ -113,8 +164,8 @@ def _prepare_output() -> None:
 def _exit_code_of(arguments: Sequence[str], invocation: Invocation) -> int:
     code = 0
     try:
-        if completion.asked_for(arguments):
-            completion.complete(app, arguments)
+        if asked_for(arguments):
+            complete(app, arguments)
         else:
             # Typer's own way out would end wrong usage with 2.
             code = app(arguments, standalone_mode=False) or 0
@@ -244,7 +295,7 @@ def quota(output: OptionalFormatOption = None, jq: JqOption = None) -> None:
 
     Example: mp quota
     """
-    from mixpanel_assets.cli.quota import print_quota
+    from mixpanel_assets.cli.upkeep import print_quota
 
     print_quota(output, jq)
 
@@ -262,7 +313,7 @@ def plan(
 
     Example: mp plan --from 2023-01-01 --to 2024-12-31
     """
-    from mixpanel_assets.cli.plan import print_plan
+    from mixpanel_assets.cli.upkeep import print_plan
 
     if to_date and not from_date:
         raise typer.BadParameter("--to needs --from.")
@@ -286,7 +337,7 @@ def clean(
 
     Example: mp clean --all
     """
-    from mixpanel_assets.cli.clean import clean_spool
+    from mixpanel_assets.cli.upkeep import clean_spool
 
     clean_spool(0 if everything else older_than, database, output, jq)
 
@@ -303,7 +354,7 @@ def doctor(
 
     Example: mp doctor
     """
-    from mixpanel_assets.cli.doctor import print_findings
+    from mixpanel_assets.cli.upkeep import print_findings
 
     print_findings(database, output, jq)
 

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mixpanel_assets.cli.invocation import current
+from mixpanel_assets.cli.invocation import Questions, current
 from mixpanel_assets.cli.options import EventOption
-from mixpanel_assets.cli.questions import Questions
 from mixpanel_assets.results.choices import BookmarkType, CountType, EntityType
 
 app = Questions(

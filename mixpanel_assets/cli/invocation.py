@@ -1,8 +1,4 @@
-"""What holds for a whole run of `mp`: --account, --quiet, --verbose, --format, and how errors show.
-
-The options stand before or behind the command. `App` gives them to each of its commands;
-`current()` is what they said. Later ones win.
-"""
+"""One run of `mp`: its global options, how errors and interrupts show, how answers are printed."""
 
 from __future__ import annotations
 
@@ -12,7 +8,8 @@ import json
 import logging
 import os
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -30,8 +27,8 @@ from mixpanel_assets.cli.options import (
     known_tables,
     range_of_last,
 )
-from mixpanel_assets.cli.output import Format, check_jq
-from mixpanel_assets.cli.signals import seen
+from mixpanel_assets.cli.output import Format, check_jq, print_answer
+from mixpanel_assets.cli.signals import loading, seen
 from mixpanel_assets.errors import visible
 
 if TYPE_CHECKING:
@@ -40,6 +37,7 @@ if TYPE_CHECKING:
     from mixpanel_assets.client import Credentials
     from mixpanel_assets.errors import MixpanelDataError
     from mixpanel_assets.workspace import Workspace
+
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -562,3 +560,59 @@ def _with_dates(
         name: value.before(current_day) if isinstance(value, DaysAgo) else value
         for name, value in given.items()
     }
+
+
+@contextmanager
+def told_what_is_kept(kept: Callable[[], str]) -> Iterator[None]:
+    """Say what `kept` returns when the block is interrupted, and let the interrupt go on."""
+    try:
+        with loading():
+            yield
+    except KeyboardInterrupt:
+        hush()  # threads that are ending would say that they ask again
+        current().show_interrupt(kept())
+        raise
+
+
+Question = Callable[..., object]
+
+_FORM = [
+    inspect.Parameter(
+        "output", inspect.Parameter.KEYWORD_ONLY, default=Format.JSON, annotation=FormatOption
+    ),
+    inspect.Parameter("jq", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=JqOption),
+]
+
+
+class Questions(App):
+    """A group of commands whose functions return what is to be printed."""
+
+    def question(
+        self, name: str, *, column: str = "value", **given: Any
+    ) -> Callable[[Question], Question]:
+        """Register a function as a command with --format and --jq.
+
+        Args:
+            name: As it is typed.
+            column: What a list of values is called where columns have names.
+            given: As Typer's own `command`.
+
+        Returns:
+            A decorator; what it returns prints, and can be registered under another name too.
+        """
+        register = self.command(name, **given)
+        return lambda function: register(answered(function, column))
+
+
+def answered(function: Question, column: str) -> Question:
+    """Return a function that takes --format and --jq too, and prints instead of returning."""
+    own = inspect.signature(function, eval_str=True).parameters.values()
+
+    @functools.wraps(function)
+    def command(*, output: Format, jq: str | None, **given: Any) -> None:
+        print_answer(function(**given), output, jq, column=column)
+
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in [*own, *_FORM]]
+    told: Any = command
+    told.__signature__ = inspect.Signature(parameters)
+    return command

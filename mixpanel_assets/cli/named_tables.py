@@ -7,8 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from mixpanel_assets.cli.exits import InvalidArgumentsError
-from mixpanel_assets.cli.interrupts import told_what_is_kept
-from mixpanel_assets.cli.invocation import current
+from mixpanel_assets.cli.invocation import current, told_what_is_kept
 from mixpanel_assets.cli.output import Format, print_record
 from mixpanel_assets.cli.progress import batches_shown, pages_shown
 from mixpanel_assets.errors import ConfigError, IncompleteExportError

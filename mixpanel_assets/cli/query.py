@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from mixpanel_assets.cli.invocation import current
+from mixpanel_assets.cli.invocation import Questions, current
 from mixpanel_assets.cli.options import (
+    DatabaseOption,
     EventOption,
     FromOption,
     OptionalFromOption,
@@ -20,7 +21,6 @@ from mixpanel_assets.cli.options import (
     required_names,
     text_of,
 )
-from mixpanel_assets.cli.questions import Questions
 from mixpanel_assets.results.choices import (
     BookmarkType,
     CountType,
@@ -410,3 +410,26 @@ def _parameters(given: list[str]) -> dict[str, str]:
         if not (name and equals):
             raise typer.BadParameter(f"--param takes NAME=TEXT, not {name!r}.")
     return {name: text for name, _, text in pairs}
+
+
+@app.question("sql")
+def sql(
+    query: Annotated[str | None, typer.Argument(help="The query; - reads stdin.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-F", help="A file with the query instead.")
+    ] = None,
+    scalar: Annotated[
+        bool, typer.Option("--scalar", "-s", help="Only the first value of the first row.")
+    ] = False,
+    database: DatabaseOption = None,
+) -> object:
+    """Ask the database, read-only and without an account.
+
+    Example: mp query sql "SELECT event_name, count(*) AS n FROM events GROUP BY ALL" -f table
+    """
+    text = text_of(query, file, "the query")
+    with current().stored(database) as workspace:
+        answer = workspace.storage.execute_exact(text)
+        if scalar:
+            return answer[0][0] if answer else None
+        return answer

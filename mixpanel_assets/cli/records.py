@@ -12,8 +12,7 @@ from typing import Any
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mixpanel_assets.cli.interrupts import told_what_is_kept
-from mixpanel_assets.cli.invocation import current
+from mixpanel_assets.cli.invocation import current, told_what_is_kept
 from mixpanel_assets.client import ProfileQuery, RecordStream
 from mixpanel_assets.loading.files import as_json
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mixpanel_assets.cli.exits import InvalidArgumentsError
-from mixpanel_assets.cli.interrupts import told_what_is_kept
-from mixpanel_assets.cli.invocation import current
+from mixpanel_assets.cli.invocation import current, told_what_is_kept
 from mixpanel_assets.cli.output import Format, print_line, print_records
 from mixpanel_assets.cli.progress import days_shown, pages_shown
 from mixpanel_assets.errors import IncompleteExportError, MixpanelDataError
