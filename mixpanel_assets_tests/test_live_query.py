@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets import DiscoveryService, LiveQueryService, answers
+from mixpanel_assets import DiscoveryService, LiveQueryService
+from mixpanel_assets.client import answers
 from mixpanel_assets.client.reports import Inventory, Queries
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.errors import (

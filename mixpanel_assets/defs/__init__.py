@@ -1,0 +1,4 @@
+"""Everything that imports Dagster: assets, ops, IO managers, resources, schedules, metadata.
+
+Each module translates between Dagster and `loading`; the work itself is done there.
+"""
