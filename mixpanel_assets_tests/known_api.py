@@ -1,7 +1,7 @@
 """What users of `mixpanel_data` know: names, parameters, defaults and fields, as stubs.
 
 The fields of results of reports and stored tables are in `test_results.py`, the parameters of
-`DiscoveryService` and `LiveQueryService` in `test_live_query.py`.
+`DiscoveryService` and `LiveQueryService` in `test_live.py`.
 """
 
 from typing import Any

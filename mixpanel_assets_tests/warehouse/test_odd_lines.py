@@ -16,7 +16,7 @@ from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.rules.lines import BOM, HEAD_BYTES, MAX_LINE_BYTES
 from mixpanel_assets.warehouse.lines import whole_number
 from mixpanel_assets_tests.laws import examples
-from mixpanel_assets_tests.test_raw_json import written
+from mixpanel_assets_tests.rules.test_json_text import written
 from mixpanel_assets_tests.warehouse.conftest import (
     ACCEPT_SMALLER,
     DAY,

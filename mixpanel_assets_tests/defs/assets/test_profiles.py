@@ -9,8 +9,8 @@ import pytest
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.loading.load import project_identity
 from mixpanel_assets.loading.profiles import ProfileLoad, begin, completed, questions_for
-from mixpanel_assets_tests.assets.conftest import PROFILES
 from mixpanel_assets_tests.conftest import START
+from mixpanel_assets_tests.defs.assets.conftest import PROFILES
 
 ENGAGE = "/api/query/engage"
 

@@ -13,7 +13,7 @@ import pytest
 from mixpanel_assets import Workspace, filtered_events_asset
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.emulator import Fault
-from mixpanel_assets_tests.assets.conftest import EVENTS, PROFILES
+from mixpanel_assets_tests.defs.assets.conftest import EVENTS, PROFILES
 
 DAY = "2024-01-07"
 DAILY = dg.DailyPartitionsDefinition("2024-01-01", end_offset=1)

@@ -10,7 +10,7 @@ from mixpanel_assets.defs.failures import StepRetries
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.settings import Settings
-from mixpanel_assets_tests.assets.conftest import EVENTS, PROFILES
+from mixpanel_assets_tests.defs.assets.conftest import EVENTS, PROFILES
 
 EXPORT, ENGAGE = "/api/2.0/export", "/api/query/engage"
 DAY = "2024-01-03"

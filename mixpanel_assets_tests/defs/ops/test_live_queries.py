@@ -15,7 +15,7 @@ from mixpanel_assets.defs.ops.live_queries import QUESTIONS
 from mixpanel_assets.defs.partitions import span
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets_tests.conftest import START
-from mixpanel_assets_tests.ops.conftest import failure_of, metadata_of, output_of
+from mixpanel_assets_tests.defs.ops.conftest import failure_of, metadata_of, output_of
 
 DAYS = [START + timedelta(days=number) for number in range(5)]
 SPAN = {"from_date": str(DAYS[0]), "to_date": str(DAYS[-1])}

@@ -11,7 +11,7 @@ from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.errors import ConfigError, MissingDaysError
 from mixpanel_assets.warehouse.stored_queries import StoredQueries
-from mixpanel_assets_tests.assets.conftest import EVENTS
+from mixpanel_assets_tests.defs.assets.conftest import EVENTS
 
 DAY = date(2024, 1, 3)
 NAMES = ["Order Completed", "Page View"]

@@ -9,7 +9,7 @@ import pytest
 
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.emulator import Fault
-from mixpanel_assets_tests.assets.conftest import EVENTS
+from mixpanel_assets_tests.defs.assets.conftest import EVENTS
 
 DAY = date(2024, 1, 3)
 ODD_DAY = date(2024, 1, 4)  # one of its lines holds half a surrogate pair

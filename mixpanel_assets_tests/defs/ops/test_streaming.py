@@ -16,7 +16,7 @@ from mixpanel_assets.errors import AuthenticationError
 from mixpanel_assets.loading.files import EventFilter, EventFolder
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.conftest import START
-from mixpanel_assets_tests.ops.conftest import failure_of, metadata_of, output_of
+from mixpanel_assets_tests.defs.ops.conftest import failure_of, metadata_of, output_of
 
 DAYS = [START + timedelta(days=number) for number in range(5)]
 SPAN = {"from_date": str(DAYS[0]), "to_date": str(DAYS[-1])}

@@ -5,7 +5,7 @@ from datetime import date
 import duckdb
 
 from mixpanel_assets.defs.partitions import span
-from mixpanel_assets_tests.ops.conftest import failure_of, metadata_of
+from mixpanel_assets_tests.defs.ops.conftest import failure_of, metadata_of
 
 
 def load(definitions, instance, *days: str) -> None:

@@ -9,7 +9,7 @@ from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.defs.assets.events import EventsConfig
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.loading.plan import REFETCH_TAG
-from mixpanel_assets_tests.assets.conftest import EVENTS
+from mixpanel_assets_tests.defs.assets.conftest import EVENTS
 
 EXPORT = "/api/2.0/export"
 DAYS = [date(2024, 1, 1) + timedelta(days=number) for number in range(6)]

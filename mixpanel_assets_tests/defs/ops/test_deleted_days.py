@@ -13,7 +13,7 @@ from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.settings import Settings
-from mixpanel_assets_tests.ops.conftest import failure_of, metadata_of
+from mixpanel_assets_tests.defs.ops.conftest import failure_of, metadata_of
 
 EXPORT = "/api/2.0/export"
 DAYS, KEPT_BY_MIXPANEL = 6, 3

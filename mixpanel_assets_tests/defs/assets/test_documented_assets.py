@@ -11,9 +11,9 @@ import pytest
 
 from mixpanel_assets import Workspace
 from mixpanel_assets.definitions import build_definitions
-from mixpanel_assets_tests.assets.conftest import EVENTS, PROFILES
+from mixpanel_assets_tests.defs.assets.conftest import EVENTS, PROFILES
 
-PAGE = Path(__file__).parents[2] / "docs" / "dagster.md"
+PAGE = Path(__file__).parents[3] / "docs" / "dagster.md"
 
 
 @pytest.fixture

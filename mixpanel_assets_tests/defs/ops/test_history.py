@@ -12,7 +12,7 @@ from mixpanel_assets.defs.io_managers import WarehouseIOManager
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.workspace import Workspace
-from mixpanel_assets_tests.ops.conftest import failure_of, metadata_of
+from mixpanel_assets_tests.defs.ops.conftest import failure_of, metadata_of
 
 EVENTS = dg.AssetKey(["mixpanel", "events"])
 EXPORT = "/api/2.0/export"

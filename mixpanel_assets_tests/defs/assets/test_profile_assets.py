@@ -11,7 +11,7 @@ from mixpanel_assets import filtered_profiles_asset, group_profiles_asset
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets_tests.assets.conftest import PROFILES
+from mixpanel_assets_tests.defs.assets.conftest import PROFILES
 
 GROUP = "-1405123841946871899"
 
