@@ -1,11 +1,15 @@
 """The emulator, clients of it, and an environment without anybody's settings."""
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from datetime import date
+from functools import partial
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from mixpanel_assets.client import (
@@ -36,9 +40,40 @@ PLENTY = BudgetSettings(
 )
 
 
+MEMORY_DISK = Path("/dev/shm")
+MEMORY_DISK_BYTES = 2 << 30
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--slow`."""
     parser.addoption("--slow", action="store_true", help="run the proofs that take long, too")
+
+
+@pytest.hookimpl(trylast=True)  # after the reporter was registered
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep temporary files in memory where there is room, and print failures at once."""
+    # Thousands of small databases, each flushed to the disk several times, wait for the disk.
+    is_open = "TMPDIR" not in os.environ and os.access(MEMORY_DISK, os.W_OK)
+    if is_open and shutil.disk_usage(MEMORY_DISK).free > MEMORY_DISK_BYTES:
+        os.environ["TMPDIR"] = str(MEMORY_DISK)
+        tempfile.tempdir = None
+    if terminal := config.pluginmanager.get_plugin("terminalreporter"):
+        config.pluginmanager.register(FailuresAtOnce(terminal))
+
+
+class FailuresAtOnce:
+    """Prints each failure when it happens; pytest prints them again after the last test."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self.terminal = terminal
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Print a failure below the line of dots."""
+        if report.failed:
+            self.terminal.line("")
+            self.terminal.section(f"{report.nodeid} ({report.when})", "_", red=True)
+            self.terminal.line(report.longreprtext)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -55,6 +90,20 @@ def coverage_of_this_process_alone() -> None:
     """In processes that tests start, it would cost a third more time and find little."""
     for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
         del os.environ[name]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread_for_each_database(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A thread for each core would take a third more time for the few rows of a test.
+
+    Processes that tests start use every core, and so do all tests with `--slow`.
+    """
+    if request.config.getoption("--slow"):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duckdb, "connect", partial(duckdb.connect, config={"threads": 1}))
+        yield
 
 
 @pytest.fixture(autouse=True)
