@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.rules.days import SETTLE_DAYS
-from mixpanel_assets.rules.zones import is_zone
+from mixpanel_assets.rules.zones import day_zone, is_zone
 
 if TYPE_CHECKING:
     from mixpanel_assets.client.ledger import BudgetSettings
@@ -140,11 +140,8 @@ class Settings(BaseSettings):
 
     @property
     def export_zone(self) -> str:
-        """The zone that Mixpanel's export days are days of.
-
-        UTC for projects created since 2023; the project's own zone for older ones.
-        """
-        return self.time_zone if self.time_regime == "legacy" else "UTC"
+        """The zone that Mixpanel's export days are days of; see `day_zone`."""
+        return day_zone(self.time_regime, self.time_zone)
 
     @property
     def local_zone(self) -> str | None:

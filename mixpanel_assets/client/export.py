@@ -36,7 +36,15 @@ from mixpanel_assets.errors import (
     ServerError,
     StorageError,
 )
-from mixpanel_assets.rules.days import ranges_of, shown
+from mixpanel_assets.rules.days import (
+    EARLIEST_MS,
+    LATEST_MS,
+    DayRange,
+    days_between,
+    halves,
+    ranges_of,
+    shown,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -110,12 +118,12 @@ class SecondLooks:
             return False
         if not self.by_date:
             return until > max(days)
-        return sum(map(self.weigh, _between(min(days), until))) > self.most_bytes
+        return sum(map(self.weigh, days_between(min(days), until))) > self.most_bytes
 
     def _judged(self, group: list[date], found: set[date] | None) -> Confirmed:
         if found is None or (found and not self.by_date):
             return Confirmed([], group)
-        if not found <= set(_between(group[0], group[-1])):
+        if not found <= set(days_between(group[0], group[-1])):
             return Confirmed([], group)
         return Confirmed(
             [day for day in group if day not in found], [day for day in group if day in found]
@@ -124,14 +132,14 @@ class SecondLooks:
     def _limit(self, first: date, last: date) -> int | None:
         if self.most_bytes is None:
             return None
-        return self.most_bytes + sum(map(self.weigh, _between(first, last)))
+        return self.most_bytes + sum(map(self.weigh, days_between(first, last)))
 
     def _groups(self, days: Iterable[date]) -> Iterator[list[date]]:
         group: list[date] = []
         weight = 0
         for day in sorted(days):
             if group:
-                weight += sum(map(self.weigh, _between(group[-1] + _DAY, day)))
+                weight += sum(map(self.weigh, days_between(group[-1] + _DAY, day)))
                 if not self._is_joined(group, day, weight):
                     yield group
                     group, weight = [], 0
@@ -147,12 +155,7 @@ class SecondLooks:
         return self.most_bytes is None or weight <= self.most_bytes
 
 
-def _between(first: date, last: date) -> list[date]:
-    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
-
-
 _CHUNK_BYTES = 1 << 16  # inflates to ten times as much, and memory is to stay small
-_FIRST_MS, _LAST_MS = 31_536_000_000, 253_402_300_799_999  # a usable `time`: 1971 to 9999
 
 T = TypeVar("T")
 
@@ -210,7 +213,7 @@ class ExportQuery:
         }
 
 
-def windows(from_date: date, to_date: date, days_per_request: int) -> list[tuple[date, date]]:
+def windows(from_date: date, to_date: date, days_per_request: int) -> list[DayRange]:
     """Return consecutive (first day, last day) pairs, both included, that tile the range."""
     starts = range(0, (to_date - from_date).days + 1, days_per_request)
     firsts = [from_date + timedelta(days=start) for start in starts]
@@ -344,7 +347,7 @@ def find_days(
 
 def _day_of(event: dict[str, Any], line: bytes) -> date | None:
     time = event["properties"].get("time")
-    if type(time) is not int or not _FIRST_MS <= time <= _LAST_MS:
+    if type(time) is not int or not EARLIEST_MS <= time <= LATEST_MS:
         return None
     return datetime.fromtimestamp(time / 1000, UTC).date()
 
@@ -486,7 +489,7 @@ class EventExport:
         broken: list[IncompleteExportError] = []
         first, last = self.query.from_date, self.query.to_date
         with self:
-            yield from self._in_parts(first, last, broken)
+            yield from in_parts(self.download, first, last, broken.append)
         if broken:
             raise days_set_aside(broken, (last - first).days + 1)
 
@@ -579,26 +582,41 @@ class EventExport:
             logger.warning("%s is asked again, for %s cannot be used: %s", query.asked, path, error)
             return None
 
-    def _in_parts(
-        self, first: date, last: date, broken: list[IncompleteExportError]
-    ) -> Iterator[Spool]:
-        try:
-            spool = self.download(first, last)
-        except IncompleteExportError as error:
-            if first == last:
-                broken.append(error)
-                return
-            middle = first + (last - first) // 2
-            yield from self._in_parts(first, middle, broken)
-            yield from self._in_parts(middle + timedelta(days=1), last, broken)
-            return
-        yield spool
-
     def _tell(self, lines: int) -> None:
         self.on_lines(lines)
 
     def _count(self, requests: int = 1) -> None:
         self.requests += requests
+
+
+def in_parts(
+    download: Callable[[date, date], T],
+    first: date,
+    last: date,
+    give_up: Callable[[IncompleteExportError], object] | None = None,
+) -> Iterator[T]:
+    """Yield what `download` returns for some days, or for parts of them that are complete.
+
+    A range whose responses stay incomplete is halved until single days are left.
+
+    Args:
+        download: Called with a first and a last day, both included.
+        first: First day.
+        last: Last day, included.
+        give_up: Called with the error of each single day that stays incomplete; None: it is raised.
+    """
+    try:
+        complete = download(first, last)
+    except IncompleteExportError as error:
+        if first < last:
+            for half in halves(first, last):
+                yield from in_parts(download, *half, give_up)
+            return
+        if give_up is None:
+            raise
+        give_up(error)
+        return
+    yield complete
 
 
 def days_set_aside(
@@ -627,8 +645,6 @@ def days_set_aside(
 # Mixpanel lets a hundred exports of a project run at once.
 MAX_EXPORTS = 100
 EXPORTS_AT_ONCE = 10
-
-Window = tuple[date, date]
 
 
 def checked_exports(max_workers: int | None) -> int:
@@ -679,8 +695,8 @@ class AheadExport(EventExport):
 
     at_once: int = EXPORTS_AT_ONCE
     _pool: ThreadPoolExecutor | None = None
-    _started: dict[Window, _Started] = field(default_factory=dict)
-    _failed: set[Window] = field(default_factory=set)
+    _started: dict[DayRange, _Started] = field(default_factory=dict)
+    _failed: set[DayRange] = field(default_factory=set)
     _left: bool = False
 
     def __enter__(self) -> Self:
@@ -709,8 +725,8 @@ class AheadExport(EventExport):
             super().__exit__(kind, error, trace)
 
     def ahead(
-        self, windows: Iterable[Window], wanted: Callable[[Window], bool] = lambda window: True
-    ) -> Iterator[Window]:
+        self, windows: Iterable[DayRange], wanted: Callable[[DayRange], bool] = lambda window: True
+    ) -> Iterator[DayRange]:
         """Yield windows of days in order, with the next ones on their way.
 
         Args:
@@ -718,7 +734,7 @@ class AheadExport(EventExport):
             wanted: Whether an answer will be of use, by what is known when its turn comes.
         """
         left = iter(windows)
-        coming: deque[Window] = deque()
+        coming: deque[DayRange] = deque()
         following = next(left, None)
         while coming or following:
             while (
@@ -746,7 +762,7 @@ class AheadExport(EventExport):
                 self._count(len(started.requests))
         return super().download(from_date, to_date)
 
-    def _start(self, window: Window, beside: int) -> bool:
+    def _start(self, window: DayRange, beside: int) -> bool:
         """Ask for a window; False if the disk has no room until others are stored."""
         if self._pool is None:
             raise RuntimeError("an export downloads inside its `with` block only")
@@ -761,7 +777,7 @@ class AheadExport(EventExport):
         self._started[window] = _Started(answer, sent)
         return True
 
-    def _go_on(self, coming: Iterable[Window]) -> None:
+    def _go_on(self, coming: Iterable[DayRange]) -> None:
         """Ask for what a failure had held back."""
         for beside, window in enumerate(coming):
             started = self._started.get(window)
@@ -769,7 +785,7 @@ class AheadExport(EventExport):
                 self._drop(window)
                 self._start(window, beside)
 
-    def _ask_in_turn(self, window: Window, sent: list[None], *, first: bool) -> Spool:
+    def _ask_in_turn(self, window: DayRange, sent: list[None], *, first: bool) -> Spool:
         if self._failed and not first:
             raise _HeldError
         try:
@@ -783,7 +799,7 @@ class AheadExport(EventExport):
             raise _LeftError
         super()._tell(lines)
 
-    def _drop(self, window: Window, *, whole: bool = True) -> None:
+    def _drop(self, window: DayRange, *, whole: bool = True) -> None:
         """Forget an answer that nobody took, also a whole one if it is of no use later."""
         started = self._started.pop(window, None)
         if started is None:

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from mixpanel_assets.rules.days import EARLIEST_MS, LATEST_MS
 from mixpanel_assets.rules.json_text import may_be_deep, members, parsed
 from mixpanel_assets.rules.lines import BOM
 from mixpanel_assets.rules.made_ids import made_id, twin_id
@@ -38,8 +39,6 @@ def parse_record(line: bytes) -> dict[str, Any]:
     return odd
 
 
-EARLIEST_MS = 31_536_000_000  # 1971, before which Mixpanel takes no event
-LATEST_MS = 253_402_300_799_999 - 86_400_000  # 9999, with room for any zone
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = datetime(1970, 1, 1)
 

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -54,7 +54,7 @@ from mixpanel_assets.errors import (
     RateLimitError,
     ServerError,
 )
-from mixpanel_assets.rules.days import as_day, ranges_of
+from mixpanel_assets.rules.days import as_day, days_between, ranges_of
 from mixpanel_assets.rules.lines import MAX_LINE_BYTES
 
 logger = logging.getLogger(__name__)
@@ -252,9 +252,8 @@ class _Came:
 
     def add(self, query: ExportQuery, judges: Sequence[Judge[Any]]) -> None:
         """Take note of a response that came in one or more parts."""
-        size = (query.to_date - query.from_date).days + 1
-        days = [query.from_date + timedelta(days=number) for number in range(size)]
-        weight = sum(judge.json_bytes for judge in judges) // size
+        days = days_between(query.from_date, query.to_date)
+        weight = sum(judge.json_bytes for judge in judges) // len(days)
         self._bytes.update(dict.fromkeys(days, weight))
         if not any(judge.lines for judge in judges):
             self._empty.extend(days)

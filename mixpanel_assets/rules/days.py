@@ -1,4 +1,7 @@
-"""Days as callers give them and as messages show them."""
+"""The calendar: days as callers give them, ranges of days, and how messages show them.
+
+Ranges are a first and a last day, both included, everywhere in the package.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,20 @@ from datetime import date, datetime, timedelta
 
 from mixpanel_assets.errors import ConfigError
 
-# Mixpanel began in 2009; around the ends of the calendar there are no days before and after.
+# Mixpanel began in 2009. At the ends of Python's calendar, the day before or after a day is an
+# OverflowError.
 _FIRST, _LAST = date(2000, 1, 1), date(2999, 12, 31)
 _SHOWN = 5
+_DAY = timedelta(days=1)
 
 SETTLE_DAYS = 5  # Mixpanel takes late events for five days after a day has ended
+
+# Which values of `time` are moments, in milliseconds: Mixpanel takes no event from before 1971,
+# and Python's calendar ends with the year 9999 (a day earlier, so that every zone has room).
+EARLIEST_MS = 31_536_000_000
+LATEST_MS = 253_402_300_799_999 - 86_400_000
+
+DayRange = tuple[date, date]
 
 
 def as_day(value: date | str) -> date:
@@ -40,18 +52,29 @@ def _not_a_day(value: object) -> ConfigError:
     )
 
 
-def ranges_of(days: Iterable[date]) -> list[tuple[date, date]]:
-    """Return days as ranges of consecutive ones, in order, both ends included."""
-    ranges: list[tuple[date, date]] = []
+def days_between(first: date, last: date) -> list[date]:
+    """Return every day from first to last, both included; none if last is before first."""
+    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
+
+
+def halves(first: date, last: date) -> tuple[DayRange, DayRange]:
+    """Return the two halves of a range of at least two days, the earlier one first."""
+    middle = first + (last - first) // 2
+    return (first, middle), (middle + _DAY, last)
+
+
+def ranges_of(days: Iterable[date]) -> list[DayRange]:
+    """Return days as ranges of consecutive days, in order."""
+    ranges: list[DayRange] = []
     for day in sorted(set(days)):
-        if ranges and ranges[-1][1] + timedelta(days=1) == day:
+        if ranges and ranges[-1][1] + _DAY == day:
             ranges[-1] = (ranges[-1][0], day)
         else:
             ranges.append((day, day))
     return ranges
 
 
-def shown(ranges: Sequence[tuple[date, date]]) -> str:
+def shown(ranges: Sequence[DayRange]) -> str:
     """Return ranges of days in words, the first few of many."""
     texts = [str(first) if first == last else f"{first}..{last}" for first, last in ranges]
     more = f" and {len(texts) - _SHOWN} more ranges" if len(texts) > _SHOWN else ""

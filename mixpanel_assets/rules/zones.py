@@ -126,6 +126,16 @@ def wall_clock_sql(moment: str, zone: str, first: date, last: date) -> str:
     return f"({moment} + {offset})"
 
 
+def day_zone(regime: str, zone: str) -> str:
+    """Return the zone that Mixpanel's export days are days of.
+
+    Args:
+        regime: `utc` for projects created since 2023, `legacy` for older ones.
+        zone: The project's IANA zone.
+    """
+    return zone if regime == "legacy" else "UTC"
+
+
 def is_zone(name: str) -> bool:
     """Return whether a name is that of a zone."""
     try:

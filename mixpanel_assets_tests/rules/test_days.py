@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
 import pandas as pd
@@ -15,7 +15,7 @@ from mixpanel_assets import Workspace
 from mixpanel_assets.defs.partitions import span
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.verification import verify_days
-from mixpanel_assets.rules.days import as_day, how_to_load, ranges_of, shown
+from mixpanel_assets.rules.days import as_day, days_between, halves, how_to_load, ranges_of, shown
 
 DAY = date(2024, 1, 3)
 NO_DAYS = [
@@ -106,15 +106,19 @@ def test_every_public_function_that_takes_a_date_takes_text(name, function):
 def test_ranges_are_the_days(days):
     """Each day is in one of them, and neighbours are in the same."""
     ranges = ranges_of(days)
-    inside = {
-        date.fromordinal(number)
-        for first, last in ranges
-        for number in range(first.toordinal(), last.toordinal() + 1)
-    }
-    assert inside == days
+    assert {day for span in ranges for day in days_between(*span)} == days
     assert all(
         before[1].toordinal() + 1 < after[0].toordinal() for before, after in pairwise(ranges)
     )
+
+
+@given(st.dates(date(2024, 1, 1), date(2024, 3, 1)), st.integers(2, 60))
+def test_halves_are_the_range(first, size):
+    """No day is in both halves or in none, and neither half is empty."""
+    last = first + timedelta(days=size - 1)
+    earlier, later = (days_between(*half) for half in halves(first, last))
+    assert earlier + later == days_between(first, last)
+    assert len(earlier) - len(later) in (0, 1)
 
 
 def test_many_ranges_are_shown_in_part():
