@@ -1,303 +1,41 @@
 """A complete and exact copy of a Mixpanel project in DuckDB, as Dagster assets.
 
-Public names load on first use, so `import mixpanel_assets` costs nothing and `Workspace`
-pulls in no Dagster.
+The public names are listed once, in `__init__.pyi`, which type checkers read as it is. A name is
+imported on first use, so `import mixpanel_assets` costs nothing and `Workspace` needs no Dagster.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from mixpanel_assets.auth import AccountInfo, ConfigManager
-    from mixpanel_assets.client import (
-        Credentials,
-        MixpanelAPIClient,
-        ProfilePageResult,
-        RecordStream,
-        normalize_event,
-        normalize_profile,
-    )
-    from mixpanel_assets.client.discovery import DiscoveryService
-    from mixpanel_assets.client.live import LiveQueryService
-    from mixpanel_assets.definitions import build_definitions
-    from mixpanel_assets.defs.assets.events import filtered_events_asset
-    from mixpanel_assets.defs.assets.profiles import filtered_profiles_asset, group_profiles_asset
-    from mixpanel_assets.defs.assets.queries import live_query_asset
-    from mixpanel_assets.defs.io_managers import WarehouseIOManager
-    from mixpanel_assets.defs.resources import MixpanelResource
-    from mixpanel_assets.defs.schedules import live_query_schedule
-    from mixpanel_assets.errors import (
-        AccountExistsError,
-        AccountNotFoundError,
-        APIError,
-        AuthenticationError,
-        ConfigError,
-        ConnectionFailedError,
-        DatabaseLockedError,
-        DatabaseNotFoundError,
-        DateRangeTooLargeError,
-        EventNotFoundError,
-        IncompleteExportError,
-        JQLSyntaxError,
-        MissingDaysError,
-        MixpanelDataError,
-        PlanHorizonError,
-        QueryError,
-        RateLimitError,
-        ServerError,
-        StorageError,
-        TableExistsError,
-        TableNotFoundError,
-    )
-    from mixpanel_assets.loading.fetcher import FetcherService
-    from mixpanel_assets.loading.plan import Plan
-    from mixpanel_assets.loading.profiles import ParallelProfileFetcherService
-    from mixpanel_assets.loading.results import (
-        BatchProgress,
-        BatchResult,
-        FetchResult,
-        ParallelFetchResult,
-        ParallelProfileFetchResult,
-        ParallelProfileResult,
-        ProfileBatchProgress,
-        ProfileProgress,
-    )
-    from mixpanel_assets.results import (
-        ActivityFeedResult,
-        BookmarkInfo,
-        CohortInfo,
-        ColumnInfo,
-        ColumnStatsResult,
-        ColumnSummary,
-        DailyCount,
-        DailyCountsResult,
-        EngagementBucket,
-        EngagementDistributionResult,
-        EventBreakdownResult,
-        EventCountsResult,
-        EventStats,
-        FrequencyResult,
-        FunnelInfo,
-        FunnelResult,
-        FunnelStep,
-        JQLResult,
-        LexiconDefinition,
-        LexiconMetadata,
-        LexiconProperty,
-        LexiconSchema,
-        NumericAverageResult,
-        NumericBucketResult,
-        NumericPropertySummaryResult,
-        NumericSumResult,
-        PropertyCountsResult,
-        PropertyCoverage,
-        PropertyCoverageResult,
-        PropertyDistributionResult,
-        PropertyValueCount,
-        ResultWithDataFrame,
-        RetentionResult,
-        SavedCohort,
-        SavedReportResult,
-        SegmentationResult,
-        SQLResult,
-        SummaryResult,
-        TableInfo,
-        TableMetadata,
-        TableSchema,
-        TopEvent,
-        UserEvent,
-        WorkspaceInfo,
-    )
-    from mixpanel_assets.warehouse.engine import StorageEngine
-    from mixpanel_assets.workspace import Workspace
+from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "APIError",
-    "AccountExistsError",
-    "AccountInfo",
-    "AccountNotFoundError",
-    "ActivityFeedResult",
-    "AuthenticationError",
-    "BatchProgress",
-    "BatchResult",
-    "BookmarkInfo",
-    "CohortInfo",
-    "ColumnInfo",
-    "ColumnStatsResult",
-    "ColumnSummary",
-    "ConfigError",
-    "ConfigManager",
-    "ConnectionFailedError",
-    "Credentials",
-    "DailyCount",
-    "DailyCountsResult",
-    "DatabaseLockedError",
-    "DatabaseNotFoundError",
-    "DateRangeTooLargeError",
-    "DiscoveryService",
-    "EngagementBucket",
-    "EngagementDistributionResult",
-    "EventBreakdownResult",
-    "EventCountsResult",
-    "EventNotFoundError",
-    "EventStats",
-    "FetchResult",
-    "FetcherService",
-    "FrequencyResult",
-    "FunnelInfo",
-    "FunnelResult",
-    "FunnelStep",
-    "IncompleteExportError",
-    "JQLResult",
-    "JQLSyntaxError",
-    "LexiconDefinition",
-    "LexiconMetadata",
-    "LexiconProperty",
-    "LexiconSchema",
-    "LiveQueryService",
-    "MissingDaysError",
-    "MixpanelAPIClient",
-    "MixpanelDataError",
-    "MixpanelResource",
-    "NumericAverageResult",
-    "NumericBucketResult",
-    "NumericPropertySummaryResult",
-    "NumericSumResult",
-    "ParallelFetchResult",
-    "ParallelProfileFetchResult",
-    "ParallelProfileFetcherService",
-    "ParallelProfileResult",
-    "Plan",
-    "PlanHorizonError",
-    "ProfileBatchProgress",
-    "ProfilePageResult",
-    "ProfileProgress",
-    "PropertyCountsResult",
-    "PropertyCoverage",
-    "PropertyCoverageResult",
-    "PropertyDistributionResult",
-    "PropertyValueCount",
-    "QueryError",
-    "RateLimitError",
-    "RecordStream",
-    "ResultWithDataFrame",
-    "RetentionResult",
-    "SQLResult",
-    "SavedCohort",
-    "SavedReportResult",
-    "SegmentationResult",
-    "ServerError",
-    "StorageEngine",
-    "StorageError",
-    "SummaryResult",
-    "TableExistsError",
-    "TableInfo",
-    "TableMetadata",
-    "TableNotFoundError",
-    "TableSchema",
-    "TopEvent",
-    "UserEvent",
-    "WarehouseIOManager",
-    "Workspace",
-    "WorkspaceInfo",
-    "build_definitions",
-    "filtered_events_asset",
-    "filtered_profiles_asset",
-    "group_profiles_asset",
-    "live_query_asset",
-    "live_query_schedule",
-    "normalize_event",
-    "normalize_profile",
-]
 
-_HOMES = {
-    "AccountInfo": "auth",
-    "ActivityFeedResult": "results",
-    "CohortInfo": "results",
-    "BatchProgress": "loading.results",
-    "BatchResult": "loading.results",
-    "ColumnInfo": "results",
-    "ColumnStatsResult": "results",
-    "ColumnSummary": "results",
-    "ConfigManager": "auth",
-    "Credentials": "client",
-    "DailyCount": "results",
-    "DailyCountsResult": "results",
-    "DiscoveryService": "client.discovery",
-    "EngagementBucket": "results",
-    "EngagementDistributionResult": "results",
-    "EventBreakdownResult": "results",
-    "EventCountsResult": "results",
-    "EventStats": "results",
-    "FetchResult": "loading.results",
-    "FetcherService": "loading.fetcher",
-    "FrequencyResult": "results",
-    "FunnelInfo": "results",
-    "FunnelResult": "results",
-    "FunnelStep": "results",
-    "JQLResult": "results",
-    "LexiconDefinition": "results",
-    "LexiconMetadata": "results",
-    "LexiconProperty": "results",
-    "LexiconSchema": "results",
-    "LiveQueryService": "client.live",
-    "MixpanelAPIClient": "client",
-    "MixpanelResource": "defs.resources",
-    "NumericAverageResult": "results",
-    "NumericBucketResult": "results",
-    "NumericPropertySummaryResult": "results",
-    "NumericSumResult": "results",
-    "ParallelFetchResult": "loading.results",
-    "ParallelProfileFetchResult": "loading.results",
-    "ParallelProfileFetcherService": "loading.profiles",
-    "ParallelProfileResult": "loading.results",
-    "Plan": "loading.plan",
-    "ProfileBatchProgress": "loading.results",
-    "ProfilePageResult": "client",
-    "ProfileProgress": "loading.results",
-    "PropertyCountsResult": "results",
-    "PropertyCoverage": "results",
-    "PropertyCoverageResult": "results",
-    "PropertyDistributionResult": "results",
-    "PropertyValueCount": "results",
-    "RecordStream": "client",
-    "ResultWithDataFrame": "results",
-    "RetentionResult": "results",
-    "SQLResult": "results",
-    "BookmarkInfo": "results",
-    "SavedCohort": "results",
-    "SavedReportResult": "results",
-    "SegmentationResult": "results",
-    "StorageEngine": "warehouse.engine",
-    "SummaryResult": "results",
-    "TableInfo": "results",
-    "TableMetadata": "results",
-    "TableSchema": "results",
-    "TopEvent": "results",
-    "UserEvent": "results",
-    "WarehouseIOManager": "defs.io_managers",
-    "Workspace": "workspace",
-    "WorkspaceInfo": "results",
-    "build_definitions": "definitions",
-    "filtered_events_asset": "defs.assets.events",
-    "filtered_profiles_asset": "defs.assets.profiles",
-    "group_profiles_asset": "defs.assets.profiles",
-    "live_query_asset": "defs.assets.queries",
-    "live_query_schedule": "defs.schedules",
-    "normalize_event": "client",
-    "normalize_profile": "client",
-}
+@cache
+def _homes() -> dict[str, str]:
+    """Return the module of each public name, as the stub imports them."""
+    # Imported here, because a program that imports a module by its own path needs no list.
+    import ast
+    from pathlib import Path
+
+    stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    return {
+        name.name: str(statement.module)
+        for statement in stub.body
+        if isinstance(statement, ast.ImportFrom)
+        for name in statement.names
+    }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name == "__all__":
+        return sorted(_homes())
+    if name.startswith("_") or name not in _homes():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    return getattr(import_module(_homes()[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *_homes(), "__all__"])

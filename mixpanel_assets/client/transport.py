@@ -61,7 +61,7 @@ class RetryClass:
     treatment: Treatment
 
 
-RETRY_CLASSES = (
+RETRY_CLASSES: tuple[RetryClass, ...] = (
     RetryClass("5xx, and 400 with the text `Timeout Error`", ServerError, "retried"),
     RetryClass(
         "no connection, a lost connection, or no response", ConnectionFailedError, "retried"
