@@ -25,6 +25,7 @@ from mixpanel_assets.warehouse.inspector import TableInspector
 from mixpanel_assets.warehouse.stored_queries import StoredQueries
 from mixpanel_assets_tests import examples
 from mixpanel_assets_tests.cli.commands import commands, example
+from mixpanel_assets_tests.test_layers import MAY_IMPORT
 
 ROOT = Path(mixpanel_assets.__file__).parent.parent
 PUBLIC = {name: getattr(mixpanel_assets, name) for name in mixpanel_assets.__all__}
@@ -257,6 +258,13 @@ def test_tests_that_documents_name_exist():
     for name, text in DOCUMENTS.items():
         for path in re.findall(r"mixpanel_assets_tests/[\w/]+\.py", text):
             assert (ROOT / path).exists(), f"{name}: {path}"
+
+
+def test_the_layout_names_each_part_of_the_package():
+    """One line for each, in CONTRIBUTING.md; `test_layers.py` lists the parts."""
+    layout = DOCUMENTS["CONTRIBUTING.md"].partition("\nmixpanel_assets/\n")[2]
+    lines = layout.partition("\nmixpanel_assets_tests/")[0].splitlines()
+    assert {line.split()[0].rstrip("/").removesuffix(".py") for line in lines} == set(MAY_IMPORT)
 
 
 def test_each_variable_is_described_once():
