@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import duckdb
@@ -44,14 +44,9 @@ from mixpanel_assets.warehouse.schema import (
     Table,
     create,
     qualified,
-    quoted,
 )
 
 logger = logging.getLogger(__name__)
-
-
-if TYPE_CHECKING:
-    import duckdb
 
 
 def days_between(from_date: date | str, to_date: date | str) -> list[date]:
@@ -172,15 +167,6 @@ class EventSizes:
     shifted: bool = False
 
 
-@dataclass(frozen=True)
-class StoredTable:
-    """A table a user may query: its schema, name and number of rows."""
-
-    schema: str
-    name: str
-    row_count: int
-
-
 def table_exists(connection: duckdb.DuckDBPyConnection, table: str, schema: str = SCHEMA) -> bool:
     """Tell whether a table or view of that name is there, in whatever case it is written."""
     return stored_name(connection, table, schema) is not None
@@ -197,36 +183,6 @@ def stored_name(
         [schema, table],
     )
     return row[0] if row else None
-
-
-def require_table(connection: duckdb.DuckDBPyConnection, table: str, schema: str = SCHEMA) -> str:
-    """Return the qualified name for SQL.
-
-    Raises:
-        TableNotFoundError: There is no such table.
-    """
-    if not table_exists(connection, table, schema):
-        raise TableNotFoundError(table)
-    return qualified(schema, table)
-
-
-def list_tables(connection: duckdb.DuckDBPyConnection) -> list[StoredTable]:
-    """Return the tables that hold data, ours with a leading underscore left out."""
-    found = connection.execute(
-        "SELECT schema_name, table_name FROM duckdb_tables() "
-        "WHERE database_name = current_database() AND NOT internal AND NOT temporary "
-        "AND NOT starts_with(table_name, '_') ORDER BY ALL"
-    ).fetchall()
-    return [
-        StoredTable(schema, name, count_rows(connection, name, schema=schema))
-        for schema, name in found
-    ]
-
-
-def count_rows(connection: duckdb.DuckDBPyConnection, table: str, *, schema: str = SCHEMA) -> int:
-    """Return the number of rows of a table."""
-    name = require_table(connection, table, schema)
-    return number(connection, f"SELECT count(*) FROM {name}")
 
 
 def day_rows(
@@ -342,42 +298,6 @@ def day_reports(
         )
         for day, row in day_rows(connection, table, from_date, to_date).items()
     }
-
-
-def read_window(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    from_date: date,
-    to_date: date,
-    *,
-    day_column: str | None = None,
-    schema: str = SCHEMA,
-) -> duckdb.DuckDBPyRelation:
-    """Return the rows of some days as a relation, both ends included.
-
-    Args:
-        connection: Must stay open while the relation is read.
-        table: Its name.
-        from_date: First day, included.
-        to_date: Last day, included.
-        day_column: The partition column; for our own tables it is known.
-        schema: Where the table is.
-
-    Raises:
-        TableNotFoundError: There is no such table.
-    """
-    name = require_table(connection, table, schema)
-    column = quoted(day_column or partition_column(table))
-    return connection.sql(
-        f"SELECT * FROM {name} WHERE {column} BETWEEN $from_date AND $to_date",
-        params={"from_date": from_date, "to_date": to_date},
-    )
-
-
-def partition_column(table: str) -> str:
-    """Return the column that holds the day of a row of `events` or `profiles`."""
-    days = {"event_date", "snapshot_date"}
-    return next(name for name in BY_NAME[table].column_names if name in days)
 
 
 @dataclass(frozen=True)

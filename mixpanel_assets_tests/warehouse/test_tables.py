@@ -4,9 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from mixpanel_assets.errors import TableNotFoundError
 from mixpanel_assets.warehouse import tables
-from mixpanel_assets.warehouse.tables import StoredTable
 from mixpanel_assets_tests.warehouse.conftest import DAY, DAY_MS, START_MS, event
 
 NEXT_DAY = DAY + timedelta(days=1)
@@ -17,12 +15,6 @@ def connection(warehouse):
     warehouse.load([event("A"), event("B", START_MS + DAY_MS)], to_date=NEXT_DAY)
     with warehouse.database.read() as connection:
         yield connection
-
-
-def test_tables_with_data_are_listed(connection):
-    """Our own tables stay out of the list."""
-    expected = [StoredTable("mixpanel", "events", 2), StoredTable("mixpanel", "profiles", 0)]
-    assert tables.list_tables(connection) == expected
 
 
 def test_the_ledger_is_read_by_day(connection):
@@ -37,19 +29,6 @@ def test_counts_are_read_by_day_and_event(connection):
     """Both ends of the days are included."""
     counts = tables.event_counts(connection, DAY, NEXT_DAY)
     assert counts == {DAY: {"A": 1}, NEXT_DAY: {"B": 1}}
-
-
-def test_a_window_holds_its_days(connection):
-    """A window is read whole, both ends included."""
-    rows = tables.read_window(connection, "events", NEXT_DAY, NEXT_DAY).fetchall()
-    assert [row[0] for row in rows] == ["B"]
-
-
-def test_a_missing_table_is_named(connection):
-    """A table that is not there is an error with its name."""
-    with pytest.raises(TableNotFoundError, match="nothing"):
-        tables.count_rows(connection, "nothing")
-    assert not tables.table_exists(connection, "nothing")
 
 
 def test_an_unprepared_file_has_no_ledger(warehouse):
