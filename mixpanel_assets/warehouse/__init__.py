@@ -4,170 +4,64 @@ Nothing here knows HTTP or Dagster. `Database` opens and locks, `prepare` makes 
 guards the tables, `replace_events`, `append_events` and `replace_profiles` load, `tables` reads.
 """
 
-from mixpanel_assets.warehouse.comparison import DayDifference, compare_events, expired_days
-from mixpanel_assets.warehouse.database import (
-    Database,
-    MemoryDatabase,
-    check_before_load,
-    check_readable,
-    check_whose,
-    transaction,
-)
-from mixpanel_assets.warehouse.engine import exact_rows
-from mixpanel_assets.warehouse.events import (
-    EVERY_EVENT,
-    append_events,
-    check_events_asset,
-    events_asset_table,
-    mark_days,
-    mark_empty_days,
-    mark_failed,
-    replace_events,
-)
-from mixpanel_assets.warehouse.faults import asked
-from mixpanel_assets.warehouse.ledger import (
-    DayReport,
-    ProfileReport,
-    Scope,
-    Status,
-    Target,
-    day_statuses,
-    forget_expired,
-)
-from mixpanel_assets.warehouse.lines import ShiftedRowsError
-from mixpanel_assets.warehouse.profile_pages import ProfilePage
-from mixpanel_assets.warehouse.profiles import (
-    Thinned,
-    is_partial,
-    kept_snapshot,
-    replace_profiles,
-    thin_snapshots,
-)
-from mixpanel_assets.warehouse.project import (
-    ProjectIdentity,
-    check_loadable,
-    made_at,
-    prepare,
-    snapshot_path,
-    stored_project,
-)
-from mixpanel_assets.warehouse.readers_copy import Publisher, ReadersDatabase, SnapshotChoice
-from mixpanel_assets.warehouse.records import (
-    EventLines,
-    make_events_table,
-    make_profiles_table,
-    profile_line,
-    write_lines,
-)
-from mixpanel_assets.warehouse.schema import (
-    EVENTS,
-    PROFILES,
-    SCHEMA,
-    Column,
-    Table,
-    create_all,
-    literal,
-    qualified,
-    quoted,
-)
-from mixpanel_assets.warehouse.slices import Partition, replace_slice
-from mixpanel_assets.warehouse.tables import (
-    EventSizes,
-    KnownTable,
-    check_name,
-    check_table,
-    day_reports,
-    day_rows,
-    drop_day,
-    drop_tables,
-    event_sizes,
-    find_table,
-    known_tables,
-    make_way,
-    named_events,
-    only_here,
-    refuse_our_names,
-    table_exists,
-    target_of,
-)
-from mixpanel_assets.warehouse.vanished import KEEP_ALL, Reload
-
-__all__ = [
-    "EVENTS",
-    "EVERY_EVENT",
-    "KEEP_ALL",
-    "PROFILES",
-    "SCHEMA",
-    "Column",
-    "Database",
-    "DayDifference",
-    "DayReport",
-    "EventLines",
-    "EventSizes",
-    "KnownTable",
-    "MemoryDatabase",
-    "Partition",
-    "ProfilePage",
-    "ProfileReport",
-    "ProjectIdentity",
-    "Publisher",
-    "ReadersDatabase",
-    "Reload",
-    "Scope",
-    "ShiftedRowsError",
-    "SnapshotChoice",
-    "Status",
-    "Table",
-    "Target",
-    "Thinned",
-    "append_events",
-    "asked",
-    "check_before_load",
-    "check_events_asset",
-    "check_loadable",
-    "check_name",
-    "check_readable",
-    "check_table",
-    "check_whose",
-    "compare_events",
-    "create_all",
-    "day_reports",
-    "day_rows",
-    "day_statuses",
-    "drop_day",
-    "drop_tables",
-    "event_sizes",
-    "events_asset_table",
-    "exact_rows",
-    "expired_days",
-    "find_table",
-    "forget_expired",
-    "is_partial",
-    "kept_snapshot",
-    "known_tables",
-    "literal",
-    "made_at",
-    "make_events_table",
-    "make_profiles_table",
-    "make_way",
-    "mark_days",
-    "mark_empty_days",
-    "mark_failed",
-    "named_events",
-    "only_here",
-    "prepare",
-    "profile_line",
-    "qualified",
-    "quoted",
-    "refuse_our_names",
-    "replace_events",
-    "replace_profiles",
-    "replace_slice",
-    "snapshot_path",
-    "stored_project",
-    "table_exists",
-    "target_of",
-    "thin_snapshots",
-    "transaction",
-    "write_lines",
-]
+from mixpanel_assets.warehouse.comparison import DayDifference as DayDifference
+from mixpanel_assets.warehouse.comparison import compare_events as compare_events
+from mixpanel_assets.warehouse.comparison import expired_days as expired_days
+from mixpanel_assets.warehouse.database import Database as Database
+from mixpanel_assets.warehouse.database import check_before_load as check_before_load
+from mixpanel_assets.warehouse.database import check_readable as check_readable
+from mixpanel_assets.warehouse.database import check_whose as check_whose
+from mixpanel_assets.warehouse.events import EVERY_EVENT as EVERY_EVENT
+from mixpanel_assets.warehouse.events import append_events as append_events
+from mixpanel_assets.warehouse.events import check_events_asset as check_events_asset
+from mixpanel_assets.warehouse.events import events_asset_table as events_asset_table
+from mixpanel_assets.warehouse.events import mark_days as mark_days
+from mixpanel_assets.warehouse.events import mark_empty_days as mark_empty_days
+from mixpanel_assets.warehouse.events import mark_failed as mark_failed
+from mixpanel_assets.warehouse.events import replace_events as replace_events
+from mixpanel_assets.warehouse.faults import asked as asked
+from mixpanel_assets.warehouse.ledger import DayReport as DayReport
+from mixpanel_assets.warehouse.ledger import ProfileReport as ProfileReport
+from mixpanel_assets.warehouse.ledger import Status as Status
+from mixpanel_assets.warehouse.ledger import Target as Target
+from mixpanel_assets.warehouse.ledger import day_statuses as day_statuses
+from mixpanel_assets.warehouse.ledger import forget_expired as forget_expired
+from mixpanel_assets.warehouse.lines import ShiftedRowsError as ShiftedRowsError
+from mixpanel_assets.warehouse.profile_pages import ProfilePage as ProfilePage
+from mixpanel_assets.warehouse.profiles import Thinned as Thinned
+from mixpanel_assets.warehouse.profiles import is_partial as is_partial
+from mixpanel_assets.warehouse.profiles import kept_snapshot as kept_snapshot
+from mixpanel_assets.warehouse.profiles import replace_profiles as replace_profiles
+from mixpanel_assets.warehouse.profiles import thin_snapshots as thin_snapshots
+from mixpanel_assets.warehouse.project import ProjectIdentity as ProjectIdentity
+from mixpanel_assets.warehouse.project import check_loadable as check_loadable
+from mixpanel_assets.warehouse.project import prepare as prepare
+from mixpanel_assets.warehouse.project import snapshot_path as snapshot_path
+from mixpanel_assets.warehouse.project import stored_project as stored_project
+from mixpanel_assets.warehouse.readers_copy import Publisher as Publisher
+from mixpanel_assets.warehouse.readers_copy import ReadersDatabase as ReadersDatabase
+from mixpanel_assets.warehouse.schema import EVENTS as EVENTS
+from mixpanel_assets.warehouse.schema import PROFILES as PROFILES
+from mixpanel_assets.warehouse.schema import SCHEMA as SCHEMA
+from mixpanel_assets.warehouse.schema import Column as Column
+from mixpanel_assets.warehouse.schema import qualified as qualified
+from mixpanel_assets.warehouse.schema import quoted as quoted
+from mixpanel_assets.warehouse.slices import Partition as Partition
+from mixpanel_assets.warehouse.slices import replace_slice as replace_slice
+from mixpanel_assets.warehouse.tables import EventSizes as EventSizes
+from mixpanel_assets.warehouse.tables import check_name as check_name
+from mixpanel_assets.warehouse.tables import check_table as check_table
+from mixpanel_assets.warehouse.tables import day_reports as day_reports
+from mixpanel_assets.warehouse.tables import day_rows as day_rows
+from mixpanel_assets.warehouse.tables import drop_day as drop_day
+from mixpanel_assets.warehouse.tables import event_sizes as event_sizes
+from mixpanel_assets.warehouse.tables import find_table as find_table
+from mixpanel_assets.warehouse.tables import known_tables as known_tables
+from mixpanel_assets.warehouse.tables import make_way as make_way
+from mixpanel_assets.warehouse.tables import named_events as named_events
+from mixpanel_assets.warehouse.tables import only_here as only_here
+from mixpanel_assets.warehouse.tables import refuse_our_names as refuse_our_names
+from mixpanel_assets.warehouse.tables import table_exists as table_exists
+from mixpanel_assets.warehouse.tables import target_of as target_of
+from mixpanel_assets.warehouse.vanished import KEEP_ALL as KEEP_ALL
+from mixpanel_assets.warehouse.vanished import Reload as Reload

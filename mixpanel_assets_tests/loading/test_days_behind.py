@@ -12,7 +12,8 @@ from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.loading.days_behind import days_due
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.warehouse import Database, ProjectIdentity, create_all, prepare
+from mixpanel_assets.warehouse import Database, ProjectIdentity, prepare
+from mixpanel_assets.warehouse.schema import create_all
 from mixpanel_assets_tests.laws import examples
 
 DAY = timedelta(days=1)
