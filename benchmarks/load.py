@@ -55,7 +55,8 @@ def load(spool: Path, database: Path, events: int) -> None:
     """Load the day as the IO manager does: checks, repeats, ledger, commit, checkpoint."""
     with Database(database).write() as connection:
         prepare(connection, PROJECT)
-        replace_events(connection, spool, from_date=DAY, to_date=DAY, lines=events, project=PROJECT)
+        options = {"from_date": DAY, "to_date": DAY, "lines": events, "names_once": True}
+        replace_events(connection, spool, project=PROJECT, **options)
 
 
 def load_with_pandas(spool: Path, database: Path, events: int) -> None:

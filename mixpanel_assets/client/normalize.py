@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from mixpanel_assets.rules.days import EARLIEST_MS, LATEST_MS
-from mixpanel_assets.rules.json_text import may_be_deep, members, parsed
+from mixpanel_assets.rules.json_text import last_values, may_be_deep, members, parsed
 from mixpanel_assets.rules.lines import BOM
 from mixpanel_assets.rules.made_ids import made_id, twin_id
 from mixpanel_assets.rules.zones import moment_of
@@ -181,7 +181,7 @@ def _text(value: Any, line: bytes | None, *path: str) -> str | None:
     if value is None or type(value) is str:
         return value
     if line is not None and not (type(value) is bool or (type(value) is int and value)):
-        text = line.removeprefix(BOM).decode("utf-8", "surrogateescape")
+        text = last_values(line.removeprefix(BOM)).decode("utf-8", "surrogateescape")
         for name in path:
             text = dict(members(text))[name]
         return text

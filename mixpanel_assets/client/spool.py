@@ -36,6 +36,7 @@ class Spool:
         from_date: First day asked for, included.
         to_date: Last day asked for, included.
         lines: Events in the file, repeats included.
+        names_once: Whether no object of a short line has a name twice.
         received_bytes: Size of the file.
         json_bytes: Size of its content, uncompressed.
         requests: Requests it took, failed ones included.
@@ -47,6 +48,7 @@ class Spool:
     from_date: date
     to_date: date
     lines: int
+    names_once: bool
     received_bytes: int
     json_bytes: int
     requests: int

@@ -19,8 +19,15 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from mixpanel_assets.rules.json_text import may_be_deep, parsed
-from mixpanel_assets.rules.lines import BOM, LineSplitter, LongLine, is_blank, why_unstorable
+from mixpanel_assets.rules.json_text import last_values, may_be_deep, parsed
+from mixpanel_assets.rules.lines import (
+    BOM,
+    SHORT_LINE_BYTES,
+    LineSplitter,
+    LongLine,
+    is_blank,
+    why_unstorable,
+)
 
 T = TypeVar("T")
 
@@ -41,9 +48,17 @@ class _Line(msgspec.Struct):
     properties: _Properties
 
 
+class _Event(msgspec.Struct, gc=False):
+    event: str
+    properties: dict[str, Any]
+
+
 _check_line = msgspec.json.Decoder(_Line).decode
 _decode_lines = msgspec.json.Decoder().decode_lines
+_build_lines = msgspec.json.Decoder(_Event).decode_lines
+_encode_lines = msgspec.json.Encoder().encode_lines
 _UNUSUAL = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_BUILT_BYTES = 1 << 16  # a block that is larger holds a long line
 _PIECE_BYTES = 1 << 20  # of a body; a few compressed bytes may inflate to a thousand times as many
 
 
@@ -180,27 +195,52 @@ class Judge(ABC, Generic[T]):
 
 
 class Verdict(Judge[bytes]):
-    """Yields the lines themselves, checked without building their values."""
+    """Yields the lines themselves.
 
-    def _at_once(self, block: bytes) -> list[bytes] | None:
-        lines = block[:-1].split(b"\n")
+    Attributes:
+        names_once: Whether no object of a line of up to `SHORT_LINE_BYTES` has a name twice.
+    """
+
+    def __init__(self, *, gzip: bool) -> None:
+        super().__init__(gzip=gzip)
+        self.names_once = True
+
+    def _at_once(self, block: bytes) -> Iterator[bytes] | None:
+        count = block.count(b"\n")
         try:
-            if not block.isascii():
-                block.decode()  # what msgspec skips it does not decode
-            for line in lines:
-                _check_line(line)
-        except _UNUSUAL:
+            if len(block) > _BUILT_BYTES:
+                self._check(block)
+            else:
+                events = _build_lines(block)
+                if len(events) != count:
+                    return None
+                if _encode_lines(events) != block:  # otherwise no name was lost
+                    self._look_at_names(_lines_of(block))
+        except (*_UNUSUAL, OverflowError):  # of an integer that has more than 64 bits
             return None
-        self.lines += len(lines)
-        return lines
+        self.lines += count
+        return _lines_of(block)
 
     def _alone(self, line: bytes) -> bytes:
         try:
-            line.decode()
-            _check_line(line)
+            self._check(line + b"\n")
         except _UNUSUAL:
             self._unusual_event(line)
+            self._look_at_names([line])
         return line
+
+    def _check(self, block: bytes) -> None:
+        """Check lines without building their values."""
+        if not block.isascii():
+            block.decode()  # what msgspec skips it does not decode
+        for line in _lines_of(block):
+            _check_line(line)
+        self._look_at_names(_lines_of(block))
+
+    def _look_at_names(self, lines: Iterable[bytes]) -> None:
+        self.names_once = self.names_once and all(
+            last_values(line) is line for line in lines if len(line.strip()) <= SHORT_LINE_BYTES
+        )
 
 
 class EventVerdict(Judge[dict[str, Any]]):
@@ -233,6 +273,10 @@ class RecordVerdict(Judge[T]):
     def _alone(self, line: bytes) -> T:
         events = _events(line + b"\n")
         return self._convert(events[0] if events else self._unusual_event(line), line)
+
+
+def _lines_of(block: bytes) -> Iterator[bytes]:
+    yield from block[:-1].split(b"\n")
 
 
 def _events(block: bytes) -> list[dict[str, Any]] | None:

@@ -293,6 +293,7 @@ class EventTable:
                 from_date=spool.from_date,
                 to_date=spool.to_date,
                 lines=spool.lines,
+                names_once=spool.names_once,
                 project=self.project,
                 filters=_with_limit(filters, answer.limit),
                 is_cut=answer.limit is not None,

@@ -308,6 +308,7 @@ class DayFiller:
                 from_date=spool.from_date,
                 to_date=spool.to_date,
                 lines=spool.lines,
+                names_once=spool.names_once,
                 project=self._project,
                 received_bytes=spool.received_bytes,
                 requests=requests - self._requests_told,

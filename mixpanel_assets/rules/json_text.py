@@ -1,9 +1,14 @@
-"""JSON text taken apart without changing a character, at any depth of nesting."""
+"""JSON text taken apart without changing a character, at any depth of nesting.
+
+Of a name that an object holds twice, the last value counts, as in Python's and JavaScript's own
+parsers. That rule holds for tables, streams, files and made ids alike, on every level.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +21,10 @@ _decode_values = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _SPACE = " \t\r\n"
 _WHITE = frozenset(_SPACE)
 _CLOSERS = {"{": "}", "[": "]"}
+_BUILT_BYTES = 1 << 20  # longer JSON is not built, which takes many times its memory
+# A text, with the colon if it is a name; or a bracket.
+_TOKEN = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"[ \t\r\n]*+(:)?|[{}\[\]]', re.DOTALL)
+_COLON_APART = re.compile(rb'"[ \t\r\n]+:')
 
 
 def parsed(text: str, levels: int = MAX_DEPTH) -> Any:
@@ -117,45 +126,77 @@ def items(text: str) -> list[str]:
     return found
 
 
-def values(raw: bytes) -> list[tuple[str, bytes]]:
-    """Return the names and texts that `members` yields, of an object in UTF-8, but faster.
+def values(raw: bytes) -> dict[str, bytes]:
+    """Return the names of a JSON object in UTF-8 with the texts of their values, in order.
 
     Raises:
         ValueError: It is not a JSON object.
     """
     try:
-        once = [(name, bytes(text)) for name, text in _decode_values(raw).items()]
+        return {name: bytes(text) for name, text in _decode_values(raw).items()}
     except (msgspec.MsgspecError, RecursionError):
-        once = []
-    if _is_all(raw, once):
-        return once
-    return [(name, text.encode()) for name, text in members(raw.decode())]
+        return {name: text.encode() for name, text in members(raw.decode())}
 
 
-def joined(pairs: Sequence[tuple[str, bytes]], *, ascii_only: bool) -> bytes:
-    """Return the JSON object of names and the texts of their values."""
-    return b"{" + b",".join(_named(pairs, b":", ascii_only)) + b"}"
+def last_values(raw: bytes) -> bytes:
+    """Return JSON without the values that a later one of the same name replaces, on every level.
 
-
-def _is_all(raw: bytes, pairs: Sequence[tuple[str, bytes]]) -> bool:
-    """Tell whether an object holds these pairs and no name twice, which a mapping would hide.
-
-    Mixpanel writes JSON with a space after each comma and colon or with none at all; of any
-    other text nothing is said.
+    All else stays as sent; where no name comes twice, `raw` itself is returned.
     """
-    if not pairs:
-        return False
-    named = _named(pairs, b":", raw.isascii())
-    spaces = len(raw) - sum(map(len, named)) - len(named) - 1
-    if not spaces:
-        return raw == b"{" + b",".join(named) + b"}"
-    if spaces != 2 * len(named) - 1:
-        return False
-    return raw == b"{" + b", ".join(_named(pairs, b": ", raw.isascii())) + b"}"
+    if not _may_repeat(raw):
+        return raw
+    cuts = sorted(_replaced(raw))
+    kept, position = [], 0
+    for start, end in cuts:
+        if start >= position:  # else it is inside of what was cut
+            kept.append(raw[position:start])
+            position = end
+    return b"".join([*kept, raw[position:]]) if cuts else raw
 
 
-def _named(pairs: Sequence[tuple[str, bytes]], colon: bytes, ascii_only: bool) -> list[bytes]:
-    return [_quoted(name, ascii_only) + colon + text for name, text in pairs]
+def _may_repeat(raw: bytes) -> bool:
+    """Tell whether a name may come twice in an object, which mostly the first look denies."""
+    ends = [part.rpartition(b'"')[2] for part in raw.split(b'":')[:-1]]  # of the names
+    if len(set(ends)) == len(ends) and not (b"\\" in b"".join(ends) or _COLON_APART.search(raw)):
+        return False
+    if len(raw) > _BUILT_BYTES:
+        return True
+    try:
+        return msgspec.json.encode(msgspec.json.decode(raw)) != raw
+    except (msgspec.MsgspecError, OverflowError, UnicodeDecodeError, RecursionError):
+        return True
+
+
+def _replaced(raw: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where the members are that a later one of the same object replaces; nothing recurses.
+
+    Each span ends where the next member begins.
+    """
+    open_: list[list[tuple[bytes, int]]] = []  # the names in each container, and their places
+    for token in _TOKEN.finditer(raw):
+        if token[2]:
+            if open_:
+                open_[-1].append((token[1], token.start()))
+        elif token[0] in (b"{", b"["):
+            open_.append([])
+        elif token[0] in (b"}", b"]") and open_:
+            names = [_unescaped(name) for name, _ in open_[-1]]
+            starts = [start for _, start in open_.pop()]
+            last = {name: place for place, name in enumerate(names)}
+            for place, name in enumerate(names if len(last) < len(names) else ()):
+                if place < last[name]:
+                    yield starts[place], starts[place + 1]
+
+
+def _unescaped(name: bytes) -> str:
+    text = name.decode("utf-8", "surrogateescape")
+    return _LENIENT.decode(f'"{text}"') if "\\" in text else text
+
+
+def joined(pairs: Mapping[str, bytes], *, ascii_only: bool) -> bytes:
+    """Return the JSON object of names and the texts of their values."""
+    named = [_quoted(name, ascii_only) + b":" + text for name, text in pairs.items()]
+    return b"{" + b",".join(named) + b"}"
 
 
 @lru_cache(maxsize=10_000)

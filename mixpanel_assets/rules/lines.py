@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from mixpanel_assets.rules.json_text import MAX_DEPTH, depth, may_be_deep, parsed
 
 MAX_LINE_BYTES = 16 * 2**20
+SHORT_LINE_BYTES = 8192  # DuckDB takes 2,048 lines at once, and 30 bytes for each of theirs
 HEAD_BYTES = 2**16  # kept of a line that is longer
 TOO_LONG = f"it is longer than {MAX_LINE_BYTES >> 20} MiB; only its beginning is kept"
 BOM = b"\xef\xbb\xbf"

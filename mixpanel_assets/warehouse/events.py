@@ -243,6 +243,7 @@ def replace_events(
     from_date: date,
     to_date: date,
     lines: int,
+    names_once: bool,
     project: ProjectIdentity,
     received_bytes: int = 0,
     requests: int = 1,
@@ -267,6 +268,8 @@ def replace_events(
         from_date: First asked day, included.
         to_date: Last asked day, included.
         lines: How many lines were counted while the file was received.
+        names_once: Whether no object of a short line was found to have a name twice. In other
+            files each line is read to the letter, which takes longer.
         project: Whose events they are and how their times are read.
         received_bytes: Bytes received; shared out over the days by their rows.
         requests: Requests made for the file; they count on the first day.
@@ -294,7 +297,7 @@ def replace_events(
     window = Window(from_date, to_date, project)
     load = Load(target, "events", run_id, filters, received_at)
     table = events_asset_table(connection, target, filters)
-    with staged(connection, spool, window, lines) as staging:
+    with staged(connection, spool, window, lines, names_once=names_once) as staging:
         reports = settle(
             staging,
             window,
@@ -536,6 +539,7 @@ def append_events(
     from_date: date,
     to_date: date,
     lines: int,
+    names_once: bool,
     project: ProjectIdentity,
     filters: Mapping[str, Any] | None = None,
     is_cut: bool = False,
@@ -558,6 +562,8 @@ def append_events(
         from_date: First asked day, included.
         to_date: Last asked day, included.
         lines: How many lines were counted while the file was received.
+        names_once: Whether no object of a short line was found to have a name twice. In other
+            files each line is read to the letter, which takes longer.
         project: Whose events they are and how their times are read.
         filters: What narrowed the request; the ledger has a row for each day and filter.
         is_cut: Whether a limit kept events back; the days' status is `partial` then.
@@ -582,7 +588,7 @@ def append_events(
     window = Window(from_date, to_date, project)
     load = Load(target_of(table, EVENTS), "events", run_id, filters)
     make_table(connection, named_events(table))
-    with staged(connection, spool, window, lines) as staging:
+    with staged(connection, spool, window, lines, names_once=names_once) as staging:
         reports = settle(
             staging,
             window,

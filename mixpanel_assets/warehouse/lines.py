@@ -1,7 +1,8 @@
 """Which received lines become rows, which are odd, and which are refused.
 
 DuckDB reads the spool file itself. The few lines that it cannot read as they were sent are
-sorted here: kept to the letter, put in quarantine, or skipped as blank.
+sorted here: kept to the letter, put in quarantine, or skipped as blank. So are all lines of a file
+in which a name comes twice in an object, of which DuckDB would read the first value.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from typing import Any
 import duckdb
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.rules.json_text import MAX_DEPTH, joined, members, parsed, values
+from mixpanel_assets.rules.json_text import MAX_DEPTH, joined, last_values, members, parsed, values
 from mixpanel_assets.rules.lines import (
     BOM,
     MAX_LINE_BYTES,
+    SHORT_LINE_BYTES,
     TOO_LONG,
     LongLine,
     is_blank,
@@ -47,12 +49,12 @@ class SentEvent:
 
     Attributes:
         name: The name of the event, quoted.
-        properties: Names and texts, in order, repeated names too.
+        properties: Names and texts, in order; of a name that came twice, the last one.
         ascii_only: Whether the line has no byte beyond ASCII.
     """
 
     name: bytes
-    properties: list[tuple[str, bytes]]
+    properties: dict[str, bytes]
     ascii_only: bool
 
     @classmethod
@@ -62,7 +64,7 @@ class SentEvent:
         Raises:
             ValueError: It is not an event.
         """
-        fields = dict(values(line))
+        fields = values(last_values(line))
         name, properties = fields.get("event", b""), fields.get("properties", b"")
         if not name.startswith(b'"') or not properties.startswith(b"{"):
             raise ValueError("a text `event` or an object `properties` is missing")
@@ -78,27 +80,19 @@ class SentEvent:
 
         An id that was not sent as text, such as a number, is its JSON text as sent.
         """
-        last = dict(self.properties)
+        sent = self.properties
+        others = {name: text for name, text in sent.items() if name not in REMOVED_KEYS}
         return {
             "event_name": text_of(self.name),
-            "distinct_id": text_of(last.get("distinct_id")),
-            "insert_id": text_of(last.get("$insert_id")) or None,
-            "properties": joined(self._others(), ascii_only=self.ascii_only),
+            "distinct_id": text_of(sent.get("distinct_id")),
+            "insert_id": text_of(sent.get("$insert_id")) or None,
+            "properties": joined(others, ascii_only=self.ascii_only),
             "processed_ms": self._number("mp_processing_time_ms"),
             "time_raw": time_ms,
         }
 
     def _number(self, name: str) -> int | None:
-        return whole_number(parsed(dict(self.properties).get(name, b"null").decode()))
-
-    def _others(self) -> list[tuple[str, bytes]]:
-        """Return what has no column; of what SQL reads later, the last value alone."""
-        last = {name: place for place, (name, _) in enumerate(self.properties)}
-        return [
-            (name, text)
-            for place, (name, text) in enumerate(self.properties)
-            if name not in REMOVED_KEYS and (name not in READ_KEYS or place == last[name])
-        ]
+        return whole_number(parsed(self.properties.get(name, b"null").decode()))
 
 
 def whole_number(value: Any) -> int | None:
@@ -119,13 +113,6 @@ def text_of(value: bytes | None) -> str | None:
 
 
 REMOVED_KEYS = ("time", "distinct_id", "$insert_id")
-READ_KEYS = (  # of those that stay, read by SQL, which takes the first of two values
-    "mp_processing_time_ms",
-    "$distinct_id_before_identity",
-    "mp_original_event_name",
-    "mp_original_distinct_id",
-)
-SHORT_BYTES = 8192  # DuckDB takes 2,048 lines at once, and 30 bytes for each of theirs
 EARLIEST_MS = 31_536_000_000  # 1971, before which Mixpanel takes no event
 _LATEST_AFTER = timedelta(days=2 * 366)
 _SHIFT_DAYS = timedelta(days=2)  # zones differ by up to 26 hours, so a change moves rows no further
@@ -155,7 +142,7 @@ _SAME_NUMBERS = f"""
         = regexp_extract_all(field[6]::VARCHAR, '{_LONG}')
 """
 
-# Bytes that were removed from the properties, if each of the names came once at most.
+# Bytes that were removed from the properties.
 _REMOVED = " + ".join(
     f"coalesce(strlen(field[{place}]::VARCHAR) + {len(name) + 4}, 0)"
     for place, name in enumerate(REMOVED_KEYS, start=2)
@@ -237,7 +224,7 @@ def lines(spool: Path) -> str:
     )
 
 
-def rows(spool: Path, window: Window, most: int = SHORT_BYTES) -> str:
+def rows(spool: Path, window: Window, most: int = SHORT_LINE_BYTES) -> str:
     """Return the SQL query of every line: the raw `json`, the columns of a row, `stored`.
 
     `stored` is true for a line that becomes a row as it is, and never NULL; `json` is NULL for
@@ -302,27 +289,16 @@ def _taken(most: int) -> str:
 
 
 def _exact() -> str:
-    """Tell in SQL whether DuckDB read what was sent: its numbers, and of each name the last value.
+    """Tell in SQL whether DuckDB wrote the properties' numbers as they were sent.
 
-    DuckDB reads the first value. Mostly its text of the properties is simply in the line, and
-    beside that and the event nothing is. Elsewhere names are looked for.
+    Mostly its text of the properties is simply in the line, and nothing is beside that and the
+    event. Elsewhere numbers are compared.
     """
-    again = " OR ".join(_twice("json", f'"{name}"') for name in ("event", "properties"))
-    read_again = " OR ".join(_twice("properties", f'"{name}":') for name in READ_KEYS)
     return f"""
-        CASE WHEN {read_again} THEN false
-             WHEN contains(json::VARCHAR, field[6]::VARCHAR)
+        CASE WHEN contains(json::VARCHAR, field[6]::VARCHAR)
                   AND strlen(json) = strlen(field[1]::VARCHAR) + 24 + {_LEFT} THEN true
-             ELSE strlen(field[6]::VARCHAR) = {_LEFT} AND {_SAME_NUMBERS}
-                  AND NOT ({again} OR regexp_matches(json::VARCHAR, '\\\\u00[67]')) END
+             ELSE strlen(field[6]::VARCHAR) = {_LEFT} AND {_SAME_NUMBERS} END
     """
-
-
-def _twice(text: str, name: str) -> str:
-    found = literal(name)  # looked for first, as most are in no line
-    return (
-        f"(contains({text}::VARCHAR, {found}) AND len(string_split({text}::VARCHAR, {found})) > 2)"
-    )
 
 
 def _whole_number(value: str) -> str:

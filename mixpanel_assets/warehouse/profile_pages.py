@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 import duckdb
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.rules.json_text import joined, members, parsed, values
+from mixpanel_assets.rules.json_text import joined, last_values, members, parsed, values
 from mixpanel_assets.rules.lines import BOM, TOO_LONG, LongLine, lines_of, why_unstorable
 from mixpanel_assets.warehouse.faults import number
 from mixpanel_assets.warehouse.ledger import Scope
@@ -84,17 +84,17 @@ class ProfilePage:
             IncompleteExportError: The line is no profile.
         """
         try:
-            profile = dict(values(line))
+            profile = values(last_values(line))
             sent = profile.get("$properties", b"null")
-            properties = [] if sent == b"null" else values(sent)
+            properties = {} if sent == b"null" else values(sent)
         except ValueError as error:
             raise self.holds_no_profile() from error
         distinct_id = text_of(profile.get("$distinct_id"))
         if distinct_id is None:
             raise self.holds_no_profile()
-        seen = _moment(text_of(dict(properties).get("$last_seen")))
+        seen = _moment(text_of(properties.get("$last_seen")))
         if seen is not None:
-            properties = [pair for pair in properties if pair[0] != "$last_seen"]
+            del properties["$last_seen"]
         return distinct_id, joined(properties, ascii_only=sent.isascii()).decode(), seen
 
     def holds_no_profile(self) -> IncompleteExportError:

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import duckdb
 
 from mixpanel_assets.errors import StorageError
+from mixpanel_assets.rules.json_text import last_values
 from mixpanel_assets.rules.made_ids import made_id
 from mixpanel_assets.rules.zones import moment_of
 from mixpanel_assets.warehouse import ledger
@@ -168,7 +169,7 @@ def _refuse_untold(moment: datetime, zone: ZoneInfo, processed_ms: object) -> No
 def _line(value: Mapping[str, Any]) -> bytes:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_mapping)
     try:
-        return text.encode()
+        return last_values(text.encode())  # the keys 1 and "1" are the same name
     except UnicodeEncodeError:  # half a surrogate pair, which the loads put into quarantine
         return json.dumps(value, allow_nan=False, default=_mapping).encode()
 
@@ -213,6 +214,7 @@ def make_events_table(
         from_date=min(days),
         to_date=max(days),
         lines=lines,
+        names_once=True,
         project=project,
         received_bytes=spool.stat().st_size,
         requests=0,

@@ -21,11 +21,11 @@ from duckdb.func import FunctionNullHandling
 
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.rules.json_text import parsed
+from mixpanel_assets.rules.lines import SHORT_LINE_BYTES
 from mixpanel_assets.rules.made_ids import made_id, twin_id
 from mixpanel_assets.warehouse.database import closed_for_good, set_up_session
 from mixpanel_assets.warehouse.faults import number
 from mixpanel_assets.warehouse.lines import (
-    SHORT_BYTES,
     Leftovers,
     ShiftedRowsError,
     Window,
@@ -252,18 +252,31 @@ class Staging:
 
 @contextmanager
 def staged(
-    connection: duckdb.DuckDBPyConnection, spool: Path, window: Window, lines: int
+    connection: duckdb.DuckDBPyConnection,
+    spool: Path,
+    window: Window,
+    lines: int,
+    *,
+    names_once: bool,
 ) -> Iterator[Staging]:
     """Fill a staging table from the spool for the length of the block.
 
     Every one of the `lines` is then a row or in quarantine.
+
+    Args:
+        connection: The load's own.
+        spool: The received file.
+        window: The asked days.
+        lines: How many it holds.
+        names_once: Whether no object of a short line has a name twice, so that DuckDB, which
+            takes the first value, may read the file.
 
     Raises:
         IncompleteExportError: The file is not the export of these days, or not whole.
     """
     with staging_table(connection, (*EVENTS.columns, _IS_MADE)) as (staging, table, refusals):
         try:
-            found = _fill(staging, table, spool, window, lines, refusals)
+            found = _fill(staging, table, spool, window, lines, refusals, names_once)
         except FileNotFoundError as error:
             raise _incomplete(window, f"is gone: {spool} was deleted", "file is gone") from error
         if found != lines:
@@ -306,11 +319,12 @@ def _fill(
     window: Window,
     lines: int,
     refusals: Refusals,
+    names_once: bool,
 ) -> int:
     """Turn the lines into rows or refusals; return how many there were."""
     if is_empty(spool):
         return 0
-    inserted, most = _insert(connection, table, spool, window)
+    inserted, most = _insert(connection, table, spool, window) if names_once else (0, None)
     if inserted >= lines:
         return inserted
     left = Leftovers(connection, spool, window, into=table, refusals=refusals)
@@ -329,7 +343,7 @@ def _insert(
         How many they were, and how long at most; None if DuckDB has looked at none, as one is so
         long that it refuses them all, or its memory does not do.
     """
-    for most in (SHORT_BYTES, SHORT_BYTES // 8):
+    for most in (SHORT_LINE_BYTES, SHORT_LINE_BYTES // 8):
         try:
             inserted = number(
                 connection,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets.client.verdict import EventVerdict, NotWholeError, Verdict
-from mixpanel_assets.rules.lines import BOM, MAX_LINE_BYTES, LineSplitter
+from mixpanel_assets.rules.lines import BOM, MAX_LINE_BYTES, SHORT_LINE_BYTES, LineSplitter
 
 EVENT = '{"event":"Order","properties":{"time":1704067200000,"city":"Ærø"}}'
 ODD_EVENTS = [
@@ -49,6 +49,37 @@ def cut(body: bytes, sizes: list[int]) -> Iterator[bytes]:
 def test_odd_but_honest_lines_are_whole(event):
     """A line is an event whatever its strings and numbers hold."""
     assert judge(event.encode() + b"\n") == [event.encode()]
+
+
+TWICE = [
+    b'{"event":"a","properties":{"n":1,"n":1}}',
+    b'{"event":"a","event":"b","properties":{}}',
+    b'{"event":"a","properties":{"l":[{"n":1,"m":2},{"m":1,"m":1}]}}',
+    b'{"event":"a","properties":{"n":1,"\\u006e":2}}',
+    b'{"event" : "a", "properties" : {"n" :1, "n"\t:2}}',
+    b'{"event":"a","properties":{"n":123456789012345678901234567890,"n":1e400}}',
+    BOM + b'{"event":"a","properties":{"half":"\\ud83d","half":""}}',
+    b'  {"event":"a","properties":{"n":1,"n":1}}' + b" " * SHORT_LINE_BYTES,
+    b'{"event":"a","properties":{"d":%b{"n":1,"n":2}%b}}' % (b"[" * 1100, b"]" * 1100),
+]
+ONCE = [
+    *(event.encode() for event in ODD_EVENTS),
+    b'{"event":"a","properties":{"l":[{"n":1},{"n":2}],"n":3,"N":4}}',
+    b'{"event": "a", "properties": {"json": "{\\"n\\":1,\\"n\\":2}", "n" : ":\\":"}}',
+    b'{"event":"a","properties":{"n":1.50,"html":"\\u003cb\\/\\u003e"}}',
+    b'{"event":"a","properties":{"long":"%b"}}' % (b"x" * 100_000),
+    b'{"event":"a","properties":{"long":"%b","n":1,"n":1}}' % (b"x" * 100_000),  # read exactly
+]
+
+
+@given(st.lists(st.sampled_from(ONCE), max_size=20), st.sampled_from([b"", *TWICE]), st.data())
+def test_a_name_that_comes_twice_is_seen(once, twice, data):
+    """In any line that is not long, on any level, however it is written."""
+    place = data.draw(st.integers(0, len(once)))
+    verdict = Verdict(gzip=False)
+    for block in verdict.feed(b"\n".join([*once[:place], twice, *once[place:], b""])):
+        list(block)
+    assert verdict.names_once is (not twice)
 
 
 def test_a_missing_final_newline_is_no_fault():

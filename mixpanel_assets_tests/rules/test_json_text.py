@@ -1,12 +1,13 @@
 """JSON text taken apart is the same JSON, whatever it holds."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.rules.json_text import MAX_DEPTH, depth, members, parsed, values
+from mixpanel_assets.rules.json_text import MAX_DEPTH, depth, last_values, members, parsed, values
 
 texts = st.text(st.characters(codec="utf-8"), max_size=5) | st.sampled_from(['"', "\\", "}", "a"])
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
@@ -38,11 +39,56 @@ def written(tree, before, after, *, ascii_only=True) -> str:
 
 @given(st.lists(st.tuples(texts, trees), max_size=6), spacings, st.booleans())
 def test_an_object_is_its_members(pairs, spacing, ascii_only):
-    """Every name comes with the text of its value, repeated ones too, in order, in both ways."""
+    """Every name comes with the text of its value, in order; of repeated ones, all or the last."""
     inside = [(name, written(value, *spacing, ascii_only=ascii_only)) for name, value in pairs]
     text = written(pairs or {}, *spacing, ascii_only=ascii_only)
     assert list(members(text)) == inside
-    assert values(text.encode()) == [(name, value.encode()) for name, value in inside]
+    assert values(text.encode()) == {name: value.encode() for name, value in inside}
+
+
+def names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    assert len(found) == len(pairs), f"{pairs} has a name twice"
+    return found
+
+
+def read(text: str, pairs_hook: Any = None) -> Any:
+    """Read JSON and keep numbers as they are written."""
+    return json.loads(text, parse_int=str, parse_float=str, object_pairs_hook=pairs_hook)
+
+
+near = st.sampled_from(["a", "b", ':"', '"', '":', "\\", 'a":', "é", "a b", "{", "]"])
+crowded = st.recursive(
+    scalars | near,
+    lambda inner: st.lists(inner, max_size=3) | st.lists(st.tuples(near, inner), max_size=4),
+    max_leaves=20,
+)
+
+
+@given(crowded, spacings, st.booleans())
+def test_of_a_name_that_comes_twice_the_last_value_is_left(tree, spacing, ascii_only):
+    """On every level, whatever the names hold; all else stays as sent."""
+    raw = written(tree, *spacing, ascii_only=ascii_only).encode()
+    left = last_values(raw)
+    assert read(left.decode(), names_once) == read(raw.decode())
+    try:
+        read(raw.decode(), names_once)
+    except AssertionError:
+        assert len(left) < len(raw)
+    else:
+        assert left is raw
+
+
+def test_one_name_may_be_written_in_two_ways():
+    assert last_values(rb'{"a":1.50,"\u0061":{"n":1e5 , "n" : 2},"b":3}') == (
+        rb'{"\u0061":{"n" : 2},"b":3}'
+    )
+
+
+def test_names_are_looked_for_however_long_or_deep_the_text_is():
+    long, deep = b'"%b"' % (b"x" * 2_000_000), b"[" * 5000 + b'{"a":1,"a":2}' + b"]" * 5000
+    raw = b'{"a":%b,"n":%b,"a":1}' % (long, deep)
+    assert last_values(raw) == b'{"n":%b,"a":1}' % deep.replace(b'"a":1,', b"")
 
 
 @given(trees, spacings)
@@ -106,4 +152,4 @@ def test_integers_of_any_length_are_read():
     """Python reads 4,300 digits; more are the text of them."""
     digits = "1" * 5000
     assert parsed(f'{{"a":{digits},"b":7}}') == {"a": digits, "b": 7}
-    assert values(f'{{"a":{digits}}}'.encode()) == [("a", digits.encode())]
+    assert values(f'{{"a":{digits}}}'.encode()) == {"a": digits.encode()}

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from mixpanel_assets.rules.json_text import last_values
+from mixpanel_assets.rules.lines import SHORT_LINE_BYTES
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.events import append_events, replace_events
 from mixpanel_assets.warehouse.ledger import DayReport
@@ -31,6 +33,10 @@ def as_line(record: Any) -> bytes:
     if isinstance(record, bytes):
         return record
     return json.dumps(record, ensure_ascii=False).encode()
+
+
+def names_once(lines: Iterable[bytes]) -> bool:
+    return all(last_values(line) is line for line in lines if len(line) <= SHORT_LINE_BYTES)
 
 
 @dataclass
@@ -70,6 +76,7 @@ class Warehouse:
                 from_date=from_date,
                 to_date=to_date or from_date,
                 lines=len(records) if lines is None else lines,
+                names_once=names_once(map(as_line, records)),
                 project=self.project,
                 **options,
             )

@@ -174,6 +174,15 @@ def test_repeats_go_and_twins_stay(storage):
     assert plans == [("new",)]
 
 
+def test_of_keys_that_are_the_same_name_the_last_one_counts(storage):
+    """As in lines that Mixpanel sends, on every level."""
+    properties = {"plan": {1: "a", "1": "b", "2": "c"}}
+    records = [event(insert_id=None, properties=properties)]
+    storage.create_events_table("visits", records, EVENTS)
+    found = storage.execute_scalar("SELECT properties->'plan' FROM visits")
+    assert found.replace(" ", "") == '{"1":"b","2":"c"}'
+
+
 def test_what_cannot_be_stored_is_quarantined(storage):
     """An event without a time, or with half a character, is kept aside as in a load."""
     records = [event(number) for number in range(300)]

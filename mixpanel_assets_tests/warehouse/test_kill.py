@@ -42,7 +42,13 @@ def load(database, spool, lines, die_before):
     with Database(Path(database)).write() as connection:
         prepare(connection, project)
         replace_events(
-            connection, Path(spool), from_date=day, to_date=day, lines=lines, project=project
+            connection,
+            Path(spool),
+            from_date=day,
+            to_date=day,
+            lines=lines,
+            names_once=True,
+            project=project,
         )
     sys.setprofile(None)
 

@@ -11,9 +11,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixpanel_assets.client.normalize import normalize_profile
 from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.profile_pages import ProfilePage
 from mixpanel_assets_tests.laws import examples
+from mixpanel_assets_tests.rules.test_json_text import crowded, names_once, written
 from mixpanel_assets_tests.warehouse.conftest import DAY, Warehouse
 from mixpanel_assets_tests.warehouse.profiles import profile, seen, store, store_days
 from mixpanel_assets_tests.warehouse.test_load_laws import dumps, loads, names, values
@@ -149,3 +151,16 @@ def test_properties_are_the_text_that_was_sent(properties, spaces):
     _, text, _ = page.row(b'{"$distinct_id": "u", "$properties": %s}' % sent)
     assert list(loads(text).items()) == list(loads(sent).items())
     assert text.encode() == dumps(properties)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["plan", "$last_seen", "n"]), crowded), max_size=5))
+def test_of_a_name_that_comes_twice_the_last_value_is_stored(pairs):
+    """On every level; the profile then equals the one that a stream yields."""
+    line = written(
+        [("$distinct_id", 1), ("$distinct_id", "u"), ("$properties", pairs or {})], "", ""
+    )
+    distinct_id, text, _ = ProfilePage(Path("page"), FIRST).row(line.encode())
+    streamed = normalize_profile(json.loads(line))
+    found = json.loads(text, object_pairs_hook=names_once)
+    found.pop("$last_seen", None)  # which stays where it is no time
+    assert (distinct_id, found) == ("u", streamed["properties"])

@@ -38,7 +38,7 @@ def test_a_day_of_large_events_fits_into_little_memory(tmp_path, rows, size):
     before = database.hold().execute(SETTINGS).fetchall()
     with database.write() as connection:
         prepare(connection, PROJECT)
-        day = {"from_date": DAY, "to_date": DAY, "lines": rows}
+        day = {"from_date": DAY, "to_date": DAY, "lines": rows, "names_once": True}
         [report] = replace_events(connection, spool, project=PROJECT, **day)
     assert report.row_count == rows
     assert database.hold().execute(SETTINGS).fetchall() == before
@@ -61,7 +61,7 @@ folder, project = Path(sys.argv[1]), ProjectIdentity("1", "us")
 day = {"from_date": date(2026, 3, 1), "to_date": date(2026, 3, 1), "lines": int(sys.argv[2])}
 with Database(folder / "large.duckdb", memory_limit=sys.argv[3]).write() as connection:
     prepare(connection, project)
-    replace_events(connection, folder / "spool.jsonl", project=project, **day)
+    replace_events(connection, folder / "spool.jsonl", names_once=True, project=project, **day)
 unit = 1 if sys.platform == "darwin" else 1024
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 """
