@@ -19,10 +19,9 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from filelock import FileLock, Timeout
-from pyrate_limiter import Rate, RateItem, SQLiteBucket, SQLiteQueries
 
 from mixpanel_assets.client.types import Api, ApiUsage
 from mixpanel_assets.errors import ConfigError, StorageError
@@ -52,17 +51,6 @@ class ApiLimits:
     window_seconds: float = 3605.0
     spacing_seconds: float | None = None
     at_once: int | None = None
-
-    def rates(self) -> list[Rate]:
-        """Return the limits as pyrate-limiter takes them: shortest window first, each one felt."""
-        if self.per_window is None:
-            return []
-        window = Rate(self.per_window, _milliseconds(self.window_seconds))
-        if self.spacing_seconds is None or self.per_window == 1:
-            return [window]
-        spacing = Rate(1, _milliseconds(self.spacing_seconds))
-        spacing_is_all = self.per_window * spacing.interval > window.interval
-        return [spacing] if spacing_is_all else [spacing, window]
 
 
 @dataclass(frozen=True)
@@ -147,14 +135,13 @@ _BUSY_MILLISECONDS = 5_000
 _SAID_EVERY_SECONDS = 60.0
 
 Release = Callable[[], None]
-Opened = tuple[sqlite3.Connection, Any]
 
 
 class Place(Protocol):
     """Opens the ledger's tables, and counts who is at work."""
 
-    def open(self) -> AbstractContextManager[Opened]:
-        """Yield a connection and the lock that guards it, held by the caller."""
+    def open(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Yield a connection that no other process or thread uses at the same time."""
 
     def slot(self, name: str) -> Release | None:
         """Take a named slot and return what gives it back, or None: somebody has it."""
@@ -199,11 +186,11 @@ class FilePlace:
             if not folder.exists():
                 folder.mkdir(_PRIVATE_FOLDER, exist_ok=True)
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, _PRIVATE_FILE))
-        with self._connection() as (connection, _):
+        with self._connection() as connection:
             connection.execute("PRAGMA user_version").fetchone()
 
     @contextmanager
-    def open(self) -> Iterator[Opened]:
+    def open(self) -> Iterator[sqlite3.Connection]:
         """Yield a connection of the moment; waiting for a permit keeps none.
 
         Raises:
@@ -220,7 +207,7 @@ class FilePlace:
             ) from error
 
     @contextmanager
-    def _connection(self) -> Iterator[Opened]:
+    def _connection(self) -> Iterator[sqlite3.Connection]:
         lock = FileLock(f"{self.path}.lock", mode=_PRIVATE_FILE)
         wait = Wait(
             f"the request ledger {self.path}",
@@ -237,7 +224,7 @@ class FilePlace:
             # Another program may have the file open without our lock.
             wait.until(lambda: _is_begun(connection), lambda: kernel_holder(self.path))
             connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
-            yield connection, lock
+            yield connection
 
     def _say(self, text: str) -> None:
         """Say for which process threads wait, once for all of them."""
@@ -291,14 +278,14 @@ class ProcessPlace:
         return "this process alone"
 
     @contextmanager
-    def open(self) -> Iterator[Opened]:
+    def open(self) -> Iterator[sqlite3.Connection]:
         """Yield the one connection there is."""
         with self._lock:
             if self.name not in self._connections:
                 connection = sqlite3.connect(":memory:", check_same_thread=False)
                 atexit.register(connection.close)
                 self._connections[self.name] = connection
-            yield self._connections[self.name], self._lock
+            yield self._connections[self.name]
 
     def slot(self, name: str) -> Release | None:
         """Take the slot, from whichever thread."""
@@ -376,6 +363,29 @@ class Denial:
     reason: str
 
 
+@dataclass(frozen=True)
+class SlidingWindow:
+    """At most a number of requests in any stretch of time of one length.
+
+    Attributes:
+        table: The table of request times.
+        most: The number of requests.
+        milliseconds: The length, both ends included.
+        reason: Why a request has to wait, in words.
+    """
+
+    table: str
+    most: int
+    milliseconds: int
+    reason: str
+
+    def wait(self, connection: sqlite3.Connection, now: int) -> int:
+        """Return the milliseconds until one more request fits; 0: it fits now."""
+        query = f'SELECT item_timestamp FROM "{self.table}" ORDER BY 1 DESC LIMIT 1 OFFSET ?'
+        row = connection.execute(query, (self.most - 1,)).fetchone()
+        return max(0, row[0] + self.milliseconds + 1 - now) if row else 0
+
+
 class Ledger:
     """Spends the budget of one API family of one project.
 
@@ -388,7 +398,7 @@ class Ledger:
     def __init__(self, api: Api, settings: BudgetSettings, place: Place) -> None:
         self.api = api
         self.limits: ApiLimits = settings.limits(api)
-        self._rates = self.limits.rates()
+        self._windows = tuple(self._sliding_windows())
         self._settings = settings
         self._place = place
 
@@ -398,19 +408,20 @@ class Ledger:
         Args:
             counted: False for requests that Mixpanel does not count; 429s hold for them too.
         """
-        with self._open() as (connection, lock):
+        with self._open() as connection:
             now = _now()
             not_before, refusals = self._refusals(connection, now)
             if now < not_before:
                 return Denial((not_before - now) / 1000, "Mixpanel answered 429")
-            if not counted or not self._rates:
+            if not counted or not self._windows:
                 return Permit(refusals)
-            bucket = self._bucket(connection, lock)
             self._tidy(connection, now)
-            item = RateItem(self.api, now)
-            if bucket.put(item):
-                return Permit(refusals)
-            return Denial(_waiting(bucket, item) / 1000, self._spent(bucket))
+            # The longest wait, because a request is sent only when it fits into every window.
+            window = max(self._windows, key=lambda one: one.wait(connection, now))
+            if wait := window.wait(connection, now):
+                return Denial(wait / 1000, window.reason)
+            connection.execute(f'INSERT INTO "{self.api}" VALUES (?, ?)', (self.api, now))
+            return Permit(refusals)
 
     def refused(self, permit: Permit, retry_after: float | None) -> None:
         """Note a 429: nobody asks before the time it names.
@@ -420,7 +431,7 @@ class Ledger:
             retry_after: Seconds that Mixpanel named; None doubles the wait of the last time.
         """
         longest = self._settings.longest_refusal_seconds
-        with self._open() as (connection, _):
+        with self._open() as connection:
             now = _now()
             not_before, refusals = self._refusals(connection, now)
             if retry_after is None:
@@ -438,7 +449,7 @@ class Ledger:
     def accepted(self, permit: Permit) -> None:
         """Note an answer that is no 429: the next wait without a time starts small again."""
         if permit.refusals:
-            with self._open() as (connection, _):
+            with self._open() as connection:
                 not_before, refusals = self._refusals(connection, _now())
                 if refusals == permit.refusals:
                     self._write_refusals(connection, not_before, 0)
@@ -447,7 +458,7 @@ class Ledger:
         """Return what is spent and left at this moment."""
         limit = self.limits.per_window or 0
         window = round(self.limits.window_seconds * 1000)
-        with self._open() as (connection, _):
+        with self._open() as connection:
             now = _now()
             not_before, _refusals = self._refusals(connection, now)
             query = f'SELECT item_timestamp FROM "{self.api}" WHERE item_timestamp >= ? ORDER BY 1'
@@ -466,18 +477,32 @@ class Ledger:
         )
 
     @contextmanager
-    def _open(self) -> Iterator[tuple[sqlite3.Connection, Any]]:
-        with self._place.open() as (connection, lock):
-            connection.execute(SQLiteQueries.CREATE_BUCKET_TABLE.format(table=self.api))
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with self._place.open() as connection:
+            # The table of pyrate-limiter, which earlier versions used: their requests still count,
+            # and an earlier version that runs at the same time counts ours.
+            connection.execute(
+                f'CREATE TABLE IF NOT EXISTS "{self.api}" (name VARCHAR, item_timestamp INTEGER)'
+            )
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS refusals "
                 "(api VARCHAR PRIMARY KEY, not_before INTEGER, count INTEGER)"
             )
-            yield connection, lock
+            yield connection
             connection.commit()
 
-    def _bucket(self, connection: sqlite3.Connection, lock: Any) -> SQLiteBucket:
-        return SQLiteBucket(self._rates, connection, self.api, lock=lock)
+    def _sliding_windows(self) -> Iterator[SlidingWindow]:
+        limits = self.limits
+        if limits.per_window is not None:
+            reason = (
+                f"all {limits.per_window} {self.api} requests of "
+                f"{limits.window_seconds:,.0f} s are spent"
+            )
+            window = _milliseconds(limits.window_seconds)
+            yield SlidingWindow(self.api, limits.per_window, window, reason)
+        if limits.spacing_seconds is not None:
+            reason = f"{self.api} requests keep {limits.spacing_seconds} s apart"
+            yield SlidingWindow(self.api, 1, _milliseconds(limits.spacing_seconds), reason)
 
     def _refusals(self, connection: sqlite3.Connection, now: int) -> tuple[int, int]:
         query = "SELECT not_before, count FROM refusals WHERE api = ?"
@@ -497,20 +522,6 @@ class Ledger:
         )
         oldest = now - round(self.limits.window_seconds * 1000)
         connection.execute(f'DELETE FROM "{self.api}" WHERE item_timestamp < ?', (oldest,))
-
-    def _spent(self, bucket: SQLiteBucket) -> str:
-        if bucket.failing_rate and bucket.failing_rate.limit == self.limits.per_window:
-            return (
-                f"all {self.limits.per_window} {self.api} requests of "
-                f"{self.limits.window_seconds:,.0f} s are spent"
-            )
-        return f"{self.api} requests keep {self.limits.spacing_seconds} s apart"
-
-
-def _waiting(bucket: SQLiteBucket, item: RateItem) -> int:
-    waiting = bucket.waiting(item)
-    assert isinstance(waiting, int), "the SQLite bucket answers at once"
-    return max(1, waiting)
 
 
 def _now() -> int:

@@ -10,15 +10,17 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mixpanel_assets.client import BudgetSettings, MixpanelAPIClient, ProfileQuery, RetryPolicy
 from mixpanel_assets.client.budget import Budget
-from mixpanel_assets.client.ledger import FilePlace
+from mixpanel_assets.client.ledger import FilePlace, SlidingWindow
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault, Limits
 from mixpanel_assets.errors import ConfigError, RateLimitError, StorageError
 
@@ -516,8 +518,47 @@ def test_a_clock_that_was_set_back_does_not_stop_us_for_longer_than_an_hour(tmp_
         assert caught.value.retry_after <= 3606
 
 
-def test_raised_limits_of_a_project_can_be_set():
+@pytest.mark.parametrize(
+    ("per_hour", "reason"),
+    [(100_000, "keep 600.0 s apart"), (1, "all 1 export requests"), (58, "keep 600.0 s apart")],
+)
+def test_raised_limits_of_a_project_can_be_set(per_hour, reason):
     """Where the pace alone is the tighter limit, or one request is all there is, it still holds."""
-    assert len(BudgetSettings(export_per_hour=100_000).limits("export").rates()) == 1
-    assert len(BudgetSettings(export_per_hour=1).limits("export").rates()) == 1
-    assert len(BudgetSettings().limits("export").rates()) == 2
+    settings = BudgetSettings(
+        export_per_hour=per_hour, query_per_hour=per_hour, export_per_second=1 / 600
+    )
+    spend(impatient(settings), "export", 1)
+    with pytest.raises(RateLimitError, match=reason):
+        take(impatient(settings), "export")
+
+
+@given(
+    most=st.integers(1, 5),
+    pauses=st.lists(st.integers(0, 400), max_size=40),
+)
+def test_no_window_holds_more_than_allowed_and_no_wait_is_too_long(most, pauses):
+    """Wherever a window begins; and the request that had to wait fits when the wait is over."""
+    window = SlidingWindow("query", most, 1000, "spent")
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE query (name VARCHAR, item_timestamp INTEGER)")
+        now, sent = 0, []
+        for pause in pauses:
+            now += pause
+            if wait := window.wait(connection, now):
+                assert window.wait(connection, now + wait - 1) == 1
+                now += wait
+            assert window.wait(connection, now) == 0
+            connection.execute("INSERT INTO query VALUES ('query', ?)", (now,))
+            sent.append(now)
+    assert all(later - first > 1000 for first, later in zip(sent, sent[most:], strict=False))
+
+
+def test_requests_that_an_earlier_version_counted_still_count(tmp_path):
+    """Its table is the one of pyrate-limiter: an upgrade forgets no request of the last hour."""
+    with closing(sqlite3.connect(tmp_path / "us-12345.sqlite")) as connection, connection:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS 'query' (name VARCHAR, item_timestamp INTEGER)"
+        )
+        connection.execute("INSERT INTO 'query' VALUES ('query', ?)", (int(time.time() * 1000),))
+    with pytest.raises(RateLimitError, match="all 1 query requests"):
+        take(impatient(replace(ONE_AN_HOUR, state_dir=tmp_path)))
