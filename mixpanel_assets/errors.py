@@ -1,6 +1,6 @@
 """The exception tree: each class is something that a caller treats differently.
 
-Texts of other people's data end up in messages, so the escaping of control characters is here.
+Messages quote texts of other people's data, so the escaping of control characters is here.
 """
 
 from __future__ import annotations
@@ -67,59 +67,74 @@ _SIMILAR_FROM = 0.5
 
 
 class MixpanelDataError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of everything this package raises on purpose.
+
+    Attributes:
+        code: A stable word for programs, such as `AUTH_FAILED`.
+        message: The sentence for people.
+    """
+
+    code: str = "UNKNOWN_ERROR"
+    _fields: tuple[str, ...] = ()  # attributes that are details as well
 
     def __init__(
         self,
         message: str,
-        code: str = "UNKNOWN_ERROR",
+        code: str | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        self._message = visible(message)
-        super().__init__(self._message)
-        self._code = code
+        self.message = visible(message)
+        super().__init__(self.message)
+        self.code = code or self.code
         self._details = dict(details or {})
 
     @property
-    def code(self) -> str:
-        """A stable word for programs, such as `AUTH_FAILED`."""
-        return self._code
-
-    @property
-    def message(self) -> str:
-        """The sentence for people."""
-        return self._message
-
-    @property
     def details(self) -> dict[str, Any]:
-        """What the message was made of."""
-        return self._details
+        """The values that the message was made of, ready for JSON."""
+        named = {name: _json_ready(getattr(self, name)) for name in self._fields}
+        return {**self._details, **named}
 
     def to_dict(self) -> dict[str, Any]:
         """Return code, message and details, ready for JSON."""
         return {"code": self.code, "message": self.message, "details": self.details}
 
 
+def _json_ready(value: Any) -> Any:
+    if isinstance(value, date):
+        return value.isoformat()
+    return list(map(_json_ready, value)) if isinstance(value, list | tuple) else value
+
+
 class ConfigError(MixpanelDataError):
     """Settings are missing, wrong or contradict what is stored."""
 
+    code = "CONFIG_ERROR"
+
     def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message, "CONFIG_ERROR", details)
+        super().__init__(message, details=details)
 
 
 class PlanHorizonError(ConfigError):
     """Mixpanel refused days that lie further back than the project's plan reaches.
 
-    `days` is how many days back the plan reaches, as Mixpanel said it.
+    `days` is how many days back the plan reaches, according to Mixpanel.
     """
 
+    _fields = ("days",)
+
     def __init__(self, message: str, *, days: int) -> None:
-        super().__init__(message, {"days": days})
+        super().__init__(message)
         self.days = days
 
 
 class DateRangeTooLargeError(ConfigError):
-    """More days than a fetch may have; programs may catch it, though any range is packed today."""
+    """A fetch has more days than it may have.
+
+    Nothing raises it today, because any range is split into requests. Programs may catch it.
+    """
+
+    code = "DATE_RANGE_TOO_LARGE"
+    _fields = ("from_date", "to_date", "days_requested", "max_days")
 
     def __init__(
         self, from_date: str, to_date: str, days_requested: int, max_days: int = 100
@@ -127,15 +142,8 @@ class DateRangeTooLargeError(ConfigError):
         super().__init__(
             f"{from_date}..{to_date} are {days_requested} days, and a fetch that is stored as a "
             f"whole holds {max_days} at most. Fetch them with `parallel=True`, or in pieces with "
-            "`append=True`.",
-            {
-                "from_date": from_date,
-                "to_date": to_date,
-                "days_requested": days_requested,
-                "max_days": max_days,
-            },
+            "`append=True`."
         )
-        self._code = "DATE_RANGE_TOO_LARGE"
         self.from_date = from_date
         self.to_date = to_date
         self.days_requested = days_requested
@@ -145,33 +153,41 @@ class DateRangeTooLargeError(ConfigError):
 class AccountNotFoundError(ConfigError):
     """The config file has no account of that name."""
 
+    code = "ACCOUNT_NOT_FOUND"
+    _fields = ("account_name", "available_accounts")
+
     def __init__(self, account_name: str, available_accounts: list[str] | None = None) -> None:
-        self.account_name = account_name
-        self.available_accounts = available_accounts or []
-        known = ", ".join(self.available_accounts) or "none"
+        known = ", ".join(available_accounts or ()) or "none"
         super().__init__(
             f"There is no account {account_name!r} in the config file; it has: {known}. "
-            "Choose one of them, or add it with `mp auth add`.",
-            {"account_name": account_name, "available_accounts": self.available_accounts},
+            "Choose one of them, or add it with `mp auth add`."
         )
-        self._code = "ACCOUNT_NOT_FOUND"
+        self.account_name = account_name
+        self.available_accounts = available_accounts or []
 
 
 class AccountExistsError(ConfigError):
     """The config file has an account of that name."""
 
+    code = "ACCOUNT_EXISTS"
+    _fields = ("account_name",)
+
     def __init__(self, account_name: str) -> None:
-        self.account_name = account_name
         super().__init__(
             f"There is an account {account_name!r} already. Choose another name, or remove it "
-            "first with `mp auth remove`.",
-            {"account_name": account_name},
+            "first with `mp auth remove`."
         )
-        self._code = "ACCOUNT_EXISTS"
+        self.account_name = account_name
 
 
 class APIError(MixpanelDataError):
     """Mixpanel answered with a status of 400 or more."""
+
+    code = "API_ERROR"
+    _fields: tuple[str, ...] = (
+        *("status_code", "response_body"),
+        *("request_method", "request_url", "request_params", "request_body"),
+    )
 
     def __init__(
         self,
@@ -183,20 +199,9 @@ class APIError(MixpanelDataError):
         request_url: str | None = None,
         request_params: dict[str, Any] | None = None,
         request_body: dict[str, Any] | None = None,
-        code: str = "API_ERROR",
+        code: str | None = None,
     ) -> None:
-        super().__init__(
-            message,
-            code,
-            {
-                "status_code": status_code,
-                "response_body": response_body,
-                "request_method": request_method,
-                "request_url": request_url,
-                "request_params": request_params,
-                "request_body": request_body,
-            },
-        )
+        super().__init__(message, code)
         self.status_code = status_code
         self.response_body = response_body
         self.request_method = request_method
@@ -208,23 +213,27 @@ class APIError(MixpanelDataError):
 class AuthenticationError(APIError):
     """Mixpanel refused the credentials, or they have no access to the project."""
 
+    code = "AUTH_FAILED"
+
     def __init__(
         self, message: str = "Authentication failed", *, status_code: int = 401, **request: Any
     ) -> None:
-        super().__init__(message, status_code=status_code, code="AUTH_FAILED", **request)
+        super().__init__(message, status_code=status_code, **request)
 
 
 class QueryError(APIError):
-    """Mixpanel or DuckDB refused the question; asking again will not help."""
+    """Mixpanel or DuckDB refused the question; a retry cannot help."""
+
+    code = "QUERY_FAILED"
 
     def __init__(
         self, message: str = "Query execution failed", *, status_code: int = 400, **request: Any
     ) -> None:
-        super().__init__(message, status_code=status_code, code="QUERY_FAILED", **request)
+        super().__init__(message, status_code=status_code, **request)
 
     @classmethod
     def of_sql(cls, said: str, instead: str = "") -> Self:
-        """Return the error of a statement that DuckDB refused with these words.
+        """Return the error of a statement that DuckDB refused.
 
         Args:
             said: DuckDB's words.
@@ -235,7 +244,7 @@ class QueryError(APIError):
             'DuckDB refused the statement: Parser Error'
         """
         error = cls("\n".join(filter(None, [f"DuckDB refused the statement: {said}", instead])))
-        error._details = {"said": said}
+        error._fields, error._details = (), {"said": said}  # there was no request
         return error
 
 
@@ -256,6 +265,12 @@ class JQLSyntaxError(QueryError):
         raw_error: All that Mixpanel said.
     """
 
+    code = "JQL_SYNTAX_ERROR"
+    _fields = (
+        *QueryError._fields,
+        *("error_type", "error_message", "line_info", "stack_trace", "script", "raw_error"),
+    )
+
     def __init__(
         self,
         raw_error: str,
@@ -263,33 +278,29 @@ class JQLSyntaxError(QueryError):
         request_path: str | None = None,
         **request: Any,
     ) -> None:
-        self.raw_error = raw_error
-        self.script = script
         stack = _JQL_STACK.search(raw_error)
-        told = raw_error[: stack.start()] if stack else raw_error
-        self.stack_trace = raw_error[stack.start() :].strip() if stack else None
-        found = _JQL_UNCAUGHT.search(told) or _JQL_ERROR.match(told)
-        self.error_type = found.group(1) if found else "UnknownError"
-        self.error_message = found.group(2).strip() if found else " ".join(told.split())
-        self.line_info = (told[found.end() :].strip("\n") or None) if found else None
+        text = raw_error[: stack.start()] if stack else raw_error
+        named = _JQL_UNCAUGHT.search(text) or _JQL_ERROR.match(text)
+        error_type = named[1] if named else "UnknownError"
+        error_message = named[2].strip() if named else " ".join(text.split())
         request = {"response_body": raw_error, "request_url": request_path} | request
         super().__init__(
-            f"The JQL script failed: {self.error_type}: {self.error_message}",
+            f"The JQL script failed: {error_type}: {error_message}",
             **{"status_code": 412, **request},
         )
-        self._code = "JQL_SYNTAX_ERROR"
-        self.details.update(
-            error_type=self.error_type,
-            error_message=self.error_message,
-            line_info=self.line_info,
-            stack_trace=self.stack_trace,
-            script=script,
-            raw_error=raw_error,
-        )
+        self.error_type = error_type
+        self.error_message = error_message
+        self.line_info = (text[named.end() :].strip("\n") or None) if named else None
+        self.stack_trace = raw_error[stack.start() :].strip() if stack else None
+        self.script = script
+        self.raw_error = raw_error
 
 
 class RateLimitError(APIError):
     """The request budget is spent. `retry_after` is in seconds, None when the server gave none."""
+
+    code = "RATE_LIMITED"
+    _fields = (*APIError._fields, "retry_after")
 
     def __init__(
         self,
@@ -299,33 +310,39 @@ class RateLimitError(APIError):
         status_code: int = 429,
         **request: Any,
     ) -> None:
-        super().__init__(message, status_code=status_code, code="RATE_LIMITED", **request)
+        super().__init__(message, status_code=status_code, **request)
         self.retry_after = retry_after
-        self.details["retry_after"] = retry_after
 
 
 class ServerError(APIError):
-    """Mixpanel failed on its side, and went on failing when asked again."""
+    """Mixpanel failed on its side, and failed again in every retry."""
+
+    code = "SERVER_ERROR"
 
     def __init__(
         self, message: str = "Server error", *, status_code: int = 500, **request: Any
     ) -> None:
-        super().__init__(message, status_code=status_code, code="SERVER_ERROR", **request)
+        super().__init__(message, status_code=status_code, **request)
 
 
 class ConnectionFailedError(MixpanelDataError):
-    """No answer came: the host is unreachable, the connection broke, or it timed out."""
+    """No response: the host is unreachable, the connection broke, or it timed out."""
+
+    code = "HTTP_ERROR"
 
     def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message, "HTTP_ERROR", details)
+        super().__init__(message, details=details)
 
 
 class IncompleteExportError(MixpanelDataError):
-    """The answer had status 200 but is not, whole, the days that were asked for.
+    """A response with status 200 does not hold all the days that were requested.
 
-    Nothing of the broken answer was stored; `partial` says that other days of the same call
-    were. `records` counts what a live stream had already delivered.
+    Nothing of the incomplete response was stored. `partial` says whether other days of the same
+    call were. `records` is the number of records that a live stream had already delivered.
     """
+
+    code = "INCOMPLETE_EXPORT"
+    _fields = ("from_date", "to_date", "reason", "lines", "records", "partial")
 
     def __init__(
         self,
@@ -338,18 +355,7 @@ class IncompleteExportError(MixpanelDataError):
         records: int = 0,
         partial: bool = False,
     ) -> None:
-        super().__init__(
-            message,
-            "INCOMPLETE_EXPORT",
-            {
-                "from_date": from_date.isoformat() if from_date else None,
-                "to_date": to_date.isoformat() if to_date else None,
-                "reason": reason,
-                "lines": lines,
-                "records": records,
-                "partial": partial,
-            },
-        )
+        super().__init__(message)
         self.from_date = from_date
         self.to_date = to_date
         self.reason = reason
@@ -361,6 +367,9 @@ class IncompleteExportError(MixpanelDataError):
 class EventNotFoundError(MixpanelDataError):
     """Mixpanel, or a table, has no event of that name; `similar_events` are at most five it has."""
 
+    code = "EVENT_NOT_FOUND"
+    _fields = ("event_name", "similar_events")
+
     def __init__(
         self,
         event_name: str,
@@ -368,18 +377,14 @@ class EventNotFoundError(MixpanelDataError):
         *,
         table: str | None = None,
     ) -> None:
+        hint = f" Similar ones: {', '.join(similar_events)}." if similar_events else ""
+        if table is None:
+            what = f"Mixpanel lists no event {event_name!r} in the last 31 days."
+        else:
+            what = f"The table {table!r} holds no event {event_name!r}."
+        super().__init__(what + hint)
         self.event_name = event_name
         self.similar_events = similar_events or []
-        hint = f" Similar ones: {', '.join(self.similar_events)}." if self.similar_events else ""
-        if table is None:
-            said = f"Mixpanel lists no event {event_name!r} in the last 31 days."
-        else:
-            said = f"The table {table!r} holds no event {event_name!r}."
-        super().__init__(
-            said + hint,
-            "EVENT_NOT_FOUND",
-            {"event_name": event_name, "similar_events": self.similar_events},
-        )
 
 
 def similar_names(name: str, known: Sequence[str]) -> list[str]:
@@ -391,70 +396,69 @@ def similar_names(name: str, known: Sequence[str]) -> list[str]:
 
 
 class TableExistsError(MixpanelDataError):
-    """A table of that name is there already, and nobody said that it may be replaced."""
+    """A table of that name exists already, and the caller did not ask to replace it."""
+
+    code = "TABLE_EXISTS"
+    _fields = ("table_name",)
 
     def __init__(self, table_name: str, *, is_asset: bool = False) -> None:
         if is_asset:
-            said = (
+            message = (
                 f"{table_name!r} is the asset's own table and holds days already; it is never "
                 "replaced. Add days to it (`append=True`, `--append`, or `mp sync`), or choose "
                 "another name."
             )
         else:
-            said = (
+            message = (
                 f"There is a table {table_name!r} in this database already. Choose another name, "
                 "add to it (`append=True`, `--append`), or replace it (`replace=True`, "
                 "`--replace`)."
             )
-        super().__init__(
-            said,
-            "TABLE_EXISTS",
-            {"table_name": table_name},
-        )
+        super().__init__(message)
         self.table_name = table_name
 
 
 class TableNotFoundError(MixpanelDataError):
-    """No table of that name is in the database; `available` are those that a look found."""
+    """No table of that name is in the database; `available` lists the tables, if they are known."""
+
+    code = "TABLE_NOT_FOUND"
+    _fields = ("table_name", "available")
 
     def __init__(self, table_name: str, available: Sequence[str] | None = None) -> None:
-        there = "" if available is None else f"; it has: {', '.join(available) or 'none'}"
-        super().__init__(
-            f"There is no table {table_name!r} in this database{there}.",
-            "TABLE_NOT_FOUND",
-            {"table_name": table_name, "available": list(available or ())},
-        )
+        others = "" if available is None else f"; it has: {', '.join(available) or 'none'}"
+        super().__init__(f"There is no table {table_name!r} in this database{others}.")
         self.table_name = table_name
         self.available = list(available or ())
 
 
 class MissingDaysError(MixpanelDataError):
-    """Days that were asked about have never been loaded.
+    """A question covers days that have never been loaded.
 
     Attributes:
         table: The table that lacks them.
         ranges: First and last day of each gap, both included, in order.
     """
 
+    code = "MISSING_DAYS"
+    _fields = ("table", "ranges")
+
     def __init__(
         self, message: str, *, table: str, ranges: Sequence[tuple[date, date]] = ()
     ) -> None:
+        super().__init__(message)
         self.table = table
         self.ranges = list(ranges)
-        texts = [[first.isoformat(), last.isoformat()] for first, last in self.ranges]
-        super().__init__(message, "MISSING_DAYS", {"table": table, "ranges": texts})
 
 
 class DatabaseLockedError(MixpanelDataError):
     """Another process holds the database for longer than MP_LOCK_TIMEOUT allows."""
 
+    code = "DATABASE_LOCKED"
+    _fields = ("db_path", "holding_pid")
+
     def __init__(self, db_path: str, holding_pid: int | None = None, message: str = "") -> None:
         holder = f"process {holding_pid}" if holding_pid else "another process"
-        super().__init__(
-            message or f"The database {db_path} is held by {holder}.",
-            "DATABASE_LOCKED",
-            {"db_path": db_path, "holding_pid": holding_pid},
-        )
+        super().__init__(message or f"The database {db_path} is held by {holder}.")
         self.db_path = db_path
         self.holding_pid = holding_pid
 
@@ -462,12 +466,13 @@ class DatabaseLockedError(MixpanelDataError):
 class DatabaseNotFoundError(MixpanelDataError):
     """A database that should be read does not exist."""
 
+    code = "DATABASE_NOT_FOUND"
+    _fields = ("db_path",)
+
     def __init__(self, db_path: str) -> None:
         super().__init__(
             f"There is no database at {db_path}. Load something first with `mp sync` or "
-            "`mp fetch`, or set MP_DATABASE to the file that holds it.",
-            "DATABASE_NOT_FOUND",
-            {"db_path": db_path},
+            "`mp fetch`, or set MP_DATABASE to the file that holds it."
         )
         self.db_path = db_path
 
@@ -475,5 +480,7 @@ class DatabaseNotFoundError(MixpanelDataError):
 class StorageError(MixpanelDataError):
     """The file cannot be written or read: full disk, no permission, or made by a newer version."""
 
+    code = "STORAGE_ERROR"
+
     def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message, "STORAGE_ERROR", details)
+        super().__init__(message, details=details)

@@ -222,5 +222,4 @@ def _partial_if(stored: bool) -> Iterator[None]:
         yield
     except IncompleteExportError as error:
         error.partial = error.partial or stored
-        error.details["partial"] = error.partial
         raise
