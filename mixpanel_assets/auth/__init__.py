@@ -1,26 +1,13 @@
 """Accounts: the config file that keeps them, and which credentials hold here."""
 
-from mixpanel_assets.auth.access import ProjectAccess, check_access, project_access
-from mixpanel_assets.auth.manager import (
-    AccountInfo,
-    ConfigManager,
-    asked_project,
-    resolve_credentials,
-)
-from mixpanel_assets.auth.resolution import Resolution
-from mixpanel_assets.client import Credentials
-from mixpanel_assets.errors import AccountExistsError, AccountNotFoundError
-
-__all__ = [
-    "AccountExistsError",
-    "AccountInfo",
-    "AccountNotFoundError",
-    "ConfigManager",
-    "Credentials",
-    "ProjectAccess",
-    "Resolution",
-    "asked_project",
-    "check_access",
-    "project_access",
-    "resolve_credentials",
-]
+from mixpanel_assets.auth.access import ProjectAccess as ProjectAccess
+from mixpanel_assets.auth.access import check_access as check_access
+from mixpanel_assets.auth.access import project_access as project_access
+from mixpanel_assets.auth.manager import AccountInfo as AccountInfo
+from mixpanel_assets.auth.manager import ConfigManager as ConfigManager
+from mixpanel_assets.auth.manager import asked_project as asked_project
+from mixpanel_assets.auth.manager import resolve_credentials as resolve_credentials
+from mixpanel_assets.auth.resolution import Resolution as Resolution
+from mixpanel_assets.client import Credentials as Credentials
+from mixpanel_assets.errors import AccountExistsError as AccountExistsError
+from mixpanel_assets.errors import AccountNotFoundError as AccountNotFoundError

@@ -1,44 +1,26 @@
 """How to talk to Mixpanel: no Dagster, no DuckDB."""
 
-from mixpanel_assets.client.api import MixpanelAPIClient
-from mixpanel_assets.client.credentials import (
-    Credentials,
-    checked_project,
-    is_project_secret,
-    make_credentials,
-)
-from mixpanel_assets.client.export import EventExport, ExportQuery, SecondLooks, checked_exports
-from mixpanel_assets.client.ledger import BudgetSettings
-from mixpanel_assets.client.normalize import normalize_event, normalize_profile
-from mixpanel_assets.client.profiles import MAX_WORKERS, PageOutcome, ProfileQuery, checked_workers
-from mixpanel_assets.client.spool import PagePlan, Spool
-from mixpanel_assets.client.streams import STREAMED_DAYS, RecordStream, checked_events
-from mixpanel_assets.client.transport import RetryPolicy
-from mixpanel_assets.client.types import ApiUsage, ProfilePageResult
-
-__all__ = [
-    "MAX_WORKERS",
-    "STREAMED_DAYS",
-    "ApiUsage",
-    "BudgetSettings",
-    "Credentials",
-    "EventExport",
-    "ExportQuery",
-    "MixpanelAPIClient",
-    "PageOutcome",
-    "PagePlan",
-    "ProfilePageResult",
-    "ProfileQuery",
-    "RecordStream",
-    "RetryPolicy",
-    "SecondLooks",
-    "Spool",
-    "checked_events",
-    "checked_exports",
-    "checked_project",
-    "checked_workers",
-    "is_project_secret",
-    "make_credentials",
-    "normalize_event",
-    "normalize_profile",
-]
+from mixpanel_assets.client.api import MixpanelAPIClient as MixpanelAPIClient
+from mixpanel_assets.client.credentials import Credentials as Credentials
+from mixpanel_assets.client.credentials import checked_project as checked_project
+from mixpanel_assets.client.credentials import is_project_secret as is_project_secret
+from mixpanel_assets.client.credentials import make_credentials as make_credentials
+from mixpanel_assets.client.export import EventExport as EventExport
+from mixpanel_assets.client.export import ExportQuery as ExportQuery
+from mixpanel_assets.client.export import SecondLooks as SecondLooks
+from mixpanel_assets.client.export import checked_exports as checked_exports
+from mixpanel_assets.client.ledger import ApiUsage as ApiUsage
+from mixpanel_assets.client.ledger import BudgetSettings as BudgetSettings
+from mixpanel_assets.client.normalize import normalize_event as normalize_event
+from mixpanel_assets.client.normalize import normalize_profile as normalize_profile
+from mixpanel_assets.client.profiles import MAX_WORKERS as MAX_WORKERS
+from mixpanel_assets.client.profiles import PageOutcome as PageOutcome
+from mixpanel_assets.client.profiles import ProfilePageResult as ProfilePageResult
+from mixpanel_assets.client.profiles import ProfileQuery as ProfileQuery
+from mixpanel_assets.client.profiles import checked_workers as checked_workers
+from mixpanel_assets.client.spool import PagePlan as PagePlan
+from mixpanel_assets.client.spool import Spool as Spool
+from mixpanel_assets.client.streams import STREAMED_DAYS as STREAMED_DAYS
+from mixpanel_assets.client.streams import RecordStream as RecordStream
+from mixpanel_assets.client.streams import checked_events as checked_events
+from mixpanel_assets.client.transport import RetryPolicy as RetryPolicy

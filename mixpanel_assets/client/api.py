@@ -14,11 +14,12 @@ from urllib.parse import parse_qsl, urlsplit
 from mixpanel_assets.client.budget import Budget
 from mixpanel_assets.client.credentials import Credentials
 from mixpanel_assets.client.export import AheadExport, EventExport, ExportQuery
-from mixpanel_assets.client.ledger import BudgetSettings
+from mixpanel_assets.client.ledger import Api, ApiUsage, BudgetSettings
 from mixpanel_assets.client.normalize import normalized_profile, parse_record
 from mixpanel_assets.client.profiles import (
     MAX_WORKERS,
     PageOutcome,
+    ProfilePageResult,
     ProfileQuery,
     fetch_page,
     fetch_pages,
@@ -37,7 +38,6 @@ from mixpanel_assets.client.streams import (
     normalized,
 )
 from mixpanel_assets.client.transport import RetryPolicy, Transport, checked_base_url, in_family
-from mixpanel_assets.client.types import Api, ApiUsage, ProfilePageResult
 from mixpanel_assets.client.verdict import EventVerdict, Verdict
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.rules.days import as_day

@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from mixpanel_assets.client.ledger import (
+    Api,
+    ApiUsage,
     BudgetSettings,
     Denial,
     Ledger,
@@ -22,7 +24,6 @@ from mixpanel_assets.client.ledger import (
     Release,
     find_place,
 )
-from mixpanel_assets.client.types import Api, ApiUsage
 from mixpanel_assets.errors import RateLimitError
 
 logger = logging.getLogger(__name__)

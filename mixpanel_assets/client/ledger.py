@@ -19,15 +19,41 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from filelock import FileLock, Timeout
 
-from mixpanel_assets.client.types import Api, ApiUsage
 from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.rules.locks import Wait, held, kernel_holder, say
 
 logger = logging.getLogger(__name__)
+
+Api = Literal["export", "query", "app"]
+
+
+@dataclass(frozen=True)
+class ApiUsage:
+    """The request budget of one API family at one moment; times are UTC.
+
+    Attributes:
+        api: The API family.
+        limit: Requests that may be sent in any window; 0 when there is no limit.
+        used: Requests sent in the window that ends now.
+        left: Requests left in the window.
+        window_seconds: Length of the window.
+        next_slot_at: When the next request may be sent; None: now.
+        refills_at: When the window is empty if no more requests are sent; None: it is empty.
+        blocked_until: Until when a 429 forbids every request; None: no 429 does.
+    """
+
+    api: Api
+    limit: int
+    used: int
+    left: int
+    window_seconds: float
+    next_slot_at: datetime | None = None
+    refills_at: datetime | None = None
+    blocked_until: datetime | None = None
 
 
 IN_PROCESS = ":memory:"

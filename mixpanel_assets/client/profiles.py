@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -195,6 +195,32 @@ class ProfilePage:
     def num_pages(self) -> int:
         """Pages of the whole result, this one included, as far as `total` tells."""
         return max(1, math.ceil((self.total or 0) / self.page_size))
+
+
+@dataclass(frozen=True)
+class ProfilePageResult:
+    """One page of profiles.
+
+    Attributes:
+        profiles: The raw profiles, as Mixpanel sent them.
+        session_id: Names the snapshot; requests for its next pages need it.
+        page: Number of this page, from 0.
+        has_more: Whether there is a next page.
+        total: Profiles in the whole result; 0 when this page does not say, as pages above 0 may.
+        page_size: Profiles in a full page.
+    """
+
+    profiles: list[dict[str, Any]] = field(repr=False)
+    session_id: str | None
+    page: int
+    has_more: bool
+    total: int
+    page_size: int
+
+    @property
+    def num_pages(self) -> int:
+        """Pages of the whole result, according to `total`; at least 1."""
+        return max(1, -(-self.total // self.page_size))
 
 
 class _Envelope(msgspec.Struct):

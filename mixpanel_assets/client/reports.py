@@ -17,7 +17,7 @@ from typing import Any, TypeVar, get_args
 from urllib.parse import quote
 
 from mixpanel_assets.client.credentials import Credentials
-from mixpanel_assets.client.types import Api
+from mixpanel_assets.client.ledger import Api
 from mixpanel_assets.errors import ConfigError, ServerError
 from mixpanel_assets.results.choices import (
     BookmarkType,

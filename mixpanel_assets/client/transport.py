@@ -22,8 +22,8 @@ import tenacity
 from mixpanel_assets import __version__
 from mixpanel_assets.client.budget import Budget
 from mixpanel_assets.client.credentials import Credentials, Region
+from mixpanel_assets.client.ledger import Api
 from mixpanel_assets.client.responses import error_from, refuse_encoding
-from mixpanel_assets.client.types import Api
 from mixpanel_assets.errors import (
     APIError,
     AuthenticationError,
