@@ -2,7 +2,7 @@
 
 An answer is whole when its gzip stream ended and every line, the last one included, is a JSON
 object with a text `event` and an object `properties`. A missing final newline alone is no fault,
-and blank lines are skipped. A line may be odd in what it holds (`received_lines`) as long as it
+and blank lines are skipped. A line may be odd in what it holds (`rules.lines`) as long as it
 closes every bracket and string that it opens: that is how a cut one is known.
 The server is known to break off after a status of 200, and to close the connection cleanly.
 
