@@ -1,10 +1,12 @@
-"""How many examples a law is tried on: a few at every change, many when somebody asks for them.
+"""How often a law is tried: a few times at every change, many times when somebody asks for it.
 
-`EXAMPLES=20 ./run test` tries twenty times as many.
+`EXAMPLES=20 ./run test --slow` tries twenty times as many examples, and every sibling of a case.
 """
 
 import os
+from collections.abc import Iterable
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 TIMES = int(os.environ.get("EXAMPLES", "1"))
@@ -13,6 +15,16 @@ TIMES = int(os.environ.get("EXAMPLES", "1"))
 def examples(count: int) -> settings:
     """Return the settings of a law that is tried on so many examples, or a multiple of them."""
     return settings(max_examples=count * TIMES)
+
+
+def siblings(cases: Iterable[object], *, keep: int) -> list[object]:
+    """Return the cases of a test: the first few stand for the others, which run with `--slow`."""
+    return [
+        case
+        if number < keep
+        else pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
+        for number, case in enumerate(cases)
+    ]
 
 
 def forget_the_clock() -> None:

@@ -14,10 +14,10 @@ ROOT = Path(__file__).parents[1]
 
 QUICK = [
     "load --events 500 --runs 1 --without-pandas",
-    "serve --events 500",
-    "stream --events 500",
 ]
 SLOW = [
+    "serve --events 500",
+    "stream --events 500",
     "pages --pages 4 --latency 0.01",
     "profiles --profiles 1500 --streamed 1500 --few 500",
     "backfill --days 3 --singles 1 --events-per-day 20",

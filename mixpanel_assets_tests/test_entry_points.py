@@ -92,7 +92,10 @@ def stored(home: Path) -> list[tuple]:
 @pytest.mark.parametrize(
     "command",
     [
-        "dagster asset materialize --select mixpanel/events -m mixpanel_assets.definitions",
+        pytest.param(
+            "dagster asset materialize --select mixpanel/events -m mixpanel_assets.definitions",
+            marks=pytest.mark.slow,  # test_secrets.py runs it, too
+        ),
         "dg launch --assets mixpanel/events",
     ],
     ids=["dagster", "dg"],

@@ -67,7 +67,7 @@ PROFILE_FAULTS = [
 # Another fault of the list stands for each of these where time is short.
 SIBLINGS = {
     *("truncate-mid-record", "junk-line", "cut-body", "drop-connection", "503-empty"),
-    *("429-window", "403-json", "404-json"),
+    *("429-window", "402-json", "403-json", "404-json", "cut-gzip"),
 }
 Rows = Counter[str]
 

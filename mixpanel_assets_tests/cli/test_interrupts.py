@@ -13,7 +13,7 @@ import pytest
 from mixpanel_assets.cli.emulate import environment_of
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets_tests.cli.conftest import MP, heed_signals
-from mixpanel_assets_tests.laws import TIMES
+from mixpanel_assets_tests.laws import TIMES, siblings
 
 WEEK = ("--from", "2024-01-01", "--to", "2024-01-07")
 TABLE = ("fetch", "events", "mine", *WEEK, "--chunk-days", "1")
@@ -67,14 +67,19 @@ TABLES = "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'main'"
 
 
 @pytest.mark.parametrize(
-    ("command", "path", "name"),
-    [
-        (TABLE, EXPORT, "mine"),
-        (("fetch", "profiles", "people"), PROFILES, "people"),
-        (("fetch", "profiles", "people", "--parallel"), PROFILES, "people"),
-    ],
+    ("command", "path", "name", "again"),
+    siblings(
+        [
+            (TABLE, EXPORT, "mine", True),
+            (("fetch", "profiles", "people", "--parallel"), PROFILES, "people", False),
+            (("fetch", "profiles", "people"), PROFILES, "people", True),
+            (TABLE, EXPORT, "mine", False),
+            (("fetch", "profiles", "people", "--parallel"), PROFILES, "people", True),
+            (("fetch", "profiles", "people"), PROFILES, "people", False),
+        ],
+        keep=2,
+    ),
 )
-@pytest.mark.parametrize("again", [False, True])
 def test_a_table_is_whole_or_as_it_was(command, path, name, again, ended_by, tmp_path):
     """Whether it was to be made or to be replaced."""
     stuck = Fault("slow-first-byte", path=path, seconds=60, skip=2)

@@ -14,6 +14,7 @@ import pytest
 from mixpanel_assets.cli.app import run as run_mp
 from mixpanel_assets.cli.output import Format
 from mixpanel_assets.emulator import Fault
+from mixpanel_assets_tests.laws import siblings
 
 ODD = "Sign\x1b]0;x\x07\x00\x7f\x9b31m\u202eUp\u2066\u200b\u2028"
 DAY = ("--from", "2024-01-03", "--to", "2024-01-03")
@@ -142,8 +143,13 @@ def test_csv_on_a_terminal_shows_marks_of_direction_too(stored, on_screen):
     assert list(csv.reader(io.StringIO(kept, newline=""))) == [["a"], ["\u202ea\\x1b\r\n"]]
 
 
-@pytest.mark.parametrize("form", list(Format))
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
+OTHERS = [(form, encoding) for encoding in ("ascii", "cp1252") for form in Format]
+
+
+@pytest.mark.parametrize(
+    ("form", "encoding"),
+    siblings([*((form, "latin-1") for form in Format), *OTHERS], keep=len(Format) + 1),
+)
 def test_any_locale_will_do(form, encoding, stored, on_screen):
     """Files and pipes are UTF-8; a terminal shows escapes for what it does not know."""
     sql = ("query", "sql", "SELECT 'żółć 日本' AS \"näme\"", "-f", form)

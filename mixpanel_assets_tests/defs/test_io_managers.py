@@ -16,6 +16,7 @@ import pytest
 from mixpanel_assets.defs.io_managers import WarehouseIOManager
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.warehouse import snapshot_path
+from mixpanel_assets_tests.laws import siblings
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-10")
 DAY = "2024-01-03"
@@ -68,13 +69,16 @@ def message_of(result):
 
 CONVERT = pytest.mark.parametrize(
     "convert",
-    [
-        lambda f: f,
-        lambda f: pa.Table.from_pandas(f, preserve_index=False),
-        lambda f: pa.Table.from_pandas(f, preserve_index=False).to_reader(),
-        pl.from_pandas,
-    ],
-    ids=["pandas", "arrow", "arrow reader", "polars"],
+    siblings(
+        [
+            lambda f: f,
+            lambda f: pa.Table.from_pandas(f, preserve_index=False).to_reader(),
+            pl.from_pandas,
+            lambda f: pa.Table.from_pandas(f, preserve_index=False),
+        ],
+        keep=3,
+    ),
+    ids=["pandas", "arrow reader", "polars", "arrow"],
 )
 
 
@@ -137,26 +141,29 @@ def test_a_slice_without_a_column_of_the_table_is_refused(path):
 
 @pytest.mark.parametrize(
     ("first", "then", "stored"),
-    [
-        (pa.array([1], pa.int64()), pa.array([2], pa.int32()), 2),
-        (pa.array([1], pa.int64()), pa.array([2.0], pa.float64()), 2),
-        (pa.array([1.5], pa.float64()), pa.array([0.25], pa.float32()), 0.25),
-        (pa.array([1.5], pa.float64()), pa.array([2**60], pa.int64()), 2.0**60),
-        (pa.array(["x"]), pa.array([None], pa.null()), None),
-        (pa.array(["x"]), pa.array([None], pa.int32()), None),
-        (pa.array([True]), pa.array([None], pa.null()), None),
-        (pa.array(["x"]), pa.array(["y"]).dictionary_encode(), "y"),
-        (
-            pa.array([datetime(2024, 1, 1, 5)], pa.timestamp("us")),
-            pa.array([date(2024, 1, 2)], pa.date32()),
-            datetime(2024, 1, 2),
-        ),
-        (
-            pa.array([datetime(2024, 1, 1, 5)], pa.timestamp("us")),
-            pa.array([datetime(2024, 1, 2, 6)], pa.timestamp("ns")),
-            datetime(2024, 1, 2, 6),
-        ),
-    ],
+    siblings(
+        [
+            (pa.array([1], pa.int64()), pa.array([2], pa.int32()), 2),
+            (pa.array([1], pa.int64()), pa.array([2.0], pa.float64()), 2),
+            (pa.array([1.5], pa.float64()), pa.array([0.25], pa.float32()), 0.25),
+            (pa.array([1.5], pa.float64()), pa.array([2**60], pa.int64()), 2.0**60),
+            (pa.array(["x"]), pa.array([None], pa.null()), None),
+            (pa.array(["x"]), pa.array([None], pa.int32()), None),
+            (pa.array([True]), pa.array([None], pa.null()), None),
+            (pa.array(["x"]), pa.array(["y"]).dictionary_encode(), "y"),
+            (
+                pa.array([datetime(2024, 1, 1, 5)], pa.timestamp("us")),
+                pa.array([date(2024, 1, 2)], pa.date32()),
+                datetime(2024, 1, 2),
+            ),
+            (
+                pa.array([datetime(2024, 1, 1, 5)], pa.timestamp("us")),
+                pa.array([datetime(2024, 1, 2, 6)], pa.timestamp("ns")),
+                datetime(2024, 1, 2, 6),
+            ),
+        ],
+        keep=5,
+    ),
 )
 def test_another_type_that_keeps_every_value_fits(first, then, stored, path):
     """Whole numbers, dates and NULLs go into a wider type, also from a reader read once."""

@@ -209,7 +209,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "w.duckdb"
 
 
-LAW = examples(10)
+LAW = examples(6)
 
 
 @contextmanager

@@ -78,7 +78,13 @@ def test_a_cancelled_request_stops_waiting_for_the_ledger(program, file, tmp_pat
             budget.ledger("export").take()
 
 
-@pytest.mark.parametrize("command", [("quota",), ("sync", "--from", "2024-01-01", "--no-profiles")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("sync", "--from", "2024-01-01", "--no-profiles"),
+        pytest.param(("quota",), marks=pytest.mark.slow),
+    ],
+)
 def test_ctrl_c_ends_a_wait_for_the_ledger(command, emulator, tmp_path):
     """It says for which process it waits, then that nothing was stored."""
     variables = {
@@ -138,6 +144,7 @@ def test_the_locks_of_the_snapshot_name_their_holder(name, tmp_path):
     assert database.is_missing == (name == "w.duckdb.writers")
 
 
+@pytest.mark.slow  # it waits as long as an interrupt may
 def test_an_interrupt_does_not_wait_long_for_a_snapshot(tmp_path):
     """The process is about to end, and the next one that writes takes it."""
     said: list[str] = []

@@ -63,9 +63,16 @@ def profile(who="ada", **changes):
     return {"distinct_id": who, "last_seen": "2024-01-01T10:00:00", "properties": {}} | changes
 
 
+@pytest.fixture
+def storage(tmp_path):
+    """A database in a file."""
+    with StorageEngine(tmp_path / "shop.duckdb") as storage:
+        yield storage
+
+
 @pytest.fixture(params=["file", "ephemeral", "memory"])
-def storage(request, tmp_path):
-    """Each kind of database."""
+def each_kind(request, tmp_path):
+    """Each kind of database, for what opens, closes or limits it."""
     kinds = {
         "file": lambda: StorageEngine(tmp_path / "shop.duckdb"),
         "ephemeral": StorageEngine.ephemeral,
@@ -89,25 +96,27 @@ def rows_of(storage, table):
     return storage.execute_rows(f"SELECT * FROM {table} ORDER BY ALL")
 
 
-def test_events_become_a_table_that_is_known(storage):
+def test_events_become_a_table_that_is_known(each_kind):
     """Rows, ledger and metadata come together."""
     metadata = TableMetadata(
         "events", FETCHED, "2024-01-01", "2024-01-02", filter_events=["Visit"], filter_where="x"
     )
-    assert storage.create_events_table("visits", map(event, range(5)), metadata) == 5
-    assert storage.get_metadata("visits") == metadata
-    [info] = storage.list_tables()
+    assert each_kind.create_events_table("visits", map(event, range(5)), metadata) == 5
+    assert each_kind.get_metadata("visits") == metadata
+    [info] = each_kind.list_tables()
     assert (info.name, info.type, info.row_count, info.fetched_at) == (
         "visits",
         "events",
         5,
         FETCHED,
     )
-    assert storage.execute_rows("SELECT day, status, row_count FROM mixpanel._days ORDER BY 1") == [
+    assert each_kind.execute_rows(
+        "SELECT day, status, row_count FROM mixpanel._days ORDER BY 1"
+    ) == [
         (date(2024, 1, 1), "complete", 5),
         (date(2024, 1, 2), "empty", 0),
     ]
-    [known] = storage.execute_rows("FROM _metadata")
+    [known] = each_kind.execute_rows("FROM _metadata")
     assert known == (
         "visits",
         "events",
@@ -118,7 +127,7 @@ def test_events_become_a_table_that_is_known(storage):
     )
 
 
-def test_profiles_become_a_table_that_is_known(storage):
+def test_profiles_become_a_table_that_is_known(each_kind):
     """The later of two records of a profile stays; the metadata comes back as it was given."""
     metadata = TableMetadata(
         "profiles",
@@ -129,9 +138,9 @@ def test_profiles_become_a_table_that_is_known(storage):
         filter_behaviors='[{"window": "7d"}]',
     )
     people = [profile(), profile("bob", last_seen=None), profile(properties={"plan": "pro"})]
-    assert storage.create_profiles_table("people", people, metadata) == 2
-    assert storage.get_metadata("people") == metadata
-    assert rows_of(storage, "people") == [
+    assert each_kind.create_profiles_table("people", people, metadata) == 2
+    assert each_kind.get_metadata("people") == metadata
+    assert rows_of(each_kind, "people") == [
         ("ada", '{"plan":"pro"}', datetime(2024, 1, 1, 10)),
         ("bob", "{}", None),
     ]
@@ -307,14 +316,14 @@ def test_dropping_takes_everything_or_nothing(storage):
         assert storage.execute_scalar(f"SELECT count(*) FROM mixpanel.{table}") == 0
 
 
-def test_dropping_all_keeps_what_was_not_loaded(storage):
+def test_dropping_all_keeps_what_was_not_loaded(each_kind):
     """Tables of one kind, or all; a table that somebody made by hand stays."""
-    storage.execute("CREATE TABLE main.mine AS SELECT 42 AS answer")
-    storage.create_events_table("visits", [event()], EVENTS)
-    storage.create_profiles_table("people", [profile()], PROFILES)
-    assert storage.drop_all("profiles") == ["people"]
-    assert storage.drop_all() == ["visits"]
-    assert storage.execute_scalar("FROM mine") == 42
+    each_kind.execute("CREATE TABLE main.mine AS SELECT 42 AS answer")
+    each_kind.create_events_table("visits", [event()], EVENTS)
+    each_kind.create_profiles_table("people", [profile()], PROFILES)
+    assert each_kind.drop_all("profiles") == ["people"]
+    assert each_kind.drop_all() == ["visits"]
+    assert each_kind.execute_scalar("FROM mine") == 42
 
 
 @pytest.mark.parametrize("name", ["_days", "_metadata", "profiles_current", "_project"])
@@ -344,25 +353,25 @@ def test_an_assets_table_is_emptied_only_when_it_is_named(emulator, credentials,
             assert storage.drop("events") == ["events"]
 
 
-def test_answers_come_in_four_forms(storage):
+def test_answers_come_in_four_forms(each_kind):
     """Rows with names, a frame, tuples, one value."""
     sql = "SELECT range AS n FROM range(?) ORDER BY ALL"
-    assert storage.execute(sql, [2]).to_dicts() == [{"n": 0}, {"n": 1}]
-    assert list(storage.execute_df(sql, [2])["n"]) == [0, 1]
-    assert storage.execute_rows(sql, [2]) == [(0,), (1,)]
-    assert storage.execute_scalar(sql, [2]) == 0
-    assert storage.execute_scalar(sql, [0]) is None
+    assert each_kind.execute(sql, [2]).to_dicts() == [{"n": 0}, {"n": 1}]
+    assert list(each_kind.execute_df(sql, [2])["n"]) == [0, 1]
+    assert each_kind.execute_rows(sql, [2]) == [(0,), (1,)]
+    assert each_kind.execute_scalar(sql, [2]) == 0
+    assert each_kind.execute_scalar(sql, [0]) is None
 
 
-def test_only_execute_changes_anything(storage):
+def test_only_execute_changes_anything(each_kind):
     """Questions cannot write, and a statement that fails is undone with those before it."""
-    storage.execute("CREATE TABLE main.mine (n INTEGER)")
-    for ask in (storage.execute_df, storage.execute_rows, storage.execute_scalar):
+    each_kind.execute("CREATE TABLE main.mine (n INTEGER)")
+    for ask in (each_kind.execute_df, each_kind.execute_rows, each_kind.execute_scalar):
         with pytest.raises(QueryError):
             ask("INSERT INTO mine VALUES (1)")
     with pytest.raises(QueryError):
-        storage.execute("INSERT INTO mine VALUES (1); SELECT * FROM nowhere")
-    assert rows_of(storage, "mine") == []
+        each_kind.execute("INSERT INTO mine VALUES (1); SELECT * FROM nowhere")
+    assert rows_of(each_kind, "mine") == []
 
 
 @pytest.mark.parametrize(
@@ -384,16 +393,16 @@ def test_a_wrong_statement_is_said_in_duckdbs_words(sql, said, storage):
     assert "status" not in str(caught.value.to_dict())
 
 
-def test_a_connection_sees_what_the_engine_does(storage):
+def test_a_connection_sees_what_the_engine_does(each_kind):
     """Both ways work together, in either order."""
-    storage.create_events_table("visits", [event()], EVENTS)
-    assert storage.connection is storage.connection
-    assert storage.connection.execute("SELECT count(*) FROM visits").fetchall() == [(1,)]
-    storage.connection.execute("CREATE TABLE main.mine AS SELECT 42 AS answer")
-    assert storage.execute_scalar("FROM mine") == 42
-    storage.create_events_table("later", [event()], EVENTS)
-    assert storage.connection.execute("SELECT count(*) FROM later").fetchall() == [(1,)]
-    assert storage.drop_all() == ["later", "visits"]
+    each_kind.create_events_table("visits", [event()], EVENTS)
+    assert each_kind.connection is each_kind.connection
+    assert each_kind.connection.execute("SELECT count(*) FROM visits").fetchall() == [(1,)]
+    each_kind.connection.execute("CREATE TABLE main.mine AS SELECT 42 AS answer")
+    assert each_kind.execute_scalar("FROM mine") == 42
+    each_kind.create_events_table("later", [event()], EVENTS)
+    assert each_kind.connection.execute("SELECT count(*) FROM later").fetchall() == [(1,)]
+    assert each_kind.drop_all() == ["later", "visits"]
 
 
 def test_a_file_is_shared_between_calls(tmp_path):
@@ -465,11 +474,11 @@ def test_an_engine_that_only_looks_makes_no_file(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_closed_engine_says_so(storage):
+def test_a_closed_engine_says_so(each_kind):
     """Closing twice is fine; asking afterwards is not."""
-    storage.close()
-    storage.cleanup()
-    for ask in (lambda: storage.execute_rows("SELECT 1"), lambda: storage.connection):
+    each_kind.close()
+    each_kind.cleanup()
+    for ask in (lambda: each_kind.execute_rows("SELECT 1"), lambda: each_kind.connection):
         with pytest.raises(StorageError, match="closed"):
             ask()
 

@@ -14,6 +14,7 @@ from mixpanel_assets.errors import DatabaseNotFoundError, StorageError
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare, snapshot_path
 from mixpanel_assets.warehouse.readers_copy import Publisher, ReadersDatabase
+from mixpanel_assets_tests.laws import siblings
 from mixpanel_assets_tests.warehouse.processes import HOLD_FOREIGN, in_another_process
 
 HOLD = """
@@ -245,9 +246,23 @@ def content(folder):
     return {file: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
-@pytest.mark.parametrize("foreign", FOREIGN)
-@pytest.mark.parametrize("options", [{}, {"choice": "off"}, {"largest_bytes": 1000}])
-@pytest.mark.parametrize("is_new", [False, True])
+OPTIONS = [{}, {"choice": "off"}, {"largest_bytes": 1000}]
+EACH = [
+    *((foreign, {}, False) for foreign in FOREIGN),
+    *((a_text, options, True) for options in OPTIONS),
+]
+OTHERS = [
+    (foreign, options, is_new)
+    for foreign in FOREIGN
+    for options in OPTIONS
+    for is_new in (False, True)
+    if (foreign, options, is_new) not in EACH
+]
+
+
+@pytest.mark.parametrize(
+    ("foreign", "options", "is_new"), siblings([*EACH, *OTHERS], keep=len(EACH))
+)
 def test_a_file_of_others_at_the_snapshots_name_stays(tmp_path, foreign, options, is_new):
     """It is named before the load; the load goes on, and no snapshot is kept."""
     path = tmp_path / "folder" / "warehouse.duckdb"

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets_tests.laws import siblings
 
 TEMPORARY = """
 import os
@@ -50,10 +51,17 @@ def files_after(emulator, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("kind", ["ephemeral", "memory"])
-@pytest.mark.parametrize(
-    ("end", "code"), [("pass", 0), ("1 / 0", 1), ("os.kill(os.getpid(), 15)", -15)]
-)
+ENDS = [
+    ("ephemeral", "os.kill(os.getpid(), 15)", -15),
+    ("memory", "1 / 0", 1),
+    ("ephemeral", "pass", 0),
+    ("memory", "pass", 0),
+    ("ephemeral", "1 / 0", 1),
+    ("memory", "os.kill(os.getpid(), 15)", -15),
+]
+
+
+@pytest.mark.parametrize(("kind", "end", "code"), siblings(ENDS, keep=2))
 def test_a_temporary_workspace_leaves_its_requests_alone(kind, end, code, files_after):
     """They were spent; no rows and no answers stay."""
     assert files_after(TEMPORARY.format(kind=kind, end=end)) == (code, {"state"})

@@ -11,6 +11,7 @@ from mixpanel_assets.client import ProfileQuery
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.emulator.profiles import GROUP_KEY
 from mixpanel_assets_tests.conftest import START
+from mixpanel_assets_tests.laws import siblings
 
 DAYS = {"from_date": "2024-01-02", "to_date": "2024-01-04"}
 PAID = 'properties["plan"] == "pro"'
@@ -115,7 +116,7 @@ def test_each_filter_is_compared():
     assert known == filters_of(Workspace.stream_events)
 
 
-@pytest.mark.parametrize("staged", [False, True])
+@pytest.mark.parametrize("staged", siblings([False, True], keep=1))
 @pytest.mark.parametrize("filters", EVENT_FILTERS, ids=str)
 def test_events_are_the_same_stored_and_streamed(filters, staged, ws):
     """Names, moments, users, ids and every property."""
@@ -172,7 +173,7 @@ def with_ids(filters, known):
     }
 
 
-@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("parallel", siblings([False, True], keep=1))
 @pytest.mark.parametrize("name", PROFILE_FILTERS)
 def test_profiles_are_the_same_stored_and_streamed(name, parallel, ws, known):
     """Ids, properties and moments; every filter lets somebody through."""
