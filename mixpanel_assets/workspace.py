@@ -62,7 +62,7 @@ from mixpanel_assets.loading.event_tables import OnBatchComplete, check_batch_si
 from mixpanel_assets.loading.events import event_load, plan_load
 from mixpanel_assets.loading.fetcher import FetcherService
 from mixpanel_assets.loading.load import project_identity
-from mixpanel_assets.loading.plan import KEEP_NONE, Keeping, Plan, Refetch, days_between
+from mixpanel_assets.loading.plan import KEEP_NONE, Keeping, Plan, Refetch
 from mixpanel_assets.loading.profiles import (
     OnPageComplete,
     ParallelProfileFetcherService,
@@ -77,7 +77,7 @@ from mixpanel_assets.loading.results import (
 )
 from mixpanel_assets.results import WorkspaceInfo
 from mixpanel_assets.results.choices import RefetchChoice
-from mixpanel_assets.rules.days import as_day
+from mixpanel_assets.rules.days import as_day, days_between
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import (
     Database,

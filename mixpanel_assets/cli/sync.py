@@ -14,9 +14,9 @@ from mixpanel_assets.cli.output import Format, print_line, print_records
 from mixpanel_assets.cli.progress import days_shown, pages_shown
 from mixpanel_assets.errors import IncompleteExportError, MixpanelDataError
 from mixpanel_assets.loading.days_behind import read_too_early
-from mixpanel_assets.loading.plan import days_between, is_expired
+from mixpanel_assets.loading.plan import is_expired
 from mixpanel_assets.results.choices import RefetchChoice
-from mixpanel_assets.rules.days import ranges_of, shown
+from mixpanel_assets.rules.days import days_between, ranges_of, shown
 from mixpanel_assets.warehouse import DayReport, ProfileReport
 from mixpanel_assets.workspace import Workspace
 

@@ -35,8 +35,7 @@ from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
 from mixpanel_assets.defs.partitions import days_of
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, MissingDaysError
 from mixpanel_assets.loading.load import Load
-from mixpanel_assets.loading.plan import days_between
-from mixpanel_assets.rules.days import ranges_of, shown
+from mixpanel_assets.rules.days import days_between, ranges_of, shown
 from mixpanel_assets.warehouse import (
     EVENTS,
     PROFILES,

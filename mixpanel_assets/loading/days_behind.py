@@ -10,15 +10,9 @@ from typing import Any
 import duckdb
 
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, MissingDaysError
-from mixpanel_assets.loading.plan import (
-    MOST_DAYS_READ_AGAIN,
-    Keeping,
-    Refetch,
-    days_between,
-    is_expired,
-)
+from mixpanel_assets.loading.plan import MOST_DAYS_READ_AGAIN, Keeping, Refetch, is_expired
 from mixpanel_assets.results import Result
-from mixpanel_assets.rules.days import ranges_of, shown
+from mixpanel_assets.rules.days import days_between, ranges_of, shown
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     EVENTS,

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from mixpanel_assets.client import (
@@ -19,7 +19,7 @@ from mixpanel_assets.client import (
     Spool,
     checked_events,
 )
-from mixpanel_assets.client.export import MOST_BYTES, Confirmed
+from mixpanel_assets.client.export import MOST_BYTES, Confirmed, in_parts
 from mixpanel_assets.errors import (
     ConfigError,
     ConnectionFailedError,
@@ -31,8 +31,9 @@ from mixpanel_assets.errors import (
 )
 from mixpanel_assets.loading.events import request_plan
 from mixpanel_assets.loading.load import project_identity
-from mixpanel_assets.loading.plan import RequestPlan, Window, days_between
+from mixpanel_assets.loading.plan import RequestPlan
 from mixpanel_assets.loading.results import BatchProgress, BatchResult
+from mixpanel_assets.rules.days import DayRange, days_between, halves
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     EVENTS,
@@ -317,8 +318,6 @@ def _with_limit(filters: Mapping[str, Any], limit: int | None) -> dict[str, Any]
 
 OnBatchComplete = Callable[[BatchProgress], None]
 
-_DAY = timedelta(days=1)
-
 
 class EventTableFetch:
     """One fetch of days of events into a named table.
@@ -424,13 +423,13 @@ class EventTableFetch:
         export.estimate = self._plan.estimated_bytes
         return export
 
-    def _sequence(self, export: EventExport, windows: Iterable[Window]) -> Iterator[Answer]:
+    def _sequence(self, export: EventExport, windows: Iterable[DayRange]) -> Iterator[Answer]:
         """Yield an answer for all days, until the limit is reached."""
         left = export.query.limit
         for number, (first, last) in enumerate(windows):
             arrival = _Arrival(self._request.batch_size, self._teller(number, first, last))
             export.on_lines = arrival.arrived
-            for spool in _in_parts(export, first, last):
+            for spool in in_parts(export.download, first, last):
                 self._learn(spool)
                 arrival.part_done(spool.lines)
                 if left is None:
@@ -474,10 +473,8 @@ class EventTableFetch:
         except IncompleteExportError as error:
             if first == last:
                 return 0, self._set_aside(first, last, error)
-        middle = first + (last - first) // 2
-        one, error_of_one = self._settle(export, first, middle, kept)
-        other, error_of_other = self._settle(export, middle + _DAY, last, kept)
-        return one + other, error_of_one or error_of_other
+        results = [self._settle(export, *half, kept) for half in halves(first, last)]
+        return sum(lines for lines, _ in results), next(filter(None, (e for _, e in results)), None)
 
     def _take(self, export: EventExport, first: date, last: date, kept: list[Answer]) -> int:
         answer = Answer(export.download(first, last))
@@ -576,20 +573,6 @@ class _Arrival:
     def done(self) -> None:
         """Tell of the rest, if only that there is none."""
         self._tell(self._of_parts - self._told)
-
-
-def _in_parts(export: EventExport, first: date, last: date) -> Iterator[Spool]:
-    """Yield the answer for some days; if it stays broken, those for its halves."""
-    try:
-        spool = export.download(first, last)
-    except IncompleteExportError:
-        if first == last:
-            raise
-        middle = first + (last - first) // 2
-        yield from _in_parts(export, first, middle)
-        yield from _in_parts(export, middle + _DAY, last)
-        return
-    yield spool
 
 
 @contextmanager

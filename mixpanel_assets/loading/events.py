@@ -45,10 +45,9 @@ from mixpanel_assets.loading.plan import (
     Refetch,
     RequestBudget,
     RequestPlan,
-    days_between,
     is_expired,
 )
-from mixpanel_assets.rules.days import counted, how_to_load, ranges_of, shown
+from mixpanel_assets.rules.days import counted, days_between, halves, how_to_load, ranges_of, shown
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     EVENTS,
@@ -241,9 +240,8 @@ class DayFiller:
             if first == last:
                 self._set_aside(first, error)
                 return
-            middle = first + (last - first) // 2
-            self._fill(first, middle)
-            self._fill(middle + _DAY, last)
+            for half in halves(first, last):
+                self._fill(*half)
         except (APIError, ConnectionFailedError) as error:
             self._write_failure(days_between(first, last), error)
             raise
@@ -457,9 +455,8 @@ class DayFiller:
         if settled or first == last:
             self._fill(first, last)
             return
-        middle = first + (last - first) // 2
-        self._fill(middle + _DAY, last)
-        self._fill(first, middle)
+        for half in reversed(halves(first, last)):
+            self._fill(*half)
 
     def _last_planned(self, day: date, default: date) -> date:
         """Return the last planned day up to a day; only planned days are asked for."""

@@ -25,7 +25,7 @@ from mixpanel_assets.loading.event_tables import (
 )
 from mixpanel_assets.loading.events import event_load
 from mixpanel_assets.loading.load import HoldsDatabase, database_in, project_identity
-from mixpanel_assets.loading.plan import MAX_DAYS, days_between
+from mixpanel_assets.loading.plan import MAX_DAYS
 from mixpanel_assets.loading.profiles import OnPageComplete, ParallelProfileFetcherService, whole
 from mixpanel_assets.loading.results import (
     BatchProgress,
@@ -33,7 +33,7 @@ from mixpanel_assets.loading.results import (
     ParallelFetchResult,
     ParallelProfileResult,
 )
-from mixpanel_assets.rules.days import ranges_of
+from mixpanel_assets.rules.days import days_between, ranges_of
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     EVENTS,

@@ -30,6 +30,7 @@ from mixpanel_assets.client.export import MOST_BYTES
 from mixpanel_assets.client.normalize import parse_record
 from mixpanel_assets.client.spool import make_private_folder
 from mixpanel_assets.errors import ConfigError, IncompleteExportError, StorageError, escaped_json
+from mixpanel_assets.rules.days import days_between
 from mixpanel_assets.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -410,7 +411,7 @@ class EventFolder:
             StorageError: The disk refused.
         """
         self._check(from_date, to_date)
-        days = [from_date + timedelta(days=n) for n in range((to_date - from_date).days + 1)]
+        days = days_between(from_date, to_date)
         files = {day: file for day in days if not overwrite and (file := self._finished(day))}
         if on_day:
             for file in files.values():

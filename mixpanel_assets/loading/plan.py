@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mixpanel_assets.rules.days import SETTLE_DAYS
+from mixpanel_assets.rules.days import SETTLE_DAYS, DayRange, days_between
 
 TARGET_BYTES = 200_000_000
 MAX_DAYS = 31
@@ -24,32 +24,6 @@ JSON_PER_RECEIVED_BYTE = 7.5
 
 _NEIGHBOURS = 7  # a whole week, so that the median knows no weekday
 _WEEK = 7
-
-Window = tuple[date, date]
-
-
-def days_between(first: date, last: date) -> list[date]:
-    """Return every day from first to last, both included."""
-    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
-
-
-def plan_requests(
-    days: Sequence[date],
-    weights: Mapping[date, int],
-    target_bytes: int = TARGET_BYTES,
-    max_days: int = MAX_DAYS,
-    fixed: int | None = None,
-) -> list[Window]:
-    """Return (first day, last day) pairs, both included, that tile the days in order.
-
-    Args:
-        days: In order; a request never spans a gap between them.
-        weights: JSON bytes of days that are known.
-        target_bytes: What a request should weigh at most; a heavier day stands alone.
-        max_days: The most days of one request.
-        fixed: So many days per request, whatever they weigh.
-    """
-    return list(RequestPlan(days, weights, target_bytes, max_days, fixed))
 
 
 class Estimates:
@@ -121,7 +95,7 @@ class RequestPlan:
         self.max_days = max_days
         self.fixed = fixed
 
-    def __iter__(self) -> Iterator[Window]:
+    def __iter__(self) -> Iterator[DayRange]:
         start = 0
         while start < len(self.days):
             end = start + self._length(start)

@@ -16,6 +16,7 @@ from mixpanel_assets.auth import project_access
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.errors import ConfigError, MixpanelDataError, ServerError
 from mixpanel_assets.loading.load import Load
+from mixpanel_assets.rules.days import DayRange, days_between
 from mixpanel_assets.rules.zones import span_of
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
@@ -118,7 +119,7 @@ class QueryLoad(Load):
     table: str
     question: Mapping[str, Any]
     defaults: Mapping[str, Any]
-    spans: Sequence[tuple[date, date]]
+    spans: Sequence[DayRange]
     ask: Callable[[date, date], pa.Table]
     project: ProjectIdentity
     on_day: Callable[[QueryDay], None]
@@ -194,7 +195,7 @@ class QueryLoad(Load):
 
 
 def _rows_per_day(rows: pa.Table, first: date, last: date) -> dict[date, int]:
-    days = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
+    days = days_between(first, last)
     counts = Counter(rows.column("date").to_pylist())
     if strange := sorted(day for day in counts if day not in set(days)):
         raise ServerError(

@@ -9,8 +9,8 @@ from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.events import event_load, plan_load
 from mixpanel_assets.loading.load import project_identity
-from mixpanel_assets.loading.plan import days_between, is_expired
-from mixpanel_assets.rules.days import as_day
+from mixpanel_assets.loading.plan import is_expired
+from mixpanel_assets.rules.days import as_day, days_between
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     Database,

@@ -21,7 +21,7 @@ from mixpanel_assets.errors import (
     ServerError,
     StorageError,
 )
-from mixpanel_assets.loading.plan import days_between
+from mixpanel_assets.rules.days import days_between
 from mixpanel_assets_tests.conftest import IMPATIENT, PLENTY
 
 DAY = date(2024, 1, 3)

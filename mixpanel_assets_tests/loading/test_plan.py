@@ -12,9 +12,8 @@ from mixpanel_assets.loading.plan import (
     Estimates,
     RequestBudget,
     RequestPlan,
-    days_between,
-    plan_requests,
 )
+from mixpanel_assets.rules.days import days_between
 
 FIRST = date(2023, 1, 1)
 MB = 1_000_000
@@ -30,6 +29,10 @@ def calendar(length):
     return days_between(FIRST, FIRST + timedelta(days=length - 1))
 
 
+def requests_of(days, weights, **given):
+    return list(RequestPlan(days, weights, **given))
+
+
 def lengths_of(windows):
     return [(last - first).days + 1 for first, last in windows]
 
@@ -42,21 +45,21 @@ def weighed(length, megabytes):
 def test_requests_tile_the_calendar(length, weights, fixed):
     """Every day is in exactly one request, in order, whatever is known."""
     days = calendar(length)
-    windows = plan_requests(days, weights, fixed=fixed)
+    windows = requests_of(days, weights, fixed=fixed)
     assert [day for first, last in windows for day in days_between(first, last)] == days
 
 
 @given(lengths, known)
 def test_no_request_has_more_than_a_month(length, weights):
     """31 days is the most, however little they weigh."""
-    assert max(lengths_of(plan_requests(calendar(length), weights))) <= MAX_DAYS
+    assert max(lengths_of(requests_of(calendar(length), weights))) <= MAX_DAYS
 
 
 @given(lengths, known)
 def test_no_request_outweighs_the_target_unless_it_is_one_day(length, weights):
     """What the days are believed to weigh fits; only a heavy day alone may not."""
     estimates = Estimates(weights)
-    for first, last in plan_requests(calendar(length), weights):
+    for first, last in requests_of(calendar(length), weights):
         weight = estimates.total(days_between(first, last)) or 0
         assert first == last or weight <= TARGET_BYTES
 
@@ -65,7 +68,7 @@ def test_no_request_outweighs_the_target_unless_it_is_one_day(length, weights):
 def test_requests_come_near_the_target(length, data):
     """Where every day is known, a request ends only because one more day would not fit."""
     weights = {day: data.draw(sizes) for day in calendar(length)}
-    windows = plan_requests(calendar(length), weights)
+    windows = requests_of(calendar(length), weights)
     for (first, last), (following, _) in pairwise(windows):
         days = days_between(first, last)
         full = sum(weights[day] for day in [*days, following]) > TARGET_BYTES
@@ -75,14 +78,14 @@ def test_requests_come_near_the_target(length, data):
 @given(lengths, known, st.integers(1, MAX_DAYS))
 def test_a_fixed_number_of_days_is_kept(length, weights, fixed):
     """MP_DAYS_PER_REQUEST beats every weight; only the last request may be shorter."""
-    *full, rest = lengths_of(plan_requests(calendar(length), weights, fixed=fixed))
+    *full, rest = lengths_of(requests_of(calendar(length), weights, fixed=fixed))
     assert set(full) <= {fixed}
     assert rest <= fixed
 
 
 def test_an_unknown_project_starts_with_one_day():
     """Nobody downloads a month to find out that it is too big: a day, a week, then months."""
-    assert lengths_of(plan_requests(calendar(100), {})) == [1, 6, 31, 31, 31]
+    assert lengths_of(requests_of(calendar(100), {})) == [1, 6, 31, 31, 31]
 
 
 def test_what_is_learnt_on_the_way_counts():
@@ -106,14 +109,14 @@ def test_a_day_weighs_what_its_neighbours_weigh():
 def test_days_known_long_ago_are_no_licence():
     """A project that weighed nothing years ago is unknown again today."""
     later = [day + timedelta(days=700) for day in calendar(40)]
-    assert lengths_of(plan_requests(later, weighed(30, 0)))[:2] == [1, 6]
+    assert lengths_of(requests_of(later, weighed(30, 0)))[:2] == [1, 6]
 
 
 def test_a_gap_between_days_ends_a_request():
     """No request spans days that nobody asked for."""
     days = [*calendar(3), FIRST + timedelta(days=9)]
-    assert lengths_of(plan_requests(days, weighed(12, 1))) == [3, 1]
-    assert lengths_of(plan_requests(days, weighed(12, 1), fixed=31)) == [3, 1]
+    assert lengths_of(requests_of(days, weighed(12, 1))) == [3, 1]
+    assert lengths_of(requests_of(days, weighed(12, 1), fixed=31)) == [3, 1]
 
 
 def test_the_waiting_time_follows_from_the_budget():
@@ -126,8 +129,8 @@ def test_the_waiting_time_follows_from_the_budget():
 def test_days_at_the_ends_of_the_calendar_are_planned_too():
     """Whoever mistypes a year is told by Mixpanel, not by an overflow."""
     for day in (date.min, date.max):
-        assert plan_requests([day], {}) == [(day, day)]
-        assert plan_requests([day], {day: 5, FIRST: 7}) == [(day, day)]
+        assert requests_of([day], {}) == [(day, day)]
+        assert requests_of([day], {day: 5, FIRST: 7}) == [(day, day)]
 
 
 def test_requests_to_come_are_those_of_the_days_left():

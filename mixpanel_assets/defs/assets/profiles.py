@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +42,7 @@ from mixpanel_assets.loading.profiles import (
     require_complete,
     without_kept_days,
 )
+from mixpanel_assets.rules.days import days_between
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import PROFILES, Database, ProfileReport, Target
 
@@ -335,8 +336,7 @@ def _budget_left(client: MixpanelAPIClient) -> int:
 
 
 def _days(context: dg.OpExecutionContext) -> list[date]:
-    first, last = days_of(context.partition_time_window)
-    return [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
+    return days_between(*days_of(context.partition_time_window))
 
 
 def _begun(

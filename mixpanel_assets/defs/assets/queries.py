@@ -1,7 +1,7 @@
 """Saved questions: the daily results of a live report as a partitioned table."""
 
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -30,6 +30,7 @@ from mixpanel_assets.loading.queries import (
     check_zone,
     must_be_over,
 )
+from mixpanel_assets.rules.days import DayRange, days_between
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import check_name
 
@@ -176,9 +177,8 @@ def _adds_up(query: DatedQuestion) -> bool:
     return not isinstance(query, SegmentationNumericConfig)
 
 
-def _each_day(first: date, last: date) -> list[tuple[date, date]]:
-    days = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
-    return [(day, day) for day in days]
+def _each_day(first: date, last: date) -> list[DayRange]:
+    return [(day, day) for day in days_between(first, last)]
 
 
 def _schema(query: DatedQuestion) -> pa.Schema:
