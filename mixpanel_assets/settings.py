@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,7 +17,9 @@ from mixpanel_assets.rules.days import SETTLE_DAYS
 from mixpanel_assets.rules.zones import day_zone, is_zone
 
 if TYPE_CHECKING:
+    from mixpanel_assets.client import Credentials, MixpanelAPIClient
     from mixpanel_assets.client.ledger import BudgetSettings
+    from mixpanel_assets.warehouse import Database, ProjectIdentity
 
 # Mixpanel keeps events for two years (older projects: five), and deletes some a little earlier.
 USUAL_RETENTION_DAYS = 700
@@ -189,13 +192,82 @@ class Settings(BaseSettings):
             return self.spool_dir.expanduser().absolute()
         return self.database_path(project_id).parent / "spool"
 
+    # The methods below import what they build: HTTP and DuckDB, which not every command needs.
+
+    def database_for(
+        self,
+        project_id: str,
+        *,
+        read_only: bool = False,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> Database:
+        """Return the project's database, not opened yet.
+
+        Args:
+            project_id: Names the file in the home directory; see `database_path`.
+            read_only: Refuse every write, and read the copy for readers unless MP_SNAPSHOT is off.
+            on_wait: Called with a sentence when a wait for another process begins.
+        """
+        from mixpanel_assets.warehouse import database_at
+
+        return database_at(
+            self.database_path(project_id),
+            memory_limit=self.memory_limit,
+            lock_timeout=self.lock_timeout,
+            on_wait=on_wait,
+            read_only=read_only,
+            snapshot=self.snapshot,
+        )
+
+    def project(self, credentials: Credentials) -> ProjectIdentity:
+        """Return the project that a database must hold, with the zone that its rows are read in."""
+        from mixpanel_assets.warehouse import ProjectIdentity
+
+        return ProjectIdentity(
+            project_id=credentials.project_id,
+            region=credentials.region,
+            regime=self.time_regime,
+            zone=self.time_zone,
+        )
+
+    def client(
+        self,
+        credentials: Credentials,
+        *,
+        workspace_id: int | None = None,
+        max_wait_seconds: float | None = 900.0,
+    ) -> MixpanelAPIClient:
+        """Return a client for Mixpanel's API, to be used in a `with` block.
+
+        Args:
+            credentials: Name the project.
+            workspace_id: The data view that reports and profiles are requested of.
+            max_wait_seconds: How long a request may wait for the budget; None waits without end.
+
+        Raises:
+            ConfigError: The reserve leaves nothing of the budget.
+        """
+        from mixpanel_assets.client import MixpanelAPIClient, RetryPolicy
+
+        return MixpanelAPIClient(
+            credentials,
+            api_base_url=self.api_base_url,
+            retries=RetryPolicy(
+                max_retries=self.max_retries,
+                max_wait_seconds=max_wait_seconds,
+                first_wait_seconds=self.retry_wait_seconds,
+            ),
+            budget=self.budget(),
+            workspace_id=workspace_id,
+        )
+
     def budget(self) -> BudgetSettings:
         """Return which part of the project's request budget is ours.
 
         Raises:
             ConfigError: The reserve leaves nothing.
         """
-        from mixpanel_assets.client.ledger import BudgetSettings  # HTTP: not every command needs it
+        from mixpanel_assets.client.ledger import BudgetSettings
 
         return BudgetSettings(
             state_dir=self.state_dir,

@@ -37,7 +37,6 @@ from mixpanel_assets.client import (
     MixpanelAPIClient,
     ProfileQuery,
     RecordStream,
-    RetryPolicy,
 )
 from mixpanel_assets.client.discovery import DiscoveryService
 from mixpanel_assets.client.live import LiveQueryService
@@ -61,7 +60,6 @@ from mixpanel_assets.loading.doctor import Finding, doctor
 from mixpanel_assets.loading.event_tables import OnBatchComplete, check_batch_size
 from mixpanel_assets.loading.events import event_load, plan_load
 from mixpanel_assets.loading.fetcher import FetcherService
-from mixpanel_assets.loading.load import project_identity
 from mixpanel_assets.loading.plan import KEEP_NONE, Keeping, Plan, Refetch
 from mixpanel_assets.loading.profiles import (
     OnPageComplete,
@@ -85,7 +83,6 @@ from mixpanel_assets.warehouse import (
     ProfileReport,
     ProjectIdentity,
     Publisher,
-    ReadersDatabase,
     check_whose,
 )
 from mixpanel_assets.warehouse.engine import StorageEngine
@@ -205,7 +202,8 @@ class Workspace:
         self._publisher: Publisher | None = None
         if storage is None:
             settings = settings.model_copy(update={"database": Path(path)} if path else {})
-            database = self._open(settings, read_only=read_only, on_wait=on_wait)
+            project_id = self._credentials.project_id if self._credentials else ""
+            database = settings.database_for(project_id, read_only=read_only, on_wait=on_wait)
             storage = StorageEngine(database, project=self._identity(settings))
             if _only_queries:
                 storage.asked_for = ProjectIdentity(*asked_project())
@@ -223,28 +221,8 @@ class Workspace:
         self.storage = storage
         self._max_wait_seconds = max_wait_seconds
 
-    def _open(
-        self, settings: Settings, *, read_only: bool, on_wait: Callable[[str], None] | None
-    ) -> Database:
-        path = settings.database_path(self._credentials.project_id if self._credentials else "")
-        if read_only and settings.snapshot != "off":
-            return ReadersDatabase(
-                path,
-                memory_limit=settings.memory_limit,
-                lock_timeout=settings.lock_timeout,
-                on_wait=on_wait,
-                choice=settings.snapshot,
-            )
-        return Database(
-            path,
-            memory_limit=settings.memory_limit,
-            lock_timeout=settings.lock_timeout,
-            on_wait=on_wait,
-            read_only=read_only,
-        )
-
     def _identity(self, settings: Settings) -> ProjectIdentity | None:
-        return project_identity(self._credentials, settings) if self._credentials else None
+        return settings.project(self._credentials) if self._credentials else None
 
     @classmethod
     @contextmanager
@@ -401,16 +379,10 @@ class Workspace:
     @cached_property
     def api(self) -> MixpanelAPIClient:
         """The client that asks Mixpanel."""
-        return MixpanelAPIClient(
+        return self.settings.client(
             self.credentials,
-            api_base_url=self.settings.api_base_url,
-            retries=RetryPolicy(
-                max_retries=self.settings.max_retries,
-                max_wait_seconds=self._max_wait_seconds,
-                first_wait_seconds=self.settings.retry_wait_seconds,
-            ),
-            budget=self.settings.budget(),
             workspace_id=self._workspace_id,
+            max_wait_seconds=self._max_wait_seconds,
         )
 
     @property

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "emulator": set(),
     "client": {"errors", "results", "rules"},
     "warehouse": {"errors", "results", "rules"},
-    "settings": {"client", "errors", "rules"},
+    "settings": {"client", "errors", "rules", "warehouse"},
     "auth": {"client", "errors", "rules", "settings"},
     "loading": {"auth", "client", "errors", "results", "rules", "settings", "warehouse"},
     "workspace": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mixpanel_assets.client import Credentials, MixpanelAPIClient, RetryPolicy
+from mixpanel_assets.client import Credentials, MixpanelAPIClient
 from mixpanel_assets.errors import AuthenticationError, ServerError
 from mixpanel_assets.rules.zones import is_zone, same_clocks
 from mixpanel_assets.settings import Settings, load_settings
@@ -52,14 +52,7 @@ def check_access(credentials: Credentials, settings: Settings | None = None) -> 
         ConnectionFailedError: No answer came.
     """
     settings = settings or load_settings()
-    with MixpanelAPIClient(
-        credentials,
-        api_base_url=settings.api_base_url,
-        retries=RetryPolicy(
-            max_retries=settings.max_retries, first_wait_seconds=settings.retry_wait_seconds
-        ),
-        budget=settings.budget(),
-    ) as client:
+    with settings.client(credentials) as client:
         return project_access(client)
 
 

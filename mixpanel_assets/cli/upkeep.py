@@ -16,7 +16,7 @@ from rich.table import Table
 from mixpanel_assets.cli.exits import GENERAL
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.output import Format, print_line, print_record, print_records
-from mixpanel_assets.client import ApiUsage, MixpanelAPIClient
+from mixpanel_assets.client import ApiUsage
 from mixpanel_assets.loading.doctor import doctor
 from mixpanel_assets.loading.plan import Plan
 from mixpanel_assets.results.choices import RefetchChoice
@@ -78,12 +78,7 @@ def _about(number: int | None, unit: str, divisor: int) -> str:
 def print_quota(output: Format | None, jq: str | None) -> None:
     """Print one line or record per API family, as this user's processes have used it."""
     out = Console(file=sys.stdout, highlight=False)
-    settings = load_settings()
-    with MixpanelAPIClient(
-        current().project(),
-        api_base_url=settings.api_base_url,
-        budget=settings.budget(),
-    ) as client:
+    with load_settings().client(current().project()) as client:
         usage = client.quota()
         if output or jq:
             print_records([asdict(api) for api in usage], output or Format.JSON, jq)

@@ -46,6 +46,7 @@ from mixpanel_assets.warehouse import (
     Publisher,
     Target,
     check_readable,
+    database_at,
     day_statuses,
     qualified,
     quoted,
@@ -620,7 +621,7 @@ def _never_stored(context: dg.InputContext) -> dg.Failure:
 def database_of(context: Context) -> Database:
     """Return the database that the resource's configuration names."""
     config: Mapping[str, Any] = context.resource_config or {}
-    return Database(
+    return database_at(
         Path(config["database"]),
         memory_limit=config["memory_limit"],
         lock_timeout=config.get("lock_timeout"),

@@ -114,7 +114,7 @@ class MixpanelResource(dg.ConfigurableResource[None]):
             >>> with resource.client() as client:
             ...     client.get_events(limit=2)
         """
-        return self.workspace().api
+        return self._settings().client(self.credentials, max_wait_seconds=None)
 
     def workspace(self) -> Workspace:
         """Return a workspace, to be used in a `with` block: notebook code for this project.
@@ -128,16 +128,21 @@ class MixpanelResource(dg.ConfigurableResource[None]):
             >>> with MixpanelResource().workspace() as ws:
             ...     ws.segmentation("Sign Up", "2024-01-01", "2024-01-07").df
         """
+        return Workspace(
+            credentials=self.credentials, settings=self._settings(), max_wait_seconds=None
+        )
+
+    def _settings(self) -> Settings:
+        """Return the settings of the environment with what this resource says instead."""
         given = {
             "api_base_url": _value(self.api_base_url),
             "max_retries": self.max_retries,
             "state_dir": _value(self.state_dir),
             "budget_reserve": self.budget_reserve,
         }
-        settings = load_settings().model_copy(
+        return load_settings().model_copy(
             update={name: value for name, value in given.items() if value not in ("", None)}
         )
-        return Workspace(credentials=self.credentials, settings=settings, max_wait_seconds=None)
 
 
 def resource_from_environment(settings: Settings) -> MixpanelResource:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from mixpanel_assets.auth import ConfigManager, ProjectAccess, check_access
-from mixpanel_assets.client import Credentials, MixpanelAPIClient
+from mixpanel_assets.client import Credentials
 from mixpanel_assets.client.spool import MARGIN_BYTES, free_bytes
 from mixpanel_assets.errors import (
     ConfigError,
@@ -22,12 +22,10 @@ from mixpanel_assets.errors import (
     visible,
 )
 from mixpanel_assets.loading.days_behind import STORED, DaysDue, days_due_in, read_too_early
-from mixpanel_assets.loading.load import project_identity
 from mixpanel_assets.rules.days import how_to_load, ranges_of, shown
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import (
     EVENTS,
-    Database,
     Status,
     Target,
     check_loadable,
@@ -143,7 +141,7 @@ def _of_mixpanel(
 
 
 def _clock(credentials: Credentials, settings: Settings, now: Callable[[], datetime]) -> Finding:
-    with _client(credentials, settings) as client, closing(client.open_transport()) as transport:
+    with settings.client(credentials) as client, closing(client.open_transport()) as transport:
         before = now()
         with transport.open("GET", "app", "/me", asked="the time") as answer:
             after = now()
@@ -200,7 +198,7 @@ def _zone(access: ProjectAccess, settings: Settings) -> Finding:
 
 def _quota(credentials: Credentials, settings: Settings) -> Finding:
     try:
-        with _client(credentials, settings) as client:
+        with settings.client(credentials) as client:
             usage = client.quota()
     except MixpanelDataError as error:
         return Finding("fail", "quota", error.message, "Correct MP_STATE_DIR or MP_BUDGET_*.")
@@ -215,8 +213,7 @@ def _quota(credentials: Credentials, settings: Settings) -> Finding:
 def _of_database(credentials: Credentials | None, settings: Settings) -> Iterator[Finding]:
     project_id = credentials.project_id if credentials else ""
     if credentials or settings.database:
-        path = settings.database_path(project_id)
-        yield from _database(path, credentials, settings)
+        yield from _database(settings.database_path(project_id), credentials, settings)
     yield _disk(settings.spool_path(project_id))
 
 
@@ -230,12 +227,13 @@ def _database(path: Path, credentials: Credentials | None, settings: Settings) -
             yield Finding("fail", "database", f"{place} cannot be written", remedy)
             return
     timeout = min(_LOCK_SECONDS, settings.lock_timeout or _LOCK_SECONDS)
-    database = Database(path, memory_limit=settings.memory_limit, lock_timeout=timeout)
+    hurried = settings.model_copy(update={"database": path, "lock_timeout": timeout})
+    database = hurried.database_for(credentials.project_id if credentials else "")
     statuses: dict[date, Status] = {}
     alone: list[date] = []
     try:
         with database.read() as connection:
-            project = project_identity(credentials, settings) if credentials else None
+            project = settings.project(credentials) if credentials else None
             check_loadable(connection, project)
             if stored_project(connection):
                 statuses = dict(day_statuses(connection, Target(EVENTS.name)))
@@ -313,10 +311,4 @@ def _disk(spool: Path) -> Finding:
         return Finding("ok", "disk", detail)
     return Finding(
         "fail", "disk", detail, "Make room (`mp clean`), or set MP_SPOOL_DIR to a larger disk."
-    )
-
-
-def _client(credentials: Credentials, settings: Settings) -> MixpanelAPIClient:
-    return MixpanelAPIClient(
-        credentials, api_base_url=settings.api_base_url, budget=settings.budget()
     )

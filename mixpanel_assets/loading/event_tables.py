@@ -30,7 +30,6 @@ from mixpanel_assets.errors import (
     TableExistsError,
 )
 from mixpanel_assets.loading.events import request_plan
-from mixpanel_assets.loading.load import project_identity
 from mixpanel_assets.loading.plan import RequestPlan
 from mixpanel_assets.loading.results import BatchProgress, BatchResult
 from mixpanel_assets.rules.days import DayRange, days_between, halves
@@ -209,7 +208,7 @@ class EventTable:
         self._settings = settings
         self._request = request
         self._run_id = uuid.uuid4().hex
-        self.project = project_identity(client.credentials, settings)
+        self.project = settings.project(client.credentials)
         self.sizes = EventSizes({}, {})
         self.is_replaced = False
         self.rows = 0

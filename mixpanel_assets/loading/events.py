@@ -33,7 +33,7 @@ from mixpanel_assets.errors import (
     MixpanelDataError,
     PlanHorizonError,
 )
-from mixpanel_assets.loading.load import Load, project_identity
+from mixpanel_assets.loading.load import Load
 from mixpanel_assets.loading.plan import (
     JSON_PER_RECEIVED_BYTE,
     KEEP_NONE,
@@ -62,6 +62,7 @@ from mixpanel_assets.warehouse import (
     Status,
     Target,
     check_loadable,
+    database_at,
     day_reports,
     day_rows,
     event_sizes,
@@ -658,7 +659,7 @@ class EventLoad(Load):
         if self.on_found is None or self.run_id is None:
             return
         written = Keeping(Refetch.missing, frozenset({self.run_id}))
-        hurried = Database(
+        hurried = database_at(
             database.path, memory_limit=database.memory_limit, lock_timeout=_LAST_LOOK_SECONDS
         )
         with suppress(MixpanelDataError), hurried.read() as connection:
@@ -797,7 +798,7 @@ def event_load(
     load = EventLoad(
         export=export,
         days=None if days is None else frozenset(days),
-        project=project_identity(client.credentials, settings),
+        project=settings.project(client.credentials),
         target=Target(table),
         today=settings.today(),
         days_per_request=fixed and min(fixed, max_days),
@@ -892,7 +893,7 @@ def plan_load(
         ConfigError: The range ends before it begins, or the file holds another project.
     """
     asked = ExportQuery(from_date, to_date)
-    project = project_identity(client.credentials, settings)
+    project = settings.project(client.credentials)
     horizon, wanted = settings.horizon(), asked_days(asked, days)
     stored = _stored(database, project, asked, keeping, horizon)
     within = [day for day in wanted if not is_expired(day, horizon)]

@@ -24,7 +24,7 @@ from mixpanel_assets.loading.event_tables import (
     checked_request,
 )
 from mixpanel_assets.loading.events import event_load
-from mixpanel_assets.loading.load import HoldsDatabase, database_in, project_identity
+from mixpanel_assets.loading.load import HoldsDatabase, database_in
 from mixpanel_assets.loading.plan import MAX_DAYS
 from mixpanel_assets.loading.profiles import OnPageComplete, ParallelProfileFetcherService, whole
 from mixpanel_assets.loading.results import (
@@ -340,7 +340,7 @@ class FetcherService:
         )
 
     def _require_empty(self, request: FetchRequest) -> None:
-        project = project_identity(self._client.credentials, self._settings)
+        project = self._settings.project(self._client.credentials)
         check_before_load(self._database, project)
         try:
             with self._database.read() as connection:

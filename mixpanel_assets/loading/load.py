@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mixpanel_assets.client import Credentials
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets.warehouse import Database, ProjectIdentity
+from mixpanel_assets.warehouse import Database
 
 
 @dataclass(kw_only=True)
@@ -57,13 +56,3 @@ def database_in(
             update={"database": place, "spool_dir": place.with_name("spool")}
         )
     return database, settings
-
-
-def project_identity(credentials: Credentials, settings: Settings) -> ProjectIdentity:
-    """Return whose data a database holds, to be compared with what it says itself."""
-    return ProjectIdentity(
-        project_id=credentials.project_id,
-        region=credentials.region,
-        regime=settings.time_regime,
-        zone=settings.time_zone,
-    )

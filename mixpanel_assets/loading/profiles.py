@@ -27,7 +27,7 @@ from mixpanel_assets.client import (
 )
 from mixpanel_assets.client.spool import RESUMED_FOR, pages_in_use, remove_pages, require_room
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, IncompleteExportError
-from mixpanel_assets.loading.load import HoldsDatabase, Load, database_in, project_identity
+from mixpanel_assets.loading.load import HoldsDatabase, Load, database_in
 from mixpanel_assets.loading.results import FetchResult, ParallelProfileResult, ProfileProgress
 from mixpanel_assets.rules.days import as_day
 from mixpanel_assets.settings import Settings
@@ -500,7 +500,7 @@ class ParallelProfileFetcherService:
         self._client = client
         self._database = database
         self._settings = settings
-        self._project = project_identity(client.credentials, settings)
+        self._project = settings.project(client.credentials)
         self._root = settings.spool_path(client.credentials.project_id)
 
     def sync(

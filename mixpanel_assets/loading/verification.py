@@ -8,7 +8,6 @@ from datetime import date, timedelta
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.events import event_load, plan_load
-from mixpanel_assets.loading.load import project_identity
 from mixpanel_assets.loading.plan import is_expired
 from mixpanel_assets.rules.days import as_day, days_between
 from mixpanel_assets.settings import Settings
@@ -18,6 +17,7 @@ from mixpanel_assets.warehouse import (
     ProjectIdentity,
     check_loadable,
     compare_events,
+    database_at,
     expired_days,
 )
 from mixpanel_assets.warehouse.files import TemporaryFolder
@@ -65,7 +65,7 @@ def verify_days(
     expired = [day for day in days_between(first, last) if is_expired(day, horizon)]
     if not expired:
         return _compared(client, settings, database, first, last)
-    found = _expired(database, project_identity(client.credentials, settings), expired)
+    found = _expired(database, settings.project(client.credentials), expired)
     if expired[-1] == last:
         return found
     return found + _compared(client, settings, database, expired[-1] + timedelta(days=1), last)
@@ -89,7 +89,7 @@ def _compared(
     load.days_per_request = -(-plan.days // plan.requests)
     folder = TemporaryFolder()
     try:
-        fetched = Database(folder.path / "fetched.duckdb", memory_limit=settings.memory_limit)
+        fetched = database_at(folder.path / "fetched.duckdb", memory_limit=settings.memory_limit)
         load.store(fetched)
         with database.read() as connection:
             return compare_events(connection, fetched.path, days_between(first, last))

@@ -39,7 +39,7 @@ from mixpanel_assets.warehouse.project import prepare as prepare
 from mixpanel_assets.warehouse.project import snapshot_path as snapshot_path
 from mixpanel_assets.warehouse.project import stored_project as stored_project
 from mixpanel_assets.warehouse.readers_copy import Publisher as Publisher
-from mixpanel_assets.warehouse.readers_copy import ReadersDatabase as ReadersDatabase
+from mixpanel_assets.warehouse.readers_copy import database_at as database_at
 from mixpanel_assets.warehouse.schema import EVENTS as EVENTS
 from mixpanel_assets.warehouse.schema import PROFILES as PROFILES
 from mixpanel_assets.warehouse.schema import SCHEMA as SCHEMA

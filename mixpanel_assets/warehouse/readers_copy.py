@@ -525,3 +525,39 @@ class ReadersDatabase(Database):
         logger.info(said)
         if self.on_wait:
             self.on_wait(said)
+
+
+def database_at(
+    path: Path,
+    *,
+    memory_limit: str = "1GB",
+    lock_timeout: float | None = None,
+    on_wait: Callable[[str], None] | None = None,
+    read_only: bool = False,
+    snapshot: SnapshotChoice = "off",
+) -> Database:
+    """Return the database at a path, not opened yet; other rooms name no class of databases.
+
+    Args:
+        path: The file.
+        memory_limit: See `Database`, like the next three.
+        lock_timeout: In seconds; None waits without end.
+        on_wait: Called with a sentence when a wait begins.
+        read_only: Refuse every write.
+        snapshot: Whether a read-only database may answer from the copy for readers.
+    """
+    if read_only and snapshot != "off":
+        return ReadersDatabase(
+            path,
+            memory_limit=memory_limit,
+            lock_timeout=lock_timeout,
+            on_wait=on_wait,
+            choice=snapshot,
+        )
+    return Database(
+        path,
+        memory_limit=memory_limit,
+        lock_timeout=lock_timeout,
+        on_wait=on_wait,
+        read_only=read_only,
+    )

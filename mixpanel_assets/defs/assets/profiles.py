@@ -27,7 +27,6 @@ from mixpanel_assets.defs.metadata import (
 )
 from mixpanel_assets.defs.partitions import daily_partitions, days_of
 from mixpanel_assets.defs.resources import MixpanelResource
-from mixpanel_assets.loading.load import project_identity
 from mixpanel_assets.loading.profiles import (
     OnPage,
     ProfileLoad,
@@ -44,7 +43,7 @@ from mixpanel_assets.loading.profiles import (
 )
 from mixpanel_assets.rules.days import days_between
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets.warehouse import PROFILES, Database, ProfileReport, Target
+from mixpanel_assets.warehouse import PROFILES, ProfileReport, Target
 
 
 class ProfilesConfig(dg.Config):
@@ -142,14 +141,9 @@ def profiles_asset(
         context: dg.OpExecutionContext, config: ProfilesConfig, mixpanel: MixpanelResource
     ) -> Iterator[dg.Output[ProfilePlan] | dg.DynamicOutput[Chunk]]:
         started = time.time()
-        project = project_identity(mixpanel.credentials, settings)
+        project = settings.project(mixpanel.credentials)
         root = settings.spool_path(project.project_id)
-        database = Database(
-            settings.database_path(project.project_id),
-            memory_limit=settings.memory_limit,
-            lock_timeout=settings.lock_timeout,
-            on_wait=context.log.info,
-        )
+        database = settings.database_for(project.project_id, on_wait=context.log.info)
         retries = StepRetries.of(context, settings)
         with explained_to_dagster(retries), mixpanel.client() as client:
             asked = questions_for(
@@ -213,7 +207,7 @@ def profiles_asset(
                     for snapshot in plan.snapshots
                 ],
                 kept=plan.kept,
-                project=project_identity(mixpanel.credentials, settings),
+                project=settings.project(mixpanel.credentials),
                 target=target,
                 filters=filters,
                 overwrite=plan.overwrite,

@@ -22,7 +22,6 @@ from mixpanel_assets.defs.ops.live_queries import (
 from mixpanel_assets.defs.partitions import days_of
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.loading.load import project_identity
 from mixpanel_assets.loading.queries import (
     QUERIES_SCHEMA,
     QueryDay,
@@ -138,7 +137,7 @@ def live_query_asset(
                 defaults=_defaults(query),
                 spans=[(first, last)] if _adds_up(query) else _each_day(first, last),
                 ask=ask,
-                project=project_identity(mixpanel.credentials, known),
+                project=known.project(mixpanel.credentials),
                 on_day=report_day,
                 check=check,
             )

@@ -14,7 +14,7 @@ from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.loading.events import event_load, plan_load
 from mixpanel_assets.loading.plan import Keeping, Plan, Refetch
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.warehouse import Database, DayReport, Publisher
+from mixpanel_assets.warehouse import DayReport, Publisher
 
 EVENTS = dg.AssetKey(["mixpanel", "events"])
 
@@ -70,12 +70,7 @@ def _load(
     if first > last:
         context.log.info(f"The first partition is {first}; no day of it is over.")
         return None
-    database = Database(
-        settings.database_path(client.credentials.project_id),
-        memory_limit=settings.memory_limit,
-        lock_timeout=settings.lock_timeout,
-        on_wait=context.log.info,
-    )
+    database = settings.database_for(client.credentials.project_id, on_wait=context.log.info)
     keeping = Keeping(
         Refetch.stale,
         settle_days=settings.settle_days,

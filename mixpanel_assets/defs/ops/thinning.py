@@ -5,11 +5,9 @@ from pydantic import Field
 
 from mixpanel_assets.defs.failures import explained_to_dagster
 from mixpanel_assets.defs.resources import MixpanelResource
-from mixpanel_assets.loading.load import project_identity
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     PROFILES,
-    Database,
     Publisher,
     Target,
     Thinned,
@@ -38,13 +36,8 @@ def keep_snapshots_job(settings: Settings) -> dg.JobDefinition:
     def thin(
         context: dg.OpExecutionContext, config: KeepConfig, mixpanel: MixpanelResource
     ) -> None:
-        project = project_identity(mixpanel.credentials, settings)
-        database = Database(
-            settings.database_path(project.project_id),
-            memory_limit=settings.memory_limit,
-            lock_timeout=settings.lock_timeout,
-            on_wait=context.log.info,
-        )
+        project = settings.project(mixpanel.credentials)
+        database = settings.database_for(project.project_id, on_wait=context.log.info)
         publisher = Publisher(database, settings.snapshot, context.log.warning, project=project)
         with explained_to_dagster(), publisher.writing(), database.write() as connection:
             prepare(connection, project)

@@ -12,7 +12,7 @@ from mixpanel_assets.defs.partitions import span
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.warehouse import Database, DayDifference
+from mixpanel_assets.warehouse import DayDifference
 
 USUAL_DAYS = 7
 
@@ -43,12 +43,7 @@ def verify_range_job(settings: Settings) -> dg.JobDefinition:
             found = verify_days(
                 client,
                 settings,
-                Database(
-                    settings.database_path(client.credentials.project_id),
-                    memory_limit=settings.memory_limit,
-                    lock_timeout=settings.lock_timeout,
-                    on_wait=context.log.info,
-                ),
+                settings.database_for(client.credentials.project_id, on_wait=context.log.info),
                 from_date=first,
                 to_date=last,
             )

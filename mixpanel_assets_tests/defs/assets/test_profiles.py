@@ -7,7 +7,6 @@ import dagster as dg
 import pytest
 
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
-from mixpanel_assets.loading.load import project_identity
 from mixpanel_assets.loading.profiles import ProfileLoad, begin, completed, questions_for
 from mixpanel_assets_tests.conftest import START
 from mixpanel_assets_tests.defs.assets.conftest import PROFILES
@@ -110,7 +109,7 @@ def test_a_full_snapshot_that_came_meanwhile_is_kept_too(
     [question] = questions_for([date.fromisoformat(day)], settings.today())
     with resource.client() as client:
         snapshot = completed(client, begin(client, question, tmp_path), settings.today)
-    project = project_identity(resource.credentials, settings)
+    project = settings.project(resource.credentials)
     load = ProfileLoad(snapshots=[snapshot], project=project)
     load.store(database)
     assert [report.kept for report in load.reports] == [True]
