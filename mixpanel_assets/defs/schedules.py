@@ -9,11 +9,10 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from mixpanel_assets.defs.partitions import EVENTS_KEY, PROFILES_KEY, asset_key
 from mixpanel_assets.loading.plan import MOST_DAYS_READ_AGAIN, REFETCH_TAG, Refetch
 from mixpanel_assets.rules.zones import periods
 from mixpanel_assets.settings import Settings, load_settings
-
-EVENTS = dg.AssetKey(["mixpanel", "events"])
 
 
 def asset_jobs(settings: Settings) -> list[Any]:
@@ -25,17 +24,16 @@ def close_yesterday_job() -> Any:
     """Return the job that fetches one day of events."""
     return dg.define_asset_job(
         "close_yesterday",
-        selection=[EVENTS],
+        selection=[EVENTS_KEY],
         description="Fetches one day of events. For a single day: one export request.",
     )
 
 
 def snapshot_profiles_job(settings: Settings) -> Any:
     """Return the job that takes a snapshot of all profiles, those of groups included."""
-    names = ["profiles", *settings.groups]
     return dg.define_asset_job(
         "snapshot_profiles",
-        selection=[dg.AssetKey(["mixpanel", name]) for name in names],
+        selection=[PROFILES_KEY, *map(asset_key, settings.groups)],
         description="Takes a snapshot of all profiles. Costs one query request per table and "
         "snapshot; Mixpanel is said not to count the pages after the first "
         "(MP_BUDGET_COUNT_PAGES).",
@@ -46,7 +44,7 @@ def deep_sweep_job() -> Any:
     """Return the job that reads a range of days anew, whatever is stored of them."""
     return dg.define_asset_job(
         "deep_sweep",
-        selection=[EVENTS],
+        selection=[EVENTS_KEY],
         description="Reads a range of days anew, whatever is stored of them: events that came "
         "late, and deletions. Costs one export request for as many days as weigh about 200 MB.",
     )
@@ -256,7 +254,7 @@ def automation_sensors(settings: Settings) -> list[dg.AutomationConditionSensorD
 
 def condition(key: dg.AssetKey, settings: Settings) -> dg.AutomationCondition[Any]:
     """Return when an asset is materialized: events a day later than profiles."""
-    if key.path[-1] == "events":
+    if key == EVENTS_KEY:
         return days_due_at(closing_cron(settings), settings.export_zone, settings.settle_days)
     return dg.AutomationCondition.on_cron(snapshot_cron(settings), settings.export_zone)
 

@@ -17,6 +17,8 @@ from mixpanel_assets.defs.metadata import (
     vanished_metadata,
 )
 from mixpanel_assets.defs.partitions import (
+    PROFILES_KEY,
+    asset_key,
     daily_partitions,
     days_of,
     recorded_partitions,
@@ -75,10 +77,10 @@ def events_asset(
         where: A segmentation expression.
         description: What one row is.
     """
-    asset_key = dg.AssetKey(["mixpanel", name])
+    key = asset_key(name)
 
     @dg.asset(
-        key=asset_key,
+        key=key,
         description=f"{description}\n\n{_ABOUT}",
         group_name="mixpanel",
         kinds={"mixpanel", "duckdb"},
@@ -89,15 +91,15 @@ def events_asset(
         check_specs=[
             dg.AssetCheckSpec(
                 ROWS_VANISHED,
-                asset=asset_key,
+                asset=key,
                 description="Mixpanel still sends every stored row of the days of the run.",
             )
         ],
         metadata={
             "partition_expr": "event_date",
             "dagster/column_schema": column_schema(EVENTS.columns),
-            "dagster/table_name": table_of(asset_key),
-            "joins_by_distinct_id": dg.MetadataValue.asset(dg.AssetKey(["mixpanel", "profiles"])),
+            "dagster/table_name": table_of(key),
+            "joins_by_distinct_id": dg.MetadataValue.asset(PROFILES_KEY),
         },
     )
     def days_of_events(
@@ -124,7 +126,7 @@ def events_asset(
                 accept_smaller=config.accept_smaller,
             )
         yield dg.Output(log.load)
-        yield rows_vanished_result(log.load.vanished, asset_key)
+        yield rows_vanished_result(log.load.vanished, key)
 
     return days_of_events
 

@@ -25,7 +25,7 @@ from mixpanel_assets.defs.metadata import (
     profile_metadata,
     table_of,
 )
-from mixpanel_assets.defs.partitions import daily_partitions, days_of
+from mixpanel_assets.defs.partitions import EVENTS_KEY, asset_key, daily_partitions, days_of
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.loading.profiles import (
     OnPage,
@@ -128,7 +128,7 @@ def profiles_asset(
         query: Narrows the profiles; None: all user profiles.
         description: What one row is.
     """
-    key, target, check = dg.AssetKey(["mixpanel", name]), Target(name), f"{name}_complete"
+    key, target, check = asset_key(name), Target(name), f"{name}_complete"
     filters = query.filters if query else None
     stem = "profile" if name == PROFILES.name else name
 
@@ -238,7 +238,7 @@ def profiles_asset(
             "partition_expr": "snapshot_date",
             "dagster/column_schema": column_schema(PROFILES.columns),
             "dagster/table_name": table_of(key),
-            "joins_by_distinct_id": dg.MetadataValue.asset(dg.AssetKey(["mixpanel", "events"])),
+            "joins_by_distinct_id": dg.MetadataValue.asset(EVENTS_KEY),
         },
     )
     def profiles() -> dict[str, Any]:

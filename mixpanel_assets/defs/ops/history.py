@@ -10,13 +10,12 @@ from pydantic import Field
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
 from mixpanel_assets.defs.metadata import day_metadata, kept_day_metadata
+from mixpanel_assets.defs.partitions import EVENTS_KEY
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.loading.events import event_load, plan_load
 from mixpanel_assets.loading.plan import Keeping, Plan, Refetch
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import DayReport, Publisher
-
-EVENTS = dg.AssetKey(["mixpanel", "events"])
 
 
 class HistoryConfig(dg.Config):
@@ -121,12 +120,12 @@ def plan_metadata(plan: Plan) -> dict[str, Any]:
 
 def _record(context: dg.OpExecutionContext, report: DayReport, metadata: dict[str, Any]) -> None:
     key = report.day.isoformat()
-    context.log_event(dg.AssetMaterialization(EVENTS, partition=key, metadata=metadata))
+    context.log_event(dg.AssetMaterialization(EVENTS_KEY, partition=key, metadata=metadata))
 
 
 def _record_unknown(context: dg.OpExecutionContext, reports: Sequence[DayReport]) -> None:
     """Record stored days that Dagster knows nothing of: of `mp sync`, or of a killed run."""
-    known = context.instance.get_materialized_partitions(EVENTS)
+    known = context.instance.get_materialized_partitions(EVENTS_KEY)
     for report in reports:
         if report.day.isoformat() not in known:
             _record(context, report, kept_day_metadata(report))
