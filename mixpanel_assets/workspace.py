@@ -58,7 +58,7 @@ from mixpanel_assets.loading.days_behind import (
 )
 from mixpanel_assets.loading.doctor import Finding, doctor
 from mixpanel_assets.loading.event_tables import OnBatchComplete, check_batch_size
-from mixpanel_assets.loading.events import event_load, plan_load
+from mixpanel_assets.loading.events import DayReports, EventLoad, plan_load
 from mixpanel_assets.loading.fetcher import FetcherService
 from mixpanel_assets.loading.plan import KEEP_NONE, Keeping, Plan, Refetch
 from mixpanel_assets.loading.profiles import (
@@ -786,35 +786,21 @@ class Workspace:
             >>> [report.status for report in ws.sync_events("2024-01-08", "2024-01-09")]
         """
         wanted, keeping = self._wanted(from_date, to_date, days, refetch)
-        reports: dict[date, DayReport] = {}
-
-        def stored(report: DayReport, seconds: float = 0.0) -> None:
-            reports[report.day] = report
-            if on_day:
-                on_day(report)
-
-        def found(untold: Sequence[DayReport]) -> None:
-            for report in untold:
-                stored(report)
-
-        load = event_load(
+        reports = DayReports(on_day, on_kept, on_arrival)
+        load = EventLoad(
             self.api,
             self.settings,
             from_date=wanted[0],
             to_date=wanted[-1],
             days=wanted,
             run_id=_run_id(),
-            on_day=stored,
+            listener=reports,
             keeping=keeping,
-            on_kept=on_kept or (lambda kept: None),
-            on_arrival=on_arrival or (lambda first, last, lines: None),
-            on_found=found,
-            on_corrected=lambda left: reports.update({report.day: report for report in left}),
             accept_smaller=accept_smaller,
         )
         with self._writing():
             load.store(self._database)
-        return [reports[day] for day in sorted(reports)]
+        return [reports.by_day[day] for day in sorted(reports.by_day)]
 
     def _wanted(
         self,

@@ -71,6 +71,36 @@ def recorded_partitions(
     return {event.partition: event.metadata for event in found if event and event.partition}
 
 
+class PartitionRecord:
+    """The metadata of the partitions that a step stores.
+
+    Dagster records it when the step ends. The IO manager records it when the step fails.
+
+    Args:
+        context: The step's.
+        key: The asset.
+
+    Attributes:
+        materialized: By partition key; a `Load` hands it to the IO manager.
+    """
+
+    def __init__(self, context: dg.AssetExecutionContext, key: dg.AssetKey) -> None:
+        self.materialized: dict[str, Mapping[str, Any]] = {}
+        self._context = context
+        self._key = key
+
+    def add(self, day: date, metadata: Mapping[str, Any]) -> None:
+        """Add a day that is stored, or replace what was added for it."""
+        self.materialized[day.isoformat()] = metadata
+        self.show(day, metadata)
+
+    def show(self, day: date, metadata: Mapping[str, Any]) -> None:
+        """Show metadata of a day that this step does not store."""
+        self._context.add_asset_metadata(
+            metadata, asset_key=self._key, partition_key=day.isoformat()
+        )
+
+
 USUAL_DAYS = 30
 
 

@@ -1,8 +1,4 @@
-"""EventLoad: days of events into an asset table, request by request, and what happens to bad days.
-
-`DayFiller` is the loop: it downloads, stores, halves a range that stays broken, and fails
-single days without stopping the others.
-"""
+"""EventLoad: days of events into an asset table, request by request, and incomplete days."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain, pairwise
 from pathlib import Path
@@ -22,7 +18,7 @@ from typing import Any
 
 import duckdb
 
-from mixpanel_assets.client import EventExport, MixpanelAPIClient, SecondLooks, Spool
+from mixpanel_assets.client import MixpanelAPIClient, SecondLooks, Spool
 from mixpanel_assets.client.export import MOST_BYTES, ExportQuery, days_set_aside
 from mixpanel_assets.client.spool import answers_of, clean, free_bytes
 from mixpanel_assets.errors import (
@@ -47,12 +43,19 @@ from mixpanel_assets.loading.plan import (
     RequestPlan,
     is_expired,
 )
-from mixpanel_assets.rules.days import counted, days_between, halves, how_to_load, ranges_of, shown
+from mixpanel_assets.rules.days import (
+    DayRange,
+    counted,
+    days_between,
+    halves,
+    how_to_load,
+    ranges_of,
+    shown,
+)
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     EVENTS,
     EVERY_EVENT,
-    KEEP_ALL,
     Database,
     DayReport,
     EventSizes,
@@ -77,180 +80,399 @@ from mixpanel_assets.warehouse import (
 
 logger = logging.getLogger(__name__)
 
-
 _DAY = timedelta(days=1)
-_NOT_ASKED = MOST_BYTES + 1  # so that no request spans a day that is not planned
+# More than any request may weigh, so that no request spans a day that is not planned.
+_NOT_PLANNED = MOST_BYTES + 1
+_MOST_NAMED = 31
+# Dagster kills a cancelled run soon after its interrupt, so the last read must not wait long.
+_LAST_READ_SECONDS = 5.0
 
+# Of each day: the rows of a response, and how many of the stored rows it lacked.
 Looks = Mapping[date, tuple[int, int]]
 
 
 class ShrunkenDaysError(IncompleteExportError):
-    """A response lacks rows that are stored, and no earlier response says the same.
+    """A response lacks rows that are stored, and no earlier response lacked the same.
 
     Attributes:
         days: The days that lack rows.
-        answered: Of each asked day, how many rows the response had and how many it lacked.
+        looks: What the response had for each of its days.
     """
 
-    def __init__(self, message: str, days: Sequence[date], answered: Looks) -> None:
+    def __init__(self, message: str, days: Sequence[date], looks: Looks) -> None:
         super().__init__(
             message, from_date=days[0], to_date=days[-1], reason="stored rows are lacking"
         )
         self.days = days
-        self.answered = answered
+        self.looks = looks
 
-    def alone(self, day: date) -> IncompleteExportError:
+    def of_day(self, day: date) -> IncompleteExportError:
         """Return the error for one of the days."""
-        rows, _ = self.answered[day]
+        rows, _ = self.looks[day]
         return IncompleteExportError(
             self.message, from_date=day, to_date=day, reason=self.reason, lines=rows
         )
 
 
-class DayFiller:
-    """Fills the planned days of a table, once.
+class LoadListener:
+    """Called while days of events are loaded; each method does nothing unless it is overridden."""
+
+    def request_arriving(self, first: date, last: date, events: int) -> None:
+        """Called repeatedly while a response for these days, both included, arrives."""
+
+    def request_stored(self, progress: LoadProgress) -> None:
+        """Called once a response is stored, before `day_stored` is called for its days."""
+
+    def day_stored(self, report: DayReport, seconds: float) -> None:
+        """Called once a day is committed.
+
+        Args:
+            report: What is stored now.
+            seconds: From the request to the commit; the same for all days of one request.
+        """
+
+    def days_kept(self, reports: Sequence[DayReport]) -> None:
+        """Called before the first request with days that are not requested, if there are any.
+
+        Days before the horizon come in a call of their own.
+        """
+
+    def days_corrected(self, reports: Sequence[DayReport]) -> None:
+        """Called with days that lost rows to another day after `day_stored` was called for them.
+
+        This happens in the legacy regime, after a change of the project's zone.
+        """
+
+    def days_found(self, reports: Sequence[DayReport]) -> None:
+        """Called when a load fails, with committed days that `day_stored` was not called for."""
+
+
+class DayReports(LoadListener):
+    """Collects the reports of the days that a load stores.
 
     Args:
-        export: Fetches days; open; its filter is that of the table.
-        database: Where they go.
-        plan: Which days share a request; told what days turn out to weigh.
-        project: Whose events they are.
-        target: The table.
-        today: Days from here on are stored as `open`.
-        run_id: Written to the ledger.
-        on_day: Told of each day that is settled, and how many seconds it took.
-        on_request: Told how far the filling is, before `on_day` is told of a request's days.
-        budget: Says what may still be asked this hour.
-        reload: What may be removed of what is stored, and which days this load has read already.
+        on_day: Called with the report of each day once it is committed.
+        on_kept: See `LoadListener.days_kept`.
+        on_arrival: See `LoadListener.request_arriving`.
+
+    Attributes:
+        by_day: The reports so far.
     """
 
     def __init__(
         self,
-        export: EventExport,
-        database: Database,
-        plan: RequestPlan,
-        *,
-        project: ProjectIdentity,
-        target: Target,
-        today: date,
-        run_id: str | None,
-        on_day: Callable[[DayReport, float], None],
-        on_request: Callable[[LoadProgress], None],
-        budget: Callable[[], RequestBudget | None],
-        reload: Reload = KEEP_ALL,
+        on_day: Callable[[DayReport], None] | None = None,
+        on_kept: Callable[[Sequence[DayReport]], None] | None = None,
+        on_arrival: Callable[[date, date, int], None] | None = None,
     ) -> None:
-        self._export = export
-        self._database = database
-        self._plan = plan
-        self._project = project
-        self._target = target
-        self._today = today
-        self._run_id = run_id
+        self.by_day: dict[date, DayReport] = {}
         self._on_day = on_day
-        self._on_request = on_request
-        self._budget = budget
-        self._reload = reload
-        self._read = set(reload.read)
-        self._to_read = {day for window in export.found for day in days_between(*window)}
-        self._to_read |= set(plan.days)
-        self._vanished = Counter[date]()
-        self._removed = Counter[date]()
-        self._deleted: list[date] = []
+        self._on_kept = on_kept
+        self._on_arrival = on_arrival
+
+    def request_arriving(self, first: date, last: date, events: int) -> None:
+        """Call `on_arrival`."""
+        if self._on_arrival:
+            self._on_arrival(first, last, events)
+
+    def day_stored(self, report: DayReport, seconds: float) -> None:
+        """Add the report, and call `on_day`."""
+        self.by_day[report.day] = report
+        if self._on_day:
+            self._on_day(report)
+
+    def days_kept(self, reports: Sequence[DayReport]) -> None:
+        """Call `on_kept`."""
+        if self._on_kept:
+            self._on_kept(reports)
+
+    def days_corrected(self, reports: Sequence[DayReport]) -> None:
+        """Replace the reports."""
+        self.by_day.update({report.day: report for report in reports})
+
+    def days_found(self, reports: Sequence[DayReport]) -> None:
+        """Add the reports, as if the load had reported them in time."""
+        for report in reports:
+            self.day_stored(report, 0.0)
+
+
+class EventLoad(Load):
+    """A load of a range of days into an asset table of events; nothing is requested before `store`.
+
+    Args:
+        client: Sends the requests.
+        settings: How times are read, how many days share a request, where responses are kept.
+        from_date: First day, included.
+        to_date: Last day, included.
+        days: Only these days of the range; no request spans a day between them.
+        table: In schema `mixpanel`; each filter has a table of its own.
+        events: Only events of these names.
+        where: A segmentation expression.
+        max_days: The most days that share a request.
+        days_per_request: Exactly this many days share a request; None: the settings decide.
+        at_once: How many responses may arrive at the same time, while another is stored.
+        run_id: Written to the ledger.
+        listener: Called with what is stored.
+        keeping: Decides which days are not requested because of what is stored.
+        accept_smaller: Remove the stored rows that the responses lack, except all rows of a day
+            that Mixpanel may have deleted for its age.
+        materialized: See `Load`.
+
+    Attributes:
+        export: Downloads the days.
+        vanished: By day, the stored rows that are kept though the last response lacked them.
+
+    Raises:
+        ConfigError: The range ends before it begins.
+    """
+
+    def __init__(
+        self,
+        client: MixpanelAPIClient,
+        settings: Settings,
+        *,
+        from_date: date,
+        to_date: date,
+        days: Collection[date] | None = None,
+        table: str = EVERY_EVENT.table,
+        events: Sequence[str] | None = None,
+        where: str | None = None,
+        max_days: int = MAX_DAYS,
+        days_per_request: int | None = None,
+        at_once: int = 1,
+        run_id: str | None = None,
+        listener: LoadListener | None = None,
+        keeping: Keeping = KEEP_NONE,
+        accept_smaller: bool = False,
+        materialized: dict[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(materialized={} if materialized is None else materialized)
+        self._client = client
+        self._listener = listener or LoadListener()
+        self._keeping = keeping
+        self._run_id = run_id
+        self._project = settings.project(client.credentials)
+        self._target = Target(table)
+        self._today = settings.today()
+        self._horizon = settings.horizon()
+        self._reload = Reload(accept_smaller, settings.deleted_before())
+        self._max_days = max_days
+        fixed = days_per_request or settings.days_per_request
+        self._days_per_request = fixed and min(fixed, max_days)
+        self.vanished: Mapping[date, int] = {}
+        self.export = client.event_export(
+            from_date=from_date,
+            to_date=to_date,
+            events=events,
+            where=where,
+            directory=settings.spool_path(client.credentials.project_id),
+            at_once=at_once,
+        )
+        self.export.on_arrival = self._listener.request_arriving
+        self._filters = self.export.query.filters
+        self._days = planned_days(self.export.query, days)
+        if run_id:
+            self.export.key = response_key(run_id, self._project, self._target, self._filters)
+
+    def store(self, database: Database) -> None:
+        """Store request by request; each request's days are replaced in one transaction.
+
+        Raises:
+            IncompleteExportError: Days stayed incomplete. Their stored rows are kept, and the
+                other days are stored.
+            ConfigError: The table belongs to another filter, or the file to another project;
+                nothing was requested.
+        """
+        self._database = database
+        with database.write() as connection:
+            prepare(connection, self._project)
+            events_asset_table(connection, self._target, self._filters)
+            forget_expired(connection, self._target, self._horizon)
+            sizes = event_sizes(connection, self._target.table)
+            outlived, expired = self._days_before_horizon(connection)
+            kept = self._kept_days(connection, self._keeping)
+            self.vanished = self._vanished_so_far(connection)
+        clean(self.export.directory)
+        for reports in (outlived, kept):
+            if reports:
+                self._listener.days_kept(reports)
+        for report in expired:
+            self._listener.day_stored(report, 0.0)
+        self._reported = {report.day for report in (*outlived, *kept, *expired)}
+        self._begin(sizes, kept)
+        try:
+            with self.export:
+                self._load()
+        except BaseException:
+            # An interrupt may come after a commit and before the listener was called.
+            self._report_found_days()
+            raise
+
+    def _days_before_horizon(
+        self, connection: duckdb.DuckDBPyConnection
+    ) -> tuple[list[DayReport], list[DayReport]]:
+        """Return the days before the horizon that are stored, and those that are `expired`."""
+        days = [day for day in self._days if is_expired(day, self._horizon)]
+        if not days:
+            return [], []
+        mark_days(
+            connection,
+            days,
+            "expired",
+            run_id=self._run_id,
+            filters=self._filters,
+            target=self._target,
+        )
+        known = day_reports(connection, days[0], days[-1], table=self._target.table)
+        reports = [known[day] for day in days]
+        return (
+            [report for report in reports if report.status != "expired"],
+            [report for report in reports if report.status == "expired"],
+        )
+
+    def _kept_days(
+        self, connection: duckdb.DuckDBPyConnection, keeping: Keeping
+    ) -> list[DayReport]:
+        reports = day_reports(connection, *self._range, table=self._target.table)
+        rows = day_rows(connection, self._target.table, *self._range)
+        return [
+            reports[day]
+            for day in self._days
+            if day in rows and keeping.keeps(rows[day]) and not is_expired(day, self._horizon)
+        ]
+
+    def _vanished_so_far(self, connection: duckdb.DuckDBPyConnection) -> dict[date, int]:
+        rows = day_rows(connection, self._target.table, *self._range)
+        return {day: row["rows_vanished"] for day, row in rows.items() if row["rows_vanished"]}
+
+    @property
+    def _range(self) -> DayRange:
+        return self.export.query.from_date, self.export.query.to_date
+
+    def _begin(self, sizes: EventSizes, kept: Sequence[DayReport]) -> None:
+        """Plan the requests; nothing is loaded so far."""
+        self.export.found = self._responses_left()
+        left = {day for window in self.export.found for day in days_between(*window)}
+        self._plan = request_plan(
+            [day for day in self._days if day not in self._reported | left],
+            sizes,
+            self._days_per_request,
+            self._max_days,
+        )
+        self.export.estimate = self._plan.estimated_bytes
+        self._planned = left | set(self._plan.days)
+        self._to_read = set(self._planned)
+        # A load that continues another one has read its days too.
+        is_resumed = self._keeping.refetch is Refetch.missing and bool(self._keeping.run_ids)
+        self._read = {report.day for report in kept} if is_resumed else set[date]()
+        if self._reload.accept_smaller:
+            _warn_of_loss({d: n for d, n in self.vanished.items() if d not in self._reported})
+        self._looks = SecondLooks(
+            self.export.find_days,
+            weigh=lambda day: (
+                (self._plan.weights.of(day) or 0) if day in self._planned else _NOT_PLANNED
+            ),
+            by_date=self._project.regime == "utc" or self._plan.fixed != 1,
+        )
+        if self._filters:
+            self._looks.most_bytes = None  # its rows are few, and its empty days many
+        self._unconfirmed: set[date] = set()
+        self._empty_before: set[date] = set()
         self._broken: dict[date, IncompleteExportError] = {}
         self._still_stored: set[date] = set()
         self._refused_until = date.min
         self._probed: set[date] = set()
-        self._requests_told = 0
-        self._warned = False
-        self._unconfirmed: set[date] = set()
-        self._empty_before: set[date] = set()
-        planned = frozenset(self._to_read)
-        self._looks = SecondLooks(
-            export.find_days,
-            weigh=lambda day: (plan.weights.of(day) or 0) if day in planned else _NOT_ASKED,
-            by_date=project.regime == "utc" or plan.fixed != 1,
-        )
-        if export.query.filters:
-            self._looks.most_bytes = None  # its rows are few, and its empty days many
-        self._days = len(planned)
-        self._answered: set[date] = set()
+        self._newly_vanished = Counter[date]()
+        self._removed = Counter[date]()
+        self._deleted: list[date] = []
+        self._done: set[date] = set()
         self._rows = 0
-        self._began = self._started = time.monotonic()
+        self._requests_counted = 0
+        self._has_warned_of_times = False
+        self._began = self._request_began = time.monotonic()
 
-    def fill(self) -> None:
-        """Fetch and store every day.
+    def _responses_left(self) -> dict[DayRange, Path]:
+        """Return complete responses that earlier attempts downloaded but did not store."""
+        if self._keeping.refetch is not Refetch.missing:
+            return {}
+        keys = {
+            response_key(run_id, self._project, self._target, self._filters)
+            for run_id in self._keeping.run_ids or ()
+        }
+        from_date, to_date = self._range
+        left = dict[DayRange, Path]()
+        for (first, last), path in answers_of(self.export.directory, keys).items():
+            received = datetime.fromtimestamp(path.stat().st_mtime, UTC).date()
+            if not self._reported.isdisjoint(days_between(first, last)):
+                path.unlink(missing_ok=True)  # its days were stored just before the end
+            elif from_date <= first <= last <= to_date and last < received - _DAY:
+                left[first, last] = path  # its days were over, in every zone
+        return left
 
-        Raises:
-            IncompleteExportError: Days were set aside; the others are stored.
-        """
-        windows = chain(sorted(self._export.found), self._plan)
+    def _load(self) -> None:
+        windows = chain(sorted(self.export.found), self._plan)
         try:
-            for first, last in self._export.ahead(windows, self._is_one_request):
-                self._fill(first, last)
+            for first, last in self.export.ahead(windows, self._is_one_request):
+                self._load_range(first, last)
                 if self._looks.is_due(self._unconfirmed, last):
                     self._confirm_empty_days()
             self._confirm_empty_days()
         finally:
-            self._tell_of_vanished()
+            self._warn_of_vanished()
             self._suggest_retention()
         if self._broken:
-            raise self._days_missing()
+            again = bool(self._still_stored)
+            kept = "Rows of earlier loads are kept. " if again else ""
+            ways = how_to_load(self._broken, self._target.table, again=again)
+            errors = list(self._broken.values())
+            raise days_set_aside(errors, len(self._planned), f"{kept}Try again with {ways}.")
 
-    def _days_missing(self) -> IncompleteExportError:
-        """Return the error that says what is stored, what is not and why, and what to run."""
-        again = bool(self._still_stored)
-        kept = "Rows of earlier loads are kept. " if again else ""
-        ways = how_to_load(self._broken, self._target.table, again=again)
-        return days_set_aside(
-            list(self._broken.values()), self._days, f"{kept}Try again with {ways}."
-        )
-
-    def _is_one_request(self, window: tuple[date, date]) -> bool:
-        """Tell whether a window will be asked for as it is, by what is known now."""
+    def _is_one_request(self, window: DayRange) -> bool:
+        """Return whether a range will be requested as it is, as far as is known now."""
         first, last = window
         return first > self._refused_until and (self._plan.fixed != 1 or first == last)
 
-    def _fill(self, first: date, last: date) -> None:
+    def _load_range(self, first: date, last: date) -> None:
         if first > last:
             return
         if first <= self._refused_until:
             self._mark_not_available(first, min(last, self._refused_until))
-            self._fill(self._refused_until + _DAY, last)
+            self._load_range(self._refused_until + _DAY, last)
         elif self._plan.fixed == 1 and first < last:
             for day in days_between(first, last):
-                self._fill(day, day)
+                self._load_range(day, day)
         else:
-            self._ask(first, last)
+            self._load_or_split(first, last)
 
-    def _ask(self, first: date, last: date) -> None:
+    def _load_or_split(self, first: date, last: date) -> None:
         try:
-            self._fetch_and_store(first, last)
+            self._download_and_store(first, last)
         except ShiftedRowsError as error:
             logger.warning("%s From now on, this project is read one day per request.", error)
             self._read_day_by_day()
-            self._fill(first, last)
+            self._load_range(first, last)
         except ShrunkenDaysError as error:
             for day in error.days:
-                self._set_aside(day, error.alone(day))
+                self._set_aside(day, error.of_day(day))
             edges = [first - _DAY, *error.days, last + _DAY]
             for before, after in pairwise(edges):
-                self._fill(before + _DAY, after - _DAY)
+                self._load_range(before + _DAY, after - _DAY)
         except PlanHorizonError as error:
-            self._find_horizon(first, last, error)
+            self._find_plan_horizon(first, last, error)
         except IncompleteExportError as error:
             if first == last:
                 self._set_aside(first, error)
                 return
             for half in halves(first, last):
-                self._fill(*half)
+                self._load_range(*half)
         except (APIError, ConnectionFailedError) as error:
             self._write_failure(days_between(first, last), error)
             raise
 
     def _set_aside(self, day: date, error: IncompleteExportError) -> None:
         self._to_read.discard(day)
-        if self._days > 1:
-            logger.warning("%s The other days go on.", error)
+        if len(self._planned) > 1:
+            logger.warning("%s The load continues with the other days.", error)
         self._broken[day] = error
         self._write_failure([day], error)
 
@@ -263,43 +485,43 @@ class DayFiller:
                     days,
                     error.message,
                     run_id=self._run_id,
-                    filters=self._export.query.filters,
+                    filters=self._filters,
                     target=self._target,
                 )
             )
 
-    def _fetch_and_store(self, first: date, last: date) -> None:
-        """Settle one window; an answer that cannot be stored is asked for once more."""
-        answered: Looks = {}
+    def _download_and_store(self, first: date, last: date) -> None:
+        """Store the response for some days; one that cannot be stored is requested once more."""
+        earlier: Looks = {}
         complaints: set[type[IncompleteExportError]] = set()
         while True:
-            spool = self._export.download(first, last)
+            spool = self.export.download(first, last)
             try:
-                return self._store(spool, answered)
+                return self._store_response(spool, earlier)
             except ShiftedRowsError:
                 spool.discard()
                 raise
             except IncompleteExportError as error:
                 if type(error) in complaints:
-                    self._leave(spool, error)
+                    self._keep_for_inspection(spool, error)
                     raise
                 spool.discard()
-                logger.warning("%s Asking again.", error)
+                logger.warning("%s Requesting it again.", error)
                 complaints.add(type(error))
                 if isinstance(error, ShrunkenDaysError):
-                    answered = error.answered
+                    earlier = error.looks
 
-    def _leave(self, spool: Spool, error: IncompleteExportError) -> None:
-        """Keep the answer of a day that is set aside; parts of any other come again."""
+    def _keep_for_inspection(self, spool: Spool, error: IncompleteExportError) -> None:
+        # Only days that are set aside: those of a range that is halved are requested again.
         if spool.from_date == spool.to_date or isinstance(error, ShrunkenDaysError):
             kept = spool.anonymous()
-            logger.warning("The answer stays in %s until `mp clean`.", kept.path)
+            logger.warning("The response is kept in %s until `mp clean`.", kept.path)
         else:
             spool.discard()
 
-    def _store(self, spool: Spool, answered: Looks) -> None:
+    def _store_response(self, spool: Spool, earlier: Looks) -> None:
         days = days_between(spool.from_date, spool.to_date)
-        requests = self._export.requests
+        requests = self.export.requests
         with self._database.write() as connection:
             reports = replace_events(
                 connection,
@@ -310,12 +532,12 @@ class DayFiller:
                 names_once=spool.names_once,
                 project=self._project,
                 received_bytes=spool.received_bytes,
-                requests=requests - self._requests_told,
+                requests=requests - self._requests_counted,
                 received_at=spool.received_at,
                 run_id=self._run_id,
                 open_days=[day for day in days if day >= self._today],
                 empty_before=self._empty_before,
-                filters=self._export.query.filters,
+                filters=self._filters,
                 target=self._target,
                 reload=replace(
                     self._reload,
@@ -323,17 +545,17 @@ class DayFiller:
                     to_read=self._to_read.difference(days),
                 ),
             )
-            _refuse_shrunken(reports, answered)
+            _refuse_shrunken(reports, earlier)
         spool.discard()
         written = {report.day for report in reports}
         if spool.from_date in written:
-            self._requests_told = requests
+            self._requests_counted = requests
         self._put_off([day for day in days if day not in written])
-        self._learn(spool, reports)
-        self._tell(days, reports)
+        self._learn_sizes(spool, reports)
+        self._report(days, reports)
 
     def _put_off(self, days: Sequence[date]) -> None:
-        """Take note of days without events, to be requested once more."""
+        """Remember days without events, which are requested once more before they are stored."""
         self._unconfirmed.update(days)
         self._empty_before.update(days)
         for day in days:
@@ -343,11 +565,12 @@ class DayFiller:
         """Write days as `empty` that have no event in a second response; load the others."""
         days, self._unconfirmed = self._unconfirmed, set()
         try:
-            for answer in self._looks.confirm(sorted(days)):
-                days.difference_update(answer.empty, answer.doubtful)
-                loaded_meanwhile = self._mark_empty(answer.empty) if answer.empty else []
-                for first, last in self._plan.again(sorted([*answer.doubtful, *loaded_meanwhile])):
-                    self._fill(first, last)
+            for confirmed in self._looks.confirm(sorted(days)):
+                days.difference_update(confirmed.empty, confirmed.doubtful)
+                loaded_meanwhile = self._mark_empty(confirmed.empty) if confirmed.empty else []
+                doubtful = sorted([*confirmed.doubtful, *loaded_meanwhile])
+                for first, last in self._plan.again(doubtful):
+                    self._load_range(first, last)
         except (APIError, ConnectionFailedError) as error:
             if days:  # else it was the load of a day that is not empty, which has written it
                 self._write_failure(sorted(days), error)
@@ -355,17 +578,29 @@ class DayFiller:
 
     def _mark_empty(self, days: Sequence[date]) -> list[date]:
         """Write days as `empty`; return those that another process has loaded by now."""
-        requests = self._export.requests
-        reports = self._mark(days, "empty", requests=requests - self._requests_told)
-        self._requests_told = requests
-        self._tell(days, [report for report in reports if not report.row_count])
+        requests = self.export.requests
+        reports = self._mark(days, "empty", requests=requests - self._requests_counted)
+        self._requests_counted = requests
+        self._report(days, [report for report in reports if not report.row_count])
         return [report.day for report in reports if report.row_count]
+
+    def _mark(self, days: Sequence[date], status: Status, *, requests: int = 0) -> list[DayReport]:
+        with self._database.write() as connection:
+            return mark_days(
+                connection,
+                days,
+                status,
+                requests=requests,
+                run_id=self._run_id,
+                filters=self._filters,
+                target=self._target,
+            )
 
     def _read_day_by_day(self) -> None:
         self._plan.fixed = 1
         self._looks.by_date = False
 
-    def _learn(self, spool: Spool, reports: Sequence[DayReport]) -> None:
+    def _learn_sizes(self, spool: Spool, reports: Sequence[DayReport]) -> None:
         for report in reports:
             if report.status != "open":
                 share = report.bytes / max(1, spool.received_bytes)
@@ -373,35 +608,59 @@ class DayFiller:
             if report.shifted_rows:
                 self._read_day_by_day()
 
-    def _tell(self, days: Sequence[date], reports: Sequence[DayReport]) -> None:
-        """Tell that days have been answered, and of those that are settled by it."""
+    def _report(self, days: Sequence[date], reports: Sequence[DayReport]) -> None:
+        """Report that a response for the days is stored, and the days that are done with it."""
         self._read |= set(days)
         self._to_read -= set(days)
-        seconds, self._started = time.monotonic() - self._started, time.monotonic()
-        self._on_request(self._progress(days, reports))
+        now = time.monotonic()
+        seconds, self._request_began = now - self._request_began, now
+        self._listener.request_stored(self._progress(days, reports))
         for report in reports:
-            if report.time_warning and not self._warned:
-                self._warned = True  # the same holds for every day
+            if report.time_warning and not self._has_warned_of_times:
+                self._has_warned_of_times = True  # the same holds for every day
                 logger.warning("%s", report.time_warning)
             logger.debug("%s: %s events, %s", report.day, f"{report.row_count:,}", report.status)
-            accepts = self._reload.accept_smaller
-            self._vanished[report.day] += report.rows_vanished if accepts else report.newly_vanished
-            for day in report.corrected:
-                self._vanished[day.day] = min(self._vanished[day.day], day.rows_vanished)
-            self._removed[report.day] += report.rows_removed
-            if report.is_only_here and report.day < self._reload.deleted_before:
-                self._deleted.append(report.day)
-            self._on_day(report, seconds)
+            self._count_vanished(report)
+            self._listener.day_stored(report, seconds)
+            self._reported.add(report.day)
+            if corrected := [day for day in report.corrected if day.day in self._reported]:
+                self._listener.days_corrected(corrected)
 
-    def _tell_of_vanished(self) -> None:
-        """Say which stored rows did not come any more, and what became of them."""
+    def _count_vanished(self, report: DayReport) -> None:
+        vanished = {**self.vanished, report.day: report.rows_vanished}
+        vanished.update({d.day: d.rows_vanished for d in report.corrected if d.day in vanished})
+        self.vanished = {day: rows for day, rows in sorted(vanished.items()) if rows}
+        accepts = self._reload.accept_smaller
+        new = report.rows_vanished if accepts else report.newly_vanished
+        self._newly_vanished[report.day] += new
+        for day in report.corrected:
+            self._newly_vanished[day.day] = min(self._newly_vanished[day.day], day.rows_vanished)
+        self._removed[report.day] += report.rows_removed
+        if report.is_only_here and report.day < self._reload.deleted_before:
+            self._deleted.append(report.day)
+
+    def _report_found_days(self) -> None:
+        """Report days that this load has committed and not reported."""
+        if self._run_id is None:
+            return
+        database, written = self._database, Keeping(Refetch.missing, frozenset({self._run_id}))
+        hurried = database_at(
+            database.path, memory_limit=database.memory_limit, lock_timeout=_LAST_READ_SECONDS
+        )
+        with suppress(MixpanelDataError), hurried.read() as connection:
+            stored = self._kept_days(connection, written)
+            if found := [report for report in stored if report.day not in self._reported]:
+                self._listener.days_found(found)
+
+    def _warn_of_vanished(self) -> None:
+        """Log which stored rows the responses lacked, and whether they were removed or kept."""
         if removed := +self._removed:
             logger.warning(
                 "Removed %s stored rows that Mixpanel's responses lack: %s.",
                 f"{removed.total():,}",
                 counted(removed),
             )
-        if not (vanished := +self._vanished):
+        if not (vanished := +self._newly_vanished):
             return
         rows, days = f"{vanished.total():,}", counted(vanished)
         if self._reload.accept_smaller:
@@ -421,7 +680,7 @@ class DayFiller:
         )
 
     def _suggest_retention(self) -> None:
-        """Say how to spend no more requests on old days that Mixpanel has deleted, it seems."""
+        """Log which setting saves the requests for old days that Mixpanel seems to have deleted."""
         if not self._deleted:
             return
         logger.warning(
@@ -432,35 +691,36 @@ class DayFiller:
         )
 
     def _progress(self, days: Sequence[date], reports: Sequence[DayReport]) -> LoadProgress:
-        self._answered.update(days)
+        self._done.update(days)
         self._rows += sum(report.row_count for report in reports)
         return LoadProgress(
             from_date=days[0],
             to_date=days[-1],
-            days_done=len(self._answered),
-            days=self._days,
+            days_done=len(self._done),
+            days=len(self._planned),
             rows=self._rows,
             seconds=time.monotonic() - self._began,
-            requests_to_come=self._plan.requests_after(max(self._answered)),
-            budget=self._budget(),
+            requests_to_come=self._plan.requests_after(max(self._done)),
+            budget=export_budget(self._client),
         )
 
-    def _find_horizon(self, first: date, last: date, error: PlanHorizonError) -> None:
+    def _find_plan_horizon(self, first: date, last: date, error: PlanHorizonError) -> None:
         """Find the last refused day with few requests; those before it need none then."""
         # Mixpanel names the plan's reach. If the last day outside it is refused, so are all
-        # before it, in this window and in later ones; if not, halves will find the edge.
+        # before it, in this range and in later ones. If not, halves will find the edge.
         edge = self._last_planned(self._today - timedelta(days=error.days + 1), first)
         if first == last:
             self._refused_until = last
-        settled = edge >= first and edge > self._refused_until and self._is_refused(edge)
-        if settled or first == last:
-            self._fill(first, last)
+        is_found = edge >= first and edge > self._refused_until and self._is_refused(edge)
+        if is_found or first == last:
+            self._load_range(first, last)
             return
+        # The later half first: if its beginning is refused, the earlier half needs no request.
         for half in reversed(halves(first, last)):
-            self._fill(*half)
+            self._load_range(*half)
 
     def _last_planned(self, day: date, default: date) -> date:
-        """Return the last planned day up to a day; only planned days are asked for."""
+        """Return the last planned day up to a day; other days are not requested."""
         at = bisect(self._plan.days, day)
         return self._plan.days[at - 1] if at else default
 
@@ -469,11 +729,11 @@ class DayFiller:
             return False
         self._probed.add(day)
         try:
-            self._export.download(day, day).discard()
+            self.export.download(day, day).discard()
         except PlanHorizonError:
             self._refused_until = day
         except IncompleteExportError:
-            pass  # at least it was no refusal
+            pass  # at least it was not refused
         return self._refused_until == day
 
     def _mark_not_available(self, first: date, last: date) -> None:
@@ -481,342 +741,38 @@ class DayFiller:
         reports = self._mark(days, "not available")
         logger.warning(
             "%s..%s: not available, the project's plan does not reach that far back. "
-            "What was stored before stays; MP_START_DATE can leave these days out.",
+            "Stored rows are kept; MP_START_DATE can leave these days out.",
             first,
             last,
         )
-        self._tell(days, reports)
-
-    def _mark(self, days: Sequence[date], status: Status, *, requests: int = 0) -> list[DayReport]:
-        with self._database.write() as connection:
-            return mark_days(
-                connection,
-                days,
-                status,
-                requests=requests,
-                run_id=self._run_id,
-                filters=self._export.query.filters,
-                target=self._target,
-            )
+        self._report(days, reports)
 
 
-def _refuse_shrunken(reports: Sequence[DayReport], answered: Looks) -> None:
-    """Raise unless each day that lacks stored rows looked the same in the earlier response."""
+def _refuse_shrunken(reports: Sequence[DayReport], earlier: Looks) -> None:
+    """Raise unless each day that lacks stored rows lacked the same in the earlier response."""
     shrunken = [
         report
         for report in reports
-        if report.needs_second_look and answered.get(report.day) != report.look
+        if report.needs_second_look and earlier.get(report.day) != report.look
     ]
     if not shrunken:
         return
-    seen = "; ".join(
+    looks = "; ".join(
         f"{report.day} holds {report.rows_before:,} rows, "
-        + (f"first came {_said(answered[report.day])}, then " if report.day in answered else "")
-        + ("" if report.day in answered else "now came ")
-        + _said(report.look)
+        + (f"first came {_in_words(earlier[report.day])}, then " if report.day in earlier else "")
+        + ("" if report.day in earlier else "now came ")
+        + _in_words(report.look)
         for report in shrunken
     )
     raise ShrunkenDaysError(
-        f"Responses lack rows that are stored: {seen}. These days keep what they held.",
+        f"Responses lack rows that are stored: {looks}. The stored rows of these days are kept.",
         [report.day for report in shrunken],
         {report.day: report.look for report in reports},
     )
 
 
-def _said(look: tuple[int, int]) -> str:
+def _in_words(look: tuple[int, int]) -> str:
     return f"{look[0]:,} without {look[1]:,} of the stored ones"
-
-
-_DAY = timedelta(days=1)
-_MOST_NAMED = 31
-_LAST_LOOK_SECONDS = 5.0  # a run that is cancelled waits no longer for a database
-
-
-def _nobody(*told: object) -> None:
-    pass
-
-
-def _unknown() -> None:
-    pass
-
-
-@dataclass(kw_only=True)
-class EventLoad(Load):
-    """Days of events on their way into `mixpanel.events`, or a part of them elsewhere.
-
-    Attributes:
-        export: Fetches the days; its filter is that of the table.
-        days: Which days of the export's range are meant; None: all of them.
-        project: Whose events they are.
-        target: The table; `events` holds everything.
-        today: Days from here on are stored as `open`: more events will come.
-        days_per_request: So many days share a request; None: what earlier days weighed decides.
-        max_days: The most days that share one then.
-        run_id: Written to the ledger.
-        on_day: Told of each day once it is committed, and how many seconds passed from its
-            request to its commit (the same for all days of one request).
-        on_request: Told how far the load is once an answer is stored, before `on_day` is told
-            of its days.
-        keeping: Says which days stay as they are stored.
-        horizon: The first day that Mixpanel is asked for; None: every day is. Older days become
-            `expired`, unless they are stored.
-        on_kept: Told of days that stay as they are, if there are any, before anything is asked;
-            of those before the horizon by themselves.
-        on_found: Told, when the load breaks off, of days that it has committed and that `on_day`
-            was not told of.
-        on_corrected: Told of days that lost rows to another day after `on_day` was told of them
-            (legacy regime, after a change of zone).
-        budget: Says what may still be asked this hour.
-        reload: What may be removed of what is stored.
-        vanished: How many rows of each day are kept, though the last response for it lacked them.
-    """
-
-    export: EventExport
-    days: Collection[date] | None = None
-    project: ProjectIdentity
-    target: Target = EVERY_EVENT
-    today: date
-    days_per_request: int | None = None
-    max_days: int = MAX_DAYS
-    run_id: str | None = None
-    on_day: Callable[[DayReport, float], None] = _nobody
-    on_request: Callable[[LoadProgress], None] = _nobody
-    keeping: Keeping = KEEP_NONE
-    horizon: date | None = None
-    on_kept: Callable[[Sequence[DayReport]], None] = _nobody
-    on_found: Callable[[Sequence[DayReport]], None] | None = None
-    on_corrected: Callable[[Sequence[DayReport]], None] = _nobody
-    budget: Callable[[], RequestBudget | None] = _unknown
-    reload: Reload = KEEP_ALL
-    vanished: Mapping[date, int] = field(default_factory=dict)
-
-    def store(self, database: Database) -> None:
-        """Store request by request; each request's days are replaced in one transaction.
-
-        Raises:
-            IncompleteExportError: Days stayed broken; they keep what they held, the others
-                are stored.
-            ConfigError: The table holds what another filter finds, or the file another
-                project; nothing was asked.
-        """
-        with database.write() as connection:
-            prepare(connection, self.project)
-            events_asset_table(connection, self.target, self.export.query.filters)
-            forget_expired(connection, self.target, self.horizon)
-            sizes = event_sizes(connection, self.target.table)
-            outlived, expired = self._not_asked(connection)
-            kept = self._kept(connection, self.keeping)
-            self.vanished = self._lacking(connection)
-        clean(self.export.directory)
-        for left in (outlived, kept):
-            if left:
-                self.on_kept(left)
-        for report in expired:
-            self.on_day(report, 0.0)
-        told = {report.day for report in (*outlived, *kept, *expired)}
-        self.export.found = self._answers_left(told)
-        plan = self._plan(sizes, told)
-        self.export.estimate = plan.estimated_bytes
-        if self.reload.accept_smaller:
-            _warn_of_loss({day: rows for day, rows in self.vanished.items() if day not in told})
-        vanished = dict(self.vanished)
-
-        def tell(report: DayReport, seconds: float) -> None:
-            vanished[report.day] = report.rows_vanished
-            vanished.update({d.day: d.rows_vanished for d in report.corrected if d.day in vanished})
-            self.vanished = {day: rows for day, rows in sorted(vanished.items()) if rows}
-            self.on_day(report, seconds)
-            told.add(report.day)
-            if again := [day for day in report.corrected if day.day in told]:
-                self.on_corrected(again)
-
-        try:
-            with self.export:
-                DayFiller(
-                    self.export,
-                    database,
-                    plan,
-                    project=self.project,
-                    target=self.target,
-                    today=self.today,
-                    run_id=self.run_id,
-                    on_day=tell,
-                    on_request=self.on_request,
-                    budget=self.budget,
-                    reload=replace(self.reload, read=self._read_before(kept)),
-                ).fill()
-        except BaseException:
-            # An interrupt may come after the commit and before anybody was told.
-            self._tell_of_found(database, told)
-            raise
-
-    def _read_before(self, kept: Sequence[DayReport]) -> list[date]:
-        """Return the days that runs which this one goes on with have read."""
-        is_resumed = self.keeping.refetch is Refetch.missing and bool(self.keeping.run_ids)
-        return [report.day for report in kept] if is_resumed else []
-
-    def _tell_of_found(self, database: Database, told: Collection[date]) -> None:
-        if self.on_found is None or self.run_id is None:
-            return
-        written = Keeping(Refetch.missing, frozenset({self.run_id}))
-        hurried = database_at(
-            database.path, memory_limit=database.memory_limit, lock_timeout=_LAST_LOOK_SECONDS
-        )
-        with suppress(MixpanelDataError), hurried.read() as connection:
-            found = self._kept(connection, written)
-            if untold := [report for report in found if report.day not in told]:
-                self.on_found(untold)
-
-    def _kept(self, connection: duckdb.DuckDBPyConnection, keeping: Keeping) -> list[DayReport]:
-        reports = day_reports(connection, *self._range, table=self.target.table)
-        rows = day_rows(connection, self.target.table, *self._range)
-        return [
-            reports[day]
-            for day in self._asked()
-            if day in rows and keeping.keeps(rows[day]) and not is_expired(day, self.horizon)
-        ]
-
-    def _lacking(self, connection: duckdb.DuckDBPyConnection) -> dict[date, int]:
-        """Return how many stored rows of each day the last response for it lacked."""
-        rows = day_rows(connection, self.target.table, *self._range)
-        return {day: row["rows_vanished"] for day, row in rows.items() if row["rows_vanished"]}
-
-    @property
-    def _range(self) -> tuple[date, date]:
-        return self.export.query.from_date, self.export.query.to_date
-
-    def _not_asked(
-        self, connection: duckdb.DuckDBPyConnection
-    ) -> tuple[list[DayReport], list[DayReport]]:
-        """Return the days before the horizon that are stored, and those that are `expired`."""
-        days = [day for day in self._asked() if is_expired(day, self.horizon)]
-        if not days:
-            return [], []
-        mark_days(
-            connection,
-            days,
-            "expired",
-            run_id=self.run_id,
-            filters=self.export.query.filters,
-            target=self.target,
-        )
-        known = day_reports(connection, days[0], days[-1], table=self.target.table)
-        reports = [known[day] for day in days]
-        return (
-            [report for report in reports if report.status != "expired"],
-            [report for report in reports if report.status == "expired"],
-        )
-
-    def _answers_left(self, kept: set[date]) -> dict[tuple[date, date], Path]:
-        """Return the whole answers that the runs this one goes on with did not come to store."""
-        if self.keeping.refetch is not Refetch.missing:
-            return {}
-        asked = self.export.query
-        keys = {
-            answer_key(run_id, self.project, self.target, asked.filters)
-            for run_id in self.keeping.run_ids or ()
-        }
-        left = dict[tuple[date, date], Path]()
-        for (first, last), path in answers_of(self.export.directory, keys).items():
-            received = datetime.fromtimestamp(path.stat().st_mtime, UTC).date()
-            if not kept.isdisjoint(days_between(first, last)):
-                path.unlink(missing_ok=True)  # its days were stored just before the end
-            elif asked.from_date <= first <= last <= asked.to_date and last < received - _DAY:
-                left[first, last] = path  # in every zone, its days were over
-        return left
-
-    def _plan(self, sizes: EventSizes, kept: set[date]) -> RequestPlan:
-        left = {day for window in self.export.found for day in days_between(*window)}
-        without = kept | left
-        days = [day for day in self._asked() if day not in without]
-        return request_plan(days, sizes, self.days_per_request, self.max_days)
-
-    def _asked(self) -> list[date]:
-        return asked_days(self.export.query, self.days)
-
-
-def event_load(
-    client: MixpanelAPIClient,
-    settings: Settings,
-    *,
-    from_date: date,
-    to_date: date,
-    days: Collection[date] | None = None,
-    table: str = EVERY_EVENT.table,
-    events: Sequence[str] | None = None,
-    where: str | None = None,
-    max_days: int = MAX_DAYS,
-    at_once: int = 1,
-    run_id: str | None = None,
-    on_day: Callable[[DayReport, float], None] = _nobody,
-    on_request: Callable[[LoadProgress], None] = _nobody,
-    on_arrival: Callable[[date, date, int], None] = _nobody,
-    keeping: Keeping = KEEP_NONE,
-    on_kept: Callable[[Sequence[DayReport]], None] = _nobody,
-    on_found: Callable[[Sequence[DayReport]], None] | None = None,
-    on_corrected: Callable[[Sequence[DayReport]], None] = _nobody,
-    accept_smaller: bool = False,
-) -> EventLoad:
-    """Return the load of a range of days, both ends included; nothing is asked yet.
-
-    Args:
-        client: Who is asked.
-        settings: How times are read, how many days share a request, where answers lie.
-        from_date: First day, included.
-        to_date: Last day, included.
-        days: Only these days of the range; no request spans a day between them.
-        table: In schema `mixpanel`; a filter has a table of its own.
-        events: Only events of these names.
-        where: A segmentation expression.
-        max_days: The most days that share a request.
-        at_once: How many answers are on their way at the same time, while another is stored.
-        run_id: Written to the ledger.
-        on_day: Told of each day once it is committed, and of the seconds it took.
-        on_request: Told how far the load is once an answer is stored.
-        on_arrival: Told the days of a request that is on its way, and how many events of it have
-            arrived.
-        keeping: Says which days stay as they are stored; none by default.
-        on_kept: Told of those days, if there are any.
-        on_found: Told of days that were committed when the load was interrupted.
-        on_corrected: Told of days that lost rows to another day after `on_day` was told of them.
-        accept_smaller: Remove the stored rows that the responses lack, except all rows of a day
-            that Mixpanel may have deleted for its age.
-
-    Raises:
-        ConfigError: The range ends before it begins.
-    """
-    fixed = settings.days_per_request
-    export = client.event_export(
-        from_date=from_date,
-        to_date=to_date,
-        events=events,
-        where=where,
-        directory=settings.spool_path(client.credentials.project_id),
-        at_once=at_once,
-    )
-    export.on_arrival = on_arrival
-    load = EventLoad(
-        export=export,
-        days=None if days is None else frozenset(days),
-        project=settings.project(client.credentials),
-        target=Target(table),
-        today=settings.today(),
-        days_per_request=fixed and min(fixed, max_days),
-        max_days=max_days,
-        run_id=run_id,
-        on_day=on_day,
-        on_request=on_request,
-        keeping=keeping,
-        horizon=settings.horizon(),
-        on_kept=on_kept,
-        on_found=on_found,
-        on_corrected=on_corrected,
-        budget=lambda: _present_budget(client),
-        reload=Reload(accept_smaller=accept_smaller, deleted_before=settings.deleted_before()),
-    )
-    if run_id:
-        load.export.key = answer_key(run_id, load.project, load.target, load.export.query.filters)
-    return load
 
 
 def _warn_of_loss(days: Mapping[date, int]) -> None:
@@ -835,16 +791,16 @@ def _warn_of_loss(days: Mapping[date, int]) -> None:
     )
 
 
-def answer_key(
+def response_key(
     run_id: str, project: ProjectIdentity, target: Target, filters: Mapping[str, Any]
 ) -> str:
-    """Return what names the answers that a run gets for a table."""
-    of = [run_id, project.region, project.project_id, target.schema, target.table, filters]
-    return uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(of, sort_keys=True)).hex
+    """Return the name under which a run keeps the responses for a table."""
+    parts = [run_id, project.region, project.project_id, target.schema, target.table, filters]
+    return uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(parts, sort_keys=True)).hex
 
 
-def asked_days(query: ExportQuery, days: Collection[date] | None) -> list[date]:
-    """Return the days of a question's range that are meant, in order; None: all of them."""
+def planned_days(query: ExportQuery, days: Collection[date] | None) -> list[date]:
+    """Return those days of a query's range that are in `days`, in order; None: all of them."""
     every = days_between(query.from_date, query.to_date)
     return every if days is None else [day for day in every if day in days]
 
@@ -855,15 +811,13 @@ def request_plan(
     days_per_request: int | None,
     max_days: int = MAX_DAYS,
 ) -> RequestPlan:
-    """Return which days share a request, by what is stored.
-
-    A project that ever had rows of other dates is read one day per request, because only
-    then does a row tell which export day it belongs to.
-    """
+    """Return which days share a request, by what is stored."""
     weights = {
         day: round(received * JSON_PER_RECEIVED_BYTE)
         for day, received in sizes.received_bytes.items()
     }
+    # In a project that ever had rows of other dates, only the request tells which export day a
+    # row belongs to.
     fixed = 1 if sizes.shifted else days_per_request
     return RequestPlan(days, weights, max_days=max_days, fixed=fixed)
 
@@ -878,24 +832,24 @@ def plan_load(
     days: Collection[date] | None = None,
     keeping: Keeping = KEEP_NONE,
 ) -> Plan:
-    """Return what the load of a range of days would take; nothing is asked or stored.
+    """Return what the load of a range of days would take; nothing is requested or stored.
 
     Args:
-        client: Who would be asked.
-        settings: How many days share a request, where answers would lie.
+        client: Knows the project and its budget.
+        settings: See `EventLoad`, like the arguments that follow.
         database: It need not exist.
         from_date: First day, included.
         to_date: Last day, included.
         days: Only these days of the range.
-        keeping: Says which days would stay as they are stored; none by default.
+        keeping: Decides which days would not be requested.
 
     Raises:
         ConfigError: The range ends before it begins, or the file holds another project.
     """
-    asked = ExportQuery(from_date, to_date)
+    query = ExportQuery(from_date, to_date)
     project = settings.project(client.credentials)
-    horizon, wanted = settings.horizon(), asked_days(asked, days)
-    stored = _stored(database, project, asked, keeping, horizon)
+    horizon, wanted = settings.horizon(), planned_days(query, days)
+    stored = _read_stored(database, project, query, keeping, horizon)
     within = [day for day in wanted if not is_expired(day, horizon)]
     loaded = [day for day in within if day not in stored.kept]
     requests = len(list(request_plan(loaded, stored.sizes, settings.days_per_request)))
@@ -910,13 +864,13 @@ def plan_load(
         estimated_rows=Estimates(stored.sizes.rows).total(loaded),
         estimated_bytes=Estimates(stored.sizes.received_bytes).total(loaded),
         free_disk_bytes=free_bytes(settings.spool_path(client.credentials.project_id)),
-        seconds=_present_budget(client).seconds_for(requests),
+        seconds=export_budget(client).seconds_for(requests),
     )
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """What is stored: how much days weigh; of a range, the days known, kept, and only here."""
+    """What is stored: the sizes of days; of a range, the days known, kept, and only here."""
 
     sizes: EventSizes
     known: frozenset[date] = frozenset()
@@ -924,14 +878,14 @@ class _Stored:
     only_here: frozenset[date] = frozenset()
 
 
-def _stored(
+def _read_stored(
     database: Database,
     project: ProjectIdentity,
-    asked: ExportQuery,
+    query: ExportQuery,
     keeping: Keeping,
     horizon: date | None,
 ) -> _Stored:
-    days = asked.from_date, asked.to_date
+    days = query.from_date, query.to_date
     try:
         with database.read() as connection:
             check_loadable(connection, project)
@@ -946,6 +900,7 @@ def _stored(
         return _Stored(EventSizes({}, {}))
 
 
-def _present_budget(client: MixpanelAPIClient) -> RequestBudget:
+def export_budget(client: MixpanelAPIClient) -> RequestBudget:
+    """Return what is spent of the export requests of this hour."""
     usage = next(usage for usage in client.quota() if usage.api == "export")
     return RequestBudget(usage.limit, usage.window_seconds, usage.used)

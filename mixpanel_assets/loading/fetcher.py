@@ -23,7 +23,7 @@ from mixpanel_assets.loading.event_tables import (
     OnBatchComplete,
     checked_request,
 )
-from mixpanel_assets.loading.events import event_load
+from mixpanel_assets.loading.events import DayReports, EventLoad
 from mixpanel_assets.loading.load import HoldsDatabase, database_in
 from mixpanel_assets.loading.plan import MAX_DAYS
 from mixpanel_assets.loading.profiles import OnPageComplete, ParallelProfileFetcherService, whole
@@ -300,32 +300,26 @@ class FetcherService:
             self._require_empty(request)
         started = time.monotonic()
         days = days_between(request.query.from_date, request.query.to_date)
-        stored: list[DayReport] = []
-
-        def on_day(report: DayReport, seconds: float) -> None:
-            stored.append(report)
-            tell(_day_progress(report, len(stored) - 1, len(days)))
-
-        def on_kept(reports: Sequence[DayReport]) -> None:
-            for report in reports:
-                on_day(report, 0.0)
-
-        load = event_load(
+        stored = _FetchedDays(days, tell)
+        load = EventLoad(
             self._client,
             self._settings,
             from_date=request.query.from_date,
             to_date=request.query.to_date,
             max_days=min(request.chunk_days, MAX_DAYS),
             at_once=workers or 1,
-            on_day=on_day,
-            on_kept=on_kept,
+            listener=stored,
         )
         try:
             load.store(self._database)
         except IncompleteExportError:
             if workers is None:
                 raise
-        available = {day.day: day.row_count for day in stored if day.status not in _GONE}
+        available = {
+            day: report.row_count
+            for day, report in stored.by_day.items()
+            if report.status not in _GONE
+        }
         failed = [day for day in days if day not in available]
         rows = sum(available.values())
         if workers is None:
@@ -365,17 +359,31 @@ def _nobody(progress: BatchProgress) -> None:
     pass
 
 
-def _day_progress(report: DayReport, number: int, days: int) -> BatchProgress:
-    gone = _GONE.get(report.status)
-    return BatchProgress(
-        from_date=report.day.isoformat(),
-        to_date=report.day.isoformat(),
-        batch_index=number,
-        total_batches=days,
-        rows=0 if gone else report.row_count,
-        success=gone is None,
-        error=gone,
-    )
+class _FetchedDays(DayReports):
+    """The days of a fetch that are stored, those that were stored before included."""
+
+    def __init__(self, days: Sequence[date], on_batch_complete: OnBatchComplete) -> None:
+        super().__init__(on_day=self._report)
+        self._days = days
+        self._on_batch_complete = on_batch_complete
+
+    def days_kept(self, reports: Sequence[DayReport]) -> None:
+        for report in reports:
+            self.day_stored(report, 0.0)
+
+    def _report(self, report: DayReport) -> None:
+        gone = _GONE.get(report.status)
+        self._on_batch_complete(
+            BatchProgress(
+                from_date=report.day.isoformat(),
+                to_date=report.day.isoformat(),
+                batch_index=len(self.by_day) - 1,
+                total_batches=len(self._days),
+                rows=0 if gone else report.row_count,
+                success=gone is None,
+                error=gone,
+            )
+        )
 
 
 def _sequential_result(request: FetchRequest, rows: int, started: float) -> FetchResult:

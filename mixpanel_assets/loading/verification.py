@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import date, timedelta
 
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.loading.events import event_load, plan_load
+from mixpanel_assets.loading.events import EventLoad, plan_load
 from mixpanel_assets.loading.plan import is_expired
 from mixpanel_assets.rules.days import as_day, days_between
 from mixpanel_assets.settings import Settings
@@ -84,9 +85,14 @@ def _compared(
     client: MixpanelAPIClient, settings: Settings, database: Database, first: date, last: date
 ) -> list[DayDifference]:
     plan = plan_load(client, settings, database, from_date=first, to_date=last)
-    load = event_load(client, settings, from_date=first, to_date=last)
-    # The temporary file knows no weights, which would cost a request to find out.
-    load.days_per_request = -(-plan.days // plan.requests)
+    load = EventLoad(
+        client,
+        settings,
+        from_date=first,
+        to_date=last,
+        # The temporary file knows no sizes, which would cost a request to find out.
+        days_per_request=math.ceil(plan.days / plan.requests),
+    )
     folder = TemporaryFolder()
     try:
         fetched = database_at(folder.path / "fetched.duckdb", memory_limit=settings.memory_limit)

@@ -187,7 +187,7 @@ def test_a_year_killed_half_way_goes_on_where_it_was(runs, emulator, home, asked
     assert set(asked()) == set(windows(YEAR))
     assert recorded(runs, [again.run_id]) == truth(emulator, YEAR)
     told = [entry.user_message for entry in runs.instance.all_logs(again.run_id)]
-    line = f"{kept} days stay as they are, because this run or one"
+    line = f"{kept} days are kept: this run or one"
     assert sum(line in one for one in told) == 1
 
 

@@ -9,7 +9,7 @@ from mixpanel_assets import Workspace
 from mixpanel_assets.client import SecondLooks
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import AuthenticationError, IncompleteExportError
-from mixpanel_assets.loading.events import event_load
+from mixpanel_assets.loading.events import EventLoad
 from mixpanel_assets.loading.plan import Keeping, Refetch
 from mixpanel_assets.warehouse import Database
 
@@ -173,7 +173,7 @@ def test_a_confirmed_day_stays_when_a_later_one_fails(workspace_with, emulator):
         connection.execute("UPDATE mixpanel._days SET bytes = 10000000")
     emulator.faults.add(Fault("401-json", path=EXPORT, day=date(2024, 1, 9), times=None))
     with pytest.raises(AuthenticationError):
-        event_load(
+        EventLoad(
             workspace.api,
             workspace.settings,
             from_date=date(2023, 12, 30),
@@ -187,7 +187,7 @@ def test_a_confirmed_day_stays_when_a_later_one_fails(workspace_with, emulator):
 
 def test_a_filtered_table_pays_one_request_for_all_its_empty_days(client, settings, asked):
     """However many lie between them: here, the whole fortnight has no such event."""
-    load = event_load(
+    load = EventLoad(
         client,
         settings.model_copy(update={"days_per_request": 2}),
         from_date=FIRST,

@@ -9,7 +9,7 @@ from mixpanel_assets.defs.io_managers import gaps_in
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import ConfigError, MissingDaysError
 from mixpanel_assets.loading.doctor import doctor
-from mixpanel_assets.loading.events import event_load
+from mixpanel_assets.loading.events import EventLoad
 from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import Database, Target
@@ -122,9 +122,9 @@ def test_a_day_that_came_empty_is_not_called_expired(limited, settings, workspac
 def test_filtered_tables_keep_the_same_days(client, limited, settings, asked):
     """Each table's own stored days are kept; the others are noted in its name."""
     for table, events in (("events", None), ("orders", ["Order Completed"])):
-        event_load(
-            client, limited, from_date=FIRST, to_date=LAST, table=table, events=events
-        ).store(Database(settings.database))
+        EventLoad(client, limited, from_date=FIRST, to_date=LAST, table=table, events=events).store(
+            Database(settings.database)
+        )
     assert asked() == KEPT * 2
     with Database(settings.database).read() as connection:
         found = connection.execute(

@@ -15,7 +15,7 @@ from mixpanel_assets.errors import (
     MixpanelDataError,
 )
 from mixpanel_assets.loading.doctor import doctor
-from mixpanel_assets.loading.events import event_load
+from mixpanel_assets.loading.events import EventLoad
 from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.warehouse import Database, Target, mark_days, mark_failed, prepare
 from mixpanel_assets.warehouse.project import ProjectIdentity
@@ -236,7 +236,7 @@ def test_a_filtered_table_has_failed_days_of_its_own(client, hasty, workspace, e
 
     def load(names):
         asked = {"from_date": HOLE, "to_date": HOLE, "table": "some", "events": names}
-        event_load(client, hasty, **asked).store(workspace.storage.database)
+        EventLoad(client, hasty, **asked).store(workspace.storage.database)
 
     with pytest.raises(
         IncompleteExportError, match="materialize these partitions of `mixpanel/some`"

@@ -9,7 +9,7 @@ import pytest
 
 from mixpanel_assets import Workspace
 from mixpanel_assets.client.spool import Cleaned
-from mixpanel_assets.loading.events import event_load
+from mixpanel_assets.loading.events import EventLoad
 from mixpanel_assets.warehouse import Database
 from mixpanel_assets_tests.conftest import START
 
@@ -66,7 +66,7 @@ def test_an_answer_that_waits_for_the_database_is_stored(
             cleaned.append(clean_hours_later(workspace, spool))
             release()
 
-        load = event_load(client, settings, from_date=START, to_date=START)
+        load = EventLoad(client, settings, from_date=START, to_date=START)
         begun = threading.Event()
         load.export.on_lines = lambda lines: (begun.set(), may_end.wait())
         may_end = threading.Event()
@@ -125,7 +125,7 @@ def test_an_answer_that_was_deleted_by_hand_is_asked_for_again(
             gone.append(path)
             path.unlink()
 
-    load = event_load(client, settings, from_date=START, to_date=START)
+    load = EventLoad(client, settings, from_date=START, to_date=START)
     before = len(emulator.requests)
     if when == "while it arrives":
         load.export.on_lines = delete

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from mixpanel_assets.loading.events import event_load
+from mixpanel_assets.loading.events import EventLoad
 from mixpanel_assets.loading.plan import Keeping, Refetch
 from mixpanel_assets.warehouse import Database, day_rows
 
@@ -32,7 +32,7 @@ def load(client, settings, database):
     def run(run_id, refetch=Refetch.missing, days=(FIRST, LAST), **changes):
         fixed = settings.model_copy(update={"days_per_request": 3})
         keeping = Keeping(refetch, RUNS if run_id == "second" else frozenset({run_id}))
-        event_load(
+        EventLoad(
             client,
             fixed,
             from_date=days[0],

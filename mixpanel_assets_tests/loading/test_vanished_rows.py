@@ -12,7 +12,7 @@ from mixpanel_assets import Workspace
 from mixpanel_assets.client import make_credentials
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.errors import ConfigError, IncompleteExportError, MissingDaysError
-from mixpanel_assets.loading.events import event_load
+from mixpanel_assets.loading.events import EventLoad
 from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.settings import Settings
 
@@ -131,7 +131,7 @@ def test_a_load_says_which_days_hold_vanished_rows(workspace, delete, client):
     workspace.sync_events(FIRST, LAST)
     delete(DAY, 9)
     workspace.sync_events(DAY, DAY)
-    load = event_load(client, workspace.settings, from_date=FIRST, to_date=LAST)
+    load = EventLoad(client, workspace.settings, from_date=FIRST, to_date=LAST)
     load.store(workspace.storage.database)
     assert load.vanished == {DAY: 9}
 
@@ -198,7 +198,7 @@ def test_whether_sync_loads_a_dropped_day_again_is_told_truly(workspace):
 def test_only_days_of_an_assets_events_are_dropped(workspace, client):
     """Another asset's table of events has days too; named tables are dropped as a whole."""
     workspace.sync_events(FIRST, FIRST)
-    load = event_load(
+    load = EventLoad(
         client,
         workspace.settings,
         from_date=FIRST,

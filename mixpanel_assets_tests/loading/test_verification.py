@@ -10,7 +10,7 @@ import pytest
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.emulator import Emulator
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
-from mixpanel_assets.loading.events import event_load
+from mixpanel_assets.loading.events import EventLoad
 from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import Database, DayDifference
@@ -25,7 +25,7 @@ FIRST_ROWS = f"rowid IN (SELECT rowid FROM mixpanel.events WHERE {OF_THE_DAY} OR
 def database(client: MixpanelAPIClient, settings: Settings) -> Database:
     """Three stored days."""
     database = Database(settings.database_path("12345"))
-    event_load(client, settings, from_date=FIRST, to_date=LAST).store(database)
+    EventLoad(client, settings, from_date=FIRST, to_date=LAST).store(database)
     return database
 
 

@@ -18,6 +18,7 @@ from mixpanel_assets.defs.metadata import (
 )
 from mixpanel_assets.defs.partitions import (
     PROFILES_KEY,
+    PartitionRecord,
     asset_key,
     daily_partitions,
     days_of,
@@ -25,7 +26,7 @@ from mixpanel_assets.defs.partitions import (
     run_group,
 )
 from mixpanel_assets.defs.resources import MixpanelResource
-from mixpanel_assets.loading.events import EventLoad, event_load
+from mixpanel_assets.loading.events import EventLoad, LoadListener
 from mixpanel_assets.loading.plan import REFETCH_TAG, Keeping, LoadProgress, Refetch, is_expired
 from mixpanel_assets.rules.days import counted
 from mixpanel_assets.settings import Settings, load_settings
@@ -106,9 +107,10 @@ def events_asset(
         context: dg.AssetExecutionContext, config: EventsConfig, mixpanel: MixpanelResource
     ) -> Iterator[dg.Output[EventLoad] | dg.AssetCheckResult]:
         from_date, to_date = days_of(context.partition_time_window)
-        log = _RunLog(context, _keeping(context, config, settings))
+        record = PartitionRecord(context, key)
+        keeping = _keeping(context, config, settings)
         with explained_to_dagster():
-            log.load = event_load(
+            load = EventLoad(
                 mixpanel.client(),
                 settings,
                 from_date=from_date,
@@ -117,16 +119,13 @@ def events_asset(
                 events=events,
                 where=where,
                 run_id=context.run.run_id,
-                on_day=log.stored,
-                on_request=log.answered,
-                keeping=log.keeping,
-                on_kept=log.kept,
-                on_found=log.found,
-                on_corrected=log.corrected,
+                listener=_RunListener(context, keeping, record),
+                keeping=keeping,
                 accept_smaller=config.accept_smaller,
+                materialized=record.materialized,
             )
-        yield dg.Output(log.load)
-        yield rows_vanished_result(log.load.vanished, key)
+        yield dg.Output(load)
+        yield rows_vanished_result(load.vanished, key)
 
     return days_of_events
 
@@ -181,59 +180,49 @@ def _keeping(
     )
 
 
-class _RunLog:
-    """Tells a run's log and its partitions' materializations what the load does."""
+class _RunListener(LoadListener):
+    """Writes to a run's log, and to the metadata of its partitions, what a load does."""
 
-    load: EventLoad
-
-    def __init__(self, context: dg.AssetExecutionContext, keeping: Keeping) -> None:
-        self.keeping = keeping
+    def __init__(
+        self, context: dg.AssetExecutionContext, keeping: Keeping, record: PartitionRecord
+    ) -> None:
         self._context = context
+        self._keeping = keeping
+        self._record = record
         self._budget_left: int | None = None
 
-    def answered(self, progress: LoadProgress) -> None:
-        """Say how far the load is."""
+    def request_stored(self, progress: LoadProgress) -> None:
         self._budget_left = progress.budget.left if progress.budget else None
         self._context.log.info(str(progress))
 
-    def stored(self, report: DayReport, seconds: float) -> None:
-        """Note what a day got."""
-        key = report.day.isoformat()
+    def day_stored(self, report: DayReport, seconds: float) -> None:
         metadata = day_metadata(report, seconds, budget_left=self._budget_left)
-        self.load.materialized[key] = metadata
-        self._context.add_asset_metadata(metadata, partition_key=key)
+        self._record.add(report.day, metadata)
 
-    def kept(self, reports: Sequence[DayReport]) -> None:
-        """Note what the days hold that are left as they are."""
+    def days_kept(self, reports: Sequence[DayReport]) -> None:
         days = len(reports)
-        why = f"{self.keeping.reason} (refetch: {self.keeping.refetch})"
-        if is_expired(reports[0].day, self.keeping.horizon):
+        why = f"{self._keeping.reason} (refetch: {self._keeping.refetch})"
+        if is_expired(reports[0].day, self._keeping.horizon):
             why = "Mixpanel is not asked for days further back than MP_RETENTION_DAYS"
-        self._context.log.info(
-            f"{days:,} {'day stays as it is' if days == 1 else 'days stay as they are'}, because "
-            f"{why}"
-        )
-        group = (self.keeping.refetch is Refetch.missing and self.keeping.run_ids) or ()
+        self._context.log.info(f"{days:,} {'day is' if days == 1 else 'days are'} kept: {why}")
+        group = (self._keeping.refetch is Refetch.missing and self._keeping.run_ids) or ()
         recorded = recorded_partitions(self._context.instance, self._context.asset_key, group)
         for report in reports:
             key = report.day.isoformat()
             metadata = {**recorded.get(key, kept_day_metadata(report)), "kept": True}
-            self._context.add_asset_metadata(metadata, partition_key=key)
-            if group and key not in recorded:  # a killed run could not record it
-                self.load.materialized[key] = metadata
+            # A killed run of the group could not record the days that it stored.
+            is_unrecorded = bool(group) and key not in recorded
+            (self._record.add if is_unrecorded else self._record.show)(report.day, metadata)
 
-    def corrected(self, reports: Sequence[DayReport]) -> None:
-        """Note what is left of days once rows of them moved to another day."""
+    def days_corrected(self, reports: Sequence[DayReport]) -> None:
         for report in reports:
-            key = report.day.isoformat()
+            before = self._record.materialized[report.day.isoformat()]
             left = {**kept_day_metadata(report), "rows_vanished": report.rows_vanished}
-            self.load.materialized[key] = metadata = {**self.load.materialized[key], **left}
-            self._context.add_asset_metadata(metadata, partition_key=key)
+            self._record.add(report.day, {**before, **left})
 
-    def found(self, reports: Sequence[DayReport]) -> None:
-        """Note days that were committed at the moment of an interrupt."""
+    def days_found(self, reports: Sequence[DayReport]) -> None:
         for report in reports:
-            self.load.materialized[report.day.isoformat()] = kept_day_metadata(report)
+            self._record.add(report.day, kept_day_metadata(report))
 
 
 def filtered_events_asset(

@@ -25,7 +25,13 @@ from mixpanel_assets.defs.metadata import (
     profile_metadata,
     table_of,
 )
-from mixpanel_assets.defs.partitions import EVENTS_KEY, asset_key, daily_partitions, days_of
+from mixpanel_assets.defs.partitions import (
+    EVENTS_KEY,
+    PartitionRecord,
+    asset_key,
+    daily_partitions,
+    days_of,
+)
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.loading.profiles import (
     OnPage,
@@ -184,12 +190,12 @@ def profiles_asset(
         failed: list[list[int]],
         mixpanel: MixpanelResource,
     ) -> Iterator[dg.Output[ProfileLoad] | dg.AssetCheckResult]:
-        def report_day(report: ProfileReport, pages: int) -> None:
-            partition = report.snapshot_date.isoformat()
-            load.materialized[partition] = metadata = profile_metadata(
-                report, pages, time.time() - plan.started, budget_left=_budget_left(client)
-            )
-            context.add_asset_metadata(metadata, asset_key=key, partition_key=partition)
+        record = PartitionRecord(context, key)
+
+        def record_day(report: ProfileReport, pages: int) -> None:
+            seconds, left = time.time() - plan.started, _budget_left(client)
+            metadata = profile_metadata(report, pages, seconds, budget_left=left)
+            record.add(report.snapshot_date, metadata)
 
         if again := [page for pages in failed for page in pages]:
             context.log.warning(f"Pages that did not come are asked for again: {again}")
@@ -212,7 +218,8 @@ def profiles_asset(
                 filters=filters,
                 overwrite=plan.overwrite,
                 run_id=context.run.run_id,
-                on_day=report_day,
+                on_day=record_day,
+                materialized=record.materialized,
             )
         yield dg.Output(load, "rows")
         yield _completeness(load, key, check)

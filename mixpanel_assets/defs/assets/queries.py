@@ -19,7 +19,7 @@ from mixpanel_assets.defs.ops.live_queries import (
     SegmentationNumericConfig,
     SegmentationSumConfig,
 )
-from mixpanel_assets.defs.partitions import days_of
+from mixpanel_assets.defs.partitions import PartitionRecord, days_of
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.queries import (
@@ -111,14 +111,15 @@ def live_query_asset(
         },
     )
     def answers(context: dg.AssetExecutionContext, mixpanel: MixpanelResource) -> QueryLoad:
-        def report_day(stored: QueryDay) -> None:
-            key = stored.day.isoformat()
-            load.materialized[key] = metadata = {
+        record = PartitionRecord(context, asset_key)
+
+        def record_day(stored: QueryDay) -> None:
+            metadata = {
                 "dagster/partition_row_count": stored.rows,
                 "rows": stored.rows,
                 "seconds": round(stored.seconds, 3),
             }
-            context.add_asset_metadata(metadata, partition_key=key)
+            record.add(stored.day, metadata)
 
         def check() -> None:
             with mixpanel.client() as client:
@@ -131,17 +132,17 @@ def live_query_asset(
 
         first, last = days_of(context.partition_time_window)
         with explained_to_dagster():
-            load = QueryLoad(
+            return QueryLoad(
                 table=name,
                 question=_question(query),
                 defaults=_defaults(query),
                 spans=[(first, last)] if _adds_up(query) else _each_day(first, last),
                 ask=ask,
                 project=known.project(mixpanel.credentials),
-                on_day=report_day,
+                on_day=record_day,
                 check=check,
+                materialized=record.materialized,
             )
-        return load
 
     return answers
 

@@ -12,8 +12,8 @@ from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
 from mixpanel_assets.defs.metadata import day_metadata, kept_day_metadata
 from mixpanel_assets.defs.partitions import EVENTS_KEY
 from mixpanel_assets.defs.resources import MixpanelResource
-from mixpanel_assets.loading.events import event_load, plan_load
-from mixpanel_assets.loading.plan import Keeping, Plan, Refetch
+from mixpanel_assets.loading.events import EventLoad, LoadListener, plan_load
+from mixpanel_assets.loading.plan import Keeping, LoadProgress, Plan, Refetch
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import DayReport, Publisher
 
@@ -80,18 +80,14 @@ def _load(
     context.log.info(told(plan))
     if only_plan:
         return plan
-    load = event_load(
+    load = EventLoad(
         client,
         settings,
         from_date=first,
         to_date=last,
         run_id=context.run_id,
-        on_day=lambda report, seconds: _record(context, report, day_metadata(report, seconds)),
-        on_request=lambda progress: context.log.info(str(progress)),
+        listener=_HistoryListener(context),
         keeping=keeping,
-        on_kept=lambda reports: _record_unknown(context, reports),
-        on_found=lambda reports: _record_unknown(context, reports),
-        on_corrected=lambda reports: _record_again(context, reports),
     )
     with Publisher(database, settings.snapshot, context.log.warning).writing():
         load.store(database)
@@ -118,23 +114,37 @@ def plan_metadata(plan: Plan) -> dict[str, Any]:
     return {name: value for name, value in plan.to_dict().items() if value is not None}
 
 
-def _record(context: dg.OpExecutionContext, report: DayReport, metadata: dict[str, Any]) -> None:
-    key = report.day.isoformat()
-    context.log_event(dg.AssetMaterialization(EVENTS_KEY, partition=key, metadata=metadata))
+class _HistoryListener(LoadListener):
+    """Records each stored day as a materialization at once; the op itself has no partitions."""
 
+    def __init__(self, context: dg.OpExecutionContext) -> None:
+        self._context = context
 
-def _record_unknown(context: dg.OpExecutionContext, reports: Sequence[DayReport]) -> None:
-    """Record stored days that Dagster knows nothing of: of `mp sync`, or of a killed run."""
-    known = context.instance.get_materialized_partitions(EVENTS_KEY)
-    for report in reports:
-        if report.day.isoformat() not in known:
-            _record(context, report, kept_day_metadata(report))
+    def request_stored(self, progress: LoadProgress) -> None:
+        self._context.log.info(str(progress))
 
+    def day_stored(self, report: DayReport, seconds: float) -> None:
+        self._record(report, day_metadata(report, seconds))
 
-def _record_again(context: dg.OpExecutionContext, reports: Sequence[DayReport]) -> None:
-    """Record what is left of days once rows of them moved to another day."""
-    for report in reports:
-        _record(context, report, kept_day_metadata(report))
+    def days_kept(self, reports: Sequence[DayReport]) -> None:
+        # Days that `mp sync` or a killed run stored are not recorded yet.
+        known = self._context.instance.get_materialized_partitions(EVENTS_KEY)
+        for report in reports:
+            if report.day.isoformat() not in known:
+                self._record(report, kept_day_metadata(report))
+
+    def days_found(self, reports: Sequence[DayReport]) -> None:
+        self.days_kept(reports)
+
+    def days_corrected(self, reports: Sequence[DayReport]) -> None:
+        for report in reports:
+            self._record(report, kept_day_metadata(report))
+
+    def _record(self, report: DayReport, metadata: dict[str, Any]) -> None:
+        day = report.day.isoformat()
+        self._context.log_event(
+            dg.AssetMaterialization(EVENTS_KEY, partition=day, metadata=metadata)
+        )
 
 
 def _megabytes(size: int) -> str:
