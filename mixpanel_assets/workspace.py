@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import date, timedelta
 from functools import cached_property, wraps
 from pathlib import Path
@@ -31,12 +31,9 @@ from mixpanel_assets.auth import (
     resolve_credentials,
 )
 from mixpanel_assets.client import (
-    STREAMED_DAYS,
     ApiUsage,
     Credentials,
     MixpanelAPIClient,
-    ProfileQuery,
-    RecordStream,
 )
 from mixpanel_assets.client.discovery import DiscoveryService
 from mixpanel_assets.client.live import LiveQueryService
@@ -57,21 +54,11 @@ from mixpanel_assets.loading.days_behind import (
     keeping_of,
 )
 from mixpanel_assets.loading.doctor import Finding, doctor
-from mixpanel_assets.loading.event_tables import OnBatchComplete, check_batch_size
 from mixpanel_assets.loading.events import DayReports, EventLoad, plan_load
 from mixpanel_assets.loading.fetcher import FetcherService
 from mixpanel_assets.loading.plan import KEEP_NONE, Keeping, Plan, Refetch
 from mixpanel_assets.loading.profiles import (
-    OnPageComplete,
     ParallelProfileFetcherService,
-    ScopeChoice,
-)
-from mixpanel_assets.loading.results import (
-    FetchResult,
-    ParallelFetchResult,
-    ParallelProfileResult,
-    batch_bar,
-    page_bar,
 )
 from mixpanel_assets.results import WorkspaceInfo
 from mixpanel_assets.results.choices import RefetchChoice
@@ -80,7 +67,6 @@ from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import (
     Database,
     DayReport,
-    ProfileReport,
     ProjectIdentity,
     Publisher,
     check_whose,
@@ -414,7 +400,7 @@ class Workspace:
 
     @cached_property
     def _fetcher(self) -> FetcherService:
-        return FetcherService(self.api, self._database, self.settings)
+        return FetcherService(self.api, self._database, self.settings, discovery=self._discovery)
 
     @cached_property
     def _discovery(self) -> DiscoveryService:
@@ -625,6 +611,16 @@ class Workspace:
                 yield
 
     @contextmanager
+    def _storing(self) -> Iterator[FetcherService]:
+        with self._writing():
+            yield self._fetcher
+
+    @contextmanager
+    def _storing_profiles(self) -> Iterator[ParallelProfileFetcherService]:
+        with self._writing():
+            yield self._profiles
+
+    @contextmanager
     def _inspected(self) -> Iterator[TableInspector]:
         with self.storage.read() as connection:
             yield TableInspector(connection)
@@ -649,6 +645,16 @@ class Workspace:
     segmentation_numeric = delegated("_live", LiveQueryService.segmentation_numeric)
     segmentation_sum = delegated("_live", LiveQueryService.segmentation_sum)
     segmentation_average = delegated("_live", LiveQueryService.segmentation_average)
+
+    # Mixpanel's events and profiles, into tables or one record at a time.
+    fetch_events = delegated_within("_storing", FetcherService.fetch_events)
+    fetch_profiles = delegated_within("_storing", FetcherService.fetch_profiles)
+    stream_events = delegated("_fetcher", FetcherService.stream_events)
+    stream_event_lines = delegated("_fetcher", FetcherService.stream_event_lines)
+    stream_profiles = delegated("_fetcher", FetcherService.stream_profiles)
+    sync_profiles = delegated_within(
+        "_storing_profiles", ParallelProfileFetcherService.sync_profiles
+    )
 
     def days_due(self) -> DaysDue:
         """Return the days that keep `mixpanel.events` current; nothing is asked.
@@ -829,359 +835,6 @@ class Workspace:
         if first > last:
             raise ConfigError(f"from_date {first} is after to_date {last}; both are included.")
         return days_between(first, last), keeping
-
-    def sync_profiles(
-        self,
-        day: date | str | None = None,
-        *,
-        scope: ScopeChoice = "auto",
-        overwrite_full_snapshot: bool = False,
-        max_workers: int | None = None,
-        on_page_complete: OnPageComplete | None = None,
-    ) -> ProfileReport:
-        """Take a snapshot of profiles into `mixpanel.profiles`, exactly as the asset does.
-
-        Args:
-            day: Today (the default) takes all profiles; an older day those last seen on it,
-                unless it holds a full snapshot, which is kept.
-            scope: `all` or `seen_on_day` whatever the day.
-            overwrite_full_snapshot: Also replace the full snapshot of a day that is over.
-            max_workers: Pages asked for at once; 5 is the default and the most.
-            on_page_complete: Told of each page once it is settled.
-
-        Returns:
-            A report: how many rows the day has, and whether they are everybody.
-
-        Raises:
-            IncompleteExportError: Profiles are missing. With `partial`, those that came are
-                merged in; otherwise nothing has changed. Asking again within the hour fetches
-                only the missing pages.
-
-        Example:
-            >>> ws.sync_profiles().scope
-            'all'
-        """
-        with self._writing():
-            return self._profiles.sync(
-                day,
-                scope=scope,
-                overwrite_full_snapshot=overwrite_full_snapshot,
-                max_workers=max_workers,
-                on_page_complete=on_page_complete,
-            )
-
-    def stream_events(
-        self,
-        *,
-        from_date: date | str,
-        to_date: date | str,
-        events: Sequence[str] | None = None,
-        where: str | None = None,
-        limit: int | None = None,
-        raw: bool = False,
-        staged: bool = False,
-    ) -> RecordStream[dict[str, Any]]:
-        """Return the events of the days, one at a time, from Mixpanel: complete, or it raises.
-
-        Memory stays constant; no database is opened or made. Repeats that Mixpanel sends are
-        not removed.
-
-        Args:
-            from_date: First day, included; a date, or text like 2024-01-31.
-            to_date: Last day, included.
-            events: Only events of these names.
-            where: A segmentation expression.
-            limit: At most so many events, 1 to 100,000; which ones is undefined.
-            raw: Events exactly as Mixpanel sends them, `time` in seconds. Otherwise a dict of
-                `event_name`, `event_time` (aware, UTC; None without a usable `time`),
-                `distinct_id`, `insert_id` and `properties`, equal to the stored row.
-            staged: Put each answer on disk and check it before its first event is out; faults
-                are then repeated unseen to the end.
-
-        Returns:
-            An iterator; also a context manager that closes the connection when left early.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            AuthenticationError: From the iterator, before the first event.
-            IncompleteExportError: From the iterator: an answer broke after its first event;
-                `records` events had been delivered.
-
-        Example:
-            >>> for event in ws.stream_events(from_date="2024-01-01", to_date="2024-01-07"):
-            ...     print(event["event_name"], event["event_time"])
-        """
-        return self._fetcher.stream_events(
-            from_date=from_date,
-            to_date=to_date,
-            events=events,
-            where=where,
-            limit=limit,
-            raw=raw,
-            staged=staged,
-        )
-
-    def stream_event_lines(
-        self,
-        *,
-        from_date: date | str,
-        to_date: date | str,
-        events: Sequence[str] | None = None,
-        where: str | None = None,
-        limit: int | None = None,
-        staged: bool = False,
-    ) -> RecordStream[bytes]:
-        """Return each raw event as the bytes of its line; otherwise as `stream_events`.
-
-        Args:
-            from_date: First day, included; a date, or text like 2024-01-31.
-            to_date: Last day, included.
-            events: Only events of these names.
-            where: A segmentation expression.
-            limit: At most so many events, 1 to 100,000; which ones is undefined.
-            staged: Put each answer on disk and check it before its first line is out.
-
-        Example:
-            >>> with ws.stream_event_lines(from_date="2024-01-01", to_date="2024-01-01") as lines:
-            ...     next(lines)[:9]
-            b'{"event":'
-        """
-        return self.api.stream_event_lines(
-            from_date=from_date,
-            to_date=to_date,
-            events=events,
-            where=where,
-            limit=limit,
-            staged=staged,
-            days_per_request=self.settings.days_per_request or STREAMED_DAYS,
-            spool_directory=self.spool_directory,
-        )
-
-    def stream_profiles(
-        self,
-        *,
-        where: str | None = None,
-        cohort_id: str | None = None,
-        output_properties: Sequence[str] | None = None,
-        raw: bool = False,
-        distinct_id: str | None = None,
-        distinct_ids: Sequence[str] | None = None,
-        group_id: str | None = None,
-        behaviors: Sequence[Mapping[str, Any]] | None = None,
-        as_of_timestamp: int | None = None,
-        include_all_users: bool = False,
-    ) -> RecordStream[dict[str, Any]]:
-        """Return profiles one at a time, page after page of one session: complete, or it raises.
-
-        Args:
-            where: A segmentation expression over profile properties.
-            cohort_id: Only members of this cohort.
-            output_properties: Only these properties of each profile.
-            raw: Profiles exactly as Mixpanel sends them. Otherwise a dict of `distinct_id`
-                (text), `last_seen` (text as sent, None when absent) and `properties`.
-            distinct_id: Only this profile.
-            distinct_ids: Only these profiles.
-            group_id: Profiles of this group key instead of user profiles.
-            behaviors: Behaviour filters, as the Engage API takes them; `where` names them.
-            as_of_timestamp: Epoch seconds that `behaviors` are computed for.
-            include_all_users: With a cohort, also list members that have no profile.
-
-        Raises:
-            ConfigError: The filters contradict each other.
-            IncompleteExportError: From the iterator: a page did not come, or the pages do not
-                add up; `records` profiles had been delivered.
-
-        Example:
-            >>> for profile in ws.stream_profiles(output_properties=["plan"]):
-            ...     profile["distinct_id"], profile["properties"]
-        """
-        query = ProfileQuery(
-            where=where,
-            cohort_id=cohort_id,
-            output_properties=output_properties,
-            distinct_id=distinct_id,
-            distinct_ids=distinct_ids,
-            group_id=group_id,
-            behaviors=behaviors,
-            as_of_timestamp=as_of_timestamp,
-            include_all_users=include_all_users,
-            workspace_id=self._workspace_id,
-        )
-        return self.api.stream_profiles(query, raw=raw)
-
-    def fetch_events(
-        self,
-        name: str = "events",
-        *,
-        from_date: date | str,
-        to_date: date | str,
-        events: Sequence[str] | None = None,
-        where: str | None = None,
-        limit: int | None = None,
-        progress: bool = True,
-        append: bool = False,
-        replace: bool = False,
-        batch_size: int = 1000,
-        parallel: bool = False,
-        max_workers: int | None = None,
-        on_batch_complete: OnBatchComplete | None = None,
-        chunk_days: int | None = 7,
-    ) -> FetchResult | ParallelFetchResult:
-        """Store the events of some days in a table; days without events make an empty one.
-
-        It lies in schema `main` and has the columns `event_name`, `event_time`, `distinct_id`,
-        `insert_id` and `properties`. No event is in it twice, whatever is appended in whatever
-        order. Under the name `events` it is the asset's own table instead, filled as the asset
-        does: whole days only, into an empty table or with `append`.
-
-        Args:
-            name: Letters, digits and underscores.
-            from_date: First day, included; a date, or text like 2024-01-31.
-            to_date: Last day, included.
-            events: Only events of these names.
-            where: A segmentation expression.
-            limit: At most so many events, 1 to 100,000; which ones is undefined, and the days it
-                cuts are `partial`. Not in parallel.
-            progress: Draw a bar on a terminal, unless `on_batch_complete` is given.
-            append: Add to a table of that name.
-            replace: Put it in the place of a table of that name, which stays until then.
-            batch_size: How many events arrive between two calls of `on_batch_complete`, 100 to
-                100,000; in parallel a call tells of a whole request.
-            parallel: Have several requests on their way at once, store each as it comes, and
-                tell of days that stayed broken in the result.
-            max_workers: How many; 10 is the default, 100 the most.
-            on_batch_complete: Told how far the fetch is.
-            chunk_days: The most days that share a request, 1 to 100.
-
-        Returns:
-            A `ParallelFetchResult` if `parallel`, whose `has_failures` is to be looked at;
-            otherwise a `FetchResult`.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            TableExistsError: There is a table of that name, and neither `append` nor `replace`.
-            IncompleteExportError: Sequentially: days stayed broken; nothing was changed. Of
-                `events`, the other days are stored then (`partial`).
-
-        Example:
-            >>> ws.fetch_events("signups", from_date="2024-01-01", to_date="2024-01-31",
-            ...                 events=["Sign Up"]).rows
-            31
-        """
-        with self._writing(), ExitStack() as shown:
-            if progress and on_batch_complete is None:
-                on_batch_complete = shown.enter_context(batch_bar())
-            result = self._fetcher.fetch_events(
-                name,
-                from_date=from_date,
-                to_date=to_date,
-                events=events,
-                where=where,
-                limit=limit,
-                append=append,
-                replace=replace,
-                batch_size=batch_size,
-                parallel=parallel,
-                max_workers=max_workers,
-                on_batch_complete=on_batch_complete,
-                chunk_days=chunk_days,
-            )
-        rows = result.rows if isinstance(result, FetchResult) else result.total_rows
-        if events and not rows:
-            self.tell_of_unknown(events)
-        return result
-
-    def fetch_profiles(
-        self,
-        name: str = "profiles",
-        *,
-        where: str | None = None,
-        cohort_id: str | None = None,
-        output_properties: Sequence[str] | None = None,
-        progress: bool = True,
-        append: bool = False,
-        replace: bool = False,
-        batch_size: int = 1000,
-        distinct_id: str | None = None,
-        distinct_ids: Sequence[str] | None = None,
-        group_id: str | None = None,
-        behaviors: Sequence[Mapping[str, Any]] | None = None,
-        as_of_timestamp: int | None = None,
-        include_all_users: bool = False,
-        parallel: bool = False,
-        max_workers: int | None = None,
-        on_page_complete: OnPageComplete | None = None,
-        on_batch_complete: OnPageComplete | None = None,
-    ) -> FetchResult | ParallelProfileResult:
-        """Store profiles as they are now in a table.
-
-        It lies in schema `main` and has the columns `distinct_id`, `properties` and `last_seen`.
-        Under the name `profiles` it is the asset's own table instead, which takes no filter: its
-        partition of today is filled.
-
-        Args:
-            name: Letters, digits and underscores.
-            where: A segmentation expression over profile properties.
-            cohort_id: Only members of this cohort.
-            output_properties: Only these properties of each profile.
-            progress: Draw a bar on a terminal, unless `on_page_complete` is given.
-            append: Merge into a table of that name by `distinct_id`; the newer profile stays.
-            replace: Put it in the place of a table of that name, which stays until then.
-            batch_size: 100 to 100,000. Checked, and otherwise without effect: profiles come in
-                pages, whose size is Mixpanel's.
-            distinct_id: Only this profile.
-            distinct_ids: Only these profiles.
-            group_id: Profiles of this group key instead of user profiles.
-            behaviors: Behaviour filters, as the Engage API takes them; `where` names them.
-            as_of_timestamp: Epoch seconds that `behaviors` are computed for.
-            include_all_users: With a cohort, also list members that have no profile.
-            parallel: Ask for several pages at once, and tell of lost pages in the result.
-            max_workers: How many pages at once; 5 is the default and the most.
-            on_page_complete: Told of each page once it is settled.
-            on_batch_complete: An older name of `on_page_complete`.
-
-        Returns:
-            A `ParallelProfileResult` if `parallel`, whose `has_failures` is to be looked at:
-            of a snapshot that is not whole, what came is merged into what was there. Otherwise
-            a `FetchResult`.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            TableExistsError: There is a table of that name, and neither `append` nor `replace`.
-            IncompleteExportError: No page came; nothing was changed. Without `parallel` also
-                when some pages came, which are stored then (`partial`).
-
-        Example:
-            >>> result = ws.fetch_profiles("everybody", parallel=True)
-            >>> result.has_failures
-            False
-        """
-        check_batch_size(batch_size)
-        query = ProfileQuery(
-            where=where,
-            cohort_id=cohort_id,
-            output_properties=output_properties,
-            distinct_id=distinct_id,
-            distinct_ids=distinct_ids,
-            group_id=group_id,
-            behaviors=behaviors,
-            as_of_timestamp=as_of_timestamp,
-            include_all_users=include_all_users,
-            workspace_id=self._workspace_id,
-        )
-        on_page_complete = on_page_complete or on_batch_complete
-        with self._writing(), ExitStack() as shown:
-            if progress and on_page_complete is None:
-                on_page_complete = shown.enter_context(page_bar())
-            return self._fetcher.fetch_profiles(
-                name,
-                query=query,
-                append=append,
-                replace=replace,
-                parallel=parallel,
-                max_workers=max_workers,
-                on_page_complete=on_page_complete,
-            )
 
 
 def _refetch(choice: str) -> Refetch:

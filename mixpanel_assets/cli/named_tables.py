@@ -11,7 +11,7 @@ from mixpanel_assets.cli.invocation import current, told_what_is_kept
 from mixpanel_assets.cli.output import Format, print_record
 from mixpanel_assets.cli.progress import batches_shown, pages_shown
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
-from mixpanel_assets.loading.profiles import whole
+from mixpanel_assets.loading.profiles import require_all_pages
 from mixpanel_assets.loading.results import (
     BatchProgress,
     ParallelFetchResult,
@@ -121,4 +121,4 @@ def make_profiles_table(
         current().note(f"in {workspace.db_path}")
     print_record(result.to_dict(), output, jq)
     if isinstance(result, ParallelProfileResult):
-        whole(result)
+        require_all_pages(result)

@@ -1,12 +1,14 @@
-"""FetcherService: events and profiles into tables, or as streams, without Dagster."""
+"""FetcherService: events and profiles into tables, or record by record, without Dagster."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mixpanel_assets.client import (
@@ -16,22 +18,30 @@ from mixpanel_assets.client import (
     RecordStream,
     checked_exports,
 )
+from mixpanel_assets.client.discovery import DiscoveryService
 from mixpanel_assets.errors import DatabaseNotFoundError, IncompleteExportError
 from mixpanel_assets.loading.event_tables import (
     EventTableFetch,
     FetchRequest,
     OnBatchComplete,
+    check_batch_size,
     checked_request,
 )
 from mixpanel_assets.loading.events import DayReports, EventLoad
 from mixpanel_assets.loading.load import HoldsDatabase, database_in
 from mixpanel_assets.loading.plan import MAX_DAYS
-from mixpanel_assets.loading.profiles import OnPageComplete, ParallelProfileFetcherService, whole
+from mixpanel_assets.loading.profiles import (
+    OnPageComplete,
+    ParallelProfileFetcherService,
+    require_all_pages,
+)
 from mixpanel_assets.loading.results import (
     BatchProgress,
     FetchResult,
     ParallelFetchResult,
     ParallelProfileResult,
+    batch_bar,
+    page_bar,
 )
 from mixpanel_assets.rules.days import days_between, ranges_of
 from mixpanel_assets.settings import Settings
@@ -64,10 +74,12 @@ class FetcherService:
     """Fetches what Mixpanel holds into tables of a database, or yields it record by record.
 
     Args:
-        client: Who is asked.
-        database: Where the tables are, or a `StorageEngine`.
-        settings: How times are read, where answers lie until they are stored; None: the MP_*
-            variables.
+        client: Sends the requests.
+        database: Holds the tables; a `StorageEngine` will do.
+        settings: How times are read, and where responses are kept until they are stored; None: the
+            MP_* variables.
+        discovery: Knows the project's events: if given, a fetch that finds none of the events it
+            was called with warns of names that the project does not have.
 
     Example:
         >>> fetcher = FetcherService(client, database, settings)
@@ -81,11 +93,14 @@ class FetcherService:
         client: MixpanelAPIClient,
         database: Database | HoldsDatabase,
         settings: Settings | None = None,
+        *,
+        discovery: DiscoveryService | None = None,
     ) -> None:
         database, settings = database_in(database, settings)
         self._client = client
         self._database = database
         self._settings = settings
+        self._discovery = discovery
         self._profiles = ParallelProfileFetcherService(client, database, settings)
 
     def fetch_events(
@@ -97,6 +112,7 @@ class FetcherService:
         events: Sequence[str] | None = None,
         where: str | None = None,
         limit: int | None = None,
+        progress: bool = True,
         append: bool = False,
         replace: bool = False,
         batch_size: int = 1000,
@@ -108,18 +124,18 @@ class FetcherService:
         """Store the events of some days in a table; days without events make an empty one.
 
         The table lies in schema `main` and has the columns `event_name`, `event_time`,
-        `distinct_id`, `insert_id` and `properties`. No event is in it twice, whatever is
-        appended in whatever order: of an event that is there and comes again, the copy that
-        Mixpanel processed last stays.
+        `distinct_id`, `insert_id` and `properties`. It holds no event twice, whatever is appended
+        in whatever order: if an event is received again, the copy that Mixpanel processed last is
+        kept.
 
         Sequentially, everything is stored or nothing. In parallel, each request is stored as it
-        comes, days that stay broken are left out and named in the result, and what is stored
-        stays, also if the fetch breaks off. With `replace`, the old table stays until
-        everything has come; if days are missing then, those that came are added to it instead,
-        so that nothing stored is lost.
+        arrives. Days that stay incomplete are left out and named in the result, and what is stored
+        is kept even if the fetch fails. With `replace`, the old table is kept until everything has
+        arrived; if days are missing then, the others are added to it instead, so that nothing
+        stored is lost.
 
-        Under the name `events` it is the asset's own table, filled day by day as the asset
-        does, also sequentially: whole days only, into an empty table or with `append`.
+        Under the name `events` it is the asset's own table, filled day by day as the asset does,
+        also sequentially: complete days only, into an empty table or with `append`.
 
         Args:
             name: Letters, digits and underscores.
@@ -127,29 +143,30 @@ class FetcherService:
             to_date: Last day, included.
             events: Only events of these names.
             where: A segmentation expression.
-            limit: At most so many events, 1 to 100,000; which ones is undefined. The ledger
-                calls days that it cuts `partial`. Not in parallel.
+            limit: The most events, 1 to 100,000; which ones is undefined, and the ledger calls the
+                days that it cuts `partial`. Not in parallel.
+            progress: Draw a bar on a terminal, unless `on_batch_complete` is given.
             append: Add to a table of that name.
             replace: Put it in the place of a table of that name.
-            batch_size: How many events arrive between two calls of `on_batch_complete`, 100 to
-                100,000; in parallel a call tells of a whole request, of `events` of a day.
-            parallel: Have several requests on their way at once.
-            max_workers: How many; 10 is the default, 100 the most.
-            on_batch_complete: Told how far the fetch is.
-            chunk_days: The most days that share a request, 1 to 100; fewer share one if they
-                weigh much by what `events` holds of them. None is 7.
+            batch_size: The number of events that arrive between two calls of `on_batch_complete`,
+                100 to 100,000. In parallel, each call reports a request; of `events`, a day.
+            parallel: Send several requests at once.
+            max_workers: The number of requests at once; 10 is the default, 100 the most.
+            on_batch_complete: Called with how far the fetch is.
+            chunk_days: The most days that share a request, 1 to 100; None is 7. Fewer days share
+                one if `events` holds them and they are large.
 
         Returns:
-            A `ParallelFetchResult` if `parallel`, whose `has_failures` is to be looked at;
+            A `ParallelFetchResult` if `parallel`, whose `has_failures` the caller has to check;
             otherwise a `FetchResult`.
 
         Raises:
             ConfigError: An argument is wrong, the table holds something else, or `events` holds
                 days and is to be replaced.
             TableExistsError: There is a table of that name, and neither `append` nor `replace`.
-            IncompleteExportError: Sequentially: days stayed broken; nothing was changed. Of
+            IncompleteExportError: Sequentially: days stayed incomplete; nothing was changed. Of
                 `events`, the other days are stored then (`partial`).
-            StorageError: The disk has no room for an answer; it was not asked for.
+            StorageError: The disk has no room for a response, which was not requested.
 
         Example:
             >>> fetcher.fetch_events("one", from_date=day, to_date=day).date_range
@@ -168,69 +185,107 @@ class FetcherService:
             batch_size=batch_size,
             parallel=parallel,
         )
-        workers = checked_exports(max_workers)
-        tell = on_batch_complete or _nobody
-        if request.is_asset:
-            return self._readable(self._sync(request, workers if parallel else None, tell))
-        started = time.monotonic()
-        fetch = EventTableFetch(self._client, self._database, self._settings, request, tell)
-        if not parallel:
-            fetch.store_whole()
-            return self._readable(_sequential_result(request, fetch.rows, started))
-        fetch.store_in_pieces(workers)
-        return _parallel_result(
-            request,
-            fetch.rows,
-            started,
-            successful=sum(batch.success for batch in fetch.batches),
-            failed=sum(not batch.success for batch in fetch.batches),
-            failed_days=fetch.failed,
-        )
+        workers = checked_exports(max_workers) if parallel else None
+        with ExitStack() as shown:
+            if progress and on_batch_complete is None:
+                on_batch_complete = shown.enter_context(batch_bar())
+            report = on_batch_complete or _ignore
+            fetch = self._fill_asset_table if request.is_asset else self._fill_named_table
+            result = fetch(request, workers, report)
+        rows = result.rows if isinstance(result, FetchResult) else result.total_rows
+        if events and not rows and self._discovery:
+            self._discovery.tell_of_unknown(events)
+        return self._readable(result)
 
     def fetch_profiles(
         self,
         name: str = PROFILES.name,
         *,
-        query: ProfileQuery | None = None,
+        where: str | None = None,
+        cohort_id: str | None = None,
+        output_properties: Sequence[str] | None = None,
+        progress: bool = True,
         append: bool = False,
         replace: bool = False,
+        batch_size: int = 1000,
+        distinct_id: str | None = None,
+        distinct_ids: Sequence[str] | None = None,
+        group_id: str | None = None,
+        behaviors: Sequence[Mapping[str, Any]] | None = None,
+        as_of_timestamp: int | None = None,
+        include_all_users: bool = False,
         parallel: bool = False,
         max_workers: int | None = None,
         on_page_complete: OnPageComplete | None = None,
+        on_batch_complete: OnPageComplete | None = None,
     ) -> FetchResult | ParallelProfileResult:
-        """Store the profiles that a query finds in a table; see `Workspace.fetch_profiles`.
+        """Store profiles as they are now in a table.
+
+        The table lies in schema `main` and has the columns `distinct_id`, `properties` and
+        `last_seen`. Under the name `profiles` it is the asset's own table instead, which takes no
+        filter: its partition of today is filled.
 
         Args:
             name: Letters, digits and underscores.
-            query: Which profiles; None: all.
-            append: Merge into a table of that name by `distinct_id`.
-            replace: Put it in the place of a table of that name.
-            parallel: Ask for several pages at once, and tell of lost pages in the result.
-            max_workers: How many pages at once; 5 is the default and the most.
-            on_page_complete: Told of each page once it is settled.
+            where: A segmentation expression over profile properties.
+            cohort_id: Only members of this cohort.
+            output_properties: Only these properties of each profile.
+            progress: Draw a bar on a terminal, unless `on_page_complete` is given.
+            append: Merge into a table of that name by `distinct_id`; the newer profile is kept.
+            replace: Put it in the place of a table of that name, which is kept until then.
+            batch_size: 100 to 100,000. Checked, and otherwise without effect: profiles arrive in
+                pages, whose size Mixpanel decides.
+            distinct_id: Only this profile.
+            distinct_ids: Only these profiles.
+            group_id: Profiles of this group key instead of user profiles.
+            behaviors: Behaviour filters, as the Engage API takes them; `where` names them.
+            as_of_timestamp: Epoch seconds that `behaviors` are computed for.
+            include_all_users: With a cohort, also list members that have no profile.
+            parallel: Request several pages at once, and name missing pages in the result.
+            max_workers: The number of pages at once; 5 is the default and the most.
+            on_page_complete: Called with each page that arrived or finally failed.
+            on_batch_complete: An older name of `on_page_complete`.
 
         Returns:
-            A `ParallelProfileResult` if `parallel`; otherwise a `FetchResult`.
+            A `ParallelProfileResult` if `parallel`, whose `has_failures` the caller has to check:
+            an incomplete snapshot is merged into what was stored. Otherwise a `FetchResult`.
 
         Raises:
-            ConfigError: Arguments contradict each other, or want of `profiles` what it never is.
-            TableExistsError: There is such a table, and neither `append` nor `replace` was given.
-            IncompleteExportError: No page came; nothing was changed. Without `parallel` also
-                when some pages came, which are stored then (`partial`).
+            ConfigError: An argument is wrong.
+            TableExistsError: There is a table of that name, and neither `append` nor `replace`.
+            IncompleteExportError: No page arrived; nothing was changed. Without `parallel` also
+                when some pages arrived, which are stored then (`partial`).
 
         Example:
-            >>> fetcher.fetch_profiles("paying", query=ProfileQuery(cohort_id="1000")).type
-            'profiles'
+            >>> fetcher.fetch_profiles("paying", cohort_id="1000", parallel=True).has_failures
+            False
         """
-        result = self._profiles.fetch_profiles(
-            name,
-            query=query,
-            append=append,
-            replace=replace,
-            max_workers=max_workers if parallel else 1,
-            on_page_complete=on_page_complete,
+        check_batch_size(batch_size)
+        query = ProfileQuery(
+            where=where,
+            cohort_id=cohort_id,
+            output_properties=output_properties,
+            distinct_id=distinct_id,
+            distinct_ids=distinct_ids,
+            group_id=group_id,
+            behaviors=behaviors,
+            as_of_timestamp=as_of_timestamp,
+            include_all_users=include_all_users,
+            workspace_id=self._client.workspace_id,
         )
-        return result if parallel else self._readable(whole(result))
+        on_page_complete = on_page_complete or on_batch_complete
+        with ExitStack() as shown:
+            if progress and on_page_complete is None:
+                on_page_complete = shown.enter_context(page_bar())
+            result = self._profiles.fetch_profiles(
+                name,
+                query=query,
+                append=append,
+                replace=replace,
+                max_workers=max_workers if parallel else 1,
+                on_page_complete=on_page_complete,
+            )
+        return result if parallel else self._readable(require_all_pages(result))
 
     def stream_events(
         self,
@@ -243,20 +298,36 @@ class FetcherService:
         raw: bool = False,
         staged: bool = False,
     ) -> RecordStream[dict[str, Any]]:
-        """Return the events of the days, one at a time; see `Workspace.stream_events`.
+        """Return the events of the days, one at a time: all of them, or an error is raised.
+
+        Memory stays constant; no database is opened or made. Duplicates that Mixpanel sends are
+        not removed.
 
         Args:
             from_date: First day, included; a date, or text like 2024-01-31.
             to_date: Last day, included.
             events: Only events of these names.
             where: A segmentation expression.
-            limit: At most so many events, 1 to 100,000; which ones is undefined.
-            raw: Events exactly as Mixpanel sends them.
-            staged: Put each answer on disk and check it before its first line is out.
+            limit: The most events, 1 to 100,000; which ones is undefined.
+            raw: Events exactly as Mixpanel sends them, `time` in seconds. Otherwise a dict of
+                `event_name`, `event_time` (aware, UTC; None without a usable `time`),
+                `distinct_id`, `insert_id` and `properties`, equal to the stored row.
+            staged: Put each response on disk and check it before its first event is delivered, so
+                that failed responses are retried before the caller sees any event of them.
+
+        Returns:
+            An iterator. It is also a context manager that closes the connection when it is left
+            early.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            AuthenticationError: From the iterator, before the first event.
+            IncompleteExportError: From the iterator: a response was truncated after its first
+                event; `records` events had been delivered.
 
         Example:
-            >>> for event in fetcher.stream_events(from_date="2024-01-01", to_date="2024-01-01"):
-            ...     event["event_name"]
+            >>> for event in fetcher.stream_events(from_date="2024-01-01", to_date="2024-01-07"):
+            ...     print(event["event_name"], event["event_time"])
         """
         return self._client.stream_events(
             from_date=from_date,
@@ -268,39 +339,133 @@ class FetcherService:
             staged=staged,
             days_per_request=self._settings.days_per_request or STREAMED_DAYS,
             local_zone=self._settings.local_zone,
-            spool_directory=self._settings.spool_path(self._client.credentials.project_id),
+            spool_directory=self._spool,
+        )
+
+    def stream_event_lines(
+        self,
+        *,
+        from_date: date | str,
+        to_date: date | str,
+        events: Sequence[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+        staged: bool = False,
+    ) -> RecordStream[bytes]:
+        """Return each raw event as the bytes of its line; otherwise as `stream_events`.
+
+        Args:
+            from_date: See `stream_events`, like all that follow.
+            to_date: Last day, included.
+            events: Only events of these names.
+            where: A segmentation expression.
+            limit: The most events.
+            staged: Check each response before its first line is delivered.
+
+        Example:
+            >>> with fetcher.stream_event_lines(from_date=day, to_date=day) as lines:
+            ...     next(lines)[:9]
+            b'{"event":'
+        """
+        return self._client.stream_event_lines(
+            from_date=from_date,
+            to_date=to_date,
+            events=events,
+            where=where,
+            limit=limit,
+            staged=staged,
+            days_per_request=self._settings.days_per_request or STREAMED_DAYS,
+            spool_directory=self._spool,
         )
 
     def stream_profiles(
-        self, query: ProfileQuery | None = None, *, raw: bool = False
+        self,
+        *,
+        where: str | None = None,
+        cohort_id: str | None = None,
+        output_properties: Sequence[str] | None = None,
+        raw: bool = False,
+        distinct_id: str | None = None,
+        distinct_ids: Sequence[str] | None = None,
+        group_id: str | None = None,
+        behaviors: Sequence[Mapping[str, Any]] | None = None,
+        as_of_timestamp: int | None = None,
+        include_all_users: bool = False,
     ) -> RecordStream[dict[str, Any]]:
-        """Return profiles one at a time; see `Workspace.stream_profiles`.
+        """Return profiles one at a time, page after page: all of them, or an error is raised.
 
         Args:
-            query: Which ones; None: all.
-            raw: Profiles exactly as Mixpanel sends them.
+            where: See `fetch_profiles`, like all but `raw`.
+            cohort_id: Only members of this cohort.
+            output_properties: Only these properties of each profile.
+            raw: Profiles exactly as Mixpanel sends them. Otherwise a dict of `distinct_id`
+                (text), `last_seen` (text as sent, None when absent) and `properties`.
+            distinct_id: Only this profile.
+            distinct_ids: Only these profiles.
+            group_id: Profiles of this group key.
+            behaviors: Behaviour filters.
+            as_of_timestamp: Epoch seconds that `behaviors` are computed for.
+            include_all_users: With a cohort, also list members that have no profile.
+
+        Raises:
+            ConfigError: The filters contradict each other.
+            IncompleteExportError: From the iterator: a page did not arrive, or the pages do not
+                add up; `records` profiles had been delivered.
 
         Example:
-            >>> for profile in fetcher.stream_profiles():
-            ...     profile["distinct_id"]
+            >>> for profile in fetcher.stream_profiles(output_properties=["plan"]):
+            ...     profile["distinct_id"], profile["properties"]
         """
+        query = ProfileQuery(
+            where=where,
+            cohort_id=cohort_id,
+            output_properties=output_properties,
+            distinct_id=distinct_id,
+            distinct_ids=distinct_ids,
+            group_id=group_id,
+            behaviors=behaviors,
+            as_of_timestamp=as_of_timestamp,
+            include_all_users=include_all_users,
+            workspace_id=self._client.workspace_id,
+        )
         return self._client.stream_profiles(query, raw=raw)
 
+    @property
+    def _spool(self) -> Path:
+        return self._settings.spool_path(self._client.credentials.project_id)
+
     def _readable(self, result: R) -> R:
-        """Return a result that can read its table, if it is one that does."""
+        """Return the result, able to read its table if it has a `df`."""
         if isinstance(result, FetchResult):
             return replace(result, _read=partial(_rows_of, self._database, result))
         return result
 
-    def _sync(
-        self, request: FetchRequest, workers: int | None, tell: OnBatchComplete
+    def _fill_named_table(
+        self, request: FetchRequest, workers: int | None, report: OnBatchComplete
     ) -> FetchResult | ParallelFetchResult:
-        """Fill days of the asset's own table; `workers` is None for a sequential fetch."""
+        started = time.monotonic()
+        fetch = EventTableFetch(self._client, self._database, self._settings, request, report)
+        if workers is None:
+            fetch.store_whole()
+            return _sequential_result(request, fetch.rows, started)
+        fetch.store_in_pieces(workers)
+        return _parallel_result(
+            request,
+            fetch.rows,
+            started,
+            successful=sum(batch.success for batch in fetch.batches),
+            failed=sum(not batch.success for batch in fetch.batches),
+            failed_days=fetch.failed,
+        )
+
+    def _fill_asset_table(
+        self, request: FetchRequest, workers: int | None, report: OnBatchComplete
+    ) -> FetchResult | ParallelFetchResult:
         if not request.append:
             self._require_empty(request)
         started = time.monotonic()
         days = days_between(request.query.from_date, request.query.to_date)
-        stored = _FetchedDays(days, tell)
+        stored = _FetchedDays(days, report)
         load = EventLoad(
             self._client,
             self._settings,
@@ -316,9 +481,9 @@ class FetcherService:
             if workers is None:
                 raise
         available = {
-            day: report.row_count
-            for day, report in stored.by_day.items()
-            if report.status not in _GONE
+            day: known.row_count
+            for day, known in stored.by_day.items()
+            if known.status not in _GONE
         }
         failed = [day for day in days if day not in available]
         rows = sum(available.values())
@@ -355,7 +520,7 @@ def _rows_of(database: Database, result: FetchResult) -> pd.DataFrame:
         return connection.execute(query, days).df()
 
 
-def _nobody(progress: BatchProgress) -> None:
+def _ignore(progress: BatchProgress) -> None:
     pass
 
 

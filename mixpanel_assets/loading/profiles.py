@@ -503,7 +503,7 @@ class ParallelProfileFetcherService:
         self._project = settings.project(client.credentials)
         self._root = settings.spool_path(client.credentials.project_id)
 
-    def sync(
+    def sync_profiles(
         self,
         day: date | str | None = None,
         *,
@@ -512,23 +512,26 @@ class ParallelProfileFetcherService:
         max_workers: int | None = None,
         on_page_complete: OnPageComplete | None = None,
     ) -> ProfileReport:
-        """Store a day's profiles in `mixpanel.profiles`; see `Workspace.sync_profiles`.
+        """Take a snapshot of profiles into `mixpanel.profiles`, exactly as the asset does.
 
         Args:
-            day: Today (the default) takes all profiles; an older day those last seen on it.
+            day: Today (the default) takes all profiles. An older day takes those last seen on it,
+                unless it holds a full snapshot, which is kept.
             scope: `all` or `seen_on_day` whatever the day.
-            overwrite_full_snapshot: Also replace the full snapshot of a day that is over.
-            max_workers: Pages asked for at once; 5 is the default and the most.
-            on_page_complete: Told of each page once it is settled.
+            overwrite_full_snapshot: Also replace the full snapshot of a day that has ended.
+            max_workers: Pages requested at once; 5 is the default and the most.
+            on_page_complete: Called with each page that arrived or finally failed.
 
         Returns:
-            A report: how many rows the day has, and whether they are everybody.
+            A report: the day's row count, and whether these are all profiles.
 
         Raises:
-            IncompleteExportError: Profiles are missing; `partial` if those that came are merged in.
+            IncompleteExportError: Profiles are missing. With `partial`, those that arrived are
+                merged in; otherwise nothing has changed. A second call within the hour requests
+                only the missing pages.
 
         Example:
-            >>> pages.sync().scope
+            >>> pages.sync_profiles().scope
             'all'
         """
         workers, today = checked_workers(max_workers), self._settings.today()
@@ -652,7 +655,7 @@ class ParallelProfileFetcherService:
         return report
 
 
-def whole(result: ParallelProfileResult) -> FetchResult:
+def require_all_pages(result: ParallelProfileResult) -> FetchResult:
     """Return a result as a `FetchResult`, which has no room for failures.
 
     Raises:
