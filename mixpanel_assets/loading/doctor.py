@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from mixpanel_assets.errors import (
     visible,
 )
 from mixpanel_assets.loading.days_behind import STORED, DaysDue, days_due_in, read_too_early
+from mixpanel_assets.results import Result
 from mixpanel_assets.rules.days import how_to_load, ranges_of, shown
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import (
@@ -41,7 +42,7 @@ Verdict = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Result):
     """One thing that was looked at.
 
     Attributes:
@@ -55,10 +56,6 @@ class Finding:
     what: str
     detail: str
     remedy: str = ""
-
-    def to_dict(self) -> dict[str, str]:
-        """Return the fields, ready for JSON."""
-        return asdict(self)
 
     def __str__(self) -> str:
         remedy = f"  -> {self.remedy}" if self.remedy else ""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from bisect import bisect, insort
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from statistics import median
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from mixpanel_assets.results import Result
 from mixpanel_assets.rules.days import SETTLE_DAYS, DayRange, days_between
 
 TARGET_BYTES = 200_000_000
@@ -171,7 +172,7 @@ class RequestBudget:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Result):
     """What loading a range of days will take, before anything moves.
 
     Attributes:
@@ -200,14 +201,6 @@ class Plan:
     estimated_bytes: int | None
     free_disk_bytes: int
     seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the attributes, days as text, ready for JSON."""
-        return {
-            **asdict(self),
-            "from_date": self.from_date.isoformat(),
-            "to_date": self.to_date.isoformat(),
-        }
 
 
 REFETCH_TAG = "mixpanel_assets/refetch"  # of a run whose configuration does not say it

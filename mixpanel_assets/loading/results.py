@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from mixpanel_assets.errors import StorageError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
+from mixpanel_assets.results import Result
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
-class FetchResult:
+class FetchResult(Result):
     """What a fetch stored.
 
     Attributes:
@@ -55,15 +53,9 @@ class FetchResult:
             raise StorageError(f"This result knows no database that holds {self.table!r}.")
         return self._read()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields, ready for JSON."""
-        known = asdict(replace(self, _read=None))
-        known.pop("_read")
-        return {**known, "fetched_at": self.fetched_at.isoformat()}
-
 
 @dataclass(frozen=True)
-class BatchProgress:
+class BatchProgress(Result):
     """How far a fetch of events is.
 
     A parallel fetch tells of each request once it is settled. A sequential one tells of events
@@ -87,13 +79,9 @@ class BatchProgress:
     success: bool
     error: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields, ready for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class BatchResult:
+class BatchResult(Result):
     """What became of one request of a parallel fetch.
 
     Attributes:
@@ -110,13 +98,9 @@ class BatchResult:
     success: bool
     error: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields, ready for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class ParallelFetchResult:
+class ParallelFetchResult(Result):
     """What a parallel fetch of events stored.
 
     Attributes:
@@ -144,20 +128,11 @@ class ParallelFetchResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields and `has_failures`, ready for JSON."""
-        return {
-            "table": self.table,
-            "total_rows": self.total_rows,
-            "successful_batches": self.successful_batches,
-            "failed_batches": self.failed_batches,
-            "failed_date_ranges": [list(days) for days in self.failed_date_ranges],
-            "has_failures": self.has_failures,
-            "duration_seconds": self.duration_seconds,
-            "fetched_at": self.fetched_at.isoformat(),
-        }
+        return {**super().to_dict(), "has_failures": self.has_failures}
 
 
 @dataclass(frozen=True)
-class ProfileProgress:
+class ProfileProgress(Result):
     """One page of a snapshot is settled.
 
     Attributes:
@@ -176,13 +151,9 @@ class ProfileProgress:
     error: str | None
     cumulative_rows: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields, ready for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class ParallelProfileResult:
+class ParallelProfileResult(Result):
     """What a parallel fetch of profiles stored.
 
     Attributes:
@@ -214,12 +185,7 @@ class ParallelProfileResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields and `has_failures`, ready for JSON."""
-        return {
-            **asdict(self),
-            "failed_page_indices": list(self.failed_page_indices),
-            "has_failures": self.has_failures,
-            "fetched_at": self.fetched_at.isoformat(),
-        }
+        return {**super().to_dict(), "has_failures": self.has_failures}
 
 
 # The names that earlier documents gave to the same things.
