@@ -102,8 +102,8 @@ def delegated(
     It has the signature and the docstring of the service's method.
 
     Args:
-        attribute: The attribute that holds the service.
-        method: The service's method, such as `LiveQueryService.funnel`.
+        attribute: Holds the service.
+        method: Such as `LiveQueryService.funnel`.
     """
 
     @wraps(method)
@@ -116,11 +116,11 @@ def delegated(
 def delegated_within(
     opener: str, method: Callable[Concatenate[Any, P], R]
 ) -> Method[P, R]:  # a plain function when it runs
-    """Return a method that calls `method` of a service that is there for the call alone.
+    """Return a method that calls `method` of a service that exists for the call alone.
 
     Args:
-        opener: The method that yields the service, as a context manager.
-        method: The service's method, such as `TableInspector.tables`.
+        opener: Names the context manager that yields the service.
+        method: Such as `TableInspector.tables`.
     """
 
     @wraps(method)
@@ -135,26 +135,26 @@ class Workspace:
     """One Mixpanel project and the DuckDB file that holds its copy; a context manager.
 
     Credentials are resolved once, here: those given, else the MP_* variables, else the account
-    that MP_ACCOUNT names, else the default account. Nothing is asked and no file is made yet.
+    that MP_ACCOUNT names, else the default account. Nothing is requested and no file is made yet.
 
     Args:
-        account: An account of the config file; it beats the environment.
+        account: An account of the config file; it takes precedence over the environment.
         project_id: Instead of the account's project.
         region: Instead of the account's region.
-        path: The DuckDB file; None for the place that MP_DATABASE or its default says.
-        read_only: Refuse to write to the file. While somebody else writes to it, its snapshot is
-            read instead of waiting.
-        workspace_id: The data view whose reports, and named tables and streams of profiles, are
-            meant. Events, and the assets' own tables, are always the whole project's.
+        path: The DuckDB file; None: the file that MP_DATABASE or its default names.
+        read_only: Refuse to write to the file. While another process writes to it, its copy for
+            readers is read, without waiting.
+        workspace_id: The data view of which reports, and named tables and streams of profiles, are
+            requested. Events and the assets' own tables always hold the complete project.
         credentials: Instead of an account.
         settings: Instead of the MP_* variables.
         storage: Instead of a file.
-        on_wait: Told whom a call waits for, and that it reads an older snapshot.
+        on_wait: Called with which process a call waits for, and when it reads an older copy.
         max_wait_seconds: How long a request may wait for the budget; None: without end.
 
     Raises:
         ConfigError: The credentials are not complete.
-        AccountNotFoundError: There is no such account.
+        AccountNotFoundError: The config file has no such account.
 
     Example:
         >>> with Workspace() as ws:
@@ -183,8 +183,8 @@ class Workspace:
         self._workspace_id = workspace_id
         self._credentials = credentials
         if credentials is None and not _only_queries:
-            found = ConfigManager().resolution(account, project_id=project_id, region=region)
-            self._credentials, self.account = found.credentials(), found.account
+            resolution = ConfigManager().resolution(account, project_id=project_id, region=region)
+            self._credentials, self.account = resolution.credentials(), resolution.account
         self._publisher: Publisher | None = None
         if storage is None:
             settings = settings.model_copy(update={"database": Path(path)} if path else {})
@@ -223,17 +223,17 @@ class Workspace:
         on_wait: Callable[[str], None] | None = None,
         max_wait_seconds: float | None = 900.0,
     ) -> Iterator[Self]:
-        """Yield a workspace over a temporary file that is gone when the block is left.
+        """Yield a workspace over a temporary file, which is deleted when the block ends.
 
-        Whatever ends the block or the process; what SIGKILL leaves goes the next time.
+        The file of a killed process is deleted when the next one is made.
 
         Args:
-            account: As for the class, like all that follow.
+            account: See `Workspace`, like all that follow.
             project_id: Instead of the account's project.
             region: Instead of the account's region.
             credentials: Instead of an account.
             settings: Instead of the MP_* variables.
-            on_wait: Told whom a write waits for.
+            on_wait: Called with which process a write waits for.
             max_wait_seconds: How long a request may wait for the budget; None: without end.
 
         Yields:
@@ -241,7 +241,7 @@ class Workspace:
 
         Raises:
             ConfigError: The credentials are not complete.
-            AccountNotFoundError: There is no such account.
+            AccountNotFoundError: The config file has no such account.
 
         Example:
             >>> with Workspace.ephemeral() as ws:
@@ -276,15 +276,15 @@ class Workspace:
         on_wait: Callable[[str], None] | None = None,
         max_wait_seconds: float | None = 900.0,
     ) -> Iterator[Self]:
-        """Yield a workspace over a database in memory, gone when the block is left.
+        """Yield a workspace over a database in memory, which is gone when the block ends.
 
         Args:
-            account: As for the class, like all that follow.
+            account: See `Workspace`, like all that follow.
             project_id: Instead of the account's project.
             region: Instead of the account's region.
             credentials: Instead of an account.
             settings: Instead of the MP_* variables.
-            on_wait: Told whom a write waits for.
+            on_wait: Called with which process a write waits for.
             max_wait_seconds: How long a request may wait for the budget; None: without end.
 
         Yields:
@@ -292,7 +292,7 @@ class Workspace:
 
         Raises:
             ConfigError: The credentials are not complete.
-            AccountNotFoundError: There is no such account.
+            AccountNotFoundError: The config file has no such account.
 
         Example:
             >>> with Workspace.memory() as ws:
@@ -322,23 +322,22 @@ class Workspace:
         read_only: bool = True,
         on_wait: Callable[[str], None] | None = None,
     ) -> Self:
-        """Return a workspace for queries of a file that is there; it needs no credentials.
+        """Return a workspace for queries of an existing file, without credentials.
 
-        The file must hold the project that a load would ask, as far as MP_PROJECT_ID, MP_REGION
-        or an account names one.
+        If MP_PROJECT_ID, MP_REGION or an account names a project, the file must hold it.
 
-        Each query reads the snapshot beside the file if it is as new as the file; else the file,
-        if it is free within half a second; else the snapshot: `snapshot_age` says how old it is,
-        as does a line of the log. Writers never wait for one who reads a snapshot.
+        Each query reads the copy for readers beside the file if it is as new as the file. Otherwise
+        it reads the file if that is free within half a second, else the older copy, whose age the
+        log and `snapshot_age` say. Writers never wait for a reader of the copy.
 
         Args:
-            path: The DuckDB file, not its snapshot.
+            path: The DuckDB file, not its copy.
             read_only: Refuse every change; otherwise tables can be dropped, and the file itself
                 is read.
-            on_wait: Told whom a query waits for, and that it reads an older snapshot.
+            on_wait: Called with which process a query waits for, and when it reads an older copy.
 
         Raises:
-            DatabaseNotFoundError: There is no such file.
+            DatabaseNotFoundError: The file does not exist.
 
         Example:
             >>> with Workspace.open(path) as ws:
@@ -350,21 +349,21 @@ class Workspace:
 
     @property
     def credentials(self) -> Credentials:
-        """Who asks Mixpanel.
+        """The credentials of each request to Mixpanel.
 
         Raises:
-            ConfigError: The workspace was opened for queries of the file alone.
+            ConfigError: The workspace was opened for queries of the file only.
         """
         if self._credentials is None:
             raise ConfigError(
-                "This workspace was opened for queries only and asks Mixpanel nothing. Make one "
+                "This workspace was opened for queries only and sends no request. Make one "
                 "with `Workspace()`, which takes credentials."
             )
         return self._credentials
 
     @cached_property
     def api(self) -> MixpanelAPIClient:
-        """The client that asks Mixpanel."""
+        """The client for Mixpanel's API."""
         return self.settings.client(
             self.credentials,
             workspace_id=self._workspace_id,
@@ -373,14 +372,14 @@ class Workspace:
 
     @property
     def workspace_id(self) -> int | None:
-        """The data view that is asked; None for the whole project."""
+        """The data view of reports and profiles; None: the complete project."""
         return self._workspace_id
 
     def set_workspace_id(self, workspace_id: int | None) -> None:
-        """Ask another data view from now on.
+        """Use another data view from now on.
 
         Args:
-            workspace_id: Its number, as in the address of its reports; None: the whole project.
+            workspace_id: Its number, as in the address of its reports; None: the complete project.
 
         Example:
             >>> ws.set_workspace_id(3001)
@@ -411,8 +410,8 @@ class Workspace:
         return LiveQueryService(self.api, self._discovery)
 
     def __repr__(self) -> str:
-        asked = self._credentials
-        project = f"project {asked.project_id} in {asked.region}" if asked else "queries only"
+        known = self._credentials
+        project = f"project {known.project_id} in {known.region}" if known else "queries only"
         return f"<Workspace: {project}, {self.db_path or 'in memory'}>"
 
     def __enter__(self) -> Self:
@@ -428,14 +427,12 @@ class Workspace:
 
     @property
     def db_path(self) -> Path | None:
-        """Where the DuckDB file is; None in memory."""
+        """The DuckDB file; None in memory."""
         return self.storage.path
 
     @property
     def snapshot_age(self) -> float | None:
-        """Seconds since the snapshot was taken that the last query was answered from.
-
-        None when it was answered with what the file itself holds.
+        """The age in seconds of the copy that the last query read; None: it read current data.
 
         Example:
             >>> with Workspace.open(path) as ws:
@@ -448,20 +445,18 @@ class Workspace:
     def connection(self) -> duckdb.DuckDBPyConnection:
         """DuckDB's own connection, opened on first use and open until `close`.
 
-        As long as it is open, other processes that want to write wait; unless the workspace is
-        `read_only`, those that want to read wait too. The workspace's own calls go through it.
+        While it is open, it blocks other processes that write; unless the workspace is
+        `read_only`, readers too. The workspace's own calls use it.
         """
         return self.storage.connection
 
     @property
     def spool_directory(self) -> Path:
-        """Where answers lie until they are stored or, of a staged stream, delivered."""
+        """The folder of responses that are not stored or, of a staged stream, not delivered yet."""
         return self.settings.spool_path(self.credentials.project_id)
 
     def close(self) -> None:
-        """Close the connections to Mixpanel and to the database; a temporary one is gone.
-
-        What was stored is in the snapshot for readers then.
+        """Close both connections, and bring the copy for readers up to date.
 
         Example:
             >>> ws.close()
@@ -491,7 +486,7 @@ class Workspace:
         return check_access(resolve_credentials(account)).to_dict()
 
     def quota(self) -> list[ApiUsage]:
-        """Return what is spent and left of the request budget; nothing is asked.
+        """Return what is spent and left of the request budget; sends no request.
 
         Example:
             >>> [usage.limit for usage in ws.quota()]
@@ -499,7 +494,7 @@ class Workspace:
         return self.api.quota()
 
     def doctor(self) -> list[Finding]:
-        """Return what was found on credentials, clocks, budget and database; changes nothing.
+        """Return findings on credentials, clocks, budget and database; changes nothing.
 
         Example:
             >>> [finding.what for finding in ws.doctor() if finding.status == "fail"]
@@ -507,7 +502,7 @@ class Workspace:
         """
         return doctor(credentials=self.credentials, settings=self.settings)
 
-    # What the project holds; asked once, then remembered.
+    # What the project holds; requested once, then cached.
     events = delegated("_discovery", DiscoveryService.list_events)
     properties = delegated("_discovery", DiscoveryService.list_properties)
     funnels = delegated("_discovery", DiscoveryService.list_funnels)
@@ -533,7 +528,7 @@ class Workspace:
         Args:
             property_name: The property; given two names, this is the event instead.
             property_of_event: The property, when the event stands before it.
-            limit: At most so many.
+            limit: The most values.
             event: Only values in events of this name.
             prop: Another name for `property_of_event`.
 
@@ -569,7 +564,7 @@ class Workspace:
     property_keys = delegated_within("_inspected", TableInspector.property_keys)
     column_stats = delegated_within("_inspected", TableInspector.column_stats)
 
-    # Answers from stored events, so that they cost no request.
+    # Reports on stored events, which cost no request.
     property_distribution = delegated_within("_stored", StoredQueries.property_distribution)
     numeric_summary = delegated_within("_stored", StoredQueries.numeric_summary)
     daily_counts = delegated_within("_stored", StoredQueries.daily_counts)
@@ -577,9 +572,9 @@ class Workspace:
     property_coverage = delegated_within("_stored", StoredQueries.property_coverage)
 
     def info(self) -> WorkspaceInfo:
-        """Return file, project, tables and size of the workspace in a few words.
+        """Return the file, the project, the tables and the size of the workspace.
 
-        Before anything is loaded there is no file; it has no tables then, and the size 0.
+        Before the first load there is no file: no tables, and the size 0.
 
         Example:
             >>> ws.info().tables
@@ -603,7 +598,7 @@ class Workspace:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Store inside the block; readers get it within a minute, and all of it on `close`."""
+        """Publish what the block stores to readers: within a minute, and on `close`."""
         if self._publisher is None or self._database.is_held:
             yield
         else:
@@ -657,7 +652,7 @@ class Workspace:
     )
 
     def days_due(self) -> DaysDue:
-        """Return the days that keep `mixpanel.events` current; nothing is asked.
+        """Return the days that keep `mixpanel.events` current; sends no request.
 
         Example:
             >>> ws.days_due().days[-1] == ws.settings.today()
@@ -670,21 +665,21 @@ class Workspace:
     def drop_day(
         self, day: date | str, *, table: str = "events", dry_run: bool = False
     ) -> DroppedDay:
-        """Remove one day of events: rows, quarantine and what is known of it.
+        """Delete one day of events: rows, quarantined lines and its row in the ledger.
 
-        A load never removes a day on its own; this does, at once and for good.
+        A load never deletes a day; this does, and it cannot be undone.
 
         Args:
             day: The export day; a date, or text like 2024-01-31.
             table: `events`, or another asset's table of events.
-            dry_run: Only tell what would be removed.
+            dry_run: Only return what would be deleted.
 
         Returns:
-            How many rows it had, and whether `sync_events()` will load it again.
+            Its row count, and whether `sync_events()` will load it again.
 
         Raises:
             MissingDaysError: Nothing is stored for the day.
-            TableNotFoundError: There is no such table.
+            TableNotFoundError: The table does not exist.
             ConfigError: It is not an asset's table of events, or the workspace is read-only.
 
         Example:
@@ -702,10 +697,10 @@ class Workspace:
         days: Collection[date | str] | None = None,
         refetch: RefetchChoice | None = None,
     ) -> Plan:
-        """Return what `sync_events` would take; nothing is asked or stored.
+        """Return what `sync_events` would take; nothing is requested or stored.
 
         Args:
-            from_date: As for `sync_events`, like all that follow.
+            from_date: See `sync_events`, like all that follow.
             to_date: Last day, included.
             days: Only these days.
             refetch: `all`, `missing` or `stale`.
@@ -729,17 +724,17 @@ class Workspace:
         )
 
     def clean(self, older_than: timedelta = KEPT_FOR) -> Cleaned:
-        """Delete the received answers that failed loads left in the spool folder.
+        """Delete the responses that failed loads left in the spool folder.
 
         Args:
-            older_than: Younger ones are kept; whatever it says, so are the last hour's, and
-                those that a process uses.
+            older_than: Younger responses are kept. So are those of the last hour and those that
+                another process uses, whatever this says.
 
         Returns:
-            How many files went, and their bytes.
+            The number of deleted files, and their bytes.
 
         Raises:
-            ConfigError: The database beside which they lie holds another project.
+            ConfigError: The database beside the folder holds another project.
 
         Example:
             >>> ws.clean(timedelta(days=1))
@@ -760,33 +755,33 @@ class Workspace:
         on_kept: Callable[[Sequence[DayReport]], None] | None = None,
         on_arrival: Callable[[date, date, int], None] | None = None,
     ) -> list[DayReport]:
-        """Fetch whole days into `mixpanel.events`, exactly as the asset does.
+        """Load days into `mixpanel.events`, exactly as the asset does.
 
-        Without days it keeps the table current: it loads the days that `days_due` names.
+        Without days it keeps the table current: it loads the days that `days_due` returns.
 
         Args:
             from_date: First day, included; a date, or text like 2024-01-31.
             to_date: Last day, included; the current day when it is left out.
             days: Only these days, instead of a range; no request spans a day between them.
-            refetch: `all` (the default where days are given): every day. `missing`: days that are
+            refetch: `all` (the default if days are given): every day. `missing`: days that are
                 not stored (never loaded, failed, or loaded before they had ended). `stale`: those
-                and the days read less than MP_SETTLE_DAYS after their end. Without days it holds
-                for all days since the first stored one.
+                and the days read less than MP_SETTLE_DAYS after their end. Without days, it
+                applies to all days since the first stored one.
             accept_smaller: Remove stored rows that Mixpanel does not send any more, instead of
                 keeping them. A day older than MP_RETENTION_DAYS (700 days when it is not set)
                 for which Mixpanel sends nothing keeps its rows even then; see `drop_day`.
-            on_day: Told of each day once it is committed.
-            on_kept: Told of the days that stay as they are stored, if there are any.
-            on_arrival: Told, again and again, the first and last day of the request that is on
-                its way, and how many events of it have arrived.
+            on_day: Called with each day once it is committed.
+            on_kept: Called with the days that are not requested, if there are any.
+            on_arrival: Called repeatedly while a response arrives, with the first and last day of
+                its request and the number of events so far.
 
         Returns:
             One report per loaded day, in order.
 
         Raises:
             ConfigError: An argument is wrong.
-            IncompleteExportError: Days stayed broken; they keep what they held, the others
-                are stored.
+            IncompleteExportError: Days stayed incomplete. Their stored rows are kept, and the
+                other days are stored.
 
         Example:
             >>> [report.status for report in ws.sync_events("2024-01-08", "2024-01-09")]
@@ -815,7 +810,7 @@ class Workspace:
         days: Collection[date | str] | None,
         refetch: str | None,
     ) -> tuple[list[date], Keeping]:
-        """Return which days are meant, in order and at least one, and which of them are kept."""
+        """Return the days to load, in order and at least one, and which of them are kept."""
         keeping = KEEP_NONE if refetch is None else keeping_of(self.settings, _refetch(refetch))
         if days is not None:
             if from_date is not None or to_date is not None:
