@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from mixpanel_assets.loading.events import EventLoad
+from mixpanel_assets.loading.events import EventLoad, LoadListener
 from mixpanel_assets.loading.plan import Keeping, Refetch
 from mixpanel_assets.warehouse import Database, day_rows
 
@@ -49,13 +49,14 @@ def load(client, settings, database):
 def broken(load, spool):
     """The first run: it ends after the first answer is stored and the second is there."""
 
-    def interrupt(progress):
-        while not any(WINDOWS[1][0].isoformat() in name for name in names(spool)):
-            pass
-        raise KeyboardInterrupt
+    class Interruption(LoadListener):
+        def request_stored(self, progress):
+            while not any(WINDOWS[1][0].isoformat() in name for name in names(spool)):
+                pass
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        load("first", on_request=interrupt)
+        load("first", listener=Interruption())
     [left] = names(spool)
     return spool / left
 
