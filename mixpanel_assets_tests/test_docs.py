@@ -98,6 +98,17 @@ def parameters_of(function):
     return [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
 
 
+def referred(function):
+    """Return the function whose arguments and errors hold here as well; itself without one."""
+    text = " ".join(inspect.getdoc(function).split())
+    found = re.search(r"Arguments and errors: see `(\w+\.\w+)`", text)
+    if found is None:
+        return function
+    (other,) = (one for name, one in FUNCTIONS.items() if name.endswith(f".{found[1]}"))
+    assert parameters_of(other) == parameters_of(function), found[1]
+    return other
+
+
 def section(doc, title):
     """Return the lines of a section; empty without it."""
     return doc.partition(f"{title}:\n")[2].split("\n\n")[0]
@@ -121,10 +132,10 @@ def test_everything_public_says_what_it_is():
 
 
 def test_arguments_are_told_by_name():
-    """Each one of the signature, in its order, and no other."""
+    """Each one of the signature, in its order, and no other; here, or where it is referred to."""
 
     def are_told(function):
-        doc = inspect.getdoc(function)
+        doc = inspect.getdoc(referred(function))
         told = re.findall(r"^    \*{0,2}(\w+): ", section(doc, "Args"), re.MULTILINE)
         return told == parameters_of(function)
 
@@ -159,7 +170,7 @@ def test_errors_that_are_raised_on_purpose_are_told():
     """Those of the project that the function itself raises, or a base of theirs."""
 
     def are_told(function):
-        raises = section(inspect.getdoc(function), "Raises")
+        raises = section(inspect.getdoc(referred(function)), "Raises")
         told = re.findall(r"^    (\w+): ", raises, re.MULTILINE)
         bases = tuple(getattr(errors, one) for one in told if hasattr(errors, one))
         return all(issubclass(kind, bases) for kind in raised_by(function)) and all(

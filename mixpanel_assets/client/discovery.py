@@ -31,10 +31,13 @@ T = TypeVar("T")
 
 
 class DiscoveryService:
-    """Tells what a project holds; an answer is remembered until `clear_cache`.
+    """What a project holds; each list is requested once and kept until `clear_cache`.
+
+    A wrong argument is a `ConfigError` before a request is sent, and a refusal by Mixpanel an
+    `APIError`; see `mixpanel_assets.errors`.
 
     Args:
-        client: Who asks Mixpanel.
+        client: Sends the requests.
 
     Example:
         >>> discovery = DiscoveryService(client)
@@ -49,13 +52,7 @@ class DiscoveryService:
     def list_events(self) -> list[str]:
         """Return the names of the events of the last 31 days, at most 5,000, sorted.
 
-        Rare and older events are missing: never decide by it what to export.
-
-        Returns:
-            The names.
-
-        Raises:
-            APIError: Mixpanel refused; see `mixpanel_assets.errors`.
+        Rare and older events are missing, so do not use it to decide what to export.
 
         Example:
             >>> discovery.list_events()
@@ -69,53 +66,45 @@ class DiscoveryService:
         Args:
             event: The event.
 
-        Returns:
-            The names.
-
         Raises:
             EventNotFoundError: Mixpanel lists no such event; it carries similar ones.
-            APIError: Mixpanel refused.
 
         Example:
             >>> discovery.list_properties("Sign Up")
             ['$browser', ..., 'method', ..., 'plan', ...]
         """
 
-        def ask() -> list[str]:
+        def request() -> list[str]:
             return _sorted(self._client.get_event_properties(event), f"properties of {event!r}")
 
-        return self._once(("properties", event), lambda: self._of_event(event, ask))
+        return self._once(("properties", event), lambda: self._of_event(event, request))
 
     def list_property_values(
         self, property_name: str, event: str | None = None, limit: int = 100
     ) -> list[str]:
-        """Return the most common values of a property, sorted.
+        """Return the most common values of a property as text, sorted.
 
         Args:
             property_name: The property.
-            event: Only values of this event. Mixpanel documents it as required; without, it
-                may refuse, and the error then says so.
-            limit: At most so many values.
-
-        Returns:
-            The values as text.
+            event: Only values of this event. Mixpanel documents it as required and may
+                refuse the request without it.
+            limit: The most values to return.
 
         Raises:
             EventNotFoundError: Mixpanel lists no such event; it carries similar ones.
             QueryError: Mixpanel wants an event.
-            APIError: It refused for another reason.
 
         Example:
             >>> discovery.list_property_values("plan", "Sign Up")
             ['free', 'pro', 'team']
         """
 
-        def ask() -> list[str]:
+        def request() -> list[str]:
             return sorted(map(str, self._client.get_property_values(event, property_name, limit)))
 
-        def ask_without_event() -> list[str]:
+        def request_without_event() -> list[str]:
             try:
-                return ask()
+                return request()
             except QueryError as error:
                 said = (
                     f"{error.message} Name the event whose values are meant (`event=`, `--event`)."
@@ -124,17 +113,11 @@ class DiscoveryService:
 
         key = ("values", property_name, event, limit)
         return self._once(
-            key, ask_without_event if event is None else lambda: self._of_event(event, ask)
+            key, request_without_event if event is None else lambda: self._of_event(event, request)
         )
 
     def list_funnels(self) -> list[FunnelInfo]:
-        """Return the saved funnels, by name.
-
-        Returns:
-            Their numbers and names.
-
-        Raises:
-            APIError: Mixpanel refused.
+        """Return numbers and names of the saved funnels, in order of name.
 
         Example:
             >>> discovery.list_funnels()
@@ -143,13 +126,7 @@ class DiscoveryService:
         return self._once(("funnels",), lambda: funnels_in(self._client.list_funnels()))
 
     def list_cohorts(self) -> list[SavedCohort]:
-        """Return the saved cohorts, by name.
-
-        Returns:
-            Their numbers, names and sizes.
-
-        Raises:
-            APIError: Mixpanel refused.
+        """Return numbers, names and sizes of the saved cohorts, in order of name.
 
         Example:
             >>> [cohort.name for cohort in discovery.list_cohorts()]
@@ -165,13 +142,6 @@ class DiscoveryService:
         Args:
             bookmark_type: Only reports of this type.
 
-        Returns:
-            Their numbers, names and types.
-
-        Raises:
-            ConfigError: There is no such type.
-            APIError: Mixpanel refused.
-
         Example:
             >>> [(report.id, report.name) for report in discovery.list_bookmarks("insights")]
             [(101, 'Orders by country'), (100, 'Views and orders')]
@@ -184,18 +154,13 @@ class DiscoveryService:
     def list_top_events(
         self, type: CountType = "general", limit: int | None = None
     ) -> list[TopEvent]:
-        """Return the events of today against yesterday, the most common first; asked each time.
+        """Return the events of today against yesterday, the most common first.
+
+        Nothing is remembered: each call sends a request.
 
         Args:
             type: `general` counts events, `unique` people, `average` events per person.
-            limit: At most so many; None leaves it to Mixpanel, which sends 100.
-
-        Returns:
-            Names, counts and changes.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            APIError: Mixpanel refused.
+            limit: The most events to return; None leaves it to Mixpanel, which sends 100.
 
         Example:
             >>> discovery.list_top_events(limit=1)
@@ -211,13 +176,6 @@ class DiscoveryService:
         Args:
             entity_type: Only `event` or `profile` entries; None: both.
 
-        Returns:
-            The entries.
-
-        Raises:
-            ConfigError: There is no such entity type.
-            APIError: Mixpanel refused; it allows 5 requests a minute.
-
         Example:
             >>> [schema.name for schema in discovery.list_schemas("event")]
             ['Added To Cart', 'Order Completed']
@@ -232,36 +190,31 @@ class DiscoveryService:
             entity_type: `event` or `profile`.
             name: Of the event; `$user` for profiles.
 
-        Returns:
-            The entry.
-
         Raises:
-            ConfigError: There is no such entity type.
             QueryError: There is no entry of that name.
-            APIError: Mixpanel refused.
 
         Example:
             >>> discovery.get_schema("event", "Order Completed").schema_json.description
             'A customer paid for the cart.'
         """
 
-        def ask() -> list[LexiconSchema]:
+        def request() -> list[LexiconSchema]:
             found = definition_in(self._client.get_schema(entity_type, name))
             return [LexiconSchema(entity_type, name, found)]
 
-        return self._once(("schema", entity_type, name), ask)[0]
+        return self._once(("schema", entity_type, name), request)[0]
 
     def tell_of_unknown(self, events: Sequence[str]) -> list[str]:
-        """Warn of events of which nothing came and which Mixpanel does not list.
+        """Warn of events that have no counts and that Mixpanel does not list.
 
-        The list is of the last 31 days, so an older event may be there all the same. Without a
-        list nothing is said.
+        The list covers the last 31 days, so an older event may exist all the same. If the list
+        cannot be read, there is no warning.
 
         Args:
-            events: The names that were asked for.
+            events: The names in the request.
 
         Returns:
-            Those that were warned of.
+            The names in the warning.
 
         Example:
             >>> discovery.tell_of_unknown(["Sign Up", "Sign Pu"])
@@ -270,7 +223,7 @@ class DiscoveryService:
         try:
             known = self.list_events()
         except MixpanelDataError as error:
-            # The answer is there, and worth more than this.
+            # The caller has its result already, which is worth more than a warning.
             logger.debug("The names of events are not known: %s", error)
             return []
         unknown = [event for event in events if event not in known] if known else []
@@ -280,23 +233,23 @@ class DiscoveryService:
         return unknown
 
     def clear_cache(self) -> None:
-        """Forget every answer: the next call asks Mixpanel again.
+        """Forget every list: the next call sends a request.
 
         Example:
             >>> discovery.clear_cache()
         """
         self._remembered.clear()
 
-    def _once(self, key: tuple[Any, ...], ask: Callable[[], list[T]]) -> list[T]:
+    def _once(self, key: tuple[Any, ...], request: Callable[[], list[T]]) -> list[T]:
         if key not in self._remembered:
-            self._remembered[key] = ask()
+            self._remembered[key] = request()
         return list(self._remembered[key])
 
-    def _of_event(self, event: str, ask: Callable[[], list[str]]) -> list[str]:
-        """Return what is said of an event, or raise if there is no such event."""
-        # An unknown event has been given nothing, and may be refused: only the list of names tells.
+    def _of_event(self, event: str, request: Callable[[], list[str]]) -> list[str]:
+        # For an unknown event Mixpanel sends an empty list or a refusal; only the list of names
+        # says that the event does not exist.
         try:
-            found = ask()
+            found = request()
         except QueryError as error:
             self._require(event, error)
             raise

@@ -45,15 +45,17 @@ USUAL_VALUES = 255
 
 
 class LiveQueryService:
-    """Asks Mixpanel's reports; each call spends a request of the project's 60 an hour.
+    """Mixpanel's reports; each call spends a request of the project's 60 an hour.
 
     Days are text such as `2024-01-31` or dates, days of the project's time zone, and both ends
-    are included. A wrong argument is a `ConfigError` before anything is sent.
+    are included. A wrong argument is a `ConfigError` before a request is sent. Mixpanel's refusal
+    is a `QueryError` if the question is wrong, such as a malformed expression, and another
+    `APIError` otherwise; see `mixpanel_assets.errors`.
 
     Args:
-        client: Who asks Mixpanel.
-        discovery: Where names are remembered, and looked up when nothing was found, to warn of
-            misspelled events; None: its own, and no such request.
+        client: Sends the requests.
+        discovery: Remembers names. If a report has no counts, it looks its events up to warn of
+            misspelled ones. None: no such look-up.
 
     Example:
         >>> live = LiveQueryService(client)
@@ -65,7 +67,7 @@ class LiveQueryService:
     ) -> None:
         self._client = client
         self._discovery = discovery or DiscoveryService(client)
-        self._tells_of_unknown = discovery is not None
+        self._warns_of_unknown = discovery is not None
 
     def segmentation(
         self,
@@ -96,11 +98,6 @@ class LiveQueryService:
             Counts by segment and date. A warning is logged when there may be more segments
             than the 10,000 that Mixpanel sends.
 
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel refused the question, such as a malformed expression.
-            APIError: It refused for another reason; see `mixpanel_assets.errors`.
-
         Example:
             >>> live.segmentation("Sign Up", "2024-01-01", "2024-01-07").total
             7
@@ -109,9 +106,9 @@ class LiveQueryService:
         answer = self._client.segmentation(event, **days, on=on, unit=unit, where=where, type=type)
         names = [event] if on is None else []
         series = answers.series_in(answer, "a segmentation", names=names, zeros=type != "average")
-        _tell_of_more(len(series), MOST_SEGMENTS, "segments")
+        _warn_of_more(len(series), MOST_SEGMENTS, "segments")
         total = sum(count for row in series.values() for count in row.values())
-        self._tell_of_unknown([event], series)
+        self._warn_of_unknown([event], series)
         return SegmentationResult(
             event, **days, unit=unit, segment_property=on, total=total, series=series, type=type
         )
@@ -127,22 +124,20 @@ class LiveQueryService:
         length: int | None = None,
         length_unit: LengthUnit = "day",
     ) -> FunnelResult:
-        """Return how far people came in a saved funnel, all dates together.
+        """Return how many people reached each step of a saved funnel, all dates together.
 
-        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
-
-        The first call spends a second request, on the names of the funnels.
+        Mixpanel discourages new use of this report since July 2026 (maintenance mode). The first
+        call spends a second request, on the names of the funnels.
 
         Args:
             funnel_id: From `DiscoveryService.list_funnels`.
             from_date: First day on which people began, included.
             to_date: Last such day, included.
-            unit: How Mixpanel groups the days; someone who began in two groups counts twice.
+            unit: How Mixpanel groups the days; a person that began in two groups counts twice.
             on: A property or an expression to split by; the segments are in `segments`.
             where: Only events that fit this expression.
-            length: How long people have for all steps, at most 90 days; None: as the funnel was
-                saved.
-            length_unit: What `length` counts.
+            length: The time for all steps, at most 90 days; None: as the funnel was saved.
+            length_unit: The unit of `length`.
 
         Returns:
             Counts and conversion of each step.
@@ -165,7 +160,7 @@ class LiveQueryService:
             steps = answers.funnel_in(answer)
         else:
             steps, segments = answers.split_funnel_in(answer)
-            _tell_of_more(len(segments), MOST_SEGMENTS, "segments")
+            _warn_of_more(len(segments), MOST_SEGMENTS, "segments")
         return FunnelResult(
             funnel_id,
             self._funnel_name(funnel_id),
@@ -199,19 +194,18 @@ class LiveQueryService:
             born_where: Only born events that fit this expression.
             return_where: Only return events that fit this expression.
             interval: Days per period, with unit `day`; other units take 1 only.
-            interval_count: How many periods to follow people for, after the first.
+            interval_count: The number of periods after the first.
             unit: The length of a period.
             retention_type: `birth` follows people from their first `born_event`; `compounded`
                 from each time that they did the event, so both events are one then.
-            unbounded: Whether people count in each period up to the last in which they came back.
+            unbounded: Whether people count in every period up to the last one of their return.
 
         Returns:
-            One cohort per date, with the part that came back in each period.
+            One cohort per date, with the share that came back in each period.
 
         Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel refused the question.
-            APIError: It refused for another reason.
+            ConfigError: `interval` is given with another unit than `day`, or `compounded` with
+                two events or `born_where`.
 
         Example:
             >>> live.retention("Sign Up", "Page View", "2024-01-01", "2024-01-07").cohorts[0].size
@@ -232,7 +226,7 @@ class LiveQueryService:
         )
         cohorts = answers.cohorts_in(answer)
         sizes: dict[str, int | float] = {cohort.date: cohort.size for cohort in cohorts}
-        self._tell_of_unknown([born_event], {born_event: sizes})
+        self._warn_of_unknown([born_event], {born_event: sizes})
         return RetentionResult(born_event, return_event, **days, unit=unit, cohorts=cohorts)
 
     def jql(self, script: str, params: Mapping[str, Any] | None = None) -> JQLResult:
@@ -279,11 +273,6 @@ class LiveQueryService:
         Returns:
             Counts by event and date, with a row for each name.
 
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel refused the question.
-            APIError: It refused for another reason.
-
         Example:
             >>> live.event_counts(["Sign Up"], "2024-01-01", "2024-01-07").series["Sign Up"]
             {'2024-01-01': 1, ...}
@@ -292,7 +281,7 @@ class LiveQueryService:
         answer = self._client.event_counts(events, **days, type=type, unit=unit)
         zeros = type != "average"
         series = answers.series_in(answer, "counts of events", names=events, zeros=zeros)
-        self._tell_of_unknown(events, series)
+        self._warn_of_unknown(events, series)
         return EventCountsResult(list(events), **days, unit=unit, type=type, series=series)
 
     def property_counts(
@@ -316,16 +305,11 @@ class LiveQueryService:
             type: `general` counts events, `unique` people, `average` events per person.
             unit: The length of a step in time.
             values: Only these values.
-            limit: At most so many values, the largest; None leaves it to Mixpanel, which
-                sends 255, and a warning is logged when there may be more.
+            limit: The most values to return, the largest ones. None leaves it to Mixpanel, which
+                sends 255; a warning is logged if there may be more.
 
         Returns:
             Counts by value and date, with a row for each value asked for.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel refused the question.
-            APIError: It refused for another reason.
 
         Example:
             >>> live.property_counts("Sign Up", "plan", "2024-01-01", "2024-01-07").series
@@ -338,9 +322,9 @@ class LiveQueryService:
         series = answers.series_in(
             answer, "counts of a property", names=values or (), zeros=type != "average"
         )
-        self._tell_of_unknown([event], series)
+        self._warn_of_unknown([event], series)
         if limit is None and values is None:
-            _tell_of_more(len(series), USUAL_VALUES, "values")
+            _warn_of_more(len(series), USUAL_VALUES, "values")
         return PropertyCountsResult(
             event, property_name, **days, unit=unit, type=type, series=series
         )
@@ -361,12 +345,7 @@ class LiveQueryService:
             to_date: Last day, included; None: today, UTC.
 
         Returns:
-            The events, and the days that were asked for.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel refused the question.
-            APIError: It refused for another reason.
+            The events and their range of days.
 
         Example:
             >>> live.activity_feed(["user-40200000"], "2024-01-03", "2024-01-03").events[0].event
@@ -391,12 +370,15 @@ class LiveQueryService:
         Args:
             bookmark_id: Its number, as in its address.
             bookmark_type: `insights` and `retention` reports have days of their own;
-                `funnels` needs the days. For `flows` Mixpanel documents no way to ask.
+                `funnels` needs the days. Mixpanel documents no request for `flows`.
             from_date: First day, included; for funnels.
             to_date: Last day, included; for funnels.
 
         Returns:
             The numbers as Mixpanel nests them.
+
+        Raises:
+            ConfigError: Days are given for a report that has its own, or missing for a funnel.
 
         Raises:
             ConfigError: An argument is wrong.
@@ -434,23 +416,18 @@ class LiveQueryService:
         event: str | None = None,
         where: str | None = None,
     ) -> FrequencyResult:
-        """Return in how many hours or days of each period people were active.
+        """Return the number of hours or days in which people were active, for each period.
 
         Args:
             from_date: First day, included.
             to_date: Last day, included.
             unit: The length of a period.
-            addiction_unit: What is counted in it.
-            event: What counts as active; None: any event.
+            addiction_unit: The unit that is counted in it.
+            event: The event that counts as activity; None: any event.
             where: Only events that fit this expression.
 
         Returns:
-            By date: how many people were active in at least 1, 2, 3 ... of them.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel refused the question.
-            APIError: It refused for another reason.
+            For each date, the number of people that were active in at least 1, 2, 3 ... of them.
 
         Example:
             >>> live.frequency("2024-01-01", "2024-01-01").data
@@ -486,18 +463,13 @@ class LiveQueryService:
             event: Its name.
             from_date: First day, included.
             to_date: Last day, included.
-            on: The property or expression whose number is meant, such as `amount`.
+            on: The property or expression with the number, such as `amount`.
             unit: The length of a step in time.
             where: Only events that fit this expression.
             type: `general` counts events, `unique` people, `average` events per person.
 
         Returns:
             Counts by range, which Mixpanel chooses, and date.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel refused the question.
-            APIError: It refused for another reason.
 
         Example:
             >>> on = 'properties["amount"]'
@@ -509,7 +481,7 @@ class LiveQueryService:
             event, **days, on=on, unit=unit, where=where, type=type
         )
         series = answers.series_in(answer, "a numeric segmentation", zeros=type != "average")
-        self._tell_of_unknown([event], series)
+        self._warn_of_unknown([event], series)
         return NumericBucketResult(
             event, **days, property_expr=on, unit=unit, series=answers.by_range(series)
         )
@@ -538,11 +510,6 @@ class LiveQueryService:
         Returns:
             The sum by date.
 
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel refused the question.
-            APIError: It refused for another reason.
-
         Example:
             >>> on = 'properties["amount"]'
             >>> live.segmentation_sum("Order Completed", "2024-01-01", "2024-01-01", on).results
@@ -551,7 +518,7 @@ class LiveQueryService:
         days = date_range(from_date, to_date)
         answer = self._client.segmentation_sum(event, **days, on=on, unit=unit, where=where)
         results, computed_at = answers.numbers_in(answer, "sums")
-        self._tell_of_unknown([event], {event: results})
+        self._warn_of_unknown([event], {event: results})
         return NumericSumResult(
             event, **days, property_expr=on, unit=unit, results=results, computed_at=computed_at
         )
@@ -573,17 +540,12 @@ class LiveQueryService:
             event: Its name.
             from_date: First day, included.
             to_date: Last day, included.
-            on: The property or expression to average; what is no number counts as 0.
+            on: The property or expression to average; other values than numbers count as 0.
             unit: The length of a step in time.
             where: Only events that fit this expression.
 
         Returns:
             The average by date.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel refused the question.
-            APIError: It refused for another reason.
 
         Example:
             >>> on = 'properties["amount"]'
@@ -593,13 +555,13 @@ class LiveQueryService:
         days = date_range(from_date, to_date)
         answer = self._client.segmentation_average(event, **days, on=on, unit=unit, where=where)
         results, _ = answers.numbers_in(answer, "averages")
-        self._tell_of_unknown([event], {event: results})
+        self._warn_of_unknown([event], {event: results})
         return NumericAverageResult(event, **days, property_expr=on, unit=unit, results=results)
 
-    def _tell_of_unknown(self, events: Sequence[str], series: answers.Series) -> None:
+    def _warn_of_unknown(self, events: Sequence[str], series: answers.Series) -> None:
         """Warn of misspelled events if nothing at all was counted."""
         found = any(count for row in series.values() for count in row.values())
-        if self._tells_of_unknown and not found:
+        if self._warns_of_unknown and not found:
             self._discovery.tell_of_unknown(events)
 
     def _funnel_name(self, funnel_id: int) -> str:
@@ -612,6 +574,6 @@ class LiveQueryService:
         return next((funnel.name for funnel in funnels if funnel.funnel_id == funnel_id), "")
 
 
-def _tell_of_more(came: int, most: int, what: str) -> None:
-    if came >= most:
-        logger.warning("Mixpanel sent %s %s; there may be more.", f"{came:,}", what)
+def _warn_of_more(count: int, most: int, what: str) -> None:
+    if count >= most:
+        logger.warning("Mixpanel sent %s %s; there may be more.", f"{count:,}", what)

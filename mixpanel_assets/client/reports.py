@@ -40,7 +40,7 @@ _ACCESSOR = re.compile(r"\b(properties|event|user|behaviors)\s*\[")
 
 
 class Asker(ABC):
-    """What a question needs: who asks, and a way to send it."""
+    """What a request needs: credentials, and a way to send it."""
 
     credentials: Credentials
 
@@ -51,7 +51,7 @@ class Asker(ABC):
         path: str | Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Return the JSON answer to a GET."""
+        """Return the JSON response to a GET."""
 
     @abstractmethod
     def post(
@@ -60,7 +60,7 @@ class Asker(ABC):
         path: str | Mapping[str, Any] | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Return the JSON answer to a POST of form fields."""
+        """Return the JSON response to a POST of form fields."""
 
 
 def date_range(from_date: date | str, to_date: date | str) -> dict[str, str]:
@@ -139,22 +139,22 @@ MOST_NAMES = 5_000
 
 
 class Inventory(Asker):
-    """What a project holds, as Mixpanel answers it."""
+    """What a project holds, as Mixpanel sends it.
+
+    A wrong argument is a `ConfigError` before a request is sent, and a refusal by Mixpanel an
+    `APIError`.
+    """
 
     def get_events(self, limit: int = MOST_NAMES) -> list[str]:
         """Return the names of the events of the last 31 days, the most common first.
 
-        Rare and older events are missing: never decide by it what to export.
+        Rare and older events are missing, so do not use it to decide what to export.
 
         Args:
-            limit: At most so many; Mixpanel cuts at 5,000.
+            limit: The most names to return; Mixpanel sends at most 5,000.
 
         Returns:
-            The answer of `/events/names`.
-
-        Raises:
-            ConfigError: The limit is no number.
-            APIError: Mixpanel refused; see `mixpanel_assets.errors`.
+            The response of `/events/names`.
 
         Example:
             >>> client.get_events()
@@ -168,14 +168,10 @@ class Inventory(Asker):
 
         Args:
             event: The event.
-            limit: At most so many.
+            limit: The most to return.
 
         Returns:
-            The names in the answer of `/events/properties/top`; none for an unknown event.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            APIError: Mixpanel refused.
+            The names in the response of `/events/properties/top`; none for an unknown event.
 
         Example:
             >>> client.get_event_properties("Sign Up")
@@ -192,15 +188,10 @@ class Inventory(Asker):
         Args:
             event: The event. Mixpanel documents it as required; None leaves it out.
             property_name: The property.
-            limit: At most so many.
+            limit: The most to return.
 
         Returns:
-            The answer of `/events/properties/values`: values as text.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel wants an event.
-            APIError: Mixpanel refused.
+            The response of `/events/properties/values`: values as text.
 
         Example:
             >>> client.get_property_values("Sign Up", "plan", limit=2)
@@ -216,19 +207,10 @@ class Inventory(Asker):
     def get_top_events(
         self, type: CountType = "general", limit: int | None = None
     ) -> dict[str, Any]:
-        """Return the events of today against yesterday, the most common first.
+        """Return the response of `/events/top`.
 
-        Args:
-            type: `general` counts events, `unique` people, `average` events per person.
-            limit: At most so many; None leaves it to Mixpanel, which sends 100.
-
-        Returns:
-            The answer of `/events/top`: `events`, each with `event`, `amount` and
-            `percent_change`, and `type`.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            APIError: Mixpanel refused.
+        `events` has objects with `event`, `amount` and `percent_change`. Arguments and errors: see
+        `DiscoveryService.list_top_events`.
 
         Example:
             >>> client.get_top_events(limit=1)["events"]
@@ -241,13 +223,7 @@ class Inventory(Asker):
         return self._object("/events/top", params)
 
     def list_funnels(self) -> list[dict[str, Any]]:
-        """Return the saved funnels.
-
-        Returns:
-            The answer of `/funnels/list`: objects with `funnel_id` and `name`.
-
-        Raises:
-            APIError: Mixpanel refused.
+        """Return the response of `/funnels/list`: objects with `funnel_id` and `name`.
 
         Example:
             >>> client.list_funnels()
@@ -256,14 +232,9 @@ class Inventory(Asker):
         return self._list("/funnels/list", {})
 
     def list_cohorts(self) -> list[dict[str, Any]]:
-        """Return the saved cohorts.
+        """Return the response of `/cohorts/list`.
 
-        Returns:
-            The answer of `/cohorts/list`: objects with `id`, `name`, `count`, `description`,
-            `created` and `is_visible` (0 or 1).
-
-        Raises:
-            APIError: Mixpanel refused.
+        Its objects have `id`, `name`, `count`, `description`, `created` and `is_visible` (0 or 1).
 
         Example:
             >>> [cohort["name"] for cohort in client.list_cohorts()]
@@ -272,17 +243,10 @@ class Inventory(Asker):
         return checked(self.post("query", "/cohorts/list"), list, "POST /cohorts/list")
 
     def list_bookmarks(self, bookmark_type: BookmarkType | None = None) -> list[dict[str, Any]]:
-        """Return the saved reports. Mixpanel documents no such list; its own clients read it.
+        """Return the saved reports: objects with `id`, `name`, `type` and more.
 
-        Args:
-            bookmark_type: Only reports of this type.
-
-        Returns:
-            Objects with `id`, `name`, `type` and more. It costs no request of the Query API.
-
-        Raises:
-            ConfigError: There is no such type.
-            APIError: Mixpanel refused.
+        It costs no request of the Query API. Arguments and errors: see
+        `DiscoveryService.list_bookmarks`.
 
         Example:
             >>> client.list_bookmarks("insights")[0]["name"]
@@ -299,19 +263,9 @@ class Inventory(Asker):
         return checked(found, list, f"GET {path}")
 
     def get_schemas(self, entity_type: EntityType | None = None) -> list[dict[str, Any]]:
-        """Return the entries of the data dictionary.
+        """Return objects with `entityType`, `name` and `schemaJson`.
 
-        Only events with an entry are listed. Mixpanel allows 5 requests a minute.
-
-        Args:
-            entity_type: Only `event` or `profile` entries; None: both.
-
-        Returns:
-            Objects with `entityType`, `name` and `schemaJson`.
-
-        Raises:
-            ConfigError: There is no such entity type.
-            APIError: Mixpanel refused.
+        Arguments and errors: see `DiscoveryService.list_schemas`.
 
         Example:
             >>> client.get_schemas("event")[0]["name"]
@@ -326,17 +280,8 @@ class Inventory(Asker):
     def get_schema(self, entity_type: EntityType, name: str) -> dict[str, Any]:
         """Return one definition of the data dictionary.
 
-        Args:
-            entity_type: `event` or `profile`.
-            name: Of the event; `$user` for profiles.
-
-        Returns:
-            The definition: `description`, `properties` and `metadata`, as far as it has them.
-
-        Raises:
-            ConfigError: There is no such entity type.
-            QueryError: There is no entry of that name.
-            APIError: Mixpanel refused.
+        It has `description`, `properties` and `metadata`, or some of them. Arguments and errors:
+        see `DiscoveryService.get_schema`.
 
         Example:
             >>> client.get_schema("event", "Order Completed")["description"]
@@ -363,7 +308,7 @@ MOST_SEGMENTS = 10_000
 
 
 class Queries(Inventory):
-    """Live reports; every method raises `ConfigError` before a wrong question is sent."""
+    """Live reports; a wrong argument is a `ConfigError` before a request is sent."""
 
     def segmentation(
         self,
@@ -375,28 +320,10 @@ class Queries(Inventory):
         where: str | None = None,
         type: CountType = "general",
     ) -> dict[str, Any]:
-        """Return how often an event happened, over time.
+        """Return the response of `/segmentation`.
 
-        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
-
-        Args:
-            event: Its name.
-            from_date: First day, included; a date, or text like 2024-01-31.
-            to_date: Last day, included.
-            on: A property to split by, such as `country`, or an expression, such as
-                `properties["country"]`; the 10,000 largest segments come.
-            unit: The length of a step in time.
-            where: Only events that fit this expression.
-            type: `general` counts events, `unique` people, `average` events per person.
-
-        Returns:
-            The answer of `/segmentation`: `data` with `series` (dates, in no order) and
-            `values` (counts by segment and date).
-
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel refused the question, such as a malformed expression.
-            APIError: It refused for another reason; see `mixpanel_assets.errors`.
+        `data` has `series` (dates, in no order) and `values` (counts by segment and date).
+        Arguments and errors: see `LiveQueryService.segmentation`.
 
         Example:
             >>> client.segmentation("Sign Up", "2024-01-01", "2024-01-07")["data"]["values"]
@@ -424,29 +351,10 @@ class Queries(Inventory):
         length: int | None = None,
         length_unit: LengthUnit = "day",
     ) -> dict[str, Any]:
-        """Return how far people came in a saved funnel, by the date on which they began.
+        """Return the response of `/funnels`: `meta` and `data`.
 
-        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
-
-        Args:
-            funnel_id: From `list_funnels`.
-            from_date: First day on which people began, included.
-            to_date: Last such day, included.
-            unit: Group the dates; None: by day.
-            on: A property or an expression to split by; the 10,000 largest segments come.
-            where: Only events that fit this expression.
-            length: How long people have for all steps, at most 90 days; None: as the funnel was
-                saved.
-            length_unit: What `length` counts.
-
-        Returns:
-            The answer of `/funnels`: `meta` and `data`, which holds per date the `steps` or,
-            when split, the steps of `$overall` and of each segment.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: There is no such funnel, or the expression is malformed.
-            APIError: Mixpanel refused for another reason.
+        `data` has for each date the `steps` or, with `on`, the steps of `$overall` and of each
+        segment. Arguments and errors: see `LiveQueryService.funnel`.
 
         Example:
             >>> client.funnel(7509, "2024-01-01", "2024-01-07")["data"]["2024-01-01"]["steps"]
@@ -478,30 +386,10 @@ class Queries(Inventory):
         retention_type: RetentionType = "birth",
         unbounded: bool = False,
     ) -> dict[str, Any]:
-        """Return how many people came back, by the date of their first `born_event`.
+        """Return the response of `/retention`.
 
-        Args:
-            born_event: What makes people part of a cohort.
-            return_event: What counts as coming back.
-            from_date: First day of the cohorts, included.
-            to_date: Last day of the cohorts, included.
-            born_where: Only born events that fit this expression.
-            return_where: Only return events that fit this expression.
-            interval: Days per period, with unit `day`; others take 1 only, because Mixpanel
-                takes a unit or an interval.
-            interval_count: How many periods to follow people for, after the first.
-            unit: The length of a period.
-            retention_type: `birth` follows people from their first `born_event`; `compounded`
-                from each time that they did the event, so both events are one then.
-            unbounded: Whether people count in each period up to the last in which they came back.
-
-        Returns:
-            The answer of `/retention`: per date `first`, the size of the cohort, and `counts`.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel refused the question.
-            APIError: It refused for another reason.
+        It has for each date `first`, the size of the cohort, and `counts`. Arguments and errors:
+        see `LiveQueryService.retention`.
 
         Example:
             >>> client.retention("Sign Up", "Order Completed", day, day, interval_count=2)
@@ -534,22 +422,9 @@ class Queries(Inventory):
         return self._object("/retention", params)
 
     def jql(self, script: str, params: Mapping[str, Any] | None = None) -> list[Any]:
-        """Run a JQL script.
+        """Return the array that the script returned.
 
-        Mixpanel discourages new use of JQL since July 2026 (maintenance mode).
-
-        Args:
-            script: JavaScript with a function `main`.
-            params: What the script sees as `params`.
-
-        Returns:
-            The array that the script returned.
-
-        Raises:
-            ConfigError: The script is empty.
-            JQLSyntaxError: The script failed; it says where.
-            QueryError: JQL is not available to this project.
-            APIError: Mixpanel refused for another reason.
+        Arguments and errors: see `LiveQueryService.jql`.
 
         Example:
             >>> client.jql(script, {"from_date": "2024-01-01", "to_date": "2024-01-07"})
@@ -558,7 +433,7 @@ class Queries(Inventory):
         form = {"script": text("script", script)}
         if params is not None:
             form["params"] = json.dumps(dict(params))
-        _tell_that_jql_ends()
+        _warn_that_jql_ends()
         return checked(self.post("query", "/jql", form), list, "POST /jql")
 
     def event_counts(
@@ -569,23 +444,10 @@ class Queries(Inventory):
         type: CountType = "general",
         unit: TimeUnit = "day",
     ) -> dict[str, Any]:
-        """Return how often several events happened, over time.
+        """Return the response of `/events`.
 
-        Args:
-            events: Their names.
-            from_date: First day, included.
-            to_date: Last day, included.
-            type: `general` counts events, `unique` people, `average` events per person.
-            unit: The length of a step in time.
-
-        Returns:
-            The answer of `/events`: `data` with `series` and `values` (counts by event and
-            date); what did not happen is absent.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel refused the question.
-            APIError: It refused for another reason.
+        `data` has `series` and `values` (counts by event and date); counts of 0 may be missing.
+        Arguments and errors: see `LiveQueryService.event_counts`.
 
         Example:
             >>> client.event_counts(["Sign Up"], "2024-01-01", "2024-01-07")["data"]["values"]
@@ -610,27 +472,10 @@ class Queries(Inventory):
         values: Sequence[str] | None = None,
         limit: int | None = None,
     ) -> dict[str, Any]:
-        """Return how often an event happened with each value of a property, over time.
+        """Return the response of `/events/properties`.
 
-        Args:
-            event: Its name.
-            property_name: The property.
-            from_date: First day, included.
-            to_date: Last day, included.
-            type: `general` counts events, `unique` people, `average` events per person.
-            unit: The length of a step in time.
-            values: Only these values.
-            limit: At most so many values, the largest; None leaves it to Mixpanel, which
-                sends 255.
-
-        Returns:
-            The answer of `/events/properties`: `data` with `series` and `values` (counts by
-            value and date); what did not happen is absent.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel refused the question.
-            APIError: It refused for another reason.
+        `data` has `series` and `values` (counts by value and date); counts of 0 may be missing.
+        Arguments and errors: see `LiveQueryService.property_counts`.
 
         Example:
             >>> answer = client.property_counts("Sign Up", "plan", "2024-01-01", "2024-01-07")
@@ -654,24 +499,11 @@ class Queries(Inventory):
         from_date: date | str | None = None,
         to_date: date | str | None = None,
     ) -> dict[str, Any]:
-        """Return what some users did.
+        """Return the response of `/stream/query`.
 
-        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
-
-        Args:
-            distinct_ids: The users.
-            from_date: First day, included. Mixpanel documents both as required; None leaves
-                them out.
-            to_date: Last day, included.
-
-        Returns:
-            The answer of `/stream/query`: the events under `results`; the id in their
-            properties is called `distinct_id` or `$distinct_id`.
-
-        Raises:
-            ConfigError: An argument is wrong, or only one of the days is given.
-            QueryError: Mixpanel refused the question.
-            APIError: It refused for another reason.
+        The events are in `results`; the id in their properties is called `distinct_id` or
+        `$distinct_id`. Without days none are sent, though Mixpanel documents them as required.
+        Arguments and errors: see `LiveQueryService.activity_feed`.
 
         Example:
             >>> answer = client.activity_feed(["user-40200000"], "2024-01-03", "2024-01-03")
@@ -688,23 +520,10 @@ class Queries(Inventory):
         from_date: date | str | None = None,
         to_date: date | str | None = None,
     ) -> dict[str, Any]:
-        """Return the numbers of a saved report.
+        """Return the response of `/insights` or, for a funnel, of `/funnels`.
 
-        Args:
-            bookmark_id: Its number, as in its address.
-            bookmark_type: `insights` and `retention` reports have days of their own;
-                `funnels` needs the days. For `flows` Mixpanel documents no way to ask.
-            from_date: First day, included; for funnels.
-            to_date: Last day, included; for funnels.
-
-        Returns:
-            The answer of `/insights` (`headers`, `series`, `date_range`, `computed_at`) or of
-            `/funnels` (`meta`, `data`).
-
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: There is no such report.
-            APIError: Mixpanel refused for another reason.
+        The former has `headers`, `series`, `date_range` and `computed_at`, the latter `meta` and
+        `data`. Arguments and errors: see `LiveQueryService.query_saved_report`.
 
         Example:
             >>> client.query_saved_report(100)["headers"]
@@ -734,24 +553,10 @@ class Queries(Inventory):
         event: str | None = None,
         where: str | None = None,
     ) -> dict[str, Any]:
-        """Return in how many hours or days of each period people were active.
+        """Return the response of `/retention/addiction`.
 
-        Args:
-            from_date: First day, included.
-            to_date: Last day, included.
-            unit: The length of a period.
-            addiction_unit: What is counted in it.
-            event: What counts as active; None: any event.
-            where: Only events that fit this expression.
-
-        Returns:
-            The answer of `/retention/addiction`: `data`, by date how many people were active
-            in at least 1, 2, 3 ... of them.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel refused the question.
-            APIError: It refused for another reason.
+        `data` has for each date the number of people that were active in at least 1, 2, 3 ... of
+        its hours or days. Arguments and errors: see `LiveQueryService.frequency`.
 
         Example:
             >>> client.frequency("2024-01-01", "2024-01-01", event="Page View")["data"]
@@ -776,27 +581,10 @@ class Queries(Inventory):
         where: str | None = None,
         type: CountType = "general",
     ) -> dict[str, Any]:
-        """Return how often an event happened with a number in each of some ranges, over time.
+        """Return the response of `/segmentation/numeric`.
 
-        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
-
-        Args:
-            event: Its name.
-            from_date: First day, included.
-            to_date: Last day, included.
-            on: The property or expression whose number is meant, such as `amount`.
-            unit: The length of a step in time.
-            where: Only events that fit this expression.
-            type: `general` counts events, `unique` people, `average` events per person.
-
-        Returns:
-            The answer of `/segmentation/numeric`: `data` with `series` and `values` (counts by
-            range, chosen by Mixpanel, and date); what did not happen is absent.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel refused the question.
-            APIError: It refused for another reason.
+        `data` has `series` and `values` (counts by range and date); counts of 0 may be missing.
+        Arguments and errors: see `LiveQueryService.segmentation_numeric`.
 
         Example:
             >>> answer = client.segmentation_numeric(
@@ -818,25 +606,10 @@ class Queries(Inventory):
         unit: HourDayUnit = "day",
         where: str | None = None,
     ) -> dict[str, Any]:
-        """Return the sum of a number over an event's occurrences, over time.
+        """Return the response of `/segmentation/sum`.
 
-        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
-
-        Args:
-            event: Its name.
-            from_date: First day, included.
-            to_date: Last day, included.
-            on: The property or expression to sum, such as `amount`.
-            unit: The length of a step in time.
-            where: Only events that fit this expression.
-
-        Returns:
-            The answer of `/segmentation/sum`: `results`, the sum by date, and `computed_at`.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel refused the question.
-            APIError: It refused for another reason.
+        `results` has the sum by date. Arguments and errors: see
+        `LiveQueryService.segmentation_sum`.
 
         Example:
             >>> on = 'properties["amount"]'
@@ -855,25 +628,10 @@ class Queries(Inventory):
         unit: HourDayUnit = "day",
         where: str | None = None,
     ) -> dict[str, Any]:
-        """Return the average of a number over an event's occurrences, over time.
+        """Return the response of `/segmentation/average`.
 
-        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
-
-        Args:
-            event: Its name.
-            from_date: First day, included.
-            to_date: Last day, included.
-            on: The property or expression to average; what is no number counts as 0.
-            unit: The length of a step in time.
-            where: Only events that fit this expression.
-
-        Returns:
-            The answer of `/segmentation/average`: `results`, the average by date.
-
-        Raises:
-            ConfigError: An argument is wrong.
-            QueryError: Mixpanel refused the question.
-            APIError: It refused for another reason.
+        `results` has the average by date. Arguments and errors: see
+        `LiveQueryService.segmentation_average`.
 
         Example:
             >>> on = 'properties["amount"]'
@@ -910,7 +668,7 @@ def _days(from_date: date | str | None, to_date: date | str | None) -> dict[str,
 
 
 @cache
-def _tell_that_jql_ends() -> None:
+def _warn_that_jql_ends() -> None:
     """Warn once per process."""
     logger.warning(
         "Mixpanel keeps JQL in maintenance mode and discourages new use of it. SQL over the stored "

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mixpanel_assets import DiscoveryService, LiveQueryService
 from mixpanel_assets.client import answers
-from mixpanel_assets.client.reports import Inventory, Queries
+from mixpanel_assets.client.reports import Queries
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.errors import (
     APIError,
@@ -114,20 +114,6 @@ def test_the_client_asks_with_the_same_parameters():
         asked = inspect.signature(getattr(Queries, name)).parameters
         offered = inspect.signature(getattr(LiveQueryService, name)).parameters
         assert asked == offered
-
-
-@pytest.mark.parametrize("service", [*SIGNATURES, Inventory, Queries])
-def test_every_method_says_what_it_returns_and_shows_it(service):
-    """Each docstring has an example, and the parts that its signature calls for."""
-    for name, method in vars(service).items():
-        if name.startswith("_"):
-            continue
-        doc = inspect.getdoc(method)
-        assert "Example:" in doc
-        assert ("Args:" in doc) == (len(inspect.signature(method).parameters) > 1)
-        if name not in ("clear_cache", "tell_of_unknown"):  # they raise nothing
-            assert "Returns:" in doc
-            assert "Raises:" in doc
 
 
 def test_segmentation_counts_the_events_of_each_day(live, emulator):
