@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -387,6 +388,84 @@ def _kind(json_type: str) -> str:
     return _KINDS.get(json_type, json_type)
 
 
+def fetch_first_page(
+    transport: Transport, query: ProfileQuery, retries: RetryPolicy
+) -> ProfilePage:
+    """Return page 0, checked; an empty one only if a second response is empty too.
+
+    Raises:
+        IncompleteExportError: It does not say how many profiles there are, or lacks some of them.
+    """
+
+    def fetch() -> ProfilePage:
+        page = fetch_page(transport, query, 0)
+        if page.total is None:
+            raise IncompleteExportError(
+                "profiles page 0 carries no `total`, so the end of the snapshot is not known.",
+                reason="no total",
+            )
+        return checked_page(page, page.total, page.page_size)
+
+    page = retries.call(fetch)
+    return page if page.total or page.results else retries.call(fetch)
+
+
+def checked_page(page: ProfilePage, total: int, page_size: int) -> ProfilePage:
+    """Return a page that holds at least the profiles that page 0 announced.
+
+    Args:
+        page: The page.
+        total: Profiles in the whole result.
+        page_size: Profiles in a full page.
+
+    Raises:
+        IncompleteExportError: It holds fewer, or something that is not a profile.
+    """
+    announced, rows = min(page_size, total - page.page * page_size), len(page.results)
+    if rows < announced:
+        raise UnannouncedError(
+            f"profiles page {page.page} holds {rows:,} profiles, {announced:,} were announced.",
+            reason=f"page {page.page} is shorter than announced",
+            lines=rows,
+        )
+    for number, result in enumerate(page.results):
+        if not is_profile(result):
+            raise IncompleteExportError(
+                f"profiles page {page.page} holds something at place {number} that is not a "
+                "profile with a `$distinct_id`.",
+                reason=f"page {page.page} holds something that is not a profile",
+                lines=rows,
+            )
+    return page
+
+
+class SessionEndedError(IncompleteExportError):
+    """Mixpanel no longer knows the session that page 0 opened."""
+
+
+class UnannouncedError(IncompleteExportError):
+    """A page holds another number of profiles than page 0 announced for it."""
+
+
+@contextmanager
+def session_of_page_0(number: int) -> Iterator[None]:
+    """Take a refusal of a later page for the end of its session: page 0 had the same filters.
+
+    Raises:
+        SessionEndedError: Mixpanel refused the page.
+    """
+    try:
+        yield
+    except (RateLimitError, ServerError):
+        raise
+    except APIError as error:
+        raise SessionEndedError(
+            f"profiles page {number}: the session of page 0 has ended ({error.message}) "
+            "Run it again from the beginning.",
+            reason="the session ended",
+        ) from error
+
+
 # Mixpanel lets five query requests of a project run at once.
 MAX_WORKERS = 5
 
@@ -444,71 +523,36 @@ def plan_snapshot(
     """
     try:
         plan = _planned(transport, query, directory, retries)
-    except _SessionEndedError:
+    except SessionEndedError:
         remove_pages(directory)  # none of them belongs to the next session
         plan = _planned(transport, query, directory, retries)
     plan.store()
     return plan
 
 
-class _SessionEndedError(IncompleteExportError):
-    """Mixpanel no longer knows the session that page 0 opened a moment ago."""
-
-
-class _UnannouncedError(IncompleteExportError):
-    """A page holds another number of profiles than page 0 announced for it."""
-
-
 def _planned(
     transport: Transport, query: ProfileQuery, directory: Path, retries: RetryPolicy
 ) -> PagePlan:
     began_at = datetime.now(UTC)
-    page, announced = retries.call(lambda: _first_page(transport, query))
-    if not announced and not page.results:  # believed only when a second response says the same
-        page, announced = retries.call(lambda: _first_page(transport, query))
-    total = max(announced, len(page.results))
+    page = fetch_first_page(transport, query, retries)
+    total = max(page.total or 0, len(page.results))
     plan = PagePlan(directory, page.session_id, total, page.page_size, began_at)
     _keep(plan, page)
     while plan.total and plan.total % plan.page_size == 0:
-        before, page = page, _page_behind(transport, query, plan, retries)
+        before, number = page, plan.num_pages
+        with session_of_page_0(number):
+            page = retries.call(partial(fetch_page, transport, query, number, plan.session_id))
         if not page.results:
             break
         if page.results == before.results:
             raise IncompleteExportError(
-                f"profiles page {page.page} repeats the page before it, so nobody can tell where "
-                "the snapshot ends. Nothing was stored.",
+                f"profiles page {page.page} repeats the page before it, so the end of the "
+                "snapshot is not known. Nothing was stored.",
                 reason="a repeated page",
             )
         plan = replace(plan, total=plan.total + len(page.results))
         _keep(plan, page)
     return plan
-
-
-def _first_page(transport: Transport, query: ProfileQuery) -> tuple[ProfilePage, int]:
-    page = fetch_page(transport, query, 0)
-    if page.total is None:
-        raise IncompleteExportError(
-            "profiles page 0 carries no `total`, so nobody can tell when the snapshot is whole. "
-            "Nothing was stored.",
-            reason="no total",
-        )
-    return page, page.total
-
-
-def _page_behind(
-    transport: Transport, query: ProfileQuery, plan: PagePlan, retries: RetryPolicy
-) -> ProfilePage:
-    number = plan.num_pages
-    try:
-        return retries.call(lambda: fetch_page(transport, query, number, plan.session_id))
-    except (RateLimitError, ServerError):
-        raise
-    except APIError as error:
-        raise _SessionEndedError(
-            f"profiles page {number}: the session of page 0 has ended ({error.message}) "
-            "No profiles were stored; run it again.",
-            reason="the session ended",
-        ) from error
 
 
 def fetch_pages(
@@ -539,7 +583,7 @@ def fetch_pages(
         try:
             return PageOutcome(page, retries.call(lambda: _fetch_one(transport, query, plan, page)))
         except FAULTS as error:
-            unannounced = isinstance(error, _UnannouncedError)
+            unannounced = isinstance(error, UnannouncedError)
             return PageOutcome(page, 0, str(error), unannounced=unannounced)
         except APIError as error:
             if isinstance(error, RateLimitError):
@@ -585,38 +629,21 @@ def _fetch_one(transport: Transport, query: ProfileQuery, plan: PagePlan, page: 
 
 def _keep(plan: PagePlan, page: ProfilePage) -> None:
     _require_announced(plan, page)
-    _require_profiles(page)
     with new_file(plan.directory, f"{page.page}.part") as (path, write):
         write(_as_lines(page.results))
     path.replace(plan.path(page.page))
 
 
 def _require_announced(plan: PagePlan, page: ProfilePage) -> None:
-    announced, came = plan.announced_rows(page.page), len(page.results)
-    if came < announced:
-        raise _UnannouncedError(
-            f"profiles page {page.page} holds {came:,} profiles, {announced:,} were announced.",
-            reason="short page",
-            lines=came,
-        )
-    if came >= plan.page_size > announced:
-        raise _UnannouncedError(
+    checked_page(page, plan.total, plan.page_size)
+    announced, rows = plan.announced_rows(page.page), len(page.results)
+    if rows >= plan.page_size > announced:
+        raise UnannouncedError(
             f"profiles page {page.page} is full, though only {announced:,} profiles were announced "
             "for it: more may follow.",
             reason="a full last page",
-            lines=came,
+            lines=rows,
         )
-
-
-def _require_profiles(page: ProfilePage) -> None:
-    for number, result in enumerate(page.results):
-        if not is_profile(result):
-            raise IncompleteExportError(
-                f"profiles page {page.page} holds something that is no profile with a "
-                f"`$distinct_id`, at place {number}.",
-                reason="no profile",
-                lines=len(page.results),
-            )
 
 
 def _as_lines(results: Sequence[bytes]) -> bytes:

@@ -39,19 +39,19 @@ from mixpanel_assets.client.profiles import (
     DistinctIds,
     ProfilePage,
     ProfileQuery,
+    checked_page,
+    fetch_first_page,
     fetch_page,
-    is_profile,
+    session_of_page_0,
 )
 from mixpanel_assets.client.spool import Spool
 from mixpanel_assets.client.transport import RetryPolicy, Transport
 from mixpanel_assets.client.verdict import Judge, NotWholeError, RecordVerdict
 from mixpanel_assets.errors import (
-    APIError,
     ConfigError,
     ConnectionFailedError,
     IncompleteExportError,
     MixpanelDataError,
-    RateLimitError,
     ServerError,
 )
 from mixpanel_assets.rules.days import as_day, days_between, ranges_of
@@ -313,9 +313,7 @@ class ProfileSource:
 
     def _pages(self) -> Iterator[list[tuple[dict[str, Any], bytes]]]:
         ids = DistinctIds()
-        first = page = self.retries.call(lambda: self._page(0))
-        if not first.total and not first.results:
-            first = page = self.retries.call(lambda: self._page(0))
+        first = page = fetch_first_page(self.transport, self.query, self.retries)
         announced = max(first.total or 0, len(first.results))
         received = len(first.results)
         yield _counted_once(_profiles(first), ids)
@@ -329,38 +327,12 @@ class ProfileSource:
             raise _not_all(announced, received, len(ids), page.page + 1)
 
     def _next(self, first: ProfilePage, number: int, ids: DistinctIds) -> ProfilePage:
-        try:
-            return self.retries.call(lambda: _with_news(self._page(number, first), ids))
-        except RateLimitError:
-            raise
-        except APIError as error:
-            if error.status_code >= 500:
-                raise
-            raise IncompleteExportError(
-                f"profiles page {number}: the session of page 0 has ended ({error.message}) "
-                "Start again.",
-                reason="the session ended",
-            ) from error
+        def fetch() -> ProfilePage:
+            page = fetch_page(self.transport, self.query, number, first.session_id)
+            return _with_news(checked_page(page, first.total or 0, first.page_size), ids)
 
-    def _page(self, number: int, first: ProfilePage | None = None) -> ProfilePage:
-        page = fetch_page(self.transport, self.query, number, first.session_id if first else None)
-        total = first.total if first else page.total
-        if total is None:
-            raise IncompleteExportError(
-                "profiles page 0 carries no `total`, so nobody can tell when all have come.",
-                reason="no total",
-            )
-        size = first.page_size if first else page.page_size
-        announced = min(size, total - number * size)
-        if len(page.results) < announced:
-            raise IncompleteExportError(
-                f"profiles page {number} holds {len(page.results):,} profiles, "
-                f"{announced:,} were announced.",
-                reason=f"page {number} is shorter than announced",
-                lines=len(page.results),
-            )
-        _profiles(page)
-        return page
+        with session_of_page_0(number):
+            return self.retries.call(fetch)
 
 
 def _with_news(page: ProfilePage, ids: DistinctIds) -> ProfilePage:
@@ -468,11 +440,6 @@ def _tell_of_odd_lines(query: ExportQuery, judge: Judge[T]) -> IncompleteExportE
 
 
 def _profiles(page: ProfilePage) -> list[tuple[dict[str, Any], bytes]]:
-    if not all(map(is_profile, page.results)):
-        raise IncompleteExportError(
-            f"profiles page {page.page} holds a result that is no profile.",
-            reason="a result is no profile",
-        )
     return [(parse_record(text), text) for text in page.results]
 
 
