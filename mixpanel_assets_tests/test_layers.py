@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "client": {"errors", "results", "rules"},
     "warehouse": {"errors", "results", "rules"},
     "settings": {"client", "errors", "rules", "warehouse"},
-    "auth": {"client", "errors", "rules", "settings"},
+    "auth": {"client", "errors", "results", "rules", "settings"},
     "loading": {"auth", "client", "errors", "results", "rules", "settings", "warehouse"},
     "workspace": {
         *("auth", "client", "errors", "loading", "results", "rules", "settings", "warehouse"),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from mixpanel_assets.client import Credentials, MixpanelAPIClient
 from mixpanel_assets.errors import AuthenticationError, ServerError
+from mixpanel_assets.results import Result
 from mixpanel_assets.rules.zones import is_zone, same_clocks
 from mixpanel_assets.settings import Settings, load_settings
 
 
-@dataclass(frozen=True)
-class ProjectAccess:
+@dataclass(frozen=True, repr=False)
+class ProjectAccess(Result):
     """A project that the credentials may read; name and zone as Mixpanel has them."""
 
     username: str
@@ -20,10 +21,6 @@ class ProjectAccess:
     region: str
     project_name: str | None
     timezone: str | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields, ready for JSON."""
-        return asdict(self)
 
     def is_in(self, zone: str) -> bool | None:
         """Return whether the clocks of a zone are the project's, whatever its name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, MutableMapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mixpanel_assets.auth.file import ConfigFile
 from mixpanel_assets.auth.resolution import FIELDS, Resolution, of_variables, resolve
 from mixpanel_assets.client import Credentials, is_project_secret, make_credentials
 from mixpanel_assets.errors import AccountExistsError, AccountNotFoundError, ConfigError
+from mixpanel_assets.results import Result
 
 SERVICE_ACCOUNT = "service_account"
 
@@ -23,8 +24,8 @@ _COMMON_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _COMMON_KEYS = frozenset({"type", "region", "default_project", "username", "secret"})
 
 
-@dataclass(frozen=True)
-class AccountInfo:
+@dataclass(frozen=True, repr=False)
+class AccountInfo(Result):
     """An account of the config file, without its secret.
 
     Attributes:
@@ -43,10 +44,6 @@ class AccountInfo:
     region: str
     is_default: bool
     type: str = SERVICE_ACCOUNT
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields, ready for JSON."""
-        return asdict(self)
 
 
 class ConfigManager:

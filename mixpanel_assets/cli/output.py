@@ -338,13 +338,15 @@ def _full_width(width: int, table: Table) -> int:
 def as_plain(value: object) -> Any:
     """Return the value in JSON's own types.
 
-    Times are ISO 8601 text, in UTC ending in Z when they know their zone; what is no number is
-    null; a decimal number is a number when that is exact, and text otherwise.
+    Times are ISO 8601 text, in UTC ending in Z when they have a zone. A number that is not finite
+    is null. A decimal number is a number when that is exact, and text otherwise.
     """
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, str):
-        return str(value)
+    from mixpanel_assets.results.base import json_ready  # `mp --help` needs no results
+
+    return json_ready(value, _plain_leaf)
+
+
+def _plain_leaf(value: object) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
@@ -352,13 +354,7 @@ def as_plain(value: object) -> Any:
         return number if Decimal(repr(number)) == value else str(value)
     if isinstance(value, datetime) and value.tzinfo:
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return {str(key): as_plain(one) for key, one in value.items()}
-    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray):
-        return [as_plain(one) for one in value]
-    return str(value)
+    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def _columns(records: Sequence[Record]) -> list[str]:

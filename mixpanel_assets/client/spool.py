@@ -16,12 +16,13 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from mixpanel_assets.errors import StorageError
+from mixpanel_assets.results import Result
 from mixpanel_assets.rules.locks import PRIVATE_FILE, PRIVATE_FOLDER, marked, remove_unless_held
 
 STEM_DIGITS = 24  # of the 32 that a file's name begins with: the same for all files of an export
@@ -314,8 +315,8 @@ _PROFILES = re.compile(r"profiles-[0-9a-f]{16}-[0-9a-f]{32}")
 _MARK = re.compile(r"[0-9a-f]{32}\.lock")
 
 
-@dataclass(frozen=True)
-class Cleaned:
+@dataclass(frozen=True, repr=False)
+class Cleaned(Result):
     """What a clean-up deleted and what it left.
 
     Attributes:
@@ -327,10 +328,6 @@ class Cleaned:
     deleted: int = 0
     deleted_bytes: int = 0
     kept: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the attributes, ready for JSON."""
-        return asdict(self)
 
 
 def free_bytes(directory: Path) -> int:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from datetime import date, datetime
+from datetime import date
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
@@ -123,17 +123,30 @@ def _array(values: list[Any]) -> pa.Array:
     return pa.array(texts, pa.string())
 
 
-def json_ready(value: Any) -> Any:
-    """Return a value that `json.dumps` takes; what JSON has no form for becomes its text."""
-    if value is None or isinstance(value, str | bool | int):
+def json_ready(value: Any, leaf: Callable[[Any], Any] | None = None) -> Any:
+    """Return a value in JSON's own types, collections included.
+
+    Args:
+        value: Any value.
+        leaf: Converts what is neither a collection, text, a whole number, true, false nor null.
+            None: ISO 8601 for days and moments, and text for anything else without a JSON form,
+            such as a number that is not finite.
+    """
+    if value is None or isinstance(value, bool | int):
         return value
+    if isinstance(value, str):
+        return str(value)  # also of a subclass
+    if isinstance(value, Mapping):
+        return {str(key): json_ready(one, leaf) for key, one in value.items()}
+    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray):
+        return [json_ready(one, leaf) for one in value]
+    return (leaf or _leaf)(value)
+
+
+def _leaf(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
-    if isinstance(value, Mapping):
-        return {str(key): json_ready(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [json_ready(item) for item in value]
-    if isinstance(value, date | datetime):
+    if isinstance(value, date):
         return value.isoformat()
     if hasattr(value, "to_dict"):
         return value.to_dict()
@@ -144,15 +157,10 @@ def json_ready(value: Any) -> Any:
     return str(value)
 
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
-
-
 class Result:
-    """Base of everything that a question to Mixpanel or to stored data returns.
+    """Base of the values that calls return.
 
-    `repr` shows the fields, long ones cut, so that a notebook stays readable.
+    `repr` shows the fields and cuts long ones, so that a notebook stays readable.
     """
 
     def __repr__(self) -> str:
@@ -182,7 +190,7 @@ class ResultWithDataFrame(Result, ABC):
     def df(self) -> pd.DataFrame:
         """The result as a pandas frame, built on first use and kept.
 
-        A column of whole numbers, of numbers, of text or of moments has that type; whatever
+        A column of whole numbers, of numbers, of text or of moments has that type. A column that
         would lose digits in it has type `object`.
         """
         return frame(self._table())
@@ -195,7 +203,7 @@ class ResultWithDataFrame(Result, ABC):
         return arrow_table(self._table())
 
     def column_names(self) -> list[str]:
-        """Return the names of the columns of `df`, which are there without rows too."""
+        """Return the names of the columns of `df`, also if there are no rows."""
         return list(self._table().columns)
 
     def to_table_dict(self) -> list[dict[str, Any]]:
