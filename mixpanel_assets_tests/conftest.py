@@ -40,12 +40,25 @@ PLENTY = BudgetSettings(
 )
 
 
+# What `--quick` runs, but for tests with the mark `complete`.
+QUICK_ROOMS = ("auth", "client", "emulator", "results", "rules", "warehouse")
+QUICK_MODULES = (
+    "cli/test_output.py",
+    "loading/test_plan.py",
+    "test_contract.py",
+    "test_control_characters.py",
+    "test_definitions.py",
+    "test_known_calls.py",
+    "test_layers.py",
+)
+
 MEMORY_DISK = Path("/dev/shm")
 MEMORY_DISK_BYTES = 2 << 30
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--slow`."""
+    """Add `--quick` and `--slow`."""
+    parser.addoption("--quick", action="store_true", help="run what takes little time alone")
     parser.addoption("--slow", action="store_true", help="run the proofs that take long, too")
 
 
@@ -77,12 +90,23 @@ class FailuresAtOnce:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes long, unless `--slow` asks for it."""
-    if config.getoption("--slow"):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    config.hook.pytest_deselected(items=slow)
-    items[:] = [item for item in items if item not in slow]
+    """Leave out what takes long, unless `--slow` asks for it, and with `--quick` much more."""
+    left_out = {
+        item
+        for item in items
+        if (item.get_closest_marker("slow") and not config.getoption("--slow"))
+        or (config.getoption("--quick") and not _is_quick(item))
+    }
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    """Return whether a test starts no process, runs nothing of Dagster's and loads little."""
+    place = item.path.relative_to(Path(__file__).parent)
+    return (
+        str(place) in QUICK_MODULES or place.parts[0] in QUICK_ROOMS
+    ) and not item.get_closest_marker("complete")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,6 +1,6 @@
 """How often a law is tried: a few times at every change, many times when somebody asks for it.
 
-`EXAMPLES=20 ./run test --slow` tries twenty times as many examples, and every sibling of a case.
+`EXAMPLES=20 ./run check --slow` tries twenty times as many examples, and every sibling of a case.
 """
 
 import os
