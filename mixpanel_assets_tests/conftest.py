@@ -40,8 +40,8 @@ PLENTY = BudgetSettings(
 )
 
 
-# What `--quick` runs, but for tests with the mark `complete`.
-QUICK_ROOMS = ("auth", "client", "emulator", "results", "rules", "warehouse")
+# What `--quick` runs: no Dagster, few processes, and few of the thousands of loads.
+QUICK_ROOMS = ("auth", "client", "emulator", "results", "rules")
 QUICK_MODULES = (
     "cli/test_output.py",
     "loading/test_plan.py",
@@ -50,6 +50,15 @@ QUICK_MODULES = (
     "test_definitions.py",
     "test_known_calls.py",
     "test_layers.py",
+    "warehouse/test_clocks.py",
+    "warehouse/test_inspector.py",
+    "warehouse/test_load.py",
+    "warehouse/test_macros.py",
+    "warehouse/test_odd_lines.py",
+    "warehouse/test_profiles.py",
+    "warehouse/test_project.py",
+    "warehouse/test_slices.py",
+    "warehouse/test_tables.py",
 )
 
 MEMORY_DISK = Path("/dev/shm")
@@ -102,11 +111,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_quick(item: pytest.Item) -> bool:
-    """Return whether a test starts no process, runs nothing of Dagster's and loads little."""
+    """Return whether a test is of a room or a module that takes little time."""
     place = item.path.relative_to(Path(__file__).parent)
-    return (
-        str(place) in QUICK_MODULES or place.parts[0] in QUICK_ROOMS
-    ) and not item.get_closest_marker("complete")
+    return place.parts[0] in QUICK_ROOMS or place.as_posix() in QUICK_MODULES
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -18,7 +18,7 @@ from mixpanel_assets.cli.emulate import environment_of
 from mixpanel_assets.emulator import Emulator
 
 ROOT = Path(__file__).parents[1]
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300
 
 LAUNCH = """
 mutation ($params: ExecutionParams!) {

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-SECONDS = 120  # what runs longer is killed
+SECONDS = 300  # what runs longer is killed
 STREAMS = ("stdin", "stdout", "stderr")
 SERVER = """
 import gc, json, os, signal, sys

@@ -21,7 +21,7 @@ from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 ROOT = Path(__file__).parent.parent
 SECRET = "planted-5f1c9a-secret"
 BIN = Path(sys.executable).parent
-START_SECONDS = 60
+START_SECONDS = 300
 
 QUERIES = [
     "{ runsOrError { ... on Runs { results { id runConfigYaml tags { key value } "
@@ -75,7 +75,7 @@ def run(emulator, project):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=600,
         )
         return done.stdout
 
@@ -120,7 +120,7 @@ def wait_for(http: httpx.Client) -> None:
 
 
 def ask(http: httpx.Client, query: str) -> str:
-    answer = http.post("/graphql", json={"query": query}, timeout=60)
+    answer = http.post("/graphql", json={"query": query}, timeout=300)
     assert "errors" not in answer.json(), answer.text
     return json.dumps(answer.json())
 

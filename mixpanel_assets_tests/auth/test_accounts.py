@@ -275,7 +275,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path):
     running = [
         subprocess.Popen([sys.executable, "-c", code, path, name]) for name in ("a", "b", "c")
     ]
-    assert [process.wait(60) for process in running] == [0, 0, 0]
+    assert [process.wait(300) for process in running] == [0, 0, 0]
     names = {account.name for account in ConfigManager(path).list_accounts()}
     assert names == {f"{process}-{n}" for process in "abc" for n in range(6)}
     assert sum(account.is_default for account in ConfigManager(path).list_accounts()) == 1

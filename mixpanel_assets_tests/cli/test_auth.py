@@ -274,7 +274,7 @@ def test_a_prompt_does_not_show_the_secret(environment, tmp_path):
             if not piece:
                 break
             shown += piece
-        assert running.wait(60) == 0
+        assert running.wait(300) == 0
     os.close(ours)
     assert SECRET.encode() not in shown
     stored = tomllib.loads((tmp_path / "config.toml").read_text())

@@ -87,7 +87,7 @@ def test_the_reader_may_stop_reading(mp, variables, tmp_path):
         process.stdout.close()
         assert process.stderr.read() == b""
         process.stderr.close()
-        assert process.wait(60) == 0
+        assert process.wait(300) == 0
 
 
 def fetching(variables, tmp_path):
@@ -111,7 +111,7 @@ def test_an_interrupt_exits_with_130(variables, tmp_path, emulator):
     process = fetching(variables, tmp_path)
     assert process.stdout.read(1)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=300)
     assert (errors, process.returncode) == (INTERRUPTED, 130)
     assert output.endswith(b"}\n")
 
@@ -126,7 +126,7 @@ def test_a_reader_that_does_not_read_cannot_hold_an_interrupted_process(variable
         seen += array("i", fcntl.ioctl(process.stdout, termios.FIONREAD, bytes(4)))
     process.send_signal(signal.SIGTERM)
     assert process.stderr.read() == INTERRUPTED
-    assert process.wait(60) == 143
+    assert process.wait(300) == 143
     process.stdout.close()
     process.stderr.close()
 

@@ -96,7 +96,7 @@ def test_a_terminal_shows_pages_rows_and_rate(variables, tmp_path):
     shown = bytearray()
     while block := _read(parent):
         shown += block
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=300) == 0
     text = shown.decode(errors="replace")
     assert "10/10" in text
     assert "95 rows" in text

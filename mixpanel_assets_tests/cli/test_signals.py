@@ -58,7 +58,7 @@ def child(tmp_path):
 
 
 def ended(process):
-    process.wait(60)
+    process.wait(300)
     return process.stdout.read(), process.stderr.read(), process.returncode
 
 
@@ -169,5 +169,5 @@ def test_the_emulator_ends_quietly(number):
     while "Serving until interrupted" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert (errors, process.returncode) == ("", 128 + number)

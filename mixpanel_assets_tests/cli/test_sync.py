@@ -235,7 +235,7 @@ def start_mp(variables, tmp_path, *arguments, **more):
 def test_an_interrupt_leaves_whole_days_only(tmp_path):
     """Exit code 130, no traceback; each day is there whole, or not at all."""
     with Emulator(EmulatorSettings(start=START, days=14)) as emulator:
-        emulator.faults.add(Fault("slow-first-byte", day=date(2024, 1, 2), seconds=30))
+        emulator.faults.add(Fault("slow-first-byte", day=date(2024, 1, 2), seconds=600))
         variables = {
             **environment_of(emulator),
             "MP_DATABASE": str(tmp_path / "w.duckdb"),
@@ -245,7 +245,7 @@ def test_an_interrupt_leaves_whole_days_only(tmp_path):
         process = start_mp(variables, tmp_path, "sync", *week)
         assert process.stdout.readline().startswith("2024-01-01")
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=300)
         held = emulator.truth.count(START) - len(emulator.truth.unstorable(START))
     assert process.returncode == 130
     assert errors.splitlines() == [
@@ -265,7 +265,7 @@ def test_a_closed_pipe_ends_quietly(command, variables, tmp_path):
     process.stdout.close()
     errors = process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=300) == 0
     assert errors == ""
     if command[0] == "sync":
         with duckdb.connect(tmp_path / "warehouse.duckdb", read_only=True) as connection:

@@ -355,14 +355,14 @@ def test_a_raw_stream_says_nothing_of_times(workspace, emulator, caplog):
 def test_records_come_while_the_answer_is_still_arriving(credentials):
     """The first events are out long before the last byte is in."""
     with Emulator(EmulatorSettings(start=DAY, days=1, exact_events=60_000)) as emulator:
-        emulator.faults.add(Fault("stall-mid-stream", path=EXPORT, at=400_000, seconds=2))
+        emulator.faults.add(Fault("stall-mid-stream", path=EXPORT, at=400_000, seconds=600))
         with MixpanelAPIClient(
             credentials, api_base_url=emulator.base_url, budget=PLENTY
         ) as client:
             started = time.monotonic()
             with client.stream_events(**ONE_DAY) as events:
                 next(events)
-            assert time.monotonic() - started < 1.5
+            assert time.monotonic() - started < 300
 
 
 def test_an_unreachable_host_is_named(credentials):

@@ -120,7 +120,7 @@ def kill_while_waiting(runs, emulator, day, first, last, **options):
     """Kill a run with SIGKILL while the answer for a day does not come."""
     emulator.faults.add(Fault("timeout", path=EXPORT, day=day))
     pid = runs.start(first, last, **options)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while emulator.faults.waiting():
         assert time.monotonic() < until, "the day was not asked for"
         time.sleep(0.02)

@@ -109,7 +109,7 @@ def test_ctrl_c_ends_a_wait_for_the_ledger(command, emulator, tmp_path):
         assert f"held by process {holder.pid} (python -c import" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         assert process.stderr.read().startswith("mp: Interrupted.")
-        assert process.wait(60) == 130
+        assert process.wait(300) == 130
 
 
 def test_the_config_file_names_its_holder(tmp_path, caplog):
@@ -164,7 +164,7 @@ def test_an_interrupt_does_not_wait_long_for_a_snapshot(tmp_path):
         pytest.raises(KeyboardInterrupt),
     ):
         interrupted()
-    assert time.monotonic() - began < 60  # and not ten minutes
+    assert time.monotonic() - began < 300  # and not ten minutes
     assert "gave up" in said[-1]
 
 

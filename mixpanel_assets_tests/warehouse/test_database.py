@@ -332,7 +332,7 @@ def test_readers_that_spill_at_once_stay_out_of_each_others_way(path):
             reader.stdin.flush()
         said = [reader.stdout.readline() for reader in readers]
         assert said == ["sorted\n"] * 3
-        assert [reader.wait(timeout=20) for reader in readers] == [0] * 3
+        assert [reader.wait(timeout=300) for reader in readers] == [0] * 3
     assert not path.with_name(f"{path.name}.tmp").exists()
 
 

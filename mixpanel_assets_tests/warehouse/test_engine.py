@@ -706,7 +706,7 @@ def ended(process, number=None):
             process.send_signal(number)
         else:
             process.stdin.close()
-        process.wait(30)
+        process.wait(300)
     return path
 
 
