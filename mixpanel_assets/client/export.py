@@ -24,7 +24,14 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from mixpanel_assets.client.spool import STEM_DIGITS, Spool, in_use, new_file, require_room
+from mixpanel_assets.client.spool import (
+    Spool,
+    SpoolName,
+    in_use,
+    new_file,
+    require_room,
+    stem_of,
+)
 from mixpanel_assets.client.transport import RetryPolicy, Transport
 from mixpanel_assets.client.verdict import Judge, NotWholeError, RecordVerdict, Verdict
 from mixpanel_assets.errors import (
@@ -363,9 +370,10 @@ def _download_once(
 ) -> Spool:
     with open_export(transport, query) as response:
         gzip = is_gzip(response)
-        name = f"{query.from_date}_{query.to_date}.jsonl" + (".gz" if gzip else "")
+        key = stem + uuid.uuid4().hex[len(stem) :]
+        name = SpoolName(query.from_date, query.to_date, gzip, key)
         verdict = Verdict(gzip=gzip)
-        with new_file(directory, name, stem) as (path, write):
+        with new_file(directory, str(name)) as (path, write):
             for _ in judged(response.iter_raw(_CHUNK_BYTES), query, verdict, keep=write):
                 on_lines(verdict.lines)
     with _missed(query, verdict.lines):
@@ -463,7 +471,7 @@ class EventExport:
 
     def __enter__(self) -> Self:
         for path in self.found.values():
-            self._mark(path.name[:STEM_DIGITS])
+            self._mark(stem_of(path.name))
         self._transport = self.open_transport()
         return self
 
@@ -549,7 +557,7 @@ class EventExport:
         self, from_date: date, to_date: date, *, on_request: Callable[[], None] | None = None
     ) -> Spool:
         transport = self._opened()
-        stem = self._mark((self.key or self._own)[:STEM_DIGITS])
+        stem = self._mark(stem_of(self.key or self._own))
         query = replace(self.query, from_date=from_date, to_date=to_date)
 
         def arrived(lines: int) -> None:
@@ -567,7 +575,7 @@ class EventExport:
             stem=stem,
         )
         with _missed(query, spool.lines):
-            return spool.named(self.key) if self.key else spool
+            return spool.rename(self.key) if self.key else spool
 
     def _opened(self) -> Transport:
         if self._transport is None:

@@ -11,6 +11,7 @@ import logging
 import math
 import re
 import threading
+import uuid
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -629,7 +630,7 @@ def _fetch_one(transport: Transport, query: ProfileQuery, plan: PagePlan, page: 
 
 def _keep(plan: PagePlan, page: ProfilePage) -> None:
     _require_announced(plan, page)
-    with new_file(plan.directory, f"{page.page}.part") as (path, write):
+    with new_file(plan.directory, f"{uuid.uuid4().hex}-{page.page}.part") as (path, write):
         write(_as_lines(page.results))
     path.replace(plan.path(page.page))
 

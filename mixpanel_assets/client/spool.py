@@ -23,26 +23,62 @@ from typing import Self
 
 from mixpanel_assets.errors import StorageError
 from mixpanel_assets.results import Result
+from mixpanel_assets.rules.days import DayRange
 from mixpanel_assets.rules.locks import PRIVATE_FILE, PRIVATE_FOLDER, marked, remove_unless_held
 
-STEM_DIGITS = 24  # of the 32 that a file's name begins with: the same for all files of an export
+# Of the 32 digits of a key. The files of an export share them, so that one mark protects them all.
+_STEM_DIGITS = 24
+_EVENTS = re.compile(r"([0-9a-f]{32})-(\d{4}-\d\d-\d\d)_(\d{4}-\d\d-\d\d)\.jsonl(\.gz)?")
+
+
+def stem_of(key: str) -> str:
+    """Return the digits that a key, or a file's name, shares with the other files of its export."""
+    return key[:_STEM_DIGITS]
+
+
+@dataclass(frozen=True, order=True)
+class SpoolName:
+    """The name of a file with a response of events.
+
+    Attributes:
+        from_date: First requested day.
+        to_date: Last requested day, included.
+        is_gzip: Whether the bytes are compressed.
+        key: 32 hexadecimal digits. A later run finds the file by the key of its load.
+    """
+
+    from_date: date
+    to_date: date
+    is_gzip: bool
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.key}-{self.from_date}_{self.to_date}.jsonl{'.gz' if self.is_gzip else ''}"
+
+    @classmethod
+    def parse(cls, name: str) -> Self | None:
+        """Return the parts of a file's name; None for other names."""
+        if found := _EVENTS.fullmatch(name):
+            first, last = map(date.fromisoformat, found.group(2, 3))
+            return cls(first, last, bool(found[4]), found[1])
+        return None
 
 
 @dataclass(frozen=True)
 class Spool:
-    """One export answer that was found whole.
+    """A complete response of events on disk.
 
     Attributes:
         path: The received bytes, `.jsonl.gz` when Mixpanel compressed them, else `.jsonl`.
-        from_date: First day asked for, included.
-        to_date: Last day asked for, included.
-        lines: Events in the file, repeats included.
+        from_date: First requested day.
+        to_date: Last requested day, included.
+        lines: Events in the file, duplicates included.
         names_once: Whether no object of a short line has a name twice.
         received_bytes: Size of the file.
         json_bytes: Size of its content, uncompressed.
         requests: Requests it took, failed ones included.
         seconds: From the first request to the verdict.
-        received_at: When its last byte came, UTC.
+        received_at: Arrival of its last byte, UTC.
     """
 
     path: Path
@@ -57,40 +93,37 @@ class Spool:
     received_at: datetime
 
     def discard(self) -> None:
-        """Delete the file; its content is stored elsewhere, or unwanted."""
+        """Delete the file."""
         self.path.unlink(missing_ok=True)
 
-    def named(self, key: str) -> Self:
-        """Return it under a name that whoever knows the key can find.
+    def rename(self, key: str) -> Self:
+        """Put the key into the file's name, and return the response with its new path.
 
         Args:
             key: 32 hexadecimal digits.
         """
-        path = self.path.replace(self.path.with_name(f"{key}{self.path.name[len(key) :]}"))
-        return replace(self, path=path)
+        name = SpoolName(self.from_date, self.to_date, self.path.suffix == ".gz", key)
+        return replace(self, path=self.path.replace(self.path.with_name(str(name))))
 
-    def anonymous(self) -> Self:
-        """Return it under a name that nobody can find: it is not to be used."""
-        return self.named(uuid.uuid4().hex)
+    def hide(self) -> Self:
+        """Rename the file so that no later run finds it, and return the response."""
+        return self.rename(uuid.uuid4().hex)
 
 
 @contextmanager
-def new_file(
-    directory: Path, name: str, stem: str = ""
-) -> Iterator[tuple[Path, Callable[[bytes], object]]]:
-    """Yield a new file's path and its `write`; the file goes away if the block fails.
+def new_file(directory: Path, name: str) -> Iterator[tuple[Path, Callable[[bytes], object]]]:
+    """Yield the path of a new file and its `write`; the file is deleted if the block fails.
 
-    It is readable by this user alone, whatever the umask.
+    Only this user can read it, whatever the umask.
 
     Args:
-        directory: Made when it is missing.
-        name: What its name ends with, after 32 hexadecimal digits that no other file has.
-        stem: The first of those digits.
+        directory: Created if it is missing.
+        name: No other file has it.
 
     Raises:
         StorageError: The directory cannot be written or the disk is full.
     """
-    path = directory / f"{stem}{uuid.uuid4().hex[len(stem) :]}-{name}"
+    path = directory / name
     try:
         make_private_folder(directory)
         with open(path, "xb", opener=_private) as file, _removed_on_error(path):
@@ -100,10 +133,10 @@ def new_file(
 
 
 def make_private_folder(directory: Path) -> None:
-    """Make a folder for this user alone; one that is there stays as it is.
+    """Create a folder that only this user can read; an existing one is not changed.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: It cannot be created.
     """
     directory.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
 
@@ -114,11 +147,11 @@ def _private(path: str, flags: int) -> int:
 
 @contextmanager
 def in_use(directory: Path, stem: str = "") -> Iterator[None]:
-    """Keep every process from cleaning some files; ends with the block or the process.
+    """Protect files from the clean-up of every process, until the block or this process ends.
 
     Args:
-        directory: Made when it is missing.
-        stem: What the names of the files begin with.
+        directory: Created if it is missing.
+        stem: The beginning of the files' names.
 
     Raises:
         StorageError: The directory cannot be written or the disk is full.
@@ -154,14 +187,14 @@ _FILE = re.compile(r"tried|plan\.json(\.part)?|page-\d{6}\.jsonl|[0-9a-f]{32}(-\
 
 @dataclass(frozen=True)
 class PagePlan:
-    """What page 0 announced, and the full pages behind its last one showed.
+    """The pages of a snapshot, as page 0 and full pages at the end announced them.
 
     Attributes:
-        directory: Where the plan and the page files lie.
-        session_id: Pins the result; None when one page is all there is.
+        directory: The folder of the plan and the pages.
+        session_id: Pins the result; None if page 0 is the only page.
         total: Profiles in the whole result.
         page_size: Profiles in a full page.
-        began_at: When page 0 was asked for; timezone-aware, UTC.
+        began_at: The time of the request for page 0; timezone-aware, UTC.
     """
 
     directory: Path
@@ -172,7 +205,7 @@ class PagePlan:
 
     @classmethod
     def stored_in(cls, directory: Path) -> PagePlan | None:
-        """Return the plan that lies in a folder; None without a readable one."""
+        """Return the plan in a folder; None if there is no readable one."""
         try:
             stored = json.loads((directory / _PLAN).read_bytes())
             return cls(
@@ -187,15 +220,15 @@ class PagePlan:
 
     @property
     def num_pages(self) -> int:
-        """How many pages the snapshot has; page 0 always exists."""
+        """The number of pages; at least 1, because page 0 always exists."""
         return max(1, math.ceil(self.total / self.page_size))
 
     def path(self, page: int) -> Path:
-        """Return where a page's file lies or will lie."""
+        """Return the path of a page's file, which need not exist yet."""
         return self.directory / f"page-{page:06d}.jsonl"
 
     def announced_rows(self, page: int) -> int:
-        """Return how many profiles a page must hold."""
+        """Return the number of profiles that a page must hold."""
         return min(self.page_size, self.total - page * self.page_size)
 
     def present(self) -> list[int]:
@@ -207,14 +240,14 @@ class PagePlan:
         return [page for page in range(self.num_pages) if not self.path(page).exists()]
 
     def fetched_at(self, page: int) -> datetime | None:
-        """Return when a page was read; timezone-aware, UTC. None when it is not on disk."""
+        """Return the time of a page's response, timezone-aware, UTC; None: it is not on disk."""
         try:
             return datetime.fromtimestamp(self.path(page).stat().st_mtime, UTC)
         except FileNotFoundError:
             return None
 
     def store(self) -> None:
-        """Put the plan next to its pages."""
+        """Write the plan next to its pages."""
         stored = {
             "session_id": self.session_id,
             "total": self.total,
@@ -227,7 +260,7 @@ class PagePlan:
         unfinished.replace(self.directory / _PLAN)
 
     def is_tried_again(self) -> bool:
-        """Tell whether somebody has tried before to get every page; now somebody has."""
+        """Return whether a full attempt was made before, and record this one."""
         mark = self.directory / _TRIED
         before = mark.exists()
         mark.touch(PRIVATE_FILE)
@@ -235,30 +268,31 @@ class PagePlan:
 
     @contextmanager
     def in_use(self) -> Iterator[bool]:
-        """Keep other processes from taking the snapshot over, and from cleaning it.
+        """Protect the snapshot from other processes, until the block or this process ends.
 
-        Ends with the block or the process. Yields whether page 0 is there. Without it the snapshot
-        is lost: page 0 of another session does not fit the pages of this one.
+        Yields whether page 0 is on disk. Without it the snapshot is lost, because page 0 of
+        another session does not fit the pages of this one.
         """
         with pages_in_use(self.directory):
             yield self.path(0).exists()
 
-    def taken_over(self) -> PagePlan | None:
-        """Return the plan under a name of its own; None if a process uses it or was faster.
+    def take_over(self) -> PagePlan | None:
+        """Rename the folder, so that no other process finds it, and return the plan.
 
-        Whoever had begun it finds nothing under the old name.
+        Returns:
+            The plan in its new folder; None if a process uses it or has taken it over.
         """
         directory = take_over(self.directory)
         return replace(self, directory=directory) if directory else None
 
     def discard(self) -> None:
-        """Delete every file of the snapshot; its content is stored elsewhere, or unwanted."""
+        """Delete every file of the snapshot."""
         remove_pages(self.directory)
 
 
 @contextmanager
 def pages_in_use(directory: Path) -> Iterator[None]:
-    """Keep other processes from a folder of pages, which is made when it is missing.
+    """Protect a folder of pages from other processes; it is created if it is missing.
 
     Raises:
         StorageError: The folder cannot be written or the disk is full.
@@ -268,11 +302,11 @@ def pages_in_use(directory: Path) -> Iterator[None]:
             yield
     finally:
         with suppress(OSError):
-            directory.rmdir()  # only one that was made for the mark is empty
+            directory.rmdir()  # it is empty only if it was created for the mark
 
 
 def files_of_pages(directory: Path) -> list[Path] | None:
-    """Return the files in a folder of pages; None if it is none, or others have files in it."""
+    """Return the files in a folder of pages; None if it holds other files or is not a folder."""
     try:
         files = [] if directory.is_symlink() else list(directory.iterdir())
     except OSError:
@@ -281,7 +315,7 @@ def files_of_pages(directory: Path) -> list[Path] | None:
 
 
 def remove_pages(directory: Path) -> None:
-    """Delete the pages in a folder and what belongs to them, and the folder if that is all."""
+    """Delete the pages in a folder with their plan, and the folder if it is empty then."""
     with suppress(OSError):
         for file in filter(_is_ours, directory.iterdir()):
             file.unlink()
@@ -293,7 +327,7 @@ def _is_ours(file: Path) -> bool:
 
 
 def take_over(directory: Path) -> Path | None:
-    """Rename a folder of pages that no process uses; None if one does, or was faster."""
+    """Rename a folder of pages and return its new path; None if a process uses or renamed it."""
     try:
         if not all(map(remove_unless_held, directory.glob("*.lock"))):
             return None
@@ -306,23 +340,22 @@ def take_over(directory: Path) -> Path | None:
 KEPT_FOR = timedelta(days=7)
 MARGIN_BYTES = 50_000_000
 
-# A step that is repeated, or the next step of a run, may still go on with what is that young,
-# though no process uses it at the moment.
+# A retry of a step, or the next step of a run, may still need younger files, though no process uses
+# them at the moment.
 RESUMED_FOR = timedelta(hours=1)
 
-_EVENTS = re.compile(r"([0-9a-f]{32})-(\d{4}-\d\d-\d\d)_(\d{4}-\d\d-\d\d)\.jsonl(\.gz)?")
 _PROFILES = re.compile(r"profiles-[0-9a-f]{16}-[0-9a-f]{32}")
 _MARK = re.compile(r"[0-9a-f]{32}\.lock")
 
 
 @dataclass(frozen=True, repr=False)
 class Cleaned(Result):
-    """What a clean-up deleted and what it left.
+    """The result of a clean-up.
 
     Attributes:
-        deleted: Answers and profile snapshots that were deleted.
+        deleted: The number of deleted responses and profile snapshots.
         deleted_bytes: Their size.
-        kept: Those that are too young to be deleted, or in use.
+        kept: The number of responses and snapshots that are too young, or in use.
     """
 
     deleted: int = 0
@@ -331,7 +364,7 @@ class Cleaned(Result):
 
 
 def free_bytes(directory: Path) -> int:
-    """Return the free room on the disk of a folder, which need not exist yet."""
+    """Return the free bytes on the disk of a folder, which need not exist yet."""
     existing = directory.absolute()
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
@@ -339,12 +372,12 @@ def free_bytes(directory: Path) -> int:
 
 
 def require_room(directory: Path, needed_bytes: int, asked: str) -> None:
-    """Make sure that an answer will find room before a request is spent on it.
+    """Make sure that a response will fit on the disk before a request is spent on it.
 
     Args:
-        directory: Where the answer will lie.
-        needed_bytes: What it will take; a margin is added.
-        asked: The question in words, for the message.
+        directory: The folder of the response.
+        needed_bytes: Its size; a margin is added.
+        asked: The request in words, for the message.
 
     Raises:
         StorageError: There is less room than that.
@@ -353,34 +386,32 @@ def require_room(directory: Path, needed_bytes: int, asked: str) -> None:
     if free < needed:
         raise StorageError(
             f"{asked} needs about {needed / 1e6:,.0f} MB, but {directory} has {free / 1e6:,.0f} MB "
-            "free. Nothing was asked. Make room (`mp clean` deletes what failed loads left), or "
+            "free. No request was sent. Make room (`mp clean` deletes what failed loads left), or "
             "set MP_SPOOL_DIR to a folder on a larger disk.",
             {"needed_bytes": needed, "free_bytes": free, "directory": str(directory)},
         )
 
 
-def answers_of(directory: Path, keys: Collection[str]) -> dict[tuple[date, date], Path]:
-    """Return the answers that were left under some keys, by first and last day.
+def responses_of(directory: Path, keys: Collection[str]) -> dict[DayRange, Path]:
+    """Return the responses that were left under some keys, by first and last day.
 
-    Of answers that share a day, only one is returned.
+    Of responses that share a day, only one is returned.
     """
-    found: dict[tuple[date, date], Path] = {}
-    for path in sorted(directory.glob("*_*.jsonl*"), key=lambda path: path.name[33:]):
-        name = _EVENTS.fullmatch(path.name)
-        if name and name[1] in keys:
-            first, last = map(date.fromisoformat, name.group(2, 3))
-            if not any(first <= other and since <= last for since, other in found):
-                found[first, last] = path
+    found: dict[DayRange, Path] = {}
+    names = [SpoolName.parse(path.name) for path in directory.glob("*_*.jsonl*")]
+    for name in sorted(name for name in names if name and name.key in keys):
+        if not any(name.from_date <= last and first <= name.to_date for first, last in found):
+            found[name.from_date, name.to_date] = directory / str(name)
     return found
 
 
 def clean(directory: Path, older_than: timedelta = KEPT_FOR) -> Cleaned:
-    """Delete the answers that failed loads left in a folder.
+    """Delete the responses that failed loads left in a folder.
 
     Args:
-        directory: The spool folder; other files in it are left alone.
-        older_than: Younger ones are kept; whatever it says, so are the last hour's, and those that
-            a process uses.
+        directory: The spool folder; other files in it are not touched.
+        older_than: Younger responses are kept. So are those of the last hour and those that a
+            process uses, whatever it is.
     """
     limit = time.time() - max(older_than, RESUMED_FOR).total_seconds()
     used = _stems_in_use(directory)
@@ -391,7 +422,7 @@ def clean(directory: Path, older_than: timedelta = KEPT_FOR) -> Cleaned:
             continue
         found = [_written_and_size(file) for file in files]
         is_young = max(written for written, _ in found) > limit
-        if is_young or path.name[:STEM_DIGITS] in used or not _delete(path):
+        if is_young or stem_of(path.name) in used or not _delete(path):
             kept += 1
             continue
         deleted += 1
@@ -400,16 +431,14 @@ def clean(directory: Path, older_than: timedelta = KEPT_FOR) -> Cleaned:
 
 
 def _stems_in_use(directory: Path) -> set[str]:
-    """Return what the names of answers begin with that a process uses."""
+    """Return the stems of the responses that a process uses."""
     marks = [path for path in directory.glob("*.lock") if _MARK.fullmatch(path.name)]
-    return {
-        mark.name[:STEM_DIGITS] for mark in marks if _is_file(mark) and not remove_unless_held(mark)
-    }
+    return {stem_of(mark.name) for mark in marks if _is_file(mark) and not remove_unless_held(mark)}
 
 
 def _files_of(path: Path) -> list[Path]:
-    """Return the files of an answer or a snapshot; none if it is not one of ours."""
-    if _EVENTS.fullmatch(path.name) and _is_file(path):
+    """Return the files of a response or a snapshot; none for other files and folders."""
+    if SpoolName.parse(path.name) and _is_file(path):
         return [path]
     if _PROFILES.fullmatch(path.name):
         return files_of_pages(path) or []
@@ -424,12 +453,12 @@ def _written_and_size(path: Path) -> tuple[float, int]:
     try:
         status = path.stat()
     except FileNotFoundError:
-        return time.time(), 0  # another process is busy with it
+        return time.time(), 0  # another process deleted or renamed it just now
     return status.st_mtime, status.st_size
 
 
 def _delete(path: Path) -> bool:
-    """Delete an answer or a snapshot; False if a process uses it."""
+    """Delete a response or a snapshot, and return whether it was possible: no process uses it."""
     if not path.is_dir():
         path.unlink(missing_ok=True)
         return True

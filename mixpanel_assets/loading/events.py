@@ -20,7 +20,7 @@ import duckdb
 
 from mixpanel_assets.client import MixpanelAPIClient, SecondLooks, Spool
 from mixpanel_assets.client.export import MOST_BYTES, ExportQuery, days_set_aside
-from mixpanel_assets.client.spool import answers_of, clean, free_bytes
+from mixpanel_assets.client.spool import clean, free_bytes, responses_of
 from mixpanel_assets.errors import (
     APIError,
     ConnectionFailedError,
@@ -401,7 +401,7 @@ class EventLoad(Load):
         }
         from_date, to_date = self._range
         left = dict[DayRange, Path]()
-        for (first, last), path in answers_of(self.export.directory, keys).items():
+        for (first, last), path in responses_of(self.export.directory, keys).items():
             received = datetime.fromtimestamp(path.stat().st_mtime, UTC).date()
             if not self._reported.isdisjoint(days_between(first, last)):
                 path.unlink(missing_ok=True)  # its days were stored just before the end
@@ -514,7 +514,7 @@ class EventLoad(Load):
     def _keep_for_inspection(self, spool: Spool, error: IncompleteExportError) -> None:
         # Only days that are set aside: those of a range that is halved are requested again.
         if spool.from_date == spool.to_date or isinstance(error, ShrunkenDaysError):
-            kept = spool.anonymous()
+            kept = spool.hide()
             logger.warning("The response is kept in %s until `mp clean`.", kept.path)
         else:
             spool.discard()

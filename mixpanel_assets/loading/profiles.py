@@ -261,7 +261,7 @@ def _left_behind(root: Path, name: str) -> PagePlan | None:
     since = datetime.now(UTC) - RESUMED_FOR
     young = [plan for plan in found if plan and plan.began_at >= since]
     by_age = sorted(young, key=lambda plan: plan.began_at, reverse=True)
-    return next(filter(None, (plan.taken_over() for plan in by_age)), None)
+    return next(filter(None, (plan.take_over() for plan in by_age)), None)
 
 
 def _digest(client: MixpanelAPIClient, question: Question) -> str:

@@ -379,7 +379,7 @@ class TestRequests:
             connection.execute("UPDATE mixpanel._days SET bytes = 10**17")
         before = len(emulator.requests)
         for parallel in (False, True):
-            with pytest.raises(StorageError, match="Nothing was asked"):
+            with pytest.raises(StorageError, match="No request was sent"):
                 fetcher.fetch_events("mine", **ALL, parallel=parallel)
         assert exports(emulator, before) == []
 

@@ -312,7 +312,7 @@ def test_pages_of_two_sessions_are_never_mixed(tmp_path):
     with Emulator(settings) as emulator, taker_of(emulator, tmp_path) as taker:
         [question] = questions_for([DAY], DAY, scope="all")
         snapshot = begin(taker.client, question, tmp_path)
-        snapshot.plan.taken_over().discard()
+        snapshot.plan.take_over().discard()
         with snapshot.plan.in_use():
             taker.client.fetch_profile_pages(question.query, snapshot.plan, [1, 2, 3])
         asked = len(emulator.requests)
