@@ -88,7 +88,7 @@ def print_quota(output: Format | None, jq: str | None) -> None:
         for api in usage:
             if api.blocked_until:
                 out.print(f"{api.api}: Mixpanel answered 429 and said to wait.")
-        out.print(f"counted in {client.budget.place}", soft_wrap=True)
+        out.print(f"counted in {client.budget.store}", soft_wrap=True)
 
 
 def _table(title: str, usage: Sequence[ApiUsage]) -> Table:

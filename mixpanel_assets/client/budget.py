@@ -1,4 +1,4 @@
-"""The request budget: every request of every thread and process takes a permit here first."""
+"""The request budget: every request of every thread and process waits here for its permit."""
 
 from __future__ import annotations
 
@@ -19,56 +19,57 @@ from mixpanel_assets.client.ledger import (
     BudgetSettings,
     Denial,
     Ledger,
+    LedgerStore,
     Permit,
-    Place,
     Release,
-    find_place,
+    find_store,
 )
 from mixpanel_assets.errors import RateLimitError
 
 logger = logging.getLogger(__name__)
 
 
-class Lane:
-    """Lets one thread at a time try its luck; the others wait behind it."""
+class Queue:
+    """Lets one thread at a time try to get a permit, in order of arrival."""
 
     def __init__(self) -> None:
         self._moved = threading.Condition()
-        self._tickets: deque[object] = deque()
+        self._entries: deque[object] = deque()
         self._opens_at = 0.0
         self._reason = ""
 
     @contextmanager
-    def ticket(self) -> Iterator[object]:
-        """Yield a ticket, the last of the lane; leaving gives it up, first or not."""
-        ticket = object()
+    def join(self) -> Iterator[object]:
+        """Yield an entry at the end of the queue; it is removed when the block ends."""
+        entry = object()
         with self._moved:
-            self._tickets.append(ticket)
+            self._entries.append(entry)
         try:
-            yield ticket
+            yield entry
         finally:
             with self._moved:
-                self._tickets.remove(ticket)
+                self._entries.remove(entry)
                 self._moved.notify_all()
 
-    def is_first(self, ticket: object, timeout_seconds: float) -> bool:
-        """Wait, but no longer than that, until the ticket is the first one."""
+    def is_first(self, entry: object, timeout_seconds: float) -> bool:
+        """Return whether the entry is the first one, after waiting for that at most so long."""
         with self._moved:
-            return self._moved.wait_for(lambda: self._tickets[0] is ticket, timeout_seconds)
+            return self._moved.wait_for(lambda: self._entries[0] is entry, timeout_seconds)
 
-    def closed(self, seconds: float, reason: str) -> None:
-        """Tell those behind for how long nobody will get through, and why."""
+    def set_delay(self, seconds: float, reason: str) -> None:
+        """Publish the wait of the first entry, which holds for all entries behind it."""
         self._opens_at, self._reason = time.monotonic() + seconds, reason
 
-    def outlook(self) -> tuple[float, str]:
-        """Return how many seconds nobody will get through, as the first one knows, and why."""
+    def delay(self) -> tuple[float, str]:
+        """Return the seconds until the queue can move, and the reason."""
         return max(0.0, self._opens_at - time.monotonic()), self._reason
 
 
-# Other processes cannot tell us that they gave a slot back; threads of ours notice cancelling.
+# Other processes cannot signal that they released a slot; threads of this process are woken when
+# they are cancelled.
 _SLOT_POLL_SECONDS = 0.03
-_LANE_POLL_SECONDS = 0.1
-_WORTH_TELLING_SECONDS = 5.0
+_QUEUE_POLL_SECONDS = 0.1
+_LONG_WAIT_SECONDS = 5.0  # a shorter wait is not logged: exports are spread by half a second
 _LEAST_LOCK_SECONDS = 1.0  # other threads and processes hold the ledger for a moment all the time
 
 
@@ -76,9 +77,9 @@ class Budget:
     """The budget of one project, as one client spends it.
 
     Args:
-        settings: How much may be spent.
-        project: What the budget belongs to, such as `us-12345`.
-        max_wait_seconds: The most that one request may wait for its permit; None: no end.
+        settings: The limits.
+        project: The owner of the budget, such as `us-12345`.
+        max_wait_seconds: The longest wait of one request for its permit; None: no limit.
         cancelled: Ends every wait when it is set.
     """
 
@@ -94,64 +95,64 @@ class Budget:
         self.project = project
         self.max_wait_seconds = max_wait_seconds
         self.cancelled = cancelled or threading.Event()
-        self._lanes: dict[tuple[Api, bool], Lane] = {}
+        self._queues: dict[tuple[Api, bool], Queue] = {}
 
     @cached_property
-    def place(self) -> Place:
-        """Where the ledgers are."""
+    def store(self) -> LedgerStore:
+        """The file or the memory with the ledgers."""
         bounds = (self.max_wait_seconds, self.settings.lock_timeout)
         given = [bound for bound in bounds if bound is not None]
         timeout = max(_LEAST_LOCK_SECONDS, min(given)) if given else None
-        return find_place(self.settings, self.project, timeout=timeout, cancelled=self.cancelled)
+        return find_store(self.settings, self.project, timeout=timeout, cancelled=self.cancelled)
 
     def ledger(self, api: Api) -> Ledger:
         """Return the ledger of an API family."""
-        return Ledger(api, self.settings, self.place)
+        return Ledger(api, self.settings, self.store)
 
     def usage(self) -> list[ApiUsage]:
-        """Return what is spent and left of each API family that has a limit."""
+        """Return the requests spent and left of each API family that has a limit."""
         return [self.ledger("export").usage(), self.ledger("query").usage()]
 
-    def question(self, api: Api, asked: str, *, free: bool = False) -> Question:
-        """Return the permits of one question, which may need several until it is answered.
+    def permits(self, api: Api, description: str, *, free: bool = False) -> Permits:
+        """Return the permits of one request, which needs a further one after each 429.
 
         Args:
-            api: The API family that is asked.
-            asked: What is asked, in words.
+            api: The API family.
+            description: The request in words, for messages.
             free: Mixpanel does not count this kind of request.
         """
         counted = self.settings.count_pages or not free
         # A free request must not queue behind one that waits for the hour to pass.
-        lane = self._lanes.setdefault((api, counted), Lane())
-        return Question(self, self.ledger(api), lane, asked, counted)
+        queue = self._queues.setdefault((api, counted), Queue())
+        return Permits(self, self.ledger(api), queue, description, counted)
 
     def free_slot(self, api: Api) -> Release | None:
-        """Take one of the places at work and return what gives it back; None: all are taken."""
+        """Take a slot for a running request and return its release; None: all are taken."""
         at_once = self.settings.limits(api).at_once
         if at_once is None:
             return lambda: None
-        slots = (self.place.slot(f"{api}-{number}") for number in range(1, at_once + 1))
+        slots = (self.store.slot(f"{api}-{number}") for number in range(1, at_once + 1))
         return next((release for release in slots if release), None)
 
 
 @dataclass
-class Question:
-    """One question on its way: its permits, and how long it has waited for them in total.
+class Permits:
+    """The permits of one request, and its total wait for them.
 
-    A 429 is told with `refused`; the next permit then comes when the wait is over.
+    The caller reports a 429 with `refused`; the next permit then comes after its wait.
     """
 
     budget: Budget
     ledger: Ledger
-    lane: Lane
-    asked: str
+    queue: Queue
+    description: str
     counted: bool
     waited_seconds: float = 0.0
     refusal: RateLimitError | None = None
 
     @contextmanager
     def permit(self) -> Iterator[Permit]:
-        """Wait for a permit and hold it until the answer has been read.
+        """Wait for a permit and hold it until the response has been read.
 
         Raises:
             RateLimitError: The wait would be longer than allowed, or was cancelled.
@@ -163,29 +164,29 @@ class Question:
             release()
 
     def refused(self, permit: Permit, refusal: RateLimitError) -> None:
-        """Note that Mixpanel answered 429."""
+        """Record that Mixpanel answered 429."""
         self.refusal = refusal
         self.ledger.refused(permit, refusal.retry_after)
 
     def accepted(self, permit: Permit) -> None:
-        """Note that Mixpanel answered something else."""
+        """Record that Mixpanel answered with another status."""
         self.ledger.accepted(permit)
 
     def _wait(self) -> tuple[Permit, Release]:
         began, waited_before = time.monotonic(), self.waited_seconds
         report_at = 0.0
-        with self.lane.ticket() as ticket:
+        with self.queue.join() as entry:
             while True:
                 if self.budget.cancelled.is_set():
                     raise self._error("it was cancelled", Denial(0.0, "no longer wanted"))
-                first = self.lane.is_first(ticket, _LANE_POLL_SECONDS)
-                outcome = self._try() if first else Denial(*self.lane.outlook())
+                first = self.queue.is_first(entry, _QUEUE_POLL_SECONDS)
+                outcome = self._try() if first else Denial(*self.queue.delay())
                 self.waited_seconds = waited_before + time.monotonic() - began
                 if not isinstance(outcome, Denial):
                     return outcome
                 self._give_up_if_too_long(outcome)
                 if first:
-                    self.lane.closed(outcome.seconds, outcome.reason)
+                    self.queue.set_delay(outcome.seconds, outcome.reason)
                     report_at = self._report(outcome, report_at)
                     self._sleep(outcome.seconds)
                 elif self.budget.cancelled.is_set():
@@ -219,33 +220,34 @@ class Question:
             raise self._error(f"it would wait longer than {most:,.0f} s", denial)
 
     def _report(self, denial: Denial, report_at: float) -> float:
-        """Say what is waited for, if it is time to; return when it is time again."""
+        """Log the reason of the wait if a line is due, and return when the next one is due."""
         every = self.budget.settings.report_seconds
-        worth_telling = min(_WORTH_TELLING_SECONDS, every)
-        told = time.monotonic()
-        if told < report_at or max(denial.seconds, self.waited_seconds) < worth_telling:
+        now = time.monotonic()
+        longest = max(denial.seconds, self.waited_seconds)
+        if now < report_at or longest < min(_LONG_WAIT_SECONDS, every):
             return report_at
         logger.warning(
-            "%s waits: %s. It goes on %s.", self.asked, denial.reason, _when(denial.seconds)
+            "%s waits: %s. It goes on %s.", self.description, denial.reason, _when(denial.seconds)
         )
-        return told + every
+        return now + every
 
     def _error(self, why: str, denial: Denial) -> RateLimitError:
-        said = self.refusal
+        refusal = self.refusal
+        what = "It was not sent again" if refusal else f"{self.description} was not sent"
         message = (
-            f"{'It was not sent again' if said else f'{self.asked} was not sent'}, because {why}: "
+            f"{what}, because {why}: "
             f"{denial.reason} (project {self.budget.project}). It can go on "
             f"{_when(denial.seconds)}; see `mp quota`."
         )
         error = RateLimitError(
-            f"{said.message} {message}" if said else message,
+            f"{refusal.message} {message}" if refusal else message,
             retry_after=math.ceil(denial.seconds),
-            response_body=said.response_body if said else None,
-            request_method=said.request_method if said else None,
-            request_url=said.request_url if said else None,
-            request_params=said.request_params if said else None,
+            response_body=refusal.response_body if refusal else None,
+            request_method=refusal.request_method if refusal else None,
+            request_url=refusal.request_url if refusal else None,
+            request_params=refusal.request_params if refusal else None,
         )
-        error.__cause__ = said
+        error.__cause__ = refusal
         return error
 
 

@@ -1,4 +1,4 @@
-"""What was spent of the request budget, where it is counted, and how much there is.
+"""The ledger of the request budget: its limits, the requests spent, and the file that holds them.
 
 The limits are Mixpanel's, minus a margin and a reserve for colleagues. The count is kept in a
 file that all processes of a user share, or in this process alone.
@@ -64,13 +64,13 @@ MANY_PAGES = 49
 
 @dataclass(frozen=True)
 class ApiLimits:
-    """What one API family may be asked; None means that there is no limit.
+    """The limits of one API family; None means that there is no limit.
 
     Attributes:
-        per_window: Requests in any window.
+        per_window: Requests in any window of time.
         window_seconds: Length of the window.
         spacing_seconds: Least time between two requests.
-        at_once: Requests that run at the same time.
+        at_once: Requests that may run at the same time.
     """
 
     per_window: int | None = None
@@ -81,25 +81,28 @@ class ApiLimits:
 
 @dataclass(frozen=True)
 class BudgetSettings:
-    """How much of a project's request budget is ours, and where it is kept.
+    """The part of a project's request budget that this user spends, and the folder of its ledger.
 
     Attributes:
-        state_dir: Folder of the ledgers; None is `~/.mp/state`, `:memory:` this process alone.
+        state_dir: Folder of the ledgers; None: `~/.mp/state`; `:memory:`: this process alone.
         reserve: Requests per hour of each API that are left for colleagues.
-        export_per_hour: Exports per window, 2 below Mixpanel's limit.
-        export_per_second: Exports per second. They are spread evenly: two at the end of one
-            second and two at the start of the next would be four within one.
-        query_per_hour: Queries per window, 2 below Mixpanel's limit.
+        export_per_hour: Exports per window.
+        export_per_second: Exports per second, spread evenly.
+        query_per_hour: Queries per window.
         query_at_once: Queries that run at the same time, in all processes together.
-        count_pages: Whether profile pages after the first, free of charge today, count too.
-        window_seconds: Length of an "hour"; the 5 s above Mixpanel's make up for requests
-            that travel for different times.
-        refusal_wait_seconds: Wait after a 429 that names none; doubles until an answer comes.
-        longest_refusal_seconds: The most that a 429 can make us wait.
-        report_seconds: A wait is told when it begins, and again this often.
+        count_pages: Whether profile pages after the first, which Mixpanel does not count, count.
+        window_seconds: Length of the window of the hourly limits.
+        refusal_wait_seconds: Wait after a 429 without a time; doubles until a request succeeds.
+        longest_refusal_seconds: The longest wait after a 429.
+        report_seconds: Seconds between two log lines of a wait.
         lock_timeout: Seconds to wait for a process that holds the ledger; None: as long as a
             request may wait for its permit.
     """
+
+    # The margin is two requests below Mixpanel's 60 an hour. The window is 5 s longer than
+    # Mixpanel's hour, because requests travel for different times.
+    # Exports are spread evenly: two at the end of one second and two at the start of the next
+    # would be four within one, and Mixpanel allows three.
 
     state_dir: str | Path | None = None
     reserve: int = 0
@@ -122,7 +125,7 @@ class BudgetSettings:
             )
 
     def limits(self, api: Api) -> ApiLimits:
-        """Return what may be asked of an API family."""
+        """Return the limits of an API family."""
         if api == "export":
             return ApiLimits(
                 per_window=self.export_per_hour - self.reserve,
@@ -138,7 +141,7 @@ class BudgetSettings:
         return ApiLimits()
 
     def warn_of_many_pages(self, pages: int) -> None:
-        """Log what a snapshot of so many pages costs, if that is much."""
+        """Log the cost of a snapshot with this number of pages, if it is high."""
         if pages < MANY_PAGES:
             return
         if self.count_pages:
@@ -156,32 +159,32 @@ def _milliseconds(seconds: float) -> int:
 
 
 _PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
-_POLL_SECONDS = 0.005  # a decision takes less
+_POLL_SECONDS = 0.005  # a process holds the ledger for less time
 _BUSY_MILLISECONDS = 5_000
 _SAID_EVERY_SECONDS = 60.0
 
 Release = Callable[[], None]
 
 
-class Place(Protocol):
-    """Opens the ledger's tables, and counts who is at work."""
+class LedgerStore(Protocol):
+    """Opens the ledger's tables, and holds a slot for each running request."""
 
     def open(self) -> AbstractContextManager[sqlite3.Connection]:
         """Yield a connection that no other process or thread uses at the same time."""
 
     def slot(self, name: str) -> Release | None:
-        """Take a named slot and return what gives it back, or None: somebody has it."""
+        """Take a named slot and return its release; None: another request has it."""
 
     def __str__(self) -> str:
-        """Say in words where this is."""
+        """Return the location in words."""
 
 
-class FilePlace:
+class LedgerFile:
     """A SQLite file beside its lock files.
 
     Args:
         path: The file.
-        timeout: Seconds to wait while other processes hold it; None: without end.
+        timeout: Seconds to wait while other processes hold it; None: no limit.
         cancelled: Ends such a wait when it is set.
     """
 
@@ -201,10 +204,10 @@ class FilePlace:
         return str(self.path)
 
     def prepare(self) -> None:
-        """Make the folder and the file, readable by their owner only.
+        """Create the folder and the file, readable by their owner only.
 
         Raises:
-            OSError: They cannot be made.
+            OSError: They cannot be created.
             sqlite3.Error: The file is not a database.
             DatabaseLockedError: As `open`.
         """
@@ -217,7 +220,7 @@ class FilePlace:
 
     @contextmanager
     def open(self) -> Iterator[sqlite3.Connection]:
-        """Yield a connection of the moment; waiting for a permit keeps none.
+        """Yield a connection that is closed at once; a wait for a permit holds none.
 
         Raises:
             StorageError: The file can no longer be read or written.
@@ -253,19 +256,19 @@ class FilePlace:
             yield connection
 
     def _say(self, text: str) -> None:
-        """Say for which process threads wait, once for all of them."""
+        """Log the process that holds the ledger, once a minute for all waiting threads."""
         if time.monotonic() - self._said_at >= _SAID_EVERY_SECONDS:
             self._said_at = time.monotonic()
             say(text)
 
     def slot(self, name: str) -> Release | None:
-        """Lock the slot's file, from whichever process and thread.
+        """Lock the slot's file; it is taken for all processes and threads.
 
         Raises:
             StorageError: The file cannot be locked.
         """
         file = self.path.with_suffix(f".{name}.lock")
-        # Given back by the thread that ends the answer, which may be another one.
+        # The thread that reads the end of the response releases it, which may be another one.
         lock = FileLock(file, mode=_PRIVATE_FILE, thread_local=False)
         try:
             lock.acquire(blocking=False)
@@ -290,7 +293,7 @@ def _is_begun(connection: sqlite3.Connection) -> bool:
     return True
 
 
-class ProcessPlace:
+class LedgerInMemory:
     """A ledger in memory, shared by all threads of this process."""
 
     _lock = threading.RLock()
@@ -305,7 +308,7 @@ class ProcessPlace:
 
     @contextmanager
     def open(self) -> Iterator[sqlite3.Connection]:
-        """Yield the one connection there is."""
+        """Yield the one connection of this process."""
         with self._lock:
             if self.name not in self._connections:
                 connection = sqlite3.connect(":memory:", check_same_thread=False)
@@ -314,28 +317,28 @@ class ProcessPlace:
             yield self._connections[self.name]
 
     def slot(self, name: str) -> Release | None:
-        """Take the slot, from whichever thread."""
+        """Take the slot; it is taken for all threads."""
         with self._lock:
             slot = self._slots.setdefault(f"{self.name}.{name}", threading.Lock())
         return slot.release if slot.acquire(blocking=False) else None
 
 
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
-def find_place(
+def find_store(
     settings: BudgetSettings,
     project: str,
     *,
     timeout: float | None = None,
     cancelled: threading.Event | None = None,
-) -> Place:
-    """Return the project's file, or this process where no file can be; that is told once.
+) -> LedgerStore:
+    """Return the project's file, or the memory of this process, with one warning, without one.
 
     Args:
         settings: Names the folder.
-        project: What the budget belongs to, such as `us-12345`.
-        timeout: Seconds to wait while other processes hold the file; None: without end.
+        project: The owner of the budget, such as `us-12345`.
+        timeout: Seconds to wait while other processes hold the file; None: no limit.
         cancelled: Ends such a wait when it is set.
 
     Raises:
@@ -343,20 +346,20 @@ def find_place(
     """
     name = re.sub(r"[^0-9A-Za-z.-]+", "_", project)
     if str(settings.state_dir) == IN_PROCESS:
-        return ProcessPlace(name)
+        return LedgerInMemory(name)
     try:
         folder = Path(settings.state_dir or "~/.mp/state").expanduser().absolute()
-        place = FilePlace(folder / f"{name}.sqlite", timeout=timeout, cancelled=cancelled)
-        place.prepare()
+        store = LedgerFile(folder / f"{name}.sqlite", timeout=timeout, cancelled=cancelled)
+        store.prepare()
     except (OSError, RuntimeError, sqlite3.Error) as error:
-        _tell_once(str(settings.state_dir or "~/.mp/state"), error)
-        return ProcessPlace(name)
-    return place
+        _warn_once(str(settings.state_dir or "~/.mp/state"), error)
+        return LedgerInMemory(name)
+    return store
 
 
-def _tell_once(path: str, error: Exception) -> None:
-    if path not in _told:
-        _told.add(path)
+def _warn_once(path: str, error: Exception) -> None:
+    if path not in _warned:
+        _warned.add(path)
         logger.warning(
             "Requests to Mixpanel are counted in this process only: %s cannot be used (%s). "
             "Other processes may spend the same budget; set MP_STATE_DIR to a writable folder.",
@@ -370,7 +373,7 @@ class Permit:
     """A request may be sent.
 
     Attributes:
-        refusals: 429s without a time, one after the other, up to now.
+        refusals: The number of 429s without a time since the last successful request.
     """
 
     refusals: int = 0
@@ -381,8 +384,8 @@ class Denial:
     """A request may not be sent yet.
 
     Attributes:
-        seconds: Asking again sooner is useless.
-        reason: Why, in words.
+        seconds: Before they have passed, another try is useless.
+        reason: The reason in words.
     """
 
     seconds: float
@@ -417,22 +420,22 @@ class Ledger:
 
     Args:
         api: The API family.
-        settings: How much may be spent.
-        place: Where it is written down.
+        settings: The limits.
+        store: The file or the memory that holds the ledger.
     """
 
-    def __init__(self, api: Api, settings: BudgetSettings, place: Place) -> None:
+    def __init__(self, api: Api, settings: BudgetSettings, store: LedgerStore) -> None:
         self.api = api
         self.limits: ApiLimits = settings.limits(api)
         self._windows = tuple(self._sliding_windows())
         self._settings = settings
-        self._place = place
+        self._store = store
 
     def take(self, *, counted: bool = True) -> Permit | Denial:
-        """Spend one request, or say how long that is not possible.
+        """Spend one request, or return how long that is not possible.
 
         Args:
-            counted: False for requests that Mixpanel does not count; 429s hold for them too.
+            counted: False for requests that Mixpanel does not count; they wait for 429s alone.
         """
         with self._open() as connection:
             now = _now()
@@ -450,10 +453,10 @@ class Ledger:
             return Permit(refusals)
 
     def refused(self, permit: Permit, retry_after: float | None) -> None:
-        """Note a 429: nobody asks before the time it names.
+        """Record a 429: no process sends a request before its time has passed.
 
         Args:
-            permit: What the refused request was sent with.
+            permit: The permit of the refused request.
             retry_after: Seconds that Mixpanel named; None doubles the wait of the last time.
         """
         longest = self._settings.longest_refusal_seconds
@@ -462,18 +465,18 @@ class Ledger:
             not_before, refusals = self._refusals(connection, now)
             if retry_after is None:
                 if refusals > permit.refusals:
-                    return  # sent before the wait that another 429 has already begun
+                    return  # sent before another 429 began the present wait
                 retry_after = min(
                     self._settings.refusal_wait_seconds * 2.0 ** min(refusals, 30), longest
                 )
                 refusals += 1
-            # A 429 that says "now" is not obeyed to the letter: that would be a busy loop.
+            # A 429 with `Retry-After: 0` would otherwise make a busy loop.
             retry_after = max(retry_after, min(1.0, self._settings.refusal_wait_seconds))
             until = now + math.ceil(min(retry_after, longest) * 1000)
             self._write_refusals(connection, max(until, not_before), refusals)
 
     def accepted(self, permit: Permit) -> None:
-        """Note an answer that is no 429: the next wait without a time starts small again."""
+        """Record a success: the next wait after a 429 without a time is short again."""
         if permit.refusals:
             with self._open() as connection:
                 not_before, refusals = self._refusals(connection, _now())
@@ -481,7 +484,7 @@ class Ledger:
                     self._write_refusals(connection, not_before, 0)
 
     def usage(self) -> ApiUsage:
-        """Return what is spent and left at this moment."""
+        """Return the requests spent and left at this moment."""
         limit = self.limits.per_window or 0
         window = round(self.limits.window_seconds * 1000)
         with self._open() as connection:
@@ -504,7 +507,7 @@ class Ledger:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with self._place.open() as connection:
+        with self._store.open() as connection:
             # The table of pyrate-limiter, which earlier versions used: their requests still count,
             # and an earlier version that runs at the same time counts ours.
             connection.execute(
@@ -533,7 +536,7 @@ class Ledger:
     def _refusals(self, connection: sqlite3.Connection, now: int) -> tuple[int, int]:
         query = "SELECT not_before, count FROM refusals WHERE api = ?"
         not_before, count = connection.execute(query, (self.api,)).fetchone() or (0, 0)
-        # A clock that was set back must not turn an hour's wait into a day's.
+        # After a clock was set back, the wait would otherwise last for hours or days.
         return min(not_before, now + round(self._settings.longest_refusal_seconds * 1000)), count
 
     def _write_refusals(self, connection: sqlite3.Connection, not_before: int, count: int) -> None:
@@ -542,7 +545,7 @@ class Ledger:
         )
 
     def _tidy(self, connection: sqlite3.Connection, now: int) -> None:
-        # Requests of the future were made before the clock was set back: count them as of now.
+        # Times in the future were written before the clock was set back: they count as now.
         connection.execute(
             f'UPDATE "{self.api}" SET item_timestamp = ? WHERE item_timestamp > ?', (now, now)
         )

@@ -267,7 +267,7 @@ class Transport:
             RateLimitError: The budget is spent for longer than we are willing to wait.
             ConnectionFailedError: No answer, or the connection broke or stalled while it was read.
         """
-        question = self._budget.question(api, asked, free=free)
+        permits = self._budget.permits(api, asked, free=free)
         request = self._http.build_request(
             method,
             self.url(api, path),
@@ -278,12 +278,12 @@ class Transport:
         )
         try:
             while True:
-                with question.permit() as permit, self._answer(request) as response:
+                with permits.permit() as permit, self._answer(request) as response:
                     error = self._error_in(response, asked)
                     if isinstance(error, RateLimitError):
-                        question.refused(permit, error)
+                        permits.refused(permit, error)
                         continue
-                    question.accepted(permit)
+                    permits.accepted(permit)
                     if error:
                         raise error
                     yield response

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from mixpanel_assets.client import BudgetSettings, MixpanelAPIClient, ProfileQuery, RetryPolicy
 from mixpanel_assets.client.budget import Budget
-from mixpanel_assets.client.ledger import FilePlace, SlidingWindow
+from mixpanel_assets.client.ledger import LedgerFile, SlidingWindow
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault, Limits
 from mixpanel_assets.errors import ConfigError, RateLimitError, StorageError
 from mixpanel_assets_tests.laws import siblings
@@ -57,7 +57,7 @@ with MixpanelAPIClient(
 
 def take(budget, api="query", **kind):
     """Take a permit, as one request that is answered at once."""
-    with budget.question(api, f"{api} something", **kind).permit():
+    with budget.permits(api, f"{api} something", **kind).permit():
         pass
 
 
@@ -80,8 +80,8 @@ def somebody_waiting(budget):
 
     thread = threading.Thread(target=wait)
     thread.start()
-    lane = budget.question("query", "something").lane
-    while not lane.outlook()[0]:
+    queue = budget.permits("query", "something").queue
+    while not queue.delay()[0]:
         time.sleep(0.001)
     yield
     budget.cancelled.set()
@@ -195,7 +195,7 @@ def test_no_more_than_allowed_run_at_once():
 
     def ask(_):
         nonlocal running, most
-        with budget.question("query", "something").permit():
+        with budget.permits("query", "something").permit():
             with lock:
                 running += 1
                 most = max(most, running)
@@ -210,10 +210,10 @@ def test_no_more_than_allowed_run_at_once():
 
 def test_a_folder_in_the_place_of_a_slots_lock_is_named(tmp_path):
     """It is left alone, and is no traceback."""
-    place = FilePlace(tmp_path / "us-1.sqlite")
+    store = LedgerFile(tmp_path / "us-1.sqlite")
     (tmp_path / "us-1.export-0.lock").mkdir()
     with pytest.raises(StorageError, match="MP_STATE_DIR"):
-        place.slot("export-0")
+        store.slot("export-0")
 
 
 def test_a_killed_process_leaves_no_slot_taken(tmp_path):
@@ -227,7 +227,7 @@ def test_a_killed_process_leaves_no_slot_taken(tmp_path):
             "from mixpanel_assets.client import BudgetSettings\n"
             "from mixpanel_assets.client.budget import Budget\n"
             "settings = BudgetSettings(query_at_once=1, state_dir=sys.argv[1])\n"
-            "with Budget(settings, 'us-12345').question('query', 'it').permit():\n"
+            "with Budget(settings, 'us-12345').permits('query', 'it').permit():\n"
             "    print('holding', flush=True)\n"
             "    time.sleep(60)\n",
             str(tmp_path),
@@ -400,13 +400,13 @@ def test_refusals_without_a_time_double_the_wait_until_an_answer_comes(emulator,
 def test_refusals_of_requests_under_way_count_once():
     """Five requests refused for the same reason do not make the wait 32 times as long."""
     budget = Budget(BudgetSettings(refusal_wait_seconds=60), "us-12345", max_wait_seconds=0)
-    questions = [budget.question("query", "it") for _ in range(5)]
+    requests = [budget.permits("query", "it") for _ in range(5)]
     permits = []
-    for question in questions:
-        with question.permit() as permit:
+    for request in requests:
+        with request.permit() as permit:
             permits.append(permit)
-    for question, permit in zip(questions, permits, strict=True):
-        question.refused(permit, RateLimitError())
+    for request, permit in zip(requests, permits, strict=True):
+        request.refused(permit, RateLimitError())
     with pytest.raises(RateLimitError) as caught:
         take(budget)
     assert 50 <= caught.value.retry_after <= 60
@@ -415,9 +415,9 @@ def test_refusals_of_requests_under_way_count_once():
 def test_no_refusal_stops_us_for_more_than_an_hour():
     """A Retry-After of a day is cut to an hour, then we ask again."""
     budget = impatient(BudgetSettings())
-    question = budget.question("export", "it")
-    with question.permit() as permit:
-        question.refused(permit, RateLimitError(retry_after=86_400))
+    request = budget.permits("export", "it")
+    with request.permit() as permit:
+        request.refused(permit, RateLimitError(retry_after=86_400))
     with pytest.raises(RateLimitError) as caught:
         take(budget, "export")
     assert caught.value.retry_after <= 3600
@@ -439,9 +439,9 @@ def test_usage_tells_what_is_left_and_when_more_comes():
     """Spent, left, the next free request and the end of a 429, per API family."""
     budget = impatient(replace(THREE, export_per_second=1000, window_seconds=3605))
     spend(budget, "export", 3)
-    question = budget.question("query", "it")
-    with question.permit() as permit:
-        question.refused(permit, RateLimitError(retry_after=100))
+    request = budget.permits("query", "it")
+    with request.permit() as permit:
+        request.refused(permit, RateLimitError(retry_after=100))
     export, query = budget.usage()
     assert (export.api, export.limit, export.used, export.left) == ("export", 3, 3, 0)
     assert export.next_slot_at <= export.refills_at
