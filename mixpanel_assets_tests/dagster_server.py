@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import psutil
 
-from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.emulator import Emulator
 
 ROOT = Path(__file__).parents[1]

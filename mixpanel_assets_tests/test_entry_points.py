@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mixpanel_assets import Workspace
-from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.warehouse import snapshot_path

@@ -19,7 +19,7 @@ import duckdb
 import pytest
 
 from mixpanel_assets import MixpanelResource, Workspace, build_definitions
-from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.client.transport import RETRY_CLASSES
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import MixpanelDataError

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.cli.demo import environment_of
 
 # As far as DuckDB looks: no `__file__`, and an IPython that runs a kernel. There is no ipywidgets,
 # without which it refuses every word about progress bars.

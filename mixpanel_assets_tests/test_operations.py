@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.emulator import Fault
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 
 ROOT = Path(__file__).parent.parent

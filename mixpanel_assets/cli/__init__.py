@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from mixpanel_assets.cli.signals import leave, listen, received
+from mixpanel_assets.cli.signals import leave, listen, received_signal
 
 
 def main() -> NoReturn:
-    """Run `mp`; the way in for the console script."""
+    """Run `mp`; the entry point of the console script."""
     listen()
     code: object = 130
     try:
@@ -18,6 +18,6 @@ def main() -> NoReturn:
     except SystemExit as ended:
         code = ended.code
     except BaseException as error:
-        if not (received() or isinstance(error, KeyboardInterrupt)):
+        if not (received_signal() or isinstance(error, KeyboardInterrupt)):
             raise
     leave(code if isinstance(code, int) else 0)

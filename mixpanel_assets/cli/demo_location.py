@@ -1,4 +1,4 @@
-"""The code location of `mp demo --ui`: the assets, and one that is made from them."""
+"""The code location of `mp demo --ui`: the assets, and one that is derived from them."""
 
 import warnings
 

@@ -1,8 +1,8 @@
-"""Exit codes: what a shell script can tell apart.
+"""Exit codes, by which a shell script can distinguish errors.
 
-0 success · 1 general, partial results and a full disk behind the output included ·
+0 success · 1 general error, also partial results and a full disk behind the output ·
 2 authentication · 3 invalid arguments · 4 not found · 5 rate limited ·
-6 an incomplete answer, nothing of it stored · 130 interrupted (Ctrl-C) · 143 ended by SIGTERM
+6 an incomplete response, and nothing was stored · 130 interrupted (Ctrl-C) · 143 ended by SIGTERM
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from mixpanel_assets.errors import (
 
 GENERAL = 1
 INVALID_ARGUMENTS = 3
-INTERRUPTED = 130  # Typer's own code for it; a signal decides in the end
+INTERRUPTED = 130  # Typer's own code; `signals.leave` replaces it by the signal's
 
 
 class InvalidArgumentsError(MixpanelDataError):
-    """The command line asks for something that cannot be."""
+    """The command line is wrong."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "INVALID_ARGUMENTS")
@@ -48,7 +48,7 @@ _CODES: tuple[tuple[type[MixpanelDataError], int], ...] = (
 
 
 def exit_code(error: MixpanelDataError) -> int:
-    """Return the exit code for an error of the library."""
+    """Return the exit code of an error."""
     if isinstance(error, IncompleteExportError):
         return GENERAL if error.partial else 6
     return next((code for kind, code in _CODES if isinstance(error, kind)), GENERAL)

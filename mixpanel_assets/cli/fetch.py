@@ -1,37 +1,45 @@
-"""`mp fetch`: records to stdout, or into a table of one's own."""
+"""`mp fetch`: records to stdout, or into a named table."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+import os
+import select
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mixpanel_assets.cli.invocation import App, FormatOption, JqOption
-from mixpanel_assets.cli.options import (
-    EventsOption,
-    FromOption,
-    ToOption,
-    WhereOption,
-    days,
-    names,
-)
-from mixpanel_assets.cli.output import Format
+from mixpanel_assets.cli.exits import InvalidArgumentsError
+from mixpanel_assets.cli.invocation import App, current, explain_interrupt
+from mixpanel_assets.cli.options import EventsOption, FromOption, ToOption, WhereOption, names
+from mixpanel_assets.cli.output import Answer, Format
+from mixpanel_assets.errors import ConfigError, IncompleteExportError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from mixpanel_assets.client import RecordStream
+    from mixpanel_assets.loading.results import BatchProgress, ParallelFetchResult
+    from mixpanel_assets.workspace import Workspace
 
 app = App(
     name="fetch",
-    help="Get events or profiles: as JSON Lines on stdout, or as a table of your own.",
+    help="Get events or profiles: as JSON Lines on stdout, or as a named table.",
     no_args_is_help=True,
 )
 
-MakeOption = Annotated[str, typer.Argument(help="The table to make; not used with --stdout.")]
+_LINES_PER_UPDATE = 1000
+
+NameArgument = Annotated[str, typer.Argument(help="The table to create; not used with --stdout.")]
 StdoutOption = Annotated[bool, typer.Option("--stdout", help="JSON Lines instead of a table.")]
 AppendOption = Annotated[
-    bool, typer.Option("--append", help="Add to a table of that name; newer records stay.")
+    bool,
+    typer.Option("--append", help="Add to an existing table; the newer of two records is kept."),
 ]
-ReplaceOption = Annotated[
-    bool, typer.Option("--replace", help="Put the new table in the place of an old one.")
-]
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="Replace an existing table.")]
 ProgressOption = Annotated[bool, typer.Option("--no-progress", help="Show no progress.")]
 
 
@@ -39,54 +47,53 @@ ProgressOption = Annotated[bool, typer.Option("--no-progress", help="Show no pro
 def fetch_events(
     from_date: FromOption,
     to_date: ToOption,
-    name: MakeOption = "events",
+    name: NameArgument = "events",
     events: EventsOption = None,
     where: WhereOption = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-l", min=1, max=100_000, help="At most so many events."),
+        typer.Option("--limit", "-l", min=1, max=100_000, help="The maximum number of events."),
     ] = None,
     stdout: StdoutOption = False,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Each line byte for byte as Mixpanel sent it.")
+        bool, typer.Option("--raw", help="Each line exactly as Mixpanel sent it.")
     ] = False,
     staged: Annotated[
         bool,
         typer.Option(
-            "--staged", help="Check each answer on disk before its first line; a table always is."
+            "--staged",
+            help="Check each response on disk before its first line is printed. Tables always do.",
         ),
     ] = False,
     replace: ReplaceOption = False,
     append: AppendOption = False,
     parallel: Annotated[
-        bool, typer.Option("--parallel", "-p", help="Have several requests on their way at once.")
+        bool, typer.Option("--parallel", "-p", help="Send several requests at once.")
     ] = False,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, max=100, show_default="10", help="How many requests at once."),
+        typer.Option(min=1, max=100, show_default="10", help="The number of requests at once."),
     ] = None,
     chunk_days: Annotated[
-        int, typer.Option(min=1, max=100, help="The most days that share a request.")
+        int, typer.Option(min=1, max=100, help="The maximum number of days per request.")
     ] = 7,
     batch_size: Annotated[
         int,
-        typer.Option(min=100, max=100_000, help="Events between two words of progress."),
+        typer.Option(min=100, max=100_000, help="Events between two progress messages."),
     ] = 1000,
     no_progress: ProgressOption = False,
-    output: FormatOption = Format.JSON,
-    jq: JqOption = None,
-) -> None:
-    """Get the events of some days, repeats of Mixpanel's included only with --stdout.
+) -> Answer | None:
+    """Get the events of some days, without the duplicates that Mixpanel sends.
 
-    A table is made whole or not at all. With --parallel each request is stored as it comes; days
-    that stay broken are on stderr then, the exit code is 1, and --append gets them later.
+    A table is created completely or not at all. With --parallel each response is stored when it
+    is complete. Days that fail are named on stderr, the exit code is 1, and --append gets them
+    later.
 
-    With --stdout everything but data goes to stderr, and a stream that breaks ends with exit
-    code 1 (6 if nothing had been written).
+    With --stdout, duplicates are included, and only data goes to stdout. A stream that breaks ends
+    with exit code 1, or 6 if nothing was written.
 
     Example: mp fetch events --from 2024-01-01 --to 2024-01-07 --stdout | jq .event_name
     """
-    asked = days(from_date, to_date)
     _refuse(
         (raw and not stdout, "--raw needs --stdout."),
         (replace and append, "--append excludes --replace."),
@@ -96,56 +103,70 @@ def fetch_events(
         (workers is not None and not parallel, "--workers needs --parallel."),
         (
             limit is not None and not stdout and name == "events",
-            "--limit needs --stdout or another name: the table `events` holds whole days.",
+            "--limit needs --stdout or another name: the table `events` holds complete days.",
         ),
-        _no_form(stdout, output, jq),
+        _other_form(stdout),
     )
-    chosen = names(events) or None
-
+    query: dict[str, Any] = {
+        "from_date": from_date,
+        "to_date": to_date,
+        "events": names(events) or None,
+        "where": where,
+        "limit": limit,
+    }
     if stdout:
-        from mixpanel_assets.cli.records import write_events
+        _write_events(query, raw=raw, staged=staged)
+        return None
+    _check_name(name, "events")
+    stored: list[BatchProgress] = []
 
-        write_events(**asked, events=chosen, where=where, limit=limit, raw=raw, staged=staged)
-    else:
-        from mixpanel_assets.cli.named_tables import make_events_table
+    def store(batch: BatchProgress) -> None:
+        if parallel and batch.success and not replace:
+            stored.append(batch)
+        if show:
+            show(batch)
 
-        make_events_table(
+    from mixpanel_assets.cli.progress import show_batches
+
+    with (
+        explain_interrupt(lambda: _stored_part(name, stored)),
+        current().workspace() as workspace,
+        nullcontext() if no_progress else show_batches(each=parallel) as show,
+    ):
+        result = workspace.fetch_events(
             name,
-            {
-                **asked,
-                "events": chosen,
-                "where": where,
-                "limit": limit,
-                "append": append,
-                "replace": replace,
-                "max_workers": workers,
-                "chunk_days": chunk_days,
-                "batch_size": batch_size,
-            },
+            **query,
+            append=append,
+            replace=replace,
             parallel=parallel,
-            progress=not no_progress,
-            output=output,
-            jq=jq,
+            max_workers=workers,
+            chunk_days=chunk_days,
+            batch_size=batch_size,
+            progress=False,
+            on_batch_complete=store,
         )
+    return _table_answer(workspace, result)
 
 
 @app.command("profiles")
 def fetch_profiles(
-    name: MakeOption = "profiles",
+    name: NameArgument = "profiles",
     stdout: StdoutOption = False,
-    raw: Annotated[bool, typer.Option("--raw", help="Each profile as Mixpanel sent it.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Each profile exactly as Mixpanel sent it.")
+    ] = False,
     parallel: Annotated[
-        bool, typer.Option("--parallel", "-p", help="Ask for several pages at once.")
+        bool, typer.Option("--parallel", "-p", help="Request several pages at once.")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="How many pages at once; 5 is the most.")
+        int | None, typer.Option(min=1, help="The number of pages at once; at most 5.")
     ] = None,
     append: AppendOption = False,
     replace: ReplaceOption = False,
     batch_size: Annotated[
         int,
         typer.Option(
-            min=100, max=100_000, help="Of no effect: profiles come in pages of Mixpanel's size."
+            min=100, max=100_000, help="No effect: Mixpanel decides the size of a page of profiles."
         ),
     ] = 1000,
     no_progress: ProgressOption = False,
@@ -158,7 +179,7 @@ def fetch_profiles(
     output_properties: Annotated[
         str | None,
         typer.Option(
-            "--output-properties", "-o", help="Only these properties, with commas between them."
+            "--output-properties", "-o", help="Only these properties, separated by commas."
         ),
     ] = None,
     distinct_id: Annotated[str | None, typer.Option(help="Only this profile.")] = None,
@@ -169,22 +190,20 @@ def fetch_profiles(
         str | None, typer.Option("--group-id", "-g", help="Profiles of this group key.")
     ] = None,
     behaviors: Annotated[
-        str | None, typer.Option(help="Behaviour filters, a JSON array; needs --where.")
+        str | None, typer.Option(help="Behaviour filters as a JSON array; needs --where.")
     ] = None,
     as_of_timestamp: Annotated[
-        int | None, typer.Option(help="Epoch seconds that behaviors are computed for.")
+        int | None, typer.Option(help="Epoch seconds at which behaviors are computed.")
     ] = None,
     include_all_users: Annotated[
         bool,
-        typer.Option("--include-all-users", help="With --cohort: members without profile too."),
+        typer.Option("--include-all-users", help="With --cohort: also members without a profile."),
     ] = False,
-    output: FormatOption = Format.JSON,
-    jq: JqOption = None,
-) -> None:
+) -> Answer | None:
     """Get profiles as they are now.
 
-    If pages stay broken, the others are stored, the numbers of the lost ones are on stderr, and
-    the exit code is 1. Within the hour the same command asks only for what is missing.
+    If pages fail, the other pages are stored, the numbers of the failed pages are on stderr, and
+    the exit code is 1. Within an hour, the same command requests only the missing pages.
 
     Example: mp fetch profiles people --parallel
     """
@@ -199,9 +218,9 @@ def fetch_profiles(
         (bool(behaviors and not where), "--behaviors needs --where."),
         (include_all_users and cohort is None, "--include-all-users needs --cohort."),
         (cohort is not None and not cohort.isdecimal(), "--cohort is a cohort's number."),
-        _no_form(stdout, output, jq),
+        _other_form(stdout),
     )
-    filters = {
+    filters: dict[str, Any] = {
         "where": where,
         "cohort_id": cohort,
         "output_properties": output_properties.split(",") if output_properties else None,
@@ -214,34 +233,38 @@ def fetch_profiles(
     }
 
     if stdout:
-        from mixpanel_assets.cli.records import write_profiles
+        _write_profiles(filters, raw=raw)
+        return None
+    _check_name(name, "profiles")
+    from mixpanel_assets.cli.progress import show_pages
 
-        write_profiles(filters, raw=raw)
-    else:
-        from mixpanel_assets.cli.named_tables import make_profiles_table
-
-        make_profiles_table(
+    with (
+        explain_interrupt(lambda: _stored_part(name, ())),
+        current().workspace() as workspace,
+        nullcontext() if no_progress else show_pages(each=parallel) as show,
+    ):
+        result = workspace.fetch_profiles(
             name,
-            filters,
+            **filters,
             append=append,
             replace=replace,
             parallel=parallel,
             max_workers=workers,
             batch_size=batch_size,
-            progress=not no_progress,
-            output=output,
-            jq=jq,
+            progress=False,
+            on_page_complete=show,
         )
+    return _table_answer(workspace, result)
 
 
 def _refuse(*rules: tuple[bool, str]) -> None:
-    for is_broken, said in rules:
+    for is_broken, message in rules:
         if is_broken:
-            raise typer.BadParameter(said)
+            raise typer.BadParameter(message)
 
 
-def _no_form(stdout: bool, output: Format, jq: str | None) -> tuple[bool, str]:
-    is_lines = output in (Format.JSON, Format.JSONL) and jq is None
+def _other_form(stdout: bool) -> tuple[bool, str]:
+    is_lines = current().output in (Format.JSON, Format.JSONL) and current().jq is None
     return stdout and not is_lines, "--stdout is JSON Lines; pipe it into jq for another form."
 
 
@@ -259,4 +282,137 @@ def _behaviors(text: str | None) -> list[dict[str, object]] | None:
         return behaviors
     raise typer.BadParameter(
         "--behaviors is a JSON array of objects with window, name and event_selectors."
+    )
+
+
+def _check_name(name: str, default: str) -> None:
+    from mixpanel_assets.warehouse import check_name
+
+    if name != default:
+        try:
+            check_name(name)
+        except ConfigError as error:
+            raise InvalidArgumentsError(error.message) from None
+
+
+def _stored_part(name: str, stored: Sequence[BatchProgress]) -> str:
+    if not stored:
+        return f"The table {name!r} is unchanged."
+    days = ", ".join(f"{batch.from_date}..{batch.to_date}" for batch in stored)
+    return f"{name!r} now holds {days}; other days are unchanged. Get them with --append."
+
+
+def _table_answer(workspace: Workspace, result: Any) -> Answer:
+    """Return what is stored, with the error to raise if days or pages are missing."""
+    from mixpanel_assets.loading.profiles import require_all_pages
+    from mixpanel_assets.loading.results import ParallelFetchResult, ParallelProfileResult
+
+    current().note(f"in {workspace.db_path}")
+    error: IncompleteExportError | None = None
+    if isinstance(result, ParallelFetchResult) and result.has_failures:
+        error = _missing_days(result)
+    elif isinstance(result, ParallelProfileResult):
+        try:
+            require_all_pages(result)
+        except IncompleteExportError as missing:
+            error = missing
+    return Answer(result.to_dict(), error=error)
+
+
+def _missing_days(result: ParallelFetchResult) -> IncompleteExportError:
+    days = ", ".join(f"{first}..{last}" for first, last in result.failed_date_ranges)
+    return IncompleteExportError(
+        f"{result.failed_batches} of {result.successful_batches + result.failed_batches} requests "
+        f"failed. These days are missing: {days}. Fetch them again with --append.",
+        partial=bool(result.successful_batches or result.total_rows),
+    )
+
+
+def _write_events(query: Mapping[str, Any], *, raw: bool, staged: bool) -> None:
+    with current().workspace() as workspace:
+        stream = workspace.stream_event_lines if raw else workspace.stream_events
+        written = _write(stream(**query, staged=staged), "events")
+        if query["events"] and not written:
+            workspace.tell_of_unknown(query["events"])
+
+
+def _write_profiles(filters: Mapping[str, Any], *, raw: bool) -> None:
+    from mixpanel_assets.client import ProfileQuery
+
+    with current().workspace() as workspace:
+        query = ProfileQuery(**filters, workspace_id=workspace.workspace_id)
+        api = workspace.api
+        _write((api.stream_profile_lines if raw else api.stream_profiles)(query), "profiles")
+
+
+def _write(stream: RecordStream[Any], what: str) -> int:
+    """Write lines or records to stdout, one per line; return their number."""
+    from mixpanel_assets.loading.files import as_json
+
+    with _to_stdout(stream, what) as writer:
+        for item in stream:
+            writer.line(item if isinstance(item, bytes) else as_json(item))
+    return stream.delivered
+
+
+class _Writer:
+    """Writes lines to stdout and, on a terminal, their number to stderr."""
+
+    def __init__(self, bar: Progress, what: str) -> None:
+        self._out = sys.stdout.buffer
+        self._bar = bar
+        self._task = bar.add_task(what, total=None)
+        self._lines = 0
+
+    def line(self, line: bytes) -> None:
+        self._out.write(line + b"\n")
+        self._lines += 1
+        if self._lines % _LINES_PER_UPDATE == 0:
+            self._bar.update(self._task, completed=self._lines)
+
+    def give_up(self) -> None:
+        # A reader that has stopped reading must not delay the end of the process.
+        if not select.select([], [self._out], [], 0)[1]:
+            _close_stdout()
+
+    def flush(self) -> None:
+        self._bar.update(self._task, completed=self._lines)
+        self._out.flush()
+
+
+@contextmanager
+def _to_stdout(stream: RecordStream[Any], what: str) -> Iterator[_Writer]:
+    """Yield a writer. If the reader of stdout closes it, the stream ends without an error."""
+    with explain_interrupt(lambda: f"The lines on stdout are valid, but some {what} are missing."):
+        try:
+            with stream, _spinner() as bar:
+                writer = _Writer(bar, what)
+                try:
+                    yield writer
+                except KeyboardInterrupt:
+                    writer.give_up()
+                    raise
+                finally:
+                    writer.flush()
+        except BrokenPipeError:
+            _close_stdout()
+
+
+def _close_stdout() -> None:
+    # Python flushes stdout when it ends, and would print an error then.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _spinner() -> Progress:
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = current().console()
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description} {task.completed:,.0f}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        # Between lines on the same terminal, the spinner would only disturb.
+        disable=console.quiet or not console.is_terminal or sys.stdout.isatty(),
     )

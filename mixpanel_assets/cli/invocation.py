@@ -1,7 +1,8 @@
-"""One run of `mp`: its global options, how errors and interrupts show, how answers are printed."""
+"""One run of `mp`: its global options, its messages on stderr, and how commands are registered."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import json
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import typer
@@ -23,12 +24,12 @@ from typer.models import ArgumentInfo
 from mixpanel_assets.cli.options import (
     DaysAgo,
     LastOption,
-    known_accounts,
-    known_tables,
+    complete_account,
+    complete_table,
     range_of_last,
 )
-from mixpanel_assets.cli.output import Format, check_jq, print_answer
-from mixpanel_assets.cli.signals import loading, seen
+from mixpanel_assets.cli.output import Answer, Format, check_jq, print_answer
+from mixpanel_assets.cli.signals import loading, mark_caught
 from mixpanel_assets.errors import visible
 
 if TYPE_CHECKING:
@@ -47,13 +48,14 @@ class Invocation:
     """One run of `mp`.
 
     Attributes:
-        account: The account named with --account; None: as the environment says.
-        quiet: No progress, no notes, no word of waiting and asking again; warnings about data stay.
-        verbose: Say where credentials come from, and what the library logs.
-        in_json: Whatever goes to stderr is JSON, an object a line, because --format json was asked
-            for. That of an error has a `code` and is the last.
-        output: The form that --format before the command asks for.
-        jq: The program that --jq before the command names.
+        account: The account named by --account; None: the one of the environment.
+        quiet: Print no progress, notes, or messages about waiting and retries. Warnings about data
+            are still printed.
+        verbose: Print the sources of the credentials, and what the library logs.
+        in_json: Messages on stderr are JSON, one object per line, because of --format json. An
+            error has a `code` and is the last line.
+        output: The form of --format; None: not given.
+        jq: The program of --jq.
     """
 
     account: str | None = None
@@ -65,10 +67,10 @@ class Invocation:
     _is_interrupt_shown: bool = False
 
     def credentials(self, account: str | None = None) -> Credentials:
-        """Return the credentials that hold for this run; `account` beats --account.
+        """Return the credentials of this run; `account` has priority over --account.
 
         Raises:
-            ConfigError: They are not complete, or malformed.
+            ConfigError: They are incomplete or malformed.
             AccountNotFoundError: There is no such account.
         """
         from mixpanel_assets.auth import ConfigManager
@@ -80,12 +82,10 @@ class Invocation:
         return resolution.credentials()
 
     def project(self, *, may_be_unknown: bool = False) -> Credentials:
-        """Return credentials for a command that asks Mixpanel nothing: only the project counts.
-
-        User and secret are made up.
+        """Return credentials for a command that sends no request: only the project is real.
 
         Args:
-            may_be_unknown: Whether the project is made up, too.
+            may_be_unknown: Whether the project can be invented too.
 
         Raises:
             ConfigError: A value is malformed, or there are accounts and none is chosen.
@@ -96,26 +96,26 @@ class Invocation:
 
         project_id, region = asked_project(self.account, must_be_known=not may_be_unknown)
         if not (project_id or may_be_unknown):
-            return self.credentials()  # which says what is missing
+            return self.credentials()  # raises: its message names what is missing
         return make_credentials(
             username="nobody",
-            secret="no-secret-is-known",  # noqa: S106 - it is sent nowhere
+            secret="no-secret-is-known",  # noqa: S106 - it is never sent
             project_id=project_id or "1",
             region=region or "us",
         )
 
-    def workspace(self, database: Path | None = None, *, asks: bool = True) -> Workspace:
-        """Return the workspace of those credentials; say whom a write waits for.
+    def workspace(self, database: Path | None = None, *, sends_requests: bool = True) -> Workspace:
+        """Return the workspace of those credentials. A note names the process a write waits for.
 
         Args:
-            database: The DuckDB file; None: as MP_DATABASE says.
-            asks: Whether Mixpanel will be asked, which takes a secret.
+            database: The DuckDB file; None: MP_DATABASE.
+            sends_requests: Whether a secret is needed.
         """
         from mixpanel_assets.auth import asked_project
         from mixpanel_assets.settings import load_settings
         from mixpanel_assets.workspace import Workspace
 
-        if asks:
+        if sends_requests:
             credentials = self.credentials()
         else:
             project_id, _ = asked_project(self.account, must_be_known=False)
@@ -129,13 +129,13 @@ class Invocation:
         )
 
     def stored(self, database: Path | None = None, *, read_only: bool = True) -> Workspace:
-        """Return the workspace of what is stored, which needs no credentials.
+        """Return a workspace for stored data, which needs no credentials.
 
-        The file must hold the project that a load would ask, as far as one is named.
+        If a project is named, by an account or a variable, the file must contain that project.
 
         Args:
-            database: The DuckDB file; None: as MP_DATABASE says, else that of the account.
-            read_only: Refuse every change, and to read or write any other file.
+            database: The DuckDB file; None: MP_DATABASE, else the file of the account.
+            read_only: Refuse changes, and access to any other file.
 
         Raises:
             DatabaseNotFoundError: There is no such file.
@@ -157,29 +157,29 @@ class Invocation:
         return workspace
 
     def console(self) -> Console:
-        """Return where bars are drawn: stderr, or nowhere with --quiet."""
+        """Return the console for progress bars: stderr, or nothing with --quiet."""
         from rich.console import Console
 
         return Console(stderr=True, quiet=self.quiet, markup=False, highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Say something that is not data."""
+        """Print a message to stderr unless --quiet is given."""
         if not self.quiet:
             self.say(text)
 
     def say(self, text: str, level: str = "info") -> None:
-        """Print a line to stderr, also with --quiet."""
+        """Print a message to stderr, also with --quiet."""
         if self.in_json:
             text = json.dumps({"level": level, "message": text})
         typer.echo(visible(text), err=True)
 
     def show(self, error: MixpanelDataError) -> None:
-        """Print an error to stderr: one sentence, or one JSON object."""
+        """Print an error to stderr: as text, or as one JSON object."""
         text = json.dumps(error.to_dict(), default=str) if self.in_json else f"mp: {error.message}"
         typer.echo(visible(text), err=True)
 
     def show_interrupt(self, kept: str = "") -> None:
-        """Say once that the run was interrupted, and what is kept of it."""
+        """Print once that the run was interrupted, and a sentence on what it stored."""
         from mixpanel_assets.errors import MixpanelDataError
 
         if not self._is_interrupt_shown:
@@ -188,117 +188,114 @@ class Invocation:
 
 
 def _data_view() -> int | None:
-    """Return the data view that MP_WORKSPACE_ID names.
+    """Return the number of the data view in MP_WORKSPACE_ID.
 
     Raises:
-        ConfigError: It is no number.
+        ConfigError: It is not a number.
     """
     from mixpanel_assets.errors import ConfigError
 
-    named = os.environ.get("MP_WORKSPACE_ID", "").strip()
-    if not named:
+    text = os.environ.get("MP_WORKSPACE_ID", "").strip()
+    if not text:
         return None
-    if not (named.isascii() and named.isdecimal()):
-        raise ConfigError(f"MP_WORKSPACE_ID must be the number of a data view, not {named!r}.")
-    return int(named)
+    if not (text.isascii() and text.isdecimal()):
+        raise ConfigError(f"MP_WORKSPACE_ID must be the number of a data view, not {text!r}.")
+    return int(text)
 
 
 class _Log(logging.Handler):
-    """Says what the library logs."""
-
     def emit(self, record: logging.LogRecord) -> None:
         current().say(self.format(record), record.levelname.lower())
 
 
-# What they warn of has been dealt with already; other warnings are about data.
-_PATIENCE = (
+# They warn about waiting and retries. All other warnings are about data.
+_RETRY_LOGGERS = (
     "mixpanel_assets.client.transport",
     "mixpanel_assets.client.budget",
     "mixpanel_assets.rules.locks",
 )
-_current: Invocation | None = None  # of the process, whose threads speak like the command
+# One for the process: messages of its threads must have the form of the command.
+_current: Invocation | None = None
 
 
 def begin(arguments: Sequence[str] = ()) -> Invocation:
     """Start a run.
 
     Args:
-        arguments: Looked at for --format alone: in which form to say that they are wrong.
+        arguments: The command line. Only --format is read, because errors of parsing have its form.
     """
     global _current
-    _current = Invocation(in_json=_json_asked_for(arguments))
-    _listen(logging.WARNING)
-    for name in ("mixpanel_assets", *_PATIENCE):
+    _current = Invocation(in_json=_wants_json(arguments))
+    _print_logs(logging.WARNING)
+    for name in ("mixpanel_assets", *_RETRY_LOGGERS):
         logging.getLogger(name).setLevel(logging.NOTSET)
     return _current
 
 
 def current() -> Invocation:
-    """Return the run that is going on."""
+    """Return the current run."""
     return _current or begin()
 
 
-def _json_asked_for(arguments: Sequence[str]) -> bool:
-    wanted = ""
+def _wants_json(arguments: Sequence[str]) -> bool:
+    form = ""
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if before in ("--format", "-f"):
-            wanted = argument
+            form = argument
         elif argument.startswith("--format="):
-            wanted = argument.removeprefix("--format=")
+            form = argument.removeprefix("--format=")
         elif argument.startswith("-f") and len(argument) > len("-f"):
-            wanted = argument.removeprefix("-f")
-    return wanted in (Format.JSON, Format.JSONL)
+            form = argument.removeprefix("-f")
+    return form in (Format.JSON, Format.JSONL)
 
 
-def _listen(level: int) -> None:
-    """Say what the library logs from a level on."""
+def _print_logs(level: int) -> None:
     logger = logging.getLogger("mixpanel_assets")
     for handler in [one for one in logger.handlers if isinstance(one, _Log)]:
         logger.removeHandler(handler)
     logger.addHandler(_Log(level))
 
 
-def _named(value: str | None) -> str | None:
+def _set_account(value: str | None) -> str | None:
     if value is not None:
         current().account = value
     return value
 
 
-def _quiet(value: bool) -> bool:
+def _set_quiet(value: bool) -> bool:
     if value:
         current().quiet = True
-        hush()
+        _silence_retries()
     return value
 
 
-def hush() -> None:
-    """Say no more of waiting and asking again."""
-    for name in _PATIENCE:
+def _silence_retries() -> None:
+    for name in _RETRY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _verbose(value: bool) -> bool:
+def _set_verbose(value: bool) -> bool:
     if value and not current().verbose:
         current().verbose = True
         logging.getLogger("mixpanel_assets").setLevel(logging.DEBUG)
-        _listen(logging.DEBUG)
+        _print_logs(logging.DEBUG)
     return value
 
 
-def _kept(context: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
-    """Keep an option that stands before the command, for the command that follows."""
+def _set_default(context: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+    """Store an option that stands before the command, as the default of the command."""
     if value is not None:
         setattr(current(), str(param.name), value)
     return value
 
 
-def _own_or_kept(context: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
-    """Return what the command was given, else what stands before it, else the default."""
+def _own_or_default(context: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+    """Return the option of the command, else the one before the command, else the default."""
     source = context.get_parameter_source(str(param.name))
     if source is not None and source.name == "COMMANDLINE":
         return value
-    kept = getattr(current(), str(param.name))
-    return value if kept is None else kept
+    before = getattr(current(), str(param.name))
+    return value if before is None else before
 
 
 AccountOption = Annotated[
@@ -306,22 +303,28 @@ AccountOption = Annotated[
     typer.Option(
         "--account",
         "-a",
-        callback=_named,
-        autocompletion=known_accounts,
+        callback=_set_account,
+        autocompletion=complete_account,
         metavar="NAME",
-        help="The account to use, whatever MP_* variables say.",
+        help="The account to use instead of MP_* variables.",
     ),
 ]
 QuietOption = Annotated[
     bool,
     typer.Option(
-        "--quiet", "-q", callback=_quiet, help="Nothing but data, warnings about it, and errors."
+        "--quiet",
+        "-q",
+        callback=_set_quiet,
+        help="Print only data, warnings about data, and errors.",
     ),
 ]
 VerboseOption = Annotated[
     bool,
     typer.Option(
-        "--verbose", "-v", callback=_verbose, help="Say where credentials come from, and more."
+        "--verbose",
+        "-v",
+        callback=_set_verbose,
+        help="Print the sources of credentials, and more.",
     ),
 ]
 FormatOption = Annotated[
@@ -329,9 +332,9 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         "-f",
-        callback=_own_or_kept,
+        callback=_own_or_default,
         metavar="FORM",
-        help="json, jsonl, table, csv or plain; stderr is JSON too for the first two.",
+        help="json, jsonl, table, csv or plain; json and jsonl make stderr JSON too.",
     ),
 ]
 OptionalFormatOption = Annotated[
@@ -339,17 +342,17 @@ OptionalFormatOption = Annotated[
     typer.Option(
         "--format",
         "-f",
-        callback=_own_or_kept,
+        callback=_own_or_default,
         metavar="FORM",
         show_default="text for people",
-        help="json, jsonl, table, csv or plain; stderr is JSON too for the first two.",
+        help="json, jsonl, table, csv or plain; json and jsonl make stderr JSON too.",
     ),
 ]
 JqOption = Annotated[
     str | None,
     typer.Option(
         "--jq",
-        callback=_own_or_kept,
+        callback=_own_or_default,
         metavar="PROGRAM",
         help="A jq program for JSON output, such as '.[].name'.",
     ),
@@ -357,36 +360,48 @@ JqOption = Annotated[
 FormatBeforeOption = Annotated[
     Format | None,
     typer.Option(
-        "--format", "-f", callback=_kept, metavar="FORM", help="As --format of the command."
+        "--format",
+        "-f",
+        callback=_set_default,
+        metavar="FORM",
+        help="Same as --format of the command.",
     ),
 ]
 JqBeforeOption = Annotated[
     str | None,
-    typer.Option("--jq", callback=_kept, metavar="PROGRAM", help="As --jq of the command."),
+    typer.Option(
+        "--jq", callback=_set_default, metavar="PROGRAM", help="Same as --jq of the command."
+    ),
 ]
 
+
+def _parameter(name: str, default: object, annotation: object) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
 _NAMES = {"table": "table", "event": "event", "property_name": "property", "column": "column"}
-_ACCOUNT = inspect.Parameter(
-    "global_account", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=AccountOption
-)
-_LAST = inspect.Parameter(
-    "global_last", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=LastOption
-)
-_LOUDNESS = [
-    inspect.Parameter(
-        "global_quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=QuietOption
-    ),
-    inspect.Parameter(
-        "global_verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VerboseOption
-    ),
+_ACCOUNT = _parameter("global_account", None, AccountOption)
+_LAST = _parameter("global_last", None, LastOption)
+_MESSAGES = [
+    _parameter("global_quiet", False, QuietOption),
+    _parameter("global_verbose", False, VerboseOption),
 ]
+_JQ = _parameter("jq", None, JqOption)
+# What a command prints without --format. `nothing`: it takes no --format and prints its own text.
+Form = Literal["json", "text", "nothing"]
+_FORMS: dict[Form, list[inspect.Parameter]] = {
+    "json": [_parameter("output", Format.JSON, FormatOption), _JQ],
+    "text": [_parameter("output", None, OptionalFormatOption), _JQ],
+    "nothing": [],
+}
 
 
 class _Readable:
-    """Help in which flags take no value, and paragraphs are as wide as the terminal."""
+    """Help that shows flags without a value, and paragraphs as wide as the terminal."""
 
-    def __init__(self, *args: Any, **given: Any) -> None:
-        super().__init__(*args, **given | {"help": _unwrapped(given.get("help"))})
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options | {"help": _unwrapped(options.get("help"))})
 
     def get_params(self, ctx: Any) -> list[Any]:
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
@@ -405,54 +420,67 @@ class _Group(_Readable, TyperGroup):
 
 
 def _unwrapped(text: str | None) -> str | None:
-    """Return a line for each paragraph, because Rich keeps the line ends of the source."""
     if text is None:
         return None
+    # Rich keeps the line ends of the source.
     return "\n\n".join(paragraph.replace("\n", " ") for paragraph in text.split("\n\n"))
 
 
 class App(typer.Typer):
-    """A group of commands that all take the options of the whole run, as the group does.
+    """A group of commands; the group and each command take the global options.
 
     Args:
-        project_days: Whether days are days of the project's zone, as in Mixpanel's reports, and
-            not of exports.
-        given: As Typer's own.
+        project_days: Whether days are days of the project's zone, as in Mixpanel's reports. If
+            not, they are days of exports.
+        options: Options of Typer.
     """
 
-    def __init__(self, *, project_days: bool = False, **given: Any) -> None:
-        super().__init__(cls=_Group, **given)
+    def __init__(self, *, project_days: bool = False, **options: Any) -> None:
+        super().__init__(cls=_Group, **options)
         self._project_days = project_days
         self.callback()(_take_options)
 
     def command(
-        self, name: str | None = None, *, account: bool = True, **given: Any
+        self,
+        name: str | None = None,
+        *,
+        account: bool = True,
+        form: Form = "json",
+        **options: Any,
     ) -> Callable[[_Function], _Function]:
-        """Register a command.
+        """Register a function as a command. The command prints what the function returns.
 
         Args:
-            name: As it is typed; None: the function's name.
-            account: Whether it asks as an account, and so takes --account.
-            given: As Typer's own `command`.
+            name: Name of the command; None: the function's name.
+            account: Whether the command takes --account.
+            form: What the command prints without --format.
+            options: Options of Typer's `command`.
         """
-        register = super().command(name, cls=_Command, **given)
-        more = [_ACCOUNT, *_LOUDNESS] if account else _LOUDNESS
+        register = super().command(name, cls=_Command, **options)
+        added = [*_FORMS[form], *([_ACCOUNT] if account else []), *_MESSAGES]
 
         def add(function: _Function) -> _Function:
-            register(_with_options(function, more, self._today))
+            register(_command(function, added, self._today))
             return function
 
         return add
 
-    def _today(self, given: Mapping[str, Any]) -> date:
-        """Return the current day: of --zone where a command takes it, else as the group says."""
+    def add_short(self, group: App, name: str, panel: str) -> None:
+        """Register a command of a group in this app too, under the same name."""
+        long = next(one for one in group.registered_commands if one.name == name)
+        short = copy.copy(long)
+        short.rich_help_panel = panel
+        self.registered_commands.append(short)
+
+    def _today(self, values: Mapping[str, Any]) -> date:
+        """Return the current day: of --zone if the command takes it, else of the group's zone."""
         from mixpanel_assets.settings import load_settings
 
         settings = load_settings()
-        if zone := given.get("zone"):
+        if zone := values.get("zone"):
             return datetime.now(ZoneInfo(zone)).date()
-        is_projects = self._project_days or "zone" in given
-        return settings.project_today() if is_projects else settings.today()
+        has_project_days = self._project_days or "zone" in values
+        return settings.project_today() if has_project_days else settings.today()
 
 
 def _take_options(
@@ -465,154 +493,129 @@ def _take_options(
     pass
 
 
-def _with_options(
-    function: _Function, more: list[inspect.Parameter], today: Callable[[Mapping[str, Any]], date]
-) -> Callable[..., Any]:
-    """Return a function that takes `more` too, and lets their callbacks do the work.
+def _command(
+    function: Callable[..., object],
+    added: list[inspect.Parameter],
+    today: Callable[[Mapping[str, Any]], date],
+) -> Callable[..., None]:
+    """Return a function that takes the `added` parameters too, and prints the result.
 
-    One that takes a range of days takes --last, and gets dates whatever way a day was named. One
-    that needs the name of a table, event, property or column takes it as an argument too.
+    A command with a range of days also takes --last, and gets dates for days such as `yesterday`. A
+    command that requires the name of a table, event, property or column also takes the name as an
+    argument.
     """
     own = list(inspect.signature(function, eval_str=True).parameters.values())
     names = [parameter.name for parameter in own]
-    named = _names_of(own)
-    added = {_LAST.name, *named, *(parameter.name for parameter in more)}
+    arguments = _name_arguments(own)
+    shown = [*arguments.values(), *own, *added]
     if "from_date" in names and "to_date" in names:
-        own.insert(names.index("to_date") + 1, _LAST)
+        shown.insert(len(arguments) + names.index("to_date") + 1, _LAST)
 
     @functools.wraps(function)
-    def command(**given: Any) -> Any:
-        if "output" not in given and (current().output or current().jq):
-            raise typer.BadParameter("This command takes neither --format nor --jq.")
-        check_jq(given.get("jq"), given.get("output") or Format.JSON)
-        _refuse_range_beside_last(given)
-        _refuse_names_twice(given, named)
-        asked = {name: value for name, value in given.items() if name not in added}
+    def command(**values: Any) -> None:
         try:
-            return function(**_with_dates(asked, today))
+            _take_form(values)
+            _refuse_range_beside_last(values)
+            _refuse_names_twice(values, arguments)
+            answer = function(**_with_dates({name: values[name] for name in names}, today))
+            _print(answer)
         except KeyboardInterrupt:
-            seen()
+            mark_caught()
             raise
 
-    shown = [*named.values(), *own, *more]
     parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in shown]
-    told: Any = command  # Typer reads both
-    told.__signature__ = inspect.Signature(parameters)
-    told.__annotations__ = {one.name: one.annotation for one in parameters}
+    typed: Any = command  # Typer reads both attributes
+    typed.__signature__ = inspect.Signature(parameters)
+    typed.__annotations__ = {one.name: one.annotation for one in parameters}
     return command
 
 
-def _names_of(own: Sequence[inspect.Parameter]) -> dict[str, inspect.Parameter]:
-    """Return an argument for each option that is a name and must be given, in their order."""
-    if any(isinstance(told, ArgumentInfo) for one in own for told in one.annotation.__metadata__):
+def _take_form(values: Mapping[str, Any]) -> None:
+    invocation = current()
+    if "output" not in values:
+        if invocation.output or invocation.jq:
+            raise typer.BadParameter("This command takes neither --format nor --jq.")
+        return
+    invocation.output, invocation.jq = values["output"], values["jq"]
+    check_jq(invocation.jq, invocation.output or Format.JSON)
+
+
+def _print(answer: object) -> None:
+    if answer is None:
+        return
+    if not isinstance(answer, Answer):
+        answer = Answer(answer)
+    print_answer(answer, current().output, current().jq)
+    if answer.error is not None:
+        raise answer.error
+
+
+def _name_arguments(own: Sequence[inspect.Parameter]) -> dict[str, inspect.Parameter]:
+    """Return an argument for each required option that is a name, in their order."""
+    if any(isinstance(info, ArgumentInfo) for one in own for info in one.annotation.__metadata__):
         return {}
-    needed = [one for one in own if one.default is inspect.Parameter.empty and one.name in _NAMES]
-    return {f"named_{one.name}": _name_argument(one) for one in needed}
+    required = [one for one in own if one.default is inspect.Parameter.empty]
+    return {f"named_{one.name}": _name_argument(one) for one in required if one.name in _NAMES}
 
 
 def _name_argument(option: inspect.Parameter) -> inspect.Parameter:
-    """Return an argument that stands for an option."""
+    """Return an argument that sets the option."""
 
-    def stand(context: typer.Context, value: Any) -> Any:
+    def set_option(context: typer.Context, value: Any) -> Any:
         if value:
             context.default_map = {**(context.default_map or {}), option.name: value}
         return value
 
     kind = list[str] if typing.get_origin(option.annotation.__origin__) is list else str
     shown = _NAMES[option.name]
-    told = typer.Argument(
+    info = typer.Argument(
         metavar=shown.upper(),
         is_eager=True,
-        callback=stand,
-        autocompletion=known_tables if shown == "table" else None,
+        callback=set_option,
+        autocompletion=complete_table if shown == "table" else None,
         show_default=False,
         help=f"The {shown}; in place of its option.",
     )
-    return inspect.Parameter(
-        f"named_{option.name}",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[kind | None, told],
-    )
+    return _parameter(f"named_{option.name}", None, Annotated[kind | None, info])
 
 
-def _refuse_names_twice(given: Mapping[str, Any], named: Collection[str]) -> None:
-    for name in named:
+def _refuse_names_twice(values: Mapping[str, Any], arguments: Collection[str]) -> None:
+    for name in arguments:
         option = name.removeprefix("named_")
-        if given[name] and given[name] != given[option]:
+        if values[name] and values[name] != values[option]:
             raise typer.BadParameter(f"The {_NAMES[option]} is given twice.")
 
 
-def _refuse_range_beside_last(given: Mapping[str, Any]) -> None:
-    last = given.get(_LAST.name)
-    if last and (given["from_date"], given["to_date"]) != range_of_last(last):
+def _refuse_range_beside_last(values: Mapping[str, Any]) -> None:
+    last = values.get(_LAST.name)
+    if last and (values["from_date"], values["to_date"]) != range_of_last(last):
         raise typer.BadParameter("--last excludes --from and --to.")
 
 
 def _with_dates(
-    given: Mapping[str, Any], today: Callable[[Mapping[str, Any]], date]
+    values: Mapping[str, Any], today: Callable[[Mapping[str, Any]], date]
 ) -> dict[str, Any]:
-    """Return arguments with the dates of the days that were named by their distance from today."""
-    if not any(isinstance(value, DaysAgo) for value in given.values()):
-        return dict(given)
-    current_day = today(given)
-    return {
-        name: value.before(current_day) if isinstance(value, DaysAgo) else value
-        for name, value in given.items()
-    }
+    """Return the values with dates for days like `yesterday`, and --from not after --to."""
+    dated = dict(values)
+    if any(isinstance(value, DaysAgo) for value in values.values()):
+        # Once for all: midnight must not come between two of them.
+        current_day = today(values)
+        for name, value in values.items():
+            if isinstance(value, DaysAgo):
+                dated[name] = value.before(current_day)
+    first, last = dated.get("from_date"), dated.get("to_date")
+    if first and last and first > last:
+        raise typer.BadParameter("--from is after --to; both days are included.")
+    return dated
 
 
 @contextmanager
-def told_what_is_kept(kept: Callable[[], str]) -> Iterator[None]:
-    """Say what `kept` returns when the block is interrupted, and let the interrupt go on."""
+def explain_interrupt(describe: Callable[[], str]) -> Iterator[None]:
+    """On an interrupt of the block, print the sentence of `describe` on what is stored."""
     try:
         with loading():
             yield
     except KeyboardInterrupt:
-        hush()  # threads that are ending would say that they ask again
-        current().show_interrupt(kept())
+        _silence_retries()  # threads that end would still announce their retries
+        current().show_interrupt(describe())
         raise
-
-
-Question = Callable[..., object]
-
-_FORM = [
-    inspect.Parameter(
-        "output", inspect.Parameter.KEYWORD_ONLY, default=Format.JSON, annotation=FormatOption
-    ),
-    inspect.Parameter("jq", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=JqOption),
-]
-
-
-class Questions(App):
-    """A group of commands whose functions return what is to be printed."""
-
-    def question(
-        self, name: str, *, column: str = "value", **given: Any
-    ) -> Callable[[Question], Question]:
-        """Register a function as a command with --format and --jq.
-
-        Args:
-            name: As it is typed.
-            column: What a list of values is called where columns have names.
-            given: As Typer's own `command`.
-
-        Returns:
-            A decorator; what it returns prints, and can be registered under another name too.
-        """
-        register = self.command(name, **given)
-        return lambda function: register(answered(function, column))
-
-
-def answered(function: Question, column: str) -> Question:
-    """Return a function that takes --format and --jq too, and prints instead of returning."""
-    own = inspect.signature(function, eval_str=True).parameters.values()
-
-    @functools.wraps(function)
-    def command(*, output: Format, jq: str | None, **given: Any) -> None:
-        print_answer(function(**given), output, jq, column=column)
-
-    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in [*own, *_FORM]]
-    told: Any = command
-    told.__signature__ = inspect.Signature(parameters)
-    return command

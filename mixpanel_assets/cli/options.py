@@ -1,15 +1,16 @@
-"""Options that several commands take, and how what was typed becomes what the library takes."""
+"""Options of several commands, and the conversion of typed texts to arguments of the library."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +26,7 @@ MOST_LAST_DAYS = 9_999
 
 @dataclass(frozen=True)
 class DaysAgo:
-    """A day by its distance from the current one, which each command has in a zone of its own."""
+    """A day by its distance from the current one, whose zone depends on the command."""
 
     days: int
 
@@ -33,7 +34,7 @@ class DaysAgo:
         """Return the day.
 
         Raises:
-            BadParameter: Mixpanel cannot hold it.
+            BadParameter: Mixpanel cannot have events of that day.
         """
         try:
             return as_day(today - timedelta(days=self.days))
@@ -42,10 +43,10 @@ class DaysAgo:
 
 
 def day(text: str | date | DaysAgo) -> date | DaysAgo:
-    """Return the day that was typed; a default is one already.
+    """Return the day that was typed. A default is a day already.
 
     Raises:
-        BadParameter: It is not a day, or one that Mixpanel cannot hold.
+        BadParameter: The text is not a day, or Mixpanel cannot have events of that day.
     """
     if not isinstance(text, str):
         return text
@@ -63,14 +64,14 @@ def day(text: str | date | DaysAgo) -> date | DaysAgo:
         ) from None
 
 
-def day_option(name: str, said: str) -> Any:
+def day_option(name: str, description: str) -> Any:
     """Return an option that takes a day."""
-    return typer.Option(name, parser=day, metavar="DAY", help=said)
+    return typer.Option(name, parser=day, metavar="DAY", help=description)
 
 
-def day_argument(said: str) -> Any:
+def day_argument(description: str) -> Any:
     """Return an argument that is a day."""
-    return typer.Argument(parser=day, metavar="DAY", help=said)
+    return typer.Argument(parser=day, metavar="DAY", help=description)
 
 
 _FIRST_DAY = "First day, included: like 2024-01-31, today, yesterday, or -7d for 7 days ago."
@@ -80,39 +81,48 @@ OptionalFromOption = Annotated[date | None, day_option("--from", _FIRST_DAY)]
 OptionalToOption = Annotated[date | None, day_option("--to", "Last day, included.")]
 
 
-def known_tables(incomplete: str) -> list[str]:
-    """Return the stored tables whose names begin like this, for completion; it never fails."""
+def completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return a function that completes the beginning of a name."""
+
+    def complete(incomplete: str) -> list[str]:
+        # A user is typing: an error must not appear on that line.
+        with suppress(Exception):
+            return [name for name in names() if name.startswith(incomplete)]
+        return []
+
+    return complete
+
+
+def _table_names() -> Iterable[str]:
     from mixpanel_assets.cli.invocation import current
 
-    with suppress(Exception), current().stored() as workspace:
-        found = [table.name for table in workspace.tables()]
-        return [name for name in found if name.startswith(incomplete)]
-    return []
+    with current().stored() as workspace:
+        return [table.name for table in workspace.tables()]
 
 
-def known_accounts(incomplete: str) -> list[str]:
-    """Return the accounts whose names begin like this, for completion; it never fails."""
+def _account_names() -> Iterable[str]:
     from mixpanel_assets.auth import ConfigManager
 
-    with suppress(Exception):
-        found = [account.name for account in ConfigManager().list_accounts()]
-        return [name for name in found if name.startswith(incomplete)]
-    return []
+    return [account.name for account in ConfigManager().list_accounts()]
+
+
+complete_table = completion(_table_names)
+complete_account = completion(_account_names)
 
 
 def range_of_last(days: int) -> tuple[DaysAgo, DaysAgo]:
-    """Return the first and last day that --last means: the current one is the last."""
+    """Return the first and last day of --last; the last one is the current day."""
     return DaysAgo(days - 1), DaysAgo(0)
 
 
 def _last_days(context: typer.Context, days: int | None) -> int | None:
-    """Let --last stand for --from and --to, which commands may require."""
+    """Make --last set --from and --to, also where a command requires them."""
     if days is not None:
-        # Typer's own bounds would stand in help, and take the room of its sentences.
+        # Help would show bounds given to Typer, and leave less room for its sentences.
         if not 1 <= days <= MOST_LAST_DAYS:
             raise typer.BadParameter(f"{days} is not between 1 and {MOST_LAST_DAYS:,} days.")
-        named = zip(("from_date", "to_date"), range_of_last(days), strict=True)
-        context.default_map = {**(context.default_map or {}), **dict(named)}
+        ends = zip(("from_date", "to_date"), range_of_last(days), strict=True)
+        context.default_map = {**(context.default_map or {}), **dict(ends)}
     return days
 
 
@@ -131,9 +141,9 @@ RefetchOption = Annotated[
     typer.Option(
         "--refetch",
         metavar="WHICH",
-        help="Which of the days are loaded: `all`; those `missing` (never loaded, failed, or "
-        "loaded before they had ended); or the `stale` ones, which are those and days read less "
-        "than MP_SETTLE_DAYS after their end.",
+        help="The days to load: `all`; `missing` ones (never loaded, failed, or loaded before they "
+        "ended); or `stale` ones, which are the missing ones and those fetched less than "
+        "MP_SETTLE_DAYS after their end.",
         show_default="stale",
     ),
 ]
@@ -143,16 +153,16 @@ EventsOption = Annotated[
     typer.Option(
         "--events",
         "-e",
-        help="Only these events: names with commas between them, or a JSON array; repeatable.",
+        help="Only these events: names separated by commas, or a JSON array; repeatable.",
     ),
 ]
 WhereOption = Annotated[
-    str | None, typer.Option("--where", "-w", help="Only events that fit this expression.")
+    str | None, typer.Option("--where", "-w", help="Only events that match this expression.")
 ]
 
 
 def known_zone(zone: str | None) -> str | None:
-    """Return the name of a zone.
+    """Return the name of a time zone.
 
     Raises:
         BadParameter: There is no such zone.
@@ -169,23 +179,21 @@ ZoneOption = Annotated[
     typer.Option(
         "--zone",
         callback=known_zone,
-        help="Whose days these are, such as Europe/Berlin.",
+        help="The time zone of the days, such as Europe/Berlin.",
         show_default="the project's zone",
     ),
 ]
-DatabaseOption = Annotated[
-    Path | None, typer.Option(help="The DuckDB file; default as MP_DATABASE says.")
-]
+DatabaseOption = Annotated[Path | None, typer.Option(help="The DuckDB file; default: MP_DATABASE.")]
 TableOption = Annotated[
     str,
-    typer.Option("--table", "-t", autocompletion=known_tables, help="The table's name."),
+    typer.Option("--table", "-t", autocompletion=complete_table, help="The table's name."),
 ]
 EventsTableOption = Annotated[
     str | None,
     typer.Option(
         "--table",
         "-t",
-        autocompletion=known_tables,
+        autocompletion=complete_table,
         help="Another table of events.",
         show_default="events",
     ),
@@ -193,52 +201,16 @@ EventsTableOption = Annotated[
 ForceOption = Annotated[bool, typer.Option("--force", help="Do not ask.")]
 
 
-class Days(TypedDict):
-    """First and last day of a range, both included."""
-
-    from_date: date
-    to_date: date
-
-
-def days(from_date: date, to_date: date) -> Days:
-    """Return the days that --from and --to name.
+def names(texts: list[str] | None, option: str = "--events") -> list[str]:
+    """Return the names in a repeatable option: separated by commas, or in JSON arrays.
 
     Raises:
-        BadParameter: They are in the wrong order.
+        BadParameter: An array is not valid JSON, or contains something other than text.
     """
-    if from_date > to_date:
-        raise typer.BadParameter("--from is after --to; both days are included.")
-    return {"from_date": from_date, "to_date": to_date}
-
-
-class OptionalDays(TypedDict):
-    """As `Days`, as far as they are given."""
-
-    from_date: date | None
-    to_date: date | None
-
-
-def optional_days(from_date: date | None, to_date: date | None) -> OptionalDays:
-    """Return the days that --from and --to name, None where there are none.
-
-    Raises:
-        BadParameter: They are in the wrong order.
-    """
-    if from_date and to_date:
-        days(from_date, to_date)
-    return {"from_date": from_date, "to_date": to_date}
-
-
-def names(given: list[str] | None, option: str = "--events") -> list[str]:
-    """Return the names of a repeatable option: with commas between them, or JSON arrays.
-
-    Raises:
-        BadParameter: An array is none, or holds something that is no text.
-    """
-    found: list[str] = []
-    for text in given or []:
+    result: list[str] = []
+    for text in texts or []:
         if not text.startswith("["):
-            found += [name.strip() for name in text.split(",") if name.strip()]
+            result += [name.strip() for name in text.split(",") if name.strip()]
             continue
         try:
             array = json.loads(text)
@@ -246,66 +218,66 @@ def names(given: list[str] | None, option: str = "--events") -> list[str]:
             raise typer.BadParameter(f"{option} {text} is not a JSON array.") from None
         if not all(isinstance(name, str) for name in array):
             raise typer.BadParameter(f"{option} takes names, which are texts.")
-        found += array
-    return found
+        result += array
+    return result
 
 
-def required_names(given: list[str] | None, option: str) -> list[str]:
-    """Return at least one name; otherwise as `names`.
-
-    Raises:
-        BadParameter: There is none, too.
-    """
-    found = names(given, option)
-    if not found:
-        raise typer.BadParameter(f"{option} names nothing.")
-    return found
-
-
-def numbers(given: str | None, option: str) -> list[int] | None:
-    """Return whole numbers with commas between them; None without any.
+def required_names(texts: list[str] | None, option: str) -> list[str]:
+    """Return at least one name; otherwise like `names`.
 
     Raises:
-        BadParameter: One is no whole number.
+        BadParameter: There is no name.
     """
-    if given is None:
+    result = names(texts, option)
+    if not result:
+        raise typer.BadParameter(f"{option} contains no name.")
+    return result
+
+
+def numbers(text: str | None, option: str) -> list[int] | None:
+    """Return whole numbers that are separated by commas; None without the option.
+
+    Raises:
+        BadParameter: One of them is not a whole number.
+    """
+    if text is None:
         return None
     try:
-        return [int(part) for part in given.split(",")]
+        return [int(part) for part in text.split(",")]
     except ValueError:
         raise typer.BadParameter(
-            f"{option} takes whole numbers with commas between them, not {given!r}."
+            f"{option} takes whole numbers separated by commas, not {text!r}."
         ) from None
 
 
-def text_of(given: str | None, file: Path | None, what: str) -> str:
+def text_of(text: str | None, file: Path | None, what: str) -> str:
     """Return a text from the command line, from a file, or with `-` from stdin.
 
     Raises:
-        BadParameter: Not exactly one of both is given.
-        InvalidArgumentsError: The file cannot be read, or is no text in UTF-8.
+        BadParameter: Both are given, or neither.
+        InvalidArgumentsError: The file cannot be read, or is not UTF-8.
     """
-    if (given is None) == (file is None):
+    if (text is None) == (file is None):
         raise typer.BadParameter(f"Give {what} once: as text, or as a file.")
-    if file is None and given != "-":
-        return str(given)
+    if file is None and text != "-":
+        return str(text)
     try:
-        read = sys.stdin.buffer.read() if file in (None, Path("-")) else file.read_bytes()
-        return read.decode()
+        content = sys.stdin.buffer.read() if file in (None, Path("-")) else file.read_bytes()
+        return content.decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise InvalidArgumentsError(f"{file or 'stdin'} cannot be read: {reason}.") from None
 
 
-def must_be_sure(force: bool, question: str, *, option: str = "--force") -> None:
-    """Return if the option that says so is given or the user at a terminal says yes.
+def confirm(is_confirmed: bool, question: str, *, option: str = "--force") -> None:
+    """Return if the option is given, or if the user at a terminal answers yes.
 
     Raises:
-        InvalidArgumentsError: Nobody can be asked.
-        Abort: The answer was no.
+        InvalidArgumentsError: There is no terminal.
+        Abort: The user answered no.
     """
-    if force:
+    if is_confirmed:
         return
     if not sys.stdin.isatty():
-        raise InvalidArgumentsError(f"Nobody can be asked here: this needs {option}.")
+        raise InvalidArgumentsError(f"Without a terminal, this command needs {option}.")
     typer.confirm(visible(question), abort=True, err=True)

@@ -1,8 +1,8 @@
-r"""Records on stdout, in the form that --format asks for.
+r"""Answers on stdout, in the form that --format names.
 
-Nothing else goes to stdout; notes and errors are `invocation`'s. JSON gives back every value
-exactly. The other forms show characters that steer a terminal as escapes such as `\x1b`; in CSV
-that goes into a file or pipe, marks such as U+200E stay, for they belong to the text.
+Only data goes to stdout. `invocation` prints notes and errors. JSON gives back every value
+exactly. The other forms show characters that control a terminal as escapes such as `\x1b`. CSV
+that goes into a file or a pipe keeps marks such as U+200E, because they belong to the text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -39,162 +40,149 @@ class Format(StrEnum):
     PLAIN = "plain"
 
 
-class WithRows(NamedTuple):
-    """An answer that is `whole` in JSON, and `rows` in the other forms."""
+@dataclass(frozen=True)
+class Answer:
+    """What a command returns to be printed.
 
-    whole: Record
-    rows: Sequence[Record]
+    Attributes:
+        value: A result of the library, a record, a list of either or of values, or a single value.
+        text: Lines and tables for people. They are printed unless --format or --jq is given.
+        rows: Printed instead of `value` by the forms that have columns.
+        column: Column name of a list of values.
+        error: Raised after printing, because the value is not all that the command was to do.
+    """
+
+    value: object
+    text: Sequence[str | Table] | None = None
+    rows: Sequence[Record] | None = None
+    column: str | None = None
+    error: Exception | None = None
 
 
 _JSON_FORMS = (Format.JSON, Format.JSONL)
 
 
 def check_jq(program: str | None, output: Format) -> None:
-    """Refuse a jq program that cannot be run, before anything is asked.
+    """Refuse a jq program that cannot run; called before any request is sent.
 
     Raises:
-        InvalidArgumentsError: It is wrong, or the form is not JSON.
+        InvalidArgumentsError: The program is wrong, or the form is not JSON.
     """
     if program is None:
         return
     if output not in _JSON_FORMS:
         raise InvalidArgumentsError(f"--jq needs --format json or jsonl, not {output}.")
-    _compiled(program)
+    _compile(program)
 
 
-def print_records(
-    records: Iterable[Record], output: Format = Format.JSON, jq: str | None = None
-) -> None:
-    """Print records: a JSON array, an object a line, a table, CSV, or values between tabs.
+def print_answer(answer: Answer, output: Format | None = None, jq: str | None = None) -> None:
+    """Print an answer: its text for people, or its value in a form.
 
-    Columns are all keys that occur, in the order in which they first do. An empty value of
-    CSV and plain text is one that is not there or null; nested values are JSON in all but JSON.
-
-    Args:
-        records: What to print.
-        output: The form.
-        jq: A jq program: for `json` it sees the array, for `jsonl` each record. Its results
-            are JSON; integers beyond 2^53 that pass through it are rounded.
-
-    Raises:
-        InvalidArgumentsError: The program is wrong, or the form is not JSON.
-    """
-    records = list(records)
-    _print(records, records, output, jq)
-
-
-def print_record(record: Record, output: Format = Format.JSON, jq: str | None = None) -> None:
-    """Print a single record: a JSON object instead of an array; otherwise as `print_records`."""
-    _print(record, [record], output, jq)
-
-
-def print_answer(
-    answer: object, output: Format = Format.JSON, jq: str | None = None, *, column: str = "value"
-) -> None:
-    """Print what a function of the library returned.
-
-    A result is its `to_dict()` in JSON, and its rows, if it has any, in the other forms. Rows of
-    SQL and lists are an array in JSON, and a line each in JSON Lines.
+    JSON is a result's `to_dict()`, an array for lists and rows of SQL, or the single value. JSON
+    Lines has a line for each item of an array. The other forms have columns: those of a result,
+    else all keys in the order of their first occurrence. There, missing values and null are
+    empty, and nested values are JSON.
 
     Args:
-        answer: A result, a list of results or of values, or a single value.
-        output: The form.
-        jq: As for `print_records`.
-        column: What a list of values is called where columns have names.
+        answer: What to print.
+        output: The form. None: the text if there is one and no program, else JSON.
+        jq: A jq program. It receives the array for `json`, and each record for `jsonl`. Its
+            results are JSON; it rounds integers beyond 2^53.
 
     Raises:
-        InvalidArgumentsError: The program is wrong, or the form is not JSON; or two columns of
-            an SQL answer have one name.
+        InvalidArgumentsError: The program is wrong, or the form is not JSON. Or two columns of
+            an SQL answer have the same name.
     """
-    from mixpanel_assets.results import Result, ResultWithDataFrame, SQLResult
-
-    if isinstance(answer, SQLResult):
-        _print(rows := _sql_records(answer), rows, output, jq, answer.columns)
-    elif isinstance(answer, ResultWithDataFrame) and output not in _JSON_FORMS:
-        _print(None, answer.to_table_dict(), output, jq, answer.column_names())
-    elif isinstance(answer, WithRows):
-        is_json = output in _JSON_FORMS
-        _print(answer.whole, [answer.whole], output, jq) if is_json else print_records(
-            answer.rows, output, jq
-        )
-    elif isinstance(answer, Result):
-        print_record(answer.to_dict(), output, jq)
-    elif isinstance(answer, Mapping):
-        print_record(answer, output, jq)
-    elif isinstance(answer, Sequence) and not isinstance(answer, str | bytes):
-        _print_list(answer, output, jq, column)
-    elif output in _JSON_FORMS:
-        _print(answer, [answer], output, jq)
+    if answer.text is not None and output is None and jq is None:
+        _print_text(answer.text)
+        return
+    output = output or Format.JSON
+    check_jq(jq, output)
+    if output is Format.JSON:
+        _print_json([_json_value(answer.value)], jq, indent=2)
+    elif output is Format.JSONL:
+        value = _json_value(answer.value)
+        _print_json(value if isinstance(value, list) else [value], jq, indent=None)
     else:
-        _print(None, [{column: answer}], output, jq)
+        _print_grid(_grid(answer), output)
 
 
-def _print_list(answer: Sequence[Any], output: Format, jq: str | None, column: str) -> None:
-    if answer and all(hasattr(one, "to_dict") for one in answer):
-        print_records([one.to_dict() for one in answer], output, jq)
-    elif output in _JSON_FORMS:
-        _print(answer, answer, output, jq)
-    else:
-        _print(None, [{column: one} for one in answer], output, jq, [column])
+def _json_value(value: Any) -> object:
+    """Return a result as a mapping, several values as a list, a single value as it is."""
+    from mixpanel_assets.results import SQLResult
+
+    if isinstance(value, SQLResult):
+        return _sql_records(value)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [one.to_dict() if hasattr(one, "to_dict") else one for one in value]
+    return value.to_dict() if hasattr(value, "to_dict") else value
+
+
+class _Grid(NamedTuple):
+    """Records with the names of their columns; `is_single` for one record that is no row."""
+
+    records: Sequence[Record]
+    columns: Sequence[str]
+    is_single: bool = False
+
+
+def _grid(answer: Answer) -> _Grid:
+    from mixpanel_assets.results import ResultWithDataFrame, SQLResult
+
+    if isinstance(answer.value, SQLResult):
+        return _Grid(_sql_records(answer.value), answer.value.columns)
+    if isinstance(answer.value, ResultWithDataFrame):
+        return _Grid(answer.value.to_table_dict(), answer.value.column_names())
+    value = _json_value(answer.value if answer.rows is None else answer.rows)
+    if isinstance(value, Mapping):
+        return _Grid([value], list(value), is_single=True)
+    records: list[Any] = value if isinstance(value, list) else [value]
+    if answer.column is None and all(isinstance(one, Mapping) for one in records):
+        return _Grid(records, list(dict.fromkeys(name for one in records for name in one)))
+    column = answer.column or "value"
+    return _Grid([{column: one} for one in records], [column])
 
 
 def _sql_records(answer: SQLResult) -> list[Record]:
-    twice = {name for name in answer.columns if answer.columns.count(name) > 1}
-    if twice:
+    duplicates = {name for name in answer.columns if answer.columns.count(name) > 1}
+    if duplicates:
         raise InvalidArgumentsError(
-            f"Two columns of the answer are called {min(twice)!r}. "
+            f"Two columns of the result are called {min(duplicates)!r}. "
             "Give them different names with AS."
         )
     return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
 
-def _print(
-    whole: object,
-    records: Sequence[Any],
-    output: Format,
-    jq: str | None,
-    columns: Sequence[str] | None = None,
-) -> None:
-    """Print `whole` as JSON, or `records` in another form.
+def _print_text(text: Iterable[str | Table]) -> None:
+    from rich.console import Console
 
-    Args:
-        whole: For a table, a mapping stands for fields and their values.
-        records: Values of JSON Lines; otherwise with the columns as keys.
-        output: The form.
-        jq: A jq program.
-        columns: None: all keys that occur.
-    """
-    check_jq(jq, output)
-    if output is Format.JSON:
-        _print_json([whole], jq, indent=2)
-    elif output is Format.JSONL:
-        _print_json(records, jq, indent=None)
-    else:
-        columns = _columns(records) if columns is None else columns
-        _print_columns(whole, records, columns, output)
+    for part in text:
+        if isinstance(part, str):
+            print_line(part)
+        else:
+            Console(file=sys.stdout, highlight=False).print(part)
 
 
-def _print_columns(
-    whole: object, records: Sequence[Record], columns: Sequence[str], output: Format
-) -> None:
-    if not columns:
+def _print_grid(grid: _Grid, output: Format) -> None:
+    if not grid.columns:
         return
+    rows = [[record.get(name) for name in grid.columns] for record in grid.records]
     if output is Format.CSV:
         safe = visible if sys.stdout.isatty() else without_controls
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(map(safe, columns))
-        writer.writerows([safe(_text(record.get(name))) for name in columns] for record in records)
+        writer.writerow(map(safe, grid.columns))
+        writer.writerows([safe(_text(value)) for value in row] for row in rows)
     elif output is Format.PLAIN:
-        for record in records:
-            _write("\t".join(_cell(_text(record.get(name))) for name in columns))
+        for row in rows:
+            _write("\t".join(_cell(_text(value)) for value in row))
     else:
-        _print_table(whole, records, columns)
+        _print_table(grid.columns, rows, is_single=grid.is_single)
 
 
 def _print_json(values: Iterable[object], jq: str | None, indent: int | None) -> None:
     for value in values:
         plain = as_plain(value)
-        for result in [plain] if jq is None else _results(jq, plain):
+        for result in [plain] if jq is None else _filter(jq, plain):
             text = escaped_json(json.dumps(result, indent=indent, ensure_ascii=False))
             try:
                 text.encode(sys.stdout.encoding or "utf-8")
@@ -203,54 +191,59 @@ def _print_json(values: Iterable[object], jq: str | None, indent: int | None) ->
             _write(text)
 
 
-def _results(program: str, value: object) -> list[Any]:
+def _filter(program: str, value: object) -> list[Any]:
     try:
-        return list(_compiled(program).input_text(json.dumps(value)))
+        return list(_compile(program).input_text(json.dumps(value)))
     except ValueError as error:
-        raise _not_done(program, error) from None
+        raise _jq_error(program, error) from None
 
 
-def _compiled(program: str) -> Any:
+def _compile(program: str) -> Any:
     import jq
 
     try:
         return jq.compile(program)
     except ValueError as error:
-        raise _not_done(program, error) from None
+        raise _jq_error(program, error) from None
 
 
-def _not_done(program: str, error: ValueError) -> InvalidArgumentsError:
-    return InvalidArgumentsError(f"--jq {program!r} cannot be done: {str(error).splitlines()[0]}")
+def _jq_error(program: str, error: ValueError) -> InvalidArgumentsError:
+    return InvalidArgumentsError(f"--jq {program!r} failed: {str(error).splitlines()[0]}")
 
 
-# A column's edge and its blanks; how much of a text is worth showing.
 _TIME = re.compile(r"\d{4,}-\d\d-\d\d([T ][\d:.]+(Z|[+-]\d\d(:\d\d)?)?)?")
-_FRAME, _LEAST_TEXT = 3, 12
+_FRAME = 3  # characters of a column's border and padding
+_SHORTEST_TEXT = 12  # fewer characters of a text are not worth a column
 
 
-def _print_table(whole: object, records: Sequence[Record], columns: Sequence[str]) -> None:
+def _print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, is_single: bool
+) -> None:
     from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
 
     console = Console(file=sys.stdout, highlight=False, markup=False)
     table, left_out = Table(), list[str]()
-    if isinstance(whole, Mapping):
+    if is_single:
         table = Table("field", Column("value", overflow="fold"))
-        cells = [[name, whole.get(name)] for name in columns]
+        rows = [[name, value] for row in rows for name, value in zip(columns, row, strict=True)]
     else:
-        cells = [[record.get(name) for name in columns] for record in records]
-        widths = [Width.of(_cell(name), values) for name, values in _by_column(columns, cells)]
+        widths = [
+            Width.of(_cell(name), [row[number] for row in rows])
+            for number, name in enumerate(columns)
+        ]
         shown = fitting(widths, console.width if console.is_terminal else None)
         for name, width in zip(columns, shown, strict=False):
             header = Text("\n".join(folded(_cell(name), width)))
             table.add_column(header, width=width, no_wrap=True, overflow="ellipsis")
         left_out = [_cell(name) for name in columns[len(shown) :]]
-    for row in cells:
-        shown_cells = row[: len(table.columns)]
-        table.add_row(*(Text(_cell(_text(cell))) for cell in shown_cells))
+    for row in rows:
+        table.add_row(*(Text(_cell(_text(value))) for value in row[: len(table.columns)]))
     if not console.is_terminal:
-        console.width = _full_width(console.width, table)
+        # A file or a pipe has no width, so no value is cut.
+        roomy = Console(width=1_000_000)
+        console.width = max(console.width, roomy.measure(table).maximum)
     console.print(table)
     if left_out:
         count = f"{len(left_out)} more column{'s' if len(left_out) > 1 else ''}"
@@ -258,46 +251,47 @@ def _print_table(whole: object, records: Sequence[Record], columns: Sequence[str
 
 
 class Width(NamedTuple):
-    """How wide a column is whole, and how narrow it may become."""
+    """Full and smallest width of a column, in terminal cells."""
 
-    whole: int
+    full: int
     least: int
 
     @classmethod
     def of(cls, name: str, values: Sequence[object]) -> Width:
-        """Numbers and times are never cut, for half a number is another one; text may be."""
+        """Return the widths of a column: only text may be cut."""
         from rich.cells import cell_len
 
         content = max((cell_len(_cell(_text(value))) for value in values), default=0)
-        whole = max(cell_len(name), content)
+        full = max(cell_len(name), content)
+        # Numbers and times are never cut: half a number is another number.
         is_text = any(
             isinstance(value, Mapping | list)
             or (isinstance(value, str) and not _TIME.fullmatch(value))
             for value in values
         )
         least_name = max(cell_len(part) for part in _parts(name))
-        least = min(whole, _LEAST_TEXT) if is_text else max(content, least_name)
-        return cls(whole, least)
+        least = min(full, _SHORTEST_TEXT) if is_text else max(content, least_name)
+        return cls(full, least)
 
 
 def fitting(widths: Sequence[Width], room: int | None) -> list[int]:
-    """Return how wide each column is, as far as columns find room; at least the first does.
+    """Return the widths of the columns that fit, of the first one in any case.
 
     Args:
-        widths: Of all columns.
-        room: Of the terminal; None: no end.
+        widths: Widths of all columns.
+        room: Width of the terminal; None: unlimited.
     """
     if room is None:
-        return [width.whole for width in widths]
+        return [width.full for width in widths]
     shown = list[int]()
     for width in widths:
-        taken = sum(shown) + _FRAME * (len(shown) + 1) + 1
-        if shown and taken + width.least > room:
+        used = sum(shown) + _FRAME * (len(shown) + 1) + 1
+        if shown and used + width.least > room:
             break
         shown.append(min(width.least, room - _FRAME - 1))
     spare = room - sum(shown) - _FRAME * len(shown) - 1
     while spare > 0:
-        narrow = [n for n, width in enumerate(shown) if width < widths[n].whole]
+        narrow = [n for n, width in enumerate(shown) if width < widths[n].full]
         if not narrow:
             break
         for number in narrow[:spare]:
@@ -307,7 +301,7 @@ def fitting(widths: Sequence[Width], room: int | None) -> list[int]:
 
 
 def folded(name: str, width: int) -> list[str]:
-    """Return the lines of a column's name; they end behind `_` as far as they can."""
+    """Return a column's name in lines, which end after `_` where possible."""
     lines = [""]
     for part in _parts(name):
         if len(lines[-1]) + len(part) > width and lines[-1]:
@@ -320,26 +314,11 @@ def _parts(name: str) -> list[str]:
     return re.findall("[^_]*_|[^_]+", name) or [name]
 
 
-def _by_column(
-    columns: Sequence[str], cells: Sequence[Sequence[object]]
-) -> Iterator[tuple[str, list[object]]]:
-    for number, name in enumerate(columns):
-        yield name, [row[number] for row in cells]
-
-
-def _full_width(width: int, table: Table) -> int:
-    # Into a file or pipe no value is cut.
-    from rich.console import Console
-
-    roomy = Console(width=1_000_000)
-    return max(width, roomy.measure(table).maximum)
-
-
 def as_plain(value: object) -> Any:
     """Return the value in JSON's own types.
 
-    Times are ISO 8601 text, in UTC ending in Z when they have a zone. A number that is not finite
-    is null. A decimal number is a number when that is exact, and text otherwise.
+    A time is ISO 8601 text. One with a zone is in UTC and ends in Z. NaN and infinity are null. A
+    decimal is a number when a float gives back its digits, and text otherwise.
     """
     from mixpanel_assets.results.base import json_ready  # `mp --help` needs no results
 
@@ -357,13 +336,9 @@ def _plain_leaf(value: object) -> Any:
     return value.isoformat() if isinstance(value, date) else str(value)
 
 
-def _columns(records: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(name for record in records for name in record))
-
-
 def _text(value: object) -> str:
     if isinstance(value, Decimal):
-        return f"{value:f}"  # with all of its digits, as DuckDB writes it
+        return f"{value:f}"  # all digits, as DuckDB writes them
     plain = as_plain(value)
     if plain is None:
         return ""
@@ -371,7 +346,7 @@ def _text(value: object) -> str:
 
 
 def _cell(text: str) -> str:
-    # A name that came from outside must not steer the terminal, or look like two cells or lines.
+    # A name that Mixpanel sent must not control the terminal, or look like two cells or lines.
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 

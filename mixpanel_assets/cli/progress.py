@@ -1,4 +1,4 @@
-"""How far a load is, on stderr: a bar on a terminal, and now and then a line elsewhere."""
+"""Progress of a load on stderr: a bar on a terminal, and elsewhere a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -23,98 +23,105 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 T = TypeVar("T")
-Tell = Callable[[T], None]
+Listener = Callable[[T], None]
 
-_FIRST_SECONDS = 2.0
+_FIRST_SECONDS = 2.0  # short loads print nothing
 _NEXT_SECONDS = 10.0
 
 
 class Lines:
-    """Says a line once two seconds have passed, and another one every ten seconds.
+    """Prints a line after two seconds, and then one every ten seconds.
 
     Args:
-        say: Takes a line.
-        now: A clock that only goes forward, in seconds.
+        write: Called with each line.
+        now: A monotonic clock, in seconds.
     """
 
-    def __init__(self, say: Tell[str], now: Callable[[], float] = time.monotonic) -> None:
-        self._say = say
+    def __init__(self, write: Listener[str], now: Callable[[], float] = time.monotonic) -> None:
+        self._write = write
         self._now = now
         self._due = now() + _FIRST_SECONDS
         self._events = 0
         self._done = 0
 
     def batch(self, batch: BatchProgress) -> None:
-        """Take note of events that arrived."""
+        """Count events that were received."""
         self._events += batch.rows
-        self._perhaps(
+        self._write_if_due(
             f"{self._events:,} events so far; at {batch.from_date} to {batch.to_date}, "
             f"{batch.batch_index + 1} of {batch.total_batches}"
         )
 
     def page(self, page: ProfileProgress) -> None:
-        """Take note of a page that is settled; page 0 begins a snapshot, also anew."""
+        """Count a page that was received or has failed; page 0 starts a new snapshot."""
         self._done = page.success + (self._done if page.page_index else 0)
-        self._perhaps(
+        self._write_if_due(
             f"{self._done} of {page.total_pages} pages, {page.cumulative_rows:,} profiles so far"
         )
 
     def day(self, report: DayReport, days: int) -> None:
-        """Take note of a day that is stored."""
+        """Count a stored day."""
         self._done += 1
         self._events += report.row_count
-        self._perhaps(f"{self._done} of {days} days, {self._events:,} events stored so far")
+        self._write_if_due(f"{self._done} of {days} days, {self._events:,} events stored so far")
 
-    def _perhaps(self, line: str) -> None:
+    def _write_if_due(self, line: str) -> None:
         now = self._now()
         if now >= self._due:
             self._due = now + _NEXT_SECONDS
-            self._say(line)
+            self._write(line)
 
 
-def batches_shown(*, each: bool) -> AbstractContextManager[Tell[BatchProgress]]:
-    """Yield who shows how far a fetch of events is; `each` request is a line, or some are."""
+def show_batches(*, each: bool) -> AbstractContextManager[Listener[BatchProgress]]:
+    """Yield a listener that shows the progress of a fetch of events.
+
+    Args:
+        each: Without a terminal, whether every request is a line.
+    """
     lines = Lines(current().note)
-    return _shown(batch_bar, _each_told(_batch_line) if each else lines.batch)
+    return _show(batch_bar, _each_line(_batch_line) if each else lines.batch)
 
 
-def pages_shown(*, each: bool) -> AbstractContextManager[Tell[ProfileProgress]]:
-    """Yield who shows how far a snapshot of profiles is; `each` page is a line, or some are."""
+def show_pages(*, each: bool) -> AbstractContextManager[Listener[ProfileProgress]]:
+    """Yield a listener that shows the progress of a snapshot of profiles.
+
+    Args:
+        each: Without a terminal, whether every page is a line.
+    """
     lines = Lines(current().note)
-    return _shown(page_bar, _each_told(_page_line) if each else lines.page)
+    return _show(page_bar, _each_line(_page_line) if each else lines.page)
 
 
 @contextmanager
-def _shown(
-    bar: Callable[[Console], AbstractContextManager[Tell[T]]], tell: Tell[T]
-) -> Iterator[Tell[T]]:
-    """Yield what draws a bar on a terminal, or else tells."""
+def _show(
+    bar: Callable[[Console], AbstractContextManager[Listener[T]]], write: Listener[T]
+) -> Iterator[Listener[T]]:
     console = current().console()
     if console.is_terminal:
         with bar(console) as draw:
             yield draw
     else:
-        yield tell
+        yield write
 
 
-def _each_told(line: Callable[[T], str]) -> Tell[T]:
+def _each_line(line: Callable[[T], str]) -> Listener[T]:
     return lambda part: current().note(line(part))
 
 
-class DaysShown:
-    """Shows how far a load of days is: nowhere, unless a subclass does."""
+class DayProgress:
+    """Progress of a load of days. This base class shows nothing."""
 
     def stored(self, report: DayReport) -> None:
-        """Take note of a day that is stored."""
+        """Count a stored day."""
 
     def kept(self, report: DayReport) -> None:
-        """Take note of a day that stays as it was."""
+        """Count a day that was not loaded again."""
 
     def arrived(self, first: date, last: date, events: int) -> None:
-        """Take note of events of a request that is on its way."""
+        """Show the number of events received so far for the current request."""
 
 
-class _DaysAsBar(DaysShown):
+class _DayBar(DayProgress):
     def __init__(self, bar: DayBar) -> None:
         self._bar = bar
 
@@ -128,7 +135,7 @@ class _DaysAsBar(DaysShown):
         self._bar.arrived(first, last, events)
 
 
-class _DaysAsLines(DaysShown):
+class _DayLines(DayProgress):
     def __init__(self, days: int) -> None:
         self._days = days
         self._lines = Lines(current().note)
@@ -140,19 +147,19 @@ class _DaysAsLines(DaysShown):
 
 
 @contextmanager
-def days_shown(days: int, *, lines: bool) -> Iterator[DaysShown]:
-    """Yield who shows how many days are stored.
+def show_days(days: int, *, lines: bool) -> Iterator[DayProgress]:
+    """Yield what shows the number of stored days.
 
     Args:
-        days: How many there will be.
-        lines: Whether there are lines without a terminal; not needed where each day is told.
+        days: The number of days to load.
+        lines: Whether to print lines without a terminal. The caller may print each day itself.
     """
     console = current().console()
     if console.is_terminal:
         with day_bar(days, console) as bar:
-            yield _DaysAsBar(bar)
+            yield _DayBar(bar)
     else:
-        yield _DaysAsLines(days) if lines else DaysShown()
+        yield _DayLines(days) if lines else DayProgress()
 
 
 def _batch_line(batch: BatchProgress) -> str:

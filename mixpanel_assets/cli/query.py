@@ -1,4 +1,4 @@
-"""`mp query`: Mixpanel's own reports, and SQL over what is stored."""
+"""`mp query`: Mixpanel's own reports, and SQL over stored data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mixpanel_assets.cli.invocation import Questions, current
+from mixpanel_assets.cli.invocation import App, current
 from mixpanel_assets.cli.options import (
     DatabaseOption,
     EventOption,
@@ -16,11 +16,10 @@ from mixpanel_assets.cli.options import (
     OptionalToOption,
     ToOption,
     WhereOption,
-    days,
-    optional_days,
     required_names,
     text_of,
 )
+from mixpanel_assets.cli.output import Answer
 from mixpanel_assets.results.choices import (
     BookmarkType,
     CountType,
@@ -31,34 +30,34 @@ from mixpanel_assets.results.choices import (
     TimeUnit,
 )
 
-app = Questions(
+app = App(
     project_days=True,
     name="query",
-    help="Ask Mixpanel's reports, each for a request of 60 an hour; and stored data, by SQL.",
+    help="Get Mixpanel's reports, each for one of 60 requests an hour; query stored data with SQL.",
     no_args_is_help=True,
 )
 
-UnitOption = Annotated[TimeUnit, typer.Option("--unit", "-u", help="The length of a step in time.")]
+UnitOption = Annotated[TimeUnit, typer.Option("--unit", "-u", help="The length of a time step.")]
 HourUnitOption = Annotated[
-    HourDayUnit, typer.Option("--unit", "-u", help="The length of a step in time.")
+    HourDayUnit, typer.Option("--unit", "-u", help="The length of a time step.")
 ]
 TypeOption = Annotated[
     CountType,
     typer.Option(
         "--type",
         "-t",
-        help="general counts events, unique people, average is events per person.",
+        help="general counts events, unique counts people, average is events per person.",
     ),
 ]
 SplitOption = Annotated[
     str | None, typer.Option("--on", "-o", help="A property or an expression to split by.")
 ]
 NumberOption = Annotated[
-    str, typer.Option("--on", "-o", help="The property or expression whose number is meant.")
+    str, typer.Option("--on", "-o", help="The property or expression with the number.")
 ]
 
 
-@app.question("segmentation")
+@app.command("segmentation")
 def segmentation(
     event: EventOption,
     from_date: FromOption,
@@ -70,24 +69,25 @@ def segmentation(
             "--unit",
             "-u",
             metavar="UNIT",
-            help="The length of a step in time: minute, hour, day, week or month.",
+            help="The length of a time step: minute, hour, day, week or month.",
         ),
     ] = "day",
     where: WhereOption = None,
     kind: TypeOption = "general",
 ) -> object:
-    """Say how often an event happened, over time.
+    """Count an event over time.
 
     Mixpanel discourages new use of this report since July 2026 (maintenance mode).
 
     Example: mp query segmentation -e 'Sign Up' --from 2024-01-01 --to 2024-01-07
     """
-    asked = days(from_date, to_date)
     with current().workspace() as workspace:
-        return workspace.segmentation(event, **asked, on=on, unit=unit, where=where, type=kind)
+        return workspace.segmentation(
+            event, from_date=from_date, to_date=to_date, on=on, unit=unit, where=where, type=kind
+        )
 
 
-@app.question("funnel")
+@app.command("funnel")
 def funnel(
     funnel_id: Annotated[
         int, typer.Argument(help="The funnel's number; `mp inspect funnels` lists them.")
@@ -104,23 +104,23 @@ def funnel(
         typer.Option(
             "--length",
             min=1,
-            show_default="as it was saved",
-            help="How long people have for all steps, at most 90 days.",
+            show_default="as saved",
+            help="The time that people have for all steps, at most 90 days.",
         ),
     ] = None,
-    length_unit: Annotated[LengthUnit, typer.Option(help="What --length counts.")] = "day",
+    length_unit: Annotated[LengthUnit, typer.Option(help="The unit of --length.")] = "day",
 ) -> object:
-    """Say how far people came in a saved funnel.
+    """Count the people who reached each step of a saved funnel.
 
     Mixpanel discourages new use of this report since July 2026 (maintenance mode).
 
     Example: mp query funnel 7509 --from 2024-01-01 --to 2024-01-07 --format table
     """
-    asked = days(from_date, to_date)
     with current().workspace() as workspace:
         return workspace.funnel(
             funnel_id,
-            **asked,
+            from_date=from_date,
+            to_date=to_date,
             unit=unit,
             on=on,
             where=where,
@@ -129,27 +129,27 @@ def funnel(
         )
 
 
-@app.question("retention")
+@app.command("retention")
 def retention(
     born: Annotated[
         str, typer.Option("--born", "-b", help="The event that makes people part of a cohort.")
     ],
     returning: Annotated[
-        str, typer.Option("--return", "-r", help="The event that counts as coming back.")
+        str, typer.Option("--return", "-r", help="The event that counts as a return.")
     ],
     from_date: FromOption,
     to_date: ToOption,
     born_where: Annotated[
-        str | None, typer.Option(help="Only born events that fit this expression.")
+        str | None, typer.Option(help="Only born events that match this expression.")
     ] = None,
     return_where: Annotated[
-        str | None, typer.Option(help="Only return events that fit this expression.")
+        str | None, typer.Option(help="Only return events that match this expression.")
     ] = None,
     interval: Annotated[
-        int, typer.Option("--interval", "-i", min=1, help="Days per period, with unit day.")
+        int, typer.Option("--interval", "-i", min=1, help="Days per period; needs --unit day.")
     ] = 1,
     intervals: Annotated[
-        int, typer.Option("--intervals", "-n", min=1, help="Periods to follow people for.")
+        int, typer.Option("--intervals", "-n", min=1, help="The number of periods.")
     ] = 10,
     unit: UnitOption = "day",
     kind: Annotated[
@@ -157,29 +157,30 @@ def retention(
         typer.Option(
             "--type",
             "-t",
-            help="birth follows people from their first event; compounded from each time that they "
-            "did it, so --born and --return are one event then.",
+            help="birth counts from a person's first event; compounded counts from each event, and "
+            "uses the same event for --born and --return.",
         ),
     ] = "birth",
     unbounded: Annotated[
         bool,
         typer.Option(
-            "--unbounded", help="Count people in each period up to the last in which they came."
+            "--unbounded",
+            help="Count people in each period up to the last one in which they returned.",
         ),
     ] = False,
 ) -> object:
-    """Say how many people came back, by the date of their first event.
+    """Count the people who returned, by the date of their first event.
 
     Example: mp query retention -b 'Sign Up' -r 'Page View' --from 2024-01-01 --to 2024-01-07
     """
-    asked = days(from_date, to_date)
     if interval != 1 and unit != "day":
         raise typer.BadParameter("--interval is in days; it needs --unit day.")
     with current().workspace() as workspace:
         return workspace.retention(
             born,
             returning,
-            **asked,
+            from_date=from_date,
+            to_date=to_date,
             born_where=born_where,
             return_where=return_where,
             interval=interval,
@@ -190,7 +191,7 @@ def retention(
         )
 
 
-@app.question("jql")
+@app.command("jql")
 def jql(
     file: Annotated[
         Path | None, typer.Argument(help="A file with the script; - reads stdin.")
@@ -201,7 +202,7 @@ def jql(
         typer.Option("--param", "-P", help="NAME=TEXT, seen as params.NAME; repeatable."),
     ] = None,
 ) -> object:
-    """Run a JQL script; prints the array that it returns.
+    """Run a JQL script and print the array that it returns.
 
     Mixpanel discourages new use of JQL since July 2026 (maintenance mode).
 
@@ -213,14 +214,14 @@ def jql(
         return workspace.jql(text, params)
 
 
-@app.question("event-counts")
+@app.command("event-counts")
 def event_counts(
     events: Annotated[
         list[str],
         typer.Option(
             "--events",
             "-e",
-            help="Names with commas between them, or a JSON array; repeatable.",
+            help="Names separated by commas, or a JSON array; repeatable.",
         ),
     ],
     from_date: FromOption,
@@ -228,17 +229,18 @@ def event_counts(
     kind: TypeOption = "general",
     unit: UnitOption = "day",
 ) -> object:
-    """Say how often several events happened, over time.
+    """Count several events over time.
 
     Example: mp query event-counts -e 'Sign Up,Page View' --from 2024-01-01 --to 2024-01-07
     """
-    asked = days(from_date, to_date)
     chosen = required_names(events, "--events")
     with current().workspace() as workspace:
-        return workspace.event_counts(chosen, **asked, type=kind, unit=unit)
+        return workspace.event_counts(
+            chosen, from_date=from_date, to_date=to_date, type=kind, unit=unit
+        )
 
 
-@app.question("property-counts")
+@app.command("property-counts")
 def property_counts(
     event: EventOption,
     property_name: Annotated[str, typer.Option("--property", "-p", help="The property's name.")],
@@ -247,46 +249,53 @@ def property_counts(
     kind: TypeOption = "general",
     unit: UnitOption = "day",
     limit: Annotated[
-        int, typer.Option("--limit", "-l", min=1, help="At most so many values, the largest.")
+        int,
+        typer.Option(
+            "--limit", "-l", min=1, help="The maximum number of values; the most common are kept."
+        ),
     ] = 10,
 ) -> object:
-    """Say how often an event happened with each value of a property, over time.
+    """Count an event by the values of a property, over time.
 
     Example: mp query property-counts -e 'Sign Up' -p plan --from 2024-01-01 --to 2024-01-07
     """
-    asked = days(from_date, to_date)
     with current().workspace() as workspace:
         return workspace.property_counts(
-            event, property_name, **asked, type=kind, unit=unit, limit=limit
+            event,
+            property_name,
+            from_date=from_date,
+            to_date=to_date,
+            type=kind,
+            unit=unit,
+            limit=limit,
         )
 
 
-@app.question("activity-feed")
+@app.command("activity-feed")
 def activity_feed(
     users: Annotated[
         list[str],
         typer.Option(
             "--users",
             "-U",
-            help="distinct_ids with commas between them, or a JSON array; repeatable.",
+            help="distinct_ids separated by commas, or a JSON array; repeatable.",
         ),
     ],
     from_date: OptionalFromOption = None,
     to_date: OptionalToOption = None,
 ) -> object:
-    """Show what some users did, in order of time; the last 30 days unless others are named.
+    """Show the events of some users in time order; by default of the last 30 days.
 
     Mixpanel discourages new use of this report since July 2026 (maintenance mode).
 
     Example: mp query activity-feed -U user-1,user-2 --from 2024-01-01 --to 2024-01-07
     """
     chosen = required_names(users, "--users")
-    asked = optional_days(from_date, to_date)
     with current().workspace() as workspace:
-        return workspace.activity_feed(chosen, **asked)
+        return workspace.activity_feed(chosen, from_date=from_date, to_date=to_date)
 
 
-@app.question("saved-report")
+@app.command("saved-report")
 def saved_report(
     bookmark_id: Annotated[
         int, typer.Argument(help="The report's number; `mp inspect reports` lists them.")
@@ -297,48 +306,52 @@ def saved_report(
             "--type",
             "-t",
             metavar="TYPE",
-            help="What the report is: insights, funnels, retention or flows.",
+            help="The type of the report: insights, funnels, retention or flows.",
         ),
     ] = "insights",
     from_date: OptionalFromOption = None,
     to_date: OptionalToOption = None,
 ) -> object:
-    """Get the numbers of a saved report; only funnels take days.
+    """Get the numbers of a saved report. Only funnels take days.
 
     Example: mp query saved-report 100 --format csv
     """
-    asked = optional_days(from_date, to_date)
-    if (kind == "funnels") != all(asked.values()):
+    if (kind == "funnels") != bool(from_date and to_date):
         raise typer.BadParameter("--type funnels needs --from and --to; other reports take none.")
     with current().workspace() as workspace:
-        return workspace.query_saved_report(bookmark_id, kind, **asked)
+        return workspace.query_saved_report(bookmark_id, kind, from_date=from_date, to_date=to_date)
 
 
-@app.question("frequency")
+@app.command("frequency")
 def frequency(
     from_date: FromOption,
     to_date: ToOption,
     event: Annotated[
-        str | None, typer.Option("--event", "-e", help="What counts as active; else any event.")
+        str | None,
+        typer.Option("--event", "-e", help="The event that counts as active; default: any event."),
     ] = None,
     unit: UnitOption = "day",
     addiction_unit: Annotated[
-        HourDayUnit, typer.Option(help="What is counted within --unit.")
+        HourDayUnit, typer.Option(help="The unit that is counted within --unit.")
     ] = "hour",
     where: WhereOption = None,
 ) -> object:
-    """Say in how many hours or days of each period people were active.
+    """Count the hours or days of each period in which people were active.
 
     Example: mp query frequency --from 2024-01-01 --to 2024-01-07 -e 'Page View'
     """
-    asked = days(from_date, to_date)
     with current().workspace() as workspace:
         return workspace.frequency(
-            **asked, unit=unit, addiction_unit=addiction_unit, event=event, where=where
+            from_date=from_date,
+            to_date=to_date,
+            unit=unit,
+            addiction_unit=addiction_unit,
+            event=event,
+            where=where,
         )
 
 
-@app.question("segmentation-numeric")
+@app.command("segmentation-numeric")
 def segmentation_numeric(
     event: EventOption,
     on: NumberOption,
@@ -348,21 +361,20 @@ def segmentation_numeric(
     unit: HourUnitOption = "day",
     where: WhereOption = None,
 ) -> object:
-    """Say how often an event had a number in each of some ranges, over time.
+    """Count an event by ranges of a number, over time.
 
     Mixpanel discourages new use of this report since July 2026 (maintenance mode).
 
     Example: mp query segmentation-numeric -e 'Order Completed' -o amount --from 2024-01-01
     --to 2024-01-07
     """
-    asked = days(from_date, to_date)
     with current().workspace() as workspace:
         return workspace.segmentation_numeric(
-            event, **asked, on=on, unit=unit, where=where, type=kind
+            event, from_date=from_date, to_date=to_date, on=on, unit=unit, where=where, type=kind
         )
 
 
-@app.question("segmentation-sum")
+@app.command("segmentation-sum")
 def segmentation_sum(
     event: EventOption,
     on: NumberOption,
@@ -371,19 +383,20 @@ def segmentation_sum(
     unit: HourUnitOption = "day",
     where: WhereOption = None,
 ) -> object:
-    """Sum a number over an event's occurrences, over time.
+    """Sum a number of an event over time.
 
     Mixpanel discourages new use of this report since July 2026 (maintenance mode).
 
     Example: mp query segmentation-sum -e 'Order Completed' -o amount --from 2024-01-01
     --to 2024-01-07
     """
-    asked = days(from_date, to_date)
     with current().workspace() as workspace:
-        return workspace.segmentation_sum(event, **asked, on=on, unit=unit, where=where)
+        return workspace.segmentation_sum(
+            event, from_date=from_date, to_date=to_date, on=on, unit=unit, where=where
+        )
 
 
-@app.question("segmentation-average")
+@app.command("segmentation-average")
 def segmentation_average(
     event: EventOption,
     on: NumberOption,
@@ -392,38 +405,39 @@ def segmentation_average(
     unit: HourUnitOption = "day",
     where: WhereOption = None,
 ) -> object:
-    """Average a number over an event's occurrences, over time.
+    """Average a number of an event over time.
 
     Mixpanel discourages new use of this report since July 2026 (maintenance mode).
 
     Example: mp query segmentation-average -e 'Order Completed' -o amount --from 2024-01-01
     --to 2024-01-07
     """
-    asked = days(from_date, to_date)
     with current().workspace() as workspace:
-        return workspace.segmentation_average(event, **asked, on=on, unit=unit, where=where)
+        return workspace.segmentation_average(
+            event, from_date=from_date, to_date=to_date, on=on, unit=unit, where=where
+        )
 
 
-def _parameters(given: list[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in given]
+def _parameters(texts: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
     for name, equals, _ in pairs:
         if not (name and equals):
             raise typer.BadParameter(f"--param takes NAME=TEXT, not {name!r}.")
     return {name: text for name, _, text in pairs}
 
 
-@app.question("sql")
+@app.command("sql")
 def sql(
     query: Annotated[str | None, typer.Argument(help="The query; - reads stdin.")] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", "-F", help="A file with the query instead.")
+        Path | None, typer.Option("--file", "-F", help="A file with the query.")
     ] = None,
     scalar: Annotated[
         bool, typer.Option("--scalar", "-s", help="Only the first value of the first row.")
     ] = False,
     database: DatabaseOption = None,
 ) -> object:
-    """Ask the database, read-only and without an account.
+    """Query the database with SQL, read-only and without an account.
 
     Example: mp query sql "SELECT event_name, count(*) AS n FROM events GROUP BY ALL" -f table
     """
@@ -431,5 +445,5 @@ def sql(
     with current().stored(database) as workspace:
         answer = workspace.storage.execute_exact(text)
         if scalar:
-            return answer[0][0] if answer else None
+            return Answer(answer[0][0] if answer else None)
         return answer

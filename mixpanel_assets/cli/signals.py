@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM: a KeyboardInterrupt at a harmless moment, and the exit code of both.
+"""Ctrl-C and SIGTERM: a KeyboardInterrupt at a safe moment, and the exit codes of both.
 
 Python raises KeyboardInterrupt between any two instructions. Inside an import, a lock or the
-code of a `with` statement that leaves a lock held for ever; inside a callback, or an import that
-DuckDB makes, it is lost. Here it is raised in the package's own code, or where the thread stands
-still, as in a wait; and again, until `mp` has seen it.
+code of a `with` statement, the interrupt can leave a lock held for ever. Inside a callback, or an
+import that DuckDB makes, the interrupt is lost. This module raises it in the package's own code, or
+while the thread waits, and repeats it until `mp` has caught it.
 """
 
 from __future__ import annotations
@@ -22,70 +22,72 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-_ENDING = (signal.SIGINT, signal.SIGTERM)
-_OURS = str(Path(__file__).parent.parent) + os.sep
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PACKAGE = str(Path(__file__).parent.parent) + os.sep
 _IMPORTS = "<frozen importlib"
-_LOOK_AGAIN_SECONDS = 0.005
-_LOST_SECONDS = 0.1
+_NEXT_CHECK_SECONDS = 0.005
+_LOST_SECONDS = 0.1  # an interrupt that `mp` has not caught by then is raised again
+# Code that never reaches a safe moment is interrupted anyway after this time.
 _LONGEST_SECONDS, _LONGEST_IMPORT_SECONDS = 1.0, 10.0
-_ONE_KEY_PRESS_SECONDS = 0.5  # the terminal and a parent process may both pass on one Ctrl-C
+# The terminal and a parent process may both send the signal of one Ctrl-C.
+_SAME_KEY_PRESS_SECONDS = 0.5
 
 
 class _Delivery:
-    """Brings signals to the main thread as KeyboardInterrupt.
+    """Raises signals in the main thread as KeyboardInterrupt.
 
     Attributes:
-        is_seen: Whether `mp` has caught the interrupt, so that it cannot get lost any more.
-        is_loading: Whether other threads are at work that may have to be waited for.
+        is_caught: Whether `mp` has caught the interrupt, so that it cannot be lost any more.
+        is_loading: Whether other threads work that the main thread may have to wait for.
     """
 
     def __init__(self) -> None:
-        self.is_seen = self.is_loading = False
+        self.is_caught = self.is_loading = False
         self._first: int | None = None
         self._numbers, wakeup = os.pipe()
         for end in (self._numbers, wakeup):
             os.set_blocking(end, False)
-        # Also tells of signals that come while Dagster has put its own handlers in place.
+        # The pipe also receives signals that arrive while Dagster's handlers are installed.
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         self._main_thread = _thread.get_ident()
-        self._came_at = float("-inf")
-        self._wanted_since: float | None = None
+        self._arrived_at = float("-inf")
+        self._pending_since: float | None = None
         self._place: tuple[int, int] | None = None
         self._is_reminder_out = self._is_reminder = False
 
     @property
     def first(self) -> int | None:
-        """The first signal that came, which decides the exit code."""
+        """The first signal; it decides the exit code."""
         while self._first is None:
             try:
                 number = os.read(self._numbers, 1)[0]
             except BlockingIOError:
                 break
-            self._first = number if number in _ENDING else None
+            self._first = number if number in _SIGNALS else None
         return self._first
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Raise KeyboardInterrupt, or look again in a moment. A signal handler."""
+        """Raise KeyboardInterrupt, or check again soon. This is a signal handler."""
         now = time.monotonic()
         if self._is_reminder:
             self._is_reminder = self._is_reminder_out = False
-        elif now - self._came_at < _ONE_KEY_PRESS_SECONDS:
+        elif now - self._arrived_at < _SAME_KEY_PRESS_SECONDS:
             return
         else:
-            self._came_at = self._wanted_since = now
-        if self._wanted_since is None:
-            if self.is_seen or _is_on_its_way():
+            self._arrived_at = self._pending_since = now
+        if self._pending_since is None:
+            if self.is_caught or _is_unwinding():
                 self._remind_in(_LOST_SECONDS, number)
                 return
-            self._wanted_since = now
-        if self._is_harmless(frame, now - self._wanted_since):
-            self._wanted_since = self._place = None
+            self._pending_since = now
+        if self._is_safe(frame, now - self._pending_since):
+            self._pending_since = self._place = None
             self._remind_in(_LOST_SECONDS, number)
             raise KeyboardInterrupt
-        self._remind_in(_LOOK_AGAIN_SECONDS, number)
+        self._remind_in(_NEXT_CHECK_SECONDS, number)
 
-    def _is_harmless(self, frame: FrameType | None, waited: float) -> bool:
-        if frame is None or _is_ours(frame):
+    def _is_safe(self, frame: FrameType | None, waited: float) -> bool:
+        if frame is None or _is_in_package(frame):
             return True
         if self.is_loading and _is_in_an_import(frame):
             return waited > _LONGEST_IMPORT_SECONDS
@@ -93,7 +95,7 @@ class _Delivery:
         return before == self._place or waited > _LONGEST_SECONDS
 
     def _remind_in(self, seconds: float, number: int) -> None:
-        if not (self._is_reminder_out or self.is_seen):
+        if not (self._is_reminder_out or self.is_caught):
             self._is_reminder_out = True
             # Not threading.Thread: the main thread may hold the locks that its start needs.
             _thread.start_new_thread(self._remind, (seconds, number))
@@ -104,22 +106,22 @@ class _Delivery:
         signal.pthread_kill(self._main_thread, number)
 
 
-def _is_ours(frame: FrameType) -> bool:
+def _is_in_package(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
-    return file.startswith(_OURS) and file != __file__
+    return file.startswith(_PACKAGE) and file != __file__
 
 
 def _is_in_an_import(frame: FrameType | None) -> bool:
-    """Tell whether the frame runs for an import, by the frames up to our own."""
-    while frame and not _is_ours(frame):
+    """Return whether the frame runs for an import; checks the frames up to the package's own."""
+    while frame and not _is_in_package(frame):
         if frame.f_code.co_filename.startswith(_IMPORTS):
             return True
         frame = frame.f_back
     return False
 
 
-def _is_on_its_way() -> bool:
-    """Tell whether the main thread is just leaving its blocks because of an interrupt."""
+def _is_unwinding() -> bool:
+    """Return whether an interrupt is on its way through the main thread's `finally` blocks."""
     error = sys.exc_info()[1]
     while error and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
@@ -130,35 +132,35 @@ _delivery: _Delivery | None = None
 
 
 def listen() -> None:
-    """Make this process's main thread see both signals as KeyboardInterrupt.
+    """Make both signals a KeyboardInterrupt in this process's main thread.
 
-    A signal that is ignored, as after `nohup`, stays ignored.
+    A signal that is already ignored, for example by `nohup`, is still ignored.
     """
     global _delivery
     if not hasattr(signal, "pthread_kill"):
         return
     _delivery = _Delivery()
-    sys.unraisablehook = _say_unless_interrupted
-    for number in _ENDING:
+    sys.unraisablehook = _report_unless_interrupt
+    for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _delivery.handle)
 
 
-def _say_unless_interrupted(told: UnraisableHookArgs) -> None:
-    if not issubclass(told.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(told)
+def _report_unless_interrupt(unraisable: UnraisableHookArgs) -> None:
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
 
 
-def received() -> int | None:
-    """Return the signal that ends the process; None when none has come."""
+def received_signal() -> int | None:
+    """Return the signal that ends the process; None without a signal."""
     return _delivery.first if _delivery else None
 
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Let imports end inside the block before they are interrupted, which takes a moment.
+    """Delay an interrupt of an import inside the block until the import has ended.
 
-    A thread that needs the lock of a broken import would never end.
+    Otherwise another thread could wait for ever for the lock of the interrupted import.
     """
     if _delivery is None:
         yield
@@ -170,22 +172,22 @@ def loading() -> Iterator[None]:
         _delivery.is_loading = False
 
 
-def seen() -> None:
-    """Say that the interrupt has been caught where nothing can lose it."""
+def mark_caught() -> None:
+    """Stop raising the interrupt: it was caught where it cannot be lost."""
     if _delivery:
-        _delivery.is_seen = True
+        _delivery.is_caught = True
 
 
 def leave(code: int) -> NoReturn:
-    """End the process at once: with the code that a shell gives to a signal that has come, or this.
+    """End the process immediately, with the shell's code for a received signal, else with `code`.
 
-    Threads that still wait for a connection are not waited for. Neither is Python's own way out,
-    in which Ctrl-C would kill the process although its work is done.
+    Threads that wait for a connection are not waited for. Python's own shutdown is skipped: there,
+    Ctrl-C would kill the process although its work is done.
     """
-    seen()
-    number = received()
+    mark_caught()
+    number = received_signal()
     ending = 128 + number if number else code
-    for late in _ENDING:
+    for late in _SIGNALS:
         signal.signal(late, lambda *_: os._exit(ending))
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

@@ -1,59 +1,89 @@
-"""`mp sync`: load days, say what was stored."""
+"""`mp sync`: load days of events and today's profiles."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from mixpanel_assets.cli.exits import InvalidArgumentsError
-from mixpanel_assets.cli.invocation import current, told_what_is_kept
-from mixpanel_assets.cli.output import Format, print_line, print_records
-from mixpanel_assets.cli.progress import days_shown, pages_shown
+from mixpanel_assets.cli.invocation import current, explain_interrupt
+from mixpanel_assets.cli.options import (
+    DatabaseOption,
+    OptionalFromOption,
+    OptionalToOption,
+    RefetchOption,
+)
+from mixpanel_assets.cli.output import Answer, print_answer, print_line
 from mixpanel_assets.errors import IncompleteExportError, MixpanelDataError
-from mixpanel_assets.loading.days_behind import read_too_early
-from mixpanel_assets.loading.plan import is_expired
 from mixpanel_assets.results.choices import RefetchChoice
 from mixpanel_assets.rules.days import days_between, ranges_of, shown
-from mixpanel_assets.warehouse import DayReport, ProfileReport
-from mixpanel_assets.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mixpanel_assets.warehouse import DayReport, ProfileReport
+    from mixpanel_assets.workspace import Workspace
 
 
-def sync_days(
-    from_date: date | None,
-    to_date: date | None,
-    *,
-    refetch: RefetchChoice | None,
-    accept_smaller: bool,
-    database: Path | None,
-    profiles: bool,
-    output: Format | None,
-    jq: str | None,
+def sync(
+    from_date: OptionalFromOption = None,
+    to_date: OptionalToOption = None,
+    refetch: RefetchOption = None,
+    accept_smaller: Annotated[
+        bool,
+        typer.Option(
+            "--accept-smaller",
+            help="Remove stored rows that Mixpanel does not send any more, instead of keeping "
+            "them. Loads every day of the range.",
+        ),
+    ] = False,
+    database: DatabaseOption = None,
+    profiles: Annotated[bool, typer.Option(help="Also load a snapshot of all profiles.")] = True,
 ) -> None:
-    """Load the days, both ends included; progress goes to stderr, what was stored to stdout."""
+    """Load days of events, and today's profiles, as the Dagster assets do.
+
+    Without days it keeps the database up to date. It loads today and each day since the first
+    stored one (or MP_START_DATE) that is missing, failed, had not ended when it was loaded, or was
+    fetched less than MP_SETTLE_DAYS after its end. Other days are not requested. Days that were
+    fetched too early more than 31 days ago are listed, but not loaded.
+
+    --from alone means until today. After an interruption, the same command continues.
+
+    Credentials come from --account, else MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION,
+    else MP_ACCOUNT or the default account of the config file (`mp auth`).
+
+    Example: mp sync --from 2024-01-01 --to 2024-01-07
+    """
+    if to_date and not from_date:
+        raise typer.BadParameter("--to needs --from.")
+    from mixpanel_assets.cli.progress import show_days, show_pages
+    from mixpanel_assets.loading.plan import is_expired
+
+    wants_records = bool(current().output or current().jq)
     loaded: set[date] = set()
     with (
-        told_what_is_kept(lambda: _loaded(loaded, refetch)),
+        explain_interrupt(lambda: _loaded(loaded, refetch)),
         current().workspace(database) as workspace,
-        _told(output, jq) as tell,
+        _records() if wants_records else nullcontext(_Lines()) as report,
     ):
         if accept_smaller and from_date:
             refetch = refetch or "all"
-        days, treatment = _asked(workspace, from_date, to_date, refetch)
-        with days_shown(len(days), lines=bool(output or jq)) as show:
+        days, treatment = _days(workspace, from_date, to_date, refetch)
+        with show_days(len(days), lines=wants_records) as progress:
 
-            def stored(report: DayReport) -> None:
-                loaded.add(report.day)
-                show.stored(report)
-                tell.day(report)
+            def stored(day: DayReport) -> None:
+                loaded.add(day.day)
+                progress.stored(day)
+                report.day(day)
 
-            def kept(reports: Sequence[DayReport]) -> None:
-                expired = is_expired(reports[0].day, workspace.settings.horizon())
-                tell.kept(_kept(len(reports), expired=expired))
-                for report in reports:
-                    show.kept(report)
+            def kept(days: Sequence[DayReport]) -> None:
+                expired = is_expired(days[0].day, workspace.settings.horizon())
+                report.kept(_kept(len(days), expired=expired))
+                for day in days:
+                    progress.kept(day)
 
             incomplete: IncompleteExportError | None = None
             try:
@@ -63,10 +93,11 @@ def sync_days(
                     accept_smaller=accept_smaller,
                     on_day=stored,
                     on_kept=kept,
-                    on_arrival=show.arrived,
+                    on_arrival=progress.arrived,
                 )
             except IncompleteExportError as error:
-                incomplete = error  # today's profiles can be read today only
+                # Raised after the profiles: those of today can be fetched only today.
+                incomplete = error
             except MixpanelDataError:
                 if loaded:
                     current().note(_loaded(loaded, refetch))
@@ -75,22 +106,21 @@ def sync_days(
             with (
                 _shown_first(incomplete),
                 _partial_if(bool(loaded)),
-                pages_shown(each=False) as draw,
+                show_pages(each=False) as show,
             ):
-                tell.snapshot(workspace.sync_profiles(on_page_complete=draw))
-        tell.place(workspace.db_path)
+                report.snapshot(workspace.sync_profiles(on_page_complete=show))
+        report.path(workspace.db_path)
         if incomplete:
             raise incomplete
 
 
 def _loaded(days: set[date], refetch: RefetchChoice | None) -> str:
     if not days:
-        return "Nothing was stored; the database is as it was."
-    first, last = min(days), max(days)
-    again = "loads every day again" if refetch == "all" else "loads what is missing"
+        return "Nothing was stored, and the database is unchanged."
+    again = "all days again" if refetch == "all" else "what is missing"
     return (
-        f"Events of {len(days):,} whole days are stored, {first} to {last}; the rest is as it was. "
-        f"The same command {again}."
+        f"Stored events of {len(days):,} complete day{'s' if len(days) > 1 else ''}, {min(days)} "
+        f"to {max(days)}. Other days are unchanged. The same command loads {again}."
     )
 
 
@@ -98,17 +128,19 @@ def _kept(days: int, *, expired: bool) -> str:
     them = "it" if days == 1 else "them"
     why = f"--refetch all loads {them} again"
     if expired:
-        why = f"Mixpanel is not asked for {them} (MP_RETENTION_DAYS)"
+        why = "not requested from Mixpanel (MP_RETENTION_DAYS)"
     return f"{days:,} day{'' if days == 1 else 's'} kept; {why}"
 
 
-def _asked(
+def _days(
     workspace: Workspace,
     from_date: date | None,
     to_date: date | None,
     refetch: RefetchChoice | None,
 ) -> tuple[Sequence[date], RefetchChoice]:
-    """Return the days that are meant and which of them to load; say so without --from."""
+    """Return the days, and which of them to load. Without --from, print what is loaded."""
+    from mixpanel_assets.loading.days_behind import read_too_early
+
     if from_date:
         last = to_date or workspace.settings.today()
         if from_date > last:
@@ -119,14 +151,14 @@ def _asked(
         return days_between(due.first, due.today), refetch
     current().note(f"Loading {shown(ranges_of(due.days))}.")
     if due.left:
-        said = read_too_early(due.left, workspace.settings.settle_days)
         command = f"`mp sync --from {due.left[0]} --to {due.left[-1]}`"
-        current().note(f"{said}. {command} loads them again.")
+        early = read_too_early(due.left, workspace.settings.settle_days)
+        current().note(f"{early}. {command} loads them again.")
     return due.days, "all"
 
 
-def _changed(report: DayReport) -> str:
-    """Say what became of stored rows that did not come, and why a day that is gone stays."""
+def _changes(report: DayReport) -> str:
+    """Return the changes of rows that the response did not contain."""
     if report.is_only_here:
         return f"  vanished and kept {report.row_count:,}, as Mixpanel sent no event of this day"
     numbers = {"vanished and kept": report.rows_vanished, "removed": report.rows_removed}
@@ -134,30 +166,31 @@ def _changed(report: DayReport) -> str:
 
 
 class _Lines:
-    """Says each thing as soon as it is stored; whoever reads may stop reading."""
+    """Prints each day and table as soon as it is stored."""
 
     def day(self, report: DayReport) -> None:
-        self._say(
+        self._print(
             f"{report.day}  {report.row_count:>10,} events  {report.status}"
-            f"  repeats removed {report.duplicates_removed:,}{_changed(report)}"
+            f"  duplicates removed {report.duplicates_removed:,}{_changes(report)}"
         )
 
-    def kept(self, told: str) -> None:
-        self._say(told)
+    def kept(self, message: str) -> None:
+        self._print(message)
 
     def snapshot(self, report: ProfileReport) -> None:
-        self._say(f"profiles    {report.row_count:>10,} rows    {report.status}")
+        self._print(f"profiles    {report.row_count:>10,} rows    {report.status}")
 
-    def place(self, path: Path | None) -> None:
-        self._say(f"in {path}")
+    def path(self, path: Path | None) -> None:
+        self._print(f"in {path}")
 
-    def _say(self, line: str) -> None:
-        with suppress(BrokenPipeError):  # the load goes on
+    def _print(self, line: str) -> None:
+        # A reader may close stdout; the load continues.
+        with suppress(BrokenPipeError):
             print_line(line)
 
 
 class _Records(_Lines):
-    """Gathers what is stored, one record per day and table."""
+    """Collects a record for each stored day and table."""
 
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
@@ -165,13 +198,13 @@ class _Records(_Lines):
     def day(self, report: DayReport) -> None:
         self._add("events", report.day, report)
 
-    def kept(self, told: str) -> None:
-        current().note(told)
+    def kept(self, message: str) -> None:
+        current().note(message)
 
     def snapshot(self, report: ProfileReport) -> None:
         self._add("profiles", report.snapshot_date, report)
 
-    def place(self, path: Path | None) -> None:
+    def path(self, path: Path | None) -> None:
         current().note(f"in {path}")
 
     def _add(self, table: str, day: date, report: DayReport | ProfileReport) -> None:
@@ -190,23 +223,20 @@ class _Records(_Lines):
 
 
 @contextmanager
-def _told(output: Format | None, jq: str | None) -> Iterator[_Lines]:
-    """Yield who tells; records are printed at the end, also those stored before an error."""
-    if not (output or jq):
-        yield _Lines()
-        return
-    told = _Records()
+def _records() -> Iterator[_Records]:
+    """Yield a report that is printed at the end, also after an error."""
+    report = _Records()
     try:
-        yield told
+        yield report
     finally:
-        # Days without events are settled after later ones.
-        ordered = sorted(told.records, key=lambda record: (record["table"], record["day"]))
-        print_records(ordered, output or Format.JSON, jq)
+        # Days without events are stored after later ones.
+        report.records.sort(key=lambda record: (record["table"], record["day"]))
+        print_answer(Answer(report.records), current().output, current().jq)
 
 
 @contextmanager
 def _shown_first(earlier: MixpanelDataError | None) -> Iterator[None]:
-    """Show an earlier error if the block raises another one, which would hide it."""
+    """Print the earlier error if the block raises another one, which would hide it."""
     try:
         yield
     except MixpanelDataError:
@@ -217,7 +247,7 @@ def _shown_first(earlier: MixpanelDataError | None) -> Iterator[None]:
 
 @contextmanager
 def _partial_if(stored: bool) -> Iterator[None]:
-    """Let an incomplete answer say that something else of the same command is stored."""
+    """Mark an incomplete response as partial if the same command has stored something else."""
     try:
         yield
     except IncompleteExportError as error:

@@ -1,97 +1,112 @@
-"""What `mp plan`, `mp quota`, `mp doctor` and `mp clean` print."""
+"""`mp plan`, `mp quota`, `mp doctor` and `mp clean`: what to expect, and what to clean up."""
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from mixpanel_assets.cli.exits import GENERAL
 from mixpanel_assets.cli.invocation import current
-from mixpanel_assets.cli.output import Format, print_line, print_record, print_records
-from mixpanel_assets.client import ApiUsage
-from mixpanel_assets.loading.doctor import doctor
-from mixpanel_assets.loading.plan import Plan
-from mixpanel_assets.results.choices import RefetchChoice
-from mixpanel_assets.settings import load_settings
+from mixpanel_assets.cli.options import (
+    DatabaseOption,
+    OptionalFromOption,
+    OptionalToOption,
+    RefetchOption,
+)
+from mixpanel_assets.cli.output import Answer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mixpanel_assets.client import ApiUsage
+    from mixpanel_assets.loading.plan import Plan
 
 
-def print_plan(
-    from_date: date | None,
-    to_date: date | None,
-    *,
-    refetch: RefetchChoice | None,
-    database: Path | None,
-    output: Format | None,
-    jq: str | None,
-) -> None:
-    """Print requests, time, rows, bytes and free disk: one per line, or as a record."""
-    with current().workspace(database, asks=False) as workspace:
-        if from_date and refetch is None:
-            refetch = "stale"
+def plan(
+    from_date: OptionalFromOption = None,
+    to_date: OptionalToOption = None,
+    refetch: RefetchOption = None,
+    database: DatabaseOption = None,
+) -> Answer:
+    """Show the cost of `mp sync` with the same options. Sends no request.
+
+    Example: mp plan --from 2023-01-01 --to 2024-12-31
+    """
+    if to_date and not from_date:
+        raise typer.BadParameter("--to needs --from.")
+    if from_date and refetch is None:
+        refetch = "stale"
+    with current().workspace(database, sends_requests=False) as workspace:
         plan = workspace.plan(from_date, to_date, refetch=refetch)
-    if output or jq:
-        print_record(plan.to_dict(), output or Format.JSON, jq)
-        return
-    out = Console(file=sys.stdout, highlight=False)
+    return Answer(plan.to_dict(), text=[_plan_table(plan)])
+
+
+def _plan_table(plan: Plan) -> Table:
+    from rich.table import Table
+
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("days", f"{plan.days:,}")
     table.add_row("requests", f"{plan.requests:,}{_at_least(plan)}")
     table.add_row("time", _time(plan))
-    table.add_row("rows", _about(plan.estimated_rows, "", 1))
-    table.add_row("download", _about(plan.estimated_bytes, " MB", 1_000_000))
+    table.add_row("rows", _estimate(plan.estimated_rows, "", 1))
+    table.add_row("download", _estimate(plan.estimated_bytes, " MB", 1_000_000))
     if plan.expired:
         table.add_row("expired", f"{plan.expired:,} days are not requested (MP_RETENTION_DAYS)")
     if plan.only_here:
         table.add_row("only here", f"{plan.only_here:,} days that Mixpanel has deleted")
     table.add_row("free disk", f"{plan.free_disk_bytes / 1_000_000:,.0f} MB")
-    out.print(table)
+    return table
 
 
 def _at_least(plan: Plan) -> str:
     if plan.estimated_bytes is None:
         return " or more; no day has been loaded yet"
-    return ", one more if days come without events" if plan.confirming else ""
+    return ", one more if days have no events" if plan.confirming else ""
 
 
 def _time(plan: Plan) -> str:
     if not plan.seconds:
-        return "no wait; the request budget has room"
+        return "no wait; the request budget is sufficient"
     return f"about {timedelta(minutes=round(plan.seconds / 60))} of waiting for the request budget"
 
 
-def _about(number: int | None, unit: str, divisor: int) -> str:
-    return (
-        "unknown; no day has been loaded yet"
-        if number is None
-        else (f"about {number / divisor:,.0f}{unit}")
-    )
+def _estimate(number: int | None, unit: str, divisor: int) -> str:
+    if number is None:
+        return "unknown; no day has been loaded yet"
+    return f"about {number / divisor:,.0f}{unit}"
 
 
-def print_quota(output: Format | None, jq: str | None) -> None:
-    """Print one line or record per API family, as this user's processes have used it."""
-    out = Console(file=sys.stdout, highlight=False)
+def quota() -> Answer:
+    """Show the used and remaining request budget. Sends no request.
+
+    It counts the requests of this user's processes. Requests of other users and programs are not
+    known; MP_BUDGET_RESERVE leaves some of the budget for them.
+
+    Example: mp quota
+    """
+    from mixpanel_assets.settings import load_settings
+
     with load_settings().client(current().project()) as client:
         usage = client.quota()
-        if output or jq:
-            print_records([asdict(api) for api in usage], output or Format.JSON, jq)
-            return
         title = f"Requests of {client.budget.project} in {usage[0].window_seconds:,.0f} s"
-        out.print(_table(title, usage))
-        for api in usage:
-            if api.blocked_until:
-                out.print(f"{api.api}: Mixpanel answered 429 and said to wait.")
-        out.print(f"counted in {client.budget.store}", soft_wrap=True)
+        text: list[str | Table] = [_usage_table(title, usage)]
+        text += [
+            f"{api.api}: Mixpanel sent 429 with a time to wait."
+            for api in usage
+            if api.blocked_until
+        ]
+        text.append(f"counted in {client.budget.store}")
+    return Answer([asdict(api) for api in usage], text=text)
 
 
-def _table(title: str, usage: Sequence[ApiUsage]) -> Table:
+def _usage_table(title: str, usage: Sequence[ApiUsage]) -> Table:
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left")
     table.add_column("API")
     for heading in ("used", "left", "limit"):
@@ -112,31 +127,45 @@ def _when(moment: datetime | None) -> str:
     return f"{moment:%H:%M:%S}, in {max(1, minutes)} min"
 
 
-def print_findings(database: Path | None, output: Format | None, jq: str | None) -> None:
-    """Print the findings, and end with 1 if one is a failure."""
+def doctor(database: DatabaseOption = None) -> Answer:
+    """Check credentials, access, clocks, budget and database. Exits with 1 if a check fails.
+
+    Costs no request of the query budget, and changes nothing.
+
+    Example: mp doctor
+    """
+    from mixpanel_assets.loading.doctor import doctor
+    from mixpanel_assets.settings import load_settings
+
     settings = None
     if database is not None:
         settings = load_settings().model_copy(update={"database": database})
     findings = doctor(current().account, settings=settings)
-    if output or jq:
-        print_records([finding.to_dict() for finding in findings], output or Format.JSON, jq)
-    else:
-        for finding in findings:
-            print_line(str(finding))
-    if any(finding.status == "fail" for finding in findings):
-        raise typer.Exit(GENERAL)
-
-
-def clean_spool(
-    older_than_days: int, database: Path | None, output: Format | None, jq: str | None
-) -> None:
-    """Delete answers older than that many days, and print what was deleted and kept."""
-    with current().workspace(database) as workspace:
-        cleaned = workspace.clean(timedelta(days=older_than_days))
-    if output or jq:
-        print_record(asdict(cleaned), output or Format.JSON, jq)
-        return
-    typer.echo(
-        f"deleted {cleaned.deleted:,} ({cleaned.deleted_bytes / 1_000_000:,.1f} MB), "
-        f"kept {cleaned.kept:,}"
+    has_failed = any(finding.status == "fail" for finding in findings)
+    return Answer(
+        findings,
+        text=[str(finding) for finding in findings],
+        error=typer.Exit(GENERAL) if has_failed else None,
     )
+
+
+def clean(
+    older_than: Annotated[
+        int, typer.Option(min=0, max=36_500, help="Keep responses of this many days.")
+    ] = 7,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Delete all, except those of the last hour or in use."),
+    ] = False,
+    database: DatabaseOption = None,
+) -> Answer:
+    """Delete responses that failed loads left on the disk. The database is not changed.
+
+    Example: mp clean --all
+    """
+    days = 0 if everything else older_than
+    with current().workspace(database) as workspace:
+        cleaned = workspace.clean(timedelta(days=days))
+    megabytes = cleaned.deleted_bytes / 1_000_000
+    text = f"deleted {cleaned.deleted:,} ({megabytes:,.1f} MB), kept {cleaned.kept:,}"
+    return Answer(asdict(cleaned), text=[text])

@@ -11,7 +11,7 @@ import pytest
 
 from mixpanel_assets import Workspace
 from mixpanel_assets.cli.app import run as run_mp
-from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.cli.demo import environment_of
 
 MP = str(Path(sys.executable).with_name("mp"))
 

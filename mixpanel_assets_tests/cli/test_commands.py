@@ -201,7 +201,7 @@ def test_paragraphs_of_help_fill_their_lines(width):
 def test_a_short_spelling_is_the_same_function(name):
     """Not a copy that could differ."""
     short, long = FOUND[f"mp {name}"][-1], FOUND[f"mp {SHORT[name]}"][-1]
-    assert short.callback.__wrapped__.__wrapped__ is long.callback.__wrapped__.__wrapped__
+    assert short.callback.__wrapped__ is long.callback.__wrapped__
     assert options(short).keys() == options(long).keys()
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime
 import duckdb
 import pytest
 
-from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.loading.files import as_json
 from mixpanel_assets_tests.cli.conftest import MP, heed_signals
@@ -102,7 +102,7 @@ def fetching(variables, tmp_path):
     )
 
 
-INTERRUPTED = b"mp: Interrupted. What was written is real, but not all events of the request.\n"
+INTERRUPTED = b"mp: Interrupted. The lines on stdout are valid, but some events are missing.\n"
 
 
 def test_an_interrupt_exits_with_130(variables, tmp_path, emulator):
@@ -164,7 +164,7 @@ def test_wrong_usage_exits_with_3(arguments, mp, emulator):
 
 
 def test_a_stream_that_breaks_exits_with_1(mp, emulator):
-    """What was written is real, one sentence says that it is not all."""
+    """The lines on stdout are valid, and one sentence says that some are missing."""
     emulator.faults.add(Fault("truncate-mid-record", path="/api/2.0/export", at=50))
     done = mp("fetch", "events", *RANGE, "--stdout", "--raw")
     assert done.returncode == 1

@@ -10,7 +10,7 @@ from datetime import date
 import duckdb
 import pytest
 
-from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets_tests.cli.conftest import MP, heed_signals
 from mixpanel_assets_tests.laws import TIMES, siblings
@@ -88,7 +88,7 @@ def test_a_table_is_whole_or_as_it_was(command, path, name, again, ended_by, tmp
     assert process.returncode == 130
     assert process.output == ""
     # A thread that was just being started may say a word after it.
-    assert f"mp: Interrupted. The table {name!r} is as it was." in process.errors.splitlines()
+    assert f"mp: Interrupted. The table {name!r} is unchanged." in process.errors.splitlines()
     assert "Traceback" not in process.errors
     if again:
         assert stored(tmp_path, f"SELECT count(*) FROM {name}") > 0
@@ -97,7 +97,7 @@ def test_a_table_is_whole_or_as_it_was(command, path, name, again, ended_by, tmp
 
 
 def test_requests_that_a_parallel_fetch_has_stored_are_told(ended_by, tmp_path):
-    """They stay, each with whole days, and the others can be added."""
+    """They are kept, each with complete days, and the others can be added."""
     stuck = Fault("slow-first-byte", path=EXPORT, day=date(2024, 1, 3), seconds=600)
     process = ended_by(*TABLE, "--parallel", "--workers", "1", stuck=stuck)
     assert process.returncode == 130
@@ -105,7 +105,7 @@ def test_requests_that_a_parallel_fetch_has_stored_are_told(ended_by, tmp_path):
     # The day before the one that is stuck may be on its way into the table.
     first, both = ("2024-01-01..2024-01-01", "2024-01-01..2024-01-01, 2024-01-02..2024-01-02")
     days = stored(tmp_path, "SELECT count(DISTINCT event_time::DATE) FROM mine")
-    assert told.startswith(f"mp: Interrupted. 'mine' holds {first if days == 1 else both};")
+    assert told.startswith(f"mp: Interrupted. 'mine' now holds {first if days == 1 else both};")
     assert "--append" in told
 
 
@@ -114,14 +114,16 @@ def test_the_other_days_of_a_sync_are_as_they_were(ended_by, tmp_path):
     first = Fault("slow-first-byte", path=EXPORT, seconds=600)
     process = ended_by("sync", *WEEK, stuck=first)
     assert process.returncode == 130
-    assert process.errors == ("mp: Interrupted. Nothing was stored; the database is as it was.\n")
+    assert process.errors == (
+        "mp: Interrupted. Nothing was stored, and the database is unchanged.\n"
+    )
     page = Fault("stall-mid-stream", path=PROFILES, skip=1, at=1)
     process = ended_by("sync", *WEEK, "--format", "json", stuck=page)
     assert process.returncode == 130
     assert len(json.loads(process.output)) == 7
     *_, told = process.errors.splitlines()
     assert json.loads(told)["code"] == "INTERRUPTED"
-    assert "7 whole days" in json.loads(told)["message"]
+    assert "7 complete days" in json.loads(told)["message"]
     assert stored(tmp_path, "SELECT count(*) FROM mixpanel.profiles") == 0
     assert stored(tmp_path, "SELECT count(DISTINCT event_date) FROM mixpanel.events") == 7
 
@@ -169,6 +171,7 @@ def test_whatever_is_interrupted(call, forked_mp, emulator, tmp_path):
     if done.returncode == 0:  # it was faster
         assert (len(stored), done.stderr) == (4, "")
         return
-    kept = f"Events of {len(stored)} whole days are stored" if stored else "Nothing was stored"
+    days = f"{len(stored)} complete day{'s' if len(stored) > 1 else ''}"
+    kept = f"Stored events of {days}" if stored else "Nothing was stored"
     assert (done.returncode, done.stderr.count("\n")) == (128 + number, 1), done.stderr
     assert done.stderr.startswith(f"mp: Interrupted. {kept}")

@@ -249,7 +249,7 @@ def test_the_demo_ends_with_tables_that_equal_the_truth(mp, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("equal") == 8
     assert "DIFFERENT" not in done.stdout
-    for title in ("Events per day", "Top events", "Revenue per country", "What to type next"):
+    for title in ("Events per day", "Top events", "Revenue per country", "Next commands"):
         assert title in done.stdout
 
 

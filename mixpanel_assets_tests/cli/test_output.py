@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from mixpanel_assets.cli.exits import InvalidArgumentsError
-from mixpanel_assets.cli.output import Format, Width, fitting, print_record, print_records
+from mixpanel_assets.cli.output import Answer, Format, Width, fitting, print_answer
 from mixpanel_assets_tests.laws import examples
 
 LEAVES = (
@@ -29,7 +29,7 @@ WITH_OUTPUT = examples(25)
 
 
 def printed(capsys, records, output, **more):
-    print_records(records, output, **more)
+    print_answer(Answer(records), output, **more)
     return capsys.readouterr().out
 
 
@@ -149,7 +149,7 @@ def test_columns_grow_evenly_into_the_room_there_is():
 )
 def test_values_in_json(value, shown, capsys):
     """Times in ISO 8601, exact numbers, null for what is no number."""
-    print_record({"value": value})
+    print_answer(Answer({"value": value}))
     assert json.loads(capsys.readouterr().out) == {"value": shown}
 
 
@@ -165,6 +165,6 @@ def test_a_jq_program_sees_the_array_or_each_record(capsys):
     assert printed(capsys, records, Format.JSON, jq="map(.a)[]") == '"ü"\n2\n'
     assert printed(capsys, records, Format.JSONL, jq="{b: .a}") == '{"b": "ü"}\n{"b": 2}\n'
     with pytest.raises(InvalidArgumentsError, match="--jq"):
-        print_records(records, Format.JSON, jq=".a")
+        print_answer(Answer(records), Format.JSON, jq=".a")
     with pytest.raises(InvalidArgumentsError, match="table"):
-        print_records(records, Format.TABLE, jq=".")
+        print_answer(Answer(records), Format.TABLE, jq=".")

@@ -32,7 +32,7 @@ def test_a_plan_of_a_known_project_gives_figures(mp):
     """What was loaded before tells rows, bytes and requests of the next load."""
     mp("sync", *WEEK, "--no-profiles")
     said = figures(mp("plan", "--from", "2024-01-01", "--to", "2024-01-14"))
-    assert said["requests"] == "1, one more if days come without events"
+    assert said["requests"] == "1, one more if days have no events"
     assert figures(mp("plan", *WEEK, "--refetch", "all"))["requests"] == "1"
     assert said["rows"].startswith("about ")
     assert "MB" in said["download"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets_tests.cli.conftest import MP
 from mixpanel_assets_tests.conftest import START
@@ -208,7 +208,7 @@ def test_what_was_stored_before_an_error_is_told(mp_here, emulator):
     """Whatever the error."""
     emulator.faults.add(Fault("500-json", day=date(2024, 1, 4), times=None))
     done = mp_here("sync", *TWO, MP_MAX_RETRIES="0", MP_DAYS_PER_REQUEST="1")
-    assert "Events of 1 whole days are stored, 2024-01-03 to 2024-01-03" in done.stderr
+    assert "Stored events of 1 complete day, 2024-01-03 to 2024-01-03" in done.stderr
     assert "The same command loads what is missing." in done.stderr
 
 
@@ -249,8 +249,8 @@ def test_an_interrupt_leaves_whole_days_only(tmp_path):
         held = emulator.truth.count(START) - len(emulator.truth.unstorable(START))
     assert process.returncode == 130
     assert errors.splitlines() == [
-        "mp: Interrupted. Events of 1 whole days are stored, 2024-01-01 to 2024-01-01; the rest is "
-        "as it was. The same command loads what is missing."
+        "mp: Interrupted. Stored events of 1 complete day, 2024-01-01 to 2024-01-01. Other days "
+        "are unchanged. The same command loads what is missing."
     ]
     with duckdb.connect(tmp_path / "w.duckdb", read_only=True) as connection:
         assert connection.execute(
@@ -333,7 +333,7 @@ def test_days_that_mixpanel_has_deleted_are_kept_and_said_to_be(mp_here, emulato
     done = mp_here("sync", *days, MP_RETENTION_DAYS=reach)
     assert done.code == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "2 days kept; Mixpanel is not asked for them (MP_RETENTION_DAYS)"
+    assert lines[0] == "2 days kept; not requested from Mixpanel (MP_RETENTION_DAYS)"
     assert lines[1].split()[:4] == ["2024-01-02", "0", "events", "expired"]
     assert len(emulator.requests) == before
     planned = mp_here("plan", *days[:4], MP_RETENTION_DAYS=reach).stdout

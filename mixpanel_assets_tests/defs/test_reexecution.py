@@ -15,7 +15,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets_tests.forked_runs import EVENTS, ForkedRuns
 from mixpanel_assets_tests.laws import examples

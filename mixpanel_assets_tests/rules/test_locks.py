@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from mixpanel_assets.auth.file import ConfigFile
-from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.client import BudgetSettings
 from mixpanel_assets.client.budget import Budget
 from mixpanel_assets.errors import DatabaseLockedError

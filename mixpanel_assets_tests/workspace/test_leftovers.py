@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mixpanel_assets.cli.emulate import environment_of
+from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets_tests.laws import siblings
 
 TEMPORARY = """
