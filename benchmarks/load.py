@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.spool import DAY, write_spool
+from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.events import replace_events
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
@@ -55,8 +56,9 @@ def load(spool: Path, database: Path, events: int) -> None:
     """Load the day as the IO manager does: checks, repeats, ledger, commit, checkpoint."""
     with Database(database).write() as connection:
         prepare(connection, PROJECT)
-        options = {"from_date": DAY, "to_date": DAY, "lines": events, "names_once": True}
-        replace_events(connection, spool, project=PROJECT, **options)
+        replace_events(
+            connection, ReceivedDays(spool, DAY, DAY, events, names_once=True), project=PROJECT
+        )
 
 
 def load_with_pandas(spool: Path, database: Path, events: int) -> None:

@@ -24,6 +24,7 @@ from typing import Self
 from mixpanel_assets.errors import StorageError
 from mixpanel_assets.results import Result
 from mixpanel_assets.rules.days import DayRange
+from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.rules.locks import PRIVATE_FILE, PRIVATE_FOLDER, marked, remove_unless_held
 
 # Of the 32 digits of a key. The files of an export share them, so that one mark protects them all.
@@ -64,33 +65,17 @@ class SpoolName:
         return None
 
 
-@dataclass(frozen=True)
-class Spool:
-    """A complete response of events on disk.
+@dataclass(frozen=True, kw_only=True)
+class Spool(ReceivedDays):
+    """A complete export response in the folder, `.jsonl.gz` if Mixpanel compressed it.
 
     Attributes:
-        path: The received bytes, `.jsonl.gz` when Mixpanel compressed them, else `.jsonl`.
-        from_date: First requested day.
-        to_date: Last requested day, included.
-        lines: Events in the file, duplicates included.
-        names_once: Whether no object of a short line has a name twice.
-        received_bytes: Size of the file.
         json_bytes: Size of its content, uncompressed.
-        requests: Requests it took, failed ones included.
         seconds: From the first request to the verdict.
-        received_at: Arrival of its last byte, UTC.
     """
 
-    path: Path
-    from_date: date
-    to_date: date
-    lines: int
-    names_once: bool
-    received_bytes: int
     json_bytes: int
-    requests: int
     seconds: float
-    received_at: datetime
 
     def discard(self) -> None:
         """Delete the file."""

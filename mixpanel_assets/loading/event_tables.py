@@ -284,21 +284,14 @@ class EventTable:
             self.is_replaced = True
 
     def _append(self, connection: duckdb.DuckDBPyConnection, answer: Answer) -> list[DayReport]:
-        spool, filters = answer.spool, self._request.filters
         try:
             return append_events(
                 connection,
-                spool.path,
+                answer.spool,
                 table=self._request.name,
-                from_date=spool.from_date,
-                to_date=spool.to_date,
-                lines=spool.lines,
-                names_once=spool.names_once,
                 project=self.project,
-                filters=_with_limit(filters, answer.limit),
+                filters=_with_limit(self._request.filters, answer.limit),
                 is_cut=answer.limit is not None,
-                received_bytes=spool.received_bytes,
-                requests=spool.requests,
                 run_id=self._run_id,
                 open_days=[self._settings.today()],
                 empty_before=self.empty_before,

@@ -525,15 +525,8 @@ class EventLoad(Load):
         with self._database.write() as connection:
             reports = replace_events(
                 connection,
-                spool.path,
-                from_date=spool.from_date,
-                to_date=spool.to_date,
-                lines=spool.lines,
-                names_once=spool.names_once,
+                replace(spool, requests=requests - self._requests_counted),
                 project=self._project,
-                received_bytes=spool.received_bytes,
-                requests=requests - self._requests_counted,
-                received_at=spool.received_at,
                 run_id=self._run_id,
                 open_days=[day for day in days if day >= self._today],
                 empty_before=self._empty_before,

@@ -1,4 +1,4 @@
-"""Received lines: how they are cut out of bytes, and what is odd about a complete one."""
+"""Received lines: the file that holds them, how they are cut out of bytes, which are odd."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
 
 from mixpanel_assets.rules.json_text import MAX_DEPTH, depth, may_be_deep, parsed
 
@@ -21,6 +24,32 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _CONTROLS = bytes(range(32))
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _STRICT = json.JSONDecoder(parse_int=str)  # of any number of digits
+
+
+@dataclass(frozen=True)
+class ReceivedDays:
+    """A file with every event of some days, as Mixpanel sent them.
+
+    Attributes:
+        path: Lines of an export with `time_in_ms=true`; gzip or plain, may be empty.
+        from_date: First day of the request, included.
+        to_date: Last day of the request, included.
+        lines: Lines counted while they were received, duplicates included.
+        names_once: Whether no object of a short line has a name twice. In other files each line is
+            read to the letter, which takes longer.
+        received_bytes: Size of the file.
+        requests: Requests made for it, failed ones included.
+        received_at: When its last byte was received; aware.
+    """
+
+    path: Path
+    from_date: date
+    to_date: date
+    lines: int
+    names_once: bool
+    received_bytes: int = 0
+    requests: int = 1
+    received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 def is_blank(line: bytes) -> bool:

@@ -24,6 +24,7 @@ from mixpanel_assets.errors import (
 from mixpanel_assets.results import SQLResult, TableInfo, TableMetadata, TableSchema
 from mixpanel_assets.results.base import frame
 from mixpanel_assets.results.choices import TableType
+from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.warehouse.database import Database, MemoryDatabase, check_readable
 from mixpanel_assets.warehouse.faults import asked
 from mixpanel_assets.warehouse.files import TemporaryFolder
@@ -431,12 +432,19 @@ class StorageEngine:
                 return make_events_table(
                     connection,
                     name,
-                    spool,
-                    lines=count,
+                    ReceivedDays(
+                        path=spool,
+                        from_date=min(days),
+                        to_date=max(days),
+                        lines=count,
+                        names_once=True,
+                        received_bytes=spool.stat().st_size,
+                        requests=0,
+                        received_at=fetched_at,
+                    ),
                     days=days,
                     covers_gaps=bool(given),
                     project=project,
-                    fetched_at=fetched_at,
                     open_days=[day for day in days if day >= fetched_on],
                     filters=filters_of(metadata),
                 )

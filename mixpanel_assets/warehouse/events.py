@@ -11,12 +11,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.rules.zones import wall_clock_sql
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.faults import number
@@ -238,16 +238,9 @@ _MOST_CHARACTERS = 1_000  # of an error in the ledger
 
 def replace_events(
     connection: duckdb.DuckDBPyConnection,
-    spool: Path,
+    received: ReceivedDays,
     *,
-    from_date: date,
-    to_date: date,
-    lines: int,
-    names_once: bool,
     project: ProjectIdentity,
-    received_bytes: int = 0,
-    requests: int = 1,
-    received_at: datetime | None = None,
     run_id: str | None = None,
     open_days: Collection[date] = (),
     empty_before: Collection[date] | None = None,
@@ -255,57 +248,43 @@ def replace_events(
     target: Target = EVERY_EVENT,
     reload: Reload = KEEP_ALL,
 ) -> list[DayReport]:
-    """Store a spool file as the asked days of a table; tell what each day got.
+    """Store received days in a table of an asset; return what each day holds then.
 
-    Rows that the file brings are added or replace their older version. Stored rows that it
-    lacks are kept and counted (see `vanished`). Everything happens in the caller's transaction,
-    ledger and quarantine included. When this raises, roll back: nothing of the old days has
-    changed then.
+    Rows that the file has are added or replace their older version. Stored rows that it lacks
+    are kept and counted (see `vanished`). Everything happens in the caller's transaction, ledger
+    and quarantine included: after an error, the caller rolls back.
 
     Args:
         connection: A prepared database inside a transaction.
-        spool: What Mixpanel sent when asked with `time_in_ms=true`; gzip or plain, may be empty.
-        from_date: First asked day, included.
-        to_date: Last asked day, included.
-        lines: How many lines were counted while the file was received.
-        names_once: Whether no object of a short line was found to have a name twice. In other
-            files each line is read to the letter, which takes longer.
+        received: The days; their bytes are shared out by rows, their requests count on the first.
         project: Whose events they are and how their times are read.
-        received_bytes: Bytes received; shared out over the days by their rows.
-        requests: Requests made for the file; they count on the first day.
-        received_at: When the file was received, kept in the ledger; None: now.
         run_id: Kept in the ledger.
         open_days: Days that are not over yet; their status is `open`.
-        empty_before: Days that an earlier response of this load had no line for. Other days
-            become `empty` only if they are stored as that; they are left as they are and have
-            no report. None: one response is enough.
+        empty_before: Days for which an earlier response of this load had no line either. Other
+            days without a line are left as they are, without a report, unless they are stored as
+            `empty` already. None: one response is enough.
         filters: What narrowed the request, kept in the ledger; None for everything.
         target: `events`; or another table in schema `mixpanel` with the same columns, for the
             events of one filter; made when absent.
-        reload: What may be removed of what is stored, and what else the same load reads.
+        reload: Which stored rows may be removed, and which other days the same load reads.
 
     Returns:
-        One report for each asked day that was written, in order.
+        One report for each day that was written, in order.
 
     Raises:
-        IncompleteExportError: The file is not the asked days: lines are missing or are no
-            events, rows belong to other days, or too many lines cannot be stored.
-        ShiftedRowsError: Rows belong to other days or the zone changed, several days were
-            asked and the project is a legacy one: ask day by day.
+        IncompleteExportError: Lines are missing or are not events, rows belong to other days, or
+            too many lines cannot be stored.
+        ShiftedRowsError: Rows of a legacy project belong to other days, or its zone changed, and
+            the request had several days: request each day alone.
         ConfigError: The name of the table is taken, or it holds what another filter finds.
     """
-    window = Window(from_date, to_date, project)
-    load = Load(target, "events", run_id, filters, received_at)
+    window = Window(received.from_date, received.to_date, project)
+    days = (received.from_date, received.to_date)
+    load = Load(target, "events", run_id, filters, received.received_at)
     table = events_asset_table(connection, target, filters)
-    with staged(connection, spool, window, lines, names_once=names_once) as staging:
-        reports = settle(
-            staging,
-            window,
-            before=ledger.rows_before(connection, load.target, from_date, to_date),
-            received_bytes=received_bytes,
-            requests=requests,
-            open_days=open_days,
-        )
+    with staged(connection, received, window) as staging:
+        before = ledger.rows_before(connection, target, *days)
+        reports = settle(staging, window, received, before=before, open_days=open_days)
         empty = [report.day for report in reports if report.status == "empty"]
         lacking = lacking_lines(
             connection,
@@ -324,7 +303,7 @@ def replace_events(
     vanished.lines_removed.update(day for row, day in lacking.items() if row not in kept)
     reports = [_with_vanished(report, vanished) for report in reports]
     if empty_before is not None:
-        believed = {*empty_before, *ledger.empty_days(connection, target, from_date, to_date)}
+        believed = {*empty_before, *ledger.empty_days(connection, target, *days)}
         reports = [report for report in reports if not is_first_look(report, believed)]
     ledger.write_event_days(connection, load, reports)
     others |= vanished.moved.keys()
@@ -338,10 +317,9 @@ def replace_events(
 def settle(
     staging: Staging,
     window: Window,
+    received: ReceivedDays,
     *,
     before: Mapping[date, int],
-    received_bytes: int,
-    requests: int,
     open_days: Collection[date],
 ) -> list[DayReport]:
     """Remove repeats from staged rows and fill their ids; tell what each asked day then holds.
@@ -356,7 +334,7 @@ def settle(
     row_count = sum(tally.row_count for tally in tallies.values())
     offsets = measured_offsets(staging.connection, staging.table, row_count, window)
     refuse_zone_change(window, offsets)
-    shares = _shares(received_bytes, [tallies[day].row_count for day in window.days])
+    shares = _shares(received.received_bytes, [tallies[day].row_count for day in window.days])
     refused = Counter(line.day for line in staging.quarantined)
     reports = [
         DayReport(
@@ -368,7 +346,7 @@ def settle(
             quarantined=refused[day],
             shifted_rows=tallies[day].shifted,
             time_warning=contradiction(window.project, day, offsets.get(day)),
-            requests=requests if day == window.from_date else 0,
+            requests=received.requests if day == window.from_date else 0,
             bytes=share,
             event_counts=dict(tallies[day].events),
             hour_counts=tuple(tallies[day].hours[hour] for hour in range(24)),
@@ -533,73 +511,46 @@ def _shares(total: int, weights: list[int]) -> list[int]:
 
 def append_events(
     connection: duckdb.DuckDBPyConnection,
-    spool: Path,
+    received: ReceivedDays,
     *,
     table: str,
-    from_date: date,
-    to_date: date,
-    lines: int,
-    names_once: bool,
     project: ProjectIdentity,
     filters: Mapping[str, Any] | None = None,
     is_cut: bool = False,
-    received_bytes: int = 0,
-    requests: int = 1,
     run_id: str | None = None,
     open_days: Collection[date] = (),
     empty_before: Collection[date] | None = None,
 ) -> list[DayReport]:
-    """Add the events in a spool file to a named table, which is made if it is not there.
+    """Add received days to a named table, which is made if it is not there.
 
-    Of an event that is there and comes again, the copy that Mixpanel processed last stays.
-    Everything happens in the caller's transaction, ledger and quarantine included. When this
-    raises, roll back: nothing has changed then.
+    Of a stored event that is received again, the copy that Mixpanel processed last is kept.
+    Transaction and arguments are those of `replace_events`, with these differences:
 
-    Args:
-        connection: A prepared database inside a transaction.
-        spool: What Mixpanel sent when asked with `time_in_ms=true`; gzip or plain, may be empty.
-        table: Its name in schema `main`; it has the documented columns.
-        from_date: First asked day, included.
-        to_date: Last asked day, included.
-        lines: How many lines were counted while the file was received.
-        names_once: Whether no object of a short line was found to have a name twice. In other
-            files each line is read to the letter, which takes longer.
-        project: Whose events they are and how their times are read.
-        filters: What narrowed the request; the ledger has a row for each day and filter.
-        is_cut: Whether a limit kept events back; the days' status is `partial` then.
-        received_bytes: Bytes received; shared out over the days by their rows.
-        requests: Requests made for the file; they count on the first day.
-        run_id: Kept in the ledger.
-        open_days: Days that are not over yet; their status is `open`.
-        empty_before: Days that an earlier response had no line for. Other days without a line
-            are not written and have no report, unless the table holds rows of them. None: one
-            response is enough.
+    - `table` is a name in schema `main`; the table has the documented columns.
+    - The ledger has a row for each day and `filters`.
+    - `is_cut` says that a limit left out events; the days' status is `partial` then.
+    - Days without a line are not written, without `empty_before`, unless the table has rows of
+      them.
 
     Returns:
-        One report for each asked day that was written, in order; `row_count` is what the answer
-        holds for it, each event once, whether it was there before or not.
+        One report for each day that was written, in order; `row_count` is the number of
+        different events received for it, whether they were stored before or not.
 
     Raises:
-        IncompleteExportError: The file is not the asked days: lines are missing or are no
-            events, rows belong to other days, or too many lines cannot be stored.
+        IncompleteExportError: As in `replace_events`.
         ConfigError: The name is taken or the table holds something else; or a day of a legacy
-            project is there already, and nobody can tell which rows came with it.
+            project is stored already, and its rows cannot be told from those of other days.
     """
-    window = Window(from_date, to_date, project)
-    load = Load(target_of(table, EVENTS), "events", run_id, filters)
+    window = Window(received.from_date, received.to_date, project)
+    days = (received.from_date, received.to_date)
+    load = Load(target_of(table, EVENTS), "events", run_id, filters, received.received_at)
     make_table(connection, named_events(table))
-    with staged(connection, spool, window, lines, names_once=names_once) as staging:
-        reports = settle(
-            staging,
-            window,
-            before=ledger.rows_before(connection, load.target, from_date, to_date),
-            received_bytes=received_bytes,
-            requests=requests,
-            open_days=open_days,
-        )
+    with staged(connection, received, window) as staging:
+        before = ledger.rows_before(connection, load.target, *days)
+        reports = settle(staging, window, received, before=before, open_days=open_days)
         meets = _may_meet(connection, load.target, window, reports)
         added = merge(connection, staging.table, load.target, window, meets=meets)
-        merge_quarantine(connection, load, from_date, to_date, staging.quarantined)
+        merge_quarantine(connection, load, *days, staging.quarantined)
     if is_cut:
         reports = [replace(report, status="partial") for report in reports]
     if empty_before is not None:

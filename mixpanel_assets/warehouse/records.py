@@ -18,6 +18,7 @@ import duckdb
 
 from mixpanel_assets.errors import StorageError
 from mixpanel_assets.rules.json_text import last_values
+from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.rules.made_ids import made_id
 from mixpanel_assets.rules.zones import moment_of
 from mixpanel_assets.warehouse import ledger
@@ -183,13 +184,11 @@ def _mapping(value: object) -> dict[str, Any]:
 def make_events_table(
     connection: duckdb.DuckDBPyConnection,
     table: str,
-    spool: Path,
+    received: ReceivedDays,
     *,
-    lines: int,
     days: Collection[date],
     covers_gaps: bool,
     project: ProjectIdentity,
-    fetched_at: datetime,
     open_days: Collection[date],
     filters: Mapping[str, Any],
 ) -> int:
@@ -198,35 +197,25 @@ def make_events_table(
     Args:
         connection: A prepared database inside a transaction.
         table: Its name.
-        spool: Lines as Mixpanel sends them.
-        lines: How many.
-        days: The first and the last day are asked for, both included.
+        received: The lines of its events.
+        days: The days that the table is to speak for.
         covers_gaps: Whether days in between without events are known to have none.
         project: How times are read.
-        fetched_at: When the events came, aware.
-        open_days: Days that were not over then.
+        open_days: Days that were not over when they were received.
         filters: What narrowed the events.
     """
     make_way(connection, table, replace=False)
     reports = append_events(
         connection,
-        spool,
-        from_date=min(days),
-        to_date=max(days),
-        lines=lines,
-        names_once=True,
+        received,
         project=project,
-        received_bytes=spool.stat().st_size,
-        requests=0,
         open_days=open_days,
         table=table,
         filters=filters or None,
     )
-    target = Target(table, NAMED_SCHEMA)
     if not covers_gaps:
         unknown = [report.day for report in reports if report.day not in days]
-        ledger.forget_days(connection, target, unknown)
-    _date(connection, target, fetched_at)
+        ledger.forget_days(connection, Target(table, NAMED_SCHEMA), unknown)
     return sum(report.row_count for report in reports)
 
 

@@ -21,7 +21,7 @@ from duckdb.func import FunctionNullHandling
 
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.rules.json_text import parsed
-from mixpanel_assets.rules.lines import SHORT_LINE_BYTES
+from mixpanel_assets.rules.lines import SHORT_LINE_BYTES, ReceivedDays
 from mixpanel_assets.rules.made_ids import made_id, twin_id
 from mixpanel_assets.warehouse.database import closed_for_good, set_up_session
 from mixpanel_assets.warehouse.faults import number
@@ -252,37 +252,23 @@ class Staging:
 
 @contextmanager
 def staged(
-    connection: duckdb.DuckDBPyConnection,
-    spool: Path,
-    window: Window,
-    lines: int,
-    *,
-    names_once: bool,
+    connection: duckdb.DuckDBPyConnection, received: ReceivedDays, window: Window
 ) -> Iterator[Staging]:
-    """Fill a staging table from the spool for the length of the block.
-
-    Every one of the `lines` is then a row or in quarantine.
-
-    Args:
-        connection: The load's own.
-        spool: The received file.
-        window: The asked days.
-        lines: How many it holds.
-        names_once: Whether no object of a short line has a name twice, so that DuckDB, which
-            takes the first value, may read the file.
+    """Fill a staging table for the length of the block; each line is then a row or quarantined.
 
     Raises:
-        IncompleteExportError: The file is not the export of these days, or not whole.
+        IncompleteExportError: The file is not the export of these days, or is incomplete.
     """
     with staging_table(connection, (*EVENTS.columns, _IS_MADE)) as (staging, table, refusals):
         try:
-            found = _fill(staging, table, spool, window, lines, refusals, names_once)
+            found = _fill(staging, table, received, window, refusals)
         except FileNotFoundError as error:
-            raise _incomplete(window, f"is gone: {spool} was deleted", "file is gone") from error
-        if found != lines:
+            said = f"is gone: {received.path} was deleted"
+            raise _incomplete(window, said, "file is gone") from error
+        if found != received.lines:
             raise _incomplete(
                 window,
-                f"was received with {lines} lines, but {spool.name} holds {found}",
+                f"was received with {received.lines} lines, but {received.path.name} holds {found}",
                 "line count differs",
             )
         yield Staging(table, staging, refusals)
@@ -315,17 +301,18 @@ def staging_table(
 def _fill(
     connection: duckdb.DuckDBPyConnection,
     table: str,
-    spool: Path,
+    received: ReceivedDays,
     window: Window,
-    lines: int,
     refusals: Refusals,
-    names_once: bool,
 ) -> int:
     """Turn the lines into rows or refusals; return how many there were."""
+    spool, most = received.path, None
     if is_empty(spool):
         return 0
-    inserted, most = _insert(connection, table, spool, window) if names_once else (0, None)
-    if inserted >= lines:
+    inserted = 0
+    if received.names_once:  # of a name that an object holds twice, DuckDB reads the first value
+        inserted, most = _insert(connection, table, spool, window)
+    if inserted >= received.lines:
         return inserted
     left = Leftovers(connection, spool, window, into=table, refusals=refusals)
     left.sort(most)

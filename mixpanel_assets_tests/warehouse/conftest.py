@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mixpanel_assets.rules.json_text import last_values
-from mixpanel_assets.rules.lines import SHORT_LINE_BYTES
+from mixpanel_assets.rules.lines import SHORT_LINE_BYTES, ReceivedDays
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.events import append_events, replace_events
 from mixpanel_assets.warehouse.ledger import DayReport
@@ -66,17 +66,21 @@ class Warehouse:
         **options: Any,
     ) -> list[DayReport]:
         records = list(records)
+        received_options = {"received_bytes", "requests", "received_at"}
         spool = self.spool(records, compress=options.pop("compress", False))
         with self.database.write() as connection:
             prepare(connection, self.project)
             store: Any = append_events if "table" in options else replace_events
             return store(  # type: ignore[no-any-return]
                 connection,
-                spool,
-                from_date=from_date,
-                to_date=to_date or from_date,
-                lines=len(records) if lines is None else lines,
-                names_once=names_once(map(as_line, records)),
+                ReceivedDays(
+                    spool,
+                    from_date,
+                    to_date or from_date,
+                    len(records) if lines is None else lines,
+                    names_once(map(as_line, records)),
+                    **{name: options.pop(name) for name in received_options & options.keys()},
+                ),
                 project=self.project,
                 **options,
             )

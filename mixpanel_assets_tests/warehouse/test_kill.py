@@ -24,6 +24,7 @@ import os, signal, sys
 from datetime import date
 from pathlib import Path
 from mixpanel_assets.warehouse.database import Database
+from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.warehouse.events import replace_events
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 
@@ -41,15 +42,8 @@ def load(database, spool, lines, die_before):
         sys.setprofile(count_down)
     with Database(Path(database)).write() as connection:
         prepare(connection, project)
-        replace_events(
-            connection,
-            Path(spool),
-            from_date=day,
-            to_date=day,
-            lines=lines,
-            names_once=True,
-            project=project,
-        )
+        received = ReceivedDays(Path(spool), day, day, lines, names_once=True)
+        replace_events(connection, received, project=project)
     sys.setprofile(None)
 
 for request in sys.stdin:

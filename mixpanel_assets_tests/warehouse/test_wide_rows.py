@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from mixpanel_assets.errors import StorageError
+from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.events import replace_events
 from mixpanel_assets.warehouse.memory import make_room
@@ -38,8 +39,8 @@ def test_a_day_of_large_events_fits_into_little_memory(tmp_path, rows, size):
     before = database.hold().execute(SETTINGS).fetchall()
     with database.write() as connection:
         prepare(connection, PROJECT)
-        day = {"from_date": DAY, "to_date": DAY, "lines": rows, "names_once": True}
-        [report] = replace_events(connection, spool, project=PROJECT, **day)
+        received = ReceivedDays(spool, DAY, DAY, rows, names_once=True)
+        [report] = replace_events(connection, received, project=PROJECT)
     assert report.row_count == rows
     assert database.hold().execute(SETTINGS).fetchall() == before
     stored = database.hold().execute("SELECT insert_id, md5(properties) FROM events").fetchall()
@@ -53,15 +54,17 @@ _LOAD = """
 import resource, sys
 from datetime import date
 from pathlib import Path
+from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.events import replace_events
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 
 folder, project = Path(sys.argv[1]), ProjectIdentity("1", "us")
-day = {"from_date": date(2026, 3, 1), "to_date": date(2026, 3, 1), "lines": int(sys.argv[2])}
+day = date(2026, 3, 1)
+received = ReceivedDays(folder / "spool.jsonl", day, day, int(sys.argv[2]), names_once=True)
 with Database(folder / "large.duckdb", memory_limit=sys.argv[3]).write() as connection:
     prepare(connection, project)
-    replace_events(connection, folder / "spool.jsonl", names_once=True, project=project, **day)
+    replace_events(connection, received, project=project)
 unit = 1 if sys.platform == "darwin" else 1024
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 """
