@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -533,12 +534,25 @@ def stamp_of(path: Path) -> Stamp | None:
     if path.is_symlink() or not path.is_file():
         return None
     try:
-        with closing(duckdb.connect()) as connection:
-            connection.execute(f"ATTACH {literal(str(path))} AS copy (READ_ONLY, TYPE duckdb)")
-            connection.execute("USE copy")
-            return Stamp.read(connection)
-    except duckdb.Error:
+        return _stamp_of(path, version_of(path))
+    except (_UnstampedError, duckdb.Error):
         return None
+
+
+class _UnstampedError(Exception):
+    """The file has no stamp. As an exception, because a cache keeps what is returned."""
+
+
+# A snapshot is replaced, never changed, and each load looks at its stamp several times; opening the
+# file takes 15 ms.
+@lru_cache(maxsize=64)
+def _stamp_of(path: Path, version: str) -> Stamp:
+    with closing(duckdb.connect()) as connection:
+        connection.execute(f"ATTACH {literal(str(path))} AS copy (READ_ONLY, TYPE duckdb)")
+        connection.execute("USE copy")
+        if stamp := Stamp.read(connection):
+            return stamp
+    raise _UnstampedError(version)
 
 
 def log_of(database: Path) -> Path:

@@ -392,8 +392,8 @@ class Publisher:
             self._say(_why_not(path, self._largest_bytes if too_large else None))
 
     def _is_current(self) -> bool:
-        with open_snapshot(self._database) as snapshot:
-            return snapshot is not None and snapshot.stamp.is_of_now(self._database.path)
+        stamp = stamp_of(snapshot_path(self._database.path))
+        return stamp is not None and stamp.is_of_now(self._database.path)
 
     def _is_due(self) -> bool:
         with suppress(OSError):
