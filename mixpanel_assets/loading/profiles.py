@@ -1,4 +1,4 @@
-"""Snapshots of profiles: which profiles a day gets, pages onto disk, pages into a table."""
+"""Snapshots of profiles: which profiles a day holds, pages onto disk, pages into a table."""
 
 from __future__ import annotations
 
@@ -55,104 +55,107 @@ Scope = Literal["all", "seen_on_day"]
 ScopeChoice = Literal["auto", "all", "seen_on_day"]
 OnPage = Callable[[PageOutcome, PagePlan], None]
 
-PAGE_IS_GONE = "its file is gone from the spool folder"
+PAGE_IS_GONE = "its file was deleted from the spool folder"
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of Mixpanel to fill some days.
+class SnapshotRequest:
+    """A snapshot to request, and the days that it fills.
 
     Attributes:
-        days: The days it fills, in order; one day if the scope is `all`.
+        days: In order; one day if the scope is `all`.
         scope: `all` profiles that the query finds, or those `seen_on_day`.
         query: What is sent.
-        asked_on: The day on which it is asked.
+        requested_on: The current day.
     """
 
     days: tuple[date, ...]
     scope: Scope
     query: ProfileQuery
-    asked_on: date
+    requested_on: date
 
-    def can_be_asked_again(self, today: date) -> bool:
-        """Tell whether the answer still belongs to the same days: a day that ended is gone."""
+    def can_be_repeated(self, today: date) -> bool:
+        """Return whether a new snapshot would still belong to the same days."""
+        # Mixpanel shows profiles as they are now, so a day that has ended cannot be taken again.
         return (
-            self.scope == "seen_on_day" or self.days[0] != self.asked_on or today == self.asked_on
+            self.scope == "seen_on_day"
+            or self.days[0] != self.requested_on
+            or today == self.requested_on
         )
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An answer on its way: the pages that hold it, and why some of them are not on disk."""
+    """A snapshot whose pages are being downloaded, with the errors of failed pages."""
 
-    question: Question
+    request: SnapshotRequest
     plan: PagePlan
     failed: Mapping[int, str] = field(default_factory=dict)
 
 
-def questions_for(
+def snapshot_requests(
     days: Iterable[date],
     today: date,
     query: ProfileQuery | None = None,
     scope: ScopeChoice = "auto",
     *,
     zone: str = "UTC",
-) -> list[Question]:
-    """Return what to ask so that each day's partition gets the profiles it is to hold.
+) -> list[SnapshotRequest]:
+    """Return the snapshots that fill the partitions of some days.
 
     Args:
-        days: The days wanted; one question fills all the older ones.
+        days: One snapshot fills all days before today.
         today: The current day, which gets all profiles.
-        query: Narrows the profiles; None: everybody.
+        query: Narrows the profiles; None: all of them.
         scope: `all` or `seen_on_day` for every day, whatever its age.
-        zone: Whose days they are; `$last_seen` is UTC.
+        zone: The zone of the days; `$last_seen` is UTC.
 
     Raises:
-        ConfigError: A day has not begun, so nothing can be said of it.
+        ConfigError: A day has not begun.
     """
     days, query = sorted(days), query or ProfileQuery()
     if days and days[-1] > today:
         raise ConfigError(f"{days[-1]} has not begun, so it has no profiles; today is {today}.")
-    older, questions = list[date](), list[Question]()
+    older, requests = list[date](), list[SnapshotRequest]()
     for day in days:
         if scope == "all" or (scope == "auto" and day == today):
-            questions.append(Question((day,), "all", query, today))
+            requests.append(SnapshotRequest((day,), "all", query, today))
         else:
             older.append(day)
     if older:
         seen = _seen_between(query, older[0], older[-1], ZoneInfo(zone))
-        questions.insert(0, Question(tuple(older), "seen_on_day", seen, today))
-    return questions
+        requests.insert(0, SnapshotRequest(tuple(older), "seen_on_day", seen, today))
+    return requests
 
 
-def begin(client: MixpanelAPIClient, question: Question, root: Path) -> Snapshot:
-    """Return the snapshot that an earlier try left half-way, or one with page 0 just fetched.
+def begin_snapshot(client: MixpanelAPIClient, request: SnapshotRequest, root: Path) -> Snapshot:
+    """Return a snapshot that an earlier attempt left unfinished, or a new one with page 0 on disk.
 
     Args:
-        client: Who is asked.
-        question: What is asked.
-        root: Where folders of pages lie.
+        client: Sends the requests.
+        request: The snapshot.
+        root: Holds a folder of pages for each snapshot.
 
     Raises:
-        IncompleteExportError: Page 0 did not come whole. Nothing is left behind.
+        IncompleteExportError: Page 0 stayed incomplete. No folder is left.
     """
-    name = f"profiles-{_digest(client, question)}"
+    name = f"profiles-{_digest(client, request)}"
     if plan := _left_behind(root, name):
         present = len(plan.present())
-        logger.info("%s of %s pages are on disk from an earlier try", present, plan.num_pages)
-        return Snapshot(question, plan)
+        logger.info("%s of %s pages are on disk from an earlier attempt", present, plan.num_pages)
+        return Snapshot(request, plan)
     directory = root / f"{name}-{uuid.uuid4().hex}"
     try:
         with pages_in_use(directory):
-            plan = client.plan_profiles(directory, question.query)
+            plan = client.plan_profiles(directory, request.query)
         require_room(root, plan.path(0).stat().st_size * plan.num_pages, "The profiles")
-        return Snapshot(question, plan)
+        return Snapshot(request, plan)
     except BaseException:
         remove_pages(directory)
         raise
 
 
-def completed(
+def complete_snapshot(
     client: MixpanelAPIClient,
     snapshot: Snapshot,
     today: Callable[[], date],
@@ -160,36 +163,36 @@ def completed(
     max_workers: int = MAX_WORKERS,
     on_page: OnPage | None = None,
 ) -> Snapshot:
-    """Fetch the pages that are missing on disk; those that stay broken are named in `failed`.
+    """Return the snapshot with its missing pages fetched; `failed` names those that failed.
 
-    A snapshot whose session has ended, whose pages somebody deleted, or whose page 0 seems to
-    have announced too much, is begun anew, once.
+    A snapshot is begun again, once, if its session has ended, if pages were deleted, or if its
+    page 0 seems to have announced too much.
 
     Args:
-        client: Who is asked.
+        client: Sends the requests.
         snapshot: As it was begun, maybe by another process.
-        today: Tells the current day.
-        max_workers: Pages asked for at once.
-        on_page: Told of each page that was asked for, page 0 of a new beginning included.
+        today: Returns the current day.
+        max_workers: Pages requested at once.
+        on_page: Called with each requested page, also page 0 of a second snapshot.
 
     Raises:
-        IncompleteExportError: Its pages are gone, and so is the day.
+        IncompleteExportError: Its pages are gone, and its day has ended.
     """
-    question, root, begun_anew = snapshot.question, snapshot.plan.directory.parent, False
+    request, root, is_second = snapshot.request, snapshot.plan.directory.parent, False
     while True:
         failed, lost = fetch_missing(client, snapshot, max_workers=max_workers, on_page=on_page)
         snapshot = replace(snapshot, failed=failed)
-        if not lost or begun_anew:
+        if not lost or is_second:
             return snapshot
-        if not question.can_be_asked_again(today()):
+        if not request.can_be_repeated(today()):
             if snapshot.plan.present():
                 return snapshot
-            raise _day_is_over(question)
-        logger.warning("The session of page 0 is of no use any more: the snapshot is begun anew.")
+            raise _day_has_ended(request)
+        logger.warning("The session of page 0 cannot be used any more: the snapshot begins again.")
         snapshot.plan.discard()
-        snapshot, begun_anew = begin(client, question, root), True
+        snapshot, is_second = begin_snapshot(client, request, root), True
         if on_page:
-            tell_present(snapshot, on_page)
+            report_present_pages(snapshot, on_page)
 
 
 def fetch_missing(
@@ -203,16 +206,15 @@ def fetch_missing(
     """Fetch pages that are not on disk.
 
     Args:
-        client: Who is asked.
+        client: See `complete_snapshot`.
         snapshot: As it was begun, maybe by another process.
         pages: Only these; None: all.
-        max_workers: Pages asked for at once.
-        on_page: Told of each page that was asked for.
+        max_workers: Pages requested at once.
+        on_page: Called with each requested page.
 
     Returns:
-        Why pages did not come, and whether the rest of the snapshot cannot come either: its
-        session has ended, pages of it are gone, which no other session can stand in for, or a
-        second try at all pages finds again that they are not what page 0 announced.
+        The errors of failed pages, and whether the snapshot is lost: its session has ended, pages
+        of it were deleted, or a second attempt at all pages contradicts page 0 again.
     """
     plan = snapshot.plan
     wanted = set(range(plan.num_pages) if pages is None else pages)
@@ -222,7 +224,7 @@ def fetch_missing(
             return dict.fromkeys(sorted(missing), PAGE_IS_GONE), True
         again = pages is None and plan.is_tried_again()
         outcomes = client.fetch_profile_pages(
-            snapshot.question.query,
+            snapshot.request.query,
             plan,
             sorted(missing),
             max_workers=max_workers,
@@ -234,7 +236,7 @@ def fetch_missing(
     lost = (
         bool(gone)
         or any(outcome.session_ended for outcome in outcomes)
-        # The first time it may be the page that is wrong; a wrong `total` is wrong for ever.
+        # The first time the page may be wrong. The second time page 0 is: its `total` stays.
         or (again and any(outcome.unannounced for outcome in outcomes))
     )
     return failed | dict.fromkeys(sorted(gone), PAGE_IS_GONE), lost
@@ -242,32 +244,32 @@ def fetch_missing(
 
 @contextmanager
 def in_use(snapshots: Iterable[Snapshot]) -> Iterator[None]:
-    """Keep the pages of all snapshots inside the block, while one of them waits or is stored."""
+    """Protect the pages of all snapshots from clean-ups until the block ends."""
     with ExitStack() as used:
         for snapshot in snapshots:
             used.enter_context(snapshot.plan.in_use())
         yield
 
 
-def tell_present(snapshot: Snapshot, on_page: OnPage) -> None:
-    """Tell of each page that is on disk already."""
+def report_present_pages(snapshot: Snapshot, on_page: OnPage) -> None:
+    """Call `on_page` with each page that is on disk already."""
     for page in snapshot.plan.present():
         on_page(PageOutcome(page, snapshot.plan.announced_rows(page)), snapshot.plan)
 
 
 def _left_behind(root: Path, name: str) -> PagePlan | None:
-    """Return the youngest plan of a question that nobody uses and that is not too old."""
-    found = (PagePlan.stored_in(directory) for directory in root.glob(f"{name}-*"))
+    """Return the newest recent plan of a request that no other process uses."""
+    plans = (PagePlan.stored_in(directory) for directory in root.glob(f"{name}-*"))
     since = datetime.now(UTC) - RESUMED_FOR
-    young = [plan for plan in found if plan and plan.began_at >= since]
+    young = [plan for plan in plans if plan and plan.began_at >= since]
     by_age = sorted(young, key=lambda plan: plan.began_at, reverse=True)
     return next(filter(None, (plan.take_over() for plan in by_age)), None)
 
 
-def _digest(client: MixpanelAPIClient, question: Question) -> str:
-    """Return a name for what is asked of whom on which day."""
-    asked = [client.budget.project, question.asked_on.isoformat(), question.query.form()]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+def _digest(client: MixpanelAPIClient, request: SnapshotRequest) -> str:
+    """Return a name for a request to a project on a day."""
+    parts = [client.budget.project, request.requested_on.isoformat(), request.query.form()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _seen_between(query: ProfileQuery, first: date, last: date, zone: ZoneInfo) -> ProfileQuery:
@@ -279,91 +281,91 @@ def _seen_between(query: ProfileQuery, first: date, last: date, zone: ZoneInfo) 
     return replace(query, where=f"({query.where}) and {seen}" if query.where else seen)
 
 
-def _day_is_over(question: Question) -> IncompleteExportError:
-    day = question.days[0]
+def _day_has_ended(request: SnapshotRequest) -> IncompleteExportError:
+    day = request.days[0]
     return IncompleteExportError(
-        f"The pages of the snapshot of {day} are gone, and so is the day: Mixpanel shows profiles "
-        f"as they are now. Nothing was stored. Materialize {day} in a new run to get the profiles "
-        "last seen on it.",
+        f"The pages of the snapshot of {day} are gone, and the day has ended: Mixpanel shows "
+        f"profiles as they are now. Nothing was stored. Materialize {day} in a new run to get the "
+        "profiles last seen on it.",
         from_date=day,
         to_date=day,
-        reason="the day is over",
+        reason="the day has ended",
     )
 
 
-EVERYBODY = Target(PROFILES.name)
+ALL_PROFILES = Target(PROFILES.name)
 
 
-def without_kept_days(
+def leave_out_kept_days(
     database: Database,
     project: ProjectIdentity,
-    questions: Iterable[Question],
+    requests: Iterable[SnapshotRequest],
     *,
-    target: Target = EVERYBODY,
+    target: Target = ALL_PROFILES,
     filters: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-) -> tuple[list[Question], list[ProfileReport]]:
-    """Leave out days whose full snapshot must stay, because it cannot be taken again.
-
-    To be asked before requests are spent; a load looks again when it stores.
+) -> tuple[list[SnapshotRequest], list[ProfileReport]]:
+    """Leave out days whose full snapshot has to be kept, because it cannot be taken again.
 
     Args:
-        database: May not exist yet.
-        project: Whose profiles they are.
-        questions: What is to be asked.
+        database: It need not exist.
+        project: The project that it must hold.
+        requests: The snapshots to take.
         target: The table.
-        filters: What narrows the question; None for everybody.
+        filters: Of the requests; None: all profiles.
         overwrite: Leave none out.
 
     Returns:
-        What is left to ask, and what the days left out hold.
+        The remaining requests, and what the days that were left out hold.
 
     Raises:
         ConfigError: The file holds another project.
         StorageError: No load could be stored there.
     """
+    # Before requests are spent. The load checks again in its transaction, because another
+    # process may store a snapshot in between.
     check_before_load(database, project)
     if overwrite:
-        return list(questions), []
-    left, kept = list[Question](), list[ProfileReport]()
+        return list(requests), []
+    left, kept = list[SnapshotRequest](), list[ProfileReport]()
     try:
         with database.read() as connection:
-            for question in questions:
-                found = {
+            for request in requests:
+                reports = {
                     day: kept_snapshot(
-                        connection, day, question.scope, filters=filters, target=target
+                        connection, day, request.scope, filters=filters, target=target
                     )
-                    for day in question.days
+                    for day in request.days
                 }
-                kept += [report for report in found.values() if report]
-                if days := tuple(day for day, report in found.items() if not report):
-                    left.append(replace(question, days=days))
+                kept += [report for report in reports.values() if report]
+                if days := tuple(day for day, report in reports.items() if not report):
+                    left.append(replace(request, days=days))
     except DatabaseNotFoundError:
-        return list(questions), []
+        return list(requests), []
     return left, kept
 
 
 @dataclass(kw_only=True)
 class ProfileLoad(Load):
-    """Snapshots of profiles on their way into a table.
+    """Snapshots of profiles that are downloaded and to be stored in a table.
 
     Attributes:
-        snapshots: With the pages that could be had on disk.
-        kept: Days that were left alone, as `kept_days` returned them.
-        project: Whose profiles they are.
+        snapshots: Their pages are on disk, but for failed ones.
+        kept: Days that were left out, as `leave_out_kept_days` returned them.
+        project: The project that the database must hold.
         target: The table.
-        filters: What narrowed the snapshots; None for everybody.
-        merge: Whether rows are merged in by `distinct_id` even when every page is there.
-        overwrite: Whether the full snapshot of a day that is over may be replaced.
+        filters: Of the snapshots; None: all profiles.
+        merge: Whether rows are merged in by `distinct_id` even if no page is missing.
+        overwrite: Whether the full snapshot of a day that has ended may be replaced.
         run_id: Written to the ledger.
-        on_day: Told of each day once it is settled, and on how many pages it came.
-        reports: The days that are settled so far.
+        on_day: Called with each day that is stored or kept, and the number of its pages.
+        reports: Of the days so far.
     """
 
     snapshots: Sequence[Snapshot]
     kept: Sequence[ProfileReport] = ()
     project: ProjectIdentity
-    target: Target = EVERYBODY
+    target: Target = ALL_PROFILES
     filters: Mapping[str, Any] | None = None
     merge: bool = False
     overwrite: bool = False
@@ -372,46 +374,43 @@ class ProfileLoad(Load):
     reports: list[ProfileReport] = field(default_factory=list)
 
     def store(self, database: Database) -> None:
-        """Store each snapshot in a transaction of its own; whole ones delete their pages.
+        """Store each snapshot in a transaction of its own, and delete the pages of complete ones.
 
-        A snapshot with failed pages is merged in, and its pages stay for the next try.
+        A snapshot with failed pages is merged in, and its pages are kept for the next attempt.
 
         Raises:
-            IncompleteExportError: No page of a snapshot came; nothing of its days has changed.
+            IncompleteExportError: A snapshot has no page; nothing of its days has changed.
         """
         for report in self.kept:
-            self._settled(report, 0)
+            self._report(report, 0)
         with in_use(self.snapshots):
             self._store_snapshots(database)
 
     def _store_snapshots(self, database: Database) -> None:
         for snapshot in self.snapshots:
             pages = snapshot.plan.num_pages
-            reports = self._stored(database, snapshot)
+            with database.write() as connection:
+                prepare(connection, self.project)
+                reports = self.store_in(connection, snapshot)
             for report in reports:
-                self._settled(report, pages)
+                self._report(report, pages)
                 pages = 0  # so that the pages of all days add up
             if not snapshot.failed:
                 snapshot.plan.discard()
 
-    def _stored(self, database: Database, snapshot: Snapshot) -> list[ProfileReport]:
-        with database.write() as connection:
-            prepare(connection, self.project)
-            return self.replaced(connection, snapshot)
-
-    def replaced(
+    def store_in(
         self, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot
     ) -> list[ProfileReport]:
         """Store one snapshot in the caller's transaction and return a report per day."""
-        question, plan = snapshot.question, snapshot.plan
+        request, plan = snapshot.request, snapshot.plan
         pages = {page: at for page in range(plan.num_pages) if (at := plan.fetched_at(page))}
         gone = {page: PAGE_IS_GONE for page in range(plan.num_pages) if page not in pages}
         return replace_profiles(
             connection,
             [ProfilePage(plan.path(page), fetched_at) for page, fetched_at in pages.items()],
-            days=question.days,
+            days=request.days,
             project=self.project,
-            scope=question.scope,
+            scope=request.scope,
             expected_total=plan.total,
             failed_pages=gone | dict(snapshot.failed),
             merge=self.merge,
@@ -421,7 +420,7 @@ class ProfileLoad(Load):
             target=self.target,
         )
 
-    def _settled(self, report: ProfileReport, pages: int) -> None:
+    def _report(self, report: ProfileReport, pages: int) -> None:
         rows = f"{report.row_count:,}"
         if report.kept:
             logger.info("%s: the full snapshot of %s profiles is kept", report.snapshot_date, rows)
@@ -438,17 +437,17 @@ def require_complete(reports: Iterable[ProfileReport]) -> None:
 
 
 def incomplete(reports: Iterable[ProfileReport]) -> IncompleteExportError | None:
-    """Return what to raise about days that were stored in part; None if all are whole."""
+    """Return the error for days that were stored in part; None if all are complete."""
     partial = [report for report in reports if not report.kept and report.status == "partial"]
     if not partial:
         return None
     days = f"{partial[0].snapshot_date}"
     if len(partial) > 1:
         days += f" to {partial[-1].snapshot_date}"
-    again = ": within the hour it asks only for lost pages" if partial[0].failed_pages else ""
+    again = ": within the hour it requests only missing pages" if partial[0].failed_pages else ""
     return IncompleteExportError(
-        f"Profiles of {days} are stored in part: {_what_is_missing(partial[0])} What came was "
-        f"merged in, and nothing that was stored before is lost. Run it again{again}.",
+        f"Profiles of {days} are stored in part: {_what_is_missing(partial[0])} What arrived "
+        f"was merged in, and no stored row is lost. Run it again{again}.",
         from_date=partial[0].snapshot_date,
         to_date=partial[-1].snapshot_date,
         reason="missing pages" if partial[0].failed_pages else "fewer profiles than announced",
@@ -457,7 +456,7 @@ def incomplete(reports: Iterable[ProfileReport]) -> IncompleteExportError | None
 
 
 def _what_is_missing(report: ProfileReport) -> str:
-    """Return, in a sentence, what a snapshot lacks."""
+    """Return what a snapshot lacks, as a sentence."""
     if not report.failed_pages:
         return (
             f"its pages hold {report.missing_rows:,} different profiles fewer than the "
@@ -478,9 +477,9 @@ class ParallelProfileFetcherService:
     """Plans snapshots of profiles, fetches their pages in parallel and merges them into tables.
 
     Args:
-        client: Who is asked.
-        database: Where the rows go, or a `StorageEngine`.
-        settings: Where pages lie until they are stored, and what today is; None: the MP_*
+        client: Sends the requests.
+        database: Holds the tables; a `StorageEngine` will do.
+        settings: Where pages are kept until they are stored, and what today is; None: the MP_*
             variables.
 
     Example:
@@ -536,14 +535,16 @@ class ParallelProfileFetcherService:
         """
         workers, today = checked_workers(max_workers), self._settings.today()
         wanted = today if day is None else as_day(day)
-        asked, kept = without_kept_days(
+        requests, kept = leave_out_kept_days(
             self._database,
             self._project,
-            questions_for([wanted], today, scope=scope, zone=self._settings.export_zone),
+            snapshot_requests([wanted], today, scope=scope, zone=self._settings.export_zone),
             overwrite=overwrite_full_snapshot,
         )
         load = ProfileLoad(
-            snapshots=[self._taken(question, workers, on_page_complete) for question in asked],
+            snapshots=[
+                self._take_snapshot(request, workers, on_page_complete) for request in requests
+            ],
             kept=kept,
             project=self._project,
             overwrite=overwrite_full_snapshot,
@@ -563,25 +564,25 @@ class ParallelProfileFetcherService:
         max_workers: int | None = None,
         on_page_complete: OnPageComplete | None = None,
     ) -> ParallelProfileResult:
-        """Store the profiles that a query finds in a table; see `Workspace.fetch_profiles`.
+        """Store the profiles that a query finds in a table; see `FetcherService.fetch_profiles`.
 
-        A table of which the same question brought only a part is completed.
+        A table that an incomplete snapshot of the same query made is completed.
 
         Args:
             name: Letters, digits and underscores.
             query: Which profiles; None: all.
             append: Merge into a table of that name by `distinct_id`.
             replace: Put it in the place of a table of that name.
-            max_workers: How many pages at once; 5 is the default and the most.
-            on_page_complete: Told of each page once it is settled.
+            max_workers: The number of pages at once; 5 is the default and the most.
+            on_page_complete: Called with each page that arrived or finally failed.
 
         Returns:
-            What was stored; `has_failures` is to be looked at.
+            What was stored; the caller has to check `has_failures`.
 
         Raises:
-            ConfigError: Arguments contradict each other, or want of `profiles` what it never is.
+            ConfigError: Arguments contradict each other, or are not possible for `profiles`.
             TableExistsError: There is such a table, and neither `append` nor `replace` was given.
-            IncompleteExportError: No page came; nothing was changed.
+            IncompleteExportError: No page arrived; nothing was changed.
 
         Example:
             >>> pages.fetch_profiles("everybody").missing_rows
@@ -599,7 +600,7 @@ class ParallelProfileFetcherService:
             )
         if name == PROFILES.name and query.filters:
             raise ConfigError(
-                "The table `profiles` holds everybody. Choose another name for a part of them."
+                "The table `profiles` holds all profiles. Choose another name for a part of them."
             )
         workers, started = checked_workers(max_workers), monotonic()
         check_before_load(self._database, self._project)
@@ -609,9 +610,9 @@ class ParallelProfileFetcherService:
                 if not append:
                     make_way(connection, name, replace=False)
         today = self._settings.today()
-        [question] = questions_for([today], today, query, "all")
-        snapshot = self._taken(question, workers, on_page_complete)
-        report = self._stored(name, snapshot, append=append, replace=replace)
+        [request] = snapshot_requests([today], today, query, "all")
+        snapshot = self._take_snapshot(request, workers, on_page_complete)
+        report = self._store(name, snapshot, append=append, replace=replace)
         if not snapshot.failed:
             snapshot.plan.discard()
         return ParallelProfileResult(
@@ -626,24 +627,24 @@ class ParallelProfileFetcherService:
             missing_rows=report.missing_rows,
         )
 
-    def _taken(
-        self, question: Question, max_workers: int, on_page_complete: OnPageComplete | None
+    def _take_snapshot(
+        self, request: SnapshotRequest, max_workers: int, on_page_complete: OnPageComplete | None
     ) -> Snapshot:
-        told = _Pages(on_page_complete)
-        snapshot = begin(self._client, question, self._root)
-        tell_present(snapshot, told)
-        return completed(
-            self._client, snapshot, self._settings.today, max_workers=max_workers, on_page=told
+        report = _PageReports(on_page_complete)
+        snapshot = begin_snapshot(self._client, request, self._root)
+        report_present_pages(snapshot, report)
+        return complete_snapshot(
+            self._client, snapshot, self._settings.today, max_workers=max_workers, on_page=report
         )
 
-    def _stored(
+    def _store(
         self, name: str, snapshot: Snapshot, *, append: bool, replace: bool
     ) -> ProfileReport:
         load = ProfileLoad(
             snapshots=[snapshot],
             project=self._project,
             target=target_of(name, PROFILES),
-            filters=snapshot.question.query.filters or None,
+            filters=snapshot.request.query.filters or None,
             merge=append and name != PROFILES.name,
             run_id=uuid.uuid4().hex,
         )
@@ -651,23 +652,23 @@ class ParallelProfileFetcherService:
             prepare(connection, self._project)
             if not append and not replace:
                 make_way(connection, name, replace=False)
-            [report] = load.replaced(connection, snapshot)
+            [report] = load.store_in(connection, snapshot)
         return report
 
 
 def require_all_pages(result: ParallelProfileResult) -> FetchResult:
-    """Return a result as a `FetchResult`, which has no room for failures.
+    """Return a result as a `FetchResult`, which cannot express failures.
 
     Raises:
-        IncompleteExportError: Pages or rows are missing; what came is stored.
+        IncompleteExportError: Pages or rows are missing; what arrived is stored.
     """
     if result.has_failures:
         lost = ", ".join(map(str, result.failed_page_indices)) or "none"
         raise IncompleteExportError(
             f"Profiles are stored in part in {result.table!r}: {result.missing_rows:,} of "
             f"{result.expected_total:,} are missing (pages that could not be fetched: {lost}). "
-            "What came was merged into what was there. Fetch them again"
-            f"{': within the hour that asks only for lost pages' if result.failed_pages else ''}.",
+            "What arrived was merged in, and no stored row is lost. Fetch them again"
+            f"{': within the hour that requests only missing pages' if result.failed_pages else ''}.",
             reason="missing pages" if result.failed_pages else "fewer profiles than announced",
             partial=True,
         )
@@ -681,20 +682,20 @@ def require_all_pages(result: ParallelProfileResult) -> FetchResult:
     )
 
 
-class _Pages:
-    """Tells of each page once it is settled, and adds up what is on disk."""
+class _PageReports:
+    """Calls `on_page_complete` for each page, with the number of profiles on disk so far."""
 
     def __init__(self, on_page_complete: OnPageComplete | None) -> None:
-        self._tell = on_page_complete
+        self._on_page_complete = on_page_complete
         self._directory: Path | None = None
         self._rows = 0
 
     def __call__(self, outcome: PageOutcome, plan: PagePlan) -> None:
-        if plan.directory != self._directory:  # begun anew
+        if plan.directory != self._directory:  # the snapshot has begun again
             self._directory, self._rows = plan.directory, 0
         self._rows += outcome.rows
-        if self._tell:
-            self._tell(
+        if self._on_page_complete:
+            self._on_page_complete(
                 ProfileProgress(
                     page_index=outcome.page,
                     total_pages=plan.num_pages,

@@ -47,7 +47,7 @@ def test_profiles_of_the_view_are_a_part(credentials, settings, emulator):
         assert ws.fetch_profiles("pros", progress=False).rows == len(pros)
         assert views_asked(emulator, since) == {str(VIEW)}
         assert 0 < len(pros) < len(emulator.truth.profiles())
-        with pytest.raises(ConfigError, match="holds everybody"):
+        with pytest.raises(ConfigError, match="holds all profiles"):
             ws.fetch_profiles(progress=False)
 
 

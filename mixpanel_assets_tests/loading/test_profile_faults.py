@@ -19,7 +19,7 @@ from mixpanel_assets import ParallelProfileFetcherService
 from mixpanel_assets.client import MixpanelAPIClient, RetryPolicy, make_credentials
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import IncompleteExportError, MixpanelDataError
-from mixpanel_assets.loading.profiles import begin, completed, questions_for
+from mixpanel_assets.loading.profiles import begin_snapshot, complete_snapshot, snapshot_requests
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import Database
 from mixpanel_assets_tests.conftest import PLENTY
@@ -310,13 +310,13 @@ def test_pages_of_two_sessions_are_never_mixed(tmp_path):
     """Whoever finds page 0 gone, because another run took the snapshot over, begins anew."""
     settings = EmulatorSettings(days=3, profiles=35, page_size=10)
     with Emulator(settings) as emulator, taker_of(emulator, tmp_path) as taker:
-        [question] = questions_for([DAY], DAY, scope="all")
-        snapshot = begin(taker.client, question, tmp_path)
+        [request] = snapshot_requests([DAY], DAY, scope="all")
+        snapshot = begin_snapshot(taker.client, request, tmp_path)
         snapshot.plan.take_over().discard()
         with snapshot.plan.in_use():
-            taker.client.fetch_profile_pages(question.query, snapshot.plan, [1, 2, 3])
+            taker.client.fetch_profile_pages(request.query, snapshot.plan, [1, 2, 3])
         asked = len(emulator.requests)
-        done = completed(taker.client, snapshot, lambda: DAY)
+        done = complete_snapshot(taker.client, snapshot, lambda: DAY)
         assert sorted(pages_asked(emulator, asked)) == [0, 1, 2, 3]
         assert not done.failed
         assert [done.plan.directory] == list(tmp_path.glob("profiles-*"))

@@ -16,7 +16,7 @@ from mixpanel_assets import (
 from mixpanel_assets.client import make_credentials
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import ConfigError, IncompleteExportError, TableExistsError
-from mixpanel_assets.loading.profiles import begin, questions_for
+from mixpanel_assets.loading.profiles import begin_snapshot, snapshot_requests
 from mixpanel_assets.warehouse import Database
 
 ENGAGE = "/api/query/engage"
@@ -246,8 +246,8 @@ def test_pages_that_wait_for_the_database_are_not_taken_over(settings, emulator)
 
     def ask_the_same(sentence):
         waiting = set(ws.spool_directory.iterdir())
-        [question] = questions_for([settings.today()], settings.today(), scope="all")
-        begin(ws.api, question, ws.spool_directory)
+        [request] = snapshot_requests([settings.today()], settings.today(), scope="all")
+        begin_snapshot(ws.api, request, ws.spool_directory)
         stayed.append(waiting < set(ws.spool_directory.iterdir()))
         free.set()
 

@@ -36,16 +36,16 @@ from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.loading.profiles import (
     OnPage,
     ProfileLoad,
-    Question,
     Snapshot,
-    begin,
-    completed,
+    SnapshotRequest,
+    begin_snapshot,
+    complete_snapshot,
     fetch_missing,
     in_use,
     incomplete,
-    questions_for,
+    leave_out_kept_days,
     require_complete,
-    without_kept_days,
+    snapshot_requests,
 )
 from mixpanel_assets.rules.days import days_between
 from mixpanel_assets.settings import Settings, load_settings
@@ -84,7 +84,7 @@ class ProfilePlan:
         kept: Days that stay as they are.
         overwrite: Whether full snapshots may be replaced.
         max_workers: Pages to ask for at once.
-        started: When the first question was asked, in seconds since 1970.
+        started: When the first request was asked, in seconds since 1970.
     """
 
     snapshots: list[Snapshot]
@@ -152,14 +152,14 @@ def profiles_asset(
         database = settings.database_for(project.project_id, on_wait=context.log.info)
         retries = StepRetries.of(context, settings)
         with explained_to_dagster(retries), mixpanel.client() as client:
-            asked = questions_for(
+            asked = snapshot_requests(
                 _days(context),
                 settings.today(),
                 query,
                 config.scope,
                 zone=settings.export_zone,
             )
-            asked, kept = without_kept_days(
+            asked, kept = leave_out_kept_days(
                 database,
                 project,
                 asked,
@@ -203,7 +203,7 @@ def profiles_asset(
         with explained_to_dagster(retries), mixpanel.client() as client, in_use(plan.snapshots):
             load = ProfileLoad(
                 snapshots=[
-                    completed(
+                    complete_snapshot(
                         client,
                         snapshot,
                         settings.today,
@@ -343,15 +343,15 @@ def _days(context: dg.OpExecutionContext) -> list[date]:
 def _begun(
     context: dg.OpExecutionContext,
     client: MixpanelAPIClient,
-    questions: Sequence[Question],
+    requests: Sequence[SnapshotRequest],
     root: Path,
 ) -> list[Snapshot]:
     snapshots = []
     with ExitStack() as used:  # the next one may wait for the budget
-        for question in questions:
-            snapshots.append(snapshot := begin(client, question, root))
+        for request in requests:
+            snapshots.append(snapshot := begin_snapshot(client, request, root))
             used.enter_context(snapshot.plan.in_use())
-            plan, days = snapshot.plan, question.days
+            plan, days = snapshot.plan, request.days
             context.log.info(
                 f"{days[0]}{f' to {days[-1]}' if len(days) > 1 else ''}: {plan.total:,} profiles "
                 f"on {plan.num_pages:,} pages, {len(plan.missing()):,} of them to be fetched"

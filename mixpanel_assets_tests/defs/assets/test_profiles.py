@@ -7,7 +7,12 @@ import dagster as dg
 import pytest
 
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
-from mixpanel_assets.loading.profiles import ProfileLoad, begin, completed, questions_for
+from mixpanel_assets.loading.profiles import (
+    ProfileLoad,
+    begin_snapshot,
+    complete_snapshot,
+    snapshot_requests,
+)
 from mixpanel_assets_tests.conftest import START
 from mixpanel_assets_tests.defs.assets.conftest import PROFILES
 
@@ -106,9 +111,11 @@ def test_a_full_snapshot_that_came_meanwhile_is_kept_too(
     materialize(PROFILES, settings.today().isoformat())
     day = full_snapshot_of_yesterday(settings, database)
     before = stored(database, "SELECT * FROM mixpanel.profiles ORDER BY ALL")
-    [question] = questions_for([date.fromisoformat(day)], settings.today())
+    [request] = snapshot_requests([date.fromisoformat(day)], settings.today())
     with resource.client() as client:
-        snapshot = completed(client, begin(client, question, tmp_path), settings.today)
+        snapshot = complete_snapshot(
+            client, begin_snapshot(client, request, tmp_path), settings.today
+        )
     project = settings.project(resource.credentials)
     load = ProfileLoad(snapshots=[snapshot], project=project)
     load.store(database)
@@ -215,7 +222,7 @@ class TestSmallPages:
     def test_the_next_run_fetches_only_the_pages_that_are_missing(
         self, materialize, settings, emulator, database
     ):
-        """The pages of a partial snapshot stay on disk until it is whole."""
+        """The pages of a partial snapshot stay on disk until it is complete."""
         today = settings.today().isoformat()
         emulator.faults.add(Fault("500-json", path=ENGAGE, page=3, times=None))
         emulator.faults.add(Fault("500-json", path=ENGAGE, page=7, times=None))
@@ -271,7 +278,7 @@ class TestSmallPages:
     def test_a_session_that_ends_is_begun_anew_once(
         self, materialize, settings, emulator, database
     ):
-        """The snapshot is taken from page 0 again and is whole."""
+        """The snapshot is taken from page 0 again and is complete."""
         emulator.faults.add(Fault("session-expired", skip=3, times=2))  # fetching and merging
         config = {"ops": {"plan_profile_pages": {"config": {"max_workers": 1}}}}
         result = materialize(
