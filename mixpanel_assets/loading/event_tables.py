@@ -50,20 +50,25 @@ from mixpanel_assets.warehouse import (
     prepare,
 )
 
+if TYPE_CHECKING:
+    import duckdb
+
 logger = logging.getLogger(__name__)
+
+OnBatchComplete = Callable[[BatchProgress], None]
 
 
 @dataclass(frozen=True)
 class FetchRequest:
-    """What `FetcherService.fetch_events` was asked for; its arguments are explained there.
+    """The checked arguments of `FetcherService.fetch_events`, where they are explained.
 
     Attributes:
         name: The table.
-        query: Which events; its `limit` is that of the whole fetch.
-        append: Whether they are added to what is there.
-        replace: Whether they take the place of what is there.
+        query: Which events; its `limit` is that of all requests together.
+        append: Whether they are added to the table.
+        replace: Whether they take its place.
         chunk_days: The most days that share a request.
-        batch_size: Events between two calls that tell how far a request is.
+        batch_size: The number of events between two reports.
     """
 
     name: str
@@ -80,7 +85,7 @@ class FetchRequest:
 
     @property
     def filters(self) -> dict[str, Any]:
-        """What narrows the question, as the ledger keeps it."""
+        """The filters of the query, as the ledger keeps them."""
         return self.query.filters
 
     @property
@@ -103,10 +108,10 @@ def checked_request(
     batch_size: int,
     parallel: bool,
 ) -> FetchRequest:
-    """Return the request that the arguments make.
+    """Return the arguments as a request.
 
     Raises:
-        ConfigError: They make none; the message names the argument.
+        ConfigError: An argument is wrong; the message names it.
     """
     check_name(name)
     query = checked_events(from_date, to_date, events, where, limit, time_in_ms=True)
@@ -122,7 +127,7 @@ def checked_request(
         )
     if request.is_asset and (request.filters or limit is not None):
         raise ConfigError(
-            "The table `events` holds whole days. Choose another name for a part of them."
+            "The table `events` holds complete days. Choose another name for a part of them."
         )
     return request
 
@@ -137,17 +142,13 @@ def _check_number(name: str, value: int, least: int, most: int) -> None:
         raise ConfigError(f"{name} must be a number from {least} to {most:,}, not {value!r}.")
 
 
-if TYPE_CHECKING:
-    import duckdb
-
-
 @dataclass(frozen=True)
-class Answer:
-    """A whole answer on disk.
+class Response:
+    """A complete response on disk.
 
     Attributes:
         spool: The file.
-        limit: The limit it was asked with, if that kept events back.
+        limit: The limit of its request, if that cut events off.
     """
 
     spool: Spool
@@ -155,9 +156,9 @@ class Answer:
 
 
 class UnstorableError(IncompleteExportError):
-    """An answer came whole, but it is not the asked days."""
+    """A response is complete, but does not hold the requested days."""
 
-    def __init__(self, answer: Answer, error: IncompleteExportError) -> None:
+    def __init__(self, response: Response, error: IncompleteExportError) -> None:
         super().__init__(
             error.message,
             from_date=error.from_date,
@@ -165,36 +166,36 @@ class UnstorableError(IncompleteExportError):
             reason=error.reason,
             lines=error.lines,
         )
-        self.answer = answer
+        self.response = response
 
 
 class UnconfirmedDaysError(Exception):
-    """Days have no events, and only one response says so."""
+    """Days have no events in a response, and no second response has confirmed it."""
 
     def __init__(self, days: set[date]) -> None:
-        super().__init__(f"{len(days)} days came without events")
+        super().__init__(f"{len(days)} days without events are not confirmed")
         self.days = days
 
 
 class EventTable:
-    """The table that a request wants filled.
+    """The table that a fetch fills.
 
     Args:
-        client: Whose project it is.
-        database: Where the table is.
+        client: Knows the project.
+        database: Holds the table.
         settings: How times are read, and what today is.
-        request: What is wanted.
+        request: The arguments of the fetch.
 
     Attributes:
-        project: Whose events they are.
-        sizes: What days weigh, by what the asset table holds of them.
-        is_replaced: Whether there is a table that is to stay until everything has come.
+        project: The project that the database must hold.
+        sizes: Of days, as far as the asset's table holds them.
+        is_replaced: Whether an old table is kept until everything has arrived.
         rows: Events stored so far, each once.
-        empty_before: Days that came without events once; one more such response is believed.
+        empty_before: Days without events in a response; a second such response confirms them.
 
     Raises:
         ConfigError: The file holds another project, or the table something else.
-        TableExistsError: The table is there and is neither appended to nor replaced.
+        TableExistsError: The table exists and is neither appended to nor replaced.
     """
 
     def __init__(
@@ -215,39 +216,39 @@ class EventTable:
         self.empty_before: set[date] = set()
         check_before_load(database, self.project)
         with suppress(DatabaseNotFoundError), database.read() as connection:
-            self._look(connection)
+            self._inspect(connection)
         self._is_new = not request.append and not self.is_replaced
 
-    def store(self, answers: Sequence[Answer], *, replace: bool = False) -> set[date]:
-        """Add answers in one transaction; the first ones make the table.
+    def store(self, responses: Sequence[Response], *, replace: bool = False) -> set[date]:
+        """Add responses in one transaction; the first ones make the table.
 
         Args:
-            answers: What is stored.
+            responses: Of any days.
             replace: Drop the old table in the same transaction.
 
         Returns:
-            Days without events that are not stored yet, because no earlier response of this
-            table said so.
+            Days without events that are not stored yet, because no second response has confirmed
+            them.
 
         Raises:
-            UnstorableError: One of them is not the asked days; nothing has changed.
+            UnstorableError: One does not hold the requested days; nothing has changed.
         """
-        with self._storing(answers, replace=replace) as unconfirmed:
+        with self._storing(responses, replace=replace) as unconfirmed:
             return unconfirmed
 
-    def store_all(self, answers: Sequence[Answer], *, replace: bool = False) -> None:
-        """Do what `store` does, or nothing if days without events are not confirmed.
+    def store_all(self, responses: Sequence[Response], *, replace: bool = False) -> None:
+        """Do what `store` does, or nothing if there are unconfirmed days without events.
 
         Raises:
             UnconfirmedDaysError: Nothing has changed.
             UnstorableError: See `store`.
         """
-        with self._storing(answers, replace=replace) as unconfirmed:
+        with self._storing(responses, replace=replace) as unconfirmed:
             if unconfirmed:
                 raise UnconfirmedDaysError(unconfirmed)
 
     def store_empty(self, days: Sequence[date]) -> None:
-        """Note that days have no events; their response was stored before."""
+        """Write days as `empty`; their response was stored before."""
         with self._database.write() as connection:
             mark_empty_days(
                 connection,
@@ -258,20 +259,20 @@ class EventTable:
             )
 
     @contextmanager
-    def _storing(self, answers: Sequence[Answer], *, replace: bool) -> Iterator[set[date]]:
+    def _storing(self, responses: Sequence[Response], *, replace: bool) -> Iterator[set[date]]:
         """Yield the unconfirmed days before the transaction is committed."""
         with self._database.write() as connection:
             prepare(connection, self.project)
             if replace or self._is_new:
                 make_way(connection, self._request.name, replace=replace)
-            reports = [self._append(connection, answer) for answer in answers]
+            reports = [self._append(connection, response) for response in responses]
             written = {report.day for days in reports for report in days}
-            asked = {day for answer in answers for day in _days_of(answer)}
-            yield asked - written
+            requested = {day for response in responses for day in _days_of(response)}
+            yield requested - written
         self._is_new = False
         self.rows += sum(report.row_count for days in reports for report in days)
 
-    def _look(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def _inspect(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.sizes = event_sizes(connection)
         if self._request.append:
             check_table(connection, named_events(self._request.name))
@@ -283,47 +284,44 @@ class EventTable:
                 raise
             self.is_replaced = True
 
-    def _append(self, connection: duckdb.DuckDBPyConnection, answer: Answer) -> list[DayReport]:
+    def _append(self, connection: duckdb.DuckDBPyConnection, response: Response) -> list[DayReport]:
         try:
             return append_events(
                 connection,
-                answer.spool,
+                response.spool,
                 table=self._request.name,
                 project=self.project,
-                filters=_with_limit(self._request.filters, answer.limit),
-                is_cut=answer.limit is not None,
+                filters=_with_limit(self._request.filters, response.limit),
+                is_cut=response.limit is not None,
                 run_id=self._run_id,
                 open_days=[self._settings.today()],
                 empty_before=self.empty_before,
             )
         except IncompleteExportError as error:
-            raise UnstorableError(answer, error) from error
+            raise UnstorableError(response, error) from error
 
 
-def _days_of(answer: Answer) -> list[date]:
-    return days_between(answer.spool.from_date, answer.spool.to_date)
+def _days_of(response: Response) -> list[date]:
+    return days_between(response.spool.from_date, response.spool.to_date)
 
 
 def _with_limit(filters: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
     return {**filters, "limit": limit} if limit is not None else dict(filters)
 
 
-OnBatchComplete = Callable[[BatchProgress], None]
-
-
 class EventTableFetch:
     """One fetch of days of events into a named table.
 
     Args:
-        client: Who is asked.
-        database: Where the table is.
-        settings: How times are read, where answers lie, and what today is.
-        request: What is wanted.
-        tell: Told how far the fetch is.
+        client: Sends the requests.
+        database: Holds the table.
+        settings: How times are read, where responses are kept, and what today is.
+        request: The arguments of the fetch.
+        on_batch_complete: Called with how far the fetch is.
 
     Attributes:
-        batches: What became of each request.
-        failed: Days that did not come, in order.
+        batches: The result of each request.
+        failed: Days that are missing, in order.
     """
 
     def __init__(
@@ -332,14 +330,14 @@ class EventTableFetch:
         database: Database,
         settings: Settings,
         request: FetchRequest,
-        tell: OnBatchComplete,
+        on_batch_complete: OnBatchComplete,
     ) -> None:
         self._client = client
         self._settings = settings
         self._request = request
-        self._tell = tell
+        self._on_batch_complete = on_batch_complete
         self._table = EventTable(client, database, settings, request)
-        self._plan = self._planned()
+        self._plan = self._make_plan()
         self._windows = list(self._plan)
         self.batches: list[BatchResult] = []
         self.failed: list[date] = []
@@ -354,48 +352,48 @@ class EventTableFetch:
         """Store every day in one transaction, or nothing.
 
         Raises:
-            MixpanelDataError: A day did not come; nothing has changed.
+            MixpanelDataError: A day is missing; nothing has changed.
         """
-        with _on_disk() as answers, self._export() as export:
-            for answer in self._sequence(export, self._windows):
-                answers.append(answer)
+        with _on_disk() as responses, self._export() as export:
+            for response in self._responses(export, self._windows):
+                responses.append(response)
             try:
-                self._table.store_all(answers, replace=self._request.replace)
+                self._table.store_all(responses, replace=self._request.replace)
             except UnconfirmedDaysError as error:
-                for confirmed in self._looked_at_again(export, error.days):
-                    for answer in self._sequence(export, self._plan.again(confirmed.doubtful)):
-                        answers.append(answer)
-                self._table.store_all(answers, replace=self._request.replace)
+                for confirmed in self._confirmed_days(export, error.days):
+                    for response in self._responses(export, self._plan.again(confirmed.doubtful)):
+                        responses.append(response)
+                self._table.store_all(responses, replace=self._request.replace)
 
     def store_in_pieces(self, at_once: int) -> None:
-        """Store every request by itself, several of them on their way at once.
+        """Store each response by itself, while others arrive.
 
-        Days that stay broken are listed in `failed`. A table that is to be replaced stays until
-        everything is on disk; if days failed, the others are added to it instead.
+        Days that stay incomplete are listed in `failed`. A table that is to be replaced is kept
+        until everything is on disk; if days failed, the others are added to it instead.
 
         Raises:
-            MixpanelDataError: Mixpanel refused, or the disk did; what was stored stays.
+            MixpanelDataError: Mixpanel refused, or the disk is full; what was stored is kept.
         """
         with _on_disk() as kept, self._export(at_once) as export:
             for number, (first, last) in enumerate(export.ahead(self._windows)):
                 failed_before = len(self.failed)
-                lines, error = self._settle(export, first, last, kept)
+                lines, error = self._store_range(export, first, last, kept)
                 success = len(self.failed) == failed_before
                 batch = BatchResult(str(first), str(last), lines, success, error)
                 self.batches.append(batch)
-                self._tell_of(number, batch)
+                self._report(number, batch)
             self._confirm(export, self._unconfirmed, kept)
-            self._exchange(export, kept)
+            self._replace_table(export, kept)
         self.failed.sort()
 
-    def _planned(self) -> RequestPlan:
+    def _make_plan(self) -> RequestPlan:
         sizes = self._table.sizes
         query, most = self._request.query, self._request.chunk_days
         fixed = self._settings.days_per_request
         if self._table.project.regime == "legacy":
-            fixed = 1  # only then does a row tell which export day it belongs to
+            fixed = 1  # only then does a row on_batch_complete which export day it belongs to
         elif self._request.filters or not sizes.rows:
-            sizes = EventSizes({}, {})  # what whole days weigh says nothing of a part of them
+            sizes = EventSizes({}, {})  # the size of a complete day is not that of a part
             fixed = fixed or most
         return request_plan(
             days_between(query.from_date, query.to_date), sizes, fixed and min(fixed, most), most
@@ -415,20 +413,20 @@ class EventTableFetch:
         export.estimate = self._plan.estimated_bytes
         return export
 
-    def _sequence(self, export: EventExport, windows: Iterable[DayRange]) -> Iterator[Answer]:
-        """Yield an answer for all days, until the limit is reached."""
+    def _responses(self, export: EventExport, windows: Iterable[DayRange]) -> Iterator[Response]:
+        """Yield responses that hold all days, until the limit is reached."""
         left = export.query.limit
         for number, (first, last) in enumerate(windows):
-            arrival = _Arrival(self._request.batch_size, self._teller(number, first, last))
+            arrival = _Arrival(self._request.batch_size, self._reporter(number, first, last))
             export.on_lines = arrival.arrived
             for spool in in_parts(export.download, first, last):
                 self._learn(spool)
-                arrival.part_done(spool.lines)
+                arrival.part_arrived(spool.lines)
                 if left is None:
-                    yield Answer(spool)
+                    yield Response(spool)
                     continue
                 left -= spool.lines
-                yield Answer(spool, None if left > 0 else self._request.query.limit)
+                yield Response(spool, None if left > 0 else self._request.query.limit)
                 if left <= 0:
                     break
                 export.query = replace(export.query, limit=left)
@@ -436,13 +434,13 @@ class EventTableFetch:
             if left is not None and left <= 0:
                 return
 
-    def _teller(self, number: int, first: date, last: date) -> Callable[[int], None]:
-        return lambda rows: self._tell_of(
+    def _reporter(self, number: int, first: date, last: date) -> Callable[[int], None]:
+        return lambda rows: self._report(
             number, BatchResult(str(first), str(last), rows, success=True)
         )
 
-    def _tell_of(self, number: int, batch: BatchResult) -> None:
-        self._tell(
+    def _report(self, number: int, batch: BatchResult) -> None:
+        self._on_batch_complete(
             BatchProgress(
                 from_date=batch.from_date,
                 to_date=batch.to_date,
@@ -454,44 +452,46 @@ class EventTableFetch:
             )
         )
 
-    def _settle(
-        self, export: EventExport, first: date, last: date, kept: list[Answer]
+    def _store_range(
+        self, export: EventExport, first: date, last: date, kept: list[Response]
     ) -> tuple[int, str | None]:
-        """Store some days, in halves if need be; return the events that came, and what failed."""
+        """Store some days, in halves if needed; return the number of events, and an error."""
         try:
-            return self._take(export, first, last, kept), None
+            return self._download_and_store(export, first, last, kept), None
         except (ServerError, ConnectionFailedError) as error:
             return 0, self._set_aside(first, last, error)
         except IncompleteExportError as error:
             if first == last:
                 return 0, self._set_aside(first, last, error)
-        results = [self._settle(export, *half, kept) for half in halves(first, last)]
+        results = [self._store_range(export, *half, kept) for half in halves(first, last)]
         return sum(lines for lines, _ in results), next(filter(None, (e for _, e in results)), None)
 
-    def _take(self, export: EventExport, first: date, last: date, kept: list[Answer]) -> int:
-        answer = Answer(export.download(first, last))
-        self._learn(answer.spool)
+    def _download_and_store(
+        self, export: EventExport, first: date, last: date, kept: list[Response]
+    ) -> int:
+        response = Response(export.download(first, last))
+        self._learn(response.spool)
         if self._table.is_replaced:
-            kept.append(answer)
-            return answer.spool.lines
+            kept.append(response)
+            return response.spool.lines
         try:
-            self._unconfirmed |= self._table.store([answer])
+            self._unconfirmed |= self._table.store([response])
         except UnstorableError as error:
-            logger.warning("%s Asking again.", error)
-            answer.spool.discard()
-            answer = Answer(export.download(first, last))
-            self._unconfirmed |= self._table.store([answer])
+            logger.warning("%s Requesting it again.", error)
+            response.spool.discard()
+            response = Response(export.download(first, last))
+            self._unconfirmed |= self._table.store([response])
         finally:
-            answer.spool.discard()
-        return answer.spool.lines
+            response.spool.discard()
+        return response.spool.lines
 
     def _learn(self, spool: Spool) -> None:
         days = days_between(spool.from_date, spool.to_date)
         for day in days:
             self._plan.learn(day, spool.json_bytes // len(days))
 
-    def _looked_at_again(self, export: EventExport, days: Iterable[date]) -> Iterator[Confirmed]:
-        """Yield, request by request, which of some days without events have none indeed."""
+    def _confirmed_days(self, export: EventExport, days: Iterable[date]) -> Iterator[Confirmed]:
+        """Yield, request by request, which days without events a second response confirms."""
         looks = SecondLooks(
             export.find_days,
             weigh=lambda day: self._plan.weights.of(day) or 0,
@@ -502,33 +502,33 @@ class EventTableFetch:
             self._table.empty_before.update(confirmed.empty, confirmed.doubtful)
             yield confirmed
 
-    def _confirm(self, export: EventExport, days: Iterable[date], kept: list[Answer]) -> None:
-        """Store days without events as that, and those that turn out to have some."""
-        for confirmed in self._looked_at_again(export, days):
+    def _confirm(self, export: EventExport, days: Iterable[date], kept: list[Response]) -> None:
+        """Store days as `empty` that have no event in a second response; load the others."""
+        for confirmed in self._confirmed_days(export, days):
             if confirmed.empty and not self._table.is_replaced:
                 self._table.store_empty(confirmed.empty)
             for first, last in self._plan.again(confirmed.doubtful):
-                _, error = self._settle(export, first, last, kept)
+                _, error = self._store_range(export, first, last, kept)
                 if error:
                     self._mark_failed(first, last, error)
 
     def _set_aside(self, first: date, last: date, error: MixpanelDataError) -> str:
-        logger.warning("%s The other days go on.", error)
+        logger.warning("%s The fetch continues with the other days.", error)
         self.failed.extend(days_between(first, last))
         return error.message
 
-    def _exchange(self, export: EventExport, kept: list[Answer]) -> None:
-        """Put kept answers in the place of the old table; into it if there are not all of them."""
+    def _replace_table(self, export: EventExport, kept: list[Response]) -> None:
+        """Put kept responses in the place of the old table; if days failed, add them to it."""
         while kept:
             try:
                 self._table.store_all(kept, replace=not self.failed)
             except UnconfirmedDaysError as error:
                 self._confirm(export, error.days, kept)
             except UnstorableError as error:
-                spool = error.answer.spool
+                spool = error.response.spool
                 self._set_aside(spool.from_date, spool.to_date, error)
                 self._mark_failed(spool.from_date, spool.to_date, error.message)
-                kept.remove(error.answer)
+                kept.remove(error.response)
                 spool.discard()
             else:
                 return
@@ -543,36 +543,36 @@ class EventTableFetch:
 
 
 class _Arrival:
-    """Counts the events of one request as they arrive, whatever is asked again."""
+    """Counts the events of one request as they arrive; those of a retry count once."""
 
-    def __init__(self, batch_size: int, tell: Callable[[int], None]) -> None:
+    def __init__(self, batch_size: int, on_batch_complete: Callable[[int], None]) -> None:
         self._batch_size = batch_size
-        self._tell = tell
+        self._on_batch_complete = on_batch_complete
         self._of_parts = 0
-        self._told = 0
+        self._reported = 0
 
     def arrived(self, lines: int) -> None:
-        """Take note of how many events of the present answer have arrived."""
-        new = self._of_parts + lines - self._told
+        """Count the events of the current response so far."""
+        new = self._of_parts + lines - self._reported
         if new >= self._batch_size:
-            self._told += new
-            self._tell(new)
+            self._reported += new
+            self._on_batch_complete(new)
 
-    def part_done(self, lines: int) -> None:
-        """Take note of an answer that came whole."""
+    def part_arrived(self, lines: int) -> None:
+        """Count a response that is complete."""
         self._of_parts += lines
 
     def done(self) -> None:
-        """Tell of the rest, if only that there is none."""
-        self._tell(self._of_parts - self._told)
+        """Report the rest, even if it is 0."""
+        self._on_batch_complete(self._of_parts - self._reported)
 
 
 @contextmanager
-def _on_disk() -> Iterator[list[Answer]]:
-    """Yield a list of answers; those still in it at the end are deleted."""
-    answers: list[Answer] = []
+def _on_disk() -> Iterator[list[Response]]:
+    """Yield a list of responses; those that are still in it at the end are deleted."""
+    responses: list[Response] = []
     try:
-        yield answers
+        yield responses
     finally:
-        for answer in answers:
-            answer.spool.discard()
+        for response in responses:
+            response.spool.discard()

@@ -18,12 +18,12 @@ from mixpanel_assets.rules.days import SETTLE_DAYS, DayRange, days_between
 TARGET_BYTES = 200_000_000
 MAX_DAYS = 31
 
-# Exports of Mixpanel's own SDKs compress to between a sixth and a ninth. The ledger keeps what
-# was received, so that is what older days are weighed by; days of a running load are weighed
-# by their JSON itself.
+# Exports of Mixpanel's own SDKs compress to between a sixth and a ninth. The ledger keeps the bytes
+# received, so the JSON size of older days is estimated from them. Days of the running load are
+# measured.
 JSON_PER_RECEIVED_BYTE = 7.5
 
-_NEIGHBOURS = 7  # a whole week, so that the median knows no weekday
+_NEIGHBOURS = 7  # a week, so that weekdays do not bias the median
 _WEEK = 7
 
 
@@ -46,7 +46,7 @@ class Estimates:
             self._days.remove(day)
 
     def of(self, day: date) -> int | None:
-        """Return the number of a day, None when no day at all is known."""
+        """Return the number of a day; None if no day is known."""
         if day in self.known or not self.known:
             return self.known.get(day)
         at = bisect(self._days, day)
@@ -55,32 +55,32 @@ class Estimates:
         return round(median(self.known[other] for other in nearest))
 
     def total(self, days: Sequence[date]) -> int | None:
-        """Return the sum over days, None when no day at all is known."""
+        """Return the sum over days; None if no day is known."""
         numbers = [self.of(day) for day in days]
         return None if None in numbers else sum(number or 0 for number in numbers)
 
     def known_near(self, day: date, distance: int) -> list[date]:
-        """Return the known days that are at most so many days away."""
-        # In numbers, because the calendar ends.
+        """Return the known days that are at most `distance` days away."""
+        # In ordinals: a date before the first or after the last of the calendar is an error.
         here, number = day.toordinal(), date.toordinal
         first = bisect(self._days, here - distance - 1, key=number)
         return self._days[first : bisect(self._days, here + distance, key=number)]
 
 
 class RequestPlan:
-    """Cuts days into requests one by one, each by what is known when its turn comes.
-
-    Where nothing within a month is known, a request starts with one day, then takes the rest
-    of a week, and only then as many days as the weight allows: nobody downloads a month to
-    find out that it is too big, and a long range costs two requests more than the fewest.
+    """Cuts days into requests one by one, each by what is known when it begins.
 
     Args:
         days: In order; a request never spans a gap between them.
         weights: JSON bytes of days that are known.
-        target_bytes: What a request should weigh at most; a heavier day stands alone.
-        max_days: The most days of one request.
-        fixed: So many days per request, whatever they weigh; may be set on the way.
+        target_bytes: The most JSON bytes of a request; a larger day has one of its own.
+        max_days: The most days of a request.
+        fixed: The number of days per request, whatever their size; may be set during a load.
     """
+
+    # If no day within a month is known, the first request has one day, the second the rest of
+    # the week, and the others as many days as the size allows. A month that turns out too big is
+    # never downloaded, and a long range costs only two requests more than the fewest.
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class RequestPlan:
             start = end
 
     def requests_after(self, day: date) -> int:
-        """Return how many requests the days after a day are, by what is known now."""
+        """Return the number of requests for the days after a day, by what is known now."""
         start, requests = bisect(self.days, day), 0
         while start < len(self.days):
             start += self._length(start)
@@ -112,11 +112,11 @@ class RequestPlan:
         return requests
 
     def learn(self, day: date, json_bytes: int) -> None:
-        """Tell what a day turned out to weigh."""
+        """Make the size of a day known."""
         self.weights.learn(day, json_bytes)
 
     def again(self, days: Sequence[date]) -> RequestPlan:
-        """Return the plan for days that turned out not to be what was learned of them."""
+        """Return a plan for days whose known sizes turned out to be wrong."""
         for day in days:
             self.weights.forget(day)
         plan = RequestPlan(days, {}, self.target_bytes, self.max_days, self.fixed)
@@ -124,27 +124,27 @@ class RequestPlan:
         return plan
 
     def estimated_bytes(self, first: date, last: date) -> int:
-        """Return what a request will weigh; the target when no day at all is known."""
+        """Return the JSON bytes of a request; the target if no day is known."""
         total = self.weights.total(days_between(first, last))
         return self.target_bytes if total is None else total
 
     def _length(self, start: int) -> int:
         first = self.days[start]
         limit = self.fixed or self.max_days
-        strangers, trusted = 0, self._trusted_strangers(start)
+        unknown, most_unknown = 0, self._most_unknown_days(start)
         weight = 0
         for length, day in enumerate(self.days[start : start + limit]):
             weight += self.weights.of(day) or 0
-            strangers += day not in self.weights.known
-            too_much = weight > self.target_bytes or strangers > trusted
+            unknown += day not in self.weights.known
+            too_much = weight > self.target_bytes or unknown > most_unknown
             if length and (day - first).days != length:
                 return length
             if length and too_much and not self.fixed:
                 return length
         return min(limit, len(self.days) - start)
 
-    def _trusted_strangers(self, start: int) -> int:
-        """Return how many days of unknown weight the request may hold."""
+    def _most_unknown_days(self, start: int) -> int:
+        """Return the most days of unknown size that the request may hold."""
         near = set(self.weights.known_near(self.days[start], self.max_days))
         near.update(self.days[max(0, start - self.max_days) : start])
         if not near:
@@ -154,7 +154,7 @@ class RequestPlan:
 
 @dataclass(frozen=True)
 class RequestBudget:
-    """How many export requests fit into a window of time, and how many of them are spent."""
+    """The number of export requests that fit into a window of time, and how many are spent."""
 
     limit: int
     window_seconds: float
@@ -166,28 +166,28 @@ class RequestBudget:
         return max(0, self.limit - self.used)
 
     def seconds_for(self, requests: int) -> float:
-        """Return after how long, at most, the last of so many requests may be sent."""
+        """Return the most seconds until the last of these requests may be sent."""
         waiting = requests - self.left
         return math.ceil(max(0, waiting) / self.limit) * self.window_seconds
 
 
 @dataclass(frozen=True)
 class Plan(Result):
-    """What loading a range of days will take, before anything moves.
+    """What the load of a range of days will take.
 
     Attributes:
         from_date: First day, included.
         to_date: Last day, included.
-        days: Number of days.
-        requests: Export requests if no answer is broken; while no day is known, the fewest.
-        confirming: Requests more if days that were never loaded come without events: those that
-            lie close together take one.
+        days: Days to load.
+        requests: Export requests if every response is complete; while no day is known, the fewest.
+        confirming: Additional requests if days that were never loaded have no events: one for
+            days that lie close together.
         expired: Days further back than MP_RETENTION_DAYS; they are not requested.
         only_here: Stored days that Mixpanel has deleted.
         estimated_rows: Events; None while no day is known.
         estimated_bytes: Compressed bytes to receive; None while no day is known.
-        free_disk_bytes: Free where answers lie until they are stored.
-        seconds: Until the last request may be sent, at the present budget.
+        free_disk_bytes: On the disk of the responses that are not stored yet.
+        seconds: Until the last request may be sent, at the current budget.
     """
 
     from_date: date
@@ -203,9 +203,9 @@ class Plan(Result):
     seconds: float
 
 
-REFETCH_TAG = "mixpanel_assets/refetch"  # of a run whose configuration does not say it
-# Unasked, days before that are not read again: a database that was kept by an earlier version, or
-# with a shorter MP_SETTLE_DAYS, may hold years of days that were read too early.
+REFETCH_TAG = "mixpanel_assets/refetch"  # for runs whose configuration does not set `refetch`
+# Older days are read again only on request: a database of an earlier version, or of a shorter
+# MP_SETTLE_DAYS, may hold years of days that were read too early.
 MOST_DAYS_READ_AGAIN = 31
 
 
@@ -219,18 +219,17 @@ class Refetch(StrEnum):
 
 @dataclass(frozen=True)
 class Keeping:
-    """Decides by a day's ledger row whether the day stays as it is.
+    """Decides by a day's row in the ledger whether the day is kept instead of requested.
 
     Attributes:
-        refetch: `all` keeps no day; `missing` keeps days that are stored, unless one was not over
-            then and is now; `stale` keeps days that were over for `settle_days` when they were
-            read.
-        run_ids: A run and those it goes on with: `missing` keeps only days that these have
-            stored. None: any.
-        settle_days: How long after its end a day's events may still come.
-        zone: The zone whose days these are.
-        today: The current day; None: as if no day had ended since.
-        horizon: The first day that Mixpanel is asked for; None: every day is.
+        refetch: `all` keeps no day. `missing` keeps stored days, except those that have ended
+            since. `stale` keeps days that had ended `settle_days` before they were read.
+        run_ids: A run and the runs that it continues: `missing` keeps only days that these have
+            stored. None: any run.
+        settle_days: How long after a day's end Mixpanel takes events for it.
+        zone: The zone of the days.
+        today: The current day; None: treat no day as finished since.
+        horizon: The first day that is requested; None: every day is.
     """
 
     refetch: Refetch = Refetch.all
@@ -244,18 +243,18 @@ class Keeping:
     def reason(self) -> str:
         """Why days are kept, in words."""
         if self.refetch is Refetch.missing:
-            return "this run or one that it goes on with has stored them"
+            return "this run or one that it continues has stored them"
         return f"they were read {self.settle_days} days after their end or later"
 
     def keeps(self, row: Mapping[str, Any]) -> bool:
-        """Tell whether the day of a ledger row is left out."""
+        """Return whether the day of a row in the ledger is kept."""
         if self.refetch is Refetch.missing:
             is_theirs = self.run_ids is None or row["run_id"] in self.run_ids
             return is_theirs and not self.lacks_rows(row)
         return self.refetch is Refetch.stale and self.is_settled(row)
 
     def lacks_rows(self, row: Mapping[str, Any]) -> bool:
-        """Tell whether the day was not stored, or not all of it: it had not ended then."""
+        """Return whether the day is not stored, or only in part, such as before it ended."""
         if row["status"] == "open":
             return self.today is not None and row["day"] < self.today
         if row["status"] == "expired":
@@ -263,25 +262,24 @@ class Keeping:
         return row["status"] in ("failed", "partial")
 
     def is_settled(self, row: Mapping[str, Any]) -> bool:
-        """Tell whether the day was read when no more events of it were to come."""
+        """Return whether the day was read when Mixpanel took no more events for it."""
         if row["status"] not in ("complete", "empty"):
             return False
         fetched_at: datetime = row["fetched_at"]
         return fetched_at.replace(tzinfo=UTC) >= self.settled_at(row["day"])
 
     def settled_at(self, day: date) -> datetime:
-        """Return from when on a day's events no longer change, UTC."""
+        """Return the moment from which a day's events no longer change, UTC."""
         midnight = datetime.combine(day + timedelta(days=1), time(), ZoneInfo(self.zone))
         return midnight.astimezone(UTC) + timedelta(days=self.settle_days)
 
 
 def is_expired(day: date, horizon: date | None) -> bool:
-    """Tell whether a day lies so far back that Mixpanel is not asked for it."""
+    """Return whether a day lies so far back that it is not requested."""
     return horizon is not None and day < horizon
 
 
 KEEP_NONE = Keeping()
-
 
 _MINUTE, _HOUR = 60, 3600
 
@@ -291,14 +289,14 @@ class LoadProgress:
     """How far a load of events is.
 
     Attributes:
-        from_date: First of the days that just came.
-        to_date: Last of them, included.
-        days_done: Days that came so far; those without events are confirmed later.
-        days: Days that the load fetches.
+        from_date: First day of the last response.
+        to_date: Its last day, included.
+        days_done: Days that have arrived so far; those without events are confirmed later.
+        days: Days that the load requests.
         rows: Events stored so far.
         seconds: Since the load began.
-        requests_to_come: As many as are left if no answer is broken.
-        budget: What is left of the requests of this hour; None when nobody asked.
+        requests_to_come: Remaining requests if every response is complete.
+        budget: The requests of this hour; None: unknown.
     """
 
     from_date: date
@@ -317,7 +315,7 @@ class LoadProgress:
 
     @property
     def seconds_left(self) -> float:
-        """Seconds to go: at the pace so far, or until the budget has room, whichever is longer."""
+        """Remaining seconds, at the pace so far or by the budget, whichever is longer."""
         at_this_pace = self.seconds / max(1, self.days_done) * (self.days - self.days_done)
         waiting = self.budget.seconds_for(self.requests_to_come) if self.budget else 0.0
         return max(at_this_pace, waiting)

@@ -663,12 +663,12 @@ def require_all_pages(result: ParallelProfileResult) -> FetchResult:
         IncompleteExportError: Pages or rows are missing; what arrived is stored.
     """
     if result.has_failures:
+        hint = ": within the hour that requests only missing pages" if result.failed_pages else ""
         lost = ", ".join(map(str, result.failed_page_indices)) or "none"
         raise IncompleteExportError(
             f"Profiles are stored in part in {result.table!r}: {result.missing_rows:,} of "
             f"{result.expected_total:,} are missing (pages that could not be fetched: {lost}). "
-            "What arrived was merged in, and no stored row is lost. Fetch them again"
-            f"{': within the hour that requests only missing pages' if result.failed_pages else ''}.",
+            f"What arrived was merged in, and no stored row is lost. Fetch them again{hint}.",
             reason="missing pages" if result.failed_pages else "fewer profiles than announced",
             partial=True,
         )
