@@ -50,7 +50,7 @@ from mixpanel_assets.loading.days_behind import (
     DroppedDay,
     days_due,
     days_due_in,
-    dropped_day,
+    delete_day,
     keeping_of,
 )
 from mixpanel_assets.loading.doctor import Finding, doctor
@@ -687,7 +687,7 @@ class Workspace:
         """
         opened = self.storage.read if dry_run else self.storage.write
         with opened() as connection:
-            return dropped_day(connection, self.settings, as_day(day), table=table, dry_run=dry_run)
+            return delete_day(connection, self.settings, as_day(day), table=table, dry_run=dry_run)
 
     def plan(
         self,

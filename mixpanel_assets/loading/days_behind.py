@@ -1,4 +1,4 @@
-"""Which days a database lacks, which may have changed, and what follows from a dropped day."""
+"""Which days a database lacks, which may have changed, and what deleting a day means."""
 
 from __future__ import annotations
 
@@ -36,12 +36,13 @@ class DaysDue:
     """What `mixpanel.events` lacks.
 
     Attributes:
-        days: To load, in order, the current day included: those that are missing, and those read
-            less than MP_SETTLE_DAYS after their end.
-        missing: Those of them that are over and not stored, or not all of them: never loaded since
-            the first stored day, failed, or loaded before they had ended.
-        left: Days read too early, too, but more than a month ago: they are loaded when asked for.
-        first: The first stored day; MP_START_DATE while there is none.
+        days: To load, in order, the current day included: missing days, and days read less than
+            MP_SETTLE_DAYS after their end.
+        missing: Days that have ended and are not completely stored: never loaded since the first
+            stored day, failed, or loaded before they had ended.
+        left: Days that were also read too early, but more than a month ago: they are loaded only
+            on request.
+        first: The first stored day; MP_START_DATE if none is stored.
         today: The current day.
     """
 
@@ -67,13 +68,13 @@ def days_due(database: Database, settings: Settings) -> DaysDue:
 
 
 def days_due_in(connection: duckdb.DuckDBPyConnection, settings: Settings) -> DaysDue:
-    """Return the same of a database that is open."""
+    """Return the days to load, by an open connection."""
     is_empty = stored_project(connection) is None
     return _due({} if is_empty else day_rows(connection, EVENTS.name, date.min, date.max), settings)
 
 
 def is_due(ledger: Ledger, settings: Settings, day: date) -> bool:
-    """Tell whether Mixpanel would be asked for a day, were the ledger like this."""
+    """Return whether a day would be requested if the ledger were like this."""
     return day in _due(ledger, settings).days and not is_expired(day, settings.horizon())
 
 
@@ -108,7 +109,7 @@ def read_too_early(days: Sequence[date], settle_days: int) -> str:
 
 
 def keeping_of(settings: Settings, refetch: Refetch) -> Keeping:
-    """Return which days a load keeps that no run of Dagster asks for."""
+    """Return which days are kept by a load outside Dagster."""
     return Keeping(
         refetch,
         settle_days=settings.settle_days,
@@ -120,7 +121,7 @@ def keeping_of(settings: Settings, refetch: Refetch) -> Keeping:
 
 @dataclass(frozen=True, repr=False)
 class DroppedDay(Result):
-    """A day that was removed from a table of events, or would be.
+    """A day that was deleted from a table of events, or would be.
 
     Attributes:
         table: The table, in schema `mixpanel`.
@@ -138,7 +139,7 @@ class DroppedDay(Result):
 
     @property
     def message(self) -> str:
-        """What is removed and what `mp sync` does about it, in words."""
+        """What is deleted, and what `mp sync` does about it, in words."""
         lines = f" and {self.quarantined:,} quarantined lines" if self.quarantined else ""
         if self.table != EVENTS.name:
             again = f"Materialize this partition of `{SCHEMA}/{self.table}` to load it again."
@@ -152,7 +153,7 @@ class DroppedDay(Result):
         return f"{self.day} of {self.table}: {self.row_count:,} rows{lines}. {again}"
 
 
-def dropped_day(
+def delete_day(
     connection: duckdb.DuckDBPyConnection,
     settings: Settings,
     day: date,
@@ -160,26 +161,26 @@ def dropped_day(
     table: str,
     dry_run: bool,
 ) -> DroppedDay:
-    """Remove a day of an asset's table of events with all that is known of it.
+    """Delete a day of an asset's table of events; see `Workspace.drop_day`.
 
     Args:
         connection: Inside a transaction; `dry_run` needs none.
-        settings: What `mp sync` goes by.
+        settings: Decide whether `mp sync` loads the day again.
         day: The export day.
         table: The table.
-        dry_run: Only tell what would be removed.
+        dry_run: Only return what would be deleted.
 
     Raises:
-        MissingDaysError: Nothing is known of the day.
-        TableNotFoundError: There is no such table.
+        MissingDaysError: Nothing is stored for the day.
+        TableNotFoundError: The table does not exist.
         ConfigError: It is not an asset's table of events.
     """
     target = find_table(connection, table)
     known = {one.target for one in known_tables(connection) if one.type == "events"}
     if target != EVERY_EVENT and (target.schema != SCHEMA or target not in known):
         raise ConfigError(
-            f"{table!r} is not an asset's table of events. Days are only removed from those; "
-            "`mp drop` removes other tables as a whole.",
+            f"{table!r} is not an asset's table of events. Days are only deleted from those; "
+            "`mp drop` deletes other tables completely.",
             {"table": table},
         )
     ledger = day_rows(connection, target.table, date.min, date.max)

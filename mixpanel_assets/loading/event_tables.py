@@ -391,7 +391,7 @@ class EventTableFetch:
         query, most = self._request.query, self._request.chunk_days
         fixed = self._settings.days_per_request
         if self._table.project.regime == "legacy":
-            fixed = 1  # only then does a row on_batch_complete which export day it belongs to
+            fixed = 1  # only then the request tells which export day a row belongs to
         elif self._request.filters or not sizes.rows:
             sizes = EventSizes({}, {})  # the size of a complete day is not that of a part
             fixed = fixed or most
@@ -545,9 +545,9 @@ class EventTableFetch:
 class _Arrival:
     """Counts the events of one request as they arrive; those of a retry count once."""
 
-    def __init__(self, batch_size: int, on_batch_complete: Callable[[int], None]) -> None:
+    def __init__(self, batch_size: int, report: Callable[[int], None]) -> None:
         self._batch_size = batch_size
-        self._on_batch_complete = on_batch_complete
+        self._report = report
         self._of_parts = 0
         self._reported = 0
 
@@ -556,7 +556,7 @@ class _Arrival:
         new = self._of_parts + lines - self._reported
         if new >= self._batch_size:
             self._reported += new
-            self._on_batch_complete(new)
+            self._report(new)
 
     def part_arrived(self, lines: int) -> None:
         """Count a response that is complete."""
@@ -564,7 +564,7 @@ class _Arrival:
 
     def done(self) -> None:
         """Report the rest, even if it is 0."""
-        self._on_batch_complete(self._of_parts - self._reported)
+        self._report(self._of_parts - self._reported)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Load: what an asset returns instead of rows. It fetches and stores itself, piece by piece."""
+"""Load: what an asset returns instead of rows; it downloads and stores them piece by piece."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from mixpanel_assets.warehouse import Database
 
 @dataclass(kw_only=True)
 class Load(ABC):
-    """Something that knows how to put itself into a database, partition by partition.
+    """Rows that a load stores itself, partition by partition.
 
     Attributes:
-        materialized: The metadata of each partition that is stored, by its key. Whoever runs
-            the load fills it, so that a load that breaks off has its finished partitions
-            recorded all the same.
+        materialized: The metadata of each stored partition, by its key. The code that makes the
+            load fills it, so that partitions are recorded even if the load fails later.
     """
 
     materialized: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -28,16 +27,16 @@ class Load(ABC):
         """Fetch and store everything.
 
         Raises:
-            MixpanelDataError: Part of it could not be had; what was stored before stays.
+            MixpanelDataError: A part could not be fetched; what is stored is kept.
         """
 
 
 class HoldsDatabase(Protocol):
-    """A `StorageEngine`, as far as loads are concerned."""
+    """What loads need of a `StorageEngine`."""
 
     @property
     def database(self) -> Database:
-        """What opens the file."""
+        """Opens the file."""
 
 
 def database_in(
@@ -46,8 +45,8 @@ def database_in(
     """Return a database and the settings that hold for it.
 
     Args:
-        storage: The database, or what holds it.
-        settings: None: the MP_* variables; responses wait beside the file then.
+        storage: The database, or an object that holds it.
+        settings: None: the MP_* variables; responses are kept beside the file then.
     """
     database = storage if isinstance(storage, Database) else storage.database
     if settings is None:

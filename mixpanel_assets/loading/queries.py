@@ -30,69 +30,66 @@ from mixpanel_assets.warehouse import (
     table_exists,
 )
 
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
 logger = logging.getLogger(__name__)
+
+QUERIES_SCHEMA = "mixpanel_queries"
 
 
 def check_zone(
     client: MixpanelAPIClient, settings: Settings, warn: Callable[[str], object] = logger.warning
 ) -> None:
-    """Compare MP_TIME_ZONE with the project's zone; costs nothing of the query budget.
-
-    Mixpanel does not document where it names the zone. When it refuses to, or names none, a
-    warning says so and MP_TIME_ZONE is believed.
+    """Compare MP_TIME_ZONE with the project's zone, which costs no query request.
 
     Args:
-        client: Asks Mixpanel.
-        settings: Whose zone is compared.
-        warn: Called with the warning.
+        client: Sends the request.
+        settings: Hold MP_TIME_ZONE.
+        warn: Called with a warning if Mixpanel names no zone, and MP_TIME_ZONE is used unchecked.
 
     Raises:
         ConfigError: They differ; the message has the value to set.
     """
-    believed = f"Days are those of MP_TIME_ZONE={settings.time_zone}, which was not compared."
+    # Mixpanel does not document where it names the zone, so a response without it is no error.
+    unchecked = f"Days are those of MP_TIME_ZONE={settings.time_zone}, which was not compared."
     try:
         access = project_access(client)
     except MixpanelDataError as error:
-        warn(f"Mixpanel does not tell the project's zone: {error.message} {believed}")
+        warn(f"Mixpanel does not tell the project's zone: {error.message} {unchecked}")
         return
     matches = access.is_in(settings.time_zone)
     if matches is None:
         named = f"names {access.timezone!r}" if access.timezone else "names no zone"
-        warn(f"Mixpanel {named} as the zone of project {access.project_id}. {believed}")
+        warn(f"Mixpanel {named} as the zone of project {access.project_id}. {unchecked}")
     elif not matches:
         raise ConfigError(
             f"{access.zone_advice(settings.time_zone)} Mixpanel's reports count by days of the "
-            "project's zone, so nothing was asked.",
+            "project's zone, so nothing was requested.",
             {"time_zone": settings.time_zone, "project_zone": access.timezone},
         )
 
 
-def must_be_over(last: date, zone: str) -> None:
-    """Refuse a day that is not over in a zone, because its answer would change.
+def require_ended(last: date, zone: str) -> None:
+    """Refuse a day that has not ended in a zone, because its numbers would change.
 
     Raises:
-        ConfigError: It is not over; the message says when it will be.
+        ConfigError: It has not ended; the message says when it does.
     """
     _, ends = span_of(last, last, zone)
     if datetime.now(UTC) < ends:
         yesterday = datetime.now(ZoneInfo(zone)).date() - timedelta(days=1)
         raise ConfigError(
-            f"{last} is not over in {zone} before {ends:%Y-%m-%d %H:%M} UTC, so its answer would "
-            f"still change. Ask for days up to {yesterday}, or again then.",
+            f"{last} has not ended in {zone}: it ends at {ends:%Y-%m-%d %H:%M} UTC, and its numbers "
+            f"change until then. Request days up to {yesterday}, or try again then.",
             {"day": str(last), "over_at": ends.isoformat()},
         )
 
 
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-
-QUERIES_SCHEMA = "mixpanel_queries"
-
-
 @dataclass(frozen=True)
 class QueryDay:
-    """What was stored of one day; seconds from the request to the commit."""
+    """A stored day: its rows, and the seconds from the request to the commit."""
 
     day: date
     rows: int
@@ -101,49 +98,49 @@ class QueryDay:
 
 @dataclass(kw_only=True)
 class QueryLoad(Load):
-    """Answers to one question on their way into a table of schema `mixpanel_queries`.
+    """Daily results of one report, to be stored in a table of schema `mixpanel_queries`.
 
     Attributes:
-        table: Its name. Its comment holds the question: one table holds answers to one only.
-        question: What is asked, ready for JSON.
-        defaults: What a question asks where it does not name a parameter. A parameter that is
-            newer than a table is not among those that its comment names.
-        spans: Ranges of days, both ends included, each asked for at once.
-        ask: Returns the rows of a range, with a column `date`.
-        project: Whose answers they are.
-        on_day: Told of each day once it is committed.
-        check: Called once before the first question, after the database was looked at; it raises
-            what stands against asking.
+        table: Its name. Its comment holds the query: a table holds the results of one only.
+        query: The report and its parameters, ready for JSON.
+        defaults: The values of parameters that a query does not name.
+        ranges: Each is one request.
+        request: Returns the rows of a range, with a column `date`.
+        project: The project that the database must hold.
+        on_day: Called with each day once it is committed.
+        check: Called once before the first request, after the database was checked. It raises an
+            error if nothing may be requested.
     """
 
     table: str
-    question: Mapping[str, Any]
+    query: Mapping[str, Any]
+    # A comment that was written before a parameter existed does not name it.
     defaults: Mapping[str, Any]
-    spans: Sequence[DayRange]
-    ask: Callable[[date, date], pa.Table]
+    ranges: Sequence[DayRange]
+    request: Callable[[date, date], pa.Table]
     project: ProjectIdentity
     on_day: Callable[[QueryDay], None]
     check: Callable[[], None]
 
     def store(self, database: Database) -> None:
-        """Ask and store, span by span; the days of a span are replaced in one transaction.
+        """Request and store range by range; the days of a range are replaced in one transaction.
 
         Raises:
-            ConfigError: The table holds answers to another question, the file another project,
-                or `check` raised; nothing was asked.
-            ServerError: An answer has rows of days that were not asked for.
+            ConfigError: The table holds results of another query, the file another project, or
+                `check` raised; nothing was requested.
+            ServerError: A response has rows of days that were not requested.
         """
         with database.write() as connection:
             prepare(connection, self.project)
-            self._must_be_ours(connection)
+            self._require_same_query(connection)
         self.check()
-        for first, last in self.spans:
+        for first, last in self.ranges:
             begin = time.monotonic()
-            rows = self.ask(first, last)
+            rows = self.request(first, last)
             counts = _rows_per_day(rows, first, last)
             with database.write() as connection:
                 prepare(connection, self.project)
-                self._must_be_ours(connection)
+                self._require_same_query(connection)
                 self._replace(connection, rows, first, last)
             seconds = time.monotonic() - begin
             for day, count in counts.items():
@@ -164,34 +161,34 @@ class QueryLoad(Load):
         )
         connection.unregister("answer")
         if is_new:
-            # A comment takes no bound value.
-            told = self._told().replace("'", "''")
-            connection.execute(f"COMMENT ON TABLE {target} IS '{told}'")
+            # DuckDB binds no values in a comment.
+            text = self._query_text().replace("'", "''")
+            connection.execute(f"COMMENT ON TABLE {target} IS '{text}'")
 
-    def _must_be_ours(self, connection: duckdb.DuckDBPyConnection) -> None:
-        found = connection.execute(
+    def _require_same_query(self, connection: duckdb.DuckDBPyConnection) -> None:
+        row = connection.execute(
             "SELECT comment FROM duckdb_tables() WHERE database_name = current_database() "
             "AND schema_name = ? AND lower(table_name) = lower(?)",
             [QUERIES_SCHEMA, self.table],
         ).fetchone()
-        if found and not self._is_ours(found[0]):
+        if row and not self._is_same_query(row[0]):
             raise ConfigError(
-                f"The table {QUERIES_SCHEMA}.{self.table} holds answers to another question: "
-                f"{found[0]}. Give this one another name, or drop the table to start it anew."
+                f"The table {QUERIES_SCHEMA}.{self.table} holds results of another query: "
+                f"{row[0]}. Give this one another name, or drop the table."
             )
 
-    def _is_ours(self, comment: str | None) -> bool:
+    def _is_same_query(self, comment: str | None) -> bool:
         try:
             stored = json.loads(comment or "")
         except ValueError:
             return False
         if not isinstance(stored, dict):
             return False
-        asked = json.loads(self._told())
-        return {**self.defaults, **stored} == {**self.defaults, **asked}
+        wanted = json.loads(self._query_text())
+        return {**self.defaults, **stored} == {**self.defaults, **wanted}
 
-    def _told(self) -> str:
-        return json.dumps(self.question, sort_keys=True)
+    def _query_text(self) -> str:
+        return json.dumps(self.query, sort_keys=True)
 
 
 def _rows_per_day(rows: pa.Table, first: date, last: date) -> dict[date, int]:
@@ -199,7 +196,8 @@ def _rows_per_day(rows: pa.Table, first: date, last: date) -> dict[date, int]:
     counts = Counter(rows.column("date").to_pylist())
     if strange := sorted(day for day in counts if day not in set(days)):
         raise ServerError(
-            f"The answer for {first}..{last} has rows of {strange[0]}. Nothing of it was stored.",
+            f"The response for {first}..{last} has rows of {strange[0]}. None of its rows was "
+            "stored.",
             status_code=200,
         )
     return {day: counts[day] for day in days}

@@ -1,4 +1,4 @@
-"""Whether stored days still equal what Mixpanel holds: a second download is compared row by row."""
+"""Compares stored days with what Mixpanel holds now, row by row, by a second download."""
 
 from __future__ import annotations
 
@@ -34,42 +34,41 @@ def verify_days(
 ) -> list[DayDifference]:
     """Compare stored days of `mixpanel.events` with what Mixpanel holds now; stores nothing.
 
-    The days are fetched by the same code that loads them, into a temporary file, and cost as
-    many export requests. No lock is held until they are there. Lines in quarantine are not
-    compared.
+    The days are downloaded into a temporary file by the code that loads them, and cost as many
+    export requests. No lock is held before they have arrived. Quarantined lines are not compared.
 
     Args:
-        client: Who is asked.
-        settings: How times are read, and where answers lie until they are compared.
-        database: What is stored.
+        client: Sends the requests.
+        settings: How times are read, and where responses are kept until they are compared.
+        database: Holds the stored days.
         from_date: First day, included.
-        to_date: Last day, included; it must be over.
+        to_date: Last day, included; it must have ended.
 
     Returns:
         One for each day, in order, also for those that are equal. Days further back than
         MP_RETENTION_DAYS are `expired` and cost no request.
 
     Raises:
-        ConfigError: A day is not over, the range ends before it begins, or the file holds
+        ConfigError: A day has not ended, the range ends before it begins, or the file holds
             another project.
         DatabaseNotFoundError: Nothing is stored yet.
-        IncompleteExportError: Days could not be fetched whole; nothing is said of any.
+        IncompleteExportError: Days stayed incomplete; no day was compared.
 
     Example:
         >>> [found.day for found in verify_days(...) if found.differs]
     """
     first, last = as_day(from_date), as_day(to_date)
     if last >= settings.today():
-        raise ConfigError(f"{last} is not over; only finished days can be compared.")
+        raise ConfigError(f"{last} has not ended; only finished days can be compared.")
     database.must_exist()
     horizon = settings.horizon()
     expired = [day for day in days_between(first, last) if is_expired(day, horizon)]
     if not expired:
-        return _compared(client, settings, database, first, last)
-    found = _expired(database, settings.project(client.credentials), expired)
+        return _compare(client, settings, database, first, last)
+    differences = _expired(database, settings.project(client.credentials), expired)
     if expired[-1] == last:
-        return found
-    return found + _compared(client, settings, database, expired[-1] + timedelta(days=1), last)
+        return differences
+    return differences + _compare(client, settings, database, expired[-1] + timedelta(days=1), last)
 
 
 def _expired(
@@ -81,7 +80,7 @@ def _expired(
         return expired_days(connection, days)
 
 
-def _compared(
+def _compare(
     client: MixpanelAPIClient, settings: Settings, database: Database, first: date, last: date
 ) -> list[DayDifference]:
     plan = plan_load(client, settings, database, from_date=first, to_date=last)

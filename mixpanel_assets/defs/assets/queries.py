@@ -1,4 +1,4 @@
-"""Saved questions: the daily results of a live report as a partitioned table."""
+"""Daily results of a live report as a partitioned table."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -27,7 +27,7 @@ from mixpanel_assets.loading.queries import (
     QueryDay,
     QueryLoad,
     check_zone,
-    must_be_over,
+    require_ended,
 )
 from mixpanel_assets.rules.days import DayRange, days_between
 from mixpanel_assets.settings import Settings, load_settings
@@ -57,22 +57,21 @@ def live_query_asset(
     group_name: str = "mixpanel_queries",
     settings: Settings | None = None,
 ) -> dg.AssetsDefinition:
-    """Return an asset that keeps the daily answers to one question.
+    """Return an asset that keeps the daily results of one report.
 
-    A partition is a day of the project's zone that is over: each run compares MP_TIME_ZONE with
-    what Mixpanel says, and refuses another zone and a day that is not over. `live_query_schedule`
-    asks for each day once it is. A range of days is one question,
-    split by date; where the answer for a day depends on the days around it (ranges of numbers,
-    the most common values), each day is asked for by itself. Segments that did not happen on a
-    day have no row.
+    A partition is a day of the project's zone that has ended. Each run compares MP_TIME_ZONE with
+    the zone that Mixpanel names, and refuses another zone and a day that has not ended.
+    `live_query_schedule` requests each day once it has ended. A range of days is one request,
+    split by date. If the result of a day depends on the days around it (ranges of numbers, the most
+    common values), each day is one request. A segment without events on a day has no row.
 
     Args:
-        name: Of the asset `mixpanel_queries/<name>`, and of its table in that schema.
-        query: What is asked, per day: `SegmentationConfig`, `EventCountsConfig`,
+        name: Name of the asset `mixpanel_queries/<name>` and of its table in that schema.
+        query: The report of each day: `SegmentationConfig`, `EventCountsConfig`,
             `PropertyCountsConfig`, `SegmentationNumericConfig`, `SegmentationSumConfig` or
             `SegmentationAverageConfig`, without days.
-        description: What one row is; None: the report's own words.
-        group_name: Where Dagster shows it.
+        description: What one row is; None: the report's description.
+        group_name: The asset's group in Dagster.
         settings: Instead of the MP_* variables.
 
     Returns:
@@ -80,7 +79,7 @@ def live_query_asset(
         resources `mixpanel` and `warehouse` of `build_definitions`.
 
     Raises:
-        ConfigError: The question has no answer per day, or names its days.
+        ConfigError: The report has no result per day, or the query names its days.
 
     Example:
         >>> signups = live_query_asset("signups", query=SegmentationConfig(event="Sign Up"))
@@ -110,7 +109,7 @@ def live_query_asset(
             ),
         },
     )
-    def answers(context: dg.AssetExecutionContext, mixpanel: MixpanelResource) -> QueryLoad:
+    def daily_results(context: dg.AssetExecutionContext, mixpanel: MixpanelResource) -> QueryLoad:
         record = PartitionRecord(context, asset_key)
 
         def record_day(stored: QueryDay) -> None:
@@ -124,45 +123,44 @@ def live_query_asset(
         def check() -> None:
             with mixpanel.client() as client:
                 check_zone(client, known, context.log.warning)
-            must_be_over(last, known.time_zone)
+            require_ended(last, known.time_zone)
 
-        def ask(first: date, last: date) -> pa.Table:
+        def request(first: date, last: date) -> pa.Table:
             with mixpanel.client() as client:
-                return _answer(LiveQueryService(client), query, first, last)
+                return _rows(LiveQueryService(client), query, first, last)
 
         first, last = days_of(context.partition_time_window)
         with explained_to_dagster():
             return QueryLoad(
                 table=name,
-                question=_question(query),
+                query=_parameters(query),
                 defaults=_defaults(query),
-                spans=[(first, last)] if _adds_up(query) else _each_day(first, last),
-                ask=ask,
+                ranges=[(first, last)] if _adds_up(query) else _each_day(first, last),
+                request=request,
                 project=known.project(mixpanel.credentials),
                 on_day=record_day,
                 check=check,
                 materialized=record.materialized,
             )
 
-    return answers
+    return daily_results
 
 
 def _check(query: DatedQuestion) -> None:
     if type(query) not in _COLUMNS:
         allowed = ", ".join(kind.__name__ for kind in _COLUMNS)
         raise ConfigError(
-            f"{type(query).__name__} has no answer per day that adds up to a table; ask one of "
+            f"{type(query).__name__} has no result per day that can be a table. Use one of "
             f"{allowed}, or run its job."
         )
     if query.from_date or query.to_date:
-        raise ConfigError("The partitions say which days are asked for; leave the days out.")
-    if (unit := _question(query).get("unit")) != "day":
+        raise ConfigError("The partitions are the days of the query; leave its days out.")
+    if (unit := _parameters(query).get("unit")) != "day":
         raise ConfigError(f"A partition is a day, so the unit must be day, not {unit!r}.")
 
 
-def _question(query: DatedQuestion) -> dict[str, Any]:
-    asked = query.model_dump(exclude={"from_date", "to_date"})
-    return {"report": query.report, **asked}
+def _parameters(query: DatedQuestion) -> dict[str, Any]:
+    return {"report": query.report, **query.model_dump(exclude={"from_date", "to_date"})}
 
 
 def _defaults(query: DatedQuestion) -> dict[str, Any]:
@@ -171,7 +169,7 @@ def _defaults(query: DatedQuestion) -> dict[str, Any]:
 
 
 def _adds_up(query: DatedQuestion) -> bool:
-    """Whether a day's rows are the same, asked alone or with others."""
+    """Return whether a day's rows are the same, requested alone or with other days."""
     if isinstance(query, PropertyCountsConfig):
         return query.values is not None and query.limit is None
     return not isinstance(query, SegmentationNumericConfig)
@@ -189,13 +187,13 @@ def _schema(query: DatedQuestion) -> pa.Schema:
     )
 
 
-def _answer(live: LiveQueryService, query: DatedQuestion, first: date, last: date) -> pa.Table:
+def _rows(live: LiveQueryService, query: DatedQuestion, first: date, last: date) -> pa.Table:
     days = query.model_copy(update={"from_date": first.isoformat(), "to_date": last.isoformat()})
     rows = [
         row | {"date": date.fromisoformat(row["date"])}
         for row in days.ask(live, last).to_table_dict()
     ]
     if isinstance(query, SegmentationConfig) and query.on is not None:
-        # A segment is filled with zeros on the days of the question that it did not happen on.
+        # Mixpanel fills a segment with zeros on days of the range without events.
         rows = [row for row in rows if row["count"]]
     return pa.Table.from_pylist(rows, schema=_schema(query))

@@ -16,7 +16,7 @@ from mixpanel_assets.defs.metadata import summary_metadata
 from mixpanel_assets.defs.partitions import span
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.loading.queries import check_zone, must_be_over
+from mixpanel_assets.loading.queries import check_zone, require_ended
 from mixpanel_assets.results import ResultWithDataFrame
 from mixpanel_assets.results.choices import (
     BookmarkType,
@@ -314,7 +314,7 @@ def live_query_op(question: type[Question], settings: Settings | None = None) ->
         with explained_to_dagster(retries), mixpanel.client() as client:
             today = project_today(known, client=client, warn=context.log.warning)
             if isinstance(asked, DatedQuestion) and asked.to_date:
-                must_be_over(as_day(asked.to_date), known.time_zone)
+                require_ended(as_day(asked.to_date), known.time_zone)
             result = asked.ask(LiveQueryService(client), today)
         context.add_output_metadata(summary_metadata(result))
         return result

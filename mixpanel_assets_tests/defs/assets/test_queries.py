@@ -244,7 +244,7 @@ def test_rows_of_other_days_are_refused(run, emulator, database):
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        (FunnelConfig(funnel_id=7509), "no answer per day"),
+        (FunnelConfig(funnel_id=7509), "no result per day"),
         (SegmentationConfig(event="e", unit="week"), "the unit must be day"),
         (SegmentationSumConfig(event="e", on="x", unit="hour"), "the unit must be day"),
         (SegmentationConfig(event="e", from_date=FIRST), "partitions say which days"),
@@ -340,5 +340,5 @@ def test_a_day_that_is_not_over_is_refused(run, emulator, settings):
     today = settings.project_today()
     sent = len(emulator.requests)
     said = failure_of(run("signups", SIGNUPS, str(today - timedelta(days=1)), str(today)))
-    assert f"{today} is not over in UTC before {today + timedelta(days=1)} 00:00 UTC" in said
+    assert f"{today} has not ended in UTC: it ends at {today + timedelta(days=1)} 00:00 UTC" in said
     assert asked(emulator, sent) == []

@@ -222,7 +222,7 @@ def test_a_day_that_is_not_over_is_refused(ahead, run, settings, emulator):
     day = settings.project_today() + timedelta(days=ahead)
     sent = len(emulator.requests)
     said = failure_of(run("ask_segmentation", event="Sign Up", to_date=str(day)))
-    assert f"{day} is not over in UTC before {day + timedelta(days=1)} 00:00 UTC" in said
+    assert f"{day} has not ended in UTC: it ends at {day + timedelta(days=1)} 00:00 UTC" in said
     assert {request.path for request in emulator.requests[sent:]} == {"/api/app/me"}
 
 
