@@ -1,4 +1,4 @@
-"""What stands between a user and a complete copy: settings, access, disk, days that are missing."""
+"""Findings on everything that a load needs: settings, access, budget, disk, missing days."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ Verdict = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Finding(Result):
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        status: `fail` keeps data from coming or from being right; `warn` may.
-        what: The thing, in one word.
-        detail: What was found.
-        remedy: What to do; empty when nothing is.
+        status: `fail` prevents loads, or makes them wrong; `warn` may do so.
+        what: The subject of the check, in one word.
+        detail: What is so.
+        remedy: What to do; empty if nothing is needed.
     """
 
     status: Verdict
@@ -69,20 +69,20 @@ def doctor(
     settings: Settings | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> list[Finding]:
-    """Look at everything that a load needs; never raises for what it finds, changes nothing.
+    """Check everything that a load needs; changes nothing, and raises no error for a finding.
 
-    Two requests to Mixpanel, neither of which counts.
+    Sends two requests to Mixpanel, which do not count.
 
     Args:
-        account: An account of the config file; None: as the environment says.
+        account: An account of the config file; None: see `Workspace`.
         credentials: Instead of an account.
         settings: Instead of the MP_* variables.
-        now: This machine's clock, in UTC.
+        now: Returns the time of this machine, in UTC.
 
     Returns:
         Findings on credentials, region, access, clock, quota, history, zone, database, disk and
-        the days that only this copy holds; those on which others rest come first, and what cannot
-        be looked at is left out.
+        the days that only this copy holds. A check that needs another comes after it, or is left
+        out.
 
     Example:
         >>> [finding.what for finding in doctor() if finding.status == "fail"]
@@ -92,8 +92,8 @@ def doctor(
         settings = settings or load_settings()
     except ConfigError as error:
         return [Finding("fail", "settings", error.message, "Correct the variable.")]
-    found, credentials = _credentials(account, credentials)
-    findings = [found]
+    finding, credentials = _credentials(account, credentials)
+    findings = [finding]
     if credentials:
         findings += _of_mixpanel(credentials, settings, now)
     return [*findings, *_of_database(credentials, settings)]
@@ -140,14 +140,14 @@ def _of_mixpanel(
 def _clock(credentials: Credentials, settings: Settings, now: Callable[[], datetime]) -> Finding:
     with settings.client(credentials) as client, closing(client.open_transport()) as transport:
         before = now()
-        with transport.open("GET", "app", "/me", asked="the time") as answer:
+        with transport.open("GET", "app", "/me", asked="the time") as response:
             after = now()
-            said = answer.headers.get("date", "")
+            sent_at = response.headers.get("date", "")
     try:
-        server = parsedate_to_datetime(said).astimezone(UTC)
+        server = parsedate_to_datetime(sent_at).astimezone(UTC)
     except ValueError:
-        return Finding("warn", "clock", "the answer does not say when it was sent")
-    # The header counts whole seconds, and was written somewhere between the two moments.
+        return Finding("warn", "clock", "the response does not say when it was sent")
+    # The header has no fractions of a second, and was written at some time between the two.
     behind = max(timedelta(), server - after)
     ahead = max(timedelta(), before - server - timedelta(seconds=1))
     skew = max(behind, ahead)
@@ -237,10 +237,10 @@ def _database(path: Path, credentials: Credentials | None, settings: Settings) -
                 alone = only_here(connection, settings.horizon())
             due = days_due_in(connection, settings)
     except DatabaseNotFoundError:
-        yield Finding("ok", "database", f"{path} is not there yet; the first load makes it")
+        yield Finding("ok", "database", f"{path} does not exist yet; the first load makes it")
         return
     except DatabaseLockedError as error:
-        yield Finding("warn", "database", error.message, "Wait for it; loads do so themselves.")
+        yield Finding("warn", "database", error.message, "Wait for it; loads wait too.")
         return
     except MixpanelDataError as error:
         yield Finding("fail", "database", error.message)
@@ -303,7 +303,7 @@ def _copy(path: Path, days: list[date]) -> Finding:
 
 def _disk(spool: Path) -> Finding:
     free = free_bytes(spool)
-    detail = f"{free / 1e9:,.1f} GB free for answers in {spool}"
+    detail = f"{free / 1e9:,.1f} GB free for responses in {spool}"
     if free >= MARGIN_BYTES:
         return Finding("ok", "disk", detail)
     return Finding(

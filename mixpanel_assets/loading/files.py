@@ -40,11 +40,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 def as_json(record: Mapping[str, Any]) -> bytes:
-    """Return a record as one line of JSON, without the newline; moments in ISO 8601 ending in Z.
-
-    Whatever a reader takes for a line's end, only the end of a record looks like one, and no
-    character steers a terminal.
-    """
+    """Return a record as one line of JSON, without the newline; moments in ISO 8601 ending in Z."""
+    # Other line ends of Unicode and control characters are escaped, so that every reader sees the
+    # same lines and a terminal obeys none of them.
     try:
         line = _encode(record)
     except (OverflowError, UnicodeEncodeError, msgspec.MsgspecError):
@@ -72,14 +70,14 @@ BYTES_PER_GROUP = 1 << 23
 
 
 @contextmanager
-def whole_file(path: Path, *, as_of: float | None = None) -> Iterator[IO[bytes]]:
-    """Yield a file that gets its name when the block ends; when it raises, nothing is there.
+def complete_file(path: Path, *, as_of: float | None = None) -> Iterator[IO[bytes]]:
+    """Yield a file that gets its name, or replaces the file of that name, when the block ends.
 
-    A file of that name is replaced at that moment, not before.
+    If the block raises, no new file is left.
 
     Args:
-        path: Its folder is made when it is missing.
-        as_of: The time that the file shows as its last change, in seconds since 1970; None: now.
+        path: Its folder is made if it is missing.
+        as_of: The file's time of change, in seconds since 1970; None: now.
 
     Raises:
         StorageError: The disk refused.
@@ -96,7 +94,7 @@ def whole_file(path: Path, *, as_of: float | None = None) -> Iterator[IO[bytes]]
         part.replace(path)
     except OSError as error:
         raise StorageError(
-            f"{path} cannot be written: {error.strerror or error}. What was there before stays."
+            f"{path} cannot be written: {error.strerror or error}. A file that was there is kept."
         ) from error
     finally:
         with suppress(OSError):
@@ -104,7 +102,7 @@ def whole_file(path: Path, *, as_of: float | None = None) -> Iterator[IO[bytes]]
 
 
 class RecordFile(ABC):
-    """A file that records are added to, one by one, with constant memory.
+    """A file to which records are added one by one, with constant memory.
 
     Attributes:
         rows: Records so far.
@@ -117,12 +115,12 @@ class RecordFile(ABC):
         """Add a record.
 
         Raises:
-            StorageError: A text is none that the format can hold.
+            StorageError: The format cannot hold a text.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Write what is not written yet; the file itself stays open."""
+        """Write the rest; the file itself stays open."""
 
 
 class LineFile(RecordFile):
@@ -138,7 +136,7 @@ class LineFile(RecordFile):
         self.rows += 1
 
     def close(self) -> None:
-        """Leave nothing to be written: every line is already."""
+        """Write nothing: every line is written already."""
 
 
 class JsonFile(LineFile):
@@ -153,7 +151,7 @@ class ParquetFile(RecordFile):
     """Normalized records in Parquet, in row groups bounded in rows and in bytes.
 
     `event_time` is a UTC timestamp in milliseconds, `properties` is JSON text, and the other
-    columns are text, whatever the records hold.
+    columns are always text.
     """
 
     def __init__(self, file: IO[bytes], columns: Sequence[str]) -> None:
@@ -192,7 +190,7 @@ def check_format(format: FileFormat, *, raw: bool) -> None:
     """Refuse Parquet for raw records.
 
     Raises:
-        ConfigError: They have no columns.
+        ConfigError: `format` is Parquet and `raw` is set.
     """
     if raw and format == "parquet":
         raise ConfigError(
@@ -201,7 +199,7 @@ def check_format(format: FileFormat, *, raw: bool) -> None:
 
 
 @contextmanager
-def whole_record_file(
+def record_file(
     path: Path,
     columns: Sequence[str],
     format: FileFormat,
@@ -209,21 +207,21 @@ def whole_record_file(
     raw: bool = False,
     as_of: float | None = None,
 ) -> Iterator[RecordFile]:
-    """Yield a file to add records to, which gets its name when the block ends.
+    """Yield a file of records, which gets its name when the block ends; see `complete_file`.
 
     Args:
-        path: See `whole_file`.
+        path: The file.
         columns: The keys of normalized records.
         format: `jsonl` or `parquet`.
-        raw: Records are bytes, each one JSON value; they become lines as they are.
-        as_of: See `whole_file`.
+        raw: Records are bytes, each one JSON value, and are written unchanged.
+        as_of: In seconds since 1970.
 
     Raises:
         ConfigError: Raw records have no columns for Parquet.
         StorageError: The disk refused.
     """
     check_format(format, raw=raw)
-    with whole_file(path, as_of=as_of) as file:
+    with complete_file(path, as_of=as_of) as file:
         records: RecordFile
         if raw:
             records = LineFile(file)
@@ -261,11 +259,11 @@ def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
 
 
 _EPOCH = datetime(1970, 1, 1)
-_LATEST = 253_402_300_800  # 10000, which no calendar of ours knows
+_LATEST = 253_402_300_800  # the year 10000, which Python's calendar does not have
 
 
 class StrayEventError(Exception):
-    """An event is of none of the days that were asked for together."""
+    """An event is of none of the days of its request."""
 
 
 class _Time(msgspec.Struct):
@@ -279,14 +277,14 @@ class _Timed(msgspec.Struct):
 _decode_time = msgspec.json.Decoder(_Timed).decode
 
 
-def deal_out(
+def distribute(
     events: Iterable[Any], days: Collection[date], file_of: Callable[[date], RecordFile]
 ) -> None:
-    """Add each event to the file of its day; a single file gets all of them.
+    """Add each event to the file of its day; a single day gets all of them.
 
     Args:
         events: Normalized events, or raw ones as the bytes of their lines; `time` is UTC.
-        days: Those that were asked for.
+        days: The days of the request.
         file_of: Returns the file of a day.
 
     Raises:
@@ -298,10 +296,10 @@ def deal_out(
             file_of(day).add(event)
         return
     for event in events:
-        found = _day_of_line(event) if isinstance(event, bytes) else _day_of(event)
-        if found is None or found not in days:
-            raise StrayEventError(f"An event is of {found or 'no day'}.")
-        file_of(found).add(event)
+        day_of_event = _day_of_line(event) if isinstance(event, bytes) else _day_of(event)
+        if day_of_event is None or day_of_event not in days:
+            raise StrayEventError(f"An event is of {day_of_event or 'no day'}.")
+        file_of(day_of_event).add(event)
 
 
 def _day_of(event: Mapping[str, Any]) -> date | None:
@@ -319,17 +317,17 @@ def _day_of_line(line: bytes) -> date | None:
     return (_EPOCH + timedelta(seconds=seconds)).date()
 
 
-QUESTION_FILE = "_question.json"
+FILTER_FILE = "_question.json"
 _DAY_FILE = re.compile(r"\d{4}-\d\d-\d\d\.(jsonl|parquet)")
 
 
 @dataclass(frozen=True)
 class EventFilter:
-    """Which events a folder holds, and how.
+    """Which events a folder holds, and in which form.
 
     Attributes:
         events: Only events of these names; None: all.
-        where: Only events that fit this expression.
+        where: A segmentation expression.
         raw: As Mixpanel sends them, byte for byte; otherwise normalized.
     """
 
@@ -346,9 +344,9 @@ class DayFile:
         day: The export day.
         path: The file.
         bytes: Its size.
-        rows: Events in it; None for a file that was there already.
-        seconds: From the request to the whole file, shared by all days of that request; 0 for a
-            file that was there already.
+        rows: Events in it; None for a file of an earlier run.
+        seconds: From the request to the complete file, the same for all days of a request; 0 for
+            a file of an earlier run.
     """
 
     day: date
@@ -362,20 +360,20 @@ class DayFile:
 class EventFolder:
     """A folder of events: a file per day, named by its day, such as `2024-01-03.jsonl`.
 
-    A folder holds the answer to one question, which stands in `_question.json`. An event is in
-    the file of the day of its time, or, when that is none of those asked for, in the file of the
-    day that it came for. A finished day that came without events gets its file, an empty one, once
-    a second response had none of it either; all such days share the second request.
+    A folder holds the events of one filter, which `_question.json` names. An event is in the file
+    of the day of its time; if that day was not requested, in the file of the day whose request
+    returned it. A finished day without events gets an empty file once a second response had no
+    event of it either; all such days share the second request.
 
     Attributes:
-        directory: The folder; made when it is missing.
-        client: Who is asked.
-        settings: The zone of the days, and where answers lie until they are checked.
+        directory: The folder; made if it is missing.
+        client: Sends the requests.
+        settings: The zone of the days, and where responses are kept until they are checked.
         filter: Which events.
         format: `jsonl`, or `parquet` for normalized events.
-        days_per_request: So many neighbouring days share a request; in projects whose `time` is
-            a wall clock, each day has its own. Days of an answer that stays broken, or that has
-            events of other days, are asked for again one by one.
+        days_per_request: The number of neighbouring days that share a request; in projects whose
+            `time` is a wall clock, each day has its own. Days of a response that stays incomplete,
+            or that has events of other days, are requested again one by one.
     """
 
     directory: Path
@@ -393,37 +391,37 @@ class EventFolder:
         overwrite: bool = False,
         on_day: Callable[[DayFile], None] | None = None,
     ) -> list[DayFile]:
-        """Write the files of some days that are not finished yet; return those of all days.
+        """Write the files of days that have no finished one; return the files of all days.
 
-        A file is finished when it was asked for after its day was over; one of today is
-        written anew each time. A day that stays broken leaves no file and stops no other.
+        A file is finished if its day had ended before its request; today's file is written again
+        each time. A day that stays incomplete gets no file, and the other days continue.
 
         Args:
             from_date: First day, included.
             to_date: Last day, included.
-            overwrite: Ask for finished days too.
-            on_day: Told of each file, those that were there included.
+            overwrite: Request finished days too.
+            on_day: Called with each file, also of earlier runs.
 
         Raises:
-            ConfigError: The folder holds the answer to another question, raw events were to
-                become Parquet, or an argument is wrong; nothing was asked.
-            IncompleteExportError: Days stayed broken; the message names them.
+            ConfigError: The folder holds the events of another filter, raw events have no columns
+                for Parquet, or an argument is wrong; nothing was requested.
+            IncompleteExportError: Days stayed incomplete; the message names them.
             StorageError: The disk refused.
         """
         self._check(from_date, to_date)
         days = days_between(from_date, to_date)
-        files = {day: file for day in days if not overwrite and (file := self._finished(day))}
+        files = {day: file for day in days if not overwrite and (file := self._finished_file(day))}
         if on_day:
             for file in files.values():
                 on_day(file)
         broken: dict[date, str] = {}
         empty: set[date] = set()
         for window in self._windows([day for day in days if day not in files]):
-            for file in self._fetched(window, broken, empty):
+            for file in self._fetch(window, broken, empty):
                 files[file.day] = file
                 if on_day:
                     on_day(file)
-        for file in self._confirmed(empty, broken, files):
+        for file in self._confirm(empty, broken, files):
             files[file.day] = file
             if on_day:
                 on_day(file)
@@ -432,8 +430,8 @@ class EventFolder:
         return [files[day] for day in days]
 
     def _windows(self, days: Sequence[date]) -> list[list[date]]:
-        """Return which days share a request: neighbours, as many as may."""
-        # A wall clock does not tell which export day an event belongs to.
+        """Return which days share a request."""
+        # A wall clock does not say which export day an event belongs to.
         most = 1 if self.settings.local_zone else self.days_per_request
         windows: list[list[date]] = []
         for day in days:
@@ -443,10 +441,10 @@ class EventFolder:
                 windows.append([day])
         return windows
 
-    def _fetched(
+    def _fetch(
         self, days: list[date], broken: dict[date, str], empty: set[date] | None = None
     ) -> Iterator[DayFile]:
-        """Yield the new files of the days; note why the others stayed broken.
+        """Yield the new files of the days; add the others to `broken`, with the reason.
 
         Finished days without events are added to `empty` instead, if it is given.
         """
@@ -455,17 +453,19 @@ class EventFolder:
                 yield from self._write(days, empty)
                 return
             except (IncompleteExportError, StrayEventError) as error:
-                logger.warning("%s..%s: %s The days are asked for alone.", days[0], days[-1], error)
+                logger.warning(
+                    "%s..%s: %s The days are requested one by one.", days[0], days[-1], error
+                )
         for day in days:
             try:
                 yield from self._write([day], empty)
             except IncompleteExportError as error:
                 broken[day] = error.reason or error.message
 
-    def _confirmed(
+    def _confirm(
         self, empty: Collection[date], broken: dict[date, str], files: Mapping[date, DayFile]
     ) -> Iterator[DayFile]:
-        """Yield the files of days that came without events, whatever a second response says."""
+        """Yield the files of days without events, by what a second response says of them."""
         if not empty:
             return
         export = self.client.event_export(
@@ -475,7 +475,7 @@ class EventFolder:
             where=self.filter.where,
             directory=self._spool(),
         )
-        is_filtered, asked = bool(export.query.filters), time.time()
+        is_filtered, requested_at = bool(export.query.filters), time.time()
         with export:
             looks = SecondLooks(
                 export.find_days,
@@ -483,16 +483,16 @@ class EventFolder:
                 most_bytes=None if is_filtered else MOST_BYTES,
                 by_date=self.settings.local_zone is None,
             )
-            for answer in looks.confirm(empty):
-                yield from self._write_empty(answer.empty, asked)
-                for window in self._windows(answer.doubtful):
-                    yield from self._fetched(window, broken)
+            for confirmed in looks.confirm(empty):
+                yield from self._write_empty(confirmed.empty, requested_at)
+                for window in self._windows(confirmed.doubtful):
+                    yield from self._fetch(window, broken)
 
     def _check(self, from_date: date, to_date: date) -> None:
         if from_date > to_date:
             raise ConfigError(f"from_date {from_date} is after to_date {to_date}.")
         check_format(self.format, raw=self.filter.raw)
-        self.client.stream_events(  # checks the arguments; nothing is asked until it is read
+        self.client.stream_events(  # checks the arguments; sends no request before it is read
             from_date=from_date,
             to_date=to_date,
             events=self.filter.events,
@@ -501,31 +501,31 @@ class EventFolder:
         self._claim()
 
     def _claim(self) -> None:
-        """Make sure that every file in the folder answers the same question."""
+        """Make sure that every file in the folder holds the events of the same filter."""
         names = self.filter.events
-        question = asdict(self.filter) | {
+        wanted = asdict(self.filter) | {
             "events": None if names is None else sorted(set(names)),
             "project_id": self.client.credentials.project_id,
             "region": self.client.credentials.region,
             "local_zone": self.settings.local_zone,
         }
-        told = self.directory / QUESTION_FILE
-        if told.exists():
-            if _question_in(told) != question:
+        path = self.directory / FILTER_FILE
+        if path.exists():
+            if _filter_in(path) != wanted:
                 raise ConfigError(
-                    f"{self.directory} holds the answer to another question, which stands in "
-                    f"{QUESTION_FILE}. Choose another directory, or delete that one."
+                    f"{self.directory} holds the events of another filter, which {FILTER_FILE} "
+                    "names. Choose another directory, or delete that one."
                 )
             return
         if any(_DAY_FILE.fullmatch(path.name) for path in self.directory.glob("*")):
             raise ConfigError(
-                f"{self.directory} holds files of days, but no {QUESTION_FILE} that says what is "
-                "in them. Choose another directory."
+                f"{self.directory} holds files of days, but no {FILTER_FILE} that names their "
+                "filter. Choose another directory."
             )
-        with whole_file(told) as file:
-            file.write(json.dumps(question, indent=2).encode())
+        with complete_file(path) as file:
+            file.write(json.dumps(wanted, indent=2).encode())
 
-    def _finished(self, day: date) -> DayFile | None:
+    def _finished_file(self, day: date) -> DayFile | None:
         path = self._path(day)
         if not path.exists():
             return None
@@ -537,17 +537,17 @@ class EventFolder:
         return DayFile(day, path, status.st_size)
 
     def _write(self, days: list[date], empty: set[date] | None) -> list[DayFile]:
-        begin, asked = time.monotonic(), time.time()
+        begin, requested_at = time.monotonic(), time.time()
         with ExitStack() as open_files:
             files: dict[date, RecordFile] = {}
 
             def file_of(day: date) -> RecordFile:
                 if day not in files:
-                    files[day] = open_files.enter_context(self._file(day, asked))
+                    files[day] = open_files.enter_context(self._file(day, requested_at))
                 return files[day]
 
             with self._stream(days) as events:
-                deal_out(events, days, file_of)
+                distribute(events, days, file_of)
         seconds = time.monotonic() - begin
         written = [self._written(day, files[day].rows, seconds) for day in days if day in files]
         without = [day for day in days if day not in files]
@@ -555,17 +555,17 @@ class EventFolder:
             today = self.settings.today()
             empty.update(day for day in without if day < today)
             without = [day for day in without if day >= today]
-        return written + self._write_empty(without, asked)
+        return written + self._write_empty(without, requested_at)
 
-    def _write_empty(self, days: Sequence[date], asked: float) -> list[DayFile]:
+    def _write_empty(self, days: Sequence[date], requested_at: float) -> list[DayFile]:
         for day in days:
-            with self._file(day, asked):
+            with self._file(day, requested_at):
                 pass
         return [self._written(day, 0, 0.0) for day in days]
 
-    def _file(self, day: date, asked: float) -> AbstractContextManager[RecordFile]:
-        return whole_record_file(
-            self._path(day), EVENT_COLUMNS, self.format, raw=self.filter.raw, as_of=asked
+    def _file(self, day: date, requested_at: float) -> AbstractContextManager[RecordFile]:
+        return record_file(
+            self._path(day), EVENT_COLUMNS, self.format, raw=self.filter.raw, as_of=requested_at
         )
 
     def _written(self, day: date, rows: int, seconds: float) -> DayFile:
@@ -573,7 +573,7 @@ class EventFolder:
         return DayFile(day, path, path.stat().st_size, rows, seconds)
 
     def _stream(self, days: list[date]) -> RecordStream[Any]:
-        question: dict[str, Any] = {
+        query: dict[str, Any] = {
             "from_date": days[0],
             "to_date": days[-1],
             "events": self.filter.events,
@@ -584,8 +584,8 @@ class EventFolder:
             "spool_directory": self._spool(),
         }
         if self.filter.raw:
-            return self.client.stream_event_lines(**question)
-        return self.client.stream_events(**question, local_zone=self.settings.local_zone)
+            return self.client.stream_event_lines(**query)
+        return self.client.stream_events(**query, local_zone=self.settings.local_zone)
 
     def _spool(self) -> Path:
         spool = self.settings.spool_path(self.client.credentials.project_id)
@@ -596,8 +596,8 @@ class EventFolder:
         return self.directory / f"{day.isoformat()}.{self.format}"
 
 
-def _question_in(file: Path) -> object:
-    """Return the question that a folder's file holds; None if it is another program's file."""
+def _filter_in(file: Path) -> object:
+    """Return the filter that a folder's file names; None if another program wrote the file."""
     try:
         return json.loads(file.read_bytes()) if file.is_file() else None
     except (OSError, ValueError):
@@ -607,8 +607,8 @@ def _question_in(file: Path) -> object:
 def _incomplete(broken: Mapping[date, str], finished: int) -> IncompleteExportError:
     days = "; ".join(f"{day}: {reason.rstrip('.')}" for day, reason in broken.items())
     return IncompleteExportError(
-        f"{len(broken)} days stayed broken and have no new file ({days}). The files of the other "
-        f"{finished} days are whole; run again for the rest.",
+        f"{len(broken)} days stayed incomplete and have no new file ({days}). The files of the "
+        f"other {finished} days are complete; run again for the rest.",
         from_date=min(broken),
         to_date=max(broken),
         reason=next(iter(broken.values())),
@@ -624,7 +624,7 @@ class SnapshotFile:
         path: The file.
         rows: Profiles in it.
         bytes: Its size.
-        seconds: From the first request to the whole file.
+        seconds: From the first request to the complete file.
     """
 
     path: Path
@@ -642,26 +642,26 @@ def write_snapshot(
     format: FileFormat = "jsonl",
     overwrite: bool = False,
 ) -> SnapshotFile:
-    """Write the profiles as they are now; the file is there when all of them have come.
+    """Write the profiles as they are now to a file, which exists only once it is complete.
 
     Args:
-        client: Who is asked.
+        client: Sends the requests.
         path: The file.
         query: Which profiles; None: all.
         raw: As Mixpanel sends them, byte for byte; otherwise normalized.
         format: `jsonl`, or `parquet` for normalized profiles.
-        overwrite: Replace a file of that name once the new one is whole.
+        overwrite: Replace a file of that name once the new one is complete.
 
     Raises:
-        ConfigError: There is such a file, raw profiles were to become Parquet, or the filters
-            contradict each other; nothing was asked.
-        IncompleteExportError: Not all profiles came.
+        ConfigError: The file exists, raw profiles have no columns for Parquet, or the filters
+            contradict each other; nothing was requested.
+        IncompleteExportError: Profiles are missing.
         StorageError: The disk refused.
     """
     if path.exists() and not overwrite:
         raise ConfigError(f"There is a file {path} already. Choose another path, or overwrite it.")
     begin = time.monotonic()
-    with whole_record_file(path, PROFILE_COLUMNS, format, raw=raw) as file:
+    with record_file(path, PROFILE_COLUMNS, format, raw=raw) as file:
         stream: RecordStream[Any] = (
             client.stream_profile_lines(query) if raw else client.stream_profiles(query)
         )

@@ -81,8 +81,8 @@ def require_ended(last: date, zone: str) -> None:
     if datetime.now(UTC) < ends:
         yesterday = datetime.now(ZoneInfo(zone)).date() - timedelta(days=1)
         raise ConfigError(
-            f"{last} has not ended in {zone}: it ends at {ends:%Y-%m-%d %H:%M} UTC, and its numbers "
-            f"change until then. Request days up to {yesterday}, or try again then.",
+            f"{last} has not ended in {zone}: it ends at {ends:%Y-%m-%d %H:%M} UTC, and its "
+            f"numbers change until then. Request days up to {yesterday}, or try again then.",
             {"day": str(last), "over_at": ends.isoformat()},
         )
 

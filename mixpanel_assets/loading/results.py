@@ -23,8 +23,8 @@ class FetchResult(Result):
 
     Attributes:
         table: Its name.
-        rows: Rows of it that this fetch brought, each event once; of an append, events that were
-            there already are among them.
+        rows: Rows that this fetch received, each event once. With `append`, this includes events
+            that were stored before.
         type: What a row is.
         duration_seconds: From the first request to the commit.
         date_range: First and last day as text, both included; None for profiles.
@@ -41,12 +41,12 @@ class FetchResult(Result):
 
     @cached_property
     def df(self) -> pd.DataFrame:
-        """The rows of the table, read when this is first asked for, and kept.
+        """The rows of the table, read on first use and cached.
 
-        Of the assets' tables, the rows of the days that were fetched.
+        Of an asset's table, the rows of the fetched days.
 
         Raises:
-            TableNotFoundError: It was dropped since.
+            TableNotFoundError: The table was dropped.
             StorageError: The result was made without a database.
         """
         if self._read is None:
@@ -58,17 +58,17 @@ class FetchResult(Result):
 class BatchProgress(Result):
     """How far a fetch of events is.
 
-    A parallel fetch tells of each request once it is settled. A sequential one tells of events
-    as they arrive, and once more when a request is done; the numbers of all calls add up.
+    A parallel fetch reports each request when it is done. A sequential one reports events as they
+    arrive, and the rest when a request is done; the numbers of all reports add up.
 
     Attributes:
         from_date: First day of the request, included.
         to_date: Last day of the request, included.
         batch_index: Its number, from 0.
-        total_batches: How many requests there are.
-        rows: Events that arrived since the last call, repeats that Mixpanel sent included.
-        success: Whether all days of the request are whole, as far as they have come.
-        error: Why not.
+        total_batches: The number of requests.
+        rows: Events that arrived since the last report, duplicates that Mixpanel sent included.
+        success: Whether no day of the request has failed so far.
+        error: Why one failed.
     """
 
     from_date: str
@@ -82,13 +82,13 @@ class BatchProgress(Result):
 
 @dataclass(frozen=True)
 class BatchResult(Result):
-    """What became of one request of a parallel fetch.
+    """The result of one request of a parallel fetch.
 
     Attributes:
         from_date: First day, included.
         to_date: Last day, included.
-        rows: Events that arrived whole, repeats that Mixpanel sent included.
-        success: Whether all of its days came.
+        rows: Events received, duplicates that Mixpanel sent included.
+        success: Whether all of its days are complete.
         error: Why not.
     """
 
@@ -105,7 +105,7 @@ class ParallelFetchResult(Result):
 
     Attributes:
         table: Its name.
-        total_rows: Rows of it that this fetch brought, each event once.
+        total_rows: Rows that this fetch received, each event once.
         successful_batches: Requests of which every day is stored.
         failed_batches: Requests with days that are not.
         failed_date_ranges: Those days: first and last, both included, in order.
@@ -133,13 +133,13 @@ class ParallelFetchResult(Result):
 
 @dataclass(frozen=True)
 class ProfileProgress(Result):
-    """One page of a snapshot is settled.
+    """One page of a snapshot has arrived or finally failed.
 
     Attributes:
         page_index: Its number, from 0.
-        total_pages: How many pages the snapshot has, as far as is known.
+        total_pages: The number of pages, as far as is known.
         rows: Profiles on this page; 0 if it failed.
-        success: Whether it is on disk, whole.
+        success: Whether it is complete and on disk.
         error: Why not.
         cumulative_rows: Profiles on all pages that are on disk, this one included.
     """
@@ -158,14 +158,14 @@ class ParallelProfileResult(Result):
 
     Attributes:
         table: Its name.
-        total_rows: Rows that are stored of this snapshot.
-        successful_pages: Pages that came whole.
-        failed_pages: Pages that stayed broken.
+        total_rows: Stored rows of this snapshot.
+        successful_pages: Complete pages.
+        failed_pages: Pages that could not be fetched.
         failed_page_indices: Their numbers, in order.
         duration_seconds: From the first request to the commit.
         fetched_at: When it was stored; UTC.
         expected_total: Profiles that page 0 announced.
-        missing_rows: How many different profiles came short of that.
+        missing_rows: Announced profiles that did not arrive.
     """
 
     table: str
@@ -180,7 +180,7 @@ class ParallelProfileResult(Result):
 
     @property
     def has_failures(self) -> bool:
-        """Whether the snapshot is not whole: what came was merged in, nothing was deleted."""
+        """Whether the snapshot is incomplete: it was merged in, and nothing was deleted."""
         return bool(self.failed_pages or self.missing_rows)
 
     def to_dict(self) -> dict[str, Any]:
@@ -230,17 +230,17 @@ class _Bar:
 
 @contextmanager
 def page_bar(console: Console | None = None) -> Iterator[Callable[[ProfileProgress], None]]:
-    """Yield what draws each settled page: pages done, rows, rows a second and time left.
+    """Yield a function that draws pages done, rows, rows a second and time left.
 
     Args:
-        console: Where to draw; standard error by default. Anything but a terminal stays empty.
+        console: Standard error by default; nothing is drawn unless it is a terminal.
     """
     with _drawn("profiles", "pages", console) as bar:
         done = 0
 
         def draw(page: ProfileProgress) -> None:
             nonlocal done
-            if page.page_index == 0:  # told first, and again when a snapshot is begun anew
+            if page.page_index == 0:  # reported first, and again if a snapshot begins again
                 bar.begin()
                 done = 0
             done += page.success
@@ -251,10 +251,10 @@ def page_bar(console: Console | None = None) -> Iterator[Callable[[ProfileProgre
 
 @contextmanager
 def batch_bar(console: Console | None = None) -> Iterator[Callable[[BatchProgress], None]]:
-    """Yield what draws how far a fetch of events is: requests done, rows, rate and time left.
+    """Yield a function that draws requests done, rows, rows a second and time left.
 
     Args:
-        console: Where to draw; standard error by default. Anything but a terminal stays empty.
+        console: Standard error by default; nothing is drawn unless it is a terminal.
     """
     with _drawn("events", "requests", console) as bar:
         rows, begun = 0, set[int]()
@@ -269,17 +269,17 @@ def batch_bar(console: Console | None = None) -> Iterator[Callable[[BatchProgres
 
 
 class DayBar:
-    """Days that are stored, what they hold, the request that is on its way, and the time left.
+    """A line with stored days, their rows and bytes, the arriving response, and the time left.
 
-    It is one line: what finds no room in a narrow terminal is left out.
+    Parts that do not fit into a narrow terminal are left out.
     """
 
     def __init__(self, days: int, console: Console) -> None:
         """Draw nothing yet.
 
         Args:
-            days: How many there will be.
-            console: Where to draw. Anything but a terminal stays empty.
+            days: The number of days.
+            console: Nothing is drawn unless it is a terminal.
         """
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
         from rich.table import Column
@@ -287,42 +287,42 @@ class DayBar:
         self.progress = Progress(
             SpinnerColumn(),
             BarColumn(bar_width=_BAR_WIDTH),
-            TextColumn("{task.fields[told]}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True)),
             console=console,
             disable=not console.is_terminal,
         )
         self._room = console.width - _BAR_WIDTH - len("⠋ ") - 1
         self._days = days
         self._done = self._stored = self._rows = self._bytes = 0
-        self._coming = ""
-        self._task = self.progress.add_task("events", total=days, told=f"0/{days} days")
+        self._arriving = ""
+        self._task = self.progress.add_task("events", total=days, text=f"0/{days} days")
 
     def stored(self, rows: int, size: int) -> None:
         """Draw one more day.
 
         Args:
             rows: Its events.
-            size: What was received for it, in bytes.
+            size: The bytes received for it.
         """
         self._stored += 1
         self._rows += rows
         self._bytes += size
-        self._coming = ""
+        self._arriving = ""
         self._draw(1)
 
     def kept(self) -> None:
-        """Draw one more day that stays as it is."""
+        """Draw one more day that is not requested."""
         self._draw(1)
 
     def arrived(self, first: date, last: date, events: int) -> None:
-        """Draw what is on its way: first and last day, and how many events have come."""
+        """Draw an arriving response: its first and last day, and its events so far."""
         days = f"{first}" if first == last else f"{first}..{last:%m-%d}"
-        self._coming = f"{days}: {events:,}"
+        self._arriving = f"{days}: {events:,}"
         self._draw(0)
 
     def _draw(self, days: int) -> None:
         self._done += days
-        self.progress.update(self._task, advance=days, told=self._text())
+        self.progress.update(self._task, advance=days, text=self._text())
 
     def _text(self) -> str:
         elapsed = self.progress.tasks[self._task].elapsed or 0.0
@@ -332,16 +332,16 @@ class DayBar:
             f"{self._rows:,} events",
             f"{self._bytes / 1e6:,.1f} MB",
             rate,
-            self._coming,
+            self._arriving,
             self._time_left(elapsed),
         ]
-        for least in (self._coming, rate):
+        for least in (self._arriving, rate):
             if len(", ".join(filter(None, parts))) > self._room:
                 parts.remove(least)
         return ", ".join(filter(None, parts))
 
     def _time_left(self, elapsed: float) -> str:
-        """Return about how long the rest takes; days that stay as they are take no time."""
+        """Return about how long the rest takes; kept days take no time."""
         if not self._stored or self._done >= self._days:
             return ""
         left = timedelta(seconds=round(elapsed / self._stored * (self._days - self._done)))
@@ -350,12 +350,7 @@ class DayBar:
 
 @contextmanager
 def day_bar(days: int, console: Console) -> Iterator[DayBar]:
-    """Yield a bar that is on the terminal for the length of the block.
-
-    Args:
-        days: How many there will be.
-        console: Where to draw.
-    """
+    """Yield a bar that is drawn until the block ends; see `DayBar`."""
     bar = DayBar(days, console)
     with bar.progress:
         yield bar

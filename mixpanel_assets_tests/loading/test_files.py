@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.loading import files
-from mixpanel_assets.loading.files import EVENT_COLUMNS, whole_file, whole_record_file
+from mixpanel_assets.loading.files import EVENT_COLUMNS, complete_file, record_file
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 NUMBER = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -40,7 +40,7 @@ RECORDS = st.lists(
 
 def written(records, format, directory):
     path = Path(directory) / f"records.{format}"
-    with whole_record_file(path, EVENT_COLUMNS, format) as file:
+    with record_file(path, EVENT_COLUMNS, format) as file:
         for record in records:
             file.add(record)
     assert file.rows == len(records)
@@ -101,7 +101,7 @@ def test_a_file_that_breaks_off_was_never_there(tmp_path):
     path.write_text("before")
 
     def break_off():
-        with whole_file(path) as file:
+        with complete_file(path) as file:
             file.write(b"half")
             raise KeyError
 
@@ -114,7 +114,10 @@ def test_a_file_that_breaks_off_was_never_there(tmp_path):
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     """A file stands in its place."""
     (tmp_path / "taken").write_text("")
-    with pytest.raises(StorageError, match="cannot be written"), whole_file(tmp_path / "taken/x"):
+    with (
+        pytest.raises(StorageError, match="cannot be written"),
+        complete_file(tmp_path / "taken/x"),
+    ):
         pass
 
 
@@ -123,6 +126,6 @@ def test_raw_records_are_no_parquet(tmp_path):
     path = tmp_path / "x.parquet"
     with (
         pytest.raises(ConfigError, match="jsonl"),
-        whole_record_file(path, (), "parquet", raw=True),
+        record_file(path, (), "parquet", raw=True),
     ):
         pass

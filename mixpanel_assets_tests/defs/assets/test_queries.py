@@ -165,7 +165,7 @@ def test_a_table_answers_one_question(run, emulator, database):
     run("signups", SIGNUPS, FIRST)
     before, sent = rows(database, "signups"), len(emulator.requests)
     other = SegmentationConfig(event="Sign Up", where='properties["plan"] == "it\'s"')
-    assert "another question" in failure_of(run("signups", other, "2024-01-02"))
+    assert "another query" in failure_of(run("signups", other, "2024-01-02"))
     assert rows(database, "signups") == before
     assert len(emulator.requests) == sent
     assert run("quoted", other, FIRST).success
@@ -188,7 +188,7 @@ def test_a_table_from_before_a_parameter_existed_still_answers_its_question(name
         connection.execute(f"COMMENT ON TABLE mixpanel_queries.{name} IS '{comment}'")
     assert run(name, QUESTIONS[name], "2024-01-02").success
     unique = QUESTIONS[name].model_copy(update={"type": "unique"})
-    assert "another question" in failure_of(run(name, unique, "2024-01-03"))
+    assert "another query" in failure_of(run(name, unique, "2024-01-03"))
     assert {row[0] for row in rows(database, name)} == set(DAYS[:2])
 
 

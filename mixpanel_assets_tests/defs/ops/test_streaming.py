@@ -266,13 +266,13 @@ def test_a_folder_answers_one_question(run, emulator, folder):
     sent = len(emulator.requests)
     for other in ({"events": ["Page View"]}, {}, {"events": ["Sign Up"], "raw": True}):
         result = run("stream_events", directory=str(folder), **other, **SPAN)
-        assert "another question" in failure_of(result)
+        assert "another filter" in failure_of(result)
     (folder / "_question.json").write_text("my own question")
-    assert "another question" in failure_of(run("stream_events", directory=str(folder), **SPAN))
+    assert "another filter" in failure_of(run("stream_events", directory=str(folder), **SPAN))
     assert (folder / "_question.json").read_text() == "my own question"
     (folder / "_question.json").unlink()
     os.mkfifo(folder / "_question.json")
-    assert "another question" in failure_of(run("stream_events", directory=str(folder), **SPAN))
+    assert "another filter" in failure_of(run("stream_events", directory=str(folder), **SPAN))
     (folder / "_question.json").unlink()
     assert "no _question.json" in failure_of(run("stream_events", directory=str(folder), **SPAN))
     assert len(emulator.requests) == sent
