@@ -31,7 +31,7 @@ from rich.table import Table
 from benchmarks.run_process import Reads
 from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
-from mixpanel_assets.warehouse import snapshot_path
+from mixpanel_assets.warehouse import copy_path
 
 FIRST_DAY = date(2024, 1, 1)
 READERS = ("workspace", "snapshot")
@@ -226,7 +226,7 @@ def reading(place: Place, every: float, figure: Figure) -> Iterator[None]:
 
 def complaints_about(figure: Figure, alone: Figure, truth: Truth) -> Iterator[str]:
     """Yield what is not as it must be."""
-    for path in (figure.place.database, snapshot_path(figure.place.database)):
+    for path in (figure.place.database, copy_path(figure.place.database)):
         with duckdb.connect(path, read_only=True) as connection:
             found = {
                 str(day): rows

@@ -25,7 +25,7 @@ import duckdb
 
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.settings import load_settings
-from mixpanel_assets.warehouse import snapshot_path
+from mixpanel_assets.warehouse import copy_path
 from mixpanel_assets.workspace import Workspace
 
 QUERY = "SELECT count(*), count(DISTINCT event_date) FROM mixpanel.events"
@@ -131,7 +131,7 @@ def through_workspace(database: Path) -> tuple[int, float]:
 
 def through_snapshot(database: Path) -> tuple[int, float]:
     """Return the days that a BI tool sees, which knows nothing of us."""
-    with duckdb.connect(snapshot_path(database), read_only=True) as connection:
+    with duckdb.connect(copy_path(database), read_only=True) as connection:
         [(_, days)] = connection.execute(QUERY).fetchall()
         [(age,)] = connection.execute(
             "SELECT epoch(now()::TIMESTAMPTZ) - epoch(taken_at) FROM mixpanel._snapshot"

@@ -20,7 +20,7 @@ import mixpanel_assets
 from mixpanel_assets import ConfigManager, StorageEngine, auth, errors
 from mixpanel_assets.cli.app import run as run_mp
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.warehouse import snapshot_path
+from mixpanel_assets.warehouse import copy_path
 from mixpanel_assets.warehouse.inspector import TableInspector
 from mixpanel_assets.warehouse.stored_queries import StoredQueries
 from mixpanel_assets_tests import examples
@@ -315,7 +315,7 @@ def before_people(folder, filled):
     """The same, but nobody has fetched `people` yet; readers have a snapshot."""
     snapshot = folder / "data" / "warehouse.snapshot.duckdb"
     snapshot.parent.mkdir()
-    shutil.copy(snapshot_path(filled[1]), snapshot)
+    shutil.copy(copy_path(filled[1]), snapshot)
     with StorageEngine(folder / "shop.duckdb") as storage:
         storage.drop("people")
     return folder

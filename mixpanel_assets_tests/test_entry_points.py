@@ -16,7 +16,7 @@ from mixpanel_assets import Workspace
 from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
-from mixpanel_assets.warehouse import snapshot_path
+from mixpanel_assets.warehouse import copy_path
 from mixpanel_assets_tests.dagster_server import JOB, LAUNCH, ROOT, Dagster, served, wait_for
 
 FIRST, LAST = date(2024, 1, 1), date(2024, 1, 7)
@@ -191,7 +191,7 @@ def test_the_ui_stores_the_range(dagster, emulator, expected, tmp_path):
     """
     assert dagster.ended(launch(dagster))["status"] == "SUCCESS"
     assert stored(tmp_path) == expected
-    snapshot_path(dagster.database).unlink()
+    copy_path(dagster.database).unlink()
     dagster.database.unlink()
 
     days = [str(FIRST.replace(day=day)) for day in range(FIRST.day, LAST.day + 1)]

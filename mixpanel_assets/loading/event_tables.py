@@ -44,7 +44,7 @@ from mixpanel_assets.warehouse import (
     check_name,
     check_table,
     event_sizes,
-    make_way,
+    free_table_name,
     mark_empty_days,
     named_events,
     prepare,
@@ -264,7 +264,7 @@ class EventTable:
         with self._database.write() as connection:
             prepare(connection, self.project)
             if replace or self._is_new:
-                make_way(connection, self._request.name, replace=replace)
+                free_table_name(connection, self._request.name, replace=replace)
             reports = [self._append(connection, response) for response in responses]
             written = {report.day for days in reports for report in days}
             requested = {day for response in responses for day in _days_of(response)}
@@ -278,7 +278,7 @@ class EventTable:
             check_table(connection, named_events(self._request.name))
             return
         try:
-            make_way(connection, self._request.name, replace=False)
+            free_table_name(connection, self._request.name, replace=False)
         except TableExistsError:
             if not self._request.replace:
                 raise

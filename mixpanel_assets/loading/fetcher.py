@@ -52,11 +52,11 @@ from mixpanel_assets.warehouse import (
     Database,
     DayReport,
     Status,
-    asked,
     check_before_load,
     find_table,
-    make_way,
+    free_table_name,
     qualified,
+    user_sql,
 )
 
 if TYPE_CHECKING:
@@ -503,14 +503,14 @@ class FetcherService:
         check_before_load(self._database, project)
         try:
             with self._database.read() as connection:
-                make_way(connection, request.name, replace=request.replace)
+                free_table_name(connection, request.name, replace=request.replace)
         except DatabaseNotFoundError:
             pass
 
 
 def _rows_of(database: Database, result: FetchResult) -> pd.DataFrame:
     """Return the rows of a table; of an asset's, those of the days that were fetched."""
-    with database.read() as connection, asked():
+    with database.read() as connection, user_sql():
         target = find_table(connection, result.table)
         query, days = f"FROM {qualified(target.schema, target.table)}", list[str]()
         if target.schema == SCHEMA and result.date_range:

@@ -34,15 +34,15 @@ from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     PROFILES,
     Database,
-    ProfilePage,
+    PageFile,
     ProfileReport,
     ProjectIdentity,
     Target,
     check_before_load,
     check_name,
+    free_table_name,
     is_partial,
     kept_snapshot,
-    make_way,
     prepare,
     replace_profiles,
     target_of,
@@ -407,7 +407,7 @@ class ProfileLoad(Load):
         gone = {page: PAGE_IS_GONE for page in range(plan.num_pages) if page not in pages}
         return replace_profiles(
             connection,
-            [ProfilePage(plan.path(page), fetched_at) for page, fetched_at in pages.items()],
+            [PageFile(plan.path(page), fetched_at) for page, fetched_at in pages.items()],
             days=request.days,
             project=self.project,
             scope=request.scope,
@@ -608,7 +608,7 @@ class ParallelProfileFetcherService:
             with suppress(DatabaseNotFoundError), self._database.read() as connection:
                 append = is_partial(connection, target_of(name, PROFILES), query.filters)
                 if not append:
-                    make_way(connection, name, replace=False)
+                    free_table_name(connection, name, replace=False)
         today = self._settings.today()
         [request] = snapshot_requests([today], today, query, "all")
         snapshot = self._take_snapshot(request, workers, on_page_complete)
@@ -651,7 +651,7 @@ class ParallelProfileFetcherService:
         with snapshot.plan.in_use(), self._database.write() as connection:
             prepare(connection, self._project)
             if not append and not replace:
-                make_way(connection, name, replace=False)
+                free_table_name(connection, name, replace=False)
             [report] = load.store_in(connection, snapshot)
         return report
 

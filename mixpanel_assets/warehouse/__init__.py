@@ -19,7 +19,7 @@ from mixpanel_assets.warehouse.events import mark_days as mark_days
 from mixpanel_assets.warehouse.events import mark_empty_days as mark_empty_days
 from mixpanel_assets.warehouse.events import mark_failed as mark_failed
 from mixpanel_assets.warehouse.events import replace_events as replace_events
-from mixpanel_assets.warehouse.faults import asked as asked
+from mixpanel_assets.warehouse.faults import user_sql as user_sql
 from mixpanel_assets.warehouse.ledger import DayReport as DayReport
 from mixpanel_assets.warehouse.ledger import ProfileReport as ProfileReport
 from mixpanel_assets.warehouse.ledger import Status as Status
@@ -27,7 +27,7 @@ from mixpanel_assets.warehouse.ledger import Target as Target
 from mixpanel_assets.warehouse.ledger import day_statuses as day_statuses
 from mixpanel_assets.warehouse.ledger import forget_expired as forget_expired
 from mixpanel_assets.warehouse.lines import ShiftedRowsError as ShiftedRowsError
-from mixpanel_assets.warehouse.profile_pages import ProfilePage as ProfilePage
+from mixpanel_assets.warehouse.profile_pages import PageFile as PageFile
 from mixpanel_assets.warehouse.profiles import Thinned as Thinned
 from mixpanel_assets.warehouse.profiles import is_partial as is_partial
 from mixpanel_assets.warehouse.profiles import kept_snapshot as kept_snapshot
@@ -35,8 +35,8 @@ from mixpanel_assets.warehouse.profiles import replace_profiles as replace_profi
 from mixpanel_assets.warehouse.profiles import thin_snapshots as thin_snapshots
 from mixpanel_assets.warehouse.project import ProjectIdentity as ProjectIdentity
 from mixpanel_assets.warehouse.project import check_loadable as check_loadable
+from mixpanel_assets.warehouse.project import copy_path as copy_path
 from mixpanel_assets.warehouse.project import prepare as prepare
-from mixpanel_assets.warehouse.project import snapshot_path as snapshot_path
 from mixpanel_assets.warehouse.project import stored_project as stored_project
 from mixpanel_assets.warehouse.readers_copy import Publisher as Publisher
 from mixpanel_assets.warehouse.readers_copy import database_at as database_at
@@ -56,8 +56,8 @@ from mixpanel_assets.warehouse.tables import day_rows as day_rows
 from mixpanel_assets.warehouse.tables import drop_day as drop_day
 from mixpanel_assets.warehouse.tables import event_sizes as event_sizes
 from mixpanel_assets.warehouse.tables import find_table as find_table
+from mixpanel_assets.warehouse.tables import free_table_name as free_table_name
 from mixpanel_assets.warehouse.tables import known_tables as known_tables
-from mixpanel_assets.warehouse.tables import make_way as make_way
 from mixpanel_assets.warehouse.tables import named_events as named_events
 from mixpanel_assets.warehouse.tables import only_here as only_here
 from mixpanel_assets.warehouse.tables import refuse_our_names as refuse_our_names

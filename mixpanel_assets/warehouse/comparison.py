@@ -99,7 +99,7 @@ def compare_events(
         known = dict(
             connection.execute(f"SELECT day, status FROM {_FETCHED}.{DAYS.quoted}").fetchall()
         )
-        return [_compared(connection, day, stored.get(day), known[day]) for day in days]
+        return [_compare_day(connection, day, stored.get(day), known[day]) for day in days]
 
 
 def expired_days(
@@ -111,7 +111,7 @@ def expired_days(
     ]
 
 
-def _compared(
+def _compare_day(
     connection: duckdb.DuckDBPyConnection, day: date, status: Status | None, answer: Status
 ) -> DayDifference:
     ours, theirs = EVENTS.quoted, f"{_FETCHED}.{EVENTS.quoted}"
@@ -120,7 +120,7 @@ def _compared(
         return DayDifference(day, status or answer, stored, None)
     kept = Counter(_contents(connection, ours, theirs, day))
     came = Counter(_contents(connection, theirs, ours, day))
-    only_kept, only_came = (_by_event(side) for side in (kept - came, came - kept))
+    only_kept, only_came = (_count_by_event(side) for side in (kept - came, came - kept))
     gone = only_kept - only_came
     vanished = (gone & _vanished(connection, day)).total()
     return DayDifference(
@@ -162,7 +162,7 @@ def _digest(distinct_id: str | None, properties: dict[str, Any]) -> bytes:
     return hashlib.sha256(json.dumps([distinct_id, content], sort_keys=True).encode()).digest()
 
 
-def _by_event(rows: Counter[tuple[_Event, bytes]]) -> Counter[_Event]:
+def _count_by_event(rows: Counter[tuple[_Event, bytes]]) -> Counter[_Event]:
     events: Counter[_Event] = Counter()
     for (event, _), copies in rows.items():
         events[event] += copies

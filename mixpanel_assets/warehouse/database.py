@@ -28,26 +28,26 @@ from mixpanel_assets.rules.locks import Wait, holder_of
 from mixpanel_assets.warehouse.faults import holding_pid, must_be_writable, number, translated
 from mixpanel_assets.warehouse.files import (
     close_to_others,
-    draft_of,
+    draft_path,
     prepare_log,
     remove_drafts,
     remove_empty,
 )
 from mixpanel_assets.warehouse.lock import Mode, lock_path, locked
-from mixpanel_assets.warehouse.memory import settings_kept, spill_folder, sweep_spilled
+from mixpanel_assets.warehouse.memory import settings_kept, spill_folder, sweep_spill_folders
 from mixpanel_assets.warehouse.project import (
     ProjectIdentity,
     check_loadable,
     check_version,
+    copy_path,
     has_marks,
-    log_of,
+    log_path,
     must_be_of,
     must_be_unchanged,
     read_project,
+    read_stamp,
     rules_by_hand,
     schema_version,
-    snapshot_path,
-    stamp_of,
     tables_of,
 )
 from mixpanel_assets.warehouse.schema import SCHEMA, literal
@@ -126,7 +126,7 @@ class Database:
                     yield connection
                     self._prepare_log()
             except duckdb.ConstraintException as error:
-                raise _refused(connection, error) from error
+                raise _constraint_error(connection, error) from error
             self.has_written = True
             self._store_unlogged(connection)
 
@@ -212,22 +212,22 @@ class Database:
             self.must_not_be_lost() if is_new else self.must_exist()
             with (
                 spill_folder(self.path) as spilled,
-                closed_for_good(duckdb.connect()) as connection,
+                closing_connection(duckdb.connect()) as connection,
             ):
                 if is_new:
                     _create(connection, self.path)
                 self._configure(connection, spilled)
                 # A log that a killed process left is read, and only DuckDB itself ends it.
-                self._is_logged = logged or log_of(self.path).exists()
+                self._is_logged = logged or log_path(self.path).exists()
                 self._attach(connection, mode, wait)
                 if mode == "read":
                     yield connection
                     return
-                sweep_spilled(self.path)
+                sweep_spill_folders(self.path)
                 try:
                     yield connection
                 finally:
-                    remove_empty(log_of(self.path))
+                    remove_empty(log_path(self.path))
 
     @contextmanager
     def _locked(self, mode: Mode, wait: Wait) -> Iterator[None]:
@@ -273,7 +273,7 @@ class Database:
     def _prepare_log(self) -> None:
         """Make the log that a commit writes to, open to those to whom the database is."""
         if self._is_logged:
-            prepare_log(log_of(self.path), self.path)
+            prepare_log(log_path(self.path), self.path)
 
     def _store_unlogged(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Write what was committed to the file, if no log has it."""
@@ -305,7 +305,7 @@ class Database:
         Raises:
             StorageError: Its snapshot or its log is there. The message says how to go on.
         """
-        if self.is_missing and (said := _what_is_left(self.path)):
+        if self.is_missing and (said := _remains_message(self.path)):
             raise StorageError(said, {"db_path": str(self.path)})
 
     def make_place(self) -> None:
@@ -336,7 +336,7 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 
 @contextmanager
-def closed_for_good(
+def closing_connection(
     connection: duckdb.DuckDBPyConnection,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Close a connection, and with it the file, when the block is left."""
@@ -360,7 +360,7 @@ def _undo(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("ROLLBACK")
 
 
-def _refused(
+def _constraint_error(
     connection: duckdb.DuckDBPyConnection, error: duckdb.ConstraintException
 ) -> StorageError:
     rules = rules_by_hand(connection, error)
@@ -422,8 +422,8 @@ def _must_lead_somewhere(path: Path) -> None:
                 f"{link} is a link that leads to itself. Set MP_DATABASE to a file.",
                 {"db_path": str(path)},
             )
-        make = [f"mkdir -p {_word(target.parent)}", f"touch {_word(target)}"]
-        make = make if link == path else [f"mkdir -p {_word(target)}"]
+        make = [f"mkdir -p {_shell(target.parent)}", f"touch {_shell(target)}"]
+        make = make if link == path else [f"mkdir -p {_shell(target)}"]
         raise StorageError(
             f"{link} is a link to {target}, which is not there. If its disk is not mounted, mount "
             f"it. To begin with an empty database there: {' && '.join(make)}",
@@ -431,26 +431,26 @@ def _must_lead_somewhere(path: Path) -> None:
         )
 
 
-def _what_is_left(path: Path) -> str | None:
+def _remains_message(path: Path) -> str | None:
     """Return what to do about a database that is gone but for its snapshot or its log."""
-    log, snapshot = log_of(path), snapshot_path(path)
-    stamp = stamp_of(snapshot)
-    away = [f"mv {_word(log)} {_word(log)}.old"] if log.exists() else []
+    log, snapshot = log_path(path), copy_path(path)
+    stamp = read_stamp(snapshot)
+    away = [f"mv {_shell(log)} {_shell(log)}.old"] if log.exists() else []
     if stamp is None and not away:
         return None
-    new = [*away, f"mv {_word(snapshot)} {_word(snapshot)}.old"] if stamp else away
+    new = [*away, f"mv {_shell(snapshot)} {_shell(snapshot)}.old"] if stamp else away
     gone = f"The database {path} is gone, or its disk is not mounted, but "
     begin = f"To begin with an empty database: {' && '.join(new)}"
     if stamp is None:
         return f"{gone}its log {log} is still there. Put the database back beside it. {begin}"
-    restore = [*away, f"cp -p {_word(snapshot)} {_word(path)}", f"chmod u+w {_word(path)}"]
+    restore = [*away, f"cp -p {_shell(snapshot)} {_shell(path)}", f"chmod u+w {_shell(path)}"]
     return (
         f"{gone}its snapshot of {stamp.taken_at:%Y-%m-%d %H:%M:%S} UTC is still there. To go on "
         f"with that copy: {' && '.join(restore)}. {begin}"
     )
 
 
-def _word(path: Path) -> str:
+def _shell(path: Path) -> str:
     return shlex.quote(str(path))
 
 
@@ -478,7 +478,7 @@ def _create(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     DuckDB 2.0 writes is refused by 1.5.
     """
     remove_drafts(path)
-    draft = draft_of(path)
+    draft = draft_path(path)
     connection.execute(
         f"ATTACH {literal(str(draft))} AS draft (STORAGE_VERSION '{STORAGE_VERSION}')"
     )
@@ -531,7 +531,7 @@ class MemoryDatabase(Database):
 
     @contextmanager
     def _attached(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        with closed_for_good(self._root.cursor()) as connection:
+        with closing_connection(self._root.cursor()) as connection:
             set_up_session(connection)
             connection.execute(f"USE {CATALOG}")
             if mode == "read":
@@ -540,7 +540,7 @@ class MemoryDatabase(Database):
 
 
 _BRIEFLY_SECONDS = 0.5  # most writes are over by then
-_SAID: set[Path] = set()
+_REPORTED: set[Path] = set()
 
 
 def check_readable(
@@ -562,8 +562,8 @@ def check_readable(
     version = _checked_version(connection, asked)
     if version is None:
         return
-    if version < schema_version() and path not in _SAID:
-        _SAID.add(path)
+    if version < schema_version() and path not in _REPORTED:
+        _REPORTED.add(path)
         logger.warning(
             "%s was written by an earlier mixpanel-assets (schema version %s, now %s). It is read "
             "as it is; columns and views that were added since are made by the next load.",
@@ -584,7 +584,10 @@ def check_before_load(database: Database, project: ProjectIdentity) -> None:
             tables were changed by hand, or the database is gone and something of it is left.
     """
     database.make_place()
-    with suppress(DatabaseLockedError, DatabaseNotFoundError), _soon(database) as connection:
+    with (
+        suppress(DatabaseLockedError, DatabaseNotFoundError),
+        _read_briefly(database) as connection,
+    ):
         check_loadable(connection, project)
 
 
@@ -596,7 +599,7 @@ def check_whose(database: Database, asked: ProjectIdentity | None) -> None:
         DatabaseLockedError: Another process holds it for more than a moment.
         StorageError: It cannot be read.
     """
-    with suppress(DatabaseNotFoundError), _soon(database) as connection:
+    with suppress(DatabaseNotFoundError), _read_briefly(database) as connection:
         _checked_version(connection, asked)
 
 
@@ -615,7 +618,7 @@ def _checked_version(
 
 
 @contextmanager
-def _soon(database: Database) -> Iterator[duckdb.DuckDBPyConnection]:
+def _read_briefly(database: Database) -> Iterator[duckdb.DuckDBPyConnection]:
     """Read a database that is free, or is so in a moment."""
     hurried = copy.copy(database)
     hurried.lock_timeout = min(_BRIEFLY_SECONDS, database.lock_timeout or _BRIEFLY_SECONDS)

@@ -26,7 +26,7 @@ from mixpanel_assets.results.base import frame
 from mixpanel_assets.results.choices import TableType
 from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.warehouse.database import Database, MemoryDatabase, check_readable
-from mixpanel_assets.warehouse.faults import asked
+from mixpanel_assets.warehouse.faults import user_sql
 from mixpanel_assets.warehouse.files import TemporaryFolder
 from mixpanel_assets.warehouse.inspector import TableInspector
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare, stored_project
@@ -118,7 +118,7 @@ if TYPE_CHECKING:
 Values = Sequence[Any] | Mapping[str, Any]
 Record = Mapping[str, Any]
 
-_NOBODYS = ProjectIdentity("", "")
+_ANY_PROJECT = ProjectIdentity("", "")
 
 
 class ExecutedRows(SQLResult):
@@ -335,7 +335,7 @@ class StorageEngine:
             ...     StoredQueries(connection).daily_counts(from_date=day, to_date=day)
         """
         self._must_be_open()
-        with self._database.read() as connection, asked():
+        with self._database.read() as connection, user_sql():
             check_readable(connection, self._database.path, self.asked_for)
             yield connection
 
@@ -354,7 +354,7 @@ class StorageEngine:
             ...     connection.execute("CREATE TABLE seen AS FROM january")
         """
         self._must_be_open()
-        with self._database.write() as connection, asked():
+        with self._database.write() as connection, user_sql():
             if self.asked_for != self._project:
                 check_readable(connection, self._database.path, self.asked_for)
             prepare(connection, self._project)
@@ -425,7 +425,7 @@ class StorageEngine:
         lines = EventLines(project)
         fetched_at, fetched_on = moment_of(metadata), day_of(metadata, project)
         given = days_of(metadata)
-        with self._spool(data, lines) as (spool, count):
+        with self._write_records(data, lines) as (spool, count):
             days = given or lines.days or {fetched_on}
             refuse_outside(lines.days, days)
             with self.write() as connection:
@@ -479,7 +479,7 @@ class StorageEngine:
         """
         self._refuse_name(name, metadata, "profiles")
         project = self._identity()
-        with self._spool(data, profile_line) as (spool, _), self.write() as connection:
+        with self._write_records(data, profile_line) as (spool, _), self.write() as connection:
             return make_profiles_table(
                 connection,
                 name,
@@ -631,7 +631,7 @@ class StorageEngine:
             >>> storage.execute("CREATE TABLE big AS FROM january WHERE event_name = ?", ["Order"])
         """
         with self.read() if self._database.read_only else self.write() as connection:
-            result = _result(_executed(connection, query, values))
+            result = _result(_execute(connection, query, values))
             return ExecutedRows(result.columns, result.rows)
 
     def execute_df(self, query: str, values: Values = ()) -> pd.DataFrame:
@@ -709,19 +709,19 @@ class StorageEngine:
             relation = connection.sql(query)
             # Of a statement without an answer DuckDB says nothing, as of none at all.
             if relation is None:
-                return _result(_executed(connection, query, ()))
+                return _result(_execute(connection, query, ()))
             return SQLResult(list(relation.columns), exact_rows(relation))
 
     @contextmanager
     def _query(self, query: str, values: Values) -> Iterator[duckdb.DuckDBPyConnection]:
         with self.read() as connection:
-            yield _executed(connection, query, values)
+            yield _execute(connection, query, values)
 
     def _identity(self) -> ProjectIdentity:
         if self._project is None:
             with suppress(DatabaseNotFoundError), self.read() as connection:
-                return stored_project(connection) or _NOBODYS
-        return self._project or _NOBODYS
+                return stored_project(connection) or _ANY_PROJECT
+        return self._project or _ANY_PROJECT
 
     def _refuse_name(self, name: str, metadata: TableMetadata, kind: TableType) -> None:
         """Refuse before anything is drawn what would be refused at the end."""
@@ -736,7 +736,7 @@ class StorageEngine:
             raise TableExistsError(name)
 
     @contextmanager
-    def _spool(
+    def _write_records(
         self, data: Iterable[Record], line: Callable[[Record], bytes]
     ) -> Iterator[tuple[Path, int]]:
         self._must_be_open()
@@ -761,7 +761,7 @@ class StorageEngine:
             raise StorageError("This storage is closed. Make another one.")
 
 
-def _executed(
+def _execute(
     connection: duckdb.DuckDBPyConnection, query: str, values: Values
 ) -> duckdb.DuckDBPyConnection:
     # DuckDB answers nothing at all, not even an error, when there is no statement.

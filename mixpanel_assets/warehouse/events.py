@@ -20,7 +20,7 @@ from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.rules.zones import wall_clock_sql
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.faults import number
-from mixpanel_assets.warehouse.ledger import Added, DayReport, Load, Status, Target
+from mixpanel_assets.warehouse.ledger import Added, DayReport, LedgerKey, Status, Target
 from mixpanel_assets.warehouse.lines import Window, processed_ms
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.quarantine import check_limits, merge_quarantine
@@ -31,7 +31,7 @@ from mixpanel_assets.warehouse.staging import (
     fill_insert_ids,
     measured_offsets,
     refuse_zone_change,
-    remove_repeats,
+    remove_duplicates,
     staged,
 )
 from mixpanel_assets.warehouse.tables import (
@@ -68,7 +68,7 @@ def events_asset_table(
         return EVENTS
     definition = Table(target.table, EVENTS.grain, EVENTS.columns)
     make_table(connection, definition)
-    _refuse_other_filters(connection, Load(target, "events", filters=filters))
+    _refuse_other_filters(connection, LedgerKey(target, "events", filters=filters))
     return definition
 
 
@@ -88,15 +88,15 @@ def check_events_asset(table: str, filters: Mapping[str, Any] | None) -> None:
         refuse_our_names(EVENTS.schema, table)
 
 
-def _refuse_other_filters(connection: duckdb.DuckDBPyConnection, load: Load) -> None:
-    others = ledger.filters_of(connection, load.target) - {load.filters_text}
+def _refuse_other_filters(connection: duckdb.DuckDBPyConnection, key: LedgerKey) -> None:
+    others = ledger.filters_of(connection, key.target) - {key.filters_text}
     if others:
         there = " and ".join(sorted(other or "no filter" for other in others))
         raise ConfigError(
-            f"The table {load.target.schema}.{load.target.table} holds what another filter "
-            f"finds: {there}. Asked for was {load.filters_text}. Give this one another name, or "
-            f"empty the table to start it anew (`mp drop {load.target.table}`).",
-            {"table": load.target.table, "filters": load.filters_text},
+            f"The table {key.target.schema}.{key.target.table} holds what another filter "
+            f"finds: {there}. Asked for was {key.filters_text}. Give this one another name, or "
+            f"empty the table to start it anew (`mp drop {key.target.table}`).",
+            {"table": key.target.table, "filters": key.filters_text},
         )
 
 
@@ -106,25 +106,26 @@ _AROUND = "INTERVAL 1 DAY"
 
 # First the cheap columns find the few pairs that may be one event; only those are read whole.
 _FIND = """
-    CREATE TEMP TABLE _met AS
+    CREATE TEMP TABLE _pairs AS
     WITH near AS MATERIALIZED (
-        SELECT came.rowid AS came, held.rowid AS held
-        FROM {staged} AS came JOIN (
+        SELECT arrived.rowid AS arrived, stored.rowid AS stored
+        FROM {staged} AS arrived JOIN (
             SELECT rowid, event_time, insert_id FROM {table} WHERE event_time BETWEEN
                 (SELECT min(event_time) - {around} FROM {staged})
                 AND (SELECT max(event_time) + {around} FROM {staged})
-        ) AS held ON {came_at} = {held_at} AND came.insert_id = held.insert_id
+        ) AS stored ON {arrived_at} = {stored_at} AND arrived.insert_id = stored.insert_id
     )
-    SELECT near.came, near.held, came.event_date, held.event_name, {came_rank} < {held_rank} AS wins
-    FROM near JOIN {staged} AS came ON came.rowid = near.came
-        JOIN {table} AS held ON held.rowid = near.held
-    WHERE {came_name} = {held_name} AND {came_who} IS NOT DISTINCT FROM {held_who}
+    SELECT near.arrived, near.stored, arrived.event_date, stored.event_name,
+           {arrived_rank} < {stored_rank} AS wins
+    FROM near JOIN {staged} AS arrived ON arrived.rowid = near.arrived
+        JOIN {table} AS stored ON stored.rowid = near.stored
+    WHERE {arrived_name} = {stored_name} AND {arrived_who} IS NOT DISTINCT FROM {stored_who}
 """
 
 _ADDED = """
     SELECT event_date, event_name, sum(rows)::BIGINT FROM (
         SELECT event_date, event_name, 1 AS rows FROM {staged} WHERE {is_new}
-        UNION ALL SELECT event_date, event_name, -1 FROM _met WHERE wins
+        UNION ALL SELECT event_date, event_name, -1 FROM _pairs WHERE wins
     ) GROUP BY ALL HAVING sum(rows) <> 0
 """
 
@@ -135,16 +136,16 @@ def merge(
     target: Target,
     window: Window,
     *,
-    meets: bool = True,
+    may_repeat: bool = True,
 ) -> Added:
     """Put staged rows into a named table, one copy of each event.
 
     Args:
-        connection: Inside the transaction of the load.
+        connection: Inside the transaction of the key.
         staged: Rows without repeats, ids filled; the qualified name.
         target: The table.
         window: How times are read.
-        meets: Whether its rows may be events that come again; otherwise every row is new.
+        may_repeat: Whether its rows may be events that come again; otherwise every row is new.
 
     Returns:
         By how many rows each day and event name has grown.
@@ -154,26 +155,26 @@ def merge(
     """
     definition = named_events(target.table)
     table = definition.quoted
-    if meets:
+    if may_repeat:
         connection.execute(_FIND.format(staged=staged, table=table, **_sides(window)))
     else:
         connection.execute(
-            "CREATE TEMP TABLE _met (came BIGINT, held BIGINT, wins BOOLEAN, "
+            "CREATE TEMP TABLE _pairs (arrived BIGINT, stored BIGINT, wins BOOLEAN, "
             "event_date DATE, event_name VARCHAR)"
         )
     _refuse_ambiguity(connection, target)
-    is_new = "rowid NOT IN (SELECT came FROM _met WHERE NOT wins)"
+    is_new = "rowid NOT IN (SELECT arrived FROM _pairs WHERE NOT wins)"
     found = connection.execute(_ADDED.format(staged=staged, is_new=is_new)).fetchall()
-    connection.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT held FROM _met WHERE wins)")
+    connection.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT stored FROM _pairs WHERE wins)")
     columns = ", ".join(definition.column_names)
     connection.execute(f"INSERT INTO {table} BY NAME SELECT {columns} FROM {staged} WHERE {is_new}")
-    connection.execute("DROP TABLE _met")
+    connection.execute("DROP TABLE _pairs")
     return {(day, name): count for day, name, count in found}
 
 
 def _sides(window: Window) -> dict[str, str]:
     sides = {"around": _AROUND}
-    for side in ("came", "held"):
+    for side in ("arrived", "stored"):
         sides[f"{side}_at"] = _time_as_sent(side, window)
         sides[f"{side}_rank"] = _rank(side)
         sides[f"{side}_name"] = _event(side)
@@ -223,11 +224,11 @@ def _refuse_ambiguity(connection: duckdb.DuckDBPyConnection, target: Target) -> 
     # Only in hours that a wall clock skips: two times as sent are then one `event_time`.
     if number(
         connection,
-        "SELECT count(*) - least(count(DISTINCT came), count(DISTINCT held)) FROM _met",
+        "SELECT count(*) - least(count(DISTINCT arrived), count(DISTINCT stored)) FROM _pairs",
     ):
         raise ConfigError(
-            f"{target.table!r} holds events in an hour that the project's clock skipped, and "
-            "nobody can tell which of them come again. Load the table anew as a whole "
+            f"{target.table!r} holds events in an hour that the project's clock skipped, so it is "
+            "not known which of them these events repeat. Load the whole table again "
             "(`replace=True`, `--replace`).",
             {"table": target.table},
         )
@@ -280,32 +281,32 @@ def replace_events(
     """
     window = Window(received.from_date, received.to_date, project)
     days = (received.from_date, received.to_date)
-    load = Load(target, "events", run_id, filters, received.received_at)
+    key = LedgerKey(target, "events", run_id, filters, received.received_at)
     table = events_asset_table(connection, target, filters)
     with staged(connection, received, window) as staging:
         before = ledger.rows_before(connection, target, *days)
-        reports = settle(staging, window, received, before=before, open_days=open_days)
+        reports = count_days(staging, window, received, before=before, open_days=open_days)
         empty = [report.day for report in reports if report.status == "empty"]
         lacking = lacking_lines(
             connection,
-            load,
+            key,
             window,
             staging.quarantined,
             table=table.quoted,
             staged=staging.table,
         )
-        vanished = Replacement(connection, load, table, staging.table, window, reload).make(empty)
+        vanished = Replacement(connection, key, table, staging.table, window, reload).make(empty)
         kept = {
             row: day for row, day in lacking.items() if reload.keeps(day, is_empty=day in empty)
         }
-        others = store_lines(connection, load, window, staging.quarantined, list(kept))
+        others = store_lines(connection, key, window, staging.quarantined, list(kept))
     vanished.lines_kept.update(kept.values())
     vanished.lines_removed.update(day for row, day in lacking.items() if row not in kept)
     reports = [_with_vanished(report, vanished) for report in reports]
     if empty_before is not None:
-        believed = {*empty_before, *ledger.empty_days(connection, target, *days)}
-        reports = [report for report in reports if not is_first_look(report, believed)]
-    ledger.write_event_days(connection, load, reports)
+        confirmed = {*empty_before, *ledger.empty_days(connection, target, *days)}
+        reports = [report for report in reports if not is_unconfirmed(report, confirmed)]
+    ledger.write_event_days(connection, key, reports)
     others |= vanished.moved.keys()
     if others:
         known = day_reports(connection, min(others), max(others), table=target.table)
@@ -314,7 +315,7 @@ def replace_events(
     return reports
 
 
-def settle(
+def count_days(
     staging: Staging,
     window: Window,
     received: ReceivedDays,
@@ -328,7 +329,7 @@ def settle(
         IncompleteExportError: Too many lines cannot be stored.
         ShiftedRowsError: The zone of a legacy project changed between the days.
     """
-    removed = remove_repeats(staging.connection, staging.table)
+    removed = remove_duplicates(staging.connection, staging.table)
     fill_insert_ids(staging.connection, staging.table)
     tallies = _tally(staging.connection, staging.table)
     row_count = sum(tally.row_count for tally in tallies.values())
@@ -404,7 +405,7 @@ def mark_days(
         One report for each day, in order; `row_count` is what it holds from earlier on. The
         ledger row of a day that was loaded whole or holds rows is left as it is.
     """
-    load = Load(target, "events", run_id, filters)
+    key = LedgerKey(target, "events", run_id, filters)
     events_asset_table(connection, target, filters)
     first, last = min(days), max(days)
     before = ledger.rows_before(connection, target, first, last)
@@ -419,7 +420,7 @@ def mark_days(
         )
         for number, day in enumerate(sorted(days))
     ]
-    ledger.write_event_days(connection, load, [r for r in reports if r.day not in loaded])
+    ledger.write_event_days(connection, key, [r for r in reports if r.day not in loaded])
     return reports
 
 
@@ -445,13 +446,13 @@ def mark_failed(
     Returns:
         Those of the days that are stored.
     """
-    load = Load(target, "events", run_id, filters)
-    ledger.write_failure(connection, load, days, _bounded(error), datetime.now(UTC))
+    key = LedgerKey(target, "events", run_id, filters)
+    ledger.write_failure(connection, key, days, _shortened(error), datetime.now(UTC))
     stored = ledger.rows_before(connection, target, min(days), max(days))
     return [day for day in days if day in stored]
 
 
-def _bounded(error: str) -> str:
+def _shortened(error: str) -> str:
     """Return the text on one line, with characters that steer a terminal spelled out."""
     shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in error)
     return shown if len(shown) <= _MOST_CHARACTERS else f"{shown[:_MOST_CHARACTERS]}…"
@@ -485,9 +486,9 @@ def _tally(connection: duckdb.DuckDBPyConnection, table: str) -> Mapping[date, _
     return tallies
 
 
-def is_first_look(report: DayReport, believed: Collection[date]) -> bool:
+def is_unconfirmed(report: DayReport, confirmed: Collection[date]) -> bool:
     """Whether nothing but one response says that a day has no events."""
-    return report.status == "empty" and not report.rows_before and report.day not in believed
+    return report.status == "empty" and not report.rows_before and report.day not in confirmed
 
 
 def _status(come: int, *, is_open: bool) -> Status:
@@ -543,19 +544,19 @@ def append_events(
     """
     window = Window(received.from_date, received.to_date, project)
     days = (received.from_date, received.to_date)
-    load = Load(target_of(table, EVENTS), "events", run_id, filters, received.received_at)
+    key = LedgerKey(target_of(table, EVENTS), "events", run_id, filters, received.received_at)
     make_table(connection, named_events(table))
     with staged(connection, received, window) as staging:
-        before = ledger.rows_before(connection, load.target, *days)
-        reports = settle(staging, window, received, before=before, open_days=open_days)
-        meets = _may_meet(connection, load.target, window, reports)
-        added = merge(connection, staging.table, load.target, window, meets=meets)
-        merge_quarantine(connection, load, *days, staging.quarantined)
+        before = ledger.rows_before(connection, key.target, *days)
+        reports = count_days(staging, window, received, before=before, open_days=open_days)
+        may_repeat = _may_repeat(connection, key.target, window, reports)
+        added = merge(connection, staging.table, key.target, window, may_repeat=may_repeat)
+        merge_quarantine(connection, key, *days, staging.quarantined)
     if is_cut:
         reports = [replace(report, status="partial") for report in reports]
     if empty_before is not None:
-        reports = [report for report in reports if not is_first_look(report, empty_before)]
-    ledger.add_event_days(connection, load, reports, added)
+        reports = [report for report in reports if not is_unconfirmed(report, empty_before)]
+    ledger.add_event_days(connection, key, reports, added)
     return reports
 
 
@@ -568,11 +569,11 @@ def mark_empty_days(
     run_id: str | None = None,
 ) -> None:
     """Note of days of a named table that they have no events, in the caller's transaction."""
-    load = Load(target_of(table, EVENTS), "events", run_id, filters)
-    ledger.add_event_days(connection, load, [DayReport(day, "empty") for day in days], {})
+    key = LedgerKey(target_of(table, EVENTS), "events", run_id, filters)
+    ledger.add_event_days(connection, key, [DayReport(day, "empty") for day in days], {})
 
 
-def _may_meet(
+def _may_repeat(
     connection: duckdb.DuckDBPyConnection,
     target: Target,
     window: Window,
@@ -580,7 +581,7 @@ def _may_meet(
 ) -> bool:
     """Tell whether rows of the table may be events that come again.
 
-    In a legacy project a row can have the date of another day than it came with, and equal rows
+    In a legacy project a row can have the date of another day than it arrived with, and equal rows
     of two days are two events.
     """
     if window.project.regime == "utc":
@@ -590,8 +591,8 @@ def _may_meet(
     others = shifted.keys() - set(window.days)
     if again and others and any([*shifted.values(), *(r.shifted_rows for r in reports)]):
         raise ConfigError(
-            f"{target.table!r} holds {again[0]} already, and rows that came with another day than "
-            "their date's. Load the table anew as a whole (`replace=True`, `--replace`).",
+            f"{target.table!r} holds {again[0]} already, and rows that arrived with another day "
+            "than their date's. Load the whole table again (`replace=True`, `--replace`).",
             {"table": target.table, "day": again[0].isoformat()},
         )
     return bool(again)

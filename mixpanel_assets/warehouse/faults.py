@@ -1,7 +1,7 @@
 """Errors of DuckDB and the operating system in plain words, and short reads that cannot hide one.
 
 `translated` handles faults of the file, the disk and the machine: a wrong SQL statement of
-ours is a programming error and passes unchanged. `asked` is for statements of the caller's.
+ours is a programming error and passes unchanged. `user_sql` is for statements of the caller's.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def translated(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def asked() -> Iterator[None]:
+def user_sql() -> Iterator[None]:
     """Raise `QueryError` for a statement inside the block that DuckDB refuses.
 
     Faults of the file, the disk and the machine pass, as does an interruption.

@@ -20,7 +20,7 @@ from filelock import FileLock
 from mixpanel_assets.rules.locks import MARK, hold
 
 
-def draft_of(target: Path) -> Path:
+def draft_path(target: Path) -> Path:
     """Return a path beside the target that no other file has."""
     return target.with_name(f"{target.name}.{uuid.uuid4().hex}.new")
 

@@ -23,7 +23,7 @@ from mixpanel_assets.results import (
     TableSchema,
     WorkspaceInfo,
 )
-from mixpanel_assets.warehouse.faults import asked
+from mixpanel_assets.warehouse.faults import user_sql
 from mixpanel_assets.warehouse.project import made_at, stored_project
 from mixpanel_assets.warehouse.schema import literal, qualified, quoted
 from mixpanel_assets.warehouse.tables import (
@@ -31,7 +31,7 @@ from mixpanel_assets.warehouse.tables import (
     find_table,
     known_tables,
     metadata_of,
-    tell_of_unknown_events,
+    warn_of_unknown_events,
 )
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class TableInspector:
         Example:
             >>> inspector.sample("events", 3)
         """
-        with asked():
+        with user_sql():
             return self._sampled(table, n).df()
 
     def sample_rows(self, table: str, n: int = 10) -> SQLResult:
@@ -206,7 +206,7 @@ class TableInspector:
             >>> inspector.sample_rows("events", 3).columns
             ['event_name', 'event_time', 'distinct_id', 'insert_id', 'properties', ...]
         """
-        with asked():
+        with user_sql():
             answer = self._sampled(table, n)
             return SQLResult([column[0] for column in answer.description], answer.fetchall())
 
@@ -320,7 +320,7 @@ class TableInspector:
             {} if event is None else {"event": event},
         )
         if event is not None and not rows:
-            tell_of_unknown_events(self._connection, find_table(self._connection, table), [event])
+            warn_of_unknown_events(self._connection, find_table(self._connection, table), [event])
         return [key for (key,) in rows]
 
     def column_stats(self, table: str, column: str, *, top_n: int = 10) -> ColumnStatsResult:
@@ -408,7 +408,7 @@ class TableInspector:
         return qualified(target.schema, target.table)
 
     def _rows(self, sql: str, values: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        with asked():
+        with user_sql():
             return self._connection.execute(sql, values or {}).fetchall()
 
     def _sampled(self, table: str, n: int) -> duckdb.DuckDBPyConnection:

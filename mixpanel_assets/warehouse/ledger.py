@@ -32,7 +32,7 @@ Scope = Literal["all", "seen_on_day"]
 
 @dataclass(frozen=True)
 class DayReport:
-    """One asked day after its load.
+    """One asked day after its key.
 
     Attributes:
         day: The export day.
@@ -155,8 +155,8 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Load:
-    """What all ledger rows of one load have in common."""
+class LedgerKey:
+    """What the ledger rows of one load share."""
 
     target: Target
     type: Literal["events", "profiles"]
@@ -284,31 +284,34 @@ def complete_at(
 
 
 def write_event_days(
-    connection: duckdb.DuckDBPyConnection, load: Load, reports: Iterable[DayReport]
+    connection: duckdb.DuckDBPyConnection, key: LedgerKey, reports: Iterable[DayReport]
 ) -> None:
     """Replace the ledger rows and the counts by event of the reported days."""
     reports = list(reports)
-    _forget(connection, load.target, [report.day for report in reports], (DAYS, EVENT_COUNTS))
+    _forget(connection, key.target, [report.day for report in reports], (DAYS, EVENT_COUNTS))
     for report in reports:
-        _insert_event_day(connection, load, report, report.row_count)
+        _insert_event_day(connection, key, report, report.row_count)
     counts = {
         (report.day, name): count
         for report in reports
         for name, count in report.event_counts.items()
     }
-    _insert_counts(connection, load.target, counts)
+    _insert_counts(connection, key.target, counts)
 
 
 def add_event_days(
-    connection: duckdb.DuckDBPyConnection, load: Load, reports: Iterable[DayReport], added: Added
+    connection: duckdb.DuckDBPyConnection,
+    key: LedgerKey,
+    reports: Iterable[DayReport],
+    added: Added,
 ) -> None:
     """Write the ledger rows of days that were merged in, one per day and filter.
 
     Each counts the rows that its answers added, so that those of a table add up to its rows.
 
     Args:
-        connection: Inside the transaction of the load.
-        load: What was loaded.
+        connection: Inside the transaction of the key.
+        key: What the ledger rows of the load share.
         reports: Its days.
         added: By how many rows each day and event name has grown.
     """
@@ -316,25 +319,25 @@ def add_event_days(
     for (day, _), count in added.items():
         grown[day] += count
     for report in reports:
-        row_count = _forget_entry(connection, load, report.day) + grown[report.day]
+        row_count = _forget_entry(connection, key, report.day) + grown[report.day]
         if row_count and report.status == "empty":
             report = replace(report, status="complete")
-        _insert_event_day(connection, load, report, row_count)
-    _add_counts(connection, load.target, added)
+        _insert_event_day(connection, key, report, row_count)
+    _add_counts(connection, key.target, added)
 
 
 def write_profile_day(
     connection: duckdb.DuckDBPyConnection,
-    load: Load,
+    key: LedgerKey,
     report: ProfileReport,
     *,
     complete_at: datetime | None,
 ) -> None:
     """Replace the ledger row of a snapshot day."""
-    forget_days(connection, load.target, [report.snapshot_date])
+    forget_days(connection, key.target, [report.snapshot_date])
     _insert_day(
         connection,
-        load,
+        key,
         day=report.snapshot_date,
         status=report.status,
         row_count=report.row_count,
@@ -349,7 +352,7 @@ def write_profile_day(
 
 def write_failure(
     connection: duckdb.DuckDBPyConnection,
-    load: Load,
+    key: LedgerKey,
     days: Collection[date],
     error: str,
     failed_at: datetime,
@@ -362,7 +365,7 @@ def write_failure(
     which = (
         "schema_name = $schema AND table_name = $table AND day IN (SELECT unnest($days::DATE[]))"
     )
-    values = {"schema": load.target.schema, "table": load.target.table, "days": list(days)}
+    values = {"schema": key.target.schema, "table": key.target.table, "days": list(days)}
     connection.execute(
         f"DELETE FROM {DAYS.quoted} WHERE {which} AND status IN {NEVER_STORED} AND row_count = 0",
         values,
@@ -375,7 +378,7 @@ def write_failure(
     stored = {day for (day,) in updated.fetchall()}
     for day in sorted(set(days) - stored):
         _insert_day(
-            connection, load, day=day, status="failed", row_count=0, fetched_at=None, **written
+            connection, key, day=day, status="failed", row_count=0, fetched_at=None, **written
         )
 
 
@@ -443,14 +446,14 @@ def _forget(
         )
 
 
-def _insert_day(connection: duckdb.DuckDBPyConnection, load: Load, **values: Any) -> None:
+def _insert_day(connection: duckdb.DuckDBPyConnection, key: LedgerKey, **values: Any) -> None:
     row = {
-        "schema_name": load.target.schema,
-        "table_name": load.target.table,
-        "type": load.type,
-        "run_id": load.run_id,
-        "filters": load.filters_text,
-        "fetched_at": load.moment,
+        "schema_name": key.target.schema,
+        "table_name": key.target.table,
+        "type": key.type,
+        "run_id": key.run_id,
+        "filters": key.filters_text,
+        "fetched_at": key.moment,
         **values,
     }
     named = ", ".join(f"${name} AS {name}" for name in row)
@@ -458,11 +461,11 @@ def _insert_day(connection: duckdb.DuckDBPyConnection, load: Load, **values: Any
 
 
 def _insert_event_day(
-    connection: duckdb.DuckDBPyConnection, load: Load, report: DayReport, row_count: int
+    connection: duckdb.DuckDBPyConnection, key: LedgerKey, report: DayReport, row_count: int
 ) -> None:
     _insert_day(
         connection,
-        load,
+        key,
         day=report.day,
         status=report.status,
         row_count=row_count,
@@ -472,19 +475,19 @@ def _insert_event_day(
         requests=report.requests,
         bytes=report.bytes,
         rows_vanished=report.rows_vanished,
-        vanished_at=load.moment if report.rows_vanished else None,
+        vanished_at=key.moment if report.rows_vanished else None,
     )
 
 
-def _forget_entry(connection: duckdb.DuckDBPyConnection, load: Load, day: date) -> int:
+def _forget_entry(connection: duckdb.DuckDBPyConnection, key: LedgerKey, day: date) -> int:
     """Delete the ledger row of a day and filter, and return its row count."""
     entry = (
         f"FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ? AND day = ? "
         "AND filters IS NOT DISTINCT FROM ?"
     )
-    key = [load.target.schema, load.target.table, day, load.filters_text]
-    before = number(connection, f"SELECT coalesce(sum(row_count), 0)::BIGINT {entry}", key)
-    connection.execute(f"DELETE {entry}", key)
+    values = [key.target.schema, key.target.table, day, key.filters_text]
+    before = number(connection, f"SELECT coalesce(sum(row_count), 0)::BIGINT {entry}", values)
+    connection.execute(f"DELETE {entry}", values)
     return before
 
 

@@ -322,7 +322,7 @@ class ShiftedRowsError(IncompleteExportError):
     """A legacy project's answer for several days holds rows of other days: ask day by day."""
 
 
-class Leftovers:
+class OddLines:
     """Sorts the lines left over by one load; those that can be stored go `into` its table.
 
     Args:

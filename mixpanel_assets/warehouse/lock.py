@@ -21,7 +21,7 @@ from filelock import ReadWriteLock
 
 from mixpanel_assets.errors import StorageError
 from mixpanel_assets.rules.locks import Holder, Wait, is_alive, kernel_holder, shown_command, taken
-from mixpanel_assets.warehouse.files import draft_of, remove_drafts
+from mixpanel_assets.warehouse.files import draft_path, remove_drafts
 
 
 def find_holder(note: Path, *files: Path) -> Holder | None:
@@ -37,7 +37,7 @@ def leave_note(note: Path) -> None:
     what = shown_command([sys.argv[0] or sys.executable, *sys.argv[1:]])
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
     remove_drafts(note)
-    draft = draft_of(note)
+    draft = draft_path(note)
     with suppress(OSError, ValueError, TypeError):
         if note.exists() and note.stat().st_size:
             _written_in(note)  # raises for a file of others, which is left alone

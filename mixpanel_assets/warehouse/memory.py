@@ -182,7 +182,7 @@ def spill_folder(database: Path) -> Iterator[Path]:
             lock.release(force=True)
 
 
-def sweep_spilled(database: Path) -> None:
+def sweep_spill_folders(database: Path) -> None:
     """Delete the folders of processes that are gone."""
     place, before, after = _place(database)
     ours = re.compile(f"{re.escape(before)}{_NAME}{re.escape(after)}")

@@ -38,7 +38,7 @@ _MOMENT = re.compile(
 
 
 @dataclass(frozen=True)
-class ProfilePage:
+class PageFile:
     """One page of profiles on disk: a result object per line, as Mixpanel sent it.
 
     Attributes:
@@ -141,7 +141,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Answer:
+class StagedProfiles:
     """A staged answer.
 
     Attributes:
@@ -163,12 +163,12 @@ class Answer:
 @contextmanager
 def staged_profiles(
     connection: duckdb.DuckDBPyConnection,
-    pages: Sequence[ProfilePage],
+    pages: Sequence[PageFile],
     *,
     days: Sequence[date],
     scope: Scope,
     zone: str = "UTC",
-) -> Iterator[Answer]:
+) -> Iterator[StagedProfiles]:
     """Read the pages of one answer for the length of the block; the later of two lines wins.
 
     Args:
@@ -201,7 +201,7 @@ def staged_profiles(
         if sum(reader.largest) >= LARGE_BYTES:
             room.close()
             make_room(connection, sum(reader.largest))
-        yield Answer(table, tallies, refusals, profiles, began_at)
+        yield StagedProfiles(table, tallies, refusals, profiles, began_at)
 
 
 class _Reader:
@@ -233,7 +233,7 @@ class _Reader:
         self.refused_ids: set[str] = set()
         self.largest: list[int] = []
 
-    def read(self, pages: Sequence[ProfilePage]) -> None:
+    def read(self, pages: Sequence[PageFile]) -> None:
         for page in pages:
             for line in page.lines():
                 self.received += 1
@@ -242,7 +242,7 @@ class _Reader:
         self._spread.finish()
         self._refusals.finish()
 
-    def _take(self, line: bytes | LongLine, page: ProfilePage) -> None:
+    def _take(self, line: bytes | LongLine, page: PageFile) -> None:
         if isinstance(line, LongLine):
             if not line.is_whole:
                 raise page.holds_no_profile()

@@ -17,8 +17,13 @@ import duckdb
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.faults import number
-from mixpanel_assets.warehouse.ledger import Load, ProfileReport, Scope, Status, Target
-from mixpanel_assets.warehouse.profile_pages import Answer, ProfilePage, Tally, staged_profiles
+from mixpanel_assets.warehouse.ledger import LedgerKey, ProfileReport, Scope, Status, Target
+from mixpanel_assets.warehouse.profile_pages import (
+    PageFile,
+    StagedProfiles,
+    Tally,
+    staged_profiles,
+)
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.quarantine import (
     forget_quarantine,
@@ -51,7 +56,7 @@ def is_partial(
         f"SELECT type, status, filters FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ?",
         [target.schema, target.table],
     ).fetchall()
-    part = ("profiles", "partial", Load(target, "profiles", filters=filters).filters_text)
+    part = ("profiles", "partial", LedgerKey(target, "profiles", filters=filters).filters_text)
     return bool(found) and all(row == part for row in found)
 
 
@@ -115,7 +120,7 @@ def move_profiles(
 def forget_other_days(
     connection: duckdb.DuckDBPyConnection, target: Target, days: Sequence[date]
 ) -> None:
-    """Delete what is told of all days of a named table but these: it was replaced as a whole."""
+    """Delete ledger and quarantine rows of all other days of a named table: it was replaced."""
     others = set(ledger.known_days(connection, target)) - set(days)
     ledger.forget_days(connection, target, others)
     for day in others:
@@ -140,12 +145,12 @@ def _definition(target: Target) -> Table:
     return Table(target.table, "One row per profile.", columns, NAMED_SCHEMA)
 
 
-_EVERYBODY = Target(PROFILES.name)
+_ALL_PROFILES = Target(PROFILES.name)
 
 
 def replace_profiles(
     connection: duckdb.DuckDBPyConnection,
-    pages: Sequence[ProfilePage],
+    pages: Sequence[PageFile],
     *,
     days: Sequence[date],
     project: ProjectIdentity,
@@ -156,7 +161,7 @@ def replace_profiles(
     overwrite: bool = False,
     run_id: str | None = None,
     filters: Mapping[str, Any] | None = None,
-    target: Target = _EVERYBODY,
+    target: Target = _ALL_PROFILES,
 ) -> list[ProfileReport]:
     """Store the pages of one answer under its days and tell what each day holds then.
 
@@ -193,8 +198,8 @@ def replace_profiles(
         ValueError: The days do not fit the scope, or the scope does not fit the table.
     """
     _check_days(days, scope, target)
-    load = Load(target, "profiles", run_id, filters)
-    kept = {} if overwrite else _kept_days(connection, load, days, scope)
+    key = LedgerKey(target, "profiles", run_id, filters)
+    kept = {} if overwrite else _kept_days(connection, key, days, scope)
     written = [day for day in days if day not in kept]
     if not written:
         return list(kept.values())
@@ -204,18 +209,26 @@ def replace_profiles(
     zone = project.zone if project.regime == "legacy" else "UTC"
     with staged_profiles(connection, pages, days=written, scope=scope, zone=zone) as answer:
         missing = max(0, (expected_total or 0) - answer.profiles)
-        told = _Told(scope, expected_total, dict(failed_pages), missing)
+        response = _Response(scope, expected_total, dict(failed_pages), missing)
         # Who was seen again since is no longer in the answer, and cannot be asked for.
-        merge = merge or told.is_partial or (scope == "seen_on_day" and not overwrite)
+        merge = merge or response.is_partial or (scope == "seen_on_day" and not overwrite)
         before = ledger.rows_before(connection, target, min(written), max(written))
         move_profiles(connection, answer.table, table, written, merge=merge)
         write = merge_quarantine if merge else replace_quarantine
-        refused = {day: write(connection, load, day, day, answer.quarantined) for day in written}
+        refused = {day: write(connection, key, day, day, answer.quarantined) for day in written}
     if target.schema == NAMED_SCHEMA and not merge:
         forget_other_days(connection, target, written)
     stored = [
-        _settle(
-            connection, load, table, day, before.get(day), answer, told, refused[day], merge=merge
+        _write_day(
+            connection,
+            key,
+            table,
+            day,
+            before.get(day),
+            answer,
+            response,
+            refused[day],
+            merge=merge,
         )
         for day in written
     ]
@@ -229,7 +242,7 @@ def kept_snapshot(
     scope: Scope,
     *,
     filters: Mapping[str, Any] | None = None,
-    target: Target = _EVERYBODY,
+    target: Target = _ALL_PROFILES,
 ) -> ProfileReport | None:
     """Return what a day holds if a load of this kind must leave it alone; else None.
 
@@ -256,7 +269,7 @@ def kept_snapshot(
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Response:
     """What is known of an answer as a whole."""
 
     scope: Scope
@@ -269,14 +282,14 @@ class _Told:
         return bool(self.failed_pages) or self.missing > 0
 
 
-def _settle(
+def _write_day(
     connection: duckdb.DuckDBPyConnection,
-    load: Load,
+    key: LedgerKey,
     table: Table,
     day: date,
     rows_before: int | None,
-    answer: Answer,
-    told: _Told,
+    answer: StagedProfiles,
+    response: _Response,
     quarantined: int,
     *,
     merge: bool,
@@ -284,32 +297,32 @@ def _settle(
     """Write the ledger of one day, whose rows and quarantine are there already."""
     tally = answer.tallies.get(day, Tally())
     row_count = count_day(connection, table, day)
-    complete_at = ledger.complete_at(connection, load.target, day) if merge else None
+    complete_at = ledger.complete_at(connection, key.target, day) if merge else None
     report = ProfileReport(
         snapshot_date=day,
-        status=_status(tally.received + row_count + quarantined, told),
-        scope="all" if complete_at else told.scope,
+        status=_status(tally.received + row_count + quarantined, response),
+        scope="all" if complete_at else response.scope,
         row_count=row_count,
         received=tally.received + sum(line.day == day for line in answer.quarantined),
         rows_before=rows_before,
         duplicates_removed=tally.received - tally.rows,
-        expected_total=told.expected_total,
-        failed_pages=told.failed_pages,
-        missing_rows=told.missing,
+        expected_total=response.expected_total,
+        failed_pages=response.failed_pages,
+        missing_rows=response.missing,
         elsewhere=answer.tallies.get(None, Tally()).rows,
         quarantined=quarantined,
     )
-    if is_full(told.scope, load.filters, load.target) and not told.is_partial:
+    if is_full(response.scope, key.filters, key.target) and not response.is_partial:
         complete_at = answer.began_at
-    ledger.write_profile_day(connection, load, report, complete_at=complete_at)
+    ledger.write_profile_day(connection, key, report, complete_at=complete_at)
     return report
 
 
 def _kept_days(
-    connection: duckdb.DuckDBPyConnection, load: Load, days: Sequence[date], scope: Scope
+    connection: duckdb.DuckDBPyConnection, key: LedgerKey, days: Sequence[date], scope: Scope
 ) -> dict[date, ProfileReport]:
     found = {
-        day: kept_snapshot(connection, day, scope, filters=load.filters, target=load.target)
+        day: kept_snapshot(connection, day, scope, filters=key.filters, target=key.target)
         for day in days
     }
     return {day: report for day, report in found.items() if report}
@@ -335,13 +348,10 @@ def _no_pages(days: Sequence[date], failed_pages: Mapping[int, str]) -> Incomple
     )
 
 
-def _status(come: int, told: _Told) -> Status:
-    if told.is_partial:
+def _status(come: int, response: _Response) -> Status:
+    if response.is_partial:
         return "partial"
     return "complete" if come else "empty"
-
-
-_EVERYBODY = Target(PROFILES.name)
 
 
 @dataclass(frozen=True)
@@ -395,7 +405,7 @@ def thin_snapshots(
     weekly: int = 8,
     monthly: int = 24,
     today: date,
-    target: Target = _EVERYBODY,
+    target: Target = _ALL_PROFILES,
     dry_run: bool = False,
 ) -> Thinned:
     """Delete the days of full snapshots that are too many, in the caller's transaction.

@@ -524,12 +524,12 @@ class Stamp:
         return max(0.0, (datetime.now(UTC) - self.taken_at).total_seconds())
 
 
-def snapshot_path(database: Path) -> Path:
+def copy_path(database: Path) -> Path:
     """Return where the snapshot of a database lies: `x.duckdb` has `x.snapshot.duckdb`."""
     return database.with_name(f"{database.stem}.snapshot{database.suffix}")
 
 
-def stamp_of(path: Path) -> Stamp | None:
+def read_stamp(path: Path) -> Stamp | None:
     """Return the stamp of a file; None when it has none, cannot be read or is only a link."""
     if path.is_symlink() or not path.is_file():
         return None
@@ -555,7 +555,7 @@ def _stamp_of(path: Path, version: str) -> Stamp:
     raise _UnstampedError(version)
 
 
-def log_of(database: Path) -> Path:
+def log_path(database: Path) -> Path:
     """Return where DuckDB keeps what it has not yet written into the file."""
     return database.with_name(f"{database.name}.wal")
 
@@ -566,7 +566,7 @@ def version_of(database: Path) -> str:
     Opening and closing it here would drop the lock that DuckDB holds on it for this process.
     """
     texts = []
-    for path in (database, log_of(database)):
+    for path in (database, log_path(database)):
         try:
             found = path.stat()
         except OSError:

@@ -13,7 +13,7 @@ import duckdb
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.rules.lines import HEAD_BYTES, LongLine
 from mixpanel_assets.warehouse.faults import number
-from mixpanel_assets.warehouse.ledger import DayReport, Load, Target
+from mixpanel_assets.warehouse.ledger import DayReport, LedgerKey, Target
 from mixpanel_assets.warehouse.memory import Spread
 from mixpanel_assets.warehouse.schema import QUARANTINE
 
@@ -93,7 +93,7 @@ class Refusals:
 
 def replace_quarantine(
     connection: duckdb.DuckDBPyConnection,
-    load: Load,
+    key: LedgerKey,
     from_date: date,
     to_date: date,
     refusals: Refusals,
@@ -103,31 +103,31 @@ def replace_quarantine(
     """Replace the quarantine of the loaded days, both ends included; return its size.
 
     Args:
-        connection: Inside the transaction of the load.
-        load: Of which table.
+        connection: Inside the transaction of the key.
+        key: What the ledger rows of the load share.
         from_date: First day.
         to_date: Last day.
         refusals: What came.
         kept: Row ids of stored lines that stay.
     """
-    forget_quarantine(connection, load.target, from_date, to_date, kept=kept)
-    days = _days(load, from_date, to_date)
-    _insert(connection, load, refusals, days)
+    forget_quarantine(connection, key.target, from_date, to_date, kept=kept)
+    days = _days(key, from_date, to_date)
+    _insert(connection, key, refusals, days)
     return number(connection, f"SELECT count(*) FROM {_STORED}", days)
 
 
 def merge_quarantine(
     connection: duckdb.DuckDBPyConnection,
-    load: Load,
+    key: LedgerKey,
     from_date: date,
     to_date: date,
     refusals: Refusals,
 ) -> int:
     """Add the lines that the quarantine of the days lacks; return its size then."""
-    days = _days(load, from_date, to_date)
+    days = _days(key, from_date, to_date)
     _insert(
         connection,
-        load,
+        key,
         refusals,
         days,
         f"AND (day, sha256) NOT IN (SELECT (day, {DIGEST}) FROM {_STORED})",
@@ -159,7 +159,7 @@ def forget_quarantine(
 
 def _insert(
     connection: duckdb.DuckDBPyConnection,
-    load: Load,
+    key: LedgerKey,
     refusals: Refusals,
     days: Mapping[str, Any],
     condition: str = "",
@@ -170,14 +170,14 @@ def _insert(
             "$table AS table_name, *, now() AT TIME ZONE 'UTC' AS quarantined_at, "
             f"$run_id AS run_id FROM {refusals.table} "
             f"WHERE day BETWEEN $from_date AND $to_date {condition}",
-            {**days, "run_id": load.run_id},
+            {**days, "run_id": key.run_id},
         )
 
 
-def _days(load: Load, from_date: date, to_date: date) -> dict[str, Any]:
+def _days(key: LedgerKey, from_date: date, to_date: date) -> dict[str, Any]:
     return {
-        "schema": load.target.schema,
-        "table": load.target.table,
+        "schema": key.target.schema,
+        "table": key.target.table,
         "from_date": from_date,
         "to_date": to_date,
     }

@@ -29,19 +29,19 @@ from mixpanel_assets.warehouse.database import (
     CATALOG,
     Database,
     check_whose,
-    closed_for_good,
+    closing_connection,
     set_up_session,
 )
 from mixpanel_assets.warehouse.faults import translated
-from mixpanel_assets.warehouse.files import draft_of, follow, remove_drafts
+from mixpanel_assets.warehouse.files import draft_path, follow, remove_drafts
 from mixpanel_assets.warehouse.lock import Mode, lock_at, named_if_foreign
 from mixpanel_assets.warehouse.project import (
     Origin,
     ProjectIdentity,
     Stamp,
-    log_of,
-    snapshot_path,
-    stamp_of,
+    copy_path,
+    log_path,
+    read_stamp,
     version_of,
 )
 from mixpanel_assets.warehouse.schema import SCHEMA, STAMP, literal
@@ -53,34 +53,32 @@ _AT_ONCE = 1 << 30
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class ReadersCopy:
     """A snapshot that is open to read."""
 
     connection: duckdb.DuckDBPyConnection
     stamp: Stamp
 
 
-def is_snapshot(path: Path) -> bool:
+def is_copy(path: Path) -> bool:
     """Return whether a file is a snapshot, by its name and because it cannot be written."""
     return path.stem.endswith(".snapshot") and not path.stat().st_mode & 0o222
 
 
 @contextmanager
-def open_snapshot(database: Database) -> Iterator[Snapshot | None]:
+def open_copy(database: Database) -> Iterator[ReadersCopy | None]:
     """Yield the snapshot of this very file; None when there is none that can be read."""
-    copy = _SnapshotFile(
-        snapshot_path(database.path), memory_limit=database.memory_limit, lock_timeout=0
-    )
+    copy = _CopyFile(copy_path(database.path), memory_limit=database.memory_limit, lock_timeout=0)
     with ExitStack() as opened:
         snapshot = None
         with suppress(DatabaseNotFoundError, DatabaseLockedError, StorageError, duckdb.Error):
             connection = opened.enter_context(copy.opened("read"))
             stamp = Stamp.read(connection)
-            snapshot = Snapshot(connection, stamp) if stamp else None
+            snapshot = ReadersCopy(connection, stamp) if stamp else None
         yield snapshot if snapshot and snapshot.stamp.is_of_file(database.path) else None
 
 
-class _SnapshotFile(Database):
+class _CopyFile(Database):
     """A snapshot needs no lock: it is never changed, only replaced by a rename."""
 
     @contextmanager
@@ -88,7 +86,7 @@ class _SnapshotFile(Database):
         yield
 
 
-def take_snapshot(database: Database) -> Stamp:
+def take_copy(database: Database) -> Stamp:
     """Copy the database and put the copy in the place of the snapshot of before.
 
     Writers wait while it is copied, readers do not. Only one process at a time may do this.
@@ -98,23 +96,23 @@ def take_snapshot(database: Database) -> Stamp:
         StorageError: The disk is full, the folder cannot be written, the copy is not whole, or
             another file has the snapshot's name.
     """
-    target = snapshot_path(database.path)
+    target = copy_path(database.path)
     remove_drafts(target)
-    _must_fit(database.path)
-    draft = draft_of(target)
+    _check_disk_room(database.path)
+    draft = draft_path(target)
     try:
         with database.read() as connection:
             stamp = Stamp(datetime.now(UTC), version_of(database.path), Origin.of(connection))
-            if said := what_is_in_the_way(database.path, stamp.origin):
+            if said := obstacle_to_copy(database.path, stamp.origin):
                 raise StorageError(said, {"db_path": str(target)})
             with translated(target):
-                if log_of(database.path).exists():
-                    _copy(log_of(database.path), log_of(draft), database.path)
+                if log_path(database.path).exists():
+                    _copy(log_path(database.path), log_path(draft), database.path)
                 # Last: closing it ends the locks of all of this process's connections to it.
                 _copy(database.path, draft, database.path)
         with translated(target):
-            _put_in_order(draft, stamp)
-            log_of(target).unlink(missing_ok=True)
+            _finish_copy(draft, stamp)
+            log_path(target).unlink(missing_ok=True)
             draft.replace(target)
             _sync(target.parent)
     finally:
@@ -122,27 +120,27 @@ def take_snapshot(database: Database) -> Stamp:
     return stamp
 
 
-def remove_snapshot(database: Path) -> bool:
+def remove_copy(database: Path) -> bool:
     """Remove the snapshot; a reader that has it open keeps it. Return whether there was one."""
-    target = snapshot_path(database)
-    if stamp_of(target) is None:
+    target = copy_path(database)
+    if read_stamp(target) is None:
         return False
     target.unlink(missing_ok=True)
     return True
 
 
-def what_is_in_the_way(database: Path, origin: Origin | None = None) -> str | None:
+def obstacle_to_copy(database: Path, origin: Origin | None = None) -> str | None:
     """Return, in a sentence, why no snapshot can be kept: its name is taken; None if it is not.
 
     Args:
         database: The database.
         origin: What the database says of itself; None: the snapshot of another one is accepted.
     """
-    target = snapshot_path(database)
-    stamp = stamp_of(target)
+    target = copy_path(database)
+    stamp = read_stamp(target)
     if stamp and (origin is None or stamp.origin.may_be(origin)):
         return None
-    for file in (target, log_of(target)):
+    for file in (target, log_path(target)):
         if os.path.lexists(file):
             what = f"the snapshot of {stamp.origin}" if stamp else f"no snapshot of {database}"
             return (
@@ -158,13 +156,13 @@ def move_aside(database: Path, stamp: Stamp) -> Path:
     Raises:
         StorageError: It cannot be renamed.
     """
-    target = snapshot_path(database)
+    target = copy_path(database)
     name = f"{target.stem}.{stamp.taken_at:%Y-%m-%dT%H-%M-%S}-{uuid.uuid4().hex[:8]}{target.suffix}"
     with translated(target):
         return target.rename(target.with_name(name))
 
 
-def _must_fit(database: Path) -> None:
+def _check_disk_room(database: Path) -> None:
     """Refuse to fill the disk, on which loads may be going on."""
     if database.exists() and shutil.disk_usage(database.parent).free < database.stat().st_size:
         raise StorageError(f"The disk has no room for a copy of {database}.")
@@ -175,7 +173,7 @@ def _copy(source: Path, target: Path, database: Path) -> None:
 
     The copy is open to those to whom the database is.
     """
-    with source.open("rb") as old, open(target, "xb", opener=_for_us_alone) as new:
+    with source.open("rb") as old, open(target, "xb", opener=_private) as new:
         follow(new.fileno(), database)
         try:
             while os.copy_file_range(old.fileno(), new.fileno(), _AT_ONCE):
@@ -186,13 +184,13 @@ def _copy(source: Path, target: Path, database: Path) -> None:
             shutil.copyfileobj(old, new, 1 << 20)
 
 
-def _for_us_alone(path: str, flags: int) -> int:
+def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _put_in_order(draft: Path, stamp: Stamp) -> None:
+def _finish_copy(draft: Path, stamp: Stamp) -> None:
     """Stamp a copy, and bring what a killed writer left in its log into the file."""
-    with closed_for_good(duckdb.connect()) as connection:
+    with closing_connection(duckdb.connect()) as connection:
         set_up_session(connection)
         connection.execute(f"ATTACH {literal(str(draft))} AS {CATALOG} (TYPE duckdb)")
         connection.execute(f"USE {CATALOG}")
@@ -202,7 +200,7 @@ def _put_in_order(draft: Path, stamp: Stamp) -> None:
             [stamp.taken_at.replace(tzinfo=None), stamp.version],
         )
         connection.execute(f"CHECKPOINT {CATALOG}")
-    if log_of(draft).exists():
+    if log_path(draft).exists():
         raise StorageError(f"The copy {draft} kept a log of its own.")
     draft.chmod(draft.stat().st_mode & ~0o222)  # who opens it to write is told so
     _sync(draft)
@@ -216,13 +214,13 @@ def _sync(path: Path) -> None:
         os.close(opened)
 
 
-SnapshotChoice = Literal["auto", "on", "off"]
+CopyChoice = Literal["auto", "on", "off"]
 LARGEST_BYTES = 5_000_000_000
 SECONDS_BETWEEN = 60.0
 _FAULTS = (StorageError, DatabaseLockedError, OSError, duckdb.Error, sqlite3.Error)
 _HURRIED_SECONDS = 1.0
 _ALONE_WITHIN_SECONDS = 0.2  # two who end at once disturb each other for a moment
-_SAID: set[Path] = set()
+_REPORTED: set[Path] = set()
 
 
 class Publisher:
@@ -242,7 +240,7 @@ class Publisher:
     def __init__(
         self,
         database: Database,
-        choice: SnapshotChoice,
+        choice: CopyChoice,
         say: Callable[[str], object],
         *,
         patience_seconds: float = 60.0,
@@ -286,7 +284,7 @@ class Publisher:
         self._database.must_not_be_lost()
         with suppress(DatabaseLockedError):  # the write that waits for it looks again
             check_whose(self._database, self._project)
-        self._look_at_place()
+        self._check_copy_name()
         self._load_has_failed = False
         lock = path.with_name(f"{path.name}.writers")
         with translated(path):
@@ -311,7 +309,7 @@ class Publisher:
         Args:
             is_last: Nobody else will do it, so take it however young the one there is.
         """
-        with self._faults_told():
+        with self._reported_faults():
             if self._is_blocked or not self._can_be_kept():
                 return
             if not self._is_wanted():
@@ -321,24 +319,24 @@ class Publisher:
 
     def renew(self) -> None:
         """Take a snapshot for a reader, who removes none: those who write decide about that."""
-        with self._faults_told():
+        with self._reported_faults():
             if self._can_be_kept() and self._is_wanted() and not self._is_current():
                 self._take(wait=True)
 
     @contextmanager
-    def _faults_told(self) -> Iterator[None]:
+    def _reported_faults(self) -> Iterator[None]:
         try:
             yield
         except _FAULTS as error:
             if self._load_has_failed:  # for a reason that says it all
                 return
             self._say(
-                f"The snapshot for readers, {snapshot_path(self._database.path)}, could not be "
+                f"The snapshot for readers, {copy_path(self._database.path)}, could not be "
                 f"taken: {error} What was loaded is stored; the next run tries again."
             )
 
     def _take(self, *, wait: bool) -> None:
-        path = snapshot_path(self._database.path)
+        path = copy_path(self._database.path)
         lock = path.with_name(f"{path.name}.lock")
         patience_seconds = self._present_patience()
         timeout = 10 * patience_seconds if wait else 0.0
@@ -352,7 +350,7 @@ class Publisher:
                 return
             if not self._is_current():
                 self._database.lock_timeout = patience_seconds
-                take_snapshot(self._database)
+                take_copy(self._database)
 
     def _acquire(
         self,
@@ -374,7 +372,7 @@ class Publisher:
     def _can_be_kept(self) -> bool:
         path = self._database.path
         return not (
-            self._database.is_missing or is_snapshot(path) or not os.access(path.parent, os.W_OK)
+            self._database.is_missing or is_copy(path) or not os.access(path.parent, os.W_OK)
         )
 
     def _is_wanted(self) -> bool:
@@ -387,44 +385,44 @@ class Publisher:
     def _remove(self) -> None:
         """Remove the snapshot that nobody keeps up to date, and say so."""
         path, too_large = self._database.path, self._is_too_large()
-        if remove_snapshot(path) or (too_large and path not in _SAID):
-            _SAID.add(path)
-            self._say(_why_not(path, self._largest_bytes if too_large else None))
+        if remove_copy(path) or (too_large and path not in _REPORTED):
+            _REPORTED.add(path)
+            self._say(_not_kept_message(path, self._largest_bytes if too_large else None))
 
     def _is_current(self) -> bool:
-        stamp = stamp_of(snapshot_path(self._database.path))
+        stamp = read_stamp(copy_path(self._database.path))
         return stamp is not None and stamp.is_of_now(self._database.path)
 
     def _is_due(self) -> bool:
         with suppress(OSError):
-            taken = snapshot_path(self._database.path).stat().st_mtime
+            taken = copy_path(self._database.path).stat().st_mtime
             return abs(time.time() - taken) >= SECONDS_BETWEEN
         return True
 
-    def _look_at_place(self) -> None:
+    def _check_copy_name(self) -> None:
         """Move the snapshot of another database aside, and tell of a file that is no snapshot."""
         at_once = Database(self._database.given, lock_timeout=0, read_only=True)
-        stamp = stamp_of(snapshot_path(at_once.path))
+        stamp = read_stamp(copy_path(at_once.path))
         blocked_before, self._is_blocked = self._is_blocked, None
         if stamp is None:
-            self._is_blocked = what_is_in_the_way(at_once.path)
+            self._is_blocked = obstacle_to_copy(at_once.path)
             if self._is_blocked not in (None, blocked_before) and self._choice != "off":
                 self._say(self._is_blocked)
         elif not stamp.is_of_now(at_once.path):
             # A process that holds the file has looked itself.
             with suppress(DatabaseLockedError), at_once.read() as connection:
                 if not stamp.origin.may_be(Origin.of(connection)):
-                    self._say(_moved(at_once.path, stamp))
+                    self._say(_moved_message(at_once.path, stamp))
 
 
-def _moved(database: Path, stamp: Stamp) -> str:
+def _moved_message(database: Path, stamp: Stamp) -> str:
     return (
-        f"{snapshot_path(database)} was the snapshot of {stamp.origin}, not of {database}. It may "
+        f"{copy_path(database)} was the snapshot of {stamp.origin}, not of {database}. It may "
         f"be the last copy, so it was renamed: {move_aside(database, stamp)}"
     )
 
 
-def _why_not(path: Path, limit: int | None) -> str:
+def _not_kept_message(path: Path, limit: int | None) -> str:
     if limit is None:
         return "No snapshot for readers is kept: MP_SNAPSHOT is off. They wait for who writes."
     return (
@@ -467,7 +465,7 @@ class ReadersDatabase(Database):
         memory_limit: str = "1GB",
         lock_timeout: float | None = None,
         on_wait: Callable[[str], None] | None = None,
-        choice: SnapshotChoice = "auto",
+        choice: CopyChoice = "auto",
     ) -> None:
         super().__init__(
             path,
@@ -496,10 +494,10 @@ class ReadersDatabase(Database):
     def _attached(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         self.must_exist()
         with ExitStack() as opened:
-            yield self._newest(opened)
+            yield self._open_newest(opened)
 
-    def _newest(self, opened: ExitStack) -> duckdb.DuckDBPyConnection:
-        snapshot = opened.enter_context(open_snapshot(self))
+    def _open_newest(self, opened: ExitStack) -> duckdb.DuckDBPyConnection:
+        snapshot = opened.enter_context(open_copy(self))
         self.snapshot_age = None
         if snapshot and snapshot.stamp.is_of_now(self.path):
             return snapshot.connection
@@ -514,10 +512,10 @@ class ReadersDatabase(Database):
             )
             return opened.enter_context(briefly.opened("read"))
         self.snapshot_age = snapshot.stamp.age
-        self._tell(snapshot.stamp)
+        self._report_age(snapshot.stamp)
         return snapshot.connection
 
-    def _tell(self, stamp: Stamp) -> None:
+    def _report_age(self, stamp: Stamp) -> None:
         said = (
             f"{self.path} is being written to. Read instead: its snapshot of "
             f"{stamp.taken_at:%Y-%m-%d %H:%M:%S} UTC, {stamp.age:.0f} s old."
@@ -534,7 +532,7 @@ def database_at(
     lock_timeout: float | None = None,
     on_wait: Callable[[str], None] | None = None,
     read_only: bool = False,
-    snapshot: SnapshotChoice = "off",
+    snapshot: CopyChoice = "off",
 ) -> Database:
     """Return the database at a path, not opened yet; other rooms name no class of databases.
 

@@ -25,11 +25,11 @@ from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.events import append_events
 from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.lines import REMOVED_KEYS
-from mixpanel_assets.warehouse.profile_pages import ProfilePage
+from mixpanel_assets.warehouse.profile_pages import PageFile
 from mixpanel_assets.warehouse.profiles import replace_profiles
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.schema import DAYS
-from mixpanel_assets.warehouse.tables import NAMED_SCHEMA, make_way
+from mixpanel_assets.warehouse.tables import NAMED_SCHEMA, free_table_name
 
 _EVENT_KEYS = ("event_name", "event_time", "properties"), ("distinct_id", "insert_id")
 _PROFILE_KEYS = ("distinct_id", "properties"), ("last_seen",)
@@ -204,7 +204,7 @@ def make_events_table(
         open_days: Days that were not over when they were received.
         filters: What narrowed the events.
     """
-    make_way(connection, table, replace=False)
+    free_table_name(connection, table, replace=False)
     reports = append_events(
         connection,
         received,
@@ -240,11 +240,11 @@ def make_profiles_table(
         fetched_at: When the profiles came, aware.
         filters: What narrowed the profiles.
     """
-    make_way(connection, table, replace=False)
+    free_table_name(connection, table, replace=False)
     target = Target(table, NAMED_SCHEMA)
     [report] = replace_profiles(
         connection,
-        [ProfilePage(page, fetched_at)],
+        [PageFile(page, fetched_at)],
         days=[day],
         project=project,
         filters=filters or None,

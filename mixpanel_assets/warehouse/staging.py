@@ -23,10 +23,10 @@ from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.rules.json_text import parsed
 from mixpanel_assets.rules.lines import SHORT_LINE_BYTES, ReceivedDays
 from mixpanel_assets.rules.made_ids import made_id, twin_id
-from mixpanel_assets.warehouse.database import closed_for_good, set_up_session
+from mixpanel_assets.warehouse.database import closing_connection, set_up_session
 from mixpanel_assets.warehouse.faults import number
 from mixpanel_assets.warehouse.lines import (
-    Leftovers,
+    OddLines,
     ShiftedRowsError,
     Window,
     is_empty,
@@ -54,7 +54,7 @@ _FIND = """
 """
 
 
-def remove_repeats(connection: duckdb.DuckDBPyConnection, table: str) -> dict[date, int]:
+def remove_duplicates(connection: duckdb.DuckDBPyConnection, table: str) -> dict[date, int]:
     """Keep one copy of each repeated event and return how many went, by day.
 
     Repeats share event, time as sent, `$insert_id` and `$distinct_id_before_identity` (or
@@ -288,7 +288,7 @@ def staging_table(
     database = f"mixpanel_assets_staging_{uuid.uuid4().hex}"
     table = f"{database}.main.staged"
     typed = ", ".join(f"{quoted(column.name)} {column.type}" for column in columns)
-    with closed_for_good(connection.cursor()) as staging:
+    with closing_connection(connection.cursor()) as staging:
         set_up_session(staging)
         staging.execute(f"ATTACH ':memory:' AS {database}")
         staging.execute(f"CREATE TABLE {table} ({typed})")
@@ -314,7 +314,7 @@ def _fill(
         inserted, most = _insert(connection, table, spool, window)
     if inserted >= received.lines:
         return inserted
-    left = Leftovers(connection, spool, window, into=table, refusals=refusals)
+    left = OddLines(connection, spool, window, into=table, refusals=refusals)
     left.sort(most)
     refusals.finish()
     make_room(connection, sum(left.largest))

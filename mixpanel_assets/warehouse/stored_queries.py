@@ -26,7 +26,7 @@ from mixpanel_assets.results import (
 )
 from mixpanel_assets.rules.days import how_to_load, ranges_of, shown
 from mixpanel_assets.rules.zones import is_zone, same_clocks, span_of, wall_clock_sql
-from mixpanel_assets.warehouse.faults import asked
+from mixpanel_assets.warehouse.faults import user_sql
 from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.project import ProjectIdentity, stored_project
 from mixpanel_assets.warehouse.schema import EVENTS, SCHEMA, qualified
@@ -36,7 +36,7 @@ from mixpanel_assets.warehouse.tables import (
     days_between,
     find_table,
     known_tables,
-    tell_of_unknown_events,
+    warn_of_unknown_events,
 )
 
 logger = logging.getLogger(__name__)
@@ -110,12 +110,12 @@ def stored_days(
     _refuse_missing(connection, target, needed, known)
     day, condition = _sql(days, zone, project, target)
     found = StoredDays(qualified(target.schema, target.table), day, condition, days[0], days[-1])
-    if events and (absent := _absent(connection, found, events)):
-        tell_of_unknown_events(connection, target, absent)
+    if events and (absent := _missing_events(connection, found, events)):
+        warn_of_unknown_events(connection, target, absent)
     return found
 
 
-def _absent(
+def _missing_events(
     connection: duckdb.DuckDBPyConnection, days: StoredDays, events: Collection[str]
 ) -> list[str]:
     rows = connection.execute(
@@ -230,7 +230,7 @@ def _refuse_missing(
     lost = [day for day in days if day not in there]
     if lost:
         raise MissingDaysError(
-            " ".join(_said(target, lost, statuses, known)),
+            " ".join(_missing_message(target, lost, statuses, known)),
             table=target.table,
             ranges=ranges_of(lost),
         )
@@ -240,7 +240,7 @@ def _refuse_missing(
                 "Events of %s in %s are missing. %s",
                 hours,
                 needed.zone,
-                " ".join(_said(target, [day], statuses, known)),
+                " ".join(_missing_message(target, [day], statuses, known)),
             )
     still_open = [
         day
@@ -255,7 +255,7 @@ def _refuse_missing(
         )
 
 
-def _said(
+def _missing_message(
     target: Target,
     lost: Sequence[date],
     statuses: Mapping[date, str],
@@ -492,11 +492,11 @@ class StoredQueries:
         Example:
             >>> queries.daily_counts(from_date="2024-01-01", to_date="2024-01-07").df
         """
-        days = self._days(from_date, to_date, _names(events), table, zone)
+        days = self._days(from_date, to_date, _checked_names(events), table, zone)
         rows = self._rows(
             f"SELECT {days.day}::VARCHAR, event_name, count(*) FROM {days.table} "
             f"WHERE {_window(days, events)} GROUP BY 1, 2 ORDER BY 1, 2",
-            _bound(events),
+            _parameters(events),
         )
         return DailyCountsResult(
             from_date=str(days.from_date),
@@ -540,14 +540,14 @@ class StoredQueries:
             ... ).buckets[0].bucket_label
             '1-9'
         """
-        starts = _starts(buckets)
-        days = self._days(from_date, to_date, _names(events), table, zone)
+        starts = _bucket_starts(buckets)
+        days = self._days(from_date, to_date, _checked_names(events), table, zone)
         rows = self._rows(
             "SELECT list_max(list_filter($starts::BIGINT[], lambda start: start <= events)), "
             f"count(*) FROM (SELECT count(*) AS events FROM {days.table} "
             f"WHERE {_window(days, events)} AND distinct_id IS NOT NULL GROUP BY distinct_id) "
             "GROUP BY 1",
-            _bound(events) | {"starts": starts},
+            _parameters(events) | {"starts": starts},
         )
         users = dict(rows)
         total = sum(users.values())
@@ -605,7 +605,7 @@ class StoredQueries:
         if isinstance(properties, str) or not properties:
             raise ConfigError("Name the properties in a list, at least one.")
         days = self._days(from_date, to_date, [event], table, zone)
-        bound = _bound([event])
+        bound = _parameters([event])
         counted = []
         for number, name in enumerate(properties):
             value, path = _field(name, f"path{number}")
@@ -635,7 +635,7 @@ class StoredQueries:
         table: str | None,
         zone: str | None,
     ) -> StoredDays:
-        with asked():
+        with user_sql():
             return stored_days(
                 self._connection,
                 table or self._table,
@@ -647,7 +647,7 @@ class StoredQueries:
             )
 
     def _rows(self, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        with asked():
+        with user_sql():
             return self._connection.execute(sql, dict(values)).fetchall()
 
 
@@ -655,7 +655,7 @@ def _values(days: StoredDays, event: str, property: str) -> tuple[str, dict[str,
     """Return the SQL of kind and text of a property, one row per event, and what it binds."""
     value, path = _field(property, "path")
     values = f"SELECT {value} AS value FROM {days.table} WHERE {_window(days, [event])}"
-    return _VALUES.format(values=values), _bound([event]) | path
+    return _VALUES.format(values=values), _parameters([event]) | path
 
 
 def _field(property: str, key: str) -> tuple[str, dict[str, str]]:
@@ -673,17 +673,17 @@ def _window(days: StoredDays, events: Sequence[str] | None) -> str:
     return days.condition if events is None else f"{days.condition} AND event_name IN $events"
 
 
-def _bound(events: Sequence[str] | None) -> dict[str, Any]:
+def _parameters(events: Sequence[str] | None) -> dict[str, Any]:
     return {} if events is None else {"events": list(events)}
 
 
-def _names(events: Sequence[str] | None) -> Sequence[str]:
+def _checked_names(events: Sequence[str] | None) -> Sequence[str]:
     if isinstance(events, str) or (events is not None and not events):
         raise ConfigError("Name the events in a list, at least one, or leave them out for all.")
     return events or ()
 
 
-def _starts(buckets: Sequence[int] | None) -> list[int]:
+def _bucket_starts(buckets: Sequence[int] | None) -> list[int]:
     starts = list(BUCKETS if buckets is None else buckets)
     whole = all(type(start) is int and start >= 1 for start in starts)
     if not starts or not whole or starts != sorted(set(starts)):

@@ -1,4 +1,4 @@
-"""Which tables there are, their names, what the ledger says of them; dropping them.
+"""Tables: which exist, which names are allowed, what the ledger says of them; dropping them.
 
 An asset table has a fixed name in schema `mixpanel`, a named table any name in `main`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
@@ -62,10 +62,10 @@ def days_between(from_date: date | str, to_date: date | str) -> list[date]:
 
 
 def days_of(metadata: TableMetadata) -> set[date]:
-    """Return the days that a table of events is said to speak for; none when it is not said.
+    """Return the days that a table of events covers by its metadata; none without dates.
 
     Raises:
-        ConfigError: Only one end is given, or the range is none.
+        ConfigError: Only one end is given, or they are in the wrong order.
     """
     given = (metadata.from_date, metadata.to_date)
     if given == (None, None):
@@ -75,10 +75,10 @@ def days_of(metadata: TableMetadata) -> set[date]:
     return set(days_between(metadata.from_date, metadata.to_date))
 
 
-def tell_of_unknown_events(
+def warn_of_unknown_events(
     connection: duckdb.DuckDBPyConnection, target: Target, events: Collection[str]
 ) -> None:
-    """Warn of events that a table does not hold on any day; of an empty table nothing is said."""
+    """Warn of events that a table has on no day, unless it is empty."""
     rows = connection.execute(
         f"SELECT DISTINCT event_name FROM {qualified(target.schema, target.table)} "
         "WHERE event_name IS NOT NULL ORDER BY 1"
@@ -91,7 +91,7 @@ def tell_of_unknown_events(
 
 
 def moment_of(metadata: TableMetadata) -> datetime:
-    """Return when a table was fetched, aware; naive moments are UTC."""
+    """Return when a table was fetched, aware; a naive moment is UTC."""
     moment = metadata.fetched_at
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
@@ -103,11 +103,7 @@ def day_of(metadata: TableMetadata, project: ProjectIdentity) -> date:
 
 
 def refuse_outside(found: Collection[date], days: Collection[date]) -> None:
-    """See that events lie in the days of their table.
-
-    Raises:
-        StorageError: Some do not.
-    """
+    """Raise `StorageError` for events outside the days of their table."""
     outside = sorted(day for day in found if not min(days) <= day <= max(days))
     if outside:
         raise StorageError(
@@ -118,7 +114,7 @@ def refuse_outside(found: Collection[date], days: Collection[date]) -> None:
 
 
 def filters_of(metadata: TableMetadata) -> dict[str, Any]:
-    """Return the filters as the ledger keeps them."""
+    """Return the filters as the ledger stores them."""
     filters = {
         "events": metadata.filter_events,
         "where": metadata.filter_where,
@@ -131,7 +127,7 @@ def filters_of(metadata: TableMetadata) -> dict[str, Any]:
 
 
 def metadata_of(table: KnownTable) -> TableMetadata:
-    """Return what the ledger knows of a table."""
+    """Return the metadata of a table by the ledger."""
     filters, is_events = table.filters, table.type == "events"
     behaviors = filters.get("behaviors")
     return TableMetadata(
@@ -154,12 +150,12 @@ def _json(value: Any) -> str | None:
 
 @dataclass(frozen=True)
 class EventSizes:
-    """How much finished days of events weigh, empty ones included.
+    """The size of finished days of events, empty ones included.
 
     Attributes:
         rows: Rows by day.
         received_bytes: Compressed bytes received, by day.
-        shifted: Whether a day of any asset holds rows of another date (legacy regime).
+        shifted: Whether a day of any asset has rows of another date (legacy regime).
     """
 
     rows: dict[date, int]
@@ -168,14 +164,14 @@ class EventSizes:
 
 
 def table_exists(connection: duckdb.DuckDBPyConnection, table: str, schema: str = SCHEMA) -> bool:
-    """Tell whether a table or view of that name is there, in whatever case it is written."""
+    """Return whether a table or view of that name exists; DuckDB ignores case."""
     return stored_name(connection, table, schema) is not None
 
 
 def stored_name(
     connection: duckdb.DuckDBPyConnection, table: str, schema: str = SCHEMA
 ) -> str | None:
-    """Return how the name of a table is written where it was made; DuckDB ignores case."""
+    """Return the name of a table in the case in which it was created; None without one."""
     row = first_row(
         connection,
         "SELECT table_name FROM information_schema.tables WHERE table_catalog = current_database() "
@@ -193,7 +189,7 @@ def day_rows(
     *,
     schema: str = SCHEMA,
 ) -> dict[date, dict[str, Any]]:
-    """Return the ledger rows of a table by day, both ends included; only loaded days are there."""
+    """Return the ledger rows of a table by day, both ends included; none for other days."""
     if not table_exists(connection, DAYS.name):
         return {}
     found = connection.execute(
@@ -212,27 +208,20 @@ def only_here(
     from_date: date = date.min,
     to_date: date = date.max,
 ) -> list[date]:
-    """Return the days of `mixpanel.events` of which Mixpanel holds nothing any more.
+    """Return the stored days of `mixpanel.events` that Mixpanel has no events of any more.
 
-    Args:
-        connection: Any connection of the database.
-        horizon: The first day that Mixpanel is asked for; None: every day is.
-        from_date: First day, included.
-        to_date: Last day, included.
+    Both ends are included. `horizon` is the first day that is requested; None: every day is.
     """
-    rows = day_rows(connection, EVENTS.name, from_date, to_date)
-    return [day for day, row in rows.items() if _is_only_here(row, horizon)]
-
-
-def _is_only_here(row: Mapping[str, Any], horizon: date | None) -> bool:
-    if not row["row_count"]:
-        return False
-    is_expired = horizon is not None and row["day"] < horizon
-    return bool(is_expired or row["rows_vanished"] == row["row_count"])
+    return [
+        day
+        for day, row in day_rows(connection, EVENTS.name, from_date, to_date).items()
+        if row["row_count"]
+        and ((horizon and day < horizon) or row["rows_vanished"] == row["row_count"])
+    ]
 
 
 def event_sizes(connection: duckdb.DuckDBPyConnection, table: str = EVENTS.name) -> EventSizes:
-    """Return what the days of an asset table of events weigh."""
+    """Return the size of the finished days of an asset table of events."""
     ledger = day_rows(connection, table, date.min, date.max)
     known = {day: row for day, row in ledger.items() if row["status"] in ("complete", "empty")}
     return EventSizes(
@@ -278,9 +267,9 @@ def day_reports(
     *,
     table: str = EVENTS.name,
 ) -> dict[date, DayReport]:
-    """Return what is known of stored days of an asset table of events, both ends included.
+    """Return the stored days of an asset table of events, both ends included.
 
-    The ledger does not keep `rows_before`, `time_warning` and `hour_counts`.
+    The ledger does not store `rows_before`, `time_warning` and `hour_counts`.
     """
     counts = event_counts(connection, from_date, to_date, table=table)
     return {
@@ -302,15 +291,15 @@ def day_reports(
 
 @dataclass(frozen=True)
 class KnownTable:
-    """A table that the ledger speaks of.
+    """A table with ledger rows.
 
     Attributes:
         target: Its schema and name.
         type: What a row is.
-        fetched_at: When the last of it came; aware, UTC.
+        fetched_at: When its newest day was received; aware, UTC.
         from_date: First day.
-        to_date: Last day.
-        filters: What narrowed it.
+        to_date: Last day, included.
+        filters: What narrowed the requests.
     """
 
     target: Target
@@ -322,7 +311,7 @@ class KnownTable:
 
     @property
     def is_asset(self) -> bool:
-        """Whether assets fill it day by day, so that its definition stays when it is emptied."""
+        """Whether assets fill it by days: then it is emptied, not dropped."""
         return self.target.schema == SCHEMA
 
     @property
@@ -332,10 +321,10 @@ class KnownTable:
 
 
 def find_table(connection: duckdb.DuckDBPyConnection, name: str) -> Target:
-    """Return where a table or view is and how its name is written.
+    """Return the schema and the name of a table or view, as they are written.
 
     Raises:
-        TableNotFoundError: There is none; the error names those that there are.
+        TableNotFoundError: It does not exist; the error names the tables that do.
     """
     found = connection.execute(
         "SELECT table_schema, table_name FROM information_schema.tables "
@@ -353,7 +342,7 @@ def find_table(connection: duckdb.DuckDBPyConnection, name: str) -> Target:
 
 
 def known_tables(connection: duckdb.DuckDBPyConnection) -> list[KnownTable]:
-    """Return the tables that the ledger speaks of and that are there, by name."""
+    """Return the existing tables with ledger rows, by name."""
     if not table_exists(connection, DAYS.name):
         return []
     found = connection.execute(
@@ -376,15 +365,12 @@ def known_tables(connection: duckdb.DuckDBPyConnection) -> list[KnownTable]:
 
 
 def drop_tables(connection: duckdb.DuckDBPyConnection, targets: Sequence[Target]) -> list[str]:
-    """Drop tables with what ledger and quarantine say of them, in the caller's transaction.
+    """Drop tables with their ledger and quarantine rows; return their names, each once.
 
-    An asset's table (schema `mixpanel`) stays as it was made: its rows go.
-
-    Returns:
-        The names as they were written, each once.
+    An asset's table (schema `mixpanel`) is emptied, not dropped.
 
     Raises:
-        ConfigError: One is a view or a table of ours that holds no data.
+        ConfigError: One is a view, or a table of this package that holds no data.
     """
     targets = list(dict.fromkeys(targets))
     for target in targets:
@@ -399,10 +385,10 @@ def drop_tables(connection: duckdb.DuckDBPyConnection, targets: Sequence[Target]
 
 
 def drop_day(connection: duckdb.DuckDBPyConnection, target: Target, day: date) -> tuple[int, int]:
-    """Delete a day of an asset's table of events with all that is known of it.
+    """Delete a day of an asset's table of events, with its ledger and quarantine rows.
 
     Returns:
-        How many rows and how many quarantined lines went.
+        The numbers of deleted rows and of deleted quarantined lines.
     """
     rows = number(
         connection,
@@ -418,7 +404,7 @@ def _refuse_ours(connection: duckdb.DuckDBPyConnection, target: Target) -> None:
     if ours and (target.table.startswith("_") or target.table in VIEWS):
         raise ConfigError(
             f"{target.table!r} is a table of this package and cannot be dropped. Drop the tables "
-            "that it speaks of.",
+            "that it describes.",
             {"table": target.table},
         )
     views = number(
@@ -444,10 +430,10 @@ _DOCUMENTED = ("event_name", "event_time", "distinct_id", "insert_id", "properti
 
 
 def target_of(table: str, asset: Table) -> Target:
-    """Return the target that a table name means: the asset table itself, or a named one.
+    """Return the target of a table name: the asset table itself, or a named table.
 
     Raises:
-        ConfigError: The name belongs to another table of ours.
+        ConfigError: The name belongs to another table of this package.
     """
     if table == asset.name:
         return Target(table)
@@ -456,12 +442,12 @@ def target_of(table: str, asset: Table) -> Target:
 
 
 def refuse_our_names(schema: str, table: str) -> None:
-    """See that a table is none of ours and hides none: queries look into both schemas.
+    """Refuse the name of a table of this package, or one that begins with an underscore.
 
     Raises:
-        ConfigError: The name is taken, or begins with an underscore as our own do.
+        ConfigError: It is such a name.
     """
-    # DuckDB takes `Events` and `events` for the same name.
+    # Queries search both schemas, and DuckDB takes `Events` and `events` for the same name.
     schemas, name = (SCHEMA, NAMED_SCHEMA), table.lower()
     if schema.lower() in schemas and (name.startswith("_") or name in {*BY_NAME, *VIEWS}):
         raise ConfigError(
@@ -472,11 +458,7 @@ def refuse_our_names(schema: str, table: str) -> None:
 
 
 def make_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> None:
-    """Make a table if it is not there.
-
-    Raises:
-        ConfigError: As `check_table` says.
-    """
+    """Create a table if it does not exist; raise as `check_table` does."""
     check_table(connection, definition)
     if stored_name(connection, definition.name, definition.schema) is None:
         forget_table(connection, Target(definition.name, definition.schema))
@@ -484,11 +466,11 @@ def make_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> None
 
 
 def check_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> None:
-    """See that rows of a kind belong into the table of that name, if there is one.
+    """Check that rows of a definition fit the table of that name, if it exists.
 
     Raises:
-        ConfigError: It has other columns or its name is written differently, or the other schema
-            has a table of that name, so that queries would find only one of them.
+        ConfigError: It has other columns or its name is in another case, or the other schema has
+            a table of that name, so that queries would find only one of them.
     """
     _refuse_twins(connection, definition.schema, definition.name)
     name = stored_name(connection, definition.name, definition.schema)
@@ -503,14 +485,14 @@ def check_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> Non
     described = connection.execute(f"DESCRIBE {definition.quoted}").fetchall()
     if {name for name, *_ in described} != set(definition.column_names):
         raise ConfigError(
-            f"The table {definition.name!r} holds something else than these rows. Choose another "
-            "name, or load it anew (`replace=True`, `--replace`).",
+            f"The table {definition.name!r} has other columns than these rows. Choose another "
+            "name, or replace it (`replace=True`, `--replace`).",
             {"table": definition.name, "columns": [name for name, *_ in described]},
         )
 
 
 def forget_table(connection: duckdb.DuckDBPyConnection, target: Target) -> None:
-    """Delete what ledger and quarantine tell of a table."""
+    """Delete the ledger and quarantine rows of a table."""
     ledger.forget_days(connection, target, ledger.known_days(connection, target))
     connection.execute(
         f"DELETE FROM {QUARANTINE.quoted} WHERE schema_name = ? AND table_name = ?",
@@ -528,26 +510,27 @@ def _refuse_twins(connection: duckdb.DuckDBPyConnection, schema: str, table: str
 
 
 def check_name(table: str, asset: Table = EVENTS) -> None:
-    """Refuse a name that no named table may have, nor the asset table of the same kind.
+    """Refuse a name that neither a named table nor the asset table of its kind may have.
 
     Raises:
-        ConfigError: It is not letters, digits and underscores, or a table of ours has it.
+        ConfigError: It has other characters than letters, digits and underscores, or is the name
+            of another table of this package.
     """
     if not _NAME.fullmatch(table):
         raise ConfigError(
-            f"{table!r} is no name for a table: use letters, digits and underscores, and begin "
+            f"{table!r} is not a name for a table: use letters, digits and underscores, and begin "
             "with a letter or digit.",
             {"table": table},
         )
     target_of(table, asset)
 
 
-def make_way(connection: duckdb.DuckDBPyConnection, table: str, *, replace: bool) -> None:
-    """See that a load makes its table anew; undone with the caller's transaction.
+def free_table_name(connection: duckdb.DuckDBPyConnection, table: str, *, replace: bool) -> None:
+    """Check that a load may create its table; drop the old one if it is to be replaced.
 
     Raises:
-        TableExistsError: A table of that name is there and may not be replaced. The asset
-            tables `events` and `profiles` count as there once a day is stored in them.
+        TableExistsError: The table exists and may not be replaced. The asset tables `events` and
+            `profiles` exist in this sense once a day is stored in them.
         ConfigError: It is an asset table, which is never replaced.
     """
     target = target_of(table, _ASSETS.get(table, EVENTS))
@@ -561,7 +544,7 @@ def make_way(connection: duckdb.DuckDBPyConnection, table: str, *, replace: bool
         raise TableExistsError(table, is_asset=is_asset)
     if is_asset:
         raise ConfigError(
-            f"{table!r} is the asset's own table and holds days already. Choose another name, or "
+            f"{table!r} is the asset's own table and has days already. Choose another name, or "
             f"load days into it as the asset does (`sync_{table}`, `mp sync`).",
             {"table": table},
         )

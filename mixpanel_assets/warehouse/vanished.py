@@ -26,7 +26,7 @@ from mixpanel_assets.rules.json_text import members, parsed
 from mixpanel_assets.rules.lines import BOM, HEAD_BYTES
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.faults import number
-from mixpanel_assets.warehouse.ledger import Load
+from mixpanel_assets.warehouse.ledger import LedgerKey
 from mixpanel_assets.warehouse.lines import Window
 from mixpanel_assets.warehouse.quarantine import DIGEST, Refusals, replace_quarantine
 from mixpanel_assets.warehouse.schema import QUARANTINE, VANISHED, Table
@@ -53,7 +53,7 @@ class _Line(NamedTuple):
 
 def lacking_lines(
     connection: duckdb.DuckDBPyConnection,
-    load: Load,
+    key: LedgerKey,
     window: Window,
     came: Refusals,
     *,
@@ -64,7 +64,7 @@ def lacking_lines(
 
     Args:
         connection: Inside the transaction of the load, before it replaces rows.
-        load: Of which table.
+        key: What the ledger rows of the load share.
         window: The asked days.
         came: The response's own lines for the quarantine.
         table: The table; the qualified name.
@@ -73,21 +73,21 @@ def lacking_lines(
     found = connection.execute(
         f"SELECT rowid, day, {DIGEST}, line[:{HEAD_BYTES}] FROM {QUARANTINE.quoted} "
         f"WHERE {_OURS} AND day BETWEEN $from_date AND $to_date ORDER BY quarantined_at, rowid",
-        _names(load) | {"from_date": window.from_date, "to_date": window.to_date},
+        _names(key) | {"from_date": window.from_date, "to_date": window.to_date},
     ).fetchall()
     stored = [_Line(rowid, day, sha256, _mark(head)) for rowid, day, sha256, head in found]
     left = _without_marks(stored, came)
     if left:
         left = _without_rows(connection, left, window, table, staged)
     if left:
-        elsewhere = _elsewhere(connection, load, window, (line.sha256 for line in left))
+        elsewhere = _elsewhere(connection, key, window, (line.sha256 for line in left))
         left = [line for line in left if line.sha256 not in elsewhere]
     return {line.rowid: line.day for line in left}
 
 
 def store_lines(
     connection: duckdb.DuckDBPyConnection,
-    load: Load,
+    key: LedgerKey,
     window: Window,
     came: Refusals,
     kept: Sequence[int],
@@ -97,24 +97,24 @@ def store_lines(
     Returns:
         Other days that a line moved from.
     """
-    days = _move_lines(connection, load, window, came)
+    days = _move_lines(connection, key, window, came)
     connection.execute(
         f"UPDATE {QUARANTINE.quoted} SET vanished_at = coalesce(vanished_at, $now) "
         "WHERE rowid IN (SELECT unnest($kept::BIGINT[]))",
-        {"now": load.moment, "kept": list(kept)},
+        {"now": key.moment, "kept": list(kept)},
     )
-    replace_quarantine(connection, load, window.from_date, window.to_date, came, kept=kept)
+    replace_quarantine(connection, key, window.from_date, window.to_date, came, kept=kept)
     return days
 
 
 def _move_lines(
     connection: duckdb.DuckDBPyConnection,
-    load: Load,
+    key: LedgerKey,
     window: Window,
     came: Refusals,
 ) -> set[date]:
     """Delete the kept copies of lines that came for these days and were kept for others."""
-    copies = _elsewhere(connection, load, window, (line.sha256 for line in came), vanished=True)
+    copies = _elsewhere(connection, key, window, (line.sha256 for line in came), vanished=True)
     days = {day for _, day in copies.values()}
     if not days:
         return days
@@ -122,7 +122,7 @@ def _move_lines(
     connection.execute(
         f"DELETE FROM {QUARANTINE.quoted} WHERE rowid IN (SELECT unnest(?::BIGINT[]))", [gone]
     )
-    ledger.recount(connection, load.target, days)
+    ledger.recount(connection, key.target, days)
     return days
 
 
@@ -186,7 +186,7 @@ def _without_rows(
 
 def _elsewhere(
     connection: duckdb.DuckDBPyConnection,
-    load: Load,
+    key: LedgerKey,
     window: Window,
     hashes: Iterable[str],
     *,
@@ -198,7 +198,7 @@ def _elsewhere(
         "AND day BETWEEN $first AND $last AND day NOT BETWEEN $from_date AND $to_date "
         f"AND {DIGEST} IN (SELECT unnest($hashes::VARCHAR[])) "
         "AND (vanished_at IS NOT NULL OR NOT $vanished)",
-        _names(load)
+        _names(key)
         | {
             "first": window.from_date - _NEAR,
             "last": window.to_date + _NEAR,
@@ -211,8 +211,8 @@ def _elsewhere(
     return {sha256: (rowid, day) for sha256, rowid, day in found.fetchall()}
 
 
-def _names(load: Load) -> dict[str, object]:
-    return {"schema": load.target.schema, "table": load.target.table}
+def _names(key: LedgerKey) -> dict[str, object]:
+    return {"schema": key.target.schema, "table": key.target.table}
 
 
 def _mark(head: bytes) -> _Mark:
@@ -408,8 +408,8 @@ class Replacement:
     """Puts staged rows in the place of stored ones, and keeps those that are lacking.
 
     Args:
-        connection: Inside the transaction of the load.
-        load: Of which table.
+        connection: Inside the transaction of the key.
+        key: What the ledger rows of the load share.
         table: Its definition.
         staged: Rows without duplicates, ids filled; the qualified name.
         window: The asked days.
@@ -419,21 +419,21 @@ class Replacement:
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
-        load: Load,
+        key: LedgerKey,
         table: Table,
         staged: str,
         window: Window,
         reload: Reload,
     ) -> None:
         self._connection = connection
-        self._load = load
+        self._key = key
         self._table = table
         self._window = window
         self._reload = reload
         is_legacy = window.project.regime == "legacy"
         self._names = {"table": table.quoted, "staged": staged, "is_legacy": is_legacy}
         self._asked = {"from_date": window.from_date, "to_date": window.to_date}
-        self._target = {"schema": load.target.schema, "table": load.target.table}
+        self._target = {"schema": key.target.schema, "table": key.target.table}
 
     def make(self, empty: Collection[date]) -> Vanished:
         """Replace the rows of the asked days.
@@ -444,21 +444,21 @@ class Replacement:
         Returns:
             What became of rows that the response lacks or brings for another day.
         """
-        vanished = self._looked_for(empty) if self._can_differ() else Vanished()
+        vanished = self._find(empty) if self._can_differ() else Vanished()
         others = " AND rowid NOT IN (SELECT row FROM _kept)" if vanished.kept else ""
         self._run(f"DELETE FROM {{table}} WHERE {_ASKED}{others}", self._asked)
         if vanished.moved:
             self._run("DELETE FROM {table} WHERE rowid IN (SELECT row FROM _moved)")
         columns = ", ".join(self._table.column_names)
         self._run(f"INSERT INTO {{table}} BY NAME SELECT {columns} FROM {{staged}}")
-        self._list(vanished)
+        self._write_list(vanished)
         return vanished
 
     def _can_differ(self) -> bool:
         stored = f"SELECT count(*) FROM {self._table.quoted} WHERE {_ASKED}"
         return bool(self._names["is_legacy"] or number(self._connection, stored, self._asked))
 
-    def _looked_for(self, empty: Collection[date]) -> Vanished:
+    def _find(self, empty: Collection[date]) -> Vanished:
         """Find the rows that are lacking or moved, as the tables `_kept` and `_moved`."""
         self._run(_LACKING, self._asked)
         self._run(_NEARBY, self._asked)
@@ -470,7 +470,7 @@ class Replacement:
         self._run(_KEPT, self._target | self._asked)
         self._run(_MOVED, self._target | self._asked | _days(self._reload))
         removed = self._remove(empty) if self._reload.accept_smaller else Counter[date]()
-        return self._counted(removed)
+        return self._count_rows(removed)
 
     def _remove(self, empty: Collection[date]) -> Counter[date]:
         """Let go of the rows that only a reload of all rows keeps."""
@@ -481,7 +481,7 @@ class Replacement:
         self._run(f"DELETE FROM _kept WHERE {condition}", values)
         return found
 
-    def _counted(self, removed: Counter[date]) -> Vanished:
+    def _count_rows(self, removed: Counter[date]) -> Vanished:
         vanished = Vanished(removed=removed)
         kept = self._run(
             "SELECT day, event_name, hour(event_time), count(*), count_if(vanished_at IS NULL), "
@@ -497,7 +497,7 @@ class Replacement:
         vanished.moved.update(dict(moved.fetchall()))
         return vanished
 
-    def _list(self, vanished: Vanished) -> None:
+    def _write_list(self, vanished: Vanished) -> None:
         """Write down which rows are kept, and correct the ledger of days that rows moved from."""
         ours = "schema_name = $schema AND table_name = $table"
         self._run(
@@ -509,7 +509,7 @@ class Replacement:
                 f"INSERT INTO {VANISHED.quoted} BY NAME SELECT $schema AS schema_name, "
                 f"$table AS table_name, day, {_KEY}, coalesce(vanished_at, $now) AS vanished_at "
                 "FROM _kept",
-                self._target | {"now": self._load.moment},
+                self._target | {"now": self._key.moment},
             )
         if vanished.moved:
             self._run(
@@ -517,7 +517,7 @@ class Replacement:
                 "(SELECT (day, name, time_raw, insert_id) FROM _moved)",
                 self._target,
             )
-            ledger.recount(self._connection, self._load.target, vanished.moved)
+            ledger.recount(self._connection, self._key.target, vanished.moved)
         for table in ("_lacking", "_nearby", "_brought", "_kept", "_moved"):
             self._run(f"DROP TABLE IF EXISTS temp.{table}")
 

@@ -230,7 +230,7 @@ def test_what_is_no_name_for_a_table_exits_with_3(name, mp_here, emulator):
     for command in (("events", name, *RANGE), ("profiles", name)):
         done = mp_here("fetch", *command, "--format", "json")
         assert done.code == 3
-        assert "is no name for a table" in json.loads(done.stderr)["message"]
+        assert "is not a name for a table" in json.loads(done.stderr)["message"]
     assert len(emulator.requests) == before
 
 

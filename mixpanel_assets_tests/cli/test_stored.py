@@ -11,7 +11,7 @@ import pytest
 from mixpanel_assets import StorageEngine, TableMetadata, Workspace
 from mixpanel_assets.auth import ConfigManager
 from mixpanel_assets.cli.output import as_plain
-from mixpanel_assets.warehouse import snapshot_path
+from mixpanel_assets.warehouse import copy_path
 from mixpanel_assets_tests.conftest import START
 from mixpanel_assets_tests.laws import siblings
 
@@ -329,7 +329,7 @@ def test_a_day_is_dropped_at_the_users_word(mp_here, own_database):
     assert json.loads(done.stdout)["row_count"] == rows > 0
     assert f"Removed {day} of events: {rows:,} rows" in done.stderr
     assert "`mp sync` without days does not load it again" in done.stderr
-    for file in (own_database, snapshot_path(own_database)):
+    for file in (own_database, copy_path(own_database)):
         with duckdb.connect(file, read_only=True) as connection:
             left = connection.execute("SELECT min(event_date) FROM mixpanel.events").fetchone()
             assert left[0] is None or left[0] > day

@@ -15,7 +15,7 @@ import pytest
 
 from mixpanel_assets.defs.io_managers import WarehouseIOManager
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.warehouse import snapshot_path
+from mixpanel_assets.warehouse import copy_path
 from mixpanel_assets_tests.laws import siblings
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-10")
@@ -311,7 +311,7 @@ def test_a_held_file_is_waited_for_and_its_holder_named(path):
 
 def test_readers_get_what_a_run_stored(path):
     """Once the run is done, its last step included, or failed: a snapshot lies beside the file."""
-    snapshot = snapshot_path(path)
+    snapshot = copy_path(path)
     assert run(path, table_asset(frame)).success
     assert rows(snapshot) == [("a", 1)]
 
@@ -337,12 +337,12 @@ def test_a_run_takes_one_snapshot(path):
         deps=[["shop", "orders"]],
     )
     def paid(context: dg.AssetExecutionContext):
-        seen.append(snapshot_path(path).exists())
+        seen.append(copy_path(path).exists())
         return frame(context.partition_key)
 
     assert run(path, table_asset(frame), paid).success
     assert seen == [False]
-    assert rows(snapshot_path(path), "SELECT amount FROM shop.paid") == [(1,)]
+    assert rows(copy_path(path), "SELECT amount FROM shop.paid") == [(1,)]
 
 
 def test_a_downstream_asset_reads_the_file_not_its_snapshot(path):
@@ -363,7 +363,7 @@ def test_a_downstream_asset_reads_the_file_not_its_snapshot(path):
 def test_snapshots_can_be_off(path):
     """Then none is made."""
     assert run(path, table_asset(frame), snapshot="off").success
-    assert not snapshot_path(path).exists()
+    assert not copy_path(path).exists()
 
 
 def test_the_file_is_free_after_a_failed_write(path):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mixpanel_assets.warehouse.ledger import ProfileReport
-from mixpanel_assets.warehouse.profile_pages import ProfilePage
+from mixpanel_assets.warehouse.profile_pages import PageFile
 from mixpanel_assets.warehouse.profiles import replace_profiles
 from mixpanel_assets.warehouse.project import prepare
 from mixpanel_assets_tests.warehouse.conftest import DAY, Warehouse, as_line
@@ -38,7 +38,7 @@ def store_days(
         body = b"".join(as_line(line) + b"\n" for line in page)
         path = warehouse.folder / f"page-{number}"
         path.write_bytes(gzip.compress(body) if compress else body)
-        files.append(ProfilePage(path, at))
+        files.append(PageFile(path, at))
     with warehouse.database.write() as connection:
         prepare(connection, warehouse.project)
         return replace_profiles(connection, files, days=days, project=warehouse.project, **options)

@@ -13,7 +13,7 @@ import pytest
 
 from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError, StorageError
 from mixpanel_assets.rules.locks import Holder, Wait, is_alive
-from mixpanel_assets.warehouse.database import Database, closed_for_good
+from mixpanel_assets.warehouse.database import Database, closing_connection
 from mixpanel_assets.warehouse.lock import note_path, read_note
 from mixpanel_assets.warehouse.schema import Column
 from mixpanel_assets.warehouse.staging import staging_table
@@ -384,7 +384,7 @@ def read(path):
 
 
 def read_beside(path):
-    with Database(path).read() as connection, closed_for_good(connection.cursor()) as beside:
+    with Database(path).read() as connection, closing_connection(connection.cursor()) as beside:
         interrupted_statement(beside, ENDLESS)
 
 

@@ -16,7 +16,7 @@ from mixpanel_assets.errors import StorageError
 from mixpanel_assets.warehouse.database import Database, check_before_load
 from mixpanel_assets.warehouse.engine import StorageEngine
 from mixpanel_assets.warehouse.files import prepare_log
-from mixpanel_assets.warehouse.project import ProjectIdentity, log_of, snapshot_path
+from mixpanel_assets.warehouse.project import ProjectIdentity, copy_path, log_path
 from mixpanel_assets.warehouse.readers_copy import Publisher
 
 UMASKS = (0o000, 0o002, 0o022, 0o027, 0o077)
@@ -63,7 +63,7 @@ def test_a_new_database_is_for_owner_and_group_at_most(wanted, tmp_path):
     with umask(wanted):
         add(path, 1)
         assert mode(path) == 0o640 & ~wanted
-        assert mode(snapshot_path(path)) == 0o440 & ~wanted
+        assert mode(copy_path(path)) == 0o440 & ~wanted
         for file in path.parent.iterdir():
             assert not mode(file) & ~(mode(path) | 0o200), file
 
@@ -75,12 +75,12 @@ def test_the_log_is_no_more_open_than_the_database(wanted, tmp_path):
     with umask(wanted), StorageEngine(path) as storage:
         storage.connection.execute("CREATE TABLE numbers AS SELECT range AS n FROM range(1000)")
         for _ in range(2):
-            assert log_of(path).stat().st_size
-            assert mode(log_of(path)) == mode(path) == 0o640 & ~wanted
+            assert log_path(path).stat().st_size
+            assert mode(log_path(path)) == mode(path) == 0o640 & ~wanted
             storage.connection.execute("CHECKPOINT")
-            assert not log_of(path).exists()
+            assert not log_path(path).exists()
             storage.connection.execute("INSERT INTO numbers VALUES (1)")
-    assert not log_of(path).exists()
+    assert not log_path(path).exists()
 
 
 @pytest.mark.parametrize("wanted", UMASKS)
@@ -90,8 +90,8 @@ def test_the_log_that_a_killed_writer_leaves_is_no_more_open(wanted, tmp_path):
     with umask(wanted):
         code = "\n".join(line[4:] for line in KILLED.splitlines())
         assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == 9
-    assert log_of(path).stat().st_size
-    assert mode(log_of(path)) == mode(path) == 0o640 & ~wanted
+    assert log_path(path).stat().st_size
+    assert mode(log_path(path)) == mode(path) == 0o640 & ~wanted
     with Database(path).read() as connection:
         assert connection.execute("SELECT count(*) FROM numbers").fetchone() == (1000,)
 
@@ -105,11 +105,11 @@ def test_a_database_that_exists_keeps_its_mode(given, tmp_path):
     for wanted in (0o022, 0o077):
         with umask(wanted), StorageEngine(path) as storage:
             storage.connection.execute("INSERT INTO numbers VALUES (2)")
-            assert mode(log_of(path)) == given
+            assert mode(log_path(path)) == given
         with umask(wanted):
             add(path, 3)
         assert mode(path) == given
-        assert mode(snapshot_path(path)) == given & 0o444
+        assert mode(copy_path(path)) == given & 0o444
 
 
 @pytest.mark.parametrize("wanted", UMASKS)
@@ -125,25 +125,25 @@ def test_a_log_that_is_too_open_is_closed(tmp_path):
     """As one that an earlier version left when it was killed."""
     path = tmp_path / "data" / "w.duckdb"
     add(path, 1)
-    log_of(path).touch()
-    log_of(path).chmod(0o666)
-    prepare_log(log_of(path), path)
-    assert mode(log_of(path)) == mode(path)
+    log_path(path).touch()
+    log_path(path).chmod(0o666)
+    prepare_log(log_path(path), path)
+    assert mode(log_path(path)) == mode(path)
 
 
 def test_a_write_that_changes_nothing_leaves_no_log(tmp_path):
     """An empty one would make the snapshot look old."""
     path = tmp_path / "data" / "w.duckdb"
     add(path, 1)
-    taken = snapshot_path(path).stat().st_ino
+    taken = copy_path(path).stat().st_ino
     with Database(path).write():
         pass
     with suppress(duckdb.Error), Database(path).write() as connection:
         connection.execute("SELECT * FROM nothing")
-    assert not log_of(path).exists()
+    assert not log_path(path).exists()
     with Publisher(Database(path), "on", print).writing():
         pass
-    assert snapshot_path(path).stat().st_ino == taken
+    assert copy_path(path).stat().st_ino == taken
 
 
 @pytest.fixture
@@ -189,9 +189,9 @@ def test_a_bi_user_of_the_group_goes_on_reading(folder):
     with umask(0o022):
         for number in (1, 2, 3):
             add(path, number)
-            assert snapshot_path(path).stat().st_gid == path.stat().st_gid == group()
+            assert copy_path(path).stat().st_gid == path.stat().st_gid == group()
             with bi_user():
-                assert read(snapshot_path(path)) == list(range(1, number + 1))
+                assert read(copy_path(path)) == list(range(1, number + 1))
                 assert read(path) == list(range(1, number + 1))
                 with pytest.raises(duckdb.IOException) if IS_ROOT else nullcontext():
                     duckdb.connect(path).close()
@@ -245,8 +245,8 @@ def test_the_group_of_a_database_is_that_of_its_snapshot_and_log(tmp_path):
     for wanted in (group(), os.getegid()):
         os.chown(path, -1, wanted)
         add(path, 2)
-        assert snapshot_path(path).stat().st_gid == wanted
-        assert mode(snapshot_path(path)) == mode(path) & 0o444
+        assert copy_path(path).stat().st_gid == wanted
+        assert mode(copy_path(path)) == mode(path) & 0o444
         with StorageEngine(path) as storage:
             storage.connection.execute("INSERT INTO numbers VALUES (3)")
-            assert log_of(path).stat().st_gid == wanted
+            assert log_path(path).stat().st_gid == wanted

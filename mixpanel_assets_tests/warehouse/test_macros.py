@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets.errors import QueryError
-from mixpanel_assets.warehouse.faults import asked
+from mixpanel_assets.warehouse.faults import user_sql
 from mixpanel_assets.warehouse.schema import MACROS, create_all, spelling
 from mixpanel_assets_tests.laws import examples
 from mixpanel_assets_tests.warehouse.conftest import event
@@ -175,7 +175,7 @@ def test_a_macro_of_the_user_is_kept(warehouse):
 )
 def test_the_plain_spelling_is_answered_with_one_that_works(sql, name, connection):
     """By the name of the property; both spellings that are proposed can be run."""
-    with pytest.raises(QueryError) as refused, asked():
+    with pytest.raises(QueryError) as refused, user_sql():
         connection.execute(sql)
     lines = str(refused.value).splitlines()
     assert spelling(name) in lines[-1]
@@ -185,7 +185,7 @@ def test_the_plain_spelling_is_answered_with_one_that_works(sql, name, connectio
 
 def test_a_path_that_is_wrong_for_another_reason_is_not_explained(connection):
     """Only a name behind a `$` is."""
-    with pytest.raises(QueryError) as refused, asked():
+    with pytest.raises(QueryError) as refused, user_sql():
         connection.execute("SELECT properties->>'$.a[' FROM mixpanel.events")
     assert "prop(" not in str(refused.value)
     assert isinstance(refused.value.__cause__, duckdb.Error)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mixpanel_assets.client.normalize import normalize_profile
 from mixpanel_assets.warehouse.ledger import Target
-from mixpanel_assets.warehouse.profile_pages import ProfilePage
+from mixpanel_assets.warehouse.profile_pages import PageFile
 from mixpanel_assets_tests.laws import examples
 from mixpanel_assets_tests.rules.test_json_text import crowded, names_once, written
 from mixpanel_assets_tests.warehouse.conftest import DAY, Warehouse
@@ -147,7 +147,7 @@ def test_properties_are_the_text_that_was_sent(properties, spaces):
             )
             + b"}"
         )
-    page = ProfilePage(Path("page"), FIRST)
+    page = PageFile(Path("page"), FIRST)
     _, text, _ = page.row(b'{"$distinct_id": "u", "$properties": %s}' % sent)
     assert list(loads(text).items()) == list(loads(sent).items())
     assert text.encode() == dumps(properties)
@@ -159,7 +159,7 @@ def test_of_a_name_that_comes_twice_the_last_value_is_stored(pairs):
     line = written(
         [("$distinct_id", 1), ("$distinct_id", "u"), ("$properties", pairs or {})], "", ""
     )
-    distinct_id, text, _ = ProfilePage(Path("page"), FIRST).row(line.encode())
+    distinct_id, text, _ = PageFile(Path("page"), FIRST).row(line.encode())
     streamed = normalize_profile(json.loads(line))
     found = json.loads(text, object_pairs_hook=names_once)
     found.pop("$last_seen", None)  # which stays where it is no time

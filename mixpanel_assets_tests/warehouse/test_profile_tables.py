@@ -10,7 +10,7 @@ from mixpanel_assets.errors import ConfigError, TableExistsError
 from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.profiles import kept_snapshot
 from mixpanel_assets.warehouse.schema import PROFILES
-from mixpanel_assets.warehouse.tables import check_name, make_way
+from mixpanel_assets.warehouse.tables import check_name, free_table_name
 from mixpanel_assets_tests.warehouse.conftest import DAY, event
 from mixpanel_assets_tests.warehouse.profiles import BAD, profile, seen, store
 
@@ -30,7 +30,7 @@ def metadata(warehouse, table="people"):
 
 def clear(warehouse, table, **options):
     with warehouse.database.write() as connection:
-        make_way(connection, table, **options)
+        free_table_name(connection, table, **options)
 
 
 def test_profiles_of_a_group_get_a_table_of_their_own(warehouse):

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.warehouse.profile_pages import ProfilePage
+from mixpanel_assets.warehouse.profile_pages import PageFile
 from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import prepare
 from mixpanel_assets_tests.warehouse.conftest import DAY
@@ -264,18 +264,18 @@ def test_a_day_whose_only_profile_is_in_quarantine_is_not_empty(warehouse):
     assert store(warehouse, [BAD % 1]).status == "complete"
 
 
-def test_a_name_that_comes_twice_is_kept_twice(warehouse):
-    """Whatever the spaces and escapes, no text that was sent is dropped."""
+def test_of_a_name_that_comes_twice_the_last_value_is_stored(warehouse):
+    """Whatever the spaces and escapes between them."""
     properties = '{"a": 1,"a":2, "\\u0061":3,"ключ":4}'
     line = f'{{"$distinct_id":"u","$properties":{properties}}}'.encode()
     store(warehouse, [line])
     found = warehouse.query("SELECT properties FROM profiles")
-    assert found == [('{"a":1,"a":2,"a":3,"ключ":4}',)]
+    assert found == [('{"a":3,"ключ":4}',)]
 
 
 def test_a_page_that_is_gone_is_to_be_fetched_again(warehouse):
     """Somebody cleaned up between the fetch and the load."""
-    page = ProfilePage(warehouse.folder / "nowhere", NOON)
+    page = PageFile(warehouse.folder / "nowhere", NOON)
     with warehouse.database.write() as connection:
         prepare(connection, warehouse.project)
         with pytest.raises(IncompleteExportError, match="run it again"):
@@ -291,9 +291,7 @@ def test_a_damaged_page_changes_nothing(warehouse):
         pytest.raises(IncompleteExportError, match="cannot be read"),
         warehouse.database.write() as connection,
     ):
-        replace_profiles(
-            connection, [ProfilePage(path, NOON)], days=[DAY], project=warehouse.project
-        )
+        replace_profiles(connection, [PageFile(path, NOON)], days=[DAY], project=warehouse.project)
     assert warehouse.query("SELECT distinct_id FROM profiles") == [("old",)]
 
 
@@ -353,9 +351,7 @@ def test_the_load_leaves_the_memory_limit_as_it_was(warehouse):
     with warehouse.database.write() as connection:
         prepare(connection, warehouse.project)
         limit = connection.execute("SELECT current_setting('memory_limit')").fetchall()
-        replace_profiles(
-            connection, [ProfilePage(path, NOON)], days=[DAY], project=warehouse.project
-        )
+        replace_profiles(connection, [PageFile(path, NOON)], days=[DAY], project=warehouse.project)
         assert connection.execute("SELECT current_setting('memory_limit')").fetchall() == limit
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from mixpanel_assets.errors import DatabaseNotFoundError, StorageError
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.project import ProjectIdentity, prepare, snapshot_path
+from mixpanel_assets.warehouse.project import ProjectIdentity, copy_path, prepare
 from mixpanel_assets.warehouse.readers_copy import Publisher, ReadersDatabase
 from mixpanel_assets_tests.laws import siblings
 from mixpanel_assets_tests.warehouse.processes import HOLD_FOREIGN, in_another_process
@@ -69,38 +69,38 @@ def path(tmp_path):
 
 
 def left_over(path):
-    known = {path, snapshot_path(path)}
+    known = {path, copy_path(path)}
     known |= {path.with_name(f"{path.name}.{kind}") for kind in ("lock", "writers")}
-    known |= {path.with_name(f"{snapshot_path(path).name}.lock")}
+    known |= {path.with_name(f"{copy_path(path).name}.lock")}
     return {file.name for file in path.parent.iterdir() if file not in known}
 
 
 def test_who_wrote_last_leaves_a_whole_snapshot(path):
     """It is a database of its own, beside the file, with no log and nothing half-made."""
     write(path, 2, 3)
-    assert snapshot_path(path).name == "warehouse.snapshot.duckdb"
-    assert plain(snapshot_path(path)) == [1, 2, 3]
+    assert copy_path(path).name == "warehouse.snapshot.duckdb"
+    assert plain(copy_path(path)) == [1, 2, 3]
     assert left_over(path) == set()
 
 
 def test_a_snapshot_that_is_opened_itself_is_not_copied(path):
     """It is never written, so a copy would help nobody."""
-    readers = ReadersDatabase(snapshot_path(path))
+    readers = ReadersDatabase(copy_path(path))
     assert readers.hold().execute("FROM numbers").fetchall() == [(1,)]
     readers.release()
-    assert not snapshot_path(snapshot_path(path)).exists()
+    assert not copy_path(copy_path(path)).exists()
 
 
 def test_a_snapshot_says_when_it_was_taken(path):
     """So that a BI tool can show it."""
-    with duckdb.connect(snapshot_path(path), read_only=True) as connection:
+    with duckdb.connect(copy_path(path), read_only=True) as connection:
         [(taken_at,)] = connection.execute("SELECT taken_at FROM mixpanel._snapshot").fetchall()
     assert taken_at.year >= 2024
 
 
 def test_a_snapshot_cannot_be_written_by_accident(path):
     """It has no permission to write, for anybody."""
-    assert snapshot_path(path).stat().st_mode & 0o222 == 0
+    assert copy_path(path).stat().st_mode & 0o222 == 0
 
 
 def test_who_reads_is_not_kept_waiting_by_a_writer_nor_refused(path):
@@ -139,7 +139,7 @@ def test_who_reads_an_up_to_date_snapshot_keeps_no_writer_waiting(path):
     with ReadersDatabase(path).read() as connection:
         write(path, 2)
         assert connection.execute("FROM numbers").fetchall() == [(1,)]
-    assert plain(snapshot_path(path)) == [1, 2]
+    assert plain(copy_path(path)) == [1, 2]
 
 
 def test_a_connection_that_stays_open_keeps_no_writer_waiting(path):
@@ -155,7 +155,7 @@ def test_a_connection_that_stays_open_keeps_no_writer_waiting(path):
 
 def test_without_a_snapshot_the_file_itself_is_read(path):
     """And without a file, there is nothing to read."""
-    snapshot_path(path).unlink()
+    copy_path(path).unlink()
     assert numbers(ReadersDatabase(path)) == [1]
     path.unlink()
     with pytest.raises(DatabaseNotFoundError):
@@ -181,13 +181,13 @@ def test_the_snapshot_of_a_replaced_database_is_renamed_before_a_load(path, tmp_
     shutil.copyfile(other, path)
     made, told = publisher(path)
     with made.writing():
-        assert not snapshot_path(path).exists()
+        assert not copy_path(path).exists()
     [said] = told
     [renamed] = path.parent.glob("warehouse.snapshot.*-*.duckdb")
     assert "project 1234 (eu)" in said
     assert str(renamed) in said
     assert plain(renamed) == [1]
-    assert plain(snapshot_path(path)) == [7]
+    assert plain(copy_path(path)) == [7]
 
 
 def test_the_snapshot_of_a_restored_backup_is_replaced(path, tmp_path):
@@ -197,7 +197,7 @@ def test_the_snapshot_of_a_restored_backup_is_replaced(path, tmp_path):
     path.unlink()
     shutil.move(backup, path)
     assert write(path, 3) == []
-    assert plain(snapshot_path(path)) == [1, 3]
+    assert plain(copy_path(path)) == [1, 3]
     assert left_over(path) == set()
 
 
@@ -208,7 +208,7 @@ def test_the_snapshot_of_a_database_that_got_its_project_since_is_replaced(tmp_p
     with made.writing(), Database(path).write() as connection:
         connection.execute("CREATE TABLE numbers AS SELECT 1 AS n")
     assert write(path, 2) == []
-    assert plain(snapshot_path(path)) == [1, 2]
+    assert plain(copy_path(path)) == [1, 2]
 
 
 def a_text(place):
@@ -269,24 +269,24 @@ def test_a_file_of_others_at_the_snapshots_name_stays(tmp_path, foreign, options
     path.parent.mkdir()
     if not is_new:
         add(path, 1)
-    foreign(snapshot_path(path))
+    foreign(copy_path(path))
     theirs = {file: held for file, held in content(path.parent).items() if file != path}
     told = write(path, 2, **options)
     assert theirs.items() <= content(path.parent).items()
     assert numbers(Database(path))[-1] == 2
-    assert os.path.lexists(snapshot_path(path)) == (foreign is not only_a_log)
+    assert os.path.lexists(copy_path(path)) == (foreign is not only_a_log)
     if options.get("choice") == "off":
         assert told == []
     else:
         [said] = told
-        assert f"{snapshot_path(path)}" in said
+        assert f"{copy_path(path)}" in said
         assert "left alone" in said
 
 
 def test_a_reader_replaces_no_file_of_others(path):
     """Nor the snapshot of another database."""
-    snapshot_path(path).unlink()
-    a_text(snapshot_path(path))
+    copy_path(path).unlink()
+    a_text(copy_path(path))
     before = content(path.parent)
     readers = ReadersDatabase(path)
     assert readers.hold().execute("FROM numbers").fetchall() == [(1,)]
@@ -297,7 +297,7 @@ def test_a_reader_replaces_no_file_of_others(path):
 @pytest.mark.parametrize("choice", ["auto", "off"])
 def test_a_load_stops_when_the_database_is_gone_and_its_snapshot_is_there(path, choice):
     """The copy may be the last one: it stays, and the message has the command that restores it."""
-    copy = snapshot_path(path).read_bytes()
+    copy = copy_path(path).read_bytes()
     path.unlink()
     for attempt in (
         lambda: write(path, 7, choice=choice),
@@ -308,13 +308,13 @@ def test_a_load_stops_when_the_database_is_gone_and_its_snapshot_is_there(path, 
         with pytest.raises(StorageError, match=r"is gone.*snapshot of \d{4}-.*cp -p .*mv ") as said:
             attempt()
     assert not path.exists()
-    assert snapshot_path(path).read_bytes() == copy
+    assert copy_path(path).read_bytes() == copy
     restore = said.value.message.partition("with that copy: ")[2].partition(". To begin")[0]
     subprocess.run(restore, shell=True, check=True)
     assert write(path, 2) == []
     assert numbers(Database(path)) == [1, 2]
     if choice == "auto":
-        assert plain(snapshot_path(path)) == [1, 2]
+        assert plain(copy_path(path)) == [1, 2]
         with duckdb.connect(path, read_only=True) as connection:
             assert not connection.execute(
                 "FROM duckdb_tables() WHERE table_name = '_snapshot'"
@@ -328,8 +328,8 @@ def test_a_load_begins_with_nothing_once_the_snapshot_is_moved_away(path):
         write(path, 7)
     subprocess.run(said.value.message.partition("empty database: ")[2], shell=True, check=True)
     assert write(path, 7) == []
-    assert plain(snapshot_path(path)) == [7]
-    assert plain(snapshot_path(path).with_name("warehouse.snapshot.duckdb.old")) == [1]
+    assert plain(copy_path(path)) == [7]
+    assert plain(copy_path(path).with_name("warehouse.snapshot.duckdb.old")) == [1]
 
 
 @pytest.mark.parametrize("has_snapshot", [True, False])
@@ -339,7 +339,7 @@ def test_the_log_of_a_database_that_is_gone_stays(path, has_snapshot):
     log.write_bytes(b"rows")
     path.unlink()
     if not has_snapshot:
-        snapshot_path(path).unlink()
+        copy_path(path).unlink()
     with pytest.raises(StorageError, match=r"warehouse\.duckdb\.wal") as said:
         write(path, 7)
     assert log.read_bytes() == b"rows"
@@ -353,7 +353,7 @@ def test_who_may_not_read_the_file_may_not_read_the_snapshot(path, mode):
     """A copy is open to nobody else."""
     path.chmod(mode)
     write(path, 2)
-    assert snapshot_path(path).stat().st_mode & 0o777 == mode & 0o444
+    assert copy_path(path).stat().st_mode & 0o777 == mode & 0o444
 
 
 def test_what_a_killed_writer_committed_is_in_the_snapshot(path):
@@ -370,15 +370,15 @@ def test_what_a_killed_writer_committed_is_in_the_snapshot(path):
     assert path.with_name(f"{path.name}.wal").exists()
     made, told = publisher(path)
     made.publish(is_last=True)
-    assert (told, plain(snapshot_path(path))) == ([], [1, 2])
-    assert not snapshot_path(path).with_name(f"{snapshot_path(path).name}.wal").exists()
+    assert (told, plain(copy_path(path))) == ([], [1, 2])
+    assert not copy_path(path).with_name(f"{copy_path(path).name}.wal").exists()
     assert numbers(Database(path)) == [1, 2]
 
 
 def test_what_a_killed_copy_left_goes_with_the_next_one(path):
     """Nothing is to be cleaned by hand."""
     for end in ("new", "new.wal"):
-        draft = f"{snapshot_path(path).name}.{'0123abcd' * 4}.{end}"
+        draft = f"{copy_path(path).name}.{'0123abcd' * 4}.{end}"
         path.with_name(draft).write_text("torn")
     write(path, 2)
     assert left_over(path) == set()
@@ -386,9 +386,9 @@ def test_what_a_killed_copy_left_goes_with_the_next_one(path):
 
 def test_nothing_is_copied_when_nothing_changed(path):
     """A run that stored nothing new costs no copy."""
-    before = snapshot_path(path).stat().st_ino
+    before = copy_path(path).stat().st_ino
     write(path)
-    assert snapshot_path(path).stat().st_ino == before
+    assert copy_path(path).stat().st_ino == before
 
 
 def test_who_ends_while_others_write_leaves_a_young_snapshot(path):
@@ -396,13 +396,13 @@ def test_who_ends_while_others_write_leaves_a_young_snapshot(path):
     others, _ = publisher(path)
     with others.writing():
         write(path, 2)
-        assert plain(snapshot_path(path)) == [1]
-        os.utime(snapshot_path(path), (0, 0))
+        assert plain(copy_path(path)) == [1]
+        os.utime(copy_path(path), (0, 0))
         write(path, 3)
-        assert plain(snapshot_path(path)) == [1, 2, 3]
+        assert plain(copy_path(path)) == [1, 2, 3]
         write(path, 4)
-        assert plain(snapshot_path(path)) == [1, 2, 3]
-    assert plain(snapshot_path(path)) == [1, 2, 3, 4]
+        assert plain(copy_path(path)) == [1, 2, 3]
+    assert plain(copy_path(path)) == [1, 2, 3, 4]
 
 
 def test_a_killed_writer_counts_no_more(path):
@@ -418,11 +418,11 @@ def test_a_killed_writer_counts_no_more(path):
     """
     with in_another_process(writing, path) as process:
         write(path, 2)
-        assert plain(snapshot_path(path)) == [1]
+        assert plain(copy_path(path)) == [1]
         process.send_signal(signal.SIGKILL)
         process.wait()
         write(path, 3)
-    assert plain(snapshot_path(path)) == [1, 2, 3]
+    assert plain(copy_path(path)) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("size", [2, 5])
@@ -442,14 +442,14 @@ def test_of_writers_who_end_at_once_every_commit_is_in_the_snapshot(path, size):
             thread.start()
         for thread in threads:
             thread.join()
-        assert plain(snapshot_path(path)) == numbers(Database(path))
+        assert plain(copy_path(path)) == numbers(Database(path))
 
 
 def test_off_keeps_none_and_removes_the_one_there(path):
     """Nobody reads old data from it for ever."""
     [said] = write(path, 2, choice="off")
     assert "MP_SNAPSHOT is off" in said
-    assert not snapshot_path(path).exists()
+    assert not copy_path(path).exists()
     assert write(path, 3, choice="off") == []
 
 
@@ -457,10 +457,10 @@ def test_of_a_large_file_none_is_kept_which_is_said_once(path):
     """Copying it would cost more than waiting; `on` decides otherwise."""
     [said] = write(path, 2, largest_bytes=1000)
     assert "MP_SNAPSHOT=on" in said
-    assert not snapshot_path(path).exists()
+    assert not copy_path(path).exists()
     assert write(path, 3, largest_bytes=1000) == []
     assert write(path, 4, largest_bytes=1000, choice="on") == []
-    assert plain(snapshot_path(path)) == [1, 2, 3, 4]
+    assert plain(copy_path(path)) == [1, 2, 3, 4]
 
 
 def test_a_reader_removes_no_snapshot(path):
@@ -469,21 +469,21 @@ def test_a_reader_removes_no_snapshot(path):
     for options in ({"choice": "off"}, {"largest_bytes": 1000}):
         reader, told = publisher(path, **options)
         reader.renew()
-        assert (told, plain(snapshot_path(path))) == ([], [1])
+        assert (told, plain(copy_path(path))) == ([], [1])
     reader, _ = publisher(path)
     reader.renew()
-    assert plain(snapshot_path(path)) == [1, 2]
+    assert plain(copy_path(path)) == [1, 2]
 
 
 def test_a_copy_that_fails_is_told_and_fails_nothing(path):
     """What was loaded stays loaded, and the snapshot of before stays too."""
-    blocked = path.with_name(f"{snapshot_path(path).name}.lock")
+    blocked = path.with_name(f"{copy_path(path).name}.lock")
     blocked.unlink()
     blocked.mkdir()
     [said] = write(path, 2)
     assert "could not be taken" in said
     assert numbers(Database(path)) == [1, 2]
-    assert plain(snapshot_path(path)) == [1]
+    assert plain(copy_path(path)) == [1]
 
 
 def test_readers_keep_the_snapshot_that_they_opened(path):

@@ -13,7 +13,7 @@ from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.events import replace_events
 from mixpanel_assets.warehouse.memory import make_room
-from mixpanel_assets.warehouse.project import log_of, prepare
+from mixpanel_assets.warehouse.project import log_path, prepare
 from mixpanel_assets_tests.warehouse.conftest import DAY, PROJECT, START_MS, Warehouse
 
 SETTINGS = "SELECT current_setting('memory_limit'), current_setting('threads')"
@@ -107,12 +107,12 @@ def test_a_write_needs_no_log_and_a_log_that_is_there_is_read(tmp_path):
     with held.write() as connection:
         connection.execute("INSERT INTO numbers VALUES (1)")
     killed = Database(tmp_path / "killed.duckdb")
-    for file, copy in ((held.path, killed.path), (log_of(held.path), log_of(killed.path))):
+    for file, copy in ((held.path, killed.path), (log_path(held.path), log_path(killed.path))):
         shutil.copyfile(file, copy)
     held.release()
     for number in (2, 3):
         with killed.write() as connection:
             connection.execute("INSERT INTO numbers VALUES (?)", [number])
-        assert not log_of(killed.path).exists()
+        assert not log_path(killed.path).exists()
         with killed.read() as connection:
             assert connection.execute("SELECT count(*) FROM numbers").fetchall() == [(number,)]

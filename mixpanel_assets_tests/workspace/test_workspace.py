@@ -16,7 +16,7 @@ from mixpanel_assets.errors import (
     DatabaseNotFoundError,
     IncompleteExportError,
 )
-from mixpanel_assets.warehouse import snapshot_path
+from mixpanel_assets.warehouse import copy_path
 
 ENGAGE = "/api/query/engage"
 
@@ -67,11 +67,11 @@ def test_readers_are_served_while_another_process_writes(workspace, settings):
 def test_one_load_after_another_takes_no_copy_each(workspace, settings):
     """Those that follow within the minute are in the snapshot once the workspace is closed."""
     workspace.sync_events(FIRST, FIRST)
-    taken = snapshot_path(settings.database).stat().st_ino
+    taken = copy_path(settings.database).stat().st_ino
     workspace.sync_events(DAY, DAY)
-    assert snapshot_path(settings.database).stat().st_ino == taken
+    assert copy_path(settings.database).stat().st_ino == taken
     workspace.close()
-    with duckdb.connect(snapshot_path(settings.database), read_only=True) as connection:
+    with duckdb.connect(copy_path(settings.database), read_only=True) as connection:
         assert connection.execute(
             "SELECT DISTINCT event_date FROM mixpanel.events ORDER BY 1"
         ).fetchall() == [(FIRST,), (DAY,)]
@@ -92,7 +92,7 @@ def test_without_snapshots_readers_use_the_file(workspace, settings, monkeypatch
     off = settings.model_copy(update={"snapshot": "off"})
     with Workspace(credentials=workspace.credentials, settings=off) as writer:
         writer.sync_events(DAY, DAY)
-    assert not snapshot_path(settings.database).exists()
+    assert not copy_path(settings.database).exists()
     with Workspace.open(settings.database) as readers:
         assert readers.sql_scalar("SELECT count(*) FROM events") > 0
 

@@ -258,7 +258,7 @@ def test_a_name_that_another_table_has_is_refused(some, run, settings, credentia
     )
     assert run(people, settings.today().isoformat()).success
     result = run(some("people", events=NAMES), "2024-01-03")
-    assert "holds something else" in failure_of(result)
+    assert "has other columns" in failure_of(result)
     assert stored(database, "SELECT DISTINCT table_name FROM mixpanel._days ORDER BY 1") == [
         ("mine",),
         ("people",),
