@@ -141,7 +141,7 @@ def merge(
     """Put staged rows into a named table, one copy of each event.
 
     Args:
-        connection: Inside the transaction of the key.
+        connection: Inside the transaction of the load.
         staged: Rows without repeats, ids filled; the qualified name.
         target: The table.
         window: How times are read.

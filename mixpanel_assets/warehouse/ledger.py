@@ -1,6 +1,7 @@
-"""The ledger: what is stored for each table and day, written in the transaction of its rows.
+"""The ledger `_days`: what is stored for each table and day.
 
-`DayReport` and its neighbours are the same facts as values for logs, metadata and results.
+Its rows are written in the transaction of the rows that they describe. `DayReport` and
+`ProfileReport` hold the same facts for logs, metadata and results.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 import duckdb
 
-from mixpanel_assets.warehouse.faults import first_row, number
+from mixpanel_assets.warehouse.faults import number
 from mixpanel_assets.warehouse.schema import (
     DAYS,
     EVENT_COUNTS,
@@ -32,28 +33,28 @@ Scope = Literal["all", "seen_on_day"]
 
 @dataclass(frozen=True)
 class DayReport:
-    """One asked day after its key.
+    """One requested day after its load.
 
     Attributes:
         day: The export day.
-        status: `complete`, `empty` (Mixpanel sent nothing), `open` (the day is not over), or
-            `not available` (it lies before the plan's horizon; what was stored stays), or
-            `expired` (Mixpanel has deleted it, by MP_RETENTION_DAYS).
+        status: `complete`, `empty` (Mixpanel sent nothing), `open` (the day is not over), `not
+            available` (it lies before the plan's horizon; stored rows are kept), or `expired`
+            (Mixpanel has deleted it, by MP_RETENTION_DAYS).
         row_count: Rows now stored.
-        rows_before: Rows stored before; None when the day had never been loaded.
+        rows_before: Rows stored before; None if the day was never loaded.
         rows_vanished: Stored rows that the response lacked; they are kept, and part of
             `row_count`.
-        newly_vanished: Those of them that the response before this one still had.
+        newly_vanished: Those of them that the previous response still had.
         rows_removed: Stored rows that the response lacked and that were removed, because the
             caller accepts smaller days.
-        lines_removed: Lines of the quarantine that were removed likewise.
-        corrected: Other days as they are now that rows moved from them to the days of the
-            request (legacy regime, after a change of zone); on the first day of the request.
-        duplicates_removed: Repeats that Mixpanel sent and the load dropped.
+        lines_removed: Lines of the quarantine that were removed for the same reason.
+        corrected: Other days from which rows moved to the days of the request, as they are now
+            (legacy regime, after a change of zone); on the first day of the request.
+        duplicates_removed: Duplicates that Mixpanel sent and the load removed.
         quarantined: Lines kept in `_quarantine`.
         shifted_rows: Legacy rows whose own date is another one.
         time_warning: What contradicts the project's time settings in the day's events, if anything.
-        requests: Requests made; those for several days count on the first of them.
+        requests: Requests made; a request for several days counts on the first of them.
         bytes: The day's share of the bytes received, by rows; the shares add up exactly.
         event_counts: Rows by event name.
         hour_counts: Rows by hour of `event_time`, 24 values, UTC.
@@ -79,18 +80,18 @@ class DayReport:
 
     @property
     def look(self) -> tuple[int, int]:
-        """What the response had: rows of the day, and how many stored rows it lacked."""
+        """The rows that the response had for the day, and how many stored rows it lacked."""
         lacking = self.rows_vanished + self.rows_removed + self.lines_removed
         return self.row_count - self.rows_vanished, lacking
 
     @property
     def is_only_here(self) -> bool:
-        """Whether the response had none of the rows that are stored."""
+        """Whether the response had none of the stored rows."""
         return 0 < self.row_count == self.rows_vanished
 
     @property
     def needs_second_look(self) -> bool:
-        """Whether a single response may not say this: it lacks rows that the last one had."""
+        """Whether a second response must confirm this one: it lacks rows that the last one had."""
         lacking = self.newly_vanished + self.rows_removed + self.lines_removed
         return lacking > 0 or self.row_count < (self.rows_before or 0)
 
@@ -99,26 +100,25 @@ class DayReport:
 class ProfileReport:
     """One snapshot day after its load, or as a load left it.
 
-    `expected_total`, `failed_pages`, `missing_rows` and `elsewhere` are those of the whole
-    answer, the same on each of its days.
+    `expected_total`, `failed_pages`, `missing_rows` and `elsewhere` describe the whole response
+    and are the same on each of its days.
 
     Attributes:
         snapshot_date: The day the rows are kept under.
-        status: `complete`, `partial` (part of the answer did not come; rows were merged in), or
+        status: `complete`, `partial` (part of the response is missing; rows were merged in), or
             `empty`.
         scope: `all` profiles, or only those `seen_on_day`.
-        row_count: Rows now stored for the day; in a named table those that no other day
-            accounts for.
-        received: Profiles that arrived for the day, repeats included.
-        rows_before: Rows stored before; None when the day had never been loaded.
-        duplicates_removed: Profiles that came on more than one page; the last page won.
+        row_count: Rows now stored for the day; in a named table those that no other day counts.
+        received: Profiles received for the day, duplicates included.
+        rows_before: Rows stored before; None if the day was never loaded.
+        duplicates_removed: Profiles that were on more than one page; the last page wins.
         expected_total: What Mixpanel announced; None when it announced nothing.
-        failed_pages: Numbers of the pages that did not come, and why.
-        missing_rows: By how many profiles the answer fell short of `expected_total`.
-        elsewhere: Profiles that came and were not stored: none of the asked days is the one they
-            were last seen on, or that day is kept.
+        failed_pages: Numbers of the missing pages, and why they are missing.
+        missing_rows: Profiles that the response lacks, compared with `expected_total`.
+        elsewhere: Profiles that were received and not stored: the day on which they were last
+            seen is not a requested one, or keeps its snapshot.
         quarantined: Lines kept in `_quarantine`; those of several days count on the first.
-        kept: Whether nothing was stored, because the day holds a full snapshot already.
+        kept: Whether nothing was stored, because the day already has a full snapshot.
     """
 
     snapshot_date: date
@@ -137,7 +137,7 @@ class ProfileReport:
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything came that the day was to hold."""
+        """Whether the day is complete."""
         return self.status != "partial"
 
 
@@ -166,92 +166,81 @@ class LedgerKey:
 
     @property
     def filters_text(self) -> str | None:
-        """The filters as the ledger writes them; NULL for everything."""
+        """The filters as the ledger stores them: JSON; None for everything."""
         return json.dumps(dict(self.filters), sort_keys=True) if self.filters else None
 
     @property
     def moment(self) -> datetime:
-        """When the response was received as the ledger writes it: naive UTC; now if unknown."""
+        """When the response was received, now if unknown; naive UTC, as the ledger stores it."""
         return (self.fetched_at or datetime.now(UTC)).astimezone(UTC).replace(tzinfo=None)
 
 
 Added = Mapping[tuple[date, str], int]
 
 
+def _select(
+    connection: duckdb.DuckDBPyConnection,
+    target: Target,
+    columns: str,
+    condition: str = "true",
+    values: Sequence[Any] = (),
+) -> list[tuple[Any, ...]]:
+    """Return columns of the ledger rows of a table that meet a condition."""
+    return connection.execute(
+        f"SELECT {columns} FROM {DAYS.quoted} "
+        f"WHERE schema_name = ? AND table_name = ? AND {condition}",
+        [target.schema, target.table, *values],
+    ).fetchall()
+
+
 def rows_before(
     connection: duckdb.DuckDBPyConnection, target: Target, from_date: date, to_date: date
 ) -> dict[date, int]:
-    """Return the rows of each day that has been loaded before, both ends included."""
-    found = connection.execute(
-        f"SELECT day, sum(row_count)::BIGINT FROM {DAYS.quoted} "
-        "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ? AND status <> 'failed' "
-        "GROUP BY day",
-        [target.schema, target.table, from_date, to_date],
-    )
-    return dict(found.fetchall())
+    """Return the row count of each day that was loaded before, both ends included."""
+    condition = "day BETWEEN ? AND ? AND status <> 'failed' GROUP BY day"
+    columns = "day, sum(row_count)::BIGINT"
+    return dict(_select(connection, target, columns, condition, [from_date, to_date]))
 
 
 def known_days(connection: duckdb.DuckDBPyConnection, target: Target) -> list[date]:
-    """Return every day that the ledger knows of a table, stored or not."""
-    found = connection.execute(
-        f"SELECT DISTINCT day FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ?",
-        [target.schema, target.table],
-    )
-    return [day for (day,) in found.fetchall()]
+    """Return every day with a ledger row of a table, stored or not."""
+    return [day for (day,) in _select(connection, target, "DISTINCT day")]
 
 
 def filters_of(connection: duckdb.DuckDBPyConnection, target: Target) -> set[str | None]:
     """Return the different filters that days of a table were loaded with; None for everything."""
-    found = connection.execute(
-        f"SELECT DISTINCT filters FROM {DAYS.quoted} "
-        "WHERE schema_name = ? AND table_name = ? AND status <> 'failed'",
-        [target.schema, target.table],
-    )
-    return {filters for (filters,) in found.fetchall()}
+    found = _select(connection, target, "DISTINCT filters", "status <> 'failed'")
+    return {filters for (filters,) in found}
 
 
 def day_statuses(connection: duckdb.DuckDBPyConnection, target: Target) -> dict[date, Status]:
-    """Return the status of every day that the ledger knows of a table."""
-    found = connection.execute(
-        f"SELECT day, status FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ?",
-        [target.schema, target.table],
-    )
-    return dict(found.fetchall())
+    """Return the status of every day with a ledger row of a table."""
+    return dict(_select(connection, target, "day, status"))
 
 
 def empty_days(
     connection: duckdb.DuckDBPyConnection, target: Target, from_date: date, to_date: date
 ) -> set[date]:
     """Return the days that are stored as `empty`, both ends included."""
-    found = connection.execute(
-        f"SELECT day FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ? "
-        "AND day BETWEEN ? AND ? AND status = 'empty'",
-        [target.schema, target.table, from_date, to_date],
-    )
-    return {day for (day,) in found.fetchall()}
+    condition = "day BETWEEN ? AND ? AND status = 'empty'"
+    return {day for (day,) in _select(connection, target, "day", condition, [from_date, to_date])}
 
 
 def loaded_days(
     connection: duckdb.DuckDBPyConnection, target: Target, from_date: date, to_date: date
 ) -> set[date]:
-    """Return the days that hold rows or were loaded whole, both ends included."""
-    found = connection.execute(
-        f"SELECT day FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ? "
-        "AND day BETWEEN ? AND ? AND (row_count > 0 OR status IN ('complete', 'empty'))",
-        [target.schema, target.table, from_date, to_date],
-    )
-    return {day for (day,) in found.fetchall()}
+    """Return the days that have rows or were loaded completely, both ends included."""
+    condition = "day BETWEEN ? AND ? AND (row_count > 0 OR status IN ('complete', 'empty'))"
+    return {day for (day,) in _select(connection, target, "day", condition, [from_date, to_date])}
 
 
 def forget_expired(
     connection: duckdb.DuckDBPyConnection, target: Target, horizon: date | None
 ) -> None:
-    """Delete the ledger rows of `expired` days that Mixpanel is asked for, by now.
+    """Delete the ledger rows of `expired` days from the horizon on; None: of all of them.
 
-    Args:
-        connection: Inside a transaction.
-        target: The table.
-        horizon: The first day that Mixpanel is asked for; None: every day is.
+    The horizon is the first day that is requested from Mixpanel. It moves back when
+    MP_RETENTION_DAYS grows, and such days can be loaded again.
     """
     connection.execute(
         f"DELETE FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ? "
@@ -261,26 +250,17 @@ def forget_expired(
 
 
 def shifted_rows(connection: duckdb.DuckDBPyConnection, target: Target) -> dict[date, int]:
-    """Return how many rows of another date came with each day that the ledger knows."""
-    found = connection.execute(
-        f"SELECT day, sum(shifted_rows)::BIGINT FROM {DAYS.quoted} "
-        "WHERE schema_name = ? AND table_name = ? GROUP BY day",
-        [target.schema, target.table],
-    )
-    return {day: count or 0 for day, count in found.fetchall()}
+    """Return for each day with a ledger row how many of its rows have another date."""
+    columns = "day, coalesce(sum(shifted_rows), 0)::BIGINT"
+    return dict(_select(connection, target, columns, "true GROUP BY day"))
 
 
 def complete_at(
     connection: duckdb.DuckDBPyConnection, target: Target, day: date
 ) -> datetime | None:
     """Return when the last complete snapshot of a day began, naive UTC; None without one."""
-    found = first_row(
-        connection,
-        f"SELECT complete_at FROM {DAYS.quoted} "
-        "WHERE schema_name = ? AND table_name = ? AND day = ?",
-        [target.schema, target.table, day],
-    )
-    return found[0] if found else None
+    found = _select(connection, target, "complete_at", "day = ?", [day])
+    return found[0][0] if found else None
 
 
 def write_event_days(
@@ -307,13 +287,8 @@ def add_event_days(
 ) -> None:
     """Write the ledger rows of days that were merged in, one per day and filter.
 
-    Each counts the rows that its answers added, so that those of a table add up to its rows.
-
-    Args:
-        connection: Inside the transaction of the key.
-        key: What the ledger rows of the load share.
-        reports: Its days.
-        added: By how many rows each day and event name has grown.
+    Each counts the rows that its responses `added`, by day and event name. So the row counts of a
+    table add up to its rows.
     """
     grown: Counter[date] = Counter()
     for (day, _), count in added.items():
@@ -357,9 +332,9 @@ def write_failure(
     error: str,
     failed_at: datetime,
 ) -> None:
-    """Write why days could not be loaded, as `failed` where nothing is stored of them.
+    """Write why days could not be loaded; days without stored rows become `failed`.
 
-    The ledger row of a stored day keeps everything else that it says.
+    The other columns of a stored day's ledger row are kept.
     """
     written = {"last_error": error, "failed_at": failed_at.astimezone(UTC).replace(tzinfo=None)}
     which = (
@@ -385,12 +360,12 @@ def write_failure(
 def forget_days(
     connection: duckdb.DuckDBPyConnection, target: Target, days: Iterable[date]
 ) -> None:
-    """Delete what the ledger says of the given days of a table."""
+    """Delete the ledger rows of the given days of a table, their counts and vanished rows."""
     _forget(connection, target, list(days), (DAYS, EVENT_COUNTS, VANISHED))
 
 
 def recount(connection: duckdb.DuckDBPyConnection, target: Target, days: Iterable[date]) -> None:
-    """Correct what the ledger says of days of an asset table after something moved from them."""
+    """Correct the ledger rows of days of an asset table after rows or lines moved from them."""
     values = {"schema": target.schema, "table": target.table, "days": list(days)}
     ours = "schema_name = $schema AND table_name = $table AND day IN (SELECT unnest($days::DATE[]))"
     rows = qualified(target.schema, target.table)

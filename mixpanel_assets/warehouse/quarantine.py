@@ -103,7 +103,7 @@ def replace_quarantine(
     """Replace the quarantine of the loaded days, both ends included; return its size.
 
     Args:
-        connection: Inside the transaction of the key.
+        connection: Inside the transaction of the load.
         key: What the ledger rows of the load share.
         from_date: First day.
         to_date: Last day.

@@ -408,7 +408,7 @@ class Replacement:
     """Puts staged rows in the place of stored ones, and keeps those that are lacking.
 
     Args:
-        connection: Inside the transaction of the key.
+        connection: Inside the transaction of the load.
         key: What the ledger rows of the load share.
         table: Its definition.
         staged: Rows without duplicates, ids filled; the qualified name.
