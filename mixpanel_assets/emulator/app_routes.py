@@ -6,12 +6,12 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-from mixpanel_assets.emulator.call import Answer, Call, json_answer
+from mixpanel_assets.emulator.call import Call, Response, json_response
 from mixpanel_assets.emulator.journeys import FUNNELS
 
 
-def me(call: Call) -> Answer:
-    """Answer which projects the credential may see."""
+def me(call: Call) -> Response:
+    """Return the projects that the credential can read."""
     project_id = str(call.settings.project_id)
     project = {
         "id": call.settings.project_id,
@@ -37,7 +37,7 @@ def me(call: Call) -> Answer:
         },
         "organizations": {"77": {"id": 77, "name": "Invented coffee company"}},
     }
-    return json_answer({"status": "ok", "results": results})
+    return json_response({"status": "ok", "results": results})
 
 
 WORKSPACE = 3001
@@ -91,8 +91,8 @@ SCHEMAS: list[dict[str, Any]] = [
 ]
 
 
-def schemas(call: Call) -> Answer:
-    """Answer the entries of the data dictionary; events without one are not listed."""
+def schemas(call: Call) -> Response:
+    """Return the entries of the data dictionary. Events without an entry are not listed."""
     kind = call.path_params.get("entity_type")
     name = call.params.get("entity_name")
     if kind is not None and kind not in ("event", "profile"):
@@ -105,18 +105,18 @@ def schemas(call: Call) -> Answer:
     if name and call.settings.schema_by_name == "definition":
         if not results:
             raise call.shape.refuse(404, f"no schema for {kind} {name!r}")
-        return json_answer({"results": results[0]["schemaJson"], "status": "ok"})
-    return json_answer({"results": results, "status": "ok"})
+        return json_response({"results": results[0]["schemaJson"], "status": "ok"})
+    return json_response({"results": results, "status": "ok"})
 
 
-def schema(call: Call) -> Answer:
-    """Answer one entry of the data dictionary."""
+def schema(call: Call) -> Response:
+    """Return one entry of the data dictionary."""
     wanted = (call.path_params["entity_type"], call.path_params["name"])
     for entry in SCHEMAS:
         if (entry["entityType"], entry["name"]) == wanted:
             if call.settings.schema_wrapped:
-                return json_answer({"results": entry["schemaJson"], "status": "ok"})
-            return json_answer(entry["schemaJson"])
+                return json_response({"results": entry["schemaJson"], "status": "ok"})
+            return json_response(entry["schemaJson"])
     raise call.shape.refuse(404, f"no schema for {wanted[0]} {wanted[1]!r}")
 
 
@@ -138,44 +138,44 @@ ANNOTATIONS: list[dict[str, Any]] = [
 ]
 
 
-def annotation_list(call: Call) -> Answer:
-    """Answer the notes on the time line; both dates are included."""
-    return json_answer({"status": "ok", "results": _between(call, "fromDate", "toDate")})
+def annotation_list(call: Call) -> Response:
+    """Return annotations; both dates are included."""
+    return json_response({"status": "ok", "results": _between(call, "fromDate", "toDate")})
 
 
-def old_annotation_list(call: Call) -> Answer:
-    """Answer the notes under the path, and with the parameters, from before the App API."""
-    return json_answer({"annotations": _between(call, "from_date", "to_date")})
+def old_annotation_list(call: Call) -> Response:
+    """Return annotations under the path and parameters that are older than the App API."""
+    return json_response({"annotations": _between(call, "from_date", "to_date")})
 
 
 def _between(call: Call, from_name: str, to_name: str) -> list[dict[str, Any]]:
     first, last = call.day(from_name, date.min), call.day(to_name, date.max)
     wanted = {int(tag) for tag in call.params.get("tags", "").split(",") if tag.isdecimal()}
     return [
-        _shown(call, note)
+        _annotation(call, note)
         for note in ANNOTATIONS
         if first <= date.fromisoformat(note["date"][:10]) <= last
         and (not wanted or wanted & {tag["id"] for tag in note["tags"]})
     ]
 
 
-def _shown(call: Call, note: dict[str, Any]) -> dict[str, Any]:
+def _annotation(call: Call, note: dict[str, Any]) -> dict[str, Any]:
     extra = {"project_id": call.settings.project_id}
     return note | extra if call.settings.annotation_project_id else note
 
 
-def annotation(call: Call) -> Answer:
-    """Answer one note."""
+def annotation(call: Call) -> Response:
+    """Return one annotation."""
     for note in ANNOTATIONS:
         if str(note["id"]) == call.path_params["annotation_id"]:
-            return json_answer({"status": "ok", "results": _shown(call, note)})
+            return json_response({"status": "ok", "results": _annotation(call, note)})
     raise call.shape.refuse(404, "annotation not found")
 
 
-def annotation_tags(call: Call) -> Answer:
-    """Answer the tags: as the prose has it, under `results`."""
+def annotation_tags(call: Call) -> Response:
+    """Return the tags under `results`, as the prose of the documentation says."""
     tag = {"id": 3, "name": "release", "project_id": call.settings.project_id}
-    return json_answer({"status": "ok", "results": [{**tag, "has_annotations": True}]})
+    return json_response({"status": "ok", "results": [{**tag, "has_annotations": True}]})
 
 
 REPORTS: list[dict[str, Any]] = [
@@ -188,24 +188,24 @@ REPORTS: list[dict[str, Any]] = [
 ]
 
 
-def bookmarks(call: Call) -> Answer:
-    """Answer the saved reports, as clients read them: no documentation has this list."""
+def bookmarks(call: Call) -> Response:
+    """Return the saved reports in the form that clients read; it is not documented."""
     kind = call.params.get("type")
     ids = {int(text) for text in call.params.get("ids", "").split(",") if text.isdecimal()}
-    found = [
+    matching = [
         _bookmark(call, report)
         for report in REPORTS
         if kind in (None, "", report["type"]) and (not ids or report["id"] in ids)
     ]
-    results = {"results": found} if call.params.get("v") == "2" else found
-    return json_answer({"status": "ok", "results": results})
+    results = {"results": matching} if call.params.get("v") == "2" else matching
+    return json_response({"status": "ok", "results": results})
 
 
-def bookmark(call: Call) -> Answer:
-    """Answer one saved report."""
+def bookmark(call: Call) -> Response:
+    """Return one saved report."""
     for report in REPORTS:
         if str(report["id"]) == call.path_params["bookmark_id"]:
-            return json_answer({"status": "ok", "results": _bookmark(call, report)})
+            return json_response({"status": "ok", "results": _bookmark(call, report)})
     raise call.shape.refuse(404, "bookmark not found")
 
 
@@ -225,7 +225,7 @@ def _bookmark(call: Call, report: dict[str, Any]) -> dict[str, Any]:
 
 _PROJECT = "/api/app/projects/{project_id}"
 
-APP_HANDLERS: dict[str, Callable[[Call], Answer]] = {
+APP_HANDLERS: dict[str, Callable[[Call], Response]] = {
     "/api/app/me": me,
     f"{_PROJECT}/schemas": schemas,
     f"{_PROJECT}/schemas/{{entity_type}}": schemas,

@@ -1,4 +1,4 @@
-"""A request as handlers see it, the checks of its parameters, and the response they return."""
+"""A request with checks of its parameters, and the response that a handler returns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mixpanel_assets.emulator.settings import EmulatorSettings
 from mixpanel_assets.emulator.state import State
 from mixpanel_assets.emulator.truth import Truth
 
-# As the documentation spells them; Python's own names of some have changed.
+# Spelled as in the documentation; newer versions of Python changed some phrases.
 PHRASES = {
     400: "Bad Request",
     401: "Unauthorized",
@@ -25,8 +25,8 @@ PHRASES = {
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An HTTP answer; a body that is no `bytes` is streamed in chunks."""
+class Response:
+    """An HTTP response. A body other than `bytes` is streamed in chunks."""
 
     status: int = 200
     body: bytes | Iterable[bytes] = b""
@@ -35,50 +35,52 @@ class Answer:
     gzip_allowed: bool = False
 
 
-def json_answer(
+def json_response(
     value: object, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Answer:
-    """Answer with JSON."""
+) -> Response:
+    """Return a JSON response."""
     body = json.dumps(value, separators=(",", ":")).encode()
-    return Answer(status, body, headers=headers or {})
+    return Response(status, body, headers=headers or {})
 
 
-def text_answer(text: str, status: int = 200) -> Answer:
-    """Answer with plain text."""
-    return Answer(status, text.encode(), "text/plain")
+def text_response(text: str, status: int = 200) -> Response:
+    """Return a response of plain text."""
+    return Response(status, text.encode(), "text/plain")
 
 
-class Refused(Exception):  # noqa: N818 - it carries an answer, it is no error of ours
-    """A request ends here, with this answer."""
+class Refused(Exception):  # noqa: N818 - a response, not an error of the emulator
+    """Ends the handling of a request with a response."""
 
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status)
+        self.response = response
 
 
 @dataclass(frozen=True)
 class ErrorShape:
-    """How one family of endpoints words its errors."""
+    """The form of errors in one family of endpoints."""
 
     family: str
     request: str = ""
 
-    def answer(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> Answer:
+    def response(
+        self, status: int, text: str, headers: Mapping[str, str] | None = None
+    ) -> Response:
         """Return the error in the family's form."""
         if self.family == "export":
             if status == 400:
-                return text_answer(text, 400)
-            return json_answer({"error": text}, status, headers)
+                return text_response(text, 400)
+            return json_response({"error": text}, status, headers)
         if self.family == "ingestion":
             body = {"code": status, "error": text, "status": PHRASES.get(status, "Error")}
-            return json_answer(body, status, headers)
+            return json_response(body, status, headers)
         if self.family == "app":
-            return json_answer({"status": "error", "error": text}, status, headers)
-        return json_answer({"request": self.request, "error": text}, status, headers)
+            return json_response({"status": "error", "error": text}, status, headers)
+        return json_response({"request": self.request, "error": text}, status, headers)
 
     def refuse(self, status: int, text: str) -> Refused:
         """Return the exception that ends a request with an error."""
-        return Refused(self.answer(status, text))
+        return Refused(self.response(status, text))
 
 
 def error_shape(family: str, settings: EmulatorSettings, base_url: str, target: str) -> ErrorShape:
@@ -94,7 +96,7 @@ FLAGS = {"": None, "true": True, "1": True, "false": False, "0": False}
 
 @dataclass(frozen=True)
 class Call:
-    """One request: `path` is canonical, `params` holds query and body fields as text."""
+    """One request. `path` is canonical, and `params` has query and body fields as text."""
 
     method: str
     path: str
@@ -120,25 +122,25 @@ class Call:
 
     @property
     def data_view(self) -> Evaluate | None:
-        """The filter of the data view that `workspace_id` names; None when it has none."""
+        """The filter of the data view in `workspace_id`; None without a filter."""
         if not self.params.get("workspace_id"):
             return None
         text = self.settings.data_views.get(self.integer("workspace_id", 0))
         return None if text is None else parse(text)
 
     def reject(self, *names: str) -> None:
-        """Refuse documented parameters that are not honoured: an answer would be a wrong one."""
-        given = [name for name in names if self.params.get(name)]
-        if given:
-            raise self.shape.refuse(400, f"not supported by this emulator: {', '.join(given)}")
+        """Refuse documented parameters that are not supported: the response would be wrong."""
+        used = [name for name in names if self.params.get(name)]
+        if used:
+            raise self.shape.refuse(400, f"not supported by this emulator: {', '.join(used)}")
 
     def reject_both(self, one: str, other: str) -> None:
-        """Refuse two parameters that say the same thing in different ways."""
+        """Refuse two parameters that exclude each other."""
         if self.params.get(one) and self.params.get(other):
             raise self.shape.refuse(400, f"{one} and {other} are mutually exclusive")
 
     def faulty(self, kind: str) -> bool:
-        """Say whether this request is to go wrong in a certain way."""
+        """Return whether the request has a fault of this kind."""
         return self.fault is not None and self.fault.kind == kind
 
     def need(self, name: str) -> str:
@@ -159,14 +161,14 @@ class Call:
             raise self.shape.refuse(400, f"{name} must be yyyy-mm-dd, got {text!r}") from None
 
     def range(self, from_default: date | None = None, to_default: date | None = None) -> list[date]:
-        """Return the days asked for, ends included."""
+        """Return the requested days, both ends included."""
         first, last = self.day("from_date", from_default), self.day("to_date", to_default)
         if first > last:
             raise self.shape.refuse(400, "from_date must not be later than to_date")
         return days_between(first, last)
 
     def integer(self, name: str, default: int, most: int | None = None) -> int:
-        """Return a number, cut to the most that is allowed."""
+        """Return a number, at most `most`."""
         text = self.params.get(name, "")
         if not text:
             return default
@@ -184,7 +186,7 @@ class Call:
         return default if FLAGS[text] is None else bool(FLAGS[text])
 
     def json(self, name: str, kind: type | tuple[type, ...]) -> Any:
-        """Return a parameter that holds JSON of a certain type, or None when it is absent."""
+        """Return the JSON value of a parameter, checked by type; None without the parameter."""
         text = self.params.get(name, "")
         if not text:
             return None
@@ -197,7 +199,7 @@ class Call:
         return value
 
     def expression(self, name: str) -> Evaluate | None:
-        """Return a segmentation expression, or None when it is absent."""
+        """Return a segmentation expression; None without the parameter."""
         text = self.params.get(name, "")
         if not text:
             return None
@@ -207,7 +209,7 @@ class Call:
             raise self.shape.refuse(400, f"Error in {name}: {error}") from None
 
     def choice(self, name: str, default: str, *allowed: str) -> str:
-        """Return a parameter that can only have certain values."""
+        """Return a parameter with one of the allowed values."""
         value = self.params.get(name) or default
         if value not in allowed:
             raise self.shape.refuse(400, f"{name} must be one of {', '.join(allowed)}")
@@ -222,8 +224,8 @@ def days_between(first: date, last: date) -> list[date]:
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]
 
 
-def days_asked(params: Mapping[str, str]) -> tuple[date, ...]:
-    """Return the days a request names, for the log and for faults; none when it names no range."""
+def requested_days(params: Mapping[str, str]) -> tuple[date, ...]:
+    """Return the days of a request's range, for the log and for faults; empty without a range."""
     try:
         first = date.fromisoformat(params["from_date"])
         last = date.fromisoformat(params["to_date"])

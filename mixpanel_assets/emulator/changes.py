@@ -1,4 +1,4 @@
-"""Days that change after they were exported: late, re-keyed, deleted, odd and bad rows."""
+"""Changes of exported days: late, merged, deleted, odd and invalid rows."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ _DISTINCT_ID = re.compile(rb'"distinct_id":"([^"\\]+)"')
 _PROCESSED = re.compile(rb'"mp_processing_time_ms":(\d+)')
 
 
-def changed(
+def apply_changes(
     shop: Shop, day: date, block: Block, changes: Sequence[Fault], *, time_in_ms: bool
 ) -> Block:
-    """Return the first block of a day with the changes made; the given one stays as it is."""
+    """Return a changed copy of the first block of a day."""
     block = Block(list(block.lines), list(block.times), list(block.processed))
     for number, change in enumerate(changes):
         if change.kind == "late-events":
-            block = _joined(block, _late_rows(shop, day, change.count, number, time_in_ms))
+            block = _join(block, _late_rows(shop, day, change.count, number, time_in_ms))
         elif change.kind == "odd-content":
             rows = oddities.rows(rich=True, room=1_000, turn=3)
             marked = [replace(row, head=row.head.replace("{day}", "{day}-more")) for row in rows]
-            block = _joined(block, odd_block(shop.plan(day), marked, time_in_ms=time_in_ms))
+            block = _join(block, odd_block(shop.plan(day), marked, time_in_ms=time_in_ms))
         elif change.kind in ("foreign-rows", "timeless-rows", "surrogate-rows"):
-            block = _joined(block, _bad_rows(shop, day, change, time_in_ms))
+            block = _join(block, _bad_rows(shop, day, change, time_in_ms))
         elif change.kind == "delete-rows":
-            block = _deleted(block, change.count)
+            block = _delete_rows(block, change.count)
         elif change.kind == "restamp":
-            block = _restamped(block, change.count)
+            block = _restamp(block, change.count)
     return block
 
 
-def _joined(block: Block, more: Block) -> Block:
+def _join(block: Block, more: Block) -> Block:
     return Block(
         block.lines + more.lines, block.times + more.times, block.processed + more.processed
     )
 
 
 def _late_rows(shop: Shop, day: date, count: int, number: int, time_in_ms: bool) -> Block:
-    """Rows of a phone that was offline: they happened on the day and arrived three days later."""
+    """Return rows of a phone that was offline: they arrived three days later."""
     plan = shop.plan(day)
     block = Block([], [], [])
     for row in range(count):
@@ -71,12 +71,12 @@ def _late_rows(shop: Shop, day: date, count: int, number: int, time_in_ms: bool)
     return block
 
 
-# What stands where `time` should: nothing, null, text, the far future.
+# In place of a valid `time`: nothing, null, text, the far future.
 _NO_TIMES = ("", '"time":null,', '"time":"noon",', '"time":99999999999999999,')
 
 
 def _bad_rows(shop: Shop, day: date, change: Fault, time_in_ms: bool) -> Block:
-    """Whole lines that no table takes, or that belong to the day before."""
+    """Return complete lines that cannot be stored, or that belong to the previous day."""
     start = shop.plan(day).start_ms
     block = Block([], [], [])
     for row in range(change.count):
@@ -97,10 +97,10 @@ def _bad_rows(shop: Shop, day: date, change: Fault, time_in_ms: bool) -> Block:
     return block
 
 
-def _chosen(lines: Sequence[bytes], count: int) -> set[bytes]:
-    """Return insert ids of plain rows, the same ones every time."""
-    found = {match.group(1) for line in lines if (match := _INSERT_ID.search(line))}
-    return set(sorted(found)[:count])
+def _choose_ids(lines: Sequence[bytes], count: int) -> set[bytes]:
+    """Return insert ids of ordinary rows, the same ones in every call."""
+    ids = {match.group(1) for line in lines if (match := _INSERT_ID.search(line))}
+    return set(sorted(ids)[:count])
 
 
 def _insert_id(line: bytes) -> bytes:
@@ -108,9 +108,9 @@ def _insert_id(line: bytes) -> bytes:
     return match.group(1) if match else b""
 
 
-def _deleted(block: Block, count: int) -> Block:
-    gone = _chosen(block.lines, count)
-    kept = [row for row, line in enumerate(block.lines) if _insert_id(line) not in gone]
+def _delete_rows(block: Block, count: int) -> Block:
+    deleted = _choose_ids(block.lines, count)
+    kept = [row for row, line in enumerate(block.lines) if _insert_id(line) not in deleted]
     return Block(
         [block.lines[row] for row in kept],
         [block.times[row] for row in kept],
@@ -118,12 +118,12 @@ def _deleted(block: Block, count: int) -> Block:
     )
 
 
-def _restamped(block: Block, count: int) -> Block:
-    """Give rows another `distinct_id`, as a late merge of identities does."""
-    wanted = _chosen([line for line in block.lines if b"before_identity" not in line], count)
+def _restamp(block: Block, count: int) -> Block:
+    """Change the `distinct_id` of rows, as a late merge of identities does."""
+    merged = _choose_ids([line for line in block.lines if b"before_identity" not in line], count)
     lines, processed = list(block.lines), list(block.processed)
     for row, line in enumerate(lines):
-        if _insert_id(line) in wanted and b"before_identity" not in line:
+        if _insert_id(line) in merged and b"before_identity" not in line:
             later = processed[row] + DAY_MS
             line = _DISTINCT_ID.sub(
                 rb'"distinct_id":"user-merged","$distinct_id_before_identity":"\1"', line, count=1

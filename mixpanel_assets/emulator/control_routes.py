@@ -1,7 +1,7 @@
-"""`/emulator/...`: what a test in another process needs; no credentials.
+"""`/emulator/...`: control of the emulator from another process, without credentials.
 
-A web page must not get at it: a browser sends the page's `Origin` with what it posts, and the
-page's own name as `Host` when that name was pointed at this machine.
+A web page must not control it. A browser sends the page's `Origin` with a POST, and the page's own
+name as `Host` if that name resolves to this machine.
 """
 
 from __future__ import annotations
@@ -24,21 +24,19 @@ _THIS_MACHINE = ("127.0.0.1", "localhost", "[::1]")
 
 
 def control_routes(state: State, truth: Truth) -> list[Route]:
-    """Return the routes."""
+    """Return the routes of the control."""
     control = _Control(state, truth)
     return [
-        Route("/emulator/truth", _for_this_machine(control.truth), methods=["GET"]),
-        Route(
-            "/emulator/faults", _for_this_machine(control.faults), methods=["GET", "POST", "DELETE"]
-        ),
-        Route("/emulator/requests", _for_this_machine(control.requests), methods=["GET", "DELETE"]),
-        Route("/emulator/clock", _for_this_machine(control.clock), methods=["GET", "POST"]),
-        Route("/emulator/retention", _for_this_machine(control.retention), methods=["GET", "POST"]),
+        Route("/emulator/truth", _local_only(control.truth), methods=["GET"]),
+        Route("/emulator/faults", _local_only(control.faults), methods=["GET", "POST", "DELETE"]),
+        Route("/emulator/requests", _local_only(control.requests), methods=["GET", "DELETE"]),
+        Route("/emulator/clock", _local_only(control.clock), methods=["GET", "POST"]),
+        Route("/emulator/retention", _local_only(control.retention), methods=["GET", "POST"]),
     ]
 
 
-def _for_this_machine(handler: Handler) -> Handler:
-    """Refuse requests that a web page of elsewhere has made a browser send."""
+def _local_only(handler: Handler) -> Handler:
+    """Refuse requests that a browser sends for a web page."""
 
     async def guarded(request: Request) -> Response:
         _, port = request.scope["server"]
@@ -47,11 +45,11 @@ def _for_this_machine(handler: Handler) -> Handler:
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         if host.lower() in names and (origin is None or origin.lower() in origins):
             return await handler(request)
-        refused = (
+        error = (
             "The emulator is controlled by programs on this machine only, at "
             f"http://127.0.0.1:{port}: Host or Origin is another one."
         )
-        return JSONResponse({"error": refused}, 403)
+        return JSONResponse({"error": error}, 403)
 
     return guarded
 
@@ -62,7 +60,7 @@ class _Control:
         self._truth = truth
 
     async def truth(self, request: Request) -> Response:
-        """Totals of a range of days; all days by default."""
+        """Return the totals of a range of days; by default of all days."""
         try:
             ends = [
                 date.fromisoformat(text) if (text := request.query_params.get(name)) else None
@@ -73,13 +71,13 @@ class _Control:
         return JSONResponse(await run_in_threadpool(self._truth.totals, *ends))
 
     async def faults(self, request: Request) -> Response:
-        """List, add or clear faults."""
+        """List, add or remove faults."""
         if request.method == "DELETE":
             self._state.faults.clear()
         elif request.method == "POST":
             try:
-                wanted = await request.json()
-                entries = wanted if isinstance(wanted, list) else [wanted]
+                body = await request.json()
+                entries = body if isinstance(body, list) else [body]
                 self._state.faults.add(*map(Fault.from_json, entries))
             except (ValueError, TypeError, AttributeError) as error:
                 return JSONResponse({"error": str(error)}, 400)
@@ -89,7 +87,7 @@ class _Control:
                 "path": fault.path,
                 "day": fault.day and fault.day.isoformat(),
                 "times": fault.times,
-                "at": fault.position,
+                "at": fault.at,
             }
             for fault in self._state.faults.waiting()
         ]
@@ -102,42 +100,38 @@ class _Control:
         return JSONResponse(
             [
                 {
-                    "method": entry.method,
-                    "path": entry.path,
+                    **vars(entry),
                     "params": dict(entry.params),
-                    "status": entry.status,
                     "started": entry.started.isoformat(),
-                    "bytes_sent": entry.bytes_sent,
                     "days": [day.isoformat() for day in entry.days],
-                    "fault": entry.fault,
                 }
                 for entry in self._state.requests.entries()
             ]
         )
 
     async def clock(self, request: Request) -> Response:
-        """Tell, stop (`now`), advance (`advance_seconds`) or free (`reset`) the clock."""
+        """Return, stop (`now`), advance (`advance_seconds`) or restart (`reset`) the clock."""
         clock = self._state.clock
         if request.method == "POST":
             try:
-                wanted: dict[str, Any] = await request.json()
-                if wanted.get("reset"):
+                body: dict[str, Any] = await request.json()
+                if body.get("reset"):
                     clock.reset()
-                if "now" in wanted:
-                    clock.set(datetime.fromisoformat(wanted["now"]))
-                if "advance_seconds" in wanted:
-                    clock.advance(float(wanted["advance_seconds"]))
+                if "now" in body:
+                    clock.set(datetime.fromisoformat(body["now"]))
+                if "advance_seconds" in body:
+                    clock.advance(float(body["advance_seconds"]))
             except (ValueError, TypeError, AttributeError) as error:
                 return JSONResponse({"error": str(error)}, 400)
         return JSONResponse({"now": clock.now().isoformat()})
 
     async def retention(self, request: Request) -> Response:
-        """Tell or set (`days`, null for ever) how many days back events are kept."""
+        """Return or set the number of days (`days`) that events are kept; null: for ever."""
         if request.method == "POST":
             try:
                 days = (await request.json())["days"]
                 if days is not None and (type(days) is not int or days < 0):
-                    raise ValueError("days must be a number from 0 on, or null")
+                    raise ValueError("days must be a number from 0, or null")
             except (ValueError, TypeError, KeyError) as error:
                 return JSONResponse({"error": str(error)}, 400)
             self._state.retention_days = days

@@ -1,4 +1,4 @@
-"""Profiles: `engage` with its sessions and pages, and what belongs to it."""
+"""Profiles: `engage` with sessions and pages, its statistics, and cohorts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from mixpanel_assets.emulator.call import Answer, Call, json_answer
+from mixpanel_assets.emulator.call import Call, Response, json_response
 from mixpanel_assets.emulator.expressions import Evaluate, ExpressionError, Scope, matches
 from mixpanel_assets.emulator.profiles import COHORTS, Cohort, Profile
 from mixpanel_assets.emulator.state import Session
@@ -15,8 +15,8 @@ MOST_WITHOUT_MOMENT = 1000
 EMPTY_SESSION = "invalid session_id"
 
 
-def engage(call: Call) -> Answer:
-    """Answer one page of profiles."""
+def engage(call: Call) -> Response:
+    """Return one page of profiles."""
     page = call.integer("page", 0)
     if page < 0:
         raise call.shape.refuse(400, "page must not be negative")
@@ -26,10 +26,10 @@ def engage(call: Call) -> Answer:
     if session_id:
         session = _known_session(call, session_id)
     else:
-        matches_ = () if call.faulty("no-profiles") else _results(call)
-        # `limit` is undocumented; `total` stays the number of all matches.
-        results = matches_[: call.integer("limit", len(matches_))]
-        session_id = call.state.open_session(results, _page_size(call), total=len(matches_))
+        matching = () if call.faulty("no-profiles") else _results(call)
+        # `limit` is undocumented; `total` is still the number of all matching profiles.
+        results = matching[: call.integer("limit", len(matching))]
+        session_id = call.state.open_session(results, _page_size(call), total=len(matching))
         session = call.state.sessions[session_id]
     return _page(call, session, session_id, page)
 
@@ -37,7 +37,7 @@ def engage(call: Call) -> Answer:
 def _known_session(call: Call, session_id: str) -> Session:
     session = call.state.session(session_id)
     if session is None or call.faulty("session-expired"):
-        # Nobody has reported the real body.
+        # The real body is not known.
         raise call.shape.refuse(400, (call.fault and call.fault.text) or EMPTY_SESSION)
     return session
 
@@ -47,18 +47,18 @@ def _page_size(call: Call) -> int:
     return max(1, call.integer("page_size", settings.page_size, settings.max_page_size))
 
 
-def _page(call: Call, session: Session, session_id: str, page: int) -> Answer:
-    start = _page_sent(call, page) * session.page_size
+def _page(call: Call, session: Session, session_id: str, page: int) -> Response:
+    start = _page_to_send(call, page) * session.page_size
     results = session.results[start : start + session.page_size]
     total = session.total
     if call.faulty("short-page"):
-        at = call.fault.position if call.fault else None
+        at = call.fault.at if call.fault else None
         results = results[: len(results) // 2 if at is None else at]
     if call.faulty("missing-page"):
         results = []
     if call.faulty("total-changes"):
         total += call.fault.count if call.fault else 0
-    answer: dict[str, Any] = {
+    body: dict[str, Any] = {
         "page": page,
         "page_size": session.page_size,
         "session_id": session_id,
@@ -67,19 +67,19 @@ def _page(call: Call, session: Session, session_id: str, page: int) -> Answer:
     }
     with_total = page == 0 or call.settings.total_on_later_pages or call.faulty("total-changes")
     if with_total and not call.faulty("no-total"):
-        answer["total"] = len(results) if call.settings.total_is_payload else total
+        body["total"] = len(results) if call.settings.total_is_payload else total
     if call.settings.numbers_as_text:
-        numbers = answer.keys() & {"page", "page_size", "total"}
-        answer |= {name: str(answer[name]) for name in numbers}
+        numbers = body.keys() & {"page", "page_size", "total"}
+        body |= {name: str(body[name]) for name in numbers}
     if call.settings.computed_at:
-        answer["computed_at"] = call.state.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%f+00:00")
-    return json_answer(answer)
+        body["computed_at"] = call.state.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%f+00:00")
+    return json_response(body)
 
 
-def _page_sent(call: Call, page: int) -> int:
+def _page_to_send(call: Call, page: int) -> int:
     if not call.faulty("other-page"):
         return page
-    at = call.fault.position if call.fault else None
+    at = call.fault.at if call.fault else None
     return max(page - 1, 0) if at is None else at
 
 
@@ -98,7 +98,7 @@ def _shown(call: Call, results: Sequence[Profile]) -> list[dict[str, Any]]:
 
 
 def _results(call: Call) -> Sequence[Profile]:
-    """Return the profiles that all filters together let through."""
+    """Return the profiles that match all filters."""
     call.reject("search")
     profiles = _all(call)
     if call.params.get("distinct_id"):
@@ -107,22 +107,22 @@ def _results(call: Call) -> Sequence[Profile]:
     if (several := call.json("distinct_ids", list)) is not None:
         wanted = {str(identity) for identity in several}
         profiles = [profile for profile in profiles if profile["$distinct_id"] in wanted]
-    profiles = _of_cohort(call, profiles)
+    profiles = _cohort_members(call, profiles)
     where = call.expression("where")
     behaviors = call.json("behaviors", list)
     call.reject_both("behaviors", "filter_by_cohort")
     if behaviors is not None and where is None:
-        raise call.shape.refuse(400, "behaviors needs a where that speaks of them")
+        raise call.shape.refuse(400, "behaviors needs a where that uses them")
     if where is not None:
         seen = _behaviors(call, behaviors or [])
         profiles = [profile for profile in profiles if _passes(call, where, profile, seen)]
     if behaviors and len(profiles) > MOST_WITHOUT_MOMENT and not call.params.get("as_of_timestamp"):
         raise call.shape.refuse(400, "request for page in uncached query for params")
-    return _sorted(call, profiles)
+    return _sort(call, profiles)
 
 
 def _all(call: Call) -> Sequence[Profile]:
-    """Return the profiles of users or of a group that the data view lets through."""
+    """Return the profiles of users, or of a group, that the data view contains."""
     profiles = call.state.profiles(call.params.get("data_group_id") or None)
     view = call.data_view
     if view is None:
@@ -130,7 +130,7 @@ def _all(call: Call) -> Sequence[Profile]:
     return [profile for profile in profiles if _passes(call, view, profile, {})]
 
 
-def _of_cohort(call: Call, profiles: Sequence[Profile]) -> Sequence[Profile]:
+def _cohort_members(call: Call, profiles: Sequence[Profile]) -> Sequence[Profile]:
     chosen = call.json("filter_by_cohort", dict)
     if chosen is None:
         return profiles
@@ -158,7 +158,7 @@ def _passes(call: Call, where: Evaluate, profile: Profile, seen: dict[str, dict[
 
 
 def _behaviors(call: Call, wanted: list[Any]) -> dict[str, dict[str, int]]:
-    """Count, per user, the events of each behavior within its window of days."""
+    """Return, by behavior and user, the number of events in the behavior's window."""
     seconds = call.integer("as_of_timestamp", 0)
     as_of = datetime.fromtimestamp(seconds, UTC) if seconds else None
     counts: dict[str, dict[str, int]] = {}
@@ -172,7 +172,7 @@ def _behaviors(call: Call, wanted: list[Any]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _sorted(call: Call, profiles: Sequence[Profile]) -> Sequence[Profile]:
+def _sort(call: Call, profiles: Sequence[Profile]) -> Sequence[Profile]:
     key = call.expression("sort_key")
     if key is None:
         return profiles
@@ -183,14 +183,14 @@ def _sorted(call: Call, profiles: Sequence[Profile]) -> Sequence[Profile]:
     return sorted(profiles, key=rank, reverse=call.params.get("sort_order") == "descending")
 
 
-def engage_properties(call: Call) -> Answer:
-    """Answer which profile properties exist, how often and of which type."""
-    found: dict[str, dict[str, Any]] = {}
+def engage_properties(call: Call) -> Response:
+    """Return the profile properties with their counts and types."""
+    properties: dict[str, dict[str, Any]] = {}
     for profile in _all(call):
         for name, value in (profile["$properties"] or {}).items():
-            entry = found.setdefault(name, {"count": 0, "type": _type(value)})
+            entry = properties.setdefault(name, {"count": 0, "type": _type(value)})
             entry["count"] += 1
-    return json_answer({"results": found, "status": "ok"})
+    return json_response({"results": properties, "status": "ok"})
 
 
 def _type(value: Any) -> str:
@@ -207,27 +207,27 @@ def _type(value: Any) -> str:
     return "string"
 
 
-def engage_stats(call: Call) -> Answer:
-    """Answer the number of profiles that `selector` lets through."""
+def engage_stats(call: Call) -> Response:
+    """Return the number of profiles that match `selector`."""
     action = call.params.get("action", "count()")
     if action != "count()":
         raise call.shape.refuse(400, f"unsupported action: {action}")
     call.reject("segment_by_cohorts", "as_of_timestamp")
     where = call.expression("selector")
-    profiles = _of_cohort(call, _all(call))
+    profiles = _cohort_members(call, _all(call))
     if where is not None:
         profiles = [profile for profile in profiles if _passes(call, where, profile, {})]
     moment = call.state.clock.now().isoformat()
-    return json_answer({"status": "ok", "results": len(profiles), "computed_at": moment})
+    return json_response({"status": "ok", "results": len(profiles), "computed_at": moment})
 
 
-def cohorts_list(call: Call) -> Answer:
-    """Answer the saved cohorts: a bare array."""
+def cohorts_list(call: Call) -> Response:
+    """Return the saved cohorts as an array without an envelope."""
     profiles = _all(call)
-    return json_answer([_described(call, cohort, profiles) for cohort in COHORTS])
+    return json_response([_description(call, cohort, profiles) for cohort in COHORTS])
 
 
-def _described(call: Call, cohort: Cohort, profiles: Sequence[Profile]) -> dict[str, Any]:
+def _description(call: Call, cohort: Cohort, profiles: Sequence[Profile]) -> dict[str, Any]:
     members = sum(1 for profile in profiles if cohort.holds(profile))
     return {
         "count": members + len(cohort.without_profile),

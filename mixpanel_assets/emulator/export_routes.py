@@ -6,17 +6,17 @@ import json
 from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 
-from mixpanel_assets.emulator.call import Answer, Call
+from mixpanel_assets.emulator.call import Call, Response
 from mixpanel_assets.emulator.expressions import Evaluate, ExpressionError, Scope, matches
 from mixpanel_assets.emulator.sample import EVENT_NAMES
 from mixpanel_assets.emulator.truth import has_time
-from mixpanel_assets.emulator.wire import spoiled
+from mixpanel_assets.emulator.wire import damage
 
 MOST_ROWS = 100_000
 
 
-def export(call: Call) -> Answer:
-    """Stream the events of the days asked for, one JSON object per line."""
+def export(call: Call) -> Response:
+    """Stream the events of the requested days, one JSON object per line."""
     days = _days(call)
     names = _names(call)
     where = call.expression("where")
@@ -24,8 +24,8 @@ def export(call: Call) -> Answer:
     if limit > MOST_ROWS:
         raise call.shape.refuse(400, f"limit cannot be over {MOST_ROWS}")
     in_ms = call.flag("time_in_ms")
-    if call.faulty("missing-days") and call.fault and (gone := call.fault.day):
-        days = [day for day in days if day < gone]
+    if call.faulty("missing-days") and call.fault and (first := call.fault.day):
+        days = [day for day in days if day < first]
     if call.faulty("empty-200"):
         blocks: Iterable[list[bytes]] = ()
     else:
@@ -33,12 +33,12 @@ def export(call: Call) -> Answer:
     if names is not None or where is not None:
         if where is not None:
             _check(call, where)
-        blocks = _filtered(call, blocks, names, where, in_ms)
+        blocks = _filter(call, blocks, names, where, in_ms)
     if limit:
-        blocks = _limited(blocks, limit)
-    return Answer(
+        blocks = _limit(blocks, limit)
+    return Response(
         200,
-        spoiled(blocks, call.fault),
+        damage(blocks, call.fault),
         call.settings.export_content_type,
         gzip_allowed=True,
     )
@@ -52,15 +52,15 @@ def _days(call: Call) -> list[date]:
     if most is not None and len(days) > most:
         raise call.shape.refuse(400, f"date range cannot be longer than {most} days")
     check_history(call, days[0])
-    # Everything before the project is empty; nothing is to be gained by looking.
+    # Days without data need no search.
     return [day for day in days if call.state.holds(day)]
 
 
 def check_history(call: Call, first: date) -> None:
-    """Refuse dates that the plan does not reach."""
-    reach = call.settings.history_days
-    if reach is not None and first < call.state.today() - timedelta(days=reach):
-        raise call.shape.refuse(403, f"Date range exceeds {reach} days into the past")
+    """Refuse dates before the history of the plan."""
+    most = call.settings.history_days
+    if most is not None and first < call.state.today() - timedelta(days=most):
+        raise call.shape.refuse(403, f"Date range exceeds {most} days into the past")
 
 
 def _names(call: Call) -> set[str] | None:
@@ -80,14 +80,14 @@ def _names(call: Call) -> set[str] | None:
 
 
 def _check(call: Call, where: Evaluate) -> None:
-    """Find out before the 200 whether the filter combines what cannot be combined."""
+    """Refuse a filter with incompatible types before the status 200 is sent."""
     try:
         where(Scope({}))
     except ExpressionError as error:
         raise call.shape.refuse(400, f"Error in where: {error}") from None
 
 
-def _filtered(
+def _filter(
     call: Call,
     blocks: Iterable[list[bytes]],
     names: set[str] | None,
@@ -117,7 +117,7 @@ def _passes(
         return False
 
 
-def _limited(blocks: Iterable[list[bytes]], limit: int) -> Iterator[list[bytes]]:
+def _limit(blocks: Iterable[list[bytes]], limit: int) -> Iterator[list[bytes]]:
     for block in blocks:
         yield block[:limit]
         limit -= min(limit, len(block))

@@ -1,8 +1,7 @@
-"""Segmentation expressions: what `where` and `on` say, and their value for one record.
+"""Segmentation expressions of `where` and `on`: parsed to a function of one record.
 
-A small parser that builds functions. Types follow the documentation: `==` between different
-types is false, ordering between different types is undefined, arithmetic on anything but numbers
-is undefined, `not` of undefined is true.
+Types follow the documentation. `==` between different types is false. Ordering of different types
+and arithmetic on anything but numbers are undefined. `not` of undefined is true.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any, Final
 
 
 class ExpressionError(ValueError):
-    """The text is no expression, or mixes what cannot be mixed."""
+    """The text is not an expression, or combines incompatible types."""
 
 
 class _Undefined:
@@ -32,7 +31,7 @@ UNDEFINED: Final = _Undefined()
 
 @dataclass(frozen=True)
 class Scope:
-    """What an expression can see."""
+    """The values that an expression can use."""
 
     properties: Mapping[str, Any]
     user: Mapping[str, Any] = field(default_factory=dict)
@@ -54,10 +53,10 @@ _TOKEN = re.compile(
 
 
 def parse(text: str) -> Evaluate:
-    """Turn an expression into a function of a record.
+    """Return an expression as a function of a record.
 
     Raises:
-        ExpressionError: The text is no expression.
+        ExpressionError: The text is not an expression.
     """
     parser = _Parser(_tokens(text))
     result = parser.expression()
@@ -66,12 +65,12 @@ def parse(text: str) -> Evaluate:
 
 
 def matches(evaluate: Evaluate, scope: Scope) -> bool:
-    """Say whether a filter lets a record through: only a plain true does."""
+    """Return whether a record matches a filter: the value must be true."""
     return evaluate(scope) is True
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:
-    found = []
+    tokens = []
     at = 0
     text = text.rstrip()
     while at < len(text):
@@ -79,13 +78,13 @@ def _tokens(text: str) -> list[tuple[str, str]]:
         if match is None:
             raise ExpressionError(f"unexpected {text[at : at + 10]!r} in expression")
         kind = match.lastgroup or ""
-        found.append((kind, match.group(kind)))
+        tokens.append((kind, match.group(kind)))
         at = match.end()
-    return found
+    return tokens
 
 
 class _Parser:
-    """Recursive descent, loosest operator first."""
+    """A recursive descent parser; `expression` has the operator that binds least."""
 
     def __init__(self, tokens: list[tuple[str, str]]) -> None:
         self.tokens = tokens
@@ -112,18 +111,18 @@ class _Parser:
     def expression(self) -> Evaluate:
         left = self.conjunction()
         while self.take("or"):
-            left = _either(left, self.conjunction())
+            left = _or(left, self.conjunction())
         return left
 
     def conjunction(self) -> Evaluate:
         left = self.negation()
         while self.take("and"):
-            left = _both(left, self.negation())
+            left = _and(left, self.negation())
         return left
 
     def negation(self) -> Evaluate:
         if self.take("not"):
-            return _negated(self.negation())
+            return _not(self.negation())
         return self.comparison()
 
     def comparison(self) -> Evaluate:
@@ -136,18 +135,18 @@ class _Parser:
                 operator = "not in"
             if operator is None:
                 return left
-            left = _compared(operator, left, self.sum())
+            left = _comparison(operator, left, self.sum())
 
     def sum(self) -> Evaluate:
         left = self.product()
         while operator := self.take("+", "-"):
-            left = _calculated(operator, left, self.product())
+            left = _arithmetic(operator, left, self.product())
         return left
 
     def product(self) -> Evaluate:
         left = self.unary()
         while operator := self.take("*", "/", "%"):
-            left = _calculated(operator, left, self.unary())
+            left = _arithmetic(operator, left, self.unary())
         return left
 
     def unary(self) -> Evaluate:
@@ -195,7 +194,7 @@ class _Parser:
                 raise ExpressionError(f"{word}[...] needs a name in quotes")
             self.at += 1
             self.expect("]")
-            return _looked_up(word, re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL))
+            return _lookup(word, re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL))
         if word in _FUNCTIONS:
             self.expect("(")
             argument = self.expression()
@@ -205,7 +204,7 @@ class _Parser:
         raise ExpressionError(f"{word!r} is not defined; a property is properties[{word!r}]")
 
 
-def _looked_up(place: str, name: str) -> Evaluate:
+def _lookup(place: str, name: str) -> Evaluate:
     def properties(scope: Scope) -> Any:
         if name == "$time" and "$time" not in scope.properties:
             return scope.properties.get("time", UNDEFINED)
@@ -231,15 +230,15 @@ def _truth(value: Any) -> bool:
     raise ExpressionError("and, or and not need true or false")
 
 
-def _both(left: Evaluate, right: Evaluate) -> Evaluate:
+def _and(left: Evaluate, right: Evaluate) -> Evaluate:
     return lambda scope: _truth(left(scope)) and _truth(right(scope))
 
 
-def _either(left: Evaluate, right: Evaluate) -> Evaluate:
+def _or(left: Evaluate, right: Evaluate) -> Evaluate:
     return lambda scope: _truth(left(scope)) or _truth(right(scope))
 
 
-def _negated(operand: Evaluate) -> Evaluate:
+def _not(operand: Evaluate) -> Evaluate:
     return lambda scope: not _truth(operand(scope))
 
 
@@ -251,14 +250,14 @@ def _same_type(left: Any, right: Any) -> bool:
     return (_number(left) and _number(right)) or type(left) is type(right)
 
 
-def _compared(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
+def _comparison(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
     return lambda scope: _compare(operator, left(scope), right(scope))
 
 
 def _compare(operator: str, left: Any, right: Any) -> Any:
     if operator in ("in", "not in"):
-        found = _contained(left, right)
-        return found if found is UNDEFINED else found is (operator == "in")
+        is_in = _contains(left, right)
+        return is_in if is_in is UNDEFINED else is_in is (operator == "in")
     if operator in ("==", "!="):
         equal = _same_type(left, right) and left == right
         return equal is (operator == "==")
@@ -269,7 +268,7 @@ def _compare(operator: str, left: Any, right: Any) -> Any:
     return left < right or (operator == "<=" and left == right)
 
 
-def _contained(left: Any, right: Any) -> Any:
+def _contains(left: Any, right: Any) -> Any:
     if isinstance(left, str) and isinstance(right, str):
         return left in right
     if isinstance(right, list):
@@ -277,7 +276,7 @@ def _contained(left: Any, right: Any) -> Any:
     return UNDEFINED
 
 
-def _calculated(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
+def _arithmetic(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
     return lambda scope: _calculate(operator, left(scope), right(scope))
 
 
@@ -297,7 +296,7 @@ def _calculate(operator: str, left: Any, right: Any) -> Any:
     return left / right if operator == "/" else math.fmod(left, right)
 
 
-def _rounded(function: Callable[[float], int]) -> Callable[[Any], Any]:
+def _rounding(function: Callable[[float], int]) -> Callable[[Any], Any]:
     return lambda value: function(value) if _number(value) else UNDEFINED
 
 
@@ -325,7 +324,7 @@ def _to_string(value: Any) -> Any:
 
 
 def _to_seconds(value: Any) -> Any:
-    """Dates are numbers of seconds here, so that they compare with `$time`."""
+    """Return a date as a number of seconds, so that it compares with `$time`."""
     if _number(value):
         return value
     try:
@@ -336,9 +335,9 @@ def _to_seconds(value: Any) -> Any:
 
 
 _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
-    "floor": _rounded(math.floor),
-    "ceil": _rounded(math.ceil),
-    "round": _rounded(lambda value: math.floor(value + 0.5)),
+    "floor": _rounding(math.floor),
+    "ceil": _rounding(math.ceil),
+    "round": _rounding(lambda value: math.floor(value + 0.5)),
     "boolean": _to_boolean,
     "number": _to_number,
     "string": _to_string,

@@ -1,4 +1,4 @@
-"""What can go wrong on request: the kinds of faults and the list of those waiting to happen."""
+"""The kinds of faults, and the list of faults that wait for a matching request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, get_args
 
-# The body of a streamed export is not what it should be, with status 200 and a clean end.
+# The body of an export is wrong, although the status is 200 and the transfer ends cleanly.
 BodyKind = Literal[
     "truncate-own-line",
     "truncate-mid-record",
@@ -20,7 +20,7 @@ BodyKind = Literal[
     "junk-line",
     "cut-body",
 ]
-# The bytes on the wire are not what HTTP or gzip promised, or come late.
+# The bytes on the wire break HTTP or gzip, or arrive late.
 WireKind = Literal[
     "cut-gzip",
     "cut-chunk",
@@ -30,8 +30,8 @@ WireKind = Literal[
     "slow-first-byte",
     "timeout",
 ]
-# Another answer instead of the right one.
-AnswerKind = Literal[
+# Another response replaces the right one.
+ResponseKind = Literal[
     "empty-200",
     "html-200",
     "error-200",
@@ -58,7 +58,7 @@ AnswerKind = Literal[
     "503-empty",
     "504-empty",
 ]
-# The data themselves differ from now on; the truth changes with them.
+# The data change from now on, and so does the truth.
 WorldKind = Literal[
     "late-events",
     "restamp",
@@ -79,38 +79,37 @@ ProfileKind = Literal[
     "other-page",
     "cut-json",
 ]
-Kind = BodyKind | WireKind | AnswerKind | WorldKind | ProfileKind
+Kind = BodyKind | WireKind | ResponseKind | WorldKind | ProfileKind
 
 BODY_KINDS: Final = frozenset(get_args(BodyKind))
 WIRE_KINDS: Final = frozenset(get_args(WireKind))
-ANSWER_KINDS: Final = frozenset(get_args(AnswerKind))
+RESPONSE_KINDS: Final = frozenset(get_args(ResponseKind))
 WORLD_KINDS: Final = frozenset(get_args(WorldKind))
 PROFILE_KINDS: Final = frozenset(get_args(ProfileKind))
-KINDS: Final = BODY_KINDS | WIRE_KINDS | ANSWER_KINDS | WORLD_KINDS | PROFILE_KINDS
+KINDS: Final = BODY_KINDS | WIRE_KINDS | RESPONSE_KINDS | WORLD_KINDS | PROFILE_KINDS
 
 EXPORT_PATH = "/api/2.0/export"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong.
+    """One fault, and the requests that it affects.
 
     Attributes:
-        kind: What happens.
-        path: Only on this path; `*` matches anything, `/api/2.0/x` and `/api/query/x` are one.
-            None means the export for faults of a streamed body, else any path.
-        day: Only when this day is asked for; required for faults that change the data of a day.
-            `missing-days` leaves out this day and those after it.
-        times: How many requests it hits; None is all of them. Changed data stay changed.
-        at: Where: bytes of the body (`cut-body`, `cut-gzip`, `cut-chunk`, ...), complete rows
-            before a truncation, profiles left on a page. None is about the middle.
-            The page whose profiles `other-page` sends, None for the one before.
-        skip: Matching requests to leave alone first.
+        kind: What goes wrong.
+        path: Only this path. `*` matches anything, and `/api/2.0/x` equals `/api/query/x`. None:
+            the export for faults of a streamed body, else any path.
+        day: Only requests of this day. Required for faults that change the data of a day.
+            `missing-days` leaves out this day and the later ones.
+        times: The number of affected requests; None: all. A change of data is permanent.
+        at: The position: bytes of the body (`cut-body`, `cut-gzip`, `cut-chunk`, ...), complete
+            rows before a truncation, or profiles on a page. None: about the middle. For
+            `other-page`, the page whose profiles are sent; None: the previous page.
+        skip: The number of matching requests that are not affected first.
         page: Only this page of profiles.
-        count: Rows or profiles concerned.
-        seconds: Length of a delay; the age a row must have under `lag`; `Retry-After`.
-        text: Another text than the usual one; the line that `junk-line` puts in.
-        after_bytes: Another name for `at`.
+        count: The number of affected rows or profiles.
+        seconds: Length of a delay; minimum age of a row under `lag`; `Retry-After`.
+        text: Replaces the usual text; the line that `junk-line` inserts.
     """
 
     kind: Kind
@@ -123,7 +122,6 @@ class Fault:
     count: int = 5
     seconds: float | None = None
     text: str | None = None
-    after_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -131,13 +129,8 @@ class Fault:
         if self.kind in WORLD_KINDS - {"lag"} and self.day is None:
             raise ValueError(f"{self.kind} needs a day")
 
-    @property
-    def position(self) -> int | None:
-        """`at`, or `after_bytes`, which says the same."""
-        return self.at if self.at is not None else self.after_bytes
-
-    def concerns(self, path: str, days: Sequence[date], page: int | None) -> bool:
-        """Say whether a request is one that this fault hits."""
+    def matches(self, path: str, days: Sequence[date], page: int | None) -> bool:
+        """Return whether the fault affects a request."""
         wanted = self.path or (EXPORT_PATH if self.kind in BODY_KINDS else None)
         if self.kind in PROFILE_KINDS - {"cut-json"} and wanted is None:
             wanted = "/api/query/engage"
@@ -160,14 +153,14 @@ class Fault:
 
 
 def canonical(path: str) -> str:
-    """Return the one name of a path: the old alias of the Query API becomes the new one."""
+    """Return the current name of a path of the Query API, which has an older alias."""
     if path.startswith("/api/2.0/") and path != EXPORT_PATH:
         return "/api/query/" + path.removeprefix("/api/2.0/")
     return path
 
 
 class Faults:
-    """The faults that wait; a request takes the first one that concerns it."""
+    """The faults that wait. A request takes the first one that matches it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -177,7 +170,7 @@ class Faults:
         self.version = 0
 
     def add(self, *faults: Fault) -> None:
-        """Let these go wrong, in the order given, after those already waiting."""
+        """Add faults after those that already wait."""
         with self._lock:
             for fault in faults:
                 self._waiting.append((fault, self._next))
@@ -186,7 +179,7 @@ class Faults:
             self.version += 1
 
     def clear(self) -> None:
-        """Let everything go right again; changed data go back to what they were."""
+        """Remove all faults, and undo their changes of data."""
         with self._lock:
             self._waiting.clear()
             self._seen.clear()
@@ -198,11 +191,11 @@ class Faults:
             return [fault for fault, _ in self._waiting]
 
     def take(self, path: str, days: Sequence[date] = (), page: int | None = None) -> Fault | None:
-        """Return the fault for a request, and count it; None when all is well."""
+        """Return the fault for a request, and count the request; None without a fault."""
         with self._lock:
             for entry in self._waiting:
                 fault, key = entry
-                if fault.kind in WORLD_KINDS or not fault.concerns(path, days, page):
+                if fault.kind in WORLD_KINDS or not fault.matches(path, days, page):
                     continue
                 self._seen[key] += 1
                 if self._seen[key] <= fault.skip:
@@ -212,21 +205,21 @@ class Faults:
                 return fault
         return None
 
-    def exported(self, days: Sequence[date]) -> None:
-        """Note that days were asked for, so that changes with `skip` can come into force."""
+    def count_export(self, days: Sequence[date]) -> None:
+        """Count a request of days, so that changes with `skip` take effect."""
         with self._lock:
             for fault, key in self._waiting:
                 if (
                     fault.kind in WORLD_KINDS
                     and fault.skip
-                    and fault.concerns(EXPORT_PATH, days, None)
+                    and fault.matches(EXPORT_PATH, days, None)
                 ):
                     self._seen[key] += 1
                     if self._seen[key] == fault.skip:
                         self.version += 1
 
     def changes(self, day: date) -> list[Fault]:
-        """Return the changes to the data of a day that are in force."""
+        """Return the changes that apply to a day now."""
         with self._lock:
             return [
                 fault

@@ -1,6 +1,6 @@
-"""What clients send: `/track`, `/import`, `/engage` and `/groups`.
+"""The ingestion endpoints: `/track`, `/import`, `/engage` and `/groups`.
 
-The operations on profiles are told apart by the body. The fragments of the documented addresses
+The body names the operation on a profile. The fragments of the documented addresses
 (`/engage#profile-set`) never reach a server.
 Source: Mixpanel's OpenAPI file of the Ingestion API, and its reference; read 2026-11.
 """
@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mixpanel_assets.emulator.call import Answer, Call, Refused, json_answer, text_answer
+from mixpanel_assets.emulator.call import Call, Refused, Response, json_response, text_response
 from mixpanel_assets.emulator.profiles import GROUP_OPERATIONS, USER_OPERATIONS, operation_of
 from mixpanel_assets.emulator.received import (
     IDENTITY_EVENTS,
@@ -38,13 +38,13 @@ BAD_SECRET = "Unauthorized, invalid project secret"  # noqa: S105
 Failed = list[dict[str, Any]]
 
 
-def track(call: Call) -> Answer:
-    """Take events of the last five days; the token in each names the project."""
+def track(call: Call) -> Response:
+    """Accept events of the last five days. The token in each event names the project."""
     records = _records(call, gzip=True)
     if records is None:
         return _plain(call, "data, missing or empty")
     now_ms = call.state.clock.now_ms()
-    taken: list[SentEvent] = []
+    accepted: list[SentEvent] = []
     failed: Failed = []
     for index, record in enumerate(records):
         try:
@@ -59,45 +59,45 @@ def track(call: Call) -> Answer:
         except InvalidRecordError as error:
             failed.append(_failure(call, index, record, error))
             continue
-        # A token of another project is valid, and its event is not seen here.
+        # A token of another project is valid, but its event does not belong here.
         if token == call.settings.project_token:
-            taken.append(event)
+            accepted.append(event)
     origin = Origin(is_import=False, address=call.address if _is_on(call, "ip") else None)
-    call.state.received.add(taken, origin, now_ms)
-    return _answer(call, len(records), failed)
+    call.state.received.add(accepted, origin, now_ms)
+    return _older_response(call, len(records), failed)
 
 
-def import_events(call: Call) -> Answer:
-    """Take events of any day since 1971, from a server that knows a secret."""
+def import_events(call: Call) -> Response:
+    """Accept events of any day since 1971, from a server with a secret."""
     _check_import(call)
     records = _records(call, gzip=True)
     form = "data" in call.params
     if records is None:
         problem = "data, missing or empty"
-        return _plain(call, problem) if form else call.shape.answer(400, problem)
+        return _plain(call, problem) if form else call.shape.response(400, problem)
     if call.settings.id_merge == "simplified" and call.settings.identity_events == "refused":
         _refuse_identity_events(call, records)
     now_ms = call.state.clock.now_ms()
     strict = _is_on(call, "strict")
-    taken: list[SentEvent] = []
+    accepted: list[SentEvent] = []
     failed: Failed = []
     for index, record in enumerate(records):
         try:
-            taken.append(read_event(record, now_ms=now_ms, strict=strict))
+            accepted.append(read_event(record, now_ms=now_ms, strict=strict))
         except InvalidRecordError as error:
             failed.append(_failure(call, index, record, error))
-    call.state.received.add(taken, Origin(is_import=True, address=call.address), now_ms)
+    call.state.received.add(accepted, Origin(is_import=True, address=call.address), now_ms)
     if form:
-        return _answer(call, len(records), failed)
-    return _per_record(len(taken), failed if strict else [])
+        return _older_response(call, len(records), failed)
+    return _per_record(len(accepted), failed if strict else [])
 
 
-def engage(call: Call) -> Answer:
+def engage(call: Call) -> Response:
     """Change user profiles."""
     return _update(call, USER_OPERATIONS, _user_of)
 
 
-def groups(call: Call) -> Answer:
+def groups(call: Call) -> Response:
     """Change group profiles."""
     return _update(call, GROUP_OPERATIONS, _group_of)
 
@@ -106,7 +106,7 @@ def _update(
     call: Call,
     operations: Sequence[str],
     subject: Callable[[Call, dict[str, Any]], tuple[str | None, str]],
-) -> Answer:
+) -> Response:
     records = _records(call, gzip=False)
     if records is None:
         return _plain(call, "data, missing or empty")
@@ -125,9 +125,9 @@ def _update(
             failed.append(_failure(call, index, record, error))
             continue
         if token == call.settings.project_token:
-            seen = None if record.get("$ignore_time") in (True, "true", 1) else moment
-            call.state.update_profile(group, identity, operation, value, last_seen=seen)
-    return _answer(call, len(records), failed)
+            last_seen = None if record.get("$ignore_time") in (True, "true", 1) else moment
+            call.state.update_profile(group, identity, operation, value, last_seen=last_seen)
+    return _older_response(call, len(records), failed)
 
 
 def _user_of(call: Call, record: dict[str, Any]) -> tuple[str | None, str]:
@@ -140,7 +140,7 @@ def _group_of(call: Call, record: dict[str, Any]) -> tuple[str | None, str]:
 
 
 def _token(values: Mapping[str, Any], name: str) -> str:
-    """Return a value that has to be there, as text."""
+    """Return a required value as text."""
     text = as_id(values.get(name))
     if not text:
         raise MissingError(name)
@@ -148,7 +148,7 @@ def _token(values: Mapping[str, Any], name: str) -> str:
 
 
 class MissingError(InvalidRecordError):
-    """A value is missing: said in words that clients have seen."""
+    """A value is missing; the message is the one that clients have seen."""
 
     def __init__(self, field: str) -> None:
         super().__init__(field, "missing or empty")
@@ -156,17 +156,17 @@ class MissingError(InvalidRecordError):
 
 
 def _check_import(call: Call) -> None:
-    """Refuse a sender that has neither account nor secret, token or key of the project."""
+    """Refuse a sender without the account, secret, token or key of the project."""
     settings = call.settings
-    given = credentials(header_of(call.headers))
+    sent = credentials(header_of(call.headers))
     project_id = call.params.get("project_id")
-    if given is None:
+    if sent is None:
         if call.params.get("api_key") != settings.api_key:
             raise call.shape.refuse(401, "Invalid credentials")
     elif project_id is not None:
-        if (*given, project_id) != (settings.username, settings.secret, str(settings.project_id)):
+        if (*sent, project_id) != (settings.username, settings.secret, str(settings.project_id)):
             raise call.shape.refuse(401, BAD_ACCOUNT)
-    elif given not in ((settings.project_secret, ""), (settings.project_token, "")):
+    elif sent not in ((settings.project_secret, ""), (settings.project_token, "")):
         raise call.shape.refuse(401, BAD_SECRET)
 
 
@@ -175,26 +175,26 @@ def _refuse_identity_events(call: Call, records: list[Any]) -> None:
     refused = [f"{name} is not supported" for name in names if name in IDENTITY_EVENTS]
     if refused:
         body = _body(400, 0, refused) | {"error": SOME_FAILED}
-        raise Refused(json_answer(body, 400))
+        raise Refused(json_response(body, 400))
 
 
 def _records(call: Call, *, gzip: bool) -> list[Any] | None:
-    """Return what was sent, one object or a list of them; None when it cannot be read.
+    """Return the records of a request; None if its data cannot be read.
 
     Raises:
-        Refused: There is too much of it.
+        Refused: The data are too large, or there are too many records.
     """
-    text = call.params.get("data", "").encode() or _plain_body(call, gzip=gzip)
+    text = call.params.get("data", "").encode() or _uncompressed_body(call, gzip=gzip)
     most = call.settings.max_import_bytes
     if len(text) > most:
         raise call.shape.refuse(413, f"request exceeds max limit of {most} bytes")
-    records = _parsed(text, lines="ndjson" in call.headers.get("content-type", ""))
+    records = _parse(text, lines="ndjson" in call.headers.get("content-type", ""))
     if records is not None and len(records) > MOST_RECORDS:
         raise call.shape.refuse(413, f"request exceeds max limit of {MOST_RECORDS} records")
     return records
 
 
-def _plain_body(call: Call, *, gzip: bool) -> bytes:
+def _uncompressed_body(call: Call, *, gzip: bool) -> bytes:
     if "gzip" not in call.headers.get("content-encoding", ""):
         return call.body
     if not gzip:
@@ -206,7 +206,7 @@ def _plain_body(call: Call, *, gzip: bool) -> bytes:
         return b""
 
 
-def _parsed(text: bytes, *, lines: bool) -> list[Any] | None:
+def _parse(text: bytes, *, lines: bool) -> list[Any] | None:
     text = text.strip()
     if not text.startswith((b"[", b"{")):
         text = _from_base64(text)
@@ -237,11 +237,11 @@ def _failure(call: Call, index: int, record: object, error: InvalidRecordError) 
     return failure
 
 
-def _answer(call: Call, sent: int, failed: Failed) -> Answer:
-    """Answer as the older addresses do: 1 when any record is valid. The status is always 200."""
+def _older_response(call: Call, sent: int, failed: Failed) -> Response:
+    """Return the response of the older endpoints: 1 if any record is valid; the status is 200."""
     if _is_on(call, "strict"):
-        # The documentation has no other status for these addresses.
-        return Answer(200, _per_record(sent - len(failed), failed).body)
+        # The documentation has no other status for these endpoints.
+        return Response(200, _per_record(sent - len(failed), failed).body)
     return _plain(call, failed[0]["message"] if len(failed) == sent else None)
 
 
@@ -249,23 +249,23 @@ def _is_on(call: Call, name: str) -> bool:
     return call.params.get(name) in ("1", "true")
 
 
-def _plain(call: Call, problem: str | None) -> Answer:
+def _plain(call: Call, problem: str | None) -> Response:
     status = int(problem is None)
     if _is_on(call, "img"):
-        return Answer(200, PIXEL, "image/gif")
+        return Response(200, PIXEL, "image/gif")
     text = str(status)
     if _is_on(call, "verbose"):
         text = json.dumps({"error": problem, "status": status}, separators=(",", ":"))
     callback = call.params.get("callback", "")
     if re.fullmatch(r"[A-Za-z_$][\w$.]*", callback):
-        return Answer(200, f"{callback}({text});".encode(), "text/javascript")
-    return text_answer(text) if text == str(status) else Answer(200, text.encode())
+        return Response(200, f"{callback}({text});".encode(), "text/javascript")
+    return text_response(text) if text == str(status) else Response(200, text.encode())
 
 
-def _per_record(imported: int, failed: Failed) -> Answer:
+def _per_record(imported: int, failed: Failed) -> Response:
     if not failed:
-        return json_answer({"code": 200, "num_records_imported": imported, "status": "OK"})
-    return json_answer(_body(400, imported, failed) | {"error": SOME_FAILED}, 400)
+        return json_response({"code": 200, "num_records_imported": imported, "status": "OK"})
+    return json_response(_body(400, imported, failed) | {"error": SOME_FAILED}, 400)
 
 
 def _body(code: int, imported: int, failed: Sequence[object]) -> dict[str, Any]:
@@ -277,7 +277,7 @@ def _body(code: int, imported: int, failed: Sequence[object]) -> dict[str, Any]:
     }
 
 
-INGEST_HANDLERS: dict[str, Callable[[Call], Answer]] = {
+INGEST_HANDLERS: dict[str, Callable[[Call], Response]] = {
     "/track": track,
     "/import": import_events,
     "/engage": engage,

@@ -1,4 +1,4 @@
-"""What people do one thing after another: funnels, retention, frequency, and their routes."""
+"""Reports on sequences of events: funnels, retention, frequency, and their routes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from mixpanel_assets.emulator.call import Answer, Call, days_between, json_answer
-from mixpanel_assets.emulator.reports import Seen, Selection, first_day, label
+from mixpanel_assets.emulator.call import Call, Response, days_between, json_response
+from mixpanel_assets.emulator.reports import ReportEvent, Selection, first_day, label
 
 Times = dict[str, list[datetime]]
 
@@ -21,7 +21,7 @@ GRACE = timedelta(seconds=2)
 
 @dataclass(frozen=True)
 class Funnel:
-    """A saved funnel: what has to happen in this order, and within how many days."""
+    """A saved funnel: events in this order, within a number of days."""
 
     id: int
     name: str
@@ -37,53 +37,53 @@ FUNNELS = (
 )
 
 
-def times_by_user(events: Iterable[Seen]) -> dict[str, Times]:
-    """Return, per user and event name, when it happened, in order."""
-    found: dict[str, Times] = defaultdict(lambda: defaultdict(list))
-    for seen in events:
-        if seen.user is not None:
-            found[seen.user][seen.event].append(seen.at)
-    for times in found.values():
+def times_by_user(events: Iterable[ReportEvent]) -> dict[str, Times]:
+    """Return the sorted times of events, by user and event name."""
+    users: dict[str, Times] = defaultdict(lambda: defaultdict(list))
+    for event in events:
+        if event.user is not None:
+            users[event.user][event.event].append(event.at)
+    for times in users.values():
         for moments in times.values():
             moments.sort()
-    return found
+    return users
 
 
-def completed(
+def complete_steps(
     steps: Sequence[str], times: Times, start: datetime, within: timedelta
 ) -> list[datetime]:
-    """Return when each step was taken, as far as the user came.
+    """Return the times of the steps that a user completed.
 
-    A step may come up to two seconds before the one it follows. An event serves one step only.
+    A step may be up to two seconds before the previous one. An event counts for one step only.
     """
-    taken = [start]
+    reached = [start]
     used = {steps[0]: bisect_left(times.get(steps[0], []), start) + 1}
     for step in steps[1:]:
         moments = times.get(step, [])
-        following = max(bisect_left(moments, taken[-1] - GRACE), used.get(step, 0))
+        following = max(bisect_left(moments, reached[-1] - GRACE), used.get(step, 0))
         if following == len(moments) or moments[following] - start > within:
             break
-        taken.append(moments[following])
+        reached.append(moments[following])
         used[step] = following + 1
-    return taken
+    return reached
 
 
 def funnel_steps(
     steps: Sequence[str], journeys: Sequence[Sequence[datetime]]
 ) -> list[dict[str, Any]]:
     """Return the steps of a funnel with counts, conversion and seconds."""
-    found = []
-    counts = [sum(len(taken) > number for taken in journeys) for number in range(len(steps))]
+    rows = []
+    counts = [sum(len(times) > number for times in journeys) for number in range(len(steps))]
     for number, step in enumerate(steps):
-        here = [taken for taken in journeys if len(taken) > number]
+        here = [times for times in journeys if len(times) > number]
         before = counts[number - 1] if number else counts[0]
-        found.append(
+        rows.append(
             {
                 "count": counts[number],
-                "avg_time": _average(taken[number] - taken[number - 1] for taken in here)
+                "avg_time": _average(times[number] - times[number - 1] for times in here)
                 if number
                 else None,
-                "avg_time_from_start": _average(taken[number] - taken[0] for taken in here)
+                "avg_time_from_start": _average(times[number] - times[0] for times in here)
                 if number
                 else None,
                 "step_conv_ratio": _ratio(counts[number], before),
@@ -93,11 +93,11 @@ def funnel_steps(
                 "step_label": step,
             }
         )
-    return found
+    return rows
 
 
 def analysis(steps: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Return the summary under a funnel's steps."""
+    """Return the summary of a funnel's steps."""
     ratios = [step["step_conv_ratio"] for step in steps]
     worst = min(range(1, len(steps)), key=lambda number: ratios[number]) if len(steps) > 1 else 0
     return {
@@ -113,7 +113,7 @@ def _ratio(part: int, whole: int) -> float:
 
 
 def _average(gaps: Iterable[timedelta]) -> int | None:
-    # A step taken just before the one it follows took no time.
+    # A step just before the previous one took no time.
     seconds = [max(gap.total_seconds(), 0) for gap in gaps]
     return round(sum(seconds) / len(seconds)) if seconds else None
 
@@ -121,15 +121,15 @@ def _average(gaps: Iterable[timedelta]) -> int | None:
 def retention(
     born: Times, back: Times, *, unit: str, width: timedelta, intervals: int, unbounded: bool
 ) -> dict[str, dict[str, Any]]:
-    """Return, per first day, how many people came and how many came back.
+    """Return, by first day, the number of people and of those who returned.
 
     Args:
-        born: When each user first did what makes them count, one moment each or several.
-        back: When each user did what counts as coming back, in order.
-        unit: What the first days are grouped by.
-        width: The length of an interval.
-        intervals: How many intervals follow the 0th.
-        unbounded: Count a user in every interval up to the last return, however late that is.
+        born: Times of each user's first event, one or several.
+        back: Sorted times of each user's returns.
+        unit: Unit that groups the first days.
+        width: Length of an interval.
+        intervals: The number of intervals after interval 0.
+        unbounded: Count a user in every interval up to the last return.
     """
     cohorts: dict[str, set[tuple[str, datetime]]] = defaultdict(set)
     for user, moments in born.items():
@@ -138,14 +138,14 @@ def retention(
             grouped.setdefault(first_day(moment.date(), unit).isoformat(), moment)
         for start, moment in grouped.items():
             cohorts[start].add((user, moment))
-    found = {}
+    rows = {}
     for start in sorted(cohorts):
         counts = [0] * (intervals + 1)
         for user, moment in cohorts[start]:
             for number in _intervals(moment, back.get(user, []), width, intervals, unbounded):
                 counts[number] += 1
-        found[start] = {"counts": counts, "first": len(cohorts[start])}
-    return found
+        rows[start] = {"counts": counts, "first": len(cohorts[start])}
+    return rows
 
 
 def _intervals(
@@ -159,17 +159,17 @@ def _intervals(
 
 
 def frequency(
-    events: Iterable[Seen], days: Sequence[date], unit: str, part: str
+    events: Iterable[ReportEvent], days: Sequence[date], unit: str, part: str
 ) -> dict[str, list[int]]:
-    """Return, per unit, how many people were active in at least 1, 2, 3 ... of its parts."""
+    """Return, by unit, the number of people active in at least 1, 2, 3 ... of its parts."""
     active: dict[str, dict[str, set[tuple[date, int]]]] = {
         first_day(day, unit).isoformat(): defaultdict(set) for day in days
     }
-    for seen in events:
-        if seen.user is not None:
-            hour = seen.at.hour if part == "hour" else 0
-            start = first_day(seen.at.date(), unit).isoformat()
-            active[start][seen.user].add((seen.at.date(), hour))
+    for event in events:
+        if event.user is not None:
+            hour = event.at.hour if part == "hour" else 0
+            start = first_day(event.at.date(), unit).isoformat()
+            active[start][event.user].add((event.at.date(), hour))
     length = {"day": 1, "week": 7, "month": 31}[unit] * (24 if part == "hour" else 1)
     return {
         start: [sum(len(parts) > least for parts in users.values()) for least in range(length)]
@@ -184,32 +184,32 @@ REPORT_DAYS = 14
 REPORTS = {100: None, 101: "mp_country_code"}
 
 
-def funnels_list(call: Call) -> Answer:
-    """Answer the saved funnels."""
-    return json_answer([{"funnel_id": funnel.id, "name": funnel.name} for funnel in FUNNELS])
+def funnels_list(call: Call) -> Response:
+    """Return the saved funnels."""
+    return json_response([{"funnel_id": funnel.id, "name": funnel.name} for funnel in FUNNELS])
 
 
-def funnels(call: Call) -> Answer:
-    """Answer how far people came, by the day (or week, month) they began."""
+def funnels(call: Call) -> Response:
+    """Return the people at each step, by the day (or week, month) of their first step."""
     funnel_id = call.integer("funnel_id", 0)
     funnel = next((funnel for funnel in FUNNELS if funnel.id == funnel_id), None)
     if funnel is None:
         raise call.shape.refuse(404, f"funnel {funnel_id} does not exist")
     days = call.range()
     within = _length(call, funnel)
-    # A person who began on the last day may finish after it, and one who began in the first
-    # seconds may have taken the next step just before.
+    # A person who started on the last day can finish later. After a start in the first seconds of
+    # the range, the next step can be just before it.
     reach = days_between(days[0] - timedelta(days=1), days[-1] + timedelta(days=within.days + 1))
     selection = Selection(reach, frozenset(funnel.steps), call.expression("where"))
-    events = list(call.reports.seen(selection))
+    events = list(call.reports.events(selection))
     users = times_by_user(events)
-    segments = _segments(call, [seen for seen in events if seen.at.date() >= days[0]])
+    segments = _segments(call, [event for event in events if event.at.date() >= days[0]])
     dates = _starts(call, days)
     data: dict[str, Any] = {}
     for number, start in enumerate(dates):
         end = dates[number + 1] if number + 1 < len(dates) else days[-1] + timedelta(days=1)
         journeys = {
-            user: completed(funnel.steps, times, first, within)
+            user: complete_steps(funnel.steps, times, first, within)
             for user, times in users.items()
             if (first := _first(times.get(funnel.steps[0], []), start, end)) is not None
         }
@@ -219,11 +219,11 @@ def funnels(call: Call) -> Answer:
             continue
         data[start.isoformat()] = {"$overall": steps} | {
             name: funnel_steps(
-                funnel.steps, [taken for user, taken in journeys.items() if user in members]
+                funnel.steps, [times for user, times in journeys.items() if user in members]
             )
             for name, members in segments.items()
         }
-    return json_answer({"meta": {"dates": [day.isoformat() for day in dates]}, "data": data})
+    return json_response({"meta": {"dates": [day.isoformat() for day in dates]}, "data": data})
 
 
 def _length(call: Call, funnel: Funnel) -> timedelta:
@@ -254,18 +254,18 @@ def _segments(call: Call, events: list[Any]) -> dict[str, set[str]] | None:
     if on is None:
         return None
     members: dict[str, set[str]] = defaultdict(set)
-    for seen in events:
-        if seen.user is not None:
-            members[label(on(seen.scope))].add(seen.user)
+    for event in events:
+        if event.user is not None:
+            members[label(on(event.scope))].add(event.user)
     largest = sorted(members, key=lambda name: (-len(members[name]), name))
     return {name: members[name] for name in largest[: call.integer("limit", 255, 10_000)]}
 
 
-def retention_report(call: Call) -> Answer:
-    """Answer how many people came back after each interval."""
+def retention_report(call: Call) -> Response:
+    """Return the number of people who returned in each interval."""
     days = call.range()
     kind = call.choice("retention_type", "birth", "birth", "compounded")
-    # The documentation does not say what a breakdown looks like.
+    # The form of a breakdown is not documented.
     call.reject("on")
     call.reject_both("unit", "interval")
     unit = call.choice("unit", "day", "day", "week", "month")
@@ -284,15 +284,8 @@ def retention_report(call: Call) -> Answer:
     else:
         call.reject("born_where")
         born = _moments(call, Selection(days, names, call.expression("where")))
-    found = retention(
-        born,
-        back,
-        unit=unit,
-        width=width,
-        intervals=intervals,
-        unbounded=unbounded,
-    )
-    return json_answer(found)
+    rows = retention(born, back, unit=unit, width=width, intervals=intervals, unbounded=unbounded)
+    return json_response(rows)
 
 
 def _interval(call: Call) -> int:
@@ -303,15 +296,15 @@ def _interval(call: Call) -> int:
 
 
 def _moments(call: Call, selection: Selection) -> dict[str, list[datetime]]:
-    found: dict[str, list[datetime]] = defaultdict(list)
-    for seen in call.reports.seen(selection):
-        if seen.user is not None:
-            found[seen.user].append(seen.at)
-    return {user: sorted(moments) for user, moments in found.items()}
+    users: dict[str, list[datetime]] = defaultdict(list)
+    for event in call.reports.events(selection):
+        if event.user is not None:
+            users[event.user].append(event.at)
+    return {user: sorted(moments) for user, moments in users.items()}
 
 
-def addiction(call: Call) -> Answer:
-    """Answer in how many hours or days of each period people were active."""
+def addiction(call: Call) -> Response:
+    """Return the people by their number of active hours or days in each period."""
     days = call.range()
     call.reject("on")
     call.need("unit")
@@ -320,12 +313,12 @@ def addiction(call: Call) -> Answer:
     part = call.choice("addiction_unit", "", "hour", "day")
     event = call.params.get("event")
     names = frozenset([event]) if event else None
-    events = call.reports.seen(Selection(days, names, call.expression("where")))
-    return json_answer({"data": frequency(events, days, unit, part)})
+    events = call.reports.events(Selection(days, names, call.expression("where")))
+    return json_response({"data": frequency(events, days, unit, part)})
 
 
-def insights(call: Call) -> Answer:
-    """Answer a saved report: 100 counts two events a day, 101 splits orders by country."""
+def insights(call: Call) -> Response:
+    """Return a saved report: 100 counts two events a day, 101 splits orders by country."""
     call.need("bookmark_id")
     number = call.integer("bookmark_id", 0)
     if number not in REPORTS:
@@ -336,18 +329,16 @@ def insights(call: Call) -> Answer:
     series: dict[str, Any] = {}
     for name in ("Order Completed",) if split else ("Page View", "Order Completed"):
         selection = Selection(days, frozenset([name]))
-        table = call.reports.counted(selection, lambda found: ["$overall"], unit="day")
-        rows = {"$overall": _dated(call, days, table.get("$overall", {}))}
+        table = call.reports.count(selection, lambda event: ["$overall"], unit="day")
+        rows = {"$overall": _by_midnight(call, days, table.get("$overall", {}))}
         if split:
-            by_value = call.reports.counted(
-                selection,
-                lambda found: [label(found.properties.get(split))],
-                unit="day",
+            by_value = call.reports.count(
+                selection, lambda event: [label(event.properties.get(split))], unit="day"
             )
-            rows |= {key: _dated(call, days, row) for key, row in by_value.items()}
+            rows |= {key: _by_midnight(call, days, row) for key, row in by_value.items()}
         series[name] = rows if split else rows["$overall"]
     end = datetime.combine(last, datetime.max.time()).replace(microsecond=999_000)
-    return json_answer(
+    return json_response(
         {
             "computed_at": call.state.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%f+00:00"),
             "date_range": {
@@ -360,7 +351,7 @@ def insights(call: Call) -> Answer:
     )
 
 
-def _dated(call: Call, days: list[date], row: dict[str, float]) -> dict[str, float]:
+def _by_midnight(call: Call, days: list[date], row: dict[str, float]) -> dict[str, float]:
     return {_midnight(call, day): row.get(day.isoformat(), 0) for day in days}
 
 
@@ -368,22 +359,22 @@ def _midnight(call: Call, day: date) -> str:
     return datetime(day.year, day.month, day.day, tzinfo=call.state.zone).isoformat()
 
 
-def stream_query(call: Call) -> Answer:
-    """Answer what some users did; the id has two spellings in one answer, as observed."""
+def stream_query(call: Call) -> Response:
+    """Return the events of some users. As observed, one response has two spellings of the id."""
     wanted = call.json("distinct_ids", list)
     if wanted is None:
         raise call.shape.refuse(400, "distinct_ids is a required parameter")
     ids = {str(identity) for identity in wanted}
-    found: list[dict[str, Any]] = []
-    for seen in call.reports.seen(Selection(call.range())):
-        if seen.user not in ids:
+    entries: list[dict[str, Any]] = []
+    for event in call.reports.events(Selection(call.range())):
+        if event.user not in ids:
             continue
-        properties = dict(seen.properties)
+        properties = dict(event.properties)
         identity = properties.pop("distinct_id")
-        spelling = "$distinct_id" if len(found) % 2 == 0 else "distinct_id"
-        found.append({"event": seen.event, "properties": {**properties, spelling: identity}})
-    found.sort(key=lambda entry: entry["properties"]["time"])
-    return json_answer({"status": "ok", "results": {"events": found}})
+        spelling = "$distinct_id" if len(entries) % 2 == 0 else "distinct_id"
+        entries.append({"event": event.event, "properties": {**properties, spelling: identity}})
+    entries.sort(key=lambda entry: entry["properties"]["time"])
+    return json_response({"status": "ok", "results": {"events": entries}})
 
 
 _COUNT_BY_NAME = re.compile(
@@ -392,8 +383,8 @@ _COUNT_BY_NAME = re.compile(
 _DATE = r"[\"']?{}[\"']?\s*:\s*[\"']?(\d{{4}}-\d\d-\d\d)"
 
 
-def jql(call: Call) -> Answer:
-    """Run the one script that is understood: events counted by name; any other one fails."""
+def jql(call: Call) -> Response:
+    """Run the one supported script, which counts events by name. Any other script fails."""
     if call.settings.jql == "404":
         raise call.shape.refuse(404, "JQL is no longer available")
     script, params = call.params.get("script", ""), call.params.get("params", "")
@@ -402,11 +393,12 @@ def jql(call: Call) -> Answer:
     if call.settings.jql == "412" or not _COUNT_BY_NAME.search(script) or None in ends:
         raise call.shape.refuse(412, "Uncaught exception Error: cannot run this script\n  at main")
     first, last = (date.fromisoformat(end.group(1)) for end in ends if end)
-    counts = Counter(seen.event for seen in call.reports.seen(Selection(days_between(first, last))))
-    return json_answer([{"key": [name], "value": counts[name]} for name in sorted(counts)])
+    selection = Selection(days_between(first, last))
+    counts = Counter(event.event for event in call.reports.events(selection))
+    return json_response([{"key": [name], "value": counts[name]} for name in sorted(counts)])
 
 
-JOURNEY_HANDLERS: dict[str, Callable[[Call], Answer]] = {
+JOURNEY_HANDLERS: dict[str, Callable[[Call], Response]] = {
     "funnels": funnels,
     "funnels/list": funnels_list,
     "retention": retention_report,

@@ -1,10 +1,10 @@
-r"""Awkward but legal rows: what real projects hold and naive loaders break on.
+r"""Unusual but valid rows, as in real projects, on which simple loaders fail.
 
-Every row is JSON text, not a Python value, because the exact spelling is the point:
+Every row is JSON text, not a Python value, because the exact spelling matters:
 `-0.0`, `1.10`, `1e-7`, integers beyond 2^64, escapes, raw U+2028 and U+0085.
 """
 
-# ruff: noqa: E501 - a value cut in two is harder to compare with what arrives
+# ruff: noqa: E501 - a value in two parts is harder to compare with stored ones
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROWS_FOR_A_SURROGATE = 200
 
 @dataclass(frozen=True)
 class OddRow:
-    """One row as JSON text: `{day}` in `head` (the ids) stands for the date."""
+    """One row as JSON text. `{day}` in `head` (the ids) stands for the date."""
 
     event: str
     second: float
@@ -35,7 +35,7 @@ def _user(name: str) -> str:
     return f'"distinct_id":{json.dumps(name, ensure_ascii=False)}'
 
 
-# Rows that every day has, rich or not.
+# Rows of every day, with or without the full set.
 MILD = (
     OddRow(
         "Page View",
@@ -194,10 +194,10 @@ def rows(*, rich: bool, room: int, turn: int) -> Iterator[OddRow]:
     """Yield the odd rows of a day, at most `room` of them.
 
     Args:
-        rich: Whether the full set is wanted.
-        room: The most rows; with little room, the full set is spread over successive days.
-        turn: The day's number since the start; decides what little room is used for, and
-            that the big row comes on the third day and a lone surrogate every fifth.
+        rich: Whether to use the full set.
+        room: The maximum number of rows. A small maximum spreads the set over several days.
+        turn: Number of the day since the start. It selects the rows if `room` is small. The third
+            day has the big row, and every fifth day a lone surrogate.
     """
     chosen = [*MILD, TWIN, TWIN, *(RICH if rich else ())]
     if len(chosen) > room:
@@ -205,7 +205,7 @@ def rows(*, rich: bool, room: int, turn: int) -> Iterator[OddRow]:
         chosen = (chosen + chosen)[first : first + room]
     if rich and turn == 2 and room:
         chosen[-1] = big_row()
-    # One bad row in a small day is a large share of it, so small days have none.
+    # In a small day, one invalid row would be a large share.
     if rich and turn % 5 == 3 and room * 4 >= ROWS_FOR_A_SURROGATE:
         chosen[0] = SURROGATE
     yield from chosen

@@ -1,6 +1,6 @@
-"""Profiles: the people who signed up, their companies, saved cohorts, and clients' updates.
+"""Profiles: people who signed up, their companies, saved cohorts, and updates from clients.
 
-Mixpanel shows profiles as they are now, so they depend on the day the clock shows.
+Mixpanel shows profiles as they are now, so they depend on the emulator's clock.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WITHOUT_PROPERTIES = 13
 
 
 class Person(Mapping[str, Any]):
-    """The properties of one user's profile, looked up when they are read."""
+    """The properties of one user's profile, computed when they are read."""
 
     def __init__(self, properties_of: Callable[[str], Mapping[str, Any]], identity: str) -> None:
         self._properties_of = properties_of
@@ -46,7 +46,7 @@ class Person(Mapping[str, Any]):
 
 @dataclass(frozen=True)
 class Cohort:
-    """A saved cohort: a condition on profiles, and ids that have no profile."""
+    """A saved cohort: a condition on profiles, and ids without a profile."""
 
     id: int
     name: str
@@ -91,22 +91,22 @@ COHORTS = (
 
 
 class UserProfiles(Sequence[Profile]):
-    """The newest sign-ups as profiles, oldest first; each is made whenever it is asked for.
+    """The newest sign-ups as profiles, oldest first. Each is computed when it is read.
 
-    So a project of a million profiles takes no more memory than the page that is sent.
+    A project of a million profiles therefore needs only the memory of one page.
     """
 
     def __init__(self, shop: Shop, last: date, now: datetime, count: int) -> None:
-        """Look `count` sign-ups back.
+        """Select the last `count` sign-ups.
 
         Args:
-            shop: Where people sign up.
-            last: The last day that holds data.
-            now: The time; nothing was seen later than this.
-            count: How many profiles the project has.
+            shop: The shop with the sign-ups.
+            last: Last day with data.
+            now: The current time; no profile was seen later.
+            count: The number of profiles.
         """
         self._shop, self._last, self._now, self._count = shop, last, now, count
-        # How many signed up after a day, by how many days it lies before the last one.
+        # The number of sign-ups after a day, by the distance of that day from the last one.
         self._later = [0]
         while self._later[-1] < count:
             day = last - timedelta(days=len(self._later) - 1)
@@ -121,10 +121,10 @@ class UserProfiles(Sequence[Profile]):
     def __getitem__(self, index: slice) -> list[Profile]: ...
     def __getitem__(self, index: int | slice) -> Profile | list[Profile]:
         if isinstance(index, slice):
-            return [self._made(one) for one in range(self._count)[index]]
-        return self._made(range(self._count)[index])
+            return [self._profile(one) for one in range(self._count)[index]]
+        return self._profile(range(self._count)[index])
 
-    def _made(self, index: int) -> Profile:
+    def _profile(self, index: int) -> Profile:
         newer = self._count - 1 - index
         back = bisect_right(self._later, newer)
         user = self._shop.user(self._last - timedelta(days=back - 1), self._later[back] - 1 - newer)
@@ -135,14 +135,14 @@ class UserProfiles(Sequence[Profile]):
 
 
 def _profile(user: User, index: int, last: date, now: datetime) -> Profile:
-    stirred = user.mix
+    bits = user.mix
     city, region, country, _, zone = PLACES[user.place]
-    first = NAMES[stirred % len(NAMES)]
-    family = FAMILIES[(stirred >> 4) % len(FAMILIES)]
-    created = min(_moment(user.signed_up, stirred), now)
+    first = NAMES[bits % len(NAMES)]
+    family = FAMILIES[(bits >> 4) % len(FAMILIES)]
+    created = min(_moment(user.signed_up, bits), now)
     properties: dict[str, Any] = {
         "$created": created.strftime("%Y-%m-%dT%H:%M:%S"),
-        "$email": f"u{stirred:08x}@example.com",
+        "$email": f"u{bits:08x}@example.com",
         "$name": f"{first} {family}",
         "$first_name": first,
         "$last_name": family,
@@ -152,14 +152,14 @@ def _profile(user: User, index: int, last: date, now: datetime) -> Profile:
         "$timezone": zone,
         "$browser": SCREENS[user.screen][0],
         "$os": SCREENS[user.screen][2],
-        "plan": PLANS[stirred % len(PLANS)],
-        "newsletter": bool(stirred & 64),
-        "logins": 1 + stirred % 90,
-        "beta": stirred % 5 == 0,
-        "tags": ["x"] if stirred % 3 else [],
-        "address": {"zip": f"{stirred % 100_000:05d}", "street": None},
-        "customer_number": 9_007_199_254_740_993 + stirred,
-        "balance": (stirred % 100_000) / 100,
+        "plan": PLANS[bits % len(PLANS)],
+        "newsletter": bool(bits & 64),
+        "logins": 1 + bits % 90,
+        "beta": bits % 5 == 0,
+        "tags": ["x"] if bits % 3 else [],
+        "address": {"zip": f"{bits % 100_000:05d}", "street": None},
+        "customer_number": 9_007_199_254_740_993 + bits,
+        "balance": (bits % 100_000) / 100,
     }
     if index % WITHOUT_LAST_SEEN != 7:
         seen = min(max(_last_seen(user, last), created), now)
@@ -174,14 +174,14 @@ def _profile(user: User, index: int, last: date, now: datetime) -> Profile:
     return {"$distinct_id": user.distinct_id, "$properties": properties}
 
 
-def _moment(day: date, stirred: int) -> datetime:
+def _moment(day: date, bits: int) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(
-        seconds=25_200 + stirred % 54_000
+        seconds=25_200 + bits % 54_000
     )
 
 
 def _last_seen(user: User, last: date) -> datetime:
-    """Most people were seen within days; some not since they signed up."""
+    """Return a time within the last days for most people, and the sign-up for some."""
     share = mix(user.mix, 5) / 2**32
     back = int(-log(1 - share) * 6)
     return _moment(max(user.signed_up, last - timedelta(days=back)), mix(user.mix, 6))
@@ -207,20 +207,20 @@ Properties = dict[str, Any]
 
 USER_OPERATIONS = ("$set", "$set_once", "$add", "$append", "$union", "$remove", "$unset", "$delete")
 GROUP_OPERATIONS = ("$set", "$set_once", "$add", "$union", "$remove", "$unset", "$delete")
-# These change nothing when there is no profile; the others make one.
+# These do nothing without a profile; the other operations create one.
 OF_EXISTING = ("$remove", "$unset", "$delete")
 
 
 def operation_of(record: Mapping[str, Any], known: Sequence[str]) -> tuple[str, Any]:
-    """Return what a record asks for, and its value.
+    """Return the operation of a record, and its value.
 
     Raises:
-        InvalidRecordError: It asks for nothing, for two things, or with a value of a wrong type.
+        InvalidRecordError: There is no operation, more than one, or a value of a wrong type.
     """
-    asked = [name for name in known if name in record]
-    if len(asked) != 1:
+    operations = [name for name in known if name in record]
+    if len(operations) != 1:
         raise InvalidRecordError("operation", f"must be one of {', '.join(known)}")
-    (name,) = asked
+    (name,) = operations
     value = record[name]
     if name == "$unset":
         if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
@@ -234,16 +234,16 @@ def operation_of(record: Mapping[str, Any], known: Sequence[str]) -> tuple[str, 
     return name, value
 
 
-def changed(properties: Properties, operation: str, value: Any) -> Properties:
-    """Return a profile's properties after a change other than `$delete`."""
+def apply_operation(properties: Properties, operation: str, value: Any) -> Properties:
+    """Return a profile's properties after an operation other than `$delete`."""
     if operation == "$set":
         return {**properties, **value}
     if operation == "$set_once":
         return {**value, **properties}
     if operation == "$unset":
         return {name: own for name, own in properties.items() if name not in value}
-    change = {"$add": _added, "$append": _appended, "$union": _united, "$remove": _removed}
-    new = {name: change[operation](properties.get(name), one) for name, one in value.items()}
+    operations = {"$add": _add, "$append": _append, "$union": _union, "$remove": _remove}
+    new = {name: operations[operation](properties.get(name), one) for name, one in value.items()}
     if operation == "$remove":
         new = {name: one for name, one in new.items() if name in properties}
     return properties | new
@@ -253,7 +253,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _added(own: Any, value: Any) -> Any:
+def _add(own: Any, value: Any) -> Any:
     if own is None:
         return value
     return own + value if _is_number(own) else own
@@ -265,35 +265,35 @@ def _as_list(own: Any) -> list[Any]:
     return own if isinstance(own, list) else [own]
 
 
-def _appended(own: Any, value: Any) -> list[Any]:
+def _append(own: Any, value: Any) -> list[Any]:
     return [*_as_list(own), value]
 
 
-def _united(own: Any, values: list[Any]) -> list[Any]:
-    found = list(_as_list(own))
+def _union(own: Any, values: list[Any]) -> list[Any]:
+    result = list(_as_list(own))
     for value in values:
-        if value not in found:
-            found.append(value)
-    return found
+        if value not in result:
+            result.append(value)
+    return result
 
 
-def _removed(own: Any, value: Any) -> Any:
+def _remove(own: Any, value: Any) -> Any:
     return [one for one in own if one != value] if isinstance(own, list) else own
 
 
 class ProfileUpdates:
-    """The profiles as clients left them, beside those of the sample."""
+    """The profiles that clients changed, in addition to those of the sample."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # By group, then by id. None stands for a deleted profile.
+        # By group, then by id. None is a deleted profile.
         self._profiles: defaultdict[str | None, dict[str, Properties | None]] = defaultdict(dict)
         self._groups = {"company": GROUP_KEY}
 
     def data_group_id(self, group_key: str) -> str:
-        """Return the number of a group key, by which its profiles are asked for."""
-        made = crc32(group_key.encode()) * 0x9E3779B97F4A7C15 % 2**64 - 2**63
-        return self._groups.setdefault(group_key, str(made))
+        """Return the number of a group key, which requests of its profiles use."""
+        number = crc32(group_key.encode()) * 0x9E3779B97F4A7C15 % 2**64 - 2**63
+        return self._groups.setdefault(group_key, str(number))
 
     def update(
         self,
@@ -309,11 +309,11 @@ class ProfileUpdates:
 
         Args:
             group: The group's number; None for users.
-            identity: Whose profile.
-            own: Its properties in the sample, if it is there.
-            operation: What to do.
-            value: With what.
-            last_seen: The moment to note as `$last_seen`, if any.
+            identity: The id of the profile.
+            own: Its properties in the sample; None: not in the sample.
+            operation: The operation.
+            value: The value of the operation.
+            last_seen: The new `$last_seen`; None: unchanged.
         """
         with self._lock:
             before = self._profiles[group].get(identity, own)
@@ -321,33 +321,31 @@ class ProfileUpdates:
                 return
             after = None
             if operation != "$delete":
-                after = changed(before or {}, operation, value)
+                after = apply_operation(before or {}, operation, value)
                 if last_seen is not None:
                     after |= {"$last_seen": last_seen}
             self._profiles[group][identity] = after
 
     def clear(self) -> None:
-        """Forget all changes."""
+        """Remove all changes."""
         with self._lock:
             self._profiles.clear()
 
     def properties(
         self, group: str | None, identity: str, own: Properties | None
     ) -> Properties | None:
-        """Return the properties of one profile, which has `own` ones in the sample, or None."""
+        """Return the properties of one profile; `own` are those in the sample, or None."""
         with self._lock:
             return self._profiles[group].get(identity, own)
 
-    def applied(self, group: str | None, profiles: Sequence[Profile]) -> Sequence[Profile]:
-        """Return the sample's profiles with the changes made, new ones at the end."""
+    def apply(self, group: str | None, profiles: Sequence[Profile]) -> Sequence[Profile]:
+        """Return the sample's profiles with all changes, and new profiles at the end."""
         with self._lock:
             changes = dict(self._profiles.get(group, {}))
-        return list(_applied(profiles, changes)) if changes else profiles
+        return list(_apply(profiles, changes)) if changes else profiles
 
 
-def _applied(
-    profiles: Sequence[Profile], changes: dict[str, Properties | None]
-) -> Iterator[Profile]:
+def _apply(profiles: Sequence[Profile], changes: dict[str, Properties | None]) -> Iterator[Profile]:
     for profile in profiles:
         identity = profile["$distinct_id"]
         if identity not in changes:

@@ -1,6 +1,6 @@
-"""What clients sent: parsed, given an identity, kept by the export day of each event.
+"""Events from clients: parsed, with an identity, stored by the export day.
 
-Held in memory until the emulator stops. A row is what the export shows of an event, with the
+They are in memory until the emulator stops. A row is an event as the export shows it, with the
 properties that the server adds.
 """
 
@@ -35,14 +35,14 @@ INVALID_IDS = frozenset(
         *("<nil>", "0", "-1", "true", "false", "[]", "{}"),
     ]
 )
-# The token names the project and the address gives a place: neither is stored.
+# The token names the project and the address gives a location: neither is stored.
 NOT_STORED = ("token", "ip", "time")
 
 _INSERT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")
 
 
 class InvalidRecordError(ValueError):
-    """A record that is not taken: the field at fault, and why."""
+    """A record is refused; `field` is the invalid field."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"'{field}' is invalid: {reason}")
@@ -51,7 +51,7 @@ class InvalidRecordError(ValueError):
 
 @dataclass(frozen=True)
 class SentEvent:
-    """A valid event: `time_ms` is true UTC and never ahead of the clock."""
+    """A valid event. `time_ms` is UTC, and not later than the clock."""
 
     name: str
     time_ms: int
@@ -66,13 +66,13 @@ def read_event(
 
     Args:
         record: The parsed JSON.
-        now_ms: The time of its arrival.
-        strict: Whether ids, sizes and shapes are checked too, as `strict=1` asks for.
-        oldest_ms: Events before this moment are not taken.
-        needs_time: Whether an event without `time` is invalid; else it happened on arrival.
+        now_ms: Time of arrival.
+        strict: Whether to check ids, sizes and shapes too, as with `strict=1`.
+        oldest_ms: Older events are refused.
+        needs_time: Whether `time` is required. If not, the default is the time of arrival.
 
     Raises:
-        InvalidRecordError: The event is not taken.
+        InvalidRecordError: The event is refused.
     """
     if not isinstance(record, dict):
         raise InvalidRecordError("event", "must be an object")
@@ -83,7 +83,7 @@ def read_event(
         raise InvalidRecordError("properties", "must be an object")
     size = _size(record)
     time_ms = now_ms
-    # Events that join ids are documented without time and ids of their own.
+    # Identity events are documented without `time` and ids.
     joins_ids = name in IDENTITY_EVENTS
     if (needs_time and not joins_ids) or properties.get("time") is not None:
         time_ms = _time(properties.get("time"), now_ms, oldest_ms)
@@ -109,15 +109,15 @@ def _time(time: Any, now_ms: int, oldest_ms: int) -> int:
     field = "properties.time"
     if isinstance(time, bool) or not isinstance(time, int | float):
         raise InvalidRecordError(field, "must be specified as seconds since epoch")
-    # A number of seconds that lies in the future is one of milliseconds.
-    found = time * 1000
-    if found > now_ms + HOUR_MS and time >= EARLIEST_MS:
-        found = time
-    if not found <= now_ms + HOUR_MS:
+    # If a number of seconds would be in the future, the number is one of milliseconds.
+    time_ms = time * 1000
+    if time_ms > now_ms + HOUR_MS and time >= EARLIEST_MS:
+        time_ms = time
+    if not time_ms <= now_ms + HOUR_MS:
         raise InvalidRecordError(field, "must not be more than 1 hour in the future")
-    if found < oldest_ms:
+    if time_ms < oldest_ms:
         raise InvalidRecordError(field, f"must not be before {_utc(oldest_ms)}")
-    return min(round(found), now_ms)
+    return min(round(time_ms), now_ms)
 
 
 def _utc(milliseconds: int) -> str:
@@ -156,7 +156,7 @@ def _check_shape(properties: Mapping[str, Any], size: int) -> None:
 
 
 def _parts(value: Any, depth: int) -> Iterator[tuple[list[Any] | dict[str, Any], int]]:
-    """Yield each list and object inside a value, and how many objects it lies in."""
+    """Yield each list and object inside a value, with the number of objects around it."""
     if isinstance(value, dict):
         yield value, depth + 1
         for inner in value.values():
@@ -168,7 +168,7 @@ def _parts(value: Any, depth: int) -> Iterator[tuple[list[Any] | dict[str, Any],
 
 
 def _cut(name: str, value: Any) -> Any:
-    """Cut long text, as Mixpanel does; its own properties hold whole addresses."""
+    """Cut long text, as Mixpanel does. Its own properties can have long addresses."""
     own = name.startswith(("$", "mp_"))
     return value[:LONGEST_TEXT] if isinstance(value, str) and not own else value
 
@@ -179,7 +179,7 @@ MOST_IDS = 500
 _UUID4 = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
 )
-# Anchored at both ends of what every line begins with, so that no value can be taken for it.
+# Matches the complete beginning of every line, so that it cannot match inside a value.
 _DISTINCT_ID = re.compile(
     rb'^(\{"event":"(?:[^"\\]|\\.)*","properties":\{"time":-?\d+,"distinct_id":)'
     rb'"((?:[^"\\]|\\.)*)"'
@@ -188,7 +188,7 @@ _BEFORE = b'"$distinct_id_before_identity":'
 
 
 def identity_of(properties: Mapping[str, Any]) -> str | None:
-    """Return the `distinct_id` that an event of a project with simplified merges gets."""
+    """Return the `distinct_id` of an event in a project with simplified ID merge."""
     if user_id := as_id(properties.get("$user_id")):
         return user_id
     if device_id := as_id(properties.get("$device_id")):
@@ -197,14 +197,14 @@ def identity_of(properties: Mapping[str, Any]) -> str | None:
 
 
 def as_id(value: Any) -> str | None:
-    """Return an id as text, which is how ids are treated; None when there is none."""
+    """Return an id as text; None without an id."""
     if value is None or isinstance(value, str):
         return value
     return json.dumps(value, separators=(",", ":"))
 
 
 class Identities:
-    """The clusters; `version` grows with each change."""
+    """The clusters of ids of one person; `version` grows with each change."""
 
     def __init__(self) -> None:
         self._clusters: dict[str, set[str]] = {}
@@ -212,16 +212,16 @@ class Identities:
         self.version = 0
 
     def canonical(self, identity: str) -> str:
-        """Return the id that queries and exports show."""
+        """Return the id in queries and exports."""
         user = self._users.get(identity)
         if user is not None:
             return user
         cluster = self._clusters.get(identity) or self._clusters.get(identity.removeprefix(DEVICE))
-        # Mixpanel chooses as it likes, the device's id included. Here chance decides, once.
+        # Mixpanel chooses any of the ids, also that of a device. A hash makes the choice stable.
         return min(cluster, key=lambda one: crc32(one.encode())) if cluster else identity
 
     def link(self, properties: Mapping[str, Any]) -> None:
-        """Note that a device belongs to a user: what simplified merges do, the first time only."""
+        """Connect a device with a user, as simplified ID merge does the first time."""
         user, device = as_id(properties.get("$user_id")), as_id(properties.get("$device_id"))
         if not user or not device:
             return
@@ -232,17 +232,17 @@ class Identities:
                 self.version += 1
 
     def merge(self, event: str, properties: Mapping[str, Any]) -> str | None:
-        """Do what an identity event asks for, as original merges do.
+        """Merge the ids of an identity event, as original ID merge does.
 
         Returns:
-            Why nothing was merged, in words of our own; None when it was.
+            The emulator's reason why nothing was merged; None after a merge.
         """
         if event == "$identify":
             return self._identify(properties)
         if event == "$create_alias":
             alias, other = as_id(properties.get("alias")), as_id(properties.get("distinct_id"))
             if alias in self._clusters:
-                return "the alias points to another id already"
+                return "the alias already points to another id"
             return self._join(alias, other)
         ids = properties.get("$distinct_ids")
         if not isinstance(ids, list) or len(ids) != 2:
@@ -255,7 +255,7 @@ class Identities:
         if not _UUID4.fullmatch(device):
             return "$anon_id must be a UUID version 4"
         if device in self._clusters and user not in self._clusters[device]:
-            return "$anon_id belongs to another id already"
+            return "$anon_id already belongs to another id"
         return self._join(device, user)
 
     def _join(self, one: str | None, other: str | None) -> str | None:
@@ -263,19 +263,19 @@ class Identities:
             return "an id is missing"
         cluster = self._clusters.get(one, {one}) | self._clusters.get(other, {other})
         if len(cluster) > MOST_IDS:
-            return f"a cluster holds {MOST_IDS} ids at most"
+            return f"a cluster has at most {MOST_IDS} ids"
         for identity in cluster:
             self._clusters[identity] = cluster
         self.version += 1
         return None
 
-    def rekeyed(self, block: Block) -> Block:
-        """Return the block with today's ids; rows that change say what theirs was."""
+    def rekey(self, block: Block) -> Block:
+        """Return the block with current ids. Changed rows also have their former id."""
         if not self.version:
             return block
-        return Block([self._rekeyed(line) for line in block.lines], block.times, block.processed)
+        return Block([self._rekey(line) for line in block.lines], block.times, block.processed)
 
-    def _rekeyed(self, line: bytes) -> bytes:
+    def _rekey(self, line: bytes) -> bytes:
         match = _DISTINCT_ID.match(line)
         if match is None:
             return line
@@ -284,9 +284,9 @@ class Identities:
         now = self.canonical(before)
         if now == before:
             return line
-        told = b"" if _BEFORE in line else b',%b"%b"' % (_BEFORE, text)
+        former = b"" if _BEFORE in line else b',%b"%b"' % (_BEFORE, text)
         shown = json.dumps(now, ensure_ascii=False).encode()
-        return b"%b%b%b%b" % (match.group(1), shown, told, line[match.end() :])
+        return b"%b%b%b%b" % (match.group(1), shown, former, line[match.end() :])
 
 
 HOSTS = {"us": "api.mixpanel.com", "eu": "api-eu.mixpanel.com", "in": "api-in.mixpanel.com"}
@@ -295,7 +295,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Row(NamedTuple):
-    """A stored event: the line is `before`, the time in the unit asked for, and `after`."""
+    """A stored event. Its line is `before`, the time in the requested unit, and `after`."""
 
     event: str
     before: bytes
@@ -307,21 +307,21 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Origin:
-    """How an event came: `address` is the sender's, where an id may be made of it."""
+    """Origin of an event. `address` is the sender's, if an id may be derived from it."""
 
     is_import: bool
     address: str | None = None
 
 
 class Received:
-    """The events; safe to use from several threads."""
+    """The received events; thread-safe."""
 
     def __init__(self, settings: EmulatorSettings, raw_ms: Callable[[int], int]) -> None:
-        """Hold nothing yet.
+        """Start without events.
 
         Args:
             settings: The project.
-            raw_ms: Turns a moment in UTC into the number that the export shows as `time`.
+            raw_ms: Converts UTC milliseconds to the export's `time`.
         """
         self._settings = settings
         self._raw_ms = raw_ms
@@ -329,37 +329,37 @@ class Received:
         self._rows: defaultdict[date, list[Row]] = defaultdict(list)
         self._last_processed = 0
         self._numbers = count(1)
-        self._times_cleared = 0
+        self._clear_count = 0
         self.identities = Identities()
 
     def days(self) -> list[date]:
-        """Return the days that clients sent events of, in order."""
+        """Return the days with events from clients, sorted."""
         with self._lock:
             return sorted(self._rows)
 
     def holds(self, day: date) -> bool:
-        """Say whether clients sent events of the day."""
+        """Return whether the day has events from clients."""
         return day in self._rows
 
     def version(self, day: date) -> object:
-        """Name what a day holds: another value whenever its rows are others."""
-        return self._times_cleared, len(self._rows.get(day, ())), self.identities.version
+        """Return a value that changes with the rows of the day."""
+        return self._clear_count, len(self._rows.get(day, ())), self.identities.version
 
     def clear(self) -> None:
-        """Forget all events, and who is who."""
+        """Remove all events and identities."""
         with self._lock:
             self._rows.clear()
             self.identities = Identities()
             self._last_processed = 0
-            self._times_cleared += 1
+            self._clear_count += 1
 
     def names(self) -> set[str]:
-        """Return the names of the events."""
+        """Return the names of all events."""
         with self._lock:
             return {row.event for rows in self._rows.values() for row in rows}
 
     def add(self, events: Sequence[SentEvent], origin: Origin, now_ms: int) -> None:
-        """Store events that arrive now, and do what they say of identities."""
+        """Store events that arrive now, and merge their identities."""
         with self._lock:
             for event in events:
                 if event.properties.get("$ignore"):
@@ -368,7 +368,7 @@ class Received:
                 self._rows[(EPOCH + timedelta(milliseconds=row.raw_ms)).date()].append(row)
 
     def block(self, day: date, *, time_in_ms: bool) -> Block:
-        """Return the rows of a day as lines, repeats included."""
+        """Return the rows of a day as lines, duplicates included."""
         with self._lock:
             rows = list(self._rows.get(day, ()))
         unit = 1 if time_in_ms else 1000
@@ -383,10 +383,10 @@ class Received:
         identity = self._identity(event.name, properties, origin)
         properties.pop("distinct_id", None)
         if not properties.get("$insert_id"):
-            properties["$insert_id"] = self._made_id()
+            properties["$insert_id"] = self._new_insert_id()
         if origin.is_import:
             properties["$import"] = True
-        # The row that was received last is the one that counts, so no two have one time.
+        # The newest row of an event counts, so each row needs its own time.
         self._last_processed = max(now_ms + PROCESSING_MS, self._last_processed + 1)
         properties |= {
             "$mp_api_endpoint": HOSTS[self._settings.region],
@@ -407,14 +407,14 @@ class Received:
         )
 
     def _identity(self, event: str, properties: dict[str, Any], origin: Origin) -> str | None:
-        """Return the event's `distinct_id` as it is ingested."""
+        """Return the event's `distinct_id` at ingestion."""
         if self._settings.id_merge == "simplified":
             self.identities.link(properties)
             identity = identity_of(properties)
         else:
             identity = as_id(properties.get("distinct_id"))
             if event in IDENTITY_EVENTS:
-                problem: str | None = "only taken by /import"
+                problem: str | None = "accepted only by /import"
                 if event != "$merge" or origin.is_import:
                     problem = self.identities.merge(event, properties)
                 if problem is not None:
@@ -425,6 +425,6 @@ class Received:
             return f"{Random(origin.address).getrandbits(64):016x}"
         return identity
 
-    def _made_id(self) -> str:
+    def _new_insert_id(self) -> str:
         random = Random(f"{self._settings.seed}/insert-id/{next(self._numbers)}")
         return f"{random.getrandbits(128):032x}"

@@ -1,4 +1,4 @@
-"""Responses that refuse: credentials, rate limits, server errors and other faults."""
+"""Refusing responses: credentials, rate limits, server errors and other faults."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import binascii
 import math
 from collections.abc import Mapping
 
-from mixpanel_assets.emulator.call import Answer, ErrorShape, Refused, json_answer, text_answer
+from mixpanel_assets.emulator.call import (
+    ErrorShape,
+    Refused,
+    Response,
+    json_response,
+    text_response,
+)
 from mixpanel_assets.emulator.faults import Fault
 from mixpanel_assets.emulator.settings import EmulatorSettings
 from mixpanel_assets.emulator.state import Refusal
@@ -16,7 +22,7 @@ WRONG_REGION = {"status": "error", "error": "Invalid service account credentials
 
 
 def credentials(header: str) -> tuple[str, str] | None:
-    """Return user and secret of an Authorization header; both spellings of Basic are taken."""
+    """Return user and secret of an Authorization header, with or without Base64."""
     scheme, _, value = header.partition(" ")
     if scheme.lower() != "basic" or not value:
         return None
@@ -36,22 +42,22 @@ def authorize(
     *,
     needs_project: bool,
 ) -> None:
-    """Let a request pass or refuse it.
+    """Check the credentials of a request.
 
     Args:
-        settings: The project, and the variant of the refusal.
-        header: The Authorization header, empty when there is none.
-        project_id: The project the request names, wherever it names it.
-        shape: The family's error form.
-        needs_project: Whether a service account has to name the project.
+        settings: The project, and the form of the refusal.
+        header: The Authorization header; empty without one.
+        project_id: The project in the path or the parameters.
+        shape: The form of errors.
+        needs_project: Whether a service account must name the project.
 
     Raises:
-        Refused: With 400, 401 or 403.
+        Refused: Status 400, 401 or 403.
     """
-    given = credentials(header)
-    if given == (settings.username, settings.secret):
+    sent = credentials(header)
+    if sent == (settings.username, settings.secret):
         _check_project(settings, project_id, shape, needs_project=needs_project)
-    elif given == (settings.project_secret, "") and shape.family != "app":
+    elif sent == (settings.project_secret, "") and shape.family != "app":
         if project_id is not None:
             raise shape.refuse(400, "project_id does not go with a project secret")
     else:
@@ -68,31 +74,31 @@ def _check_project(
         raise shape.refuse(400, "project_id must be an integer")
     elif int(project_id) != settings.project_id:
         text = f"User does not have permission to access project {project_id}"
-        raise Refused(json_answer({"status": "error", "error": text}, 403))
+        raise Refused(json_response({"status": "error", "error": text}, 403))
 
 
-def bad_credentials(settings: EmulatorSettings, shape: ErrorShape) -> Answer:
-    """Return what wrong credentials get."""
+def bad_credentials(settings: EmulatorSettings, shape: ErrorShape) -> Response:
+    """Return the response to wrong credentials."""
     if shape.family == "app" or settings.bad_credentials == "401-json":
-        return json_answer(WRONG_REGION, 401)
+        return json_response(WRONG_REGION, 401)
     return unable_to_authenticate(shape)
 
 
-def unable_to_authenticate(shape: ErrorShape) -> Answer:
-    """Return the refusal that has status 400."""
+def unable_to_authenticate(shape: ErrorShape) -> Response:
+    """Return the refusal with status 400."""
     if shape.family == "export":
-        return text_answer("Unable to authenticate request", 400)
-    return shape.answer(400, "Unable to authenticate request")
+        return text_response("Unable to authenticate request", 400)
+    return shape.response(400, "Unable to authenticate request")
 
 
 def check_region(settings: EmulatorSettings, region: str) -> None:
-    """Refuse a request that came to another region's host."""
+    """Refuse a request at another region's host."""
     if region != settings.region:
-        raise Refused(json_answer(WRONG_REGION, 401))
+        raise Refused(json_response(WRONG_REGION, 401))
 
 
 def header_of(headers: Mapping[str, str]) -> str:
-    """Return the Authorization header or nothing."""
+    """Return the Authorization header; empty without one."""
     return headers.get("authorization", "")
 
 
@@ -107,16 +113,16 @@ HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>proxy</bo
 
 def rate_limited(
     settings: EmulatorSettings, shape: ErrorShape, refusal: Refusal, *, headers: bool
-) -> Answer:
-    """Return the 429 for a limit that was hit."""
+) -> Response:
+    """Return the 429 response for an exceeded limit."""
     if shape.family == "export" and not settings.export_429_text:
         shown = _headers(refusal, 60) if headers and settings.export_429_headers else {}
-        return json_answer({"error": EXPORT_BUSY}, 429, shown)
+        return json_response({"error": EXPORT_BUSY}, 429, shown)
     if shape.family == "app":
-        return shape.answer(429, "Too many requests")
+        return shape.response(429, "Too many requests")
     project = f"project_id: {settings.project_id}"
     text = f"Query rate limit exceeded for {project}. {_reason(refusal)} {HELP}"
-    return shape.answer(429, text, _headers(refusal, refusal.limit) if headers else {})
+    return shape.response(429, text, _headers(refusal, refusal.limit) if headers else {})
 
 
 def _reason(refusal: Refusal) -> str:
@@ -150,8 +156,8 @@ def _headers(refusal: Refusal, hourly: int) -> dict[str, str]:
     }
 
 
-def faulty_answer(settings: EmulatorSettings, shape: ErrorShape, fault: Fault) -> Answer | None:
-    """Return the answer a fault puts in place of the right one, or None when it has none."""
+def faulty_response(settings: EmulatorSettings, shape: ErrorShape, fault: Fault) -> Response | None:
+    """Return the response that replaces the right one under a fault; None: not replaced."""
     kind = fault.kind
     if kind.startswith("429"):
         return _faulty_429(settings, shape, fault)
@@ -160,42 +166,44 @@ def faulty_answer(settings: EmulatorSettings, shape: ErrorShape, fault: Fault) -
     if kind == "400-auth-text":
         return unable_to_authenticate(shape)
     if kind == "400-timeout":
-        return json_answer({"request": shape.request, "error": fault.text or "Timeout Error."}, 400)
+        return json_response(
+            {"request": shape.request, "error": fault.text or "Timeout Error."}, 400
+        )
     if kind == "401-json":
-        return json_answer({**WRONG_REGION, **({"error": fault.text} if fault.text else {})}, 401)
+        return json_response({**WRONG_REGION, **({"error": fault.text} if fault.text else {})}, 401)
     if kind == "402-json":
-        return json_answer({"error": fault.text or PLAN}, 402)
+        return json_response({"error": fault.text or PLAN}, 402)
     if kind in ("403-history", "403-json"):
         usual = HISTORY if kind == "403-history" else "Forbidden"
-        return json_answer({"error": fault.text or usual}, 403)
+        return json_response({"error": fault.text or usual}, 403)
     if kind in ("404-json", "412-json"):
-        return json_answer({"request": shape.request, "error": fault.text or kind}, int(kind[:3]))
+        return json_response({"request": shape.request, "error": fault.text or kind}, int(kind[:3]))
     if kind == "html-200":
-        return Answer(200, (fault.text or "").encode() or HTML, "text/html; charset=utf-8")
+        return Response(200, (fault.text or "").encode() or HTML, "text/html; charset=utf-8")
     if kind == "error-200":
-        return json_answer({"error": fault.text or "internal error"})
+        return json_response({"error": fault.text or "internal error"})
     if kind == "empty-200" and shape.family != "export":
-        return Answer(200, b"")
+        return Response(200, b"")
     return None
 
 
-def _faulty_429(settings: EmulatorSettings, shape: ErrorShape, fault: Fault) -> Answer:
+def _faulty_429(settings: EmulatorSettings, shape: ErrorShape, fault: Fault) -> Response:
     if shape.family == "ingestion":
-        return shape.answer(429, fault.text or INGESTION_BUSY)
+        return shape.response(429, fault.text or INGESTION_BUSY)
     wait = math.ceil(3600 if fault.seconds is None else fault.seconds)
     if fault.kind == "429-export-text":
         shown = {"Retry-After": str(wait)} if fault.seconds is not None else {}
-        return json_answer({"error": fault.text or EXPORT_BUSY}, 429, shown)
+        return json_response({"error": fault.text or EXPORT_BUSY}, 429, shown)
     if fault.kind == "429-bare":
         text = f"Query rate limit exceeded for project_id: {settings.project_id} {HELP}"
-        return ErrorShape("query", shape.request).answer(429, fault.text or text)
+        return ErrorShape("query", shape.request).response(429, fault.text or text)
     refusal = Refusal("window", 60, wait, 0)
     if fault.kind == "429-concurrency":
         refusal = Refusal("concurrency", 5, math.ceil(fault.seconds or 10), 12)
     return rate_limited(settings, ErrorShape("query", shape.request), refusal, headers=True)
 
 
-def _server_error(shape: ErrorShape, status: int, form: str, text: str | None) -> Answer:
+def _server_error(shape: ErrorShape, status: int, form: str, text: str | None) -> Response:
     if form == "json":
-        return json_answer({"request": shape.request, "error": text or "Internal error"}, status)
-    return text_answer("" if form == "empty" else text or UNAVAILABLE, status)
+        return json_response({"request": shape.request, "error": text or "Internal error"}, status)
+    return text_response("" if form == "empty" else text or UNAVAILABLE, status)

@@ -1,4 +1,4 @@
-"""Numbers that the Query API computes from the events, repeats removed."""
+"""Counts of the Query API, computed from the events without duplicates."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ FORMATS = {"minute": "%Y-%m-%d %H:%M:00", "hour": "%Y-%m-%d %H:00:00"}
 STEPS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
 
 
-class Seen(NamedTuple):
-    """An event in a report: `at` is project time, without a zone."""
+class ReportEvent(NamedTuple):
+    """An event in a report. `at` is project time, without a zone."""
 
     at: datetime
     event: str
@@ -31,19 +31,19 @@ class Seen(NamedTuple):
 
     @property
     def user(self) -> str | None:
-        """The id that people are counted by."""
+        """The id of the person; None without one."""
         identity = self.properties.get("distinct_id")
         return None if identity is None else str(identity)
 
     @property
     def scope(self) -> Scope:
-        """What an expression sees of the event."""
+        """The values that an expression can use."""
         return Scope(self.properties, self.profile(self.user), event=self.event)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which events a report is about."""
+    """The events of a report."""
 
     days: list[date]
     names: frozenset[str] | None = None
@@ -51,7 +51,7 @@ class Selection:
 
 
 def bucket(at: datetime, unit: str) -> str:
-    """Return the key of the bucket that a moment falls into; the unit `all` is one bucket."""
+    """Return the key of the bucket of a time. The unit `all` has one bucket."""
     if unit == "all":
         return unit
     if unit in FORMATS:
@@ -60,14 +60,14 @@ def bucket(at: datetime, unit: str) -> str:
 
 
 def first_day(day: date, unit: str) -> date:
-    """Return the first day of the day's week or month, or the day itself."""
+    """Return the first day of the week or month, or the day itself."""
     if unit == "week":
         return day - timedelta(days=day.weekday())
     return day.replace(day=1) if unit == "month" else day
 
 
 def buckets(days: list[date], unit: str) -> list[str]:
-    """Return the keys of all buckets of a range, in order."""
+    """Return the keys of all buckets of a range, sorted."""
     if unit in STEPS:
         per_day = timedelta(days=1) // STEPS[unit]
         starts = [datetime(day.year, day.month, day.day) for day in days]
@@ -95,58 +95,58 @@ def top(table: Table, limit: int) -> Table:
 
 
 class Reports:
-    """Answers questions about the project's events."""
+    """Computes counts of the project's events."""
 
     def __init__(self, state: State, truth: Truth, view: Evaluate | None = None) -> None:
         self._state = state
         self._truth = truth
         self._view = view
 
-    def seen(self, selection: Selection) -> Iterator[Seen]:
-        """Yield the selected events of the days, which are days of the project's zone."""
+    def events(self, selection: Selection) -> Iterator[ReportEvent]:
+        """Yield the selected events. Days are those of the project's zone."""
         if not selection.days:
             return
-        wanted = set(selection.days)
+        days = set(selection.days)
         for record in self._records(selection.days):
-            event = record["event"]
-            if selection.names is not None and event not in selection.names:
+            name = record["event"]
+            if selection.names is not None and name not in selection.names:
                 continue
             if not has_time(record):
                 continue
             at = self._local(record["properties"]["time"])
-            if at.date() not in wanted:
+            if at.date() not in days:
                 continue
-            found = Seen(at, event, in_seconds(record)["properties"], self._state.person)
+            event = ReportEvent(at, name, in_seconds(record)["properties"], self._state.person)
             if all(
-                filter_ is None or matches(filter_, found.scope)
+                filter_ is None or matches(filter_, event.scope)
                 for filter_ in (self._view, selection.where)
             ):
-                yield found
+                yield event
 
-    def counted(
+    def count(
         self,
         selection: Selection,
-        keys: Callable[[Seen], Iterable[str]],
+        keys: Callable[[ReportEvent], Iterable[str]],
         *,
         unit: str,
         kind: str = "general",
     ) -> Table:
-        """Return counts by key and bucket; buckets without events are absent.
+        """Return counts by key and bucket, without empty buckets.
 
         Args:
             selection: The events.
-            keys: The rows an event counts for.
+            keys: Returns the keys of an event.
             unit: The width of a bucket.
-            kind: `general` counts events, `unique` people, `average` events per person.
+            kind: `general` counts events, `unique` people; `average` is events per person.
         """
         events: dict[str, Counter[str]] = defaultdict(Counter)
         people: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for found in self.seen(selection):
-            where = bucket(found.at, unit)
-            for key in keys(found):
+        for event in self.events(selection):
+            where = bucket(event.at, unit)
+            for key in keys(event):
                 events[key][where] += 1
-                if found.user is not None:
-                    people[key, where].add(found.user)
+                if event.user is not None:
+                    people[key, where].add(event.user)
         if kind == "general":
             return {key: dict(row) for key, row in events.items()}
         return {
@@ -160,23 +160,23 @@ class Reports:
         }
 
     def numbers(self, selection: Selection, on: Evaluate, unit: str) -> dict[str, list[float]]:
-        """Return the values of an expression by bucket; what is no number counts as 0."""
-        found: dict[str, list[float]] = defaultdict(list)
-        for event in self.seen(selection):
-            found[bucket(event.at, unit)].append(as_number(on(event.scope)))
-        return found
+        """Return the values of an expression by bucket. A value that is not a number is 0."""
+        values: dict[str, list[float]] = defaultdict(list)
+        for event in self.events(selection):
+            values[bucket(event.at, unit)].append(as_number(on(event.scope)))
+        return values
 
     def events_per_user(
         self, names: set[str], days: int, as_of: datetime | None = None
     ) -> dict[str, int]:
-        """Return how many of some events each user had in the days up to a moment, or to now."""
+        """Return the number of events by user in the days up to a time, by default now."""
         last = self._state.today() if as_of is None else self._local_time(as_of).date()
         span = [last - timedelta(days=back) for back in range(days)]
         selection = Selection(span, frozenset(names))
         return Counter(
-            found.user
-            for found in self.seen(selection)
-            if found.user is not None and (as_of is None or found.at <= self._local_time(as_of))
+            event.user
+            for event in self.events(selection)
+            if event.user is not None and (as_of is None or event.at <= self._local_time(as_of))
         )
 
     def recent_days(self, count: int) -> list[date]:
@@ -185,13 +185,13 @@ class Reports:
         return [today - timedelta(days=back) for back in range(count - 1, -1, -1)]
 
     def today(self) -> date:
-        """Return the project's own day; reports use its zone in both regimes."""
+        """Return the project's current day; reports use its zone in both regimes."""
         return self._state.clock.now().astimezone(self._state.zone).date()
 
     def _records(self, days: list[date]) -> Iterator[Record]:
         first, last = min(days), max(days)
         if self._state.settings.regime == "utc" and self._state.settings.zone != "UTC":
-            # The export is cut by UTC days, the report by those of the zone.
+            # The export has UTC days, and the report has days of the zone.
             first, last = first - timedelta(days=1), last + timedelta(days=1)
         last = min(last, self._state.today())
         day = first

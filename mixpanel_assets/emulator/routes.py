@@ -1,4 +1,4 @@
-"""The wire: which path means what, and what every request goes through before its handler."""
+"""The paths with their handlers, and the steps of every request before its handler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mixpanel_assets.emulator.app_routes import APP_HANDLERS, old_annotation_list
-from mixpanel_assets.emulator.call import Answer, Call, Refused, days_asked, error_shape
+from mixpanel_assets.emulator.call import Call, Refused, Response, error_shape, requested_days
 from mixpanel_assets.emulator.control_routes import control_routes
 from mixpanel_assets.emulator.engage_routes import (
     cohorts_list,
@@ -31,7 +31,7 @@ from mixpanel_assets.emulator.query_routes import QUERY_HANDLERS
 from mixpanel_assets.emulator.refusals import (
     authorize,
     check_region,
-    faulty_answer,
+    faulty_response,
     header_of,
     rate_limited,
 )
@@ -41,10 +41,10 @@ from mixpanel_assets.emulator.wire import Connections, Delivery
 
 logger = logging.getLogger(__name__)
 
-ASKED_PATH = "emulator.asked_path"
+SENT_PATH = "emulator.sent_path"
 
 Family = Literal["export", "query", "app", "ingestion"]
-Handler = Callable[[Call], Answer]
+Handler = Callable[[Call], Response]
 
 PROFILE_HANDLERS: dict[str, Handler] = {
     "engage": engage,
@@ -61,7 +61,7 @@ def application(
     base_url: str,
     sleep: Callable[[float], Awaitable[None]],
 ) -> ASGIApp:
-    """Return the whole pretend Mixpanel as one ASGI application."""
+    """Return the emulated Mixpanel as one ASGI application."""
 
     def endpoint(handler: Handler, family: Family) -> Endpoint:
         return Endpoint(handler, family, state, truth, connections, base_url, sleep)
@@ -94,29 +94,29 @@ def application(
 
 @dataclass(frozen=True)
 class WithoutTrailingSlash:
-    """Drops one trailing slash of a path: clients in production send it, and are answered."""
+    """Removes one trailing slash of a path, which clients in production send."""
 
     app: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on; part of ASGI."""
         path = scope.get("path", "")
-        # A slash that is part of a name arrives as %2F.
+        # A slash inside a name arrives as %2F.
         if len(path) > 1 and scope.get("raw_path", b"").endswith(b"/"):
-            scope = {**scope, "path": path[:-1], ASKED_PATH: path}
+            scope = {**scope, "path": path[:-1], SENT_PATH: path}
         await self.app(scope, receive, send)
 
 
-def unknown(call: Call) -> Answer:
-    """Answer a path that nothing is known about."""
+def unknown(call: Call) -> Response:
+    """Return the error for an unknown path."""
     if call.shape.family == "app":
-        return call.shape.answer(404, "Not found")
-    return call.shape.answer(400, "Invalid API endpoint")
+        return call.shape.response(404, "Not found")
+    return call.shape.response(400, "Invalid API endpoint")
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One path: authentication, faults, limits, handler, delivery, in this order."""
+    """One path: authentication, faults, limits, handler and delivery, in this order."""
 
     handler: Handler
     family: Family
@@ -127,11 +127,11 @@ class Endpoint:
     sleep: Callable[[float], Awaitable[None]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request; part of ASGI."""
+        """Handle a request; part of ASGI."""
         request = Request(scope, receive)
         body = await request.body()
-        is_read = self.family != "ingestion"
-        params = parameters(request, body) if is_read else sent_parameters(request, body)
+        is_ingestion = self.family == "ingestion"
+        params = ingestion_parameters(request, body) if is_ingestion else parameters(request, body)
         path = own_path(request)
         budget: list[str] = []
         settings = self.state.settings
@@ -153,23 +153,25 @@ class Endpoint:
                 call = self._admit(call, request, budget)
                 if settings.latency_seconds:
                     await self.sleep(settings.latency_seconds)
-                answer = await run_in_threadpool(self._answer, call)
-            except _Instead as instead:
-                call, answer = instead.call, instead.answer
+                response = await run_in_threadpool(self._response, call)
+            except _Replaced as replaced:
+                call, response = replaced.call, replaced.response
             except Refused as refused:
-                answer = refused.answer
+                response = refused.response
             number = self.state.requests.add(
                 LoggedRequest(
                     method=request.method,
                     path=path,
-                    # What clients send is found in the data, and would fill the log.
+                    # Sent data would fill the log, and are stored already.
                     params={
-                        name: text for name, text in params.items() if is_read or name != "data"
+                        name: text
+                        for name, text in params.items()
+                        if not is_ingestion or name != "data"
                     },
-                    status=answer.status,
+                    status=response.status,
                     started=started,
                     bytes_sent=0,
-                    days=days_asked(params),
+                    days=requested_days(params),
                     fault=call.fault.kind if call.fault else None,
                 )
             )
@@ -180,21 +182,21 @@ class Endpoint:
                 transport=self.connections.of(scope),
                 fault=call.fault,
                 accepts_gzip="gzip" in request.headers.get("accept-encoding", ""),
-                count=lambda size: self.state.requests.sent(number, size),
+                count=lambda size: self.state.requests.add_bytes(number, size),
                 sleep=self.sleep,
-            ).run(answer)
+            ).run(response)
         finally:
             for family in budget:
                 self.state.budgets.leave(family)
 
     def _admit(self, call: Call, request: Request, budget: list[str]) -> Call:
-        """Check who asks, draw the fault and spend the budget; `budget` names what was spent."""
+        """Check credentials, take a fault, spend the budget; `budget` receives the families."""
         settings = self.state.settings
         check_region(settings, request.path_params.get("region", settings.region))
         project_id = call.params.get("project_id")
         if self.family == "app":
             project_id = request.path_params.get("project_id")
-        # Ingestion knows the project by what is sent; `/import` looks at credentials itself.
+        # In ingestion, the data name the project; `/import` checks credentials itself.
         if self.family != "ingestion":
             authorize(
                 settings,
@@ -205,15 +207,15 @@ class Endpoint:
             )
         page = call.params.get("page", "")
         fault = self.state.faults.take(
-            call.path, days_asked(call.params), int(page) if page.isdecimal() else 0
+            call.path, requested_days(call.params), int(page) if page.isdecimal() else 0
         )
         call = replace(call, fault=fault)
-        instead = faulty_answer(settings, call.shape, fault) if fault else None
-        # Neither a refusal nor a plan that forbids the call counts as a request.
-        if instead is None or instead.status not in (401, 402, 429):
+        replacement = faulty_response(settings, call.shape, fault) if fault else None
+        # A refused request does not count, and neither does one that the plan forbids.
+        if replacement is None or replacement.status not in (401, 402, 429):
             self._spend(call, budget)
-        if instead is not None:
-            raise _Instead(instead, call)
+        if replacement is not None:
+            raise _Replaced(replacement, call)
         return call
 
     def _spend(self, call: Call, budget: list[str]) -> None:
@@ -236,35 +238,35 @@ class Endpoint:
             raise Refused(rate_limited(self.state.settings, call.shape, refusal, headers=headers))
         budget.append(family)
 
-    def _answer(self, call: Call) -> Answer:
+    def _response(self, call: Call) -> Response:
         try:
             if self.family == "query":
                 call.integer("workspace_id", 0)
-            answer = self.handler(call)
+            response = self.handler(call)
         except Refused:
             raise
         except Exception:
-            # uvicorn is told to be quiet, and a bug of ours must not look like a 500 of theirs.
+            # uvicorn logs nothing, and a bug here must not look like a 500 of Mixpanel.
             logger.exception("the emulator failed on %s", call.path)
             raise
-        if call.faulty("cut-json") and isinstance(answer.body, bytes):
-            at = call.fault.position if call.fault else None
-            cut = answer.body[: len(answer.body) // 2 if at is None else at]
-            return replace(answer, body=cut)
-        return answer
+        if call.faulty("cut-json") and isinstance(response.body, bytes):
+            at = call.fault.at if call.fault else None
+            cut = response.body[: len(response.body) // 2 if at is None else at]
+            return replace(response, body=cut)
+        return response
 
 
-class _Instead(Refused):
-    """A fault's answer; keeps the call, so that the log can name the fault."""
+class _Replaced(Refused):
+    """The response of a fault, with the call, so that the log can name the fault."""
 
-    def __init__(self, answer: Answer, call: Call) -> None:
-        super().__init__(answer)
+    def __init__(self, response: Response, call: Call) -> None:
+        super().__init__(response)
         self.call = call
 
 
 def own_path(request: Request) -> str:
-    """Return the path without the region's part."""
-    path: str = request.scope.get(ASKED_PATH, request.scope["path"])
+    """Return the path without the region."""
+    path: str = request.scope.get(SENT_PATH, request.scope["path"])
     region = request.path_params.get("region")
     return path.removeprefix(f"/region/{region}") if region else path
 
@@ -275,7 +277,7 @@ def _target(request: Request, path: str) -> str:
 
 
 def parameters(request: Request, body: bytes) -> Mapping[str, str]:
-    """Return query, form and JSON fields as text; the body wins, as on the real service."""
+    """Return query, form and JSON fields as text. The body has priority, as in the real service."""
     params = dict(request.query_params)
     content_type = request.headers.get("content-type", "")
     if "json" in content_type:
@@ -285,8 +287,8 @@ def parameters(request: Request, body: bytes) -> Mapping[str, str]:
     return params
 
 
-def sent_parameters(request: Request, body: bytes) -> Mapping[str, str]:
-    """Return query and form fields of what a client sends; JSON and gzip have none."""
+def ingestion_parameters(request: Request, body: bytes) -> Mapping[str, str]:
+    """Return query and form fields of sent data. JSON and gzip bodies have none."""
     headers = request.headers
     is_form = "json" not in headers.get("content-type", "") and "content-encoding" not in headers
     return dict(request.query_params) | (_form_fields(body) if is_form else {})

@@ -1,9 +1,9 @@
-"""The story in the data: a small web shop that grows.
+"""The sample data: a small, growing web shop.
 
-People visit (more at noon and in the evening, fewer on weekends), look at products, fill carts
-and order; some sign up, and come back less and less often. A day's records depend on nothing
-but the settings and the day. A day is made in blocks, so a million events never have to be in
-memory at once. Property names and shapes follow the documented export.
+People visit (more at noon and in the evening, fewer on weekends), view products, fill carts
+and order. Some sign up, and return less and less often. A day's records depend only on the
+settings and the day. A day is computed in blocks, so that a million events are never in memory at
+once. Property names and shapes follow the documented export.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ PLANS = ("free", "free", "free", "pro", "pro", "team")
 
 
 def json_text(value: object) -> str:
-    """Return JSON as real senders write it: no spaces, letters as they are."""
+    """Return JSON as real senders write it: without spaces, and with unescaped letters."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -132,7 +132,7 @@ HOURS = (3, 2, 1, 1, 1, 2, 4, 7, 9, 10, 11, 13, 15, 13, 11, 10, 11, 13, 16, 19, 
 
 
 class Block(NamedTuple):
-    """Part of a day: lines as sent, without their ends; times are UTC milliseconds."""
+    """Part of a day: lines as sent, without line ends; times are UTC milliseconds."""
 
     lines: list[bytes]
     times: list[int]
@@ -140,7 +140,7 @@ class Block(NamedTuple):
 
 
 class User(NamedTuple):
-    """A signed-up visitor; `number` counts the sign-ups of `signed_up`."""
+    """A visitor who signed up; `number` is the position within the day `signed_up`."""
 
     signed_up: date
     number: int
@@ -153,7 +153,7 @@ class User(NamedTuple):
 
 @dataclass(frozen=True)
 class DayPlan:
-    """What is decided once for a day."""
+    """Values that are computed once per day."""
 
     day: date
     start_ms: int
@@ -166,7 +166,7 @@ class DayPlan:
 
 
 def mix(*numbers: int) -> int:
-    """Return 32 well-stirred bits that depend on nothing but the numbers."""
+    """Return 32 pseudo-random bits that depend only on the numbers."""
     value = crc32(b",".join(b"%d" % number for number in numbers)) * 0x9E3779B1 & 0xFFFFFFFF
     value ^= value >> 15
     value = value * 0x85EBCA77 & 0xFFFFFFFF
@@ -187,7 +187,7 @@ _ODD_LINE = (
 
 
 class Shop:
-    """Makes the events of any day."""
+    """Computes the events of any day."""
 
     def __init__(self, settings: EmulatorSettings) -> None:
         self.settings = settings
@@ -195,7 +195,7 @@ class Shop:
         self.plan: Callable[[date], DayPlan] = lru_cache(maxsize=512)(self._plan)
 
     def volume(self, day: date) -> int:
-        """Return how many events the day holds once repeats are removed."""
+        """Return the number of events of the day without duplicates."""
         exact = self.settings.exact_events
         if isinstance(exact, int):
             return exact
@@ -209,15 +209,15 @@ class Shop:
         )
 
     def sign_ups(self, day: date) -> int:
-        """Return how many people sign up on the day."""
+        """Return the number of sign-ups on the day."""
         return max(1, round(self.volume(day) * SIGN_UP_SHARE))
 
     def user(self, day: date, number: int) -> User:
-        """Return the person who signed up as the `number`-th of the day."""
+        """Return the person with this position among the sign-ups of the day."""
         serial = (day - self.settings.start).days * 100_000 + number
         stirred = mix(self.settings.seed, serial, 2)
         stem = serial + 40_000_000
-        # Some senders use bare numbers as ids; they must stay text.
+        # Some senders use numbers as ids; a copy must keep them as text.
         name = f"{stem}" if stirred % 17 == 3 else f"user-{stem}"
         device = f"{stirred:08x}-{mix(serial, 3) & 0xFFFF:04x}"
         return User(
@@ -225,7 +225,7 @@ class Shop:
         )
 
     def block(self, day: date, index: int, *, time_in_ms: bool) -> Block:
-        """Return one block of a day, repeats included, in no particular order."""
+        """Return one block of a day, unsorted and with duplicates."""
         return _BlockMaker(self, self.plan(day), index, time_in_ms=time_in_ms).make()
 
     def _plan(self, day: date) -> DayPlan:
@@ -244,7 +244,7 @@ class Shop:
         )
 
     def _offsets(self, start_ms: int) -> tuple[tuple[int, ...], frozenset[int]]:
-        """Per quarter of an hour: raw time minus UTC, and which quarters do not exist."""
+        """Return, by quarter of an hour, raw time minus UTC; and the quarters that do not exist."""
         slots = DAY_MS // SLOT_MS
         if self.settings.regime == "utc":
             return (0,) * slots, frozenset()
@@ -261,7 +261,7 @@ class Shop:
 
 
 class _BlockMaker:
-    """Fills one block; exists so that the hot loop has its state at hand."""
+    """Computes one block. The state is in attributes for the speed of the inner loop."""
 
     def __init__(self, shop: Shop, plan: DayPlan, index: int, *, time_in_ms: bool) -> None:
         self.shop = shop
@@ -291,7 +291,7 @@ class _BlockMaker:
                 self._known_visit()
         for column in (self.lines, self.times, self.processed):
             del column[room:]
-        self._repeat()
+        self._add_duplicates()
         self.lines += odd.lines
         self.times += odd.times
         self.processed += odd.processed
@@ -413,7 +413,7 @@ class _BlockMaker:
         )
 
     def _sign_up(self, user: User) -> None:
-        """Two pages as a device, then the identity, then what a new customer does."""
+        """Two pages as a device, then the sign-up, then perhaps a visit."""
         chance = self.random.random
         time = self._start()
         person = user.distinct_id.encode()
@@ -434,13 +434,13 @@ class _BlockMaker:
         if chance() < 0.6:
             self._visit(person, user.place, time + 5_000, common, known=True)
 
-    def _repeat(self) -> None:
-        """Append the rows that Mixpanel sends again: exact, newer, or under another id."""
+    def _add_duplicates(self) -> None:
+        """Append duplicates as Mixpanel sends them: exact, newer, or with another id."""
         chance = self.random.random
         count = len(self.lines)
         rate = self.shop.settings.duplicates_rate
-        repeats = int(count * rate + chance()) if rate else 0
-        for _ in range(repeats):
+        duplicates = int(count * rate + chance()) if rate else 0
+        for _ in range(duplicates):
             row = int(chance() * count)
             line, processed = self.lines[row], self.processed[row]
             kind = chance()
@@ -455,7 +455,7 @@ class _BlockMaker:
             self.processed.append(processed)
 
     def _under_user_id(self, line: bytes) -> bytes:
-        """Return the row as it looks once the device is known to belong to a user."""
+        """Return the row after the device was connected with a user."""
         mark = b'"distinct_id":"$device:'
         at = line.find(mark)
         if at < 0:
@@ -482,13 +482,13 @@ class _BlockMaker:
 def odd_block(
     plan: DayPlan, rows: Iterable[oddities.OddRow], *, time_in_ms: bool, shifted: int = 0
 ) -> Block:
-    """Return awkward rows as lines; the first `shifted` ones are dated before the day."""
+    """Return odd rows as lines. The first `shifted` ones have a time before the day."""
     block = Block([], [], [])
     for number, row in enumerate(rows):
         time = plan.start_ms + round(row.second * 1000)
         happened = time - plan.offsets[(time - plan.start_ms) // SLOT_MS]
         if number < shifted:
-            # Dated with another zone than the day is cut by, as after a change of zone.
+            # The day and the time have different zones, as after a change of the project's zone.
             time = plan.start_ms - 3_600_000 * (number % 3 + 1)
         head = row.head.replace("{day}", plan.day.isoformat())
         received = happened + 500

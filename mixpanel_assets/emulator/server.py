@@ -1,11 +1,10 @@
-"""Starting and stopping the pretend Mixpanel on loopback."""
+"""Starting and stopping the emulator on loopback."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -25,35 +24,34 @@ TICK_SECONDS = 0.5
 
 
 class Emulator:
-    """A pretend Mixpanel that answers real HTTP in a thread of its own.
+    """An emulated Mixpanel that serves real HTTP in its own thread.
 
-    Use it as a context manager, or with `start` and `stop`. The address is known as soon as the
-    object exists; requests wait until it has started.
+    Use it as a context manager, or with `start` and `stop`.
     """
 
     def __init__(self, settings: EmulatorSettings | None = None, *, port: int = 0) -> None:
         self.settings = settings or EmulatorSettings()
         self.state = State(self.settings)
         self.truth = Truth(self.state)
-        self._wanted_port = port
+        self._requested_port = port
         self._socket: socket.socket | None = None
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
     @property
     def port(self) -> int:
-        """The port, once the emulator has started."""
+        """The port of the running emulator."""
         if self._socket is None:
             raise RuntimeError("the emulator has not been started")
         return int(self._socket.getsockname()[1])
 
     @property
     def base_url(self) -> str:
-        """One address for everything: `/api/2.0/export`, `/api/query/...`, `/track` ..."""
+        """The address of all APIs: `/api/2.0/export`, `/api/query/...`, `/track` ..."""
         return f"http://{HOST}:{self.port}"
 
     def region_url(self, region: str) -> str:
-        """Return the address of a region; the project lives in one of them only."""
+        """Return the address of a region. The project is in one region only."""
         return f"{self.base_url}/region/{region}"
 
     @property
@@ -68,7 +66,7 @@ class Emulator:
 
     @property
     def project_token(self) -> str:
-        """The token that clients put into what they send to `/track`, `/engage`, `/groups`."""
+        """The token in data that clients send to `/track`, `/engage` and `/groups`."""
         return self.settings.project_token
 
     @property
@@ -78,7 +76,7 @@ class Emulator:
 
     @property
     def faults(self) -> Faults:
-        """What is going to go wrong."""
+        """The faults that wait for requests."""
         return self.state.faults
 
     @property
@@ -88,7 +86,7 @@ class Emulator:
 
     @property
     def retention_days(self) -> int | None:
-        """How many days back events are kept, today not counted; may be set while it runs."""
+        """The number of days before today that events are kept. Can be set while it runs."""
         return self.state.retention_days
 
     @retention_days.setter
@@ -97,21 +95,21 @@ class Emulator:
 
     @property
     def requests(self) -> list[LoggedRequest]:
-        """Every request so far."""
+        """All requests so far."""
         return self.state.requests.entries()
 
     def forget(self) -> None:
-        """Drop what clients sent: the project is the sample again."""
+        """Delete data from clients, so that the project is the sample again."""
         self.state.received.clear()
         self.state.updates.clear()
 
     def start(self) -> Self:
-        """Start answering.
+        """Start the server.
 
         Raises:
-            OSError: The port is taken.
+            OSError: Another process uses the port.
         """
-        self._socket = _listening(self._wanted_port)
+        self._socket = _listen(self._requested_port)
         self._server = _Server(self.state, self.truth, self.base_url)
         self._thread = threading.Thread(
             target=self._server.run_in_thread, args=(self._socket,), name="emulator", daemon=True
@@ -122,7 +120,7 @@ class Emulator:
         return self
 
     def stop(self) -> None:
-        """Stop answering: open connections are closed, whatever they were doing."""
+        """Stop the server, and close all open connections."""
         if self._server is None or self._thread is None or self._socket is None:
             return
         self._server.stop()
@@ -142,35 +140,8 @@ class Emulator:
         self.stop()
 
 
-def serve(
-    settings: EmulatorSettings | None = None,
-    *,
-    host: str = HOST,
-    port: int = 8765,
-    on_start: Callable[[Emulator], None] | None = None,
-) -> None:
-    """Answer until interrupted.
-
-    Args:
-        settings: The project; the default one has data from 2024-01-01 until today.
-        host: A loopback address; nothing else is allowed.
-        port: The port; 0 takes any free one.
-        on_start: Called once requests are answered, to say where.
-
-    Raises:
-        ValueError: `host` is not loopback.
-        OSError: The port is taken.
-    """
-    if host not in (HOST, "localhost"):
-        raise ValueError(f"the emulator answers on loopback only, not on {host}")
-    with Emulator(settings, port=port) as emulator, suppress(KeyboardInterrupt):
-        if on_start is not None:
-            on_start(emulator)
-        threading.Event().wait()
-
-
-def _listening(port: int) -> socket.socket:
-    # Only with the protocol named does asyncio switch Nagle's delay off.
+def _listen(port: int) -> socket.socket:
+    # asyncio turns off Nagle's delay only if the protocol is named.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -183,7 +154,7 @@ def _listening(port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, told to start and stop without its polling pauses."""
+    """uvicorn without the delays of its polling at start and stop."""
 
     def __init__(self, state: State, truth: Truth, base_url: str) -> None:
         self._connections = Connections()
@@ -207,29 +178,29 @@ class _Server(uvicorn.Server):
         )
 
     def run_in_thread(self, listener: socket.socket) -> None:
-        """Answer on the listener until `stop` is called."""
+        """Serve until `stop` is called."""
         asyncio.run(self.serve(sockets=[listener]))
 
     def stop(self) -> None:
-        """End the serving thread soon; safe to call from any thread."""
+        """End the serving thread soon; thread-safe."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen, then let `start` return."""
+        """Start to listen, then let `start` return."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self.up.set()
 
     async def main_loop(self) -> None:
-        """Wait for the end; the tick keeps the `Date` header fresh."""
+        """Wait for the end. The tick keeps the `Date` header current."""
         await self.on_tick(0)
         while not self._stopping.is_set():
             await self._sleep(TICK_SECONDS)
             await self.on_tick(0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close everything at once; an emulator has no client to be polite to."""
+        """Close everything immediately, without waiting for clients."""
         for server in self.servers:
             server.close()
         self._connections.abort_all()
@@ -239,6 +210,6 @@ class _Server(uvicorn.Server):
         await asyncio.sleep(0)
 
     async def _sleep(self, seconds: float) -> None:
-        """Wait, but not beyond the end of the server."""
+        """Wait, at most until the server stops."""
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)

@@ -1,6 +1,6 @@
-"""Everything about the pretend project that a test or a demo may choose.
+"""The settings of the emulated project, for tests and demos.
 
-Where the sources disagree about the real service, there is a setting here and both variants work.
+Where sources disagree about the real service, a setting offers both variants.
 """
 
 from __future__ import annotations
@@ -33,68 +33,69 @@ class Limits:
 
 @dataclass(frozen=True)
 class EmulatorSettings:
-    """A pretend project and how it behaves on the wire.
+    """An emulated project, and its behaviour in HTTP.
 
     Attributes:
-        seed: Same seed, same settings, same day: same records.
-        start: First day that holds data.
-        end: Last day that holds data; None means today, whatever the clock says.
-        days: Number of days that hold data, another way to say `end`.
-        events_per_day: Average volume; growth and a weekday rhythm come on top.
-        exact_events: So many events a day once repeats are removed, or so many on the days named.
+        seed: The same seed, settings and day give the same records.
+        start: First day with data.
+        end: Last day with data; None: today by the emulator's clock.
+        days: The number of days with data; an alternative to `end`.
+        events_per_day: Average number of events, which varies by growth and weekday.
+        exact_events: Exact number of events without duplicates, for all days or by day.
         duplicates_rate: Share of rows that Mixpanel sends more than once.
-        odd_content: Whether the full set of awkward values appears every day.
-        early_clicks: Whether some clicks are dated just before the page that they were made on,
-            within the two seconds in which the steps of a funnel are interchangeable.
+        odd_content: Whether every day has the full set of unusual values.
+        early_clicks: Whether some clicks have a time just before their page, within the two
+            seconds in which the order of a funnel's steps does not matter.
         profiles: Number of user profiles.
         group_profiles: Number of profiles behind `data_group_id`.
-        regime: `utc` for projects made since 2023, `legacy` for shifted times.
-        zone: The project's zone: report days in both regimes, export days in `legacy`.
-        shifted_rows: In `legacy`, rows a day whose time lies before it (a past zone change).
-        stable_order: Send rows in the same order on every call.
+        regime: `utc` for projects created since 2023, `legacy` for shifted times.
+        zone: The project's zone: of report days in both regimes, of export days in `legacy`.
+        shifted_rows: In `legacy`, the number of rows per day with a time before the day, as after a
+            change of zone.
+        stable_order: Whether all calls send rows in the same order.
         now: The clock.
-        rate_limits: None means unlimited.
-        latency_seconds: Wait before every answer.
-        bad_credentials: What export and query say to wrong credentials; `/api/app` says 401.
-        unknown_event: What the export says to an event name it has never seen.
+        rate_limits: None: unlimited.
+        latency_seconds: Delay of every response.
+        bad_credentials: Response of export and query to wrong credentials; `/api/app` sends 401.
+        unknown_event: Response of the export to an unknown event name.
         export_content_type: The documentation names no charset.
-        export_max_days: The longest range; none is documented.
-        history_days: Plan limit on history: older dates answer 403.
-        retention_days: Events of days longer ago are deleted, by the clock: older dates answer 200
-            without lines, and no report counts them. None: nothing is deleted.
+        export_max_days: The longest range; no limit is documented.
+        history_days: Limit of the plan. Older dates get 403.
+        retention_days: Events of older days are deleted, by the emulator's clock: the export sends
+            200 without lines, and no report counts them. None: nothing is deleted.
         export_429_headers: Whether a 429 of the export has rate limit headers.
-        export_429_text: Use the text of the Query API in a 429 of the export.
+        export_429_text: Whether a 429 of the export has the text of the Query API.
         error_request: Whether `request` in errors of the Query API is a path or a URL.
-        page_size: Profiles per page unless asked otherwise.
-        max_page_size: Larger `page_size` values are cut to this.
-        total_on_later_pages: Whether pages after the first carry `total`.
-        total_is_payload: Whether `total` counts the page (the documentation) or all matches.
-        numbers_as_text: Whether `total`, `page` and `page_size` are sent as text.
-        computed_at: Whether profile pages carry `computed_at`.
-        numeric_ids_as_numbers: Send `$distinct_id` as a number where it looks like one.
-        session_seconds: Life of a paging session; None is for ever.
-        jql: Whether simple scripts run, or every one answers 404 or 412.
-        null_properties: Whether the profile without properties has null in their place. No source
-            has seen that, and clients in production fail on it.
-        schema_wrapped: Whether a single schema comes as `{"results": ...}`.
-        schema_by_name: What `schemas/event?entity_name=` answers: a list with one entry (the
-            documentation), or the definition alone (what clients read).
-        annotation_project_id: Whether annotations carry `project_id`, as observed; the
-            documentation does not have it.
-        properties_without_event: What names and values of properties answer without `event`,
-            which the documentation requires and clients in production leave out.
-        segmentation_weeks: Whether segmentation takes `unit=week`, which the documentation does
-            not list and clients offer.
-        id_merge: How ids of one person are joined: a device with the user of one event
-            (`simplified`), or by `$identify`, `$create_alias` and `$merge` (`original`).
-        identity_events: What `/import` does with those events under `simplified`: store them
-            without effect, as documented, or refuse the request, as observed.
-        failed_record_id: The key of `$insert_id` in `failed_records`: `insert_id` in the
-            documentation's file, `$insert_id` in its prose.
-        max_import_bytes: The largest request of events, uncompressed. The prose says 10 MB, the
-            example of the refusal 2097152 bytes.
-        data_views: Expressions that filter events and profiles, by the `workspace_id` that asks
-            for them. Any other `workspace_id` filters nothing.
+        page_size: Default number of profiles per page.
+        max_page_size: Maximum of `page_size`.
+        total_on_later_pages: Whether pages after the first have `total`.
+        total_is_payload: Whether `total` counts the page (documented) or all matching profiles.
+        numbers_as_text: Whether `total`, `page` and `page_size` are text.
+        computed_at: Whether profile pages have `computed_at`.
+        numeric_ids_as_numbers: Whether a `$distinct_id` of digits is sent as a number.
+        session_seconds: Lifetime of a paging session; None: unlimited.
+        jql: Whether simple scripts run, or all scripts get 404 or 412.
+        null_properties: Whether the profile without properties has null instead. No source
+            has observed it, and clients in production fail on it.
+        schema_wrapped: Whether a single schema is inside `{"results": ...}`.
+        schema_by_name: Response to `schemas/event?entity_name=`: a list with one entry (documented)
+            or the definition alone (as clients read it).
+        annotation_project_id: Whether annotations have `project_id`, as observed, but not
+            documented.
+        properties_without_event: Response to names and values of properties without `event`.
+            The documentation requires `event`; clients in production omit it.
+        segmentation_weeks: Whether segmentation accepts `unit=week`, which clients offer, although
+            the documentation does not list it.
+        id_merge: ID merge: a device with the user of the same event (`simplified`), or by
+            `$identify`, `$create_alias` and `$merge` (`original`).
+        identity_events: Whether `/import` under `simplified` stores those events without effect, as
+            documented, or refuses the request, as observed.
+        failed_record_id: Key of `$insert_id` in `failed_records`: `insert_id` in the documented
+            file, `$insert_id` in the prose.
+        max_import_bytes: Maximum size of an uncompressed request of events. The prose says 10 MB,
+            the example of the refusal 2097152 bytes.
+        data_views: Expressions that filter events and profiles, by `workspace_id`. Any other
+            `workspace_id` filters nothing.
     """
 
     seed: int = 7
@@ -160,7 +161,7 @@ class EmulatorSettings:
 
     @property
     def last(self) -> date | None:
-        """The last day that holds data, or None when there is no last one."""
+        """The last day with data; None: no last day."""
         if self.days is not None:
             return self.start + timedelta(days=self.days - 1)
         return self.end

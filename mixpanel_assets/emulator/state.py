@@ -1,4 +1,4 @@
-"""The pretend project while the server runs: its clock, its data, its requests and budgets."""
+"""The emulated project while the server runs: its clock, data, requests and budgets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-from mixpanel_assets.emulator.changes import changed
+from mixpanel_assets.emulator.changes import apply_changes
 from mixpanel_assets.emulator.faults import Fault, Faults
 from mixpanel_assets.emulator.profiles import (
     GROUP_KEY,
@@ -30,7 +30,7 @@ from mixpanel_assets.emulator.settings import EmulatorSettings, Limits
 
 
 class Clock:
-    """Tells the time in UTC; can be moved while the server runs."""
+    """A clock in UTC that can be changed while the server runs."""
 
     def __init__(self, source: Callable[[], datetime]) -> None:
         self._source = source
@@ -50,7 +50,7 @@ class Clock:
         return self.now().timestamp()
 
     def set(self, moment: datetime) -> None:
-        """Stop the clock at a moment; a moment without a zone is taken as UTC."""
+        """Stop the clock at a time, which is UTC without a zone."""
         self._fixed = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         self._shift = timedelta()
 
@@ -59,17 +59,21 @@ class Clock:
         self._shift += timedelta(seconds=seconds)
 
     def reset(self) -> None:
-        """Go back to the injected clock."""
+        """Use the clock of the settings again."""
         self._fixed = None
         self._shift = timedelta()
 
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """One request and its answer.
+    """One request and its response.
 
-    `path` is as it was asked, `params` holds query and body fields, `days` the days asked for,
-    `started` the emulator's clock on arrival, `bytes_sent` the body as it went over the wire.
+    Attributes:
+        path: The path as sent.
+        params: Query and body fields.
+        started: The emulator's clock on arrival.
+        bytes_sent: Bytes of the body on the wire.
+        days: The requested days.
     """
 
     method: str
@@ -83,7 +87,7 @@ class LoggedRequest:
 
 
 class RequestLog:
-    """Collects requests; entries are written before the bytes they tell of are sent."""
+    """The log of requests. An entry is written before the response is sent."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -95,21 +99,21 @@ class RequestLog:
             self._entries.append(entry)
             return len(self._entries) - 1
 
-    def sent(self, number: int, size: int) -> None:
-        """Note that more bytes of the body are on their way."""
+    def add_bytes(self, number: int, size: int) -> None:
+        """Add to the bytes that were sent for a request."""
         with self._lock:
-            # Someone may have cleared the log while the answer was under way.
+            # A test may have cleared the log during the response.
             if number < len(self._entries):
                 entry = self._entries[number]
                 self._entries[number] = replace(entry, bytes_sent=entry.bytes_sent + size)
 
     def entries(self) -> list[LoggedRequest]:
-        """Return a copy of the log, in order of arrival of the answers."""
+        """Return a copy of the log, in the order of the responses."""
         with self._lock:
             return list(self._entries)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         with self._lock:
             self._entries.clear()
 
@@ -119,7 +123,7 @@ Trip = Literal["window", "second", "concurrency", "schemas"]
 
 @dataclass(frozen=True)
 class Refusal:
-    """A limit that was hit, and how long until there is room again."""
+    """An exceeded limit, and the time until the next request is allowed."""
 
     trip: Trip
     limit: int
@@ -128,7 +132,7 @@ class Refusal:
 
 
 class Budgets:
-    """Counts requests as they arrive; a refused one is not counted."""
+    """Counts requests on arrival. A refused one is not counted."""
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
@@ -137,10 +141,10 @@ class Budgets:
         self._running: dict[str, int] = {}
 
     def enter(self, family: str, limits: Limits | None, *, counted: bool = True) -> Refusal | None:
-        """Count a request in, or say which limit stands against it.
+        """Count a request and return None, or return the limit that refuses it.
 
-        A request that was let in must be followed by `leave`. Uncounted ones take no part in
-        the windows, only in what runs at once.
+        Call `leave` after an accepted request. Requests with `counted=False` count only as running
+        at the same time.
         """
         with self._lock:
             refusal = self._refusal(family, limits, counted=counted) if limits else None
@@ -151,12 +155,12 @@ class Budgets:
         return refusal
 
     def leave(self, family: str) -> None:
-        """Note that a request has been answered."""
+        """Remove a finished request from the running ones."""
         with self._lock:
             self._running[family] -= 1
 
     def used(self, family: str, window_seconds: float) -> int:
-        """Return how many requests count in the window that ends now."""
+        """Return the number of requests in the window that ends now."""
         with self._lock:
             return len(self._within(family, window_seconds))
 
@@ -182,21 +186,21 @@ class Budgets:
         arrivals = self._within(family, seconds)
         if len(arrivals) < limit:
             return None
-        free_at = arrivals[-limit] + seconds if limit else self._seconds() + seconds
-        wait = max(1, ceil(free_at - self._seconds()))
+        next_at = arrivals[-limit] + seconds if limit else self._seconds() + seconds
+        wait = max(1, ceil(next_at - self._seconds()))
         return Refusal(trip, limit, wait, 0)
 
 
-# The block with what clients sent, beside those of the sample.
+# Number of the block with events from clients; the sample has the numbers from 0.
 RECEIVED = -1
 CACHE_BYTES = 48_000_000
 LAG_SECONDS = 45 * 60
-REMEMBERED_PROFILES = 20_000
+CACHED_PROFILES = 20_000
 
 
 @dataclass(frozen=True)
 class Session:
-    """A pinned result that pages are cut from."""
+    """A fixed result that pages are taken from."""
 
     results: Sequence[Profile]
     page_size: int
@@ -205,7 +209,7 @@ class Session:
 
 
 class State:
-    """One project; safe to use from several threads."""
+    """One project; thread-safe."""
 
     def __init__(self, settings: EmulatorSettings) -> None:
         self.settings = settings
@@ -228,30 +232,30 @@ class State:
         self._people: tuple[Sequence[Profile], Mapping[str, Properties | None]] | None = None
 
     def today(self) -> date:
-        """Return the day it is: in UTC, or in the project's zone for a legacy project."""
+        """Return the current day: in UTC, or in the project's zone for a legacy project."""
         now = self.clock.now()
         return (now.astimezone(self.zone) if self.settings.regime == "legacy" else now).date()
 
     def last_day(self) -> date:
-        """Return the last day that can hold data now."""
+        """Return the last day that can have data now."""
         last = self.settings.last
         return self.today() if last is None else min(last, self.today())
 
     def first_day(self) -> date:
-        """Return the first day that can hold data now: older data have been deleted."""
+        """Return the first day that can have data now; older data are deleted."""
         if self.retention_days is None:
             return date.min
         return self.today() - timedelta(days=self.retention_days)
 
     def holds(self, day: date) -> bool:
-        """Say whether the day holds data."""
+        """Return whether the day has data."""
         return day >= self.first_day() and (self._in_sample(day) or self.received.holds(day))
 
     def _in_sample(self, day: date) -> bool:
         return self.settings.start <= day <= self.last_day() or bool(self.faults.changes(day))
 
     def days(self) -> list[date]:
-        """Return the days that hold data."""
+        """Return the days with data."""
         first = max(self.settings.start, self.first_day())
         span = (self.last_day() - first).days + 1
         sample = [first + timedelta(days=number) for number in range(span)]
@@ -266,12 +270,12 @@ class State:
         return [*sample, RECEIVED] if self.received.holds(day) else [*sample]
 
     def version(self, day: date) -> object:
-        """Name what the day holds: another value whenever its contents are others."""
+        """Return a value that changes with the contents of the day."""
         changes = self.faults.version if self.faults.changes(day) else None
         return day, self.holds(day), changes, self.received.version(day)
 
     def _raw_ms(self, milliseconds: int) -> int:
-        """Turn a moment in UTC into the number that the export shows as `time`."""
+        """Convert UTC milliseconds to the export's `time`."""
         if self.settings.regime == "utc":
             return milliseconds
         local = datetime.fromtimestamp(milliseconds / 1000, self.zone)
@@ -286,14 +290,14 @@ class State:
         lagging: bool = False,
         changes: Sequence[Fault] | None = None,
     ) -> Block:
-        """Return a block as it is now: with changes, without the future.
+        """Return a block as it is now, with changes and without future events.
 
         Args:
             day: The export day.
-            part: The number of the block.
-            time_in_ms: The unit of `time`.
-            lagging: Leave out what a `lag` fault hides for the moment.
-            changes: The changes to make; those in force now by default.
+            part: Number of the block.
+            time_in_ms: Whether `time` is in milliseconds.
+            lagging: Whether to omit events that a `lag` fault hides now.
+            changes: The changes; None: those that apply now.
         """
         block = Block([], [], [])
         if part == RECEIVED:
@@ -302,26 +306,26 @@ class State:
             block = self._pristine(day, part, time_in_ms=time_in_ms)
         changes = self.faults.changes(day) if changes is None else changes
         if changes and part == 0:
-            block = changed(self.shop, day, block, changes, time_in_ms=time_in_ms)
+            block = apply_changes(self.shop, day, block, changes, time_in_ms=time_in_ms)
         if day >= self.today() - timedelta(days=1):
             block = _until(block, self.clock.now_ms(), None)
         for change in changes:
             if change.kind == "lag" and lagging:
                 seconds = LAG_SECONDS if change.seconds is None else change.seconds
                 block = _until(block, None, self.clock.now_ms() - int(seconds * 1000))
-        return self.received.identities.rekeyed(block)
+        return self.received.identities.rekey(block)
 
     def export(self, days: list[date], *, time_in_ms: bool) -> Iterator[list[bytes]]:
-        """Return the lines of some days, block by block, in an order that changes per call.
+        """Return the lines of some days by block, in an order that changes with each call.
 
-        What the days hold is settled by this call, not while the lines are drawn.
+        Changes after the call do not affect the lines.
         """
         call = 0 if self.settings.stable_order else next(self._calls)
         random = Random(f"{self.settings.seed}/{call}")
         keys = [(day, part) for day in days for part in self.parts(day)]
         random.shuffle(keys)
         changes = {day: self.faults.changes(day) for day in days}
-        self.faults.exported(days)
+        self.faults.count_export(days)
 
         def blocks() -> Iterator[list[bytes]]:
             for day, part in keys:
@@ -336,7 +340,7 @@ class State:
 
     def profiles(self, data_group_id: str | None = None) -> Sequence[Profile]:
         """Return all profiles, of users or of groups."""
-        return self.updates.applied(data_group_id, self._sample_profiles(data_group_id))
+        return self.updates.apply(data_group_id, self._sample_profiles(data_group_id))
 
     def update_profile(
         self,
@@ -358,17 +362,20 @@ class State:
             known = data_group_id == GROUP_KEY
             return group_profiles(self.settings.group_profiles) if known else []
         last = self.last_day()
-        # Nobody has signed up yet in the hours that are still to come.
+        # Today's later hours have no sign-ups yet.
         if last == self.today():
             last -= timedelta(days=1)
         with self._lock:
             if self._profiles is None or self._profiles[0] != last:
-                made = UserProfiles(self.shop, last, self.clock.now(), self.settings.profiles)
-                self._profiles = (last, made if len(made) > REMEMBERED_PROFILES else list(made))
+                profiles = UserProfiles(self.shop, last, self.clock.now(), self.settings.profiles)
+                self._profiles = (
+                    last,
+                    profiles if len(profiles) > CACHED_PROFILES else list(profiles),
+                )
             return self._profiles[1]
 
     def person(self, identity: str | None) -> Mapping[str, Any]:
-        """Return the properties of a user's profile, which expressions call `user`."""
+        """Return the properties of a user's profile, called `user` in expressions."""
         return {} if identity is None else Person(self._properties_of, identity)
 
     def _properties_of(self, identity: str) -> Mapping[str, Any]:
@@ -376,7 +383,7 @@ class State:
         return self.updates.properties(None, identity, own) or {}
 
     def _sample_people(self, data_group_id: str | None) -> Mapping[str, Properties | None]:
-        """Return the sample's properties by id; those of users are remembered."""
+        """Return the sample's properties by id. Those of users are cached."""
         profiles = self._sample_profiles(data_group_id)
         with self._lock:
             if data_group_id is None and self._people and self._people[0] is profiles:
@@ -387,7 +394,7 @@ class State:
             return people
 
     def open_session(self, results: Sequence[Profile], page_size: int, *, total: int) -> str:
-        """Pin a result and return the session that pages through it."""
+        """Store a result, and return the id of its paging session."""
         number = next(self._session_numbers)
         tail = Random(f"{self.settings.seed}/session/{number}").getrandbits(32)
         session_id = f"{int(self.clock.seconds())}-{tail:08x}"
@@ -395,7 +402,7 @@ class State:
         return session_id
 
     def session(self, session_id: str) -> Session | None:
-        """Return a session unless it is unknown or too old."""
+        """Return a session; None: unknown or expired."""
         session = self.sessions.get(session_id)
         life = self.settings.session_seconds
         if session and life is not None and self.clock.seconds() - session.started > life:
@@ -409,12 +416,12 @@ class State:
                 self._blocks.move_to_end(key)
                 return self._blocks[key][0]
         block = self.shop.block(day, part, time_in_ms=time_in_ms)
-        # A day of many blocks would only push the others out.
+        # A day of many blocks would only replace all others.
         if self.shop.plan(day).blocks <= 8:
-            self._keep(key, block)
+            self._cache(key, block)
         return block
 
-    def _keep(self, key: tuple[date, int, bool], block: Block) -> None:
+    def _cache(self, key: tuple[date, int, bool], block: Block) -> None:
         size = sum(map(len, block.lines)) + 200 * len(block.lines)
         with self._lock:
             if key not in self._blocks:

@@ -1,6 +1,6 @@
-"""Sending responses, complete or damaged: gzip, chunks, late bytes and broken connections.
+"""Sending of responses, complete or damaged: gzip, chunks, late bytes, broken connections.
 
-uvicorn writes well-formed HTTP only. For a connection that ends inside a chunk, this module
+uvicorn writes only well-formed HTTP. To end a connection inside a chunk, this module
 keeps each connection's transport and writes the last bytes itself.
 """
 
@@ -13,61 +13,62 @@ import zlib
 from asyncio import Transport
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from mixpanel_assets.emulator.call import Answer
+from mixpanel_assets.emulator.call import Response
 from mixpanel_assets.emulator.faults import Fault
 
 MARKER = "terminated early"
 JUNK = "5"
 
 
-def spoiled(blocks: Iterable[list[bytes]], fault: Fault | None) -> Iterator[bytes]:
-    """Turn blocks of lines into pieces of a body, with the damage a fault asks for."""
+def damage(blocks: Iterable[list[bytes]], fault: Fault | None) -> Iterator[bytes]:
+    """Yield blocks of lines as pieces of a body, with the damage of a fault."""
     kind = fault.kind if fault else None
     if fault is None or kind not in _DAMAGE:
-        yield from map(joined, blocks)
+        yield from map(join_lines, blocks)
         return
     yield from _DAMAGE[kind](blocks, fault)
 
 
-def joined(lines: list[bytes]) -> bytes:
-    """Return lines with their ends."""
+def join_lines(lines: list[bytes]) -> bytes:
+    """Return lines with line ends."""
     return b"\n".join(lines) + b"\n" if lines else b""
 
 
-def _kept_lines(blocks: Iterable[list[bytes]], fault: Fault) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the pieces before the damage, each with the line that follows it (or nothing).
+def _before_damage(blocks: Iterable[list[bytes]], fault: Fault) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the pieces before the damage, each with the next line (or nothing).
 
-    `at` is a number of complete lines; by default half of the first block is kept.
+    `at` is a number of complete lines; the default is half of the first block.
     """
-    left = fault.position
+    left = fault.at
     for block in blocks:
         if not block:
             continue
         if left is None:
             left = len(block) // 2
         if left < len(block):
-            yield joined(block[:left]), block[left]
+            yield join_lines(block[:left]), block[left]
             return
         left -= len(block)
-        yield joined(block), b""
+        yield join_lines(block), b""
 
 
 def _own_line(blocks: Iterable[list[bytes]], fault: Fault) -> Iterator[bytes]:
-    for piece, _ in _kept_lines(blocks, fault):
+    for piece, _ in _before_damage(blocks, fault):
         yield piece
     yield (fault.text or MARKER).encode()
 
 
 def _mid_record(blocks: Iterable[list[bytes]], fault: Fault) -> Iterator[bytes]:
     record = b""
-    for piece, following in _kept_lines(blocks, fault):
+    for piece, following in _before_damage(blocks, fault):
         yield piece
         record = following or piece.splitlines()[-1]
-    # Cut where a value should begin, as in the observed exports.
+    # Cut before a value, as in observed exports.
     cut = record.find(b'":', len(record) * 2 // 3)
     cut = cut + 2 if cut > 0 else len(record) // 2
     yield record[:cut] + (fault.text or MARKER).encode()
@@ -78,23 +79,23 @@ def _whole_body(blocks: Iterable[list[bytes]], fault: Fault) -> Iterator[bytes]:
 
 
 def _error_object(blocks: Iterable[list[bytes]], fault: Fault) -> Iterator[bytes]:
-    for piece, _ in _kept_lines(blocks, fault):
+    for piece, _ in _before_damage(blocks, fault):
         yield piece
     yield b'{"error":"%b"}\n' % (fault.text or "internal error").encode()
 
 
 def _missing_rows(blocks: Iterable[list[bytes]], fault: Fault) -> Iterator[bytes]:
-    """Leave rows out of the first block; nothing in the body shows it."""
+    """Omit rows, which nothing in the body shows."""
     missing = fault.count
     for block in blocks:
-        gone = min(missing, len(block))
-        missing -= gone
-        yield joined(block[: len(block) - gone])
+        omitted = min(missing, len(block))
+        missing -= omitted
+        yield join_lines(block[: len(block) - omitted])
 
 
 def _junk_line(blocks: Iterable[list[bytes]], fault: Fault) -> Iterator[bytes]:
-    """Put in a line that is no record, by default one that lenient JSON readers take."""
-    left = fault.position
+    """Insert a line that is not a record; by default one that lenient JSON readers accept."""
+    left = fault.at
     junk = (JUNK if fault.text is None else fault.text).encode()
     done = False
     for block in blocks:
@@ -104,12 +105,12 @@ def _junk_line(blocks: Iterable[list[bytes]], fault: Fault) -> Iterator[bytes]:
             lines.insert(left, junk)
             done = True
         left -= min(left, len(block))
-        yield joined(lines)
+        yield join_lines(lines)
 
 
 def _cut(blocks: Iterable[list[bytes]], fault: Fault) -> Iterator[bytes]:
-    left = fault.position
-    for piece in map(joined, blocks):
+    left = fault.at
+    for piece in map(join_lines, blocks):
         if left is None:
             left = len(piece) // 2
         yield piece[:left]
@@ -138,16 +139,16 @@ BREAKS = ("cut-chunk", "drop-connection", "reset")
 
 
 class Connections:
-    """The open connections, found by the client's address."""
+    """The open connections by the client's address."""
 
     def __init__(self) -> None:
         self._transports: dict[tuple[str, int], Transport] = {}
 
     def protocol(self) -> type[HttpToolsProtocol]:
-        """Return the uvicorn protocol that reports its connections here."""
+        """Return a uvicorn protocol that registers its connections here."""
         transports = self._transports
 
-        class ReportingProtocol(HttpToolsProtocol):
+        class RegisteringProtocol(HttpToolsProtocol):
             def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
                 super().connection_made(transport)
                 if self.client:
@@ -158,22 +159,22 @@ class Connections:
                     transports.pop(self.client, None)
                 super().connection_lost(exc)
 
-        return ReportingProtocol
+        return RegisteringProtocol
 
     def of(self, scope: Scope) -> Transport | None:
-        """Return the transport of a request, or None when the client has gone."""
+        """Return the transport of a request; None: the client has disconnected."""
         client = scope.get("client")
         return self._transports.get((client[0], client[1])) if client else None
 
     def abort_all(self) -> None:
-        """Close every connection at once."""
+        """Close all connections."""
         for transport in list(self._transports.values()):
             transport.abort()
 
 
 @dataclass
 class Delivery:
-    """One answer on its way to one client."""
+    """Sends one response to one client."""
 
     scope: Scope
     receive: Receive
@@ -184,8 +185,8 @@ class Delivery:
     count: Callable[[int], None]
     sleep: Callable[[float], Awaitable[None]]
 
-    async def run(self, answer: Answer) -> None:
-        """Send the answer the way the fault wants it."""
+    async def run(self, response: Response) -> None:
+        """Send the response, damaged or delayed by the fault."""
         kind = self.fault.kind if self.fault else None
         if kind == "timeout":
             await self.sleep(self._seconds(NEVER_SECONDS))
@@ -193,30 +194,30 @@ class Delivery:
             return
         if kind == "slow-first-byte":
             await self.sleep(self._seconds(SLOW_SECONDS))
-        streamed = not isinstance(answer.body, bytes)
+        streamed = not isinstance(response.body, bytes)
         if not streamed and kind not in (*BREAKS, "cut-gzip", "stall-mid-stream"):
-            assert isinstance(answer.body, bytes)
-            await self._start(answer, {"content-length": str(len(answer.body))})
-            await self._piece(answer.body, more=False)
+            assert isinstance(response.body, bytes)
+            await self._start(response, {"content-length": str(len(response.body))})
+            await self._piece(response.body, more=False)
             return
-        await self._stream(answer)
+        await self._stream(response)
 
-    async def _stream(self, answer: Answer) -> None:
-        parts = [answer.body] if isinstance(answer.body, bytes) else answer.body
+    async def _stream(self, response: Response) -> None:
+        parts = [response.body] if isinstance(response.body, bytes) else response.body
         pieces, gzipped = await asyncio.to_thread(
-            _encoded, iter(parts), gzip=self.accepts_gzip and answer.gzip_allowed
+            _encode, iter(parts), gzip=self.accepts_gzip and response.gzip_allowed
         )
-        await self._start(answer, {"content-encoding": "gzip"} if gzipped else {})
+        await self._start(response, {"content-encoding": "gzip"} if gzipped else {})
         kind = self.fault.kind if self.fault else None
-        stop = self.fault.position if self.fault else None
+        stop = self.fault.at if self.fault else None
         sent = 0
-        async for piece in _ahead(pieces):
+        async for piece in _read_ahead(pieces):
             if self.transport is None or self.transport.is_closing():
                 return
             if kind in (*BREAKS, "cut-gzip", "stall-mid-stream"):
                 stop = len(piece) // 2 if stop is None else stop
                 if stop < sent + len(piece):
-                    await self._interrupted(piece, stop - sent)
+                    await self._interrupt(piece, stop - sent)
                     return
             await self._piece(piece, more=True)
             sent += len(piece)
@@ -225,8 +226,8 @@ class Delivery:
         else:
             await self._piece(b"", more=False)
 
-    async def _interrupted(self, piece: bytes, at: int) -> None:
-        """Send part of a piece, then do what the fault is there for."""
+    async def _interrupt(self, piece: bytes, at: int) -> None:
+        """Send part of a piece, then apply the fault."""
         assert self.fault is not None
         if self.fault.kind in BREAKS:
             await self._break(piece[:at])
@@ -239,7 +240,7 @@ class Delivery:
             await self._piece(b"", more=False)
 
     async def _break(self, piece: bytes) -> None:
-        """End the connection inside a chunk that was announced longer than what comes."""
+        """End the connection inside a chunk whose announced length is greater."""
         assert self.fault is not None
         transport = self.transport
         if transport is None:
@@ -254,27 +255,27 @@ class Delivery:
             transport.abort()
         else:
             transport.close()
-        await self._until_gone()
+        await self._wait_for_disconnect()
 
-    async def _until_gone(self) -> None:
+    async def _wait_for_disconnect(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
     async def _close(self) -> None:
         if self.transport is not None:
             self.transport.abort()
-            await self._until_gone()
+            await self._wait_for_disconnect()
 
     def _seconds(self, default: float) -> float:
         seconds = self.fault.seconds if self.fault else None
         return default if seconds is None else seconds
 
-    async def _start(self, answer: Answer, more: dict[str, str]) -> None:
-        headers = {"content-type": answer.content_type, **answer.headers, **more}
+    async def _start(self, response: Response, more: dict[str, str]) -> None:
+        headers = {"content-type": response.content_type, **response.headers, **more}
         await self.send(
             {
                 "type": "http.response.start",
-                "status": answer.status,
+                "status": response.status,
                 "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
             }
         )
@@ -282,13 +283,13 @@ class Delivery:
     async def _piece(self, piece: bytes, *, more: bool) -> None:
         if not piece and more:
             return
-        # Counted first: the client may look at the log the moment the last byte arrives.
+        # Count first: the client may read the log as soon as the last byte arrives.
         self.count(len(piece))
         await self.send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
-async def _ahead(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield pieces made in a thread, the next one while the last one is sent."""
+async def _read_ahead(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield pieces from a thread, which computes the next piece during the current one."""
     pending = asyncio.create_task(asyncio.to_thread(next, pieces, None))
     try:
         while (piece := await pending) is not None:
@@ -298,10 +299,10 @@ async def _ahead(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
         await asyncio.wait({pending})
 
 
-def _encoded(parts: Iterator[bytes], *, gzip: bool) -> tuple[Iterator[bytes], bool]:
+def _encode(parts: Iterator[bytes], *, gzip: bool) -> tuple[Iterator[bytes], bool]:
     """Return the body's pieces as sent, and whether they are compressed.
 
-    A body of up to 1400 bytes stays as it is, so the first bytes decide.
+    A body of up to 1400 bytes is not compressed.
     """
     first = bytearray()
     while gzip and len(first) <= GZIP_ABOVE_BYTES:
@@ -310,25 +311,19 @@ def _encoded(parts: Iterator[bytes], *, gzip: bool) -> tuple[Iterator[bytes], bo
             break
         first += part
     gzipped = len(first) > GZIP_ABOVE_BYTES
-    whole = _chained(bytes(first), parts)
-    return _gathered(_gzipped(whole) if gzipped else whole), gzipped
+    body = chain([bytes(first)] if first else [], parts)
+    return _gather(_gzip(body) if gzipped else body), gzipped
 
 
-def _chained(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
-    if first:
-        yield first
-    yield from rest
-
-
-def _gzipped(parts: Iterator[bytes]) -> Iterator[bytes]:
+def _gzip(parts: Iterator[bytes]) -> Iterator[bytes]:
     packer = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 31)
     for part in parts:
         yield packer.compress(part)
     yield packer.flush()
 
 
-def _gathered(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """Join small parts, so that neither chunks nor threads are wasted on a few bytes."""
+def _gather(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Join small parts: a chunk and a thread for a few bytes would be slow."""
     waiting: list[bytes] = []
     size = 0
     for part in parts:

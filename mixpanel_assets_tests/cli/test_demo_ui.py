@@ -1,4 +1,4 @@
-"""`mp demo --ui`: a real Dagster on a pretend Mixpanel, looked at through its API."""
+"""`mp demo --ui`: a real Dagster on an emulated Mixpanel, checked through its API."""
 
 import os
 import signal

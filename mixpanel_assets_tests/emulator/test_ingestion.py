@@ -634,7 +634,7 @@ def test_original_merges(opened: Callable[..., Opened]) -> None:
         for row in stored(emulator)
         if "$failure_reason" in row["properties"]
     ]
-    assert failed == ["only taken by /import"]
+    assert failed == ["accepted only by /import"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from mixpanel_assets.emulator import Emulator
-from mixpanel_assets.emulator.journeys import completed
+from mixpanel_assets.emulator.journeys import complete_steps
 
 from .conftest import START, Opened
 
@@ -255,7 +255,7 @@ def test_the_grace_of_funnels(
         name: [begin + timedelta(seconds=second) for second in found]
         for name, found in times.items()
     }
-    found = completed(steps, moments, moments["A"][0], timedelta(days=1))
+    found = complete_steps(steps, moments, moments["A"][0], timedelta(days=1))
     assert found == [begin + timedelta(seconds=second) for second in taken]
 
 

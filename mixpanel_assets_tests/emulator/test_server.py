@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault, serve
+from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 
 from .conftest import NOW, SMALL, START, Opened, http_client
 from .rows import export
@@ -59,12 +59,6 @@ def test_an_address_is_known_only_while_it_runs() -> None:
         _ = Emulator(SMALL).base_url
 
 
-def test_it_serves_loopback_only() -> None:
-    """No other address is accepted."""
-    with pytest.raises(ValueError, match="loopback"):
-        serve(SMALL, host="0.0.0.0")
-
-
 def test_it_imports_nothing_of_ours_and_no_orchestrator() -> None:
     """The emulator cannot share a mistake with the client: it loads none of its siblings."""
     code = (
@@ -75,27 +69,6 @@ def test_it_imports_nothing_of_ours_and_no_orchestrator() -> None:
         "sys.exit(f'{sorted(bad)}' if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
-
-
-def test_it_can_be_served_until_interrupted() -> None:
-    """`serve` says where it listens and ends quietly on an interrupt."""
-    code = (
-        "from mixpanel_assets.emulator import serve\n"
-        "serve(port=0, on_start=lambda emulator: print(emulator.base_url, flush=True))"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        totals = httpx.get(
-            f"{url}/emulator/truth",
-            params={"from_date": "2024-01-01", "to_date": "2024-01-01"},
-            trust_env=False,
-        ).json()
-        process.send_signal(2)
-        assert process.wait(300) == 0
-    assert totals["events"] > 100
 
 
 def test_the_default_project_has_data_from_2024_until_today() -> None:
