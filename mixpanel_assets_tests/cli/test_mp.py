@@ -59,10 +59,10 @@ def test_sync_loads_days_and_profiles(mp, emulator, tmp_path):
         ({"MP_SECRET": "\udcff\udcfe"}, 1, "MP_SECRET"),
     ],
 )
-def test_bad_input_ends_in_one_sentence(changes, code, said, mp, tmp_path):
+def test_bad_input_ends_in_one_sentence(changes, code, said, mp_here, tmp_path):
     """What is wrong, what to do, the documented exit code, no traceback, nothing stored."""
-    done = mp("sync", *DAY, **changes)
-    assert done.returncode == code
+    done = mp_here("sync", *DAY, **changes)
+    assert done.code == code
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
     assert "wrong-77e" not in done.stderr + done.stdout
@@ -90,9 +90,9 @@ def test_a_wrong_region_is_refused(mp, emulator):
         ("emulator", "--zone", "Mars/Base"),
     ],
 )
-def test_wrong_usage_exits_with_3(arguments, mp):
+def test_wrong_usage_exits_with_3(arguments, mp_here):
     """Invalid arguments are told apart from refused credentials."""
-    assert mp(*arguments).returncode == 3
+    assert mp_here(*arguments).code == 3
 
 
 @pytest.mark.parametrize(
