@@ -133,7 +133,9 @@ class Taker:
         database = Database(self.settings.database_path(PROJECT))
         service = ParallelProfileFetcherService(self.client, database, self.settings)
         try:
-            service.sync(DAY, scope="all", overwrite_full_snapshot=True, max_workers=workers)
+            service.sync_profiles(
+                DAY, scope="all", overwrite_full_snapshot=True, max_workers=workers
+            )
         except MixpanelDataError as error:
             return error
         return None
