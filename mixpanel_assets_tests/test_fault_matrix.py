@@ -371,7 +371,9 @@ def test_one_empty_response_is_not_believed_by_any_reader(reader, kind, site, fo
 
 def test_the_retry_rules_are_documented():
     """The table in the documentation is the one that the client follows."""
-    rows = [f"| {row.came} | `{row.error.__name__}` | {row.treatment} |" for row in RETRY_CLASSES]
+    rows = [
+        f"| {row.response} | `{row.error.__name__}` | {row.treatment} |" for row in RETRY_CLASSES
+    ]
     lines = ["| response | error | treatment |", "|---|---|---|", *rows]
     write_docs("retries", lines)
     assert documented("retries")[1] == lines

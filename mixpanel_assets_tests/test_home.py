@@ -76,8 +76,8 @@ def test_every_way_of_starting_a_run_shares_one_history(clone):
     left = {path.name for path in clone.iterdir()} - {*FILES, "mixpanel_assets", "log"}
     assert left == {".dagster_home", "data"}
     # What the library warns of is in the run's log, and once on the console.
-    assert sum("Asking again in" in line for line in told) == 1
-    assert said.count("Asking again in") == 1
+    assert sum("Retrying in" in line for line in told) == 1
+    assert said.count("Retrying in") == 1
     assert "RUN_SUCCESS" in said
 
 

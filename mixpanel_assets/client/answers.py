@@ -30,20 +30,21 @@ Series = dict[str, dict[str, Number]]
 
 OVERALL = "$overall"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EARLIEST, _LATEST = 0, 253_402_300_799  # the years a calendar of ours knows
+_EARLIEST, _LATEST = 0, 253_402_300_799  # 1970 to 9999, the end of Python's calendar
 
 
-def read(answer: Any, shape: type[T], asked: str) -> T:
-    """Return an answer as the shape it should have.
+def read(answer: Any, shape: type[T], description: str) -> T:
+    """Return a response in the shape that it should have.
 
     Raises:
-        ServerError: It has another one.
+        ServerError: It has another shape.
     """
     try:
         return msgspec.convert(answer, shape)
     except msgspec.ValidationError as error:
         raise ServerError(
-            f"{asked} answered 200 with something that is not {asked}: {error}.", status_code=200
+            f"{description} answered 200 with something that is not {description}: {error}.",
+            status_code=200,
         ) from error
 
 
@@ -56,16 +57,18 @@ class _Counts(msgspec.Struct):
     data: _Data
 
 
-def series_in(answer: Any, asked: str, *, names: Iterable[str] = (), zeros: bool = True) -> Series:
+def series_in(
+    answer: Any, description: str, *, names: Iterable[str] = (), zeros: bool = True
+) -> Series:
     """Return counts by name and date, in order of date.
 
     Args:
         answer: With `data.series` (dates in no order) and `data.values` (sparse).
-        asked: What was asked, for the error.
-        names: Rows that are there even if nothing was counted.
-        zeros: Whether a date that is absent means 0; of an average it means nothing.
+        description: The request in words, for the error.
+        names: Names that get a row even without counts.
+        zeros: Whether a missing date means 0; in an average it means no value.
     """
-    data = read(answer, _Counts, asked).data
+    data = read(answer, _Counts, description).data
     dates = sorted({*data.series, *(when for row in data.values.values() for when in row)})
     return {
         name: _filled(data.values.get(name, {}), dates, zeros=zeros)
@@ -94,9 +97,9 @@ class _Numbers(msgspec.Struct):
     computed_at: str | None = None
 
 
-def numbers_in(answer: Any, asked: str) -> tuple[dict[str, float], str | None]:
+def numbers_in(answer: Any, description: str) -> tuple[dict[str, float], str | None]:
     """Return numbers by date, in order, and when they were computed."""
-    found = read(answer, _Numbers, asked)
+    found = read(answer, _Numbers, description)
     return dict(sorted(found.results.items())), found.computed_at
 
 
@@ -125,7 +128,7 @@ def funnel_in(answer: Any) -> list[FunnelStep]:
 
 
 def split_funnel_in(answer: Any) -> tuple[list[FunnelStep], dict[str, list[FunnelStep]]]:
-    """Return the steps for everybody and for each segment, all dates together."""
+    """Return the steps of all people and of each segment, all dates together."""
     dates = list(read(answer, _SplitFunnel, "a funnel by segment").data.values())
     names = dict.fromkeys(name for date in dates for name in date)
     steps = {name: _together([date[name] for date in dates if name in date]) for name in names}
@@ -173,7 +176,7 @@ def frequency_in(answer: Any) -> dict[str, list[int]]:
 
 
 class SavedReport(msgspec.Struct):
-    """What `/insights` answers."""
+    """A response of `/insights`."""
 
     series: dict[str, Any]
     headers: list[str] = []
@@ -182,7 +185,7 @@ class SavedReport(msgspec.Struct):
 
 
 class SavedFunnel(msgspec.Struct):
-    """What `/funnels` answers, as far as a saved report needs it."""
+    """The fields of a response of `/funnels` that a saved report needs."""
 
     data: dict[str, Any]
     computed_at: str = ""
@@ -202,7 +205,7 @@ class _Activity(msgspec.Struct):
 
 
 def activity_in(answer: Any) -> list[UserEvent]:
-    """Return what users did, in order of time."""
+    """Return the events of users, in order of time."""
     found = [
         UserEvent(entry.event, _moment(entry.properties.get("time")), entry.properties)
         for entry in read(answer, _Activity, "an activity feed").results.events

@@ -276,9 +276,9 @@ class MixpanelAPIClient(Queries):
         )
         if raw:
             return RecordStream(
-                source.blocks(lambda gzip: EventVerdict(gzip=gzip)), source.query.asked
+                source.blocks(lambda gzip: EventVerdict(gzip=gzip)), source.query.description
             )
-        return RecordStream(normalized(source, local_zone), source.query.asked)
+        return RecordStream(normalized(source, local_zone), source.query.description)
 
     def stream_event_lines(
         self,
@@ -320,7 +320,9 @@ class MixpanelAPIClient(Queries):
             days_per_request=days_per_request,
             spool_directory=spool_directory,
         )
-        return RecordStream(source.blocks(lambda gzip: Verdict(gzip=gzip)), source.query.asked)
+        return RecordStream(
+            source.blocks(lambda gzip: Verdict(gzip=gzip)), source.query.description
+        )
 
     def stream_profiles(
         self,
@@ -548,14 +550,16 @@ class MixpanelAPIClient(Queries):
         )
 
     def _ask(self, method: str, api: Api, path: str, fields: Mapping[str, Any]) -> Any:
-        asked = f"{method} {path}"
+        description = f"{method} {path}"
         if api == "query" and self.workspace_id is not None:
             params = {"workspace_id": self.workspace_id, **(fields.get("params") or {})}
             fields = {**fields, "params": params}
 
         def ask() -> Any:
-            with self._transport.open(method, api, path, asked=asked, **fields) as response:
-                return json_in(response, asked, self.credentials)
+            with self._transport.open(
+                method, api, path, description=description, **fields
+            ) as response:
+                return json_in(response, description, self.credentials)
 
         return self.retries.call(ask)
 
@@ -610,12 +614,12 @@ def _addressed(
             raise ConfigError(f"The API must be one of {', '.join(get_args(Api))}, not {api!r}.")
         return cast("Api", api), "/" + path.lstrip("/"), {name: sent}
     if api in get_args(Api):
-        raise ConfigError(f"Name what is asked of the {api} API, such as /events/names.")
+        raise ConfigError(f"Give a path of the {api} API, such as /events/names.")
     family, endpoint = in_family(api)
-    asked = dict(parse_qsl(urlsplit(api).query))
+    query = dict(parse_qsl(urlsplit(api).query))
     fields: dict[str, Any] = {name: path if sent is None else sent}
-    if asked:
-        fields["params"] = asked | dict(fields.get("params") or {})
+    if query:
+        fields["params"] = query | dict(fields.get("params") or {})
     return family, endpoint, fields
 
 

@@ -1,4 +1,4 @@
-"""Who asks: a service account, its project and the region the project lives in."""
+"""A service account, its project and the project's region."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _VARIABLES = {
 class Credentials(BaseModel):
     """A Mixpanel service account with the project it may read.
 
-    The secret is a `SecretStr`: printing the object never shows it.
+    The secret is a `SecretStr`, so that no printed form shows it.
     """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
@@ -51,10 +51,10 @@ class Credentials(BaseModel):
         return "Basic " + base64.b64encode(pair.encode()).decode()
 
     def redact(self, text: str) -> str:
-        """Return `text` without the secret and proxy passwords, in any form that may come back.
+        """Return `text` without the secret and proxy passwords, in whatever form they are sent.
 
         Args:
-            text: What may hold them, such as an error message.
+            text: A text that may hold them, such as an error message.
 
         Example:
             >>> credentials.redact(f"refused: {secret}")
@@ -63,7 +63,7 @@ class Credentials(BaseModel):
         return redact(text, (self.username, self.secret.get_secret_value()))
 
     def redact_error(self, error: BaseException) -> None:
-        """Redact the texts of another library's exception, and of those that led to it.
+        """Redact the texts of another library's exception and of its causes.
 
         Args:
             error: The exception; its arguments are replaced.
@@ -77,7 +77,7 @@ class Credentials(BaseModel):
 
 
 def is_project_secret(text: str) -> bool:
-    """Whether this has the form of a project secret, which once stood in for an account."""
+    """Return whether this has the form of a project secret, which older projects used."""
     return _PROJECT_SECRET.fullmatch(text) is not None
 
 
@@ -96,10 +96,10 @@ def make_credentials(
         secret: Its secret.
         project_id: The project's number.
         region: `us`, `eu` or `in`.
-        names: What messages call each of them, by field.
+        names: The name of each field in messages.
 
     Raises:
-        ConfigError: Something is missing or malformed; the message names it, never its value.
+        ConfigError: A value is missing or malformed; the message names the field, not the value.
     """
     given = {"username": username, "secret": secret, "project_id": project_id, "region": region}
     given = _trimmed(given, names)
@@ -119,7 +119,7 @@ def make_credentials(
         )
     if broken := [names[name] for name, value in given.items() if not _is_text(value)]:
         raise ConfigError(
-            f"There are bytes that are no text (UTF-8) in: {', '.join(broken)}. "
+            f"There are bytes that are not text (UTF-8) in: {', '.join(broken)}. "
             "Copy it again from Mixpanel."
         )
     project_id, region = checked_project(project_id, region, names)
@@ -134,14 +134,14 @@ def checked_project(
     Args:
         project_id: The number.
         region: In lower or upper case.
-        names: What messages call each of them, by field.
+        names: The name of each field in messages.
 
     Raises:
         ConfigError: One of them is malformed.
     """
     project_id = _BLANKS_AROUND.sub("", project_id)
     region = _BLANKS_AROUND.sub("", region).lower()
-    # What was given is not repeated: it may be the secret, pasted into the wrong place.
+    # The message leaves the value out: it may be the secret, pasted into the wrong variable.
     digits = project_id.lstrip("0")
     if project_id and not (digits.isascii() and digits.isdigit()):
         raise ConfigError(
@@ -154,7 +154,7 @@ def checked_project(
 
 
 def _trimmed(given: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
-    """Return the values without blanks around them; say which of them had some."""
+    """Return the values without blanks around them, and warn if there were some."""
     trimmed = {name: _BLANKS_AROUND.sub("", value) for name, value in given.items()}
     if changed := [names[name] for name in given if trimmed[name] != given[name]]:
         logger.warning(

@@ -65,11 +65,11 @@ _UNANSWERED = (ServerError, ConnectionFailedError, IncompleteExportError, QueryE
 
 @dataclass(frozen=True)
 class Confirmed:
-    """What one more response said of days that had come without events.
+    """The result of one more request for days that had no events.
 
     Attributes:
-        empty: It has no event of these either.
-        doubtful: It has events of these, or may have: they are to be loaded again.
+        empty: Days without events in this response too.
+        doubtful: Days that have events, or may have: they must be loaded again.
     """
 
     empty: list[date]
@@ -78,15 +78,16 @@ class Confirmed:
 
 @dataclass
 class SecondLooks:
-    """Confirms days that came without events, as many as possible with one request.
+    """Confirms days without events, as many as possible with one request.
 
     Attributes:
         find: Requests days, both ends included, and returns the dates of their events, as
             `EventExport.find_days` does.
         weigh: Returns the JSON bytes of a day between them.
-        most_bytes: Days share a request while no more than this lies between them; None: all do.
+        most_bytes: Days share a request if the JSON bytes of the days between them are at most
+            this; None: all days share one.
         by_date: Whether the date of an event is its export day. If not, only neighbours share a
-            request, and an event of one makes all of them doubtful.
+            request, and one event makes all of them doubtful.
     """
 
     find: Callable[[date, date, int | None], set[date] | None]
@@ -96,10 +97,10 @@ class SecondLooks:
     _most_days: int | None = None
 
     def confirm(self, days: Collection[date]) -> Iterator[Confirmed]:
-        """Yield what became of the days, request by request.
+        """Yield the results for the days, request by request.
 
-        A response of many days that stays broken is requested in shorter spans; one of few days
-        leaves them doubtful, so that loading them again says what is wrong.
+        If a response for many days stays incomplete, shorter spans are requested. If it is for few
+        days, they are doubtful, so that the next load of them raises the error.
 
         Raises:
             APIError: Mixpanel refused, and not because of the number of days.
@@ -120,7 +121,7 @@ class SecondLooks:
             yield self._judged(group, found)
 
     def is_due(self, days: Collection[date], until: date) -> bool:
-        """Tell whether days that come after `until` could not share a request with these."""
+        """Return whether days after `until` could not share a request with these."""
         if not days or self.most_bytes is None:
             return False
         if not self.by_date:
@@ -162,22 +163,22 @@ class SecondLooks:
         return self.most_bytes is None or weight <= self.most_bytes
 
 
-_CHUNK_BYTES = 1 << 16  # inflates to ten times as much, and memory is to stay small
+_CHUNK_BYTES = 1 << 16  # inflates to about ten times as much; memory must stay small
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class ExportQuery:
-    """Which events are asked for.
+    """The days and filters of an export.
 
     Attributes:
         from_date: First day, included; UTC, or project time for projects from before 2023.
         to_date: Last day, included.
         events: Only events of these names; None means every event.
-        where: A segmentation expression, handed to Mixpanel unread.
-        limit: At most so many events, for samples; which ones is undefined.
-        time_in_ms: Whether `time` is asked for in milliseconds; without, it is in seconds.
+        where: A segmentation expression, sent to Mixpanel as it is.
+        limit: The most events to send, for samples; their choice is undefined.
+        time_in_ms: Whether `time` is in milliseconds; otherwise in seconds.
     """
 
     from_date: date
@@ -194,13 +195,13 @@ class ExportQuery:
             )
 
     @property
-    def asked(self) -> str:
-        """The question in words, for messages and logs."""
+    def description(self) -> str:
+        """The request in words, for messages and logs."""
         return f"export {self.from_date}..{self.to_date}"
 
     @property
     def filters(self) -> dict[str, Any]:
-        """What narrows the question, ready for JSON; equal questions have equal ones."""
+        """The filters, ready for JSON; equal exports have equal filters."""
         filters: dict[str, Any] = {}
         if self.events is not None:
             filters["events"] = sorted(set(self.events))
@@ -229,9 +230,9 @@ def windows(from_date: date, to_date: date, days_per_request: int) -> list[DayRa
 
 @contextmanager
 def open_export(transport: Transport, query: ExportQuery) -> Iterator[httpx.Response]:
-    """Send one export request and yield the unread answer."""
+    """Send one export request and yield its response, whose body is not read yet."""
     with transport.open(
-        "GET", "export", "/export", asked=query.asked, params=query.params()
+        "GET", "export", "/export", description=query.description, params=query.params()
     ) as response:
         yield response
 
@@ -242,10 +243,10 @@ def judged(
     judge: Judge[T],
     keep: Callable[[bytes], object] | None = None,
 ) -> Iterator[Iterable[T]]:
-    """Yield blocks of an item for each line of an answer, after `keep` took the bytes it came in.
+    """Yield blocks with an item for each line of a response; `keep` gets its bytes before.
 
     Raises:
-        IncompleteExportError: The answer is not whole; what was yielded is real, but not all.
+        IncompleteExportError: The response is incomplete; the items so far are valid.
     """
     reason = ""
     try:
@@ -256,10 +257,10 @@ def judged(
         yield from judge.finish()
     except NotWholeError as error:
         reason = str(error)
-    if reason:  # raised here, for the errors behind it carry the line, which may hold a secret
+    if reason:  # raised here, because the error above carries the line, which may hold a secret
         raise incomplete(query, reason, judge.lines)
     if judge.blank_lines:
-        logger.info("%s: %s blank lines were skipped.", query.asked, f"{judge.blank_lines:,}")
+        logger.info("%s: %s blank lines were skipped.", query.description, f"{judge.blank_lines:,}")
 
 
 def is_gzip(response: httpx.Response) -> bool:
@@ -268,9 +269,9 @@ def is_gzip(response: httpx.Response) -> bool:
 
 
 def incomplete(query: ExportQuery, reason: str, lines: int) -> IncompleteExportError:
-    """Return the error for an answer that is not the days that were asked."""
+    """Return the error for a response that does not hold the requested days."""
     return IncompleteExportError(
-        f"{query.asked} is not whole: {reason}, after {lines:,} whole events. "
+        f"{query.description} is not complete: {reason}, after {lines:,} complete events. "
         "Nothing of it was stored.",
         from_date=query.from_date,
         to_date=query.to_date,
@@ -289,20 +290,20 @@ def download(
     on_lines: Callable[[int], None] = lambda lines: None,
     stem: str = "",
 ) -> Spool:
-    """Put one request's answer on disk, asking again until it is whole.
+    """Put a complete response on disk, with retries.
 
     Args:
         transport: The connection.
-        query: What is asked.
-        directory: Where the file goes.
-        retries: How patient to be with faults and rate limits.
-        on_request: Told of each request before it is sent.
-        on_lines: Told how many events of an answer have arrived, again and again.
-        stem: What the file's name begins with.
+        query: The days and filters.
+        directory: The folder of the file.
+        retries: The policy for faults and rate limits.
+        on_request: Called before each request is sent.
+        on_lines: Called again and again with the number of events of the response so far.
+        stem: The beginning of the file's name.
 
     Raises:
-        IncompleteExportError: Every answer was broken.
-        StorageError: The spool directory took no more.
+        IncompleteExportError: Every response was incomplete.
+        StorageError: The spool directory cannot be written or is full.
     """
     started = time.monotonic()
     requests = 0
@@ -324,17 +325,17 @@ def find_days(
     most_bytes: int | None = None,
     on_request: Callable[[], None] = lambda: None,
 ) -> set[date] | None:
-    """Request some days and return the dates of the events that come; nothing is kept.
+    """Request some days and return the dates of their events; nothing is stored.
 
     Args:
         transport: The connection.
-        query: Which days, and what narrows them.
-        retries: How patient to be.
+        query: The days and filters.
+        retries: The policy for faults and rate limits.
         most_bytes: The JSON bytes after which reading stops; None: read to the end.
         on_request: Called before each request is sent.
 
     Returns:
-        The dates of `time`; None if they cannot be told, because an event has no usable `time`
+        The dates of `time`; None if they are not known, because an event has no usable `time`
         or there are more than `most_bytes`.
     """
 
@@ -376,7 +377,7 @@ def _download_once(
         with new_file(directory, str(name)) as (path, write):
             for _ in judged(response.iter_raw(_CHUNK_BYTES), query, verdict, keep=write):
                 on_lines(verdict.lines)
-    with _missed(query, verdict.lines):
+    with _complete_file(query, verdict.lines):
         received_bytes = path.stat().st_size
     return Spool(
         path=path,
@@ -393,11 +394,11 @@ def _download_once(
 
 
 @contextmanager
-def _missed(query: ExportQuery, lines: int) -> Iterator[None]:
-    """Have a response requested again whose file was deleted from outside.
+def _complete_file(query: ExportQuery, lines: int) -> Iterator[None]:
+    """Turn a missing file into an error that is retried: another program deleted it.
 
     Raises:
-        IncompleteExportError: The file is gone.
+        IncompleteExportError: The file does not exist any more.
     """
     try:
         yield
@@ -406,11 +407,11 @@ def _missed(query: ExportQuery, lines: int) -> Iterator[None]:
 
 
 def reread(path: Path, query: ExportQuery) -> Spool:
-    """Return an answer that lies on disk, after the same verdict as when it came.
+    """Return a response that an earlier run left on disk, checked as if it arrived now.
 
     Raises:
-        IncompleteExportError: It is not whole.
-        FileNotFoundError: It is gone.
+        IncompleteExportError: It is incomplete.
+        FileNotFoundError: It does not exist any more.
     """
     verdict = Verdict(gzip=path.suffix == ".gz")
     with path.open("rb") as file:
@@ -433,24 +434,24 @@ def reread(path: Path, query: ExportQuery) -> Spool:
 
 @dataclass
 class EventExport:
-    """The events of a range of days, on their way into spool files.
+    """Downloads the events of a range of days into spool files.
 
     Inside its `with` block, `download` fetches any of the days, and no clean-up deletes its files.
-    Who only wants the files may iterate instead: one request for all of the days, halves of it
-    where answers stay broken. Each `Spool` is whole; whoever stores it calls its `discard`.
+    Iterating is a short form: one request for all days, and halves of the range where responses
+    stay incomplete. Each `Spool` is complete; the caller stores it and calls its `discard`.
 
     Attributes:
-        open_transport: Makes the connection, closed on leaving the `with` block.
-        query: What is asked.
-        directory: Where spool files go.
-        retries: How patient to be with faults and rate limits.
-        requests: Requests made so far, broken answers included.
-        estimate: Says what bytes the answer for some days will take; if set, no request is sent
-            without room for them on the disk.
-        on_lines: Told how many events of an answer have arrived, again and again.
-        on_arrival: Told the same with the days of the answer; 0 once they are asked for.
-        key: Names whole answers, so that whoever goes on with a broken load finds them.
-        found: Answers of an earlier load, by the days asked for; taken instead of asking.
+        open_transport: Makes the connection, which is closed at the end of the `with` block.
+        query: The days and filters.
+        directory: The folder of spool files.
+        retries: The policy for faults and rate limits.
+        requests: Requests sent so far, failed ones included.
+        estimate: Returns the size of the response for some days; if set, no request is sent
+            without room for it on the disk.
+        on_lines: Called again and again with the number of events of a response so far.
+        on_arrival: Called in the same way, with the days too; with 0 before the request.
+        key: Names complete responses, so that a later run of the same load finds them.
+        found: Responses of an earlier run by their days; they are used instead of a request.
     """
 
     open_transport: Callable[[], Transport]
@@ -488,7 +489,7 @@ class EventExport:
         self._marked.clear()
 
     def _mark(self, stem: str) -> str:
-        """See that files with that stem are known to be in use."""
+        """Protect the files with this stem from clean-ups until the `with` block ends."""
         with self._marking:
             if stem not in self._marked:
                 self._marks.enter_context(in_use(self.directory, stem))
@@ -504,29 +505,20 @@ class EventExport:
             raise days_set_aside(broken, (last - first).days + 1)
 
     def download(self, from_date: date, to_date: date) -> Spool:
-        """Put the events of some days on disk, both ends included; one request if all goes well.
+        """Put the events of some days on disk, both ends included, with one request and retries.
 
         Raises:
-            IncompleteExportError: Every answer was broken.
+            IncompleteExportError: Every response was incomplete.
             PlanHorizonError: The plan does not reach back to the first day.
-            StorageError: The spool directory took no more.
+            StorageError: The spool directory cannot be written or is full.
         """
         self.require_room(from_date, to_date)
-        return self._ask(from_date, to_date)
+        return self._fetch(from_date, to_date)
 
     def find_days(
         self, from_date: date, to_date: date, most_bytes: int | None = None
     ) -> set[date] | None:
-        """Request some days, both ends included, and return the dates of the events that come.
-
-        Args:
-            from_date: First day.
-            to_date: Last day.
-            most_bytes: The JSON bytes after which reading stops; None: read to the end.
-
-        Returns:
-            See the function of the same name.
-        """
+        """Return the dates of the events of some days; see the function of the same name."""
         return find_days(
             self._opened(),
             replace(self.query, from_date=from_date, to_date=to_date, limit=None, time_in_ms=True),
@@ -540,20 +532,20 @@ class EventExport:
         windows: Iterable[tuple[date, date]],
         wanted: Callable[[tuple[date, date]], bool] = lambda window: True,
     ) -> Iterator[tuple[date, date]]:
-        """Yield windows of days, each to be downloaded while it is the last one yielded."""
+        """Yield the windows of days; the caller downloads each one before it draws the next."""
         yield from windows
 
     def require_room(self, from_date: date, to_date: date, *, beside: int = 0) -> None:
-        """Make sure that the answer for some days will find room, beside others on their way.
+        """Make sure that the response for some days fits on the disk, beside those on their way.
 
         Raises:
-            StorageError: There is too little; nothing was asked.
+            StorageError: There is too little room; no request was sent.
         """
         if self.estimate:
             needed = self.estimate(from_date, to_date) * (1 + beside)
             require_room(self.directory, needed, f"export {from_date}..{to_date}")
 
-    def _ask(
+    def _fetch(
         self, from_date: date, to_date: date, *, on_request: Callable[[], None] | None = None
     ) -> Spool:
         transport = self._opened()
@@ -561,11 +553,11 @@ class EventExport:
         query = replace(self.query, from_date=from_date, to_date=to_date)
 
         def arrived(lines: int) -> None:
-            self._tell(lines)
+            self._report(lines)
             self.on_arrival(from_date, to_date, lines)
 
         self.on_arrival(from_date, to_date, 0)
-        spool = self._take_found(query) or download(
+        spool = self._found_spool(query) or download(
             transport,
             query,
             self.directory,
@@ -574,7 +566,7 @@ class EventExport:
             on_lines=arrived,
             stem=stem,
         )
-        with _missed(query, spool.lines):
+        with _complete_file(query, spool.lines):
             return spool.rename(self.key) if self.key else spool
 
     def _opened(self) -> Transport:
@@ -582,17 +574,22 @@ class EventExport:
             raise RuntimeError("an export downloads inside its `with` block only")
         return self._transport
 
-    def _take_found(self, query: ExportQuery) -> Spool | None:
+    def _found_spool(self, query: ExportQuery) -> Spool | None:
         path = self.found.pop((query.from_date, query.to_date), None)
         if path is None:
             return None
         try:
             return reread(path, query)
         except (IncompleteExportError, OSError) as error:
-            logger.warning("%s is asked again, for %s cannot be used: %s", query.asked, path, error)
+            logger.warning(
+                "%s is requested again, because %s cannot be used: %s",
+                query.description,
+                path,
+                error,
+            )
             return None
 
-    def _tell(self, lines: int) -> None:
+    def _report(self, lines: int) -> None:
         self.on_lines(lines)
 
     def _count(self, requests: int = 1) -> None:
@@ -632,18 +629,24 @@ def in_parts(
 def days_set_aside(
     broken: Sequence[IncompleteExportError], days: int, what_to_do: str = ""
 ) -> IncompleteExportError:
-    """Return the one error that names the days that stayed broken, of so many asked for."""
+    """Return one error that names the days that stayed incomplete.
+
+    Args:
+        broken: The error of each of them.
+        days: The number of requested days.
+        what_to_do: A sentence for the end of the message.
+    """
     ordered = sorted(broken, key=lambda error: error.from_date or date.max)
     others = days - len(broken)
-    said = broken[0].message
+    text = broken[0].message
     if days > 1:
         named = shown(ranges_of(error.from_date for error in ordered if error.from_date))
-        said = (
-            f"{len(broken)} of {days} days stayed broken and were not stored: {named}. "
-            f"{f'The other {others:,} are stored. ' if others else ''}First seen: {said}"
+        text = (
+            f"{len(broken)} of {days} days stayed incomplete and were not stored: {named}. "
+            f"{f'The other {others:,} are stored. ' if others else ''}The first error: {text}"
         )
     return IncompleteExportError(
-        f"{said} {what_to_do}".rstrip(),
+        f"{text} {what_to_do}".rstrip(),
         from_date=ordered[0].from_date,
         to_date=ordered[-1].to_date,
         reason=broken[0].reason,
@@ -652,13 +655,13 @@ def days_set_aside(
     )
 
 
-# Mixpanel lets a hundred exports of a project run at once.
+# Mixpanel allows a hundred exports of a project at the same time.
 MAX_EXPORTS = 100
 EXPORTS_AT_ONCE = 10
 
 
 def checked_exports(max_workers: int | None) -> int:
-    """Return how many exports to run at once; warn if that is fewer than wanted.
+    """Return the number of exports to run at once; warn if it is capped.
 
     Raises:
         ConfigError: It is less than 1.
@@ -669,7 +672,7 @@ def checked_exports(max_workers: int | None) -> int:
         raise ConfigError(f"max_workers must be a number from 1 on, not {max_workers!r}.")
     if max_workers > MAX_EXPORTS:
         logger.warning(
-            "max_workers=%s is capped at %s: Mixpanel runs no more exports at once.",
+            "max_workers=%s is capped at %s: Mixpanel runs no more exports at the same time.",
             max_workers,
             MAX_EXPORTS,
         )
@@ -677,30 +680,34 @@ def checked_exports(max_workers: int | None) -> int:
 
 
 class _LeftError(Exception):
-    """Nobody waits for the answer any more."""
+    """The caller has left the `with` block: the response is not needed any more."""
 
 
 class _HeldError(Exception):
-    """An earlier answer failed: what waited behind it was not asked for."""
+    """An earlier response failed, so no request was sent for this one."""
 
 
 @dataclass
 class _Started:
-    """An answer on its way, and how many requests it has taken so far."""
+    """A response on its way, and the number of requests sent for it so far."""
 
-    answer: Future[Spool]
-    requests: list[None]
+    response: Future[Spool] = field(default_factory=Future)
+    requests: int = 0
+
+    def count(self) -> None:
+        """Count a request; one thread alone sends those of a window."""
+        self.requests += 1
 
 
 @dataclass
 class AheadExport(EventExport):
     """An export that downloads the windows given to `ahead` before their turn.
 
-    After a failure nothing more is asked for until its turn has come and the load goes on.
+    A failure often ends the load, so no request is sent after one until the caller has seen it
+    and continues.
 
     Attributes:
-        at_once: How many of them are on their way at the same time; the one in use is beside
-            them.
+        at_once: The number of windows on their way at the same time, beside the one in use.
     """
 
     at_once: int = EXPORTS_AT_ONCE
@@ -723,10 +730,10 @@ class AheadExport(EventExport):
     ) -> None:
         self._left = True
         for window in list(self._started):
-            self._drop(window, whole=self.key is None)
-        self.retries.cancelled.set()  # nobody is to wait for a budget or a retry
+            self._drop(window, delete=self.key is None)
+        self.retries.cancelled.set()  # ends waits for the budget and for retries
         if error and self._transport:
-            self._transport.abandon()  # nor for an answer
+            self._transport.abandon()  # ends waits for responses
         try:
             if self._pool:
                 self._pool.shutdown()
@@ -737,11 +744,11 @@ class AheadExport(EventExport):
     def ahead(
         self, windows: Iterable[DayRange], wanted: Callable[[DayRange], bool] = lambda window: True
     ) -> Iterator[DayRange]:
-        """Yield windows of days in order, with the next ones on their way.
+        """Yield windows of days in order, while the next ones are downloaded.
 
         Args:
             windows: The windows.
-            wanted: Whether an answer will be of use, by what is known when its turn comes.
+            wanted: Returns whether a window will be needed; called before its request is sent.
         """
         left = iter(windows)
         coming: deque[DayRange] = deque()
@@ -762,18 +769,18 @@ class AheadExport(EventExport):
                 self._go_on(coming)
 
     def download(self, from_date: date, to_date: date) -> Spool:
-        """Return the answer that was asked for ahead, or ask now."""
+        """Return the response that was requested ahead, or send a request now."""
         if started := self._started.pop((from_date, to_date), None):
             try:
-                return started.answer.result()
+                return started.response.result()
             except _HeldError:
                 pass
             finally:
-                self._count(len(started.requests))
+                self._count(started.requests)
         return super().download(from_date, to_date)
 
     def _start(self, window: DayRange, beside: int) -> bool:
-        """Ask for a window; False if the disk has no room until others are stored."""
+        """Begin to download a window; False: the disk has no room until others are stored."""
         if self._pool is None:
             raise RuntimeError("an export downloads inside its `with` block only")
         try:
@@ -782,41 +789,44 @@ class AheadExport(EventExport):
             if beside:
                 return False
             raise
-        sent: list[None] = []
-        answer = self._pool.submit(self._ask_in_turn, window, sent, first=not beside)
-        self._started[window] = _Started(answer, sent)
+        started = self._started[window] = _Started()
+        started.response = self._pool.submit(
+            self._fetch_in_turn, window, started.count, first=not beside
+        )
         return True
 
     def _go_on(self, coming: Iterable[DayRange]) -> None:
-        """Ask for what a failure had held back."""
+        """Begin again with the windows that a failure had held back."""
         for beside, window in enumerate(coming):
             started = self._started.get(window)
-            if started and started.answer.done() and _was_held(started.answer):
+            if started and started.response.done() and _was_held(started.response):
                 self._drop(window)
                 self._start(window, beside)
 
-    def _ask_in_turn(self, window: DayRange, sent: list[None], *, first: bool) -> Spool:
+    def _fetch_in_turn(
+        self, window: DayRange, on_request: Callable[[], None], *, first: bool
+    ) -> Spool:
         if self._failed and not first:
             raise _HeldError
         try:
-            return self._ask(*window, on_request=lambda: sent.append(None))
+            return self._fetch(*window, on_request=on_request)
         except BaseException:
             self._failed.add(window)
             raise
 
-    def _tell(self, lines: int) -> None:
+    def _report(self, lines: int) -> None:
         if self._left:
             raise _LeftError
-        super()._tell(lines)
+        super()._report(lines)
 
-    def _drop(self, window: DayRange, *, whole: bool = True) -> None:
-        """Forget an answer that nobody took, also a whole one if it is of no use later."""
+    def _drop(self, window: DayRange, *, delete: bool = True) -> None:
+        """Forget a response that the caller did not use; with `delete`, delete its file too."""
         started = self._started.pop(window, None)
         if started is None:
             return
-        self._count(len(started.requests))
-        if not started.answer.cancel() and whole:
-            started.answer.add_done_callback(_discard)
+        self._count(started.requests)
+        if not started.response.cancel() and delete:
+            started.response.add_done_callback(_discard)
 
 
 def _was_held(done: Future[Spool]) -> bool:

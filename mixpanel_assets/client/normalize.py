@@ -23,8 +23,8 @@ _decode = msgspec.json.Decoder().decode
 def parse_record(line: bytes) -> dict[str, Any]:
     """Return one event or profile as a dict; integers of any size stay exact.
 
-    A byte that is not UTF-8 is half of a surrogate pair (Python's `surrogateescape`), and what is
-    nested too deep for Python is its JSON text.
+    A byte that is not UTF-8 becomes half of a surrogate pair (Python's `surrogateescape`). A value
+    that is nested too deep for Python becomes its JSON text.
 
     Raises:
         ValueError: It is not JSON.
@@ -34,7 +34,7 @@ def parse_record(line: bytes) -> dict[str, Any]:
             record: dict[str, Any] = _decode(line)
             return record
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            pass  # a lone surrogate or a number beyond a double's range, which JSON allows
+            pass  # JSON allows lone surrogates and numbers beyond a double's range
     odd: dict[str, Any] = parsed(line.removeprefix(BOM).decode("utf-8", "surrogateescape"))
     return odd
 
@@ -46,21 +46,20 @@ _NAIVE_EPOCH = datetime(1970, 1, 1)
 class EventNormalizer:
     """Normalizes the events of one stream, request after request.
 
-    Two things that the warehouse does need all events of a day at once, and are not done
-    here: repeats that Mixpanel sends are not removed, and twins (events without `$insert_id`
-    that are equal in all that Mixpanel does not rewrite) get their numbers in the order of
-    arrival. Lines that the warehouse puts into quarantine are yielded.
+    It differs from the warehouse in two things, which need all events of a day at once: duplicates
+    are not removed, and equal events without `$insert_id` are numbered in order of arrival. Lines
+    that the warehouse puts into quarantine are yielded.
 
     Attributes:
-        timeless: Events so far whose `time` is missing or no moment from 1971 to 9999.
+        timeless: The number of events so far whose `time` is missing or not within 1971 to 9999.
     """
 
     def __init__(self, local_zone: str | None = None) -> None:
-        """Start with no events seen.
+        """Start without events.
 
         Args:
-            local_zone: The project's IANA zone if `time` is its wall clock dressed as an
-                epoch (projects from before 2023); None when `time` is UTC.
+            local_zone: The project's IANA zone if `time` is its wall clock (projects from before
+                2023); None: `time` is UTC.
         """
         self.timeless = 0
         self._zone = ZoneInfo(local_zone) if local_zone else None
@@ -68,7 +67,7 @@ class EventNormalizer:
         self._twins: Counter[int] = Counter()
 
     def begin_days(self) -> None:
-        """Forget the twins of the days before: other days come now."""
+        """Number equal events from 0 again; called before the response for the next days."""
         self._once.clear()
         self._twins.clear()
 
@@ -76,14 +75,14 @@ class EventNormalizer:
         """Return the five documented keys of an event.
 
         Args:
-            raw: As received when asked with `time_in_ms=true`; it is not changed.
+            raw: The event with `time` in milliseconds; it is not changed.
         """
         return self._normalized(raw["event"], dict(raw["properties"]), None)
 
-    def take(self, raw: dict[str, Any], line: bytes) -> dict[str, Any]:
-        """Return the same for an event that is given away, with the line it was parsed from.
+    def convert(self, raw: dict[str, Any], line: bytes) -> dict[str, Any]:
+        """Return the same for an event that may be changed, and its line.
 
-        An id that was not sent as text is its JSON text as sent.
+        An id of another type than text becomes its JSON text in the line.
         """
         return self._normalized(raw["event"], raw["properties"], line)
 
@@ -111,7 +110,7 @@ class EventNormalizer:
         if type(time) is not int or not EARLIEST_MS <= time <= LATEST_MS:
             self.timeless += 1
             return None
-        # By position and in two parts: as a float of seconds it would be rounded.
+        # In two parts, because a float of seconds would be rounded.
         since = timedelta(0, time // 1000, time % 1000 * 1000)
         if self._zone is None:
             return _EPOCH + since
@@ -121,7 +120,7 @@ class EventNormalizer:
         self, event: str, time: Any, distinct_id: str | None, properties: dict[str, Any]
     ) -> str:
         first = made_id(event, time, distinct_id, properties)
-        # As a number an id takes a third of the memory; most are never met again.
+        # As a number an id takes a third of the memory, and there is one for each such event.
         key = int(first.replace("-", ""), 16)
         if key not in self._once:
             self._once.add(key)
@@ -163,9 +162,9 @@ def normalize_profile(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def normalized_profile(raw: Mapping[str, Any], text: bytes | None) -> dict[str, Any]:
-    """Return the same for a profile, with the text it was parsed from.
+    """Return the same for a profile and its text.
 
-    An id that was not sent as text is its JSON text as sent.
+    An id of another type than text becomes its JSON text as sent.
     """
     properties = dict(raw.get("$properties") or {})
     last_seen = _text(properties.pop("$last_seen", None), text, "$properties", "$last_seen")
@@ -177,7 +176,7 @@ def normalized_profile(raw: Mapping[str, Any], text: bytes | None) -> dict[str, 
 
 
 def _text(value: Any, line: bytes | None, *path: str) -> str | None:
-    """Return a value as text; `path` leads to it in the line that it came in, if there is one."""
+    """Return a value as text; `path` is its path in the line, if there is a line."""
     if value is None or type(value) is str:
         return value
     if line is not None and not (type(value) is bool or (type(value) is int and value)):

@@ -45,7 +45,7 @@ _FIRST_SLOTS = 1 << 10
 
 
 class DistinctIds:
-    """A set of which only the hashes are kept, in one flat array.
+    """A set of ids that keeps only their hashes, in one flat array.
 
     Two different ids share one of 2^64 hashes once in 4 million sets of 3 million ids.
     """
@@ -62,7 +62,7 @@ class DistinctIds:
         return bool(self._slots[self._slot(_hash(identity))])
 
     def add(self, identity: str) -> None:
-        """Count an id, unless it came before."""
+        """Add an id."""
         slot = self._slot(key := _hash(identity))
         if self._slots[slot]:
             return
@@ -72,12 +72,12 @@ class DistinctIds:
             self._grow()
 
     def _slot(self, key: int) -> int:
-        """Return where a hash lies, or the free place where it is to lie."""
+        """Return the slot of a hash, or the free slot for it."""
         slots, mask = self._slots, len(self._slots) - 1
-        place = key & mask
-        while slots[place] not in (0, key):
-            place = (place + 1) & mask
-        return place
+        slot = key & mask
+        while slots[slot] not in (0, key):
+            slot = (slot + 1) & mask
+        return slot
 
     def _grow(self) -> None:
         before, self._slots = self._slots, array("q", bytes(16 * len(self._slots)))
@@ -87,7 +87,7 @@ class DistinctIds:
 
 
 def _hash(identity: str) -> int:
-    return hash(identity) or 1  # 0 is a free place
+    return hash(identity) or 1  # 0 is a free slot
 
 
 _USUAL_PAGE_SIZE = 1000
@@ -95,7 +95,7 @@ _USUAL_PAGE_SIZE = 1000
 
 @dataclass(frozen=True)
 class ProfileQuery:
-    """Which profiles are asked for; without arguments, all of them.
+    """The filters of a request for profiles; without arguments, all profiles.
 
     Attributes:
         where: A segmentation expression over profile properties.
@@ -104,10 +104,10 @@ class ProfileQuery:
         distinct_id: Only this profile.
         distinct_ids: Only these profiles.
         group_id: Profiles of this group key instead of user profiles.
-        behaviors: Behaviour filters, as the Engage API takes them.
-        as_of_timestamp: Epoch seconds that `behaviors` are computed for.
-        include_all_users: With a cohort, also list members that have no profile.
-        workspace_id: Only profiles that this data view shows.
+        behaviors: Behaviour filters, in the form of the Engage API.
+        as_of_timestamp: Epoch seconds; `behaviors` are computed for this moment.
+        include_all_users: With a cohort, also list members without a profile.
+        workspace_id: Only profiles in this data view.
     """
 
     where: str | None = None
@@ -154,7 +154,7 @@ class ProfileQuery:
 
     @property
     def filters(self) -> dict[str, Any]:
-        """What narrows the profiles, by attribute; empty when all of them are asked for."""
+        """The filters in use, by attribute; empty for all profiles."""
         return {name: value for name, value in asdict(self).items() if value not in (None, False)}
 
     def form(self) -> dict[str, str]:
@@ -177,13 +177,13 @@ class ProfileQuery:
 
 @dataclass(frozen=True)
 class ProfilePage:
-    """One page as Mixpanel sent it.
+    """One page exactly as Mixpanel sent it.
 
     Attributes:
         page: Its number, from 0.
         session_id: Names the pinned result; the same for every page of a snapshot.
         page_size: How many profiles a full page holds.
-        total: Profiles in the whole result; only page 0 is sure to carry it.
+        total: Profiles in the whole result; only page 0 always has it.
         results: One JSON object per profile, the bytes exactly as received.
     """
 
@@ -195,7 +195,7 @@ class ProfilePage:
 
     @property
     def num_pages(self) -> int:
-        """Pages of the whole result, this one included, as far as `total` tells."""
+        """The number of pages of the whole result, according to `total`; at least 1."""
         return max(1, math.ceil((self.total or 0) / self.page_size))
 
 
@@ -226,7 +226,7 @@ class ProfilePageResult:
 
 
 class _Envelope(msgspec.Struct):
-    """An answer; its numbers also come as text from some proxies."""
+    """A response; some proxies turn its numbers into text."""
 
     results: list[msgspec.Raw]
     page: int | float | str | None = None
@@ -238,7 +238,7 @@ class _Envelope(msgspec.Struct):
         """Return a field as a number, None when it is null or missing.
 
         Raises:
-            ValueError: It is no number of pages or profiles; the text names it.
+            ValueError: It is not a number of pages or profiles; the text names the field.
         """
         value = getattr(self, name)
         if value is None:
@@ -270,36 +270,36 @@ _KINDS = {
 def fetch_page(
     transport: Transport, query: ProfileQuery, page: int, session_id: str | None = None
 ) -> ProfilePage:
-    """Return one page of profiles, asked for once.
+    """Return one page of profiles; without retries.
 
     Raises:
-        IncompleteExportError: The body is not a whole page, or it is another one.
+        IncompleteExportError: The body is not a complete page, or it is another page.
     """
-    asked = f"profiles page {page}"
+    description = f"profiles page {page}"
     form = query.form()
     if page:
         form |= {"page": str(page), "session_id": session_id or ""}
-    # Mixpanel counts the page that opens a session, and not those that name it.
+    # Mixpanel counts the request that opens a session, but none of the later pages.
     free = bool(page and session_id)
     view = {"workspace_id": form.pop("workspace_id", None)}  # documented beside the project
     with transport.open(
-        "POST", "query", "/engage", asked=asked, params=view, data=form, free=free
+        "POST", "query", "/engage", description=description, params=view, data=form, free=free
     ) as response:
         body = response.read()
     try:
-        answer = _page_in(body, page)
+        received = _page_in(body, page)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise _not_a_page(asked, body, error, transport.credentials) from None
-    _require_asked(answer, asked, page, session_id)
-    return answer
+        raise _not_a_page(description, body, error, transport.credentials) from None
+    _require_page(received, description, page, session_id)
+    return received
 
 
 def _page_in(body: bytes, page: int) -> ProfilePage:
-    """Return the page in a body; `page` is its number if it does not say.
+    """Return the page in a body; `page` is its number if the body has none.
 
     Raises:
-        MsgspecError: It is no JSON, or a field has another type.
-        ValueError: It is no JSON, or a number is none.
+        MsgspecError: It is not JSON, or a field has another type.
+        ValueError: It is not JSON, or a number is malformed.
     """
     envelope = _envelope(body)
     number, page_size = envelope.number("page"), envelope.number("page_size")
@@ -314,7 +314,7 @@ def _page_in(body: bytes, page: int) -> ProfilePage:
 
 
 def _envelope(body: bytes) -> _Envelope:
-    """Return what a body says of its page, and its results; the errors are those of `_page_in`."""
+    """Return the fields and results in a body; the errors are those of `_page_in`."""
     try:
         return _decode_envelope(body)
     except msgspec.ValidationError:
@@ -322,15 +322,15 @@ def _envelope(body: bytes) -> _Envelope:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass  # JSON that msgspec refuses: half a surrogate pair, a raw control character, depth
     fields = dict(members(body.decode("utf-8", "surrogateescape")))
-    told = {name: parsed_json(text) for name, text in fields.items() if name != "results"}
+    values = {name: parsed_json(text) for name, text in fields.items() if name != "results"}
     if "results" in fields:
         found = items(fields["results"])
-        told["results"] = [msgspec.Raw(one.encode("utf-8", "surrogateescape")) for one in found]
-    return msgspec.convert(told, _Envelope)
+        values["results"] = [msgspec.Raw(one.encode("utf-8", "surrogateescape")) for one in found]
+    return msgspec.convert(values, _Envelope)
 
 
 def is_profile(result: bytes) -> bool:
-    """Tell whether a result is a profile: an object with a `$distinct_id`.
+    """Return whether a result is a profile: an object with a `$distinct_id`.
 
     Its `$properties` are an object, null or missing.
     """
@@ -347,15 +347,19 @@ def is_profile(result: bytes) -> bool:
     return fields.get("$distinct_id", "null") != "null" and has_properties
 
 
-def _require_asked(answer: ProfilePage, asked: str, page: int, session_id: str | None) -> None:
-    """Raise `IncompleteExportError` if the answer says that it is another page."""
-    if answer.page != page:
-        reason = f"the answer says it is page {answer.page}"
-    elif page and answer.session_id not in (None, session_id):
-        reason = "the answer names another session"
+def _require_page(
+    received: ProfilePage, description: str, page: int, session_id: str | None
+) -> None:
+    """Raise `IncompleteExportError` if the response is another page."""
+    if received.page != page:
+        reason = f"the response says it is page {received.page}"
+    elif page and received.session_id not in (None, session_id):
+        reason = "the response names another session"
     else:
         return
-    raise IncompleteExportError(f"{asked}: {reason}. Nothing of it was stored.", reason=reason)
+    raise IncompleteExportError(
+        f"{description}: {reason}. Nothing of it was stored.", reason=reason
+    )
 
 
 def _json(value: object) -> str | None:
@@ -363,26 +367,28 @@ def _json(value: object) -> str | None:
 
 
 def _not_a_page(
-    asked: str, body: bytes, error: Exception, credentials: Credentials
+    description: str, body: bytes, error: Exception, credentials: Credentials
 ) -> IncompleteExportError:
     said = disguised_error(parsed(body), credentials)
-    reason = f"the answer is an error: {said}" if said else f"the answer {_what_is_odd(error)}"
-    return IncompleteExportError(f"{asked}: {reason}. Nothing of it was stored.", reason=reason)
+    reason = f"the response is an error: {said}" if said else f"the response {_what_is_odd(error)}"
+    return IncompleteExportError(
+        f"{description}: {reason}. Nothing of it was stored.", reason=reason
+    )
 
 
 def _what_is_odd(error: Exception) -> str:
-    """Say which field is wrong, by its type: the value may be data of users."""
+    """Return the wrong field and its type; the value may be data of users, so it is left out."""
     if found := _WRONG_TYPE.search(str(error)):
         expected, came, field = found.groups()
         of_field = f"its `{field}` is" if field else "it is"
         # Numbers that are sent as text are read, but a number is what it should be.
         wanted = "text" if field == "session_id" else _kind(expected.split(" | ")[0])
-        return f"is no page: {of_field} {_kind(came)}, not {wanted}"
+        return f"is not a page: {of_field} {_kind(came)}, not {wanted}"
     if "missing required field" in str(error):
-        return "is no page: it has no `results`"
+        return "is not a page: it has no `results`"
     if str(error).startswith("its `"):
-        return f"is no page: {error}"
-    return "is not a whole page of JSON"
+        return f"is not a page: {error}"
+    return "is not a complete page of JSON"
 
 
 def _kind(json_type: str) -> str:
@@ -467,22 +473,22 @@ def session_of_page_0(number: int) -> Iterator[None]:
         ) from error
 
 
-# Mixpanel lets five query requests of a project run at once.
+# Mixpanel allows five query requests of a project at the same time.
 MAX_WORKERS = 5
 
 
 @dataclass(frozen=True)
 class PageOutcome:
-    """What became of one page.
+    """The result of the download of one page.
 
     Attributes:
         page: Its number.
         rows: Profiles on it.
-        error: Why it could not be had; None when it lies on disk, whole.
-        session_ended: Whether Mixpanel no longer knows the session, so that the other pages
-            are of no use either.
+        error: The reason for its failure; None: it is complete and on disk.
+        session_ended: Whether Mixpanel no longer knows the session, so that no other page of it
+            can be downloaded.
         unannounced: Whether it holds another number of profiles than page 0 announced, so that
-            one of the two is wrong.
+            one of the two pages is wrong.
     """
 
     page: int
@@ -493,7 +499,7 @@ class PageOutcome:
 
 
 def checked_workers(max_workers: int | None) -> int:
-    """Return how many pages to ask for at once; warn if that is fewer than wanted.
+    """Return the number of pages to request at once; warn if it is capped.
 
     Raises:
         ConfigError: It is less than 1.
@@ -504,7 +510,7 @@ def checked_workers(max_workers: int | None) -> int:
         raise ConfigError(f"max_workers must be 1 to {MAX_WORKERS}, not {max_workers}.")
     if max_workers > MAX_WORKERS:
         logger.warning(
-            "max_workers=%s is capped at %s: Mixpanel answers no more queries at once.",
+            "max_workers=%s is capped at %s: Mixpanel runs no more queries at the same time.",
             max_workers,
             MAX_WORKERS,
         )
@@ -516,8 +522,8 @@ def plan_snapshot(
 ) -> PagePlan:
     """Fetch page 0 and return the plan for the others.
 
-    If the last page that was announced is full, the pages behind it are fetched too, until one
-    is not: `total` may count the profiles of page 0 alone.
+    If the last announced page is full, the pages after it are fetched too, until one is not full:
+    `total` may count the profiles of page 0 alone.
 
     Raises:
         IncompleteExportError: Page 0 did not say how many profiles there are.
@@ -525,7 +531,7 @@ def plan_snapshot(
     try:
         plan = _planned(transport, query, directory, retries)
     except SessionEndedError:
-        remove_pages(directory)  # none of them belongs to the next session
+        remove_pages(directory)  # they belong to the session that has ended
         plan = _planned(transport, query, directory, retries)
     plan.store()
     return plan
@@ -538,7 +544,7 @@ def _planned(
     page = fetch_first_page(transport, query, retries)
     total = max(page.total or 0, len(page.results))
     plan = PagePlan(directory, page.session_id, total, page.page_size, began_at)
-    _keep(plan, page)
+    _store(plan, page)
     while plan.total and plan.total % plan.page_size == 0:
         before, number = page, plan.num_pages
         with session_of_page_0(number):
@@ -552,7 +558,7 @@ def _planned(
                 reason="a repeated page",
             )
         plan = replace(plan, total=plan.total + len(page.results))
-        _keep(plan, page)
+        _store(plan, page)
     return plan
 
 
@@ -566,15 +572,15 @@ def fetch_pages(
     max_workers: int = MAX_WORKERS,
     on_page: Callable[[PageOutcome], None] | None = None,
 ) -> list[PageOutcome]:
-    """Put pages on disk, several at once; a page that stays broken is an outcome.
+    """Put pages on disk, several at once; the outcome of a page says whether it failed.
 
     Returns:
-        One outcome per page, in the order of the pages. Once the session has ended, the pages
-        that wait are not asked for.
+        One outcome per page, in the order of the pages. Once the session has ended, the other
+        pages are not requested.
 
     Raises:
-        RateLimitError: The budget stayed spent; no further page is asked for.
-        StorageError: The disk takes no more.
+        RateLimitError: The budget stayed spent; no further page is requested.
+        StorageError: The disk is full or cannot be written.
     """
     ended = threading.Event()
 
@@ -589,7 +595,7 @@ def fetch_pages(
         except APIError as error:
             if isinstance(error, RateLimitError):
                 raise
-            # The question is that of page 0, which was answered; only the session is new.
+            # Page 0 had the same filters and was accepted, so the session must have ended.
             ended.set()
             return PageOutcome(page, 0, str(error), session_ended=True)
 
@@ -607,9 +613,9 @@ def fetch_pages(
 def _ended_at_once(
     pool: ThreadPoolExecutor, cancelled: threading.Event, transport: Transport
 ) -> Iterator[None]:
-    """Let nobody wait for a budget or a retry when the block is left by an exception.
+    """End the threads' waits for the budget and for retries if the block raises an exception.
 
-    Answers that are on their way are waited for, unless it is an interrupt.
+    Responses on their way are still received, except after an interrupt.
     """
     try:
         yield
@@ -623,12 +629,12 @@ def _ended_at_once(
 
 
 def _fetch_one(transport: Transport, query: ProfileQuery, plan: PagePlan, page: int) -> int:
-    answer = fetch_page(transport, query, page, plan.session_id)
-    _keep(plan, answer)
-    return len(answer.results)
+    received = fetch_page(transport, query, page, plan.session_id)
+    _store(plan, received)
+    return len(received.results)
 
 
-def _keep(plan: PagePlan, page: ProfilePage) -> None:
+def _store(plan: PagePlan, page: ProfilePage) -> None:
     _require_announced(plan, page)
     with new_file(plan.directory, f"{uuid.uuid4().hex}-{page.page}.part") as (path, write):
         write(_as_lines(page.results))
@@ -648,5 +654,5 @@ def _require_announced(plan: PagePlan, page: ProfilePage) -> None:
 
 
 def _as_lines(results: Sequence[bytes]) -> bytes:
-    # A JSON string holds no raw newline, so any newline inside a result is mere white space.
+    # A JSON string has no raw newline, so every newline in a result is white space.
     return b"".join(result.replace(b"\n", b" ") + b"\n" for result in results)

@@ -1,7 +1,7 @@
-"""Removing secrets from text that comes from a server, a proxy or the HTTP library.
+"""Removes secrets from texts of a server, a proxy or the HTTP library.
 
-Whatever was sent can come back: in an error's text, quoted for an address, escaped in JSON or
-HTML, or as base64 inside a longer text.
+Such texts may quote the request: as it is, quoted for an address, escaped in JSON or HTML, or as
+base64 inside a longer text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 HIDDEN = "[secret]"
 
-# A shorter one stands in ordinary words: hiding `sec` would leave "[secret]onds".
+# A shorter secret is part of ordinary words: hiding `sec` would leave "[secret]onds".
 SHORTEST_HIDDEN = 8
 
 _PROXY = re.compile(r"(?:[^:/]*://)?(?P<user>[^:]*):(?P<password>.*)@")
@@ -38,12 +38,12 @@ _ANONYMOUS = re.compile(
 def redact(text: str, *accounts: tuple[str, str]) -> str:
     """Return `text` with `[secret]` in place of secrets.
 
-    Hidden are the secrets of the accounts and the passwords of the proxies that the environment
-    names, from 8 characters on: plain, base64, quoted or escaped. Values of `Authorization` and
-    `secret`, and passwords inside addresses, are hidden whatever they are.
+    The secrets of the accounts and the passwords of the environment's proxies are replaced if they
+    have at least 8 characters: plain, base64, quoted or escaped. Values of `Authorization` and
+    `secret`, and passwords inside addresses, are always replaced.
 
     Args:
-        text: What may hold one, such as an error message.
+        text: A text that may hold secrets, such as an error message.
         accounts: User name and secret of each account in use.
 
     Example:
@@ -68,7 +68,7 @@ def _pattern(accounts: tuple[tuple[str, str], ...]) -> re.Pattern[str] | None:
 
 
 def _forms(username: str, secret: str) -> Iterator[str]:
-    """Yield patterns for what is sent for an account, the longest first."""
+    """Yield patterns for the forms in which an account is sent, the longest first."""
     header = base64.b64encode(f"{username}:{secret}".encode()).decode()
     if len(header) >= SHORTEST_HIDDEN:
         yield _base64_spelled(header)
@@ -82,7 +82,7 @@ def _forms(username: str, secret: str) -> Iterator[str]:
 def _base64_inside(secret: bytes, place: int) -> str:
     """Return a pattern for the secret in a longer base64 text, `place` bytes into a group."""
     encoded = base64.b64encode(bytes(place) + secret).decode()
-    # Letters at both ends also hold bits of what stands before and behind the secret.
+    # The letters at both ends also hold bits of the bytes before and after the secret.
     known = encoded[-(-place * 8 // 6) : (place + len(secret)) * 8 // 6]
     return f"[A-Za-z0-9+/_-]?{_base64_spelled(known)}[A-Za-z0-9+/_-]?(?:=|%3[Dd]){{0,2}}"
 

@@ -84,9 +84,9 @@ def optional_text(name: str, value: str | None) -> str | None:
 
 
 def property_in(name: str, value: str) -> str:
-    """Return the expression of a property: a plain name such as `$city` is put into one.
+    """Return the expression of a property; a plain name such as `$city` becomes one.
 
-    Text that reaches into `properties`, `event`, `user` or `behaviors` is an expression.
+    Text with an access such as `properties[...]`, `event[...]` or `user[...]` is an expression.
     """
     if _ACCESSOR.search(text(name, value)):
         return value
@@ -124,17 +124,17 @@ def optional_number(name: str, value: int | None) -> int | None:
     return None if value is None else number(name, value)
 
 
-def checked(answer: Any, kind: type[T], asked: str) -> T:
-    """Return an answer that must be a list or an object."""
+def checked(answer: Any, kind: type[T], description: str) -> T:
+    """Return a response that must be a list or an object."""
     if not isinstance(answer, kind):
         raise ServerError(
-            f"{asked} answered 200 with a {type(answer).__name__} instead of a {kind.__name__}.",
+            f"{description} answered 200 with a {type(answer).__name__}, not a {kind.__name__}.",
             status_code=200,
         )
     return answer
 
 
-# Mixpanel's own defaults are 255 events and 10 properties, and would cut lists off unseen.
+# Mixpanel's own defaults are 255 events and 10 properties, which would cut lists silently.
 MOST_NAMES = 5_000
 
 
@@ -303,7 +303,7 @@ class Inventory(Asker):
         return checked(self.get("query", path, params), dict, f"GET {path}")
 
 
-# Mixpanel's own defaults are 60 and 255 segments, and would cut a breakdown off unseen.
+# Mixpanel's own defaults are 60 and 255 segments, which would cut a breakdown silently.
 MOST_SEGMENTS = 10_000
 
 
@@ -531,7 +531,7 @@ class Queries(Inventory):
         """
         one_of("bookmark_type", bookmark_type, BookmarkType)
         if bookmark_type == "flows":
-            raise ConfigError("Mixpanel documents no way to ask for a saved flows report.")
+            raise ConfigError("Mixpanel documents no request for a saved flows report.")
         if bookmark_type == "funnels":
             if from_date is None or to_date is None:
                 raise ConfigError("A saved funnel needs from_date and to_date.")

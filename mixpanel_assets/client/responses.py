@@ -1,7 +1,7 @@
-"""What an answer's status and text mean: nothing wrong, or one exception of the tree.
+"""The meaning of a response's status and text: no error, or one exception of the tree.
 
-Mixpanel has no single error format, so a body is read as JSON when it is JSON and as text
-otherwise; only its first 500 characters are kept.
+Mixpanel has no single error format, so a body is read as JSON if it is JSON, and as text
+otherwise. Only its first 500 characters are kept.
 
 Source: Mixpanel API behaviour as collected in its reference and by other clients, 2026-11.
 """
@@ -52,30 +52,32 @@ _CHECK_ACCOUNT = (
 )
 
 
-def error_from(response: httpx.Response, asked: str, credentials: Credentials) -> MixpanelDataError:
-    """Return the exception for an answer whose status is not 200, its body read.
+def error_from(
+    response: httpx.Response, description: str, credentials: Credentials
+) -> MixpanelDataError:
+    """Return the exception for a response with another status than 200.
 
     Args:
-        response: The answer; `response.read()` has been called.
-        asked: What was asked, in words, such as `export 2024-01-03..2024-01-03`.
+        response: The response; `response.read()` has been called.
+        description: The request in words, such as `export 2024-01-03..2024-01-03`.
         credentials: Used to keep the secret out of the message.
     """
     status = response.status_code
     if response.is_redirect:
         return ConnectionFailedError(
-            f"{asked} was redirected ({status}), which Mixpanel never does. "
+            f"{description} was redirected ({status}), which Mixpanel never does. "
             "Check the proxy, a captive portal, and MP_API_BASE_URL."
         )
     if status < 400:
-        # The body is kept out: it may be a part of the data that was asked for.
+        # The message leaves the body out: it may be a part of the requested data.
         return ServerError(
-            f"{asked} answered {status}, which is not a complete response. Mixpanel always "
+            f"{description} answered {status}, which is not a complete response. Mixpanel always "
             "answers 200; check the proxy and MP_API_BASE_URL, then try again.",
             status_code=status,
         )
     text = credentials.redact(response.text.strip())[:_KEPT_CHARACTERS]
     said = credentials.redact(_error_text(text)).rstrip(".")
-    message = f"{asked} answered {status}" + (f": {said}" if said else " without a reason")
+    message = f"{description} answered {status}" + (f": {said}" if said else " without a reason")
     request: dict[str, Any] = {
         "status_code": status,
         "response_body": text,
@@ -89,7 +91,7 @@ def error_from(response: httpx.Response, asked: str, credentials: Credentials) -
             "set MP_START_DATE to a later day.",
             days=int(horizon.group(1)),
         )
-    if remedy := _of_the_way_there(response, text):
+    if remedy := _remedy_for_proxies(response, text):
         kind = ServerError if status >= 500 else QueryError
         return kind(f"{message}. {remedy}", **request)
     if status in (401, 403) or (status == 400 and _BAD_CREDENTIALS.search(said)):
@@ -110,16 +112,16 @@ def error_from(response: httpx.Response, asked: str, credentials: Credentials) -
         return ServerError(f"{message}. Mixpanel failed on its side; try again later.", **request)
     if status == 412 and response.request.url.path.endswith("/jql"):
         return _script_error(response, credentials, request)
-    return QueryError(f"{message}. Change what is asked; repeating it cannot help.", **request)
+    return QueryError(f"{message}. Change the request; a retry cannot help.", **request)
 
 
-def _of_the_way_there(response: httpx.Response, text: str) -> str | None:
-    """Say what to do about a refusal that does not speak of the question; None for any other."""
+def _remedy_for_proxies(response: httpx.Response, text: str) -> str | None:
+    """Return what to do if the refusal is not about the request's content; None if it is."""
     status = response.status_code
     if status == 407:
         return "Put the user name and password of the proxy into HTTPS_PROXY."
     if status in (413, 414, 431):
-        return "The question is too long: use a shorter filter or fewer event names."
+        return "The request is too long: use a shorter filter or fewer event names."
     if _HTML.match(text):
         return (
             "Mixpanel's API answers in JSON or text, so this is another server: check "
@@ -128,18 +130,18 @@ def _of_the_way_there(response: httpx.Response, text: str) -> str | None:
     return None
 
 
-def refuse_encoding(response: httpx.Response, asked: str, credentials: Credentials) -> None:
-    """Refuse a body that is encoded in another way than we asked for.
+def refuse_encoding(response: httpx.Response, description: str, credentials: Credentials) -> None:
+    """Refuse a body with another encoding than the requested one.
 
     Raises:
-        APIError: It is; the message names the encoding.
+        APIError: The message names the encoding.
     """
     encoding = response.headers.get("Content-Encoding", "").strip()
     if encoding.lower() not in ("", "identity", "gzip"):
         encoding = credentials.redact(encoding)[:40]
         raise APIError(
-            f"{asked} answered with `Content-Encoding: {encoding}`, but only gzip was asked "
-            "for. A proxy on the way compresses responses; let it pass them on as they are.",
+            f"{description} answered with `Content-Encoding: {encoding}`, but only gzip was "
+            "requested. A proxy on the way compresses responses; let it pass them on as they are.",
             status_code=response.status_code,
             code="UNKNOWN_ENCODING",
         )
@@ -157,12 +159,12 @@ def _script_error(
     )
 
 
-def json_in(response: httpx.Response, asked: str, credentials: Credentials) -> Any:
-    """Return the JSON of a 200 answer.
+def json_in(response: httpx.Response, description: str, credentials: Credentials) -> Any:
+    """Return the JSON of a response with status 200.
 
     Args:
-        response: The answer.
-        asked: What was asked, in words.
+        response: The response.
+        description: The request in words.
         credentials: Used to keep the secret out of the message.
 
     Raises:
@@ -171,9 +173,11 @@ def json_in(response: httpx.Response, asked: str, credentials: Credentials) -> A
     """
     answer = parsed(response.read())
     if answer is NOT_JSON:
-        raise ServerError(f"{asked} answered 200 with something that is not JSON.", status_code=200)
+        raise ServerError(
+            f"{description} answered 200 with something that is not JSON.", status_code=200
+        )
     if said := disguised_error(answer, credentials):
-        raise QueryError(f"{asked} answered 200 with an error: {said}", status_code=200)
+        raise QueryError(f"{description} answered 200 with an error: {said}", status_code=200)
     return answer
 
 
@@ -186,12 +190,12 @@ def parsed(body: bytes) -> Any:
 
 
 def disguised_error(answer: object, credentials: Credentials) -> str | None:
-    """Return the text of an error that came with status 200, without secrets, or None."""
+    """Return the text of an error with status 200, without secrets; None: it is not an error."""
     if not isinstance(answer, dict) or "error" not in answer or _RESULT_KEYS & answer.keys():
         return None
     said = answer["error"]
     if isinstance(said, dict) and "count" in said:
-        return None  # an event's property that is called `error`
+        return None  # the counts of an event's property that is called `error`
     return " ".join(credentials.redact(str(said)).split())[:_KEPT_CHARACTERS]
 
 
@@ -209,10 +213,10 @@ def _error_text(body: str) -> str:
 
 
 def _retry_after(response: httpx.Response) -> int | None:
-    """Return how long Mixpanel asks to wait, in seconds; None when it says nothing sensible."""
+    """Return the wait that Mixpanel demands, in seconds; None: the header is missing or odd."""
     value = response.headers.get("Retry-After", "").strip()
     if _SECONDS.fullmatch(value):
-        return math.ceil(float(value)) or None  # at once would be a loop without an end
+        return math.ceil(float(value)) or None  # a retry at once would be an endless loop
     with suppress(ValueError, TypeError):
         moment = parsedate_to_datetime(value)
         seconds = (moment - datetime.now(moment.tzinfo)).total_seconds()

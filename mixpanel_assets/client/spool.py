@@ -356,13 +356,13 @@ def free_bytes(directory: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def require_room(directory: Path, needed_bytes: int, asked: str) -> None:
+def require_room(directory: Path, needed_bytes: int, description: str) -> None:
     """Make sure that a response will fit on the disk before a request is spent on it.
 
     Args:
         directory: The folder of the response.
         needed_bytes: Its size; a margin is added.
-        asked: The request in words, for the message.
+        description: The request in words.
 
     Raises:
         StorageError: There is less room than that.
@@ -370,8 +370,9 @@ def require_room(directory: Path, needed_bytes: int, asked: str) -> None:
     needed, free = needed_bytes + MARGIN_BYTES, free_bytes(directory)
     if free < needed:
         raise StorageError(
-            f"{asked} needs about {needed / 1e6:,.0f} MB, but {directory} has {free / 1e6:,.0f} MB "
-            "free. No request was sent. Make room (`mp clean` deletes what failed loads left), or "
+            f"{description} needs about {needed / 1e6:,.0f} MB, but {directory} has "
+            f"{free / 1e6:,.0f} MB free. No request was sent. Make room (`mp clean` "
+            "deletes what failed loads left), or "
             "set MP_SPOOL_DIR to a folder on a larger disk.",
             {"needed_bytes": needed, "free_bytes": free, "directory": str(directory)},
         )

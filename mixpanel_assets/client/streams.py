@@ -1,11 +1,11 @@
 """Streams: one record at a time, complete or an error; no database and constant memory.
 
-Until the first record of a request is out, faults are repeated unseen. After it a broken
-answer raises, because asking again would deliver records twice. A staged stream puts each
-answer on disk and checks it before its first record is out, so faults stay unseen throughout.
+Failed responses are retried until the first record of a request is delivered. After it, an
+incomplete response raises, because a retry would deliver records twice. A staged stream puts each
+response on disk and checks it first, so that every failed response can be retried.
 
-Requests that brought no event are repeated together before a stream ends; events that come then
-are delivered last.
+Days without events are requested once more, together, before a stream ends. Events that they have
+then are delivered last.
 """
 
 from __future__ import annotations
@@ -71,26 +71,26 @@ _CHUNK_BYTES = 1 << 16
 class RecordStream(Iterator[T], Generic[T]):
     """An iterator over records, and a context manager.
 
-    Leaving it early, by `with`, `close` or dropping it, closes the connection and removes what
-    was put on disk.
+    Leaving it early, by `with`, by `close` or by dropping it, closes the connection and deletes
+    its files.
 
     Example:
         >>> with workspace.stream_events(from_date="2024-01-01", to_date="2024-01-31") as events:
         ...     first = next(events)
     """
 
-    def __init__(self, blocks: Blocks[T], asked: str) -> None:
-        """Deliver the records in `blocks`, none drawn yet; `asked` says what they are."""
-        self._asked = asked
+    def __init__(self, blocks: Blocks[T], description: str) -> None:
+        """Deliver the records in `blocks`, which has not begun; `description` is for messages."""
+        self._description = description
         self._count = _Count()
-        self._records = _counted(blocks, asked, self._count)
+        self._records = _counted(blocks, description, self._count)
 
     def __repr__(self) -> str:
-        return f"<RecordStream of {self._asked}: {self.delivered:,} delivered so far>"
+        return f"<RecordStream of {self._description}: {self.delivered:,} delivered so far>"
 
     @property
     def delivered(self) -> int:
-        """Records that came out so far."""
+        """The number of records delivered so far."""
         return self._count.records
 
     def __iter__(self) -> Iterator[T]:
@@ -111,18 +111,18 @@ class RecordStream(Iterator[T], Generic[T]):
         self.close()
 
     def close(self) -> None:
-        """Deliver nothing more, and let go of connection and files."""
+        """End the stream, close its connection and delete its files."""
         self._records.close()
 
 
 @dataclass
 class _Count:
-    """Apart from the stream, so that no cycle keeps one alive that was dropped half way."""
+    """Not a field of the stream: a cycle would keep a dropped stream, and its connection, alive."""
 
     records: int = 0
 
 
-def _counted(blocks: Blocks[T], asked: str, count: _Count) -> Generator[T, None, None]:
+def _counted(blocks: Blocks[T], description: str, count: _Count) -> Generator[T, None, None]:
     # The one Python loop that every streamed record goes through.
     try:
         with closing(blocks):
@@ -133,22 +133,22 @@ def _counted(blocks: Blocks[T], asked: str, count: _Count) -> Generator[T, None,
     except (IncompleteExportError, ConnectionFailedError, ServerError) as error:
         if not count.records:
             raise
-        raise _broken_off(error, asked, count.records) from error
+        raise _broken_off(error, description, count.records) from error
 
 
 @dataclass(frozen=True)
 class EventSource:
-    """Where a stream of events comes from.
+    """The source of a stream of events.
 
     Attributes:
-        query: What is asked.
-        transport: The connection of live answers.
-        open_transport: Makes the connections of staged ones.
-        retries: How patient to be.
-        days_per_request: How many days share a request.
-        spool_directory: Where staged answers lie; None: in the temporary directory.
-        staged: Whether an answer is put on disk and checked first.
-        confirms: Whether requests that brought no event are repeated before the end.
+        query: The days and filters.
+        transport: The connection for live responses.
+        open_transport: Makes the connections for staged responses.
+        retries: The policy for faults and rate limits.
+        days_per_request: The number of days per request.
+        spool_directory: The folder of staged responses; None: the temporary directory.
+        staged: Whether a response is put on disk and checked first.
+        confirms: Whether days without events are requested once more before the end.
     """
 
     query: ExportQuery
@@ -161,28 +161,31 @@ class EventSource:
     confirms: bool = True
 
     def blocks(self, judge: Callable[[bool], Judge[T]]) -> Blocks[T]:
-        """Yield what the judges make of the lines; `judge` is given whether the bytes are gzip.
+        """Yield the items of each response's lines.
+
+        Args:
+            judge: Returns the judge of one response, called with whether its bytes are gzip.
 
         Raises:
-            IncompleteExportError: An answer is not whole; or, at the end, a line was too long.
+            IncompleteExportError: A response is incomplete; or, at the end, a line was too long.
         """
         left = self.query.limit
-        came = _Came()
+        received = _Received()
         left_out: list[IncompleteExportError] = []
-        for query in itertools.chain(self._requests(), self._doubtful(came)):
+        for query in itertools.chain(self._requests(), self._doubtful(received)):
             judges: list[Judge[T]] = []
-            with closing(self._answer(replace(query, limit=left), judge, judges)) as answer:
+            with closing(self._response(replace(query, limit=left), judge, judges)) as blocks:
                 if left is None:
-                    yield from answer
+                    yield from blocks
                 else:
-                    for record in itertools.islice(itertools.chain.from_iterable(answer), left):
+                    for record in itertools.islice(itertools.chain.from_iterable(blocks), left):
                         yield (record,)
                         left -= 1
                     if not left:
                         return
-            left_out += filter(None, [_tell_of_odd_lines(query, used) for used in judges])
-            came.add(query, judges)
-        if left_out:  # everything else is delivered first
+            left_out += filter(None, [_warn_of_odd_lines(query, used) for used in judges])
+            received.add(query, judges)
+        if left_out:  # only now, so that all other records are delivered
             raise left_out[0]
 
     def _requests(self) -> Iterator[ExportQuery]:
@@ -193,27 +196,27 @@ class EventSource:
             for first, last in windows(*span, self.days_per_request):
                 yield replace(self.query, from_date=first, to_date=last)
 
-    def _doubtful(self, came: _Came) -> Iterator[ExportQuery]:
-        """Yield the requests of days that came without events and have some, or may have."""
+    def _doubtful(self, received: _Received) -> Iterator[ExportQuery]:
+        """Yield the requests for days that had no events at first and may have some after all."""
         looks = SecondLooks(
             self._find_days,
-            weigh=came.weigh,
+            weigh=received.weigh,
             most_bytes=None if self.query.filters else MOST_BYTES,
         )
-        for answer in looks.confirm(came.finished_without_events() if self.confirms else ()):
-            yield from self._of_windows(ranges_of(answer.doubtful))
+        for confirmed in looks.confirm(received.finished_without_events() if self.confirms else ()):
+            yield from self._of_windows(ranges_of(confirmed.doubtful))
 
     def _find_days(self, first: date, last: date, most_bytes: int | None) -> set[date] | None:
         query = replace(self.query, from_date=first, to_date=last, limit=None, time_in_ms=True)
         return find_days(self.transport, query, self.retries, most_bytes=most_bytes)
 
-    def _answer(
+    def _response(
         self, query: ExportQuery, judge: Callable[[bool], Judge[T]], judges: list[Judge[T]]
     ) -> Blocks[T]:
-        """Yield blocks of an answer; `judges` are those of its parts once they came."""
+        """Yield blocks of a response; the judges of its parts are added to `judges`."""
         if not self.staged:
-            with ExitStack() as answer:
-                yield from self.retries.call(lambda: self._begun(query, judge, judges, answer))
+            with ExitStack() as opened:
+                yield from self.retries.call(lambda: self._begin(query, judge, judges, opened))
             return
         for spool in self._staged(query):
             try:
@@ -222,20 +225,20 @@ class EventSource:
             finally:
                 spool.discard()
 
-    def _begun(
+    def _begin(
         self,
         query: ExportQuery,
         judge: Callable[[bool], Judge[T]],
         judges: list[Judge[T]],
-        answer: ExitStack,
+        opened: ExitStack,
     ) -> Iterator[Iterable[T]]:
-        """Return the blocks of an answer that got as far as its first one."""
+        """Return the blocks of a response, once its first block has arrived."""
         with ExitStack() as attempt:
             response = attempt.enter_context(open_export(self.transport, query))
             judges[:] = [judge(is_gzip(response))]
             blocks = judged(response.iter_raw(), query, judges[0])
             first = list(itertools.islice(blocks, 1))
-            answer.push(attempt.pop_all())
+            opened.push(attempt.pop_all())
         return itertools.chain(first, blocks)
 
     def _staged(self, query: ExportQuery) -> Iterator[Spool]:
@@ -243,15 +246,15 @@ class EventSource:
             yield from EventExport(self.open_transport, query, directory, self.retries)
 
 
-class _Came:
-    """What the requests of a stream brought: JSON bytes by day, and days without an event."""
+class _Received:
+    """The sizes of the responses of a stream, by day, and the days without events."""
 
     def __init__(self) -> None:
         self._bytes: dict[date, int] = {}
         self._empty: list[date] = []
 
     def add(self, query: ExportQuery, judges: Sequence[Judge[Any]]) -> None:
-        """Take note of a response that came in one or more parts."""
+        """Record a response, which arrived in one or more parts."""
         days = days_between(query.from_date, query.to_date)
         weight = sum(judge.json_bytes for judge in judges) // len(days)
         self._bytes.update(dict.fromkeys(days, weight))
@@ -259,22 +262,22 @@ class _Came:
             self._empty.extend(days)
 
     def weigh(self, day: date) -> int:
-        """Return the JSON bytes of a day."""
+        """Return the JSON bytes of a day, estimated from its response."""
         return self._bytes.get(day, 0)
 
     def finished_without_events(self) -> list[date]:
-        """Return the days that are over; more events of the others are still to come."""
+        """Return the days without events that are over; the others still receive events."""
         today = datetime.now(UTC).date()
         return [day for day in self._empty if day < today]
 
 
 def normalized(source: EventSource, local_zone: str | None) -> Blocks[dict[str, Any]]:
-    """Yield normalized events; warn once, at the end, of those without a usable `time`."""
+    """Yield normalized events; warn once, at the end, of events without a usable `time`."""
     normalizer = EventNormalizer(local_zone)
 
     def judge(gzip: bool) -> RecordVerdict[dict[str, Any]]:
         normalizer.begin_days()
-        return RecordVerdict(normalizer.take, gzip=gzip)
+        return RecordVerdict(normalizer.convert, gzip=gzip)
 
     try:
         yield from source.blocks(judge)
@@ -282,31 +285,31 @@ def normalized(source: EventSource, local_zone: str | None) -> Blocks[dict[str, 
         if normalizer.timeless:
             logger.warning(
                 "%s: %s events carry no usable `time`; their event_time is None.",
-                source.query.asked,
+                source.query.description,
                 f"{normalizer.timeless:,}",
             )
 
 
 def as_received(event: dict[str, Any], line: bytes) -> dict[str, Any]:
-    """Return the event itself: nothing is added, dropped or converted."""
+    """Return the event unchanged."""
     return event
 
 
 @dataclass(frozen=True)
 class ProfileSource:
-    """Where a stream of profiles comes from: the pages of one session, in order."""
+    """The source of a stream of profiles: the pages of one session, in order."""
 
     query: ProfileQuery
     transport: Transport
     retries: RetryPolicy
 
     def blocks(self, convert: Convert[T]) -> Blocks[T]:
-        """Yield, page by page, what `convert` makes of each profile and its text.
+        """Yield the records of each page that `convert` makes of its profiles and their text.
 
-        A page is checked before its first profile is out, so its faults are repeated unseen.
+        A page is checked before its first profile is delivered, so failed responses are retried.
 
         Raises:
-            IncompleteExportError: A page did not come, or the pages do not add up to `total`.
+            IncompleteExportError: A page is missing, or the pages do not add up to `total`.
         """
         for page in self._pages():
             yield itertools.starmap(convert, page)
@@ -336,11 +339,10 @@ class ProfileSource:
 
 
 def _with_news(page: ProfilePage, ids: DistinctIds) -> ProfilePage:
-    """Return a page, unless every profile on it came before.
+    """Return a page that has at least one profile that no page before it had.
 
     Raises:
-        IncompleteExportError: It repeats other pages, so the profiles that belong to it are
-            still to come.
+        IncompleteExportError: It repeats other pages, so its own profiles are missing.
     """
     if page.results and all(_id_of(profile) in ids for profile, _ in _profiles(page)):
         reason = f"page {page.page} repeats profiles of the pages before it and holds no others"
@@ -378,10 +380,10 @@ def checked_events(
     *,
     time_in_ms: bool,
 ) -> ExportQuery:
-    """Return the question of a stream.
+    """Return the query of a stream.
 
     Raises:
-        ConfigError: It cannot be asked; the message names the argument.
+        ConfigError: An argument is wrong; the message names it.
     """
     if events is not None and (
         isinstance(events, str) or not events or not all(isinstance(name, str) for name in events)
@@ -401,10 +403,12 @@ def checked_events(
     )
 
 
-def _broken_off(error: MixpanelDataError, asked: str, delivered: int) -> IncompleteExportError:
+def _broken_off(
+    error: MixpanelDataError, description: str, delivered: int
+) -> IncompleteExportError:
     first, last = getattr(error, "from_date", None), getattr(error, "to_date", None)
     reason = getattr(error, "reason", "") or error.message.rstrip(".")
-    what = f"export {first}..{last}" if first and last else asked
+    what = f"export {first}..{last}" if first and last else description
     return IncompleteExportError(
         f"{what} broke off: {reason}. {delivered:,} records had been delivered; they are real, "
         "but not all.",
@@ -417,12 +421,12 @@ def _broken_off(error: MixpanelDataError, asked: str, delivered: int) -> Incompl
     )
 
 
-def _tell_of_odd_lines(query: ExportQuery, judge: Judge[T]) -> IncompleteExportError | None:
-    """Warn of delivered lines that no table can hold; return the error for lines left out."""
+def _warn_of_odd_lines(query: ExportQuery, judge: Judge[T]) -> IncompleteExportError | None:
+    """Warn of delivered lines that no table can hold; return the error for omitted lines."""
     for reason, count in judge.odd_lines.items():
         logger.warning(
             "%s: %s of the delivered lines would be in a table's quarantine: %s.",
-            query.asked,
+            query.description,
             f"{count:,}",
             reason,
         )

@@ -1,6 +1,6 @@
-"""One HTTP request: which host, which credentials, which timeouts, and what is retried.
+"""One HTTP request: its host, credentials, timeouts and retries.
 
-`RETRY_CLASSES` is the whole rule of retries: what is repeated, what is waited for, what is fatal.
+`RETRY_CLASSES` is the complete rule of retries.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ Treatment = Literal["retried", "waited for", "not retried"]
 
 @dataclass(frozen=True)
 class RetryClass:
-    """One kind of answer, the error it becomes, and what is done about it.
+    """One kind of response, its error, and its treatment.
 
     Attributes:
-        came: The response, or what the network did instead.
-        error: The error that is raised when no more retries follow.
+        response: The response, or the failure of the network.
+        error: The error that is raised after the last try.
         treatment: `retried` up to `max_retries` times, with growing, jittered waits; `waited for`
-            as long as Mixpanel asks, which is not counted as a retry; or `not retried`.
+            as long as Mixpanel demands, which does not count as a retry; or `not retried`.
     """
 
-    came: str
+    response: str
     error: type[MixpanelDataError]
     treatment: Treatment
 
@@ -85,14 +85,14 @@ _LONGEST_WAIT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How patient a client is.
+    """The number of retries of a client, and their waits.
 
     Attributes:
-        max_retries: How often a fault is repeated after the first try. A 429 is not a fault.
-        max_wait_seconds: How long a request may wait for its budget and for 429s; None waits
-            without end.
-        first_wait_seconds: Mean wait after the first fault; doubles, at most 60 seconds.
-        cancelled: Ends every wait when it is set, and asks nothing again.
+        max_retries: Retries after the first try. A 429 needs none.
+        max_wait_seconds: The longest wait of a request for its budget and after 429s; None: no
+            limit.
+        first_wait_seconds: Mean wait before the first retry; it doubles, up to 60 seconds.
+        cancelled: When it is set, every wait ends and no retry follows.
     """
 
     max_retries: int = 4
@@ -100,8 +100,8 @@ class RetryPolicy:
     first_wait_seconds: float = 2.0
     cancelled: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
 
-    def call(self, question: Callable[[], T]) -> T:
-        """Send until a response is accepted; else raise the last error."""
+    def call(self, send: Callable[[], T]) -> T:
+        """Call `send` until it returns without a fault, or raise the last error."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(FAULTS),
             wait=tenacity.wait_random_exponential(
@@ -115,14 +115,14 @@ class RetryPolicy:
             sleep=tenacity.sleep_using_event(self.cancelled),
             reraise=True,
         )
-        return retrying(question)
+        return retrying(send)
 
     def _log_wait(self, state: tenacity.RetryCallState) -> None:
         if self.cancelled.is_set():
             return
         fault = state.outcome.exception() if state.outcome else None
         seconds = state.next_action.sleep if state.next_action else 0.0
-        logger.warning("%s Asking again in %.0f s.", fault, seconds)
+        logger.warning("%s Retrying in %.0f s.", fault, seconds)
 
 
 _PATHS: Mapping[Api, str] = {"export": "/api/2.0", "query": "/api/query", "app": "/api/app"}
@@ -137,12 +137,12 @@ _CONNECTED = ("connection.connect_tcp.complete", "connection.start_tls.complete"
 
 
 def base_url(api: Api, region: Region, override: str | None = None) -> str:
-    """Return the address that an API's paths are appended to.
+    """Return the address of an API; paths are appended to it.
 
     Args:
         api: The API family.
-        region: Where the project lives; a wrong region is refused, never redirected.
-        override: One host for everything, as in MP_API_BASE_URL.
+        region: The project's region; Mixpanel refuses a wrong one and does not redirect.
+        override: One host for every API, as in MP_API_BASE_URL.
     """
     if override:
         return override.rstrip("/") + _PATHS[api]
@@ -168,12 +168,12 @@ def in_family(endpoint: str) -> tuple[Api, str]:
 
 
 class Transport:
-    """Sends single requests as a service account, each when the budget has room for it.
+    """Sends single requests as a service account, each one when the budget has room for it.
 
-    Repeating faults is not its business.
+    It does not retry faults; see `RetryPolicy`.
 
     Attributes:
-        credentials: Who asks.
+        credentials: The service account.
     """
 
     def __init__(
@@ -198,16 +198,16 @@ class Transport:
                 },
                 transport=transport,
                 trust_env=not local and transport is None,
-                # Plain HTTP that stays on this machine needs no certificates, which take a while.
+                # Loading certificates takes a while, and plain HTTP on this machine needs none.
                 verify=not (local and httpx.URL(self._override or "").scheme == "http"),
                 limits=httpx.Limits(max_connections=100, max_keepalive_connections=10),
             )
             return
         except httpx.InvalidURL:
-            reason = "a value is not an address"  # the message would quote it, with its password
+            reason = "a value is not an address"  # httpx quotes it, with its password
         except (ImportError, ValueError, OSError) as error:
             reason = credentials.redact(str(error))
-        # Raised here, because the exception behind it may quote a password, too.
+        # Raised here, because the exception above may quote a password too.
         raise ConfigError(
             f"The network settings cannot be used ({reason}). Check {_network_variables()} (SOCKS "
             "needs the package httpx[socks]; in NO_PROXY, IPv6 addresses and ranges cannot be "
@@ -219,19 +219,19 @@ class Transport:
         self._http.close()
 
     def abandon(self) -> None:
-        """Break every connection, so that no thread goes on waiting for an answer.
+        """Break every connection, so that no thread waits for a response any longer.
 
-        Their requests end with `ConnectionFailedError`. Connections that are only just being made
-        break as well, as long as the client is cancelled.
+        Their requests end with `ConnectionFailedError`. While the client is cancelled, new
+        connections break too.
         """
         for stream in list(self._streams):
             _break(stream)
 
-    def _traced(self, event: str, told: Mapping[str, Any]) -> None:
+    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
         if event in _CONNECTED:
-            self._streams.add(told["return_value"])
+            self._streams.add(info["return_value"])
             if self._budget.cancelled.is_set():
-                _break(told["return_value"])
+                _break(info["return_value"])
 
     def url(self, api: Api, path: str) -> str:
         """Return the full address of a path such as `/export`."""
@@ -244,42 +244,42 @@ class Transport:
         api: Api,
         path: str,
         *,
-        asked: str,
+        description: str,
         params: Mapping[str, Any] | None = None,
         data: Mapping[str, Any] | None = None,
         free: bool = False,
     ) -> Iterator[httpx.Response]:
-        """Send a request and yield the answer with its body not yet read.
+        """Send a request and yield its response, whose body is not read yet.
 
-        A 429 is waited for and asked again, as long as the budget's patience lasts.
+        After a 429 it waits and sends again, within the budget's `max_wait_seconds`.
 
         Args:
             method: Such as `GET`.
             api: The API family.
-            path: The path below the family's address.
-            asked: What is asked, in words.
+            path: The path after the family's address.
+            description: The request in words.
             params: Query parameters; None values are left out.
             data: Form fields.
             free: Mixpanel does not count this kind of request.
 
         Raises:
             APIError: The status is not 200; the subclass says what it means.
-            RateLimitError: The budget is spent for longer than we are willing to wait.
-            ConnectionFailedError: No answer, or the connection broke or stalled while it was read.
+            RateLimitError: The budget is spent for longer than `max_wait_seconds`.
+            ConnectionFailedError: No response, or the connection broke or stalled during it.
         """
-        permits = self._budget.permits(api, asked, free=free)
+        permits = self._budget.permits(api, description, free=free)
         request = self._http.build_request(
             method,
             self.url(api, path),
             params=self._with_project(api, params),
             data=data,
             timeout=httpx.Timeout(_IDLE_SECONDS[api], connect=_CONNECT_SECONDS),
-            extensions={"trace": self._traced},
+            extensions={"trace": self._trace},
         )
         try:
             while True:
-                with permits.permit() as permit, self._answer(request) as response:
-                    error = self._error_in(response, asked)
+                with permits.permit() as permit, self._send(request) as response:
+                    error = self._error_in(response, description)
                     if isinstance(error, RateLimitError):
                         permits.refused(permit, error)
                         continue
@@ -290,22 +290,22 @@ class Transport:
                     return
         except httpx.HTTPError as error:
             self.credentials.redact_error(error)
-            raise ConnectionFailedError(self._failure(error, asked, api, path)) from error
+            raise ConnectionFailedError(self._failure(error, description, api, path)) from error
 
     @contextmanager
-    def _answer(self, request: httpx.Request) -> Iterator[httpx.Response]:
+    def _send(self, request: httpx.Request) -> Iterator[httpx.Response]:
         response = self._http.send(request, stream=True)
         try:
             yield response
         finally:
             response.close()
 
-    def _error_in(self, response: httpx.Response, asked: str) -> MixpanelDataError | None:
+    def _error_in(self, response: httpx.Response, description: str) -> MixpanelDataError | None:
         if response.status_code == httpx.codes.OK:
-            refuse_encoding(response, asked, self.credentials)
+            refuse_encoding(response, description, self.credentials)
             return None
         response.read()
-        return error_from(response, asked, self.credentials)
+        return error_from(response, description, self.credentials)
 
     def _with_project(self, api: Api, params: Mapping[str, Any] | None) -> dict[str, Any]:
         given = {name: value for name, value in (params or {}).items() if value is not None}
@@ -313,26 +313,27 @@ class Transport:
             return given
         return {"project_id": self.credentials.project_id, **given}
 
-    def _failure(self, error: httpx.HTTPError, asked: str, api: Api, path: str) -> str:
+    def _failure(self, error: httpx.HTTPError, description: str, api: Api, path: str) -> str:
         host = httpx.URL(self.url(api, path)).netloc.decode()
         what = str(error) or type(error).__name__
         if "CERTIFICATE_VERIFY_FAILED" in what:
             return (
-                f"{asked}: the certificate of {host} is signed by nobody known here ({what}). "
-                "If a company proxy signs it, set SSL_CERT_FILE to its authority's file."
+                f"{description}: the certificate of {host} has an unknown signer ({what}). If a "
+                "company proxy signs it, set SSL_CERT_FILE to its authority's file."
             )
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
             return (
-                f"{asked}: {host} cannot be reached ({what}). "
+                f"{description}: {host} cannot be reached ({what}). "
                 "Check the network, the proxy (HTTPS_PROXY) and MP_API_BASE_URL."
             )
         if isinstance(error, httpx.TimeoutException):
-            return f"{asked}: {host} sent nothing for {_IDLE_SECONDS[api]:.0f} s. Try again later."
-        return f"{asked}: the connection to {host} broke ({what}). Try again."
+            idle = f"{_IDLE_SECONDS[api]:.0f} s"
+            return f"{description}: {host} sent nothing for {idle}. Try again later."
+        return f"{description}: the connection to {host} broke ({what}). Try again."
 
 
 def _network_variables() -> str:
-    """Return the variables of the network that are set, in words."""
+    """Return the names of the network variables that are set; of all of them if none is."""
     names = [f"{name}_PROXY" for name in ("HTTPS", "HTTP", "ALL", "NO")] + ["SSL_CERT_FILE"]
     found = [name for name in names if os.environ.get(name) or os.environ.get(name.lower())]
     return ", ".join(found or names)
@@ -344,10 +345,10 @@ def _break(stream: Any) -> None:
 
 
 def checked_base_url(api_base_url: str | None) -> str | None:
-    """Return the one host for everything, or None for Mixpanel's own.
+    """Return the one host for every API; None: Mixpanel's own hosts.
 
     Raises:
-        ConfigError: It is no address that a secret may be sent to.
+        ConfigError: It is not an address that may receive a secret.
     """
     if not api_base_url:
         return None
@@ -358,7 +359,7 @@ def checked_base_url(api_base_url: str | None) -> str | None:
     if url.userinfo:
         raise ConfigError(
             "MP_API_BASE_URL holds a name or password. Leave them out; "
-            "MP_USERNAME and MP_SECRET say who asks."
+            "MP_USERNAME and MP_SECRET name the account."
         )
     for part, said in ((url.query, "a query string"), (url.fragment, "a fragment")):
         if part:

@@ -1,10 +1,10 @@
-"""Whether an export answer is whole: judged byte by byte as it passes, before anyone uses it.
+"""Whether the response of an export is complete: checked byte by byte while it arrives.
 
-An answer is whole when its gzip stream ended and every line, the last one included, is a JSON
-object with a text `event` and an object `properties`. A missing final newline alone is no fault,
-and blank lines are skipped. A line may be odd in what it holds (`rules.lines`) as long as it
-closes every bracket and string that it opens: that is how a cut one is known.
-The server is known to break off after a status of 200, and to close the connection cleanly.
+It is complete if its gzip stream has ended and every line, also the last one, is a JSON object
+with a text `event` and an object `properties`. A missing final newline alone is not a fault, and
+blank lines are skipped. The content of a line may be odd (`rules.lines`) as long as it closes
+every bracket and string that it opens; a truncated line does not.
+Mixpanel may truncate a response after a status of 200 and close the connection cleanly.
 
 Source: Mixpanel raw export as observed by several clients (`terminated early`), 2026-11.
 """
@@ -36,7 +36,7 @@ _CUT_MARKER = b"terminated early"
 
 
 class NotWholeError(ValueError):
-    """The bytes are not a whole export; the text says what was seen."""
+    """The bytes are not a complete export; the text gives the reason."""
 
 
 class _Properties(msgspec.Struct):
@@ -58,12 +58,12 @@ _decode_lines = msgspec.json.Decoder().decode_lines
 _build_lines = msgspec.json.Decoder(_Event).decode_lines
 _encode_lines = msgspec.json.Encoder().encode_lines
 _UNUSUAL = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_BUILT_BYTES = 1 << 16  # a block that is larger holds a long line
+_BUILT_BYTES = 1 << 16  # a larger block has a long line
 _PIECE_BYTES = 1 << 20  # of a body; a few compressed bytes may inflate to a thousand times as many
 
 
 class Inflater:
-    """Turns the bytes of an answer into the bytes of its body, and knows whether gzip ended."""
+    """Inflates the bytes of a response, and knows whether its gzip stream has ended."""
 
     def __init__(self, *, gzip: bool) -> None:
         self._stream = zlib.decompressobj(_GZIP) if gzip else None
@@ -89,23 +89,23 @@ class Inflater:
             raise NotWholeError("the compressed stream is damaged") from error
 
     def finish(self) -> None:
-        """Raise `NotWholeError` unless the compressed stream came to its end."""
+        """Raise `NotWholeError` unless the compressed stream has ended."""
         if self._stream is not None and not self._stream.eof:
             raise NotWholeError("the compressed stream stops before its end")
 
 
 class Judge(ABC, Generic[T]):
-    """Turns the bytes of one answer into items, one for each line, if it is whole so far.
+    """Turns the bytes of one response into items, one for each line.
 
-    Items come in blocks, as calls for each of them are what costs. A block is judged at once;
-    if it holds anything unusual, line by line.
+    Items are yielded in blocks, because a call for each item would be slow. A block is checked as
+    one; if it holds anything unusual, line by line.
 
     Attributes:
-        lines: Whole lines seen so far, blank ones apart.
-        blank_lines: Blank ones, which are skipped.
-        long_lines: The places of those longer than `MAX_LINE_BYTES`; nothing is yielded of them.
-        odd_lines: How many others no table can hold, by the reason.
-        json_bytes: Body bytes seen so far, uncompressed.
+        lines: The number of complete lines so far, without blank ones.
+        blank_lines: The number of blank lines, which are skipped.
+        long_lines: The places of lines longer than `MAX_LINE_BYTES`, which are not yielded.
+        odd_lines: The number of other lines that no table can hold, by reason.
+        json_bytes: Body bytes so far, uncompressed.
     """
 
     def __init__(self, *, gzip: bool) -> None:
@@ -118,11 +118,11 @@ class Judge(ABC, Generic[T]):
         self._splitter = LineSplitter()
 
     def feed(self, data: bytes) -> Iterator[Iterable[T]]:
-        """Yield blocks with an item for each whole line that the received bytes complete.
+        """Yield blocks with an item for each line that the received bytes complete.
 
         Raises:
-            NotWholeError: The answer cannot be whole, here or while the items are drawn; those
-                that came out are real.
+            NotWholeError: The response cannot be complete; also raised while the items are drawn.
+                The items before are valid.
         """
         for body in self._inflater.feed(data):
             self.json_bytes += len(body)
@@ -130,7 +130,7 @@ class Judge(ABC, Generic[T]):
                 yield from self._judged(block)
 
     def finish(self) -> Iterator[Iterable[T]]:
-        """Yield a last line without newline; the answer is whole if nothing is raised."""
+        """Yield a last line without newline; without an error, the response is complete."""
         self._inflater.finish()
         for block in self._splitter.finish():
             yield from self._judged(block)
@@ -153,7 +153,7 @@ class Judge(ABC, Generic[T]):
 
     @abstractmethod
     def _at_once(self, block: bytes) -> Iterable[T] | None:
-        """Count the lines and return their items, or None if one has to be looked at alone."""
+        """Count the lines and return their items; None: one of them must be checked alone."""
 
     @abstractmethod
     def _alone(self, line: bytes) -> T:
@@ -183,7 +183,7 @@ class Judge(ABC, Generic[T]):
 
     @property
     def _place(self) -> str:
-        """The line that is judged, by its number within the answer."""
+        """The present line, by its number in the response."""
         return f"line {self.lines + self.blank_lines + 1:,}"
 
     def _what_is_wrong(self, line: bytes) -> str:
@@ -257,7 +257,7 @@ class EventVerdict(Judge[dict[str, Any]]):
 
 
 class RecordVerdict(Judge[T]):
-    """Yields what `convert` makes of each event and its line; each line is parsed once."""
+    """Yields the result of `convert` for each event and its line; each line is parsed once."""
 
     def __init__(self, convert: Callable[[dict[str, Any], bytes], T], *, gzip: bool) -> None:
         super().__init__(gzip=gzip)
@@ -280,7 +280,7 @@ def _lines_of(block: bytes) -> Iterator[bytes]:
 
 
 def _events(block: bytes) -> list[dict[str, Any]] | None:
-    """Return the events of whole lines, or None if any of the lines is no usual event."""
+    """Return the events of complete lines; None: one of the lines is unusual."""
     if may_be_deep(block) and any(map(may_be_deep, block.split(b"\n"))):
         return None
     try:
@@ -290,5 +290,5 @@ def _events(block: bytes) -> list[dict[str, Any]] | None:
                 return None
     except (*_UNUSUAL, KeyError, TypeError):
         return None
-    # Blank lines are skipped and a value may span lines; then there are more newlines.
+    # The decoder skips blank lines and accepts a value of several lines.
     return events if len(events) == block.count(b"\n") else None

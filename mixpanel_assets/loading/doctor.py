@@ -140,7 +140,7 @@ def _of_mixpanel(
 def _clock(credentials: Credentials, settings: Settings, now: Callable[[], datetime]) -> Finding:
     with settings.client(credentials) as client, closing(client.open_transport()) as transport:
         before = now()
-        with transport.open("GET", "app", "/me", asked="the time") as response:
+        with transport.open("GET", "app", "/me", description="the time") as response:
             after = now()
             sent_at = response.headers.get("date", "")
     try:

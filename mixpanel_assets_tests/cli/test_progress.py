@@ -131,7 +131,7 @@ def test_lines_for_a_program_are_json(mp_here, emulator):
     [warning] = [one["message"] for one in told if one["level"] == "warning"]
     notes = [one["message"] for one in told if one["level"] == "info"]
     assert len(notes) == len(told) - 1
-    assert "Asking again" in warning
+    assert "Retrying" in warning
     assert any("pages" in note for note in notes)  # on a slow machine, days have notes too
     assert notes[-1].startswith("in ")
 

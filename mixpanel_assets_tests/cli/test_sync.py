@@ -196,11 +196,11 @@ def test_profiles_are_taken_although_a_day_of_events_failed(mp_here, emulator):
     done = mp_here("sync", *TWO[:-1], MP_MAX_RETRIES="0")
     assert done.code == 1
     assert "profiles" in done.stdout
-    assert "1 of 2 days stayed broken" in done.stderr.splitlines()[-1]
+    assert "1 of 2 days stayed incomplete" in done.stderr.splitlines()[-1]
     emulator.faults.add(Fault("503-empty", path="*engage*", times=None))
     done = mp_here("sync", *TWO[:-1], "--refetch", "all", MP_MAX_RETRIES="0")
     *_, events, profiles = done.stderr.splitlines()
-    assert "1 of 2 days stayed broken" in events
+    assert "1 of 2 days stayed incomplete" in events
     assert "503" in profiles
 
 

@@ -51,7 +51,7 @@ def stored(lines: list[bytes], zone: str | None = None, **days: date) -> list[di
 def normalized(lines: list[bytes], zone: str | None = None) -> list[dict]:
     """Return what a normalized stream makes of the lines."""
     normalizer = EventNormalizer(zone)
-    judge = RecordVerdict(normalizer.take, gzip=False)
+    judge = RecordVerdict(normalizer.convert, gzip=False)
     blocks = [*judge.feed(b"\n".join(lines)), *judge.finish()]
     return [record for block in blocks for record in block]
 

@@ -117,8 +117,8 @@ def test_a_cohort_says_whether_members_without_profile_count():
         ('{"results": [], "page": ""}', "its `page` is '', not a number from 0"),
         ('{"results": [], "page_size": {}}', "its `page_size` is an object, not a number"),
         ('{"results": [], "session_id": {}}', "its `session_id` is an object, not text"),
-        ('{"results": [', "is not a whole page of JSON"),
-        ("", "is not a whole page of JSON"),
+        ('{"results": [', "is not a complete page of JSON"),
+        ("", "is not a complete page of JSON"),
     ],
 )
 @pytest.mark.parametrize("read", ["stream_profiles", "export_profiles_page"])

@@ -343,7 +343,7 @@ def test_every_question_counts_against_the_budget(credentials, emulator, tmp_pat
 def test_an_answer_of_another_shape_is_an_error(client, emulator):
     """A list where an object belongs is not passed on."""
     emulator.faults.add(Fault("html-200", path="/api/query/segmentation", text="[1]"))
-    with pytest.raises(ServerError, match="list instead of a dict"):
+    with pytest.raises(ServerError, match="a list, not a dict"):
         client.segmentation("Sign Up", *DAYS)
 
 

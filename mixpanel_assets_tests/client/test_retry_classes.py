@@ -27,7 +27,7 @@ FAULTS = {
     "any other 4xx, such as a malformed filter": ["404-json", "412-json"],
     "200 with an error instead of a result": ["error-200"],
 }
-ROWS = {row.came: row for row in RETRY_CLASSES}
+ROWS = {row.response: row for row in RETRY_CLASSES}
 CASES = [(row, kind) for came, row in ROWS.items() for kind in FAULTS[came]]
 
 

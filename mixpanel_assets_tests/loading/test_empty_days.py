@@ -222,7 +222,7 @@ def test_a_day_that_stays_broken_in_every_further_response_is_set_aside(workspac
     """It is not called empty because its first response was."""
     cut_after_the_first_day(emulator)
     emulator.faults.add(Fault("truncate-own-line", path=EXPORT, day=THIRD, times=None))
-    with pytest.raises(IncompleteExportError, match=r"1 of 3 days stayed broken.*2024-01-03"):
+    with pytest.raises(IncompleteExportError, match=r"1 of 3 days stayed incomplete.*2024-01-03"):
         workspace.sync_events(FIRST, THIRD)
     assert statuses(workspace) == {FIRST: "complete", SECOND: "complete", THIRD: "failed"}
 

@@ -67,7 +67,9 @@ def test_a_fixed_number_of_days_is_asked(weekly, asked):
 def test_one_bad_day_does_not_stop_the_others(weekly, emulator):
     """Six days of seven are stored; the error comes last and lists the seventh."""
     emulator.faults.add(Fault("truncate-own-line", path=EXPORT, day=DAY, times=None))
-    with pytest.raises(IncompleteExportError, match=r"1 of 7 days stayed broken.*2024-01-03") as e:
+    with pytest.raises(
+        IncompleteExportError, match=r"1 of 7 days stayed incomplete.*2024-01-03"
+    ) as e:
         weekly.sync_events(FIRST, LAST)
     assert e.value.partial
     assert stored_days(weekly) == [1, 2, 4, 5, 6, 7]
@@ -77,7 +79,7 @@ def test_one_bad_day_does_not_stop_the_others(weekly, emulator):
 def test_a_bad_answer_is_handled_alike_wherever_it_shows(kind, weekly, emulator):
     """Cut on the way or full of rows of other days: the day is set aside, the others go on."""
     emulator.faults.add(Fault(kind, path=EXPORT, day=FIRST, times=None))
-    with pytest.raises(IncompleteExportError, match=r"1 of 7 days stayed broken.*2024-01-01"):
+    with pytest.raises(IncompleteExportError, match=r"1 of 7 days stayed incomplete.*2024-01-01"):
         weekly.sync_events(FIRST, LAST)
     assert stored_days(weekly) == [2, 3, 4, 5, 6, 7]
 

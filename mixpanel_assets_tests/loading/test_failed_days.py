@@ -57,7 +57,7 @@ def test_a_day_that_never_came_is_failed_until_it_comes(with_hole):
     """With the error and its time, and no rows; success clears both."""
     status, fetched_at, rows, _, error, failed_at = row_of(with_hole, HOLE)
     assert (status, fetched_at, rows) == ("failed", None, 0)
-    assert error.startswith("export 2024-01-03..2024-01-03 is not whole")
+    assert error.startswith("export 2024-01-03..2024-01-03 is not complete")
     assert timedelta() <= datetime.now(UTC).replace(tzinfo=None) - failed_at < timedelta(minutes=5)
     assert with_hole.sql_rows("FROM mixpanel.missing_days LIMIT 1") == [
         (HOLE, "failed", error, failed_at)
@@ -161,7 +161,7 @@ def test_the_error_says_what_is_stored_what_is_missing_and_what_to_run(workspace
     command = "`mp sync --from 2024-01-03 --to 2024-01-03"
     with pytest.raises(IncompleteExportError) as several:
         workspace.sync_events(FIRST, LAST)
-    assert "1 of 5 days stayed broken and were not stored: 2024-01-03." in several.value.message
+    assert "1 of 5 days stayed incomplete and were not stored: 2024-01-03." in several.value.message
     assert "The other 4 are stored." in several.value.message
     assert f"Try again with {command}`, or materialize" in several.value.message
     with pytest.raises(IncompleteExportError, match=f"Nothing of it was stored. Try.*{command}`"):

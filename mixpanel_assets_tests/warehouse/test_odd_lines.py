@@ -186,7 +186,7 @@ def test_an_id_is_the_text_of_what_was_sent(warehouse, name):
     warehouse.load(lines)
     column = name.removeprefix("$")
     stored = [value for (value,) in warehouse.query(f"SELECT {column} FROM events")]
-    streamed = [EventNormalizer().take(parse_record(line), line)[column] for line in lines]
+    streamed = [EventNormalizer().convert(parse_record(line), line)[column] for line in lines]
     assert sorted(stored) == sorted(sent.decode() for sent in IDS)
     assert streamed == [sent.decode() for sent in IDS]
 
@@ -241,7 +241,7 @@ def test_of_a_name_that_comes_twice_the_last_value_counts(lines):
         "FROM events"
     )
     normalizer = EventNormalizer()
-    sent = [normalizer.take(parse_record(line), line) for line in lines]
+    sent = [normalizer.convert(parse_record(line), line) for line in lines]
     expected = [
         (
             one["event_name"],
