@@ -1,4 +1,3 @@
 """The former home of `mixpanel_assets.defs.ops`; it goes with version 0.2."""
 
 from mixpanel_assets.defs.ops import *  # noqa: F403
-from mixpanel_assets.defs.ops import __all__ as __all__

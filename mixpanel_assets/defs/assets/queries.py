@@ -11,7 +11,7 @@ from mixpanel_assets.client.live import LiveQueryService
 from mixpanel_assets.defs.failures import explained_to_dagster
 from mixpanel_assets.defs.metadata import table_of
 from mixpanel_assets.defs.ops.live_queries import (
-    DatedQuestion,
+    DatedReportConfig,
     EventCountsConfig,
     PropertyCountsConfig,
     SegmentationAverageConfig,
@@ -33,7 +33,7 @@ from mixpanel_assets.rules.days import DayRange, days_between
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import check_name
 
-_COLUMNS: Mapping[type[DatedQuestion], tuple[str, ...]] = {
+_COLUMNS: Mapping[type[DatedReportConfig], tuple[str, ...]] = {
     SegmentationConfig: ("date", "segment", "count"),
     EventCountsConfig: ("date", "event", "count"),
     PropertyCountsConfig: ("date", "value", "count"),
@@ -52,7 +52,7 @@ _TYPES = {
 def live_query_asset(
     name: str,
     *,
-    query: DatedQuestion,
+    query: DatedReportConfig,
     description: str | None = None,
     group_name: str = "mixpanel_queries",
     settings: Settings | None = None,
@@ -92,7 +92,7 @@ def live_query_asset(
 
     @dg.asset(
         key=asset_key,
-        description=f"{description or query.title} Costs "
+        description=f"{description or type(query).__doc__} Costs "
         f"{'one query request per run' if _adds_up(query) else 'one query request per day'}.",
         group_name=group_name,
         kinds={"mixpanel", "duckdb"},
@@ -146,7 +146,7 @@ def live_query_asset(
     return daily_results
 
 
-def _check(query: DatedQuestion) -> None:
+def _check(query: DatedReportConfig) -> None:
     if type(query) not in _COLUMNS:
         allowed = ", ".join(kind.__name__ for kind in _COLUMNS)
         raise ConfigError(
@@ -159,16 +159,16 @@ def _check(query: DatedQuestion) -> None:
         raise ConfigError(f"A partition is a day, so the unit must be day, not {unit!r}.")
 
 
-def _parameters(query: DatedQuestion) -> dict[str, Any]:
+def _parameters(query: DatedReportConfig) -> dict[str, Any]:
     return {"report": query.report, **query.model_dump(exclude={"from_date", "to_date"})}
 
 
-def _defaults(query: DatedQuestion) -> dict[str, Any]:
+def _defaults(query: DatedReportConfig) -> dict[str, Any]:
     fields = type(query).model_fields.items()
     return {name: field.default for name, field in fields if not field.is_required()}
 
 
-def _adds_up(query: DatedQuestion) -> bool:
+def _adds_up(query: DatedReportConfig) -> bool:
     """Return whether a day's rows are the same, requested alone or with other days."""
     if isinstance(query, PropertyCountsConfig):
         return query.values is not None and query.limit is None
@@ -179,7 +179,7 @@ def _each_day(first: date, last: date) -> list[DayRange]:
     return [(day, day) for day in days_between(first, last)]
 
 
-def _schema(query: DatedQuestion) -> pa.Schema:
+def _schema(query: DatedReportConfig) -> pa.Schema:
     average = getattr(query, "type", "general") == "average"
     return pa.schema(
         (name, pa.float64() if average and name == "count" else _TYPES[name])
@@ -187,11 +187,11 @@ def _schema(query: DatedQuestion) -> pa.Schema:
     )
 
 
-def _rows(live: LiveQueryService, query: DatedQuestion, first: date, last: date) -> pa.Table:
+def _rows(live: LiveQueryService, query: DatedReportConfig, first: date, last: date) -> pa.Table:
     days = query.model_copy(update={"from_date": first.isoformat(), "to_date": last.isoformat()})
     rows = [
         row | {"date": date.fromisoformat(row["date"])}
-        for row in days.ask(live, last).to_table_dict()
+        for row in days.request(live, last).to_table_dict()
     ]
     if isinstance(query, SegmentationConfig) and query.on is not None:
         # Mixpanel fills a segment with zeros on days of the range without events.

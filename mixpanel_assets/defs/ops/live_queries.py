@@ -1,4 +1,4 @@
-"""Ops that ask Mixpanel for a report, and the configuration of each."""
+"""Ops that request a report from Mixpanel, and the configuration of each."""
 
 import logging
 from collections.abc import Callable
@@ -43,28 +43,26 @@ _DISCOURAGED = "Mixpanel discourages new use of this report since July 2026."
 _UNIT = "The length of a step in time."
 
 
-class Question(dg.Config):
-    """What one report is asked.
+class ReportConfig(dg.Config):
+    """The parameters of a report; the docstring of a subclass says what the report returns.
 
     Attributes:
-        report: The method of `LiveQueryService` that asks it.
-        title: What comes back.
-        cost: What it costs in requests.
+        report: The method of `LiveQueryService` that requests it.
+        cost: In requests.
     """
 
     report: ClassVar[str]
-    title: ClassVar[str]
     cost: ClassVar[str] = _ONE_REQUEST
 
-    def ask(self, live: LiveQueryService, today: date) -> ResultWithDataFrame:
-        """Ask it.
+    def request(self, live: LiveQueryService, today: date) -> ResultWithDataFrame:
+        """Request the report.
 
         Args:
-            live: Who asks.
-            today: The current day in the project's zone, for days that are not named.
+            live: Sends the request.
+            today: The current day in the project's zone, for days that are not set.
 
         Raises:
-            ConfigError: An argument is wrong; nothing was asked.
+            ConfigError: An argument is wrong; nothing was requested.
             APIError: Mixpanel refused.
         """
         result: ResultWithDataFrame = getattr(live, self.report)(**self.arguments(today))
@@ -75,8 +73,8 @@ class Question(dg.Config):
         return self.model_dump()
 
 
-class DatedQuestion(Question):
-    """A question about a range of days."""
+class DatedReportConfig(ReportConfig):
+    """The parameters of a report on a range of days."""
 
     from_date: str | None = Field(
         default=None,
@@ -90,11 +88,10 @@ class DatedQuestion(Question):
         return self.model_dump() | {"from_date": first, "to_date": last}
 
 
-class SegmentationConfig(DatedQuestion):
-    """How often an event happened, over time."""
+class SegmentationConfig(DatedReportConfig):
+    """How often an event happened, over time, all together or split by a property."""
 
     report = "segmentation"
-    title = "How often an event happened, over time, all together or split by a property."
     cost = f"{_ONE_REQUEST} {_DISCOURAGED}"
 
     event: str = Field(description="The event's name.")
@@ -104,19 +101,18 @@ class SegmentationConfig(DatedQuestion):
     type: CountType = Field(default="general", description=_TYPE)
 
 
-class FunnelConfig(DatedQuestion):
+class FunnelConfig(DatedReportConfig):
     """How far people came in a saved funnel."""
 
     report = "funnel"
-    title = "How far people came in a saved funnel."
     cost = f"Costs two query requests: the numbers, and the funnel's name. {_DISCOURAGED}"
 
     funnel_id: int = Field(description="The number of the saved funnel.")
     # Dagster takes no `Literal` that may be empty; the client checks the word.
     unit: str | None = Field(
         default=None,
-        description="How days are grouped (day, week or month); who began in two groups counts "
-        "twice.",
+        description="How days are grouped (day, week or month); people who began in two groups "
+        "count twice.",
     )
     on: str | None = Field(default=None, description=_ON)
     where: str | None = Field(default=None, description=_WHERE)
@@ -127,11 +123,10 @@ class FunnelConfig(DatedQuestion):
     length_unit: LengthUnit = Field(default="day", description="What `length` counts.")
 
 
-class RetentionConfig(DatedQuestion):
-    """How many people came back."""
+class RetentionConfig(DatedReportConfig):
+    """How many people came back, by the date of their first event."""
 
     report = "retention"
-    title = "How many people came back, by the date of their first event."
 
     born_event: str = Field(description="What makes people part of a cohort.")
     return_event: str = Field(description="What counts as coming back.")
@@ -151,11 +146,10 @@ class RetentionConfig(DatedQuestion):
     )
 
 
-class JQLConfig(Question):
-    """A JQL script."""
+class JQLConfig(ReportConfig):
+    """What a JQL script returns."""
 
     report = "jql"
-    title = "What a JQL script returns."
     cost = f"{_ONE_REQUEST} {_DISCOURAGED}"
 
     script: str = Field(description="JavaScript with a function `main`.")
@@ -164,22 +158,20 @@ class JQLConfig(Question):
     )
 
 
-class EventCountsConfig(DatedQuestion):
+class EventCountsConfig(DatedReportConfig):
     """How often several events happened, over time."""
 
     report = "event_counts"
-    title = "How often several events happened, over time."
 
     events: list[str] = Field(description="The names of the events.")
     type: CountType = Field(default="general", description=_TYPE)
     unit: TimeUnit = Field(default="day", description=_UNIT)
 
 
-class PropertyCountsConfig(DatedQuestion):
+class PropertyCountsConfig(DatedReportConfig):
     """How often an event happened with each value of a property, over time."""
 
     report = "property_counts"
-    title = "How often an event happened with each value of a property, over time."
 
     event: str = Field(description="The event's name.")
     property_name: str = Field(description="The property.")
@@ -187,15 +179,14 @@ class PropertyCountsConfig(DatedQuestion):
     unit: TimeUnit = Field(default="day", description=_UNIT)
     values: list[str] | None = Field(default=None, description="Only these values.")
     limit: int | None = Field(
-        default=None, description="At most so many values, the largest; empty: Mixpanel's 255."
+        default=None, description="The most values, the largest first; empty: Mixpanel's 255."
     )
 
 
-class FrequencyConfig(DatedQuestion):
+class FrequencyConfig(DatedReportConfig):
     """In how many hours or days of each period people were active."""
 
     report = "frequency"
-    title = "In how many hours or days of each period people were active."
 
     unit: TimeUnit = Field(default="day", description="The length of a period.")
     addiction_unit: HourDayUnit = Field(default="hour", description="What is counted in it.")
@@ -203,7 +194,7 @@ class FrequencyConfig(DatedQuestion):
     where: str | None = Field(default=None, description=_WHERE)
 
 
-class _NumberQuestion(DatedQuestion):
+class _NumberConfig(DatedReportConfig):
     cost = f"{_ONE_REQUEST} {_DISCOURAGED}"
 
     event: str = Field(description="The event's name.")
@@ -212,34 +203,30 @@ class _NumberQuestion(DatedQuestion):
     where: str | None = Field(default=None, description=_WHERE)
 
 
-class SegmentationNumericConfig(_NumberQuestion):
+class SegmentationNumericConfig(_NumberConfig):
     """How often an event happened with a number in each of some ranges, over time."""
 
     report = "segmentation_numeric"
-    title = "How often an event happened with a number in each of some ranges, over time."
 
     type: CountType = Field(default="general", description=_TYPE)
 
 
-class SegmentationSumConfig(_NumberQuestion):
+class SegmentationSumConfig(_NumberConfig):
     """The sum of a number over an event's occurrences, over time."""
 
     report = "segmentation_sum"
-    title = "The sum of a number over an event's occurrences, over time."
 
 
-class SegmentationAverageConfig(_NumberQuestion):
+class SegmentationAverageConfig(_NumberConfig):
     """The average of a number over an event's occurrences, over time."""
 
     report = "segmentation_average"
-    title = "The average of a number over an event's occurrences, over time."
 
 
-class SavedReportConfig(DatedQuestion):
+class SavedReportConfig(DatedReportConfig):
     """The numbers of a saved report."""
 
     report = "query_saved_report"
-    title = "The numbers of a saved report."
 
     bookmark_id: int = Field(description="The report's number, as in its address.")
     bookmark_type: BookmarkType = Field(
@@ -249,7 +236,7 @@ class SavedReportConfig(DatedQuestion):
     )
 
     def arguments(self, today: date) -> dict[str, Any]:
-        """Return the arguments; only a funnel is given days that nobody named."""
+        """Return the arguments; only funnels get days if none are set."""
         if self.bookmark_type == "funnels":
             return super().arguments(today)
         if self.from_date or self.to_date:
@@ -260,17 +247,16 @@ class SavedReportConfig(DatedQuestion):
         return self.model_dump()
 
 
-class ActivityFeedConfig(DatedQuestion):
+class ActivityFeedConfig(DatedReportConfig):
     """What some users did, in order of time."""
 
     report = "activity_feed"
-    title = "What some users did, in order of time."
     cost = f"{_ONE_REQUEST} {_DISCOURAGED}"
 
     distinct_ids: list[str] = Field(description="The users.")
 
 
-QUESTIONS: tuple[type[Question], ...] = (
+REPORTS: tuple[type[ReportConfig], ...] = (
     SegmentationConfig,
     FunnelConfig,
     RetentionConfig,
@@ -286,40 +272,40 @@ QUESTIONS: tuple[type[Question], ...] = (
 )
 
 
-def live_query_op(question: type[Question], settings: Settings | None = None) -> dg.OpDefinition:
-    """Return the op that asks a question and returns its result, named as the report.
+def live_query_op(report: type[ReportConfig], settings: Settings | None = None) -> dg.OpDefinition:
+    """Return the op that requests a report and returns its result, named as the report.
 
     Args:
-        question: The configuration of the op.
+        report: The configuration of the op.
         settings: Instead of the MP_* variables.
 
     Example:
         >>> segmentation = live_query_op(SegmentationConfig)
     """
-    answer = get_type_hints(getattr(LiveQueryService, question.report))["return"]
+    result_type = get_type_hints(getattr(LiveQueryService, report.report))["return"]
 
     @dg.op(
-        name=question.report,
-        description=f"{question.title} {question.cost}",
-        out=dg.Out(answer),
+        name=report.report,
+        description=f"{report.__doc__} {report.cost}",
+        out=dg.Out(result_type),
     )
-    def ask(
+    def request(
         context: dg.OpExecutionContext,
-        config: question,  # type: ignore[valid-type]
+        config: report,  # type: ignore[valid-type]
         mixpanel: MixpanelResource,
     ) -> ResultWithDataFrame:
-        asked: Question = config
+        parameters: ReportConfig = config
         known = settings or load_settings()
         retries = StepRetries.of(context, known)
         with explained_to_dagster(retries), mixpanel.client() as client:
             today = project_today(known, client=client, warn=context.log.warning)
-            if isinstance(asked, DatedQuestion) and asked.to_date:
-                require_ended(as_day(asked.to_date), known.time_zone)
-            result = asked.ask(LiveQueryService(client), today)
+            if isinstance(parameters, DatedReportConfig) and parameters.to_date:
+                require_ended(as_day(parameters.to_date), known.time_zone)
+            result = parameters.request(LiveQueryService(client), today)
         context.add_output_metadata(summary_metadata(result))
         return result
 
-    return ask
+    return request
 
 
 def project_today(
@@ -328,18 +314,18 @@ def project_today(
     client: MixpanelAPIClient | None = None,
     warn: Callable[[str], object] = logger.warning,
 ) -> date:
-    """Return the current day in the project's zone, which reports count by.
+    """Return the current day in the project's zone, whose days reports count.
 
     MP_TIME_ZONE is compared with what Mixpanel says at `/api/app/me`, which costs no query.
 
     Args:
         settings: Instead of the MP_* variables.
-        client: Asks Mixpanel; None: as the credentials that the environment or the config file
-            has.
-        warn: Called with a warning when Mixpanel does not tell the zone.
+        client: Sends the request; None: a client with the credentials of the environment or of the
+            config file.
+        warn: Called with a warning if Mixpanel does not name the zone.
 
     Raises:
-        ConfigError: MP_TIME_ZONE is another zone than the project's, or there are no credentials.
+        ConfigError: MP_TIME_ZONE is not the project's zone, or there are no credentials.
 
     Example:
         >>> with MixpanelResource().client() as client:
@@ -354,14 +340,14 @@ def project_today(
 
 
 def live_query_jobs(settings: Settings) -> list[dg.JobDefinition]:
-    """Return a job for each question, to be configured in the launchpad."""
-    return [_job(question, settings) for question in QUESTIONS]
+    """Return a job for each report, to be configured in the launchpad."""
+    return [_job(report, settings) for report in REPORTS]
 
 
-def _job(question: type[Question], settings: Settings) -> dg.JobDefinition:
-    op = live_query_op(question, settings)
+def _job(report: type[ReportConfig], settings: Settings) -> dg.JobDefinition:
+    op = live_query_op(report, settings)
 
-    @dg.job(name=f"ask_{question.report}", description=op.description)
+    @dg.job(name=f"ask_{report.report}", description=op.description)
     def job() -> None:
         op()
 

@@ -10,7 +10,7 @@ import pytest
 from mixpanel_assets import ConfigError, MixpanelResource, live_query_asset
 from mixpanel_assets.defs.io_managers import WarehouseIOManager
 from mixpanel_assets.defs.ops import (
-    DatedQuestion,
+    DatedReportConfig,
     EventCountsConfig,
     FunnelConfig,
     PropertyCountsConfig,
@@ -50,7 +50,12 @@ def run(settings, resource, instance):
     """Materialize a question for a day, or for a range of days, both ends included."""
 
     def run(
-        name: str, query: DatedQuestion, first: str, last: str | None = None, *downstream, **other
+        name: str,
+        query: DatedReportConfig,
+        first: str,
+        last: str | None = None,
+        *downstream,
+        **other,
     ) -> dg.ExecuteInProcessResult:
         known = other.get("settings", settings)
         asset = live_query_asset(name, query=query, settings=known)

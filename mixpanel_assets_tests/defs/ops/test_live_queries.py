@@ -11,7 +11,7 @@ from mixpanel_assets import ConfigError, LiveQueryService, SegmentationResult
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.defs.metadata import MOST_ROWS
 from mixpanel_assets.defs.ops import SegmentationConfig, project_today, segmentation
-from mixpanel_assets.defs.ops.live_queries import QUESTIONS
+from mixpanel_assets.defs.ops.live_queries import REPORTS
 from mixpanel_assets.defs.partitions import span
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets_tests.conftest import START
@@ -51,7 +51,7 @@ ASKED = {
 
 def test_every_report_has_a_job():
     """Each question is asked below."""
-    assert {question.report for question in QUESTIONS} == ASKED.keys()
+    assert {question.report for question in REPORTS} == ASKED.keys()
 
 
 @pytest.mark.parametrize("report", ASKED)
@@ -104,7 +104,7 @@ def test_every_parameter_of_a_report_reaches_mixpanel(report, config, sent, run,
     assert sent.items() <= params.items()
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.report)
+@pytest.mark.parametrize("question", REPORTS, ids=lambda question: question.report)
 def test_a_question_takes_all_that_its_report_takes(question):
     """No parameter of the library is missing in the launchpad."""
     taken = inspect.signature(getattr(LiveQueryService, question.report)).parameters
