@@ -1,4 +1,4 @@
-"""The code location; this module only wires together what the others define."""
+"""The code location: assembles what the modules of `defs` define."""
 
 from __future__ import annotations
 
@@ -34,9 +34,8 @@ def build_definitions(
 
     Args:
         settings: Instead of the MP_* variables.
-        resources: Replaces resources by name: `mixpanel` (who is asked) and `warehouse` (where
-            rows go; of a `WarehouseIOManager`, jobs that load, compare or thin out take the file,
-            too).
+        resources: Replaces resources by name: `mixpanel` (the project) and `warehouse` (the
+            storage). Jobs that open the file themselves take that of a `WarehouseIOManager`.
 
     Example:
         >>> defs = build_definitions(resources={"mixpanel": MixpanelResource(region="eu")})
@@ -44,7 +43,7 @@ def build_definitions(
     settings = settings or load_settings()
     given = dict(resources or {})
     if isinstance(warehouse := given.get("warehouse"), WarehouseIOManager):
-        # The jobs and ops that open the file themselves are to open the same one.
+        # Jobs that open the file themselves must open the same one.
         settings = settings.model_copy(update={"database": warehouse.known_database})
     mixpanel = given.pop("mixpanel", None) or resource_from_environment(settings)
     project_id, region = mixpanel.known_project
@@ -52,7 +51,7 @@ def build_definitions(
         given["warehouse"] = warehouse.of_project(project_id, region)
     database = settings.database_path(project_id)
     with warnings.catch_warnings():
-        # Dagster's notice that backfill policies may still change; nothing a user can act on.
+        # Dagster warns that backfill policies may still change, which no user can act on.
         warnings.simplefilter("ignore", BetaWarning)
         assets = [
             asset.map_asset_specs(lambda spec: spec.replace_attributes(owners=settings.owners))

@@ -1,4 +1,4 @@
-"""Errors of the library in Dagster's words: one sentence, and whether a retry can help."""
+"""Errors of the library as Dagster's failures: one sentence, and whether a retry can help."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mixpanel_assets.client.transport import RETRY_CLASSES
 from mixpanel_assets.errors import DatabaseLockedError, MixpanelDataError
 from mixpanel_assets.settings import Settings
 
-_CAN_HEAL: tuple[type[MixpanelDataError], ...] = (
+_RETRYABLE: tuple[type[MixpanelDataError], ...] = (
     DatabaseLockedError,
     *(row.error for row in RETRY_CLASSES if row.treatment != "not retried"),
 )
@@ -21,16 +21,16 @@ _CAN_HEAL: tuple[type[MixpanelDataError], ...] = (
 
 @dataclass(frozen=True)
 class StepRetries:
-    """How often a step may be repeated, and how often it was.
-
-    A `dagster.RetryPolicy` on an op would not do: it repeats programming errors, too, and a run
-    that somebody cancels goes on with its next attempt.
+    """How often a step may be retried, and how often it was.
 
     Attributes:
-        used: Repetitions so far.
-        most: Repetitions at most.
+        used: Retries so far.
+        most: The most retries.
         wait_seconds: Mean wait before the first one; doubles.
     """
+
+    # Not a `dagster.RetryPolicy` of the op: that retries programming errors too, and a cancelled
+    # run would continue with its next attempt.
 
     used: int
     most: int
@@ -40,11 +40,11 @@ class StepRetries:
     def of(
         cls, context: dg.OpExecutionContext | dg.AssetExecutionContext, settings: Settings
     ) -> StepRetries:
-        """Return what a step has left."""
+        """Return the retries of a step."""
         return cls(context.retry_number, settings.op_retries, settings.op_retry_seconds)
 
     def request(self) -> dg.RetryRequested:
-        """Return the request to be repeated, after a wait with growth and jitter."""
+        """Return Dagster's request for a retry, after a wait with growth and jitter."""
         wait = self.wait_seconds * 2**self.used * random.uniform(0.5, 1.5)
         return dg.RetryRequested(max_retries=self.most, seconds_to_wait=wait)
 
@@ -54,19 +54,19 @@ def explained_to_dagster(retries: StepRetries | None = None) -> Iterator[None]:
     """Turn an error of the library into a `dagster.Failure` that says what to do.
 
     Args:
-        retries: Repeats the step while something is left, where repeating can help.
+        retries: Those of the step; None: the step is not retried here.
 
     Raises:
-        Failure: With `allow_retries=False` where repeating cannot help.
-        RetryRequested: Where it can help, because of the Failure.
+        Failure: With `allow_retries=False` if a retry cannot help.
+        RetryRequested: If a retry can help and one is left.
     """
     try:
         yield
     except MixpanelDataError as error:
-        can_heal = isinstance(error, _CAN_HEAL)
+        can_retry = isinstance(error, _RETRYABLE)
         failure = dg.Failure(
-            description=error.message, metadata={"code": error.code}, allow_retries=can_heal
+            description=error.message, metadata={"code": error.code}, allow_retries=can_retry
         )
-        if can_heal and retries and retries.used < retries.most:
+        if can_retry and retries and retries.used < retries.most:
             raise retries.request() from failure
         raise failure from None

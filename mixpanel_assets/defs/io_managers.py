@@ -60,14 +60,14 @@ if TYPE_CHECKING:
 
 _DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
 _TEXT = ("VARCHAR", "JSON")
-_FLOAT_DIGITS = 15  # a float64 gives back every decimal number of so many digits
+_FLOAT_DIGITS = 15  # a float64 keeps every decimal number of up to 15 digits
 
 
 def exact_frame(relation: duckdb.DuckDBPyRelation) -> pd.DataFrame:
-    """Return the rows of a relation; without rows, columns have the types that rows would give.
+    """Return the rows of a relation as a frame without loss.
 
-    Whole numbers stay whole: as int64, as pandas' Int64 where there are NULLs, as Python's own
-    where 64 bits are too few. Decimal numbers that a float64 cannot hold are `Decimal`.
+    Integers are int64, pandas' Int64 with NULLs, or Python's own beyond 64 bits. Decimal numbers
+    that a float64 cannot hold are `Decimal`. Without rows, columns have the same types.
     """
     kinds = {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
     wide = {name: read for name, kind in kinds.items() if (read := _reader(kind))}
@@ -82,7 +82,7 @@ def exact_frame(relation: duckdb.DuckDBPyRelation) -> pd.DataFrame:
 
 
 def _reader(kind: str) -> Callable[[str], Any] | None:
-    """Return what reads a number whose type is too wide for a column of pandas."""
+    """Return a function that reads numbers of a type too wide for a column of pandas."""
     if kind in ("HUGEINT", "UHUGEINT"):
         return int
     match = _DECIMAL.fullmatch(kind)
@@ -95,23 +95,23 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-_SAID = {
+_REASONS = {
     "never loaded": "never loaded",
-    "not available": "out of the reach of the project's plan",
+    "not available": "beyond the reach of the project's plan",
     "expired": "further back than MP_RETENTION_DAYS",
     "failed": "not loaded because the last attempt failed",
     "partial": "loaded in part",
-    "open": "not over when loaded",
+    "open": "loaded before its end",
 }
 
 
 @dataclass(frozen=True)
 class Gaps:
-    """Days of a table that lack rows, or may lack some.
+    """Days of a table that are incomplete, or may be.
 
     Attributes:
         target: The table.
-        days: By what is wrong with them: `never loaded`, or the status of the ledger.
+        days: By reason: `never loaded`, or the status in the ledger.
     """
 
     target: Target
@@ -120,47 +120,50 @@ class Gaps:
     @property
     def message(self) -> str:
         """Which days, why, and what to do."""
-        said = "; ".join(
-            f"{shown(ranges_of(days))} {_SAID[why]}" for why, days in self.days.items()
+        reasons = "; ".join(
+            f"{shown(ranges_of(days))} {_REASONS[why]}" for why, days in self.days.items()
         )
         name = f"{self.target.schema}.{self.target.table}"
         return (
-            f"{name} does not hold every day that is read: {said}. Materialize these partitions "
+            f"{name} does not hold every day that is read: {reasons}. Materialize these partitions "
             f"of `{self.target.schema}/{self.target.table}`, then this one again."
         )
 
     def error(self) -> MissingDaysError:
-        """Return the error for who cannot do without them."""
+        """Return the error to raise if every day is required."""
         every = sorted(day for days in self.days.values() for day in days)
         return MissingDaysError(self.message, table=self.target.table, ranges=ranges_of(every))
 
 
-def gaps_in(
+def find_gaps(
     connection: duckdb.DuckDBPyConnection, target: Target, days: Sequence[date]
 ) -> Gaps | None:
-    """Return which of some days are not wholly stored, by what the ledger says.
+    """Return which of some days are not completely stored, by the ledger.
 
     Args:
         connection: Any connection of the database.
-        target: A table that is there.
+        target: An existing table.
         days: In order.
 
     Returns:
-        None if each day is complete or empty, or the table is none that a ledger is kept of.
+        None if each day is complete or empty, or the ledger does not cover the table.
     """
     if not _is_in_ledger(connection, target):
         return None
     statuses = day_statuses(connection, target)
-    found: dict[str, list[date]] = {}
+    by_reason: dict[str, list[date]] = {}
     for day in days:
         why = statuses.get(day, "never loaded")
-        if why in _SAID:
-            found.setdefault(why, []).append(day)
-    return Gaps(target, {why: found[why] for why in _SAID if why in found}) if found else None
+        if why in _REASONS:
+            by_reason.setdefault(why, []).append(day)
+    if not by_reason:
+        return None
+    return Gaps(target, {why: by_reason[why] for why in _REASONS if why in by_reason})
 
 
 def _is_in_ledger(connection: duckdb.DuckDBPyConnection, target: Target) -> bool:
-    """Tell by its columns: before its first load, the ledger says nothing of a table."""
+    """Return whether the ledger covers a table, by its columns."""
+    # Before its first load, a table has no row in the ledger yet.
     if target.schema != SCHEMA:
         return False
     described = connection.execute(f"DESCRIBE {qualified(target.schema, target.table)}")
@@ -177,25 +180,25 @@ Context = dg.OutputContext | dg.InputContext
 class WarehouseIOManager(DuckDBIOManager):
     """Stores assets as tables of one DuckDB file and loads them back.
 
-    Stores a `Load` (which draws its rows itself), a pandas or Polars DataFrame, or a PyArrow
-    table or reader. Loads a slice as the type that the downstream asset asks for: pandas
-    DataFrame (default), PyArrow table, or Polars DataFrame. Once a run, or a step with a process
-    of its own, is done, the snapshot for readers follows what it stored.
+    Stores a `Load` (which downloads its rows itself), a pandas or Polars DataFrame, or a PyArrow
+    table or reader. Loads a slice as the annotated type of the downstream input: pandas DataFrame
+    (default), PyArrow table, or Polars DataFrame. At the end of a run, or of a step with its own
+    process, the copy for readers is brought up to date.
     """
 
     memory_limit: str = Field(default="1GB", description="What DuckDB may use (MP_MEMORY_LIMIT).")
     lock_timeout: float | None = Field(
         default=None,
-        description="Seconds to wait for a file that another process holds; empty: no end.",
+        description="Seconds to wait for a file that another process holds; empty: without end.",
     )
     op_retries: int = Field(
         default=0,
-        description="How often a step is repeated that could not store for a reason that may pass "
+        description="How often a step is retried after a temporary error of storing "
         "(MP_OP_RETRIES).",
     )
     op_retry_seconds: float = Field(
         default=60.0,
-        description="Mean wait before the first repetition; doubles (MP_OP_RETRY_SECONDS).",
+        description="Mean wait before the first retry; doubles (MP_OP_RETRY_SECONDS).",
     )
 
     snapshot: Literal["auto", "on", "off"] = Field(
@@ -206,23 +209,20 @@ class WarehouseIOManager(DuckDBIOManager):
 
     project_id: str = Field(
         default="",
-        description="The project whose rows the file must hold (MP_PROJECT_ID); empty: whatever "
-        "it holds.",
+        description="The project whose rows the file must hold (MP_PROJECT_ID); empty: any.",
     )
-    region: str = Field(
-        default="", description="Where that project lives (MP_REGION); empty: anywhere."
-    )
+    region: str = Field(default="", description="The project's region (MP_REGION); empty: any.")
 
     @property
     def known_database(self) -> Path | None:
-        """The file as far as it is known now; None while its variable is not set."""
+        """The file; None while its variable is not set."""
         given = self.database
-        # Outside a Dagster run nobody has looked the variable up yet.
+        # Outside a Dagster run, Dagster has not replaced the EnvVar by its value.
         place = given.get_value() if isinstance(given, dg.EnvVar) else given
         return Path(place) if place else None
 
     def of_project(self, project_id: str, region: str) -> Self:
-        """Return the same for the rows of a project; unchanged if it says itself whose they are."""
+        """Return a copy for the rows of a project; unchanged if its own project is set."""
         if self.project_id or not project_id:
             return self
         fields = type(self).model_fields
@@ -249,7 +249,7 @@ class WarehouseIOManager(DuckDBIOManager):
 
     @staticmethod
     def default_load_type() -> type | None:
-        """Return what a downstream asset gets when it does not say."""
+        """Return the type of inputs without an annotation."""
         return pd.DataFrame
 
     def create_io_manager(self, context: Any) -> _LoadingIOManager:
@@ -273,7 +273,7 @@ class WarehouseIOManager(DuckDBIOManager):
 
 
 class _LoadingIOManager(DbIOManager):
-    """Lets a `Load` store itself, so that no lock is held while it fetches."""
+    """Lets a `Load` store itself, so that no lock is held during downloads."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
@@ -287,7 +287,7 @@ class _LoadingIOManager(DbIOManager):
                 database_of(context),
                 config["snapshot"],
                 context.log.warning,
-                project=_asked_for(context),
+                project=_expected_project(context),
             )
             self.end.enter_context(publisher.writing())
             self._is_writing = True
@@ -317,17 +317,17 @@ class _LoadingIOManager(DbIOManager):
                 raise _never_stored(context) from None
 
     def _load_type(self, context: dg.InputContext) -> type:
-        """Return the type that an input's annotation asks for, `X | None` being X."""
-        asked = context.dagster_type.typing_type
-        choices = [one for one in get_args(asked) or [asked] if one is not NoneType]
-        if get_origin(asked) not in (None, Union, UnionType) or len(choices) != 1:
-            choices = [asked]
+        """Return the type of an input's annotation; that of `X | None` is X."""
+        annotation = context.dagster_type.typing_type
+        choices = [one for one in get_args(annotation) or [annotation] if one is not NoneType]
+        if get_origin(annotation) not in (None, Union, UnionType) or len(choices) != 1:
+            choices = [annotation]
         if choices[0] is Any and self._default_load_type is not None:
             return self._default_load_type
         self._check_type(choices[0], f"The input `{context.name}` is annotated")
         return cast("type", choices[0])
 
-    def _check_type(self, kind: object, said: str) -> None:
+    def _check_type(self, kind: object, subject: str) -> None:
         if isinstance(kind, type) and issubclass(kind, tuple(self._handlers_by_type)):
             return
         name = kind.__qualname__ if isinstance(kind, type) else str(kind)
@@ -335,7 +335,7 @@ class _LoadingIOManager(DbIOManager):
             f"{one.__module__.split('.')[0]}.{one.__name__}" for one in self._handlers_by_type
         )
         raise ConfigError(
-            f"{said} `{name}`, which is not a table. Tables are: {known}.", {"type": name}
+            f"{subject} `{name}`, which is not a table. Tables are: {known}.", {"type": name}
         )
 
 
@@ -358,7 +358,7 @@ def _store(load: Load, context: dg.OutputContext) -> None:
 
 
 class WarehouseClient(DbClient[duckdb.DuckDBPyConnection]):
-    """What differs between databases, for DuckDB: one slice is one transaction."""
+    """The part of Dagster's IO manager for DuckDB: one slice is one transaction."""
 
     @staticmethod
     @contextmanager
@@ -367,7 +367,7 @@ class WarehouseClient(DbClient[duckdb.DuckDBPyConnection]):
         database = database_of(context)
         reading = isinstance(context, dg.InputContext)
         with database.read() if reading else database.write() as connection:
-            check_readable(connection, database.path, _asked_for(context))
+            check_readable(connection, database.path, _expected_project(context))
             yield connection
 
     @staticmethod
@@ -375,7 +375,7 @@ class WarehouseClient(DbClient[duckdb.DuckDBPyConnection]):
         context: dg.OutputContext, table_slice: TableSlice, connection: duckdb.DuckDBPyConnection
     ) -> None:
         """Delete nothing yet."""
-        # `replace_slice` deletes once it has seen that the new rows belong to the partition.
+        # `replace_slice` deletes, after it has checked that the new rows belong to the partition.
 
     @staticmethod
     def ensure_schema_exists(
@@ -392,12 +392,12 @@ class WarehouseClient(DbClient[duckdb.DuckDBPyConnection]):
 
     @staticmethod
     def get_table_name(table_slice: TableSlice) -> str:
-        """Return schema and table; where the file lies is nobody's business in the UI."""
+        """Return schema and table, without the path, which the UI must not show."""
         return f"{table_slice.schema}.{table_slice.table}"
 
 
 def _rows_of(table_slice: TableSlice) -> str:
-    """Return table and condition; `partition_expr` is SQL that the asset's author wrote."""
+    """Return the source and the condition; `partition_expr` is SQL of the asset's author."""
     source = f"FROM {qualified(table_slice.schema, table_slice.table)}"
     conditions = " AND ".join(map(_condition, table_slice.partition_dimensions or ()))
     return f"{source} WHERE {conditions}" if conditions else source
@@ -417,7 +417,7 @@ def _partition(dimension: TablePartitionDimension) -> Partition:
 
 
 def _check_partition_expressions(context: dg.OutputContext) -> None:
-    """Refuse what Dagster would turn into SQL over a column of the name None."""
+    """Refuse a missing `partition_expr`, which Dagster would turn into a column named None."""
     if not context.has_asset_partitions:
         return
     given = (context.definition_metadata or {}).get("partition_expr")
@@ -431,8 +431,8 @@ def _check_partition_expressions(context: dg.OutputContext) -> None:
         example = "column"
     if not is_complete:
         raise ConfigError(
-            f"The asset `{context.asset_key.to_user_string()}` has partitions, and its "
-            f"`partition_expr` does not say which column they are in: it is {given!r}. Give the "
+            f"The asset `{context.asset_key.to_user_string()}` has partitions, but its "
+            f"`partition_expr` does not name their column: it is {given!r}. Give the "
             f"asset metadata={{'partition_expr': {example!r}}}.",
             {"partition_expr": given},
         )
@@ -473,7 +473,7 @@ class _TableHandler(DbTypeHandler[Any]):
         """Return the rows to store.
 
         Raises:
-            ConfigError: Two columns have one name; DuckDB tells no upper from lower case.
+            ConfigError: Two columns have the same name but for upper and lower case.
         """
         names = self.names_in(obj)
         counts = Counter(name.lower() for name in names)
@@ -495,10 +495,10 @@ class _TableHandler(DbTypeHandler[Any]):
         table_slice: TableSlice,
         connection: duckdb.DuckDBPyConnection,
     ) -> Any:
-        """Return the slice, once the run's log says which of its days are not whole."""
+        """Return the slice, after logging which of its days are incomplete."""
         if not table_exists(connection, table_slice.table, table_slice.schema):
             raise _never_stored(context)
-        _look_for_gaps(context, table_slice, connection)
+        _warn_of_gaps(context, table_slice, connection)
         _check_columns(table_slice, connection)
         # A relation: the connections of DuckDB 2.0 give no Polars.
         return self.converted(connection.sql(WarehouseClient.get_select_statement(table_slice)))
@@ -573,7 +573,7 @@ class PolarsHandler(_TableHandler):
         return relation.pl()
 
 
-def _look_for_gaps(
+def _warn_of_gaps(
     context: dg.InputContext, table_slice: TableSlice, connection: duckdb.DuckDBPyConnection
 ) -> None:
     """Warn of days that are not whole, or fail if the input's metadata says so."""
@@ -584,7 +584,7 @@ def _look_for_gaps(
     for dimension in table_slice.partition_dimensions or ():
         if not isinstance(dimension.partitions, dg.TimeWindow):
             continue
-        gaps = gaps_in(connection, target, days_between(*days_of(dimension.partitions)))
+        gaps = find_gaps(connection, target, days_between(*days_of(dimension.partitions)))
         if gaps and wanted == "fail":
             raise gaps.error()
         if gaps:
@@ -629,6 +629,6 @@ def database_of(context: Context) -> Database:
     )
 
 
-def _asked_for(context: Context) -> ProjectIdentity:
+def _expected_project(context: Context) -> ProjectIdentity:
     config: Mapping[str, Any] = context.resource_config or {}
     return ProjectIdentity(config.get("project_id", ""), config.get("region", ""))

@@ -34,14 +34,12 @@ _TOP = 10
 
 
 def hour_chart(hour_counts: Sequence[int]) -> str:
-    """Return a bar per hour of the day as Markdown, in less than 1,000 characters.
-
-    Dagster hides longer Markdown behind a link. The greatest hour is told in words, too.
-    """
+    """Return a bar per hour of the day as Markdown; the largest hour is also in words."""
+    # Dagster hides Markdown of 1,000 characters or more behind a link.
     most = max(hour_counts, default=0)
     if not most:
         return "No events."
-    told = f"{most:,} at {list(hour_counts).index(most):02d}:00"
+    largest = f"{most:,} at {list(hour_counts).index(most):02d}:00"
     bars = "".join(
         f"M{_STEP * hour + 5} {_FLOOR}V{_FLOOR - (_FLOOR - _TOP) * count / most:.0f}"
         for hour, count in enumerate(hour_counts)
@@ -53,10 +51,10 @@ def hour_chart(hour_counts: Sequence[int]) -> str:
     image = (
         '<svg xmlns="http://www.w3.org/2000/svg" width="480" height="120" viewBox="0 0 240 60">'
         f'<path stroke="#4f43dd" stroke-width="8" d="{bars}"/>'
-        f'<g style="font:7px sans-serif" fill="gray"><text y="6">{told}</text>{hours}</g></svg>'
+        f'<g style="font:7px sans-serif" fill="gray"><text y="6">{largest}</text>{hours}</g></svg>'
     )
     encoded = base64.b64encode(image.encode()).decode()
-    return f"![Most events: {told} UTC](data:image/svg+xml;base64,{encoded})"
+    return f"![Most events: {largest} UTC](data:image/svg+xml;base64,{encoded})"
 
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -73,7 +71,7 @@ def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
 
 
 def table_of(key: dg.AssetKey) -> str:
-    """Return the schema and the table of an asset; where the file lies is nobody's business."""
+    """Return the schema and the table of an asset."""
     return ".".join(key.path)
 
 
@@ -84,8 +82,8 @@ def day_metadata(
 
     Args:
         report: What was stored.
-        seconds: From the request to the commit; shared by all days of that request.
-        budget_left: Export requests that could still be sent this hour.
+        seconds: From the request to the commit; the same for all days of that request.
+        budget_left: Export requests that are left this hour.
     """
     warning = {"time_warning": report.time_warning} if report.time_warning else {}
     return {
@@ -99,7 +97,7 @@ def day_metadata(
 
 
 def kept_day_metadata(report: DayReport) -> dict[str, Any]:
-    """Return the metadata of a day of events as far as the ledger knows them."""
+    """Return the metadata of a day of events, by its row in the ledger."""
     return _stored(report)
 
 
@@ -151,9 +149,9 @@ def profile_metadata(
 
     Args:
         report: What was stored.
-        pages: On how many pages it came; those of several days count on the first.
-        seconds: From the first question of the run to the commit.
-        budget_left: Query requests that could still be sent this hour.
+        pages: The number of its pages; those of several days count on the first.
+        seconds: From the first request of the run to the commit.
+        budget_left: Query requests that are left this hour.
     """
     failed = {"failed_pages": _failed_pages([report])} if report.failed_pages else {}
     return {
@@ -175,15 +173,15 @@ def profile_metadata(
 
 
 def completeness_metadata(reports: Sequence[ProfileReport]) -> dict[str, Any]:
-    """Return the metadata of the check that all profiles came: counts, and a row per lost page."""
+    """Return the metadata of the check on profiles: counts, and a row per missing page."""
     partial = [report for report in reports if report.status == "partial"]
     failed = {"failed_pages": _failed_pages(partial)} if partial else {}
     return {"days": len(reports), "partial_days": len(partial), **failed}
 
 
 def _failed_pages(reports: Sequence[ProfileReport]) -> dg.TableMetadataValue:
-    # The days of one answer lack the same pages, which are told once.
-    answers = [
+    # The days of one snapshot lack the same pages, which are listed once.
+    snapshots = [
         report
         for before, report in pairwise([None, *reports])
         if report and not (before and before.failed_pages == report.failed_pages)
@@ -191,7 +189,7 @@ def _failed_pages(reports: Sequence[ProfileReport]) -> dg.TableMetadataValue:
     return dg.TableMetadataValue(
         [
             dg.TableRecord({"day": str(report.snapshot_date), "page": page, "reason": reason})
-            for report in answers
+            for report in snapshots
             for page, reason in sorted(report.failed_pages.items())
         ],
         dg.TableSchema(
@@ -205,10 +203,7 @@ def _failed_pages(reports: Sequence[ProfileReport]) -> dg.TableMetadataValue:
 
 
 def bar_chart(bars: Sequence[tuple[str, float]]) -> str:
-    """Return a bar per label and number, as a block of text that Markdown leaves alone.
-
-    The longest bar is the greatest number; a number below zero has none.
-    """
+    """Return a bar per label and number, as a block of code; numbers below zero have no bar."""
     most = max((number for _, number in bars if number > 0), default=1)
     labels = [_plain(label) for label, _ in bars]
     width = max(map(len, labels), default=0)
@@ -224,7 +219,7 @@ def _short(number: float) -> float:
 
 
 def _plain(label: str) -> str:
-    """Return a label that can neither end the block nor break its line."""
+    """Return a label that cannot end the block or its line."""
     text = "".join(letter if letter.isprintable() else " " for letter in label)
     return text.replace("`", "'")[:_LABEL_WIDTH]
 
@@ -262,7 +257,7 @@ def first_rows(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
 
 @singledispatch
 def numbers(result: ResultWithDataFrame) -> dict[str, int | float]:
-    """Return the few numbers that say most; sums only of what can be added up."""
+    """Return the main numbers; totals only of numbers that can be added up."""
     return {}
 
 
@@ -274,7 +269,7 @@ def _(result: SegmentationResult) -> dict[str, int | float]:
 @numbers.register(EventCountsResult)
 @numbers.register(PropertyCountsResult)
 def _(result: EventCountsResult | PropertyCountsResult) -> dict[str, int | float]:
-    # People of several days, or averages of them, are no sum of anything.
+    # People counted on several days cannot be added up, nor can averages.
     total = {"total": _sum(result.series)} if result.type == "general" else {}
     return {**total, "series": len(result.series)}
 
@@ -314,7 +309,7 @@ def _(result: ActivityFeedResult) -> dict[str, int | float]:
 
 @singledispatch
 def bars(result: ResultWithDataFrame) -> Bars:
-    """Return labels and numbers for a chart; nothing where no chart would tell the truth."""
+    """Return labels and numbers for a chart; none if a chart would mislead."""
     return []
 
 
@@ -328,7 +323,7 @@ def _(
     if len(result.series) == 1:
         [row] = result.series.values()
         return _latest(row)
-    # Bars of the last date: what is counted by people cannot be added up over dates.
+    # Bars of the last date, because counts of people cannot be added up over dates.
     last = max((when for row in result.series.values() for when in row), default="")
     found = [(f"{last} {name}", row.get(last, 0)) for name, row in result.series.items()]
     if isinstance(result, NumericBucketResult):
@@ -351,7 +346,7 @@ def _(result: FunnelResult) -> Bars:
 
 @bars.register
 def _(result: RetentionResult) -> Bars:
-    """Of the people that a period has been over for, in percent, how many came back in it."""
+    """Percentage of people who returned, over cohorts for which the period has ended."""
     longest = max((len(cohort.retention) for cohort in result.cohorts), default=0)
     found: Bars = []
     for period in range(longest):
@@ -374,7 +369,7 @@ def _(result: FrequencyResult) -> Bars:
 @bars.register(JQLResult)
 @bars.register(SavedReportResult)
 def _(result: JQLResult | SavedReportResult) -> Bars:
-    """The last column by the others, when it holds numbers."""
+    """Return the last column by the others, if it holds numbers."""
     found: Bars = []
     for row in result.to_table_dict()[:MOST_BARS]:
         *labels, number = row.values()

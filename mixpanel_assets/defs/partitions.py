@@ -31,27 +31,23 @@ def daily_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
 
 
 def days_of(window: dg.TimeWindow) -> tuple[date, date]:
-    """Return the first and the last day of a window, both included.
-
-    Dagster's window ends before `end`; Mixpanel's `to_date` is included. Without the step
-    back, each run would also fetch the next day.
-    """
+    """Return the first and the last day of a window, both included."""
+    # Dagster's window ends before `end`; Mixpanel's `to_date` is included. Without the step
+    # back, each run would also fetch the next day.
     return window.start.date(), (window.end - timedelta(microseconds=1)).date()
 
 
 def run_group(instance: dg.DagsterInstance, run: dg.DagsterRun) -> frozenset[str]:
-    """Return the ids of a run and of all runs that it goes on with, directly or not.
-
-    It goes on with those that it re-executes, back to the last one that succeeded: of that one,
-    nothing is missing, so whoever re-executes it wants it all done again.
-    """
+    """Return the ids of a run and of all runs that it continues, directly or not."""
+    # It continues the runs that it re-executes, back to the last one that succeeded. That one
+    # lacks nothing, so its re-execution is to load everything again.
     group, parent_id = {run.run_id}, run.parent_run_id
     while parent_id and parent_id not in group:
         parent = instance.get_run_by_id(parent_id)
         if parent and parent.is_success:
             break
         group.add(parent_id)
-        # The root is known even when a run in between was deleted.
+        # The root is known even if a run in between was deleted.
         parent_id = parent.parent_run_id if parent else run.root_run_id
     return frozenset(group)
 
@@ -59,7 +55,7 @@ def run_group(instance: dg.DagsterInstance, run: dg.DagsterRun) -> frozenset[str
 def recorded_partitions(
     instance: dg.DagsterInstance, key: dg.AssetKey, run_ids: Collection[str]
 ) -> dict[str, Mapping[str, Any]]:
-    """Return what the runs have recorded of each partition of an asset that they materialized."""
+    """Return the metadata of each partition of an asset that the runs materialized."""
     materialized = {dg.DagsterEventType.ASSET_MATERIALIZATION}
     entries = (
         entry
@@ -67,8 +63,8 @@ def recorded_partitions(
         for entry in instance.all_logs(run_id, of_type=materialized)
         if entry.asset_materialization and entry.asset_materialization.asset_key == key
     )
-    found = [entry.asset_materialization for entry in sorted(entries, key=lambda e: e.timestamp)]
-    return {event.partition: event.metadata for event in found if event and event.partition}
+    events = [entry.asset_materialization for entry in sorted(entries, key=lambda e: e.timestamp)]
+    return {event.partition: event.metadata for event in events if event and event.partition}
 
 
 class PartitionRecord:
@@ -110,10 +106,10 @@ def span(
     """Return the first and the last day, both included.
 
     Args:
-        from_date: None: so many days, the last one included.
-        to_date: None: yesterday, the last day that is over.
+        from_date: None: `days` days up to the last one, included.
+        to_date: None: yesterday.
         today: The current day.
-        days: How many days there are when the first is not named.
+        days: The length of the range if `from_date` is None.
 
     Raises:
         ConfigError: A day is not written like 2024-01-31, or the first is after the last.

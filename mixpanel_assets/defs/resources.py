@@ -1,4 +1,4 @@
-"""MixpanelResource: Mixpanel credentials as Dagster configuration, and what it opens."""
+"""MixpanelResource: Mixpanel credentials as Dagster configuration, a client and a workspace."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ logger = logging.getLogger(__name__)
 
 
 class MixpanelResource(dg.ConfigurableResource[None]):
-    """A Mixpanel project, asked as a service account.
+    """A Mixpanel project, read with a service account.
 
     Every field defaults to its MP_* variable. Dagster's pages and API show the configuration of
-    resources: of an `EnvVar` the variable's name, of anything else the text itself. A secret as
-    plain text is therefore warned of; `repr` leaves the secret out.
+    resources: the variable's name of an `EnvVar`, the text of anything else. A plain-text secret
+    is therefore warned of; `repr` leaves it out.
 
     Example:
         >>> with MixpanelResource().client() as client:
@@ -57,11 +57,11 @@ class MixpanelResource(dg.ConfigurableResource[None]):
     )
     max_retries: int = Field(
         default_factory=lambda: load_settings().max_retries,
-        description="How often a broken answer, a 5xx or a lost connection is asked for again.",
+        description="How often an incomplete response, a 5xx or a lost connection is retried.",
     )
     state_dir: str = Field(
         default="",
-        description="Where requests are counted for all processes; empty for MP_STATE_DIR or "
+        description="The folder in which all processes count requests; empty for MP_STATE_DIR or "
         "~/.mp/state, `:memory:` for each process by itself.",
     )
     budget_reserve: int | None = Field(
@@ -97,15 +97,15 @@ class MixpanelResource(dg.ConfigurableResource[None]):
 
     @property
     def known_project(self) -> tuple[str, str]:
-        """The project's number and region as far as they are known now; else both are empty."""
+        """The project's number and region; both are empty while they are not known."""
         try:
             project_id, region = checked_project(_value(self.project_id), _value(self.region))
-        except ConfigError:  # which a run says that asks Mixpanel
+        except ConfigError:  # a run raises it when it sends a request
             return "", ""
         return (project_id, region or "us") if project_id else ("", "")
 
     def client(self) -> MixpanelAPIClient:
-        """Return a client, to be used in a `with` block; a spent budget is waited for without end.
+        """Return a client, to be used in a `with` block; it waits for a spent budget without end.
 
         Raises:
             ConfigError: The credentials are not complete, or an MP_* variable is wrong.
@@ -117,9 +117,9 @@ class MixpanelResource(dg.ConfigurableResource[None]):
         return self._settings().client(self.credentials, max_wait_seconds=None)
 
     def workspace(self) -> Workspace:
-        """Return a workspace, to be used in a `with` block: notebook code for this project.
+        """Return a workspace for this project, to be used in a `with` block.
 
-        Its file is that of MP_DATABASE or its default, which is the assets' own.
+        Its file is that of MP_DATABASE or its default, like that of the assets.
 
         Raises:
             ConfigError: The credentials are not complete, or an MP_* variable is wrong.
@@ -146,11 +146,9 @@ class MixpanelResource(dg.ConfigurableResource[None]):
 
 
 def resource_from_environment(settings: Settings) -> MixpanelResource:
-    """Return the resource for a code location.
-
-    A variable that is not set becomes an empty value: the location loads all the same, and a
-    run says in one sentence which ones are missing.
-    """
+    """Return the resource for a code location."""
+    # A variable that is not set becomes an empty value, so that the location loads without it
+    # and a run names all missing variables in one sentence.
 
     def variable(name: str) -> str:
         return dg.EnvVar(name) if os.environ.get(name) else ""
@@ -168,5 +166,5 @@ def resource_from_environment(settings: Settings) -> MixpanelResource:
 
 
 def _value(field: str) -> str:
-    # Outside a Dagster run nobody has looked the variable up yet.
+    # Outside a Dagster run, Dagster has not replaced the EnvVar by its value.
     return (field.get_value() or "") if isinstance(field, dg.EnvVar) else field

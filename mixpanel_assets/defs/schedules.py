@@ -30,23 +30,23 @@ def close_yesterday_job() -> Any:
 
 
 def snapshot_profiles_job(settings: Settings) -> Any:
-    """Return the job that takes a snapshot of all profiles, those of groups included."""
+    """Return the job that takes a snapshot of all profiles, also those of groups."""
     return dg.define_asset_job(
         "snapshot_profiles",
         selection=[PROFILES_KEY, *map(asset_key, settings.groups)],
         description="Takes a snapshot of all profiles. Costs one query request per table and "
-        "snapshot; Mixpanel is said not to count the pages after the first "
+        "snapshot; Mixpanel does not seem to count the pages after the first "
         "(MP_BUDGET_COUNT_PAGES).",
     )
 
 
 def deep_sweep_job() -> Any:
-    """Return the job that reads a range of days anew, whatever is stored of them."""
+    """Return the job that loads a range of days again, whatever is stored of them."""
     return dg.define_asset_job(
         "deep_sweep",
         selection=[EVENTS_KEY],
-        description="Reads a range of days anew, whatever is stored of them: events that came "
-        "late, and deletions. Costs one export request for as many days as weigh about 200 MB.",
+        description="Loads a range of days again, whatever is stored of them, for late events and "
+        "deletions. Costs one export request per 200 MB of days.",
     )
 
 
@@ -63,7 +63,7 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 
 
 def close_yesterday_schedule(settings: Settings) -> dg.ScheduleDefinition:
-    """Return the schedule that fetches each finished day once its stragglers are in."""
+    """Return the schedule that fetches each finished day once late events have arrived."""
 
     @dg.schedule(
         name="close_yesterday",
@@ -93,8 +93,8 @@ def snapshot_profiles_schedule(settings: Settings) -> dg.ScheduleDefinition:
         cron_schedule=snapshot_cron(settings),
         execution_timezone=settings.export_zone,
         description=f"Every day at {_clock(settings, 15)}: takes a snapshot of all profiles as "
-        f"they are now, kept under that day. Costs {_counted(tables, 'query request')} a day, "
-        "and stores everybody again (the job keep_snapshots thins out).",
+        f"they are now, stored for that day. Costs {_quantity(tables, 'query request')} a day, "
+        "and stores all profiles again (the job keep_snapshots thins them out).",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         today = day_of(context, settings)
@@ -107,7 +107,7 @@ def snapshot_profiles_schedule(settings: Settings) -> dg.ScheduleDefinition:
 
 
 def deep_sweep_schedule(settings: Settings) -> dg.ScheduleDefinition:
-    """Return the schedule that reads the last finished days anew each week, in one run."""
+    """Return the schedule that loads the last finished days again each week, in one run."""
     days = settings.sweep_days
 
     @dg.schedule(
@@ -115,9 +115,9 @@ def deep_sweep_schedule(settings: Settings) -> dg.ScheduleDefinition:
         job_name="deep_sweep",
         cron_schedule=f"30 {settings.close_hour} * * 1",
         execution_timezone=settings.export_zone,
-        description=f"Every Monday at {_clock(settings, 30)}: reads the last {days} finished days "
-        "(MP_SWEEP_DAYS) anew in one run, for events that came late and for deletions. Costs "
-        f"{sweep_cost(settings)} a week: as many days share one as weigh about 200 MB.",
+        description=f"Every Monday at {_clock(settings, 30)}: loads the last {days} finished days "
+        "(MP_SWEEP_DAYS) again in one run, for late events and deletions. Costs "
+        f"{sweep_cost(settings)} a week, one per 200 MB of days.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         last = day_of(context, settings) - _DAY
@@ -138,15 +138,15 @@ def deep_sweep_schedule(settings: Settings) -> dg.ScheduleDefinition:
 def live_query_schedule(
     *assets: dg.AssetsDefinition, name: str = "ask_yesterday", settings: Settings | None = None
 ) -> dg.ScheduleDefinition:
-    """Return a schedule that stores yesterday's answers of some `live_query_asset`.
+    """Return a schedule that stores yesterday's results of some `live_query_asset`.
 
     It ticks at MP_CLOSE_HOUR of the project's zone or of UTC, whichever begins its days later, so
-    that the day is over in both.
+    that the day has ended in both.
 
     Args:
-        assets: What `live_query_asset` returned.
-        name: Of the schedule and of its job.
-        settings: Instead of the MP_* variables; those that the assets were made with.
+        assets: Made by `live_query_asset`.
+        name: Name of the schedule and of its job.
+        settings: Those of the assets; None: the MP_* variables.
 
     Example:
         >>> signups = live_query_asset("signups", query=SegmentationConfig(event="Sign Up"))
@@ -161,8 +161,8 @@ def live_query_schedule(
         job=job,
         cron_schedule=closing_cron(known),
         execution_timezone=zone,
-        description=f"Every day at {known.close_hour:02d}:00 ({zone}): asks for yesterday, which "
-        f"is over in UTC and in {known.time_zone}.",
+        description=f"Every day at {known.close_hour:02d}:00 ({zone}): requests yesterday, which "
+        f"has ended in UTC and in {known.time_zone}.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         moment: datetime = context.scheduled_execution_time
@@ -196,7 +196,7 @@ def sweep_cost(settings: Settings) -> str:
     """Return what a sweep costs, in words."""
     days, together = settings.sweep_days, settings.days_per_request
     if together:
-        return _counted(-(-days // together), "export request")
+        return _quantity(-(-days // together), "export request")
     return f"1 to {days} export requests"
 
 
@@ -210,7 +210,7 @@ def _clock(settings: Settings, minute: int = 0) -> str:
     return f"{settings.close_hour:02d}:{minute:02d} ({settings.export_zone})"
 
 
-def _counted(number: int, noun: str) -> str:
+def _quantity(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -221,7 +221,7 @@ def _too_early(settings: Settings) -> dg.SkipReason:
 def with_automation(
     assets: Iterable[dg.AssetsDefinition], settings: Settings
 ) -> list[dg.AssetsDefinition]:
-    """Return the assets with their conditions, or as they are while MP_AUTOMATION is off."""
+    """Return the assets with their conditions; unchanged while MP_AUTOMATION is off."""
     if not settings.automation:
         return list(assets)
     return [
@@ -233,7 +233,7 @@ def with_automation(
 
 
 def automation_sensors(settings: Settings) -> list[dg.AutomationConditionSensorDefinition]:
-    """Return the sensor that looks at the conditions; none while MP_AUTOMATION is off."""
+    """Return the sensor that evaluates the conditions; none while MP_AUTOMATION is off."""
     if not settings.automation:
         return []
     return [
@@ -242,12 +242,12 @@ def automation_sensors(settings: Settings) -> list[dg.AutomationConditionSensorD
             target=dg.AssetSelection.groups("mixpanel"),
             default_status=dg.DefaultSensorStatus.RUNNING,
             run_tags={REFETCH_TAG: Refetch.stale.value},  # Dagster takes plain text alone
-            description="Once MP_CLOSE_HOUR has passed, fetches yesterday's events, those of the "
-            f"days before that may have got late ones ({settings.settle_days} days, "
-            "MP_SETTLE_DAYS), and those of days of the last month that are missing or failed; and "
-            "takes today's snapshot of profiles. Days that are settled are not asked for. Costs "
-            "one export request for as many neighbouring days as weigh about 200 MB, and one "
-            "query request a day. An alternative to the schedules: use one or the other.",
+            description="After MP_CLOSE_HOUR, fetches the events of yesterday, of the "
+            f"{settings.settle_days} days before that may have received late events "
+            "(MP_SETTLE_DAYS), and of missing and failed days of the last month; and takes today's "
+            "snapshot of profiles. Days that no longer change are not requested. Costs one export "
+            "request per 200 MB of neighbouring days, and one query request a day. An alternative "
+            "to the schedules: use one or the other.",
         )
     ]
 
@@ -260,13 +260,13 @@ def condition(key: dg.AssetKey, settings: Settings) -> dg.AutomationCondition[An
 
 
 def days_due_at(cron: str, zone: str, settle_days: int) -> dg.AutomationCondition[Any]:
-    """Return the condition that asks for days that lack something, at each of a cron's ticks.
+    """Return the condition that requests incomplete days, at each tick of a cron.
 
-    These are yesterday, days of the last month that were never stored (a failed day is one of
-    them), and days whose late events may still come, or could when they were stored. A day that
-    fails is asked for once a tick. Older days are left to backfills: they may be missing on
-    purpose.
+    These are yesterday, days of the last month that were never stored or failed, and days that
+    Mixpanel still took late events for when they were stored. A day that fails is requested once
+    a tick.
     """
+    # Older days are left to backfills, because they may be missing on purpose.
     window = dg.AutomationCondition.in_latest_time_window
     updated = dg.AutomationCondition.newly_updated()
     unsettled = window(timedelta(days=settle_days + 1))
@@ -278,42 +278,36 @@ def days_due_at(cron: str, zone: str, settle_days: int) -> dg.AutomationConditio
 
 
 def yesterday_at(cron: str, zone: str) -> dg.AutomationCondition[Any]:
-    """Return the condition that asks for the day before the current one at a cron's ticks.
-
-    `on_cron` would ask for the latest partition, which is the day that is not over yet. A tick
-    counts only if it came after the day's end: one that passed while it was still the latest
-    partition is forgotten.
-    """
+    """Return the condition that requests the day before the current one at a cron's ticks."""
+    # `on_cron` would request the latest partition, which is the day that has not ended.
     latest_two = dg.AutomationCondition.in_latest_time_window(timedelta(days=2))
     due = latest_two & _finished_at(cron, zone)
     return due.with_label(f"yesterday, at {cron} {zone}")
 
 
 def _finished_at(cron: str, zone: str) -> dg.AutomationCondition[Any]:
-    """Return the condition of days that are over and were not handled since the last tick."""
+    """Return the condition of days that have ended and were not handled since the last tick."""
+    # A tick counts only after the day's end, not while the day was still the latest partition.
     latest = dg.AutomationCondition.in_latest_time_window()
     handled = dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
     tick = dg.AutomationCondition.cron_tick_passed(cron, zone)
     return ~latest & tick.since(handled | latest)
 
 
-GRACE = timedelta(hours=4)  # a spent budget waits up to an hour, and a big day takes its time
+GRACE = timedelta(hours=4)  # a spent budget waits up to an hour, and a large day takes time
 
 
 def with_freshness(
     assets: Iterable[dg.AssetsDefinition], settings: Settings
 ) -> list[dg.AssetsDefinition]:
-    """Return the assets with a policy: each day has to be in four hours after MP_CLOSE_HOUR.
-
-    Only what was stored in these four hours counts: an earlier load of yesterday may lack the
-    events that Mixpanel shows late.
-    """
+    """Return the assets with a policy: each day is stored within four hours after MP_CLOSE_HOUR."""
+    # Earlier loads do not count: a load of yesterday before that hour may lack late events.
     policy = freshness_policy(settings)
     return [asset.map_asset_specs(lambda spec: _applied(spec, policy)) for asset in assets]
 
 
 def freshness_policy(settings: Settings) -> dg.FreshnessPolicy:
-    """Return when an asset has to have been stored last, in the partitions' zone."""
+    """Return the deadline of an asset's last load, in the partitions' zone."""
     deadline = (settings.close_hour + GRACE // timedelta(hours=1)) % 24
     return dg.FreshnessPolicy.cron(
         deadline_cron=f"0 {deadline} * * *",

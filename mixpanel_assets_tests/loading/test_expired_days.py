@@ -5,7 +5,7 @@ from datetime import date, timedelta
 import pytest
 
 from mixpanel_assets import Workspace
-from mixpanel_assets.defs.io_managers import gaps_in
+from mixpanel_assets.defs.io_managers import find_gaps
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import ConfigError, MissingDaysError
 from mixpanel_assets.loading.doctor import doctor
@@ -182,7 +182,7 @@ def test_questions_about_them_say_that_they_are_gone(limited, workspace_with):
     assert "2024-01-01, which was never loaded" in caught.value.message
     assert "has nothing for 2024-01-02..2024-01-03: Mixpanel had deleted" in caught.value.message
     with Database(limited.database).read() as connection:
-        gaps = gaps_in(connection, Target("events"), [*OLD[1:], *KEPT])
+        gaps = find_gaps(connection, Target("events"), [*OLD[1:], *KEPT])
     assert "2024-01-02..2024-01-03 further back than MP_RETENTION_DAYS" in gaps.message
 
 

@@ -6,7 +6,7 @@ import duckdb
 import pytest
 
 from mixpanel_assets import Workspace
-from mixpanel_assets.defs.io_managers import gaps_in
+from mixpanel_assets.defs.io_managers import find_gaps
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.errors import (
     ConfigError,
@@ -212,7 +212,7 @@ def test_a_failed_day_is_no_stored_day_to_any_reader(with_hole, hasty, client):
     assert (metadata.from_date, metadata.to_date) == (str(FIRST), str(LAST))
     assert with_hole.sql_rows("SELECT from_date, to_date FROM _metadata") == [(FIRST, LAST)]
     with with_hole.storage.read() as connection:
-        gaps = gaps_in(connection, Target("events"), [FIRST, HOLE])
+        gaps = find_gaps(connection, Target("events"), [FIRST, HOLE])
     assert "2024-01-03 not loaded because the last attempt failed" in gaps.message
     database = with_hole.storage.database
     [difference] = verify_days(client, hasty, database, from_date=str(HOLE), to_date=HOLE)

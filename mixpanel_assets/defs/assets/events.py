@@ -34,29 +34,29 @@ from mixpanel_assets.warehouse import EVENTS, DayReport, check_events_asset
 
 ROWS_VANISHED = "rows_vanished"
 _ABOUT = (
-    "A day is fetched whole, checked and stored in one transaction, or it keeps what it held. "
+    "Each day is checked and stored in one transaction, completely or not at all. "
     "Rows that Mixpanel does not send any more are kept and counted. "
     "Days share export requests, of which Mixpanel allows 60 an hour."
 )
 
 
 class EventsConfig(dg.Config):
-    """Which days of the range are fetched."""
+    """Which days of the range are requested."""
 
     refetch: Refetch | None = Field(
         default=None,
         description="`all`: every day, whatever is stored. `missing`: the days that neither this "
-        "run nor one that it goes on with has stored, and those that have ended since. `stale`: "
-        "days that were never loaded, failed, were not over, or were read before Mixpanel stopped "
-        "taking late events (MP_SETTLE_DAYS). Empty: `all`; `missing` when a run that did not "
+        "run nor one that it continues has stored, and those that have ended since. `stale`: "
+        "days that were never loaded, failed, had not ended, or were read before Mixpanel stopped "
+        "taking late events (MP_SETTLE_DAYS). Empty: `all`; `missing` if a run that did not "
         "succeed is re-executed or a step retried; `stale` in runs of the sensor keep_current. "
-        "Days left out succeed as they are.",
+        "Days that are left out succeed unchanged.",
     )
     accept_smaller: bool = Field(
         default=False,
         description="Make each day equal Mixpanel's response: remove stored rows that it lacks, "
-        "instead of keeping them. The log says first which rows these are, as far as the ledger "
-        "knows. A day older than MP_RETENTION_DAYS (700 days when it is not set) for which "
+        "instead of keeping them. The log first names these rows, as far as the ledger knows "
+        "them. A day older than MP_RETENTION_DAYS (700 days when it is not set) for which "
         "Mixpanel sends nothing keeps its rows even then.",
     )
 
@@ -72,8 +72,8 @@ def events_asset(
     """Return an asset of events, with partitions as the settings say.
 
     Args:
-        settings: Where answers and rows lie, and what today is.
-        name: Of the asset, and of its table in schema `mixpanel`.
+        settings: The partitions, and where responses and rows are kept.
+        name: Name of the asset and of its table in schema `mixpanel`.
         events: Only events of these names; None: every event.
         where: A segmentation expression.
         description: What one row is.
@@ -131,10 +131,10 @@ def events_asset(
 
 
 def rows_vanished_result(vanished: Mapping[date, int], key: dg.AssetKey) -> dg.AssetCheckResult:
-    """Return the result of the check that Mixpanel still sends all rows that are stored.
+    """Return the result of the check that Mixpanel still sends all stored rows.
 
     Args:
-        vanished: How many rows of each day of a run are kept, though its response lacked them.
+        vanished: By day, the rows that are kept though the last response lacked them.
         key: The asset.
     """
     rows = sum(vanished.values())
@@ -150,7 +150,7 @@ def rows_vanished_result(vanished: Mapping[date, int], key: dg.AssetKey) -> dg.A
 
 def _advice(vanished: Mapping[date, int]) -> str:
     return (
-        f"Mixpanel does not send {sum(vanished.values()):,} rows any more that are stored: "
+        f"Mixpanel does not send {sum(vanished.values()):,} stored rows any more: "
         f"{counted(vanished)}. They are kept, and `mixpanel._vanished` lists them. To remove them, "
         "materialize these days with `accept_smaller: true`, or run `mp sync --accept-smaller` for "
         "them; `mp drop-day` removes a whole day."
@@ -158,7 +158,7 @@ def _advice(vanished: Mapping[date, int]) -> str:
 
 
 def backfill_policy(settings: Settings) -> dg.BackfillPolicy:
-    """Return how many runs a backfill is: one, or one for so many partitions each."""
+    """Return whether a backfill is one run, or one for each MP_PARTITIONS_PER_RUN partitions."""
     if settings.partitions_per_run:
         return dg.BackfillPolicy.multi_run(settings.partitions_per_run)
     return dg.BackfillPolicy.single_run()
@@ -168,10 +168,10 @@ def _keeping(
     context: dg.AssetExecutionContext, config: EventsConfig, settings: Settings
 ) -> Keeping:
     run_ids = run_group(context.instance, context.run)
-    goes_on = len(run_ids) > 1 or context.retry_number > 0
+    continues = len(run_ids) > 1 or context.retry_number > 0
     usual = Refetch(context.run.tags.get(REFETCH_TAG, Refetch.all))
     return Keeping(
-        config.refetch or (Refetch.missing if goes_on and usual is Refetch.all else usual),
+        config.refetch or (Refetch.missing if continues and usual is Refetch.all else usual),
         run_ids,
         settings.settle_days,
         settings.export_zone,
@@ -230,17 +230,17 @@ def filtered_events_asset(
     *,
     events: Sequence[str] | None = None,
     where: str | None = None,
-    description: str = "One row per event that the filter finds; Mixpanel's repeats are removed.",
+    description: str = "One row per event of the filter, without duplicates.",
     settings: Settings | None = None,
 ) -> dg.AssetsDefinition:
-    """Return an asset of some events, with a table of its own; `events` always holds all.
+    """Return an asset of some events in a table of its own; `events` always holds all events.
 
-    It promises what `mixpanel/events` promises and has the same columns, partitions and
-    metadata. Its days cost export requests of their own, whether `events` holds them or not.
+    It has the guarantees, columns, partitions and metadata of `mixpanel/events`. Its days cost
+    export requests of their own, even if `events` holds them.
 
     Args:
-        name: Of the asset, and of its table in schema `mixpanel`. A table holds what one filter
-            finds: a run with another one is refused and changes nothing.
+        name: Name of the asset and of its table in schema `mixpanel`. The table belongs to the
+            filter: a run with another filter is refused and changes nothing.
         events: Only events of these names.
         where: A segmentation expression over event properties, such as
             `properties["country"] == "DE"`; Mixpanel evaluates it.
@@ -248,14 +248,13 @@ def filtered_events_asset(
         settings: Instead of the MP_* variables.
 
     Raises:
-        ConfigError: There is no filter, or it cannot be asked; or the name is none for a table,
-            or a table of the package has it.
+        ConfigError: The filter is empty or wrong, or the name cannot be that of a new table.
 
     Example:
         >>> orders = filtered_events_asset("orders", events=["Order Completed"])
     """
     known = settings or load_settings()
-    day = known.start_date  # the partitions say which days; here, only the filter is looked at
+    day = known.start_date  # any day: here, only the filter is checked
     filters = checked_events(day, day, events, where, None, time_in_ms=True).filters
     check_events_asset(name, filters)
     return events_asset(
@@ -263,12 +262,12 @@ def filtered_events_asset(
         name,
         events=filters.get("events"),
         where=where,
-        description=f"{description} {_told(filters)} Costs one export request for a day; up to 31 "
-        "days of a range share one.",
+        description=f"{description} {_in_words(filters)} Costs one export request for a day; up to "
+        "31 days of a range share one.",
     )
 
 
-def _told(filters: Mapping[str, Any]) -> str:
+def _in_words(filters: Mapping[str, Any]) -> str:
     parts = []
     if "events" in filters:
         parts.append(f"named {', '.join(f'`{name}`' for name in filters['events'])}")

@@ -53,7 +53,7 @@ from mixpanel_assets.warehouse import PROFILES, ProfileReport, Target
 
 
 class ProfilesConfig(dg.Config):
-    """Which profiles a day gets, and how the pages are dealt out."""
+    """Which profiles a day gets, and how its pages are distributed over ops."""
 
     scope: Literal["auto", "all", "seen_on_day"] = Field(
         default="auto",
@@ -62,7 +62,7 @@ class ProfilesConfig(dg.Config):
     )
     overwrite_full_snapshot: bool = Field(
         default=False,
-        description="Also replace the full snapshot of a day that is over; it cannot be taken "
+        description="Also replace the full snapshot of a day that has ended; it cannot be taken "
         "again.",
     )
     pages_per_op: int = Field(
@@ -71,20 +71,20 @@ class ProfilesConfig(dg.Config):
     max_workers: int = Field(
         default=MAX_WORKERS,
         ge=1,
-        description="Pages that one op asks for at once. All runs together ask for five at most.",
+        description="Pages that one op requests at once. All runs together request five at most.",
     )
 
 
 @dataclass(frozen=True)
 class ProfilePlan:
-    """What the plan op hands to the merge op.
+    """What the plan op passes to the merge op.
 
     Attributes:
-        snapshots: Begun: page 0 of each is on disk.
-        kept: Days that stay as they are.
+        snapshots: Page 0 of each is on disk.
+        kept: Days that are left out.
         overwrite: Whether full snapshots may be replaced.
-        max_workers: Pages to ask for at once.
-        started: When the first request was asked, in seconds since 1970.
+        max_workers: Pages to request at once.
+        started: Time of the first request, in seconds since 1970.
     """
 
     snapshots: list[Snapshot]
@@ -96,7 +96,7 @@ class ProfilePlan:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Pages of one snapshot that one op fetches, so many at once."""
+    """Pages of one snapshot that one op fetches."""
 
     snapshot: Snapshot
     pages: tuple[int, ...]
@@ -107,7 +107,7 @@ class Chunk:
 def fetch_profile_pages(
     context: dg.OpExecutionContext, chunk: Chunk, mixpanel: MixpanelResource
 ) -> list[int]:
-    """Return the numbers of the pages that did not come; the merge asks for them again."""
+    """Return the numbers of the pages that failed; the merge requests them again."""
     with explained_to_dagster(), mixpanel.client() as client:
         failed, _ = fetch_missing(
             client,
@@ -129,8 +129,8 @@ def profiles_asset(
     """Return an asset of profiles, with partitions as the settings say.
 
     Args:
-        settings: Where pages and rows lie, and what today is.
-        name: Of the asset, and of its table in schema `mixpanel`.
+        settings: The partitions, and where pages and rows are kept.
+        name: Name of the asset and of its table in schema `mixpanel`.
         query: Narrows the profiles; None: all user profiles.
         description: What one row is.
     """
@@ -141,7 +141,7 @@ def profiles_asset(
     @dg.op(
         name=f"plan_{stem}_pages",
         out={"plan": dg.Out(ProfilePlan), "chunks": dg.DynamicOut(Chunk)},
-        description="Asks for page 0 of each snapshot: session, total and page size.",
+        description="Requests page 0 of each snapshot: session, total and page size.",
     )
     def plan_pages(
         context: dg.OpExecutionContext, config: ProfilesConfig, mixpanel: MixpanelResource
@@ -152,17 +152,17 @@ def profiles_asset(
         database = settings.database_for(project.project_id, on_wait=context.log.info)
         retries = StepRetries.of(context, settings)
         with explained_to_dagster(retries), mixpanel.client() as client:
-            asked = snapshot_requests(
+            requests = snapshot_requests(
                 _days(context),
                 settings.today(),
                 query,
                 config.scope,
                 zone=settings.export_zone,
             )
-            asked, kept = leave_out_kept_days(
+            requests, kept = leave_out_kept_days(
                 database,
                 project,
-                asked,
+                requests,
                 target=target,
                 filters=filters,
                 overwrite=config.overwrite_full_snapshot,
@@ -170,14 +170,14 @@ def profiles_asset(
             for report in kept:
                 context.log.info(f"{report.snapshot_date}: its full snapshot is kept")
             plan = ProfilePlan(
-                _begun(context, client, asked, root),
+                _begin_snapshots(context, client, requests, root),
                 kept,
                 config.overwrite_full_snapshot,
                 config.max_workers,
                 started,
             )
         yield dg.Output(plan, "plan")
-        yield from _dealt_out(plan, config.pages_per_op)
+        yield from _chunks(plan, config.pages_per_op)
 
     @dg.op(
         name=f"merge_{stem}_pages",
@@ -198,7 +198,7 @@ def profiles_asset(
             record.add(report.snapshot_date, metadata)
 
         if again := [page for pages in failed for page in pages]:
-            context.log.warning(f"Pages that did not come are asked for again: {again}")
+            context.log.warning(f"Pages that failed are requested again: {again}")
         retries = StepRetries.of(context, settings)
         with explained_to_dagster(retries), mixpanel.client() as client, in_use(plan.snapshots):
             load = ProfileLoad(
@@ -238,7 +238,7 @@ def profiles_asset(
                 check,
                 asset=key,
                 blocking=True,
-                description="Every page came, and their different profiles add up to the total.",
+                description="Every page has arrived, and the pages hold the announced profiles.",
             )
         ],
         metadata={
@@ -270,8 +270,8 @@ def group_profiles_asset(
     """Return an asset of the profiles of a group, such as companies.
 
     Args:
-        name: Of the asset, and of its table in schema `mixpanel`; the columns are those of
-            `profiles`, `distinct_id` holds the group's id.
+        name: Name of the asset and of its table in schema `mixpanel`. The columns are those of
+            `profiles`; `distinct_id` holds the group's id.
         group_id: The group key's id (`data_group_id`): a 64-bit integer as text, maybe negative.
         settings: Instead of the MP_* variables.
 
@@ -297,10 +297,10 @@ def filtered_profiles_asset(
     distinct_ids: Sequence[str] | None = None,
     settings: Settings | None = None,
 ) -> dg.AssetsDefinition:
-    """Return an asset of some profiles, with a table of its own; `profiles` always holds all.
+    """Return an asset of some profiles in a table of its own; `profiles` always holds all.
 
     Args:
-        name: Of the asset, and of its table in schema `mixpanel`.
+        name: Name of the asset and of its table in schema `mixpanel`.
         where: A segmentation expression over profile properties.
         cohort_id: Only members of this cohort that have a profile.
         output_properties: Only these properties of each profile.
@@ -328,7 +328,7 @@ def filtered_profiles_asset(
         settings or load_settings(),
         name,
         query=query,
-        description="One row per profile that the filter finds and snapshot day.",
+        description="One row per profile of the filter and snapshot day.",
     )
 
 
@@ -340,14 +340,14 @@ def _days(context: dg.OpExecutionContext) -> list[date]:
     return days_between(*days_of(context.partition_time_window))
 
 
-def _begun(
+def _begin_snapshots(
     context: dg.OpExecutionContext,
     client: MixpanelAPIClient,
     requests: Sequence[SnapshotRequest],
     root: Path,
 ) -> list[Snapshot]:
     snapshots = []
-    with ExitStack() as used:  # the next one may wait for the budget
+    with ExitStack() as used:  # a clean-up must not delete the first while others wait
         for request in requests:
             snapshots.append(snapshot := begin_snapshot(client, request, root))
             used.enter_context(snapshot.plan.in_use())
@@ -359,7 +359,7 @@ def _begun(
     return snapshots
 
 
-def _dealt_out(plan: ProfilePlan, pages_per_op: int) -> Iterator[dg.DynamicOutput[Chunk]]:
+def _chunks(plan: ProfilePlan, pages_per_op: int) -> Iterator[dg.DynamicOutput[Chunk]]:
     for number, snapshot in enumerate(plan.snapshots):
         missing = snapshot.plan.missing()
         for start in range(0, len(missing), pages_per_op):
@@ -387,13 +387,13 @@ def _page_logger(
 def _completeness(load: ProfileLoad, key: dg.AssetKey, check: str) -> dg.AssetCheckResult:
     error = incomplete(load.reports)
     kept = [f"{day.snapshot_date}" for day in load.reports if day.kept and day.status == "partial"]
-    told = f"Kept as it is, though only part of it came: {', '.join(kept)}." if kept else None
+    advice = f"Kept, though incomplete: {', '.join(kept)}." if kept else None
     return dg.AssetCheckResult(
         passed=error is None and not kept,
         asset_key=key,
         check_name=check,
-        # A kept day cannot get better, so it only warns and holds nothing up.
+        # A kept day cannot be completed any more, so it only warns and blocks nothing.
         severity=dg.AssetCheckSeverity.ERROR if error else dg.AssetCheckSeverity.WARN,
-        description=error.message if error else told,
+        description=error.message if error else advice,
         metadata=completeness_metadata(load.reports),
     )

@@ -1,4 +1,4 @@
-"""Ops that load old days: a range under the hourly limit, and repeated looks at late ones."""
+"""The job `backfill_history`: load all missing days under the hourly limit."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -19,21 +19,21 @@ from mixpanel_assets.warehouse import DayReport, Publisher
 
 
 class HistoryConfig(dg.Config):
-    """Whether days are loaded, or only counted."""
+    """Whether days are loaded, or only planned."""
 
     only_plan: bool = Field(
-        default=False, description="Tell what the load would take, and load nothing. No requests."
+        default=False, description="Only log what the load would take. Sends no request."
     )
 
 
 def backfill_history_job(settings: Settings) -> dg.JobDefinition:
-    """Return the job that loads what is missing; started again, it goes on where it ended."""
+    """Return the job that loads missing days; started again, it continues where it ended."""
 
     @dg.op(
         name="load_history",
-        description="Says what the load takes (days, requests, time by the budget, disk), then "
-        "loads each day that was never loaded or may have got events since, and records it as a "
-        "partition of mixpanel/events.",
+        description="Logs what the load takes (days, requests, time by the budget, disk), then "
+        "loads each day that was never loaded or may have received events since, and records it as "
+        "a partition of mixpanel/events.",
     )
     def load_history(
         context: dg.OpExecutionContext, config: HistoryConfig, mixpanel: MixpanelResource
@@ -46,10 +46,10 @@ def backfill_history_job(settings: Settings) -> dg.JobDefinition:
     @dg.job(
         name="backfill_history",
         description="Loads every day from MP_START_DATE to yesterday that is not stored yet, or "
-        "that was read before its last events were in. Needs no configuration; `only_plan` tells "
-        "beforehand what it takes. Costs one export request for as many days as weigh about "
-        "200 MB, 31 at most, of 58 an hour: a year is 12 requests or more. Started again, it goes "
-        "on where it ended.",
+        "that was read before its last events had arrived. Needs no configuration; `only_plan` "
+        "logs what it takes without loading. Costs one export request for about 200 MB of days, 31 "
+        "at most, of 58 requests an hour: a year is 12 requests or more. Started again, it "
+        "continues where it ended.",
     )
     def job() -> None:
         load_history()
@@ -64,10 +64,10 @@ def _load(
     *,
     only_plan: bool,
 ) -> Plan | None:
-    """Load the days; return what it took by the plan, None when there is no day yet."""
+    """Load the days; return the plan, None if no day has ended yet."""
     first, last = settings.start_date, settings.today() - timedelta(days=1)
     if first > last:
-        context.log.info(f"The first partition is {first}; no day of it is over.")
+        context.log.info(f"The first partition is {first}; no day has ended since.")
         return None
     database = settings.database_for(client.credentials.project_id, on_wait=context.log.info)
     keeping = Keeping(
@@ -77,7 +77,7 @@ def _load(
         horizon=settings.horizon(),
     )
     plan = plan_load(client, settings, database, from_date=first, to_date=last, keeping=keeping)
-    context.log.info(told(plan))
+    context.log.info(plan_in_words(plan))
     if only_plan:
         return plan
     load = EventLoad(
@@ -94,7 +94,7 @@ def _load(
     return plan
 
 
-def told(plan: Plan) -> str:
+def plan_in_words(plan: Plan) -> str:
     """Return what a load takes, as one sentence."""
     if not plan.days:
         gone = f" or expired ({plan.expired:,})" if plan.expired else ""
@@ -110,7 +110,7 @@ def told(plan: Plan) -> str:
 
 
 def plan_metadata(plan: Plan) -> dict[str, Any]:
-    """Return a plan's numbers, those that nobody knows left out."""
+    """Return a plan's numbers without those that are not known."""
     return {name: value for name, value in plan.to_dict().items() if value is not None}
 
 

@@ -16,7 +16,7 @@ from mixpanel_assets.settings import Settings, load_settings
 
 
 class EventFilesConfig(dg.Config):
-    """Which events become files, and where."""
+    """Which events are written to files, and where."""
 
     from_date: str | None = Field(
         default=None, description="First day, included; empty: 30 days up to to_date."
@@ -39,23 +39,22 @@ class EventFilesConfig(dg.Config):
     )
     directory: str | None = Field(
         default=None,
-        description="The folder, one for each question; empty: `files/events` next to the "
-        "database.",
+        description="The folder, one for each filter; empty: `files/events` next to the database.",
     )
     days_per_request: int = Field(
         default=STREAMED_DAYS,
         ge=1,
         le=31,
-        description="So many neighbouring days share a request; a day each in projects from "
+        description="The number of neighbouring days that share a request; one in projects from "
         "before 2023.",
     )
     overwrite: bool = Field(
-        default=False, description="Ask for days again whose finished file is there."
+        default=False, description="Request days again that have a finished file."
     )
 
 
 class ProfileFileConfig(dg.Config):
-    """Which profiles become a file, and where."""
+    """Which profiles are written to a file, and where."""
 
     path: str | None = Field(
         default=None,
@@ -70,7 +69,7 @@ class ProfileFileConfig(dg.Config):
         "last_seen and properties.",
     )
     overwrite: bool = Field(
-        default=False, description="Replace a file of that name once the new one is whole."
+        default=False, description="Replace a file of that name once the new one is complete."
     )
     where: str | None = Field(default=None, description="An expression over profile properties.")
     cohort_id: str | None = Field(default=None, description="Only members of this cohort.")
@@ -99,11 +98,11 @@ class ProfileFileConfig(dg.Config):
 
 
 def stream_events_op(settings: Settings | None = None) -> dg.OpDefinition:
-    """Return the op `stream_events_to_files`; settings instead of the MP_* variables."""
+    """Return the op `stream_events_to_files`; None: with the settings of the MP_* variables."""
 
     @dg.op(
         name="stream_events_to_files",
-        description="Writes a whole file of events per day; finished days are not asked for "
+        description="Writes a complete file of events per day; finished days are not requested "
         "again. Costs one export request for seven days that have no finished file. Returns the "
         "paths of all days, in order.",
     )
@@ -115,7 +114,7 @@ def stream_events_op(settings: Settings | None = None) -> dg.OpDefinition:
         with explained_to_dagster(retries), mixpanel.client() as client:
             first, last = span(config.from_date, config.to_date, known.today())
             folder = EventFolder(
-                _place(config.directory, client, known, "events"),
+                _path(config.directory, client, known, "events"),
                 client,
                 known,
                 EventFilter(config.events, config.where, config.raw),
@@ -126,7 +125,7 @@ def stream_events_op(settings: Settings | None = None) -> dg.OpDefinition:
                 first,
                 last,
                 overwrite=config.overwrite,
-                on_day=lambda file: context.log.info(_told(file)),
+                on_day=lambda file: context.log.info(_in_words(file)),
             )
         context.add_output_metadata(
             _files_metadata(folder.directory, files, time.monotonic() - begin)
@@ -137,12 +136,12 @@ def stream_events_op(settings: Settings | None = None) -> dg.OpDefinition:
 
 
 def stream_profiles_op(settings: Settings | None = None) -> dg.OpDefinition:
-    """Return the op `stream_profiles_to_file`; settings instead of the MP_* variables."""
+    """Return the op `stream_profiles_to_file`; None: with the settings of the MP_* variables."""
 
     @dg.op(
         name="stream_profiles_to_file",
-        description="Writes one snapshot of profiles, whole or not at all. Costs one query "
-        "request; Mixpanel is said not to count the pages after the first. Returns the path.",
+        description="Writes one snapshot of profiles, completely or not at all. Costs one query "
+        "request; Mixpanel does not seem to count the pages after the first. Returns the path.",
     )
     def stream(
         context: dg.OpExecutionContext, config: ProfileFileConfig, mixpanel: MixpanelResource
@@ -152,7 +151,7 @@ def stream_profiles_op(settings: Settings | None = None) -> dg.OpDefinition:
         with explained_to_dagster(retries), mixpanel.client() as client:
             written = write_snapshot(
                 client,
-                _place(config.path, client, known, f"profiles.{config.format}"),
+                _path(config.path, client, known, f"profiles.{config.format}"),
                 config.query(),
                 raw=config.raw,
                 format=config.format,
@@ -190,15 +189,15 @@ def streaming_jobs(settings: Settings) -> list[dg.JobDefinition]:
     return [events_job, profiles_job]
 
 
-def _place(given: str | None, client: MixpanelAPIClient, settings: Settings, name: str) -> Path:
+def _path(given: str | None, client: MixpanelAPIClient, settings: Settings, name: str) -> Path:
     if given:
         return Path(given).expanduser().absolute()
     return settings.database_path(client.credentials.project_id).parent / "files" / name
 
 
-def _told(file: DayFile) -> str:
+def _in_words(file: DayFile) -> str:
     if file.rows is None:
-        return f"{file.day}: its finished file is there already"
+        return f"{file.day} has a finished file already"
     return f"{file.day}: {file.rows:,} events, {file.bytes:,} bytes, {file.seconds:.1f} s"
 
 
@@ -227,7 +226,9 @@ def _files_metadata(directory: Path, files: list[DayFile], seconds: float) -> di
             dg.TableSchema(
                 [
                     dg.TableColumn("day", "string"),
-                    dg.TableColumn("rows", "int", description="Empty for a file of before."),
+                    dg.TableColumn(
+                        "rows", "int", description="Empty for a file of an earlier run."
+                    ),
                     dg.TableColumn("bytes", "int"),
                     dg.TableColumn("seconds", "float"),
                     dg.TableColumn("status", "string"),

@@ -1,4 +1,4 @@
-"""The op that counts full snapshots of profiles and, when configured so, deletes old ones."""
+"""The job `keep_snapshots`: count full snapshots of profiles and delete old ones on request."""
 
 import dagster as dg
 from pydantic import Field
@@ -17,22 +17,22 @@ from mixpanel_assets.warehouse import (
 
 
 class KeepConfig(dg.Config):
-    """Which full snapshots stay. The newest complete one and today's always do."""
+    """Which full snapshots are kept. The newest complete one and today's always are."""
 
     daily: int = Field(default=7, ge=0, description="The newest days.")
-    weekly: int = Field(default=8, ge=0, description="The newest day of as many ISO weeks.")
-    monthly: int = Field(default=24, ge=0, description="The newest day of as many months.")
+    weekly: int = Field(default=8, ge=0, description="The newest day of this many ISO weeks.")
+    monthly: int = Field(default=24, ge=0, description="The newest day of this many months.")
     delete: bool = Field(
         default=False,
-        description="Delete the other days for good. Otherwise the run only tells which they are.",
+        description="Delete the other days for good. Otherwise the run only names them.",
     )
     table: str = Field(default=PROFILES.name, description="An asset table of profiles.")
 
 
 def keep_snapshots_job(settings: Settings) -> dg.JobDefinition:
-    """Return the job that thins out full snapshots; nothing runs it by itself."""
+    """Return the job that thins out full snapshots; no schedule runs it."""
 
-    @dg.op(name="thin_snapshots", description="Tells, or deletes, the snapshots that are too many.")
+    @dg.op(name="thin_snapshots", description="Names, or deletes, superfluous snapshots.")
     def thin(
         context: dg.OpExecutionContext, config: KeepConfig, mixpanel: MixpanelResource
     ) -> None:
@@ -66,9 +66,9 @@ def keep_snapshots_job(settings: Settings) -> dg.JobDefinition:
 
     @dg.job(
         name="keep_snapshots",
-        description="Thins out full snapshots of profiles, each of which holds everybody again: "
-        "the newest day of the last 7 days, 8 weeks and 24 months stay. Off until its "
-        "configuration says `delete: true`; until then it tells how the table grows. No requests.",
+        description="Thins out full snapshots of profiles, each of which holds all profiles again: "
+        "the newest day of the last 7 days, 8 weeks and 24 months are kept. Deletes nothing unless "
+        "its configuration says `delete: true`, and logs how the table grows. Sends no request.",
     )
     def job() -> None:
         thin()
@@ -77,11 +77,11 @@ def keep_snapshots_job(settings: Settings) -> dg.JobDefinition:
 
 
 def growth(thinned: Thinned, *, deleted: bool) -> str:
-    """Return what went or would go, and what a snapshot a day adds in a year."""
+    """Return what was or would be deleted, and what a snapshot a day adds in a year."""
     verb = "Deleted" if deleted else "Would delete"
     return (
         f"{verb} {len(thinned.deleted)} full snapshots ({thinned.deleted_rows:,} rows), "
-        f"{len(thinned.kept)} stay. {thinned.remaining_rows:,} rows are left, about "
+        f"{len(thinned.kept)} are kept. {thinned.remaining_rows:,} rows are left, about "
         f"{thinned.remaining_bytes / 1e6:,.0f} MB. A snapshot a day adds about "
         f"{thinned.rows_per_snapshot:,} rows, {thinned.rows_per_snapshot * 365:,} in a year."
     )

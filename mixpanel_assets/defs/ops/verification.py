@@ -1,4 +1,4 @@
-"""The job `verify_range`: are stored days still what Mixpanel holds?"""
+"""The job `verify_range`: compare stored days with what Mixpanel holds now."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -27,12 +27,12 @@ class VerifyConfig(dg.Config):
 
 
 def verify_range_job(settings: Settings) -> dg.JobDefinition:
-    """Return the job that reads days anew and compares them; it stores nothing."""
+    """Return the job that downloads days again and compares them; it stores nothing."""
 
     @dg.op(
         name="compare_days",
-        description="Reads days anew, beside what is stored, and compares them event by event. "
-        "Costs what loading them costs: for a week, one export request per 200 MB.",
+        description="Downloads days into a temporary file and compares them event by event. "
+        "Costs as much as loading them: for a week, one export request per 200 MB.",
     )
     def compare(
         context: dg.OpExecutionContext, config: VerifyConfig, mixpanel: MixpanelResource
@@ -40,29 +40,31 @@ def verify_range_job(settings: Settings) -> dg.JobDefinition:
         retries = StepRetries.of(context, settings)
         with explained_to_dagster(retries), mixpanel.client() as client:
             first, last = span(config.from_date, config.to_date, settings.today(), USUAL_DAYS)
-            found = verify_days(
+            differences = verify_days(
                 client,
                 settings,
                 settings.database_for(client.credentials.project_id, on_wait=context.log.info),
                 from_date=first,
                 to_date=last,
             )
-        different = [day for day in found if day.differs]
-        metadata = differences_metadata(found)
+        different = [day for day in differences if day.differs]
+        metadata = differences_metadata(differences)
         if different:
             raise dg.Failure(
-                description=_told(different, len(found), settings.deleted_before()),
+                description=_difference_message(
+                    different, len(differences), settings.deleted_before()
+                ),
                 metadata=metadata,
                 allow_retries=False,
             )
-        context.log.info(_equal(found))
+        context.log.info(_equality_message(differences))
         context.add_output_metadata(metadata)
 
     @dg.job(
         name="verify_range",
         description="Compares stored days with what Mixpanel holds now and fails if they differ: "
         "the last seven finished days, unless the configuration names others. Stores nothing. "
-        "Costs what loading them costs: for a week, one export request per 200 MB.",
+        "Costs as much as loading them: for a week, one export request per 200 MB.",
     )
     def job() -> None:
         compare()
@@ -105,30 +107,30 @@ def differences_metadata(found: Sequence[DayDifference]) -> dict[str, Any]:
     }
 
 
-def _equal(found: Sequence[DayDifference]) -> str:
+def _equality_message(found: Sequence[DayDifference]) -> str:
     expired = sum(day.status == "expired" for day in found)
-    said = [f"{len(found) - expired} days are what Mixpanel holds."]
+    sentences = [f"{len(found) - expired} days are what Mixpanel holds."]
     if kept := sum(day.kept for day in found):
-        said.append(f"{kept:,} stored events that Mixpanel does not send any more are kept.")
+        sentences.append(f"{kept:,} stored events that Mixpanel does not send any more are kept.")
     if expired:
-        said.append(f"{expired} expired days were not requested (MP_RETENTION_DAYS).")
-    return " ".join(said)
+        sentences.append(f"{expired} expired days were not requested (MP_RETENTION_DAYS).")
+    return " ".join(sentences)
 
 
-def _told(different: Sequence[DayDifference], days: int, deleted_before: date) -> str:
+def _difference_message(different: Sequence[DayDifference], days: int, deleted_before: date) -> str:
     first, last = different[0].day, different[-1].day
     why = ""
     if any(day.day < deleted_before and day.fetched == 0 for day in different):
         why = " Mixpanel deletes old events; MP_RETENTION_DAYS leaves days without them out."
     return (
         f"{len(different)} of {days} days differ from Mixpanel: "
-        f"{'; '.join(map(_one_told, different))}. Nothing was stored. To load them again, "
+        f"{'; '.join(map(_day_in_words, different))}. Nothing was stored. To load them again, "
         f"materialize mixpanel/events for {first}...{last}, or run "
         f"`mp sync --from {first} --to {last} --refetch all`.{why}"
     )
 
 
-def _one_told(found: DayDifference) -> str:
+def _day_in_words(found: DayDifference) -> str:
     if found.status is None:
         return f"{found.day} was never loaded"
     kinds = ("missing", "gone", "changed")

@@ -194,9 +194,9 @@ def test_a_day_that_is_not_whole_says_why(downstream, materialize, settings, emu
     materialize(EVENTS, "2024-01-01")
     materialize(EVENTS, today.isoformat())
     downstream.read(EVENTS, today.isoformat())
-    assert f"{today} not over when loaded" in downstream.warnings[0]
+    assert f"{today} loaded before its end" in downstream.warnings[0]
     downstream.read(EVENTS, "2024-01-01")
-    assert "2024-01-01 out of the reach of the project's plan" in downstream.warnings[0]
+    assert "2024-01-01 beyond the reach of the project's plan" in downstream.warnings[0]
 
 
 @KINDS
