@@ -1,4 +1,4 @@
-"""StorageEngine: a DuckDB file, or a temporary database, and its tables."""
+"""StorageEngine: a DuckDB file or a temporary database, with its tables."""
 
 from __future__ import annotations
 
@@ -64,15 +64,16 @@ _MOMENTS = {
 }
 _NUMBERS = {"float", "double"}
 _NESTED = {"list", "array", "struct", "map"}
-# In the text of a list or an object; a text in it that reads like one is no harm.
+# Searched in the text of a list or an object. A string in it that looks alike does no harm: the
+# value is then shown as text.
 _ODD = r"(^|\W)(inf|infinity|nan|\d{5,}-\d\d-\d\d|[\d-]+ \(BC\))($|\W)"
 
 
 def exact_rows(relation: duckdb.DuckDBPyRelation) -> list[tuple[Any, ...]]:
-    """Return the rows of a query; a value is DuckDB's text if it would not be itself in Python.
+    """Return the rows of a query, with DuckDB's text for values that Python cannot represent.
 
-    That is one of a type that Python lacks, a moment that is infinite or not within the years 1
-    to 9999, and a number that is not finite.
+    These are values of types that Python lacks, infinite moments, moments outside the years 1 to
+    9999, and numbers that are not finite.
     """
     columns = []
     for number, kind in enumerate(relation.types, 1):
@@ -89,7 +90,7 @@ def exact_rows(relation: duckdb.DuckDBPyRelation) -> list[tuple[Any, ...]]:
 
 
 def _text_of(value: str, kind: DuckDBPyType) -> str:
-    """Return the SQL of a value's text, NULL where Python has the value itself."""
+    """Return the SQL of a value's text, NULL where Python can represent the value."""
     text, leaves = f"{value}::VARCHAR", set(_leaves(kind))
     if leaves & _TEXTS:
         return text
@@ -122,7 +123,7 @@ _ANY_PROJECT = ProjectIdentity("", "")
 
 
 class ExecutedRows(SQLResult):
-    """The rows of a statement, with the methods that DuckDB's own answer has."""
+    """The rows of a statement, with the methods of DuckDB's own result."""
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         """Return all rows, each time."""
@@ -141,20 +142,22 @@ class StorageEngine:
     """A DuckDB database with tables of events and profiles; a context manager.
 
     The file is opened for each call and shared with other processes in between, until
-    `connection` is asked for.
+    `connection` is used. Every call raises `DatabaseLockedError` if other processes held the file
+    for longer than `lock_timeout`, `ConfigError` if it holds another project, and `StorageError` if
+    the file or the disk cannot be used. Reads raise `DatabaseNotFoundError` without a file.
 
     Args:
-        path: The file, made, with its folder, by the first write; or a `Database` that others
-            use too, which knows the rest itself. None: a database in memory, as `memory` makes.
-        project: Whose data it is, compared with the file at each call; None takes the file's.
+        path: The file, created with its folder by the first write; or a `Database` with its own
+            settings, which others may use too. None: a database in memory, as from `memory`.
+        project: The project of the data, compared with the file at each call; None: the file's.
         read_only: Refuse every change.
         memory_limit: What DuckDB may use, such as `1GB`.
-        lock_timeout: Seconds to wait for other processes; None waits without end.
-        on_wait: Told whom a call waits for.
+        lock_timeout: Seconds to wait for other processes; None: no limit.
+        on_wait: Called with a sentence that names the process a call waits for.
 
     Attributes:
-        asked_for: The project that every call asks for, as far as it is known: an empty text
-            stands for any; None: whatever the file holds.
+        asked_for: The project that every call expects, as far as it is known: an empty text
+            stands for any; None: the file's.
 
     Example:
         >>> with StorageEngine("shop.duckdb") as storage:
@@ -197,15 +200,15 @@ class StorageEngine:
     def open_existing(
         cls, path: str | Path, read_only: bool = True, *, lock_timeout: float | None = None
     ) -> Self:
-        """Return an engine over a file that is there.
+        """Return an engine for an existing file.
 
         Args:
             path: The file.
             read_only: Refuse every change.
-            lock_timeout: Seconds to wait for other processes; None waits without end.
+            lock_timeout: Seconds to wait for other processes; None: no limit.
 
         Raises:
-            DatabaseNotFoundError: It is not there.
+            DatabaseNotFoundError: It does not exist.
 
         Example:
             >>> with StorageEngine.open_existing("shop.duckdb") as storage:
@@ -219,14 +222,14 @@ class StorageEngine:
     def ephemeral(
         cls, *, project: ProjectIdentity | None = None, memory_limit: str = "1GB"
     ) -> Self:
-        """Return an engine over a temporary file, for data larger than memory.
+        """Return an engine for a temporary file, for data larger than memory.
 
-        The file is gone after `close`, after the `with` block whatever ends it, at the end of
-        the process and on SIGTERM; what SIGKILL leaves goes when the next one is made.
+        The file is deleted by `close`, at the end of the `with` block, at the end of the process
+        and on SIGTERM. Files of a killed process are removed when the next one is created.
 
         Args:
-            project: Whose data it will be.
-            memory_limit: What DuckDB may use.
+            project: The project of the data.
+            memory_limit: What DuckDB may use; `memory` spills rows beyond it to a temporary folder.
 
         Raises:
             StorageError: The temporary directory cannot be written.
@@ -244,14 +247,9 @@ class StorageEngine:
 
     @classmethod
     def memory(cls, *, project: ProjectIdentity | None = None, memory_limit: str = "1GB") -> Self:
-        """Return an engine over a database in memory, gone with it; nobody else can read it.
+        """Return an engine for a database in the memory of this process, which `close` deletes.
 
-        Args:
-            project: Whose data it will be.
-            memory_limit: What DuckDB may use; rows beyond it wait in the temporary directory.
-
-        Raises:
-            StorageError: The temporary directory cannot be written.
+        Arguments and errors: see `StorageEngine.ephemeral`.
 
         Example:
             >>> with StorageEngine.memory() as storage:
@@ -260,12 +258,13 @@ class StorageEngine:
         return cls(project=project, memory_limit=memory_limit)
 
     def _prepare_all(self) -> None:
-        """Make the tables; a failure closes."""
-        with ExitStack() as failed:
-            failed.callback(self.close)
+        """Create the tables; close after an error."""
+        try:
             with self.write():
                 pass
-            failed.pop_all()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -280,12 +279,12 @@ class StorageEngine:
 
     @property
     def database(self) -> Database:
-        """What opens, locks and waits for the file."""
+        """The database that opens, locks and waits for the file."""
         return self._database
 
     @property
     def path(self) -> Path | None:
-        """The file; None in memory.
+        """The file; None for a database in memory.
 
         Example:
             >>> storage.path
@@ -297,21 +296,19 @@ class StorageEngine:
     def connection(self) -> duckdb.DuckDBPyConnection:
         """DuckDB's own connection, opened on first use and open until `close`.
 
-        While a connection of a `read_only` engine is open, other processes read beside it and
-        whoever wants to write waits. Any other engine's can write, each statement committed as
-        it ends, so that readers wait too. The engine's own calls go through it from then on.
+        An open connection blocks other processes that write. Unless the engine is `read_only`, it
+        can write, each statement is committed when it ends, and readers are blocked too. All calls
+        of the engine use it from then on.
 
         Raises:
             DatabaseNotFoundError: The engine is read-only and there is no file.
-            DatabaseLockedError: Others held the file for longer than `lock_timeout`.
-            StorageError: The file cannot be used, or the engine is closed.
 
         Example:
             >>> storage.connection.sql("FROM january LIMIT 5").show()
         """
         self._must_be_open()
         if not self._database.is_held:
-            # Before it is kept open, and a snapshot taken: it may be another project's.
+            # The file may be another project's: check before it stays open or is copied.
             with suppress(DatabaseNotFoundError), self.read():
                 pass
         connection = self._database.hold()
@@ -321,13 +318,9 @@ class StorageEngine:
 
     @contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Yield the database, open to read for the length of the block.
+        """Yield a connection that reads the database, for the length of the block.
 
         Raises:
-            DatabaseNotFoundError: There is no file yet.
-            DatabaseLockedError: A writer held the file for longer than `lock_timeout`.
-            ConfigError: The file holds another project.
-            StorageError: It cannot be used, or was made by a newer version.
             QueryError: DuckDB refused a statement of the block.
 
         Example:
@@ -341,13 +334,11 @@ class StorageEngine:
 
     @contextmanager
     def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Yield the database, open alone in one transaction: kept on leaving, undone on an error.
+        """Yield a connection in one transaction: committed after the block, undone on an error.
 
         Raises:
             ConfigError: The engine is read-only, or the file holds another project.
-            DatabaseLockedError: Others held the file for longer than `lock_timeout`.
             QueryError: DuckDB refused a statement of the block.
-            StorageError: Full disk, no permission, not a DuckDB file, or a newer one.
 
         Example:
             >>> with storage.write() as connection:
@@ -361,7 +352,7 @@ class StorageEngine:
             yield connection
 
     def close(self) -> None:
-        """Close the connection; a temporary database is gone. Again does nothing.
+        """Close the connection; delete a temporary database. A second call does nothing.
 
         Example:
             >>> storage.close()
@@ -370,10 +361,10 @@ class StorageEngine:
         self._end.close()
 
     def on_close(self, callback: Callable[[], object]) -> None:
-        """Have something called once this is closed; the last one first.
+        """Register a function for `close` to call; the last one is called first.
 
         Args:
-            callback: Takes nothing.
+            callback: It takes no arguments.
 
         Example:
             >>> storage.on_close(workspace.close)
@@ -391,28 +382,27 @@ class StorageEngine:
     def create_events_table(
         self, name: str, data: Iterable[Record], metadata: TableMetadata
     ) -> int:
-        """Make a table of events, whole or not at all, with constant memory.
+        """Create a table of events, completely or not at all, with constant memory.
 
-        The events are treated as loads treat what Mixpanel sends: its repeats go, events without
-        an id get the made one, what cannot be stored is quarantined. The database is opened
-        once all of them are there.
+        The events are stored as a load stores them: duplicates are removed, events without an id
+        get a made one, and those that cannot be stored are quarantined. The database is opened
+        after the last event was read.
 
         Args:
-            name: Letters, digits and underscores; none that this package uses itself.
+            name: Letters, digits and underscores; not the name of a table of this package.
             data: Normalized events, as `stream_events` yields them: `event_name`, `event_time`
-                (naive is UTC), `distinct_id`, `insert_id`, `properties`. Drawn once.
-            metadata: `from_date` and `to_date` are the days that the table then speaks for,
-                whether they have events or not; without them, only days with events.
+                (naive is UTC), `distinct_id`, `insert_id`, `properties`. Read once.
+            metadata: `from_date` and `to_date` are the days that the table covers, with or
+                without events; without them it covers the days with events only.
 
         Returns:
-            The rows of the table.
+            The row count of the table.
 
         Raises:
-            ConfigError: The name cannot be taken, or a day is no day.
+            ConfigError: The name is not allowed, or a day is not a day.
             TableExistsError: There is a table of that name.
             IncompleteExportError: Too many events cannot be stored.
-            StorageError: One is no normalized event or outside the days; or the file or the
-                disk is at fault.
+            StorageError: A record is not a normalized event, or is outside the days.
 
         Example:
             >>> stream = workspace.stream_events(from_date="2024-01-01", to_date="2024-01-31")
@@ -452,25 +442,19 @@ class StorageEngine:
     def create_profiles_table(
         self, name: str, data: Iterable[Record], metadata: TableMetadata
     ) -> int:
-        """Make a table of profiles, whole or not at all, with constant memory.
+        """Create a table of profiles, completely or not at all, with constant memory.
 
-        The later of two records of a profile stays. The database is opened once all of them
-        are there.
+        Of two records of a profile, the later one is stored. Errors are those of
+        `create_events_table`.
 
         Args:
-            name: Letters, digits and underscores; none that this package uses itself.
+            name: Letters, digits and underscores; not the name of a table of this package.
             data: Normalized profiles, as `stream_profiles` yields them: `distinct_id`,
-                `last_seen` (text), `properties`. Drawn once.
-            metadata: How they were fetched; the ledger keeps the day of `fetched_at`.
+                `last_seen` (text), `properties`. Read once.
+            metadata: How they were fetched; the ledger has the day of `fetched_at`.
 
         Returns:
-            The rows of the table.
-
-        Raises:
-            ConfigError: The name cannot be taken.
-            TableExistsError: There is a table of that name.
-            IncompleteExportError: Too many profiles cannot be stored.
-            StorageError: One is no normalized profile; or the file or the disk is at fault.
+            The row count of the table.
 
         Example:
             >>> metadata = TableMetadata("profiles", fetched_at=datetime.now(UTC))
@@ -491,14 +475,14 @@ class StorageEngine:
             )
 
     def drop_table(self, name: str) -> None:
-        """Drop a table with what is known of it; see `drop`.
+        """Drop a table, as `drop` does.
 
         Args:
             name: Its name.
 
         Raises:
-            TableNotFoundError: It is not there.
-            ConfigError: It is a view, or none that holds data; or the engine is read-only.
+            TableNotFoundError: It does not exist.
+            ConfigError: It is a view, or a table of this package that holds no data.
 
         Example:
             >>> storage.drop_table("january")
@@ -508,18 +492,14 @@ class StorageEngine:
     def drop(self, *names: str) -> list[str]:
         """Drop tables with their days, all of them or none.
 
-        Of an asset's table (`events`, `profiles`, others in schema `mixpanel`) all rows and
-        days go; it stays, empty.
+        An asset's table (`events`, `profiles`, others in schema `mixpanel`) is emptied, not
+        dropped. Errors are those of `drop_table`.
 
         Args:
             *names: Their names.
 
         Returns:
-            The names as they were written.
-
-        Raises:
-            TableNotFoundError: One is not there.
-            ConfigError: One is a view, or none that holds data; or the engine is read-only.
+            The names, as they are written in the database.
 
         Example:
             >>> storage.drop("january", "people")
@@ -529,19 +509,16 @@ class StorageEngine:
             return drop_tables(connection, [find_table(connection, name) for name in names])
 
     def drop_all(self, type: TableType | None = None, *, assets: bool = False) -> list[str]:
-        """Drop the named tables with their days, all of them or none.
+        """Drop the loaded named tables with their days, all of them or none.
 
-        Tables that nobody loaded, such as those of a `CREATE TABLE`, stay.
+        Other tables, such as those of a `CREATE TABLE`, are kept.
 
         Args:
             type: Only tables of this type.
             assets: Also empty the assets' tables.
 
         Returns:
-            What was dropped.
-
-        Raises:
-            ConfigError: The engine is read-only.
+            The names of the dropped tables.
 
         Example:
             >>> storage.drop_all("events")
@@ -552,12 +529,12 @@ class StorageEngine:
             chosen = [table for table in tables if type in (None, table.type)]
             kept = [table.target.table for table in chosen if table.is_asset and not assets]
             if kept:
-                logger.info("The assets' tables stay: %s.", ", ".join(kept))
+                logger.info("The assets' tables are kept: %s.", ", ".join(kept))
             gone = [table.target for table in chosen if assets or not table.is_asset]
             return drop_tables(connection, gone)
 
     def table_exists(self, name: str) -> bool:
-        """Return whether a table or view of that name is there; DuckDB ignores case.
+        """Return whether a table or view of that name exists; DuckDB ignores case.
 
         Args:
             name: Its name.
@@ -571,7 +548,7 @@ class StorageEngine:
         return False
 
     def list_tables(self) -> list[TableInfo]:
-        """Return the tables that were loaded, by name; none while there is no file.
+        """Return the loaded tables, by name; none while there is no file.
 
         Example:
             >>> [table.name for table in storage.list_tables()]
@@ -588,7 +565,7 @@ class StorageEngine:
             name: Its name.
 
         Raises:
-            TableNotFoundError: It is not there.
+            TableNotFoundError: It does not exist.
 
         Example:
             >>> [column.name for column in storage.get_schema("people").columns]
@@ -604,7 +581,7 @@ class StorageEngine:
             name: Its name.
 
         Raises:
-            TableNotFoundError: It is not there, or nothing was loaded into it.
+            TableNotFoundError: It does not exist, or nothing was loaded into it.
 
         Example:
             >>> storage.get_metadata("january").from_date
@@ -625,7 +602,6 @@ class StorageEngine:
 
         Raises:
             QueryError: DuckDB refused it; nothing was changed.
-            DatabaseLockedError: Others held the file for longer than `lock_timeout`.
 
         Example:
             >>> storage.execute("CREATE TABLE big AS FROM january WHERE event_name = ?", ["Order"])
@@ -635,7 +611,7 @@ class StorageEngine:
             return ExecutedRows(result.columns, result.rows)
 
     def execute_df(self, query: str, values: Values = ()) -> pd.DataFrame:
-        """Return the answer to a query as a DataFrame; nothing can be changed.
+        """Return the result of a query as a DataFrame; a query can change nothing.
 
         Args:
             query: The query.
@@ -643,7 +619,6 @@ class StorageEngine:
 
         Raises:
             QueryError: DuckDB refused it.
-            DatabaseNotFoundError: There is no file yet.
 
         Example:
             >>> storage.execute_df("SELECT event_name, count(*) FROM january GROUP BY ALL")
@@ -652,15 +627,9 @@ class StorageEngine:
             return answer.df()
 
     def execute_scalar(self, query: str, values: Values = ()) -> Any:
-        """Return the first value of the answer to a query; None when it is empty.
+        """Return the first value of the result of a query; None when it is empty.
 
-        Args:
-            query: The query.
-            values: For the `?` or `$name` in it.
-
-        Raises:
-            QueryError: DuckDB refused it.
-            DatabaseNotFoundError: There is no file yet.
+        Arguments and errors: see `StorageEngine.execute_df`.
 
         Example:
             >>> storage.execute_scalar("SELECT count(*) FROM january")
@@ -671,15 +640,9 @@ class StorageEngine:
         return rows[0][0] if rows else None
 
     def execute_rows(self, query: str, values: Values = ()) -> SQLResult:
-        """Return the answer to a query as a sequence of tuples; nothing can be changed.
+        """Return the result of a query as a sequence of tuples.
 
-        Args:
-            query: The query.
-            values: For the `?` or `$name` in it.
-
-        Raises:
-            QueryError: DuckDB refused it.
-            DatabaseNotFoundError: There is no file yet.
+        Arguments and errors: see `StorageEngine.execute_df`.
 
         Example:
             >>> storage.execute_rows("SELECT distinct_id FROM people ORDER BY ALL LIMIT 1")
@@ -689,17 +652,16 @@ class StorageEngine:
             return _result(answer)
 
     def execute_exact(self, query: str) -> SQLResult:
-        """Return the answer to a query as `execute_rows` does, for people and for JSON.
+        """Return the result of a query as tuples, for people and for JSON.
 
-        A value for which Python has no form is the text that DuckDB writes: an infinite moment or
-        number, an interval, nanoseconds, a blob. Nothing can be changed.
+        A value that Python cannot represent is DuckDB's text for it: an infinite moment or number,
+        an interval, nanoseconds, a blob.
 
         Args:
             query: The query.
 
         Raises:
             QueryError: DuckDB refused it.
-            DatabaseNotFoundError: There is no file yet.
 
         Example:
             >>> storage.execute_exact("SELECT INTERVAL 1 month AS age").rows
@@ -707,7 +669,7 @@ class StorageEngine:
         """
         with self.read() as connection:
             relation = connection.sql(query)
-            # Of a statement without an answer DuckDB says nothing, as of none at all.
+            # For a statement without a result DuckDB returns None, as for no statement at all.
             if relation is None:
                 return _result(_execute(connection, query, ()))
             return SQLResult(list(relation.columns), exact_rows(relation))
@@ -724,7 +686,7 @@ class StorageEngine:
         return self._project or _ANY_PROJECT
 
     def _refuse_name(self, name: str, metadata: TableMetadata, kind: TableType) -> None:
-        """Refuse before anything is drawn what would be refused at the end."""
+        """Raise, before a record is read, what would be raised at the end."""
         if metadata.type != kind:
             raise ConfigError(f"The metadata is of {metadata.type}, but the table is of {kind}.")
         refuse_our_names("main", name)
@@ -764,7 +726,7 @@ class StorageEngine:
 def _execute(
     connection: duckdb.DuckDBPyConnection, query: str, values: Values
 ) -> duckdb.DuckDBPyConnection:
-    # DuckDB answers nothing at all, not even an error, when there is no statement.
+    # Without a statement, DuckDB returns None and raises nothing.
     answer: duckdb.DuckDBPyConnection | None = connection.execute(query, values)
     if answer is None:
         raise QueryError.of_sql("there is none in it.")

@@ -1,4 +1,4 @@
-"""TableInspector: which tables a database has, and what is in them."""
+"""TableInspector: the tables of a database and their contents."""
 
 from __future__ import annotations
 
@@ -47,9 +47,10 @@ _BIGGEST_SAMPLE = 1_000_000
 
 
 class TableInspector:
-    """Answers about the tables of a database; every method only reads.
+    """Describes the tables of a database; every method only reads.
 
-    Tables are found in schema `main`, then `mixpanel`; `schema.table` names one elsewhere.
+    Tables are searched in schema `main`, then `mixpanel`; `schema.table` names one elsewhere. A
+    table that does not exist is a `TableNotFoundError`.
 
     Args:
         connection: Any connection of the database.
@@ -71,17 +72,17 @@ class TableInspector:
         account: str | None = None,
         snapshot_age: float | None = None,
     ) -> WorkspaceInfo:
-        """Return the database in a few words.
+        """Return a summary of the database.
 
         Args:
             path: The file; None in memory.
-            project_id: None takes the stored one.
-            region: None takes the stored one.
+            project_id: None: the stored one.
+            region: None: the stored one.
             account: The named account in use.
-            snapshot_age: Seconds since the snapshot was taken that is looked at.
+            snapshot_age: Age in seconds of the copy for readers, if that is read.
 
         Returns:
-            `created_at` is when its tables were made; None while it holds no project.
+            `created_at` is when its tables were created; None while it has no project.
 
         Example:
             >>> inspector.info(storage.path).tables
@@ -101,7 +102,7 @@ class TableInspector:
         )
 
     def tables(self) -> list[TableInfo]:
-        """Return the tables that were loaded, by name, the assets' included.
+        """Return the loaded tables, by name, the assets' included.
 
         Example:
             >>> [(table.name, table.row_count) for table in inspector.tables()]
@@ -118,13 +119,13 @@ class TableInspector:
         ]
 
     def metadata(self, table: str) -> TableMetadata:
-        """Return how a table was fetched; its newest load says the filters.
+        """Return how a table was fetched; the filters are those of its newest load.
 
         Args:
             table: Its name.
 
         Raises:
-            TableNotFoundError: It is not there, or nothing was loaded into it.
+            TableNotFoundError: It does not exist, or nothing was loaded into it.
 
         Example:
             >>> inspector.metadata("events").to_date
@@ -135,11 +136,7 @@ class TableInspector:
     def known(self, table: str) -> KnownTable:
         """Return what the ledger says of a table.
 
-        Args:
-            table: Its name.
-
-        Raises:
-            TableNotFoundError: It is not there, or nothing was loaded into it.
+        Arguments and errors: see `TableInspector.metadata`.
 
         Example:
             >>> inspector.known("events").from_date
@@ -158,9 +155,6 @@ class TableInspector:
         Args:
             table: Its name.
 
-        Raises:
-            TableNotFoundError: It is not there.
-
         Example:
             >>> [column.type for column in inspector.schema("people").columns]
             ['VARCHAR', 'JSON', 'TIMESTAMP']
@@ -175,14 +169,13 @@ class TableInspector:
         )
 
     def sample(self, table: str, n: int = 10) -> pd.DataFrame:
-        """Return rows of a table, chosen at random; all of them if there are fewer.
+        """Return random rows of a table; all of them if there are fewer.
 
         Args:
             table: Its name.
-            n: How many, 1 to 1,000,000.
+            n: Number of rows, 1 to 1,000,000.
 
         Raises:
-            TableNotFoundError: It is not there.
             ConfigError: `n` is out of range.
 
         Example:
@@ -194,13 +187,7 @@ class TableInspector:
     def sample_rows(self, table: str, n: int = 10) -> SQLResult:
         """Return what `sample` does, as tuples with DuckDB's own values.
 
-        Args:
-            table: Its name.
-            n: How many, 1 to 1,000,000.
-
-        Raises:
-            TableNotFoundError: It is not there.
-            ConfigError: `n` is out of range.
+        Arguments and errors: see `TableInspector.sample`.
 
         Example:
             >>> inspector.sample_rows("events", 3).columns
@@ -211,13 +198,10 @@ class TableInspector:
             return SQLResult([column[0] for column in answer.description], answer.fetchall())
 
     def summarize(self, table: str) -> SummaryResult:
-        """Return every column of a table in a few numbers, `min` and the like as texts.
+        """Return statistics of every column of a table; `min`, `max` and quantiles are texts.
 
         Args:
             table: Its name.
-
-        Raises:
-            TableNotFoundError: It is not there.
 
         Example:
             >>> inspector.summarize("events").df
@@ -227,31 +211,18 @@ class TableInspector:
             ColumnSummary(
                 column_name=name,
                 column_type=kind,
-                min=smallest,
-                max=largest,
+                min=low,
+                max=high,
                 approx_unique=unique or 0,
-                avg=_number_of(mean, kind),
-                std=_number_of(deviation, kind),
+                avg=_number_of(avg, kind),
+                std=_number_of(std, kind),
                 q25=q25,
                 q50=q50,
                 q75=q75,
                 count=count,
                 null_percentage=float(nulls or 0),
             )
-            for (
-                name,
-                kind,
-                smallest,
-                largest,
-                unique,
-                mean,
-                deviation,
-                q25,
-                q50,
-                q75,
-                count,
-                nulls,
-            ) in rows
+            for name, kind, low, high, unique, avg, std, q25, q50, q75, count, nulls in rows
         ]
         return SummaryResult(
             find_table(self._connection, table).table,
@@ -269,8 +240,7 @@ class TableInspector:
             Moments are aware, UTC. `date_range` is None when the table is empty.
 
         Raises:
-            TableNotFoundError: It is not there.
-            ConfigError: It is no table of events.
+            ConfigError: It is not a table of events.
 
         Example:
             >>> inspector.event_breakdown("events").events[0].event_name
@@ -298,15 +268,14 @@ class TableInspector:
         )
 
     def property_keys(self, table: str, event: str | None = None) -> list[str]:
-        """Return the names of all properties in a table, in order of the alphabet.
+        """Return the names of all properties in a table, in alphabetical order.
 
         Args:
             table: One with `properties`.
             event: Only of events of this name.
 
         Raises:
-            TableNotFoundError: It is not there.
-            ConfigError: It has no `properties`, or no `event_name` to look at.
+            ConfigError: It has no `properties`, or no `event_name` for `event`.
 
         Example:
             >>> inspector.property_keys("events", "Sign Up")
@@ -330,18 +299,17 @@ class TableInspector:
             table: Its name.
             column: A column, or a value inside of JSON, such as `prop(properties, '$browser')`,
                 `prop_number(properties, 'amount')`, or `properties->>'$.plan'`.
-            top_n: How many of the most common values, 1 to 1,000,000; of two as common, the
+            top_n: Number of most common values, 1 to 1,000,000; of equally common values, the
                 smaller comes first.
 
         Raises:
-            TableNotFoundError: The table is not there.
             ConfigError: It has no such column, or `top_n` is out of range.
 
         Example:
             >>> inspector.column_stats("events", "properties->>'$.plan'").top_values
             [('free', 3), ('pro', 3), ('b', 2), ('team', 1)]
         """
-        _check_number("top_n", top_n, _BIGGEST_SAMPLE)
+        check_number("top_n", top_n, _BIGGEST_SAMPLE)
         name, value = self._quoted(table), self._value(table, column)
         values = f"(SELECT {value} AS value FROM {name})"
         kind, rows, count, unique = self._rows(
@@ -355,9 +323,9 @@ class TableInspector:
             dtype=kind,
             count=count,
             null_count=rows - count,
-            null_pct=_share(rows - count, rows),
+            null_pct=percentage(rows - count, rows),
             unique_count=unique,
-            unique_pct=_share(unique, count),
+            unique_pct=percentage(unique, count),
             top_values=self._rows(
                 f"SELECT value, count(*) FROM {values} WHERE value IS NOT NULL "
                 f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {top_n}"
@@ -412,7 +380,7 @@ class TableInspector:
             return self._connection.execute(sql, values or {}).fetchall()
 
     def _sampled(self, table: str, n: int) -> duckdb.DuckDBPyConnection:
-        _check_number("n", n, _BIGGEST_SAMPLE)
+        check_number("n", n, _BIGGEST_SAMPLE)
         return self._connection.execute(
             f"SELECT * FROM {self._quoted(table)} USING SAMPLE {n} ROWS"
         )
@@ -421,7 +389,8 @@ class TableInspector:
         return int(self._rows(sql)[0][0])
 
 
-def _check_number(name: str, value: int, most: int) -> None:
+def check_number(name: str, value: int, most: int) -> None:
+    """Raise `ConfigError` for a number that is not from 1 to `most`."""
     if type(value) is not int or not 1 <= value <= most:
         raise ConfigError(f"`{name}` is {value!r}, but goes from 1 to {most:,}.", {name: value})
 
@@ -430,7 +399,8 @@ def _number_of(text: Any, kind: str) -> float | None:
     return float(text) if text is not None and _NUMERIC.fullmatch(kind) else None
 
 
-def _share(part: int, whole: int) -> float:
+def percentage(part: int, whole: int) -> float:
+    """Return a part in percent; 0 of nothing."""
     return 100 * part / whole if whole else 0.0
 
 

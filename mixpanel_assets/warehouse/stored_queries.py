@@ -27,6 +27,7 @@ from mixpanel_assets.results import (
 from mixpanel_assets.rules.days import how_to_load, ranges_of, shown
 from mixpanel_assets.rules.zones import is_zone, same_clocks, span_of, wall_clock_sql
 from mixpanel_assets.warehouse.faults import user_sql
+from mixpanel_assets.warehouse.inspector import check_number, percentage
 from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.project import ProjectIdentity, stored_project
 from mixpanel_assets.warehouse.schema import EVENTS, SCHEMA, qualified
@@ -50,7 +51,7 @@ _GONE = {
 
 @dataclass(frozen=True)
 class StoredDays:
-    """Days of a table that are there.
+    """Loaded days of a table.
 
     Attributes:
         table: The qualified name, ready for SQL.
@@ -77,22 +78,16 @@ def stored_days(
     zone: str | None = None,
     project_zone: str | None = None,
 ) -> StoredDays:
-    """Return the days of a table once it is sure that each of them was loaded.
+    """Return days of a table of events, after a check that each of them was loaded.
 
-    A warning names the events that the table does not hold, with similar ones that it does.
-
-    Args:
-        connection: Any connection of the database.
-        table: `events`, or a named table of events.
-        from_date: First day, included.
-        to_date: Last day, included.
-        events: What is asked about; a table of some events answers for no others.
-        zone: Whose days these are; None: the project's.
-        project_zone: The project's zone; None: the one that loads of the database had.
+    Both ends are included. `zone` says whose days they are, by default the project's:
+    `project_zone`, or the zone in the database. A warning names `events` that the table does not
+    have, and similar names that it does have.
 
     Raises:
-        MissingDaysError: Days were never loaded, or the table is not there.
-        ConfigError: A day is no day, there is no such zone, or the table is none of these events.
+        MissingDaysError: Days were never loaded, or the table does not exist.
+        ConfigError: A day is not a day, there is no such zone, or the table was loaded without
+            these events.
     """
     days = days_between(from_date, to_date)
     project = stored_project(connection) or ProjectIdentity("", "")
@@ -133,7 +128,7 @@ class _Needed:
     Attributes:
         days: Those that have the same dates.
         before: The export day before them, if the first day of the zone begins on it.
-        after: The one after them, if the last day of the zone ends on it.
+        after: The export day after them, if the last day of the zone ends on it.
         until: When the last day of the zone ends, naive UTC.
         zone: The zone.
     """
@@ -160,7 +155,7 @@ class _Needed:
 
     @property
     def edges(self) -> dict[date, str]:
-        """What is lost without the days at the edges, in words."""
+        """The export days at the edges, and in words what is missing without them."""
         hours = {
             self.before: f"the first hours of {self.days[0]}",
             self.after: f"the last hours of {self.days[-1]}",
@@ -207,8 +202,8 @@ def _check_kind(known: KnownTable, events: Collection[str]) -> None:
     others = sorted(set(events) - set(only))
     if only and others:
         raise ConfigError(
-            f"{name!r} was loaded with {', '.join(map(repr, only))} alone, so it does not tell of "
-            f"{', '.join(map(repr, others))}. Ask another table.",
+            f"{name!r} was loaded with {', '.join(map(repr, only))} alone, without "
+            f"{', '.join(map(repr, others))}. Query another table.",
             {"table": name, "events": others},
         )
     unsaid = {key: value for key, value in known.filters.items() if key != "events" or not events}
@@ -286,7 +281,7 @@ PERCENTILES = (25, 50, 75, 90, 95, 99)
 BUCKETS = (1, 2, 5, 10, 25, 50, 100)
 _MOST_VALUES = 100_000
 
-# Where the table keeps what `properties` has no more.
+# Columns of the table for what the load takes out of `properties`.
 _COLUMNS = {
     "time": "to_json(epoch_ms(event_time))",
     "distinct_id": "to_json(distinct_id)",
@@ -308,17 +303,21 @@ _VALUES = f"""
 
 
 class StoredQueries:
-    """Questions about stored events, of any number of days; every method only reads.
+    """Queries over stored events, of any number of days; every method only reads.
 
-    A day is a day of the project's zone, as in Mixpanel's reports; each question takes another
-    `zone`. Days that were not over when they were loaded count as far as they are there, with a
-    warning. So does a day at the edge: in most zones the first or the last day lies on one more
-    day of the export than was asked about.
+    A day is a day of the project's zone, as in Mixpanel's reports, or of the query's `zone`. Of
+    days that were not over when they were loaded, the stored part counts, with a warning. In most
+    zones, the first or the last day begins or ends on a further export day. If that was not loaded,
+    a warning says so.
+
+    Every query raises `MissingDaysError` if days were never loaded, `TableNotFoundError` if the
+    table does not exist, and `ConfigError` if an argument is wrong or the table was loaded without
+    the events.
 
     Args:
         connection: Any connection of the database.
         table: `events`, or a named table of events.
-        zone: The project's zone; None: the one that loads of the database had.
+        zone: The project's zone; None: the one in the database.
 
     Example:
         >>> with storage.read() as connection:
@@ -348,28 +347,23 @@ class StoredQueries:
         table: str | None = None,
         zone: str | None = None,
     ) -> PropertyDistributionResult:
-        """Return how often a property of an event had which value.
+        """Return the values of a property of an event, with their counts.
 
-        Values are told apart as JSON does: the text "1", the number 1, true, null and an absent
-        property are five values; 1 and 1.0 are one. Lists and objects count as a whole.
+        Values are distinguished as in JSON: the text "1", the number 1, true, null and an absent
+        property are five values; 1 and 1.0 are one. A list or an object is one value.
 
         Args:
             event: The event.
-            property: Its name, whatever it holds; also `time`, `distinct_id`, `$insert_id`.
+            property: Any name, also `time`, `distinct_id` and `$insert_id`.
             from_date: First day, included; a date, or text like 2024-01-31.
             to_date: Last day, included.
-            limit: At most so many values, 1 to 100,000.
-            table: Another table of events; None: that of this service.
+            limit: Maximum number of values, 1 to 100,000.
+            table: Another table of events; None: the table of this service.
             zone: Whose days these are, such as `Europe/Berlin`; None: the project's.
 
         Returns:
             The most common values first, then by kind and text. The percentages of all values
             add up to 100; those beyond `limit` are in `total_count` alone.
-
-        Raises:
-            MissingDaysError: Days were never loaded.
-            TableNotFoundError: The table is not there.
-            ConfigError: An argument is wrong, or the table was loaded without this event.
 
         Example:
             >>> queries.property_distribution(
@@ -377,8 +371,7 @@ class StoredQueries:
             ... ).values[0]
             PropertyValueCount(value='free', count=3, percentage=42.8..., kind='string')
         """
-        if type(limit) is not int or not 1 <= limit <= _MOST_VALUES:
-            raise ConfigError(f"`limit` is {limit!r}, but goes from 1 to {_MOST_VALUES:,}.")
+        check_number("limit", limit, _MOST_VALUES)
         days = self._days(from_date, to_date, [event], table, zone)
         values, bound = _values(days, event, property)
         rows = self._rows(
@@ -410,26 +403,23 @@ class StoredQueries:
         table: str | None = None,
         zone: str | None = None,
     ) -> NumericPropertySummaryResult:
-        """Return a property of an event in a few numbers.
+        """Return statistics of a numeric property of an event.
 
         Args:
             event: The event.
-            property: Its name; only events where it is a JSON number count, not the text "5".
+            property: Its name. Only JSON numbers count, not texts such as "5".
             from_date: First day, included; a date, or text like 2024-01-31.
             to_date: Last day, included.
             percentiles: From 0 to 100; 25, 50, 75, 90, 95 and 99 by default.
-            table: Another table of events; None: that of this service.
+            table: Another table of events; None: the table of this service.
             zone: Whose days these are, such as `Europe/Berlin`; None: the project's.
 
         Returns:
-            Numbers are doubles, `stddev` that of all values (n, not n - 1), and percentiles lie
-            between two values where they fall there. Without numbers, `sum` is 0 and the others
-            are None.
+            Numbers are doubles, `stddev` is the population's (n, not n - 1), and percentiles are
+            interpolated. Without numbers, `sum` is 0 and the others are None.
 
         Raises:
-            MissingDaysError: Days were never loaded.
-            TableNotFoundError: The table is not there.
-            ConfigError: An argument is wrong, or the table was loaded without this event.
+            ConfigError: An argument is wrong.
 
         Example:
             >>> queries.numeric_summary(
@@ -478,16 +468,11 @@ class StoredQueries:
             from_date: First day, included; a date, or text like 2024-01-31.
             to_date: Last day, included.
             events: Only these; None for all.
-            table: Another table of events; None: that of this service.
+            table: Another table of events; None: the table of this service.
             zone: Whose days these are, such as `Europe/Berlin`; None: the project's.
 
         Returns:
             By date and name; a day without an event has no row for it.
-
-        Raises:
-            MissingDaysError: Days were never loaded.
-            TableNotFoundError: The table is not there.
-            ConfigError: An argument is wrong, or the table was loaded without these events.
 
         Example:
             >>> queries.daily_counts(from_date="2024-01-01", to_date="2024-01-07").df
@@ -515,7 +500,7 @@ class StoredQueries:
         table: str | None = None,
         zone: str | None = None,
     ) -> EngagementDistributionResult:
-        """Return how many users had how many events; events without `distinct_id` do not count.
+        """Return the number of users by their number of events, which need a `distinct_id`.
 
         Args:
             from_date: First day, included; a date, or text like 2024-01-31.
@@ -523,16 +508,11 @@ class StoredQueries:
             events: Only these; None for all.
             buckets: The smallest number of events of each bucket, ascending; 1, 2, 5, 10, 25, 50
                 and 100 by default. One for the users below the first is added.
-            table: Another table of events; None: that of this service.
+            table: Another table of events; None: the table of this service.
             zone: Whose days these are, such as `Europe/Berlin`; None: the project's.
 
         Returns:
-            Every bucket, also those without users; the percentages add up to 100.
-
-        Raises:
-            MissingDaysError: Days were never loaded.
-            TableNotFoundError: The table is not there.
-            ConfigError: An argument is wrong, or the table was loaded without these events.
+            All buckets, also those without users; the percentages add up to 100.
 
         Example:
             >>> queries.engagement_distribution(
@@ -561,7 +541,7 @@ class StoredQueries:
                     start,
                     _label(start, end),
                     users.get(start, 0),
-                    _share(users.get(start, 0), total),
+                    percentage(users.get(start, 0), total),
                 )
                 for start, end in zip(starts, [*starts[1:], None], strict=True)
             ),
@@ -584,17 +564,14 @@ class StoredQueries:
             properties: Their names.
             from_date: First day, included; a date, or text like 2024-01-31.
             to_date: Last day, included.
-            table: Another table of events; None: that of this service.
+            table: Another table of events; None: the table of this service.
             zone: Whose days these are, such as `Europe/Berlin`; None: the project's.
 
         Returns:
-            In the order asked for. A property that is null or absent has no value; one that is
-            false, 0, or empty has.
+            In the order of `properties`. Null and absent are no value; false, 0 and empty are.
 
         Raises:
-            MissingDaysError: Days were never loaded.
-            TableNotFoundError: The table is not there.
-            ConfigError: An argument is wrong, or the table was loaded without this event.
+            ConfigError: An argument is wrong.
 
         Example:
             >>> queries.property_coverage(
@@ -622,7 +599,7 @@ class StoredQueries:
             to_date=str(days.to_date),
             total_events=total,
             coverage=tuple(
-                PropertyCoverage(name, count, total - count, _share(count, total))
+                PropertyCoverage(name, count, total - count, percentage(count, total))
                 for name, count in zip(properties, defined, strict=True)
             ),
         )
@@ -699,7 +676,3 @@ def _label(start: int, end: int | None) -> str:
 
 def _value(text: str | None) -> Any:
     return None if text is None else json.loads(text)
-
-
-def _share(part: int, whole: int) -> float:
-    return 100 * part / whole if whole else 0.0
