@@ -62,22 +62,25 @@ STORAGE_VERSION = "v1.5.0"
 class Database:
     """A DuckDB file that many processes share: one writer or many readers at a time.
 
+    Opening it raises `DatabaseLockedError` if other processes held it for longer than
+    `lock_timeout`, and `StorageError` for a full disk, a missing permission, a file that is not
+    DuckDB's, or one of a newer DuckDB.
+
     Args:
-        path: The file; made, with its folder, by the first write.
-        memory_limit: What DuckDB may use, in its own words, such as `1GB`.
-        lock_timeout: Seconds to wait for other processes; None waits without end.
-        on_wait: Gets a sentence when a wait begins (after a second) and then each minute.
-        poll_seconds: How often a wait looks again and can be interrupted.
+        path: The file; the first write creates it and its folder.
+        memory_limit: What DuckDB may use, such as `1GB`.
+        lock_timeout: Seconds to wait for other processes; None: no limit.
+        on_wait: Called with a sentence when a wait begins (after a second) and then each minute.
+        poll_seconds: Seconds between two attempts to get the lock.
         read_only: Refuse every write.
 
     Attributes:
         given: The path as it was given, links included.
         path: The file that it leads to.
-        confined: Whether no statement may read or write any other file; holds for what is opened
-            from then on.
+        confined: Whether statements may use no other file; set it before opening.
         has_written: Whether this has committed, or may have.
-        snapshot_age: Seconds since the snapshot was taken that the last read came from; None when
-            that read was as new as the file, as reads of the file itself are.
+        snapshot_age: Age in seconds of the copy that the last read came from; None if that read
+            was as new as the file.
     """
 
     confined = False
@@ -107,13 +110,11 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open the file alone, in one transaction: kept whole on leaving, undone on an error.
+        """Open the file alone in one transaction: committed after the block, undone on an error.
 
         Raises:
             ConfigError: It is `read_only`.
-            DatabaseLockedError: Others held the file for longer than `lock_timeout`.
-            StorageError: Full disk, no permission, not a DuckDB file, or a newer one; or an index
-                or constraint that was made by hand refuses rows.
+            StorageError: An index or constraint that was made by hand refuses rows.
         """
         if self.read_only:
             raise ConfigError(
@@ -136,21 +137,17 @@ class Database:
 
         Raises:
             DatabaseNotFoundError: There is no file yet.
-            DatabaseLockedError: A writer held the file for longer than `lock_timeout`.
-            StorageError: No permission, not a DuckDB file, or a newer one.
         """
         with self._usable("read") as connection:
             yield connection
 
     def hold(self) -> duckdb.DuckDBPyConnection:
-        """Open the file on first use and keep it open; reads and writes then go through it.
+        """Open the file on first use and keep it open; reads and writes then use this connection.
 
-        While it is held, others who want to write wait; unless it is `read_only`, readers too.
+        Until `release`, other processes cannot write; unless it is `read_only`, nor read.
 
         Raises:
             DatabaseNotFoundError: It is `read_only` and there is no file.
-            DatabaseLockedError: Others held the file for longer than `lock_timeout`.
-            StorageError: No permission, not a DuckDB file, or a newer one.
         """
         if self._held is None:
             mode: Mode = "read" if self.read_only else "write"
@@ -179,21 +176,16 @@ class Database:
 
     @contextmanager
     def opened(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open the file with no transaction around, for as long as the caller likes.
+        """Open the file without a transaction, until the block ends.
 
-        Whoever wants to write waits until the block is left; with `write`, who wants to read too.
-
-        Args:
-            mode: Whether it is written to.
-            logged: Keep what is committed even if this process is killed before the block ends.
-                Otherwise nothing is kept until `CHECKPOINT`, and a large load takes a gigabyte
-                less memory, which DuckDB's limit does not cover.
+        Blocks writers until then; in `write` mode, readers too. With `logged`, each commit is
+        durable at once; otherwise only after `CHECKPOINT`.
 
         Raises:
             DatabaseNotFoundError: There is no file to read.
-            DatabaseLockedError: Others held the file for longer than `lock_timeout`.
-            StorageError: Full disk, no permission, not a DuckDB file, or a newer one.
         """
+        # Without a log, a large load takes a gigabyte less memory, which DuckDB's limit does not
+        # cover.
         with translated(self.path), self._attached(mode, logged=logged) as connection:
             _search_both_schemas(connection)
             if self.confined:
@@ -217,7 +209,7 @@ class Database:
                 if is_new:
                     _create(connection, self.path)
                 self._configure(connection, spilled)
-                # A log that a killed process left is read, and only DuckDB itself ends it.
+                # Only DuckDB itself can complete the log of a killed process.
                 self._is_logged = logged or log_path(self.path).exists()
                 self._attach(connection, mode, wait)
                 if mode == "read":
@@ -231,7 +223,7 @@ class Database:
 
     @contextmanager
     def _locked(self, mode: Mode, wait: Wait) -> Iterator[None]:
-        # A reader that may not write the lock does without; DuckDB's own lock remains.
+        # A reader without permission to write the lock relies on DuckDB's own lock.
         if mode == "read" and not _may_be_locked(self.path):
             yield
             return
@@ -245,12 +237,10 @@ class Database:
         connection.execute("SET temp_directory = ?", [str(spilled)])
 
     def _attach(self, connection: duckdb.DuckDBPyConnection, mode: Mode, wait: Wait) -> None:
-        """Attach the file, waiting for a process that opened it without our lock.
-
-        It gets a name of our own: one that is opened directly is called like its file, and
-        in `mixpanel.duckdb` the schema `mixpanel` would then be ambiguous.
-        """
-        # Without a type, DuckDB would look for an extension that can read what is no DuckDB file.
+        """Attach the file, waiting for a process that opened it without our lock."""
+        # A fixed name, because DuckDB would name it after the file: in `mixpanel.duckdb`, the
+        # schema `mixpanel` would be ambiguous. A fixed type, because DuckDB would otherwise
+        # search an extension for a file that is not its own.
         options = ["TYPE duckdb"]
         if mode == "read":
             options.append("READ_ONLY")
@@ -271,27 +261,27 @@ class Database:
         connection.execute(f"USE {CATALOG}")
 
     def _prepare_log(self) -> None:
-        """Make the log that a commit writes to, open to those to whom the database is."""
+        """Create the log that a commit writes to, with the permissions of the database."""
         if self._is_logged:
             prepare_log(log_path(self.path), self.path)
 
     def _store_unlogged(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Write what was committed to the file, if no log has it."""
+        """Write what was committed to the file, unless the log has it."""
         if not self._is_logged:
             connection.execute(f"CHECKPOINT {CATALOG}")
 
     @property
     def is_missing(self) -> bool:
-        """Whether there is nothing to read yet."""
+        """Whether there is no file yet, or an empty one."""
         return not self.path.exists() or self.path.stat().st_size == 0
 
     def must_exist(self) -> None:
-        """See that there is something to read.
+        """Check that there is a file to read.
 
         Raises:
-            DatabaseNotFoundError: There is no file.
-            StorageError: It is a folder, a device or a link to nowhere; or it is gone, but its
-                snapshot is there.
+            DatabaseNotFoundError: There is none.
+            StorageError: It is a folder, a device or a broken link; or it is missing, but its copy
+                or log exists.
         """
         _must_be_file(self.path)
         if self.is_missing:
@@ -300,20 +290,15 @@ class Database:
             raise DatabaseNotFoundError(str(self.path))
 
     def must_not_be_lost(self) -> None:
-        """See that a missing file was never there: nothing of it is left.
-
-        Raises:
-            StorageError: Its snapshot or its log is there. The message says how to go on.
-        """
+        """Raise `StorageError` if the file is missing, but its copy or log exists."""
         if self.is_missing and (said := _remains_message(self.path)):
             raise StorageError(said, {"db_path": str(self.path)})
 
     def make_place(self) -> None:
-        """Make the folder of the file, and see that the file can be made or opened there.
+        """Create the folder of the file, and check that DuckDB can write the file there.
 
         Raises:
-            StorageError: The folder cannot be made, DuckDB could not write there, a link leads
-                nowhere, or a folder or a device has the file's name.
+            StorageError: It cannot.
         """
         _must_lead_somewhere(self.given)
         _must_be_file(self.path)
@@ -323,7 +308,7 @@ class Database:
 
 @contextmanager
 def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Keep what the block writes as a whole, or undo it on an error."""
+    """Commit what the block writes, or undo all of it on an error."""
     connection.execute("BEGIN TRANSACTION")
     try:
         connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{SCHEMA}"')
@@ -339,7 +324,7 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 def closing_connection(
     connection: duckdb.DuckDBPyConnection,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Close a connection, and with it the file, when the block is left."""
+    """Close a connection, and with it the file, when the block ends."""
     try:
         yield connection
     finally:
@@ -350,12 +335,10 @@ def closing_connection(
 
 
 def _undo(connection: duckdb.DuckDBPyConnection) -> None:
-    """Undo an open transaction; end a statement that Ctrl-C interrupted.
-
-    DuckDB only stops waiting for that one: its threads go on with it, and closing the connection
-    waits for them. Without another statement, a cursor would keep the file open even then.
-    """
-    with suppress(duckdb.Error):  # mostly there is nothing to undo
+    """Undo an open transaction; end a statement that Ctrl-C interrupted."""
+    # After Ctrl-C, DuckDB's threads go on with the statement, and closing waits for them. Without
+    # another statement, a cursor keeps the file open even then.
+    with suppress(duckdb.Error):  # usually there is nothing to undo
         connection.interrupt()
         connection.execute("ROLLBACK")
 
@@ -373,9 +356,9 @@ def _constraint_error(
 
 
 def set_up_session(connection: duckdb.DuckDBPyConnection) -> None:
-    """Set what every connection and cursor sets for itself."""
+    """Apply the settings that each connection and cursor needs."""
     connection.execute("SET TimeZone = 'UTC'")
-    # A notebook without ipywidgets has no bar, and DuckDB then refuses every word about it.
+    # In a notebook without ipywidgets, DuckDB refuses every setting of the progress bar.
     with suppress(duckdb.InvalidInputException):
         connection.execute("SET enable_progress_bar = false")
 
@@ -388,12 +371,12 @@ def _may_be_locked(path: Path) -> bool:
 def _resolved(path: Path) -> Path:
     try:
         return path.resolve()
-    except (OSError, RuntimeError):  # links in a circle; the place is refused when it is used
+    except (OSError, RuntimeError):  # links in a circle, refused when the file is opened
         return path
 
 
 def _must_be_file(path: Path) -> None:
-    """Refuse what DuckDB would wait for, or what a new database would replace."""
+    """Refuse a folder, a device, a pipe or a socket."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -406,13 +389,13 @@ def _must_be_file(path: Path) -> None:
         )
     if not stat.S_ISREG(mode):
         raise StorageError(
-            f"{path} is a device, a pipe or a socket, and no database. Set MP_DATABASE to a file.",
+            f"{path} is a device, a pipe or a socket, not a database. Set MP_DATABASE to a file.",
             {"db_path": str(path)},
         )
 
 
 def _must_lead_somewhere(path: Path) -> None:
-    """Refuse a link to what is not there: its disk may not be mounted."""
+    """Refuse a broken link: its disk may not be mounted."""
     for link in (path, *path.parents):
         if not link.is_symlink() or link.exists():
             continue
@@ -432,7 +415,7 @@ def _must_lead_somewhere(path: Path) -> None:
 
 
 def _remains_message(path: Path) -> str | None:
-    """Return what to do about a database that is gone but for its snapshot or its log."""
+    """Return what to do about a missing database whose copy or log exists; None without them."""
     log, snapshot = log_path(path), copy_path(path)
     stamp = read_stamp(snapshot)
     away = [f"mv {_shell(log)} {_shell(log)}.old"] if log.exists() else []
@@ -455,7 +438,7 @@ def _shell(path: Path) -> str:
 
 
 def _make_folder(path: Path) -> None:
-    if "?" in str(path.parent):  # DuckDB looks for its log before the `?`, in no such folder
+    if "?" in str(path.parent):  # DuckDB cuts the path of its log at a `?`
         raise StorageError(
             f"DuckDB cannot write to a folder with a `?` in its name: {path.parent}. "
             "Set MP_DATABASE to another place.",
@@ -472,11 +455,9 @@ def _make_folder(path: Path) -> None:
 
 
 def _create(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Make an empty file, complete or not at all, of the newest storage all our DuckDBs read.
-
-    Before 1.2, `USING COMPRESSION zstd` is ignored, which doubles the file; the newest that
-    DuckDB 2.0 writes is refused by 1.5.
-    """
+    """Create an empty file, complete or not at all."""
+    # The newest storage version that every supported DuckDB reads. Before 1.2, `USING COMPRESSION
+    # zstd` is ignored, which doubles the file; DuckDB 1.5 refuses the newest version of 2.0.
     remove_drafts(path)
     draft = draft_path(path)
     connection.execute(
@@ -498,14 +479,14 @@ def _search_both_schemas(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 class MemoryDatabase(Database):
-    """A database in the memory of this process.
+    """A database in the memory of this process, without locks and waits.
 
-    Nobody else can open it, so nobody waits: reads see what was committed before them, and of two
-    writes of the same rows at once the second fails.
+    A read sees what was committed before it. Of two writes of the same rows at once, the second
+    fails.
 
     Args:
-        spill_folder: Where rows wait that do not fit into `memory_limit`.
-        memory_limit: What DuckDB may use, in its own words, such as `1GB`.
+        spill_folder: For rows that do not fit into `memory_limit`.
+        memory_limit: What DuckDB may use, such as `1GB`.
     """
 
     def __init__(self, spill_folder: Path, *, memory_limit: str = "1GB") -> None:
@@ -516,17 +497,17 @@ class MemoryDatabase(Database):
 
     @property
     def is_missing(self) -> bool:
-        """False: it is there as long as this is."""
+        """False: it exists as long as this object."""
         return False
 
     def make_place(self) -> None:
-        """Do nothing: no file is made."""
+        """Do nothing: there is no file."""
 
     def _prepare_log(self) -> None:
         """Do nothing: there is no log."""
 
     def close(self) -> None:
-        """Forget everything."""
+        """Delete the database."""
         self._root.close()
 
     @contextmanager
@@ -546,18 +527,14 @@ _REPORTED: set[Path] = set()
 def check_readable(
     connection: duckdb.DuckDBPyConnection, path: Path, asked: ProjectIdentity | None = None
 ) -> None:
-    """See that a file may be read from; of an older version, say once what it lacks.
+    """Check that a file may be read; log once that it is of an older version.
 
-    How the file's times are read is written in it, so the settings have no say in that.
-
-    Args:
-        connection: Reads the file.
-        path: The file.
-        asked: Whose data are asked for, as far as it is known: an empty text stands for any.
+    `asked` is the expected project, as far as it is known: an empty text stands for any. Settings
+    of time are not compared: the file says how its times are read.
 
     Raises:
         ConfigError: The file holds another project.
-        StorageError: Its schema version is newer, or none; or what says so was changed by hand.
+        StorageError: Its schema version is newer or unknown, or `_project` was changed by hand.
     """
     version = _checked_version(connection, asked)
     if version is None:
@@ -574,14 +551,13 @@ def check_readable(
 
 
 def check_before_load(database: Database, project: ProjectIdentity) -> None:
-    """See that a load could be stored, before it spends a request.
+    """Check that a load can be stored, before its first request.
 
-    A database that another process holds is not waited for: the load looks again when it stores.
+    Skipped while another process holds the database: storing checks again.
 
     Raises:
         ConfigError: The file holds another project, or the same read in another time regime.
-        StorageError: The path cannot be a database's, the file is none or cannot be used, its
-            tables were changed by hand, or the database is gone and something of it is left.
+        StorageError: The database cannot be used, or its tables were changed by hand.
     """
     database.make_place()
     with (
@@ -592,11 +568,11 @@ def check_before_load(database: Database, project: ProjectIdentity) -> None:
 
 
 def check_whose(database: Database, asked: ProjectIdentity | None) -> None:
-    """See that a database is not another project's, before anything is made or deleted beside it.
+    """Check that a database is not another project's, before files beside it are changed.
 
     Raises:
         ConfigError: The file holds another project.
-        DatabaseLockedError: Another process holds it for more than a moment.
+        DatabaseLockedError: Another process held it for half a second.
         StorageError: It cannot be read.
     """
     with suppress(DatabaseNotFoundError), _read_briefly(database) as connection:
@@ -619,7 +595,7 @@ def _checked_version(
 
 @contextmanager
 def _read_briefly(database: Database) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Read a database that is free, or is so in a moment."""
+    """Read a database, waiting for it no longer than half a second."""
     hurried = copy.copy(database)
     hurried.lock_timeout = min(_BRIEFLY_SECONDS, database.lock_timeout or _BRIEFLY_SECONDS)
     with hurried.read() as connection:
