@@ -82,13 +82,7 @@ class _Control:
             except (ValueError, TypeError, AttributeError) as error:
                 return JSONResponse({"error": str(error)}, 400)
         waiting = [
-            {
-                "kind": fault.kind,
-                "path": fault.path,
-                "day": fault.day and fault.day.isoformat(),
-                "times": fault.times,
-                "at": fault.at,
-            }
+            {**vars(fault), "day": fault.day and fault.day.isoformat()}
             for fault in self._state.faults.waiting()
         ]
         return JSONResponse(waiting)

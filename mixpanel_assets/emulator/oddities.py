@@ -55,126 +55,53 @@ MILD = (
 
 TWIN = OddRow("Heartbeat", 43200.0, _user("user-9004"), '"title":"a true twin","beat":1')
 
+# Event, second of the day, ids and other properties of a row.
+# One sender gives all rows of a batch the same id, although they are different events.
+_TABLE = r"""
+Odd Text | 50001.0 | "distinct_id":"user-9005","$insert_id":"odd-{day}-011" | "control":"\u0000\u0001\u001f\b\f\n\r\t\"\\\/","pair":"\ud83d\ude00"
+Odd Text | 50002.0 | "distinct_id":"user-9005","$insert_id":"odd-{day}-012" | "note":"the export was terminated early, said the mail","Item Name":"terminated early"
+Odd Text | 50003.0 | "distinct_id":"user-9005","$insert_id":"odd-{day}-013" | "html":"<b>}}\n{\"event\":\"fake\"}</b>","sql":"'; DROP TABLE events; --"
+Odd Names | 50010.0 | "distinct_id":"user-9006","$insert_id":"odd-{day}-020" | "Plan":"a","plan":"b","PLAN":"c","$email":"a@example.com","email":"b@example.com"
+Odd Names | 50011.0 | "distinct_id":"user-9006","$insert_id":"odd-{day}-021" | "event":"not the event","Time":"noon","time ":1,"$time":2,"event_time":3,"event_name":4,"properties":{"time":5}
+Odd Names | 50012.0 | "distinct_id":"user-9006","$insert_id":"odd-{day}-022" | "$distinct_id":"x","Distinct_Id":"y","DISTINCT_ID":"z","insert_id":"w","$INSERT_ID":"v","event_date":"2020-01-01"
+Odd Names | 50013.0 | "distinct_id":"user-9006","$insert_id":"odd-{day}-023" | "":"empty name","a.b":1,"a[0]":2,"$.a":3,"quo\"te":4,"back\\slash":5,"new\nline":6,"tab\t":7,"Cart Size (# of Items)":8,"🙂":9
+Odd Numbers | 50020.0 | "distinct_id":"user-9007","$insert_id":"odd-{day}-030" | "past_2_53":9007199254740993,"past_2_63":9223372036854775808,"past_2_64":18446744073709551617,"huge":123456789012345678901234567890123456789012345678901234567890
+Odd Numbers | 50021.0 | "distinct_id":"user-9007","$insert_id":"odd-{day}-031" | "negative":-9223372036854775808,"tiny":1e-7,"price":1.10,"minus_zero":-0.0,"third":0.3333333333333333,"exp":1E+20,"whole":5.0
+Odd Shapes | 50030.0 | "distinct_id":"user-9008","$insert_id":"odd-{day}-040" | "nothing":null,"empty_list":[],"empty_object":{},"nested":{"a":{"b":{"c":[1,{"d":null}]}}},"mixed":[1,"1",true,null,1.5,{"x":[]}]
+Odd Shapes | 50031.0 | "distinct_id":"user-9008","$insert_id":"odd-{day}-041" | "items":[{"sku":"A1","qty":2},{"sku":"B7","qty":1,"price":9.90}],"Promised At":"2026-01-03T09:00:00","Birthday":"1990-02-29"
+Odd Shapes | 50032.0 | "distinct_id":"user-9008","$insert_id":"odd-{day}-042" | "size":"3"
+Odd Shapes | 50033.0 | "distinct_id":"user-9008","$insert_id":"odd-{day}-043" | "size":3
+Odd Shapes | 50034.0 | "distinct_id":"user-9008","$insert_id":"odd-{day}-044" | "size":[3],"flag":"true","other":"<null>","undefined":"undefined"
+Odd Ids | 50040.0 | "distinct_id":"","$insert_id":"odd-{day}-050" | "title":"empty distinct_id"
+Odd Ids | 50041.0 | "$insert_id":"odd-{day}-051" | "title":"no distinct_id"
+Odd Ids | 50042.0 | "distinct_id":1234567890123456789,"$insert_id":"odd-{day}-052" | "title":"numeric distinct_id"
+Odd Ids | 50043.0 | "distinct_id":"0012345","$insert_id":"odd-{day}-053" | "title":"a number as text"
+Odd Ids | 50044.0 | "distinct_id":"user-9009","$insert_id":"" | "title":"empty insert id"
+Odd Ids | 50044.0 | "distinct_id":"user-9009","$insert_id":"" | "title":"empty insert id"
+Odd Ids | 50045.0 |  | "title":"no id of any kind"
+Odd Ids | 50046.0 | "distinct_id":null,"$insert_id":"odd-{day}-054" | "title":"null distinct_id"
+Batch Row | 50050.0 | "distinct_id":"user-9010","$insert_id":"batch-{day}" | "n":1
+Batch Row | 50053.0 | "distinct_id":"user-9010","$insert_id":"batch-{day}" | "n":2
+Batch Row | 50050.0 | "distinct_id":"user-9011","$insert_id":"batch-{day}" | "n":3
+Batch End | 50050.0 | "distinct_id":"user-9010","$insert_id":"batch-{day}" | "n":4
+$hotshard_events | 50060.0 | "distinct_id":"","$insert_id":"odd-{day}-060" | "mp_original_event_name":"Page View","mp_original_distinct_id":"user-9012"
+$merge | 50061.0 | "distinct_id":"user-9013","$insert_id":"odd-{day}-061" | "$distinct_ids":["user-9013","$device:9013"],"$failure_reason":"none"
+Name "quoted" \ Å | 50062.0 | "distinct_id":"Ü \"quoted\" id","$insert_id":"odd-{day}-062" | "title":"quoted names"
+Odd Edges | 0.0 | "distinct_id":"user-9014","$insert_id":"odd-{day}-070" | "title":"first instant"
+Odd Edges | 86399.999 | "distinct_id":"user-9014","$insert_id":"odd-{day}-071" | "title":"last instant"
+"""
+
 RICH = (
+    # In the table, these characters would end a line.
     OddRow(
         "Odd Text", 50000.0, _user("user-9005") + "," + _id(10), '"line":"a\u2028b\u2029c\u0085d"'
     ),
-    OddRow(
-        "Odd Text",
-        50001.0,
-        _user("user-9005") + "," + _id(11),
-        r'"control":"\u0000\u0001\u001f\b\f\n\r\t\"\\\/","pair":"\ud83d\ude00"',
+    *(
+        OddRow(event, float(second), head, properties)
+        for event, second, head, properties in (
+            line.split(" | ") for line in _TABLE.strip().split("\n")
+        )
     ),
-    OddRow(
-        "Odd Text",
-        50002.0,
-        _user("user-9005") + "," + _id(12),
-        '"note":"the export was terminated early, said the mail","Item Name":"terminated early"',
-    ),
-    OddRow(
-        "Odd Text",
-        50003.0,
-        _user("user-9005") + "," + _id(13),
-        '"html":"<b>}}\\n{\\"event\\":\\"fake\\"}</b>","sql":"\'; DROP TABLE events; --"',
-    ),
-    OddRow(
-        "Odd Names",
-        50010.0,
-        _user("user-9006") + "," + _id(20),
-        '"Plan":"a","plan":"b","PLAN":"c","$email":"a@example.com","email":"b@example.com"',
-    ),
-    OddRow(
-        "Odd Names",
-        50011.0,
-        _user("user-9006") + "," + _id(21),
-        '"event":"not the event","Time":"noon","time ":1,"$time":2,"event_time":3,"event_name":4,"properties":{"time":5}',
-    ),
-    OddRow(
-        "Odd Names",
-        50012.0,
-        _user("user-9006") + "," + _id(22),
-        '"$distinct_id":"x","Distinct_Id":"y","DISTINCT_ID":"z","insert_id":"w","$INSERT_ID":"v","event_date":"2020-01-01"',
-    ),
-    OddRow(
-        "Odd Names",
-        50013.0,
-        _user("user-9006") + "," + _id(23),
-        r'"":"empty name","a.b":1,"a[0]":2,"$.a":3,"quo\"te":4,"back\\slash":5,"new\nline":6,"tab\t":7,"Cart Size (# of Items)":8,"🙂":9',
-    ),
-    OddRow(
-        "Odd Numbers",
-        50020.0,
-        _user("user-9007") + "," + _id(30),
-        '"past_2_53":9007199254740993,"past_2_63":9223372036854775808,"past_2_64":18446744073709551617,"huge":123456789012345678901234567890123456789012345678901234567890',
-    ),
-    OddRow(
-        "Odd Numbers",
-        50021.0,
-        _user("user-9007") + "," + _id(31),
-        '"negative":-9223372036854775808,"tiny":1e-7,"price":1.10,"minus_zero":-0.0,"third":0.3333333333333333,"exp":1E+20,"whole":5.0',
-    ),
-    OddRow(
-        "Odd Shapes",
-        50030.0,
-        _user("user-9008") + "," + _id(40),
-        '"nothing":null,"empty_list":[],"empty_object":{},"nested":{"a":{"b":{"c":[1,{"d":null}]}}},"mixed":[1,"1",true,null,1.5,{"x":[]}]',
-    ),
-    OddRow(
-        "Odd Shapes",
-        50031.0,
-        _user("user-9008") + "," + _id(41),
-        '"items":[{"sku":"A1","qty":2},{"sku":"B7","qty":1,"price":9.90}],"Promised At":"2026-01-03T09:00:00","Birthday":"1990-02-29"',
-    ),
-    OddRow("Odd Shapes", 50032.0, _user("user-9008") + "," + _id(42), '"size":"3"'),
-    OddRow("Odd Shapes", 50033.0, _user("user-9008") + "," + _id(43), '"size":3'),
-    OddRow(
-        "Odd Shapes",
-        50034.0,
-        _user("user-9008") + "," + _id(44),
-        '"size":[3],"flag":"true","other":"<null>","undefined":"undefined"',
-    ),
-    OddRow("Odd Ids", 50040.0, _user("") + "," + _id(50), '"title":"empty distinct_id"'),
-    OddRow("Odd Ids", 50041.0, _id(51), '"title":"no distinct_id"'),
-    OddRow(
-        "Odd Ids",
-        50042.0,
-        '"distinct_id":1234567890123456789,' + _id(52),
-        '"title":"numeric distinct_id"',
-    ),
-    OddRow("Odd Ids", 50043.0, _user("0012345") + "," + _id(53), '"title":"a number as text"'),
-    OddRow(
-        "Odd Ids", 50044.0, _user("user-9009") + ',"$insert_id":""', '"title":"empty insert id"'
-    ),
-    OddRow(
-        "Odd Ids", 50044.0, _user("user-9009") + ',"$insert_id":""', '"title":"empty insert id"'
-    ),
-    OddRow("Odd Ids", 50045.0, "", '"title":"no id of any kind"'),
-    OddRow("Odd Ids", 50046.0, '"distinct_id":null,' + _id(54), '"title":"null distinct_id"'),
-    # One sender gives all rows of a batch the same id; these are different events.
-    OddRow("Batch Row", 50050.0, _user("user-9010") + ',"$insert_id":"batch-{day}"', '"n":1'),
-    OddRow("Batch Row", 50053.0, _user("user-9010") + ',"$insert_id":"batch-{day}"', '"n":2'),
-    OddRow("Batch Row", 50050.0, _user("user-9011") + ',"$insert_id":"batch-{day}"', '"n":3'),
-    OddRow("Batch End", 50050.0, _user("user-9010") + ',"$insert_id":"batch-{day}"', '"n":4'),
-    OddRow(
-        "$hotshard_events",
-        50060.0,
-        _user("") + "," + _id(60),
-        '"mp_original_event_name":"Page View","mp_original_distinct_id":"user-9012"',
-    ),
-    OddRow(
-        "$merge",
-        50061.0,
-        _user("user-9013") + "," + _id(61),
-        '"$distinct_ids":["user-9013","$device:9013"],"$failure_reason":"none"',
-    ),
-    OddRow(
-        'Name "quoted" \\ Å',
-        50062.0,
-        _user('Ü "quoted" id') + "," + _id(62),
-        '"title":"quoted names"',
-    ),
-    OddRow("Odd Edges", 0.0, _user("user-9014") + "," + _id(70), '"title":"first instant"'),
-    OddRow("Odd Edges", 86399.999, _user("user-9014") + "," + _id(71), '"title":"last instant"'),
 )
 
 SURROGATE = OddRow(

@@ -11,10 +11,9 @@ from typing import Self
 
 import uvicorn
 
-from mixpanel_assets.emulator.faults import Faults
 from mixpanel_assets.emulator.routes import application
 from mixpanel_assets.emulator.settings import EmulatorSettings
-from mixpanel_assets.emulator.state import Clock, LoggedRequest, State
+from mixpanel_assets.emulator.state import LoggedRequest, State
 from mixpanel_assets.emulator.truth import Truth
 from mixpanel_assets.emulator.wire import Connections
 
@@ -27,12 +26,25 @@ class Emulator:
     """An emulated Mixpanel that serves real HTTP in its own thread.
 
     Use it as a context manager, or with `start` and `stop`.
+
+    Attributes:
+        settings: The project and its behaviour.
+        username: Name of the service account.
+        secret: Secret of the service account.
+        project_id: Number of the project.
+        project_token: The token in data that clients send to `/track`, `/engage` and `/groups`.
+        truth: The exact contents, to compare a copy with.
+        faults: The faults that wait for requests.
+        clock: The emulator's clock.
     """
 
     def __init__(self, settings: EmulatorSettings | None = None, *, port: int = 0) -> None:
         self.settings = settings or EmulatorSettings()
+        self.username, self.secret = self.settings.username, self.settings.secret
+        self.project_id, self.project_token = self.settings.project_id, self.settings.project_token
         self.state = State(self.settings)
         self.truth = Truth(self.state)
+        self.faults, self.clock = self.state.faults, self.state.clock
         self._requested_port = port
         self._socket: socket.socket | None = None
         self._server: _Server | None = None
@@ -53,36 +65,6 @@ class Emulator:
     def region_url(self, region: str) -> str:
         """Return the address of a region. The project is in one region only."""
         return f"{self.base_url}/region/{region}"
-
-    @property
-    def username(self) -> str:
-        """The service account's name."""
-        return self.settings.username
-
-    @property
-    def secret(self) -> str:
-        """The service account's secret."""
-        return self.settings.secret
-
-    @property
-    def project_token(self) -> str:
-        """The token in data that clients send to `/track`, `/engage` and `/groups`."""
-        return self.settings.project_token
-
-    @property
-    def project_id(self) -> int:
-        """The project's number."""
-        return self.settings.project_id
-
-    @property
-    def faults(self) -> Faults:
-        """The faults that wait for requests."""
-        return self.state.faults
-
-    @property
-    def clock(self) -> Clock:
-        """The emulator's clock."""
-        return self.state.clock
 
     @property
     def retention_days(self) -> int | None:
