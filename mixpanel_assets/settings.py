@@ -1,4 +1,4 @@
-"""The MP_* variables: what can be set, and what holds when nothing is."""
+"""The MP_* variables, their defaults, and what is built from them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _GROUP_ID = re.compile(r"-?\d+")
 
 
 class Settings(BaseSettings):
-    """Everything the environment can say, credentials apart.
+    """All MP_* variables but the credentials.
 
     Attributes:
         api_base_url: One host for every API; for the emulator and tests.
@@ -38,27 +38,27 @@ class Settings(BaseSettings):
         time_regime: `utc`, or `legacy` for projects from before 2023, whose `time` is the
             project's wall clock dressed as an epoch.
         time_zone: The project's zone, an IANA name.
-        days_per_request: Days that share one export request; None: as many as weigh about 200 MB.
-        close_hour: From which hour on, in the partitions' zone, yesterday is believed to be whole.
-        sweep_days: So many finished days are read anew each week, if that schedule is on.
+        days_per_request: Days per export request; None: about 200 MB worth.
+        close_hour: The hour, in the partitions' zone, after which yesterday counts as complete.
+        sweep_days: The number of finished days that the weekly schedule loads again.
         automation: Whether conditions keep the assets current, instead of schedules.
-        op_retries: How often a step is repeated that failed for a reason that may pass.
-        op_retry_seconds: Mean wait before the first such repetition; doubles.
+        op_retries: How often a step is retried after a temporary error.
+        op_retry_seconds: Mean wait before the first such retry; doubles.
         partitions_per_run: Days of events that one run of a backfill loads; None: all of them.
         retention_days: For how many days Mixpanel keeps events; older days are not requested. None:
             every day is.
-        settle_days: How many days after its end a day's events may still come.
-        max_retries: How often a broken answer, a 5xx or a lost connection is asked for again.
-        retry_wait_seconds: Mean wait before the first repetition; doubles, at most 60 seconds.
+        settle_days: For how many days after its end Mixpanel takes events for a day.
+        max_retries: How often an incomplete response, a 5xx or a lost connection is retried.
+        retry_wait_seconds: Mean wait before the first retry; doubles, at most 60 seconds.
         memory_limit: What DuckDB may use, such as `1GB`.
         lock_timeout: Seconds to wait for a database that another process holds; None: no end.
         database: The DuckDB file.
         snapshot: Whether readers get a copy of the database: `auto` below 5 GB, `on`, `off`.
-        spool_dir: Where answers lie until they are stored; None: next to the database.
+        spool_dir: The folder of responses that are not stored yet; None: next to the database.
         pool: A Dagster pool for the step that fetches events; None: no pool.
         groups: Group profiles to keep, as JSON: the table's name and the id of the group key, such
             as `{"companies": "-1405123841946871899"}`.
-        owners: Who looks after the assets, told in Dagster's UI: e-mail addresses and teams such as
+        owners: The owners of the assets in Dagster's UI: e-mail addresses and teams such as
             `team:data`, separated by commas.
         state_dir: Where requests are counted; None: `~/.mp/state`; `:memory:`: this process alone.
         budget_reserve: Requests per hour of each API that are left for colleagues.
@@ -117,7 +117,9 @@ class Settings(BaseSettings):
     def _known_groups(cls, value: dict[str, str]) -> dict[str, str]:
         for name, group_id in value.items():
             if not _GROUP_NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no name for a table: letters, digits, underscores")
+                raise ValueError(
+                    f"{name!r} is not a name for a table: letters, digits, underscores"
+                )
             if not _GROUP_ID.fullmatch(group_id):
                 raise ValueError(f"the id of {name!r} must be an integer, not {group_id!r}")
         return value
@@ -160,7 +162,7 @@ class Settings(BaseSettings):
         return datetime.now(ZoneInfo(self.time_zone)).date()
 
     def horizon(self) -> date | None:
-        """Return the first day that Mixpanel is asked for; None: every day is."""
+        """Return the first day that is requested; None: every day is."""
         return self.deleted_before() if self.retention_days else None
 
     def deleted_before(self) -> date:
@@ -187,7 +189,7 @@ class Settings(BaseSettings):
         return Path.home() / ".mixpanel_data" / f"{project_id or 'mixpanel'}.db"
 
     def spool_path(self, project_id: str) -> Path:
-        """Return the folder for answers that are not stored yet."""
+        """Return the folder of responses that are not stored yet."""
         if self.spool_dir:
             return self.spool_dir.expanduser().absolute()
         return self.database_path(project_id).parent / "spool"

@@ -278,21 +278,7 @@ class Workspace:
     ) -> Iterator[Self]:
         """Yield a workspace over a database in memory, which is gone when the block ends.
 
-        Args:
-            account: See `Workspace`, like all that follow.
-            project_id: Instead of the account's project.
-            region: Instead of the account's region.
-            credentials: Instead of an account.
-            settings: Instead of the MP_* variables.
-            on_wait: Called with which process a write waits for.
-            max_wait_seconds: How long a request may wait for the budget; None: without end.
-
-        Yields:
-            A `Workspace`.
-
-        Raises:
-            ConfigError: The credentials are not complete.
-            AccountNotFoundError: The config file has no such account.
+        Arguments and errors: see `Workspace.ephemeral`.
 
         Example:
             >>> with Workspace.memory() as ws:
@@ -699,14 +685,7 @@ class Workspace:
     ) -> Plan:
         """Return what `sync_events` would take; nothing is requested or stored.
 
-        Args:
-            from_date: See `sync_events`, like all that follow.
-            to_date: Last day, included.
-            days: Only these days.
-            refetch: `all`, `missing` or `stale`.
-
-        Raises:
-            ConfigError: An argument is wrong.
+        Arguments and errors: see `Workspace.sync_events`.
 
         Example:
             >>> ws.plan("2024-01-08", "2024-01-14").requests

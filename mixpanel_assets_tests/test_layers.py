@@ -92,6 +92,28 @@ def test_library_rooms_load_without_dagster():
     assert "dagster" not in loaded
 
 
+def test_importing_a_module_reads_no_setting():
+    """Several projects can be defined in one process; only `definitions` stands for itself."""
+    modules = [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for room in ("auth", "client", "defs", "loading", "settings", "warehouse", "workspace")
+        for path in parts()[room]
+    ]
+    modules_after("import os; os.environ['MP_TIME_ZONE'] = 'wrong'; import " + ", ".join(modules))
+
+
+def test_only_the_warehouse_names_the_class_of_a_database():
+    """Other rooms open one by `database_at` or `Settings.database_for`."""
+    for room in MAY_IMPORT.keys() - {"warehouse"}:
+        for path in parts()[room]:
+            calls = [
+                node.func
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Call)
+            ]
+            assert "Database" not in [getattr(called, "id", "") for called in calls], path
+
+
 def test_the_public_names_pull_in_what_they_need_and_no_more():
     """Importing the package costs nothing; `Workspace` costs no Dagster and no data frames."""
     assert not {"dagster", "duckdb", "httpx", "pandas", "pydantic"} & modules_after(

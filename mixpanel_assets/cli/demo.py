@@ -170,9 +170,9 @@ def require_demo_database(emulator: Emulator, database: Path) -> None:
         ConfigError: It contains another project.
         StorageError: It is not a database, or its folder cannot be written.
     """
-    from mixpanel_assets.warehouse import Database, ProjectIdentity, check_whose
+    from mixpanel_assets.warehouse import ProjectIdentity, check_whose, database_at
 
-    demo = Database(database)
+    demo = database_at(database)
     demo.make_place()
     check_whose(demo, ProjectIdentity(str(emulator.project_id), emulator.settings.region))
 

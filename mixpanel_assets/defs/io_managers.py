@@ -576,7 +576,7 @@ class PolarsHandler(_TableHandler):
 def _warn_of_gaps(
     context: dg.InputContext, table_slice: TableSlice, connection: duckdb.DuckDBPyConnection
 ) -> None:
-    """Warn of days that are not whole, or fail if the input's metadata says so."""
+    """Warn of incomplete days, or fail if the input's metadata says so."""
     wanted = (context.definition_metadata or {}).get("incomplete_days", "warn")
     if wanted not in ("warn", "fail"):
         raise ConfigError(f"`incomplete_days` of an input is `warn` or `fail`, not {wanted!r}.")

@@ -121,7 +121,7 @@ def _credentials(
 def _of_mixpanel(
     credentials: Credentials, settings: Settings, now: Callable[[], datetime]
 ) -> Iterator[Finding]:
-    where = f", asked at {settings.api_base_url}" if settings.api_base_url else ""
+    where = f", reached at {settings.api_base_url}" if settings.api_base_url else ""
     yield Finding("ok", "region", f"{credentials.region}{where}")
     try:
         access = check_access(credentials, settings)

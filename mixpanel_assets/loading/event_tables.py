@@ -391,7 +391,7 @@ class EventTableFetch:
         query, most = self._request.query, self._request.chunk_days
         fixed = self._settings.days_per_request
         if self._table.project.regime == "legacy":
-            fixed = 1  # only then the request tells which export day a row belongs to
+            fixed = 1  # only then the request says which export day a row belongs to
         elif self._request.filters or not sizes.rows:
             sizes = EventSizes({}, {})  # the size of a complete day is not that of a part
             fixed = fixed or most

@@ -752,8 +752,12 @@ def _refuse_shrunken(reports: Sequence[DayReport], earlier: Looks) -> None:
         return
     looks = "; ".join(
         f"{report.day} holds {report.rows_before:,} rows, "
-        + (f"first came {_in_words(earlier[report.day])}, then " if report.day in earlier else "")
-        + ("" if report.day in earlier else "now came ")
+        + (
+            f"first received {_in_words(earlier[report.day])}, then "
+            if report.day in earlier
+            else ""
+        )
+        + ("" if report.day in earlier else "now received ")
         + _in_words(report.look)
         for report in shrunken
     )
@@ -809,7 +813,7 @@ def request_plan(
         day: round(received * JSON_PER_RECEIVED_BYTE)
         for day, received in sizes.received_bytes.items()
     }
-    # In a project that ever had rows of other dates, only the request tells which export day a
+    # In a project that ever had rows of other dates, only the request says which export day a
     # row belongs to.
     fixed = 1 if sizes.shifted else days_per_request
     return RequestPlan(days, weights, max_days=max_days, fixed=fixed)

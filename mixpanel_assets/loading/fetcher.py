@@ -352,15 +352,9 @@ class FetcherService:
         limit: int | None = None,
         staged: bool = False,
     ) -> RecordStream[bytes]:
-        """Return each raw event as the bytes of its line; otherwise as `stream_events`.
+        """Return each raw event as the bytes of its line, as Mixpanel sends it.
 
-        Args:
-            from_date: See `stream_events`, like all that follow.
-            to_date: Last day, included.
-            events: Only events of these names.
-            where: A segmentation expression.
-            limit: The most events.
-            staged: Check each response before its first line is delivered.
+        Arguments and errors: see `FetcherService.stream_events`.
 
         Example:
             >>> with fetcher.stream_event_lines(from_date=day, to_date=day) as lines:
@@ -394,18 +388,9 @@ class FetcherService:
     ) -> RecordStream[dict[str, Any]]:
         """Return profiles one at a time, page after page: all of them, or an error is raised.
 
-        Args:
-            where: See `fetch_profiles`, like all but `raw`.
-            cohort_id: Only members of this cohort.
-            output_properties: Only these properties of each profile.
-            raw: Profiles exactly as Mixpanel sends them. Otherwise a dict of `distinct_id`
-                (text), `last_seen` (text as sent, None when absent) and `properties`.
-            distinct_id: Only this profile.
-            distinct_ids: Only these profiles.
-            group_id: Profiles of this group key.
-            behaviors: Behaviour filters.
-            as_of_timestamp: Epoch seconds that `behaviors` are computed for.
-            include_all_users: With a cohort, also list members that have no profile.
+        With `raw`, profiles are exactly as Mixpanel sends them. Otherwise each is a dict of
+        `distinct_id` (text), `last_seen` (text as sent, None when absent) and `properties`.
+        Arguments and errors: see `FetcherService.fetch_profiles`.
 
         Raises:
             ConfigError: The filters contradict each other.

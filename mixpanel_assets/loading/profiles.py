@@ -564,25 +564,13 @@ class ParallelProfileFetcherService:
         max_workers: int | None = None,
         on_page_complete: OnPageComplete | None = None,
     ) -> ParallelProfileResult:
-        """Store the profiles that a query finds in a table; see `FetcherService.fetch_profiles`.
+        """Store the profiles of a query in a table.
 
-        A table that an incomplete snapshot of the same query made is completed.
-
-        Args:
-            name: Letters, digits and underscores.
-            query: Which profiles; None: all.
-            append: Merge into a table of that name by `distinct_id`.
-            replace: Put it in the place of a table of that name.
-            max_workers: The number of pages at once; 5 is the default and the most.
-            on_page_complete: Called with each page that arrived or finally failed.
+        Without `query`, all profiles are stored. A table that an incomplete snapshot of the same
+        query made is completed. Arguments and errors: see `FetcherService.fetch_profiles`.
 
         Returns:
             What was stored; the caller has to check `has_failures`.
-
-        Raises:
-            ConfigError: Arguments contradict each other, or are not possible for `profiles`.
-            TableExistsError: There is such a table, and neither `append` nor `replace` was given.
-            IncompleteExportError: No page arrived; nothing was changed.
 
         Example:
             >>> pages.fetch_profiles("everybody").missing_rows

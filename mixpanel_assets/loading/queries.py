@@ -57,7 +57,7 @@ def check_zone(
     try:
         access = project_access(client)
     except MixpanelDataError as error:
-        warn(f"Mixpanel does not tell the project's zone: {error.message} {unchecked}")
+        warn(f"Mixpanel does not name the project's zone: {error.message} {unchecked}")
         return
     matches = access.is_in(settings.time_zone)
     if matches is None:
@@ -155,11 +155,11 @@ class QueryLoad(Load):
         days = Partition(
             '"date"', f"\"date\" BETWEEN DATE '{first}' AND DATE '{last}'", f"{first}..{last}"
         )
-        connection.register("answer", rows)
+        connection.register("rows", rows)
         replace_slice(
-            connection, "answer", table=self.table, schema=QUERIES_SCHEMA, partitions=[days]
+            connection, "rows", table=self.table, schema=QUERIES_SCHEMA, partitions=[days]
         )
-        connection.unregister("answer")
+        connection.unregister("rows")
         if is_new:
             # DuckDB binds no values in a comment.
             text = self._query_text().replace("'", "''")

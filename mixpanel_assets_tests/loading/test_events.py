@@ -154,8 +154,8 @@ def test_two_smaller_answers_that_differ_are_refused(workspace, emulator):
     stored = f"{first.row_count:,}"
     with pytest.raises(
         IncompleteExportError,
-        match=rf"2024-01-03 holds {stored} rows, first came 0 without {stored} of the stored ones, "
-        r"then \d+ without \d+ of the stored ones\.",
+        match=rf"2024-01-03 holds {stored} rows, first received 0 without {stored} of the stored "
+        r"ones, then \d+ without \d+ of the stored ones\.",
     ) as caught:
         workspace.sync_events(DAY, DAY)
     assert not caught.value.partial

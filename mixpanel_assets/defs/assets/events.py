@@ -153,7 +153,7 @@ def _advice(vanished: Mapping[date, int]) -> str:
         f"Mixpanel does not send {sum(vanished.values()):,} stored rows any more: "
         f"{counted(vanished)}. They are kept, and `mixpanel._vanished` lists them. To remove them, "
         "materialize these days with `accept_smaller: true`, or run `mp sync --accept-smaller` for "
-        "them; `mp drop-day` removes a whole day."
+        "them; `mp drop-day` removes a complete day."
     )
 
 
@@ -203,7 +203,7 @@ class _RunListener(LoadListener):
         days = len(reports)
         why = f"{self._keeping.reason} (refetch: {self._keeping.refetch})"
         if is_expired(reports[0].day, self._keeping.horizon):
-            why = "Mixpanel is not asked for days further back than MP_RETENTION_DAYS"
+            why = "days further back than MP_RETENTION_DAYS are not requested"
         self._context.log.info(f"{days:,} {'day is' if days == 1 else 'days are'} kept: {why}")
         group = (self._keeping.refetch is Refetch.missing and self._keeping.run_ids) or ()
         recorded = recorded_partitions(self._context.instance, self._context.asset_key, group)

@@ -100,7 +100,7 @@ def plan_in_words(plan: Plan) -> str:
         gone = f" or expired ({plan.expired:,})" if plan.expired else ""
         return f"{plan.from_date} to {plan.to_date}: every day is stored{gone}."
     size = "an unknown size" if plan.estimated_bytes is None else _megabytes(plan.estimated_bytes)
-    more = " (one more if days come without events)" if plan.confirming else ""
+    more = " (one more if days have no events)" if plan.confirming else ""
     return (
         f"{plan.from_date} to {plan.to_date}: {plan.days:,} days to load with {plan.requests:,} "
         f"export requests{more}, {size} to receive. The last request can be sent in "

@@ -232,7 +232,7 @@ class SavedReportConfig(DatedReportConfig):
     bookmark_type: BookmarkType = Field(
         default="insights",
         description="`insights` and `retention` have days of their own; `funnels` takes days; "
-        "`flows` cannot be asked for.",
+        "`flows` cannot be requested.",
     )
 
     def arguments(self, today: date) -> dict[str, Any]:

@@ -252,7 +252,7 @@ def test_rows_of_other_days_are_refused(run, emulator, database):
         (FunnelConfig(funnel_id=7509), "no result per day"),
         (SegmentationConfig(event="e", unit="week"), "the unit must be day"),
         (SegmentationSumConfig(event="e", on="x", unit="hour"), "the unit must be day"),
-        (SegmentationConfig(event="e", from_date=FIRST), "partitions say which days"),
+        (SegmentationConfig(event="e", from_date=FIRST), "partitions are the days"),
     ],
 )
 def test_a_question_without_daily_answers_is_refused(query, said, settings):
