@@ -1,7 +1,7 @@
-"""Events from a spool file into tables: replace days, append to a named table, merge.
+"""Received events into tables: replace days of an asset's table, or append to a named table.
 
-Everything runs in the caller's transaction. The asset table `events` holds every event, each
-other asset table the events of one filter.
+Everything runs in the caller's transaction. The asset table `events` has every event, each other
+asset table the events of one filter.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ EVERY_EVENT = Target(EVENTS.name)
 def events_asset_table(
     connection: duckdb.DuckDBPyConnection, target: Target, filters: Mapping[str, Any] | None
 ) -> Table:
-    """Return the definition of a table of events, and make it if it is not there.
+    """Return the definition of an asset's table of events, which is created if it is missing.
 
     Raises:
-        ConfigError: The name is no name for a table, or taken; a filter is given for `events`
-            or none for another table; or the table holds what another filter finds.
+        ConfigError: The name is not allowed; a filter is given for `events` or none for another
+            table; or the table has the events of another filter.
     """
     check_events_asset(target.table, filters)
     if target == EVERY_EVENT:
@@ -73,16 +73,15 @@ def events_asset_table(
 
 
 def check_events_asset(table: str, filters: Mapping[str, Any] | None) -> None:
-    """Refuse a name that no asset table of the events that a filter finds may have.
+    """Refuse a name that an asset's table of events with these filters may not have.
 
     Raises:
-        ConfigError: It is not letters, digits and underscores, or a table of ours has it; or
-            there is no filter, and it is not `events`.
+        ConfigError: As `check_name`; or there is no filter, and it is not `events`.
     """
     check_name(table)
     if table != EVENTS.name and not filters:
         raise ConfigError(
-            "Say which events or where; the table `events` holds every event.", {"table": table}
+            "Say which events or where; the table `events` has every event.", {"table": table}
         )
     if filters:
         refuse_our_names(EVENTS.schema, table)
@@ -93,18 +92,18 @@ def _refuse_other_filters(connection: duckdb.DuckDBPyConnection, key: LedgerKey)
     if others:
         there = " and ".join(sorted(other or "no filter" for other in others))
         raise ConfigError(
-            f"The table {key.target.schema}.{key.target.table} holds what another filter "
-            f"finds: {there}. Asked for was {key.filters_text}. Give this one another name, or "
-            f"empty the table to start it anew (`mp drop {key.target.table}`).",
+            f"The table {key.target.schema}.{key.target.table} has the events of another filter: "
+            f"{there}. This one is {key.filters_text}. Give it another name, or empty the table "
+            f"first (`mp drop {key.target.table}`).",
             {"table": key.target.table, "filters": key.filters_text},
         )
 
 
-# A wall clock that is set back passes some hours twice, so equal times can be that far apart. No
+# When a wall clock is set back, some hours pass twice, so equal times can be that far apart. No
 # clock was ever set back by more than seven hours.
 _AROUND = "INTERVAL 1 DAY"
 
-# First the cheap columns find the few pairs that may be one event; only those are read whole.
+# First the cheap columns find the few pairs that may be one event; only those are read completely.
 _FIND = """
     CREATE TEMP TABLE _pairs AS
     WITH near AS MATERIALIZED (
@@ -138,17 +137,12 @@ def merge(
     *,
     may_repeat: bool = True,
 ) -> Added:
-    """Put staged rows into a named table, one copy of each event.
+    """Put staged rows without duplicates into a named table, one copy of each event.
 
-    Args:
-        connection: Inside the transaction of the load.
-        staged: Rows without repeats, ids filled; the qualified name.
-        target: The table.
-        window: How times are read.
-        may_repeat: Whether its rows may be events that come again; otherwise every row is new.
+    Unless they `may_repeat` stored events, every staged row is new.
 
     Returns:
-        By how many rows each day and event name has grown.
+        The number of added rows by day and event name.
 
     Raises:
         ConfigError: One row is the copy of two.
@@ -189,7 +183,7 @@ def _time_as_sent(side: str, window: Window) -> str:
 
 
 def _rank(side: str) -> str:
-    """Order copies as `repeats` does; the first one stays."""
+    """Order copies as `remove_duplicates` does; the first one is kept."""
     processed = processed_ms(f"{side}.properties -> '$.mp_processing_time_ms'")
     return (
         f"row(-coalesce({processed}, -1), md5({side}.properties), "
@@ -197,8 +191,8 @@ def _rank(side: str) -> str:
     )
 
 
-# An event that Mixpanel moved to a hot shard got another name and no distinct_id; its made id
-# was made of what it was before.
+# An event that Mixpanel moved to a hot shard has another name and no distinct_id. Its made id was
+# computed before that.
 def _is_moved(side: str) -> str:
     return (
         f"({side}.event_name = '$hotshard_events' AND "
@@ -221,7 +215,7 @@ def _who(side: str) -> str:
 
 
 def _refuse_ambiguity(connection: duckdb.DuckDBPyConnection, target: Target) -> None:
-    # Only in hours that a wall clock skips: two times as sent are then one `event_time`.
+    # Only in hours that a wall clock skips: there, two times as sent are one `event_time`.
     if number(
         connection,
         "SELECT count(*) - least(count(DISTINCT arrived), count(DISTINCT stored)) FROM _pairs",
@@ -234,7 +228,7 @@ def _refuse_ambiguity(connection: duckdb.DuckDBPyConnection, target: Target) -> 
         )
 
 
-_MOST_CHARACTERS = 1_000  # of an error in the ledger
+_MOST_CHARACTERS = 1_000  # of an error in the ledger, which tables and pages show
 
 
 def replace_events(
@@ -323,7 +317,7 @@ def count_days(
     before: Mapping[date, int],
     open_days: Collection[date],
 ) -> list[DayReport]:
-    """Remove repeats from staged rows and fill their ids; tell what each asked day then holds.
+    """Remove duplicates from staged rows and fill their ids; return what each day then has.
 
     Raises:
         IncompleteExportError: Too many lines cannot be stored.
@@ -359,7 +353,7 @@ def count_days(
 
 
 def _with_vanished(report: DayReport, vanished: Vanished) -> DayReport:
-    """Add to a day what is kept of it, though the response lacks it."""
+    """Add the kept rows and lines that the response lacks to the report of a day."""
     day, kept, lines = report.day, vanished.kept[report.day], vanished.lines_kept[report.day]
     events = Counter(report.event_counts)
     events.update({name: rows for (of, name), rows in vanished.events.items() if of == day})
@@ -390,20 +384,13 @@ def mark_days(
     filters: Mapping[str, Any] | None = None,
     target: Target = EVERY_EVENT,
 ) -> list[DayReport]:
-    """Write the status of days that no rows come for; what is stored of them is kept.
+    """Write the status of days without new rows: `empty`, or why they were not loaded.
 
-    Args:
-        connection: A prepared database inside a transaction.
-        days: In any order.
-        status: `empty`, or why they were not loaded.
-        requests: Requests made to find out; they count on the first day.
-        run_id: Kept in the ledger.
-        filters: What narrowed the request.
-        target: The table.
+    Stored rows are kept, and so is the ledger row of a day that has rows or was loaded completely.
+    The requests made count on the first day.
 
     Returns:
-        One report for each day, in order; `row_count` is what it holds from earlier on. The
-        ledger row of a day that was loaded whole or holds rows is left as it is.
+        One report for each day, in order; `row_count` is the number of its stored rows.
     """
     key = LedgerKey(target, "events", run_id, filters)
     events_asset_table(connection, target, filters)
@@ -433,18 +420,9 @@ def mark_failed(
     filters: Mapping[str, Any] | None = None,
     target: Target = EVERY_EVENT,
 ) -> list[date]:
-    """Write why days could not be loaded; what is stored of them, and its status, is kept.
+    """Write why days could not be loaded, in a sentence without secrets; return the stored ones.
 
-    Args:
-        connection: A prepared database inside a transaction.
-        days: In any order.
-        error: The sentence for people, without secrets.
-        run_id: Kept in the ledger, for days that are not stored.
-        filters: What narrowed the request.
-        target: The table.
-
-    Returns:
-        Those of the days that are stored.
+    Stored rows are kept, and so is the status of their days.
     """
     key = LedgerKey(target, "events", run_id, filters)
     ledger.write_failure(connection, key, days, _shortened(error), datetime.now(UTC))
@@ -453,14 +431,14 @@ def mark_failed(
 
 
 def _shortened(error: str) -> str:
-    """Return the text on one line, with characters that steer a terminal spelled out."""
+    """Return a text on one line, with control characters as escapes."""
     shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in error)
     return shown if len(shown) <= _MOST_CHARACTERS else f"{shown[:_MOST_CHARACTERS]}…"
 
 
 @dataclass
 class _Tally:
-    """What is stored for a day, counted once by event and hour."""
+    """The rows of a day, counted by event and hour."""
 
     row_count: int = 0
     shifted: int = 0
@@ -487,7 +465,7 @@ def _tally(connection: duckdb.DuckDBPyConnection, table: str) -> Mapping[date, _
 
 
 def is_unconfirmed(report: DayReport, confirmed: Collection[date]) -> bool:
-    """Whether nothing but one response says that a day has no events."""
+    """Whether only one response said that a day has no events."""
     return report.status == "empty" and not report.rows_before and report.day not in confirmed
 
 
@@ -498,7 +476,7 @@ def _status(come: int, *, is_open: bool) -> Status:
 
 
 def _shares(total: int, weights: list[int]) -> list[int]:
-    """Share a total out by weight so that the shares add up to it; all on the first if none."""
+    """Split a total by weight; the shares add up to it. Without weights, the first gets all."""
     whole = sum(weights)
     if not whole:
         return [total, *[0] * (len(weights) - 1)]
@@ -568,7 +546,7 @@ def mark_empty_days(
     filters: Mapping[str, Any] | None = None,
     run_id: str | None = None,
 ) -> None:
-    """Note of days of a named table that they have no events, in the caller's transaction."""
+    """Write that days of a named table have no events."""
     key = LedgerKey(target_of(table, EVENTS), "events", run_id, filters)
     ledger.add_event_days(connection, key, [DayReport(day, "empty") for day in days], {})
 
@@ -579,9 +557,9 @@ def _may_repeat(
     window: Window,
     reports: Collection[DayReport],
 ) -> bool:
-    """Tell whether rows of the table may be events that come again.
+    """Return whether staged rows may be stored events that arrive again.
 
-    In a legacy project a row can have the date of another day than it arrived with, and equal rows
+    In a legacy project, a row can have the date of another day than it arrived with, and equal rows
     of two days are two events.
     """
     if window.project.regime == "utc":

@@ -1,7 +1,7 @@
 """The copy of the database for readers: read-only access without waiting for writers.
 
-Taken when the last writer is done, replaced by a rename, read by any number of processes. The
-setting MP_SNAPSHOT turns it on or off.
+It is taken when the last writer ends, replaced by a rename, and read by any number of processes.
+Users know it as the snapshot: MP_SNAPSHOT turns it on or off, its name ends with `.snapshot`.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ _AT_ONCE = 1 << 30
 
 @dataclass(frozen=True)
 class ReadersCopy:
-    """A snapshot that is open to read."""
+    """An open copy, and its stamp: what was copied and when."""
 
     connection: duckdb.DuckDBPyConnection
     stamp: Stamp
 
 
 def is_copy(path: Path) -> bool:
-    """Return whether a file is a snapshot, by its name and because it cannot be written."""
+    """Return whether a file is a copy, by its name and its missing permission to write."""
     return path.stem.endswith(".snapshot") and not path.stat().st_mode & 0o222
 
 
 @contextmanager
 def open_copy(database: Database) -> Iterator[ReadersCopy | None]:
-    """Yield the snapshot of this very file; None when there is none that can be read."""
+    """Yield the copy of this very file; None without a readable one."""
     copy = _CopyFile(copy_path(database.path), memory_limit=database.memory_limit, lock_timeout=0)
     with ExitStack() as opened:
         snapshot = None
@@ -79,7 +79,7 @@ def open_copy(database: Database) -> Iterator[ReadersCopy | None]:
 
 
 class _CopyFile(Database):
-    """A snapshot needs no lock: it is never changed, only replaced by a rename."""
+    """A copy needs no lock: it is never changed, only replaced by a rename."""
 
     @contextmanager
     def _locked(self, mode: Mode, wait: Wait) -> Iterator[None]:
@@ -87,14 +87,14 @@ class _CopyFile(Database):
 
 
 def take_copy(database: Database) -> Stamp:
-    """Copy the database and put the copy in the place of the snapshot of before.
+    """Copy the database, blocking writers, and replace the previous copy.
 
-    Writers wait while it is copied, readers do not. Only one process at a time may do this.
+    The caller ensures that one process at a time does this.
 
     Raises:
         DatabaseLockedError: A writer held the file for longer than `lock_timeout`.
-        StorageError: The disk is full, the folder cannot be written, the copy is not whole, or
-            another file has the snapshot's name.
+        StorageError: The disk is full, the folder cannot be written, the copy is incomplete, or
+            another file has its name.
     """
     target = copy_path(database.path)
     remove_drafts(target)
@@ -108,7 +108,7 @@ def take_copy(database: Database) -> Stamp:
             with translated(target):
                 if log_path(database.path).exists():
                     _copy(log_path(database.path), log_path(draft), database.path)
-                # Last: closing it ends the locks of all of this process's connections to it.
+                # Last: POSIX ends all locks of a process on a file when it closes one handle.
                 _copy(database.path, draft, database.path)
         with translated(target):
             _finish_copy(draft, stamp)
@@ -121,7 +121,7 @@ def take_copy(database: Database) -> Stamp:
 
 
 def remove_copy(database: Path) -> bool:
-    """Remove the snapshot; a reader that has it open keeps it. Return whether there was one."""
+    """Delete the copy, which open readers keep; return whether there was one."""
     target = copy_path(database)
     if read_stamp(target) is None:
         return False
@@ -130,11 +130,9 @@ def remove_copy(database: Path) -> bool:
 
 
 def obstacle_to_copy(database: Path, origin: Origin | None = None) -> str | None:
-    """Return, in a sentence, why no snapshot can be kept: its name is taken; None if it is not.
+    """Return a sentence about the file that has the copy's name; None if there is none.
 
-    Args:
-        database: The database.
-        origin: What the database says of itself; None: the snapshot of another one is accepted.
+    The copy of the database with this `origin` is no obstacle; with None, no copy is.
     """
     target = copy_path(database)
     stamp = read_stamp(target)
@@ -151,11 +149,7 @@ def obstacle_to_copy(database: Path, origin: Origin | None = None) -> str | None
 
 
 def move_aside(database: Path, stamp: Stamp) -> Path:
-    """Rename the snapshot of another database, which may be its last copy; return its new path.
-
-    Raises:
-        StorageError: It cannot be renamed.
-    """
+    """Rename the copy of another database, perhaps all that is left of it; return its new path."""
     target = copy_path(database)
     name = f"{target.stem}.{stamp.taken_at:%Y-%m-%dT%H-%M-%S}-{uuid.uuid4().hex[:8]}{target.suffix}"
     with translated(target):
@@ -163,22 +157,19 @@ def move_aside(database: Path, stamp: Stamp) -> Path:
 
 
 def _check_disk_room(database: Path) -> None:
-    """Refuse to fill the disk, on which loads may be going on."""
+    """Refuse to fill the disk, which running loads need."""
     if database.exists() and shutil.disk_usage(database.parent).free < database.stat().st_size:
         raise StorageError(f"The disk has no room for a copy of {database}.")
 
 
 def _copy(source: Path, target: Path, database: Path) -> None:
-    """Copy a file, sharing its blocks on a file system that can, such as XFS or Btrfs.
-
-    The copy is open to those to whom the database is.
-    """
+    """Copy a file with the database's permissions; XFS and Btrfs share its blocks."""
     with source.open("rb") as old, open(target, "xb", opener=_private) as new:
         follow(new.fileno(), database)
         try:
             while os.copy_file_range(old.fileno(), new.fileno(), _AT_ONCE):
                 pass
-        except (AttributeError, OSError):  # not this system, or not these two places
+        except (AttributeError, OSError):  # this system or file system cannot
             old.seek(0)
             new.seek(0)
             shutil.copyfileobj(old, new, 1 << 20)
@@ -189,7 +180,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def _finish_copy(draft: Path, stamp: Stamp) -> None:
-    """Stamp a copy, and bring what a killed writer left in its log into the file."""
+    """Stamp a copy, and apply the log that a killed writer left."""
     with closing_connection(duckdb.connect()) as connection:
         set_up_session(connection)
         connection.execute(f"ATTACH {literal(str(draft))} AS {CATALOG} (TYPE duckdb)")
@@ -202,7 +193,7 @@ def _finish_copy(draft: Path, stamp: Stamp) -> None:
         connection.execute(f"CHECKPOINT {CATALOG}")
     if log_path(draft).exists():
         raise StorageError(f"The copy {draft} kept a log of its own.")
-    draft.chmod(draft.stat().st_mode & ~0o222)  # who opens it to write is told so
+    draft.chmod(draft.stat().st_mode & ~0o222)  # so that writing to it fails
     _sync(draft)
 
 
@@ -219,22 +210,22 @@ LARGEST_BYTES = 5_000_000_000
 SECONDS_BETWEEN = 60.0
 _FAULTS = (StorageError, DatabaseLockedError, OSError, duckdb.Error, sqlite3.Error)
 _HURRIED_SECONDS = 1.0
-_ALONE_WITHIN_SECONDS = 0.2  # two who end at once disturb each other for a moment
+_ALONE_WITHIN_SECONDS = 0.2  # two processes that end at once both hold the lock for a moment
 _REPORTED: set[Path] = set()
 
 
 class Publisher:
-    """Lets the snapshot of a database follow what this process commits.
+    """Renews the copy for readers after this process has committed.
 
     Args:
         database: The database.
-        choice: `auto` keeps a snapshot of a file below 5 GB, `on` of any, `off` of none; one that
-            is no longer kept is removed, so that nobody reads old data from it.
-        say: Gets a sentence when a snapshot is not kept, or could not be taken.
-        patience_seconds: How long to wait for who holds the file, or takes a snapshot just now;
-            no longer than the database's own `lock_timeout`.
-        largest_bytes: Of the file, for `auto`.
-        project: Whose data the file is to hold; None: whatever it holds.
+        choice: `auto` keeps a copy of a file below 5 GB, `on` of any, `off` of none. A copy that
+            is no longer kept is deleted, so that no reader gets old data.
+        say: Called with a sentence when there is no copy, or it could not be renewed.
+        patience_seconds: Seconds to wait for the file, or for another process that takes the copy;
+            at most the database's `lock_timeout`.
+        largest_bytes: Size limit of the file for `auto`.
+        project: The project that the file must hold; None: any.
     """
 
     def __init__(
@@ -267,22 +258,22 @@ class Publisher:
 
     @contextmanager
     def writing(self, *, more_follows: bool = False) -> Iterator[None]:
-        """Write inside the block; when it is left, whatever ended it, the snapshot follows.
+        """Write inside the block; renew the copy after it, also after an error.
 
         Args:
-            more_follows: Leave a snapshot that is younger than a minute to the block after this.
+            more_follows: Another block follows: renew only a copy that is older than a minute.
 
         Raises:
             ConfigError: The file holds another project.
-            StorageError: The folder cannot be made or written, the path cannot be a database's,
-                or the database is gone and its snapshot is what is left of it.
-            DatabaseLockedError: A process that ends kept others from beginning for longer than the
-                database's `lock_timeout`.
+            StorageError: The folder cannot be written, the path cannot be a database's, or the
+                database is missing and its copy exists.
+            DatabaseLockedError: A process that was ending held the list of writers for longer than
+                the database's `lock_timeout`.
         """
         path = self._database.path
         self._database.make_place()
         self._database.must_not_be_lost()
-        with suppress(DatabaseLockedError):  # the write that waits for it looks again
+        with suppress(DatabaseLockedError):  # the write, which waits, checks again
             check_whose(self._database, self._project)
         self._check_copy_name()
         self._load_has_failed = False
@@ -304,10 +295,10 @@ class Publisher:
                 self.publish(is_last=not more_follows and _is_free(writers))
 
     def publish(self, *, is_last: bool) -> None:
-        """Take a snapshot if the one there is older than the file; a fault is only told.
+        """Take a copy if the present one is older than the file; report errors, raise none.
 
         Args:
-            is_last: Nobody else will do it, so take it however young the one there is.
+            is_last: No other process writes, so do not wait until the present copy is a minute old.
         """
         with self._reported_faults():
             if self._is_blocked or not self._can_be_kept():
@@ -318,7 +309,7 @@ class Publisher:
                 self._take(wait=is_last)
 
     def renew(self) -> None:
-        """Take a snapshot for a reader, who removes none: those who write decide about that."""
+        """Take a copy for a reader; unlike writers, it never deletes one."""
         with self._reported_faults():
             if self._can_be_kept() and self._is_wanted() and not self._is_current():
                 self._take(wait=True)
@@ -328,7 +319,7 @@ class Publisher:
         try:
             yield
         except _FAULTS as error:
-            if self._load_has_failed:  # for a reason that says it all
+            if self._load_has_failed:  # its error says enough
                 return
             self._say(
                 f"The snapshot for readers, {copy_path(self._database.path)}, could not be "
@@ -364,7 +355,7 @@ class Publisher:
         wait.until(lambda: taken(acquire), lambda: kernel_holder(lock))
 
     def _present_patience(self) -> float:
-        """Return how long to wait for a lock: not long while an interrupt ends the process."""
+        """Return the seconds to wait for a lock: few while an interrupt ends the process."""
         error = sys.exc_info()[1]
         is_interrupted = error is not None and not isinstance(error, Exception)
         return min(self._patience_seconds, _HURRIED_SECONDS if is_interrupted else float("inf"))
@@ -383,7 +374,7 @@ class Publisher:
         return self._choice == "auto" and size > self._largest_bytes
 
     def _remove(self) -> None:
-        """Remove the snapshot that nobody keeps up to date, and say so."""
+        """Delete a copy that is not renewed, and say so."""
         path, too_large = self._database.path, self._is_too_large()
         if remove_copy(path) or (too_large and path not in _REPORTED):
             _REPORTED.add(path)
@@ -400,7 +391,7 @@ class Publisher:
         return True
 
     def _check_copy_name(self) -> None:
-        """Move the snapshot of another database aside, and tell of a file that is no snapshot."""
+        """Move the copy of another database aside; report a file that is not a copy."""
         at_once = Database(self._database.given, lock_timeout=0, read_only=True)
         stamp = read_stamp(copy_path(at_once.path))
         blocked_before, self._is_blocked = self._is_blocked, None
@@ -409,7 +400,7 @@ class Publisher:
             if self._is_blocked not in (None, blocked_before) and self._choice != "off":
                 self._say(self._is_blocked)
         elif not stamp.is_of_now(at_once.path):
-            # A process that holds the file has looked itself.
+            # The lock holder has already checked.
             with suppress(DatabaseLockedError), at_once.read() as connection:
                 if not stamp.origin.may_be(Origin.of(connection)):
                     self._say(_moved_message(at_once.path, stamp))
@@ -424,10 +415,10 @@ def _moved_message(database: Path, stamp: Stamp) -> str:
 
 def _not_kept_message(path: Path, limit: int | None) -> str:
     if limit is None:
-        return "No snapshot for readers is kept: MP_SNAPSHOT is off. They wait for who writes."
+        return "No snapshot for readers is kept: MP_SNAPSHOT is off. They wait for writers."
     return (
         f"No snapshot for readers is kept: {path} is larger than {limit / 1e9:.0f} GB. They wait "
-        "for who writes. MP_SNAPSHOT=on keeps one all the same."
+        "for writers. MP_SNAPSHOT=on keeps one all the same."
     )
 
 
@@ -441,21 +432,22 @@ def _is_free(lock: ReadWriteLock) -> bool:
     return True
 
 
-_BRIEFLY_SECONDS = 0.5  # most writes are over by then, and the file is newer
+_BRIEFLY_SECONDS = 0.5  # most writes take less, and the file is newer than its copy
 
 
 class ReadersDatabase(Database):
-    """A DuckDB file that is read, whoever writes to it.
+    """Read-only access that neither waits for writers nor blocks them.
 
-    Each read takes the snapshot if it is as new as the file; else the file, if it is free or soon
-    will be; else the snapshot, and says how old it is. While there is none, it waits for the file.
+    A read uses the copy if that is as new as the file; otherwise the file, if it is free within
+    half a second; otherwise the copy, with a sentence about its age. Without a copy it waits for
+    the file.
 
     Args:
         path: The file.
-        memory_limit: What DuckDB may use, in its own words, such as `1GB`.
-        lock_timeout: Seconds to wait for a writer while there is no snapshot; None: without end.
-        on_wait: Gets a sentence when a wait begins, and when what is read is older than the file.
-        choice: Whether a snapshot is kept; see `Publisher`.
+        memory_limit: What DuckDB may use, such as `1GB`.
+        lock_timeout: Seconds to wait for a writer while there is no copy; None: no limit.
+        on_wait: Called with a sentence when a wait begins, and when an older copy is read.
+        choice: Whether there is to be a copy; see `Publisher`.
     """
 
     def __init__(
@@ -479,13 +471,11 @@ class ReadersDatabase(Database):
     def hold(self) -> duckdb.DuckDBPyConnection:
         """Open what a read would, and keep it open.
 
-        A snapshot is taken first, if the file is free and newer, because whoever wants to write
-        waits as long as the file itself is held.
-
         Raises:
             DatabaseNotFoundError: There is no file.
             StorageError: It cannot be read.
         """
+        # First renew the copy, if the file is free: holding the file itself would block writers.
         if self._held is None:
             Publisher(self, self._choice, logger.debug, patience_seconds=0).renew()
         return super().hold()
