@@ -46,9 +46,9 @@ _DOCUMENTED = ("distinct_id", "properties", "last_seen")
 def is_partial(
     connection: duckdb.DuckDBPyConnection, target: Target, filters: Mapping[str, Any]
 ) -> bool:
-    """Tell whether all that a named table holds is a part of what a question was to bring.
+    """Return whether a named table has nothing but a partial response to these filters.
 
-    The asset's table is never meant: what a day lacks is for the asset to fetch.
+    False for an asset's table, whose missing profiles the asset fetches.
     """
     if target.schema != NAMED_SCHEMA or not table_exists(connection, DAYS.name):
         return False
@@ -61,10 +61,10 @@ def is_partial(
 
 
 def make_profile_table(connection: duckdb.DuckDBPyConnection, target: Target) -> Table:
-    """Return the definition of a table of profiles, and make it if it is not there.
+    """Return the definition of a table of profiles, which is created if it is missing.
 
     Raises:
-        ConfigError: The name is no name for a table, or taken.
+        ConfigError: The name is not allowed.
     """
     check_name(target.table, PROFILES)
     if target == Target(PROFILES.name):
@@ -77,9 +77,9 @@ def make_profile_table(connection: duckdb.DuckDBPyConnection, target: Target) ->
 
 
 def is_full(scope: Scope, filters: Mapping[str, Any] | None, target: Target) -> bool:
-    """Tell whether an answer, if complete, is a full snapshot of what the table is about.
+    """Return whether a complete response is a full snapshot for the table.
 
-    That is everybody in `profiles`; what another asset table is about is said by the filters.
+    For `profiles` these are all profiles, for another asset table those of its filters.
     """
     if target.schema == NAMED_SCHEMA or scope != "all":
         return False
@@ -94,9 +94,9 @@ def move_profiles(
     *,
     merge: bool,
 ) -> None:
-    """Replace the days by the staged rows, or only the profiles that are among these.
+    """Replace the days by the staged rows, or with `merge` only the profiles among these.
 
-    A named table has no days: without `merge` it is replaced as a whole.
+    A named table has no days: without `merge`, all its rows are replaced.
     """
     if table.schema == NAMED_SCHEMA:
         where = f"distinct_id IN (SELECT distinct_id FROM {staged})" if merge else "true"
@@ -128,7 +128,7 @@ def forget_other_days(
 
 
 def count_day(connection: duckdb.DuckDBPyConnection, table: Table, day: date) -> int:
-    """Return the rows of a day; of a named table those that no other day accounts for."""
+    """Return the row count of a day; in a named table, of the rows that no other day counts."""
     if table.schema != NAMED_SCHEMA:
         return number(
             connection, f"SELECT count(*) FROM {table.quoted} WHERE snapshot_date = ?", [day]
@@ -163,38 +163,36 @@ def replace_profiles(
     filters: Mapping[str, Any] | None = None,
     target: Target = _ALL_PROFILES,
 ) -> list[ProfileReport]:
-    """Store the pages of one answer under its days and tell what each day holds then.
+    """Store the pages of one response under its days; return what each day holds then.
 
-    If pages failed or fewer profiles came than announced, the days are `partial`: rows are
-    merged in by `distinct_id` and nothing is deleted. The same goes for `seen_on_day`, for an
-    answer of later lacks those who were seen again. When this raises, roll back: nothing of
-    the old days has changed then.
+    If pages are missing or there are fewer profiles than announced, the days are `partial`: rows
+    are merged in by `distinct_id` and none is deleted. After an error, the caller rolls back.
 
     Args:
         connection: A prepared database inside a transaction.
-        pages: In page order; a profile on two pages is kept as the later page has it.
-        days: The one day of a full snapshot, or the days that `seen_on_day` was asked for;
-            rows are split by the date of `last_seen`, in UTC or a legacy project's zone.
+        pages: In page order; of a profile on two pages, the later one is stored.
+        days: The one day of a full snapshot, or the requested days of `seen_on_day`; rows are
+            split by the date of `last_seen`, in UTC or a legacy project's zone.
         project: Whose profiles they are.
         scope: `all` profiles, or only those `seen_on_day`.
-        expected_total: What the first page announced for the whole answer.
-        failed_pages: Numbers of pages that did not come, and why.
-        merge: Merge by `distinct_id` even if the answer is complete.
-        overwrite: Let anything but a new full snapshot replace a full one, and an answer of
-            later the profiles seen on a day.
+        expected_total: Number of profiles that the first page announced.
+        failed_pages: Numbers of the missing pages, and why they are missing.
+        merge: Merge by `distinct_id` even if the response is complete.
+        overwrite: Replace a full snapshot by a response that is none, and the profiles seen on a
+            day by those of a later response.
         run_id: Kept in the ledger.
         filters: What narrowed the request, kept in the ledger; None for everything.
-        target: `profiles`; another table in schema `mixpanel` with the same columns, made when
-            absent; or a table in `main` with the documented columns, which takes `all` only.
+        target: `profiles`; another table in schema `mixpanel` with the same columns; or a table
+            in `main` with the documented columns, which takes `all` only.
 
     Returns:
-        One report for each day, in order. Days that hold a full snapshot are left alone
-        unless `overwrite`; their report says `kept`.
+        One report for each day, in order. Days with a full snapshot are not changed, unless
+        `overwrite`; their report says `kept`.
 
     Raises:
-        IncompleteExportError: There is no page, one cannot be read, a line is no profile, or
+        IncompleteExportError: There is no page, one cannot be read, a line is not a profile, or
             too many lines cannot be stored.
-        ConfigError: The name of the table is taken, or none for a table.
+        ConfigError: The name of the table is not allowed.
         ValueError: The days do not fit the scope, or the scope does not fit the table.
     """
     _check_days(days, scope, target)
@@ -210,7 +208,7 @@ def replace_profiles(
     with staged_profiles(connection, pages, days=written, scope=scope, zone=zone) as answer:
         missing = max(0, (expected_total or 0) - answer.profiles)
         response = _Response(scope, expected_total, dict(failed_pages), missing)
-        # Who was seen again since is no longer in the answer, and cannot be asked for.
+        # A later response for a day lacks the profiles that were seen again since.
         merge = merge or response.is_partial or (scope == "seen_on_day" and not overwrite)
         before = ledger.rows_before(connection, target, min(written), max(written))
         move_profiles(connection, answer.table, table, written, merge=merge)
@@ -244,10 +242,8 @@ def kept_snapshot(
     filters: Mapping[str, Any] | None = None,
     target: Target = _ALL_PROFILES,
 ) -> ProfileReport | None:
-    """Return what a day holds if a load of this kind must leave it alone; else None.
-
-    A full snapshot of a day that is over cannot be taken again, not even a partial one.
-    """
+    """Return the report of a day whose full snapshot a load must not change; else None."""
+    # Mixpanel shows profiles as they are now, so a past day's snapshot cannot be taken again.
     if target.schema == NAMED_SCHEMA or is_full(scope, filters, target):
         return None
     row = day_rows(connection, target.table, day, day, schema=target.schema).get(day)
@@ -262,7 +258,7 @@ def kept_snapshot(
         rows_before=row["row_count"],
         duplicates_removed=row["duplicates_removed"],
         expected_total=row["expected_total"],
-        failed_pages=dict.fromkeys(row["failed_pages"] or (), "did not come when it was loaded"),
+        failed_pages=dict.fromkeys(row["failed_pages"] or (), "missing when it was loaded"),
         quarantined=row["quarantined"],
         kept=True,
     )
@@ -270,7 +266,7 @@ def kept_snapshot(
 
 @dataclass(frozen=True)
 class _Response:
-    """What is known of an answer as a whole."""
+    """What is known of a response as a whole."""
 
     scope: Scope
     expected_total: int | None
@@ -294,7 +290,7 @@ def _write_day(
     *,
     merge: bool,
 ) -> ProfileReport:
-    """Write the ledger of one day, whose rows and quarantine are there already."""
+    """Write the ledger row of one day, whose rows and quarantine are stored already."""
     tally = answer.tallies.get(day, Tally())
     row_count = count_day(connection, table, day)
     complete_at = ledger.complete_at(connection, key.target, day) if merge else None
@@ -334,13 +330,13 @@ def _check_days(days: Sequence[date], scope: Scope, target: Target) -> None:
     if scope == "all" and len(days) > 1:
         raise ValueError("A snapshot of all profiles is kept under one day.")
     if scope != "all" and target.schema == NAMED_SCHEMA:
-        raise ValueError("A named table holds whole answers, not days.")
+        raise ValueError("A named table holds complete responses, not days.")
 
 
 def _no_pages(days: Sequence[date], failed_pages: Mapping[int, str]) -> IncompleteExportError:
     reason = next(iter(failed_pages.values()), "")
     return IncompleteExportError(
-        f"No page of the profiles for {days[0]}..{days[-1]} came. "
+        f"No page of the profiles for {days[0]}..{days[-1]} was received. "
         f"{f'First reason: {reason} ' if reason else ''}Nothing was changed; run it again.",
         from_date=min(days),
         to_date=max(days),
@@ -356,15 +352,15 @@ def _status(come: int, response: _Response) -> Status:
 
 @dataclass(frozen=True)
 class Thinned:
-    """What thinning left, or would leave.
+    """The result of thinning snapshots, or of a dry run.
 
     Attributes:
-        kept: Days of full snapshots that stay, in order.
-        deleted: Days of full snapshots that are gone, in order.
+        kept: Days whose full snapshots are kept, in order.
+        deleted: Days whose full snapshots are deleted, in order.
         deleted_rows: Rows of the deleted days.
         remaining_rows: Rows of the table now, other days included.
         remaining_bytes: An estimate: the remaining rows' share of the file.
-        rows_per_snapshot: What one more full snapshot is likely to add: the rows of the newest.
+        rows_per_snapshot: Rows of the newest full snapshot, as the next one will have.
     """
 
     kept: tuple[date, ...]
@@ -378,13 +374,9 @@ class Thinned:
 def days_to_keep(
     days: Collection[date], *, daily: int, weekly: int, monthly: int
 ) -> frozenset[date]:
-    """Return the days that stay: the newest ones, and the newest of each of the newest periods.
+    """Return the days to keep: the newest `daily` ones, and the newest of recent periods.
 
-    Args:
-        days: Days that hold a full snapshot.
-        daily: How many of the newest days stay.
-        weekly: Of how many of the newest ISO weeks with a day the newest day stays.
-        monthly: The same for calendar months.
+    Periods are the newest `weekly` ISO weeks and `monthly` calendar months that have a day.
     """
     periods: tuple[tuple[int, Callable[[date], Hashable]], ...] = (
         (daily, lambda day: day),
@@ -473,7 +465,7 @@ def _read_since(
 
 
 def _bytes(connection: duckdb.DuckDBPyConnection, target: Target) -> int:
-    """Return what the table takes up in the file, in whole blocks."""
+    """Return the bytes of the table in the file, in whole blocks."""
     if not table_exists(connection, target.table, target.schema):
         return 0
     name = literal(qualified(target.schema, target.table))

@@ -1,4 +1,4 @@
-"""Lines that arrived whole but cannot be stored: kept with their reason, few or none."""
+"""The quarantine: complete lines that cannot be stored, each with the reason."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Quarantined:
     """One line that cannot be stored.
 
     Attributes:
-        day: The asked day it counts for.
+        day: The requested day it counts for.
         reason: Why it cannot be stored.
         head: Its first bytes, `HEAD_BYTES` at most.
         sha256: The hash of the whole line.
@@ -47,15 +47,7 @@ class Quarantined:
 
 
 class Refusals:
-    """The lines of one load that cannot be stored; their bytes lie in a table of DuckDB's.
-
-    Args:
-        connection: The connection that may change the table.
-        table: The qualified name of the table, which is made here.
-
-    Attributes:
-        table: The name.
-    """
+    """The lines of one load that cannot be stored; a table, created here, holds their bytes."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, table: str) -> None:
         self.table = table
@@ -100,15 +92,9 @@ def replace_quarantine(
     *,
     kept: Sequence[int] = (),
 ) -> int:
-    """Replace the quarantine of the loaded days, both ends included; return its size.
+    """Replace the quarantine of days, both ends included, except the `kept` row ids.
 
-    Args:
-        connection: Inside the transaction of the load.
-        key: What the ledger rows of the load share.
-        from_date: First day.
-        to_date: Last day.
-        refusals: What came.
-        kept: Row ids of stored lines that stay.
+    Returns the number of lines then.
     """
     forget_quarantine(connection, key.target, from_date, to_date, kept=kept)
     days = _days(key, from_date, to_date)
@@ -123,7 +109,7 @@ def merge_quarantine(
     to_date: date,
     refusals: Refusals,
 ) -> int:
-    """Add the lines that the quarantine of the days lacks; return its size then."""
+    """Add the lines that the quarantine of the days lacks; return the number of lines then."""
     days = _days(key, from_date, to_date)
     _insert(
         connection,
@@ -143,11 +129,7 @@ def forget_quarantine(
     *,
     kept: Sequence[int] = (),
 ) -> int:
-    """Delete the quarantine of some days, both ends included, except the kept rowids.
-
-    Returns:
-        How many lines went.
-    """
+    """Delete the quarantine of days, both ends included, except the `kept` row ids; count it."""
     return number(
         connection,
         f"DELETE FROM {QUARANTINE.quoted} "
@@ -191,10 +173,9 @@ def check_limits(reports: Iterable[DayReport], lines: Iterable[Quarantined]) -> 
 
 
 def check_limit(day: date, whole: int, refused: Sequence[Quarantined]) -> None:
-    """Allow a day one bad line, or 1 % of its `whole` lines, and never more than 1,000.
+    """Raise `IncompleteExportError` if too many lines of a day cannot be stored.
 
-    Raises:
-        IncompleteExportError: It has more, so what came for it is not to be trusted.
+    One may, or 1 % of its `whole` lines, and never more than 1,000.
     """
     if len(refused) <= min(MAX_LINES, max(1, MAX_SHARE * whole)):
         return

@@ -1,13 +1,13 @@
 """Vanished rows and lines: stored ones that the response for their day lacks; a reload keeps them.
 
-Whether the response lacks a row is judged so that what Mixpanel rewrites between two exports
-(`distinct_id`, properties, the name of an event on a hot shard) never leaves a second copy:
+Between two exports, Mixpanel rewrites `distinct_id`, properties, and the name of an event on a hot
+shard. A comparison of rows must not leave a second copy then:
 
-- A row with a sent `$insert_id` is there if the response has its event, time and `$insert_id`.
-- Rows with a made id are compared by event, time and number, as a rewritten property makes
-  another id. Of n stored rows and m in the response, n - m are lacking.
+- A row with a sent `$insert_id` is in the response if its event, time and `$insert_id` are.
+- Rows with a made id are compared by event, time and number, as a rewritten property changes the
+  id. Of n stored rows and m in the response, n - m are lacking.
 - In the legacy regime, a change of zone moves events to a neighbouring day. A row that the
-  response for that day brings is moved there.
+  response for that day has is moved there.
 - Lines in quarantine are compared in the same way.
 """
 
@@ -35,7 +35,7 @@ _EVENT = re.compile(r'"event"\s*:\s*("(?:[^"\\]|\\.)*")')
 _TIME = re.compile(r'"time"\s*:\s*([^\s,}]+)')
 _INSERT_ID = re.compile(r'"\$insert_id"\s*:\s*("(?:[^"\\]|\\.)+")')
 
-# A line whose time says nothing counts for the first asked day, and most days share a request.
+# A line without a usable time counts for the first day of its request, which has 31 days at most.
 _NEAR = timedelta(days=31)
 _OURS = "schema_name = $schema AND table_name = $table"
 
@@ -43,7 +43,7 @@ _Mark = tuple[str | None, str | None, str | None]
 
 
 class _Line(NamedTuple):
-    """A stored line: its place, its hash, and event, time and `$insert_id` as sent."""
+    """A stored line: row id, day, hash, and event, time and `$insert_id` as sent."""
 
     rowid: int
     day: date
@@ -55,20 +55,15 @@ def lacking_lines(
     connection: duckdb.DuckDBPyConnection,
     key: LedgerKey,
     window: Window,
-    came: Refusals,
+    refusals: Refusals,
     *,
     table: str,
     staged: str,
 ) -> dict[int, date]:
-    """Return the quarantined lines of the asked days that the response lacks: row id and day.
+    """Return the quarantined lines of the days that the response lacks: row id and day.
 
-    Args:
-        connection: Inside the transaction of the load, before it replaces rows.
-        key: What the ledger rows of the load share.
-        window: The asked days.
-        came: The response's own lines for the quarantine.
-        table: The table; the qualified name.
-        staged: The response's rows; the qualified name.
+    Called before the load replaces the rows of `table`. `refusals` are the response's own lines
+    for the quarantine, `staged` has its rows.
     """
     found = connection.execute(
         f"SELECT rowid, day, {DIGEST}, line[:{HEAD_BYTES}] FROM {QUARANTINE.quoted} "
@@ -76,7 +71,7 @@ def lacking_lines(
         _names(key) | {"from_date": window.from_date, "to_date": window.to_date},
     ).fetchall()
     stored = [_Line(rowid, day, sha256, _mark(head)) for rowid, day, sha256, head in found]
-    left = _without_marks(stored, came)
+    left = _without_marks(stored, refusals)
     if left:
         left = _without_rows(connection, left, window, table, staged)
     if left:
@@ -89,21 +84,20 @@ def store_lines(
     connection: duckdb.DuckDBPyConnection,
     key: LedgerKey,
     window: Window,
-    came: Refusals,
+    refusals: Refusals,
     kept: Sequence[int],
 ) -> set[date]:
-    """Put the response's lines in the place of the stored ones, except the kept row ids.
+    """Replace stored lines by those of the response, except the `kept` row ids.
 
-    Returns:
-        Other days that a line moved from.
+    Returns the other days from which a line moved.
     """
-    days = _move_lines(connection, key, window, came)
+    days = _move_lines(connection, key, window, refusals)
     connection.execute(
         f"UPDATE {QUARANTINE.quoted} SET vanished_at = coalesce(vanished_at, $now) "
         "WHERE rowid IN (SELECT unnest($kept::BIGINT[]))",
         {"now": key.moment, "kept": list(kept)},
     )
-    replace_quarantine(connection, key, window.from_date, window.to_date, came, kept=kept)
+    replace_quarantine(connection, key, window.from_date, window.to_date, refusals, kept=kept)
     return days
 
 
@@ -111,10 +105,10 @@ def _move_lines(
     connection: duckdb.DuckDBPyConnection,
     key: LedgerKey,
     window: Window,
-    came: Refusals,
+    refusals: Refusals,
 ) -> set[date]:
-    """Delete the kept copies of lines that came for these days and were kept for others."""
-    copies = _elsewhere(connection, key, window, (line.sha256 for line in came), vanished=True)
+    """Delete copies, kept for other days, of lines that the response has for these days."""
+    copies = _elsewhere(connection, key, window, (line.sha256 for line in refusals), vanished=True)
     days = {day for _, day in copies.values()}
     if not days:
         return days
@@ -126,12 +120,12 @@ def _move_lines(
     return days
 
 
-def _without_marks(stored: Sequence[_Line], came: Refusals) -> list[_Line]:
-    """Leave out lines that came, also if Mixpanel has rewritten them."""
-    same = {line.sha256 for line in came}
-    marks = Counter(_mark(line.head) for line in came)
+def _without_marks(stored: Sequence[_Line], refusals: Refusals) -> list[_Line]:
+    """Leave out lines that the response has, also if Mixpanel has rewritten them."""
+    same = {line.sha256 for line in refusals}
+    marks = Counter(_mark(line.head) for line in refusals)
     left = []
-    # Lines that came as they are take their number first, so that the rewritten ones are left.
+    # Unchanged lines are counted first, so that the rewritten ones are left.
     for line in sorted(stored, key=lambda line: line.sha256 not in same):
         if not marks[line.mark]:
             left.append(line)
@@ -147,7 +141,7 @@ def _without_rows(
     table: str,
     staged: str,
 ) -> list[_Line]:
-    """Leave out lines that the response brings as rows, because they can be stored now."""
+    """Leave out lines that are rows of the response, because they can be stored now."""
     values = {
         "times": sorted({time for line in lines if (time := _time(line.mark)) is not None}),
         "from_date": window.from_date,
@@ -164,10 +158,10 @@ def _without_rows(
         dict(
             connection.execute(
                 f"""
-                SELECT time_raw, count(*) FROM {staged} AS came
+                SELECT time_raw, count(*) FROM {staged} AS arrived
                 WHERE {at_times} AND is_made AND NOT EXISTS (
                     FROM {table} AS stored WHERE event_date BETWEEN $from_date AND $to_date
-                    AND stored.time_raw = came.time_raw AND stored.insert_id = came.insert_id
+                    AND stored.time_raw = arrived.time_raw AND stored.insert_id = arrived.insert_id
                 ) GROUP BY ALL
                 """,
                 values,
@@ -192,7 +186,7 @@ def _elsewhere(
     *,
     vanished: bool = False,
 ) -> dict[str, tuple[int, date]]:
-    """Return where the same lines lie under other days near the asked ones."""
+    """Return row id and day of the same lines under other days near the requested ones."""
     found = connection.execute(
         f"SELECT {DIGEST}, rowid, day FROM {QUARANTINE.quoted} WHERE {_OURS} "
         "AND day BETWEEN $first AND $last AND day NOT BETWEEN $from_date AND $to_date "
@@ -216,7 +210,7 @@ def _names(key: LedgerKey) -> dict[str, object]:
 
 
 def _mark(head: bytes) -> _Mark:
-    """Return event, time and `$insert_id` as they stand in a line, given its first bytes."""
+    """Return event, time and `$insert_id` as a line has them, given its first bytes."""
     text = head.removeprefix(BOM).decode("utf-8", "surrogateescape")
     try:
         fields = dict(members(text))
@@ -245,14 +239,14 @@ def _insert_id(mark: _Mark) -> str | None:
 
 @dataclass(frozen=True)
 class Reload:
-    """What a load may do to rows that are stored already.
+    """What a load may do to stored rows.
 
     Attributes:
         accept_smaller: Remove the rows that the response lacks, instead of keeping them.
-        deleted_before: Mixpanel may have deleted days before this one because of their age: if
-            the response has nothing for them, they keep their rows even then.
+        deleted_before: Days before this one may be deleted in Mixpanel because of their age. If the
+            response has nothing for them, they keep their rows in spite of `accept_smaller`.
         read: Other days that the same load has stored, for moves in the legacy regime.
-        to_read: Other days that the same load is still going to store.
+        to_read: Other days that the same load will store.
     """
 
     accept_smaller: bool = False
@@ -261,7 +255,7 @@ class Reload:
     to_read: Collection[date] = ()
 
     def keeps(self, day: date, *, is_empty: bool) -> bool:
-        """Tell whether what a response lacks stays; `is_empty`: it has nothing for the day."""
+        """Return whether rows that a response lacks are kept; `is_empty`: it lacks all of a day."""
         return not self.accept_smaller or (is_empty and day < self.deleted_before)
 
 
@@ -270,18 +264,18 @@ KEEP_ALL = Reload()
 
 @dataclass
 class Vanished:
-    """The rows of some days that a response lacked, counted by day.
+    """The rows and quarantined lines that a response lacked, counted by day.
 
     Attributes:
-        kept: Rows that stay.
-        new: Those of them that the response before this one still had.
-        removed: Rows that `accept_smaller` lets go.
+        kept: Rows that are kept.
+        new: Those of them that the previous response still had.
+        removed: Rows that `accept_smaller` removes.
         shifted: Kept rows of another date (legacy regime).
         events: Kept rows by day and event name.
         hours: Kept rows by day and hour of `event_time`.
-        moved: Rows that were stored for other days and came with these, by their old day.
-        lines_kept: Lines of the quarantine that stay.
-        lines_removed: Lines of the quarantine that `accept_smaller` lets go.
+        moved: Rows that were stored for other days and arrived with these, by their old day.
+        lines_kept: Lines that are kept.
+        lines_removed: Lines that `accept_smaller` removes.
     """
 
     kept: Counter[date] = field(default_factory=Counter)
@@ -306,7 +300,7 @@ _ASKED = "event_date BETWEEN $from_date AND $to_date"
 _ORIGINAL = "coalesce(properties ->> '$.mp_original_event_name', event_name)"
 _HOT = "event_name = '$hotshard_events'"
 
-# First the cheap columns find the few rows that differ; only those are looked at closely.
+# First the cheap columns find the few rows that differ; only those are compared closely.
 _LACKING = f"""
     CREATE TEMP TABLE _lacking AS
     SELECT stored.rowid AS row, event_date AS day, event_name, event_name AS name, time_raw,
@@ -346,8 +340,8 @@ _BROUGHT = f"""
     ) ANTI JOIN (SELECT {_KEY} FROM {{table}} WHERE {_ASKED}) USING ({_KEY})
 """
 
-# Of rows with a made id, those stay first that were kept before: their ids are taken for
-# events that vanished, the other ones may have come back under another id.
+# Of rows with a made id, those that were kept before are kept first: the others may be in the
+# response under another id.
 _KEPT = f"""
     CREATE TEMP TABLE _kept AS
     WITH lacking AS (
@@ -405,15 +399,9 @@ _MOVED = f"""
 
 
 class Replacement:
-    """Puts staged rows in the place of stored ones, and keeps those that are lacking.
+    """Replaces stored rows of a table by staged ones, and keeps those that the response lacks.
 
-    Args:
-        connection: Inside the transaction of the load.
-        key: What the ledger rows of the load share.
-        table: Its definition.
-        staged: Rows without duplicates, ids filled; the qualified name.
-        window: The asked days.
-        reload: What may be removed.
+    The staged rows have no duplicates and their ids.
     """
 
     def __init__(
@@ -436,13 +424,9 @@ class Replacement:
         self._target = {"schema": key.target.schema, "table": key.target.table}
 
     def make(self, empty: Collection[date]) -> Vanished:
-        """Replace the rows of the asked days.
+        """Replace the rows of the requested days, of which some are `empty` in the response.
 
-        Args:
-            empty: Asked days for which nothing came.
-
-        Returns:
-            What became of rows that the response lacks or brings for another day.
+        Returns what was kept, removed or moved.
         """
         vanished = self._find(empty) if self._can_differ() else Vanished()
         others = " AND rowid NOT IN (SELECT row FROM _kept)" if vanished.kept else ""
@@ -459,7 +443,7 @@ class Replacement:
         return bool(self._names["is_legacy"] or number(self._connection, stored, self._asked))
 
     def _find(self, empty: Collection[date]) -> Vanished:
-        """Find the rows that are lacking or moved, as the tables `_kept` and `_moved`."""
+        """Fill the tables `_kept` and `_moved` with the rows that are lacking or moved."""
         self._run(_LACKING, self._asked)
         self._run(_NEARBY, self._asked)
         if not self._count("_lacking") + self._count("_nearby"):
@@ -473,7 +457,7 @@ class Replacement:
         return self._count_rows(removed)
 
     def _remove(self, empty: Collection[date]) -> Counter[date]:
-        """Let go of the rows that only a reload of all rows keeps."""
+        """Remove rows from `_kept` that `accept_smaller` does not keep."""
         values = {"kept": [day for day in empty if self._reload.keeps(day, is_empty=True)]}
         condition = "day NOT IN (SELECT unnest($kept::DATE[]))"
         removed = self._run(f"SELECT day, count(*) FROM _kept WHERE {condition} GROUP BY 1", values)
@@ -498,7 +482,7 @@ class Replacement:
         return vanished
 
     def _write_list(self, vanished: Vanished) -> None:
-        """Write down which rows are kept, and correct the ledger of days that rows moved from."""
+        """Store which rows are kept, and correct the ledger of days from which rows moved."""
         ours = "schema_name = $schema AND table_name = $table"
         self._run(
             f"DELETE FROM {VANISHED.quoted} WHERE {ours} AND day BETWEEN $from_date AND $to_date",
