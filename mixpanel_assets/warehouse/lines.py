@@ -155,7 +155,7 @@ _DEEP = (MAX_DEPTH + 1) // 2
 
 @dataclass(frozen=True)
 class Window:
-    """The asked days, both ends included, and how their times are read."""
+    """The requested days, both ends included, and how their times are read."""
 
     from_date: date
     to_date: date
@@ -163,18 +163,18 @@ class Window:
 
     @property
     def days(self) -> list[date]:
-        """Every asked day, in order."""
+        """Every requested day, in order."""
         count = (self.to_date - self.from_date).days + 1
         return [self.from_date + timedelta(days=number) for number in range(count)]
 
     @property
     def keeps_shifted(self) -> bool:
-        """Whether rows of other dates belong to the one asked day (legacy regime)."""
+        """Whether rows of other dates belong to the one requested day (legacy regime)."""
         return self.project.regime == "legacy" and self.from_date == self.to_date
 
     @property
     def days_around(self) -> tuple[date, date]:
-        """The first and last day that a `time` of these days can carry."""
+        """The first and last date that a `time` of these days can have."""
         return self.from_date - _SHIFT_DAYS, self.to_date + _SHIFT_DAYS
 
     @property
@@ -183,19 +183,19 @@ class Window:
         return EARLIEST_MS, _start_ms(self.to_date + _LATEST_AFTER)
 
     def accepts(self, time_ms: int) -> bool:
-        """Tell whether a row with this `time` is a row of the asked days."""
+        """Return whether a row with this `time` belongs to the requested days."""
         first, last = self.accepted_ms
         return first <= time_ms <= last
 
     def day_of(self, time: object) -> date:
-        """Return the asked day a `time` falls on, the first one when it falls on none."""
+        """Return the requested day of a `time`; the first one if it is on none."""
         if isinstance(time, int) and not self.keeps_shifted and self.accepts(time):
             return datetime.fromtimestamp(time / 1000, UTC).date()
         return self.from_date
 
     @property
     def accepted_ms(self) -> tuple[int, int]:
-        """The first and last `time` whose rows are stored as rows of the asked days."""
+        """The first and last `time` of rows that are stored for the requested days."""
         around = _SHIFT_DAYS if self.keeps_shifted else timedelta()
         return (
             _start_ms(self.from_date - around),
@@ -204,18 +204,18 @@ class Window:
 
 
 def is_empty(spool: Path) -> bool:
-    """Tell whether nothing arrived; DuckDB refuses a gzip file of zero bytes."""
+    """Return whether nothing was received; DuckDB refuses a gzip file of zero bytes."""
     return spool.stat().st_size == 0
 
 
 def is_gzip(spool: Path) -> bool:
-    """Tell by the first bytes, whatever the file is called."""
+    """Return whether a file is compressed, by its first bytes."""
     with spool.open("rb") as file:
         return file.read(2) == _GZIP_MAGIC
 
 
 def lines(spool: Path) -> str:
-    """Return the SQL table of the spool's lines: `json` as received, NULL when refused."""
+    """Return the SQL table of the file's lines: `json` as received, NULL if DuckDB refused it."""
     compression = "gzip" if is_gzip(spool) else "uncompressed"
     return (
         f"read_json_objects([{literal(str(spool))}], format = 'newline_delimited', "
@@ -269,7 +269,7 @@ def processed_ms(value: str) -> str:
 
 
 def _fields(spool: Path, most: int) -> str:
-    """Take every fixed value with one extraction: each further one parses the line again."""
+    """Return the SQL of every fixed value. One extraction, as each one parses the line again."""
     return f"""
         SELECT json, field[1]::VARCHAR AS event, {_whole_number("field[2]")} AS time_raw,
                field[3] ->> '$' AS distinct_id, nullif(field[4] ->> '$', '') AS insert_id,
@@ -302,7 +302,7 @@ def _exact() -> str:
 
 
 def _whole_number(value: str) -> str:
-    """Read a JSON number that is whole; a text, a fraction or a boolean is NULL."""
+    """Return the SQL of a whole JSON number; NULL for a text, a fraction or a boolean."""
     text = f"{value}::VARCHAR"
     return (
         f"CASE WHEN NOT contains({text}, '.') OR ends_with({text}, '.0') "
@@ -319,7 +319,7 @@ _BATCH_BYTES = 2 << 20
 
 
 class ShiftedRowsError(IncompleteExportError):
-    """A legacy project's answer for several days holds rows of other days: ask day by day."""
+    """A legacy project's response for several days has rows of other days: request each alone."""
 
 
 class OddLines:
@@ -377,7 +377,7 @@ class OddLines:
         self._refuse_outside()
 
     def _take_what_was_read(self, most: int) -> int:
-        """Take the lines that DuckDB read and did not store; return how many it did not read."""
+        """Store the lines that DuckDB read and did not store; return how many it did not read."""
         refused = 0
         with self._connection.cursor() as reader:
             found = reader.execute(
@@ -393,7 +393,7 @@ class OddLines:
         return refused
 
     def _take_lines(self, most: int | None, refused: int | None = None) -> None:
-        """Take the lines that DuckDB did not read, which must be as many as it told."""
+        """Store the lines that DuckDB did not read, which must be as many as it refused."""
         taken = 0
         for line in self._lines():
             if isinstance(line, LongLine):
@@ -402,7 +402,7 @@ class OddLines:
                 continue
             text = line.removeprefix(BOM).strip()
             if not text:
-                taken += line.startswith(BOM)  # which DuckDB takes for a line
+                taken += line.startswith(BOM)  # DuckDB counts this as a line
                 continue
             reason = why_unstorable(line)
             if most is None or reason or line.startswith(BOM) or is_left_out(text, most):
@@ -415,7 +415,7 @@ class OddLines:
             raise self._no_event()
 
     def _take(self, line: bytes) -> None:
-        """Store a line, or note why it is not stored."""
+        """Store or quarantine a line, or count it as one of another day."""
         try:
             event = SentEvent.of(line)
         except ValueError as error:
@@ -452,7 +452,7 @@ class OddLines:
         self._batch, self._batch_bytes = [], 0
 
     def _refuse(self, line: bytes | LongLine, reason: str) -> None:
-        """Quarantine a line that no table can hold, if it is whole."""
+        """Quarantine a complete line that no table can hold."""
         day = self._window.from_date
         if isinstance(line, LongLine):
             if not line.is_whole:
@@ -487,7 +487,7 @@ class OddLines:
         )
 
     def _no_event(self) -> IncompleteExportError:
-        """Return the error that names the first line that is no event."""
+        """Return the error that names the first line that is not an event."""
         for number, line in enumerate(self._lines(), start=1):
             if not (line.is_whole if isinstance(line, LongLine) else _is_event(line)):
                 said = f"line {number:,} is not a whole event"
@@ -521,7 +521,7 @@ class OddLines:
 
 
 def _is_event(line: bytes) -> bool:
-    """Tell whether a line is an event, or blank."""
+    """Return whether a line is an event or blank."""
     if is_blank(line):
         return True
     try:

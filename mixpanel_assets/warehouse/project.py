@@ -1,6 +1,6 @@
-"""Whose data a file holds: the project row, the schema version, migrations, the copy's stamp.
+"""The identity of a file: its project, schema version and migrations, and the stamp of a copy.
 
-Tables that were changed by hand, or that belong to another program, are found here.
+Here a file is checked for tables that were changed by hand or belong to another program.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ _ALL_TABLES = (
 
 
 def tables_of(connection: duckdb.DuckDBPyConnection) -> Tables:
-    """Return the columns of our tables in a file, or of all that is in our schema."""
-    try:  # The first scan of a connection's catalog takes 7 ms, which small loads would feel.
+    """Return the columns of our tables in a file; if one is missing, of all in our schema."""
+    try:  # The first scan of a connection's catalog takes 7 ms, too long for a small load.
         found = connection.execute(_OUR_TABLES).fetchall()
     except duckdb.CatalogException:  # A table is missing: is the file new, old or another's?
         found = connection.execute(_ALL_TABLES).fetchall()
@@ -99,16 +99,12 @@ def is_ours(there: Tables) -> bool:
 
 
 def has_marks(there: Tables) -> bool:
-    """Return whether a file has our project table or our ledger, whatever became of the rest."""
+    """Return whether a file has our project table or our ledger, even if other tables miss."""
     return PROJECT.name in there or there.get(DAYS.name, {}).keys() >= _MARKS
 
 
 def must_be_unchanged(there: Tables, version: int) -> None:
-    """See that our tables are as a version made them.
-
-    Raises:
-        StorageError: They were changed by hand; the message says what and how to go on.
-    """
+    """Raise `StorageError` if our tables differ from those of a schema version."""
     if changes := changes_by_hand(there, version):
         more = f" ({len(changes) - _SHOWN} more)" if len(changes) > _SHOWN else ""
         raise StorageError(
@@ -120,7 +116,7 @@ def must_be_unchanged(there: Tables, version: int) -> None:
 
 
 def changes_by_hand(there: Tables, version: int) -> list[str]:
-    """Return, in words, how our tables differ from those that a version made."""
+    """Return, in words, how our tables differ from those of a schema version."""
     return [
         change
         for table in TABLES
@@ -157,7 +153,7 @@ def _changes(table: Table, there: Columns | None, version: int) -> Iterator[str]
 def rules_by_hand(
     connection: duckdb.DuckDBPyConnection, error: duckdb.ConstraintException
 ) -> list[str]:
-    """Return the indexes and constraints of the kind that refused rows; this package makes none."""
+    """Return the indexes and constraints that may have refused rows; this package has none."""
     kind = next(kind for kind in ("NOT NULL", "CHECK", "FOREIGN KEY", "") if kind in str(error))
     kinds = [kind] if kind else ["PRIMARY KEY", "UNIQUE"]
     rules = connection.execute(
@@ -174,7 +170,7 @@ def rules_by_hand(
 
 
 def hidden_by_others(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Return, in sentences, which tables of others stand before ours in queries."""
+    """Return, in sentences, which other tables hide ours in queries."""
     found = connection.execute(
         "SELECT table_name, NULL AS sql FROM duckdb_tables() "
         "WHERE database_name = current_database() AND schema_name = 'main' UNION "
@@ -231,8 +227,8 @@ def _add_columns(connection: duckdb.DuckDBPyConnection, version: int) -> None:
                 )
 
 
-# Entry n brings a file of version n + 1 to n + 2; `create_all` runs after the last one. Add at the
-# end, never change one. A column or table that it adds says so in the schema (`since`).
+# Entry n migrates a file of version n + 1 to n + 2; `create_all` runs after the last one. Append
+# new ones, never change one. In the schema, `since` marks the columns and tables that one adds.
 MIGRATIONS: tuple[Migration, ...] = (_to_version_2,)
 
 
@@ -242,34 +238,26 @@ def schema_version() -> int:
 
 
 def prepare(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity | None) -> None:
-    """Make the tables when absent, bring older ones up to date, and guard the project.
+    """Create or migrate the tables in the caller's transaction, after `check_loadable`.
 
-    Runs in the caller's transaction; when it raises, nothing has changed.
-
-    Args:
-        connection: Inside a transaction.
-        project: Whose data it is to hold; None: whatever it holds.
-
-    Raises:
-        ConfigError: The file holds another project, or the same read in another time regime.
-        StorageError: See `check_loadable`.
+    A file without a project gets this one; None leaves it without.
     """
     version, stored = _loadable(connection, project)
     if project and not stored:
         _check_zone(connection, project)
     if version is None:
-        hidden = hidden_by_others(connection)  # before there is more to look through
+        hidden = hidden_by_others(connection)  # before there are more tables to search
         schema.create_all(connection)
         for sentence in hidden:
             logger.warning("%s", sentence)
     else:
-        # What makes a file a snapshot; a database that was restored from one is none.
+        # The stamp marks a copy; a database that was restored from a copy is none.
         connection.execute(f"DROP TABLE IF EXISTS {schema.STAMP}")
         _migrate(connection, version)
     if project and not stored:
         _write_project(connection, project)
     elif project and stored and project.zone not in (stored.zone, ProjectIdentity.zone):
-        # Readers without settings count stored days by it. UTC is what is not set, mostly.
+        # Readers without settings use the stored zone. UTC mostly means that none is set.
         _check_zone(connection, project)
         connection.execute(f"UPDATE {schema.PROJECT.quoted} SET zone = ?", [project.zone])
 
@@ -277,11 +265,11 @@ def prepare(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity | No
 def check_loadable(
     connection: duckdb.DuckDBPyConnection, project: ProjectIdentity | None
 ) -> int | None:
-    """See that a load could be stored; return the version of the tables, None without any.
+    """Check that a load can be stored; return the version of the tables, None without tables.
 
     Raises:
         ConfigError: The file holds another project, or the same read in another time regime.
-        StorageError: Its schema version is newer, or none; or its tables were changed by hand, or
+        StorageError: Its schema version is newer or unknown; or its tables were changed by hand, or
             are another program's.
     """
     return _loadable(connection, project)[0]
@@ -290,12 +278,12 @@ def check_loadable(
 def _loadable(
     connection: duckdb.DuckDBPyConnection, project: ProjectIdentity | None
 ) -> tuple[int | None, ProjectIdentity | None]:
-    """Return the version as `check_loadable` does, and whose data the file holds if one asks."""
+    """Return the version as `check_loadable` does, and the file's project if one is given."""
     there = tables_of(connection)
     if not is_ours(there):
         return None, None
     version = check_version(connection, there)
-    # A version is known of files with a project table alone; looking for it takes 5 ms.
+    # Only a file with a project table has a version; the query would take 5 ms.
     stored = read_project(connection) if project and version else None
     if project and stored:
         must_match(stored, project)
@@ -305,10 +293,10 @@ def _loadable(
 
 
 def check_version(connection: duckdb.DuckDBPyConnection, there: Tables) -> int | None:
-    """Return the schema version of a file with these tables; None when it holds no project.
+    """Return the schema version of a file with these tables; None without a project table.
 
     Raises:
-        StorageError: It is newer, or none that any version of this package writes.
+        StorageError: It is newer, or not one that this package writes.
     """
     if not _is_project_table(there.get(schema.PROJECT.name, {})):
         return None
@@ -352,19 +340,19 @@ def _holds_assets(connection: duckdb.DuckDBPyConnection, there: Tables) -> bool:
 
 
 def _version_by_columns(there: Tables) -> int:
-    """Return the version of tables that were made without a project."""
+    """Return the version of tables that were created without a project."""
     known = range(schema_version(), 0, -1)
     fitting = (version for version in known if not changes_by_hand(there, version))
     return next(fitting, schema_version())
 
 
 def stored_project(connection: duckdb.DuckDBPyConnection) -> ProjectIdentity | None:
-    """Return the project whose data the file holds, None when it holds none yet."""
+    """Return the project of the file; None before it has one."""
     return read_project(connection) if _has_project_table(connection) else None
 
 
 def read_project(connection: duckdb.DuckDBPyConnection) -> ProjectIdentity | None:
-    """Return what `stored_project` does, of a file that is known to have a project table."""
+    """Return what `stored_project` does, for a file with a project table."""
     row = first_row(
         connection, f"SELECT project_id, region, regime, zone FROM {schema.PROJECT.quoted}"
     )
@@ -372,7 +360,7 @@ def read_project(connection: duckdb.DuckDBPyConnection) -> ProjectIdentity | Non
 
 
 def made_at(connection: duckdb.DuckDBPyConnection) -> datetime | None:
-    """Return when the tables of a project were made, naive UTC; None while there is none."""
+    """Return when the tables of a project were created, naive UTC; None without a project."""
     if not _has_project_table(connection):
         return None
     row = first_row(connection, f"SELECT created_at FROM {schema.PROJECT.quoted}")
@@ -380,11 +368,7 @@ def made_at(connection: duckdb.DuckDBPyConnection) -> datetime | None:
 
 
 def must_match(stored: ProjectIdentity, asked: ProjectIdentity) -> None:
-    """Compare the file's project with the one asked for, and how its times are read.
-
-    Raises:
-        ConfigError: They differ; the message names both.
-    """
+    """Raise `ConfigError` if the file's project, or how its times are read, is not as expected."""
     must_be_of(stored, asked.project_id, asked.region)
     if _times_of(stored) != _times_of(asked):
         raise ConfigError(
@@ -396,11 +380,7 @@ def must_match(stored: ProjectIdentity, asked: ProjectIdentity) -> None:
 
 
 def must_be_of(stored: ProjectIdentity, project_id: str, region: str) -> None:
-    """Compare the file's project with the one asked for; an empty text stands for any.
-
-    Raises:
-        ConfigError: They differ; the message names both.
-    """
+    """Raise `ConfigError` if the file's project is not the expected one; '' stands for any."""
     asked = project_id or stored.project_id, region or stored.region
     if _number_and_region(*asked) != _number_and_region(stored.project_id, stored.region):
         raise ConfigError(
@@ -423,7 +403,7 @@ def _times_of(project: ProjectIdentity) -> tuple[str, str]:
 def _check_zone(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity) -> None:
     if is_zone(project.zone):
         try:
-            # The view of missing days asks DuckDB, which knows other names than Python.
+            # DuckDB, which the view of missing days uses, knows other names than Python.
             connection.execute("SELECT TIMESTAMP '2026-01-01' AT TIME ZONE ?", [project.zone])
             return
         except duckdb.Error:
@@ -462,20 +442,20 @@ def _migrate(connection: duckdb.DuckDBPyConnection, version: int) -> None:
 
 @dataclass(frozen=True)
 class Origin:
-    """Which database a file is, or is a copy of: whose data it holds, and when it was made."""
+    """Which database a file is, or is a copy of: its project, and when it was created."""
 
     project: ProjectIdentity | None
     made_at: datetime | None
 
     @classmethod
     def of(cls, connection: duckdb.DuckDBPyConnection) -> Origin:
-        """Return what the file of a connection says."""
+        """Return the origin of the file of a connection."""
         return cls(stored_project(connection), made_at(connection))
 
     def may_be(self, now: Origin) -> bool:
-        """Return whether a database that was this one may be that one now.
+        """Return whether this database may have become that one.
 
-        One without a project may have got its project since.
+        A database without a project may have got its project since.
         """
         return self.project is None or self == now
 
@@ -487,11 +467,11 @@ class Origin:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a snapshot says of itself.
+    """The description of a copy, stored in the copy.
 
     Attributes:
         taken_at: When it was taken; aware, UTC.
-        version: The version of the database that it is a copy of.
+        version: The version of the database then.
         origin: Which database that is.
     """
 
@@ -525,12 +505,12 @@ class Stamp:
 
 
 def copy_path(database: Path) -> Path:
-    """Return where the snapshot of a database lies: `x.duckdb` has `x.snapshot.duckdb`."""
+    """Return the path of the copy of a database: `x.duckdb` has `x.snapshot.duckdb`."""
     return database.with_name(f"{database.stem}.snapshot{database.suffix}")
 
 
 def read_stamp(path: Path) -> Stamp | None:
-    """Return the stamp of a file; None when it has none, cannot be read or is only a link."""
+    """Return the stamp of a file; None without one, if it is a link or cannot be read."""
     if path.is_symlink() or not path.is_file():
         return None
     try:
@@ -543,8 +523,8 @@ class _UnstampedError(Exception):
     """The file has no stamp. As an exception, because a cache keeps what is returned."""
 
 
-# A snapshot is replaced, never changed, and each load looks at its stamp several times; opening the
-# file takes 15 ms.
+# A copy is replaced, never changed, and each load reads its stamp several times; opening the file
+# takes 15 ms.
 @lru_cache(maxsize=64)
 def _stamp_of(path: Path, version: str) -> Stamp:
     with closing(duckdb.connect()) as connection:
@@ -556,12 +536,12 @@ def _stamp_of(path: Path, version: str) -> Stamp:
 
 
 def log_path(database: Path) -> Path:
-    """Return where DuckDB keeps what it has not yet written into the file."""
+    """Return the path of DuckDB's log of commits that are not yet in the file."""
     return database.with_name(f"{database.name}.wal")
 
 
 def version_of(database: Path) -> str:
-    """Return a text that is another one after each commit; the file need not be opened.
+    """Return a version string that changes with every commit, without opening the file.
 
     Opening and closing it here would drop the lock that DuckDB holds on it for this process.
     """

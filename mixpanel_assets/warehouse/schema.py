@@ -1,7 +1,6 @@
-"""Every table: what one row is, and each column's type and meaning, as data; the SQL macros.
+"""The definition of every table, view and SQL macro.
 
-The tables are made from these definitions, and Dagster shows them, so a column is described
-in one place.
+The database is created from them and Dagster shows them, so a column is described in one place.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def _offset_with_colon(text: str) -> str:
     return rf"regexp_replace({text}, ' (Z|[+-][^ ]*)$', '\1')"
 
 
-# Through the epoch, as neither the session's time zone nor an extension may have a say.
+# Through the epoch, so that neither the session's time zone nor an extension matters.
 _TIME = f"""
     CASE WHEN {_IS_NUMBER} OR regexp_full_match({_TEXT}, '\\d{{10}}|\\d{{13}}')
          THEN {_epoch(f"try_cast({_TEXT} AS DOUBLE)")}
@@ -74,7 +73,9 @@ def create_macros(connection: duckdb.DuckDBPyConnection) -> None:
         definition = f"MACRO {macro}(properties, name) AS {body}"
         try:
             connection.execute(f"CREATE {definition}")
-        except duckdb.CatalogException:  # There is one. Asking first takes 25 ms of each new file.
+        except (
+            duckdb.CatalogException
+        ):  # It exists. A query first would take 25 ms of each new file.
             if not _is_ours(connection, name):
                 continue
             connection.execute(f"CREATE OR REPLACE {definition}")
@@ -93,18 +94,11 @@ def _is_ours(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
 
 def spelling(name: str) -> str:
     """Return the SQL that reads a property as text."""
-    return f"mixpanel.prop(properties, {_literal(name)})"
+    return f"mixpanel.prop(properties, {literal(name)})"
 
 
 def spelling_for(said: str) -> str:
-    """Return what to write instead when DuckDB refused a property's name as a JSON path.
-
-    Args:
-        said: DuckDB's words.
-
-    Returns:
-        A sentence; empty when the error is another one.
-    """
+    """Return what to write if DuckDB refused a property's name as a JSON path; else ''."""
     near = re.search(r"JSON path error near '([^\[.*\s].*)'", said, re.DOTALL)
     if not near:
         return ""
@@ -112,12 +106,8 @@ def spelling_for(said: str) -> str:
     path = '$."' + name.replace('"', '\\"') + '"'
     return (
         "DuckDB reads a name that begins with $ as a JSON path. Write "
-        f"`{spelling(name)}` or `properties->>{_literal(path)}`."
+        f"`{spelling(name)}` or `properties->>{literal(path)}`."
     )
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 SCHEMA = "mixpanel"
@@ -192,7 +182,7 @@ _ZSTD = "USING COMPRESSION zstd"
 
 EVENTS = Table(
     "events",
-    "One row per event that Mixpanel holds; its own repeats are removed.",
+    "One row per event that Mixpanel holds; its duplicates are removed.",
     (
         Column("event_name", "VARCHAR", "Name of the event as sent."),
         Column("event_time", "TIMESTAMP", "When it happened; UTC, milliseconds kept."),
@@ -257,10 +247,10 @@ PROFILES = Table(
 DAYS = Table(
     "_days",
     "One row per table and day loaded, and per filter in named tables of events: the ledger of "
-    "what is stored and how it came.",
+    "what is stored and how it was received.",
     (
-        Column("schema_name", "VARCHAR", "Schema of the table spoken of."),
-        Column("table_name", "VARCHAR", "The table spoken of."),
+        Column("schema_name", "VARCHAR", "Schema of the described table."),
+        Column("table_name", "VARCHAR", "The described table."),
         Column("day", "DATE", "Export day of events, snapshot day of profiles."),
         Column("type", "VARCHAR", "`events` or `profiles`."),
         Column(
@@ -276,21 +266,23 @@ DAYS = Table(
             "BIGINT",
             "Rows stored for the day; of a named table those that no other ledger row counts.",
         ),
-        Column("duplicates_removed", "BIGINT", "Repeats that Mixpanel sent and we dropped."),
+        Column(
+            "duplicates_removed", "BIGINT", "Duplicates that Mixpanel sent and the load removed."
+        ),
         Column("quarantined", "BIGINT", "Lines kept in `_quarantine` instead."),
-        Column("shifted_rows", "BIGINT", "Legacy rows whose own date is not the asked day."),
-        Column("expected_total", "BIGINT", "Profiles announced for the answer; NULL for events."),
+        Column("shifted_rows", "BIGINT", "Legacy rows whose own date is not the requested day."),
+        Column("expected_total", "BIGINT", "Profiles announced for the response; NULL for events."),
         Column("scope", "VARCHAR", "Profiles: `all` or `seen_on_day`; NULL for events."),
         Column("requests", "INTEGER", "Requests made; a request of several days is on its first."),
         Column("bytes", "BIGINT", "Compressed bytes received, shared out by rows."),
-        Column("failed_pages", "INTEGER[]", "Profile pages that did not come; NULL for events."),
+        Column("failed_pages", "INTEGER[]", "Missing profile pages; NULL for events."),
         Column(
             "complete_at",
             "TIMESTAMP",
             "When the day's last complete snapshot of all profiles began; UTC; merges keep it.",
         ),
         Column("filters", "VARCHAR", "Filters of the request as JSON; NULL for everything."),
-        Column("run_id", "VARCHAR", "The run that loaded it, if it said so."),
+        Column("run_id", "VARCHAR", "The run that loaded it, if known."),
         Column(
             "rows_vanished",
             "BIGINT",
@@ -323,8 +315,8 @@ EVENT_COUNTS = Table(
     "_event_counts",
     "One row per table, day and event name.",
     (
-        Column("schema_name", "VARCHAR", "Schema of the table spoken of."),
-        Column("table_name", "VARCHAR", "The table spoken of."),
+        Column("schema_name", "VARCHAR", "Schema of the described table."),
+        Column("table_name", "VARCHAR", "The described table."),
         Column("day", "DATE", "The export day."),
         Column("event_name", "VARCHAR", "Name of the event."),
         Column("row_count", "BIGINT", "Rows stored."),
@@ -348,15 +340,15 @@ VANISHED = Table(
 
 QUARANTINE = Table(
     "_quarantine",
-    "One row per line that arrived whole but cannot be stored.",
+    "One row per complete line that cannot be stored.",
     (
         Column("schema_name", "VARCHAR", "Schema of the table it was meant for."),
         Column("table_name", "VARCHAR", "The table it was meant for."),
-        Column("day", "DATE", "The asked day; the first one when several were asked at once."),
+        Column("day", "DATE", "The requested day; the first one of a request for several."),
         Column("line", "BLOB", "The line's bytes as received; of a long line the first 64 kB."),
         Column("reason", "VARCHAR", "Why it cannot be stored."),
         Column("quarantined_at", "TIMESTAMP", "When; UTC."),
-        Column("run_id", "VARCHAR", "The run that met it, if it said so."),
+        Column("run_id", "VARCHAR", "The run that received it, if known."),
         Column("line_bytes", "BIGINT", "Length of the whole line, in bytes.", since=2),
         Column("sha256", "VARCHAR", "SHA-256 of the whole line, in hexadecimal digits.", since=2),
         Column(
@@ -370,7 +362,7 @@ QUARANTINE = Table(
 
 PROJECT = Table(
     "_project",
-    "One row: whose data this file holds and how its times are read.",
+    "One row: the project of this file and how its times are read.",
     (
         Column("project_id", "VARCHAR", "Mixpanel's project id."),
         Column("region", "VARCHAR", "Where Mixpanel keeps it: us, eu or in."),
@@ -389,9 +381,9 @@ STAMP = f'"{SCHEMA}"._snapshot'  # the table that only snapshots have
 METADATA = "_metadata"
 VIEWS = (METADATA, "missing_days", "profiles_current")
 
-# Of days with these nothing is stored but rows of earlier loads, if any.
+# Days with these statuses have no rows but those of earlier loads.
 NEVER_STORED = "('failed', 'not available', 'expired')"
-# Of a table, in SQL: the stored days; those that were asked for while none is stored.
+# The first and the last stored day of a table; without stored days, of the requested ones.
 FIRST_AND_LAST = tuple(
     f"coalesce({end}(day) FILTER (row_count > 0 OR status NOT IN {NEVER_STORED}), {end}(day))"
     for end in ("min", "max")
@@ -430,7 +422,7 @@ MISSING_DAYS_VIEW = f"""
     ORDER BY day
 """
 
-# Whoever was not seen since the newest complete snapshot of everybody began is gone.
+# Mixpanel has deleted a profile that was not read since the newest complete snapshot began.
 CURRENT_PROFILES_VIEW = f"""
     CREATE OR REPLACE VIEW {SCHEMA}.profiles_current AS
     SELECT profiles.* FROM {PROFILES.quoted} AS profiles
@@ -445,7 +437,7 @@ CURRENT_PROFILES_VIEW = f"""
 
 
 def create(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
-    """Make a table from its definition, descriptions included, when it is absent."""
+    """Create a table with its comments, unless it exists."""
     columns = ", ".join(
         f"{quoted(column.name)} {column.type} {column.storage}".rstrip() for column in table.columns
     )
@@ -469,7 +461,7 @@ def create_all(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _is_metadata_taken(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Return whether a table or a view of others has the view's name; `mixpanel_data` makes one."""
+    """Return whether another table or view has the view's name; `mixpanel_data` creates one."""
     place = "database_name = current_database() AND schema_name = 'main'"
     found = connection.execute(
         f"SELECT sql FROM duckdb_views() WHERE {place} AND view_name = $view UNION ALL "
@@ -480,5 +472,5 @@ def _is_metadata_taken(connection: duckdb.DuckDBPyConnection) -> bool:
 
 
 def is_metadata_view(sql: str | None) -> bool:
-    """Return whether a definition, None of a table, is that of our view of what is stored."""
+    """Return whether a definition is that of our view; None stands for a table."""
     return sql is not None and DAYS.name in sql

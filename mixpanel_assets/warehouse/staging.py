@@ -1,9 +1,10 @@
-"""The rows of a load before they count: duplicates removed, ids made, clocks checked.
+"""The rows of a load before they are stored: duplicates removed, ids made, clocks checked.
 
-They are staged in a database of their own, attached beside the file, on a connection of its
-own: DuckDB 1.5 copies rows of the same transaction with one thread, committed ones with all.
-What does not fit into DuckDB's memory goes to its temporary folder.
+They are staged in a database in memory with a connection of its own; what does not fit into
+DuckDB's memory goes to its temporary folder.
 """
+# Why another database: DuckDB 1.5 copies rows of the same transaction with one thread, committed
+# rows with all threads.
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.quarantine import Refusals
 from mixpanel_assets.warehouse.schema import EVENTS, Column, quoted
 
-# First the cheap columns find the few rows that share a key; only those are read whole.
+# First the cheap columns find the few rows that share a key; only those are read completely.
 _FIND = """
     CREATE TEMP TABLE _repeats AS
     WITH shared AS (
@@ -55,16 +56,12 @@ _FIND = """
 
 
 def remove_duplicates(connection: duckdb.DuckDBPyConnection, table: str) -> dict[date, int]:
-    """Keep one copy of each repeated event and return how many went, by day.
+    """Keep one copy of each event in a table; return the number of removed rows by day.
 
-    Repeats share event, time as sent, `$insert_id` and `$distinct_id_before_identity` (or
-    `distinct_id`; NULL equals NULL). The copy that Mixpanel processed last stays; its content
-    breaks ties, so the order of arrival never matters. Rows whose `insert_id` is still
-    NULL are never merged.
-
-    Args:
-        connection: Inside the transaction of the load.
-        table: The freshly loaded rows; the qualified, quoted name.
+    Duplicates share event, time as sent, `$insert_id` and `$distinct_id_before_identity` (or
+    `distinct_id`; NULL equals NULL). The copy that Mixpanel processed last is kept; its content
+    breaks ties, so the order of arrival never matters. Rows whose `insert_id` is still NULL are
+    never duplicates.
     """
     connection.execute(_FIND.format(table=table))
     removed = connection.execute("SELECT event_date, count(*) FROM _repeats GROUP BY ALL")
@@ -84,7 +81,7 @@ _FIRST_IDS = f"""
     FROM {{table}} WHERE insert_id IS NULL
 """
 
-# Twins are told apart by content, so that which one gets which number never depends on order.
+# Equal events are numbered in the order of their content, so the order of arrival never matters.
 _NUMBER_TWINS = f"""
     UPDATE _made SET id = {_TWIN}(id, twins.number)
     FROM (
@@ -102,7 +99,7 @@ _NUMBER_TWINS = f"""
 
 
 def fill_insert_ids(connection: duckdb.DuckDBPyConnection, table: str) -> int:
-    """Give each row of a table without an id its made one; return how many there were.
+    """Make an id for each row of a table without one; return the number of these rows.
 
     Only these rows pass through Python, in the batches in which DuckDB reads them.
     """
@@ -138,7 +135,7 @@ def _from_row(event: str, time_ms: int, distinct_id: str | None, properties: str
     return made_id(event, time_ms, distinct_id, parsed(properties))
 
 
-_ROWS_A_DAY = 500  # looked at, of which most must agree
+_ROWS_A_DAY = 500  # size of the sample, of which most must agree
 _FEWEST = 20
 _MOST_BYTES = 1 << 16  # of properties; DuckDB takes 30 times the memory to read a value of them
 
@@ -164,13 +161,9 @@ _MEASURE = """
 def measured_offsets(
     connection: duckdb.DuckDBPyConnection, table: str, row_count: int, window: Window
 ) -> dict[date, int]:
-    """Return by how many minutes `time` runs ahead of UTC, for days whose events agree on it.
+    """Return the minutes by which `time` runs ahead of UTC, for days whose events agree on it.
 
-    Args:
-        connection: Reads the table.
-        table: Freshly staged rows; the qualified, quoted name.
-        row_count: How many rows it has; a sample of them is looked at.
-        window: The asked days.
+    A sample of the `row_count` staged rows is read.
     """
     step = max(1, row_count // (_ROWS_A_DAY * len(window.days)))
     measure = _MEASURE.format(table=table, most=_MOST_BYTES)
@@ -178,14 +171,9 @@ def measured_offsets(
 
 
 def refuse_zone_change(window: Window, offsets: Mapping[date, int]) -> None:
-    """Raise if the project's zone changed between the asked days of a legacy project.
-
-    Rows around the change may then carry the date of another asked day, which only an
-    answer of one day can tell.
-
-    Raises:
-        ShiftedRowsError: It changed; ask day by day.
-    """
+    """Raise `ShiftedRowsError` if a legacy project's zone changed between the requested days."""
+    # Rows around the change may have the date of another requested day. Only a response for one
+    # day shows to which day they belong.
     if window.project.regime != "legacy" or window.keeps_shifted:
         return
     zone = ZoneInfo(window.project.zone)
@@ -203,7 +191,7 @@ def refuse_zone_change(window: Window, offsets: Mapping[date, int]) -> None:
 
 
 def contradiction(project: ProjectIdentity, day: date, minutes: int | None) -> str | None:
-    """Say what the settings should be when a day's events contradict them, else None."""
+    """Return what the settings should be if a day's events contradict them, else None."""
     if minutes is None:
         return None
     zone = ZoneInfo(project.zone if project.regime == "legacy" else "UTC")
@@ -226,7 +214,7 @@ def contradiction(project: ProjectIdentity, day: date, minutes: int | None) -> s
 
 
 def _astray(day: date, minutes: int, zone: ZoneInfo) -> int:
-    """Return the minutes by which a measured offset misses the zone's, on a day of a change too."""
+    """Return the minutes between a measured offset and the zone's nearest one on that day."""
     ends = (datetime.combine(day, time(), zone), datetime.combine(day, time(23, 59), zone))
     offsets = [(end.utcoffset() or timedelta()) // timedelta(minutes=1) for end in ends]
     return min((minutes - offset for offset in offsets), key=abs)
@@ -242,7 +230,7 @@ class Staging:
     Attributes:
         table: Its qualified name.
         connection: The connection that may change the table; the load's own may only read it.
-        quarantined: Lines that are no rows of it because they cannot be stored.
+        quarantined: Lines that cannot be stored.
     """
 
     table: str
@@ -278,13 +266,11 @@ def staged(
 def staging_table(
     connection: duckdb.DuckDBPyConnection, columns: Sequence[Column]
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, str, Refusals]]:
-    """Make an empty table for the length of the block.
+    """Create an empty table for the length of the block.
 
-    Yields:
-        Who may change it, its name, and where lines go that are no rows of it.
+    Yields the connection that may change it, its name, and the place for lines that are not rows.
     """
-    # A database of its own each time: the load's transaction would go on seeing the first
-    # staging table of several.
+    # A new database each time: the load's transaction would only see the first staging table.
     database = f"mixpanel_assets_staging_{uuid.uuid4().hex}"
     table = f"{database}.main.staged"
     typed = ", ".join(f"{quoted(column.name)} {column.type}" for column in columns)
