@@ -17,7 +17,7 @@ import duckdb
 import pytest
 
 import mixpanel_assets
-from mixpanel_assets import ConfigManager, StorageEngine, auth, errors
+from mixpanel_assets import ConfigManager, StorageEngine, auth, client, errors
 from mixpanel_assets.cli.app import run as run_mp
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import copy_path
@@ -99,11 +99,13 @@ def parameters_of(function):
 
 
 def referred(function):
-    """Return the function that documents further arguments and errors; itself without one."""
+    """Return the function or value whose arguments and errors hold here as well, if any."""
     text = " ".join(inspect.getdoc(function).split())
-    found = re.search(r"Arguments and errors: see `(\w+\.\w+)`", text)
+    found = re.search(r"[Aa]rguments(?: and errors)?: see `([\w.]+)`", text)
     if found is None:
-        return function
+        return None
+    if "." not in found[1]:
+        return getattr(client, found[1])
     (other,) = (one for name, one in FUNCTIONS.items() if name.endswith(f".{found[1]}"))
     return other
 
@@ -133,14 +135,12 @@ def test_everything_public_says_what_it_is():
 def test_arguments_are_told_by_name():
     """Each one of the signature, in its order, and no other; here, or where it is referred to."""
 
-    def told_by(function):
-        doc = inspect.getdoc(function)
-        return re.findall(r"^    \*{0,2}(\w+): ", section(doc, "Args"), re.MULTILINE)
-
     def are_told(function):
-        here, there = told_by(function), told_by(referred(function))
-        if there != here:
-            there += re.findall(r"`(\w+)`", inspect.getdoc(function))
+        doc = inspect.getdoc(function)
+        here = re.findall(r"^    \*{0,2}(\w+): ", section(doc, "Args"), re.MULTILINE)
+        there = []
+        if other := referred(function):  # it may lack arguments that are told in passing
+            there = parameters_of(other) + re.findall(r"`(\w+)`", doc)
         parameters = parameters_of(function)
         in_order = [name for name in parameters if name in here]
         return here == in_order and set(parameters) <= {*here, *there}
@@ -176,7 +176,8 @@ def test_errors_that_are_raised_on_purpose_are_told():
     """Those of the project that the function itself raises, or a base of theirs."""
 
     def are_told(function):
-        raises = section(inspect.getdoc(referred(function)), "Raises")
+        described = [one for one in (function, referred(function)) if one]
+        raises = "\n".join(section(inspect.getdoc(one), "Raises") for one in described)
         told = re.findall(r"^    (\w+): ", raises, re.MULTILINE)
         bases = tuple(getattr(errors, one) for one in told if hasattr(errors, one))
         return all(issubclass(kind, bases) for kind in raised_by(function)) and all(

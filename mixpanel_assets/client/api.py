@@ -1,4 +1,4 @@
-"""MixpanelAPIClient: one method per question a caller asks."""
+"""MixpanelAPIClient: requests of every kind to one project."""
 
 from __future__ import annotations
 
@@ -52,14 +52,13 @@ class MixpanelAPIClient(Queries):
     """Talks to one Mixpanel project as a service account; a context manager.
 
     Args:
-        credentials: Who asks, and which project.
-        api_base_url: One host for every API; None for Mixpanel's own. Left out, MP_API_BASE_URL
-            says it.
-        retries: How patient to be with faults and rate limits.
-        budget: How many requests may be sent, and where they are counted; by default a little
-            less than Mixpanel allows, counted for all processes of this user.
-        transport: What carries requests instead of the network, such as `httpx.MockTransport`.
-        workspace_id: The data view whose reports are asked for; exports are the project's.
+        credentials: The service account and its project.
+        api_base_url: One host for every API; None: Mixpanel's own; by default MP_API_BASE_URL.
+        retries: The policy for faults and rate limits.
+        budget: The request budget and its ledger; by default a little less than Mixpanel allows,
+            counted for all processes of this user.
+        transport: Sends requests instead of the network, such as `httpx.MockTransport`.
+        workspace_id: The data view of reports; exports always cover the whole project.
 
     Example:
         >>> with MixpanelAPIClient(credentials) as client:
@@ -111,7 +110,7 @@ class MixpanelAPIClient(Queries):
             self._transport.close()
 
     def open_transport(self) -> Transport:
-        """Return a connection of its own for a long export; the caller closes it.
+        """Return a new connection for a long export; the caller closes it.
 
         Example:
             >>> client.open_transport().close()
@@ -124,9 +123,10 @@ class MixpanelAPIClient(Queries):
         )
 
     def quota(self) -> list[ApiUsage]:
-        """Return what this user's processes have spent of the request budget, per API family.
+        """Return the spent part of the request budget for each API family.
 
-        Nothing is asked of Mixpanel, which does not tell; requests of others are not known.
+        The ledger knows the requests of this user's processes only: Mixpanel does not publish the
+        count. No request is sent.
 
         Example:
             >>> [usage.limit for usage in client.quota()]
@@ -143,24 +143,23 @@ class MixpanelAPIClient(Queries):
         path: str | Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Return the JSON answer to a GET, such as `get("query", "/events/names")`.
+        """Return the JSON response to a GET, such as `get("query", "/events/names")`.
 
         Args:
-            api: The API family, which has a host of its own: `query`, `export` or `app`. Or an
-                endpoint, such as `/events/names` of the Query API or `/api/app/me`; `path` is
-                left out then.
-            path: What follows the family's base address.
+            api: The API family: `query`, `export` or `app`. Or an endpoint without `path`, such as
+                `/events/names` of the Query API or `/api/app/me`.
+            path: The path after the family's address.
             params: The query; the project is added.
 
         Raises:
-            APIError: Mixpanel refused; see `mixpanel_assets.errors` for what each class means.
-            ConnectionFailedError: No answer came.
+            APIError: Mixpanel refused the request; see `mixpanel_assets.errors` for the classes.
+            ConnectionFailedError: There was no response.
 
         Example:
             >>> client.get("query", "/events/names", {"type": "general"})
             [...]
         """
-        return self._ask("GET", *_addressed(api, path, params, "params"))
+        return self._request("GET", *_addressed(api, path, params, "params"))
 
     def post(
         self,
@@ -168,22 +167,18 @@ class MixpanelAPIClient(Queries):
         path: str | Mapping[str, Any] | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Return the JSON answer to a POST of form fields.
+        """Return the JSON response to a POST of form fields.
+
+        Other arguments and errors: see `MixpanelAPIClient.get`.
 
         Args:
-            api: The API family or an endpoint, as for `get`.
-            path: What follows the family's base address.
             data: The form.
-
-        Raises:
-            APIError: Mixpanel refused; see `mixpanel_assets.errors` for what each class means.
-            ConnectionFailedError: No answer came.
 
         Example:
             >>> client.post("query", "/engage")["status"]
             'ok'
         """
-        return self._ask("POST", *_addressed(api, path, data, "data"))
+        return self._request("POST", *_addressed(api, path, data, "data"))
 
     def event_export(
         self,
@@ -196,17 +191,15 @@ class MixpanelAPIClient(Queries):
         limit: int | None = None,
         at_once: int | None = None,
     ) -> EventExport:
-        """Return a lazy export of whole days into spool files; nothing is asked yet.
+        """Return an export of days into spool files; no request is sent yet.
+
+        Other arguments: see `MixpanelAPIClient.stream_events`.
 
         Args:
-            from_date: First day, included; a date, or text like 2024-01-31.
-            to_date: Last day, included.
-            directory: Where the files go.
-            events: Only events of these names.
-            where: A segmentation expression.
-            limit: At most so many events of each request; which ones is undefined.
-            at_once: How many of the windows given to `ahead` are on their way at the same time,
-                beside the one in use; None: only that one, once it is in use.
+            directory: The folder of the files.
+            limit: The most events of each request; their choice is undefined.
+            at_once: The number of windows given to `ahead` that are downloaded at the same time,
+                beside the one in use; None: none.
 
         Example:
             >>> export = client.event_export(from_date=day, to_date=day, directory=folder)
@@ -231,34 +224,33 @@ class MixpanelAPIClient(Queries):
         local_zone: str | None = None,
         spool_directory: Path | None = None,
     ) -> RecordStream[dict[str, Any]]:
-        """Return the events of the days, one at a time: complete, or it raises.
+        """Return the events of some days, one at a time.
 
-        Memory stays constant and no database is touched. Arguments are checked here; the first
-        request is sent for the first event.
+        If the loop ends normally, the days were complete. Memory is constant and no database is
+        used. Arguments are checked here; the first request is sent for the first event.
 
         Args:
-            from_date: First day, included; a date, or text like 2024-01-31.
+            from_date: First day; a date, or text like 2024-01-31.
             to_date: Last day, included.
             events: Only events of these names.
             where: A segmentation expression.
-            limit: At most so many events, 1 to 100,000; which ones is undefined.
+            limit: The most events, 1 to 100,000; their choice is undefined.
             raw: Events exactly as Mixpanel sends them, `time` in seconds. Otherwise a dict of
                 `event_name`, `event_time` (aware, UTC; None without a usable `time`),
-                `distinct_id`, `insert_id` (made when absent) and `properties`.
-            staged: Put each answer on disk and check it before its first event is out; faults
-                are then repeated unseen to the end.
-            confirms: Repeat requests that brought no event, together, before the end.
-            days_per_request: How many days share a request.
+                `distinct_id`, `insert_id` (made if it is missing) and `properties`.
+            staged: Put each response on disk and check it before its first event is delivered, so
+                that every failed response can be retried.
+            confirms: Request days without events once more, together, before the end.
+            days_per_request: The number of days per request.
             local_zone: The project's zone if `time` is its wall clock (projects from before 2023).
-            spool_directory: Where staged answers lie; None: in the temporary directory.
+            spool_directory: The folder of staged responses; None: the temporary directory.
 
         Returns:
-            An iterator that is a context manager too. The export is not deduplicated: an event
-            that Mixpanel sends twice comes twice.
+            An iterator that is a context manager too. Duplicates that Mixpanel sends are kept.
 
         Raises:
             ConfigError: An argument is wrong.
-            IncompleteExportError: From the iterator: an answer broke after its first event;
+            IncompleteExportError: From the iterator: a response broke off after its first event;
                 `records` events had been delivered.
             AuthenticationError: From the iterator, before the first event.
 
@@ -295,18 +287,7 @@ class MixpanelAPIClient(Queries):
     ) -> RecordStream[bytes]:
         """Return each raw event as the bytes of its line, without the newline.
 
-        Otherwise as `stream_events`.
-
-        Args:
-            from_date: First day, included; a date, or text like 2024-01-31.
-            to_date: Last day, included.
-            events: Only events of these names.
-            where: A segmentation expression.
-            limit: At most so many events, 1 to 100,000; which ones is undefined.
-            staged: Put each answer on disk and check it before its first line is out.
-            confirms: Repeat requests that brought no event, together, before the end.
-            days_per_request: How many days share a request.
-            spool_directory: Where staged answers lie; None: in the temporary directory.
+        Arguments and errors: see `MixpanelAPIClient.stream_events`.
 
         Example:
             >>> with client.stream_event_lines(from_date=day, to_date=day) as lines:
@@ -330,17 +311,19 @@ class MixpanelAPIClient(Queries):
         *,
         raw: bool = False,
     ) -> RecordStream[dict[str, Any]]:
-        """Return profiles one at a time, page after page of one session: complete, or it raises.
+        """Return profiles one at a time, page after page of one session.
+
+        If the loop ends normally, the profiles were complete.
 
         Args:
-            query: Which ones; None: all. Its filters are checked here.
+            query: The filters, which are checked here; None: all profiles.
             raw: Profiles exactly as Mixpanel sends them. Otherwise a dict of `distinct_id`
-                (text), `last_seen` (text as sent, None when absent) and `properties`.
+                (text), `last_seen` (text as sent, None if it is missing) and `properties`.
 
         Raises:
             ConfigError: The filters contradict each other.
-            IncompleteExportError: From the iterator: a page did not come, or the pages do not
-                add up; `records` profiles had been delivered.
+            IncompleteExportError: From the iterator: a page is missing, or the pages do not add
+                up; `records` profiles had been delivered.
 
         Example:
             >>> for profile in client.stream_profiles(ProfileQuery(cohort_id="1000")):
@@ -352,10 +335,9 @@ class MixpanelAPIClient(Queries):
         return RecordStream(source.blocks(normalized_profile), "profiles")
 
     def stream_profile_lines(self, query: ProfileQuery | None = None) -> RecordStream[bytes]:
-        """Return each raw profile as the bytes received; as `stream_profiles` otherwise.
+        """Return each raw profile as the received bytes.
 
-        Args:
-            query: Which ones; None: all.
+        Arguments and errors: see `MixpanelAPIClient.stream_profiles`.
 
         Example:
             >>> with client.stream_profile_lines() as lines:
@@ -375,15 +357,12 @@ class MixpanelAPIClient(Queries):
         on_batch: Callable[[int], None] | None = None,
         batch_size: int = 1000,
     ) -> Iterator[dict[str, Any]]:
-        """Yield raw events as `stream_events(raw=True)` does, and tell how many there were.
+        """Yield raw events as `stream_events(raw=True)` does, and report their number.
+
+        Other arguments and errors: see `MixpanelAPIClient.stream_events`.
 
         Args:
-            from_date: First day, included; a date, or text like 2024-01-31.
-            to_date: Last day, included.
-            events: Only events of these names.
-            where: A segmentation expression.
-            limit: At most so many events, 1 to 100,000; which ones is undefined.
-            on_batch: Told how many there were so far, after each `batch_size` and at the end.
+            on_batch: Called with the number so far after each `batch_size` events and at the end.
             batch_size: Events between two calls of `on_batch`.
 
         Example:
@@ -406,15 +385,12 @@ class MixpanelAPIClient(Queries):
         on_batch: Callable[[int], None] | None = None,
         batch_size: int = 1000,
     ) -> Iterator[dict[str, Any]]:
-        """Yield raw profiles as `stream_profiles(raw=True)` does, and tell how many there were.
+        """Yield raw profiles as `stream_profiles(raw=True)` does, and report their number.
+
+        Other arguments: see `ProfileQuery`.
 
         Args:
-            where: A segmentation expression over profile properties.
-            cohort_id: Only members of this cohort.
-            output_properties: Only these properties of each profile.
-            distinct_ids: Only these profiles.
-            group_id: Profiles of this group key instead of user profiles.
-            on_batch: Told how many there were so far, after each `batch_size` and at the end.
+            on_batch: Called with the number so far after each `batch_size` profiles and at the end.
             batch_size: Profiles between two calls of `on_batch`.
 
         Example:
@@ -447,22 +423,16 @@ class MixpanelAPIClient(Queries):
     ) -> ProfilePageResult:
         """Return one page of profiles; pages above 0 need the `session_id` of page 0.
 
+        Other arguments: see `ProfileQuery`.
+
         Args:
             page: Its number, from 0.
-            session_id: What page 0 said; needed from page 1 on.
-            where: A segmentation expression over profile properties.
-            cohort_id: Only members of this cohort.
-            output_properties: Only these properties of each profile.
-            distinct_ids: Only these profiles.
-            group_id: Profiles of this group key instead of user profiles.
-            behaviors: Behaviour filters, as the Engage API takes them; `where` names them.
-            as_of_timestamp: Epoch seconds that `behaviors` are computed for.
-            include_all_users: With a cohort, also list members that have no profile.
+            session_id: The session in the response for page 0; needed from page 1 on.
 
         Raises:
             ConfigError: The filters contradict each other.
-            APIError: Mixpanel refused; see `mixpanel_assets.errors` for what each class means.
-            ConnectionFailedError: No answer came.
+            APIError: Mixpanel refused the request.
+            ConnectionFailedError: There was no response.
 
         Example:
             >>> page = client.export_profiles_page(0)
@@ -492,17 +462,17 @@ class MixpanelAPIClient(Queries):
     def plan_profiles(self, directory: Path, query: ProfileQuery) -> PagePlan:
         """Fetch page 0 into `directory`, and store the plan for the other pages there.
 
-        From 49 pages on, 80 % of Mixpanel's 60 queries an hour, the log says what they cost.
+        From 49 pages on, 80 % of Mixpanel's 60 queries an hour, their cost is logged.
 
         Args:
-            directory: Where the pages go.
-            query: Which profiles.
+            directory: The folder of the pages.
+            query: The filters.
 
         Returns:
-            The plan: how many pages and profiles there are, and the session they belong to.
+            The plan: the numbers of pages and profiles, and their session.
 
         Raises:
-            APIError: Mixpanel refused.
+            APIError: Mixpanel refused the request.
 
         Example:
             >>> client.plan_profiles(folder, ProfileQuery()).num_pages
@@ -521,17 +491,17 @@ class MixpanelAPIClient(Queries):
         max_workers: int = MAX_WORKERS,
         on_page: Callable[[PageOutcome], None] | None = None,
     ) -> list[PageOutcome]:
-        """Put pages on disk, `max_workers` at once; a page that stays broken is an outcome.
+        """Put pages on disk, several at once; the outcome of a page says whether it failed.
 
         Args:
-            query: The one that the plan was made for.
-            plan: What `plan_profiles` returned.
+            query: The filters of the plan.
+            plan: The result of `plan_profiles`.
             pages: Numbers of the pages, from 0.
-            max_workers: How many pages are asked for at once.
-            on_page: Told of each page once it is settled.
+            max_workers: The number of pages that are requested at once.
+            on_page: Called with the outcome of each page.
 
         Returns:
-            What became of each page, its rows or its error.
+            The outcome of each page: its rows or its error.
 
         Example:
             >>> query = ProfileQuery()
@@ -549,19 +519,19 @@ class MixpanelAPIClient(Queries):
             on_page=on_page,
         )
 
-    def _ask(self, method: str, api: Api, path: str, fields: Mapping[str, Any]) -> Any:
+    def _request(self, method: str, api: Api, path: str, fields: Mapping[str, Any]) -> Any:
         description = f"{method} {path}"
         if api == "query" and self.workspace_id is not None:
             params = {"workspace_id": self.workspace_id, **(fields.get("params") or {})}
             fields = {**fields, "params": params}
 
-        def ask() -> Any:
+        def send() -> Any:
             with self._transport.open(
                 method, api, path, description=description, **fields
             ) as response:
                 return json_in(response, description, self.credentials)
 
-        return self.retries.call(ask)
+        return self.retries.call(send)
 
     def _events(
         self,
@@ -604,10 +574,10 @@ def _counted(
 def _addressed(
     api: Api | str, path: str | Mapping[str, Any] | None, sent: Mapping[str, Any] | None, name: str
 ) -> tuple[Api, str, dict[str, Any]]:
-    """Return the family, the path in it, and what is sent, of a family or an endpoint.
+    """Return the family, the path in it, and the fields to send.
 
     Raises:
-        ConfigError: A family is named without a path, or an endpoint lies in none.
+        ConfigError: A family is named without a path, or it does not exist.
     """
     if isinstance(path, str):
         if api not in get_args(Api):
