@@ -1,6 +1,6 @@
-"""What questions return: frozen values that turn into JSON, pandas and Arrow.
+"""Results of queries: frozen values that convert to JSON, pandas and Arrow.
 
-Importing them loads neither pandas nor pyarrow; building a frame does.
+An import loads neither pandas nor pyarrow; a frame does.
 """
 
 from mixpanel_assets.results.base import Result as Result

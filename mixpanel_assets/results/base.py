@@ -1,7 +1,6 @@
-"""What all results share: forms for notebooks, JSON, pandas and Arrow.
+"""The base classes of results, and their forms: notebook, JSON, pandas and Arrow.
 
-Rows of named columns, their short form in a notebook, and the base classes. Importing this
-loads neither pandas nor pyarrow; building a frame does.
+An import loads neither pandas nor pyarrow; a frame does.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ def shown(value: Any, *, most: int = _ITEMS) -> str:
 
     Args:
         value: Any value.
-        most: Items of a collection; those inside it show half as many.
+        most: The most items of a collection; collections inside it show half as many.
 
     Example:
         >>> shown(list(range(1000)))
@@ -115,7 +114,7 @@ def _array(values: list[Any]) -> pa.Array:
         try:
             return pa.array(values)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            pass  # no one type holds them all
+            pass  # the values have no common type
     texts = [
         None if value is None else json.dumps(json_ready(value), ensure_ascii=False)
         for value in values

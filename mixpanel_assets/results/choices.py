@@ -1,4 +1,4 @@
-"""Words that callers choose from: units of time, ways of counting, types of tables."""
+"""The allowed words of arguments: units of time, ways of counting, types of tables."""
 
 from __future__ import annotations
 

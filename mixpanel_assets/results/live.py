@@ -1,4 +1,10 @@
-"""What live reports return: counts, funnels, retention, activity, JQL, saved reports, lexicon."""
+"""Results of live reports: counts, funnels, retention, activity, JQL, saved reports, lexicon.
+
+`from_date` and `to_date` of a result are the first and last day as text, both included, days of
+the project's time zone. `unit` is the length of a step in time. `type` is the way of counting:
+`general` counts events, `unique` people, `average` events per person. A date without events
+counts 0; an average leaves it out. Series are in order of date.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +28,13 @@ _SHOWN_ELSEWHERE = ("time", "distinct_id", "$distinct_id")
 
 @dataclass(frozen=True, repr=False)
 class UserEvent(Result):
-    """One thing that a user did.
+    """One event of a user.
 
     Attributes:
         event: Its name.
-        time: When; Mixpanel's seconds read as UTC. Projects from before 2023 send the wall
+        time: Its time; Mixpanel's seconds read as UTC. Projects from before 2023 send the wall
             clock of their zone.
-        properties: Everything that Mixpanel sent of it, as received.
+        properties: All its properties, as received.
     """
 
     event: str
@@ -37,22 +43,20 @@ class UserEvent(Result):
 
     @property
     def distinct_id(self) -> str | None:
-        """Whose event it is; Mixpanel spells the name in two ways."""
+        """The id of the user; Mixpanel spells the property in two ways."""
         found = self.properties.get("distinct_id", self.properties.get("$distinct_id"))
         return None if found is None else str(found)
 
 
 @dataclass(frozen=True, repr=False)
 class ActivityFeedResult(ResultWithDataFrame):
-    """What some users did, in order of time.
+    """The events of some users, in order of time.
 
     The frame has a column per property after `event`, `time` and `distinct_id`; a property
     with one of these names is called `properties.event`.
 
     Attributes:
         distinct_ids: The users.
-        from_date: First day, included, as text.
-        to_date: Last day, included.
         events: In order of time.
     """
 
@@ -93,15 +97,10 @@ class SegmentationResult(ResultWithDataFrame):
 
     Attributes:
         event: Its name.
-        from_date: First day, included, as text; in the project's time zone, as all days here.
-        to_date: Last day, included.
-        unit: The length of a step in time.
-        segment_property: The expression that it was split by, None when it was not.
+        segment_property: The expression that it was split by; None: it was not split.
         total: The sum over all segments and dates; events whose property is a list count in
             each of their segments.
-        series: Count by segment (the event's name when it was not split) and date, in order
-            of date. A date without events is 0.
-        type: What was counted.
+        series: Count by segment (the event's name without a split) and date.
     """
 
     event: str
@@ -122,13 +121,8 @@ class EventCountsResult(ResultWithDataFrame):
     """How often several events happened, over time.
 
     Attributes:
-        events: The names asked for.
-        from_date: First day, included, as text.
-        to_date: Last day, included.
-        unit: The length of a step in time.
-        type: `general` counts events, `unique` people, `average` events per person.
-        series: Count by event and date, in order of date, with a row for each name asked for.
-            A date without events is 0, or absent from an average.
+        events: The requested names.
+        series: Count by event and date, with a row for each requested name.
     """
 
     events: list[str]
@@ -149,12 +143,7 @@ class PropertyCountsResult(ResultWithDataFrame):
     Attributes:
         event: Its name.
         property_name: The property.
-        from_date: First day, included, as text.
-        to_date: Last day, included.
-        unit: The length of a step in time.
-        type: `general` counts events, `unique` people, `average` events per person.
-        series: Count by value (as text) and date, in order of date. A date without events is
-            0, or absent from an average.
+        series: Count by value (as text) and date.
     """
 
     event: str
@@ -175,12 +164,8 @@ class NumericBucketResult(ResultWithDataFrame):
 
     Attributes:
         event: Its name.
-        from_date: First day, included, as text.
-        to_date: Last day, included.
-        property_expr: The expression whose number is meant.
-        unit: The length of a step in time.
-        series: Count by range, such as `2,000 - 2,100`, smallest first, and date, in order of
-            date. A date without events in a range is 0, or absent from an average.
+        property_expr: The expression with the number.
+        series: Count by range, such as `2,000 - 2,100`, smallest first, and date.
     """
 
     event: str
@@ -200,12 +185,9 @@ class NumericSumResult(ResultWithDataFrame):
 
     Attributes:
         event: Its name.
-        from_date: First day, included, as text.
-        to_date: Last day, included.
         property_expr: The expression that is summed.
-        unit: The length of a step in time.
-        results: Sum by date, in order of date.
-        computed_at: When Mixpanel computed it, as it says; None when it does not.
+        results: Sum by date.
+        computed_at: The time of the computation, as Mixpanel writes it; None: it is not sent.
     """
 
     event: str
@@ -226,11 +208,8 @@ class NumericAverageResult(ResultWithDataFrame):
 
     Attributes:
         event: Its name.
-        from_date: First day, included, as text.
-        to_date: Last day, included.
-        property_expr: The expression that is averaged; what is no number counts as 0.
-        unit: The length of a step in time.
-        results: Average by date, in order of date.
+        property_expr: The expression that is averaged; other values than numbers count as 0.
+        results: Average by date.
     """
 
     event: str
@@ -255,9 +234,9 @@ class FunnelStep(Result):
     """One step of a funnel.
 
     Attributes:
-        event: What people did.
-        count: How many came this far, all dates together.
-        conversion_rate: Their part of those at the step before, 0 to 1; 1 for the first step.
+        event: The event of the step.
+        count: The number of people that reached it, all dates together.
+        conversion_rate: Their share of the people at the step before, 0 to 1; 1 at the first.
     """
 
     event: str
@@ -267,17 +246,16 @@ class FunnelStep(Result):
 
 @dataclass(frozen=True, repr=False)
 class FunnelResult(ResultWithDataFrame):
-    """How far people came in a saved funnel. The frame holds the steps of everybody.
+    """The number of people that reached each step of a saved funnel. The frame holds `steps`.
 
     Attributes:
         funnel_id: The funnel.
-        funnel_name: Its name; empty when Mixpanel does not list it.
-        from_date: First day on which people began, included, as text.
-        to_date: Last such day, included; steps after it count too, so late days keep growing.
-        conversion_rate: The part of those who began that came to the last step, 0 to 1.
-        steps: The steps, in order, for everybody.
-        segments: The same for each segment, when the funnel was split; the largest first step
-            comes first. Someone may be in several segments.
+        funnel_name: Its name; empty if Mixpanel does not list it.
+        to_date: Last day of the first step. Later steps count too, so late days keep growing.
+        conversion_rate: The share of the people at the first step that reached the last, 0 to 1.
+        steps: The steps, in order, for all people.
+        segments: The steps of each segment of a split funnel, the largest first step first. A
+            person may be in several segments.
     """
 
     funnel_id: int
@@ -300,13 +278,13 @@ class FunnelResult(ResultWithDataFrame):
 
 @dataclass(frozen=True, repr=False)
 class CohortInfo(Result):
-    """The people who first did something in one period.
+    """The people with their first event in one period.
 
     Attributes:
         date: First day of the period, as text.
-        size: How many they are.
-        retention: The part of them, 0 to 1, that came back in the period itself, in the next
-            one, and so on; it need not fall.
+        size: Their number.
+        retention: The share of them, 0 to 1, that came back in the period itself, in the next
+            one, and so on; it may rise again.
     """
 
     date: str
@@ -316,14 +294,11 @@ class CohortInfo(Result):
 
 @dataclass(frozen=True, repr=False)
 class RetentionResult(ResultWithDataFrame):
-    """How many people came back.
+    """The share of people that came back.
 
     Attributes:
-        born_event: What makes people part of a cohort.
-        return_event: What counts as coming back.
-        from_date: First day of the first cohorts, included, as text.
-        to_date: Last day of the last, included.
-        unit: The length of a period.
+        born_event: The event that makes people part of a cohort.
+        return_event: The event that counts as coming back.
         cohorts: In order of date.
     """
 
@@ -341,15 +316,12 @@ class RetentionResult(ResultWithDataFrame):
 
 @dataclass(frozen=True, repr=False)
 class FrequencyResult(ResultWithDataFrame):
-    """In how many hours or days of a period people were active.
+    """The number of hours or days of a period in which people were active.
 
     Attributes:
-        event: What counts as active; None: any event.
-        from_date: First day, included, as text.
-        to_date: Last day, included.
-        unit: The length of a period.
-        addiction_unit: What is counted in it.
-        data: By first day of the period, in order: how many people were active in at least 1,
+        event: The event that counts as activity; None: any event.
+        addiction_unit: The unit that is counted in it.
+        data: For each first day of a period, the number of people that were active in at least 1,
             2, 3 ... hours or days of it.
     """
 
@@ -367,7 +339,7 @@ class FrequencyResult(ResultWithDataFrame):
 def _periods(
     heads: tuple[str, ...], rows: Mapping[tuple[Any, ...], Sequence[float]], *, first: int
 ) -> Table:
-    """Return a column per period after the heads; a period that a row lacks is None."""
+    """Return a column per period after the heads; a missing period of a row is None."""
     longest = max(map(len, rows.values()), default=0)
     return Table(
         (*heads, *(f"period_{first + number}" for number in range(longest))),
@@ -385,7 +357,7 @@ class JQLResult(ResultWithDataFrame):
 
     The frame follows its shape. Groups (`groupBy`) become `key_0`, `key_1`, ... and `value`,
     or one column per reducer (`value_0`, ...), per field of an object, or per percentile
-    (`p50`, ...). Other objects become a column per key; anything else stands in `value`.
+    (`p50`, ...). Other objects become a column per key; any other item is in `value`.
     """
 
     _raw: list[Any] = field(default_factory=list)
@@ -417,7 +389,7 @@ def _row(entry: Any) -> dict[str, Any]:
 
 
 def _values(value: Any) -> dict[str, Any]:
-    """Return the columns of what was reduced; their names do not repeat those of keys."""
+    """Return the columns of a reduced value; their names differ from those of keys."""
     if _are_percentiles(value):
         return {f"p{part['percentile']}": part["value"] for part in value}
     if isinstance(value, list):
@@ -438,13 +410,13 @@ def _are_percentiles(value: Any) -> bool:
 
 @dataclass(frozen=True, repr=False)
 class LexiconMetadata(Result):
-    """What Mixpanel keeps beside a definition.
+    """Mixpanel's metadata of a definition.
 
     Attributes:
-        source: Who wrote it, such as `api`.
+        source: Its origin, such as `api`.
         display_name: The name shown in reports.
         tags: Its tags.
-        hidden: Whether reports leave it out; the export does not.
+        hidden: Whether reports leave it out; the export contains it.
         dropped: Whether it is discarded on arrival.
         contacts: Owners, by address.
         team_contacts: Teams that own it.
@@ -566,7 +538,7 @@ class FunnelInfo(Result):
     """A saved funnel.
 
     Attributes:
-        funnel_id: What `funnel` takes.
+        funnel_id: The argument of `funnel`.
         name: Its name.
     """
 
@@ -581,9 +553,9 @@ class SavedCohort(Result):
     Attributes:
         id: Its number.
         name: Its name.
-        count: How many users it has.
+        count: The number of its users.
         description: May be empty.
-        created: When, as Mixpanel writes it: `2024-01-31 12:00:00`.
+        created: Its creation, as Mixpanel writes it: `2024-01-31 12:00:00`.
         is_visible: Whether it is shown.
     """
 
@@ -600,16 +572,16 @@ class BookmarkInfo(Result):
     """A saved report.
 
     Attributes:
-        id: What `query_saved_report` takes.
+        id: The argument of `query_saved_report`.
         name: Its name.
-        type: `insights`, `funnels`, `retention` or `flows`, or a word that Mixpanel added since.
-        project_id: The project; 0 when Mixpanel does not say it.
-        created: When, as Mixpanel writes it; empty when it does not.
-        modified: When it was last changed, likewise.
-        workspace_id: The data view that it belongs to.
-        dashboard_id: The board that it is on.
+        type: `insights`, `funnels`, `retention` or `flows`, or a newer word of Mixpanel.
+        project_id: The project; 0: Mixpanel does not send it.
+        created: Its creation, as Mixpanel writes it; empty: Mixpanel does not send it.
+        modified: Its last change, in the same form.
+        workspace_id: Its data view.
+        dashboard_id: Its board.
         description: None without one.
-        creator_id: The user who made it.
+        creator_id: The user that created it.
         creator_name: That user's name.
     """
 
@@ -632,8 +604,8 @@ class TopEvent(Result):
 
     Attributes:
         event: Its name.
-        count: How often it happened today, by the way of counting asked for.
-        percent_change: Against yesterday: 0.5 is half as much again, -0.5 is half.
+        count: Its count today, in the requested way of counting.
+        percent_change: Change since yesterday: 0.5 is half as much again, -0.5 is half.
     """
 
     event: str

@@ -1,4 +1,8 @@
-"""What questions to stored data return: tables, columns, distributions, summaries, coverage."""
+"""Results of queries of stored data: tables, columns, distributions, summaries, coverage.
+
+`from_date` and `to_date` of a result are the first and last day as text, both included.
+Percentages are 0 to 100.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,12 @@ from mixpanel_assets.results.choices import TableType
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SQLResult(ResultWithDataFrame, Sequence[tuple[Any, ...]]):
-    """The rows of an SQL query: a sequence of tuples that knows their columns.
+    """The rows of an SQL query: a sequence of tuples, with the names of their columns.
 
     Equal to any sequence of the same rows.
 
     Attributes:
-        columns: Their names, in order.
+        columns: The names of the columns, in order.
         rows: The rows, in order.
     """
 
@@ -44,7 +48,7 @@ class SQLResult(ResultWithDataFrame, Sequence[tuple[Any, ...]]):
     __hash__ = None  # type: ignore[assignment]
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Return one dict per row, values as DuckDB gave them."""
+        """Return one dict per row, with DuckDB's values."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
     def _table(self) -> Table:
@@ -53,13 +57,13 @@ class SQLResult(ResultWithDataFrame, Sequence[tuple[Any, ...]]):
 
 @dataclass(frozen=True, repr=False)
 class TableMetadata(Result):
-    """How a table was fetched.
+    """The origin of a table.
 
     Attributes:
-        type: What a row is.
-        fetched_at: When; UTC.
-        from_date: First day, included, as text; None for profiles, as the next.
-        to_date: Last day, included.
+        type: The kind of its rows.
+        fetched_at: The time of the fetch; UTC.
+        from_date: First day, as text; None for profiles.
+        to_date: Last day, included; None for profiles.
         filter_events: Only these events.
         filter_where: Only rows that fit this expression.
         filter_cohort_id: Only members of this cohort.
@@ -110,18 +114,18 @@ class TableSchema(Result):
 
 @dataclass(frozen=True, repr=False)
 class WorkspaceInfo(Result):
-    """A workspace in a few words.
+    """A summary of a workspace.
 
     Attributes:
         path: The database file; None in memory.
         project_id: The project.
-        region: Where it lives.
+        region: Its region.
         account: The named account in use; None without one.
-        tables: Their names.
-        size_mb: Of the file, in units of 1,000,000 bytes.
-        created_at: When its tables were made; UTC; None while there are none.
-        snapshot_age: Seconds since the snapshot was taken that the rest was read from; None when
-            it was read as the file holds it.
+        tables: The names of its tables.
+        size_mb: Size of the file, in units of 1,000,000 bytes.
+        created_at: Creation of its tables, UTC; None without tables.
+        snapshot_age: Age in seconds of the copy for readers that was read; None: the file itself
+            was read.
     """
 
     path: Path | None
@@ -136,15 +140,15 @@ class WorkspaceInfo(Result):
 
 @dataclass(frozen=True, repr=False)
 class ColumnSummary(Result):
-    """A column in a few numbers, as DuckDB's SUMMARIZE gives them.
+    """Statistics of a column, from DuckDB's SUMMARIZE.
 
     Attributes:
         column_name: The column.
         column_type: DuckDB's name of its type.
         min: The smallest value.
         max: The largest.
-        approx_unique: About how many different values.
-        avg: The mean; None for what is no number, as the next.
+        approx_unique: The approximate number of different values.
+        avg: The mean; it and `std` are None for other types than numbers.
         std: The standard deviation.
         q25: A quarter of the values are smaller.
         q50: Half of them are.
@@ -169,7 +173,7 @@ class ColumnSummary(Result):
 
 @dataclass(frozen=True, repr=False)
 class SummaryResult(ResultWithDataFrame):
-    """Every column of a table in a few numbers; `columns` in the table's order."""
+    """Statistics of every column of a table, in the table's order."""
 
     table: str
     row_count: int
@@ -186,15 +190,15 @@ class ColumnStatsResult(ResultWithDataFrame):
 
     Attributes:
         table: The table.
-        column: The column, or the expression that was asked for.
+        column: The requested column or expression.
         dtype: DuckDB's name of its type.
         count: Rows with a value.
-        null_count: Rows without.
-        null_pct: Of all rows, 0 to 100.
+        null_count: Rows without a value.
+        null_pct: Their share of all rows.
         unique_count: Different values.
-        unique_pct: Of the rows with a value, 0 to 100.
+        unique_pct: Their share of the rows with a value.
         top_values: The most common values and their counts.
-        min: The smallest number; None for what is no number, as the next.
+        min: The smallest number; it and the next three are None for other types.
         max: The largest.
         mean: The mean.
         std: The standard deviation.
@@ -224,14 +228,14 @@ def _rows_of(kind: type[Any], rows: Any) -> Table:
 
 @dataclass(frozen=True, repr=False)
 class PropertyValueCount(Result):
-    """How often a property had one value.
+    """The count of one value of a property.
 
     Attributes:
-        value: The value; None when the property is null or absent; a list or dict as it is.
+        value: The value; None: the property is null or missing.
         count: Events with it.
-        percentage: Of all events counted, 0 to 100.
-        kind: What JSON calls it: `string`, `number`, `boolean`, `array`, `object` or `null`;
-            `missing` when it is absent. The frame leaves it out.
+        percentage: Their share of all counted events.
+        kind: Its JSON type: `string`, `number`, `boolean`, `array`, `object` or `null`; or
+            `missing`. The frame leaves it out.
     """
 
     value: str | int | float | bool | list[Any] | dict[str, Any] | None
@@ -247,9 +251,7 @@ class PropertyDistributionResult(ResultWithDataFrame):
     Attributes:
         event: The event.
         property_name: The property.
-        from_date: First day, included, as text.
-        to_date: Last day, included.
-        total_count: Events in all, also those whose values are not listed.
+        total_count: All events, also those whose values are not listed.
         values: The most common first.
     """
 
@@ -267,17 +269,15 @@ class PropertyDistributionResult(ResultWithDataFrame):
 
 @dataclass(frozen=True, repr=False)
 class NumericPropertySummaryResult(Result):
-    """A numeric property of an event in a few numbers.
+    """Statistics of a numeric property of an event.
 
     Attributes:
         event: The event.
         property_name: The property.
-        from_date: First day, included, as text.
-        to_date: Last day, included.
-        count: Events where it is a number.
-        min: The smallest; None when it never is a number, as all others but `sum`.
+        count: Events where it is a number. Without any, all others but `sum` are None.
+        min: The smallest.
         max: The largest.
-        sum: All together.
+        sum: The sum.
         avg: The mean.
         stddev: The standard deviation.
         percentiles: The value at each percentile, such as 50.
@@ -298,7 +298,7 @@ class NumericPropertySummaryResult(Result):
 
 @dataclass(frozen=True, repr=False)
 class DailyCount(Result):
-    """How often an event happened on a day (`date`, as text)."""
+    """The count of an event on a day (`date`, as text)."""
 
     date: str
     event: str
@@ -307,12 +307,10 @@ class DailyCount(Result):
 
 @dataclass(frozen=True, repr=False)
 class DailyCountsResult(ResultWithDataFrame):
-    """How often events happened on each day.
+    """The counts of events on each day.
 
     Attributes:
-        from_date: First day, included, as text.
-        to_date: Last day, included.
-        events: The events asked for; None: all.
+        events: The requested events; None: all.
         counts: In order of date and name.
     """
 
@@ -332,8 +330,8 @@ class EngagementBucket(Result):
     Attributes:
         bucket_min: The smallest number of events.
         bucket_label: The range in words, such as `2-5` or `101+`.
-        user_count: Users in it.
-        percentage: Of all users, 0 to 100.
+        user_count: The number of users.
+        percentage: Their share of all users.
     """
 
     bucket_min: int
@@ -344,13 +342,11 @@ class EngagementBucket(Result):
 
 @dataclass(frozen=True, repr=False)
 class EngagementDistributionResult(ResultWithDataFrame):
-    """How many users had how many events.
+    """The numbers of users by their number of events.
 
     Attributes:
-        from_date: First day, included, as text.
-        to_date: Last day, included.
-        events: The events asked for; None: all.
-        total_users: Users in all.
+        events: The requested events; None: all.
+        total_users: The number of users.
         buckets: The smallest numbers of events first.
     """
 
@@ -366,13 +362,13 @@ class EngagementDistributionResult(ResultWithDataFrame):
 
 @dataclass(frozen=True, repr=False)
 class PropertyCoverage(Result):
-    """How often a property is there.
+    """The number of events with a property.
 
     Attributes:
         property: Its name.
-        defined_count: Events that have it with a value.
-        null_count: Events where it is null or absent.
-        coverage_percentage: The first of both, 0 to 100.
+        defined_count: Events with a value.
+        null_count: Events where it is null or missing.
+        coverage_percentage: The share of events with a value.
     """
 
     property: str
@@ -383,14 +379,12 @@ class PropertyCoverage(Result):
 
 @dataclass(frozen=True, repr=False)
 class PropertyCoverageResult(ResultWithDataFrame):
-    """How often properties of an event are there.
+    """The numbers of events with some properties.
 
     Attributes:
         event: The event.
-        from_date: First day, included, as text.
-        to_date: Last day, included.
-        total_events: Events in all.
-        coverage: In the order asked for.
+        total_events: The number of events.
+        coverage: The properties, in the requested order.
     """
 
     event: str
@@ -413,7 +407,7 @@ class EventStats(Result):
         unique_users: Different `distinct_id`.
         first_seen: Its earliest time; UTC.
         last_seen: Its latest time; UTC.
-        pct_of_total: Of all rows, 0 to 100.
+        pct_of_total: Their share of all rows.
     """
 
     event_name: str
@@ -432,7 +426,7 @@ class EventBreakdownResult(ResultWithDataFrame):
         table: The table.
         total_events: Rows.
         total_users: Different `distinct_id`.
-        date_range: Earliest and latest time; UTC; None of an empty table.
+        date_range: Earliest and latest time, UTC; None for an empty table.
         events: The most common first.
     """
 
