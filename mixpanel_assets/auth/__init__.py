@@ -1,4 +1,4 @@
-"""Accounts: the config file that keeps them, and which credentials hold here."""
+"""Accounts: their config file, and the credentials that are in effect."""
 
 from mixpanel_assets.auth.access import ProjectAccess as ProjectAccess
 from mixpanel_assets.auth.access import check_access as check_access

@@ -1,4 +1,4 @@
-"""Whether Mixpanel knows an account and lets it read its project."""
+"""The check that Mixpanel knows an account and lets it read its project."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mixpanel_assets.settings import Settings, load_settings
 
 @dataclass(frozen=True, repr=False)
 class ProjectAccess(Result):
-    """A project that the credentials may read; name and zone as Mixpanel has them."""
+    """A project that the credentials may read; name and zone come from Mixpanel."""
 
     username: str
     project_id: str
@@ -23,16 +23,16 @@ class ProjectAccess(Result):
     timezone: str | None
 
     def is_in(self, zone: str) -> bool | None:
-        """Return whether the clocks of a zone are the project's, whatever its name.
+        """Return whether the clocks of a zone are those of the project's zone.
 
-        None when Mixpanel names no zone, or one that is not known on this machine.
+        None: Mixpanel sends no zone, or one that this machine does not know.
         """
         if not self.timezone or not is_zone(self.timezone):
             return None
         return same_clocks(zone, self.timezone)
 
     def zone_advice(self, zone: str) -> str:
-        """Return a sentence on a zone that is not the project's, with the value to set."""
+        """Return a warning about a zone that is not the project's, with the value to set."""
         return (
             f"MP_TIME_ZONE is {zone}, but the zone of project {self.project_id} is "
             f"{self.timezone}. Set MP_TIME_ZONE={self.timezone}."
@@ -40,13 +40,13 @@ class ProjectAccess(Result):
 
 
 def check_access(credentials: Credentials, settings: Settings | None = None) -> ProjectAccess:
-    """Ask Mixpanel what the credentials may read; costs nothing of the query budget.
+    """Return the project of the credentials; costs nothing of the query budget.
 
     Raises:
         AuthenticationError: Mixpanel in that region does not know the credentials, or they have
             no access to the project; the message says what to do.
-        ServerError: The answer is not what Mixpanel sends.
-        ConnectionFailedError: No answer came.
+        ServerError: The response has another form than Mixpanel's.
+        ConnectionFailedError: There was no response.
     """
     settings = settings or load_settings()
     with settings.client(credentials) as client:
@@ -54,7 +54,7 @@ def check_access(credentials: Credentials, settings: Settings | None = None) -> 
 
 
 def project_access(client: MixpanelAPIClient) -> ProjectAccess:
-    """Ask as `check_access` does, with a client that is there already."""
+    """Do what `check_access` does, with an existing client."""
     credentials = client.credentials
     try:
         answer = client.get("app", "/me")

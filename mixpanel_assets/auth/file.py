@@ -1,6 +1,6 @@
 """The config file: private, replaced in one piece, and otherwise as its owner wrote it.
 
-What an account is belongs in `manager`; here is a TOML file that several processes change.
+This is a TOML file that several processes change; `manager` knows the accounts in it.
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ class ConfigFile:
     """A TOML file with secrets in it.
 
     Args:
-        path: Where it is; a symbolic link is followed and stays one.
+        path: The file; a symbolic link is followed and kept.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> dict[str, Any]:
-        """Return the content; empty when there is no file.
+        """Return the content; empty without a file.
 
         Raises:
-            ConfigError: Others may read it, nobody can, or it is no TOML.
+            ConfigError: Other users may read it, it cannot be read, or it is not TOML.
         """
         return self._parsed(self._text())
 
     def change(self, edit: Edit, *, removes: str | None = None) -> None:
         """Apply `edit` and replace the file, while no other process changes it.
 
-        Comments, order and unknown keys stay. Nothing is written when `edit` raises.
+        Comments, order and unknown keys are kept. If `edit` raises, nothing is written.
 
         Args:
-            edit: Changes the content in place; called for the plain content and for its
-                text form, where what it deletes may be gone already.
-            removes: The account whose table goes; comments behind it stay.
+            edit: Changes the content in place. It is called for the plain content and for the
+                editable document, which may lack the table of `removes` already.
+            removes: The account whose table is deleted; comments after it are kept.
 
         Raises:
-            ConfigError: As `read`.
-            StorageError: The file cannot be written, or not without losing something of it.
+            ConfigError: See `read`.
+            StorageError: The file cannot be written, or not without a loss.
         """
         with self._locked() as target:
             text = self._text()
@@ -69,7 +69,7 @@ class ConfigFile:
             _replace(target, _edited(text, edit, removes, wanted, self.path))
 
     def back_up(self) -> Path:
-        """Copy the file beside itself, for its owner alone, and return where the copy is.
+        """Copy the file beside itself, readable by its owner only, and return the copy's path.
 
         Raises:
             StorageError: The copy cannot be written.
@@ -85,7 +85,7 @@ class ConfigFile:
         try:
             if os.name == "posix" and self.path.stat().st_mode & _OTHERS:
                 raise ConfigError(
-                    f"{self.path} holds secrets and others may read it. "
+                    f"{self.path} holds secrets and other users may read it. "
                     f"Repair it with: chmod 600 {self.path}"
                 )
             content = self.path.read_bytes()
@@ -109,7 +109,7 @@ class ConfigFile:
             raise self._broken(line, _TWICE if twice else _QUOTE) from None
 
     def _broken(self, line: int, advice: str) -> ConfigError:
-        # The parser's own message may quote the line, and the line may be the secret.
+        # The parser's own message may quote the line, which may hold the secret.
         return ConfigError(
             f"{self.path} is not valid TOML; see line {line}. {advice}",
             {"path": str(self.path), "line": line},
@@ -117,7 +117,7 @@ class ConfigFile:
 
     @contextmanager
     def _locked(self) -> Iterator[Path]:
-        """Yield the file behind all links, locked by the kernel until the end of the block."""
+        """Yield the file that links lead to, locked by the kernel until the block ends."""
         try:
             target = self.path.resolve()
             for folder in reversed([target.parent, *target.parent.parents]):
@@ -138,7 +138,7 @@ class ConfigFile:
 
 
 def _replace(target: Path, text: str) -> None:
-    # The file that mkstemp makes is its owner's alone from the first moment.
+    # A file of mkstemp is readable by its owner only, from its first moment on.
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -153,7 +153,7 @@ def _replace(target: Path, text: str) -> None:
 
 
 def _edited(text: str, edit: Edit, removes: str | None, wanted: dict[str, Any], path: Path) -> str:
-    """Return the text after the edit, proved to mean `wanted` and nothing else."""
+    """Return the text after the edit, checked to have the content `wanted`."""
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
@@ -175,9 +175,9 @@ def _meaning(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_account(text: str, name: str) -> str:
-    """Return the text without the account's table, but with the comments behind its last key.
+    """Return the text without the account's table, but with the comments after its last key.
 
-    They belong to the parser's idea of the table, and to the reader's of what follows.
+    The parser counts them to the table; people write them for the next one.
     """
     import tomlkit
     from tomlkit.items import Comment, Table, Whitespace

@@ -1,4 +1,4 @@
-"""ConfigManager: the accounts of a config file, and the credentials that hold here."""
+"""ConfigManager: the accounts of a config file, and the credentials that are in effect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mixpanel_assets.results import Result
 
 SERVICE_ACCOUNT = "service_account"
 
-# Names that mixpanel-headless takes; it refuses a whole file because of one other.
+# The names that mixpanel-headless accepts; one other name makes it refuse the whole file.
 _COMMON_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _COMMON_KEYS = frozenset({"type", "region", "default_project", "username", "secret"})
 
@@ -31,10 +31,10 @@ class AccountInfo(Result):
     Attributes:
         name: Its name.
         username: The service account's name; empty for other types.
-        project_id: Its project; empty when the account names none.
+        project_id: Its project; empty without one.
         region: us, eu or in.
-        is_default: Whether it is used when nothing else is named.
-        type: `service_account`; other types, such as `oauth_browser` of mixpanel-headless, are
+        is_default: Whether it is used if no other account is named.
+        type: `service_account`. Other types, such as `oauth_browser` of mixpanel-headless, are
             listed but cannot be used here.
     """
 
@@ -47,11 +47,11 @@ class AccountInfo(Result):
 
 
 class ConfigManager:
-    """Reads and changes a config file; several processes may do so at once.
+    """Reads and changes a config file; several processes may do so at the same time.
 
     Args:
-        config_path: The file; None for MP_CONFIG_PATH or `~/.mp/config.toml`. It need not
-            exist: the first account makes it, readable by its owner only.
+        config_path: The file; None: MP_CONFIG_PATH or `~/.mp/config.toml`. The first account
+            creates it, readable by its owner only.
 
     Example:
         >>> accounts = ConfigManager()
@@ -66,7 +66,7 @@ class ConfigManager:
 
     @property
     def config_path(self) -> Path:
-        """Where the config file is, or will be."""
+        """The path of the config file, which need not exist yet."""
         return self._file.path
 
     def resolve_credentials(
@@ -76,16 +76,16 @@ class ConfigManager:
         project_id: str | None = None,
         region: str | None = None,
     ) -> Credentials:
-        """Return the credentials that hold here.
+        """Return the credentials that are in effect.
 
         Args:
-            account: Beats the environment. None: the environment, else the account that
-                MP_ACCOUNT names, else the default account.
-            project_id: Instead of the account's or the environment's.
-            region: Instead of the account's or the environment's.
+            account: Takes precedence over the environment. None: the environment, else the
+                account in MP_ACCOUNT, else the default account.
+            project_id: Takes precedence over the account and the environment.
+            region: Takes precedence over the account and the environment.
 
         Raises:
-            ConfigError: Something is missing or malformed, or others may read the file; the
+            ConfigError: A value is missing or malformed, or other users may read the file; the
                 message names it.
             AccountNotFoundError: The account is not in the file.
 
@@ -102,16 +102,11 @@ class ConfigManager:
         project_id: str | None = None,
         region: str | None = None,
     ) -> dict[str, str]:
-        """Return which source won for each field, such as `{"secret": "MP_SECRET", ...}`.
+        """Return the source of each field, such as `{"secret": "MP_SECRET", ...}`.
 
-        Values are `argument`, a variable's name, `account 'shop'`, `default` (of the region) or
-        `missing`; never what the field holds. Raises as `resolve_credentials`, except that
-        incomplete credentials are explained too.
-
-        Args:
-            account: As for `resolve_credentials`.
-            project_id: Instead of the account's or the environment's.
-            region: Instead of the account's or the environment's.
+        Sources are `argument`, a variable's name, `account 'shop'`, `default` (of the region) or
+        `missing`. Incomplete credentials are explained too. Arguments and errors: see
+        `ConfigManager.resolve_credentials`.
 
         Example:
             >>> accounts.explain("market", project_id="678")["project_id"]
@@ -126,12 +121,9 @@ class ConfigManager:
         project_id: str | None = None,
         region: str | None = None,
     ) -> Resolution:
-        """Return what `resolve_credentials` would use and where it comes from.
+        """Return the values for the credentials, with their sources.
 
-        Args:
-            account: As for `resolve_credentials`.
-            project_id: Instead of the account's or the environment's.
-            region: Instead of the account's or the environment's.
+        Arguments and errors: see `ConfigManager.resolve_credentials`.
 
         Example:
             >>> accounts.resolution("market").sources()["username"]
@@ -159,10 +151,10 @@ class ConfigManager:
         """Return one account.
 
         Args:
-            name: The account's.
+            name: Its name.
 
         Raises:
-            AccountNotFoundError: The file has none of that name.
+            AccountNotFoundError: The file has no account of that name.
 
         Example:
             >>> accounts.get_account("market").is_default
@@ -191,11 +183,11 @@ class ConfigManager:
             secret: Its secret.
             project_id: The project's number.
             region: `us`, `eu` or `in`.
-            default: Make it the default in any case.
+            default: Make it the default, also if there are others.
 
         Raises:
-            AccountExistsError: The file has one of that name.
-            ConfigError: Something is missing or malformed.
+            AccountExistsError: The file has an account of that name.
+            ConfigError: A value is missing or malformed.
             StorageError: The file cannot be written.
 
         Example:
@@ -229,13 +221,13 @@ class ConfigManager:
         self._file.change(add)
 
     def remove_account(self, name: str) -> None:
-        """Remove an account. After the default account's end there is none until one is set.
+        """Remove an account. Without the default account there is no default until one is set.
 
         Args:
-            name: The account's.
+            name: Its name.
 
         Raises:
-            AccountNotFoundError: The file has none of that name.
+            AccountNotFoundError: The file has no account of that name.
             StorageError: The file cannot be written.
 
         Example:
@@ -256,10 +248,10 @@ class ConfigManager:
         """Make an account the default.
 
         Args:
-            name: The account's.
+            name: Its name.
 
         Raises:
-            AccountNotFoundError: The file has none of that name.
+            AccountNotFoundError: The file has no account of that name.
             StorageError: The file cannot be written.
 
         Example:
@@ -277,10 +269,10 @@ class ConfigManager:
         self._file.change(switch)
 
     def foreign_to_headless(self) -> dict[str, str]:
-        """Return why mixpanel-headless would refuse the file, by account; empty when it would not.
+        """Return the reasons of mixpanel-headless to refuse the file, by account.
 
-        Both packages keep their accounts in `~/.mp/config.toml`. It reads what `add_account`
-        writes, and refuses the whole file because of one older account.
+        Both packages keep their accounts in `~/.mp/config.toml`. mixpanel-headless reads accounts
+        of `add_account`, but one older account makes it refuse the whole file.
 
         Example:
             >>> accounts.foreign_to_headless()
@@ -291,11 +283,11 @@ class ConfigManager:
         return {name: reason for name, reason in reasons.items() if reason}
 
     def migrate(self) -> tuple[list[str], Path | None]:
-        """Write every service account in the form that mixpanel-headless reads, too.
+        """Rewrite every service account in a form that mixpanel-headless reads too.
 
         Returns:
-            The accounts that were rewritten, and the copy of the file as it was before; no copy
-            is made when nothing has to change.
+            The rewritten accounts, and the copy of the former file; no copy is made without a
+            change.
 
         Raises:
             StorageError: The file or its copy cannot be written.
@@ -338,26 +330,26 @@ class ConfigManager:
         active = config.get("active", {})
         if not isinstance(active, Mapping):
             raise ConfigError(f"{self.config_path}: `active` must be a table.")
-        for said, default in (
+        for key, default in (
             ("default", config.get("default")),
             ("account", active.get("account")),
         ):
             if default is not None and not isinstance(default, str):
-                raise ConfigError(f"{self.config_path}: `{said}` must be an account's name.")
+                raise ConfigError(f"{self.config_path}: `{key}` must be an account's name.")
             if default:
                 return default
         return None
 
 
 def _fields(entry: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fields of an account, in whichever spelling it has them."""
+    """Return the fields of an account, whose keys have an older and a newer spelling."""
     known = {"project_id": entry.get("default_project"), "type": SERVICE_ACCOUNT, **entry}
     return {field: str(known[field]) for field in (*FIELDS, "type") if known.get(field) is not None}
 
 
 def _make_default(config: MutableMapping[str, Any], name: str) -> None:
     config.setdefault("active", {})["account"] = name
-    if "default" in config:  # the older spelling, which would hold otherwise
+    if "default" in config:  # the older spelling, which takes precedence
         config["default"] = name
 
 
@@ -386,19 +378,19 @@ def _why_foreign(name: str, entry: Mapping[str, Any]) -> str | None:
 def resolve_credentials(
     account: str | None = None, *, project_id: str | None = None, region: str | None = None
 ) -> Credentials:
-    """Return the credentials that hold here, as `ConfigManager.resolve_credentials` does."""
+    """Return the credentials in effect; see `ConfigManager.resolve_credentials`."""
     return ConfigManager().resolve_credentials(account, project_id=project_id, region=region)
 
 
 def asked_project(account: str | None = None, *, must_be_known: bool = False) -> tuple[str, str]:
-    """Return the number and region of the project that a load would ask; see `Resolution.project`.
+    """Return the number and region of the project of a load; see `Resolution.project`.
 
     Args:
-        account: An account of the config file; None: as the environment says.
-        must_be_known: Raise what keeps the config file from saying it.
+        account: An account of the config file; None: the environment decides.
+        must_be_known: Raise the errors of the config file.
 
     Raises:
-        ConfigError: The account is not there, or what was found is malformed.
+        ConfigError: The account does not exist, or a value is malformed.
     """
     try:
         return ConfigManager().resolution(account).project()
@@ -412,7 +404,7 @@ def _info(name: str, entry: Mapping[str, str], default: str | None) -> AccountIn
     username = entry.get("username", "")
     return AccountInfo(
         name=name,
-        # A project secret stands where other accounts have their name.
+        # Accounts with a project secret have it in place of a user name.
         username="[secret]" if is_project_secret(username) else username,
         project_id=entry.get("project_id", ""),
         region=entry.get("region") or "us",

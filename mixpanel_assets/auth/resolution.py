@@ -1,8 +1,8 @@
-"""Which credentials hold: arguments, the environment, or an account of the config file.
+"""The credentials in effect: arguments, the environment, or an account of the config file.
 
-An account named in the call beats the environment. Otherwise the order is environment,
-MP_ACCOUNT, default account; a region or project id of the environment alone overrides the
-account's.
+An account named in the call takes precedence over the environment. Otherwise the order is:
+environment, MP_ACCOUNT, default account. A region or project id of the environment alone takes
+precedence over the account's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Accounts = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Found:
-    """A value and where it came from; the value is in no printed form."""
+    """A value and its source; no printed form shows the value."""
 
     value: str = field(repr=False)
     source: str
@@ -31,13 +31,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Resolution:
-    """What was found for each field of the credentials.
+    """The values for the fields of the credentials, with their sources.
 
     Attributes:
-        account: The account that was looked at; None when none was.
-        found: By field; a field without a value is not there.
-        names: What each field is called where its value would have to be set.
-        hidden: The account that would hold if no credential stood in the environment.
+        account: The account that was read; None: no account was.
+        found: The values by field; fields without a value are left out.
+        names: The name of each field at the place where it is set.
+        hidden: The account that would be in effect without credentials in the environment.
     """
 
     account: str | None
@@ -49,7 +49,7 @@ class Resolution:
         """Return checked credentials.
 
         Raises:
-            ConfigError: Something is missing or malformed; the message names it.
+            ConfigError: A value is missing or malformed; the message names it.
         """
         values = {name: found.value for name, found in self.found.items()}
         if self.hidden and not all(values.get(name) for name in FIELDS):
@@ -67,9 +67,9 @@ class Resolution:
         return make_credentials(**{**dict.fromkeys(FIELDS, ""), **values}, names=self.names)
 
     def project(self) -> tuple[str, str]:
-        """Return the project's number and its region; each is empty if nothing names it.
+        """Return the project's number and its region; each is empty if it is not set.
 
-        The region that holds where none is set, holds for a project alone.
+        The default region counts only together with a project.
 
         Raises:
             ConfigError: One of them is malformed.
@@ -84,9 +84,9 @@ class Resolution:
         return project_id, region if is_set else ""
 
     def sources(self) -> dict[str, str]:
-        """Return for each field which source won: `argument`, a variable, an account.
+        """Return the source of each field: `argument`, a variable or an account.
 
-        `default` for a region that nobody set, `missing` for anything else that nobody set.
+        A region that is not set has the source `default`, another field `missing`.
         """
         return {
             name: self.found[name].source if name in self.found else "missing" for name in FIELDS
@@ -100,17 +100,17 @@ def resolve(
     accounts: Callable[[], Accounts],
     default: Callable[[], str | None],
 ) -> Resolution:
-    """Return what holds for each field.
+    """Return the value in effect for each field.
 
     Args:
-        account: Named in the call.
-        arguments: Given in the call, by field.
-        accounts: Reads the config file; not called when the environment says it all.
+        account: The account named in the call.
+        arguments: The fields given in the call.
+        accounts: Reads the config file; not called if the environment has all values.
         default: Reads the name of the default account.
 
     Raises:
         AccountNotFoundError: The account is not in the config file.
-        ConfigError: There are accounts and none is chosen.
+        ConfigError: There are accounts, but none is the default.
     """
     given = {name: value for name, value in arguments.items() if value}
     variables = _variables() if account is None else {}
@@ -141,7 +141,7 @@ def resolve(
 
 
 def of_variables() -> Resolution:
-    """Return what the environment alone says."""
+    """Return the values of the environment alone."""
     return _first(None, {}, _variables(), {})
 
 
@@ -150,7 +150,7 @@ def _hidden(
     accounts: Callable[[], Accounts],
     default: Callable[[], str | None],
 ) -> str | None:
-    """Return the account that incomplete variables hide; a file that cannot be read hides none."""
+    """Return the account that incomplete variables hide; None if the file cannot be read."""
     if all(variables[name] for name in FIELDS if name != "region"):
         return None
     with suppress(ConfigError):
