@@ -9,23 +9,26 @@ import typer
 
 from mixpanel_assets.cli.invocation import App, current
 from mixpanel_assets.cli.options import (
+    CountTypeOption,
     DatabaseOption,
     EventOption,
     EventsOption,
     EventsTableOption,
     ForceOption,
     FromOption,
+    PropertyOption,
     TableOption,
     ToOption,
     ZoneOption,
     confirm,
     day_argument,
     names,
+    names_option,
     numbers,
     required_names,
 )
 from mixpanel_assets.cli.output import Answer
-from mixpanel_assets.results.choices import BookmarkType, CountType, EntityType, TableType
+from mixpanel_assets.results.choices import BookmarkType, EntityType, TableType
 
 MOST_ROWS = 1_000_000
 
@@ -34,8 +37,6 @@ app = App(
     help="Show what a project contains, and what is stored of it.",
     no_args_is_help=True,
 )
-
-PropertyOption = Annotated[str, typer.Option("--property", "-p", help="The property's name.")]
 
 
 @app.command("events")
@@ -120,14 +121,7 @@ app.command("bookmarks", hidden=True)(reports)
 
 @app.command("top-events")
 def top_events(
-    kind: Annotated[
-        CountType,
-        typer.Option(
-            "--type",
-            "-t",
-            help="general counts events, unique counts people, average is events per person.",
-        ),
-    ] = "general",
+    kind: CountTypeOption = "general",
     limit: Annotated[int, typer.Option("--limit", "-l", min=1, help="The maximum number.")] = 10,
 ) -> object:
     """List today's most common events, and their change since yesterday.
@@ -460,14 +454,7 @@ def engagement(
 @app.command("coverage")
 def coverage(
     event: EventOption,
-    properties: Annotated[
-        list[str],
-        typer.Option(
-            "--properties",
-            "-p",
-            help="Names separated by commas, or a JSON array; repeatable.",
-        ),
-    ],
+    properties: Annotated[list[str], names_option("--properties", "-p")],
     from_date: FromOption,
     to_date: ToOption,
     table: EventsTableOption = None,

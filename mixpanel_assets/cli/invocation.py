@@ -327,27 +327,21 @@ VerboseOption = Annotated[
         help="Print the sources of credentials, and more.",
     ),
 ]
-FormatOption = Annotated[
-    Format,
-    typer.Option(
+
+
+def _format_option(**options: Any) -> Any:
+    return typer.Option(
         "--format",
         "-f",
         callback=_own_or_default,
         metavar="FORM",
         help="json, jsonl, table, csv or plain; json and jsonl make stderr JSON too.",
-    ),
-]
-OptionalFormatOption = Annotated[
-    Format | None,
-    typer.Option(
-        "--format",
-        "-f",
-        callback=_own_or_default,
-        metavar="FORM",
-        show_default="text for people",
-        help="json, jsonl, table, csv or plain; json and jsonl make stderr JSON too.",
-    ),
-]
+        **options,
+    )
+
+
+FormatOption = Annotated[Format, _format_option()]
+OptionalFormatOption = Annotated[Format | None, _format_option(show_default="text for people")]
 JqOption = Annotated[
     str | None,
     typer.Option(

@@ -16,7 +16,7 @@ import typer
 
 from mixpanel_assets.cli.exits import InvalidArgumentsError
 from mixpanel_assets.errors import ConfigError, visible
-from mixpanel_assets.results.choices import RefetchChoice
+from mixpanel_assets.results.choices import CountType, RefetchChoice
 from mixpanel_assets.rules.days import as_day
 
 _NAMED_DAYS = {"today": 0, "yesterday": 1}
@@ -31,11 +31,7 @@ class DaysAgo:
     days: int
 
     def before(self, today: date) -> date:
-        """Return the day.
-
-        Raises:
-            BadParameter: Mixpanel cannot have events of that day.
-        """
+        """Return the day."""
         try:
             return as_day(today - timedelta(days=self.days))
         except ConfigError as error:
@@ -43,11 +39,7 @@ class DaysAgo:
 
 
 def day(text: str | date | DaysAgo) -> date | DaysAgo:
-    """Return the day that was typed. A default is a day already.
-
-    Raises:
-        BadParameter: The text is not a day, or Mixpanel cannot have events of that day.
-    """
+    """Return the day that was typed. A default is a day already."""
     if not isinstance(text, str):
         return text
     if text.lower() in _NAMED_DAYS:
@@ -147,14 +139,25 @@ RefetchOption = Annotated[
         show_default="stale",
     ),
 ]
-EventOption = Annotated[str, typer.Option("--event", "-e", help="The event's name.")]
-EventsOption = Annotated[
-    list[str] | None,
+CountTypeOption = Annotated[
+    CountType,
     typer.Option(
-        "--events",
-        "-e",
-        help="Only these events: names separated by commas, or a JSON array; repeatable.",
+        "--type",
+        "-t",
+        help="general counts events, unique counts people, average is events per person.",
     ),
+]
+PropertyOption = Annotated[str, typer.Option("--property", "-p", help="The property's name.")]
+EventOption = Annotated[str, typer.Option("--event", "-e", help="The event's name.")]
+
+
+def names_option(*flags: str, what: str = "Names") -> Any:
+    """Return an option whose values `names` reads."""
+    return typer.Option(*flags, help=f"{what} separated by commas, or a JSON array; repeatable.")
+
+
+EventsOption = Annotated[
+    list[str] | None, names_option("--events", "-e", what="Only these events: names")
 ]
 WhereOption = Annotated[
     str | None, typer.Option("--where", "-w", help="Only events that match this expression.")
@@ -162,11 +165,7 @@ WhereOption = Annotated[
 
 
 def known_zone(zone: str | None) -> str | None:
-    """Return the name of a time zone.
-
-    Raises:
-        BadParameter: There is no such zone.
-    """
+    """Return the name if it is one of a time zone."""
     from mixpanel_assets.rules.zones import is_zone
 
     if zone is not None and not is_zone(zone):
@@ -202,11 +201,7 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Do not ask.")]
 
 
 def names(texts: list[str] | None, option: str = "--events") -> list[str]:
-    """Return the names in a repeatable option: separated by commas, or in JSON arrays.
-
-    Raises:
-        BadParameter: An array is not valid JSON, or contains something other than text.
-    """
+    """Return the names in a repeatable option: separated by commas, or in JSON arrays."""
     result: list[str] = []
     for text in texts or []:
         if not text.startswith("["):
@@ -223,11 +218,7 @@ def names(texts: list[str] | None, option: str = "--events") -> list[str]:
 
 
 def required_names(texts: list[str] | None, option: str) -> list[str]:
-    """Return at least one name; otherwise like `names`.
-
-    Raises:
-        BadParameter: There is no name.
-    """
+    """Return at least one name; otherwise like `names`."""
     result = names(texts, option)
     if not result:
         raise typer.BadParameter(f"{option} contains no name.")
@@ -235,11 +226,7 @@ def required_names(texts: list[str] | None, option: str) -> list[str]:
 
 
 def numbers(text: str | None, option: str) -> list[int] | None:
-    """Return whole numbers that are separated by commas; None without the option.
-
-    Raises:
-        BadParameter: One of them is not a whole number.
-    """
+    """Return whole numbers that are separated by commas; None without the option."""
     if text is None:
         return None
     try:

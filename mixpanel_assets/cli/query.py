@@ -9,20 +9,22 @@ import typer
 
 from mixpanel_assets.cli.invocation import App, current
 from mixpanel_assets.cli.options import (
+    CountTypeOption,
     DatabaseOption,
     EventOption,
     FromOption,
     OptionalFromOption,
     OptionalToOption,
+    PropertyOption,
     ToOption,
     WhereOption,
+    names_option,
     required_names,
     text_of,
 )
 from mixpanel_assets.cli.output import Answer
 from mixpanel_assets.results.choices import (
     BookmarkType,
-    CountType,
     HourDayUnit,
     LengthUnit,
     RetentionType,
@@ -40,14 +42,6 @@ app = App(
 UnitOption = Annotated[TimeUnit, typer.Option("--unit", "-u", help="The length of a time step.")]
 HourUnitOption = Annotated[
     HourDayUnit, typer.Option("--unit", "-u", help="The length of a time step.")
-]
-TypeOption = Annotated[
-    CountType,
-    typer.Option(
-        "--type",
-        "-t",
-        help="general counts events, unique counts people, average is events per person.",
-    ),
 ]
 SplitOption = Annotated[
     str | None, typer.Option("--on", "-o", help="A property or an expression to split by.")
@@ -73,7 +67,7 @@ def segmentation(
         ),
     ] = "day",
     where: WhereOption = None,
-    kind: TypeOption = "general",
+    kind: CountTypeOption = "general",
 ) -> object:
     """Count an event over time.
 
@@ -216,17 +210,10 @@ def jql(
 
 @app.command("event-counts")
 def event_counts(
-    events: Annotated[
-        list[str],
-        typer.Option(
-            "--events",
-            "-e",
-            help="Names separated by commas, or a JSON array; repeatable.",
-        ),
-    ],
+    events: Annotated[list[str], names_option("--events", "-e")],
     from_date: FromOption,
     to_date: ToOption,
-    kind: TypeOption = "general",
+    kind: CountTypeOption = "general",
     unit: UnitOption = "day",
 ) -> object:
     """Count several events over time.
@@ -243,10 +230,10 @@ def event_counts(
 @app.command("property-counts")
 def property_counts(
     event: EventOption,
-    property_name: Annotated[str, typer.Option("--property", "-p", help="The property's name.")],
+    property_name: PropertyOption,
     from_date: FromOption,
     to_date: ToOption,
-    kind: TypeOption = "general",
+    kind: CountTypeOption = "general",
     unit: UnitOption = "day",
     limit: Annotated[
         int,
@@ -273,14 +260,7 @@ def property_counts(
 
 @app.command("activity-feed")
 def activity_feed(
-    users: Annotated[
-        list[str],
-        typer.Option(
-            "--users",
-            "-U",
-            help="distinct_ids separated by commas, or a JSON array; repeatable.",
-        ),
-    ],
+    users: Annotated[list[str], names_option("--users", "-U", what="distinct_ids")],
     from_date: OptionalFromOption = None,
     to_date: OptionalToOption = None,
 ) -> object:
@@ -357,7 +337,7 @@ def segmentation_numeric(
     on: NumberOption,
     from_date: FromOption,
     to_date: ToOption,
-    kind: TypeOption = "general",
+    kind: CountTypeOption = "general",
     unit: HourUnitOption = "day",
     where: WhereOption = None,
 ) -> object:
