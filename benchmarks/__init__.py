@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat: `python -m benchmarks.load --events 1000000`."""
+"""Measurements that can be repeated, for example `python -m benchmarks.load --events 1000000`."""

@@ -13,9 +13,9 @@ NAMES = (
 
 def main() -> int:
     """Run the named benchmark, or all of them one after another."""
-    chosen = [sys.argv[1]] if sys.argv[1:2] and sys.argv[1] in NAMES else list(NAMES)
+    names = [sys.argv[1]] if sys.argv[1:2] and sys.argv[1] in NAMES else list(NAMES)
     options = [argument for argument in sys.argv[1:] if argument not in NAMES]
-    for name in chosen:
+    for name in names:
         done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *options])
         if done.returncode:
             return done.returncode

@@ -1,8 +1,8 @@
-"""What Dagster adds to a range of days: seconds per run and per partition.
+"""Overhead of Dagster for a range of days, in seconds per run and per partition.
 
-Three ways load the same days: a bare download and load without Dagster, one run of the whole
-range, and a run for each day. All runs are in this process, as are the emulator's answers: the
-start of a run's own process, which a UI run pays, is not counted.
+The same days are loaded without Dagster, in one run of the range, and in one run per day. All
+runs are in this process, and so is the emulator. The start of a process, which a run from the UI
+needs, is not measured.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FIRST = date(2024, 1, 1)
 
 @dataclass(frozen=True)
 class Figure:
-    """One way of loading some days in some runs."""
+    """The time of one way of loading."""
 
     name: str
     runs: int
@@ -39,7 +39,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Project:
-    """An emulated project and how it is loaded."""
+    """An emulated project, and the ways to load it."""
 
     emulator: Emulator
     settings: Settings
@@ -75,7 +75,7 @@ class Project:
             )
 
 
-def measured(name: str, runs: int, days: int, load: Callable[[], None]) -> Figure:
+def measure(name: str, runs: int, days: int, load: Callable[[], None]) -> Figure:
     """Return the wall time of one way."""
     began = time.perf_counter()
     load()
@@ -83,7 +83,7 @@ def measured(name: str, runs: int, days: int, load: Callable[[], None]) -> Figur
 
 
 def figures(days: int, singles: int, events_per_day: int) -> list[Figure]:
-    """Load the days in each way, into databases of their own."""
+    """Load the days in each way, each into its own database."""
     last = FIRST + timedelta(days=days - 1)
     each = [(day, day) for day in (FIRST + timedelta(days=number) for number in range(singles))]
     with (
@@ -104,9 +104,9 @@ def figures(days: int, singles: int, events_per_day: int) -> list[Figure]:
 
         project("warm").runs(instance, each[0])
         return [
-            measured("bare", 0, days, lambda: project("bare").bare(FIRST, last)),
-            measured("one run", 1, days, lambda: project("one").runs(instance, (FIRST, last))),
-            measured(
+            measure("bare", 0, days, lambda: project("bare").bare(FIRST, last)),
+            measure("one run", 1, days, lambda: project("one").runs(instance, (FIRST, last))),
+            measure(
                 "a run for each day",
                 singles,
                 singles,
@@ -115,13 +115,13 @@ def figures(days: int, singles: int, events_per_day: int) -> list[Figure]:
         ]
 
 
-def report(found: list[Figure], events_per_day: int) -> Table:
-    """Return the figures as a table; ratios are per day, against the bare load."""
-    table = Table(title=f"{found[0].days:,} days of {events_per_day:,} events")
+def report(figures: list[Figure], events_per_day: int) -> Table:
+    """Return the figures as a table. Ratios are per day, relative to the load without Dagster."""
+    table = Table(title=f"{figures[0].days:,} days of {events_per_day:,} events")
     for heading in ("", "runs", "days", "seconds", "s/run", "s/day", "x bare", "overhead s/day"):
         table.add_column(heading, justify="right" if heading else "left")
-    bare = found[0].seconds / found[0].days
-    for one in found:
+    bare = figures[0].seconds / figures[0].days
+    for one in figures:
         per_day = one.seconds / one.days
         table.add_row(
             one.name,
@@ -140,11 +140,11 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--days", type=int, default=90)
-    parser.add_argument("--singles", type=int, default=10, help="days that get a run each")
+    parser.add_argument("--singles", type=int, default=10, help="days with a run each")
     parser.add_argument("--events-per-day", type=int, default=2_000)
     options = parser.parse_args()
-    found = figures(options.days, options.singles, options.events_per_day)
-    Console().print(report(found, options.events_per_day))
+    results = figures(options.days, options.singles, options.events_per_day)
+    Console().print(report(results, options.events_per_day))
 
 
 if __name__ == "__main__":

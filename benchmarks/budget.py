@@ -1,8 +1,8 @@
-"""365 one-day exports under a strict limit: how long, beside the least that is possible.
+"""365 one-day exports under a strict limit, compared with the least possible time.
 
-Run it with `python -m benchmarks.budget`. An "hour" is shortened on both sides: the server
-allows 60 requests in any window of it and answers 429 to the 61st. The least possible time is
-that of the server's own figures: six full windows, then the last five requests.
+Run it with `python -m benchmarks.budget`. The "hour" is shorter on both sides: the server allows
+60 requests in any such window and sends 429 for the 61st. The least possible time follows from
+the server's limits: six full windows, then the last five requests.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from mixpanel_assets.emulator import Emulator, EmulatorSettings, Limits
 START = date(2024, 1, 1)
 REQUESTS = 365
 SERVER_PER_HOUR, SERVER_PER_SECOND = 60, 15
-OURS_PER_SECOND = 10  # two thirds of the server's, as 2 is of 3
-# Of an hour, 5 s. A short window needs a larger share: requests take as long as ever.
+CLIENT_PER_SECOND = 10  # two thirds of the server's limit, like 2 of 3 in reality
+# In an hour it is 5 s. A short window needs a larger share: requests take the same time.
 MARGIN_SECONDS = 0.5
 
 
@@ -40,20 +40,22 @@ def main() -> None:
     """Run the clients and print a row for each number of processes."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--window", type=float, default=20.0, help="seconds in an hour")
-    options.add_argument("--per-hour", type=int, default=58, help="our requests in an hour")
+    options.add_argument(
+        "--per-hour", type=int, default=58, help="the client's requests in an hour"
+    )
     options.add_argument("--processes", type=int, nargs="+", default=[1, 4])
     options.add_argument("--child", nargs=6, help=argparse.SUPPRESS)
-    given, _ = options.parse_known_args()
-    if given.child:
-        export(*given.child, window=given.window, per_hour=given.per_hour)
+    arguments, _ = options.parse_known_args()
+    if arguments.child:
+        export(*arguments.child, window=arguments.window, per_hour=arguments.per_hour)
         return
     full_windows, rest = divmod(REQUESTS - 1, SERVER_PER_HOUR)
-    least = full_windows * given.window + rest / SERVER_PER_SECOND
-    table = Table(title=f"{REQUESTS} exports, {SERVER_PER_HOUR} in any {given.window:g} s")
-    for heading in ("processes", "seconds", "least possible", "more", "429", "answered"):
+    least = full_windows * arguments.window + rest / SERVER_PER_SECOND
+    table = Table(title=f"{REQUESTS} exports, {SERVER_PER_HOUR} in any {arguments.window:g} s")
+    for heading in ("processes", "seconds", "least possible", "more", "429", "200"):
         table.add_column(heading, justify="right")
-    for processes in given.processes:
-        seconds, statuses = measure(processes, given.window, given.per_hour)
+    for processes in arguments.processes:
+        seconds, statuses = measure(processes, arguments.window, arguments.per_hour)
         table.add_row(
             str(processes),
             f"{seconds:.1f}",
@@ -66,7 +68,7 @@ def main() -> None:
 
 
 def measure(processes: int, window: float, per_hour: int) -> tuple[float, Counter[int]]:
-    """Export every day once, spread over the processes."""
+    """Export every day once, distributed over the processes."""
     limits = Limits(
         export_per_hour=SERVER_PER_HOUR, export_per_second=SERVER_PER_SECOND, window_seconds=window
     )
@@ -97,12 +99,12 @@ def export(
     window: float,
     per_hour: int,
 ) -> None:
-    """Export every `step`th day from the `first` on, one request each."""
-    logging.disable(logging.WARNING)  # every wait is told otherwise
+    """Export every `step`th day from the `first`, with one request each."""
+    logging.disable(logging.WARNING)  # otherwise every wait is logged
     budget = BudgetSettings(
         state_dir=folder,
         export_per_hour=per_hour,
-        export_per_second=OURS_PER_SECOND,
+        export_per_second=CLIENT_PER_SECOND,
         window_seconds=window + MARGIN_SECONDS,
     )
     with MixpanelAPIClient(

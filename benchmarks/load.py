@@ -1,7 +1,7 @@
 """Time the load of one day of events against a bare scan and against pandas.
 
-Each way runs in a process of its own, so that its peak memory is its own. Run it as
-`python -m benchmarks.load --events 1000000`; the spool file is made first, from a seed.
+Each way runs in its own process, so that its peak memory can be measured. Run it as
+`python -m benchmarks.load --events 1000000`. The received file is created first, from a seed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Figure:
 
 
 def scan(spool: Path, database: Path, events: int) -> None:
-    """Read every line and extract one value: the least any load through DuckDB can cost."""
+    """Read every line and extract one value: the minimum of a load with DuckDB."""
     with duckdb.connect() as connection:
         connection.execute(
             "SELECT count(*), sum(length(json ->> '$.event')) FROM read_json_objects(?)",
@@ -53,7 +53,7 @@ def scan(spool: Path, database: Path, events: int) -> None:
 
 
 def load(spool: Path, database: Path, events: int) -> None:
-    """Load the day as the IO manager does: checks, repeats, ledger, commit, checkpoint."""
+    """Load the day as the IO manager does: checks, duplicates, ledger, commit, checkpoint."""
     with Database(database).write() as connection:
         prepare(connection, PROJECT)
         replace_events(
@@ -62,7 +62,7 @@ def load(spool: Path, database: Path, events: int) -> None:
 
 
 def load_with_pandas(spool: Path, database: Path, events: int) -> None:
-    """Load the day the usual way: `json`, a DataFrame, an insert; repeats removed by pandas."""
+    """Load the day with `json`, a DataFrame without duplicates, and an insert."""
     import pandas as pd
 
     rows = []
@@ -84,19 +84,19 @@ def load_with_pandas(spool: Path, database: Path, events: int) -> None:
 def measure(
     name: str, way: Callable[[Path, Path, int], None], spool: Path, events: int, *, runs: int
 ) -> Figure:
-    """Return the best of some runs, each in a fresh process."""
+    """Return the best of some runs, each in a new process."""
     return min((_run(name, way, spool, events) for _ in range(runs)), key=lambda one: one.seconds)
 
 
 def _run(name: str, way: Callable[[Path, Path, int], None], spool: Path, events: int) -> Figure:
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
+    receiver, sender = context.Pipe()
     with tempfile.TemporaryDirectory(dir=spool.parent) as folder:
         database = Path(folder) / "benchmark.duckdb"
-        process = context.Process(target=_child, args=(theirs, way, spool, database, events))
+        process = context.Process(target=_child, args=(sender, way, spool, database, events))
         process.start()
-        theirs.close()
-        seconds, peak = ours.recv()
+        sender.close()
+        seconds, peak = receiver.recv()
         process.join()
         size = database.stat().st_size if database.exists() else 0
     return Figure(name, seconds, peak, size)
@@ -117,7 +117,7 @@ def _child(
 
 
 def report(figures: list[Figure], *, events: int, raw_bytes: int, gzip_bytes: int) -> Table:
-    """Return the figures as a table; ratios are against the scan, which comes first."""
+    """Return the figures as a table; ratios are relative to the scan, which is first."""
     title = f"{events:,} events, {raw_bytes / 1e6:,.0f} MB, gzip {gzip_bytes / 1e6:,.1f} MB, "
     table = Table(title=f"{title}DuckDB {duckdb.__version__}")
     for heading in ("", "seconds", "events/s", "x scan", "peak MB", "file MB", "x gzip"):
@@ -136,7 +136,7 @@ def report(figures: list[Figure], *, events: int, raw_bytes: int, gzip_bytes: in
 
 
 def main() -> None:
-    """Make the file, run each way and print the figures."""
+    """Create the file, run each way and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=2, help="runs of each way; the best counts")

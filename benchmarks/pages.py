@@ -1,8 +1,8 @@
-"""Pages of profiles from a slow server: what five workers save over one.
+"""Pages of profiles from a slow server: the speed of five workers compared with one.
 
-`python -m benchmarks.pages --pages 100 --latency 0.2`. Page 0 opens the session and comes alone,
-so five workers can at best take 1 + 99/5 rounds of 100: 4.76 times as fast. Of an asset's run
-only the pages after it are timed, 99/5 rounds of 99, for Dagster's work lies between.
+`python -m benchmarks.pages --pages 100 --latency 0.2`. Page 0 opens the session and is requested
+alone, so five workers need at least 1 + 99/5 rounds instead of 100: 4.76 times as fast. For an
+asset, only the pages after it are timed (99/5 rounds instead of 99), because Dagster works between.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.profile_runs import pages_asked, run
+from benchmarks.profile_runs import page_times, run
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 
 PAGE_SIZE = 10
@@ -23,7 +23,7 @@ def main() -> None:
     """Run each way with each number of workers and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pages", type=int, default=100)
-    parser.add_argument("--latency", type=float, default=0.2, help="seconds before an answer")
+    parser.add_argument("--latency", type=float, default=0.2, help="seconds before a response")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 5])
     parser.add_argument(
         "--ways", nargs="+", choices=("library", "asset"), default=["library", "asset"]
@@ -38,7 +38,7 @@ def main() -> None:
             alone = 1 if way == "library" else 0
             rounds = alone + math.ceil((options.pages - 1) / workers)
             least.append(rounds * options.latency)
-            seconds.append(measured(way, options.pages, options.latency, workers))
+            seconds.append(measure(way, options.pages, options.latency, workers))
             table.add_row(
                 way,
                 str(workers),
@@ -50,21 +50,21 @@ def main() -> None:
     Console().print(table)
 
 
-def measured(way: str, pages: int, latency: float, workers: int) -> float:
-    """Return the seconds that the library takes, or the fetch ops of the asset."""
+def measure(way: str, pages: int, latency: float, workers: int) -> float:
+    """Return the seconds of the library, or of the asset's fetch ops."""
     settings = EmulatorSettings(
-        # One less than full: behind a full last page one more is asked for.
+        # The last page is not full: after a full one, another page would be requested.
         profiles=pages * PAGE_SIZE - 1,
         page_size=PAGE_SIZE,
         latency_seconds=latency,
     )
     with Emulator(settings) as emulator:
         figure = run(emulator, "fetch" if way == "library" else "materialize", str(workers))
-        asked = pages_asked(emulator)
-    assert len(asked) == pages, f"{len(asked)} requests for {pages} pages"
+        times = page_times(emulator)
+    assert len(times) == pages, f"{len(times)} requests for {pages} pages"
     if way == "library":
         return figure.seconds
-    return (asked[-1] - asked[1]).total_seconds() + latency
+    return (times[-1] - times[1]).total_seconds() + latency
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Many run processes into one DuckDB file, while others read it.
+"""Many processes that write one DuckDB file while others read it.
 
 `python -m benchmarks.parallel_runs --partitions 365 --processes 16`. Each process runs its share
-of the days, one Dagster run a day, all recorded in one instance on disk; beside it, the same days
-as one range run. `--kill 10` also ends ten random processes with SIGKILL, and starts each one's
-unfinished days again. Ends with 1 if a read was refused, or a row is lost or there twice.
+of the days, one Dagster run per day, in one instance on disk. For comparison, one run loads the
+same days. `--kill 10` also ends ten random processes with SIGKILL, and starts their
+unfinished days again. The exit code is 1 if a read failed, or a row is missing or duplicated.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ LOCK_ERRORS = ("DatabaseLockedError", "database is locked", "Could not set lock"
 
 
 @dataclass
-class Place:
-    """A database and a Dagster instance of their own, in an empty folder."""
+class Setup:
+    """A database and a Dagster instance in an empty folder."""
 
     folder: Path
     environment: dict[str, str]
@@ -76,11 +76,11 @@ class Place:
 
 @dataclass
 class Figure:
-    """What came of one way of loading the days."""
+    """The result of one way of loading the days."""
 
     name: str
     seconds: float
-    place: Place
+    setup: Setup
     failed: int = 0
     killed: int = 0
     reads: dict[str, Reads] = field(default_factory=dict)
@@ -107,47 +107,47 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Emulator(settings) as emulator:
         plenty = {f"MP_BUDGET_EXPORT_PER_{span}": "1000000" for span in ("HOUR", "SECOND")}
         environment = {**environment_of(emulator), **plenty, "MP_START_DATE": str(FIRST_DAY)}
-        alone = one_run(Place(Path(folder) / "range", environment), days)
-        parallel = many_runs(Place(Path(folder) / "many", environment), days, options)
-        figures, complaints = [alone, parallel], []
+        alone = one_run(Setup(Path(folder) / "range", environment), days)
+        parallel = many_runs(Setup(Path(folder) / "many", environment), days, options)
+        figures, problems = [alone, parallel], []
         if options.kill:
-            killed = Place(Path(folder) / "killed", environment)
+            killed = Setup(Path(folder) / "killed", environment)
             figures.append(many_runs(killed, days, options, kill=options.kill))
         truth = truth_of(emulator, days)
         for figure in figures:
-            complaints += complaints_about(figure, alone, truth)
+            problems += problems_of(figure, alone, truth)
         console.print(table_of(figures, options))
-    for complaint in complaints:
-        console.print(complaint)
-    sys.exit(bool(complaints))
+    for problem in problems:
+        console.print(problem)
+    sys.exit(bool(problems))
 
 
-def one_run(place: Place, days: list[date]) -> Figure:
+def one_run(setup: Setup, days: list[date]) -> Figure:
     """Load all days in one run."""
     began = time.perf_counter()
-    process = place.start("range", str(days[0]), str(days[-1]))
+    process = setup.start("range", str(days[0]), str(days[-1]))
     process.communicate()
     seconds = time.perf_counter() - began
-    return Figure("one range run", seconds, place, failed=int(process.returncode != 0))
+    return Figure("one range run", seconds, setup, failed=int(process.returncode != 0))
 
 
 def many_runs(
-    place: Place, days: list[date], options: argparse.Namespace, *, kill: int = 0
+    setup: Setup, days: list[date], options: argparse.Namespace, *, kill: int = 0
 ) -> Figure:
-    """Load each day in a run of its own, in as many processes as asked for, beside readers."""
+    """Load each day in its own run, in several processes, while others read."""
     first, rest = days[0], [str(day) for day in days[1:]]
-    place.start("days", str(first)).communicate()  # so that there is something to read
+    setup.start("days", str(first)).communicate()  # so that readers find data
     name = f"{options.processes} processes{', SIGKILL' if kill else ''}"
-    figure = Figure(name, 0.0, place, killed=kill)
-    with reading(place, options.every, figure):
+    figure = Figure(name, 0.0, setup, killed=kill)
+    with readers(setup, options.every, figure):
         began = time.perf_counter()
         shares = [rest[n :: options.processes] for n in range(options.processes)]
-        workers = [Worker(place, share) for share in shares if share]
-        lots = random.Random(17)
-        while running := [worker for worker in workers if worker.goes_on()]:
+        workers = [Worker(setup, share) for share in shares if share]
+        random_choice = random.Random(17).choice
+        while running := [worker for worker in workers if worker.is_running()]:
             stored = sum(len(worker.stored()) for worker in workers)
             if kill and stored >= len(rest) * (figure.killed - kill + 1) / (figure.killed + 2):
-                lots.choice(running).kill()
+                random_choice(running).kill()
                 kill -= 1
             time.sleep(0.05)
         figure.seconds = time.perf_counter() - began
@@ -158,14 +158,14 @@ def many_runs(
 
 @dataclass(frozen=True)
 class Truth:
-    """What the emulator holds: the rows of each day that can be stored, and how many cannot."""
+    """The emulator's rows by day that can be stored, and the number of rows that cannot."""
 
     rows: dict[str, int]
     unstorable: int
 
 
 def truth_of(emulator: Emulator, days: list[date]) -> Truth:
-    """Return what must be in the database in the end."""
+    """Return the expected contents of the database."""
     unstorable = {str(day): len(emulator.truth.unstorable(day)) for day in days}
     events = emulator.truth.totals(days[0], days[-1])["days"]
     rows = {day: count - unstorable[day] for day, count in events.items()}
@@ -173,12 +173,12 @@ def truth_of(emulator: Emulator, days: list[date]) -> Truth:
 
 
 class Worker:
-    """A share of the days, in one process after another until all of them are stored."""
+    """A share of the days, loaded by one process after another until all are stored."""
 
-    def __init__(self, place: Place, days: list[str]) -> None:
-        self._place = place
+    def __init__(self, setup: Setup, days: list[str]) -> None:
+        self._setup = setup
         self._days = days
-        self._output = place.folder / f"{days[0]}.stored"
+        self._output = setup.folder / f"{days[0]}.stored"
         self.failures = 0
         self._was_killed = False
         self._start()
@@ -186,55 +186,55 @@ class Worker:
     def _start(self) -> None:
         with self._output.open("a") as output:
             left = [day for day in self._days if day not in self.stored()]
-            self._process = self._place.start("days", *left, output=output)
+            self._process = self._setup.start("days", *left, output=output)
 
     def stored(self) -> list[str]:
-        """Return the days whose runs have succeeded."""
+        """Return the days with successful runs."""
         return self._output.read_text().split()
 
-    def goes_on(self) -> bool:
-        """Tell whether days are left; start them again if their process is gone."""
+    def is_running(self) -> bool:
+        """Return whether days are left; start a new process for them if the last one ended."""
         ended = self._process.poll() is not None
         left = len(self._days) - len(self.stored())
         if ended and left:
             self.failures += not self._was_killed
             self._was_killed = False
             if self.failures > len(self._days):
-                raise SystemExit(self._place.errors()[-5000:])
+                raise SystemExit(self._setup.errors()[-5000:])
             self._start()
         return bool(left)
 
     def kill(self) -> None:
-        """End the process as the kernel does when memory is short."""
+        """End the process, as the kernel does if memory is low."""
         self._was_killed = True
         self._process.kill()
         self._process.wait()
 
 
 @contextmanager
-def reading(place: Place, every: float, figure: Figure) -> Iterator[None]:
-    """Read in processes of their own meanwhile."""
-    readers = {name: place.start("read", name, "--every", str(every)) for name in READERS}
+def readers(setup: Setup, every: float, figure: Figure) -> Iterator[None]:
+    """Read in other processes during the block."""
+    processes = {name: setup.start("read", name, "--every", str(every)) for name in READERS}
     with ExitStack() as ended:
-        for reader in readers.values():
+        for reader in processes.values():
             ended.callback(reader.kill)
         yield
-        for name, reader in readers.items():
-            told, _ = reader.communicate()
-            figure.reads[name] = Reads(**json.loads(told))
+        for name, reader in processes.items():
+            output, _ = reader.communicate()
+            figure.reads[name] = Reads(**json.loads(output))
 
 
-def complaints_about(figure: Figure, alone: Figure, truth: Truth) -> Iterator[str]:
-    """Yield what is not as it must be."""
-    for path in (figure.place.database, copy_path(figure.place.database)):
+def problems_of(figure: Figure, alone: Figure, truth: Truth) -> Iterator[str]:
+    """Yield a description of each problem."""
+    for path in (figure.setup.database, copy_path(figure.setup.database)):
         with duckdb.connect(path, read_only=True) as connection:
-            found = {
+            stored = {
                 str(day): rows
                 for day, rows in connection.execute(
                     "SELECT event_date, count(*) FROM mixpanel.events GROUP BY ALL"
                 ).fetchall()
             }
-            connection.execute(f"ATTACH '{alone.place.database}' AS alone (READ_ONLY)")
+            connection.execute(f"ATTACH '{alone.setup.database}' AS alone (READ_ONLY)")
             [(refused,)] = connection.execute(
                 "SELECT count(*) FROM mixpanel._quarantine"
             ).fetchall()
@@ -248,8 +248,8 @@ def complaints_about(figure: Figure, alone: Figure, truth: Truth) -> Iterator[st
                 f"SELECT count(*) FROM (({mine} EXCEPT ALL {theirs}) UNION ALL "
                 f"({theirs} EXCEPT ALL {mine}))"
             ).fetchall()
-        wrong = sum(found.get(day, 0) != rows for day, rows in truth.rows.items())
-        if different or wrong or refused != truth.unstorable or found.keys() - truth.rows:
+        wrong = sum(stored.get(day, 0) != rows for day, rows in truth.rows.items())
+        if different or wrong or refused != truth.unstorable or stored.keys() - truth.rows:
             yield (
                 f"{figure.name}, {path.name}: {different} rows differ from those of one range run, "
                 f"{wrong} days from the truth; {refused} of {truth.unstorable} in quarantine"
@@ -258,20 +258,20 @@ def complaints_about(figure: Figure, alone: Figure, truth: Truth) -> Iterator[st
         if reads.refused or reads.backwards:
             yield f"{figure.name}: reads through the {name} failed: {reads}"
     if figure.failed:
-        yield f"{figure.name}: {figure.failed} runs failed: {figure.place.errors()[-2000:]}"
-    drafts = list(figure.place.folder.glob("*.new*"))
+        yield f"{figure.name}: {figure.failed} runs failed: {figure.setup.errors()[-2000:]}"
+    drafts = list(figure.setup.folder.glob("*.new*"))
     if drafts or lock_errors(figure):
         yield f"{figure.name}: {lock_errors(figure)} lock errors, left over: {drafts}"
 
 
 def lock_errors(figure: Figure) -> int:
-    """Count what was said of locks in all processes."""
-    said = figure.place.errors()
-    return sum(said.count(words) for words in LOCK_ERRORS)
+    """Return the number of lock errors in the output of all processes."""
+    text = figure.setup.errors()
+    return sum(text.count(words) for words in LOCK_ERRORS)
 
 
 def table_of(figures: list[Figure], options: argparse.Namespace) -> Table:
-    """Return the figures as a table, a column for each way."""
+    """Return the figures as a table with one column per way."""
     table = Table(title=f"{options.partitions} partitions, about {options.events} events each")
     table.add_column("")
     for figure in figures:

@@ -1,6 +1,6 @@
-"""Take profiles in one way and print what it cost as JSON.
+"""Get profiles in one way and print the costs as JSON.
 
-Run by `benchmarks.profile_runs` in a process of its own. The MP_* variables say whom to ask.
+`benchmarks.profile_runs` starts it as its own process. MP_* variables name the server.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mixpanel_assets import ParallelProfileResult, Workspace
 
 
 def fetch(max_workers: str) -> int:
-    """Fetch all profiles into a table of a new database, through the library."""
+    """Fetch all profiles into a table of a new database with the library."""
     with Workspace() as workspace:
         result = workspace.fetch_profiles("people", parallel=True, max_workers=int(max_workers))
         assert isinstance(result, ParallelProfileResult)
@@ -27,7 +27,7 @@ def fetch(max_workers: str) -> int:
 
 def materialize(max_workers: str) -> int:
     """Run the asset for today, all of its pages in one op."""
-    # Dagster would be in the way of everybody else's memory.
+    # Imported here, because Dagster would add to the memory of the other ways.
     import dagster as dg
 
     from mixpanel_assets.definitions import build_definitions
@@ -61,7 +61,7 @@ def stream(way: str) -> int:
 
 
 def main() -> None:
-    """Run the way that the arguments name and print its figures."""
+    """Run the way named by the arguments and print its figures."""
     ways: dict[str, Callable[..., int]] = {
         "fetch": fetch,
         "materialize": materialize,
@@ -69,7 +69,7 @@ def main() -> None:
         "stream": stream,
     }
     way, *arguments = sys.argv[1:]
-    # DuckDB loads pandas with the first value that is bound; starting is not what is measured.
+    # DuckDB loads pandas with the first bound value; the start is not measured.
     duckdb.execute("SELECT ?", ["loaded"])
     began, spent = time.time(), time.process_time()
     profiles = ways[way](*arguments)

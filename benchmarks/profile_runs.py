@@ -1,6 +1,6 @@
 """Run `benchmarks.profile_client` against an emulator in this process.
 
-The client's process is its own, so the emulator's memory is not counted in its peak.
+The client has its own process, so that its peak memory does not include the emulator's.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Figure:
 
     @property
     def seconds(self) -> float:
-        """Wall time, without that of starting Python."""
+        """Wall time without the start of Python."""
         return self.ended - self.began
 
 
 def run(emulator: Emulator, way: str, *arguments: str) -> Figure:
-    """Return the figures of one way, with a database and a home of its own."""
+    """Return the figures of one way, in its own database and home."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.profile_client", way, *arguments],
@@ -53,7 +53,7 @@ def run(emulator: Emulator, way: str, *arguments: str) -> Figure:
     return Figure(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def pages_asked(emulator: Emulator) -> list[datetime]:
-    """Return when each page of profiles was asked for, first to last."""
-    asked = [request for request in emulator.requests if request.path.endswith("/engage")]
-    return sorted(request.started for request in asked)
+def page_times(emulator: Emulator) -> list[datetime]:
+    """Return the times of the requests of profile pages, sorted."""
+    requests = [request for request in emulator.requests if request.path.endswith("/engage")]
+    return sorted(request.started for request in requests)

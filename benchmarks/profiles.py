@@ -1,4 +1,4 @@
-"""A million profiles: how long they take to fetch and to load, and in how much memory.
+"""A million profiles: time to fetch and to load them, and memory.
 
 `python -m benchmarks.profiles --profiles 1000000 --streamed 500000`. The emulator and the client
 share this machine, so the rates are lower bounds.
@@ -11,36 +11,36 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.profile_runs import Figure, pages_asked, run
+from benchmarks.profile_runs import Figure, page_times, run
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 
 
 def main() -> None:
     """Load and stream few and many profiles, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--profiles", type=int, default=1_000_000, help="how many are loaded")
-    parser.add_argument("--streamed", type=int, default=500_000, help="how many are streamed")
-    parser.add_argument("--few", type=int, default=10_000, help="how many they are compared with")
+    parser.add_argument("--profiles", type=int, default=1_000_000, help="the number to load")
+    parser.add_argument("--streamed", type=int, default=500_000, help="the number to stream")
+    parser.add_argument("--few", type=int, default=10_000, help="the number to compare with")
     options, _ = parser.parse_known_args()
     Console().print(loads([options.few, options.profiles]))
     Console().print(streams([options.few, options.streamed]))
 
 
 def project(profiles: int) -> EmulatorSettings:
-    """Return a project so busy that all of its people signed up within a year."""
+    """Return a project with enough events that all sign-ups are within a year."""
     return EmulatorSettings(profiles=profiles, events_per_day=max(400, profiles // 3))
 
 
 def loads(sizes: list[int]) -> Table:
-    """Return what `Workspace.sync_profiles` takes, as a table."""
+    """Return the costs of `Workspace.sync_profiles` as a table."""
     table = Table(title="loaded")
     for heading in ("profiles", "fetch s", "load s", "load / fetch", "profiles/s", "peak MB"):
         table.add_column(heading, justify="right")
     for size in sizes:
         with Emulator(project(size)) as emulator:
             figure = run(emulator, "sync")
-            # The last page is asked for a moment before it is there.
-            fetched = pages_asked(emulator)[-1].timestamp() - figure.began
+            # The request of the last page is a moment before its response.
+            fetched = page_times(emulator)[-1].timestamp() - figure.began
         assert figure.profiles == size, f"{figure.profiles:,} of {size:,} were stored"
         loaded = figure.seconds - fetched
         table.add_row(
@@ -55,12 +55,12 @@ def loads(sizes: list[int]) -> Table:
 
 
 def streams(sizes: list[int]) -> Table:
-    """Return what `Workspace.stream_profiles` takes, as a table."""
+    """Return the costs of `Workspace.stream_profiles` as a table."""
     table = Table(title="streamed")
     for heading in ("way", "profiles", "seconds", "CPU s", "profiles/s", "peak MB", "growth"):
         table.add_column(heading, justify="left" if heading == "way" else "right")
     for way in ("raw", "normalized"):
-        figures = [streamed(size, way) for size in sizes]
+        figures = [measure_stream(size, way) for size in sizes]
         for figure in figures:
             table.add_row(
                 way,
@@ -74,11 +74,11 @@ def streams(sizes: list[int]) -> Table:
     return table
 
 
-def streamed(size: int, way: str) -> Figure:
+def measure_stream(size: int, way: str) -> Figure:
     """Return the figures of one stream."""
     with Emulator(project(size)) as emulator:
         figure = run(emulator, "stream", way)
-    assert figure.profiles == size, f"{figure.profiles:,} of {size:,} came"
+    assert figure.profiles == size, f"{figure.profiles:,} of {size:,} were received"
     return figure
 
 

@@ -1,11 +1,11 @@
-"""One process beside many others: it materializes days, or reads what is there.
+"""One of many processes: it materializes days, or reads the database.
 
 `python -m benchmarks.run_process days 2024-01-01 2024-01-02`   a Dagster run for each day
 `python -m benchmarks.run_process range 2024-01-01 2024-01-31`  one run for all of them
-`python -m benchmarks.run_process read snapshot --every 1`      reads until its input is closed
+`python -m benchmarks.run_process read snapshot --every 1`      reads until stdin is closed
 
-It prints each day once it is stored, or the figures of its reads as JSON. The database,
-DAGSTER_HOME and the account come from the environment.
+It prints each stored day, or the figures of its reads as JSON. The database, DAGSTER_HOME and
+the account come from the environment.
 """
 
 from __future__ import annotations
@@ -34,16 +34,15 @@ EVENTS = [dg.AssetKey(["mixpanel", "events"])]
 
 @dataclass
 class Reads:
-    """What became of the reads of one reader.
+    """The reads of one reader.
 
     Attributes:
-        reads: How many there were.
-        older: How many were answered with older data than the file held.
-        slowest: Seconds that the slowest took.
-        oldest: Seconds, the greatest age of what was read.
-        refused: What was said by those that failed.
-        backwards: How often one saw fewer days than one before it, and did not say that what it
-            read was older.
+        reads: The number of reads.
+        older: The number of reads that returned older data than the file had.
+        slowest: Seconds of the slowest read.
+        oldest: Greatest age of the data, in seconds.
+        refused: Messages of failed reads.
+        backwards: The number of reads with fewer days than an earlier read and no older age.
     """
 
     reads: int = 0
@@ -55,22 +54,22 @@ class Reads:
 
 
 def main() -> None:
-    """Do what the arguments say."""
+    """Materialize or read, as the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("days", "range", "read"))
-    parser.add_argument("given", nargs="+")
+    parser.add_argument("arguments", nargs="+")
     parser.add_argument("--every", type=float, default=1.0)
     options = parser.parse_args()
     database = load_settings().database_path("")
     if options.what == "read":
         through = {"workspace": through_workspace, "snapshot": through_snapshot}
-        ask = through[options.given[0]]
-        told = read(
-            lambda: ask(database), options.every, may_go_back=options.given[0] == "workspace"
+        query = through[options.arguments[0]]
+        result = read(
+            lambda: query(database), options.every, may_go_back=options.arguments[0] == "workspace"
         )
-        print(json.dumps(asdict(told)))
+        print(json.dumps(asdict(result)))
     elif options.what == "range":
-        first, last = options.given
+        first, last = options.arguments
         materialize(
             tags={
                 "dagster/asset_partition_range_start": first,
@@ -78,12 +77,12 @@ def main() -> None:
             }
         )
     else:
-        for day in options.given:
+        for day in options.arguments:
             materialize(partition_key=day)
             print(day, flush=True)
 
 
-def materialize(**chosen: Any) -> None:
+def materialize(**partitions: Any) -> None:
     """Run the events asset in this process, recorded in the shared instance."""
     job = build_definitions().resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.get() as instance:
@@ -91,46 +90,46 @@ def materialize(**chosen: Any) -> None:
             instance=instance,
             asset_selection=EVENTS,
             run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
-            **chosen,
+            **partitions,
         )
 
 
-def read(ask: Callable[[], tuple[int, float]], every: float, *, may_go_back: bool) -> Reads:
-    """Ask again and again until standard input is closed.
+def read(query: Callable[[], tuple[int, float]], every: float, *, may_go_back: bool) -> Reads:
+    """Read repeatedly until stdin is closed.
 
     Args:
-        ask: Returns the days that it saw, and how old that is.
+        query: Returns the number of days, and the age of the data in seconds.
         every: Seconds between two reads.
-        may_go_back: A read that says it is older may see less than the one before.
+        may_go_back: Whether a read with an age may return fewer days than an earlier one.
     """
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
-    told, most = Reads(), 0
+    result, most = Reads(), 0
     while not ended.wait(every):
         began = time.perf_counter()
         try:
-            days, age = ask()
+            days, age = query()
         except Exception as error:
-            told.refused.append(f"{type(error).__name__}: {error}")
+            result.refused.append(f"{type(error).__name__}: {error}")
         else:
-            told.backwards += days < most and not (may_go_back and age)
+            result.backwards += days < most and not (may_go_back and age)
             most = max(most, days)
-            told.older += age > 0
-            told.oldest = max(told.oldest, age)
-        told.reads += 1
-        told.slowest = max(told.slowest, time.perf_counter() - began)
-    return told
+            result.older += age > 0
+            result.oldest = max(result.oldest, age)
+        result.reads += 1
+        result.slowest = max(result.slowest, time.perf_counter() - began)
+    return result
 
 
 def through_workspace(database: Path) -> tuple[int, float]:
-    """Return the days that a `Workspace` shows, and how old that is."""
+    """Return the number of days in a `Workspace`, and the age of the data."""
     with Workspace.open(database) as workspace:
         [(_, days)] = workspace.sql_rows(QUERY)
         return days, workspace.snapshot_age or 0.0
 
 
 def through_snapshot(database: Path) -> tuple[int, float]:
-    """Return the days that a BI tool sees, which knows nothing of us."""
+    """Return the number of days as a BI tool sees them, and the age of the data."""
     with duckdb.connect(copy_path(database), read_only=True) as connection:
         [(_, days)] = connection.execute(QUERY).fetchall()
         [(age,)] = connection.execute(

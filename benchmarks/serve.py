@@ -1,6 +1,6 @@
-"""How fast the emulator answers one big day, and how fast the client takes it in.
+"""The rates at which the emulator sends one large day and the client receives it.
 
-Both run on this machine at once, so the rates are lower bounds.
+Both run on this machine at the same time, so the rates are lower bounds.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
     arguments = parser.parse_args()
-    table = Table("answer", "seconds", "MB of JSON", "MB/s", title=f"{arguments.events:,} events")
+    table = Table("response", "seconds", "MB of JSON", "MB/s", title=f"{arguments.events:,} events")
     with Emulator(EmulatorSettings(start=DAY, days=1, exact_events=arguments.events)) as emulator:
         for name, encoding in (("plain", "identity"), ("gzip", "gzip")):
             seconds, size = read(emulator, encoding)
             add(table, f"read, {name}", seconds, size)
-        seconds, size = spooled(emulator)
-        add(table, "spooled and judged", seconds, size)
+        seconds, size = receive(emulator)
+        add(table, "received and checked", seconds, size)
     Console().print(table)
 
 
@@ -42,7 +42,7 @@ def add(table: Table, name: str, seconds: float, size: int) -> None:
 
 
 def read(emulator: Emulator, encoding: str) -> tuple[float, int]:
-    """Return seconds and JSON bytes of an answer that is read and thrown away."""
+    """Return seconds and JSON bytes of a response that is read and discarded."""
     started = time.perf_counter()
     with httpx.stream(
         "GET",
@@ -58,8 +58,8 @@ def read(emulator: Emulator, encoding: str) -> tuple[float, int]:
     return time.perf_counter() - started, size
 
 
-def spooled(emulator: Emulator) -> tuple[float, int]:
-    """Return seconds and JSON bytes of an answer on its way to a checked spool file."""
+def receive(emulator: Emulator) -> tuple[float, int]:
+    """Return seconds and JSON bytes of a response that is checked and stored on disk."""
     credentials = make_credentials(
         username=emulator.username, secret=emulator.secret, project_id=str(emulator.project_id)
     )

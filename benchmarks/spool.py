@@ -1,4 +1,4 @@
-"""A seeded spool file of realistic events, so that a figure can be measured again."""
+"""A received file of realistic events from a seed, so that measurements can be repeated."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ _EVENTS = ("Page View", "Sign Up", "Add to Cart", "Order Completed", "Search", "
 _CITIES = ("Lyon", "Köln", "São Paulo", "Kraków", "Tōkyō", "Austin", "Leeds", "Utrecht")
 _BROWSERS = ("Chrome", "Safari", "Firefox", "Edge")
 _SYSTEMS = ("Mac OS X", "Windows", "Linux", "iOS", "Android")
-_REPEATS = 0.03
+_DUPLICATES = 0.03
 
 
 def write_spool(path: Path, *, events: int, seed: int = 7, day: date = DAY) -> int:
-    """Write `events` lines, 3 % of them repeats, as gzip; return the bytes before compression."""
+    """Write gzipped lines, 3 % of them duplicates; return the bytes before compression."""
     chance = random.Random(seed)
     start = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
     written, recent = 0, [_event(chance, start)]
     with gzip.open(path, "wb", compresslevel=6) as spool:
         for _ in range(events):
-            event = _repeat(chance, recent) if chance.random() < _REPEATS else _event(chance, start)
+            event = (
+                _duplicate(chance, recent)
+                if chance.random() < _DUPLICATES
+                else _event(chance, start)
+            )
             recent = [*recent[-50:], event]
             written += spool.write(_line(event))
     return written
@@ -34,8 +38,8 @@ def _line(event: dict[str, Any]) -> bytes:
     return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def _repeat(chance: random.Random, recent: list[dict[str, Any]]) -> dict[str, Any]:
-    """Send one of the last events again, as Mixpanel does: the same but processed later."""
+def _duplicate(chance: random.Random, recent: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return one of the last events again, processed later, as Mixpanel sends it."""
     event = chance.choice(recent)
     later = event["properties"]["mp_processing_time_ms"] + chance.randrange(1000)
     return {**event, "properties": {**event["properties"], "mp_processing_time_ms": later}}

@@ -1,9 +1,9 @@
-"""How fast events stream, and that a hundred times as many cost no more memory.
+"""The rate of event streams, and their memory for few and for many events.
 
-`python -m benchmarks.stream --events 1000000`. The emulator makes slower than a client takes,
-so its answers are recorded first and then replayed from disk, the same ones for every client.
-Each way runs in a process of its own. With `--headless-python PATH` the interpreter of an
-environment that has `mixpanel-headless` is timed too.
+`python -m benchmarks.stream --events 1000000`. The emulator is slower than a client, so its
+responses are recorded first and then replayed from disk, the same ones for every client. Each way
+runs in its own process. `--headless-python PATH` also measures `mixpanel-headless`, with the
+interpreter of its environment.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
     """Run each way with few and with many events and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--headless-python", help="an interpreter that has mixpanel-headless")
+    parser.add_argument("--headless-python", help="an interpreter with mixpanel-headless")
     options = parser.parse_args()
     ways = [(name, sys.executable, "ours", way) for name, way in (*OURS, LINES)]
     if options.headless_python:
@@ -65,7 +65,7 @@ def main() -> None:
             (f"headless {way}", options.headless_python, "headless", way)
             for way in ("raw", "normalized")
         ]
-    few, many = measured(FEW, ways), measured(options.events, ways)
+    few, many = measure(FEW, ways), measure(options.events, ways)
     Console().print(report(few, many))
     for way in ("raw", "normalized"):
         if (theirs := many.get(f"headless {way}")) is not None:
@@ -73,16 +73,16 @@ def main() -> None:
             Console().print(f"live {way}: {factor:.1f} times the rate of mixpanel-headless")
 
 
-def measured(events: int, ways: list[tuple[str, str, str, str]]) -> dict[str, Figure]:
-    """Return the figures of each way for a day of so many events."""
+def measure(events: int, ways: list[tuple[str, str, str, str]]) -> dict[str, Figure]:
+    """Return the figures of each way for a day with this number of events."""
     settings = EmulatorSettings(
         start=date.fromisoformat(stream_client.DAY), days=1, exact_events=events
     )
     with tempfile.TemporaryDirectory() as folder:
         with Emulator(settings) as emulator:
             variables = environment_of(emulator)
-            answers = {ms: recorded(emulator, ms, Path(folder)) for ms in (None, "true")}
-        with replayed(answers) as base_url:
+            responses = {ms: record(emulator, ms, Path(folder)) for ms in (None, "true")}
+        with replay(responses) as base_url:
             variables = {
                 **os.environ,
                 **variables,
@@ -95,8 +95,8 @@ def measured(events: int, ways: list[tuple[str, str, str, str]]) -> dict[str, Fi
             }
 
 
-def recorded(emulator: Emulator, time_in_ms: str | None, folder: Path) -> Path:
-    """Return a file with the emulator's compressed answer, as it is asked for."""
+def record(emulator: Emulator, time_in_ms: str | None, folder: Path) -> Path:
+    """Return a file with the emulator's compressed response."""
     path = folder / f"{time_in_ms}.gz"
     params = {
         "project_id": str(emulator.project_id),
@@ -122,13 +122,13 @@ def recorded(emulator: Emulator, time_in_ms: str | None, folder: Path) -> Path:
 
 
 @contextmanager
-def replayed(answers: Mapping[str | None, Path]) -> Iterator[str]:
-    """Answer exports with the files, and yield the address."""
+def replay(responses: Mapping[str | None, Path]) -> Iterator[str]:
+    """Serve exports from the files, and yield the address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked = parse_qs(urlsplit(self.path).query)
-            path = answers[asked.get("time_in_ms", [None])[0]]
+            params = parse_qs(urlsplit(self.path).query)
+            path = responses[params.get("time_in_ms", [None])[0]]
             self.send_response(200)
             self.send_header("Content-Type", "text/plain")
             self.send_header("Content-Encoding", "gzip")

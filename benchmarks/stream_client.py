@@ -1,7 +1,7 @@
-"""Stream one day with one client and print what it cost as JSON.
+"""Stream one day with one client and print the costs as JSON.
 
-Run by `benchmarks.stream` in a process of its own, also with interpreters that do not have
-this package, so it imports nothing of it at the top. The MP_* variables say whom to ask.
+`benchmarks.stream` starts it as its own process, also with interpreters without this package,
+so it does not import the package at the top. MP_* variables name the server.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DAY = "2024-01-01"
 
 
 def ours(way: str) -> Iterable[object]:
-    """Return our stream: `raw`, `normalized`, `staged` (raw) or `lines`."""
+    """Return a stream of this package: `raw`, `normalized`, `staged` (raw) or `lines`."""
     from mixpanel_assets import Workspace
 
     workspace = Workspace()
@@ -36,11 +36,11 @@ def headless(way: str) -> Iterable[object]:
 
 
 def peak_bytes() -> int:
-    """Return the most memory this program had; Linux counts the parent's in `ru_maxrss`."""
+    """Return the peak memory of this process. In Linux, `ru_maxrss` includes the parent's."""
     status = Path("/proc/self/status")
     if status.exists():
-        found = [x for x in status.read_text().splitlines() if x.startswith("VmHWM")]
-        return int(found[0].split()[1]) * 1024
+        (peak,) = [x for x in status.read_text().splitlines() if x.startswith("VmHWM")]
+        return int(peak.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

@@ -1,4 +1,4 @@
-"""`mp demo --ui` as a visitor starts it, and a Chromium that looks at it."""
+"""`mp demo --ui` as a user starts it, and a Chromium that opens its pages."""
 
 import re
 import shutil
@@ -17,17 +17,17 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 MP = str(Path(sys.executable).with_name("mp"))
 READY_SECONDS = 240
-PATIENCE_SECONDS = 150  # Dagster looks for new backfills every 30 seconds; a run starts in 10
+PATIENCE_SECONDS = 150  # Dagster checks for new backfills every 30 seconds; a run starts in 10
 SIZE = {"width": 1400, "height": 900}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--screenshots", type=Path, help="where to keep pictures of the pages")
+    parser.addoption("--screenshots", type=Path, help="folder for pictures of the pages")
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Where the running demo answers and keeps its tables."""
+    """Addresses and database of the running demo."""
 
     url: str
     emulator: str
@@ -36,25 +36,25 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """The demo, which leaves no process behind when it is told to end."""
+    """The demo; after SIGTERM, none of its processes may be left."""
     database = tmp_path_factory.mktemp("demo") / "shop.duckdb"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [MP, "demo", "--ui", "--port", str(port), "--database", str(database)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        said: list[str] = []
+        lines: list[str] = []
         ready = threading.Event()
-        reader = threading.Thread(target=listen, args=(process, said, ready))
+        reader = threading.Thread(target=read_lines, args=(process, lines, ready))
         reader.start()
         try:
-            assert ready.wait(READY_SECONDS), "".join(said)
-            emulator = re.search(r"Mixpanel answers on (\S+)", "".join(said))
-            assert emulator, "".join(said)
+            assert ready.wait(READY_SECONDS), "".join(lines)
+            emulator = re.search(r"Mixpanel runs on (\S+)", "".join(lines))
+            assert emulator, "".join(lines)
             yield Demo(f"http://127.0.0.1:{port}", emulator[1], database)
         finally:
-            family = psutil.Process(process.pid).children(recursive=True)
+            processes = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGTERM)
-            _, left = psutil.wait_procs(family, timeout=60)
+            _, left = psutil.wait_procs(processes, timeout=60)
             for one in left:
                 one.kill()
             process.wait(60)
@@ -62,10 +62,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     assert not left, "a process outlived the demo"
 
 
-def listen(process: subprocess.Popen[str], said: list[str], ready: threading.Event) -> None:
+def read_lines(process: subprocess.Popen[str], lines: list[str], ready: threading.Event) -> None:
     assert process.stderr
     for line in process.stderr:
-        said.append(line)
+        lines.append(line)
         if "Dagster's UI is on" in line:
             ready.set()
     ready.set()
@@ -86,7 +86,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, demo: Demo) -> Iterator[Page]:
-    """A page of the demo's UI that fails the test on an error in the page's own script."""
+    """A page of the demo's UI. An error in a script of the page fails the test."""
     expect.set_options(timeout=PATIENCE_SECONDS * 1000)
     errors: list[str] = []
     with browser.new_context(base_url=demo.url, viewport=SIZE, bypass_csp=True) as context:
@@ -99,12 +99,12 @@ def page(browser: Browser, demo: Demo) -> Iterator[Page]:
 
 @pytest.fixture
 def picture(page: Page, request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Keep a picture of the page as it is, if `--screenshots` says where."""
+    """Save a picture of the page if `--screenshots` names a folder."""
     folder: Path | None = request.config.getoption("--screenshots")
 
-    def keep(name: str) -> None:
+    def save(name: str) -> None:
         if folder:
             page.wait_for_timeout(1_500)  # the last animation
             page.screenshot(path=folder / f"{name}.png")
 
-    return keep
+    return save

@@ -1,4 +1,4 @@
-"""What a visitor of Dagster's UI sees and clicks, from an empty page to a finished backfill."""
+"""What users see and click in Dagster's UI, up to a finished backfill."""
 
 import re
 
@@ -14,15 +14,15 @@ NUMBERS = {"rows", "bytes", "seconds", "requests", "repeats_removed", "budget_le
 
 
 @pytest.fixture
-def ask_emulator(demo):
-    """Ask the pretend Mixpanel for its truth, or tell it what shall go wrong."""
+def emulator_control(demo):
+    """An HTTP client of the emulator's control: its truth and its faults."""
     with httpx.Client(base_url=f"{demo.emulator}/emulator", trust_env=False) as http:
         yield http
         http.delete("/faults").raise_for_status()
 
 
-def test_the_graph_shows_the_assets_and_how_full_they_are(page, picture):
-    """Three assets, what they are made of, and most of a month in place."""
+def test_the_graph_shows_the_assets_and_their_share_of_partitions(page, picture):
+    """Three assets with their dependencies, and most of a month materialized."""
     page.goto("/asset-groups")
     for name in ("events", "profiles", "daily_event_counts"):
         expect(page.get_by_text(name, exact=True).last).to_be_visible()
@@ -30,7 +30,7 @@ def test_the_graph_shows_the_assets_and_how_full_they_are(page, picture):
     picture("asset-graph")
 
 
-def test_an_asset_says_what_it_is(page):
+def test_an_asset_is_described(page):
     """Description, columns, table and schedule, and no path of this machine."""
     page.goto(EVENTS)
     for text in ("One row per event", "mixpanel.events", "The export day the event belongs to"):
@@ -40,7 +40,7 @@ def test_an_asset_says_what_it_is(page):
 
 
 def test_a_partition_shows_its_numbers_and_its_hours(page, picture, demo):
-    """The day's metadata stand in the page, the chart among them as a picture."""
+    """The page has the day's metadata, with the chart as a picture."""
     with Database(demo.database).read() as connection:
         [(day, rows)] = connection.execute(
             "SELECT day, row_count FROM mixpanel._days WHERE table_name = 'events' "
@@ -56,7 +56,7 @@ def test_a_partition_shows_its_numbers_and_its_hours(page, picture, demo):
     picture("partition")
 
 
-def test_numbers_are_drawn_as_plots(page, picture):
+def test_numbers_have_plots(page, picture):
     """Each number of the days has a plot over the partitions."""
     page.set_viewport_size({"width": 1400, "height": 2000})
     page.goto(EVENTS)
@@ -69,10 +69,8 @@ def test_numbers_are_drawn_as_plots(page, picture):
     picture("plots")
 
 
-def test_a_backfill_is_launched_by_clicking_and_fills_what_is_missing(
-    page, picture, demo, ask_emulator
-):
-    """Materialize, Missing, Launch backfill: then no day is missing, and every row is there."""
+def test_a_backfill_from_the_page_loads_the_missing_days(page, picture, demo, emulator_control):
+    """After Materialize, Missing, Launch backfill, no day and no row is missing."""
     page.goto(EVENTS)
     page.get_by_role("button", name="Materialize").first.click()
     dialog = page.get_by_role("dialog")
@@ -93,14 +91,14 @@ def test_a_backfill_is_launched_by_clicking_and_fills_what_is_missing(
         ).fetchall()
     assert len(days) == 29, "all but today, which is open"
     for day, rows in days:
-        truth = ask_emulator.get("/truth", params={"from_date": day, "to_date": day}).json()
+        truth = emulator_control.get("/truth", params={"from_date": day, "to_date": day}).json()
         assert truth["events"] == rows
 
 
-def test_a_page_of_profiles_that_does_not_come_fails_the_check(page, picture, ask_emulator):
-    """The check is red and says which page is missing, why, and what to do."""
+def test_a_missing_page_of_profiles_fails_the_check(page, picture, emulator_control):
+    """The check fails and names the missing page, the reason, and what to do."""
     fault = {"kind": "500-json", "path": "*/engage", "page": 1, "times": None}
-    ask_emulator.post("/faults", json=fault).raise_for_status()
+    emulator_control.post("/faults", json=fault).raise_for_status()
     page.goto(PROFILES)
     page.get_by_role("button", name="Materialize").first.click()
     dialog = page.get_by_role("dialog")
