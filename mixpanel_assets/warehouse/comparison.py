@@ -1,4 +1,4 @@
-"""Stored days of events beside the same days read anew: what differs, row by row."""
+"""Stored days of events compared with the same days requested again, row by row."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FETCHED = "mixpanel_assets_fetched"
 _BATCH = 100  # rows, each of up to some megabytes
 _ROW = "json_array(event_name, time_raw, distinct_id, insert_id, properties)"
 
-# Rows that one side holds more often than the other, as often as it holds them more.
+# Rows that one side has more often than the other, each as often as it has more of them.
 _SURPLUS = f"""
     WITH stored AS (
         SELECT md5_number({_ROW}::VARCHAR) AS mark, count(*) AS copies
@@ -53,16 +53,15 @@ class DayDifference:
 
     Attributes:
         day: The export day.
-        status: What the ledger says of the stored day; None when it was never loaded. `expired`
-            when it lies too far back for Mixpanel to be asked.
+        status: The status in the ledger; None if the day was never loaded; `expired` if it is too
+            old to be requested.
         stored: Rows in the table.
-        fetched: Rows that Mixpanel's answer makes; None when the plan does not reach that far
-            back or the day is `expired`, so that nothing can be said.
-        missing: Events that Mixpanel holds and the table does not.
-        gone: Events that the table holds and Mixpanel does not, and that it still sent when
-            the day was loaded.
-        kept: Events that Mixpanel had stopped sending by then and the table keeps.
-        changed: Events that both hold, with other content.
+        fetched: Rows of Mixpanel's response; None if the plan does not reach that far back or the
+            day is `expired`, so that no comparison is possible.
+        missing: Events in the response that the table lacks.
+        gone: Events in the table that the response lacks, and that Mixpanel sent at the last load.
+        kept: Events in the table that Mixpanel did not send at the last load either.
+        changed: Events that both have, with different content.
     """
 
     day: date
@@ -83,15 +82,10 @@ class DayDifference:
 def compare_events(
     connection: duckdb.DuckDBPyConnection, fetched: Path, days: Sequence[date]
 ) -> list[DayDifference]:
-    """Compare days of `mixpanel.events` with those of another file, as sets with repeats.
+    """Compare days of `mixpanel.events` with those of a database that has them `fetched` again.
 
-    Name, time, ids and properties count. What Mixpanel rewrites between two reads of an event
-    does not (`mp_processing_time_ms` and the like), nor do the order of rows and of properties.
-
-    Args:
-        connection: Reads the stored days.
-        fetched: A database of this package that holds the same days, read anew.
-        days: In order.
+    Name, time, ids, properties and the number of copies are compared. Properties that Mixpanel
+    rewrites between two reads (`mp_processing_time_ms` and the like) are not, nor is any order.
     """
     with _attached(connection, fetched):
         statuses = day_statuses(connection, Target(EVENTS.name))
@@ -105,7 +99,7 @@ def compare_events(
 def expired_days(
     connection: duckdb.DuckDBPyConnection, days: Sequence[date]
 ) -> list[DayDifference]:
-    """Return what is stored of days that Mixpanel is not asked for."""
+    """Return the number of stored rows of days that are not requested."""
     return [
         DayDifference(day, "expired", _count(connection, EVENTS.quoted, day), None) for day in days
     ]
@@ -136,7 +130,7 @@ def _compare_day(
 
 
 def _vanished(connection: duckdb.DuckDBPyConnection, day: date) -> Counter[_Event]:
-    """Return the rows that are kept though Mixpanel does not send them any more."""
+    """Return the kept rows that Mixpanel does not send any more."""
     if not table_exists(connection, VANISHED.name):  # in an older file
         return Counter()
     found = connection.execute(
@@ -150,7 +144,7 @@ def _vanished(connection: duckdb.DuckDBPyConnection, day: date) -> Counter[_Even
 def _contents(
     connection: duckdb.DuckDBPyConnection, ours: str, theirs: str, day: date
 ) -> Iterator[tuple[_Event, bytes]]:
-    """Yield each row that one side holds and the other does not, as its event and its content."""
+    """Yield each row that one side has and the other lacks, as its event and its content."""
     found = connection.execute(_SURPLUS.format(ours=ours, theirs=theirs), {"day": day})
     while rows := found.fetchmany(_BATCH):
         for event, time_raw, distinct_id, insert_id, properties in rows:

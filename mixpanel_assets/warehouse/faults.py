@@ -1,7 +1,7 @@
-"""Errors of DuckDB and the operating system in plain words, and short reads that cannot hide one.
+"""Errors of DuckDB and the operating system in plain words, and functions for short results.
 
-`translated` handles faults of the file, the disk and the machine: a wrong SQL statement of
-ours is a programming error and passes unchanged. `user_sql` is for statements of the caller's.
+`translated` handles faults of the file, the disk and the machine. A wrong SQL statement of this
+package is a programming error and passes unchanged. `user_sql` is for the caller's statements.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def first_row(
 
 
 def number(connection: duckdb.DuckDBPyConnection, sql: str, values: Values = ()) -> int:
-    """Return a count, or how many rows a statement changed."""
+    """Return a count, or the number of rows that a statement changed."""
     row = first_row(connection, sql, values)
     return int(row[0]) if row else 0
 
@@ -48,7 +48,7 @@ _OTHER_WAYS = (
     ),
     (
         re.compile(r"disabled (by|through) configuration"),
-        "`mp` lets a query touch no file but the database: print the answer with `--format csv`, "
+        "`mp` lets a query use no file but the database: print the result with `--format csv`, "
         "or use the duckdb command or package.",
     ),
 )
@@ -101,7 +101,7 @@ _NEXT_STEPS: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def holding_pid(error: Exception) -> int | None:
-    """Return the process that holds the file, 0 when it is not named, None for another fault."""
+    """Return the process that holds the file, 0 if it is not named, None for another error."""
     if match := _CONFLICT.search(str(error)):
         return int(match.group(1) or match.group(2))
     return 0 if "Could not set lock" in str(error) else None
@@ -109,12 +109,12 @@ def holding_pid(error: Exception) -> int | None:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Raise our own errors for faults of the file, the disk or memory inside the block.
+    """Raise errors of this package for faults of the file, the disk or memory inside the block.
 
     Raises:
         StorageError: The database at `path` cannot be written or read.
-        DatabaseLockedError: This very process has it open elsewhere, so waiting is no use.
-        KeyboardInterrupt: Ctrl-C ended a statement, of which DuckDB makes a RuntimeError.
+        DatabaseLockedError: This process has it open elsewhere, so waiting does not help.
+        KeyboardInterrupt: Ctrl-C ended a statement; DuckDB raises a RuntimeError for it.
     """
     try:
         yield
@@ -159,12 +159,7 @@ def user_sql() -> Iterator[None]:
 
 
 def must_be_writable(path: Path) -> None:
-    """See that the database at `path` could be written, as far as its permissions tell.
-
-    Raises:
-        StorageError: The file may not be written, or nothing may be made in its folder, where
-            DuckDB keeps its log.
-    """
+    """Raise `StorageError` without permission to write the database, or its log in its folder."""
     for place in (path, path.parent):
         if place.exists() and not os.access(place, os.W_OK):
             raise _explain(PermissionError(f"Permission denied: {place}"), path)

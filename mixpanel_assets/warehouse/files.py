@@ -21,14 +21,14 @@ from mixpanel_assets.rules.locks import MARK, hold
 
 
 def draft_path(target: Path) -> Path:
-    """Return a path beside the target that no other file has."""
+    """Return the path of a new file beside the target."""
     return target.with_name(f"{target.name}.{uuid.uuid4().hex}.new")
 
 
 def remove_drafts(target: Path) -> None:
-    """Delete what processes that died left half-written, DuckDB's logs included.
+    """Delete the drafts of killed processes, with DuckDB's logs.
 
-    The caller is the only process that makes drafts of the target now.
+    The caller must be the only process that creates drafts of the target now.
     """
     ours = re.compile(rf"{re.escape(target.name)}\.[0-9a-f]{{32}}\.new(\.wal)?")
     with suppress(OSError):
@@ -37,21 +37,20 @@ def remove_drafts(target: Path) -> None:
                 file.unlink()
 
 
-# Events are personal data. Who wants more readers says so with `chmod`, which then holds.
+# Events are personal data. `chmod` gives access to more readers, and is respected from then on.
 _NEW_DATABASE = 0o640
 _OWNER = 0o600
 
 
 def close_to_others(database: Path) -> None:
-    """Take every right on a new database from all but its owner and readers in its group."""
+    """Leave a new database to its owner, and to its group for reading."""
     database.chmod(database.stat().st_mode & _NEW_DATABASE)
 
 
 def prepare_log(log: Path, database: Path) -> None:
-    """Make the empty log that DuckDB will write to; close one that is more open than the database.
+    """Create DuckDB's empty log with the permissions of the database, or reduce those of its log.
 
-    DuckDB would make it with the rights that the umask leaves. If it cannot be made here, the
-    commit says so.
+    DuckDB would use the umask. If the log cannot be created here, the commit raises the error.
     """
     with suppress(OSError):
         try:
@@ -81,7 +80,7 @@ def follow(file: int, database: Path) -> None:
 
 
 def remove_empty(log: Path) -> None:
-    """Delete a log that nothing was written to; DuckDB deletes its own when it closes the file."""
+    """Delete an empty log; DuckDB deletes its own when it closes the file."""
     with suppress(OSError):
         if not log.stat().st_size:
             log.unlink()
@@ -91,14 +90,14 @@ PREFIX = "mixpanel_assets-"
 
 
 class TemporaryFolder:
-    """A folder of one process in the machine's temporary directory, for its user alone.
+    """A folder of one process in the temporary directory, for its user alone.
 
-    It goes with `remove`, with the end of the process, and on SIGTERM unless the program has a
-    handler of its own. What SIGKILL leaves is removed when the next folder is made.
+    It is deleted by `remove`, at the end of the process, and on SIGTERM unless the program has a
+    handler of its own. Folders of killed processes are deleted when the next one is created.
 
     Attributes:
-        path: Where it is.
-        pid: The process that made it; a fork of it leaves the folder alone.
+        path: The folder.
+        pid: The process that created it; its forks do not delete the folder.
     """
 
     def __init__(self) -> None:
@@ -110,7 +109,7 @@ class TemporaryFolder:
         _watch_for_sigterm()
 
     def remove(self) -> None:
-        """Delete the folder with all that is in it; again does nothing."""
+        """Delete the folder with its contents; a second call does nothing."""
         _OPEN.discard(self)
         self._end()
 
@@ -119,7 +118,7 @@ _OPEN: weakref.WeakSet[TemporaryFolder] = weakref.WeakSet()
 
 
 def sweep() -> None:
-    """Delete the folders of processes that are gone."""
+    """Delete the folders of processes that have ended."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         if not _is_ours(folder):
             continue
@@ -129,7 +128,7 @@ def sweep() -> None:
 
 
 def _made() -> tuple[Path, FileLock]:
-    while True:  # a sweep of another process may take the folder before it is locked
+    while True:  # another process may sweep the folder before it is locked
         folder = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
         with suppress(FileNotFoundError):
             if lock := hold(folder / MARK):
@@ -154,7 +153,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _watch_for_sigterm() -> None:
-    """Clean up on SIGTERM too, which ends Python at once; a program's own handler is left alone."""
+    """Clean up on SIGTERM too, which ends Python at once, unless the program handles it."""
     if threading.current_thread() is not threading.main_thread():
         return
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -162,7 +161,7 @@ def _watch_for_sigterm() -> None:
 
 
 def _end_by(number: int, frame: FrameType | None) -> None:
-    # The locks are left to the kernel: the code that was interrupted may be inside of one.
+    # The kernel frees the locks: the interrupted code may be changing one.
     for folder in list(_OPEN):
         if folder.pid == os.getpid():
             shutil.rmtree(folder.path, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""Which received lines become rows, which are odd, and which are refused.
+"""Which received lines become rows, and which are quarantined or refused.
 
-DuckDB reads the spool file itself. The few lines that it cannot read as they were sent are
-sorted here: kept to the letter, put in quarantine, or skipped as blank. So are all lines of a file
-in which a name comes twice in an object, of which DuckDB would read the first value.
+DuckDB reads the received file itself. The few odd lines that it cannot read as they were sent are
+read here: stored to the letter, quarantined, or skipped as blank. So are all lines of a file in
+which an object has a name twice, of which DuckDB would read the first value.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The lock beside a database: one writer or many readers, across processes and threads.
 
-The kernel frees it when its holder dies. A note beside it names the holder, for messages only.
+The kernel frees it when its holder ends. A note beside it names the holder, for messages only.
 """
 
 from __future__ import annotations
@@ -25,36 +25,34 @@ from mixpanel_assets.warehouse.files import draft_path, remove_drafts
 
 
 def find_holder(note: Path, *files: Path) -> Holder | None:
-    """Return which process writes or reads the database, as far as note and kernel tell.
-
-    Readers leave no note, but the kernel lists their locks on the files.
-    """
+    """Return the process that writes or reads the database, if the note or the kernel names it."""
+    # Readers leave no note, but the kernel lists their locks on the files.
     return read_note(note) or kernel_holder(*files)
 
 
 def leave_note(note: Path) -> None:
-    """Say that this process holds the database. A failure to say so is no failure."""
+    """Write that this process holds the database; ignore errors."""
     what = shown_command([sys.argv[0] or sys.executable, *sys.argv[1:]])
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
     remove_drafts(note)
     draft = draft_path(note)
     with suppress(OSError, ValueError, TypeError):
         if note.exists() and note.stat().st_size:
-            _written_in(note)  # raises for a file of others, which is left alone
+            _written_in(note)  # raises for another program's file, which is not overwritten
         draft.touch(0o640)
         draft.write_text(json.dumps(asdict(Holder(os.getpid(), what, since))))
         draft.replace(note)
 
 
 def remove_note(note: Path) -> None:
-    """Take the note back, unless another process has written its own since."""
+    """Delete the note, unless another process has written its own since."""
     with suppress(OSError):
         if (holder := read_note(note)) and holder.pid == os.getpid():
             note.unlink(missing_ok=True)
 
 
 def read_note(note: Path) -> Holder | None:
-    """Return the holder named by the note, if that process still lives."""
+    """Return the holder named by the note, if that process still runs."""
     try:
         holder = _written_in(note)
     except (OSError, ValueError, TypeError):
@@ -77,8 +75,8 @@ def locked(path: Path, mode: Mode, *, wait: Wait, poll_seconds: float) -> Iterat
 
     Raises:
         DatabaseLockedError: The wait's timeout passed.
-        StorageError: This thread already holds the lock, so waiting would never end; or a file of
-            others has the lock's name.
+        StorageError: This thread already holds the lock, so waiting would never end; or another
+            program's file has the lock's name.
     """
     file = lock_path(path)
     with _noted(path, mode):
@@ -98,27 +96,19 @@ def locked(path: Path, mode: Mode, *, wait: Wait, poll_seconds: float) -> Iterat
 
 
 def lock_path(path: Path) -> Path:
-    """Return where the lock of the database at `path` lies."""
+    """Return the path of the lock of a database."""
     return path.with_name(f"{path.name}.lock")
 
 
 def lock_at(file: Path) -> ReadWriteLock:
-    """Return a lock of one holder's own, which `close` frees.
-
-    Raises:
-        StorageError: A file of others has the lock's name.
-    """
+    """Return a lock with a holder of its own, which `close` frees; raise `named_if_foreign`."""
     with named_if_foreign(file):
         return ReadWriteLock(file, is_singleton=False)
 
 
 @contextmanager
 def named_if_foreign(lock: Path) -> Iterator[None]:
-    """Raise an error that names the lock's file, if that is no lock.
-
-    Raises:
-        StorageError: It is a folder, a link or another program's file; it is left alone.
-    """
+    """Raise a `StorageError` if the lock's file is a folder, a link or another program's file."""
     try:
         yield
     except (OSError, sqlite3.DatabaseError) as error:
@@ -126,8 +116,8 @@ def named_if_foreign(lock: Path) -> Iterator[None]:
         if (is_file and "not a database" not in str(error)) or not os.path.lexists(lock):
             raise
         raise StorageError(
-            f"{lock} is in the way: its name is that of a lock, but it is none, so it is left "
-            "alone. Move it away, or set MP_DATABASE to another place.",
+            f"{lock} has the name of a lock, but is not one, so it is not touched. Move it away, "
+            "or set MP_DATABASE to another place.",
             {"lock": str(lock)},
         ) from error
 
@@ -166,5 +156,5 @@ def _note(path: Path, mode: Mode) -> Iterator[None]:
 
 
 def note_path(path: Path) -> Path:
-    """Return where the writer of the database at `path` leaves its note."""
+    """Return the path of the note of a database's writer."""
     return path.with_name(f"{path.name}.lock.holder")

@@ -1,7 +1,7 @@
-"""How much memory DuckDB may use, and where rows go that do not fit.
+"""DuckDB's memory: its limits for large rows, and folders for rows that do not fit.
 
-Large rows are moved in small pieces. Each connection has a spill folder of its own beside the
-file, so that two processes never delete each other's.
+Each connection has a spill folder of its own beside the file, so that two processes never delete
+each other's.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from mixpanel_assets.errors import StorageError
 from mixpanel_assets.rules.locks import MARK, PRIVATE_FOLDER, hold, is_alive
 from mixpanel_assets.warehouse.faults import first_row
 
-ROWS_AT_ONCE = 2048  # that DuckDB reads, copies and compresses, whatever they weigh
+ROWS_AT_ONCE = 2048  # DuckDB reads, copies and compresses that many, whatever their size
 _SPREAD_BYTES = 2 << 20
-_OF_ITS_OWN = 1.12  # what DuckDB needs beside the rows
-_ABOVE_LIMIT = 120e6  # what it may take for a moment
+_OVERHEAD = 1.12  # what DuckDB needs, as a multiple of the rows (measured)
+_ABOVE_LIMIT = 120e6  # bytes that it may briefly use above its limit
 LARGE_BYTES = 32 << 20  # of rows that it handles at once
-_SHARE = 7 / 8  # of its limit that is left to it, as it takes more to read such rows
+_SHARE = 7 / 8  # of its limit that remains, because reading such rows takes more than it counts
 
 _SIZE = re.compile(r"([\d.]+)\s*([kmgt]?)(i?)(?:b|bytes?)", re.IGNORECASE)
 _POWERS = "kmgt"
@@ -41,7 +41,7 @@ def at_most(connection: duckdb.DuckDBPyConnection, limit: str) -> Iterator[None]
     if before <= in_bytes(limit):
         yield
         return
-    with suppress(duckdb.OutOfMemoryException):  # more is in use already, and stays
+    with suppress(duckdb.OutOfMemoryException):  # more is in use already
         connection.execute("SET memory_limit = ?", [limit])
     try:
         yield
@@ -51,12 +51,12 @@ def at_most(connection: duckdb.DuckDBPyConnection, limit: str) -> Iterator[None]
 
 @contextmanager
 def settings_kept(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Undo what the block changes of DuckDB's memory limit and threads."""
+    """Restore DuckDB's memory limit and threads after the block."""
     before = _settings(connection)
     try:
         yield
     finally:
-        with suppress(duckdb.Error):  # of a connection that failed for good
+        with suppress(duckdb.Error):  # the connection cannot be used any more
             if _settings(connection) != before:
                 limit, threads = before
                 _set_limit(connection, in_bytes(limit))
@@ -64,15 +64,10 @@ def settings_kept(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 
 class Spread:
-    """Keeps large rows of a table in memory apart while it is filled.
+    """Spreads large rows over a table in memory while it is filled.
 
-    A reader gets `ROWS_AT_ONCE` rows of such a table. Rows of NULL after each few megabytes,
-    which are deleted in the end, leave gaps, so that fewer large ones are read at once.
-
-    Args:
-        connection: The connection that fills the table.
-        table: Its qualified name.
-        column: One that is NULL in no real row.
+    DuckDB reads `ROWS_AT_ONCE` rows of a table. Rows of NULL after each few megabytes, deleted in
+    the end, leave gaps, so that it reads fewer large rows at once. `column` is NULL in no real row.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, table: str, column: str) -> None:
@@ -94,23 +89,23 @@ class Spread:
         self._has_gaps = True
 
     def finish(self) -> None:
-        """Delete the rows of NULL: nothing more is added."""
+        """Delete the rows of NULL, after the last row was added."""
         if self._has_gaps:
             self._connection.execute(f"DELETE FROM {self._table} WHERE {self._column} IS NULL")
 
 
 def make_room(connection: duckdb.DuckDBPyConnection, largest: int) -> None:
-    """Let DuckDB write rows of which the largest `ROWS_AT_ONCE` have `largest` bytes.
+    """Set DuckDB's memory and threads for rows of which the largest 2,048 have `largest` bytes.
 
-    If they are large, it works with one thread from then on, and its limit leaves room for what
-    it takes beside it; where they would not fit, the limit is a little higher (`settings_kept`).
+    For large rows, it gets one thread, and a limit with room for what it uses beside that; a
+    slightly higher one if they would not fit. `settings_kept` restores both.
 
     Raises:
-        StorageError: They do not fit; the message says what would do.
+        StorageError: They do not fit; the message names a sufficient limit.
     """
     if largest < LARGE_BYTES:
         return
-    limit, needed = _limit(connection), largest * _OF_ITS_OWN
+    limit, needed = _limit(connection), largest * _OVERHEAD
     if needed > limit + _ABOVE_LIMIT:
         raise StorageError(
             f"DuckDB handles {ROWS_AT_ONCE:,} rows at once, and those of this day hold up to "
@@ -119,7 +114,7 @@ def make_room(connection: duckdb.DuckDBPyConnection, largest: int) -> None:
             {"needed_bytes": int(needed)},
         )
     connection.execute("SET threads = 1")
-    with suppress(duckdb.OutOfMemoryException):  # more is in use, and stays
+    with suppress(duckdb.OutOfMemoryException):  # more is in use already
         connection.execute("SET memory_limit = ?", [f"{int(max(needed, limit * _SHARE))}B"])
 
 
@@ -131,7 +126,7 @@ def _settings(connection: duckdb.DuckDBPyConnection) -> tuple[str, int]:
 
 
 def _set_limit(connection: duckdb.DuckDBPyConnection, size: float) -> None:
-    """Set a limit that DuckDB told: cut off after a digit, so that a little would be lost."""
+    """Set a limit that DuckDB printed, rounded down to a digit: add what that may have lost."""
     connection.execute("SET memory_limit = ?", [f"{int(size) + 1024}B"])
 
 
@@ -141,14 +136,11 @@ def _limit(connection: duckdb.DuckDBPyConnection) -> float:
 
 
 def in_bytes(size: str) -> float:
-    """Return a size in DuckDB's words, such as `953.6 MiB`, in bytes.
-
-    Raises:
-        ValueError: It is no size.
-    """
+    """Return a size such as `953.6 MiB` in bytes; a `ValueError` if it is none."""
+    # Not `pydantic.ByteSize`: it does not know "bytes", which DuckDB prints for small limits.
     found = _SIZE.fullmatch(size.strip())
     if found is None:
-        raise ValueError(f"{size!r} is no size")
+        raise ValueError(f"{size!r} is not a size")
     number, prefix, binary = found.groups()
     power = _POWERS.index(prefix.lower()) + 1 if prefix else 0
     base = 1024.0 if binary else 1000.0
@@ -161,12 +153,12 @@ _FILE = re.compile(rf"duckdb_temp_[\w.-]+|{re.escape(MARK)}")
 
 @contextmanager
 def spill_folder(database: Path) -> Iterator[Path]:
-    """Make a folder for the spilled rows of one connection: in a shared one, two would collide.
+    """Create a folder for the spilled rows of one connection.
 
-    Where no folder can be made, a path is yielded all the same: most queries need no room.
+    If it cannot be created, its path is yielded all the same: most queries do not spill.
     """
     lock = None
-    while lock is None:  # the sweep of another process may take the folder before it is locked
+    while lock is None:  # another process may sweep the folder before it is locked
         place, before, after = _place(database)
         folder = place / f"{before}{os.getpid()}-{uuid.uuid4().hex}{after}"
         try:
@@ -183,7 +175,7 @@ def spill_folder(database: Path) -> Iterator[Path]:
 
 
 def sweep_spill_folders(database: Path) -> None:
-    """Delete the folders of processes that are gone."""
+    """Delete the folders of processes that have ended."""
     place, before, after = _place(database)
     ours = re.compile(f"{re.escape(before)}{_NAME}{re.escape(after)}")
     with suppress(OSError):
@@ -193,7 +185,7 @@ def sweep_spill_folders(database: Path) -> None:
 
 
 def _place(database: Path) -> tuple[Path, str, str]:
-    """Return where folders are made, and what their names there begin and end with."""
+    """Return where folders are created, and what their names begin and end with."""
     given = database.with_name(f"{database.name}.tmp")
     return (given, "", "") if given.is_dir() else (database.parent, f"{database.name}.", ".tmp")
 
@@ -211,7 +203,7 @@ def _is_spilled(file: Path) -> bool:
 
 def _remove_unused(folder: Path, pid: int) -> None:
     mark = folder / MARK
-    if not mark.exists():  # made by an earlier version, or where the file system has no locks
+    if not mark.exists():  # of an earlier version, or on a file system without locks
         if not is_alive(pid):
             _remove(folder)
         return

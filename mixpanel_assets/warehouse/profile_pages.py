@@ -1,6 +1,6 @@
-"""Page files of profiles -> staged rows: each profile once, with the day it belongs to.
+"""Page files of profiles become staged rows: each profile once, with the day it belongs to.
 
-A line that cannot be a row is returned with its reason.
+A line that cannot be stored is quarantined with its reason.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MOMENT = re.compile(
 
 @dataclass(frozen=True)
 class PageFile:
-    """One page of profiles on disk: a result object per line, as Mixpanel sent it.
+    """One page of profiles on disk: one profile per line, as Mixpanel sent it.
 
     Attributes:
         path: NDJSON, gzip or plain.
@@ -58,7 +58,7 @@ class PageFile:
         """Yield the lines that are not blank, without white space around them; long ones in part.
 
         Raises:
-            IncompleteExportError: The file is not there or cannot be read.
+            IncompleteExportError: The file is missing or cannot be read.
         """
         try:
             with GzipFile(self.path) if is_gzip(self.path) else self.path.open("rb") as file:
@@ -70,18 +70,18 @@ class PageFile:
         except (OSError, EOFError, zlib.error) as error:
             raise IncompleteExportError(
                 f"The profile page {self.path.name} cannot be read ({error}). Nothing was "
-                "changed; run it again, and the page is fetched anew.",
+                "changed; run it again, and the page is fetched again.",
                 reason="unreadable page",
             ) from error
 
     def row(self, line: bytes) -> tuple[str, str, datetime | None]:
         """Return `distinct_id`, `properties` and `last_seen` of a line that DuckDB can store.
 
-        Every property is the text that Mixpanel sent; `last_seen` is naive UTC, and None when
-        `$last_seen` is no time, which then stays among the properties.
+        Every property is the text that Mixpanel sent. `last_seen` is naive UTC; if `$last_seen` is
+        not a time, it is None and `$last_seen` is kept among the properties.
 
         Raises:
-            IncompleteExportError: The line is no profile.
+            IncompleteExportError: The line is not a profile.
         """
         try:
             profile = values(last_values(line))
@@ -98,9 +98,9 @@ class PageFile:
         return distinct_id, joined(properties, ascii_only=sent.isascii()).decode(), seen
 
     def holds_no_profile(self) -> IncompleteExportError:
-        """Return the error for a line that is no profile."""
+        """Return the error for a line that is not a profile."""
         return IncompleteExportError(
-            f"The profile page {self.path.name} holds a line that is no profile with a "
+            f"The profile page {self.path.name} has a line that is not a profile with a "
             "`$distinct_id`. Nothing was changed; fetch this page again.",
             reason="a line is no profile",
         )
@@ -123,9 +123,9 @@ def _naive(moment: datetime) -> datetime:
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# More makes a load of a million profiles no faster; rows beyond it wait on disk.
+# More does not make a load of a million profiles faster; rows beyond it are spilled to disk.
 _MEMORY = "192MB"
-_POSITION = Column("position", "BIGINT", "Place of the line in the answer.")
+_POSITION = Column("position", "BIGINT", "Place of the line in the response.")
 _BATCH_ROWS = 1000
 _BATCH_BYTES = 2 << 20
 DayOf = Callable[[datetime | None], date | None]
@@ -134,7 +134,7 @@ Row = tuple[int, str, str, datetime | None, date | None, datetime]
 
 @dataclass(frozen=True)
 class Tally:
-    """Lines of one day of an answer, repeats included, and the rows left of them."""
+    """Lines of one day of a response, duplicates included, and the rows left of them."""
 
     received: int = 0
     rows: int = 0
@@ -142,14 +142,14 @@ class Tally:
 
 @dataclass(frozen=True)
 class StagedProfiles:
-    """A staged answer.
+    """A staged response.
 
     Attributes:
-        table: The name of its table, whose columns are those of `profiles` and `position`;
+        table: The name of its table with the columns of `profiles` and `position`;
             `snapshot_date` is NULL in rows that belong to none of the days.
         tallies: By day, None for rows that belong to none.
         quarantined: Lines that cannot be stored; they count for the first day.
-        profiles: How many different profiles came, those in quarantine included.
+        profiles: Number of different profiles, those in quarantine included.
         began_at: When its first page was read; naive UTC.
     """
 
@@ -169,17 +169,13 @@ def staged_profiles(
     scope: Scope,
     zone: str = "UTC",
 ) -> Iterator[StagedProfiles]:
-    """Read the pages of one answer for the length of the block; the later of two lines wins.
+    """Stage the pages of one response for the length of the block.
 
-    Args:
-        connection: The load's own; it only reads the staging table.
-        pages: In page order, at least one.
-        days: With `all`, the one day; with `seen_on_day`, rows get the one they were seen on.
-        scope: What the answer holds.
-        zone: Whose days they are.
+    Of two lines of a profile, the later one is kept. With `all` profiles, rows belong to the one
+    day; with `seen_on_day`, to the day of `last_seen` in the zone.
 
     Raises:
-        IncompleteExportError: A page cannot be read, a line is no profile, or too many lines
+        IncompleteExportError: A page cannot be read, a line is not a profile, or too many lines
             cannot be stored.
     """
     columns = (_POSITION, *PROFILES.columns)
@@ -208,8 +204,8 @@ class _Reader:
     """Reads lines into the staging table, in batches of some megabytes.
 
     Attributes:
-        received: Lines read.
-        refused_ids: Whose profiles the quarantined ones are.
+        received: Number of lines read.
+        refused_ids: Ids of the quarantined profiles.
         largest: Bytes of the largest rows, as many as DuckDB handles at once.
     """
 
@@ -285,7 +281,7 @@ def _seen_on(days: Collection[date], zone: ZoneInfo) -> DayOf:
 @cache
 def _schema() -> pa.Schema:
     """Return the columns of `Row`."""
-    import pyarrow as pa  # a fifth of a second that only loads of profiles are to take
+    import pyarrow as pa  # imported late: costs 0.2 s and only profile loads need it
 
     return pa.schema(
         [
@@ -311,7 +307,7 @@ def _insert(staging: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row])
 
 
 def _only_refused(staging: duckdb.DuckDBPyConnection, table: str, refused_ids: set[str]) -> int:
-    """Return how many profiles came in quarantined lines alone."""
+    """Return the number of profiles that have quarantined lines alone."""
     storable = [one for one in refused_ids if one.encode(errors="replace").decode() == one]
     stored = number(
         staging,
@@ -322,7 +318,7 @@ def _only_refused(staging: duckdb.DuckDBPyConnection, table: str, refused_ids: s
 
 
 def _id_of(line: bytes | LongLine) -> str:
-    """Return whose profile a refused line is; if that cannot be read, what tells the line apart."""
+    """Return the profile id of a refused line; if it cannot be read, a text unique to the line."""
     if isinstance(line, LongLine):
         return line.sha256
     text = line.decode(errors="surrogateescape")

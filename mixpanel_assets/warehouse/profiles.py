@@ -400,33 +400,24 @@ def thin_snapshots(
     target: Target = _ALL_PROFILES,
     dry_run: bool = False,
 ) -> Thinned:
-    """Delete the days of full snapshots that are too many, in the caller's transaction.
+    """Delete full snapshots that are not among the `days_to_keep`, in the caller's transaction.
 
-    A day counts as a full snapshot if everybody was asked for, even if part of the answer did
-    not come. Besides `days_to_keep`, all that `profiles_current` needs stays, so that it holds
-    the same before and after: the newest complete snapshot and what was read since.
-
-    Args:
-        connection: A prepared database inside a transaction; `dry_run` needs none.
-        daily: How many of the newest days stay.
-        weekly: Of how many of the newest ISO weeks the newest snapshot stays.
-        monthly: Of how many of the newest months the newest snapshot stays.
-        today: In the project's time; it is not over, so its snapshot stays.
-        target: `profiles`, or another asset table of profiles.
-        dry_run: Only tell what would go.
+    A snapshot is full if all profiles were requested, even if it is partial. What
+    `profiles_current` needs is kept too: the newest complete snapshot and all rows read since, and
+    the snapshot of `today`, in the project's time. A `dry_run` deletes nothing.
 
     Raises:
         ConfigError: A number is negative.
         ValueError: The table has no days.
     """
     if target.schema != SCHEMA:
-        raise ValueError("A named table has no days that could go.")
+        raise ValueError("A named table has no days to delete.")
     if min(daily, weekly, monthly) < 0:
-        raise ConfigError("How many snapshots stay is a number of 0 or more.")
+        raise ConfigError("The number of snapshots to keep is 0 or more.")
     rows = day_rows(connection, target.table, date.min, date.max, schema=target.schema)
     full = {day: row["row_count"] for day, row in rows.items() if row["scope"] == "all"}
     complete = {day: rows[day]["complete_at"] for day in full if rows[day]["complete_at"]}
-    # Chosen from the complete ones apart, so that no partial one takes the place of one of them.
+    # Chosen also from the complete ones alone, so that no partial one displaces one of them.
     kept = (
         days_to_keep(full, daily=daily, weekly=weekly, monthly=monthly)
         | days_to_keep(complete, daily=daily, weekly=weekly, monthly=monthly)

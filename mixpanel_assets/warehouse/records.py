@@ -1,7 +1,6 @@
-"""Records of the caller's -> the lines that Mixpanel sent -> a named table, complete or not at all.
+"""Records of the caller become the lines that Mixpanel sent, and these become a named table.
 
-What the loads do to a received line (duplicates, made ids, quarantine, exact numbers) then
-happens to a record too.
+So records are treated as received lines: duplicates, made ids, quarantine, exact numbers.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _SEEN = "$last_seen"
 
 
 class EventLines:
-    """Turns normalized events into lines and notes their days.
+    """Turns normalized events into lines and collects their days.
 
     Attributes:
         days: Export days with an event.
@@ -51,7 +50,7 @@ class EventLines:
         """Return the line of an event.
 
         Raises:
-            ValueError: It is no normalized event.
+            ValueError: It is not a normalized event.
         """
         _require_keys(record, *_EVENT_KEYS)
         name, properties = record["event_name"], _properties(record, REMOVED_KEYS)
@@ -61,7 +60,7 @@ class EventLines:
         distinct_id = _text(record, "distinct_id")
         insert_id = _text(record, "insert_id")
         if insert_id and insert_id == _first_id(name, time, distinct_id, properties):
-            insert_id = None  # made from the event, so not a sign of a repeat
+            insert_id = None  # made from the event, so not a sign of a duplicate
         sent = {"time": time, "distinct_id": distinct_id, "$insert_id": insert_id}
         present = {key: value for key, value in sent.items() if value is not None}
         return _line({"event": name, "properties": {**present, **properties}})
@@ -88,7 +87,7 @@ def profile_line(record: Mapping[str, Any]) -> bytes:
     """Return the line of a normalized profile.
 
     Raises:
-        ValueError: It is no normalized profile.
+        ValueError: It is not a normalized profile.
     """
     _require_keys(record, *_PROFILE_KEYS)
     properties = _properties(record, (_SEEN,))
@@ -103,10 +102,10 @@ def profile_line(record: Mapping[str, Any]) -> bytes:
 def write_lines(
     records: Iterable[Mapping[str, Any]], path: Path, line: Callable[[Mapping[str, Any]], bytes]
 ) -> int:
-    """Write the line of each record, one at a time; return how many there were.
+    """Write the line of each record, one at a time; return their number.
 
     Raises:
-        StorageError: One is no record, or the disk is full.
+        StorageError: One cannot be stored.
     """
     count = 0
     with gzip.open(path, "wb", compresslevel=1) as file:
@@ -155,10 +154,9 @@ def _first_id(
 
 
 def _refuse_untold(moment: datetime, zone: ZoneInfo, processed_ms: object) -> None:
-    """Refuse a moment that its wall clock does not tell: clocks show the hour of a change twice.
-
-    Loads take the later moment, unless Mixpanel had processed the event before it.
-    """
+    """Refuse a moment that loads would not compute from its wall clock."""
+    # Clocks show the hour of a change twice. Loads take the later moment, unless Mixpanel had
+    # processed the event before it.
     wall_clock = moment.astimezone(zone).replace(tzinfo=None)
     if moment_of(wall_clock, zone, processed_ms) != moment.astimezone(UTC):
         raise ValueError(
@@ -171,7 +169,7 @@ def _line(value: Mapping[str, Any]) -> bytes:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_mapping)
     try:
         return last_values(text.encode())  # the keys 1 and "1" are the same name
-    except UnicodeEncodeError:  # half a surrogate pair, which the loads put into quarantine
+    except UnicodeEncodeError:  # half a surrogate pair, which loads quarantine
         return json.dumps(value, allow_nan=False, default=_mapping).encode()
 
 
@@ -192,17 +190,10 @@ def make_events_table(
     open_days: Collection[date],
     filters: Mapping[str, Any],
 ) -> int:
-    """Make a table of events in schema `main`; return how many rows it has.
+    """Create a table of events in schema `main` that covers the days; return its row count.
 
-    Args:
-        connection: A prepared database inside a transaction.
-        table: Its name.
-        received: The lines of its events.
-        days: The days that the table is to speak for.
-        covers_gaps: Whether days in between without events are known to have none.
-        project: How times are read.
-        open_days: Days that were not over when they were received.
-        filters: What narrowed the events.
+    `covers_gaps` says that days in between without events have none. `open_days` were not over
+    when their events were received.
     """
     free_table_name(connection, table, replace=False)
     reports = append_events(
@@ -229,17 +220,7 @@ def make_profiles_table(
     fetched_at: datetime,
     filters: Mapping[str, Any],
 ) -> int:
-    """Make a table of profiles in schema `main`; return how many rows it has.
-
-    Args:
-        connection: A prepared database inside a transaction.
-        table: Its name.
-        page: Lines as Mixpanel sends them; the later of two for the same profile stays.
-        day: The day of fetching.
-        project: Whose profiles they are.
-        fetched_at: When the profiles came, aware.
-        filters: What narrowed the profiles.
-    """
+    """Create a table of profiles, fetched on a day, in schema `main`; return its row count."""
     free_table_name(connection, table, replace=False)
     target = Target(table, NAMED_SCHEMA)
     [report] = replace_profiles(

@@ -1,4 +1,4 @@
-"""One slice of rows in a table that the first slice makes; no value is changed on the way."""
+"""Slices of rows of other assets: each replaces a partition of a table, without changed values."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _TIME = rf"{_DATE}([T ]\d{{2}}:\d{{2}}(:\d{{2}}(\.\d{{1,6}})?)?Z?)?"
 
 @dataclass(frozen=True)
 class Partition:
-    """The rows of a slice by one dimension of its partitions, in SQL.
+    """One dimension of the partition of a slice, in SQL.
 
     Attributes:
         expression: SQL over the columns of the table, usually one column.
         condition: SQL that is true for the rows of the partition.
         keys: The partition in words, for messages.
-        days: Whether the partition is a stretch of time, and then whether it is whole days.
+        days: None unless the partition is a time window; then, whether it has whole days.
     """
 
     expression: str
@@ -57,28 +57,24 @@ def replace_slice(
     schema: str,
     partitions: Sequence[Partition] = (),
 ) -> int:
-    """Replace the rows of a partition by a relation; make the table if it is not there.
+    """Replace the rows of a partition by a relation; return its row count.
 
-    Columns are matched by name. Types may differ as far as every value is kept: whole numbers fit
-    any wide enough type, dates fit timestamps, and nothing but NULLs fits everything. A column of
-    the table without any value takes the type of its first values. ISO text in the column of a
-    partition in time becomes dates or times.
+    The table is created if it is missing. Columns are matched by name. Types may differ if every
+    value is kept: whole numbers fit any wide enough type, dates fit timestamps, NULL fits all. A
+    column of the table without a value gets the type of its first values. ISO text in the column
+    of a time partition becomes dates or times.
 
     Args:
-        connection: In a transaction that the caller undoes when this raises.
+        connection: In a transaction that the caller undoes after an error.
         source: A registered relation; it is read once.
         table: The table's name.
-        schema: Where it is.
+        schema: The table's schema.
         partitions: Which rows the slice replaces, by dimension; none: all rows of the table.
 
-    Returns:
-        The number of rows.
-
     Raises:
-        StorageError: Rows lie outside of the partition, columns are missing or too many, or a
-            value would be changed.
-        ConfigError: A load from Mixpanel fills the table; a slice would remove rows that may be
-            nowhere else.
+        StorageError: Rows are outside the partition, columns are missing or too many, or a value
+            would be changed.
+        ConfigError: Loads from Mixpanel fill the table, so a slice could remove the only copy.
     """
     _refuse_loaded_table(connection, schema, table)
     target = qualified(schema, table)
@@ -114,7 +110,7 @@ def replace_slice(
 
 @contextmanager
 def _staged(connection: duckdb.DuckDBPyConnection, source: str) -> Iterator[None]:
-    """Keep the rows for the length of the block: they are read more than once."""
+    """Copy the rows for the length of the block, because they are read more than once."""
     connection.execute(f"CREATE TEMP TABLE {_STAGED.rpartition('.')[2]} AS FROM {source}")
     yield
     connection.execute(f"DROP TABLE {_STAGED}")
@@ -131,7 +127,7 @@ def _refuse_loaded_table(connection: duckdb.DuckDBPyConnection, schema: str, tab
     ):
         raise ConfigError(
             f"The table {schema}.{table} holds what was loaded from Mixpanel, and rows of another "
-            "asset would take its place. Give that asset another key, or empty the table first "
+            "asset would replace it. Give that asset another key, or empty the table first "
             f"(`mp drop -t {table}`).",
             {"schema": schema, "table": table},
         )
@@ -144,7 +140,7 @@ def _create(connection: duckdb.DuckDBPyConnection, target: str, columns: dict[st
 
 
 def _types(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
-    """Return the type of each column; names in lower case, as DuckDB tells none apart by it."""
+    """Return the type of each column by its name in lower case, as DuckDB ignores case."""
     described = connection.execute(f"DESCRIBE {relation}").fetchall()
     return {name.lower(): kind for name, kind, *_ in described}
 
@@ -163,11 +159,9 @@ def _times_from_text(
     valued: Sequence[str],
     partitions: Sequence[Partition],
 ) -> dict[str, str]:
-    """Return the type of partition columns that hold text, or nothing, and stand for times.
-
-    Compared as text, '2024-01-03' lies before '2024-01-03 00:00:00': the next run would not find
-    the rows again and add them a second time.
-    """
+    """Return the type of time partition columns that hold text or nothing."""
+    # Compared as text, '2024-01-03' is before '2024-01-03 00:00:00': the next run would not find
+    # the rows and store them a second time.
     kinds = {}
     for partition in partitions:
         for name, kind in offered.items():
@@ -183,7 +177,7 @@ def _times_from_text(
 def _kind_of_text(connection: duckdb.DuckDBPyConnection, name: str) -> str:
     column = quoted(name)
     for kind, pattern in (("DATE", _DATE), ("TIMESTAMP", _TIME)):
-        # Looked at as text: DuckDB's casts ignore a time of day and an offset that are too much.
+        # Compared as text, because DuckDB's casts ignore a superfluous time of day or offset.
         fits = (
             f"{column} IS NULL OR regexp_full_match({column}, {literal(pattern)}) "
             f"AND try_cast({column} AS {kind}) IS NOT NULL"
@@ -235,7 +229,7 @@ def _is_empty(connection: duckdb.DuckDBPyConnection, target: str, name: str) -> 
 
 
 def _retype(connection: duckdb.DuckDBPyConnection, target: str, name: str, kind: str) -> None:
-    # Before anything else: DuckDB does not commit a table that is altered after other changes.
+    # First of all changes: DuckDB does not commit a table that is altered after other changes.
     connection.execute(f"ALTER TABLE {target} ALTER {quoted(name)} TYPE {kind} USING NULL")
 
 
@@ -276,6 +270,6 @@ def _listed(rows: Sequence[tuple[str | None]]) -> str:
 
 def _misfit(target: str, said: str) -> StorageError:
     return StorageError(
-        f"The slice does not fit the table {target}, which stays as it was: {said} "
-        "Give it the table's columns and types, or drop the table to start it anew."
+        f"The slice does not fit the table {target}, which was not changed: {said} "
+        "Give it the table's columns and types, or drop the table first."
     )

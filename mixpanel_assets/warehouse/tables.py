@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from types import NoneType
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -47,6 +48,8 @@ from mixpanel_assets.warehouse.schema import (
 )
 
 logger = logging.getLogger(__name__)
+
+_FILTERS = ("events", "where", "cohort_id", "output_properties", "group_id", "behaviors")
 
 
 def days_between(from_date: date | str, to_date: date | str) -> list[date]:
@@ -115,37 +118,23 @@ def refuse_outside(found: Collection[date], days: Collection[date]) -> None:
 
 def filters_of(metadata: TableMetadata) -> dict[str, Any]:
     """Return the filters as the ledger stores them."""
-    filters = {
-        "events": metadata.filter_events,
-        "where": metadata.filter_where,
-        "cohort_id": metadata.filter_cohort_id,
-        "output_properties": metadata.filter_output_properties,
-        "group_id": metadata.filter_group_id,
-        "behaviors": metadata.filter_behaviors,
-    }
+    filters = {name: getattr(metadata, f"filter_{name}") for name in _FILTERS}
     return {name: value for name, value in filters.items() if value is not None}
 
 
 def metadata_of(table: KnownTable) -> TableMetadata:
     """Return the metadata of a table by the ledger."""
-    filters, is_events = table.filters, table.type == "events"
-    behaviors = filters.get("behaviors")
+    is_events = table.type == "events"
+    filters = {name: table.filters.get(name) for name in _FILTERS}
+    if type(behaviors := filters["behaviors"]) not in (str, NoneType):
+        filters["behaviors"] = json.dumps(behaviors, ensure_ascii=False)
     return TableMetadata(
         type=table.type,
         fetched_at=table.fetched_at,
         from_date=table.from_date.isoformat() if is_events else None,
         to_date=table.to_date.isoformat() if is_events else None,
-        filter_events=filters.get("events"),
-        filter_where=filters.get("where"),
-        filter_cohort_id=filters.get("cohort_id"),
-        filter_output_properties=filters.get("output_properties"),
-        filter_group_id=filters.get("group_id"),
-        filter_behaviors=behaviors if type(behaviors) is str else _json(behaviors),
+        **{f"filter_{name}": value for name, value in filters.items()},
     )
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
