@@ -72,7 +72,24 @@ def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
 
 def table_of(key: dg.AssetKey) -> str:
     """Return the schema and the table of an asset."""
+    # Without the path of the database, which Dagster's UI would show to all its users.
     return ".".join(key.path)
+
+
+def table(
+    rows: Iterable[Mapping[str, Any]], types: Mapping[str, str], /, **descriptions: str
+) -> dg.TableMetadataValue:
+    """Return rows as a table.
+
+    Args:
+        rows: With a value for each column.
+        types: Of the columns, by name, in order.
+        descriptions: Of columns, by name.
+    """
+    columns = [dg.TableColumn(name, kind, descriptions.get(name)) for name, kind in types.items()]
+    return dg.TableMetadataValue(
+        [dg.TableRecord(dict(row)) for row in rows], dg.TableSchema(columns)
+    )
 
 
 def day_metadata(
@@ -105,12 +122,8 @@ def vanished_metadata(vanished: Mapping[date, int]) -> dict[str, Any]:
     """Return a row for each day with rows that are kept though Mixpanel does not send them."""
     if not vanished:
         return {}
-    records = [
-        dg.TableRecord({"day": str(day), "rows_vanished": rows})
-        for day, rows in sorted(vanished.items())
-    ]
-    columns = [dg.TableColumn("day", "string"), dg.TableColumn("rows_vanished", "int")]
-    return {"vanished": dg.TableMetadataValue(records, dg.TableSchema(columns))}
+    rows = ({"day": str(day), "rows_vanished": rows} for day, rows in sorted(vanished.items()))
+    return {"vanished": table(rows, {"day": "string", "rows_vanished": "int"})}
 
 
 def _known(**values: int | None) -> dict[str, int]:
@@ -135,9 +148,9 @@ def _stored(report: DayReport) -> dict[str, Any]:
         "quarantined": report.quarantined,
         "bytes": report.bytes,
         "requests": report.requests,
-        "events": dg.TableMetadataValue(
-            [dg.TableRecord({"event": visible(name), "rows": rows}) for name, rows in counts],
-            dg.TableSchema([dg.TableColumn("event", "string"), dg.TableColumn("rows", "int")]),
+        "events": table(
+            ({"event": visible(name), "rows": rows} for name, rows in counts),
+            {"event": "string", "rows": "int"},
         ),
     }
 
@@ -186,19 +199,14 @@ def _failed_pages(reports: Sequence[ProfileReport]) -> dg.TableMetadataValue:
         for before, report in pairwise([None, *reports])
         if report and not (before and before.failed_pages == report.failed_pages)
     ]
-    return dg.TableMetadataValue(
-        [
-            dg.TableRecord({"day": str(report.snapshot_date), "page": page, "reason": reason})
+    return table(
+        (
+            {"day": str(report.snapshot_date), "page": page, "reason": reason}
             for report in snapshots
             for page, reason in sorted(report.failed_pages.items())
-        ],
-        dg.TableSchema(
-            [
-                dg.TableColumn("day", "string", description="First day that lacks the page."),
-                dg.TableColumn("page", "int"),
-                dg.TableColumn("reason", "string"),
-            ]
         ),
+        {"day": "string", "page": "int", "reason": "string"},
+        day="First day that lacks the page.",
     )
 
 
@@ -249,10 +257,7 @@ def first_rows(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
         {visible(name): _cell(value) for name, value in row.items()} for row in rows[:MOST_ROWS]
     ]
     names = list(shown[0]) if shown else []
-    return dg.TableMetadataValue(
-        [dg.TableRecord(row) for row in shown],
-        dg.TableSchema([dg.TableColumn(name, _kind(row[name] for row in shown)) for name in names]),
-    )
+    return table(shown, {name: _kind(row[name] for row in shown) for name in names})
 
 
 @singledispatch

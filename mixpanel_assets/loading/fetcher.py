@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from mixpanel_assets.client import (
     STREAMED_DAYS,
@@ -62,12 +62,20 @@ from mixpanel_assets.warehouse import (
 if TYPE_CHECKING:
     import pandas as pd
 
-R = TypeVar("R")
-
 _GONE: Mapping[Status, str] = {
     "not available": "the project's plan does not reach that far back",
     "expired": "the day lies further back than MP_RETENTION_DAYS",
 }
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What a fetch of events has stored, and what failed."""
+
+    rows: int
+    successful: int
+    failed: int
+    failed_days: Sequence[date]
 
 
 class FetcherService:
@@ -185,17 +193,41 @@ class FetcherService:
             batch_size=batch_size,
             parallel=parallel,
         )
-        workers = checked_exports(max_workers) if parallel else None
+        # Also checked for a sequential fetch, which does not use the number.
+        workers = checked_exports(max_workers)
+        started = time.monotonic()
         with ExitStack() as shown:
             if progress and on_batch_complete is None:
                 on_batch_complete = shown.enter_context(batch_bar())
             report = on_batch_complete or _ignore
-            fetch = self._fill_asset_table if request.is_asset else self._fill_named_table
-            result = fetch(request, workers, report)
-        rows = result.rows if isinstance(result, FetchResult) else result.total_rows
-        if events and not rows and self._discovery:
+            fill = self._fill_asset_table if request.is_asset else self._fill_named_table
+            stored = fill(request, workers if parallel else None, report)
+        if events and not stored.rows and self._discovery:
             self._discovery.tell_of_unknown(events)
-        return self._readable(result)
+        seconds = round(time.monotonic() - started, 3)
+        if parallel:
+            return ParallelFetchResult(
+                table=name,
+                total_rows=stored.rows,
+                successful_batches=stored.successful,
+                failed_batches=stored.failed,
+                failed_date_ranges=tuple(
+                    (first.isoformat(), last.isoformat())
+                    for first, last in ranges_of(stored.failed_days)
+                ),
+                duration_seconds=seconds,
+                fetched_at=datetime.now(UTC),
+            )
+        return self._readable(
+            FetchResult(
+                table=name,
+                rows=stored.rows,
+                type="events",
+                duration_seconds=seconds,
+                date_range=request.date_range,
+                fetched_at=datetime.now(UTC),
+            )
+        )
 
     def fetch_profiles(
         self,
@@ -419,69 +451,46 @@ class FetcherService:
     def _spool(self) -> Path:
         return self._settings.spool_path(self._client.credentials.project_id)
 
-    def _readable(self, result: R) -> R:
-        """Return the result, able to read its table if it has a `df`."""
-        if isinstance(result, FetchResult):
-            return replace(result, _read=partial(_rows_of, self._database, result))
-        return result
+    def _readable(self, result: FetchResult) -> FetchResult:
+        """Return the result with a `df`."""
+        return replace(result, _read=partial(_rows_of, self._database, result))
 
     def _fill_named_table(
         self, request: FetchRequest, workers: int | None, report: OnBatchComplete
-    ) -> FetchResult | ParallelFetchResult:
-        started = time.monotonic()
+    ) -> _Stored:
         fetch = EventTableFetch(self._client, self._database, self._settings, request, report)
         if workers is None:
             fetch.store_whole()
-            return _sequential_result(request, fetch.rows, started)
-        fetch.store_in_pieces(workers)
-        return _parallel_result(
-            request,
-            fetch.rows,
-            started,
-            successful=sum(batch.success for batch in fetch.batches),
-            failed=sum(not batch.success for batch in fetch.batches),
-            failed_days=fetch.failed,
-        )
+        else:
+            fetch.store_in_pieces(workers)
+        failed = sum(not batch.success for batch in fetch.batches)
+        return _Stored(fetch.rows, len(fetch.batches) - failed, failed, fetch.failed)
 
     def _fill_asset_table(
         self, request: FetchRequest, workers: int | None, report: OnBatchComplete
-    ) -> FetchResult | ParallelFetchResult:
+    ) -> _Stored:
         if not request.append:
             self._require_empty(request)
-        started = time.monotonic()
         days = days_between(request.query.from_date, request.query.to_date)
-        stored = _FetchedDays(days, report)
+        listener = _FetchedDays(days, report)
         load = EventLoad(
             self._client,
             self._settings,
-            from_date=request.query.from_date,
-            to_date=request.query.to_date,
+            from_date=days[0],
+            to_date=days[-1],
             max_days=min(request.chunk_days, MAX_DAYS),
             at_once=workers or 1,
-            listener=stored,
+            listener=listener,
         )
         try:
             load.store(self._database)
         except IncompleteExportError:
             if workers is None:
                 raise
-        available = {
-            day: known.row_count
-            for day, known in stored.by_day.items()
-            if known.status not in _GONE
-        }
-        failed = [day for day in days if day not in available]
-        rows = sum(available.values())
-        if workers is None:
-            return _sequential_result(request, rows, started)
-        return _parallel_result(
-            request,
-            rows,
-            started,
-            successful=len(available),
-            failed=len(failed),
-            failed_days=failed,
-        )
+        reports = [one for one in listener.by_day.values() if one.status not in _GONE]
+        failed = sorted(set(days).difference(one.day for one in reports))
+        rows = sum(one.row_count for one in reports)
+        return _Stored(rows, len(reports), len(failed), failed)
 
     def _require_empty(self, request: FetchRequest) -> None:
         project = self._settings.project(self._client.credentials)
@@ -534,36 +543,3 @@ class _FetchedDays(DayReports):
                 error=gone,
             )
         )
-
-
-def _sequential_result(request: FetchRequest, rows: int, started: float) -> FetchResult:
-    return FetchResult(
-        table=request.name,
-        rows=rows,
-        type="events",
-        duration_seconds=round(time.monotonic() - started, 3),
-        date_range=request.date_range,
-        fetched_at=datetime.now(UTC),
-    )
-
-
-def _parallel_result(
-    request: FetchRequest,
-    rows: int,
-    started: float,
-    *,
-    successful: int,
-    failed: int,
-    failed_days: Iterable[date],
-) -> ParallelFetchResult:
-    return ParallelFetchResult(
-        table=request.name,
-        total_rows=rows,
-        successful_batches=successful,
-        failed_batches=failed,
-        failed_date_ranges=tuple(
-            (first.isoformat(), last.isoformat()) for first, last in ranges_of(failed_days)
-        ),
-        duration_seconds=round(time.monotonic() - started, 3),
-        fetched_at=datetime.now(UTC),
-    )

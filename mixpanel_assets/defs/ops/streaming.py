@@ -9,6 +9,7 @@ from pydantic import Field
 
 from mixpanel_assets.client import STREAMED_DAYS, MixpanelAPIClient, ProfileQuery
 from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.defs.metadata import table
 from mixpanel_assets.defs.partitions import span
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.loading.files import DayFile, EventFilter, EventFolder, write_snapshot
@@ -210,29 +211,24 @@ def _files_metadata(directory: Path, files: list[DayFile], seconds: float) -> di
         "rows": sum(file.rows or 0 for file in written),
         "bytes": sum(file.bytes for file in written),
         "seconds": round(seconds, 3),
-        "files": dg.TableMetadataValue(
-            [
-                dg.TableRecord(
-                    {
-                        "day": str(file.day),
-                        "rows": file.rows,
-                        "bytes": file.bytes,
-                        "seconds": round(file.seconds, 3),
-                        "status": "there already" if file.rows is None else "written",
-                    }
-                )
+        "files": table(
+            (
+                {
+                    "day": str(file.day),
+                    "rows": file.rows,
+                    "bytes": file.bytes,
+                    "seconds": round(file.seconds, 3),
+                    "status": "there already" if file.rows is None else "written",
+                }
                 for file in files
-            ],
-            dg.TableSchema(
-                [
-                    dg.TableColumn("day", "string"),
-                    dg.TableColumn(
-                        "rows", "int", description="Empty for a file of an earlier run."
-                    ),
-                    dg.TableColumn("bytes", "int"),
-                    dg.TableColumn("seconds", "float"),
-                    dg.TableColumn("status", "string"),
-                ]
             ),
+            {
+                "day": "string",
+                "rows": "int",
+                "bytes": "int",
+                "seconds": "float",
+                "status": "string",
+            },
+            rows="Empty for a file of an earlier run.",
         ),
     }

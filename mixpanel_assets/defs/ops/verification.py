@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.defs.metadata import table
 from mixpanel_assets.defs.partitions import span
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.loading.verification import verify_days
@@ -78,31 +79,23 @@ def differences_metadata(found: Sequence[DayDifference]) -> dict[str, Any]:
     return {
         "days": len(found),
         "days_that_differ": sum(day.differs for day in found),
-        "differences": dg.TableMetadataValue(
-            [
-                dg.TableRecord(
-                    {
-                        "day": str(day.day),
-                        "status": day.status or "never loaded",
-                        **{name: getattr(day, name) for name in numbers},
-                    }
-                )
+        "differences": table(
+            (
+                {
+                    "day": str(day.day),
+                    "status": day.status or "never loaded",
+                    **{name: getattr(day, name) for name in numbers},
+                }
                 for day in found
-            ],
-            dg.TableSchema(
-                [
-                    dg.TableColumn("day", "string"),
-                    dg.TableColumn("status", "string", description="Of the stored day."),
-                    dg.TableColumn("stored", "int", description="Rows in the table."),
-                    dg.TableColumn("fetched", "int", description="Rows that Mixpanel holds."),
-                    dg.TableColumn("missing", "int", description="Events not in the table."),
-                    dg.TableColumn("gone", "int", description="Events not in Mixpanel any more."),
-                    dg.TableColumn(
-                        "kept", "int", description="Events that vanished before and are kept."
-                    ),
-                    dg.TableColumn("changed", "int", description="Events with other content."),
-                ]
             ),
+            {"day": "string", "status": "string", **dict.fromkeys(numbers, "int")},
+            status="Of the stored day.",
+            stored="Rows in the table.",
+            fetched="Rows that Mixpanel holds.",
+            missing="Events not in the table.",
+            gone="Events not in Mixpanel any more.",
+            kept="Events that vanished before and are kept.",
+            changed="Events with other content.",
         ),
     }
 
