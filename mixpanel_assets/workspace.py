@@ -106,6 +106,7 @@ def delegated(
         method: Such as `LiveQueryService.funnel`.
     """
 
+    # By name and not by `method` itself, so that a subclass of the service is respected.
     @wraps(method)
     def call(self: Any, *args: P.args, **kwargs: P.kwargs) -> R:
         return cast(R, getattr(getattr(self, attribute), method.__name__)(*args, **kwargs))
@@ -198,6 +199,7 @@ class Workspace:
                     database, settings.snapshot, logger.warning, project=storage.asked_for
                 )
         else:
+            # Responses are kept beside a temporary database, so that they are deleted with it.
             storage.asked_for = storage.asked_for or self._identity(settings)
             place = storage.database.path
             settings = settings.model_copy(
@@ -447,7 +449,7 @@ class Workspace:
         Example:
             >>> ws.close()
         """
-        self.storage.close()
+        self.storage.close()  # first, because an open connection blocks the copy for readers
         if self._publisher and self._database.has_written:
             self._database.has_written = False
             with self._publisher.writing():

@@ -26,7 +26,7 @@ def daily_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
     return dg.DailyPartitionsDefinition(
         start_date=settings.start_date.isoformat(),
         timezone=settings.export_zone,
-        end_offset=1,
+        end_offset=1,  # Dagster ends with yesterday by default; today's events are stored as `open`
     )
 
 

@@ -47,6 +47,7 @@ class MixpanelResource(dg.ConfigurableResource[None]):
     project_id: str = Field(
         default=dg.EnvVar("MP_PROJECT_ID"), description="The project's number (MP_PROJECT_ID)."
     )
+    # Not EnvVars from here on: Dagster refuses an EnvVar whose variable is not set.
     region: str = Field(
         default_factory=lambda: os.environ.get("MP_REGION") or "us",
         description="Where the project lives: us, eu or in (MP_REGION).",

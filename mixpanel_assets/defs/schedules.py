@@ -78,6 +78,7 @@ def close_yesterday_schedule(settings: Settings) -> dg.ScheduleDefinition:
         if yesterday < settings.start_date:
             return _too_early(settings)
         key = yesterday.isoformat()
+        # Dagster starts no second run for a run key, even if the tick is evaluated twice.
         return dg.RunRequest(run_key=key, partition_key=key)
 
     return schedule

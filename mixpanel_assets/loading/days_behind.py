@@ -86,6 +86,7 @@ def _due(ledger: Ledger, settings: Settings) -> DaysDue:
     failed = [day for day, row in ledger.items() if row["status"] == "failed" and day <= today]
     oldest_read_again = today - timedelta(days=MOST_DAYS_READ_AGAIN - 1)
     due = DaysDue(days=[], missing=[], left=[], first=first, today=today)
+    # A failed day is due even before the first stored one, because a load has requested it.
     for day in sorted({*days_between(first, today), *failed}):
         row = ledger.get(day)
         if day == today:

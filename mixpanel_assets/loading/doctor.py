@@ -35,7 +35,9 @@ from mixpanel_assets.warehouse import (
     stored_project,
 )
 
+# The clock decides which day is today, so a larger skew ends days too early or too late.
 MOST_SKEW = timedelta(seconds=30)
+# A load may hold the file for minutes, which is a finding and no reason to wait.
 _LOCK_SECONDS = 2.0
 
 Verdict = Literal["ok", "warn", "fail"]

@@ -284,6 +284,7 @@ class EventLoad(Load):
                 nothing was requested.
         """
         self._database = database
+        # Before the first request, so that a wrong file or another filter's table costs none.
         with database.write() as connection:
             prepare(connection, self._project)
             events_asset_table(connection, self._target, self._filters)
@@ -292,6 +293,7 @@ class EventLoad(Load):
             outlived, expired = self._days_before_horizon(connection)
             kept = self._kept_days(connection, self._keeping)
             self.vanished = self._vanished_so_far(connection)
+        # Failed loads leave responses; without this, they would fill the disk over time.
         clean(self.export.directory)
         for reports in (outlived, kept):
             if reports:
@@ -375,7 +377,8 @@ class EventLoad(Load):
             by_date=self._project.regime == "utc" or self._plan.fixed != 1,
         )
         if self._filters:
-            self._looks.most_bytes = None  # its rows are few, and its empty days many
+            # A filter has few rows and many empty days: one request confirms all of them.
+            self._looks.most_bytes = None
         self._unconfirmed: set[date] = set()
         self._empty_before: set[date] = set()
         self._broken: dict[date, IncompleteExportError] = {}
@@ -478,6 +481,7 @@ class EventLoad(Load):
 
     def _write_failure(self, days: Sequence[date], error: MixpanelDataError) -> None:
         """Write to the ledger why days failed, if the database can be written at all."""
+        # An error of the ledger must not hide the one that the caller is about to raise.
         with suppress(MixpanelDataError), self._database.write() as connection:
             self._still_stored.update(
                 mark_failed(
@@ -502,6 +506,7 @@ class EventLoad(Load):
                 spool.discard()
                 raise
             except IncompleteExportError as error:
+                # The same fault twice is not an accident of one response.
                 if type(error) in complaints:
                     self._keep_for_inspection(spool, error)
                     raise
@@ -595,6 +600,7 @@ class EventLoad(Load):
 
     def _learn_sizes(self, spool: Spool, reports: Sequence[DayReport]) -> None:
         for report in reports:
+            # An open day still grows, so its size says nothing about other days.
             if report.status != "open":
                 share = report.bytes / max(1, spool.received_bytes)
                 self._plan.learn(report.day, round(share * spool.json_bytes))
@@ -743,6 +749,8 @@ class EventLoad(Load):
 
 def _refuse_shrunken(reports: Sequence[DayReport], earlier: Looks) -> None:
     """Raise unless each day that lacks stored rows lacked the same in the earlier response."""
+    # A response that looks complete can still lack rows for a while. Two responses that lack the
+    # same rows are accepted.
     shrunken = [
         report
         for report in reports

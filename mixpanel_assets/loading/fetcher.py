@@ -493,6 +493,7 @@ class FetcherService:
         return _Stored(rows, len(reports), len(failed), failed)
 
     def _require_empty(self, request: FetchRequest) -> None:
+        # The asset's own days must not be replaced by a fetch that names the table by accident.
         project = self._settings.project(self._client.credentials)
         check_before_load(self._database, project)
         try:

@@ -88,7 +88,7 @@ def complete_file(path: Path, *, as_of: float | None = None) -> Iterator[IO[byte
         with part.open("xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # else a power cut can leave an empty file of that name
         if as_of is not None:
             os.utime(part, (as_of, as_of))
         part.replace(path)

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from mixpanel_assets.results import Result
 from mixpanel_assets.rules.days import SETTLE_DAYS, DayRange, days_between
 
+# Requests are scarce (60 an hour), but a response that stays incomplete is downloaded again.
 TARGET_BYTES = 200_000_000
 MAX_DAYS = 31
 

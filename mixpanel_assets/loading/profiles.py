@@ -144,10 +144,12 @@ def begin_snapshot(client: MixpanelAPIClient, request: SnapshotRequest, root: Pa
         present = len(plan.present())
         logger.info("%s of %s pages are on disk from an earlier attempt", present, plan.num_pages)
         return Snapshot(request, plan)
+    # Another process may begin the same snapshot at the same moment.
     directory = root / f"{name}-{uuid.uuid4().hex}"
     try:
-        with pages_in_use(directory):
+        with pages_in_use(directory):  # a clean-up of another process must not delete it
             plan = client.plan_profiles(directory, request.query)
+        # Page 0 is as large as the others, so the disk is checked before they are requested.
         require_room(root, plan.path(0).stat().st_size * plan.num_pages, "The profiles")
         return Snapshot(request, plan)
     except BaseException:

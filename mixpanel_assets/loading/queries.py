@@ -130,6 +130,7 @@ class QueryLoad(Load):
                 `check` raised; nothing was requested.
             ServerError: A response has rows of days that were not requested.
         """
+        # Before the first request, and again below: another process may make the table meanwhile.
         with database.write() as connection:
             prepare(connection, self.project)
             self._require_same_query(connection)

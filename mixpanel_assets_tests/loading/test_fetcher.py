@@ -176,7 +176,7 @@ def test_a_table_of_something_else_takes_no_events(fetcher, database, emulator):
     with database.write() as connection:
         connection.execute("CREATE TABLE main.mine AS SELECT 1 AS n")
     before = len(emulator.requests)
-    with pytest.raises(ConfigError, match="something else"):
+    with pytest.raises(ConfigError, match="other columns"):
         fetcher.fetch_events("mine", from_date=DAY, to_date=DAY, append=True)
     assert exports(emulator, before) == []
 

@@ -88,6 +88,8 @@ def events_asset(
         partitions_def=daily_partitions(settings),
         backfill_policy=backfill_policy(settings),
         io_manager_key="warehouse",
+        # None by default: Dagster's pools leak the slot of a killed process, and the request
+        # budget protects Mixpanel already.
         pool=settings.pool,
         check_specs=[
             dg.AssetCheckSpec(
@@ -159,6 +161,7 @@ def _advice(vanished: Mapping[date, int]) -> str:
 
 def backfill_policy(settings: Settings) -> dg.BackfillPolicy:
     """Return whether a backfill is one run, or one for each MP_PARTITIONS_PER_RUN partitions."""
+    # A run for each day would cost an export request for each day, of 60 an hour.
     if settings.partitions_per_run:
         return dg.BackfillPolicy.multi_run(settings.partitions_per_run)
     return dg.BackfillPolicy.single_run()

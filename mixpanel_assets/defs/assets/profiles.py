@@ -94,6 +94,7 @@ class ProfilePlan:
     started: float
 
 
+# A mapped op costs 3.5 s under the multiprocess executor, so it fetches many pages with threads.
 @dataclass(frozen=True)
 class Chunk:
     """Pages of one snapshot that one op fetches."""

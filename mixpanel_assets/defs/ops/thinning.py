@@ -40,7 +40,7 @@ def keep_snapshots_job(settings: Settings) -> dg.JobDefinition:
         database = settings.database_for(project.project_id, on_wait=context.log.info)
         publisher = Publisher(database, settings.snapshot, context.log.warning, project=project)
         with explained_to_dagster(), publisher.writing(), database.write() as connection:
-            prepare(connection, project)
+            prepare(connection, project)  # refuses the file of another project
             thinned = thin_snapshots(
                 connection,
                 daily=config.daily,
