@@ -37,7 +37,7 @@ def test_nothing_is_made_and_no_query_is_spent(credentials, settings, emulator):
     """A look costs nothing."""
     before = len(emulator.requests)
     findings = found(doctor(credentials=credentials, settings=settings))
-    assert "not there yet" in findings["database"].detail
+    assert "does not exist yet" in findings["database"].detail
     assert not settings.database.exists()
     assert {request.path for request in list(emulator.requests)[before:]} == {"/api/app/me"}
 

@@ -190,7 +190,7 @@ def test_a_table_that_somebody_dropped_begins_anew(warehouse):
 def test_a_table_of_events_takes_no_profiles(warehouse):
     """Its columns are others."""
     warehouse.load([event()], table="visits")
-    with pytest.raises(ConfigError, match="something else"):
+    with pytest.raises(ConfigError, match="other columns"):
         store(warehouse, [profile("u")], target=Target("visits", "main"), merge=True)
 
 
