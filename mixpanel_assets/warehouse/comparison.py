@@ -106,26 +106,26 @@ def expired_days(
 
 
 def _compare_day(
-    connection: duckdb.DuckDBPyConnection, day: date, status: Status | None, answer: Status
+    connection: duckdb.DuckDBPyConnection, day: date, status: Status | None, response: Status
 ) -> DayDifference:
     ours, theirs = EVENTS.quoted, f"{_FETCHED}.{EVENTS.quoted}"
     stored = _count(connection, ours, day)
-    if answer == "not available":
-        return DayDifference(day, status or answer, stored, None)
+    if response == "not available":
+        return DayDifference(day, status or response, stored, None)
     kept = Counter(_contents(connection, ours, theirs, day))
-    came = Counter(_contents(connection, theirs, ours, day))
-    only_kept, only_came = (_count_by_event(side) for side in (kept - came, came - kept))
-    gone = only_kept - only_came
+    fetched = Counter(_contents(connection, theirs, ours, day))
+    only_stored, only_fetched = (_count_by_event(side) for side in (kept - fetched, fetched - kept))
+    gone = only_stored - only_fetched
     vanished = (gone & _vanished(connection, day)).total()
     return DayDifference(
         day,
         status,
         stored,
         _count(connection, theirs, day),
-        missing=(only_came - only_kept).total(),
+        missing=(only_fetched - only_stored).total(),
         gone=gone.total() - vanished,
         kept=vanished,
-        changed=(only_kept & only_came).total(),
+        changed=(only_stored & only_fetched).total(),
     )
 
 

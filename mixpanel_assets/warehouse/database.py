@@ -525,18 +525,18 @@ _REPORTED: set[Path] = set()
 
 
 def check_readable(
-    connection: duckdb.DuckDBPyConnection, path: Path, asked: ProjectIdentity | None = None
+    connection: duckdb.DuckDBPyConnection, path: Path, expected: ProjectIdentity | None = None
 ) -> None:
     """Check that a file may be read; log once that it is of an older version.
 
-    `asked` is the expected project, as far as it is known: an empty text stands for any. Settings
-    of time are not compared: the file says how its times are read.
+    An empty text in the expected project stands for any. Settings of time are not compared: the
+    file says how its times are read.
 
     Raises:
         ConfigError: The file holds another project.
         StorageError: Its schema version is newer or unknown, or `_project` was changed by hand.
     """
-    version = _checked_version(connection, asked)
+    version = _checked_version(connection, expected)
     if version is None:
         return
     if version < schema_version() and path not in _REPORTED:
@@ -567,7 +567,7 @@ def check_before_load(database: Database, project: ProjectIdentity) -> None:
         check_loadable(connection, project)
 
 
-def check_whose(database: Database, asked: ProjectIdentity | None) -> None:
+def check_whose(database: Database, expected: ProjectIdentity | None) -> None:
     """Check that a database is not another project's, before files beside it are changed.
 
     Raises:
@@ -576,11 +576,11 @@ def check_whose(database: Database, asked: ProjectIdentity | None) -> None:
         StorageError: It cannot be read.
     """
     with suppress(DatabaseNotFoundError), _read_briefly(database) as connection:
-        _checked_version(connection, asked)
+        _checked_version(connection, expected)
 
 
 def _checked_version(
-    connection: duckdb.DuckDBPyConnection, asked: ProjectIdentity | None
+    connection: duckdb.DuckDBPyConnection, expected: ProjectIdentity | None
 ) -> int | None:
     there = tables_of(connection)
     version = check_version(connection, there)
@@ -588,8 +588,8 @@ def _checked_version(
         if has_marks(there):
             must_be_unchanged(there, schema_version())
         return None
-    if asked and (stored := read_project(connection)):
-        must_be_of(stored, asked.project_id, asked.region)
+    if expected and (stored := read_project(connection)):
+        must_be_of(stored, expected.project_id, expected.region)
     return version
 
 

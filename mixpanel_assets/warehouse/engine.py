@@ -623,8 +623,8 @@ class StorageEngine:
         Example:
             >>> storage.execute_df("SELECT event_name, count(*) FROM january GROUP BY ALL")
         """
-        with self._query(query, values) as answer:
-            return answer.df()
+        with self._query(query, values) as result:
+            return result.df()
 
     def execute_scalar(self, query: str, values: Values = ()) -> Any:
         """Return the first value of the result of a query; None when it is empty.
@@ -635,8 +635,8 @@ class StorageEngine:
             >>> storage.execute_scalar("SELECT count(*) FROM january")
             1720
         """
-        with self._query(query, values) as answer:
-            rows = answer.fetchall()
+        with self._query(query, values) as result:
+            rows = result.fetchall()
         return rows[0][0] if rows else None
 
     def execute_rows(self, query: str, values: Values = ()) -> SQLResult:
@@ -648,8 +648,8 @@ class StorageEngine:
             >>> storage.execute_rows("SELECT distinct_id FROM people ORDER BY ALL LIMIT 1")
             SQLResult(columns=['distinct_id'], rows=[('42700000',)])
         """
-        with self._query(query, values) as answer:
-            return _result(answer)
+        with self._query(query, values) as result:
+            return _result(result)
 
     def execute_exact(self, query: str) -> SQLResult:
         """Return the result of a query as tuples, for people and for JSON.
@@ -727,15 +727,15 @@ def _execute(
     connection: duckdb.DuckDBPyConnection, query: str, values: Values
 ) -> duckdb.DuckDBPyConnection:
     # Without a statement, DuckDB returns None and raises nothing.
-    answer: duckdb.DuckDBPyConnection | None = connection.execute(query, values)
-    if answer is None:
+    result: duckdb.DuckDBPyConnection | None = connection.execute(query, values)
+    if result is None:
         raise QueryError.of_sql("there is none in it.")
-    return answer
+    return result
 
 
-def _result(answer: duckdb.DuckDBPyConnection) -> SQLResult:
-    columns = [column[0] for column in answer.description or ()]
-    return SQLResult(columns, answer.fetchall() if columns else [])
+def _result(result: duckdb.DuckDBPyConnection) -> SQLResult:
+    columns = [column[0] for column in result.description or ()]
+    return SQLResult(columns, result.fetchall() if columns else [])
 
 
 def _temporary_folder() -> TemporaryFolder:

@@ -469,10 +469,10 @@ def is_unconfirmed(report: DayReport, confirmed: Collection[date]) -> bool:
     return report.status == "empty" and not report.rows_before and report.day not in confirmed
 
 
-def _status(come: int, *, is_open: bool) -> Status:
+def _status(lines: int, *, is_open: bool) -> Status:
     if is_open:
         return "open"
-    return "complete" if come else "empty"
+    return "complete" if lines else "empty"
 
 
 def _shares(total: int, weights: list[int]) -> list[int]:

@@ -194,8 +194,8 @@ class TableInspector:
             ['event_name', 'event_time', 'distinct_id', 'insert_id', 'properties', ...]
         """
         with user_sql():
-            answer = self._sampled(table, n)
-            return SQLResult([column[0] for column in answer.description], answer.fetchall())
+            sample = self._sampled(table, n)
+            return SQLResult([column[0] for column in sample.description], sample.fetchall())
 
     def summarize(self, table: str) -> SummaryResult:
         """Return statistics of every column of a table; `min`, `max` and quantiles are texts.
@@ -262,8 +262,8 @@ class TableInspector:
             total_users=users,
             date_range=(_utc(first), _utc(last)) if total else None,
             events=[
-                EventStats(event, count, who, _utc(begin), _utc(end), 100 * count / total)
-                for event, count, who, begin, end in rows
+                EventStats(event, count, users, _utc(begin), _utc(end), 100 * count / total)
+                for event, count, users, begin, end in rows
             ],
         )
 
@@ -367,7 +367,7 @@ class TableInspector:
         missing = [name for name in names if name not in there]
         if missing:
             raise ConfigError(
-                f"{table!r} has no column {', '.join(missing)}, so it does not answer this.",
+                f"{table!r} has no column {', '.join(missing)}, which this needs.",
                 {"table": table, "missing": missing},
             )
 

@@ -380,16 +380,16 @@ def recount(connection: duckdb.DuckDBPyConnection, target: Target, days: Iterabl
             status = CASE WHEN status = 'complete'
                 AND counted.row_count + counted.quarantined = 0 THEN 'empty' ELSE status END
         FROM (
-            SELECT asked.day, count(event_date) AS row_count,
+            SELECT listed.day, count(event_date) AS row_count,
                    count_if(make_timestamp_ms(time_raw)::DATE <> event_date) AS shifted_rows,
                    (SELECT count(*) FROM {VANISHED.quoted} AS vanished
                     WHERE vanished.schema_name = $schema AND vanished.table_name = $table
-                    AND vanished.day = asked.day) AS rows_vanished,
+                    AND vanished.day = listed.day) AS rows_vanished,
                    (SELECT count(*) FROM {QUARANTINE.quoted} AS lines
                     WHERE lines.schema_name = $schema AND lines.table_name = $table
-                    AND lines.day = asked.day) AS quarantined
-            FROM (SELECT unnest($days::DATE[]) AS day) AS asked
-            LEFT JOIN {rows} ON event_date = asked.day GROUP BY asked.day
+                    AND lines.day = listed.day) AS quarantined
+            FROM (SELECT unnest($days::DATE[]) AS day) AS listed
+            LEFT JOIN {rows} ON event_date = listed.day GROUP BY listed.day
         ) AS counted
         WHERE schema_name = $schema AND table_name = $table AND days.day = counted.day
         """,

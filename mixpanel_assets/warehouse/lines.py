@@ -119,7 +119,7 @@ _SHIFT_DAYS = timedelta(days=2)  # zones differ by up to 26 hours, so a change m
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999
 _GZIP_MAGIC = b"\x1f\x8b"
 
-# Merging with nulls removes exactly these names; every other value, nulls included, stays.
+# Merging with nulls removes exactly these names; every other value, nulls included, is kept.
 _WITHOUT_FIXED = '{"time":null,"distinct_id":null,"$insert_id":null}'
 
 _PATHS = (
@@ -241,7 +241,7 @@ def rows(spool: Path, window: Window, most: int = SHORT_LINE_BYTES) -> str:
 
 
 def is_left_out(line: bytes, most: int) -> bool:
-    """Tell whether `rows` leaves out a line, without white space around it, that DuckDB reads."""
+    """Return whether `rows` leaves out a line, without white space around it, that DuckDB reads."""
     if len(line) > most:
         return True
     return len(line) > 2 * MAX_DEPTH and max(line.count(b"["), line.count(b"{")) >= _DEEP
@@ -283,13 +283,13 @@ def _fields(spool: Path, most: int) -> str:
 
 
 def _taken(most: int) -> str:
-    """Tell in SQL whether a line is short and flat enough; see `is_left_out`."""
+    """Return the SQL that is true if a line is short and flat enough; see `is_left_out`."""
     deep = " OR ".join(f"json::VARCHAR LIKE '{f'%{bracket}' * _DEEP}%'" for bracket in "[{")
     return f"strlen(json) <= {most} AND NOT (strlen(json) > {2 * MAX_DEPTH} AND ({deep}))"
 
 
 def _exact() -> str:
-    """Tell in SQL whether DuckDB wrote the properties' numbers as they were sent.
+    """Return the SQL that is true if DuckDB wrote the properties' numbers as they were sent.
 
     Mostly its text of the properties is simply in the line, and nothing is beside that and the
     event. Elsewhere numbers are compared.
@@ -328,7 +328,7 @@ class OddLines:
     Args:
         connection: The connection that may change the table.
         spool: The received file.
-        window: The asked days.
+        window: The requested days.
         into: The table; its qualified name.
         refusals: Takes the lines that cannot be stored.
 
@@ -365,8 +365,8 @@ class OddLines:
             most: The longest lines that DuckDB looked at; None: it looked at none.
 
         Raises:
-            IncompleteExportError: A line is no event, or rows belong to other days.
-            ShiftedRowsError: The latter, in a legacy project asked for several days.
+            IncompleteExportError: A line is not an event, or rows belong to other days.
+            ShiftedRowsError: The latter, in a legacy project with several requested days.
         """
         if most is None:
             self._take_lines(None)
@@ -423,9 +423,9 @@ class OddLines:
         time_ms = event.time_ms
         first, last = self._window.believable_ms
         if time_ms is None:
-            self._quarantine(line, "`time` is missing or no whole number of milliseconds")
+            self._quarantine(line, "`time` is missing or not a whole number of milliseconds")
         elif not first <= time_ms <= last:
-            self._quarantine(line, "`time` lies before 1971 or years after the asked day")
+            self._quarantine(line, "`time` lies before 1971 or years after the requested day")
         elif not self._window.accepts(time_ms):
             self._outside[_date(time_ms)] += 1
         else:
@@ -490,8 +490,8 @@ class OddLines:
         """Return the error that names the first line that is not an event."""
         for number, line in enumerate(self._lines(), start=1):
             if not (line.is_whole if isinstance(line, LongLine) else _is_event(line)):
-                said = f"line {number:,} is not a whole event"
-                return self._incomplete("a line is no event", said)
+                said = f"line {number:,} is not a complete event"
+                return self._incomplete("a line is not an event", said)
         return self._incomplete("unreadable lines", "DuckDB could not read some of its lines")
 
     def _lines(self) -> Iterator[bytes | LongLine]:

@@ -102,12 +102,12 @@ class PageFile:
         return IncompleteExportError(
             f"The profile page {self.path.name} has a line that is not a profile with a "
             "`$distinct_id`. Nothing was changed; fetch this page again.",
-            reason="a line is no profile",
+            reason="a line is not a profile",
         )
 
 
 def _moment(text: str | None) -> datetime | None:
-    """Return a time as naive UTC, which it is without an offset; None if it is no time."""
+    """Return a time as naive UTC, which it is without an offset; None if it is not one."""
     if text is None or not _MOMENT.fullmatch(text):
         return None
     try:

@@ -205,15 +205,15 @@ def replace_profiles(
         raise _no_pages(days, failed_pages)
     table = make_profile_table(connection, target)
     zone = project.zone if project.regime == "legacy" else "UTC"
-    with staged_profiles(connection, pages, days=written, scope=scope, zone=zone) as answer:
-        missing = max(0, (expected_total or 0) - answer.profiles)
+    with staged_profiles(connection, pages, days=written, scope=scope, zone=zone) as staged:
+        missing = max(0, (expected_total or 0) - staged.profiles)
         response = _Response(scope, expected_total, dict(failed_pages), missing)
         # A later response for a day lacks the profiles that were seen again since.
         merge = merge or response.is_partial or (scope == "seen_on_day" and not overwrite)
         before = ledger.rows_before(connection, target, min(written), max(written))
-        move_profiles(connection, answer.table, table, written, merge=merge)
+        move_profiles(connection, staged.table, table, written, merge=merge)
         write = merge_quarantine if merge else replace_quarantine
-        refused = {day: write(connection, key, day, day, answer.quarantined) for day in written}
+        refused = {day: write(connection, key, day, day, staged.quarantined) for day in written}
     if target.schema == NAMED_SCHEMA and not merge:
         forget_other_days(connection, target, written)
     stored = [
@@ -223,7 +223,7 @@ def replace_profiles(
             table,
             day,
             before.get(day),
-            answer,
+            staged,
             response,
             refused[day],
             merge=merge,
@@ -284,14 +284,14 @@ def _write_day(
     table: Table,
     day: date,
     rows_before: int | None,
-    answer: StagedProfiles,
+    staged: StagedProfiles,
     response: _Response,
     quarantined: int,
     *,
     merge: bool,
 ) -> ProfileReport:
     """Write the ledger row of one day, whose rows and quarantine are stored already."""
-    tally = answer.tallies.get(day, Tally())
+    tally = staged.tallies.get(day, Tally())
     row_count = count_day(connection, table, day)
     complete_at = ledger.complete_at(connection, key.target, day) if merge else None
     report = ProfileReport(
@@ -299,17 +299,17 @@ def _write_day(
         status=_status(tally.received + row_count + quarantined, response),
         scope="all" if complete_at else response.scope,
         row_count=row_count,
-        received=tally.received + sum(line.day == day for line in answer.quarantined),
+        received=tally.received + sum(line.day == day for line in staged.quarantined),
         rows_before=rows_before,
         duplicates_removed=tally.received - tally.rows,
         expected_total=response.expected_total,
         failed_pages=response.failed_pages,
         missing_rows=response.missing,
-        elsewhere=answer.tallies.get(None, Tally()).rows,
+        elsewhere=staged.tallies.get(None, Tally()).rows,
         quarantined=quarantined,
     )
     if is_full(response.scope, key.filters, key.target) and not response.is_partial:
-        complete_at = answer.began_at
+        complete_at = staged.began_at
     ledger.write_profile_day(connection, key, report, complete_at=complete_at)
     return report
 
@@ -344,10 +344,10 @@ def _no_pages(days: Sequence[date], failed_pages: Mapping[int, str]) -> Incomple
     )
 
 
-def _status(come: int, response: _Response) -> Status:
+def _status(received: int, response: _Response) -> Status:
     if response.is_partial:
         return "partial"
-    return "complete" if come else "empty"
+    return "complete" if received else "empty"
 
 
 @dataclass(frozen=True)

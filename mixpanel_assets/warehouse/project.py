@@ -367,27 +367,27 @@ def made_at(connection: duckdb.DuckDBPyConnection) -> datetime | None:
     return row[0] if row else None
 
 
-def must_match(stored: ProjectIdentity, asked: ProjectIdentity) -> None:
+def must_match(stored: ProjectIdentity, expected: ProjectIdentity) -> None:
     """Raise `ConfigError` if the file's project, or how its times are read, is not as expected."""
-    must_be_of(stored, asked.project_id, asked.region)
-    if _times_of(stored) != _times_of(asked):
+    must_be_of(stored, expected.project_id, expected.region)
+    if _times_of(stored) != _times_of(expected):
         raise ConfigError(
             f"This database was loaded with time regime {stored.regime} and zone {stored.zone}, "
-            f"but {asked.regime} and {asked.zone} were asked for. Set MP_TIME_REGIME and "
+            f"but {expected.regime} and {expected.zone} were asked for. Set MP_TIME_REGIME and "
             "MP_TIME_ZONE to the stored ones, or load into a new file with MP_DATABASE.",
-            {"stored": vars(stored), "asked": vars(asked)},
+            {"stored": vars(stored), "asked": vars(expected)},
         )
 
 
 def must_be_of(stored: ProjectIdentity, project_id: str, region: str) -> None:
     """Raise `ConfigError` if the file's project is not the expected one; '' stands for any."""
-    asked = project_id or stored.project_id, region or stored.region
-    if _number_and_region(*asked) != _number_and_region(stored.project_id, stored.region):
+    expected = project_id or stored.project_id, region or stored.region
+    if _number_and_region(*expected) != _number_and_region(stored.project_id, stored.region):
         raise ConfigError(
             f"This database holds project {stored.project_id} ({stored.region}), but project "
-            f"{asked[0]} ({asked[1]}) was asked for. Set MP_DATABASE to another file, "
+            f"{expected[0]} ({expected[1]}) was asked for. Set MP_DATABASE to another file, "
             "or MP_PROJECT_ID and MP_REGION to the stored project.",
-            {"stored": vars(stored), "asked": {"project_id": asked[0], "region": asked[1]}},
+            {"stored": vars(stored), "asked": {"project_id": expected[0], "region": expected[1]}},
         )
 
 

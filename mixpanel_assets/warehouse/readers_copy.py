@@ -524,15 +524,9 @@ def database_at(
     read_only: bool = False,
     snapshot: CopyChoice = "off",
 ) -> Database:
-    """Return the database at a path, not opened yet; other rooms name no class of databases.
+    """Return a database that is not yet opened; no other room names a class of databases.
 
-    Args:
-        path: The file.
-        memory_limit: See `Database`, like the next three.
-        lock_timeout: In seconds; None waits without end.
-        on_wait: Called with a sentence when a wait begins.
-        read_only: Refuse every write.
-        snapshot: Whether a read-only database may answer from the copy for readers.
+    Arguments are those of `Database`. With `snapshot`, a read-only database may read the copy.
     """
     if read_only and snapshot != "off":
         return ReadersDatabase(

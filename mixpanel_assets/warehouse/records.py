@@ -55,7 +55,7 @@ class EventLines:
         _require_keys(record, *_EVENT_KEYS)
         name, properties = record["event_name"], _properties(record, REMOVED_KEYS)
         if type(name) is not str:
-            raise ValueError("`event_name` is no text")
+            raise ValueError("`event_name` is not a text")
         time = self._time(record["event_time"], properties)
         distinct_id = _text(record, "distinct_id")
         insert_id = _text(record, "insert_id")
@@ -69,7 +69,7 @@ class EventLines:
         if moment is None:
             return None
         if not isinstance(moment, datetime):
-            raise ValueError("`event_time` is no datetime")
+            raise ValueError("`event_time` is not a datetime")
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         if self._zone is not None:
@@ -93,7 +93,7 @@ def profile_line(record: Mapping[str, Any]) -> bytes:
     properties = _properties(record, (_SEEN,))
     distinct_id, seen = _text(record, "distinct_id"), _text(record, "last_seen")
     if distinct_id is None:
-        raise ValueError("`distinct_id` is no text")
+        raise ValueError("`distinct_id` is not a text")
     if seen is not None:
         properties = {**properties, _SEEN: seen}
     return _line({"$distinct_id": distinct_id, "$properties": properties})
@@ -125,7 +125,7 @@ def write_lines(
 
 def _require_keys(record: object, needed: Sequence[str], others: Sequence[str]) -> None:
     if not isinstance(record, Mapping):
-        raise ValueError("it is no dict")
+        raise ValueError("it is not a dict")
     if not set(needed) <= record.keys() <= {*needed, *others}:
         raise ValueError(f"its keys are not {', '.join((*needed, *others))}")
 
@@ -133,7 +133,7 @@ def _require_keys(record: object, needed: Sequence[str], others: Sequence[str]) 
 def _properties(record: Mapping[str, Any], fixed: Iterable[str]) -> Mapping[str, Any]:
     properties = record["properties"]
     if not isinstance(properties, Mapping) or not all(type(key) is str for key in properties):
-        raise ValueError("`properties` is no dict with texts as keys")
+        raise ValueError("`properties` is not a dict with texts as keys")
     for name in fixed:
         if name in properties:
             raise ValueError(f"`properties` holds {name!r}, which a normalized record has beside")
@@ -143,7 +143,7 @@ def _properties(record: Mapping[str, Any], fixed: Iterable[str]) -> Mapping[str,
 def _text(record: Mapping[str, Any], key: str) -> str | None:
     value = record.get(key)
     if value is not None and type(value) is not str:
-        raise ValueError(f"`{key}` is no text")
+        raise ValueError(f"`{key}` is not a text")
     return value
 
 
@@ -161,7 +161,7 @@ def _refuse_untold(moment: datetime, zone: ZoneInfo, processed_ms: object) -> No
     if moment_of(wall_clock, zone, processed_ms) != moment.astimezone(UTC):
         raise ValueError(
             f"`event_time` is in an hour that clocks of {zone.key} show twice, and "
-            "`mp_processing_time_ms` does not tell which"
+            "`mp_processing_time_ms` does not say which"
         )
 
 

@@ -207,10 +207,10 @@ def _check_partitions(
             count = number(connection, f"SELECT count(*) {outside}")
         except (duckdb.BinderException, duckdb.ParserException, duckdb.CatalogException) as error:
             raise StorageError(
-                f"The rows for {target} cannot be told apart by their partition: `partition_expr` "
-                f"is {partition.expression!r}, the columns are {', '.join(columns)} "
-                f"({str(error).splitlines()[0]}). Name a column, or SQL over columns, that says "
-                "which partition a row belongs to. Nothing was stored."
+                f"The rows for {target} cannot be distinguished by their partition. "
+                f"`partition_expr` is {partition.expression!r}, the columns are "
+                f"{', '.join(columns)} ({str(error).splitlines()[0]}). Name a column, or SQL over "
+                "columns, that says which partition a row belongs to. Nothing was stored."
             ) from error
         if count:
             found = connection.execute(
@@ -218,7 +218,7 @@ def _check_partitions(
                 f"ORDER BY 1 LIMIT {_SHOWN}"
             ).fetchall()
             raise StorageError(
-                f"{count:,} rows for {target} lie outside of the partition {partition.keys}: "
+                f"{count:,} rows for {target} are outside of the partition {partition.keys}: "
                 f"{partition.expression} is {_listed(found)}. Running the partition again would "
                 "not replace them. Return the rows of the partition alone. Nothing was stored."
             )

@@ -82,8 +82,8 @@ _FIRST_IDS = f"""
 """
 
 # Equal events are numbered in the order of their content, so the order of arrival never matters.
-_NUMBER_TWINS = f"""
-    UPDATE _made SET id = {_TWIN}(id, twins.number)
+_NUMBER_EQUALS = f"""
+    UPDATE _made SET id = {_TWIN}(id, numbered.number)
     FROM (
         SELECT _made.row, row_number() OVER (
             PARTITION BY _made.event_date, _made.id
@@ -93,8 +93,8 @@ _NUMBER_TWINS = f"""
             SELECT event_date, id FROM _made GROUP BY ALL HAVING count(*) > 1
         ) USING (event_date, id)
         JOIN {{table}} AS events ON events.rowid = _made.row
-    ) AS twins
-    WHERE twins.row = _made.row AND twins.number > 0
+    ) AS numbered
+    WHERE numbered.row = _made.row AND numbered.number > 0
 """
 
 
@@ -107,7 +107,7 @@ def fill_insert_ids(connection: duckdb.DuckDBPyConnection, table: str) -> int:
         return 0
     with _functions(connection):
         connection.execute(_FIRST_IDS.format(table=table))
-        connection.execute(_NUMBER_TWINS.format(table=table))
+        connection.execute(_NUMBER_EQUALS.format(table=table))
         filled = number(
             connection,
             f"UPDATE {table} AS rows SET insert_id = id, is_made = true FROM _made "

@@ -163,15 +163,15 @@ class _Needed:
         return {day: text for day, text in hours.items() if day is not None}
 
 
-def _zone(asked: str | None, project: ProjectIdentity, project_zone: str | None) -> str:
+def _zone(given: str | None, project: ProjectIdentity, project_zone: str | None) -> str:
     # In the legacy regime, stored times were read by the zone of the loads, so no other holds.
     own = project.zone if project.regime == "legacy" else project_zone or project.zone
-    if asked is not None and not is_zone(asked):
+    if given is not None and not is_zone(given):
         raise ConfigError(
-            f"There is no time zone {asked!r}. Use an IANA name such as Europe/Paris.",
-            {"zone": asked},
+            f"There is no time zone {given!r}. Use an IANA name such as Europe/Paris.",
+            {"zone": given},
         )
-    return own if asked is None else asked
+    return own if given is None else given
 
 
 def _export_zone(project: ProjectIdentity) -> str:

@@ -231,9 +231,9 @@ def test_a_source_that_fails_leaves_nothing(storage):
     [
         ({"event": "Visit", "properties": {}}, "its keys are not"),
         (event(other=1), "its keys are not"),
-        (["Visit"], "it is no dict"),
+        (["Visit"], "it is not a dict"),
         (event(event_name=None), "`event_name`"),
-        (event(event_time="2024-01-01"), "`event_time` is no datetime"),
+        (event(event_time="2024-01-01"), "`event_time` is not a datetime"),
         (event(event_time=START + timedelta(microseconds=1)), "finer than a millisecond"),
         (event(distinct_id=5), "`distinct_id`"),
         (event(insert_id=5), "`insert_id`"),

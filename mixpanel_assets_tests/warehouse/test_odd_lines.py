@@ -168,7 +168,7 @@ def test_a_cut_line_is_not_taken_for_an_odd_one(warehouse, line):
     warehouse.load([event()])
     before = warehouse.rows()
     lines = [GOOD_LINES[0], b"", line]
-    with pytest.raises(IncompleteExportError, match="line 3 is not a whole event"):
+    with pytest.raises(IncompleteExportError, match="line 3 is not a complete event"):
         warehouse.load(lines, to_date=NEXT_DAY, lines=2)
     assert warehouse.rows() == before
 

@@ -54,7 +54,7 @@ class Shop:
 @pytest.mark.parametrize(
     ("days", "said"),
     [
-        ([DAY, "2024-01-04"], "1 rows for .* lie outside of the partition 2024-01-03: day is"),
+        ([DAY, "2024-01-04"], "1 rows for .* are outside of the partition 2024-01-03: day is"),
         ([pd.Timestamp("2024-01-03 05:00"), pd.NaT], "day is NULL"),
         ([None, DAY], "day is NULL"),
         (["2023-12-31"] * 7, "7 rows .* day is '2023-12-31"),
