@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from mixpanel_assets.errors import ConfigError, DatabaseLockedError, StorageError
-from mixpanel_assets.rules.locks import Wait, held, say
+from mixpanel_assets.rules.locks import Wait, locked, log_wait
 
 Edit = Callable[[MutableMapping[str, Any]], None]
 
@@ -125,7 +125,9 @@ class ConfigFile:
                     folder.mkdir(_PRIVATE_FOLDER, exist_ok=True)
             lock = FileLock(f"{target}.lock", mode=_PRIVATE_FILE)
             what = f"the config file {self.path}"
-            with held(lock, Wait(what, self.path, _LOCK_SECONDS, say, advice="Try again later.")):
+            with locked(
+                lock, Wait(what, self.path, _LOCK_SECONDS, log_wait, advice="Try again later.")
+            ):
                 yield target
         except DatabaseLockedError as error:
             raise StorageError(error.message) from None

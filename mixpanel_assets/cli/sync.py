@@ -21,7 +21,7 @@ from mixpanel_assets.cli.options import (
 from mixpanel_assets.cli.output import Answer, print_answer, print_line
 from mixpanel_assets.errors import IncompleteExportError, MixpanelDataError
 from mixpanel_assets.results.choices import RefetchChoice
-from mixpanel_assets.rules.days import days_between, ranges_of, shown
+from mixpanel_assets.rules.days import days_between, describe_days
 
 if TYPE_CHECKING:
     from mixpanel_assets.warehouse import DayReport, ProfileReport
@@ -149,7 +149,7 @@ def _days(
     due = workspace.days_due()
     if refetch:
         return days_between(due.first, due.today), refetch
-    current().note(f"Loading {shown(ranges_of(due.days))}.")
+    current().note(f"Loading {describe_days(due.days)}.")
     if due.left:
         command = f"`mp sync --from {due.left[0]} --to {due.left[-1]}`"
         early = read_too_early(due.left, workspace.settings.settle_days)

@@ -48,9 +48,8 @@ from mixpanel_assets.rules.days import (
     LATEST_MS,
     DayRange,
     days_between,
+    describe_days,
     halves,
-    ranges_of,
-    shown,
 )
 
 logger = logging.getLogger(__name__)
@@ -640,7 +639,7 @@ def days_set_aside(
     others = days - len(broken)
     text = broken[0].message
     if days > 1:
-        named = shown(ranges_of(error.from_date for error in ordered if error.from_date))
+        named = describe_days(error.from_date for error in ordered if error.from_date)
         text = (
             f"{len(broken)} of {days} days stayed incomplete and were not stored: {named}. "
             f"{f'The other {others:,} are stored. ' if others else ''}The first error: {text}"

@@ -24,7 +24,7 @@ from typing import Literal, Protocol
 from filelock import FileLock, Timeout
 
 from mixpanel_assets.errors import ConfigError, StorageError
-from mixpanel_assets.rules.locks import Wait, held, kernel_holder, say
+from mixpanel_assets.rules.locks import Wait, kernel_holder, locked, log_wait
 
 logger = logging.getLogger(__name__)
 
@@ -247,7 +247,7 @@ class LedgerFile:
             advice="Wait for it to finish, or set MP_STATE_DIR to another folder.",
         )
         with (
-            held(lock, wait, poll_seconds=_POLL_SECONDS),
+            locked(lock, wait, poll_seconds=_POLL_SECONDS),
             closing(sqlite3.connect(self.path, timeout=0)) as connection,
         ):
             # Another program may have the file open without our lock.
@@ -259,7 +259,7 @@ class LedgerFile:
         """Log the process that holds the ledger, once a minute for all waiting threads."""
         if time.monotonic() - self._said_at >= _SAID_EVERY_SECONDS:
             self._said_at = time.monotonic()
-            say(text)
+            log_wait(text)
 
     def slot(self, name: str) -> Release | None:
         """Lock the slot's file; it is taken for all processes and threads.

@@ -25,7 +25,12 @@ from mixpanel_assets.errors import StorageError
 from mixpanel_assets.results import Result
 from mixpanel_assets.rules.days import DayRange
 from mixpanel_assets.rules.lines import ReceivedDays
-from mixpanel_assets.rules.locks import PRIVATE_FILE, PRIVATE_FOLDER, marked, remove_unless_held
+from mixpanel_assets.rules.locks import (
+    PRIVATE_FILE,
+    PRIVATE_FOLDER,
+    mark_in_use,
+    remove_unless_held,
+)
 
 # Of the 32 digits of a key. The files of an export share them, so that one mark protects them all.
 _STEM_DIGITS = 24
@@ -143,7 +148,7 @@ def in_use(directory: Path, stem: str = "") -> Iterator[None]:
     """
     with ExitStack() as mark:
         try:
-            mark.enter_context(marked(directory, stem))
+            mark.enter_context(mark_in_use(directory, stem))
         except OSError as error:
             raise StorageError(_what_to_do(error, directory)) from error
         yield

@@ -35,7 +35,7 @@ from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
 from mixpanel_assets.defs.partitions import days_of
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, MissingDaysError
 from mixpanel_assets.loading.load import Load
-from mixpanel_assets.rules.days import days_between, ranges_of, shown
+from mixpanel_assets.rules.days import days_between, describe_days, ranges_of
 from mixpanel_assets.warehouse import (
     EVENTS,
     PROFILES,
@@ -121,7 +121,7 @@ class Gaps:
     def message(self) -> str:
         """Which days, why, and what to do."""
         reasons = "; ".join(
-            f"{shown(ranges_of(days))} {_REASONS[why]}" for why, days in self.days.items()
+            f"{describe_days(days)} {_REASONS[why]}" for why, days in self.days.items()
         )
         name = f"{self.target.schema}.{self.target.table}"
         return (

@@ -12,7 +12,7 @@ import duckdb
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, MissingDaysError
 from mixpanel_assets.loading.plan import MOST_DAYS_READ_AGAIN, Keeping, Refetch, is_expired
 from mixpanel_assets.results import Result
-from mixpanel_assets.rules.days import days_between, ranges_of, shown
+from mixpanel_assets.rules.days import days_between, describe_days
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     EVENTS,
@@ -105,7 +105,7 @@ def read_too_early(days: Sequence[date], settle_days: int) -> str:
     number = f"{len(days):,} day{' was' if len(days) == 1 else 's were'}"
     return (
         f"{number} read less than {settle_days} days after their end, so late events may be "
-        f"missing: {shown(ranges_of(days))}"
+        f"missing: {describe_days(days)}"
     )
 
 

@@ -23,7 +23,7 @@ from mixpanel_assets.errors import (
 )
 from mixpanel_assets.loading.days_behind import STORED, DaysDue, days_due_in, read_too_early
 from mixpanel_assets.results import Result
-from mixpanel_assets.rules.days import how_to_load, ranges_of, shown
+from mixpanel_assets.rules.days import describe_days, how_to_load
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import (
     EVENTS,
@@ -277,7 +277,10 @@ def _days(due: DaysDue) -> Finding:
     are = "is" if len(due.missing) == 1 else "are"
     ways = how_to_load(due.missing, EVENTS.name)
     return Finding(
-        "warn", "days", f"{shown(ranges_of(due.missing))} {are} missing", f"Load with {ways}."
+        "warn",
+        "days",
+        f"{describe_days(due.missing)} {are} missing",
+        f"Load with {ways}.",
     )
 
 

@@ -45,12 +45,11 @@ from mixpanel_assets.loading.plan import (
 )
 from mixpanel_assets.rules.days import (
     DayRange,
-    counted,
     days_between,
+    describe_counts,
+    describe_days,
     halves,
     how_to_load,
-    ranges_of,
-    shown,
 )
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
@@ -657,11 +656,11 @@ class EventLoad(Load):
             logger.warning(
                 "Removed %s stored rows that Mixpanel's responses lack: %s.",
                 f"{removed.total():,}",
-                counted(removed),
+                describe_counts(removed),
             )
         if not (vanished := +self._newly_vanished):
             return
-        rows, days = f"{vanished.total():,}", counted(vanished)
+        rows, days = f"{vanished.total():,}", describe_counts(vanished)
         if self._reload.accept_smaller:
             logger.warning(
                 "Kept %s rows of days for which Mixpanel sent nothing: %s. They are so old that it "
@@ -686,7 +685,7 @@ class EventLoad(Load):
             "Mixpanel has no events of %s any more; the stored ones are kept. It deletes events "
             "after two years (older projects: five). Set MP_RETENTION_DAYS to the number of days "
             "that it keeps, so that older ones are not requested again.",
-            shown(ranges_of(self._deleted)),
+            describe_days(self._deleted),
         )
 
     def _progress(self, days: Sequence[date], reports: Sequence[DayReport]) -> LoadProgress:
@@ -792,7 +791,7 @@ def _warn_of_loss(days: Mapping[date, int]) -> None:
         "Smaller days are accepted. %s stored rows will be removed if Mixpanel does not send them "
         "now: %s. All rows of a day that Mixpanel may have deleted for its age are kept.",
         f"{sum(days.values()):,}",
-        counted(days, most=_MOST_NAMED),
+        describe_counts(days, most=_MOST_NAMED),
     )
 
 

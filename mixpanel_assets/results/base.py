@@ -20,7 +20,7 @@ _NESTED_ITEMS = 5
 _CHARACTERS = 200
 
 
-def shown(value: Any, *, most: int = _ITEMS) -> str:
+def shorten(value: Any, *, most: int = _ITEMS) -> str:
     """Return a value as Python writes it, long texts and collections cut.
 
     Args:
@@ -28,13 +28,13 @@ def shown(value: Any, *, most: int = _ITEMS) -> str:
         most: The most items of a collection; collections inside it show half as many.
 
     Example:
-        >>> shown(list(range(1000)))
+        >>> shorten(list(range(1000)))
         '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, … 990 more]'
     """
     if type(value) is str and len(value) > _CHARACTERS:
         return f"{value[:_CHARACTERS]!r}… {len(value) - _CHARACTERS:,} more"
     if type(value) is dict:
-        pairs = (f"{shown(k)}: {shown(v, most=_NESTED_ITEMS)}" for k, v in value.items())
+        pairs = (f"{shorten(k)}: {shorten(v, most=_NESTED_ITEMS)}" for k, v in value.items())
         return f"{{{_listed(pairs, value, most)}}}"
     if type(value) is list:
         return f"[{_listed(_items(value), value, most)}]"
@@ -44,7 +44,7 @@ def shown(value: Any, *, most: int = _ITEMS) -> str:
 
 
 def _items(values: Iterable[Any]) -> Iterable[str]:
-    return (shown(value, most=_NESTED_ITEMS) for value in values)
+    return (shorten(value, most=_NESTED_ITEMS) for value in values)
 
 
 def _listed(
@@ -164,7 +164,7 @@ class Result:
 
     def __repr__(self) -> str:
         values = ", ".join(
-            f"{field.name.lstrip('_')}={shown(getattr(self, field.name))}"
+            f"{field.name.lstrip('_')}={shorten(getattr(self, field.name))}"
             for field in fields(cast("Any", self))
         )
         return f"{type(self).__qualname__}({values})"

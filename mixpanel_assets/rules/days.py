@@ -5,7 +5,7 @@ Ranges are a first and a last day, both included, everywhere in the package.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
 
 from mixpanel_assets.errors import ConfigError
@@ -74,8 +74,9 @@ def ranges_of(days: Iterable[date]) -> list[DayRange]:
     return ranges
 
 
-def shown(ranges: Sequence[DayRange]) -> str:
-    """Return ranges of days in words, the first few of many."""
+def describe_days(days: Iterable[date]) -> str:
+    """Return days as ranges in words, the first few of many."""
+    ranges = ranges_of(days)
     texts = [str(first) if first == last else f"{first}..{last}" for first, last in ranges]
     more = f" and {len(texts) - _SHOWN} more ranges" if len(texts) > _SHOWN else ""
     return ", ".join(texts[:_SHOWN]) + more
@@ -98,8 +99,8 @@ def how_to_load(days: Iterable[date], table: str, *, again: bool = False) -> str
     return f"{', '.join(commands)}{more}, or materialize these partitions of `mixpanel/events`"
 
 
-def counted(days: Mapping[date, int], *, most: int = _SHOWN) -> str:
-    """Return days with a number of rows each in words, the first few of many."""
+def describe_counts(days: Mapping[date, int], *, most: int = _SHOWN) -> str:
+    """Return days with their numbers of rows in words, the first few of many."""
     texts = [f"{day} ({rows:,} rows)" for day, rows in sorted(days.items())]
     more = f" and {len(texts) - most:,} more days" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more

@@ -132,26 +132,28 @@ class Wait:
 
 
 @contextmanager
-def held(lock: FileLock, wait: Wait, *, poll_seconds: float = 0.05) -> Iterator[None]:
+def locked(lock: FileLock, wait: Wait, *, poll_seconds: float = 0.05) -> Iterator[None]:
     """Hold a lock inside the block.
 
     Raises:
         DatabaseLockedError: The time allowed is over, or the wait was cancelled.
     """
     file = Path(lock.lock_file)
-    wait.until(lambda: taken(lock.acquire), lambda: kernel_holder(file), poll_seconds=poll_seconds)
+    wait.until(
+        lambda: try_lock(lock.acquire), lambda: kernel_holder(file), poll_seconds=poll_seconds
+    )
     try:
         yield
     finally:
         lock.release()
 
 
-def say(text: str) -> None:
+def log_wait(text: str) -> None:
     """Tell of a wait in the log."""
     logger.warning("%s", text)
 
 
-def taken(acquire: Callable[..., object]) -> bool:
+def try_lock(acquire: Callable[..., object]) -> bool:
     """Tell whether a lock's `acquire` succeeds at once."""
     try:
         acquire(blocking=False)
@@ -199,10 +201,10 @@ def _command_of(pid: int) -> str:
     words = text.rstrip("\0").split("\0")
     if len(words) > 1 and "python" in words[0] and not words[1].startswith("-"):
         del words[0]
-    return shown_command(words)
+    return short_command(words)
 
 
-def shown_command(words: list[str]) -> str:
+def short_command(words: list[str]) -> str:
     """Return the start of a command line, short enough for a message."""
     shown = " ".join([Path(words[0]).name, *words[1:]]).split()[:_SHOWN_WORDS]
     return " ".join(shown)[:_SHOWN_CHARACTERS]
@@ -245,7 +247,7 @@ def hold(mark: Path) -> FileLock | None:
 
 
 @contextmanager
-def marked(folder: Path, stem: str = "") -> Iterator[None]:
+def mark_in_use(folder: Path, stem: str = "") -> Iterator[None]:
     """Hold a mark in a folder inside the block; the folder is made when it is missing.
 
     Args:

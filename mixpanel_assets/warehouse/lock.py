@@ -20,7 +20,14 @@ from typing import Literal
 from filelock import ReadWriteLock
 
 from mixpanel_assets.errors import StorageError
-from mixpanel_assets.rules.locks import Holder, Wait, is_alive, kernel_holder, shown_command, taken
+from mixpanel_assets.rules.locks import (
+    Holder,
+    Wait,
+    is_alive,
+    kernel_holder,
+    short_command,
+    try_lock,
+)
 from mixpanel_assets.warehouse.files import draft_path, remove_drafts
 
 
@@ -32,7 +39,7 @@ def find_holder(note: Path, *files: Path) -> Holder | None:
 
 def leave_note(note: Path) -> None:
     """Write that this process holds the database; ignore errors."""
-    what = shown_command([sys.argv[0] or sys.executable, *sys.argv[1:]])
+    what = short_command([sys.argv[0] or sys.executable, *sys.argv[1:]])
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
     remove_drafts(note)
     draft = draft_path(note)
@@ -85,7 +92,7 @@ def locked(path: Path, mode: Mode, *, wait: Wait, poll_seconds: float) -> Iterat
             with named_if_foreign(file):
                 acquire = lock.acquire_write if mode == "write" else lock.acquire_read
                 wait.until(
-                    lambda: taken(acquire),
+                    lambda: try_lock(acquire),
                     lambda: find_holder(note_path(path), path, file),
                     poll_seconds=poll_seconds,
                 )

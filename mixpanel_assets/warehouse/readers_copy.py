@@ -24,7 +24,7 @@ import duckdb
 from filelock import ReadWriteLock
 
 from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError, StorageError
-from mixpanel_assets.rules.locks import Wait, kernel_holder, taken
+from mixpanel_assets.rules.locks import Wait, kernel_holder, try_lock
 from mixpanel_assets.warehouse.database import (
     CATALOG,
     Database,
@@ -352,7 +352,7 @@ class Publisher:
         timeout: float | None,
     ) -> None:
         wait = Wait(f"{what} {path}", path, timeout, self._say)
-        wait.until(lambda: taken(acquire), lambda: kernel_holder(lock))
+        wait.until(lambda: try_lock(acquire), lambda: kernel_holder(lock))
 
     def _present_patience(self) -> float:
         """Return the seconds to wait for a lock: few while an interrupt ends the process."""
@@ -424,7 +424,7 @@ def _not_kept_message(path: Path, limit: int | None) -> str:
 
 def _is_free(lock: ReadWriteLock) -> bool:
     until = time.monotonic() + _ALONE_WITHIN_SECONDS
-    while not taken(lock.acquire_write):
+    while not try_lock(lock.acquire_write):
         if time.monotonic() > until:
             return False
         time.sleep(_ALONE_WITHIN_SECONDS / 20)

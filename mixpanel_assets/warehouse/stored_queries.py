@@ -24,7 +24,7 @@ from mixpanel_assets.results import (
     PropertyDistributionResult,
     PropertyValueCount,
 )
-from mixpanel_assets.rules.days import how_to_load, ranges_of, shown
+from mixpanel_assets.rules.days import describe_days, how_to_load, ranges_of
 from mixpanel_assets.rules.zones import is_zone, same_clocks, span_of, wall_clock_sql
 from mixpanel_assets.warehouse.faults import user_sql
 from mixpanel_assets.warehouse.inspector import check_number, percentage
@@ -245,7 +245,7 @@ def _refuse_missing(
     if still_open:
         logger.warning(
             "%s of %r were not over when they were loaded, so events of them are missing.",
-            shown(ranges_of(still_open)),
+            describe_days(still_open),
             target.table,
         )
 
@@ -259,12 +259,12 @@ def _missing_message(
     said = []
     missing = [day for day in lost if statuses.get(day) not in _GONE]
     if missing:
-        said.append(f"{target.table!r} lacks {shown(ranges_of(missing))}, which was never loaded.")
+        said.append(f"{target.table!r} lacks {describe_days(missing)}, which was never loaded.")
         said.append(f"Load it with {_commands(target, missing, known)}.")
     for why, text in _GONE.items():
         days = [day for day in lost if statuses.get(day) == why]
         if days:
-            said.append(f"{target.table!r} has nothing for {shown(ranges_of(days))}: {text}")
+            said.append(f"{target.table!r} has nothing for {describe_days(days)}: {text}")
     return said
 
 

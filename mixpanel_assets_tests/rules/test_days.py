@@ -15,7 +15,14 @@ from mixpanel_assets import Workspace
 from mixpanel_assets.defs.partitions import span
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.verification import verify_days
-from mixpanel_assets.rules.days import as_day, days_between, halves, how_to_load, ranges_of, shown
+from mixpanel_assets.rules.days import (
+    as_day,
+    days_between,
+    describe_days,
+    halves,
+    how_to_load,
+    ranges_of,
+)
 
 DAY = date(2024, 1, 3)
 NO_DAYS = [
@@ -124,8 +131,8 @@ def test_halves_are_the_range(first, size):
 def test_many_ranges_are_shown_in_part():
     """The first five, and how many more there are."""
     days = [date(2024, 1, day) for day in range(1, 29, 2)]
-    assert shown(ranges_of(days)).endswith("2024-01-09 and 9 more ranges")
-    assert shown(ranges_of(days[:1])) == "2024-01-01"
+    assert describe_days(days).endswith("2024-01-09 and 9 more ranges")
+    assert describe_days(days[:1]) == "2024-01-01"
     assert how_to_load(days, "events").count("`mp sync") == 5
     assert "--refetch all" in how_to_load(days[:1], "events", again=True)
     assert "mp sync" not in how_to_load(days, "some")

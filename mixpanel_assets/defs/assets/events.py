@@ -28,7 +28,7 @@ from mixpanel_assets.defs.partitions import (
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.loading.events import EventLoad, LoadListener
 from mixpanel_assets.loading.plan import REFETCH_TAG, Keeping, LoadProgress, Refetch, is_expired
-from mixpanel_assets.rules.days import counted
+from mixpanel_assets.rules.days import describe_counts
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import EVENTS, DayReport, check_events_asset
 
@@ -153,9 +153,9 @@ def rows_vanished_result(vanished: Mapping[date, int], key: dg.AssetKey) -> dg.A
 def _advice(vanished: Mapping[date, int]) -> str:
     return (
         f"Mixpanel does not send {sum(vanished.values()):,} stored rows any more: "
-        f"{counted(vanished)}. They are kept, and `mixpanel._vanished` lists them. To remove them, "
-        "materialize these days with `accept_smaller: true`, or run `mp sync --accept-smaller` for "
-        "them; `mp drop-day` removes a complete day."
+        f"{describe_counts(vanished)}. They are kept, and `mixpanel._vanished` lists them. To "
+        "remove them, materialize these days with `accept_smaller: true`, or run `mp sync "
+        "--accept-smaller` for them; `mp drop-day` removes a complete day."
     )
 
 
