@@ -27,11 +27,11 @@ DayRange = tuple[date, date]
 
 
 def as_day(value: date | str) -> date:
-    """Return a day that is a date already, or text such as `2024-01-31`.
+    """Return the day of a date, or of text such as `2024-01-31`.
 
     Raises:
-        ConfigError: It is neither (a `datetime` is not: its zone would decide which day is meant),
-            or a day that Mixpanel cannot hold.
+        ConfigError: It is neither, or a day that Mixpanel cannot hold. A `datetime` is refused,
+            because its day depends on a zone.
     """
     day = value
     if isinstance(value, str):
@@ -83,12 +83,12 @@ def describe_days(days: Iterable[date]) -> str:
 
 
 def how_to_load(days: Iterable[date], table: str, *, again: bool = False) -> str:
-    """Return what loads days of an asset table, to stand after "with".
+    """Return the ways to load days of an asset table, in words, for the end of a sentence.
 
     Args:
-        days: In any order.
+        days: The days, in any order.
         table: Its name in schema `mixpanel`.
-        again: Whether days are stored that are to be loaded all the same.
+        again: Whether stored days must be loaded again.
     """
     ranges = ranges_of(days)
     if table != "events":

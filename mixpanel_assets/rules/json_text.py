@@ -1,7 +1,7 @@
-"""JSON text taken apart without changing a character, at any depth of nesting.
+"""Splits JSON text into its parts without a change, at any depth of nesting.
 
-Of a name that an object holds twice, the last value counts, as in Python's and JavaScript's own
-parsers. That rule holds for tables, streams, files and made ids alike, on every level.
+If an object has a name twice, the last value counts, as in the parsers of Python and JavaScript.
+That rule holds for tables, streams, files and made ids, on every level.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-# Python's parsers recurse and share their limit of 1,000 levels with the calls they run in.
+# Python's parsers recurse, and share their limit of 1,000 levels with the calls around them.
 MAX_DEPTH = 500
 
 _decode_values = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -28,15 +28,15 @@ _COLON_APART = re.compile(rb'"[ \t\r\n]+:')
 
 
 def parsed(text: str, levels: int = MAX_DEPTH) -> Any:
-    """Return the value of JSON text; a part of it that is nested too deep is its own text.
+    """Return the value of JSON text; a part that is nested too deep stays text.
 
     Control characters in strings are accepted. An integer of more digits than Python reads is
     the text of its digits.
 
     Args:
         text: JSON; half surrogate pairs are kept.
-        levels: How many levels of brackets become Python objects. A value of an object, or of
-            an object inside one, that has more stays text.
+        levels: The levels of brackets that become Python objects. A value with more levels in an
+            object, or in an object inside one, stays text.
 
     Raises:
         ValueError: It is not JSON.
@@ -52,14 +52,14 @@ def parsed(text: str, levels: int = MAX_DEPTH) -> Any:
 
 
 def may_be_deep(text: str | bytes, levels: int = MAX_DEPTH) -> bool:
-    """Tell whether there are enough brackets for more than that many levels."""
+    """Return whether there are enough brackets for more than that many levels."""
     if isinstance(text, str):
         return text.count("[") + text.count("{") > levels
     return text.count(b"[") + text.count(b"{") > levels
 
 
 def depth(text: str) -> int:
-    """Return how many levels of brackets JSON text has.
+    """Return the number of levels of brackets in JSON text.
 
     Raises:
         ValueError: It is not JSON.
@@ -71,7 +71,7 @@ def depth(text: str) -> int:
 
 
 def members(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each name of a JSON object with the text of its value, in order, repeated ones too.
+    """Yield each name of a JSON object with the text of its value, in order, duplicates included.
 
     Raises:
         ValueError: It is not a JSON object.
@@ -139,23 +139,23 @@ def values(raw: bytes) -> dict[str, bytes]:
 
 
 def last_values(raw: bytes) -> bytes:
-    """Return JSON without the values that a later one of the same name replaces, on every level.
+    """Return JSON with the last value of each name only, on every level.
 
-    All else stays as sent; where no name comes twice, `raw` itself is returned.
+    Everything else is kept as sent. If no name occurs twice, `raw` itself is returned.
     """
     if not _may_repeat(raw):
         return raw
     cuts = sorted(_replaced(raw))
     kept, position = [], 0
     for start, end in cuts:
-        if start >= position:  # else it is inside of what was cut
+        if start >= position:  # else it is inside a part that is cut already
             kept.append(raw[position:start])
             position = end
     return b"".join([*kept, raw[position:]]) if cuts else raw
 
 
 def _may_repeat(raw: bytes) -> bool:
-    """Tell whether a name may come twice in an object, which mostly the first look denies."""
+    """Return whether a name may occur twice in an object; the first test excludes it mostly."""
     ends = [part.rpartition(b'"')[2] for part in raw.split(b'":')[:-1]]  # of the names
     if len(set(ends)) == len(ends) and not (b"\\" in b"".join(ends) or _COLON_APART.search(raw)):
         return False
@@ -168,11 +168,11 @@ def _may_repeat(raw: bytes) -> bool:
 
 
 def _replaced(raw: bytes) -> Iterator[tuple[int, int]]:
-    """Yield where the members are that a later one of the same object replaces; nothing recurses.
+    """Yield the spans of members that a later member of the same object replaces.
 
-    Each span ends where the next member begins.
+    Each span ends at the beginning of the next member. Nothing recurses.
     """
-    open_: list[list[tuple[bytes, int]]] = []  # the names in each container, and their places
+    open_: list[list[tuple[bytes, int]]] = []  # the names in each container, and their positions
     for token in _TOKEN.finditer(raw):
         if token[2]:
             if open_:
@@ -205,7 +205,7 @@ def _quoted(name: str, ascii_only: bool) -> bytes:
 
 
 def _name(text: str, position: int) -> tuple[str, int]:
-    """Return a name and where its value begins."""
+    """Return a name and the position of its value."""
     if text[position] != '"':
         raise ValueError(f"a name is missing at character {position}")
     name, position = _LENIENT.raw_decode(text, position)
@@ -223,7 +223,7 @@ def _value_end(text: str, start: int) -> int:
 
 
 def _walk(text: str, position: int) -> tuple[int, int]:
-    """Return where the value at a position ends, and its levels; nothing here recurses."""
+    """Return the end of the value at a position, and its levels; nothing here recurses."""
     open_: list[str] = []
     levels = 0
     try:

@@ -14,12 +14,12 @@ from mixpanel_assets.rules.json_text import MAX_DEPTH, depth, may_be_deep, parse
 
 MAX_LINE_BYTES = 16 * 2**20
 SHORT_LINE_BYTES = 8192  # DuckDB takes 2,048 lines at once, and 30 bytes for each of theirs
-HEAD_BYTES = 2**16  # kept of a line that is longer
+HEAD_BYTES = 2**16  # of a longer line that are kept
 TOO_LONG = f"it is longer than {MAX_LINE_BYTES >> 20} MiB; only its beginning is kept"
 BOM = b"\xef\xbb\xbf"
 
 _PIECE_BYTES = 1 << 20
-_BLOCK_BYTES = 1 << 14  # what is decoded at once stays in the processor's cache
+_BLOCK_BYTES = 1 << 14  # decoded at once: fits into the processor's cache
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _CONTROLS = bytes(range(32))
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
@@ -53,12 +53,12 @@ class ReceivedDays:
 
 
 def is_blank(line: bytes) -> bool:
-    """Tell whether a line holds nothing but white space, perhaps after a byte order mark."""
+    """Return whether a line has only white space, perhaps after a byte order mark."""
     return not line.removeprefix(BOM).strip()
 
 
 def why_unstorable(line: bytes) -> str | None:
-    """Say why no table can hold a line that is whole, None when its text is fine."""
+    """Return the reason that no table can hold a complete line; None: its text is fine."""
     try:
         text = line.removeprefix(BOM).decode()
     except UnicodeDecodeError:
@@ -68,14 +68,14 @@ def why_unstorable(line: bytes) -> str | None:
     if len(line.translate(None, _CONTROLS)) < len(line) and _has_raw_controls(text):
         return "it holds a control character that is not written as an escape"
     if _SURROGATE.search(line) and _has_half_pairs(text):
-        return "it holds half of a surrogate pair, which is no character"
+        return "it holds half of a surrogate pair, which is not a character"
     return None
 
 
 def _is_deep(text: str) -> bool:
     try:
         return depth(text) > MAX_DEPTH
-    except ValueError:  # no JSON, which is another fault
+    except ValueError:  # not JSON, which is another fault
         return False
 
 
@@ -98,11 +98,11 @@ def _has_half_pairs(text: str) -> bool:
 
 
 class LongLine:
-    """A line of more than `MAX_LINE_BYTES`, of which only the beginning is kept.
+    """A line of more than `MAX_LINE_BYTES`; only its beginning is kept.
 
     Attributes:
         head: Its first `HEAD_BYTES`.
-        length: Bytes of the whole line.
+        length: Bytes of the complete line.
     """
 
     def __init__(self) -> None:
@@ -111,12 +111,12 @@ class LongLine:
         self._hash = hashlib.sha256()
         self._level = 0
         self._in_string = False
-        self._backslash = b""  # one that ended the part before
+        self._backslash = b""  # at the end of the part before
         self._last = b""
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 of the whole line, in hexadecimal digits."""
+        """The SHA-256 of the complete line, in hexadecimal digits."""
         return self._hash.hexdigest()
 
     @property
@@ -126,7 +126,7 @@ class LongLine:
         return begins and not self._in_string and not self._level and self._last == b"}"
 
     def add(self, part: bytes) -> None:
-        """Take the next bytes of the line."""
+        """Add the next bytes of the line."""
         self.head += part[: HEAD_BYTES - len(self.head)]
         self.length += len(part)
         self._hash.update(part)
@@ -140,11 +140,11 @@ class LongLine:
 
 
 class LineSplitter:
-    """Cuts body bytes at newlines only, however they are chunked, into blocks of a few lines.
+    """Splits body bytes at newlines only, however they are chunked, into blocks of a few lines.
 
-    U+2028, U+2029 and U+0085 may stand inside JSON strings, and the byte 0x85 is part of
-    common letters, so neither text-mode splitting nor a guessed charset will do. A line that is
-    too long is a block of its own; memory does not grow with it.
+    U+2028, U+2029 and U+0085 may occur in JSON strings, and the byte 0x85 is part of common
+    letters, so text-mode splitting would be wrong. A line that is too long is a block of its own,
+    and memory does not grow with it.
     """
 
     def __init__(self) -> None:
@@ -171,7 +171,7 @@ class LineSplitter:
         self._keep(body[start:])
 
     def finish(self) -> Iterator[bytes | LongLine]:
-        """Yield the last line as a block, with a newline, when it lacks its own."""
+        """Yield the last line as a block, with a newline, if it has none."""
         if self._long:
             yield from self._end_long()
         elif rest := b"".join(self._rest):

@@ -1,6 +1,6 @@
-"""How processes exclude one another: marks of what is in use, and waiting for a held lock.
+"""Locks between processes: marks of files in use, and waits for a held lock.
 
-The kernel frees a lock when its holder dies. Age and process ids decide nothing. A wait names
+The kernel frees a lock when its holder dies; ages and process ids are not trusted. A wait names
 the holder and ends at once on Ctrl-C.
 """
 
@@ -29,7 +29,7 @@ _SHOWN_WORDS, _SHOWN_CHARACTERS = 4, 80
 
 @dataclass(frozen=True)
 class Holder:
-    """A process, what it was started as, and since when in UTC; as much as is known."""
+    """A process, its command line and its start in UTC, as far as they are known."""
 
     pid: int
     what: str = ""
@@ -42,16 +42,16 @@ class Holder:
 
 @dataclass
 class Wait:
-    """One wait for one lock: when it began, when it must end, what was said.
+    """One wait for one lock: its beginning, its end and its messages.
 
     Attributes:
-        what: What is held, in words, such as `the database /data/x.duckdb`.
-        path: The file that is held.
-        timeout: Seconds from the start of the wait; None waits without end.
-        on_wait: Gets a sentence when waiting begins and then once per `repeat_seconds`.
+        what: The locked thing in words, such as `the database /data/x.duckdb`.
+        path: The locked file.
+        timeout: Seconds from the start of the wait; None: no limit.
+        on_wait: Called with a sentence when the wait begins and then once per `repeat_seconds`.
         cancelled: Ends the wait when it is set.
-        advice: What to do after a timeout.
-        quiet_seconds: A wait shorter than this is not worth a word.
+        advice: The next step after a timeout, for the message.
+        quiet_seconds: A shorter wait is not reported.
         repeat_seconds: Seconds between two sentences.
     """
 
@@ -64,7 +64,7 @@ class Wait:
     quiet_seconds: float = 1.0
     repeat_seconds: float = 60.0
     began: float = field(default_factory=time.monotonic)
-    said_at: float | None = None
+    reported_at: float | None = None
 
     def until(
         self,
@@ -76,25 +76,25 @@ class Wait:
         """Try again and again until it succeeds.
 
         Args:
-            try_once: Tells whether it succeeded; returns at once.
-            holder: Returns which process is in the way, as far as that can be known.
-            poll_seconds: How long to sleep between two tries.
+            try_once: Returns at once whether it succeeded.
+            holder: Returns the process that holds the lock, if it is known.
+            poll_seconds: Seconds between two tries.
 
         Raises:
-            DatabaseLockedError: The time allowed is over, or the wait was cancelled.
+            DatabaseLockedError: The timeout is over, or the wait was cancelled.
         """
         while not try_once():
             self.check(holder)
             self.sleep(poll_seconds)
 
     def remaining(self) -> float:
-        """Return the seconds left; infinity when nothing bounds the wait."""
+        """Return the seconds left; infinity without a timeout."""
         if self.timeout is None:
             return float("inf")
         return max(0.0, self.began + self.timeout - time.monotonic())
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, but no longer than the wait may last."""
+        """Sleep, but not longer than the rest of the timeout."""
         seconds = min(seconds, self.remaining())
         if self.cancelled is None:
             time.sleep(seconds)
@@ -102,27 +102,27 @@ class Wait:
             self.cancelled.wait(seconds)
 
     def check(self, holder: Callable[[], Holder | None]) -> None:
-        """Say for which process this waits, when it is time to.
+        """Report the holder of the lock, when a sentence is due.
 
         Raises:
-            DatabaseLockedError: The time allowed is over, or the wait was cancelled.
+            DatabaseLockedError: The timeout is over, or the wait was cancelled.
         """
         waited = time.monotonic() - self.began
         if self.cancelled is not None and self.cancelled.is_set():
             raise self._error(holder(), "waiting was cancelled.")
         if not self.remaining():
             raise self._error(holder(), f"gave up after {waited:.0f} s. {self.advice}")
-        if self.on_wait and self._is_time_to_speak(waited):
-            self.said_at = time.monotonic()
+        if self.on_wait and self._is_sentence_due(waited):
+            self.reported_at = time.monotonic()
             self.on_wait(
                 f"Waiting for {self.what}: it is held by {holder() or 'another process'}; "
                 f"{waited:.0f} s so far."
             )
 
-    def _is_time_to_speak(self, waited: float) -> bool:
-        if self.said_at is None:
+    def _is_sentence_due(self, waited: float) -> bool:
+        if self.reported_at is None:
             return waited >= self.quiet_seconds
-        return time.monotonic() - self.said_at >= self.repeat_seconds
+        return time.monotonic() - self.reported_at >= self.repeat_seconds
 
     def _error(self, holder: Holder | None, how_it_ended: str) -> DatabaseLockedError:
         held = f"{self.what[0].upper()}{self.what[1:]} is held by {holder or 'another process'}"
@@ -136,7 +136,7 @@ def locked(lock: FileLock, wait: Wait, *, poll_seconds: float = 0.05) -> Iterato
     """Hold a lock inside the block.
 
     Raises:
-        DatabaseLockedError: The time allowed is over, or the wait was cancelled.
+        DatabaseLockedError: The timeout is over, or the wait was cancelled.
     """
     file = Path(lock.lock_file)
     wait.until(
@@ -149,12 +149,12 @@ def locked(lock: FileLock, wait: Wait, *, poll_seconds: float = 0.05) -> Iterato
 
 
 def log_wait(text: str) -> None:
-    """Tell of a wait in the log."""
+    """Log a sentence of a wait."""
     logger.warning("%s", text)
 
 
 def try_lock(acquire: Callable[..., object]) -> bool:
-    """Tell whether a lock's `acquire` succeeds at once."""
+    """Return whether a lock's `acquire` succeeds at once."""
     try:
         acquire(blocking=False)
     except Timeout:
@@ -188,7 +188,7 @@ def kernel_holder(*files: Path) -> Holder | None:
 
 
 def holder_of(pid: int) -> Holder | None:
-    """Return the process of an id; None for 0, which is not known."""
+    """Return the process of an id; None for 0, an unknown process."""
     return Holder(pid, _command_of(pid)) if pid > 0 else None
 
 
@@ -211,7 +211,7 @@ def short_command(words: list[str]) -> str:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process of that id exists, whoever owns it."""
+    """Return whether a process of that id exists, of any user."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -223,19 +223,19 @@ def is_alive(pid: int) -> bool:
 
 MARK = "in-use.lock"
 
-# What Mixpanel sends is personal data, until it is stored in a file with rights of its own.
+# Responses hold personal data; only the database file has access rights that users choose.
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 
 
 def hold(mark: Path) -> FileLock | None:
-    """Make a mark and lock it; None if another process holds it or has just deleted it.
+    """Create a mark and lock it; None if another process holds it or has just deleted it.
 
-    The lock belongs to the caller until it releases it or its process ends. A caller that deletes
-    what the mark stands for does so before it releases the lock, so that no other process can
-    take the mark in between.
+    The caller holds the lock until it releases it or its process ends. If it deletes the marked
+    files, it does so before it releases the lock: otherwise another process could take the mark
+    in between.
 
     Raises:
-        OSError: The mark cannot be made, or the file system has no locks.
+        OSError: The mark cannot be created, or the file system has no locks.
     """
     lock = FileLock(mark, mode=PRIVATE_FILE, thread_local=False)
     with suppress(Timeout):
@@ -248,20 +248,20 @@ def hold(mark: Path) -> FileLock | None:
 
 @contextmanager
 def mark_in_use(folder: Path, stem: str = "") -> Iterator[None]:
-    """Hold a mark in a folder inside the block; the folder is made when it is missing.
+    """Hold a mark in a folder inside the block; the folder is created if it is missing.
 
     Args:
-        folder: It may hold marks of other processes, too.
-        stem: What the mark stands for there: the first of the 32 digits of its name.
+        folder: It may hold marks of other processes too.
+        stem: The marked files: the first of the 32 digits of their names.
 
     Raises:
-        OSError: The folder or the mark cannot be made.
+        OSError: The folder or the mark cannot be created.
     """
     lock = None
     while lock is None:
         mark = folder / f"{stem}{uuid.uuid4().hex[len(stem) :]}.lock"
         folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # another process deleted the folder meanwhile
+        with suppress(FileNotFoundError):  # another process deleted the folder in between
             lock = hold(mark)
     try:
         yield

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# What Mixpanel changes in a stored event, and what the id covers in its own fields.
+# Properties that Mixpanel changes in a stored event, and those that the id covers separately.
 NOT_CONTENT = frozenset(
     {
         "time",
@@ -33,15 +33,15 @@ def made_id(
     *,
     twin: int = 0,
 ) -> str:
-    """Return the id of an event that came without one.
+    """Return the id of an event that was sent without one.
 
     Args:
         event: Its name.
         time_ms: `time` as sent, in milliseconds.
-        distinct_id: As sent, as text; None when absent.
-        properties: As parsed by `json.loads`; the keys of `NOT_CONTENT` may be there or not.
-        twin: How many events of the same day and content come before it. Twins are
-            different events, so each has its own id.
+        distinct_id: As sent, as text; None if it is missing.
+        properties: The parsed properties, with or without the keys of `NOT_CONTENT`.
+        twin: The number of equal events of the same day before it. They are different events, so
+            each has its own id.
     """
     if event == _HOT_SHARD and isinstance(properties.get("mp_original_event_name"), str):
         event = properties["mp_original_event_name"]
@@ -53,7 +53,7 @@ def made_id(
 
 
 def twin_id(first: str, twin: int) -> str:
-    """Return the id of the twin with the given number, from the id of number 0."""
+    """Return the id of the equal event with that number, from the id of number 0."""
     return _uuid(f"{first} {twin}") if twin else first
 
 

@@ -1,4 +1,7 @@
-"""What the clocks of a time zone show, and at which moments they showed it."""
+"""Time zones: the wall clock at a moment, and the moment of a wall clock.
+
+The same rules exist in Python for streams and in SQL for tables.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 _STEP = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_DAY = date(2009, 1, 1)  # Mixpanel has no projects from before
+_FIRST_DAY = date(2009, 1, 1)  # Mixpanel has no older projects
 _WIDEST = timedelta(days=2)  # more than any clock is away from UTC
 
 
@@ -21,8 +24,8 @@ class Period:
     """A time in which a zone's offset does not change.
 
     Attributes:
-        begins: The first moment, aware, UTC; of the first period, the first moment looked at.
-        offset: By how much the wall clock is ahead of UTC.
+        begins: Its first moment, aware, UTC.
+        offset: The wall clock minus UTC.
     """
 
     begins: datetime
@@ -31,12 +34,12 @@ class Period:
 
 @lru_cache(maxsize=256)
 def periods(zone: str, first: date, last: date) -> tuple[Period, ...]:
-    """Return the periods of a zone in which its clocks show any moment of some days, in order.
+    """Return the periods of a zone that overlap some days, in order.
 
     Args:
         zone: An IANA name.
-        first: The first day of the wall clock, or of UTC.
-        last: The last one, included.
+        first: The first day, of the wall clock or of UTC.
+        last: The last day, included.
     """
     clocks = ZoneInfo(zone)
     moment = _start(first) - _WIDEST
@@ -51,7 +54,7 @@ def periods(zone: str, first: date, last: date) -> tuple[Period, ...]:
 
 
 def _change(clocks: ZoneInfo, before: datetime, after: datetime) -> datetime:
-    """Return the first moment at which the offset is that of `after`, by halving."""
+    """Return the first moment with the offset of `after`, by halving."""
     offset = _offset(clocks, after)
     while after - before > _SECOND:
         middle = before + (after - before) // _SECOND // 2 * _SECOND
@@ -63,15 +66,17 @@ def _change(clocks: ZoneInfo, before: datetime, after: datetime) -> datetime:
 
 
 def moment_of(wall_clock: datetime, zone: ZoneInfo, processed_ms: object = None) -> datetime:
-    """Return the moment, aware, UTC, at which the clocks of a zone showed a naive time.
+    """Return the moment, aware, UTC, of a naive time of a zone's wall clock.
 
     Args:
-        wall_clock: What they showed.
+        wall_clock: The time.
         zone: The zone.
-        processed_ms: When Mixpanel processed the event; anything but a whole number is ignored.
+        processed_ms: The time at which Mixpanel processed the event; other values than whole
+            numbers are ignored.
     """
-    # The smaller offset is that of the second time when clocks go back, and that before the
-    # change when they go forward.
+    # When clocks go back, a time occurs twice; the smaller offset is that of the second. An event
+    # that was processed before the second moment must have happened at the first. When clocks go
+    # forward, the smaller offset is that before the change.
     first, second = (_offset_of_wall_clock(wall_clock, zone, fold) for fold in (0, 1))
     later = (wall_clock - min(first, second)).replace(tzinfo=UTC)
     if isinstance(processed_ms, float) and processed_ms.is_integer():
@@ -90,7 +95,7 @@ def moment_sql(zone: str, first: date, last: date) -> str:
     found = periods(zone, first, last)
     sql = f"time_raw - {_ms(found[-1].offset)}"
     for before, after in reversed(list(pairwise(found))):
-        # Between what both offsets make of the change, the wall clock passed twice or never.
+        # Between the two wall clocks of the change, times occur twice or never.
         low, high = sorted((before.offset, after.offset))
         begins, ends = (_ms(after.begins + offset - _EPOCH) for offset in (low, high))
         within = f"time_raw - {_ms(low)}"
@@ -107,13 +112,13 @@ def moment_sql(zone: str, first: date, last: date) -> str:
 
 
 def wall_clock_sql(moment: str, zone: str, first: date, last: date) -> str:
-    """Return the SQL of what the clocks of a zone show at a moment.
+    """Return the SQL of a zone's wall clock at a moment.
 
     Args:
         moment: The SQL of a naive timestamp in UTC.
         zone: The zone.
-        first: The first day on which such moments lie, in UTC or in the zone.
-        last: The last one, included.
+        first: The first day of such moments, in UTC or in the zone.
+        last: The last day, included.
     """
     found = periods(zone, first, last)
     offset = _interval(found[-1].offset)
@@ -127,7 +132,7 @@ def wall_clock_sql(moment: str, zone: str, first: date, last: date) -> str:
 
 
 def day_zone(regime: str, zone: str) -> str:
-    """Return the zone that Mixpanel's export days are days of.
+    """Return the zone of Mixpanel's export days.
 
     Args:
         regime: `utc` for projects created since 2023, `legacy` for older ones.
@@ -137,7 +142,7 @@ def day_zone(regime: str, zone: str) -> str:
 
 
 def is_zone(name: str) -> bool:
-    """Return whether a name is that of a zone."""
+    """Return whether a zone of that name exists on this machine."""
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -157,7 +162,7 @@ def span_of(first: date, last: date, zone: str) -> tuple[datetime, datetime]:
     """Return the first moment of some days of a zone and the end of the last one, aware, UTC."""
     clocks = ZoneInfo(zone)
     begin, end = (datetime.combine(day, time()) for day in (first, last + timedelta(days=1)))
-    # Clocks can show midnight twice, or never.
+    # Midnight can occur twice, or never.
     begins, ends = (
         [(wall - _offset_of_wall_clock(wall, clocks, fold)).replace(tzinfo=UTC) for fold in (0, 1)]
         for wall in (begin, end)
