@@ -23,6 +23,7 @@ from mixpanel_assets.warehouse.tables import table_exists
 
 _FETCHED = "mixpanel_assets_fetched"
 _BATCH = 100  # rows, each of up to some megabytes
+# Rows are compared by a hash, because properties of a whole day do not fit into memory twice.
 _ROW = "json_array(event_name, time_raw, distinct_id, insert_id, properties)"
 
 # Rows that one side has more often than the other, each as often as it has more of them.

@@ -55,7 +55,7 @@ from mixpanel_assets.warehouse.schema import SCHEMA, literal
 logger = logging.getLogger(__name__)
 
 
-CATALOG = "warehouse"
+CATALOG = "warehouse"  # the name of every attached file, whatever the file is called
 STORAGE_VERSION = "v1.5.0"
 
 
@@ -311,6 +311,7 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Commit what the block writes, or undo all of it on an error."""
     connection.execute("BEGIN TRANSACTION")
     try:
+        # DuckDB refuses a search path with a schema that does not exist.
         connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{SCHEMA}"')
         _search_both_schemas(connection)
         yield

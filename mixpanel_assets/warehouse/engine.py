@@ -119,7 +119,7 @@ if TYPE_CHECKING:
 Values = Sequence[Any] | Mapping[str, Any]
 Record = Mapping[str, Any]
 
-_ANY_PROJECT = ProjectIdentity("", "")
+_ANY_PROJECT = ProjectIdentity("", "")  # tables of records need no project
 
 
 class ExecutedRows(SQLResult):

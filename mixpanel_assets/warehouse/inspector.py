@@ -43,7 +43,7 @@ _MACRO = re.compile(
     r"""\s*(?:mixpanel\.)?(prop(?:_number|_time|_json)?)\(\s*(\w+)\s*,\s*'((?:[^']|'')*)'\s*\)\s*"""
 )
 _NUMERIC = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(.*\))")
-_BIGGEST_SAMPLE = 1_000_000
+_BIGGEST_SAMPLE = 1_000_000  # so that a result fits into memory
 
 
 class TableInspector:

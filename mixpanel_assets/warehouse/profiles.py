@@ -40,6 +40,7 @@ from mixpanel_assets.warehouse.tables import (
     table_exists,
 )
 
+# Named tables have exactly the columns of the documented library.
 _DOCUMENTED = ("distinct_id", "properties", "last_seen")
 
 

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 _SHOWN = 3
+# Columns by which our ledger is recognized: another program's `_days` will not have all of them.
 _MARKS = {"schema_name", "table_name", "day", "status", "duplicates_removed", "shifted_rows"}
 
 # The types of columns by name, and these of tables by name.

@@ -17,6 +17,7 @@ from mixpanel_assets.warehouse.ledger import DayReport, LedgerKey, Target
 from mixpanel_assets.warehouse.memory import Spread
 from mixpanel_assets.warehouse.schema import QUARANTINE
 
+# A day with more bad lines than this is a sign of a damaged response, not of odd events.
 MAX_LINES = 1000
 MAX_SHARE = 0.01
 

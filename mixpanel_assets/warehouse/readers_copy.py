@@ -49,7 +49,7 @@ from mixpanel_assets.warehouse.schema import SCHEMA, STAMP, literal
 logger = logging.getLogger(__name__)
 
 
-_AT_ONCE = 1 << 30
+_AT_ONCE = 1 << 30  # bytes; Linux copies at most 2 GB with one call
 
 
 @dataclass(frozen=True)
@@ -206,10 +206,10 @@ def _sync(path: Path) -> None:
 
 
 CopyChoice = Literal["auto", "on", "off"]
-LARGEST_BYTES = 5_000_000_000
-SECONDS_BETWEEN = 60.0
+LARGEST_BYTES = 5_000_000_000  # a copy needs as much disk, and blocks writers while it is taken
+SECONDS_BETWEEN = 60.0  # so that a run with many short commits does not copy the file for each
 _FAULTS = (StorageError, DatabaseLockedError, OSError, duckdb.Error, sqlite3.Error)
-_HURRIED_SECONDS = 1.0
+_HURRIED_SECONDS = 1.0  # Ctrl-C must not take longer
 _ALONE_WITHIN_SECONDS = 0.2  # two processes that end at once both hold the lock for a moment
 _REPORTED: set[Path] = set()
 

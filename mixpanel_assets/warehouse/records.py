@@ -108,6 +108,7 @@ def write_lines(
         StorageError: One cannot be stored.
     """
     count = 0
+    # The file is read once and deleted, so speed matters more than size.
     with gzip.open(path, "wb", compresslevel=1) as file:
         for record in records:
             count += 1

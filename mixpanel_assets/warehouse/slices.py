@@ -13,6 +13,7 @@ from mixpanel_assets.warehouse.faults import first_row, number
 from mixpanel_assets.warehouse.schema import DAYS, literal, qualified, quoted
 from mixpanel_assets.warehouse.tables import table_exists
 
+# Between types of a family, a cast can keep every value; whether it does is checked row by row.
 _FAMILIES = (
     frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL"})
     | {"UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"},

@@ -136,7 +136,7 @@ def _from_row(event: str, time_ms: int, distinct_id: str | None, properties: str
 
 
 _ROWS_A_DAY = 500  # size of the sample, of which most must agree
-_FEWEST = 20
+_FEWEST = 20  # fewer events may agree by chance
 _MOST_BYTES = 1 << 16  # of properties; DuckDB takes 30 times the memory to read a value of them
 
 _MEASURE = """

@@ -277,9 +277,10 @@ def _commands(target: Target, days: Sequence[date], known: KnownTable | None) ->
     return f"`mp fetch events {target.table} --from {first} --to {last} --replace`"
 
 
+# The defaults that the documented library has.
 PERCENTILES = (25, 50, 75, 90, 95, 99)
 BUCKETS = (1, 2, 5, 10, 25, 50, 100)
-_MOST_VALUES = 100_000
+_MOST_VALUES = 100_000  # so that a result fits into memory
 
 # Columns of the table for what the load takes out of `properties`.
 _COLUMNS = {

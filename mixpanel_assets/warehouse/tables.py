@@ -415,6 +415,7 @@ def _shown(schema: str, table: str) -> str:
 NAMED_SCHEMA = "main"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 _ASSETS = {table.name: table for table in (EVENTS, PROFILES)}
+# Named tables have exactly the columns of the documented library.
 _DOCUMENTED = ("event_name", "event_time", "distinct_id", "insert_id", "properties")
 
 

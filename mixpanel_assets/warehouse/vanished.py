@@ -439,6 +439,7 @@ class Replacement:
         return vanished
 
     def _can_differ(self) -> bool:
+        # The first load of a day, the usual case, skips five statements.
         stored = f"SELECT count(*) FROM {self._table.quoted} WHERE {_ASKED}"
         return bool(self._names["is_legacy"] or number(self._connection, stored, self._asked))
 
