@@ -122,7 +122,7 @@ KINDS = {
     cut_at(9000): "is damaged",
     a_damaged_file: "is damaged",
     a_foreign_log: "is damaged",
-    a_foreign_lock: "in the way",
+    a_foreign_lock: "has the name of a lock",
     changed_by("ALTER TABLE mixpanel.events ADD note TEXT"): "changed by hand",
     changed_by("ALTER TABLE mixpanel.profiles RENAME TO mine"): "changed by hand",
     changed_by("UPDATE mixpanel._project SET schema_version = 99"): "Upgrade mixpanel-assets",
