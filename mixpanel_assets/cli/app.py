@@ -84,7 +84,7 @@ def _current_shell() -> str:
         return ""
 
 
-_LEAST_WIDTH = 20
+_LEAST_WIDTH = 20  # fewer columns hold no word of help
 _START, _LOAD, _ASK, _UPKEEP = "Start", "Load", "Ask", "Upkeep"
 _SHORT = "Short for `mp query` and `mp inspect`"
 _PANELS = (_START, _LOAD, _ASK, _UPKEEP, _SHORT)

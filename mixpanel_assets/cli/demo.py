@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FIRST_DAY = date(2024, 1, 1)
 DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(7)]
 
-_VARIABLE = "MP_DEMO_SECRET"
+_VARIABLE = "MP_DEMO_SECRET"  # not MP_SECRET, which may be the user's own
 _QUERIES = {
     "Events per day": """
         SELECT event_date AS day, count(*) AS events

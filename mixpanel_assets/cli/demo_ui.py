@@ -36,8 +36,8 @@ from mixpanel_assets.settings import load_settings
 
 LOCATION = "mixpanel_assets.cli.demo_location"
 PARTITIONS = 30
-LEFT_TO_LOAD = 7
-_SHUTDOWN_SECONDS = 15.0
+LEFT_TO_LOAD = 7  # users can try a backfill of the last week
+_SHUTDOWN_SECONDS = 15.0  # Dagster ends its code servers within seconds
 _SHOP = EmulatorSettings(start=FIRST_DAY, page_size=100, max_page_size=100)
 _INSTANCE = """\
 concurrency:

@@ -30,7 +30,7 @@ from mixpanel_assets.cli.options import (
 from mixpanel_assets.cli.output import Answer
 from mixpanel_assets.results.choices import BookmarkType, EntityType, TableType
 
-MOST_ROWS = 1_000_000
+MOST_ROWS = 1_000_000  # all rows are in memory to be printed
 
 app = App(
     name="inspect",

@@ -40,7 +40,7 @@ def me(call: Call) -> Response:
     return json_response({"status": "ok", "results": results})
 
 
-WORKSPACE = 3001
+WORKSPACE = 3001  # the global data view, which every project has
 
 
 def _schema(description: str, properties: dict[str, str], **metadata: Any) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def error_shape(family: str, settings: EmulatorSettings, base_url: str, target: 
     return ErrorShape(family, target)
 
 
-MOST_DAYS = 3_700
+MOST_DAYS = 3_700  # ten years: a request from year 1 must not make a list of 700,000 days
 FLAGS = {"": None, "true": True, "1": True, "false": False, "0": False}
 
 

@@ -11,7 +11,7 @@ from mixpanel_assets.emulator.expressions import Evaluate, ExpressionError, Scop
 from mixpanel_assets.emulator.profiles import COHORTS, Cohort, Profile
 from mixpanel_assets.emulator.state import Session
 
-MOST_WITHOUT_MOMENT = 1000
+MOST_WITHOUT_MOMENT = 1000  # more results with `behaviors` need `as_of_timestamp`, as documented
 EMPTY_SESSION = "invalid session_id"
 
 

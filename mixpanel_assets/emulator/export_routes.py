@@ -12,7 +12,7 @@ from mixpanel_assets.emulator.sample import EVENT_NAMES
 from mixpanel_assets.emulator.truth import has_time
 from mixpanel_assets.emulator.wire import damage
 
-MOST_ROWS = 100_000
+MOST_ROWS = 100_000  # documented maximum of `limit`
 
 
 def export(call: Call) -> Response:

@@ -27,9 +27,9 @@ from mixpanel_assets.emulator.received import (
 )
 from mixpanel_assets.emulator.refusals import credentials, header_of
 
-MOST_RECORDS = 2000
-MOST_UPDATE_BYTES = 1_000_000
-TRACK_MS = 5 * 86_400_000
+MOST_RECORDS = 2000  # documented for all four endpoints
+MOST_UPDATE_BYTES = 1_000_000  # documented size of one profile update
+TRACK_MS = 5 * 86_400_000  # `/track` refuses older events, as documented
 PIXEL = base64.b64decode("R0lGODlhAQABAIAAAP///wAAACH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")
 SOME_FAILED = "some data points in the request failed validation"
 BAD_ACCOUNT = "Not a valid service account username"

@@ -178,9 +178,9 @@ def frequency(
 
 
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800}
-MOST_FUNNEL_DAYS = 90
+MOST_FUNNEL_DAYS = 90  # documented maximum of `length`
 MOST_INTERVAL_DAYS = 90
-REPORT_DAYS = 14
+REPORT_DAYS = 14  # the invented saved reports show two weeks
 REPORTS = {100: None, 101: "mp_country_code"}
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 LONE_SURROGATE = rb"\ud83d"
-BIG_ROW_CHARACTERS = 1_000_000
-ROWS_FOR_A_SURROGATE = 200
+BIG_ROW_CHARACTERS = 1_000_000  # Mixpanel accepts events of up to 1 MB of JSON
+ROWS_FOR_A_SURROGATE = 200  # in smaller days, one invalid row is a large share
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from mixpanel_assets.emulator.sample import PLACES, PLANS, SCREENS, Shop, User, 
 
 Profile = dict[str, Any]
 
-GROUP_KEY = "-1405123841946871899"
+GROUP_KEY = "-1405123841946871899"  # an observed form: a signed 64-bit number as text
 NAMES = ("Ada", "Linus", "Åsa", "Олена", "José", "葵", "Zoë", "Prisha", "O'Neil", "Björk 🎧")
 FAMILIES = ("Lo", "Ångström", "Шевченко", "García", "佐藤", "Nair", "Smith", "von der Leyen")
-WITHOUT_LAST_SEEN = 41
-WITHOUT_PROPERTIES = 13
+WITHOUT_LAST_SEEN = 41  # every 41st profile: not all senders set `$last_seen`
+WITHOUT_PROPERTIES = 13  # the one profile without properties
 
 
 class Person(Mapping[str, Any]):

@@ -17,9 +17,9 @@ from mixpanel_assets.emulator.journeys import JOURNEY_HANDLERS
 from mixpanel_assets.emulator.reports import ReportEvent, Selection, Table, buckets, label, top
 
 KINDS = ("general", "unique", "average")
-RECENT_DAYS = 31
+RECENT_DAYS = 31  # `events/names` and property lists look back 31 days
 OWN_FIELDS = ("time", "distinct_id", "$insert_id")
-WITHOUT_COUNT = "$duration_s"
+WITHOUT_COUNT = "$duration_s"  # computed at query time, so it has no count in the response
 VALUE_BUCKETS = 10
 
 

@@ -22,8 +22,9 @@ from mixpanel_assets.emulator.sample import Block, json_text
 from mixpanel_assets.emulator.settings import EmulatorSettings
 
 EARLIEST_MS = 31_536_000_000  # 1971-01-01
-HOUR_MS = 3_600_000
+HOUR_MS = 3_600_000  # events up to an hour in the future are accepted, with the time of arrival
 IDENTITY_EVENTS = frozenset(["$identify", "$create_alias", "$merge"])
+# this and the next limits are documented for `/import` with `strict=1`
 MOST_EVENT_BYTES = 1_000_000
 MOST_NAMES = 255
 MOST_DEPTH = 3
@@ -174,7 +175,7 @@ def _cut(name: str, value: Any) -> Any:
 
 
 DEVICE = "$device:"
-MOST_IDS = 500
+MOST_IDS = 500  # documented for clusters of original ID merge
 
 _UUID4 = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
@@ -290,7 +291,7 @@ class Identities:
 
 
 HOSTS = {"us": "api.mixpanel.com", "eu": "api-eu.mixpanel.com", "in": "api-in.mixpanel.com"}
-PROCESSING_MS = 700
+PROCESSING_MS = 700  # time between arrival and processing, as in the sample
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -102,6 +102,7 @@ def header_of(headers: Mapping[str, str]) -> str:
     return headers.get("authorization", "")
 
 
+# Texts as observed, with an invented host.
 HELP = "For more information, please consult our documentation at https://help.mixpanel.example/"
 PLAN = "Your plan does not allow API calls. Upgrade at mixpanel.com/pricing"
 HISTORY = "Date range exceeds 90 days into the past"

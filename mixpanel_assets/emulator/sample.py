@@ -111,7 +111,7 @@ CURRENCIES = [place[3].encode() for place in PLACES]
 COUNTRIES = [place[2].encode() for place in PLACES]
 
 
-BLOCK_EVENTS = 4096
+BLOCK_EVENTS = 4096  # about 2.5 MB of lines: little memory, and few blocks per day
 STORY_EVENTS = (
     "Page View",
     "Search",
@@ -123,9 +123,9 @@ STORY_EVENTS = (
 )
 EVENT_NAMES = frozenset(STORY_EVENTS) | oddities.EVENT_NAMES
 DAY_MS = 86_400_000
-SLOT_MS = 900_000
+SLOT_MS = 900_000  # zones differ from UTC by multiples of a quarter of an hour
 SIGN_UP_SHARE = 0.012
-LATEST_VISIT_SECOND = 84_600
+LATEST_VISIT_SECOND = 84_600  # a visit of half an hour must end on the same day
 
 WEEKDAYS = (1.05, 1.0, 1.02, 1.08, 1.15, 0.86, 0.78)
 HOURS = (3, 2, 1, 1, 1, 2, 4, 7, 9, 10, 11, 13, 15, 13, 11, 10, 11, 13, 16, 19, 21, 18, 12, 6)

@@ -18,7 +18,7 @@ from mixpanel_assets.emulator.truth import Truth
 from mixpanel_assets.emulator.wire import Connections
 
 HOST = "127.0.0.1"
-START_SECONDS = 20
+START_SECONDS = 20  # a busy machine needs seconds to start a thread
 TICK_SECONDS = 0.5
 
 

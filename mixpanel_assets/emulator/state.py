@@ -193,9 +193,9 @@ class Budgets:
 
 # Number of the block with events from clients; the sample has the numbers from 0.
 RECEIVED = -1
-CACHE_BYTES = 48_000_000
-LAG_SECONDS = 45 * 60
-CACHED_PROFILES = 20_000
+CACHE_BYTES = 48_000_000  # a test that exports the same weeks again should not compute them again
+LAG_SECONDS = 45 * 60  # observed: rows missing after ingestion are present after 45 minutes
+CACHED_PROFILES = 20_000  # larger projects compute each page when it is sent
 
 
 @dataclass(frozen=True)

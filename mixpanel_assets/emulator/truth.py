@@ -24,10 +24,10 @@ from mixpanel_assets.emulator.state import RECEIVED, State
 Record = dict[str, Any]
 T = TypeVar("T")
 
-LATEST_MS = 253_402_300_800_000
+LATEST_MS = 253_402_300_800_000  # year 10000
 BAD_ROW = b'"event":"Bad Row"'
 CACHED_DAYS = 64
-MOST_CACHED_EVENTS = 20_000
+MOST_CACHED_EVENTS = 20_000  # larger days would fill the memory; they are read again
 
 
 @dataclass

@@ -21,8 +21,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from mixpanel_assets.emulator.call import Response
 from mixpanel_assets.emulator.faults import Fault
 
-MARKER = "terminated early"
-JUNK = "5"
+MARKER = "terminated early"  # the text at the end of observed incomplete exports
+JUNK = "5"  # DuckDB's JSON reader accepts a bare number as a record
 
 
 def damage(blocks: Iterable[list[bytes]], fault: Fault | None) -> Iterator[bytes]:
@@ -130,10 +130,10 @@ _DAMAGE = {
 }
 
 
-GZIP_ABOVE_BYTES = 1400
+GZIP_ABOVE_BYTES = 1400  # documented
 PIECE_BYTES = 262_144
-GZIP_LEVEL = 1
-NEVER_SECONDS = 3600.0
+GZIP_LEVEL = 1  # tests wait for the compression; the size does not matter
+NEVER_SECONDS = 3600.0  # longer than any client waits; tests set `seconds`
 SLOW_SECONDS = 5.0
 BREAKS = ("cut-chunk", "drop-connection", "reset")
 
