@@ -51,7 +51,6 @@ from mixpanel_assets.loading.days_behind import (
     days_due,
     days_due_in,
     delete_day,
-    keeping_of,
 )
 from mixpanel_assets.loading.doctor import Finding, doctor
 from mixpanel_assets.loading.events import DayReports, EventLoad, plan_load
@@ -792,7 +791,7 @@ class Workspace:
         refetch: str | None,
     ) -> tuple[list[date], Keeping]:
         """Return the days to load, in order and at least one, and which of them are kept."""
-        keeping = KEEP_NONE if refetch is None else keeping_of(self.settings, _refetch(refetch))
+        keeping = KEEP_NONE if refetch is None else Keeping.of(self.settings, _refetch(refetch))
         if days is not None:
             if from_date is not None or to_date is not None:
                 raise ConfigError("Give a range of days or `days`, not both.")

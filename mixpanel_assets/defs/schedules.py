@@ -15,39 +15,28 @@ from mixpanel_assets.rules.zones import periods
 from mixpanel_assets.settings import Settings, load_settings
 
 
-def asset_jobs(settings: Settings) -> list[Any]:
+def asset_jobs(settings: Settings) -> list[Any]:  # Dagster does not export their type
     """Return every job that materializes assets."""
-    return [close_yesterday_job(), snapshot_profiles_job(settings), deep_sweep_job()]
-
-
-def close_yesterday_job() -> Any:
-    """Return the job that fetches one day of events."""
-    return dg.define_asset_job(
-        "close_yesterday",
-        selection=[EVENTS_KEY],
-        description="Fetches one day of events. For a single day: one export request.",
-    )
-
-
-def snapshot_profiles_job(settings: Settings) -> Any:
-    """Return the job that takes a snapshot of all profiles, also those of groups."""
-    return dg.define_asset_job(
-        "snapshot_profiles",
-        selection=[PROFILES_KEY, *map(asset_key, settings.groups)],
-        description="Takes a snapshot of all profiles. Costs one query request per table and "
-        "snapshot; Mixpanel does not seem to count the pages after the first "
-        "(MP_BUDGET_COUNT_PAGES).",
-    )
-
-
-def deep_sweep_job() -> Any:
-    """Return the job that loads a range of days again, whatever is stored of them."""
-    return dg.define_asset_job(
-        "deep_sweep",
-        selection=[EVENTS_KEY],
-        description="Loads a range of days again, whatever is stored of them, for late events and "
-        "deletions. Costs one export request per 200 MB of days.",
-    )
+    return [
+        dg.define_asset_job(
+            "close_yesterday",
+            selection=[EVENTS_KEY],
+            description="Fetches one day of events. For a single day: one export request.",
+        ),
+        dg.define_asset_job(
+            "snapshot_profiles",
+            selection=[PROFILES_KEY, *map(asset_key, settings.groups)],
+            description="Takes a snapshot of all profiles, also those of groups. Costs one query "
+            "request per table and snapshot; Mixpanel does not seem to count the pages after the "
+            "first (MP_BUDGET_COUNT_PAGES).",
+        ),
+        dg.define_asset_job(
+            "deep_sweep",
+            selection=[EVENTS_KEY],
+            description="Loads a range of days again, whatever is stored of them, for late events "
+            "and deletions. Costs one export request per 200 MB of days.",
+        ),
+    ]
 
 
 _DAY = timedelta(days=1)
@@ -74,12 +63,7 @@ def close_yesterday_schedule(settings: Settings) -> dg.ScheduleDefinition:
         "Mixpanel shows with some delay (MP_CLOSE_HOUR). Costs one export request a day.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        yesterday = day_of(context, settings) - _DAY
-        if yesterday < settings.start_date:
-            return _too_early(settings)
-        key = yesterday.isoformat()
-        # Dagster starts no second run for a run key, even if the tick is evaluated twice.
-        return dg.RunRequest(run_key=key, partition_key=key)
+        return _request_for(day_of(context, settings) - _DAY, settings)
 
     return schedule
 
@@ -98,11 +82,7 @@ def snapshot_profiles_schedule(settings: Settings) -> dg.ScheduleDefinition:
         "and stores all profiles again (the job keep_snapshots thins them out).",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        today = day_of(context, settings)
-        if today < settings.start_date:
-            return _too_early(settings)
-        key = today.isoformat()
-        return dg.RunRequest(run_key=key, partition_key=key)
+        return _request_for(day_of(context, settings), settings)
 
     return schedule
 
@@ -167,11 +147,7 @@ def live_query_schedule(
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         moment: datetime = context.scheduled_execution_time
-        yesterday = moment.astimezone(ZoneInfo(zone)).date() - _DAY
-        if yesterday < known.start_date:
-            return _too_early(known)
-        key = yesterday.isoformat()
-        return dg.RunRequest(run_key=key, partition_key=key)
+        return _request_for(moment.astimezone(ZoneInfo(zone)).date() - _DAY, known)
 
     return schedule
 
@@ -213,6 +189,13 @@ def _clock(settings: Settings, minute: int = 0) -> str:
 
 def _quantity(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _request_for(day: date, settings: Settings) -> dg.RunRequest | dg.SkipReason:
+    if day < settings.start_date:
+        return _too_early(settings)
+    # Dagster starts no second run for a run key, even if the tick is evaluated twice.
+    return dg.RunRequest(run_key=day.isoformat(), partition_key=day.isoformat())
 
 
 def _too_early(settings: Settings) -> dg.SkipReason:

@@ -82,7 +82,7 @@ def _due(ledger: Ledger, settings: Settings) -> DaysDue:
     today = settings.today()
     stored = [day for day, row in ledger.items() if row["status"] in STORED]
     first = min(min(stored, default=settings.start_date), today)
-    keeping = keeping_of(settings, Refetch.missing)
+    keeping = Keeping.of(settings, Refetch.missing)
     failed = [day for day, row in ledger.items() if row["status"] == "failed" and day <= today]
     oldest_read_again = today - timedelta(days=MOST_DAYS_READ_AGAIN - 1)
     due = DaysDue(days=[], missing=[], left=[], first=first, today=today)
@@ -106,17 +106,6 @@ def read_too_early(days: Sequence[date], settle_days: int) -> str:
     return (
         f"{number} read less than {settle_days} days after their end, so late events may be "
         f"missing: {describe_days(days)}"
-    )
-
-
-def keeping_of(settings: Settings, refetch: Refetch) -> Keeping:
-    """Return which days are kept by a load outside Dagster."""
-    return Keeping(
-        refetch,
-        settle_days=settings.settle_days,
-        zone=settings.export_zone,
-        today=settings.today(),
-        horizon=settings.horizon(),
     )
 
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from statistics import median
-from typing import Any
+from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 from mixpanel_assets.results import Result
 from mixpanel_assets.rules.days import SETTLE_DAYS, DayRange, days_between
+from mixpanel_assets.settings import Settings
 
 # Requests are scarce (60 an hour), but a response that stays incomplete is downloaded again.
 TARGET_BYTES = 200_000_000
@@ -239,6 +240,20 @@ class Keeping:
     zone: str = "UTC"
     today: date | None = None
     horizon: date | None = None
+
+    @classmethod
+    def of(
+        cls, settings: Settings, refetch: Refetch, run_ids: frozenset[str] | None = None
+    ) -> Self:
+        """Return what the settings say about kept days."""
+        return cls(
+            refetch,
+            run_ids,
+            settings.settle_days,
+            settings.export_zone,
+            settings.today(),
+            settings.horizon(),
+        )
 
     @property
     def reason(self) -> str:

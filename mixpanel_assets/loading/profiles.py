@@ -37,6 +37,7 @@ from mixpanel_assets.warehouse import (
     PageFile,
     ProfileReport,
     ProjectIdentity,
+    Scope,
     Target,
     check_before_load,
     check_name,
@@ -51,7 +52,6 @@ from mixpanel_assets.warehouse import (
 logger = logging.getLogger(__name__)
 
 
-Scope = Literal["all", "seen_on_day"]
 ScopeChoice = Literal["auto", "all", "seen_on_day"]
 OnPage = Callable[[PageOutcome, PagePlan], None]
 

@@ -22,6 +22,7 @@ from mixpanel_assets.warehouse.events import replace_events as replace_events
 from mixpanel_assets.warehouse.faults import user_sql as user_sql
 from mixpanel_assets.warehouse.ledger import DayReport as DayReport
 from mixpanel_assets.warehouse.ledger import ProfileReport as ProfileReport
+from mixpanel_assets.warehouse.ledger import Scope as Scope
 from mixpanel_assets.warehouse.ledger import Status as Status
 from mixpanel_assets.warehouse.ledger import Target as Target
 from mixpanel_assets.warehouse.ledger import day_statuses as day_statuses

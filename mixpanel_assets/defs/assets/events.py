@@ -173,14 +173,9 @@ def _keeping(
     run_ids = run_group(context.instance, context.run)
     continues = len(run_ids) > 1 or context.retry_number > 0
     usual = Refetch(context.run.tags.get(REFETCH_TAG, Refetch.all))
-    return Keeping(
-        config.refetch or (Refetch.missing if continues and usual is Refetch.all else usual),
-        run_ids,
-        settings.settle_days,
-        settings.export_zone,
-        settings.today(),
-        settings.horizon(),
-    )
+    # A re-execution or a retry must not request again what its own runs have stored.
+    default = Refetch.missing if continues and usual is Refetch.all else usual
+    return Keeping.of(settings, config.refetch or default, run_ids)
 
 
 class _RunListener(LoadListener):

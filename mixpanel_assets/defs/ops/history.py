@@ -70,12 +70,7 @@ def _load(
         context.log.info(f"The first partition is {first}; no day has ended since.")
         return None
     database = settings.database_for(client.credentials.project_id, on_wait=context.log.info)
-    keeping = Keeping(
-        Refetch.stale,
-        settle_days=settings.settle_days,
-        zone=settings.export_zone,
-        horizon=settings.horizon(),
-    )
+    keeping = Keeping.of(settings, Refetch.stale)
     plan = plan_load(client, settings, database, from_date=first, to_date=last, keeping=keeping)
     context.log.info(plan_in_words(plan))
     if only_plan:
