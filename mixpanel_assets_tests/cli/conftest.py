@@ -43,7 +43,7 @@ def mp(variables, forked_mp, tmp_path):
 
 @pytest.fixture
 def workspace(credentials, settings):
-    """What the library says to the same questions."""
+    """The same data through the library."""
     with Workspace(credentials=credentials, settings=settings) as workspace:
         yield workspace
 

@@ -109,7 +109,7 @@ def test_what_is_missing_or_wrong_is_named(arguments, stdin, code, said, mp, tmp
     ],
 )
 def test_errors_have_their_exit_code_and_change_nothing(arguments, code, mp, accounts, tmp_path):
-    """One sentence on stderr, or with --format json one object; stdout stays empty."""
+    """One sentence on stderr, or one object with --format json; stdout is empty."""
     before = (tmp_path / "config.toml").read_bytes()
     done = mp("auth", *arguments, stdin=SECRET)
     assert done.returncode == code
@@ -140,7 +140,7 @@ def test_a_list_in_every_form(mp, accounts):
 
 
 def test_an_empty_list_is_an_empty_array(mp):
-    """Nothing is an answer too."""
+    """An empty list is printed, too."""
     assert json.loads(mp("auth", "list").stdout) == []
     assert mp("auth", "list", "-f", "plain").stdout == ""
 
@@ -175,7 +175,7 @@ def test_a_known_account_is_tested(mp, accounts, emulator):
 
 
 def test_another_zone_than_the_projects_is_warned_of(mp, accounts):
-    """With the value to set; what is printed stays the same."""
+    """The warning has the value to set; stdout is unchanged."""
     told = mp("auth", "test", "shop")
     assert not told.stderr
     done = mp("auth", "test", "shop", MP_TIME_ZONE="US/Pacific")
@@ -200,7 +200,7 @@ def test_another_project_and_another_region_are_told_apart(mp, accounts, emulato
     [("403-json", 2, "403"), ("html-200", 1, "not JSON"), ("500-json", 1, "try again later")],
 )
 def test_an_answer_that_says_nothing_about_the_account(fault, code, said, mp, accounts, emulator):
-    """A refusal, a proxy's page and a failing server are told apart from wrong credentials."""
+    """A refusal, a proxy's page and a failing server are not reported as wrong credentials."""
     emulator.faults.add(Fault(fault, path="/api/app/me", times=None))
     done = mp("auth", "test", MP_MAX_RETRIES="0")
     assert done.returncode == code
@@ -224,7 +224,7 @@ def test_the_account_is_named_before_or_behind_the_command(arguments, mp, accoun
 
 
 def test_quiet_and_verbose_change_stderr_alone(mp, accounts):
-    """-q leaves nothing there, -v says where the credentials come from."""
+    """-q prints nothing to stderr, -v the sources of the credentials."""
     done = mp("-v", "auth", "test", "shop")
     assert "secret: account 'shop'" in done.stderr
     assert mp("auth", "test", "shop").stdout == done.stdout
@@ -250,7 +250,7 @@ def test_every_command_that_asks_takes_an_account(mp, accounts):
 
 
 def test_a_prompt_does_not_show_the_secret(environment, tmp_path):
-    """On a terminal the secret is asked for, and what is typed is not echoed."""
+    """On a terminal, `mp` asks for the secret without an echo."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [MP, *ADD],
@@ -282,7 +282,7 @@ def test_a_prompt_does_not_show_the_secret(environment, tmp_path):
 
 
 def test_an_older_account_is_named_and_rewritten(mp, tmp_path):
-    """By `mp auth migrate`, with a copy; before, a note says who refuses the file."""
+    """`mp auth migrate` does it and keeps a copy; before, a note names the client that refuses."""
     config = tmp_path / "config.toml"
     config.write_text('[accounts.old]\nusername = "u"\nsecret = "s"\nproject_id = "1"\n')
     config.chmod(0o600)
@@ -297,6 +297,6 @@ def test_an_older_account_is_named_and_rewritten(mp, tmp_path):
 
 
 def test_a_list_without_accounts_says_so(mp):
-    """An empty table says nothing."""
+    """An empty table prints nothing."""
     done = mp("auth", "list", "-f", "table")
     assert "No accounts yet" in done.stderr

@@ -165,7 +165,7 @@ def test_known_commands_take_what_users_type(name):
 
 
 def test_what_is_left_out_is_left_out():
-    """And users are told, so that nobody takes it for forgotten."""
+    """The documentation lists it, so that users know that it is on purpose."""
     told = (ROOT / "docs" / "compatibility.md").read_text()
     for name in LEFT_OUT:
         assert f"`{name}`" in told
@@ -207,7 +207,7 @@ def test_a_short_spelling_is_the_same_function(name):
 
 @pytest.mark.parametrize("name", FOUND)
 def test_a_command_explains_itself_with_an_example_that_parses(name):
-    """Help says what comes out, and what it shows can be typed, in every form."""
+    """Help describes the output, and its example can be parsed in every form."""
     command = FOUND[name][-1]
     assert command.help
     words = shlex.split(example(command).partition(" | ")[0])

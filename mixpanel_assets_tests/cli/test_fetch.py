@@ -57,7 +57,7 @@ def test_normalized_lines_are_json_with_times_in_utc(mp, emulator):
 
 
 def test_what_msgspec_cannot_write_is_written_all_the_same():
-    """Integers beyond 64 bits and half a surrogate pair come out as JSON of the same value."""
+    """Integers beyond 64 bits and half a surrogate pair are printed as JSON of the same value."""
     moment = datetime(2024, 1, 3, 10, tzinfo=UTC)
     for value in (2**70, "\ud83d"):
         written = json.loads(as_json({"event_time": moment, "properties": {"x": value}}))
@@ -74,7 +74,7 @@ def test_filters_and_limit_narrow_the_lines(mp):
 
 
 def test_the_reader_may_stop_reading(mp, variables, tmp_path):
-    """`| head -1` gets its line; nobody complains, and the exit code is 0."""
+    """`| head -1` gets its line, without an error, and the exit code is 0."""
     with Emulator(EmulatorSettings(start=DAY, days=1, exact_events=30_000)) as emulator:
         process = subprocess.Popen(
             [MP, "fetch", "events", *RANGE, "--stdout", "--raw"],
@@ -106,7 +106,7 @@ INTERRUPTED = b"mp: Interrupted. The lines on stdout are valid, but some events 
 
 
 def test_an_interrupt_exits_with_130(variables, tmp_path, emulator):
-    """Ctrl-C while records flow is no error of ours; what is written is whole lines."""
+    """Ctrl-C during a stream prints no traceback, and all written lines are complete."""
     emulator.faults.add(Fault("stall-mid-stream", path="/api/2.0/export", at=20_000))
     process = fetching(variables, tmp_path)
     assert process.stdout.read(1)
@@ -155,7 +155,7 @@ def test_a_reader_that_does_not_read_cannot_hold_an_interrupted_process(variable
     ],
 )
 def test_wrong_usage_exits_with_3(arguments, mp, emulator):
-    """Known before anything is asked."""
+    """The error is raised before any request."""
     before = len(emulator.requests)
     done = mp("fetch", *arguments)
     assert done.returncode == 3
@@ -206,7 +206,7 @@ def test_profiles_are_written_as_lines(more, mp, emulator):
 
 
 def test_a_table_is_made_and_described(mp, emulator, tmp_path):
-    """JSON on stdout says what was stored; making it again needs --replace."""
+    """JSON on stdout describes the table; creating it again needs --replace."""
     done = mp("fetch", "events", "mine", *RANGE)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
@@ -225,7 +225,7 @@ def test_a_table_is_made_and_described(mp, emulator, tmp_path):
 
 @pytest.mark.parametrize("name", ['a"b', "x'; DROP TABLE people; --", "_x", "a b", "été", ""])
 def test_what_is_no_name_for_a_table_exits_with_3(name, mp_here, emulator):
-    """Before anything is asked."""
+    """The error is raised before any request."""
     before = len(emulator.requests)
     for command in (("events", name, *RANGE), ("profiles", name)):
         done = mp_here("fetch", *command, "--format", "json")

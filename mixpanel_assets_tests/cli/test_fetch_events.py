@@ -58,7 +58,7 @@ def test_nothing_of_what_was_asked_exits_with_6(mp_here, emulator):
 
 
 def test_a_limit_cuts_the_table(mp_here, tmp_path):
-    """At most so many events, repeats counted, whichever they are; the record as CSV."""
+    """At most this number of events, duplicates included; the record as CSV."""
     done = mp_here("fetch", "events", "mine", *WEEK, "--limit", "50", "--format", "csv")
     assert done.code == 0, done.stderr
     (said,) = csv.DictReader(done.stdout.splitlines())

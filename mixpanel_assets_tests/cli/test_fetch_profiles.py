@@ -74,7 +74,7 @@ def test_no_page_at_all_ends_in_6(mp, emulator, tmp_path):
 
 
 def test_a_table_that_is_there_ends_in_1(mp):
-    """Unless the command says what becomes of it."""
+    """Unless an option says what to do with the table."""
     assert mp("fetch", "profiles", "people").returncode == 0
     done = mp("fetch", "profiles", "people")
     assert done.returncode == 1

@@ -70,7 +70,7 @@ def test_names_are_lines_in_plain_text(mp_here, workspace):
 
 
 def test_an_unknown_event_exits_with_4_and_names_similar_ones(mp_here):
-    """What is not there is told apart from a wrong question."""
+    """A missing event and a wrong argument have different exit codes."""
     done = mp_here("properties", "-e", "Sign Upp", "--format", "json")
     assert done.code == 4
     error = json.loads(done.stderr)

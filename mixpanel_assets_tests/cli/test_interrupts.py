@@ -110,7 +110,7 @@ def test_requests_that_a_parallel_fetch_has_stored_are_told(ended_by, tmp_path):
 
 
 def test_the_other_days_of_a_sync_are_as_they_were(ended_by, tmp_path):
-    """Also when nothing at all had come, and when profiles are being taken."""
+    """Also before the first response, and during a snapshot of profiles."""
     first = Fault("slow-first-byte", path=EXPORT, seconds=600)
     process = ended_by("sync", *WEEK, stuck=first)
     assert process.returncode == 130
@@ -156,7 +156,7 @@ AT = [*range(CALLS, 1, -CALLS // (3 * TIMES)), 1_050]
 
 @pytest.mark.parametrize("call", AT)
 def test_whatever_is_interrupted(call, forked_mp, emulator, tmp_path):
-    """One sentence says how many days are stored, readers see them, the code is the signal's."""
+    """One sentence names the number of stored days, readers see them, the code is the signal's."""
     env = {
         **os.environ,
         **environment_of(emulator),

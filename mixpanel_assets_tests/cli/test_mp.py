@@ -91,7 +91,7 @@ def test_a_wrong_region_is_refused(mp, emulator):
     ],
 )
 def test_wrong_usage_exits_with_3(arguments, mp_here):
-    """Invalid arguments are told apart from refused credentials."""
+    """Invalid arguments and refused credentials have different exit codes."""
     assert mp_here(*arguments).code == 3
 
 
@@ -110,7 +110,7 @@ def test_wrong_usage_exits_with_3(arguments, mp_here):
     ],
 )
 def test_what_is_not_a_day_is_told_in_plain_words(day, said, mp_here):
-    """For every command alike, and before anything is asked."""
+    """The message is the same for every command, and no request is sent."""
     for command in (("sync",), ("plan",), ("fetch", "events"), ("query", "frequency")):
         done = mp_here(*command, "--from", day, "--to", day, "-f", "json")
         assert done.code == 3
@@ -170,7 +170,7 @@ def test_a_future_day_exits_with_3(mp):
 
 
 def test_a_day_that_stays_broken_exits_with_6(mp, emulator, tmp_path):
-    """Nothing of what was asked was stored."""
+    """The exit code says that nothing was stored."""
     emulator.faults.add(Fault("truncate-whole-body", day=date(2024, 1, 3), times=None))
     done = mp("sync", *DAY, MP_MAX_RETRIES="1")
     assert done.returncode == 6
@@ -179,7 +179,7 @@ def test_a_day_that_stays_broken_exits_with_6(mp, emulator, tmp_path):
 
 
 def test_a_partial_range_exits_with_1(mp, emulator, tmp_path):
-    """Six days of seven are stored, and the exit code says that it is not all."""
+    """Six days of seven are stored, and the exit code says that one is missing."""
     emulator.faults.add(Fault("truncate-whole-body", day=date(2024, 1, 3), times=None))
     done = mp("sync", *WEEK, MP_MAX_RETRIES="1")
     assert done.returncode == 1
@@ -188,7 +188,7 @@ def test_a_partial_range_exits_with_1(mp, emulator, tmp_path):
 
 
 def test_events_without_profiles_exit_with_1(mp, emulator, tmp_path):
-    """The events are stored, so something of what was asked is there."""
+    """The events are stored, so the result is partial."""
     emulator.faults.add(Fault("html-200", path="/api/query/engage", times=None))
     done = mp("sync", *WEEK, MP_MAX_RETRIES="0")
     assert done.returncode == 1
@@ -197,7 +197,7 @@ def test_events_without_profiles_exit_with_1(mp, emulator, tmp_path):
 
 
 def test_refused_credentials_on_profiles_exit_with_2(mp, emulator):
-    """Who must act is told, whatever was stored before."""
+    """The error asks the user to act, also after a part was stored."""
     emulator.faults.add(Fault("401-json", path="/api/query/engage", times=None))
     assert mp("sync", *DAY).returncode == 2
 
@@ -244,7 +244,7 @@ def test_the_demo_leaves_what_is_not_its_own(mp_here, tmp_path, ui):
 
 
 def test_the_demo_ends_with_tables_that_equal_the_truth(mp, tmp_path):
-    """Every row of the comparison is equal, and the three questions are answered."""
+    """Every row of the comparison is equal, and the three queries are printed."""
     done = mp("demo", "--database", str(tmp_path / "demo.duckdb"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("equal") == 8
@@ -266,7 +266,7 @@ FORMS = [
 
 @pytest.mark.parametrize("arguments", FORMS, ids=" ".join)
 def test_the_form_may_stand_before_the_command(arguments, mp_here):
-    """As other options of the whole run do; the last one wins."""
+    """Like other global options; the last one has priority."""
     ConfigManager().add_account("shop", "u", "some-secret", "1", "us")
     listed = mp_here(*arguments)
     assert listed.code == 0, listed.stderr
@@ -285,7 +285,7 @@ def test_a_jq_program_may_stand_before_the_command(mp_here):
 
 @pytest.mark.parametrize("given", [("--format", "csv"), ("--jq", ".")])
 def test_a_form_of_nothing_is_refused(given, mp_here):
-    """A command without an answer has no form."""
+    """A command that prints its own text refuses a form."""
     refused = mp_here(*given, "emulator")
     assert refused.code == 3
     assert "takes neither --format nor --jq" in refused.stderr
@@ -293,7 +293,7 @@ def test_a_form_of_nothing_is_refused(given, mp_here):
 
 @pytest.mark.parametrize("output", ["table", "csv", "plain"])
 def test_no_accounts_are_no_empty_line(output, mp_here):
-    """The note says what there is."""
+    """A note says that there are no accounts."""
     listed = mp_here("auth", "list", "--format", output)
     assert listed.stdout == ""
     assert "No accounts yet" in listed.stderr
@@ -308,7 +308,7 @@ def test_help_is_readable_whatever_width_is_set(columns, mp):
 
 
 def test_help_groups_the_commands(mp_here):
-    """What comes first in use stands first."""
+    """The commands that users need first are first."""
     helped = mp_here("--help", COLUMNS="100").stdout
     titles = re.findall(r"^╭─ (.+?) ─+╮$", helped, re.MULTILINE)
     assert titles[1:5] == ["Start", "Load", "Ask", "Upkeep"]

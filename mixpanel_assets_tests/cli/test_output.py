@@ -1,4 +1,4 @@
-"""Records in the forms that --format offers: nothing lost, nothing that steers a terminal."""
+"""Records in the forms of --format: complete, and without control of the terminal."""
 
 import csv
 import io
@@ -148,7 +148,7 @@ def test_columns_grow_evenly_into_the_room_there_is():
     ],
 )
 def test_values_in_json(value, shown, capsys):
-    """Times in ISO 8601, exact numbers, null for what is no number."""
+    """Times in ISO 8601, exact numbers, null for NaN."""
     print_answer(Answer({"value": value}))
     assert json.loads(capsys.readouterr().out) == {"value": shown}
 

@@ -150,7 +150,7 @@ SIBLINGS = (a_short_text, a_device, a_damaged_file)
 def test_what_is_no_database_is_named_before_a_request_and_left_alone(
     mp_here, emulator, tmp_path, loaded, kind
 ):
-    """One sentence, whatever is asked; it speaks of no extension and claims nothing stored."""
+    """Every command prints one sentence, which names no extension and claims nothing stored."""
     path = tmp_path / "own" / "warehouse.duckdb"
     path.parent.mkdir()
     kind(path, loaded)
@@ -168,7 +168,7 @@ def test_what_is_no_database_is_named_before_a_request_and_left_alone(
 
 
 def test_a_lost_database_is_told_before_a_request(mp_here, emulator, tmp_path, loaded):
-    """Whatever is asked, and whether snapshots are kept or not."""
+    """For every command, with and without copies for readers."""
     path = tmp_path / "own" / "warehouse.duckdb"
     path.parent.mkdir()
     snapshot = path.with_name("warehouse.snapshot.duckdb")
@@ -187,7 +187,7 @@ def test_a_lost_database_is_told_before_a_request(mp_here, emulator, tmp_path, l
 def test_a_file_at_the_snapshots_name_is_named_before_a_request(
     mp_here, emulator, tmp_path, caplog
 ):
-    """Once; the load goes on, and the file stays."""
+    """It is printed once; the load continues, and the file is kept."""
     path = tmp_path / "own" / "warehouse.duckdb"
     path.parent.mkdir()
     mine = path.with_name("warehouse.snapshot.duckdb")
@@ -260,7 +260,7 @@ def test_another_projects_file_is_not_read_in_the_shell(mp_here, accounts, place
 
 
 def test_a_region_counts_without_a_project(mp_here, place):
-    """It is asked for; the one that holds where none is set is not."""
+    """A named data view is sent; the default one is not."""
     done = run_at(mp_here, READING[0], place, "MP_DATABASE", MP_REGION="in")
     assert "holds project 12345 (us), but project 12345 (in) was asked for" in done.stderr
 

@@ -1,4 +1,4 @@
-"""`mp plan` says what a load takes before anything moves; `mp clean` makes room."""
+"""`mp plan` shows the cost of a load before it starts; `mp clean` frees disk space."""
 
 import json
 import os
@@ -16,7 +16,7 @@ def figures(done):
 
 
 def test_a_plan_of_an_unknown_project_says_what_is_known(mp, emulator, tmp_path):
-    """Requests and waiting time at least; nothing is asked, no file is made."""
+    """It prints at least requests and waiting time, sends no request and creates no file."""
     before = len(emulator.requests)
     said = figures(mp("plan", "--from", "2022-01-01", "--to", "2024-01-07"))
     assert said["days"] == "737"
@@ -52,7 +52,7 @@ def test_a_plan_tells_the_waiting_time(mp):
 
 
 def test_clean_deletes_what_failed_loads_left(mp, emulator, tmp_path):
-    """The answer of a failed day stays a week; then `mp clean` deletes it and says so."""
+    """The response of a failed day is kept for a week; then `mp clean` deletes and reports it."""
     emulator.faults.add(Fault("foreign-rows", day=date(2024, 1, 3)))
     failed = mp("sync", "--from", "2024-01-03", "--to", "2024-01-03", "--no-profiles")
     assert failed.returncode == 6
@@ -69,7 +69,7 @@ NOBODY = {"MP_USERNAME": "", "MP_SECRET": ""}
 
 
 def test_a_plan_needs_no_secret(mp, emulator):
-    """Nothing is asked of Mixpanel, so the project is all that counts."""
+    """No request is sent, so only the project is needed."""
     before = len(emulator.requests)
     done = mp("plan", "--from", "2024-01-01", "--to", "2024-12-31", "-f", "json", **NOBODY)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""How far a load is, as a log or a pipe shows it: a line now and then, and never on stdout."""
+"""Progress of a load in a log or a pipe: a line every ten seconds, never on stdout."""
 
 import io
 import json
@@ -85,7 +85,7 @@ def test_lost_pages_are_not_done_and_a_snapshot_may_begin_anew(lines, clock, sai
 
 
 def test_days_are_counted_with_their_events(lines, clock, said):
-    """Out of those that were asked for."""
+    """Relative to the number of requested days."""
     lines.day(DayReport(date(2024, 1, 1), "complete", 500), 31)
     clock.seconds += 2
     lines.day(DayReport(date(2024, 1, 2), "complete", 700), 31)
@@ -105,7 +105,7 @@ def test_days_are_counted_with_their_events(lines, clock, said):
     ),
 )
 def test_a_load_that_takes_long_is_heard_of(command, path, line, mp_here, emulator):
-    """On stderr, unless nobody wants to hear it; stdout holds what was stored."""
+    """On stderr, except with --quiet; stdout has only the result."""
     emulator.faults.add(Fault("slow-first-byte", path=path, **SLOW))
     done = mp_here(*command)
     assert done.code == 0, done.stderr
@@ -180,7 +180,7 @@ def test_a_bar_of_days_says_what_came_and_what_is_on_its_way(width):
 
 
 def test_a_load_tells_which_days_are_on_their_way(workspace):
-    """From when they are asked for, with as many events as have come."""
+    """From their request on, with the number of received events."""
     told = []
     workspace.sync_events(
         "2024-01-03", "2024-01-04", on_arrival=lambda *arrival: told.append(arrival)

@@ -108,7 +108,7 @@ def test_a_script_that_fails_exits_with_3(mp_here):
 
 
 def test_an_activity_feed_shows_what_users_did(mp_here, workspace, emulator):
-    """Any id can be named in a JSON array; the days are those asked for."""
+    """A JSON array can contain any id; the days are the requested ones."""
     users = sorted(
         {
             row["properties"]["distinct_id"]
@@ -122,7 +122,7 @@ def test_an_activity_feed_shows_what_users_did(mp_here, workspace, emulator):
 
 
 def test_a_saved_report_is_asked_by_its_number(mp_here, workspace):
-    """Its numbers come as Mixpanel nests them."""
+    """Its numbers have Mixpanel's nesting."""
     printed = json.loads(mp_here("query", "saved-report", "100").stdout)
     assert {**printed, COMPUTED_AT: ""} == {
         **workspace.query_saved_report(100).to_dict(),
@@ -131,14 +131,14 @@ def test_a_saved_report_is_asked_by_its_number(mp_here, workspace):
 
 
 def test_a_refusal_for_an_hour_exits_with_5(mp_here, emulator):
-    """Nobody waits that long at a terminal; the code tells a script to."""
+    """The command does not wait that long; the exit code tells a script to."""
     emulator.faults.add(Fault("429-window", path="/api/query/segmentation"))
     done = mp_here("segmentation", "-e", "Sign Up", *WEEK)
     assert done.code == 5
 
 
 def test_a_data_view_is_named_by_a_variable(mp_here, emulator):
-    """For reports and streams of profiles; a word is no number."""
+    """For reports and streams of profiles; it must be a number."""
     days = ("--from", "2024-01-01", "--to", "2024-01-02")
     assert mp_here("segmentation", "-e", "Sign Up", *days, MP_WORKSPACE_ID="3001").code == 0
     assert emulator.requests[-1].params["workspace_id"] == "3001"

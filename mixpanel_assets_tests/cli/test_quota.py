@@ -18,7 +18,7 @@ def shared(tmp_path):
 
 
 def test_a_fresh_project_has_everything_left(mp, shared):
-    """Nothing spent, the limits shown, the App API without one; stderr stays silent."""
+    """Nothing is used, limits are shown, the App API has none, and stderr is empty."""
     done = mp("quota", **shared)
     assert done.returncode == 0
     assert not done.stderr
@@ -30,7 +30,7 @@ def test_a_fresh_project_has_everything_left(mp, shared):
 
 
 def test_it_shows_what_other_processes_spent(mp, shared, emulator):
-    """After two exports nothing is left, the next is an hour away, and nothing was asked for it."""
+    """After two exports nothing is left, the next is in an hour; quota sends no request."""
     for _ in range(2):
         assert mp("sync", *DAY, "--refetch", "all", **shared).returncode == 0
     before = len(emulator.requests)
@@ -41,7 +41,7 @@ def test_it_shows_what_other_processes_spent(mp, shared, emulator):
 
 
 def test_a_spent_budget_exits_with_5(mp, shared, tmp_path):
-    """`mp sync` does not begin a wait of an hour; it says so in one sentence."""
+    """`mp sync` does not wait for an hour, and says so in one sentence."""
     for _ in range(2):
         mp("sync", *DAY, "--refetch", "all", **shared)
     done = mp("sync", *DAY, "--refetch", "all", **shared)

@@ -1,4 +1,4 @@
-"""No command shows a secret that Mixpanel, or a proxy before it, repeats in an answer."""
+"""No command prints a secret that Mixpanel or a proxy repeats in a response."""
 
 import base64
 import json

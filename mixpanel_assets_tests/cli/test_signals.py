@@ -1,4 +1,4 @@
-"""A signal becomes a KeyboardInterrupt once, at a moment when it does no harm."""
+"""A signal becomes one KeyboardInterrupt, at a safe moment."""
 
 import os
 import signal
@@ -130,7 +130,7 @@ finally:
 
 
 def test_one_key_press_that_comes_twice_counts_once(child):
-    """A terminal and a parent process may both pass it on; cleaning up goes on."""
+    """A terminal and a parent process may both send it; cleaning up continues."""
     process = child(CLEANING.format(0.3))
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "cleaning\n"
@@ -158,7 +158,7 @@ def test_an_ignored_signal_stays_ignored(child):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_emulator_ends_quietly(number):
-    """It was asked to serve until then."""
+    """An interrupt is its normal end."""
     process = subprocess.Popen(
         [MP, "emulator", "--port", "0"],
         stdout=subprocess.PIPE,

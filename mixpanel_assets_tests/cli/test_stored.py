@@ -1,4 +1,4 @@
-"""`mp query sql` and `mp inspect` of what is stored: the library's answers, without an account."""
+"""`mp query sql` and `mp inspect` of stored data: the library's results, without an account."""
 
 import csv
 import json
@@ -45,7 +45,7 @@ def stored(database):
 
 @pytest.fixture
 def ask(mp_here, database):
-    """Run a command on the stored week, as nobody."""
+    """Run a command on the stored week, without an account."""
     return lambda *command: mp_here(*command, "--database", str(database), **NOBODY)
 
 
@@ -154,7 +154,7 @@ def test_properties_of_a_table_are_listed(ask, stored):
 
 
 def test_a_sample_has_rows_of_the_table(ask, stored):
-    """As many as asked for, all columns, times in ISO 8601; a value beside each column too."""
+    """The requested number, all columns, times in ISO 8601; also a value for each column."""
     rows = json.loads(ask("inspect", "sample", "-t", "events", "-n", "3").stdout)
     columns = [column.name for column in stored.table_schema("events").columns]
     assert [list(row) for row in rows] == [columns] * 3
@@ -224,7 +224,7 @@ def test_decimals_keep_their_digits_in_text(ask):
 
 
 def test_sql_keeps_its_order(ask):
-    """Rows come as the query sorts them."""
+    """Rows are in the order of the query."""
     done = ask("sql", "SELECT 5000 - range AS n FROM range(5000) ORDER BY n", "-f", "plain")
     assert done.stdout.split() == [str(number) for number in range(1, 5001)]
 
@@ -305,7 +305,7 @@ def test_nobody_is_asked_without_a_terminal(mp, own_database):
 
 
 def test_tables_are_dropped_by_name_or_all(mp_here, own_database):
-    """Of an asset's table the rows go; tables that were fetched go whole."""
+    """An asset's table is emptied; a named table is dropped."""
     place = ("--database", str(own_database), "--force")
     assert json.loads(mp_here("drop", "-t", "events", *place).stdout) == ["events"]
     with Workspace.open(own_database) as workspace:
@@ -352,7 +352,7 @@ def test_a_config_file_that_is_refused_is_not_passed_over(mp_here, tmp_path):
 
 @pytest.mark.parametrize("text", ["", "  ", ";", "/* nothing */"])
 def test_no_statement_at_all_is_told(text, ask):
-    """DuckDB itself says nothing."""
+    """DuckDB itself prints nothing."""
     done = ask("sql", text)
     assert done.code == 3
     assert "there is none in it" in done.stderr

@@ -1,4 +1,4 @@
-"""`mp sync`: the days asked for, or those that keep a database current."""
+"""`mp sync`: the requested days, or those that keep a database up to date."""
 
 import csv
 import gzip
@@ -103,7 +103,7 @@ def test_days_can_be_named_by_their_distance_from_today(options, first, last, mp
 
 
 def test_a_range_that_begins_tomorrow_is_refused(mp_here):
-    """Before anything is asked."""
+    """The error is raised before any request."""
     tomorrow = datetime.now(UTC).date() + DAY
     done = mp_here("sync", "--from", str(tomorrow))
     assert done.code == 3
@@ -154,7 +154,7 @@ def test_a_year_that_was_read_too_early_is_named_and_not_read(mp_here, emulator,
 
 
 def test_records_tell_what_was_stored(mp_here, emulator):
-    """One per day, and one for the profiles; the place goes to stderr."""
+    """One per day, and one for the profiles; the path is on stderr."""
     done = mp_here("sync", *TWO[:-1], "-f", "csv")
     rows = list(csv.DictReader(done.stdout.splitlines()))
     assert [row["table"] for row in rows] == ["events", "events", "profiles"]
@@ -191,7 +191,7 @@ def test_missing_days_are_a_view_for_the_shell_and_readers_of_the_snapshot(
 
 
 def test_profiles_are_taken_although_a_day_of_events_failed(mp_here, emulator):
-    """They can be read today only; the error of the events comes last, or first of two."""
+    """They can be read only today; the error of the events is last, or the first of two."""
     emulator.faults.add(Fault("truncate-whole-body", day=date(2024, 1, 4), times=None))
     done = mp_here("sync", *TWO[:-1], MP_MAX_RETRIES="0")
     assert done.code == 1
@@ -233,7 +233,7 @@ def start_mp(variables, tmp_path, *arguments, **more):
 
 
 def test_an_interrupt_leaves_whole_days_only(tmp_path):
-    """Exit code 130, no traceback; each day is there whole, or not at all."""
+    """Exit code 130, no traceback; each day is stored completely or not at all."""
     with Emulator(EmulatorSettings(start=START, days=14)) as emulator:
         emulator.faults.add(Fault("slow-first-byte", day=date(2024, 1, 2), seconds=600))
         variables = {
@@ -324,7 +324,7 @@ def test_completion_can_be_installed_for_a_shell_that_is_named(mp, tmp_path):
 
 
 def test_days_that_mixpanel_has_deleted_are_kept_and_said_to_be(mp_here, emulator):
-    """Stored days further back than MP_RETENTION_DAYS are not requested, whatever is asked for."""
+    """Stored days before MP_RETENTION_DAYS are never requested."""
     mp_here("sync", *TWO)
     before = len(emulator.requests)
     horizon = START + 4 * DAY
@@ -345,7 +345,7 @@ def test_days_that_mixpanel_has_deleted_are_kept_and_said_to_be(mp_here, emulato
 def test_days_that_mixpanel_has_deleted_since_are_kept_and_each_says_why(
     mp_here, emulator, options
 ):
-    """No setting says how long Mixpanel keeps events; the rows stay, whatever is accepted."""
+    """Without MP_RETENTION_DAYS, the rows are kept, also with --accept-smaller."""
     mp_here("sync", *TWO)
     stored = rows_here(mp_here)
     emulator.retention_days = 30
@@ -369,7 +369,7 @@ def rows_here(mp_here):
 
 
 def test_accept_smaller_loads_the_named_days_and_says_what_it_removes(mp_here, emulator):
-    """Without it rows are kept, and the line of the day says so; with it they go, told twice."""
+    """Without it rows are kept, with it they are removed; both are reported."""
     mp_here("sync", *TWO)
     emulator.faults.add(Fault("delete-rows", day=date(2024, 1, 3), count=9, times=None))
     done = mp_here("sync", *TWO, "--refetch", "all")

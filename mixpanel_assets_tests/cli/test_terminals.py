@@ -1,4 +1,4 @@
-"""What names, values and errors hold never steers the terminal of whoever looks at them."""
+"""Names, values and errors never control the terminal."""
 
 import csv
 import io
@@ -52,7 +52,7 @@ def test_the_text_of_an_error_cannot_steer_a_terminal(kind, mp_here, emulator):
 
 
 def test_names_of_events_cannot_steer_a_terminal(mp_here, emulator):
-    """Loaded, streamed, asked for by SQL, in a column's name, in every form; values stay equal."""
+    """Loaded, streamed, queried, as a column's name, in every form; the values are equal."""
     emulator.faults.add(Fault("junk-line", day=None, times=None, text=an_event(ODD)))
     streamed = mp_here("fetch", "events", *DAY, "--stdout")
     assert steering(streamed.stdout + streamed.stderr) == []
@@ -113,7 +113,7 @@ class Screen(io.TextIOWrapper):
 
 @pytest.fixture
 def on_screen(mp_here, monkeypatch):
-    """Run a command line whose output goes there."""
+    """Run a command line with that output."""
 
     def run(screen, *arguments: str, code: int = 0):
         with monkeypatch.context() as here:

@@ -1,4 +1,4 @@
-"""Reading answers the slow and obvious way."""
+"""Reading of responses in a slow and obvious way."""
 
 import json
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ def export(
 
 
 def records(response: httpx.Response) -> list[Record]:
-    """Return the records of an answer, one per line."""
+    """Return the records of a response, one per line."""
     assert response.status_code == 200, response.text
     return [json.loads(line) for line in response.content.split(b"\n") if line]
 
@@ -29,7 +29,7 @@ def texts(found: Iterable[Record]) -> list[str]:
 
 
 def key(record: Record) -> tuple[object, ...] | None:
-    """Return what makes two rows one event; None for rows that are never repeats."""
+    """Return the values that duplicates have in common; None: never a duplicate."""
     own = record["properties"]
     if not own.get("$insert_id"):
         return None
@@ -39,7 +39,7 @@ def key(record: Record) -> tuple[object, ...] | None:
 
 
 def settled(found: Iterable[Record]) -> list[Record]:
-    """Return records without repeats: per key the one processed last."""
+    """Return records without duplicates: for each key the one processed last."""
     newest: dict[object, Record] = {}
     for number, record in enumerate(found):
         name = key(record) or number

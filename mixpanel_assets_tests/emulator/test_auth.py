@@ -1,4 +1,4 @@
-"""Who may ask, and what everybody else is told."""
+"""Accepted and refused credentials, and their responses."""
 
 import base64
 from collections.abc import Callable
@@ -86,7 +86,7 @@ def test_another_region_answers_401(emulator: Emulator, path: str) -> None:
 
 
 def test_me_shows_the_project_and_401_to_strangers(emulator: Emulator) -> None:
-    """`/api/app/me` needs no project and always says 401 to wrong credentials."""
+    """`/api/app/me` needs no project, and sends 401 for wrong credentials."""
     with http_client(emulator, params={}) as client:
         results = client.get("/api/app/me").json()["results"]
     assert list(results["projects"]) == [str(emulator.project_id)]
@@ -95,7 +95,7 @@ def test_me_shows_the_project_and_401_to_strangers(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("zone", ["UTC", "America/Los_Angeles"])
 def test_the_zone_of_the_project_is_named(opened: Callable[..., Opened], zone: str) -> None:
-    """Whatever it is; `mp emulator --zone` says so to clients, too."""
+    """In any zone; `mp emulator --zone` also prints it for clients."""
     emulator, client = opened(days=1, zone=zone)
     projects = client.get("/api/app/me").json()["results"]["projects"]
     assert projects[str(emulator.project_id)]["timezone"] == zone

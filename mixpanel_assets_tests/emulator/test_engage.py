@@ -33,7 +33,7 @@ def profiles(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_all_pages_together_are_the_profiles(emulator: Emulator, http: httpx.Client) -> None:
-    """Every profile comes once, in pages of the size that was asked for."""
+    """Every profile is sent once, in pages of the requested size."""
     answers = all_pages(http, page_size=70)
     assert profiles(answers) == emulator.truth.profiles()
     assert [len(answer["results"]) for answer in answers] == [70, 70, 70, 40]
@@ -67,7 +67,7 @@ def test_an_exact_multiple_ends_with_an_empty_page(opened: Callable[..., Opened]
 
 
 def test_the_page_size_has_a_ceiling(opened: Callable[..., Opened]) -> None:
-    """More than the most is cut, and the answer says so."""
+    """A larger size is cut, and the response has the real one."""
     _, low = opened(profiles=1500)
     _, high = opened(profiles=1500, max_page_size=40_000)
     assert page(low, page_size=40_000).json()["page_size"] == 1000
@@ -92,7 +92,7 @@ def test_a_session_pins_the_result(emulator: Emulator, http: httpx.Client) -> No
 
 
 def test_sessions_expire_by_the_clock(opened: Callable[..., Opened]) -> None:
-    """After its life a session answers 400; without a life it never does."""
+    """After its lifetime a session gets 400; without a lifetime it never does."""
     for life, status in ((60.0, 400), (None, 200)):
         emulator, http = opened(session_seconds=life)
         session_id = page(http).json()["session_id"]
@@ -133,7 +133,7 @@ def test_a_broken_filter_is_refused(http: httpx.Client) -> None:
 
 
 def test_output_properties_narrow_the_answer(http: httpx.Client) -> None:
-    """Only the named properties come, and only where a profile has them."""
+    """Only the named properties are sent, if a profile has them."""
     for profile in page(http, output_properties='["$email","plan"]').json()["results"]:
         assert profile["$properties"].keys() <= {"$email", "plan"}
 
@@ -222,7 +222,7 @@ def test_pages_can_be_wrong(
 
 
 def test_a_session_can_expire_on_request(emulator: Emulator, http: httpx.Client) -> None:
-    """The first page is untouched, the next one answers 400."""
+    """The first page is not affected, the next one gets 400."""
     emulator.faults.add(Fault("session-expired"))
     first = page(http, page_size=100)
     assert first.status_code == 200
@@ -232,7 +232,7 @@ def test_a_session_can_expire_on_request(emulator: Emulator, http: httpx.Client)
 
 
 def test_the_total_can_be_missing(emulator: Emulator, http: httpx.Client) -> None:
-    """Even page 0 can come without `total`."""
+    """Even page 0 can be without `total`."""
     emulator.faults.add(Fault("no-total"))
     assert "total" not in page(http).json()
 

@@ -16,14 +16,14 @@ DAY = START + timedelta(days=4)
 
 
 def test_a_day_holds_what_the_truth_says(emulator: Emulator, http: httpx.Client) -> None:
-    """Removing repeats from an answer by the documented key leaves exactly the day's records."""
+    """Without duplicates by the documented key, a response has exactly the day's records."""
     sent = records(export(http, DAY))
     assert texts(settled(sent)) == texts(emulator.truth.events(DAY))
     assert len(sent) - len(settled(sent)) == emulator.truth.duplicates(DAY) > 0
 
 
 def test_both_dates_are_included(emulator: Emulator, http: httpx.Client) -> None:
-    """Three days come when the first and the last are two days apart."""
+    """A range of three days includes both ends."""
     last = DAY + timedelta(days=2)
     sent = settled(records(export(http, DAY, last)))
     days = [DAY, DAY + timedelta(days=1), last]
@@ -85,7 +85,7 @@ def test_old_days_are_deleted_by_the_clock(opened: Callable[..., Opened]) -> Non
 
 @pytest.mark.parametrize("day", ["2023-12-31", "2011-07-10", "2024-01-15"])
 def test_days_without_events_are_zero_bytes(http: httpx.Client, day: str) -> None:
-    """Before the project began and after it ended, the answer is 200 and empty."""
+    """Before the project's first day and after its last one, the response is 200 and empty."""
     answer = export(http, day)
     assert (answer.status_code, answer.content) == (200, b"")
 
@@ -139,7 +139,7 @@ def test_only_the_named_events_come(emulator: Emulator, http: httpx.Client) -> N
 
 
 def test_a_bare_event_name_is_refused(http: httpx.Client) -> None:
-    """`event` without brackets is a 400 that says what was wrong."""
+    """`event` without brackets is a 400 that names the problem."""
     answer = export(http, DAY, event="Sign Up")
     assert answer.status_code == 400
     assert answer.text.startswith("Error in event selectors: invalid string:")

@@ -26,7 +26,7 @@ EXPORT = "/api/2.0/export"
 
 
 def raw(emulator: Emulator, *, packed: bool = False, more: str = "") -> bytes:
-    """Return every byte of an answer, headers and chunk frames included."""
+    """Return every byte of a response, with headers and chunk frames."""
     login = b64encode(f"{emulator.username}:{emulator.secret}".encode()).decode()
     query = f"project_id={emulator.project_id}&from_date={DAY}&to_date={DAY}{more}"
     encoding = "gzip" if packed else "identity"
@@ -62,7 +62,7 @@ def steady(opened: Callable[..., Opened]) -> Emulator:
 
 
 def test_a_marker_on_a_line_of_its_own(emulator: Emulator, http: httpx.Client) -> None:
-    """Complete rows, then the marker, status 200 and a clean end; the next answer is whole."""
+    """Complete rows, then the marker, status 200 and a clean end; the next response is complete."""
     emulator.faults.add(Fault("truncate-own-line", path=EXPORT, day=DAY, at=20))
     lines = export(http, DAY).content.split(b"\n")
     assert len(lines) == 21
@@ -80,7 +80,7 @@ def test_a_marker_in_the_middle_of_a_record(emulator: Emulator, http: httpx.Clie
 
 
 def test_a_marker_instead_of_everything(emulator: Emulator, http: httpx.Client) -> None:
-    """The whole body is the marker; older servers had another one."""
+    """The body is only the marker; older servers had another one."""
     old = "export terminated early"
     emulator.faults.add(Fault("truncate-whole-body"), Fault("truncate-whole-body", text=old))
     assert export(http, DAY).content == b"terminated early"
@@ -94,7 +94,7 @@ def test_an_error_object_at_the_end(emulator: Emulator, http: httpx.Client) -> N
 
 
 def test_rows_missing_without_a_trace(emulator: Emulator, http: httpx.Client) -> None:
-    """The answer is well-formed and some rows short."""
+    """The response is well-formed, but some rows are missing."""
     whole = len(records(export(http, DAY)))
     emulator.faults.add(Fault("missing-rows", count=9))
     assert len(records(export(http, DAY))) == whole - 9
@@ -134,7 +134,7 @@ def test_a_gzip_stream_cut_at_any_byte(steady: Emulator) -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_connection_that_ends_inside_a_chunk(steady: Emulator, packed: bool) -> None:
-    """The bytes before the cut arrive, the chunk was announced longer, no last chunk comes."""
+    """The bytes before the cut arrive, but neither the rest of the chunk nor the last chunk."""
     whole, _ = body(raw(steady, packed=packed))
     for at in (0, 1, 9, len(whole) // 2, len(whole) - 1, len(whole), len(whole) + 5):
         steady.faults.add(Fault("cut-chunk", at=at))
@@ -167,7 +167,7 @@ def test_json_answers_can_be_cut_too(emulator: Emulator, http: httpx.Client) -> 
 
 
 def arrived(http: httpx.Client) -> tuple[bytes, bool]:
-    """Return what comes within a short time, and whether the client had to give up."""
+    """Return the bytes of a short time, and whether the client had a timeout."""
     params = {**http.params, "from_date": str(DAY), "to_date": str(DAY)}
     found = b""
     try:
@@ -180,7 +180,7 @@ def arrived(http: httpx.Client) -> tuple[bytes, bool]:
 
 
 def test_a_slow_first_byte_and_a_stall(emulator: Emulator, http: httpx.Client) -> None:
-    """A client with a short timeout gives up; before a stall, exactly the bytes asked for come."""
+    """A client with a short timeout fails; before a stall, exactly the configured bytes arrive."""
     emulator.faults.add(Fault("slow-first-byte", seconds=30), Fault("stall-mid-stream", at=5000))
     assert arrived(http) == (b"", True)
     found, gave_up = arrived(http)
@@ -196,7 +196,7 @@ def test_an_answer_that_never_comes(emulator: Emulator, http: httpx.Client) -> N
 
 
 def test_stopping_does_not_wait_for_a_stall(opened: Callable[..., Opened]) -> None:
-    """An emulator with a hanging answer stops at once."""
+    """An emulator with a hanging response stops immediately."""
     emulator, http = opened()
     emulator.faults.add(Fault("timeout"))
     with pytest.raises(httpx.ReadTimeout):
@@ -228,7 +228,7 @@ def test_stopping_does_not_wait_for_a_stall(opened: Callable[..., Opened]) -> No
 def test_other_answers_on_request(
     emulator: Emulator, http: httpx.Client, kind: Any, status: int, text: str, path: str
 ) -> None:
-    """Each answer has its status and text, once."""
+    """Each response has its status and text, once."""
     emulator.faults.add(Fault(kind, path=path))
     params = {**http.params, "from_date": str(DAY), "to_date": str(DAY)}
     answers = [http.get(path, params=params) for _ in range(2)]
@@ -239,7 +239,7 @@ def test_other_answers_on_request(
 
 
 def test_faults_wait_for_their_path_day_and_turn(emulator: Emulator, http: httpx.Client) -> None:
-    """A fault hits the requests it names, after those it skips, as often as it says."""
+    """A fault affects the named requests, after the skipped ones, the given number of times."""
     emulator.faults.add(Fault("500-empty", path=EXPORT, day=DAY, skip=1, times=2))
     other = DAY + timedelta(days=1)
     assert [export(http, other).status_code for _ in range(2)] == [200, 200]
@@ -249,7 +249,7 @@ def test_faults_wait_for_their_path_day_and_turn(emulator: Emulator, http: httpx
 
 
 def test_a_fault_can_last(emulator: Emulator, http: httpx.Client) -> None:
-    """Without a number of times it stays until it is cleared; a range that holds its day counts."""
+    """Without `times` it is permanent until it is cleared; a range with its day matches."""
     emulator.faults.add(Fault("503-json", day=DAY, times=None))
     assert [export(http, START, DAY).status_code for _ in range(3)] == [503] * 3
     emulator.faults.clear()
@@ -288,7 +288,7 @@ def test_late_events_can_come_to_an_empty_day(emulator: Emulator, http: httpx.Cl
 
 
 def test_rows_can_be_deleted(emulator: Emulator, http: httpx.Client) -> None:
-    """Deleted events are gone with all their repeats; clearing brings them back."""
+    """Deleted events are missing with all their duplicates; clearing restores them."""
     before = emulator.truth.count(DAY)
     emulator.faults.add(Fault("delete-rows", day=DAY, count=4))
     sent = settled(records(export(http, DAY)))
@@ -298,7 +298,7 @@ def test_rows_can_be_deleted(emulator: Emulator, http: httpx.Client) -> None:
 
 
 def test_rows_can_be_re_keyed(emulator: Emulator, http: httpx.Client) -> None:
-    """Other ids, the old ones kept beside them; the number of events stays."""
+    """Other ids, with the former ids in another property; the number of events is unchanged."""
     emulator.faults.add(Fault("restamp", day=DAY, count=6))
     sent = settled(records(export(http, DAY)))
     merged = [
@@ -371,7 +371,7 @@ def test_unknown_faults_are_refused() -> None:
 
 
 def test_a_standard_client_sees_an_incomplete_read(emulator: Emulator) -> None:
-    """`http.client` raises for a chunk that does not come to its end."""
+    """`http.client` raises for a chunk without its end."""
     emulator.faults.add(Fault("cut-chunk", at=100))
     login = b64encode(f"{emulator.username}:{emulator.secret}".encode()).decode()
     with closing(http.client.HTTPConnection("127.0.0.1", emulator.port, timeout=60)) as connection:

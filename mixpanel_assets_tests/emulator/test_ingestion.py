@@ -70,7 +70,7 @@ def sent(http: httpx.Client, path: str, body: object, **params: object) -> httpx
 
 
 def official(path: str, status: str) -> dict[str, Any]:
-    """Return the schema of an answer of the official file, references resolved."""
+    """Return the schema of a response in the official file, with resolved references."""
     whole = document("ingestion")
     answer = whole["paths"][path]["post"]["responses"][status]
     answer = whole["components"]["responses"][answer["$ref"].rsplit("/", 1)[-1]]
@@ -391,7 +391,7 @@ def test_faults_reach_senders(emulator: Emulator, http: httpx.Client, kind: Any)
 
 
 def test_the_log_holds_no_data(emulator: Emulator, http: httpx.Client) -> None:
-    """The log says what was asked, not what was sent."""
+    """The log has the parameters, but not the sent data."""
     http.post("/track", data={"data": TEXT, "verbose": "1"})
     (entry,) = emulator.requests
     assert (entry.path, entry.status) == ("/track", 200)
@@ -427,7 +427,7 @@ def test_ids_that_were_not_sent_are_made(emulator: Emulator, http: httpx.Client)
 
 
 def test_repeats_are_exported_and_count_once(emulator: Emulator, http: httpx.Client) -> None:
-    """The export repeats rows, reports show the one received last."""
+    """The export has duplicates, reports use the row received last."""
     for plan in ("free", "pro"):
         sent(http, "/track", event("Sent", MOMENT, plan=plan))
     assert len(records(export(http, YESTERDAY))) == 2
@@ -530,7 +530,7 @@ def test_a_legacy_project_shifts_times_and_days(opened: Callable[..., Opened]) -
 
 
 def test_a_step_taken_before_midnight_counts(emulator: Emulator, http: httpx.Client) -> None:
-    """A person who begins in the first second of the range may have taken step two before it."""
+    """After a start in the first second of the range, step two can be before the range."""
     midnight = datetime(2024, 1, 13, tzinfo=UTC).timestamp()
     sent(http, "/track", [event("Order Completed", midnight - 0.5), event("Sign Up", midnight + 1)])
     dates = {"from_date": "2024-01-13", "to_date": "2024-01-13"}
@@ -568,7 +568,7 @@ def test_a_device_becomes_a_user(opened: Callable[..., Opened]) -> None:
 
 
 def test_rows_of_the_sample_are_rekeyed_too(opened: Callable[..., Opened]) -> None:
-    """A device of the sample that a client names a user for; all else stays as it was."""
+    """A device of the sample that a client connects with a user; other rows are unchanged."""
     emulator, http = opened()
     day = START + timedelta(days=4)
     before = list(emulator.truth.lines(day))
@@ -698,7 +698,7 @@ def update(http: httpx.Client, operation: str, value: Any, **changes: Any) -> ht
 def test_operations_on_user_profiles(
     emulator: Emulator, http: httpx.Client, operation: str, value: Any, after: Any
 ) -> None:
-    """Each does to a profile what it says, and to none when it cannot make one."""
+    """Each operation changes a profile; some do nothing without a profile."""
     changes = {"$ignore_time": True}
     update(http, operation, value, **changes)
     makes_one = operation not in ("$remove", "$unset", "$delete")
@@ -812,7 +812,7 @@ def test_profiles_are_changed_in_place_and_reports_follow(
 def test_a_profile_can_be_changed_by_any_id_of_the_person(
     emulator: Emulator, http: httpx.Client
 ) -> None:
-    """An update of a device that has a user goes to the user."""
+    """An update of a device with a user changes the user."""
     sent(http, "/track", event("Login", MOMENT, **{"$device_id": "D1", "$user_id": "u1"}))
     update(http, "$set", {"a": 1}, **{"$distinct_id": "$device:D1"})
     assert profile(emulator, "u1")["a"] == 1

@@ -39,7 +39,7 @@ def test_exports_are_limited_per_second(opened: Callable[..., Opened]) -> None:
 
 
 def test_queries_are_limited_per_hour_with_headers(opened: Callable[..., Opened]) -> None:
-    """The 429 has the captured headers and text; `Retry-After` says when there is room."""
+    """The 429 has the observed headers and text; after `Retry-After` a request is accepted."""
     emulator, http = opened(rate_limits=FEW)
     for _ in range(3):
         assert http.post(COHORTS).status_code == 200
@@ -72,7 +72,7 @@ def test_headers_can_be_absent(opened: Callable[..., Opened]) -> None:
 
 
 def test_the_export_can_have_headers_and_the_other_text(opened: Callable[..., Opened]) -> None:
-    """What the export answers today is unknown, so both forms exist."""
+    """The current response of the export is unknown, so both forms exist."""
     limits = replace(FEW, export_per_hour=0)
     _, http = opened(rate_limits=limits, export_429_headers=True)
     assert int(export(http, START).headers["retry-after"]) == 3600
@@ -107,7 +107,7 @@ def test_queries_at_once_are_limited(opened: Callable[..., Opened]) -> None:
 
 
 def test_an_answered_query_makes_room(opened: Callable[..., Opened]) -> None:
-    """One query after the other is never too many at once, whatever its outcome."""
+    """Successive queries never exceed the concurrency limit, also after errors."""
     emulator, http = opened(rate_limits=replace(FEW, query_per_hour=60, query_concurrent=1))
     emulator.faults.add(Fault("500-empty"), Fault("cut-gzip", at=3), Fault("404-json"))
     answers = [http.post(COHORTS) for _ in range(5)]

@@ -1,4 +1,4 @@
-"""Answers against Mixpanel's own OpenAPI files, which are kept as data.
+"""Responses compared with Mixpanel's own OpenAPI files, which are test data.
 
 Known slips of those files, each put right here: `$distinct_id` of a profile is text, not an
 integer; sums of numbers are numbers, not integers; the first step of a funnel has no times;
@@ -79,7 +79,7 @@ CASES = [
 def test_queries_have_the_official_shape(
     http: httpx.Client, path: str, method: str, params: dict[str, Any]
 ) -> None:
-    """An answer of the Query API fits the official schema, and has the keys of its example."""
+    """A response of the Query API matches the official schema, and has the keys of its example."""
     answer = http.request(method, f"/api/query{path}", params={**http.params, **params})
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("application/json")
@@ -118,7 +118,7 @@ def test_sums_have_the_official_shape(http: httpx.Client) -> None:
 
 
 def test_funnels_have_the_official_shape(http: httpx.Client) -> None:
-    """A funnel fits, once numbers may be null and ratios whole, and has every official key."""
+    """A funnel matches if numbers may be null and ratios integers, and has every official key."""
     official = schema("query", "/funnels", "get")
     answer = http.get(
         "/api/query/funnels", params={**http.params, **RANGE, "funnel_id": 7509}
@@ -137,7 +137,7 @@ def test_funnels_have_the_official_shape(http: httpx.Client) -> None:
 
 
 def test_scripts_answer_a_bare_array(http: httpx.Client) -> None:
-    """A script's answer fits the official schema."""
+    """The response to a script matches the official schema."""
     script = 'function main(){return Events({from_date:"2024-01-01",to_date:"2024-01-02"})'
     script += '.groupBy(["name"], mixpanel.reducer.count())}'
     answer = http.post("/api/query/jql", data={"script": script})
@@ -158,7 +158,7 @@ def test_the_export_fits_its_example(http: httpx.Client) -> None:
 
 
 def test_official_paths_are_known(emulator: Emulator) -> None:
-    """Every path of the official query file is answered by the emulator."""
+    """The emulator has every path of the official query file."""
     with httpx.Client(base_url=emulator.base_url, trust_env=False) as client:
         client.auth = (emulator.username, emulator.secret)
         for path in document("query")["paths"]:
@@ -214,7 +214,7 @@ def documented_parameters(path: str) -> set[str]:
 
 @pytest.mark.parametrize("path", ASKED)
 def test_every_documented_parameter_matters(http: httpx.Client, path: str) -> None:
-    """Nonsense in any parameter is refused or changes the answer, so none is ignored."""
+    """An invalid value of any parameter is refused or changes the response, so none is ignored."""
     assert ASKED.keys() == document("query")["paths"].keys()
 
     def answer(**changes: object) -> tuple[int, str]:

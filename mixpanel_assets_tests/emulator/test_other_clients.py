@@ -39,7 +39,7 @@ def with_slash(http: httpx.Client, path: str, **params: object) -> httpx.Respons
 def test_one_trailing_slash_makes_no_difference(
     http: httpx.Client, path: str, params: dict[str, str]
 ) -> None:
-    """Every API path answers the same with a slash at its end; with two it does not exist."""
+    """Every API path has the same response with a slash at its end; two slashes are an error."""
     plain = http.get(path, params={**http.params, **params})
     slashed = with_slash(http, path, **params)
     assert plain.status_code == slashed.status_code == 200
@@ -57,7 +57,7 @@ def test_one_trailing_slash_makes_no_difference(
 def test_the_log_and_faults_know_a_path_with_a_slash(
     emulator: Emulator, http: httpx.Client
 ) -> None:
-    """The log shows the path as asked; a fault of the path hits the one with a slash too."""
+    """The log has the path as sent; a fault of the path also affects the one with a slash."""
     answer = http.post("/api/query/engage/", data={"page": "0"})
     assert answer.json()["total"] == 250
     assert emulator.requests[-1].path == "/api/query/engage/"
@@ -106,7 +106,7 @@ def test_a_cohort_by_number_or_text(http: httpx.Client, cohort: int | str) -> No
 
 
 def test_a_profile_without_properties(opened: Callable[..., Opened]) -> None:
-    """Clients read an object of every profile; one may come with null, which no source has."""
+    """Clients expect an object in every profile; a setting sends null, which no source has."""
     for null, nothing in ((False, {}), (True, None)):
         _, http = opened(null_properties=null)
         found = http.post("/api/query/engage/", json={"page": 0}).json()["results"]
@@ -115,7 +115,7 @@ def test_a_profile_without_properties(opened: Callable[..., Opened]) -> None:
 
 
 def test_a_limit_of_profiles_leaves_the_total(http: httpx.Client) -> None:
-    """`limit` caps the profiles that come; `total` stays the number of all matches."""
+    """`limit` restricts the profiles; `total` is still the number of all matching ones."""
     answer = http.post("/api/query/engage", data={"limit": "7"}).json()
     assert (len(answer["results"]), answer["total"]) == (7, 250)
 
@@ -153,7 +153,7 @@ def test_the_old_annotations_cost_no_query(opened: Callable[..., Opened]) -> Non
 
 
 def test_one_schema_by_name(opened: Callable[..., Opened]) -> None:
-    """`entity_name` answers the definition alone, as clients read it, or a list of one entry."""
+    """`entity_name` returns the definition alone, as clients read it, or a list of one entry."""
     _, http = opened()
     path = "/api/app/projects/12345/schemas/event"
     named = {"entity_name": "Order Completed"}
@@ -171,7 +171,7 @@ BOOKMARK = {"id", "name", "type", "project_id", "created", "modified"}
 
 
 def test_saved_reports_are_listed(http: httpx.Client) -> None:
-    """The list has every report that can be asked for; `v=2` wraps it once more."""
+    """The list has every report that can be requested; `v=2` adds an envelope."""
     path = "/api/app/projects/12345/bookmarks"
     old: list[dict[str, Any]] = http.get(path).json()["results"]
     assert old == http.get(path, params={"v": "2"}).json()["results"]["results"]
@@ -191,7 +191,7 @@ def test_saved_reports_are_listed(http: httpx.Client) -> None:
 
 
 def test_what_is_not_pretended_is_404(http: httpx.Client) -> None:
-    """The App API answers 404 to paths it does not have, and to writing."""
+    """The App API sends 404 for unknown paths and for writes."""
     project = "/api/app/projects/12345"
     for path in (f"{project}/dashboards/", f"{project}/feature-flags", "/api/app/nothing"):
         answer = http.get(path)
@@ -201,7 +201,7 @@ def test_what_is_not_pretended_is_404(http: httpx.Client) -> None:
 
 
 def test_weeks_of_segmentation(opened: Callable[..., Opened]) -> None:
-    """`unit=week` is answered, as clients expect, or refused, as it is not documented."""
+    """`unit=week` is accepted, as clients expect, or refused, because it is not documented."""
     for accepted in (True, False):
         _, http = opened(segmentation_weeks=accepted)
         params = {**http.params, **RANGE, "event": "Sign Up", "unit": "week"}
@@ -293,7 +293,7 @@ def test_names_by_people(emulator: Emulator, http: httpx.Client) -> None:
 def test_what_is_not_honoured_is_refused(
     http: httpx.Client, path: str, params: dict[str, str], named: str
 ) -> None:
-    """A parameter that would change the answer is honoured or refused, never ignored."""
+    """A parameter that would change the response is supported or refused, never ignored."""
     asked = {**http.params, **RANGE, **params}
     answer = http.get(f"/api/query/{path}", params=asked)
     assert answer.status_code == 400

@@ -36,7 +36,7 @@ def rows_of(emulator: Emulator, event: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("path", ["query", "2.0"])
 def test_segmentation_counts_events(emulator: Emulator, http: httpx.Client, path: str) -> None:
-    """Every event's count on every day is the number of its events without repeats."""
+    """Every event's count on every day is the number of its events without duplicates."""
     for event in ("Order Completed", "Page View", "Heartbeat"):
         params = {**http.params, **RANGE, "event": event}
         answer = http.get(f"/api/{path}/segmentation", params=params).json()
@@ -46,13 +46,13 @@ def test_segmentation_counts_events(emulator: Emulator, http: httpx.Client, path
 
 
 def test_series_are_not_sorted(http: httpx.Client) -> None:
-    """All dates come, but not in order, as in the official examples."""
+    """All dates are present, but not in order, as in the official examples."""
     series = ask(http, "segmentation", **RANGE, event="Sign Up")["data"]["series"]
     assert sorted(series) == [str(day) for day in DAYS] != series
 
 
 def test_segmentation_by_property(emulator: Emulator, http: httpx.Client) -> None:
-    """With `on`, the keys are property values and their sum is the whole."""
+    """With `on`, the keys are property values, and their sum is the total."""
     on = 'properties["country"]'
     values = ask(http, "segmentation", **RANGE, event="Order Completed", on=on)["data"]["values"]
     orders = rows_of(emulator, "Order Completed")
@@ -207,7 +207,7 @@ def reached(moments: dict[str, list[int]], start: int, grace: int) -> int:
 def test_steps_within_two_seconds_count_in_either_order(
     emulator: Emulator, http: httpx.Client
 ) -> None:
-    """A step may come up to two seconds before the one it follows; the sample has such people."""
+    """A step may be up to two seconds before the previous one; the sample has such people."""
     people: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for day in DAYS:
         for row in emulator.truth.events(day, time_in_ms=True):
@@ -287,7 +287,7 @@ def test_retention_counts_returns(emulator: Emulator, http: httpx.Client) -> Non
 
 
 def test_unbounded_retention_looks_at_any_day_after(emulator: Emulator, http: httpx.Client) -> None:
-    """Day N of unbounded retention counts people who came back on day N or any day after."""
+    """Day N of unbounded retention counts people who returned on day N or later."""
     times: dict[str, list[int]] = defaultdict(list)
     born: dict[str, int] = {}
     for day in DAYS:
@@ -343,7 +343,7 @@ def test_saved_reports(emulator: Emulator, http: httpx.Client) -> None:
 
 
 def test_activity_of_users(emulator: Emulator, http: httpx.Client) -> None:
-    """Everything some users did comes in order of time, their id under either name."""
+    """All events of some users are sorted by time, with their id under either name."""
     answer = ask(http, "stream/query", **RANGE, distinct_ids='["user-9005","user-9010"]')
     found = [entry["properties"] for entry in answer["results"]["events"]]
     rows = [row for day in DAYS for row in emulator.truth.events(day)]
@@ -415,7 +415,7 @@ def test_wrong_questions_are_400(http: httpx.Client, path: str, params: dict[str
 
 
 def test_unknown_reports_are_404(opened: Callable[..., Opened]) -> None:
-    """A funnel or report that does not exist is 404; `request` can be a whole URL."""
+    """A funnel or report that does not exist is 404; `request` can be a complete URL."""
     emulator, http = opened(error_request="url")
     for path, params in (("funnels", {**RANGE, "funnel_id": 1}), ("insights", {"bookmark_id": 1})):
         answer = http.get(f"/api/query/{path}", params={**http.params, **params})

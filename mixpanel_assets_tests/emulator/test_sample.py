@@ -26,7 +26,7 @@ def truth_of(**changes: object) -> Truth:
 
 
 def test_a_day_depends_on_seed_settings_and_day_only() -> None:
-    """Two emulators agree on a day whatever was asked before; another seed tells another story."""
+    """Two emulators have the same day after any requests; another seed has another day."""
     one, other = truth_of(), truth_of()
     list(other.lines(DAYS[9]))
     assert list(one.lines(DAYS[3])) == list(other.lines(DAYS[3]))
@@ -41,7 +41,7 @@ def test_days_do_not_change_when_the_project_goes_on() -> None:
 
 @pytest.mark.parametrize("count", [1, 10, 250, BLOCK_EVENTS + 17])
 def test_exact_events_are_exact(count: int) -> None:
-    """A day has exactly the number of events asked for, once repeats are removed."""
+    """A day has exactly the requested number of events without duplicates."""
     truth = truth_of(exact_events=count, duplicates_rate=0.1)
     assert truth.count(DAYS[2]) == len(truth.events(DAYS[2])) == count
 
@@ -87,7 +87,7 @@ def test_devices_become_users_when_they_sign_up() -> None:
 
 
 def test_repeats_are_of_every_kind() -> None:
-    """Rows come again unchanged, processed later, and under another id."""
+    """Duplicates are unchanged, processed later, or under another id."""
     lines = list(truth_of(duplicates_rate=0.3, events_per_day=1000).lines(DAYS[3]))
     exact = [count for count in Counter(lines).values() if count > 1]
     groups: dict[object, list[dict[str, object]]] = {}
@@ -104,14 +104,14 @@ def test_repeats_are_of_every_kind() -> None:
 
 
 def test_no_repeats_when_the_rate_is_zero() -> None:
-    """Without repeats, the lines are the events."""
+    """Without duplicates, the lines are the events."""
     truth = truth_of(duplicates_rate=0.0)
     assert truth.duplicates(DAYS[3]) == 0
     assert truth.totals()["lines"] == truth.totals()["events"]
 
 
 def test_reused_insert_ids_do_not_merge() -> None:
-    """A batch that gives all its rows one `$insert_id` stays several events."""
+    """A batch with one `$insert_id` for all rows is several events."""
     batch = [row for row in truth_of().events(DAYS[5]) if row["event"].startswith("Batch")]
     assert len(batch) == 4
     assert len({row["properties"]["$insert_id"] for row in batch}) == 1
@@ -152,7 +152,7 @@ def test_the_newest_repeat_stays() -> None:
 
 
 def test_awkward_values_survive_as_sent() -> None:
-    """The full set of awkward rows is in the answer, spelled as real senders spell it."""
+    """The full set of odd rows is in the response, spelled as by real senders."""
     lines = b"\n".join(truth_of().lines(DAYS[5]))
     for text in (
         "\u2028", "\u2029", "\u0085", "Å", "хорошо", "🛒", r"\u0000\u0001", r'quo\"te',

@@ -24,7 +24,7 @@ DAY = START + timedelta(days=4)
 
 
 def test_it_starts_on_a_free_port_and_stops_without_a_trace() -> None:
-    """Several run side by side; after the end there are no threads and nobody listens."""
+    """Several run at the same time; after the end there are no threads and no listeners."""
     before = threading.active_count()
     with Emulator(SMALL) as one, Emulator(SMALL) as other:
         assert one.port != other.port
@@ -91,7 +91,7 @@ def test_end_and_days_exclude_each_other() -> None:
 
 
 def test_every_request_is_logged(opened: Callable[..., Opened]) -> None:
-    """The log knows what was asked, for which days, and how much went over the wire."""
+    """The log has the parameters, the days and the bytes on the wire."""
     emulator, client = opened()
     with client.stream(
         "GET",
@@ -206,7 +206,7 @@ def test_this_machine_can_control_it_under_each_of_its_names(emulator: Emulator,
 
 
 def test_answers_do_not_wait_for_acknowledgements(http: httpx.Client) -> None:
-    """At least one of many small answers beats the 40 ms of a delayed acknowledgement."""
+    """At least one of many small responses is faster than a delayed acknowledgement (40 ms)."""
     seconds = []
     for _ in range(25):
         before = time.perf_counter()
@@ -217,7 +217,7 @@ def test_answers_do_not_wait_for_acknowledgements(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 def test_big_days_are_sent_block_by_block(encoding: str) -> None:
-    """A day of many blocks arrives whole; the rate is printed (the aim is 40 MB/s)."""
+    """A day of many blocks arrives completely; the rate is printed (the aim is 40 MB/s)."""
     settings = SMALL.but(exact_events=60_000, duplicates_rate=0.01)
     with Emulator(settings) as emulator:
         login = b64encode(f"{emulator.username}:{emulator.secret}".encode()).decode()
@@ -238,7 +238,7 @@ def test_big_days_are_sent_block_by_block(encoding: str) -> None:
 
 
 def test_answers_can_be_late(opened: Callable[..., Opened]) -> None:
-    """`latency_seconds` passes before every answer."""
+    """`latency_seconds` is the delay of every response."""
     _, client = opened(latency_seconds=0.1)
     before = time.perf_counter()
     client.get("/api/app/me")
