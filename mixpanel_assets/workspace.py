@@ -791,7 +791,9 @@ class Workspace:
         refetch: str | None,
     ) -> tuple[list[date], Keeping]:
         """Return the days to load, in order and at least one, and which of them are kept."""
-        keeping = KEEP_NONE if refetch is None else Keeping.of(self.settings, _refetch(refetch))
+        keeping = (
+            KEEP_NONE if refetch is None else Keeping.of(self.settings, _parse_refetch(refetch))
+        )
         if days is not None:
             if from_date is not None or to_date is not None:
                 raise ConfigError("Give a range of days or `days`, not both.")
@@ -812,7 +814,7 @@ class Workspace:
         return days_between(first, last), keeping
 
 
-def _refetch(choice: str) -> Refetch:
+def _parse_refetch(choice: str) -> Refetch:
     try:
         return Refetch(choice)
     except ValueError:

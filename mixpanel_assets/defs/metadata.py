@@ -105,17 +105,17 @@ def day_metadata(
     warning = {"time_warning": report.time_warning} if report.time_warning else {}
     return {
         **warning,
-        **_stored(report),
+        **_ledger_metadata(report),
         "rows_before": report.rows_before,
         "seconds": round(seconds, 3),
-        **_known(budget_left=budget_left),
+        **_without_none(budget_left=budget_left),
         "events_per_hour": dg.MarkdownMetadataValue(hour_chart(report.hour_counts)),
     }
 
 
 def kept_day_metadata(report: DayReport) -> dict[str, Any]:
     """Return the metadata of a day of events, by its row in the ledger."""
-    return _stored(report)
+    return _ledger_metadata(report)
 
 
 def vanished_metadata(vanished: Mapping[date, int]) -> dict[str, Any]:
@@ -126,15 +126,15 @@ def vanished_metadata(vanished: Mapping[date, int]) -> dict[str, Any]:
     return {"vanished": table(rows, {"day": "string", "rows_vanished": "int"})}
 
 
-def _known(**values: int | None) -> dict[str, int]:
+def _without_none(**values: int | None) -> dict[str, int]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _present(**values: int) -> dict[str, int]:
+def _without_zeros(**values: int) -> dict[str, int]:
     return {name: value for name, value in values.items() if value}
 
 
-def _stored(report: DayReport) -> dict[str, Any]:
+def _ledger_metadata(report: DayReport) -> dict[str, Any]:
     counts = sorted(report.event_counts.items(), key=lambda item: (-item[1], item[0]))
     if others := counts[_MOST_EVENTS:]:
         rows = sum(rows for _, rows in others)
@@ -143,7 +143,7 @@ def _stored(report: DayReport) -> dict[str, Any]:
         "dagster/partition_row_count": report.row_count,
         "status": report.status,
         "rows": report.row_count,
-        **_present(rows_vanished=report.rows_vanished, rows_removed=report.rows_removed),
+        **_without_zeros(rows_vanished=report.rows_vanished, rows_removed=report.rows_removed),
         "repeats_removed": report.duplicates_removed,
         "quarantined": report.quarantined,
         "bytes": report.bytes,
@@ -178,7 +178,7 @@ def profile_metadata(
         "quarantined": report.quarantined,
         "pages": pages,
         "seconds": round(seconds, 3),
-        **_known(budget_left=budget_left),
+        **_without_none(budget_left=budget_left),
         "scope": report.scope,
         "kept": report.kept,
         **failed,

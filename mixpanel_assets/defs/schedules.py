@@ -287,7 +287,7 @@ def with_freshness(
     """Return the assets with a policy: each day is stored within four hours after MP_CLOSE_HOUR."""
     # Earlier loads do not count: a load of yesterday before that hour may lack late events.
     policy = freshness_policy(settings)
-    return [asset.map_asset_specs(lambda spec: _applied(spec, policy)) for asset in assets]
+    return [asset.map_asset_specs(lambda spec: _with_policy(spec, policy)) for asset in assets]
 
 
 def freshness_policy(settings: Settings) -> dg.FreshnessPolicy:
@@ -300,5 +300,5 @@ def freshness_policy(settings: Settings) -> dg.FreshnessPolicy:
     )
 
 
-def _applied(spec: dg.AssetSpec, policy: dg.FreshnessPolicy) -> dg.AssetSpec:
+def _with_policy(spec: dg.AssetSpec, policy: dg.FreshnessPolicy) -> dg.AssetSpec:
     return spec.replace_attributes(freshness_policy=policy)

@@ -248,7 +248,7 @@ def _database(path: Path, credentials: Credentials | None, settings: Settings) -
         yield Finding("fail", "database", error.message)
         return
     size = path.stat().st_size / 1e6
-    yield Finding("ok", "database", f"{path} ({size:,.1f} MB) has {_loaded(statuses)}")
+    yield Finding("ok", "database", f"{path} ({size:,.1f} MB) has {_days_in_words(statuses)}")
     yield _days(due)
     if due.left:
         yield Finding(
@@ -259,10 +259,10 @@ def _database(path: Path, credentials: Credentials | None, settings: Settings) -
         )
     yield _history(statuses)
     if alone:
-        yield _copy(path, alone)
+        yield _only_copy(path, alone)
 
 
-def _loaded(statuses: dict[date, Status]) -> str:
+def _days_in_words(statuses: dict[date, Status]) -> str:
     days = sorted(day for day, status in statuses.items() if status in STORED)
     if not days:
         return "no events yet"
@@ -296,7 +296,7 @@ def _history(statuses: dict[date, Status]) -> Finding:
     )
 
 
-def _copy(path: Path, days: list[date]) -> Finding:
+def _only_copy(path: Path, days: list[date]) -> Finding:
     number = f"{len(days):,} day{'s' if len(days) > 1 else ''} up to {max(days)}"
     return Finding(
         "ok",

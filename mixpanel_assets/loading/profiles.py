@@ -434,11 +434,11 @@ class ProfileLoad(Load):
 
 def require_complete(reports: Iterable[ProfileReport]) -> None:
     """Raise `IncompleteExportError` if a day was stored in part."""
-    if error := incomplete(reports):
+    if error := partial_days_error(reports):
         raise error
 
 
-def incomplete(reports: Iterable[ProfileReport]) -> IncompleteExportError | None:
+def partial_days_error(reports: Iterable[ProfileReport]) -> IncompleteExportError | None:
     """Return the error for days that were stored in part; None if all are complete."""
     partial = [report for report in reports if not report.kept and report.status == "partial"]
     if not partial:

@@ -42,8 +42,8 @@ from mixpanel_assets.loading.profiles import (
     complete_snapshot,
     fetch_missing,
     in_use,
-    incomplete,
     leave_out_kept_days,
+    partial_days_error,
     require_complete,
     snapshot_requests,
 )
@@ -386,7 +386,7 @@ def _page_logger(
 
 
 def _completeness(load: ProfileLoad, key: dg.AssetKey, check: str) -> dg.AssetCheckResult:
-    error = incomplete(load.reports)
+    error = partial_days_error(load.reports)
     kept = [f"{day.snapshot_date}" for day in load.reports if day.kept and day.status == "partial"]
     advice = f"Kept, though incomplete: {', '.join(kept)}." if kept else None
     return dg.AssetCheckResult(
