@@ -517,7 +517,7 @@ class TestLegacy:
         fetcher = legacy(shifted_rows=5)
         fetcher.fetch_events("mine", from_date=FIRST, to_date="2024-01-02")
         before = table("mine")
-        with pytest.raises(ConfigError, match="as a whole"):
+        with pytest.raises(ConfigError, match="whole table again"):
             fetcher.fetch_events("mine", from_date=FIRST, to_date="2024-01-03", append=True)
         assert table("mine") == before
         fetcher.fetch_events("mine", from_date="2024-01-03", to_date="2024-01-04", append=True)
