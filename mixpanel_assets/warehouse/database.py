@@ -57,6 +57,7 @@ logger = logging.getLogger(__name__)
 
 CATALOG = "warehouse"  # the name of every attached file, whatever the file is called
 STORAGE_VERSION = "v1.5.0"
+_POLL_SECONDS = 0.05
 
 
 class Database:
@@ -71,7 +72,6 @@ class Database:
         memory_limit: What DuckDB may use, such as `1GB`.
         lock_timeout: Seconds to wait for other processes; None: no limit.
         on_wait: Called with a sentence when a wait begins (after a second) and then each minute.
-        poll_seconds: Seconds between two attempts to get the lock.
         read_only: Refuse every write.
 
     Attributes:
@@ -93,7 +93,6 @@ class Database:
         memory_limit: str = "1GB",
         lock_timeout: float | None = None,
         on_wait: Callable[[str], object] | None = None,
-        poll_seconds: float = 0.05,
         read_only: bool = False,
     ) -> None:
         self.given = Path(path).expanduser().absolute()
@@ -101,7 +100,6 @@ class Database:
         self.memory_limit = memory_limit
         self.lock_timeout = lock_timeout
         self.on_wait = on_wait
-        self.poll_seconds = poll_seconds
         self.read_only = read_only
         self.has_written = False
         self._is_logged = True
@@ -227,7 +225,7 @@ class Database:
         if mode == "read" and not _may_be_locked(self.path):
             yield
             return
-        with locked(self.path, mode, wait=wait, poll_seconds=self.poll_seconds):
+        with locked(self.path, mode, wait=wait):
             yield
 
     def _configure(self, connection: duckdb.DuckDBPyConnection, spilled: Path) -> None:
@@ -257,7 +255,7 @@ class Database:
                 if pid is None:
                     raise
             wait.check(partial(holder_of, pid))
-            wait.sleep(self.poll_seconds)
+            wait.sleep(_POLL_SECONDS)
         connection.execute(f"USE {CATALOG}")
 
     def _prepare_log(self) -> None:

@@ -158,6 +158,18 @@ def user_sql() -> Iterator[None]:
         raise QueryError.of_sql(said, instead) from error
 
 
+def user_rows(
+    connection: duckdb.DuckDBPyConnection, sql: str, values: Values = ()
+) -> list[tuple[Any, ...]]:
+    """Return the rows of a query that names the caller's tables, columns or properties.
+
+    Raises:
+        QueryError: DuckDB refused it.
+    """
+    with user_sql():
+        return connection.execute(sql, values).fetchall()
+
+
 def must_be_writable(path: Path) -> None:
     """Raise `StorageError` without permission to write the database, or its log in its folder."""
     for place in (path, path.parent):

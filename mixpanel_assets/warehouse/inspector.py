@@ -23,7 +23,7 @@ from mixpanel_assets.results import (
     TableSchema,
     WorkspaceInfo,
 )
-from mixpanel_assets.warehouse.faults import user_sql
+from mixpanel_assets.warehouse.faults import user_rows, user_sql
 from mixpanel_assets.warehouse.project import made_at, stored_project
 from mixpanel_assets.warehouse.schema import literal, qualified, quoted
 from mixpanel_assets.warehouse.tables import (
@@ -376,8 +376,7 @@ class TableInspector:
         return qualified(target.schema, target.table)
 
     def _rows(self, sql: str, values: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        with user_sql():
-            return self._connection.execute(sql, values or {}).fetchall()
+        return user_rows(self._connection, sql, values or {})
 
     def _sampled(self, table: str, n: int) -> duckdb.DuckDBPyConnection:
         check_number("n", n, _BIGGEST_SAMPLE)

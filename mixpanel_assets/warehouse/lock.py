@@ -78,7 +78,7 @@ _HELD_HERE: dict[tuple[Path, int], Mode] = {}
 
 
 @contextmanager
-def locked(path: Path, mode: Mode, *, wait: Wait, poll_seconds: float) -> Iterator[None]:
+def locked(path: Path, mode: Mode, *, wait: Wait) -> Iterator[None]:
     """Hold the lock of the database at `path` inside the block.
 
     Raises:
@@ -95,7 +95,6 @@ def locked(path: Path, mode: Mode, *, wait: Wait, poll_seconds: float) -> Iterat
                 wait.until(
                     lambda: try_lock(acquire),
                     lambda: find_holder(note_path(path), path, file),
-                    poll_seconds=poll_seconds,
                 )
             with _note(path, mode):
                 yield

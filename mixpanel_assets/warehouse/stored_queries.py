@@ -26,7 +26,7 @@ from mixpanel_assets.results import (
 )
 from mixpanel_assets.rules.days import describe_days, how_to_load, ranges_of
 from mixpanel_assets.rules.zones import is_zone, same_clocks, span_of, wall_clock_sql
-from mixpanel_assets.warehouse.faults import user_sql
+from mixpanel_assets.warehouse.faults import user_rows, user_sql
 from mixpanel_assets.warehouse.inspector import check_number, percentage
 from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.project import ProjectIdentity, stored_project
@@ -625,8 +625,7 @@ class StoredQueries:
             )
 
     def _rows(self, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        with user_sql():
-            return self._connection.execute(sql, dict(values)).fetchall()
+        return user_rows(self._connection, sql, values)
 
 
 def _values(days: StoredDays, event: str, property: str) -> tuple[str, dict[str, Any]]:

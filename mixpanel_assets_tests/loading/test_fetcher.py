@@ -44,7 +44,7 @@ def client(emulator, credentials):
 
 @pytest.fixture
 def database(settings):
-    return Database(settings.database_path("12345"), poll_seconds=0.02)
+    return Database(settings.database_path("12345"))
 
 
 @pytest.fixture

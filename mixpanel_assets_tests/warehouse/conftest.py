@@ -48,7 +48,7 @@ class Warehouse:
 
     @property
     def database(self) -> Database:
-        return Database(self.folder / "mixpanel.duckdb", poll_seconds=0.02)
+        return Database(self.folder / "mixpanel.duckdb")
 
     def spool(self, records: Iterable[Any], *, compress: bool = False) -> Path:
         body = b"".join(as_line(record) + b"\n" for record in records)

@@ -128,7 +128,7 @@ def test_threads_take_turns(path):
     """Writers of one process wait for each other and lose nothing."""
 
     def add(number: int) -> None:
-        with Database(path, poll_seconds=0.01).write() as connection:
+        with Database(path).write() as connection:
             connection.execute("INSERT INTO numbers VALUES (?)", [number])
 
     threads = [threading.Thread(target=add, args=(number,)) for number in range(2, 8)]
@@ -151,7 +151,7 @@ def test_threads_take_turns(path):
 )
 def test_a_wait_with_a_timeout_ends_and_names_the_holder(path, holder, mode):
     """A locked file is reported with its holder, ours or a notebook, when the time is over."""
-    database = Database(path, lock_timeout=0.2, poll_seconds=0.05)
+    database = Database(path, lock_timeout=0.2)
     with in_another_process(holder, path) as process:
         with pytest.raises(DatabaseLockedError) as caught, getattr(database, mode)():
             pass
@@ -170,7 +170,7 @@ def test_a_wait_says_whom_it_waits_for_and_ends_with_the_holders_death(path, hol
             said.append(sentence)
             process.kill()
 
-        with Database(path, on_wait=on_wait, poll_seconds=0.05).write() as connection:
+        with Database(path, on_wait=on_wait).write() as connection:
             connection.execute("INSERT INTO numbers VALUES (2)")
         assert len(said) == 1
         assert f"process {process.pid}" in said[0]
