@@ -30,6 +30,7 @@ from mixpanel_assets.warehouse.faults import user_sql
 from mixpanel_assets.warehouse.files import TemporaryFolder
 from mixpanel_assets.warehouse.inspector import TableInspector
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare, stored_project
+from mixpanel_assets.warehouse.readers_copy import database_at
 from mixpanel_assets.warehouse.records import (
     EventLines,
     make_events_table,
@@ -182,7 +183,7 @@ class StorageEngine:
             path = MemoryDatabase(folder.path / "spilled", memory_limit=memory_limit)
             self._end.callback(path.close)
         if not isinstance(path, Database):
-            path = Database(
+            path = database_at(
                 Path(path),
                 memory_limit=memory_limit,
                 lock_timeout=lock_timeout,
@@ -214,7 +215,7 @@ class StorageEngine:
             >>> with StorageEngine.open_existing("shop.duckdb") as storage:
             ...     storage.list_tables()
         """
-        database = Database(Path(path), lock_timeout=lock_timeout, read_only=read_only)
+        database = database_at(Path(path), lock_timeout=lock_timeout, read_only=read_only)
         database.must_exist()
         return cls(database)
 
@@ -239,7 +240,7 @@ class StorageEngine:
             ...     storage.create_events_table("events_2024", events, metadata)
         """
         folder = _temporary_folder()
-        database = Database(folder.path / "ephemeral.duckdb", memory_limit=memory_limit)
+        database = database_at(folder.path / "ephemeral.duckdb", memory_limit=memory_limit)
         engine = cls(database, project=project)
         engine.on_close(folder.remove)
         engine._prepare_all()
