@@ -415,17 +415,17 @@ def _must_lead_somewhere(path: Path) -> None:
 
 def _remains_message(path: Path) -> str | None:
     """Return what to do about a missing database whose copy or log exists; None without them."""
-    log, snapshot = log_path(path), copy_path(path)
-    stamp = read_stamp(snapshot)
+    log, copied = log_path(path), copy_path(path)
+    stamp = read_stamp(copied)
     away = [f"mv {_shell(log)} {_shell(log)}.old"] if log.exists() else []
     if stamp is None and not away:
         return None
-    new = [*away, f"mv {_shell(snapshot)} {_shell(snapshot)}.old"] if stamp else away
+    new = [*away, f"mv {_shell(copied)} {_shell(copied)}.old"] if stamp else away
     gone = f"The database {path} is gone, or its disk is not mounted, but "
     begin = f"To begin with an empty database: {' && '.join(new)}"
     if stamp is None:
         return f"{gone}its log {log} is still there. Put the database back beside it. {begin}"
-    restore = [*away, f"cp -p {_shell(snapshot)} {_shell(path)}", f"chmod u+w {_shell(path)}"]
+    restore = [*away, f"cp -p {_shell(copied)} {_shell(path)}", f"chmod u+w {_shell(path)}"]
     return (
         f"{gone}its snapshot of {stamp.taken_at:%Y-%m-%d %H:%M:%S} UTC is still there. To go on "
         f"with that copy: {' && '.join(restore)}. {begin}"

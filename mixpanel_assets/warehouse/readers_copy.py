@@ -70,12 +70,12 @@ def open_copy(database: Database) -> Iterator[ReadersCopy | None]:
     """Yield the copy of this very file; None without a readable one."""
     copy = _CopyFile(copy_path(database.path), memory_limit=database.memory_limit, lock_timeout=0)
     with ExitStack() as opened:
-        snapshot = None
+        found = None
         with suppress(DatabaseNotFoundError, DatabaseLockedError, StorageError, duckdb.Error):
             connection = opened.enter_context(copy.opened("read"))
             stamp = Stamp.read(connection)
-            snapshot = ReadersCopy(connection, stamp) if stamp else None
-        yield snapshot if snapshot and snapshot.stamp.is_of_file(database.path) else None
+            found = ReadersCopy(connection, stamp) if stamp else None
+        yield found if found and found.stamp.is_of_file(database.path) else None
 
 
 class _CopyFile(Database):
@@ -487,11 +487,11 @@ class ReadersDatabase(Database):
             yield self._open_newest(opened)
 
     def _open_newest(self, opened: ExitStack) -> duckdb.DuckDBPyConnection:
-        snapshot = opened.enter_context(open_copy(self))
+        copy = opened.enter_context(open_copy(self))
         self.snapshot_age = None
-        if snapshot and snapshot.stamp.is_of_now(self.path):
-            return snapshot.connection
-        if snapshot is None:
+        if copy and copy.stamp.is_of_now(self.path):
+            return copy.connection
+        if copy is None:
             return opened.enter_context(super()._attached("read"))
         with suppress(DatabaseLockedError):
             briefly = Database(
@@ -501,9 +501,9 @@ class ReadersDatabase(Database):
                 read_only=True,
             )
             return opened.enter_context(briefly.opened("read"))
-        self.snapshot_age = snapshot.stamp.age
-        self._report_age(snapshot.stamp)
-        return snapshot.connection
+        self.snapshot_age = copy.stamp.age
+        self._report_age(copy.stamp)
+        return copy.connection
 
     def _report_age(self, stamp: Stamp) -> None:
         said = (
