@@ -449,14 +449,14 @@ class MixpanelAPIClient(Queries):
             as_of_timestamp=as_of_timestamp,
             include_all_users=include_all_users,
         )
-        answer = self.retries.call(lambda: fetch_page(self._transport, query, page, session_id))
+        received = self.retries.call(lambda: fetch_page(self._transport, query, page, session_id))
         return ProfilePageResult(
-            profiles=[parse_record(result) for result in answer.results],
-            session_id=answer.session_id,
+            profiles=[parse_record(result) for result in received.results],
+            session_id=received.session_id,
             page=page,
-            has_more=len(answer.results) >= answer.page_size,
-            total=answer.total or 0,
-            page_size=answer.page_size,
+            has_more=len(received.results) >= received.page_size,
+            total=received.total or 0,
+            page_size=received.page_size,
         )
 
     def plan_profiles(self, directory: Path, query: ProfileQuery) -> PagePlan:

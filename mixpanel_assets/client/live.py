@@ -52,6 +52,9 @@ class LiveQueryService:
     is a `QueryError` if the question is wrong, such as a malformed expression, and another
     `APIError` otherwise; see `mixpanel_assets.errors`.
 
+    Mixpanel keeps segmentations, funnels, the activity feed and JQL in maintenance mode since July
+    2026, and discourages new use of them.
+
     Args:
         client: Sends the requests.
         discovery: Remembers names. If a report has no counts, it looks its events up to warn of
@@ -81,8 +84,6 @@ class LiveQueryService:
     ) -> SegmentationResult:
         """Return how often an event happened, over time.
 
-        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
-
         Args:
             event: Its name.
             from_date: First day, included.
@@ -103,9 +104,11 @@ class LiveQueryService:
             7
         """
         days = date_range(from_date, to_date)
-        answer = self._client.segmentation(event, **days, on=on, unit=unit, where=where, type=type)
+        response = self._client.segmentation(
+            event, **days, on=on, unit=unit, where=where, type=type
+        )
         names = [event] if on is None else []
-        series = answers.series_in(answer, "a segmentation", names=names, zeros=type != "average")
+        series = answers.series_in(response, "a segmentation", names=names, zeros=type != "average")
         _warn_of_more(len(series), MOST_SEGMENTS, "segments")
         total = sum(count for row in series.values() for count in row.values())
         self._warn_of_unknown([event], series)
@@ -126,8 +129,7 @@ class LiveQueryService:
     ) -> FunnelResult:
         """Return how many people reached each step of a saved funnel, all dates together.
 
-        Mixpanel discourages new use of this report since July 2026 (maintenance mode). The first
-        call spends a second request, on the names of the funnels.
+        The first call spends a second request, on the names of the funnels.
 
         Args:
             funnel_id: From `DiscoveryService.list_funnels`.
@@ -152,14 +154,14 @@ class LiveQueryService:
             0.135...
         """
         days = date_range(from_date, to_date)
-        answer = self._client.funnel(
+        response = self._client.funnel(
             funnel_id, **days, unit=unit, on=on, where=where, length=length, length_unit=length_unit
         )
         segments: dict[str, list[FunnelStep]] = {}
         if on is None:
-            steps = answers.funnel_in(answer)
+            steps = answers.funnel_in(response)
         else:
-            steps, segments = answers.split_funnel_in(answer)
+            steps, segments = answers.split_funnel_in(response)
             _warn_of_more(len(segments), MOST_SEGMENTS, "segments")
         return FunnelResult(
             funnel_id,
@@ -212,7 +214,7 @@ class LiveQueryService:
             1
         """
         days = date_range(from_date, to_date)
-        answer = self._client.retention(
+        response = self._client.retention(
             born_event,
             return_event,
             **days,
@@ -224,15 +226,13 @@ class LiveQueryService:
             retention_type=retention_type,
             unbounded=unbounded,
         )
-        cohorts = answers.cohorts_in(answer)
+        cohorts = answers.cohorts_in(response)
         sizes: dict[str, int | float] = {cohort.date: cohort.size for cohort in cohorts}
         self._warn_of_unknown([born_event], {born_event: sizes})
         return RetentionResult(born_event, return_event, **days, unit=unit, cohorts=cohorts)
 
     def jql(self, script: str, params: Mapping[str, Any] | None = None) -> JQLResult:
         """Run a JQL script.
-
-        Mixpanel discourages new use of JQL since July 2026 (maintenance mode).
 
         Args:
             script: JavaScript with a function `main`.
@@ -263,12 +263,10 @@ class LiveQueryService:
     ) -> EventCountsResult:
         """Return how often several events happened, over time.
 
+        Other arguments: see `LiveQueryService.segmentation`.
+
         Args:
             events: Their names.
-            from_date: First day, included.
-            to_date: Last day, included.
-            type: `general` counts events, `unique` people, `average` events per person.
-            unit: The length of a step in time.
 
         Returns:
             Counts by event and date, with a row for each name.
@@ -278,9 +276,9 @@ class LiveQueryService:
             {'2024-01-01': 1, ...}
         """
         days = date_range(from_date, to_date)
-        answer = self._client.event_counts(events, **days, type=type, unit=unit)
+        response = self._client.event_counts(events, **days, type=type, unit=unit)
         zeros = type != "average"
-        series = answers.series_in(answer, "counts of events", names=events, zeros=zeros)
+        series = answers.series_in(response, "counts of events", names=events, zeros=zeros)
         self._warn_of_unknown(events, series)
         return EventCountsResult(list(events), **days, unit=unit, type=type, series=series)
 
@@ -297,30 +295,27 @@ class LiveQueryService:
     ) -> PropertyCountsResult:
         """Return how often an event happened with each value of a property, over time.
 
+        Other arguments: see `LiveQueryService.segmentation`.
+
         Args:
-            event: Its name.
             property_name: The property.
-            from_date: First day, included.
-            to_date: Last day, included.
-            type: `general` counts events, `unique` people, `average` events per person.
-            unit: The length of a step in time.
             values: Only these values.
             limit: The most values to return, the largest ones. None leaves it to Mixpanel, which
                 sends 255; a warning is logged if there may be more.
 
         Returns:
-            Counts by value and date, with a row for each value asked for.
+            Counts by value and date, with a row for each requested value.
 
         Example:
             >>> live.property_counts("Sign Up", "plan", "2024-01-01", "2024-01-07").series
             {'free': {'2024-01-01': 0, ...}, 'pro': {...}, ...}
         """
         days = date_range(from_date, to_date)
-        answer = self._client.property_counts(
+        response = self._client.property_counts(
             event, property_name, **days, type=type, unit=unit, values=values, limit=limit
         )
         series = answers.series_in(
-            answer, "counts of a property", names=values or (), zeros=type != "average"
+            response, "counts of a property", names=values or (), zeros=type != "average"
         )
         self._warn_of_unknown([event], series)
         if limit is None and values is None:
@@ -336,8 +331,6 @@ class LiveQueryService:
         to_date: date | str | None = None,
     ) -> ActivityFeedResult:
         """Return what some users did, in order of time.
-
-        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
 
         Args:
             distinct_ids: The users.
@@ -355,8 +348,8 @@ class LiveQueryService:
         days = date_range(
             last - timedelta(days=FEED_DAYS) if from_date is None else from_date, last
         )
-        answer = self._client.activity_feed(distinct_ids, **days)
-        return ActivityFeedResult(list(distinct_ids), **days, events=answers.activity_in(answer))
+        response = self._client.activity_feed(distinct_ids, **days)
+        return ActivityFeedResult(list(distinct_ids), **days, events=answers.activity_in(response))
 
     def query_saved_report(
         self,
@@ -388,16 +381,16 @@ class LiveQueryService:
         Example:
             >>> live.query_saved_report(100).df
         """
-        answer = self._client.query_saved_report(bookmark_id, bookmark_type, from_date, to_date)
+        response = self._client.query_saved_report(bookmark_id, bookmark_type, from_date, to_date)
         if bookmark_type == "funnels":
             assert from_date is not None
             assert to_date is not None
-            funnel = answers.read(answer, answers.SavedFunnel, "a saved funnel")
+            funnel = answers.read(response, answers.SavedFunnel, "a saved funnel")
             days = date_range(from_date, to_date)
             return SavedReportResult(
                 bookmark_id, funnel.computed_at, **days, headers=["$funnel"], series=funnel.data
             )
-        report = answers.read(answer, answers.SavedReport, "a saved report")
+        report = answers.read(response, answers.SavedReport, "a saved report")
         return SavedReportResult(
             bookmark_id,
             report.computed_at,
@@ -418,13 +411,12 @@ class LiveQueryService:
     ) -> FrequencyResult:
         """Return the number of hours or days in which people were active, for each period.
 
+        Other arguments: see `LiveQueryService.segmentation`.
+
         Args:
-            from_date: First day, included.
-            to_date: Last day, included.
             unit: The length of a period.
             addiction_unit: The unit that is counted in it.
             event: The event that counts as activity; None: any event.
-            where: Only events that fit this expression.
 
         Returns:
             For each date, the number of people that were active in at least 1, 2, 3 ... of them.
@@ -434,7 +426,7 @@ class LiveQueryService:
             {'2024-01-01': [16, 1, 0, ...]}
         """
         days = date_range(from_date, to_date)
-        answer = self._client.frequency(
+        response = self._client.frequency(
             **days, unit=unit, addiction_unit=addiction_unit, event=event, where=where
         )
         return FrequencyResult(
@@ -442,7 +434,7 @@ class LiveQueryService:
             **days,
             unit=unit,
             addiction_unit=addiction_unit,
-            data=answers.frequency_in(answer),
+            data=answers.frequency_in(response),
         )
 
     def segmentation_numeric(
@@ -457,16 +449,10 @@ class LiveQueryService:
     ) -> NumericBucketResult:
         """Return how often an event happened with a number in each of some ranges, over time.
 
-        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
+        Other arguments: see `LiveQueryService.segmentation`.
 
         Args:
-            event: Its name.
-            from_date: First day, included.
-            to_date: Last day, included.
             on: The property or expression with the number, such as `amount`.
-            unit: The length of a step in time.
-            where: Only events that fit this expression.
-            type: `general` counts events, `unique` people, `average` events per person.
 
         Returns:
             Counts by range, which Mixpanel chooses, and date.
@@ -477,10 +463,10 @@ class LiveQueryService:
             {'0 - 10': {'2024-01-01': 1, ...}, ...}
         """
         days = date_range(from_date, to_date)
-        answer = self._client.segmentation_numeric(
+        response = self._client.segmentation_numeric(
             event, **days, on=on, unit=unit, where=where, type=type
         )
-        series = answers.series_in(answer, "a numeric segmentation", zeros=type != "average")
+        series = answers.series_in(response, "a numeric segmentation", zeros=type != "average")
         self._warn_of_unknown([event], series)
         return NumericBucketResult(
             event, **days, property_expr=on, unit=unit, series=answers.by_range(series)
@@ -497,15 +483,10 @@ class LiveQueryService:
     ) -> NumericSumResult:
         """Return the sum of a number over an event's occurrences, over time.
 
-        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
+        Other arguments: see `LiveQueryService.segmentation`.
 
         Args:
-            event: Its name.
-            from_date: First day, included.
-            to_date: Last day, included.
             on: The property or expression to sum, such as `amount`.
-            unit: The length of a step in time.
-            where: Only events that fit this expression.
 
         Returns:
             The sum by date.
@@ -516,8 +497,8 @@ class LiveQueryService:
             {'2024-01-01': 151.8}
         """
         days = date_range(from_date, to_date)
-        answer = self._client.segmentation_sum(event, **days, on=on, unit=unit, where=where)
-        results, computed_at = answers.numbers_in(answer, "sums")
+        response = self._client.segmentation_sum(event, **days, on=on, unit=unit, where=where)
+        results, computed_at = answers.numbers_in(response, "sums")
         self._warn_of_unknown([event], {event: results})
         return NumericSumResult(
             event, **days, property_expr=on, unit=unit, results=results, computed_at=computed_at
@@ -534,15 +515,10 @@ class LiveQueryService:
     ) -> NumericAverageResult:
         """Return the average of a number over an event's occurrences, over time.
 
-        Mixpanel discourages new use of this report since July 2026 (maintenance mode).
+        Other arguments: see `LiveQueryService.segmentation`.
 
         Args:
-            event: Its name.
-            from_date: First day, included.
-            to_date: Last day, included.
             on: The property or expression to average; other values than numbers count as 0.
-            unit: The length of a step in time.
-            where: Only events that fit this expression.
 
         Returns:
             The average by date.
@@ -553,8 +529,8 @@ class LiveQueryService:
             {'2024-01-01': 50.6}
         """
         days = date_range(from_date, to_date)
-        answer = self._client.segmentation_average(event, **days, on=on, unit=unit, where=where)
-        results, _ = answers.numbers_in(answer, "averages")
+        response = self._client.segmentation_average(event, **days, on=on, unit=unit, where=where)
+        results, _ = answers.numbers_in(response, "averages")
         self._warn_of_unknown([event], {event: results})
         return NumericAverageResult(event, **days, property_expr=on, unit=unit, results=results)
 

@@ -124,14 +124,14 @@ def optional_number(name: str, value: int | None) -> int | None:
     return None if value is None else number(name, value)
 
 
-def checked(answer: Any, kind: type[T], description: str) -> T:
+def checked(response: Any, kind: type[T], description: str) -> T:
     """Return a response that must be a list or an object."""
-    if not isinstance(answer, kind):
+    if not isinstance(response, kind):
         raise ServerError(
-            f"{description} answered 200 with a {type(answer).__name__}, not a {kind.__name__}.",
+            f"{description} answered 200 with a {type(response).__name__}, not a {kind.__name__}.",
             status_code=200,
         )
-    return answer
+    return response
 
 
 # Mixpanel's own defaults are 255 events and 10 properties, which would cut lists silently.
@@ -274,8 +274,8 @@ class Inventory(Asker):
         path = self._schemas_path()
         if entity_type is not None:
             path += f"/{one_of('entity_type', entity_type, EntityType)}"
-        answer = checked(self.get("app", path), dict, f"GET {path}")
-        return checked(answer.get("results"), list, f"GET {path}")
+        response = checked(self.get("app", path), dict, f"GET {path}")
+        return checked(response.get("results"), list, f"GET {path}")
 
     def get_schema(self, entity_type: EntityType, name: str) -> dict[str, Any]:
         """Return one definition of the data dictionary.
@@ -289,9 +289,9 @@ class Inventory(Asker):
         """
         kind = one_of("entity_type", entity_type, EntityType)
         path = f"{self._schemas_path()}/{kind}/{quote(text('name', name), safe='')}"
-        answer = checked(self.get("app", path), dict, f"GET {path}")
+        response = checked(self.get("app", path), dict, f"GET {path}")
         # Documented bare, seen wrapped.
-        return checked(answer.get("results", answer), dict, f"GET {path}")
+        return checked(response.get("results", response), dict, f"GET {path}")
 
     def _schemas_path(self) -> str:
         return f"/projects/{self.credentials.project_id}/schemas"
@@ -478,8 +478,8 @@ class Queries(Inventory):
         Arguments and errors: see `LiveQueryService.property_counts`.
 
         Example:
-            >>> answer = client.property_counts("Sign Up", "plan", "2024-01-01", "2024-01-07")
-            >>> answer["data"]["values"]
+            >>> response = client.property_counts("Sign Up", "plan", "2024-01-01", "2024-01-07")
+            >>> response["data"]["values"]
             {'free': {'2024-01-02': 1, ...}, 'pro': {...}, ...}
         """
         params = {
@@ -506,8 +506,8 @@ class Queries(Inventory):
         Arguments and errors: see `LiveQueryService.activity_feed`.
 
         Example:
-            >>> answer = client.activity_feed(["user-40200000"], "2024-01-03", "2024-01-03")
-            >>> answer["results"]["events"][0]["event"]
+            >>> response = client.activity_feed(["user-40200000"], "2024-01-03", "2024-01-03")
+            >>> response["results"]["events"][0]["event"]
             'Page View'
         """
         ids = json.dumps(texts("distinct_ids", distinct_ids))
@@ -587,10 +587,10 @@ class Queries(Inventory):
         Arguments and errors: see `LiveQueryService.segmentation_numeric`.
 
         Example:
-            >>> answer = client.segmentation_numeric(
+            >>> response = client.segmentation_numeric(
             ...     "Order Completed", "2024-01-01", "2024-01-07", 'properties["amount"]'
             ... )
-            >>> answer["data"]["values"]
+            >>> response["data"]["values"]
             {'30 - 40': {'2024-01-01': 1, ...}, ...}
         """
         params = _numeric(event, from_date, to_date, on, unit, where)

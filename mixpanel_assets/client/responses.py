@@ -182,7 +182,7 @@ def json_in(response: httpx.Response, description: str, credentials: Credentials
 
 
 def parsed(body: bytes) -> Any:
-    """Return the JSON in a body, or `NOT_JSON`: Python's exception would carry the whole body."""
+    """Return the JSON in a body, or `NOT_JSON`: Python's exception would quote the body."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

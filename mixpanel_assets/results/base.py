@@ -48,11 +48,11 @@ def _items(values: Iterable[Any]) -> Iterable[str]:
 
 
 def _listed(
-    texts: Iterable[str], whole: list[Any] | tuple[Any, ...] | Mapping[Any, Any], most: int
+    texts: Iterable[str], collection: list[Any] | tuple[Any, ...] | Mapping[Any, Any], most: int
 ) -> str:
     parts = list(islice(texts, most))
-    if len(whole) > most:
-        parts.append(f"… {len(whole) - most:,} more")
+    if len(collection) > most:
+        parts.append(f"… {len(collection) - most:,} more")
     return ", ".join(parts)
 
 

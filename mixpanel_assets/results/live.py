@@ -505,10 +505,10 @@ class SavedReportResult(ResultWithDataFrame):
 
     @property
     def report_type(self) -> SavedReportType:
-        """The kind of report, as its headers tell."""
-        told = " ".join(self.headers).lower()
+        """The kind of the report, according to its headers."""
+        headers = " ".join(self.headers).lower()
         kinds: tuple[SavedReportType, ...] = ("retention", "funnel", "flows")
-        return next((kind for kind in kinds if f"${kind}" in told), "insights")
+        return next((kind for kind in kinds if f"${kind}" in headers), "insights")
 
     def _table(self) -> Table:
         if self.report_type != "insights":
