@@ -46,7 +46,7 @@ class ConfigFile:
         Raises:
             ConfigError: Other users may read it, it cannot be read, or it is not TOML.
         """
-        return self._parsed(self._text())
+        return self._parse(self._text())
 
     def change(self, edit: Edit, *, removes: str | None = None) -> None:
         """Apply `edit` and replace the file, while no other process changes it.
@@ -64,9 +64,9 @@ class ConfigFile:
         """
         with self._locked() as target:
             text = self._text()
-            wanted = self._parsed(text)
+            wanted = self._parse(text)
             edit(wanted)
-            _replace(target, _edited(text, edit, removes, wanted, self.path))
+            _replace(target, _apply_edit(text, edit, removes, wanted, self.path))
 
     def back_up(self) -> Path:
         """Copy the file beside itself, readable by its owner only, and return the copy's path.
@@ -97,18 +97,18 @@ class ConfigFile:
             return content.decode("utf-8-sig")  # some editors put a mark at the beginning
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
-            raise self._broken(line, "It is not UTF-8 text.") from None
+            raise self._syntax_error(line, "It is not UTF-8 text.") from None
 
-    def _parsed(self, text: str) -> dict[str, Any]:
+    def _parse(self, text: str) -> dict[str, Any]:
         try:
             return tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             place = _LINE.search(str(error))
             line = int(place[1]) if place else len(text.splitlines())
             twice = re.search(r"declare|overwrite|mutate", str(error))
-            raise self._broken(line, _TWICE if twice else _QUOTE) from None
+            raise self._syntax_error(line, _TWICE if twice else _QUOTE) from None
 
-    def _broken(self, line: int, advice: str) -> ConfigError:
+    def _syntax_error(self, line: int, advice: str) -> ConfigError:
         # The parser's own message may quote the line, which may hold the secret.
         return ConfigError(
             f"{self.path} is not valid TOML; see line {line}. {advice}",
@@ -154,7 +154,9 @@ def _replace(target: Path, text: str) -> None:
         raise
 
 
-def _edited(text: str, edit: Edit, removes: str | None, wanted: dict[str, Any], path: Path) -> str:
+def _apply_edit(
+    text: str, edit: Edit, removes: str | None, wanted: dict[str, Any], path: Path
+) -> str:
     """Return the text after the edit, checked to have the content `wanted`."""
     import tomlkit
     from tomlkit.exceptions import TOMLKitError

@@ -71,12 +71,12 @@ def series_in(
     data = read(answer, _Counts, description).data
     dates = sorted({*data.series, *(when for row in data.values.values() for when in row)})
     return {
-        name: _filled(data.values.get(name, {}), dates, zeros=zeros)
+        name: _fill_dates(data.values.get(name, {}), dates, zeros=zeros)
         for name in dict.fromkeys([*names, *data.values])
     }
 
 
-def _filled(row: Mapping[str, Number], dates: list[str], *, zeros: bool) -> dict[str, Number]:
+def _fill_dates(row: Mapping[str, Number], dates: list[str], *, zeros: bool) -> dict[str, Number]:
     return {when: row.get(when, 0) for when in dates if zeros or when in row}
 
 
@@ -124,22 +124,22 @@ class _SplitFunnel(msgspec.Struct):
 def funnel_in(answer: Any) -> list[FunnelStep]:
     """Return the steps of a funnel, all dates together."""
     dates = read(answer, _Funnel, "a funnel").data.values()
-    return _together([entry.steps for entry in dates])
+    return _add_dates([entry.steps for entry in dates])
 
 
 def split_funnel_in(answer: Any) -> tuple[list[FunnelStep], dict[str, list[FunnelStep]]]:
     """Return the steps of all people and of each segment, all dates together."""
     dates = list(read(answer, _SplitFunnel, "a funnel by segment").data.values())
     names = dict.fromkeys(name for date in dates for name in date)
-    steps = {name: _together([date[name] for date in dates if name in date]) for name in names}
+    steps = {name: _add_dates([date[name] for date in dates if name in date]) for name in names}
     whole = steps.pop(OVERALL, None)
     if whole is None:
-        whole = _together([part for date in dates for part in date.values()])
+        whole = _add_dates([part for date in dates for part in date.values()])
     started = {name: part[0].count if part else 0 for name, part in steps.items()}
     return whole, {name: steps[name] for name in sorted(steps, key=lambda name: -started[name])}
 
 
-def _together(dates: Sequence[Sequence[_Step]]) -> list[FunnelStep]:
+def _add_dates(dates: Sequence[Sequence[_Step]]) -> list[FunnelStep]:
     found: list[FunnelStep] = []
     for number in range(max(map(len, dates), default=0)):
         here = [steps[number] for steps in dates if number < len(steps)]
@@ -334,7 +334,7 @@ class _Entry(msgspec.Struct, rename="camel"):
 def schemas_in(answer: Any) -> list[LexiconSchema]:
     """Return entries of the data dictionary by type and name."""
     found = [
-        LexiconSchema(entry.entity_type, entry.name, _defined(entry.schema_json))
+        LexiconSchema(entry.entity_type, entry.name, _definition(entry.schema_json))
         for entry in read(answer, list[_Entry], "the data dictionary")
     ]
     return sorted(found, key=lambda schema: (schema.entity_type, schema.name))
@@ -342,10 +342,10 @@ def schemas_in(answer: Any) -> list[LexiconSchema]:
 
 def definition_in(answer: Any) -> LexiconDefinition:
     """Return one definition of the data dictionary."""
-    return _defined(read(answer, _Definition, "a definition"))
+    return _definition(read(answer, _Definition, "a definition"))
 
 
-def _defined(found: _Definition) -> LexiconDefinition:
+def _definition(found: _Definition) -> LexiconDefinition:
     properties = {
         name: LexiconProperty(_type_name(entry.type), entry.description, _metadata(entry.metadata))
         for name, entry in (found.properties or {}).items()

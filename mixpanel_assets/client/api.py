@@ -159,7 +159,7 @@ class MixpanelAPIClient(Queries):
             >>> client.get("query", "/events/names", {"type": "general"})
             [...]
         """
-        return self._request("GET", *_addressed(api, path, params, "params"))
+        return self._request("GET", *_resolve_address(api, path, params, "params"))
 
     def post(
         self,
@@ -178,7 +178,7 @@ class MixpanelAPIClient(Queries):
             >>> client.post("query", "/engage")["status"]
             'ok'
         """
-        return self._request("POST", *_addressed(api, path, data, "data"))
+        return self._request("POST", *_resolve_address(api, path, data, "data"))
 
     def event_export(
         self,
@@ -372,7 +372,7 @@ class MixpanelAPIClient(Queries):
         stream = self.stream_events(
             from_date=from_date, to_date=to_date, events=events, where=where, limit=limit, raw=True
         )
-        return _counted(stream, on_batch, batch_size) if on_batch else stream
+        return _report_batches(stream, on_batch, batch_size) if on_batch else stream
 
     def export_profiles(
         self,
@@ -405,7 +405,7 @@ class MixpanelAPIClient(Queries):
             group_id=group_id,
         )
         stream = self.stream_profiles(query, raw=True)
-        return _counted(stream, on_batch, batch_size) if on_batch else stream
+        return _report_batches(stream, on_batch, batch_size) if on_batch else stream
 
     def export_profiles_page(
         self,
@@ -559,7 +559,7 @@ class MixpanelAPIClient(Queries):
         return ProfileSource(query, self._transport, self.retries)
 
 
-def _counted(
+def _report_batches(
     stream: RecordStream[dict[str, Any]], on_batch: Callable[[int], None], batch_size: int
 ) -> Iterator[dict[str, Any]]:
     with stream:
@@ -571,7 +571,7 @@ def _counted(
         on_batch(stream.delivered)
 
 
-def _addressed(
+def _resolve_address(
     api: Api | str, path: str | Mapping[str, Any] | None, sent: Mapping[str, Any] | None, name: str
 ) -> tuple[Api, str, dict[str, Any]]:
     """Return the family, the path in it, and the fields to send.

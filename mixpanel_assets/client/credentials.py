@@ -102,7 +102,7 @@ def make_credentials(
         ConfigError: A value is missing or malformed; the message names the field, not the value.
     """
     given = {"username": username, "secret": secret, "project_id": project_id, "region": region}
-    given = _trimmed(given, names)
+    given = _trim(given, names)
     username, secret, project_id, region = given.values()
     if is_project_secret(username) or (not username and is_project_secret(secret)):
         raise ConfigError(
@@ -153,7 +153,7 @@ def checked_project(
     return digits, region
 
 
-def _trimmed(given: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
+def _trim(given: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
     """Return the values without blanks around them, and warn if there were some."""
     trimmed = {name: _BLANKS_AROUND.sub("", value) for name, value in given.items()}
     if changed := [names[name] for name in given if trimmed[name] != given[name]]:

@@ -58,7 +58,7 @@ class DiscoveryService:
             >>> discovery.list_events()
             [..., 'Page View', 'Product Viewed', 'Search', 'Sign Up']
         """
-        return self._once(("events",), lambda: _sorted(self._client.get_events(), "events"))
+        return self._once(("events",), lambda: _sort_names(self._client.get_events(), "events"))
 
     def list_properties(self, event: str) -> list[str]:
         """Return the names of an event's properties, at most 5,000, sorted.
@@ -75,7 +75,7 @@ class DiscoveryService:
         """
 
         def request() -> list[str]:
-            return _sorted(self._client.get_event_properties(event), f"properties of {event!r}")
+            return _sort_names(self._client.get_event_properties(event), f"properties of {event!r}")
 
         return self._once(("properties", event), lambda: self._of_event(event, request))
 
@@ -263,7 +263,7 @@ class DiscoveryService:
             raise EventNotFoundError(event, similar_names(event, known)) from cause
 
 
-def _sorted(names: Sequence[str] | dict[str, Any], what: str) -> list[str]:
+def _sort_names(names: Sequence[str] | dict[str, Any], what: str) -> list[str]:
     if len(names) >= MOST_NAMES:
         logger.warning("Mixpanel lists only %s %s; there may be more.", f"{len(names):,}", what)
     return sorted(map(str, names))

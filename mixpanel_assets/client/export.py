@@ -33,7 +33,7 @@ from mixpanel_assets.client.spool import (
     stem_of,
 )
 from mixpanel_assets.client.transport import RetryPolicy, Transport
-from mixpanel_assets.client.verdict import Judge, NotWholeError, RecordVerdict, Verdict
+from mixpanel_assets.client.verdict import IncompleteBodyError, Judge, RecordVerdict, Verdict
 from mixpanel_assets.errors import (
     ConfigError,
     ConnectionFailedError,
@@ -117,7 +117,7 @@ class SecondLooks:
                     yield from self.confirm(group)
                     continue
                 found = None
-            yield self._judged(group, found)
+            yield self._compare(group, found)
 
     def is_due(self, days: Collection[date], until: date) -> bool:
         """Return whether days after `until` could not share a request with these."""
@@ -127,7 +127,7 @@ class SecondLooks:
             return until > max(days)
         return sum(map(self.weigh, days_between(min(days), until))) > self.most_bytes
 
-    def _judged(self, group: list[date], found: set[date] | None) -> Confirmed:
+    def _compare(self, group: list[date], found: set[date] | None) -> Confirmed:
         if found is None or (found and not self.by_date):
             return Confirmed([], group)
         if not found <= set(days_between(group[0], group[-1])):
@@ -236,7 +236,7 @@ def open_export(transport: Transport, query: ExportQuery) -> Iterator[httpx.Resp
         yield response
 
 
-def judged(
+def judge_lines(
     pieces: Iterable[bytes],
     query: ExportQuery,
     judge: Judge[T],
@@ -254,7 +254,7 @@ def judged(
                 keep(data)
             yield from judge.feed(data)
         yield from judge.finish()
-    except NotWholeError as error:
+    except IncompleteBodyError as error:
         reason = str(error)
     if reason:  # raised here, because the error above carries the line, which may hold a secret
         raise incomplete(query, reason, judge.lines)
@@ -343,7 +343,7 @@ def find_days(
         found: set[date | None] = set()
         with open_export(transport, query) as response:
             judge = RecordVerdict(_day_of, gzip=is_gzip(response))
-            for days in judged(response.iter_raw(), query, judge):
+            for days in judge_lines(response.iter_raw(), query, judge):
                 found.update(days)
                 if None in found or judge.json_bytes > (most_bytes or judge.json_bytes):
                     return None
@@ -374,7 +374,7 @@ def _download_once(
         name = SpoolName(query.from_date, query.to_date, gzip, key)
         verdict = Verdict(gzip=gzip)
         with new_file(directory, str(name)) as (path, write):
-            for _ in judged(response.iter_raw(_CHUNK_BYTES), query, verdict, keep=write):
+            for _ in judge_lines(response.iter_raw(_CHUNK_BYTES), query, verdict, keep=write):
                 on_lines(verdict.lines)
     with _complete_file(query, verdict.lines):
         received_bytes = path.stat().st_size
@@ -414,7 +414,7 @@ def reread(path: Path, query: ExportQuery) -> Spool:
     """
     verdict = Verdict(gzip=path.suffix == ".gz")
     with path.open("rb") as file:
-        for _ in judged(iter(lambda: file.read(_CHUNK_BYTES), b""), query, verdict):
+        for _ in judge_lines(iter(lambda: file.read(_CHUNK_BYTES), b""), query, verdict):
             pass
     found = path.stat()
     return Spool(
@@ -519,7 +519,7 @@ class EventExport:
     ) -> set[date] | None:
         """Return the dates of the events of some days; see the function of the same name."""
         return find_days(
-            self._opened(),
+            self._connection(),
             replace(self.query, from_date=from_date, to_date=to_date, limit=None, time_in_ms=True),
             self.retries,
             most_bytes=most_bytes,
@@ -547,7 +547,7 @@ class EventExport:
     def _fetch(
         self, from_date: date, to_date: date, *, on_request: Callable[[], None] | None = None
     ) -> Spool:
-        transport = self._opened()
+        transport = self._connection()
         stem = self._mark(stem_of(self.key or self._own))
         query = replace(self.query, from_date=from_date, to_date=to_date)
 
@@ -568,7 +568,7 @@ class EventExport:
         with _complete_file(query, spool.lines):
             return spool.rename(self.key) if self.key else spool
 
-    def _opened(self) -> Transport:
+    def _connection(self) -> Transport:
         if self._transport is None:
             raise RuntimeError("an export downloads inside its `with` block only")
         return self._transport

@@ -161,7 +161,7 @@ def _milliseconds(seconds: float) -> int:
 _PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
 _POLL_SECONDS = 0.005  # a process holds the ledger for less time
 _BUSY_MILLISECONDS = 5_000
-_SAID_EVERY_SECONDS = 60.0
+_LOG_EVERY_SECONDS = 60.0
 
 Release = Callable[[], None]
 
@@ -198,7 +198,7 @@ class LedgerFile:
         self.path = path
         self._timeout = timeout
         self._cancelled = cancelled
-        self._said_at = float("-inf")
+        self._logged_at = float("-inf")
 
     def __str__(self) -> str:
         return str(self.path)
@@ -242,7 +242,7 @@ class LedgerFile:
             f"the request ledger {self.path}",
             self.path,
             self._timeout,
-            self._say,
+            self._log_wait,
             self._cancelled,
             advice="Wait for it to finish, or set MP_STATE_DIR to another folder.",
         )
@@ -251,14 +251,14 @@ class LedgerFile:
             closing(sqlite3.connect(self.path, timeout=0)) as connection,
         ):
             # Another program may have the file open without our lock.
-            wait.until(lambda: _is_begun(connection), lambda: kernel_holder(self.path))
+            wait.until(lambda: _begin(connection), lambda: kernel_holder(self.path))
             connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
             yield connection
 
-    def _say(self, text: str) -> None:
+    def _log_wait(self, text: str) -> None:
         """Log the process that holds the ledger, once a minute for all waiting threads."""
-        if time.monotonic() - self._said_at >= _SAID_EVERY_SECONDS:
-            self._said_at = time.monotonic()
+        if time.monotonic() - self._logged_at >= _LOG_EVERY_SECONDS:
+            self._logged_at = time.monotonic()
             log_wait(text)
 
     def slot(self, name: str) -> Release | None:
@@ -282,7 +282,7 @@ class LedgerFile:
         return lock.release
 
 
-def _is_begun(connection: sqlite3.Connection) -> bool:
+def _begin(connection: sqlite3.Connection) -> bool:
     try:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("BEGIN EXCLUSIVE")

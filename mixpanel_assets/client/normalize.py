@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from mixpanel_assets.rules.days import EARLIEST_MS, LATEST_MS
-from mixpanel_assets.rules.json_text import last_values, may_be_deep, members, parsed
+from mixpanel_assets.rules.json_text import last_values, may_be_deep, members, parse
 from mixpanel_assets.rules.lines import BOM
 from mixpanel_assets.rules.made_ids import made_id, twin_id
 from mixpanel_assets.rules.zones import moment_of
@@ -35,7 +35,7 @@ def parse_record(line: bytes) -> dict[str, Any]:
             return record
         except (msgspec.MsgspecError, UnicodeDecodeError):
             pass  # JSON allows lone surrogates and numbers beyond a double's range
-    odd: dict[str, Any] = parsed(line.removeprefix(BOM).decode("utf-8", "surrogateescape"))
+    odd: dict[str, Any] = parse(line.removeprefix(BOM).decode("utf-8", "surrogateescape"))
     return odd
 
 

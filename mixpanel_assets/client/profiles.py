@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from mixpanel_assets.client.credentials import Credentials
-from mixpanel_assets.client.responses import disguised_error, parsed
+from mixpanel_assets.client.responses import disguised_error, parse_body
 from mixpanel_assets.client.spool import PagePlan, new_file, remove_pages
 from mixpanel_assets.client.transport import FAULTS, RetryPolicy, Transport
 from mixpanel_assets.errors import (
@@ -35,8 +35,7 @@ from mixpanel_assets.errors import (
     RateLimitError,
     ServerError,
 )
-from mixpanel_assets.rules.json_text import items, members
-from mixpanel_assets.rules.json_text import parsed as parsed_json
+from mixpanel_assets.rules.json_text import items, members, parse
 
 logger = logging.getLogger(__name__)
 
@@ -322,7 +321,7 @@ def _envelope(body: bytes) -> _Envelope:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass  # JSON that msgspec refuses: half a surrogate pair, a raw control character, depth
     fields = dict(members(body.decode("utf-8", "surrogateescape")))
-    values = {name: parsed_json(text) for name, text in fields.items() if name != "results"}
+    values = {name: parse(text) for name, text in fields.items() if name != "results"}
     if "results" in fields:
         found = items(fields["results"])
         values["results"] = [msgspec.Raw(one.encode("utf-8", "surrogateescape")) for one in found]
@@ -369,7 +368,7 @@ def _json(value: object) -> str | None:
 def _not_a_page(
     description: str, body: bytes, error: Exception, credentials: Credentials
 ) -> IncompleteExportError:
-    said = disguised_error(parsed(body), credentials)
+    said = disguised_error(parse_body(body), credentials)
     reason = f"the response is an error: {said}" if said else f"the response {_what_is_odd(error)}"
     return IncompleteExportError(
         f"{description}: {reason}. Nothing of it was stored.", reason=reason
@@ -529,15 +528,15 @@ def plan_snapshot(
         IncompleteExportError: Page 0 did not say how many profiles there are.
     """
     try:
-        plan = _planned(transport, query, directory, retries)
+        plan = _make_plan(transport, query, directory, retries)
     except SessionEndedError:
         remove_pages(directory)  # they belong to the session that has ended
-        plan = _planned(transport, query, directory, retries)
+        plan = _make_plan(transport, query, directory, retries)
     plan.store()
     return plan
 
 
-def _planned(
+def _make_plan(
     transport: Transport, query: ProfileQuery, directory: Path, retries: RetryPolicy
 ) -> PagePlan:
     began_at = datetime.now(UTC)

@@ -71,9 +71,9 @@ def _forms(username: str, secret: str) -> Iterator[str]:
     """Yield patterns for the forms in which an account is sent, the longest first."""
     header = base64.b64encode(f"{username}:{secret}".encode()).decode()
     if len(header) >= SHORTEST_HIDDEN:
-        yield _base64_spelled(header)
+        yield _base64_spellings(header)
     if len(secret) >= SHORTEST_HIDDEN:
-        yield "".join(map(_spelled, secret))
+        yield "".join(map(_spellings, secret))
         yield f"(?i:{secret.encode().hex()})"
         for place in range(3):
             yield _base64_inside(secret.encode(), place)
@@ -84,15 +84,15 @@ def _base64_inside(secret: bytes, place: int) -> str:
     encoded = base64.b64encode(bytes(place) + secret).decode()
     # The letters at both ends also hold bits of the bytes before and after the secret.
     known = encoded[-(-place * 8 // 6) : (place + len(secret)) * 8 // 6]
-    return f"[A-Za-z0-9+/_-]?{_base64_spelled(known)}[A-Za-z0-9+/_-]?(?:=|%3[Dd]){{0,2}}"
+    return f"[A-Za-z0-9+/_-]?{_base64_spellings(known)}[A-Za-z0-9+/_-]?(?:=|%3[Dd]){{0,2}}"
 
 
-def _base64_spelled(encoded: str) -> str:
-    spelled = {"+": f"(?:{_spelled('+')}|-)", "/": f"(?:{_spelled('/')}|_)"}
-    return r"\s*".join(spelled.get(letter) or _spelled(letter) for letter in encoded)
+def _base64_spellings(encoded: str) -> str:
+    spelled = {"+": f"(?:{_spellings('+')}|-)", "/": f"(?:{_spellings('/')}|_)"}
+    return r"\s*".join(spelled.get(letter) or _spellings(letter) for letter in encoded)
 
 
-def _spelled(letter: str) -> str:
+def _spellings(letter: str) -> str:
     """Return a pattern for a character as it is, quoted, or escaped once or more often."""
     code = ord(letter)
     units = letter.encode("utf-16-be").hex(" ", 2).split()

@@ -171,7 +171,7 @@ def json_in(response: httpx.Response, description: str, credentials: Credentials
         ServerError: The body is not JSON, such as a proxy's HTML.
         QueryError: The body is an error in disguise.
     """
-    answer = parsed(response.read())
+    answer = parse_body(response.read())
     if answer is NOT_JSON:
         raise ServerError(
             f"{description} answered 200 with something that is not JSON.", status_code=200
@@ -181,7 +181,7 @@ def json_in(response: httpx.Response, description: str, credentials: Credentials
     return answer
 
 
-def parsed(body: bytes) -> Any:
+def parse_body(body: bytes) -> Any:
     """Return the JSON in a body, or `NOT_JSON`: Python's exception would quote the body."""
     try:
         return json.loads(body)

@@ -30,7 +30,7 @@ from mixpanel_assets.client.export import (
     find_days,
     incomplete,
     is_gzip,
-    judged,
+    judge_lines,
     open_export,
     windows,
 )
@@ -46,7 +46,7 @@ from mixpanel_assets.client.profiles import (
 )
 from mixpanel_assets.client.spool import Spool
 from mixpanel_assets.client.transport import RetryPolicy, Transport
-from mixpanel_assets.client.verdict import Judge, NotWholeError, RecordVerdict
+from mixpanel_assets.client.verdict import IncompleteBodyError, Judge, RecordVerdict
 from mixpanel_assets.errors import (
     ConfigError,
     ConnectionFailedError,
@@ -83,7 +83,7 @@ class RecordStream(Iterator[T], Generic[T]):
         """Deliver the records in `blocks`, which has not begun; `description` is for messages."""
         self._description = description
         self._count = _Count()
-        self._records = _counted(blocks, description, self._count)
+        self._records = _count_records(blocks, description, self._count)
 
     def __repr__(self) -> str:
         return f"<RecordStream of {self._description}: {self.delivered:,} delivered so far>"
@@ -122,7 +122,7 @@ class _Count:
     records: int = 0
 
 
-def _counted(blocks: Blocks[T], description: str, count: _Count) -> Generator[T, None, None]:
+def _count_records(blocks: Blocks[T], description: str, count: _Count) -> Generator[T, None, None]:
     # The one Python loop that every streamed record goes through.
     try:
         with closing(blocks):
@@ -221,7 +221,7 @@ class EventSource:
         for spool in self._staged(query):
             try:
                 judges.append(judge(spool.path.suffix == ".gz"))
-                yield from judged(_pieces(spool.path), query, judges[-1])
+                yield from judge_lines(_pieces(spool.path), query, judges[-1])
             finally:
                 spool.discard()
 
@@ -236,7 +236,7 @@ class EventSource:
         with ExitStack() as attempt:
             response = attempt.enter_context(open_export(self.transport, query))
             judges[:] = [judge(is_gzip(response))]
-            blocks = judged(response.iter_raw(), query, judges[0])
+            blocks = judge_lines(response.iter_raw(), query, judges[0])
             first = list(itertools.islice(blocks, 1))
             opened.push(attempt.pop_all())
         return itertools.chain(first, blocks)
@@ -319,13 +319,13 @@ class ProfileSource:
         first = page = fetch_first_page(self.transport, self.query, self.retries)
         announced = max(first.total or 0, len(first.results))
         received = len(first.results)
-        yield _counted_once(_profiles(first), ids)
+        yield _add_ids(_profiles(first), ids)
         while len(page.results) >= first.page_size:
             page = self._next(first, page.page + 1, ids)
             received += len(page.results)
             if page.page >= first.num_pages:  # `total` may count the profiles of page 0 alone
                 announced += len(page.results)
-            yield _counted_once(_profiles(page), ids)
+            yield _add_ids(_profiles(page), ids)
         if len(ids) < announced:
             raise _not_all(announced, received, len(ids), page.page + 1)
 
@@ -350,7 +350,7 @@ def _with_news(page: ProfilePage, ids: DistinctIds) -> ProfilePage:
     return page
 
 
-def _counted_once(
+def _add_ids(
     profiles: list[tuple[dict[str, Any], bytes]], ids: DistinctIds
 ) -> list[tuple[dict[str, Any], bytes]]:
     for profile, _ in profiles:
@@ -453,7 +453,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
             while piece := file.read(_CHUNK_BYTES):
                 yield piece
     except FileNotFoundError as error:
-        raise NotWholeError("its file was deleted from the spool folder") from error
+        raise IncompleteBodyError("its file was deleted from the spool folder") from error
 
 
 @contextmanager

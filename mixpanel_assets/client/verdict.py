@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from mixpanel_assets.rules.json_text import last_values, may_be_deep, parsed
+from mixpanel_assets.rules.json_text import last_values, may_be_deep, parse
 from mixpanel_assets.rules.lines import (
     BOM,
     SHORT_LINE_BYTES,
@@ -35,7 +35,7 @@ _GZIP = 16 + zlib.MAX_WBITS
 _CUT_MARKER = b"terminated early"
 
 
-class NotWholeError(ValueError):
+class IncompleteBodyError(ValueError):
     """The bytes are not a complete export; the text gives the reason."""
 
 
@@ -86,12 +86,12 @@ class Inflater:
                 else:
                     data = self._stream.unconsumed_tail
         except zlib.error as error:
-            raise NotWholeError("the compressed stream is damaged") from error
+            raise IncompleteBodyError("the compressed stream is damaged") from error
 
     def finish(self) -> None:
-        """Raise `NotWholeError` unless the compressed stream has ended."""
+        """Raise `IncompleteBodyError` unless the compressed stream has ended."""
         if self._stream is not None and not self._stream.eof:
-            raise NotWholeError("the compressed stream stops before its end")
+            raise IncompleteBodyError("the compressed stream stops before its end")
 
 
 class Judge(ABC, Generic[T]):
@@ -121,21 +121,21 @@ class Judge(ABC, Generic[T]):
         """Yield blocks with an item for each line that the received bytes complete.
 
         Raises:
-            NotWholeError: The response cannot be complete; also raised while the items are drawn.
-                The items before are valid.
+            IncompleteBodyError: The response cannot be complete. It may be raised while the items
+                of a block are drawn; the items before are valid.
         """
         for body in self._inflater.feed(data):
             self.json_bytes += len(body)
             for block in self._splitter.feed(body):
-                yield from self._judged(block)
+                yield from self._judge_block(block)
 
     def finish(self) -> Iterator[Iterable[T]]:
         """Yield a last line without newline; without an error, the response is complete."""
         self._inflater.finish()
         for block in self._splitter.finish():
-            yield from self._judged(block)
+            yield from self._judge_block(block)
 
-    def _judged(self, block: bytes | LongLine) -> Iterator[Iterable[T]]:
+    def _judge_block(self, block: bytes | LongLine) -> Iterator[Iterable[T]]:
         if isinstance(block, LongLine):
             self._judge_long(block)
             return
@@ -157,26 +157,26 @@ class Judge(ABC, Generic[T]):
 
     @abstractmethod
     def _alone(self, line: bytes) -> T:
-        """Return the item of a line, or raise `NotWholeError`."""
+        """Return the item of a line, or raise `IncompleteBodyError`."""
 
     def _judge_long(self, line: LongLine) -> None:
         if not line.is_whole:
-            raise NotWholeError(self._what_is_wrong(line.head))
+            raise IncompleteBodyError(self._what_is_wrong(line.head))
         self.long_lines.append(self._place)
         self.lines += 1
 
     def _unusual_event(self, line: bytes) -> dict[str, Any]:
         # msgspec refuses lone surrogates and numbers beyond a double's range; JSON allows them.
         try:
-            record = parsed(line.removeprefix(BOM).decode("utf-8", "surrogateescape"))
+            record = parse(line.removeprefix(BOM).decode("utf-8", "surrogateescape"))
         except ValueError as error:
-            raise NotWholeError(self._what_is_wrong(line)) from error
+            raise IncompleteBodyError(self._what_is_wrong(line)) from error
         if not isinstance(record, dict) or "event" not in record:
             if isinstance(record, dict) and "error" in record:
-                raise NotWholeError(f"{self._place} is an error object, not an event")
-            raise NotWholeError(f"{self._place} is not an event")
+                raise IncompleteBodyError(f"{self._place} is an error object, not an event")
+            raise IncompleteBodyError(f"{self._place} is not an event")
         if not isinstance(record["event"], str) or not isinstance(record.get("properties"), dict):
-            raise NotWholeError(f"{self._place} is not an event with properties")
+            raise IncompleteBodyError(f"{self._place} is not an event with properties")
         if reason := why_unstorable(line):
             self.odd_lines[reason] += 1
         return record

@@ -27,7 +27,7 @@ _TOKEN = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"[ \t\r\n]*+(:)?|[{}\[\]]', r
 _COLON_APART = re.compile(rb'"[ \t\r\n]+:')
 
 
-def parsed(text: str, levels: int = MAX_DEPTH) -> Any:
+def parse(text: str, levels: int = MAX_DEPTH) -> Any:
     """Return the value of JSON text; a part that is nested too deep stays text.
 
     Control characters in strings are accepted. An integer of more digits than Python reads is
@@ -43,7 +43,7 @@ def parsed(text: str, levels: int = MAX_DEPTH) -> Any:
     """
     if may_be_deep(text, levels) and depth(text) > levels:
         if levels > MAX_DEPTH - 2 and text.lstrip(_SPACE).startswith("{"):
-            return {name: parsed(value, levels - 1) for name, value in members(text)}
+            return {name: parse(value, levels - 1) for name, value in members(text)}
         return text
     try:
         return _DECODER.decode(text)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from mixpanel_assets.rules.json_text import MAX_DEPTH, depth, may_be_deep, parsed
+from mixpanel_assets.rules.json_text import MAX_DEPTH, depth, may_be_deep, parse
 
 MAX_LINE_BYTES = 16 * 2**20
 SHORT_LINE_BYTES = 8192  # DuckDB takes 2,048 lines at once, and 30 bytes for each of theirs
@@ -89,7 +89,7 @@ def _has_raw_controls(text: str) -> bool:
 
 def _has_half_pairs(text: str) -> bool:
     try:
-        json.dumps(parsed(text), ensure_ascii=False).encode()
+        json.dumps(parse(text), ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return True
     except ValueError:

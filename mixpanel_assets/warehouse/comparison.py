@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb
 
-from mixpanel_assets.rules.json_text import parsed
+from mixpanel_assets.rules.json_text import parse
 from mixpanel_assets.rules.made_ids import NOT_CONTENT
 from mixpanel_assets.warehouse.faults import number
 from mixpanel_assets.warehouse.ledger import Status, Target, day_statuses
@@ -149,7 +149,7 @@ def _contents(
     found = connection.execute(_SURPLUS.format(ours=ours, theirs=theirs), {"day": day})
     while rows := found.fetchmany(_BATCH):
         for event, time_raw, distinct_id, insert_id, properties in rows:
-            yield (event, time_raw, insert_id), _digest(distinct_id, parsed(properties))
+            yield (event, time_raw, insert_id), _digest(distinct_id, parse(properties))
 
 
 def _digest(distinct_id: str | None, properties: dict[str, Any]) -> bytes:

@@ -20,7 +20,7 @@ from typing import Any
 import duckdb
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.rules.json_text import MAX_DEPTH, joined, last_values, members, parsed, values
+from mixpanel_assets.rules.json_text import MAX_DEPTH, joined, last_values, members, parse, values
 from mixpanel_assets.rules.lines import (
     BOM,
     MAX_LINE_BYTES,
@@ -92,7 +92,7 @@ class SentEvent:
         }
 
     def _number(self, name: str) -> int | None:
-        return whole_number(parsed(self.properties.get(name, b"null").decode()))
+        return whole_number(parse(self.properties.get(name, b"null").decode()))
 
 
 def whole_number(value: Any) -> int | None:
@@ -109,7 +109,7 @@ def text_of(value: bytes | None) -> str | None:
     if value is None or value == b"null":
         return None
     text = value.decode()
-    return str(parsed(text)) if text.startswith('"') else text
+    return str(parse(text)) if text.startswith('"') else text
 
 
 REMOVED_KEYS = ("time", "distinct_id", "$insert_id")
@@ -538,7 +538,7 @@ def _time_of(line: bytes) -> int | None:
     """Return the `time` of a line that no table can hold, if it is a whole number."""
     text = line.removeprefix(BOM).decode("utf-8", "surrogateescape")
     properties = dict(members(dict(members(text))["properties"]))
-    return whole_number(parsed(properties.get("time", "null")))
+    return whole_number(parse(properties.get("time", "null")))
 
 
 def _date(time_ms: int) -> date:

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 import duckdb
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.rules.json_text import joined, last_values, members, parsed, values
+from mixpanel_assets.rules.json_text import joined, last_values, members, parse, values
 from mixpanel_assets.rules.lines import BOM, TOO_LONG, LongLine, lines_of, why_unstorable
 from mixpanel_assets.warehouse.faults import number
 from mixpanel_assets.warehouse.ledger import Scope
@@ -323,7 +323,7 @@ def _id_of(line: bytes | LongLine) -> str:
         return line.sha256
     text = line.decode(errors="surrogateescape")
     try:
-        return str(parsed(dict(members(text))["$distinct_id"]))
+        return str(parse(dict(members(text))["$distinct_id"]))
     except (ValueError, KeyError):
         return text
 

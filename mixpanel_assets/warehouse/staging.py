@@ -21,7 +21,7 @@ import duckdb
 from duckdb.func import FunctionNullHandling
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.rules.json_text import parsed
+from mixpanel_assets.rules.json_text import parse
 from mixpanel_assets.rules.lines import SHORT_LINE_BYTES, ReceivedDays
 from mixpanel_assets.rules.made_ids import made_id, twin_id
 from mixpanel_assets.warehouse.database import closing_connection, set_up_session
@@ -132,7 +132,7 @@ def _functions(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 
 def _from_row(event: str, time_ms: int, distinct_id: str | None, properties: str) -> str:
-    return made_id(event, time_ms, distinct_id, parsed(properties))
+    return made_id(event, time_ms, distinct_id, parse(properties))
 
 
 _ROWS_A_DAY = 500  # size of the sample, of which most must agree

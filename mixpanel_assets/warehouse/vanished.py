@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from mixpanel_assets.rules.json_text import members, parsed
+from mixpanel_assets.rules.json_text import members, parse
 from mixpanel_assets.rules.lines import BOM, HEAD_BYTES
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.faults import number
@@ -234,7 +234,7 @@ def _insert_id(mark: _Mark) -> str | None:
     sent = mark[2]
     if sent is None or sent == "null":
         return None
-    return (str(parsed(sent)) if sent.startswith('"') else sent) or None
+    return (str(parse(sent)) if sent.startswith('"') else sent) or None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.client.verdict import EventVerdict, NotWholeError, Verdict
+from mixpanel_assets.client.verdict import EventVerdict, IncompleteBodyError, Verdict
 from mixpanel_assets.rules.lines import BOM, MAX_LINE_BYTES, SHORT_LINE_BYTES, LineSplitter
 
 EVENT = '{"event":"Order","properties":{"time":1704067200000,"city":"Ærø"}}'
@@ -121,9 +121,9 @@ def test_a_line_that_is_no_event_makes_the_answer_not_whole(tail, said):
 
     The line is named by its number within the answer, blank ones included.
     """
-    with pytest.raises(NotWholeError, match=f"line 2 .*{said}"):
+    with pytest.raises(IncompleteBodyError, match=f"line 2 .*{said}"):
         judge(EVENT.encode() + b"\n" + tail + b"\n")
-    with pytest.raises(NotWholeError, match=f"line 4 .*{said}"):
+    with pytest.raises(IncompleteBodyError, match=f"line 4 .*{said}"):
         judge(b" \r\n" + EVENT.encode() + b"\n\n" + tail)
 
 
@@ -157,7 +157,7 @@ def test_a_line_that_is_whole_but_odd_spoils_no_other(line, end):
 def test_a_cut_inside_an_odd_line_is_seen(line):
     """Its brackets and strings are open then, whatever else is odd about it."""
     for position in {4, 5, 10, 30, len(line) // 2, *range(len(line) - 6, len(line))}:
-        with pytest.raises(NotWholeError, match="line 2 "):
+        with pytest.raises(IncompleteBodyError, match="line 2 "):
             judge(EVENT.encode() + b"\n" + line[:position])
 
 
@@ -213,7 +213,7 @@ def test_a_long_line_that_is_cut_is_seen(begin, middle, end):
     """A string or a bracket is open then."""
     verdict = Verdict(gzip=False)
     line = begin + middle * (MAX_LINE_BYTES // len(middle) + 1) + end
-    with pytest.raises(NotWholeError, match="line 2 is cut"):
+    with pytest.raises(IncompleteBodyError, match="line 2 is cut"):
         list(verdict.feed(EVENT.encode() + b"\n" + line + b"\n"))
 
 
@@ -250,7 +250,7 @@ def test_a_body_cut_anywhere_but_between_lines_is_refused():
         if position in unseen:
             judge(body[:position])
         else:
-            with pytest.raises(NotWholeError):
+            with pytest.raises(IncompleteBodyError):
                 judge(body[:position])
 
 
@@ -258,7 +258,7 @@ def test_a_gzip_stream_cut_anywhere_is_refused():
     """A compressed answer that lacks any of its last bytes is never whole."""
     body = gzip.compress(f"{EVENT}\n{EVENT}\n".encode())
     for position in range(len(body)):
-        with pytest.raises(NotWholeError):
+        with pytest.raises(IncompleteBodyError):
             judge(body[:position], compressed=True)
 
 
@@ -266,7 +266,7 @@ def test_a_damaged_gzip_stream_is_refused():
     """A flipped byte does not pass the stream's own checksum."""
     body = bytearray(gzip.compress(f"{EVENT}\n".encode() * 50))
     body[len(body) // 2] ^= 0xFF
-    with pytest.raises(NotWholeError):
+    with pytest.raises(IncompleteBodyError):
         judge(bytes(body), compressed=True)
 
 

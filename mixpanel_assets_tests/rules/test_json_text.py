@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.rules.json_text import MAX_DEPTH, depth, last_values, members, parsed, values
+from mixpanel_assets.rules.json_text import MAX_DEPTH, depth, last_values, members, parse, values
 
 texts = st.text(st.characters(codec="utf-8"), max_size=5) | st.sampled_from(['"', "\\", "}", "a"])
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
@@ -95,7 +95,7 @@ def test_names_are_looked_for_however_long_or_deep_the_text_is():
 def test_parsed_text_is_what_json_makes_of_it(tree, spacing):
     """Of a name that comes twice, the last value counts, on every level."""
     text = written(tree, *spacing)
-    assert parsed(text) == json.loads(text)
+    assert parse(text) == json.loads(text)
 
 
 def levels(value) -> int:
@@ -121,11 +121,11 @@ def test_what_is_no_json_is_refused(tree, spacing, data):
     try:
         expected = json.loads(broken)
     except ValueError:
-        for take in (depth, parsed, lambda text: list(members(text))):
+        for take in (depth, parse, lambda text: list(members(text))):
             with pytest.raises(ValueError, match=r"\w"):
                 take(broken)
     else:
-        assert parsed(broken) == expected
+        assert parse(broken) == expected
 
 
 @pytest.mark.parametrize(
@@ -142,14 +142,14 @@ def test_nothing_recurses():
     deep = "[" * 100_000 + "]" * 100_000
     assert depth(deep) == 100_000
     assert list(members(f'{{"a":{deep},"b":1}}')) == [("a", deep), ("b", "1")]
-    event = parsed(f'{{"event":"e","properties":{{"a":{deep},"b":1}}}}')
+    event = parse(f'{{"event":"e","properties":{{"a":{deep},"b":1}}}}')
     assert event == {"event": "e", "properties": {"a": deep, "b": 1}}
     edge = "[" * (MAX_DEPTH - 2) + "]" * (MAX_DEPTH - 2)
-    assert parsed(f'{{"properties":{{"a":{edge}}}}}')["properties"]["a"] == json.loads(edge)
+    assert parse(f'{{"properties":{{"a":{edge}}}}}')["properties"]["a"] == json.loads(edge)
 
 
 def test_integers_of_any_length_are_read():
     """Python reads 4,300 digits; more are the text of them."""
     digits = "1" * 5000
-    assert parsed(f'{{"a":{digits},"b":7}}') == {"a": digits, "b": 7}
+    assert parse(f'{{"a":{digits},"b":7}}') == {"a": digits, "b": 7}
     assert values(f'{{"a":{digits}}}'.encode()) == {"a": digits.encode()}
