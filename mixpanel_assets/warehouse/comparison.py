@@ -88,7 +88,7 @@ def compare_events(
     Name, time, ids, properties and the number of copies are compared. Properties that Mixpanel
     rewrites between two reads (`mp_processing_time_ms` and the like) are not, nor is any order.
     """
-    with _attached(connection, fetched):
+    with _attach(connection, fetched):
         statuses = day_statuses(connection, Target(EVENTS.name))
         stored = {day: status for day, status in statuses.items() if status != "failed"}
         known = dict(
@@ -169,7 +169,7 @@ def _count(connection: duckdb.DuckDBPyConnection, table: str, day: date) -> int:
 
 
 @contextmanager
-def _attached(connection: duckdb.DuckDBPyConnection, file: Path) -> Iterator[None]:
+def _attach(connection: duckdb.DuckDBPyConnection, file: Path) -> Iterator[None]:
     connection.execute(f"ATTACH {literal(str(file))} AS {_FETCHED} (READ_ONLY, TYPE duckdb)")
     try:
         yield

@@ -25,7 +25,7 @@ from mixpanel_assets.errors import (
     StorageError,
 )
 from mixpanel_assets.rules.locks import Wait, holder_of
-from mixpanel_assets.warehouse.faults import holding_pid, must_be_writable, number, translated
+from mixpanel_assets.warehouse.faults import holding_pid, must_be_writable, number, storage_errors
 from mixpanel_assets.warehouse.files import (
     close_to_others,
     draft_path,
@@ -34,7 +34,7 @@ from mixpanel_assets.warehouse.files import (
     remove_empty,
 )
 from mixpanel_assets.warehouse.lock import Mode, lock_path, locked
-from mixpanel_assets.warehouse.memory import settings_kept, spill_folder, sweep_spill_folders
+from mixpanel_assets.warehouse.memory import restore_settings, spill_folder, sweep_spill_folders
 from mixpanel_assets.warehouse.project import (
     ProjectIdentity,
     check_loadable,
@@ -96,7 +96,7 @@ class Database:
         read_only: bool = False,
     ) -> None:
         self.given = Path(path).expanduser().absolute()
-        self.path = _resolved(self.given)
+        self.path = _resolve(self.given)
         self.memory_limit = memory_limit
         self.lock_timeout = lock_timeout
         self.on_wait = on_wait
@@ -119,7 +119,7 @@ class Database:
                 f"{self.path} was opened to read. Open it with `read_only=False`.",
                 {"db_path": str(self.path)},
             )
-        with self._usable("write") as connection, settings_kept(connection):
+        with self._usable("write") as connection, restore_settings(connection):
             try:
                 with transaction(connection):
                     yield connection
@@ -169,7 +169,7 @@ class Database:
             with self.opened(mode) as connection:
                 yield connection
         else:
-            with translated(self.path):
+            with storage_errors(self.path):
                 yield self._held
 
     @contextmanager
@@ -184,20 +184,20 @@ class Database:
         """
         # Without a log, a large load takes a gigabyte less memory, which DuckDB's limit does not
         # cover.
-        with translated(self.path), self._attached(mode, logged=logged) as connection:
+        with storage_errors(self.path), self._connect(mode, logged=logged) as connection:
             _search_both_schemas(connection)
             if self.confined:
                 connection.execute("SET enable_external_access = false")
             yield connection
 
     @contextmanager
-    def _attached(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _connect(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         if mode == "read":
             self.must_exist()
         else:
             self.make_place()
         wait = Wait(f"the database {self.path}", self.path, self.lock_timeout, self.on_wait)
-        with self._locked(mode, wait):
+        with self._lock(mode, wait):
             is_new = mode == "write" and self.is_missing
             self.must_not_be_lost() if is_new else self.must_exist()
             with (
@@ -220,7 +220,7 @@ class Database:
                     remove_empty(log_path(self.path))
 
     @contextmanager
-    def _locked(self, mode: Mode, wait: Wait) -> Iterator[None]:
+    def _lock(self, mode: Mode, wait: Wait) -> Iterator[None]:
         # A reader without permission to write the lock relies on DuckDB's own lock.
         if mode == "read" and not _may_be_locked(self.path):
             yield
@@ -367,7 +367,7 @@ def _may_be_locked(path: Path) -> bool:
     return os.access(lock if lock.exists() else lock.parent, os.W_OK)
 
 
-def _resolved(path: Path) -> Path:
+def _resolve(path: Path) -> Path:
     try:
         return path.resolve()
     except (OSError, RuntimeError):  # links in a circle, refused when the file is opened
@@ -398,7 +398,7 @@ def _must_lead_somewhere(path: Path) -> None:
     for link in (path, *path.parents):
         if not link.is_symlink() or link.exists():
             continue
-        target = _resolved(link)
+        target = _resolve(link)
         if target.is_symlink():
             raise StorageError(
                 f"{link} is a link that leads to itself. Set MP_DATABASE to a file.",
@@ -510,7 +510,7 @@ class MemoryDatabase(Database):
         self._root.close()
 
     @contextmanager
-    def _attached(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _connect(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         with closing_connection(self._root.cursor()) as connection:
             set_up_session(connection)
             connection.execute(f"USE {CATALOG}")

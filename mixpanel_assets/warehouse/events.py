@@ -29,10 +29,10 @@ from mixpanel_assets.warehouse.staging import (
     Staging,
     contradiction,
     fill_insert_ids,
-    measured_offsets,
+    measure_offsets,
     refuse_zone_change,
     remove_duplicates,
-    staged,
+    stage_events,
 )
 from mixpanel_assets.warehouse.tables import (
     check_name,
@@ -277,7 +277,7 @@ def replace_events(
     days = (received.from_date, received.to_date)
     key = LedgerKey(target, "events", run_id, filters, received.received_at)
     table = events_asset_table(connection, target, filters)
-    with staged(connection, received, window) as staging:
+    with stage_events(connection, received, window) as staging:
         before = ledger.rows_before(connection, target, *days)
         reports = count_days(staging, window, received, before=before, open_days=open_days)
         empty = [report.day for report in reports if report.status == "empty"]
@@ -327,7 +327,7 @@ def count_days(
     fill_insert_ids(staging.connection, staging.table)
     tallies = _tally(staging.connection, staging.table)
     row_count = sum(tally.row_count for tally in tallies.values())
-    offsets = measured_offsets(staging.connection, staging.table, row_count, window)
+    offsets = measure_offsets(staging.connection, staging.table, row_count, window)
     refuse_zone_change(window, offsets)
     shares = _shares(received.received_bytes, [tallies[day].row_count for day in window.days])
     refused = Counter(line.day for line in staging.quarantined)
@@ -425,12 +425,12 @@ def mark_failed(
     Stored rows are kept, and so is the status of their days.
     """
     key = LedgerKey(target, "events", run_id, filters)
-    ledger.write_failure(connection, key, days, _shortened(error), datetime.now(UTC))
+    ledger.write_failure(connection, key, days, _shorten(error), datetime.now(UTC))
     stored = ledger.rows_before(connection, target, min(days), max(days))
     return [day for day in days if day in stored]
 
 
-def _shortened(error: str) -> str:
+def _shorten(error: str) -> str:
     """Return a text on one line, with control characters as escapes."""
     shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in error)
     return shown if len(shown) <= _MOST_CHARACTERS else f"{shown[:_MOST_CHARACTERS]}…"
@@ -524,7 +524,7 @@ def append_events(
     days = (received.from_date, received.to_date)
     key = LedgerKey(target_of(table, EVENTS), "events", run_id, filters, received.received_at)
     make_table(connection, named_events(table))
-    with staged(connection, received, window) as staging:
+    with stage_events(connection, received, window) as staging:
         before = ledger.rows_before(connection, key.target, *days)
         reports = count_days(staging, window, received, before=before, open_days=open_days)
         may_repeat = _may_repeat(connection, key.target, window, reports)

@@ -1,6 +1,6 @@
 """Errors of DuckDB and the operating system in plain words, and functions for short results.
 
-`translated` handles faults of the file, the disk and the machine. A wrong SQL statement of this
+`storage_errors` handles faults of the file, the disk and the machine. A wrong SQL statement of this
 package is a programming error and passes unchanged. `user_sql` is for the caller's statements.
 """
 
@@ -108,7 +108,7 @@ def holding_pid(error: Exception) -> int | None:
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
+def storage_errors(path: Path) -> Iterator[None]:
     """Raise errors of this package for faults of the file, the disk or memory inside the block.
 
     Raises:

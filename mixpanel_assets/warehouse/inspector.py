@@ -182,7 +182,7 @@ class TableInspector:
             >>> inspector.sample("events", 3)
         """
         with user_sql():
-            return self._sampled(table, n).df()
+            return self._sample(table, n).df()
 
     def sample_rows(self, table: str, n: int = 10) -> SQLResult:
         """Return what `sample` does, as tuples with DuckDB's own values.
@@ -194,7 +194,7 @@ class TableInspector:
             ['event_name', 'event_time', 'distinct_id', 'insert_id', 'properties', ...]
         """
         with user_sql():
-            sample = self._sampled(table, n)
+            sample = self._sample(table, n)
             return SQLResult([column[0] for column in sample.description], sample.fetchall())
 
     def summarize(self, table: str) -> SummaryResult:
@@ -378,7 +378,7 @@ class TableInspector:
     def _rows(self, sql: str, values: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         return user_rows(self._connection, sql, values or {})
 
-    def _sampled(self, table: str, n: int) -> duckdb.DuckDBPyConnection:
+    def _sample(self, table: str, n: int) -> duckdb.DuckDBPyConnection:
         check_number("n", n, _BIGGEST_SAMPLE)
         return self._connection.execute(
             f"SELECT * FROM {self._quoted(table)} USING SAMPLE {n} ROWS"

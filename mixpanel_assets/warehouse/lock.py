@@ -87,7 +87,7 @@ def locked(path: Path, mode: Mode, *, wait: Wait) -> Iterator[None]:
             program's file has the lock's name.
     """
     file = lock_path(path)
-    with _noted(path, mode):
+    with _register(path, mode):
         lock = lock_at(file)
         try:
             with named_if_foreign(file):
@@ -130,7 +130,7 @@ def named_if_foreign(lock: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _noted(path: Path, mode: Mode) -> Iterator[None]:
+def _register(path: Path, mode: Mode) -> Iterator[None]:
     key = (path, threading.get_ident())
     held = _HELD_HERE.get(key)
     if held and "write" in {held, mode}:

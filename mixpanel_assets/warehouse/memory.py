@@ -50,7 +50,7 @@ def at_most(connection: duckdb.DuckDBPyConnection, limit: str) -> Iterator[None]
 
 
 @contextmanager
-def settings_kept(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def restore_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Restore DuckDB's memory limit and threads after the block."""
     before = _settings(connection)
     try:
@@ -98,7 +98,7 @@ def make_room(connection: duckdb.DuckDBPyConnection, largest: int) -> None:
     """Set DuckDB's memory and threads for rows of which the largest 2,048 have `largest` bytes.
 
     For large rows, it gets one thread, and a limit with room for what it uses beside that; a
-    slightly higher one if they would not fit. `settings_kept` restores both.
+    slightly higher one if they would not fit. `restore_settings` restores both.
 
     Raises:
         StorageError: They do not fit; the message names a sufficient limit.

@@ -161,7 +161,7 @@ class StagedProfiles:
 
 
 @contextmanager
-def staged_profiles(
+def stage_profiles(
     connection: duckdb.DuckDBPyConnection,
     pages: Sequence[PageFile],
     *,

@@ -22,7 +22,7 @@ from mixpanel_assets.warehouse.profile_pages import (
     PageFile,
     StagedProfiles,
     Tally,
-    staged_profiles,
+    stage_profiles,
 )
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.quarantine import (
@@ -206,7 +206,7 @@ def replace_profiles(
         raise _no_pages(days, failed_pages)
     table = make_profile_table(connection, target)
     zone = project.zone if project.regime == "legacy" else "UTC"
-    with staged_profiles(connection, pages, days=written, scope=scope, zone=zone) as staged:
+    with stage_profiles(connection, pages, days=written, scope=scope, zone=zone) as staged:
         missing = max(0, (expected_total or 0) - staged.profiles)
         response = _Response(scope, expected_total, dict(failed_pages), missing)
         # A later response for a day lacks the profiles that were seen again since.

@@ -32,7 +32,7 @@ from mixpanel_assets.warehouse.database import (
     closing_connection,
     set_up_session,
 )
-from mixpanel_assets.warehouse.faults import translated
+from mixpanel_assets.warehouse.faults import storage_errors
 from mixpanel_assets.warehouse.files import draft_path, follow, remove_drafts
 from mixpanel_assets.warehouse.lock import Mode, lock_at, named_if_foreign
 from mixpanel_assets.warehouse.project import (
@@ -82,7 +82,7 @@ class _CopyFile(Database):
     """A copy needs no lock: it is never changed, only replaced by a rename."""
 
     @contextmanager
-    def _locked(self, mode: Mode, wait: Wait) -> Iterator[None]:
+    def _lock(self, mode: Mode, wait: Wait) -> Iterator[None]:
         yield
 
 
@@ -105,12 +105,12 @@ def take_copy(database: Database) -> Stamp:
             stamp = Stamp(datetime.now(UTC), version_of(database.path), Origin.of(connection))
             if said := obstacle_to_copy(database.path, stamp.origin):
                 raise StorageError(said, {"db_path": str(target)})
-            with translated(target):
+            with storage_errors(target):
                 if log_path(database.path).exists():
                     _copy(log_path(database.path), log_path(draft), database.path)
                 # Last: POSIX ends all locks of a process on a file when it closes one handle.
                 _copy(database.path, draft, database.path)
-        with translated(target):
+        with storage_errors(target):
             _finish_copy(draft, stamp)
             log_path(target).unlink(missing_ok=True)
             draft.replace(target)
@@ -152,7 +152,7 @@ def move_aside(database: Path, stamp: Stamp) -> Path:
     """Rename the copy of another database, perhaps all that is left of it; return its new path."""
     target = copy_path(database)
     name = f"{target.stem}.{stamp.taken_at:%Y-%m-%dT%H-%M-%S}-{uuid.uuid4().hex[:8]}{target.suffix}"
-    with translated(target):
+    with storage_errors(target):
         return target.rename(target.with_name(name))
 
 
@@ -278,10 +278,10 @@ class Publisher:
         self._check_copy_name()
         self._load_has_failed = False
         lock = path.with_name(f"{path.name}.writers")
-        with translated(path):
+        with storage_errors(path):
             opened = lock_at(lock)
         with closing(opened) as writers:
-            with translated(path), named_if_foreign(lock):
+            with storage_errors(path), named_if_foreign(lock):
                 self._acquire(
                     writers.acquire_read, "the list of writers", lock, lock, self._lock_timeout
                 )
@@ -481,7 +481,7 @@ class ReadersDatabase(Database):
         return super().hold()
 
     @contextmanager
-    def _attached(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _connect(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         self.must_exist()
         with ExitStack() as opened:
             yield self._open_newest(opened)
@@ -492,7 +492,7 @@ class ReadersDatabase(Database):
         if copy and copy.stamp.is_of_now(self.path):
             return copy.connection
         if copy is None:
-            return opened.enter_context(super()._attached("read"))
+            return opened.enter_context(super()._connect("read"))
         with suppress(DatabaseLockedError):
             briefly = Database(
                 self.path,

@@ -80,7 +80,7 @@ def replace_slice(
     _refuse_loaded_table(connection, schema, table)
     target = qualified(schema, table)
     rest = " AND ".join(f"({partition.condition})" for partition in partitions) or "true"
-    with _staged(connection, source):
+    with _stage(connection, source):
         offered = _types(connection, _STAGED)
         valued = _columns_with_values(connection, offered)
         columns = {name: quoted(name) for name in offered}
@@ -102,7 +102,7 @@ def replace_slice(
             connection.execute(f"DELETE FROM {target} WHERE {rest}")
             return number(
                 connection,
-                f"INSERT INTO {target} BY NAME SELECT {_selected(fitting)} FROM {_STAGED}",
+                f"INSERT INTO {target} BY NAME SELECT {_select_list(fitting)} FROM {_STAGED}",
             )
         except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
             said = str(error).removeprefix("Invalid Input Error: ")
@@ -110,7 +110,7 @@ def replace_slice(
 
 
 @contextmanager
-def _staged(connection: duckdb.DuckDBPyConnection, source: str) -> Iterator[None]:
+def _stage(connection: duckdb.DuckDBPyConnection, source: str) -> Iterator[None]:
     """Copy the rows for the length of the block, because they are read more than once."""
     connection.execute(f"CREATE TEMP TABLE {_STAGED.rpartition('.')[2]} AS FROM {source}")
     yield
@@ -190,7 +190,7 @@ def _kind_of_text(connection: duckdb.DuckDBPyConnection, name: str) -> str:
             return kind
     raise StorageError(
         f"The partition column {name!r} is text that is not a date or a time (such as 2024-01-31 "
-        f"or 2024-01-31T23:59:59): {_listed(others)}. Nothing was stored."
+        f"or 2024-01-31T23:59:59): {_value_list(others)}. Nothing was stored."
     )
 
 
@@ -202,7 +202,7 @@ def _check_partitions(
 ) -> None:
     """Refuse rows that the next run of the same partition would not replace."""
     for partition in partitions:
-        rows = f"(SELECT {_selected(columns)} FROM {_STAGED})"
+        rows = f"(SELECT {_select_list(columns)} FROM {_STAGED})"
         outside = f"FROM {rows} WHERE ({partition.condition}) IS NOT TRUE"
         try:
             count = number(connection, f"SELECT count(*) {outside}")
@@ -220,8 +220,9 @@ def _check_partitions(
             ).fetchall()
             raise StorageError(
                 f"{count:,} rows for {target} are outside of the partition {partition.keys}: "
-                f"{partition.expression} is {_listed(found)}. Running the partition again would "
-                "not replace them. Return the rows of the partition alone. Nothing was stored."
+                f"{partition.expression} is {_value_list(found)}. Running the partition again "
+                "would not replace them. Return the rows of the partition alone. Nothing was "
+                "stored."
             )
 
 
@@ -234,7 +235,7 @@ def _retype(connection: duckdb.DuckDBPyConnection, target: str, name: str, kind:
     connection.execute(f"ALTER TABLE {target} ALTER {quoted(name)} TYPE {kind} USING NULL")
 
 
-def _selected(columns: dict[str, str]) -> str:
+def _select_list(columns: dict[str, str]) -> str:
     return ", ".join(f"{expression} AS {quoted(name)}" for name, expression in columns.items())
 
 
@@ -264,7 +265,7 @@ def _family(kind: str) -> frozenset[str] | None:
     return next((family for family in _FAMILIES if plain in family), None)
 
 
-def _listed(rows: Sequence[tuple[str | None]]) -> str:
+def _value_list(rows: Sequence[tuple[str | None]]) -> str:
     texts = ["NULL" if value is None else repr(value) for (value,) in rows]
     return ", ".join(texts) + (" ..." if len(texts) == _SHOWN else "")
 

@@ -158,7 +158,7 @@ _MEASURE = """
 """
 
 
-def measured_offsets(
+def measure_offsets(
     connection: duckdb.DuckDBPyConnection, table: str, row_count: int, window: Window
 ) -> dict[date, int]:
     """Return the minutes by which `time` runs ahead of UTC, for days whose events agree on it.
@@ -239,7 +239,7 @@ class Staging:
 
 
 @contextmanager
-def staged(
+def stage_events(
     connection: duckdb.DuckDBPyConnection, received: ReceivedDays, window: Window
 ) -> Iterator[Staging]:
     """Fill a staging table for the length of the block; each line is then a row or quarantined.
