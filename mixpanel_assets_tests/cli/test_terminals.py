@@ -34,7 +34,9 @@ def an_event(name: str) -> str:
     return json.dumps({"event": name, "properties": properties}, ensure_ascii=False)
 
 
-@pytest.mark.parametrize("kind", ["error-200", "400-timeout", "401-json", "404-json", "500-text"])
+@pytest.mark.parametrize(
+    "kind", siblings(["error-200", "500-text", "400-timeout", "401-json", "404-json"], keep=2)
+)
 def test_the_text_of_an_error_cannot_steer_a_terminal(kind, mp_here, emulator):
     """In one sentence, in JSON, with -v, in the findings of doctor."""
     emulator.faults.add(Fault(kind, path="*", times=None, text=ODD))

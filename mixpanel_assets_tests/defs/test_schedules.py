@@ -16,6 +16,7 @@ from mixpanel_assets.defs.ops import SegmentationConfig
 from mixpanel_assets.defs.partitions import daily_partitions
 from mixpanel_assets.defs.schedules import schedules
 from mixpanel_assets.settings import Settings
+from mixpanel_assets_tests.laws import examples
 
 ZONES = (
     "UTC",
@@ -70,6 +71,7 @@ def end_of(day: date, settings: Settings) -> datetime:
 
 
 @pytest.mark.parametrize("name", ["close_yesterday", "deep_sweep"])
+@examples(30)
 @given(PROJECTS, MOMENTS)
 def test_days_of_events_are_over_when_they_are_asked_for(name, settings, moment):
     """By the hours of MP_CLOSE_HOUR, less one in the night that clocks go forward."""
@@ -80,6 +82,7 @@ def test_days_of_events_are_over_when_they_are_asked_for(name, settings, moment)
     assert passed < timedelta(hours=settings.close_hour + 3), "the newest day that is over"
 
 
+@examples(30)
 @given(PROJECTS, MOMENTS)
 def test_a_snapshot_is_taken_of_the_day_that_is(settings, moment):
     """Profiles are kept under the day on which they are read."""
@@ -89,6 +92,7 @@ def test_a_snapshot_is_taken_of_the_day_that_is(settings, moment):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@examples(30)
 @given(settings=PROJECTS, moment=MOMENTS)
 def test_every_day_asked_for_is_a_partition(name, settings, moment):
     """In the partitions' own zone and spelling."""
@@ -115,6 +119,7 @@ def test_a_year_of_ticks_asks_for_every_day_once(zone):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@examples(30)
 @given(settings=PROJECTS, moment=MOMENTS)
 def test_a_tick_that_comes_twice_starts_one_run(name, settings, moment):
     """Whatever the zone that its time is told in: the run key is the same."""
@@ -182,6 +187,7 @@ def test_dagster_can_run_what_a_tick_asks_for(name):
     assert days_asked(request)
 
 
+@examples(30)
 @given(settings=PROJECTS, moment=MOMENTS)
 def test_answers_are_asked_for_once_their_day_is_over_in_utc_and_in_the_project(settings, moment):
     """Whatever the zone: both midnights have passed, and no day is left out."""

@@ -343,7 +343,7 @@ def test_named_tables_keep_the_shifted_rows_of_other_days(tmp_path):
     legacy.load([event(), event(time=START_MS + DAY_MS)], table="mine")
     legacy.load([event("Next", START_MS + DAY_MS)], from_date=NEXT_DAY, table="mine")
     assert legacy.query("SELECT count(*) FROM mine") == [(3,)]
-    with pytest.raises(ConfigError, match="as a whole"):
+    with pytest.raises(ConfigError, match="the whole table again"):
         legacy.load([event("Next", START_MS + DAY_MS)], from_date=NEXT_DAY, table="mine")
     assert legacy.query("SELECT count(*) FROM mine") == [(3,)]
 

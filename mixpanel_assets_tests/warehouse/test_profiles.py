@@ -208,7 +208,7 @@ def test_a_profile_that_is_no_text_goes_to_quarantine(warehouse):
 def test_a_line_that_is_no_profile_fails_the_load(warehouse, line):
     """A broken page is fetched again, and the day keeps what it had."""
     store(warehouse, [profile("u")])
-    with pytest.raises(IncompleteExportError, match="no profile"):
+    with pytest.raises(IncompleteExportError, match="not a profile"):
         store(warehouse, [profile("v"), line])
     assert warehouse.query("SELECT distinct_id FROM profiles") == [("u",)]
 

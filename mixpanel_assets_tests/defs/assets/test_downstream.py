@@ -14,11 +14,12 @@ from mixpanel_assets import Workspace, filtered_events_asset
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets_tests.defs.assets.conftest import EVENTS, PROFILES
+from mixpanel_assets_tests.laws import siblings
 
 DAY = "2024-01-07"
 DAILY = dg.DailyPartitionsDefinition("2024-01-01", end_offset=1)
 LAST_WEEK = dg.TimeWindowPartitionMapping(start_offset=-6, end_offset=0)
-KINDS = pytest.mark.parametrize("kind", [pd.DataFrame, pa.Table, pl.DataFrame])
+KINDS = pytest.mark.parametrize("kind", siblings([pd.DataFrame, pl.DataFrame, pa.Table], keep=2))
 COLUMNS = [
     *("event_name", "event_time", "distinct_id", "insert_id"),
     *("properties", "event_date", "processed_at", "time_raw"),

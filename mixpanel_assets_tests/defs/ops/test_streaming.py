@@ -17,6 +17,7 @@ from mixpanel_assets.loading.files import EventFilter, EventFolder
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.conftest import START
 from mixpanel_assets_tests.defs.ops.conftest import failure_of, metadata_of, output_of
+from mixpanel_assets_tests.laws import siblings
 
 DAYS = [START + timedelta(days=number) for number in range(5)]
 SPAN = {"from_date": str(DAYS[0]), "to_date": str(DAYS[-1])}
@@ -121,7 +122,10 @@ def test_raw_parquet_is_refused_before_anything_is_asked(run, emulator, folder):
 
 
 @pytest.mark.parametrize(
-    "kind", ["truncate-own-line", "cut-gzip", "reset", "cut-body", "error-object-in-stream"]
+    "kind",
+    siblings(
+        ["truncate-own-line", "cut-gzip", "reset", "cut-body", "error-object-in-stream"], keep=2
+    ),
 )
 def test_a_fault_in_the_middle_is_not_seen(kind, run, emulator, folder):
     """The day is asked for again, and its file holds every event once."""
@@ -180,7 +184,7 @@ def test_a_file_from_before_its_day_was_over_is_not_finished(run, emulator, fold
 
 
 @pytest.mark.parametrize("format", ["jsonl", "parquet"])
-@pytest.mark.parametrize("days_per_request", [2, 5])
+@pytest.mark.parametrize("days_per_request", siblings([2, 5], keep=1))
 def test_days_that_share_a_request_get_the_same_files(
     days_per_request, format, run, emulator, tmp_path
 ):
@@ -209,7 +213,7 @@ def rows_of(path):
 
 
 @pytest.mark.parametrize("kind", ["foreign-rows", "timeless-rows"])
-@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("raw", siblings([False, True], keep=1))
 def test_events_of_no_asked_day_are_in_the_file_of_the_day_they_came_for(kind, raw, run, tmp_path):
     """Days with such events are asked for alone; nothing is lost or put into another day."""
     with Emulator(EmulatorSettings(start=START, days=5)) as emulator:
