@@ -11,13 +11,11 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from mixpanel_assets.client import (
-    STREAMED_DAYS,
     EventExport,
     ExportQuery,
     MixpanelAPIClient,
     SecondLooks,
     Spool,
-    checked_events,
 )
 from mixpanel_assets.client.export import MOST_BYTES, Confirmed, in_parts
 from mixpanel_assets.errors import (
@@ -58,25 +56,45 @@ logger = logging.getLogger(__name__)
 OnBatchComplete = Callable[[BatchProgress], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FetchRequest:
-    """The checked arguments of `FetcherService.fetch_events`, where they are explained.
+    """The arguments of `FetcherService.fetch_events`, where they are explained.
 
     Attributes:
         name: The table.
         query: Which events; its `limit` is that of all requests together.
         append: Whether they are added to the table.
         replace: Whether they take its place.
+        parallel: Whether several requests are sent at once.
         chunk_days: The most days that share a request.
         batch_size: The number of events between two reports.
+
+    Raises:
+        ConfigError: An argument is wrong; the message names it.
     """
 
     name: str
     query: ExportQuery
     append: bool
     replace: bool
+    parallel: bool
     chunk_days: int
     batch_size: int
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        _check_number("chunk_days", self.chunk_days, 1, 100)
+        check_batch_size(self.batch_size)
+        if self.append and self.replace:
+            raise ConfigError("Give append or replace, not both.")
+        if self.parallel and self.query.limit is not None:
+            raise ConfigError(
+                "limit is for a sequential fetch: requests that run at once cannot share it."
+            )
+        if self.is_asset and (self.filters or self.query.limit is not None):
+            raise ConfigError(
+                "The table `events` holds complete days. Choose another name for a part of them."
+            )
 
     @property
     def is_asset(self) -> bool:
@@ -92,44 +110,6 @@ class FetchRequest:
     def date_range(self) -> tuple[str, str]:
         """First and last day as text, both included."""
         return self.query.from_date.isoformat(), self.query.to_date.isoformat()
-
-
-def checked_request(
-    name: str,
-    *,
-    from_date: date | str,
-    to_date: date | str,
-    events: Sequence[str] | None,
-    where: str | None,
-    limit: int | None,
-    append: bool,
-    replace: bool,
-    chunk_days: int | None,
-    batch_size: int,
-    parallel: bool,
-) -> FetchRequest:
-    """Return the arguments as a request.
-
-    Raises:
-        ConfigError: An argument is wrong; the message names it.
-    """
-    check_name(name)
-    query = checked_events(from_date, to_date, events, where, limit, time_in_ms=True)
-    chunk_days = STREAMED_DAYS if chunk_days is None else chunk_days
-    _check_number("chunk_days", chunk_days, 1, 100)
-    check_batch_size(batch_size)
-    request = FetchRequest(name, query, append, replace, chunk_days, batch_size)
-    if append and replace:
-        raise ConfigError("Give append or replace, not both.")
-    if parallel and limit is not None:
-        raise ConfigError(
-            "limit is for a sequential fetch: requests that run at once cannot share it."
-        )
-    if request.is_asset and (request.filters or limit is not None):
-        raise ConfigError(
-            "The table `events` holds complete days. Choose another name for a part of them."
-        )
-    return request
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -440,16 +420,9 @@ class EventTableFetch:
         )
 
     def _report(self, number: int, batch: BatchResult) -> None:
+        total = len(self._windows)
         self._on_batch_complete(
-            BatchProgress(
-                from_date=batch.from_date,
-                to_date=batch.to_date,
-                batch_index=number,
-                total_batches=len(self._windows),
-                rows=batch.rows,
-                success=batch.success,
-                error=batch.error,
-            )
+            BatchProgress(**batch.to_dict(), batch_index=number, total_batches=total)
         )
 
     def _store_range(

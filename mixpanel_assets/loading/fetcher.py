@@ -16,6 +16,7 @@ from mixpanel_assets.client import (
     MixpanelAPIClient,
     ProfileQuery,
     RecordStream,
+    checked_events,
     checked_exports,
 )
 from mixpanel_assets.client.discovery import DiscoveryService
@@ -25,7 +26,6 @@ from mixpanel_assets.loading.event_tables import (
     FetchRequest,
     OnBatchComplete,
     check_batch_size,
-    checked_request,
 )
 from mixpanel_assets.loading.events import DayReports, EventLoad
 from mixpanel_assets.loading.load import HoldsDatabase, database_in
@@ -180,18 +180,14 @@ class FetcherService:
             >>> fetcher.fetch_events("one", from_date=day, to_date=day).date_range
             ('2024-01-01', '2024-01-01')
         """
-        request = checked_request(
-            name,
-            from_date=from_date,
-            to_date=to_date,
-            events=events,
-            where=where,
-            limit=limit,
+        request = FetchRequest(
+            name=name,
+            query=checked_events(from_date, to_date, events, where, limit, time_in_ms=True),
             append=append,
             replace=replace,
-            chunk_days=chunk_days,
-            batch_size=batch_size,
             parallel=parallel,
+            chunk_days=STREAMED_DAYS if chunk_days is None else chunk_days,
+            batch_size=batch_size,
         )
         # Also checked for a sequential fetch, which does not use the number.
         workers = checked_exports(max_workers)
