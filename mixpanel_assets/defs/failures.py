@@ -45,6 +45,7 @@ class StepRetries:
 
     def request(self) -> dg.RetryRequested:
         """Return Dagster's request for a retry, after a wait with growth and jitter."""
+        # Jitter, so that steps which failed together do not retry together.
         wait = self.wait_seconds * 2**self.used * random.uniform(0.5, 1.5)
         return dg.RetryRequested(max_retries=self.most, seconds_to_wait=wait)
 

@@ -273,7 +273,9 @@ class WarehouseIOManager(DuckDBIOManager):
 
 
 class _LoadingIOManager(DbIOManager):
-    """Lets a `Load` store itself, so that no lock is held during downloads."""
+    """Lets a `Load` store itself."""
+
+    # Dagster's own manager opens the database first, which would hold its lock for all downloads.
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
@@ -281,6 +283,7 @@ class _LoadingIOManager(DbIOManager):
         self._is_writing = False
 
     def _begin_writing(self, context: dg.OutputContext) -> None:
+        # Once per run: the copy for readers is taken at its end, not after each output.
         if not self._is_writing:
             config: Mapping[str, Any] = context.resource_config or {}
             publisher = Publisher(
@@ -357,6 +360,8 @@ def _store(load: Load, context: dg.OutputContext) -> None:
         raise
 
 
+# The client of dagster-duckdb deletes and inserts in two transactions, inserts by position, and
+# keeps the lock of the file after a failed write.
 class WarehouseClient(DbClient[duckdb.DuckDBPyConnection]):
     """The part of Dagster's IO manager for DuckDB: one slice is one transaction."""
 
@@ -597,7 +602,7 @@ def _check_columns(table_slice: TableSlice, connection: duckdb.DuckDBPyConnectio
     wanted = table_slice.columns or ()
     if isinstance(wanted, str):
         raise ConfigError(f"`columns` of an input is a list of names, not {wanted!r}.")
-    known = {column.lower() for column in there}
+    known = {column.lower() for column in there}  # DuckDB ignores upper and lower case
     if unknown := [column for column in wanted if column.lower() not in known]:
         raise ConfigError(
             f"{table_slice.schema}.{table_slice.table} has no column "

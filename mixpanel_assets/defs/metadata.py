@@ -237,6 +237,7 @@ def _bar(share: float) -> str:
     return "█" * (eighths // 8) + _BLOCKS[eighths % 8].strip()
 
 
+# Dagster keeps metadata with each event of its log and shows it on one page.
 MOST_ROWS = 50
 MOST_BARS = 40
 

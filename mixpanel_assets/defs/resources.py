@@ -115,6 +115,7 @@ class MixpanelResource(dg.ConfigurableResource[None]):
             >>> with resource.client() as client:
             ...     client.get_events(limit=2)
         """
+        # A run should wait rather than fail: the budget has room again within the hour.
         return self._settings().client(self.credentials, max_wait_seconds=None)
 
     def workspace(self) -> Workspace:

@@ -409,6 +409,7 @@ class EventTableFetch:
                 yield Response(spool, None if left > 0 else self._request.query.limit)
                 if left <= 0:
                     break
+                # The requests share the limit, so the next one gets only the rest.
                 export.query = replace(export.query, limit=left)
             arrival.done()
             if left is not None and left <= 0:

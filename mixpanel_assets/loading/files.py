@@ -65,6 +65,7 @@ FileFormat = Literal["jsonl", "parquet"]
 EVENT_COLUMNS = ("event_name", "event_time", "distinct_id", "insert_id", "properties")
 PROFILE_COLUMNS = ("distinct_id", "last_seen", "properties")
 
+# Both bound the memory of a row group: events can be many, or large.
 ROWS_PER_GROUP = 50_000
 BYTES_PER_GROUP = 1 << 23
 
@@ -578,8 +579,8 @@ class EventFolder:
             "to_date": days[-1],
             "events": self.filter.events,
             "where": self.filter.where,
-            "staged": True,
-            "confirms": False,
+            "staged": True,  # an incomplete response must not leave a file
+            "confirms": False,  # the empty days of all requests are confirmed together
             "days_per_request": len(days),
             "spool_directory": self._spool(),
         }

@@ -262,6 +262,7 @@ def report_present_pages(snapshot: Snapshot, on_page: OnPage) -> None:
 def _left_behind(root: Path, name: str) -> PagePlan | None:
     """Return the newest recent plan of a request that no other process uses."""
     plans = (PagePlan.stored_in(directory) for directory in root.glob(f"{name}-*"))
+    # Mixpanel ends sessions after some time; older pages could not be completed.
     since = datetime.now(UTC) - RESUMED_FOR
     young = [plan for plan in plans if plan and plan.began_at >= since]
     by_age = sorted(young, key=lambda plan: plan.began_at, reverse=True)

@@ -72,11 +72,12 @@ def check_zone(
 
 
 def require_ended(last: date, zone: str) -> None:
-    """Refuse a day that has not ended in a zone, because its numbers would change.
+    """Refuse a day that has not ended in a zone.
 
     Raises:
         ConfigError: It has not ended; the message says when it does.
     """
+    # The numbers of a day change until it ends, and a stored partition would not show that.
     _, ends = span_of(last, last, zone)
     if datetime.now(UTC) < ends:
         yesterday = datetime.now(ZoneInfo(zone)).date() - timedelta(days=1)

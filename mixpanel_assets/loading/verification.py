@@ -92,6 +92,7 @@ def _compare(
         # The temporary file knows no sizes, which would cost a request to find out.
         days_per_request=math.ceil(plan.days / plan.requests),
     )
+    # In a file of its own, because a load replaces the days that it finds.
     folder = TemporaryFolder()
     try:
         fetched = database_at(folder.path / "fetched.duckdb", memory_limit=settings.memory_limit)
