@@ -1,7 +1,7 @@
 """`mp query`: the numbers of Mixpanel's reports, as the library returns them."""
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -135,6 +135,17 @@ def test_a_refusal_for_an_hour_exits_with_5(mp_here, emulator):
     emulator.faults.add(Fault("429-window", path="/api/query/segmentation"))
     done = mp_here("segmentation", "-e", "Sign Up", *WEEK)
     assert done.code == 5
+
+
+@pytest.mark.parametrize("command", [("segmentation",), ("query", "segmentation")])
+def test_last_means_days_of_the_projects_zone_in_either_spelling(command, mp_here, emulator):
+    """A report has days of the project; here the zone has another day than UTC."""
+    now = datetime.now(UTC)
+    zone = timezone(timedelta(hours=14 if now.hour >= 12 else -12))
+    name = "Etc/GMT-14" if now.hour >= 12 else "Etc/GMT+12"
+    assert mp_here(*command, "-e", "Sign Up", "--last", "1", MP_TIME_ZONE=name).code == 0
+    *_, report = (one for one in emulator.requests if one.path.endswith("/segmentation"))
+    assert report.params["to_date"] == f"{now.astimezone(zone):%Y-%m-%d}"
 
 
 def test_a_data_view_is_named_by_a_variable(mp_here, emulator):
