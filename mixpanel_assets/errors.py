@@ -88,6 +88,7 @@ class MixpanelDataError(Exception):
         self.code = code or self.code
         self._details = dict(details or {})
 
+    # Computed, so that a field that is set later, such as `partial`, is in it.
     @property
     def details(self) -> dict[str, Any]:
         """The values that the message was made of, ready for JSON."""

@@ -175,6 +175,7 @@ def _apply_edit(
 
 
 def _meaning(config: dict[str, Any]) -> dict[str, Any]:
+    # An empty `accounts` table means the same as none.
     return {key: value for key, value in config.items() if (key, value) != ("accounts", {})}
 
 

@@ -106,7 +106,7 @@ class MixpanelAPIClient(Queries):
         Example:
             >>> client.close()
         """
-        if "_transport" in self.__dict__:
+        if "_transport" in self.__dict__:  # otherwise this would open a connection to close it
             self._transport.close()
 
     def open_transport(self) -> Transport:

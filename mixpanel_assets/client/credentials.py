@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 Region = Literal["us", "eu", "in"]
 
 _PROJECT_SECRET = re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
+# Copying a value from a web page or a mail adds blanks, some of which cannot be seen.
 _BLANKS_AROUND = re.compile(r"\A[\s\ufeff\u200b-\u200d\u2060]+|[\s\ufeff\u200b-\u200d\u2060]+\Z")
 _VARIABLES = {
     "username": "MP_USERNAME",

@@ -243,7 +243,7 @@ class DiscoveryService:
     def _once(self, key: tuple[Any, ...], request: Callable[[], list[T]]) -> list[T]:
         if key not in self._remembered:
             self._remembered[key] = request()
-        return list(self._remembered[key])
+        return list(self._remembered[key])  # a copy, which the caller may change
 
     def _of_event(self, event: str, request: Callable[[], list[str]]) -> list[str]:
         # For an unknown event Mixpanel sends an empty list or a refusal; only the list of names

@@ -297,6 +297,7 @@ class LedgerInMemory:
     """A ledger in memory, shared by all threads of this process."""
 
     _lock = threading.RLock()
+    # Of the class, so that all clients of the process share the budget of a project.
     _connections: dict[str, sqlite3.Connection] = {}  # noqa: RUF012 - guarded by the lock above
     _slots: dict[str, threading.Lock] = {}  # noqa: RUF012
 

@@ -41,7 +41,7 @@ from mixpanel_assets.rules.days import as_day
 logger = logging.getLogger(__name__)
 
 FEED_DAYS = 30
-USUAL_VALUES = 255
+USUAL_VALUES = 255  # Mixpanel's own limit of values; as many values mean that there may be more
 
 
 class LiveQueryService:

@@ -89,7 +89,7 @@ def _hash(identity: str) -> int:
     return hash(identity) or 1  # 0 is a free slot
 
 
-_USUAL_PAGE_SIZE = 1000
+_USUAL_PAGE_SIZE = 1000  # for a response without `page_size`; Mixpanel documents no size
 
 
 @dataclass(frozen=True)
@@ -254,6 +254,7 @@ class _Profile(msgspec.Struct):
 
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_profile = msgspec.json.Decoder(_Profile).decode
+# Some proxies turn numbers into text; 7.0 is accepted as 7.
 _WHOLE_NUMBER = re.compile(r"([0-9]{1,12})(\.0+)?")
 _WRONG_TYPE = re.compile(r"Expected `(.+)`, got `(.+?)`(?: - at `\$\.(\w+)`)?")
 _KINDS = {
@@ -413,6 +414,7 @@ def fetch_first_page(
         return checked_page(page, page.total, page.page_size)
 
     page = retries.call(fetch)
+    # An empty project is rare, and a response without profiles may be a fault.
     return page if page.total or page.results else retries.call(fetch)
 
 

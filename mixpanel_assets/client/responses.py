@@ -33,7 +33,7 @@ from mixpanel_assets.errors import (
     ServerError,
 )
 
-_KEPT_CHARACTERS = 500
+_KEPT_CHARACTERS = 500  # an HTML page of a proxy would fill the log
 _KEPT_OF_A_SCRIPT_ERROR = 10_000
 _RESULT_KEYS = {"results", "data", "series", "events"}
 _BAD_CREDENTIALS = re.compile(

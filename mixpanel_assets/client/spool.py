@@ -244,6 +244,7 @@ class PagePlan:
             "page_size": self.page_size,
             "began_at": self.began_at.isoformat(),
         }
+        # Renamed when it is complete: a process that dies here leaves no half plan.
         unfinished = self.directory / f"{_PLAN}.part"
         unfinished.touch(PRIVATE_FILE)
         unfinished.write_text(json.dumps(stored))
@@ -328,7 +329,7 @@ def take_over(directory: Path) -> Path | None:
 
 
 KEPT_FOR = timedelta(days=7)
-MARGIN_BYTES = 50_000_000
+MARGIN_BYTES = 50_000_000  # sizes are estimates
 
 # A retry of a step, or the next step of a run, may still need younger files, though no process uses
 # them at the moment.

@@ -172,6 +172,7 @@ class EventSource:
         left = self.query.limit
         received = _Received()
         left_out: list[IncompleteExportError] = []
+        # `_doubtful` is lazy: it runs when all responses of `_requests` are recorded.
         for query in itertools.chain(self._requests(), self._doubtful(received)):
             judges: list[Judge[T]] = []
             with closing(self._response(replace(query, limit=left), judge, judges)) as blocks:

@@ -193,13 +193,16 @@ class Transport:
             self._http = httpx.Client(
                 headers={
                     "Authorization": credentials.auth_header(),
+                    # The verdict reads gzip alone; httpx offers more encodings by default.
                     "Accept-Encoding": "gzip",
                     "User-Agent": USER_AGENT,
                 },
                 transport=transport,
+                # A proxy of the environment cannot reach a server on this machine.
                 trust_env=not local and transport is None,
                 # Loading certificates takes a while, and plain HTTP on this machine needs none.
                 verify=not (local and httpx.URL(self._override or "").scheme == "http"),
+                # Mixpanel runs at most a hundred requests of a project at the same time.
                 limits=httpx.Limits(max_connections=100, max_keepalive_connections=10),
             )
             return

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-_EXACT_IN_DOUBLE = 2**53
+_EXACT_IN_DOUBLE = 2**53  # larger integers lose digits when pandas mixes them with floats
 
 
 @dataclass(frozen=True)
