@@ -124,6 +124,6 @@ def test_only_finished_days_of_a_database_can_be_compared(
     database = Database(tmp_path / "none.duckdb")
     with pytest.raises(DatabaseNotFoundError):
         verified(client, settings, database)
-    with pytest.raises(ConfigError, match="not over"):
+    with pytest.raises(ConfigError, match="has not ended"):
         verified(client, settings, database, to_date=settings.today())
     assert len(emulator.requests) == since
