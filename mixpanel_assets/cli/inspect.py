@@ -165,7 +165,7 @@ def info(database: DatabaseOption = None) -> object:
 
     Example: mp inspect info
     """
-    with current().stored(database) as workspace:
+    with current().open_stored(database) as workspace:
         return workspace.info()
 
 
@@ -175,7 +175,7 @@ def tables(database: DatabaseOption = None) -> object:
 
     Example: mp inspect tables --format table
     """
-    with current().stored(database) as workspace:
+    with current().open_stored(database) as workspace:
         return workspace.tables()
 
 
@@ -191,7 +191,7 @@ def schema(
 
     Example: mp inspect schema -t events --format table
     """
-    with current().stored(database) as workspace:
+    with current().open_stored(database) as workspace:
         schema = workspace.table_schema(table).to_dict()
         if sample:
             rows = workspace.sample_rows(table, 1).to_dicts() or [{}]
@@ -212,7 +212,7 @@ def sample(
 
     Example: mp inspect sample -t events -n 3
     """
-    with current().stored(database) as workspace:
+    with current().open_stored(database) as workspace:
         return workspace.sample_rows(table, rows)
 
 
@@ -222,7 +222,7 @@ def summarize(table: TableOption, database: DatabaseOption = None) -> object:
 
     Example: mp inspect summarize -t events --format table
     """
-    with current().stored(database) as workspace:
+    with current().open_stored(database) as workspace:
         return workspace.summarize(table)
 
 
@@ -232,7 +232,7 @@ def breakdown(table: TableOption, database: DatabaseOption = None) -> object:
 
     Example: mp inspect breakdown -t events --format table
     """
-    with current().stored(database) as workspace:
+    with current().open_stored(database) as workspace:
         return workspace.event_breakdown(table)
 
 
@@ -248,7 +248,7 @@ def keys(
 
     Example: mp inspect keys -t events -e 'Sign Up'
     """
-    with current().stored(database) as workspace:
+    with current().open_stored(database) as workspace:
         keys = workspace.property_keys(table, event)
     if keys:
         from mixpanel_assets.warehouse.schema import spelling
@@ -275,7 +275,7 @@ def column(
 
     Example: mp inspect column -t events -c event_name --top 5
     """
-    with current().stored(database) as workspace:
+    with current().open_stored(database) as workspace:
         return workspace.column_stats(table, column, top_n=top)
 
 
@@ -292,7 +292,7 @@ def drop(
     Example: mp inspect drop -t january --force
     """
     confirm(force, f"Drop {', '.join(table)}, all rows included?")
-    with current().stored(database, read_only=False) as workspace:
+    with current().open_stored(database, read_only=False) as workspace:
         return Answer(workspace.drop(*table), column="table")
 
 
@@ -309,7 +309,7 @@ def drop_all(
     Example: mp inspect drop-all --type profiles --force
     """
     confirm(force, f"Drop all named tables{f' of {kind}' if kind else ''}?")
-    with current().stored(database, read_only=False) as workspace:
+    with current().open_stored(database, read_only=False) as workspace:
         return Answer(workspace.drop_all(kind), column="table")
 
 
@@ -328,7 +328,7 @@ def drop_day(
 
     Example: mp inspect drop-day 2024-01-07 --yes
     """
-    with current().stored(database, read_only=False) as workspace:
+    with current().open_stored(database, read_only=False) as workspace:
         preview = workspace.drop_day(day, table=table, dry_run=True)
         confirm(yes, f"Remove {preview.message} Continue?", option="--yes")
         done = workspace.drop_day(day, table=table)
@@ -353,7 +353,7 @@ def distribution(
 
     Example: mp inspect distribution -e 'Sign Up' -p plan --from 2024-01-01 --to 2024-01-07
     """
-    with current().stored(database) as workspace:
+    with current().open_stored(database) as workspace:
         return workspace.property_distribution(
             event,
             property_name,
@@ -385,7 +385,7 @@ def numeric(
     points = numbers(percentiles, "--percentiles")
     if points and not all(0 <= point <= 100 for point in points):
         raise typer.BadParameter("--percentiles must be from 0 to 100.")
-    with current().stored(database) as workspace:
+    with current().open_stored(database) as workspace:
         return workspace.numeric_summary(
             event,
             property_name,
@@ -410,7 +410,7 @@ def daily(
 
     Example: mp inspect daily --from 2024-01-01 --to 2024-01-07 --format csv
     """
-    with current().stored(database) as workspace:
+    with current().open_stored(database) as workspace:
         return workspace.daily_counts(
             from_date=from_date,
             to_date=to_date,
@@ -440,7 +440,7 @@ def engagement(
     starts = numbers(buckets, "--buckets")
     if starts and (starts != sorted(set(starts)) or starts[0] < 1):
         raise typer.BadParameter("--buckets must ascend from 1 or more.")
-    with current().stored(database) as workspace:
+    with current().open_stored(database) as workspace:
         return workspace.engagement_distribution(
             from_date=from_date,
             to_date=to_date,
@@ -466,7 +466,7 @@ def coverage(
     Example: mp inspect coverage -e 'Sign Up' -p plan,city --from 2024-01-01 --to 2024-01-07
     """
     chosen = required_names(properties, "--properties")
-    with current().stored(database) as workspace:
+    with current().open_stored(database) as workspace:
         return workspace.property_coverage(
             event, chosen, from_date=from_date, to_date=to_date, table=table, zone=zone
         )

@@ -128,7 +128,7 @@ class Invocation:
             on_wait=self.note,
         )
 
-    def stored(self, database: Path | None = None, *, read_only: bool = True) -> Workspace:
+    def open_stored(self, database: Path | None = None, *, read_only: bool = True) -> Workspace:
         """Return a workspace for stored data, which needs no credentials.
 
         If a project is named, by an account or a variable, the file must contain that project.
@@ -395,7 +395,7 @@ class _Readable:
     """Help that shows flags without a value, and paragraphs as wide as the terminal."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options | {"help": _unwrapped(options.get("help"))})
+        super().__init__(*args, **options | {"help": _unwrap(options.get("help"))})
 
     def get_params(self, ctx: Any) -> list[Any]:
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
@@ -413,7 +413,7 @@ class _Group(_Readable, TyperGroup):
     pass
 
 
-def _unwrapped(text: str | None) -> str | None:
+def _unwrap(text: str | None) -> str | None:
     if text is None:
         return None
     # Rich keeps the line ends of the source.

@@ -88,7 +88,7 @@ def completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
 def _table_names() -> Iterable[str]:
     from mixpanel_assets.cli.invocation import current
 
-    with current().stored() as workspace:
+    with current().open_stored() as workspace:
         return [table.name for table in workspace.tables()]
 
 

@@ -235,7 +235,7 @@ def _print_table(
         ]
         shown = fitting(widths, console.width if console.is_terminal else None)
         for name, width in zip(columns, shown, strict=False):
-            header = Text("\n".join(folded(_cell(name), width)))
+            header = Text("\n".join(fold(_cell(name), width)))
             table.add_column(header, width=width, no_wrap=True, overflow="ellipsis")
         left_out = [_cell(name) for name in columns[len(shown) :]]
     for row in rows:
@@ -300,7 +300,7 @@ def fitting(widths: Sequence[Width], room: int | None) -> list[int]:
     return shown
 
 
-def folded(name: str, width: int) -> list[str]:
+def fold(name: str, width: int) -> list[str]:
     """Return a column's name in lines, which end after `_` where possible."""
     lines = [""]
     for part in _parts(name):

@@ -422,7 +422,7 @@ def sql(
     Example: mp query sql "SELECT event_name, count(*) AS n FROM events GROUP BY ALL" -f table
     """
     text = text_of(query, file, "the query")
-    with current().stored(database) as workspace:
+    with current().open_stored(database) as workspace:
         answer = workspace.storage.execute_exact(text)
         if scalar:
             return Answer(answer[0][0] if answer else None)

@@ -65,7 +65,7 @@ def sync(
     wants_records = bool(current().output or current().jq)
     loaded: set[date] = set()
     with (
-        explain_interrupt(lambda: _loaded(loaded, refetch)),
+        explain_interrupt(lambda: _describe_loaded(loaded, refetch)),
         current().workspace(database) as workspace,
         _records() if wants_records else nullcontext(_Lines()) as report,
     ):
@@ -74,14 +74,14 @@ def sync(
         days, treatment = _days(workspace, from_date, to_date, refetch)
         with show_days(len(days), lines=wants_records) as progress:
 
-            def stored(day: DayReport) -> None:
+            def on_stored(day: DayReport) -> None:
                 loaded.add(day.day)
                 progress.stored(day)
                 report.day(day)
 
-            def kept(days: Sequence[DayReport]) -> None:
+            def on_kept(days: Sequence[DayReport]) -> None:
                 expired = is_expired(days[0].day, workspace.settings.horizon())
-                report.kept(_kept(len(days), expired=expired))
+                report.kept(_describe_kept(len(days), expired=expired))
                 for day in days:
                     progress.kept(day)
 
@@ -91,8 +91,8 @@ def sync(
                     days=days,
                     refetch=treatment,
                     accept_smaller=accept_smaller,
-                    on_day=stored,
-                    on_kept=kept,
+                    on_day=on_stored,
+                    on_kept=on_kept,
                     on_arrival=progress.arrived,
                 )
             except IncompleteExportError as error:
@@ -100,7 +100,7 @@ def sync(
                 incomplete = error
             except MixpanelDataError:
                 if loaded:
-                    current().note(_loaded(loaded, refetch))
+                    current().note(_describe_loaded(loaded, refetch))
                 raise
         if profiles:
             with (
@@ -114,7 +114,7 @@ def sync(
             raise incomplete
 
 
-def _loaded(days: set[date], refetch: RefetchChoice | None) -> str:
+def _describe_loaded(days: set[date], refetch: RefetchChoice | None) -> str:
     if not days:
         return "Nothing was stored, and the database is unchanged."
     again = "all days again" if refetch == "all" else "what is missing"
@@ -124,7 +124,7 @@ def _loaded(days: set[date], refetch: RefetchChoice | None) -> str:
     )
 
 
-def _kept(days: int, *, expired: bool) -> str:
+def _describe_kept(days: int, *, expired: bool) -> str:
     them = "it" if days == 1 else "them"
     why = f"--refetch all loads {them} again"
     if expired:

@@ -63,7 +63,7 @@ def _page(call: Call, session: Session, session_id: str, page: int) -> Response:
         "page_size": session.page_size,
         "session_id": session_id,
         "status": "ok",
-        "results": _shown(call, results),
+        "results": _contents(call, results),
     }
     with_total = page == 0 or call.settings.total_on_later_pages or call.faulty("total-changes")
     if with_total and not call.faulty("no-total"):
@@ -83,7 +83,7 @@ def _page_to_send(call: Call, page: int) -> int:
     return max(page - 1, 0) if at is None else at
 
 
-def _shown(call: Call, results: Sequence[Profile]) -> list[dict[str, Any]]:
+def _contents(call: Call, results: Sequence[Profile]) -> list[dict[str, Any]]:
     wanted = call.json("output_properties", list)
     shown = []
     for profile in results:

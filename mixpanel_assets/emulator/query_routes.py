@@ -40,7 +40,7 @@ def _kind(call: Call, unit: str) -> str:
     return kind
 
 
-def _unsorted(series: list[str]) -> list[str]:
+def _reorder(series: list[str]) -> list[str]:
     """Return dates out of order, as the official API does: clients have to sort."""
     return series[len(series) // 2 :] + series[: len(series) // 2]
 
@@ -48,7 +48,7 @@ def _unsorted(series: list[str]) -> list[str]:
 def _table(call: Call, values: Table, series: list[str]) -> Response:
     if call.choice("format", "json", "json", "csv") == "csv":
         return _csv(values, series)
-    data = {"series": _unsorted(series), "values": values}
+    data = {"series": _reorder(series), "values": values}
     return json_response({"data": data, "legend_size": len(values)})
 
 
