@@ -206,19 +206,13 @@ class Verdict(Judge[bytes]):
         self.names_once = True
 
     def _at_once(self, block: bytes) -> Iterator[bytes] | None:
-        count = block.count(b"\n")
         try:
-            if len(block) > _BUILT_BYTES:
+            # Equal bytes: one event a line, and no name was lost.
+            if len(block) > _BUILT_BYTES or _encode_lines(_build_lines(block)) != block:
                 self._check(block)
-            else:
-                events = _build_lines(block)
-                if len(events) != count:
-                    return None
-                if _encode_lines(events) != block:  # otherwise no name was lost
-                    self._look_at_names(_lines_of(block))
         except (*_UNUSUAL, OverflowError):  # of an integer that has more than 64 bits
             return None
-        self.lines += count
+        self.lines += block.count(b"\n")
         return _lines_of(block)
 
     def _alone(self, line: bytes) -> bytes:
@@ -247,7 +241,7 @@ class EventVerdict(Judge[dict[str, Any]]):
     """Yields the events as received; each line is parsed once."""
 
     def _at_once(self, block: bytes) -> list[dict[str, Any]] | None:
-        events = _events(block)
+        events = _events(block) if _are_objects(block) else None
         self.lines += len(events or ())
         return events
 
@@ -264,7 +258,7 @@ class RecordVerdict(Judge[T]):
         self._convert = convert
 
     def _at_once(self, block: bytes) -> Iterator[T] | None:
-        events = _events(block)
+        events = _events(block) if _are_objects(block) else None
         if events is None:
             return None
         self.lines += len(events)
@@ -277,6 +271,14 @@ class RecordVerdict(Judge[T]):
 
 def _lines_of(block: bytes) -> Iterator[bytes]:
     yield from block[:-1].split(b"\n")
+
+
+def _are_objects(block: bytes) -> bool:
+    # No JSON value goes on from a line that ends in } to one that begins with {. So no blank line
+    # and no value of several lines can make up for two events in one line.
+    lines = block.count(b"\n")
+    begins = block.startswith(b"{") + block.count(b"\n{")
+    return begins == lines == block.count(b"}\n")
 
 
 def _events(block: bytes) -> list[dict[str, Any]] | None:

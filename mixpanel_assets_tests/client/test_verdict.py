@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.client.verdict import EventVerdict, IncompleteBodyError, Verdict
+from mixpanel_assets.client.verdict import EventVerdict, IncompleteBodyError, RecordVerdict, Verdict
 from mixpanel_assets.rules.lines import BOM, MAX_LINE_BYTES, SHORT_LINE_BYTES, LineSplitter
 
 EVENT = '{"event":"Order","properties":{"time":1704067200000,"city":"Ærø"}}'
@@ -35,6 +35,11 @@ def judge(body: bytes, *, chunks: list[int] | None = None, compressed: bool = Fa
 def events(body: bytes) -> list[dict]:
     verdict = EventVerdict(gzip=False)
     return [event for block in [*verdict.feed(body), *verdict.finish()] for event in block]
+
+
+def records(body: bytes) -> list[tuple[dict, bytes]]:
+    verdict = RecordVerdict(lambda event, line: (event, line), gzip=False)
+    return [record for block in [*verdict.feed(body), *verdict.finish()] for record in block]
 
 
 def cut(body: bytes, sizes: list[int]) -> Iterator[bytes]:
@@ -159,6 +164,25 @@ def test_a_cut_inside_an_odd_line_is_seen(line):
     for position in {4, 5, 10, 30, len(line) // 2, *range(len(line) - 6, len(line))}:
         with pytest.raises(IncompleteBodyError, match="line 2 "):
             judge(EVENT.encode() + b"\n" + line[:position])
+
+
+@pytest.mark.parametrize("read", [judge, events, records])
+@pytest.mark.parametrize(
+    "body", [b"%b%b\n\n", b"%b%b\n \n", b"\n%b%b\n", b"%b\n%b%b\n\n", b"%b %b\n\n%b\n"]
+)
+def test_two_events_in_one_line_are_refused_beside_a_blank_line(body, read):
+    """The blank line does not make up for the newline that is missing between them."""
+    with pytest.raises(IncompleteBodyError, match="is cut or is not JSON"):
+        read(body.replace(b"%b", EVENT.encode()))
+
+
+def test_a_bad_byte_beside_the_properties_is_counted():
+    """It is in no value that is decoded, and the table will refuse the line."""
+    verdict = Verdict(gzip=False)
+    line = b'{"event":"a","other":"\xff","properties":{}}'
+    blocks = [*verdict.feed(line + b"\n"), *verdict.finish()]
+    assert [each for block in blocks for each in block] == [line]
+    assert verdict.odd_lines.total() == 1
 
 
 def test_odd_lines_are_counted_by_what_is_odd():
