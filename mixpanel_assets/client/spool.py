@@ -65,8 +65,9 @@ class SpoolName:
     def parse(cls, name: str) -> Self | None:
         """Return the parts of a file's name; None for other names."""
         if found := _EVENTS.fullmatch(name):
-            first, last = map(date.fromisoformat, found.group(2, 3))
-            return cls(first, last, bool(found[4]), found[1])
+            with suppress(ValueError):  # such as 30 February
+                first, last = map(date.fromisoformat, found.group(2, 3))
+                return cls(first, last, bool(found[4]), found[1])
         return None
 
 

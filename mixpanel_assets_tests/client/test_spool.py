@@ -55,6 +55,7 @@ def test_strangers_are_never_touched(spool):
             "notes.jsonl",
             f"{'0' * 31}-2024-01-01_2024-01-07.jsonl.gz",
             f"{ANSWER}.bak",
+            f"{'0' * 32}-2024-02-30_2024-02-31.jsonl.gz",
             f"{'0' * 32}.locked",
             "profiles-mine/photo.jpg",
             "profiles-2024/page-000000.jsonl",
