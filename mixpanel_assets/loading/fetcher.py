@@ -198,9 +198,10 @@ class FetcherService:
             report = on_batch_complete or _ignore
             fill = self._fill_asset_table if request.is_asset else self._fill_named_table
             stored = fill(request, workers if parallel else None, report)
+        seconds, fetched_at = round(time.monotonic() - started, 3), datetime.now(UTC)
+        # After the clock was read: this request can wait long for the budget of queries.
         if events and not stored.rows and self._discovery:
             self._discovery.tell_of_unknown(events)
-        seconds = round(time.monotonic() - started, 3)
         if parallel:
             return ParallelFetchResult(
                 table=name,
@@ -212,7 +213,7 @@ class FetcherService:
                     for first, last in ranges_of(stored.failed_days)
                 ),
                 duration_seconds=seconds,
-                fetched_at=datetime.now(UTC),
+                fetched_at=fetched_at,
             )
         return self._readable(
             FetchResult(
@@ -221,7 +222,7 @@ class FetcherService:
                 type="events",
                 duration_seconds=seconds,
                 date_range=request.date_range,
-                fetched_at=datetime.now(UTC),
+                fetched_at=fetched_at,
             )
         )
 
