@@ -550,7 +550,7 @@ class Ledger:
         connection.execute(
             f'UPDATE "{self.api}" SET item_timestamp = ? WHERE item_timestamp > ?', (now, now)
         )
-        oldest = now - round(self.limits.window_seconds * 1000)
+        oldest = now - max(window.milliseconds for window in self._windows)
         connection.execute(f'DELETE FROM "{self.api}" WHERE item_timestamp < ?', (oldest,))
 
 

@@ -468,7 +468,7 @@ def session_of_page_0(number: int) -> Iterator[None]:
         raise
     except APIError as error:
         raise SessionEndedError(
-            f"profiles page {number}: the session of page 0 has ended ({error.message}) "
+            f"profiles page {number}: the session of page 0 has ended ({error.message}). "
             "Run it again from the beginning.",
             reason="the session ended",
         ) from error
