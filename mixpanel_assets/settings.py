@@ -36,9 +36,9 @@ class Settings(BaseSettings):
         api_base_url: One host for every API; for the emulator and tests.
         start_date: First partition.
         time_regime: `utc`, or `legacy` for projects from before 2023, whose `time` is the
-            project's wall clock dressed as an epoch.
+            project's local time, counted as if it were UTC.
         time_zone: The project's zone, an IANA name.
-        days_per_request: Days per export request; None: about 200 MB worth.
+        days_per_request: Days per export request; None: as many as have about 200 MB.
         close_hour: The hour, in the partitions' zone, after which yesterday counts as complete.
         sweep_days: The number of finished days that the weekly schedule loads again.
         automation: Whether conditions keep the assets current, instead of schedules.
@@ -51,7 +51,7 @@ class Settings(BaseSettings):
         max_retries: How often an incomplete response, a 5xx or a lost connection is retried.
         retry_wait_seconds: Mean wait before the first retry; doubles, at most 60 seconds.
         memory_limit: What DuckDB may use, such as `1GB`.
-        lock_timeout: Seconds to wait for a database that another process holds; None: no end.
+        lock_timeout: Seconds to wait for a database that another process holds; None: no limit.
         database: The DuckDB file.
         snapshot: Whether readers get a copy of the database: `auto` below 5 GB, `on`, `off`.
         spool_dir: The folder of responses that are not stored yet; None: next to the database.
@@ -244,7 +244,7 @@ class Settings(BaseSettings):
         Args:
             credentials: Name the project.
             workspace_id: The data view that reports and profiles are requested of.
-            max_wait_seconds: How long a request may wait for the budget; None waits without end.
+            max_wait_seconds: How long a request may wait for the budget; None: no limit.
 
         Raises:
             ConfigError: The reserve leaves nothing of the budget.
@@ -264,7 +264,7 @@ class Settings(BaseSettings):
         )
 
     def budget(self) -> BudgetSettings:
-        """Return which part of the project's request budget is ours.
+        """Return the part of the project's request budget that this user may spend.
 
         Raises:
             ConfigError: The reserve leaves nothing.

@@ -150,7 +150,7 @@ class Workspace:
         settings: Instead of the MP_* variables.
         storage: Instead of a file.
         on_wait: Called with which process a call waits for, and when it reads an older copy.
-        max_wait_seconds: How long a request may wait for the budget; None: without end.
+        max_wait_seconds: How long a request may wait for the budget; None: no limit.
 
     Raises:
         ConfigError: The credentials are not complete.
@@ -235,7 +235,7 @@ class Workspace:
             credentials: Instead of an account.
             settings: Instead of the MP_* variables.
             on_wait: Called with which process a write waits for.
-            max_wait_seconds: How long a request may wait for the budget; None: without end.
+            max_wait_seconds: How long a request may wait for the budget; None: no limit.
 
         Yields:
             A `Workspace`.

@@ -178,7 +178,7 @@ class Permits:
         with self.queue.join() as entry:
             while True:
                 if self.budget.cancelled.is_set():
-                    raise self._error("it was cancelled", Denial(0.0, "no longer wanted"))
+                    raise self._error("it was cancelled", Denial(0.0, "the caller stopped"))
                 first = self.queue.is_first(entry, _QUEUE_POLL_SECONDS)
                 outcome = self._try() if first else Denial(*self.queue.delay())
                 self.waited_seconds = waited_before + time.monotonic() - began
@@ -196,7 +196,7 @@ class Permits:
         release = self.budget.free_slot(self.ledger.api)
         if release is None:
             at_once = self.ledger.limits.at_once
-            reason = f"{at_once} {self.ledger.api} requests are running, no more may at once"
+            reason = f"{at_once} {self.ledger.api} requests are running, the most allowed at once"
             return Denial(_SLOT_POLL_SECONDS, reason)
         try:
             outcome = self.ledger.take(counted=self.counted)

@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 
 
 MOST_BYTES = 200_000_000  # of JSON, as of other requests
-MOST_DAYS = 31  # what every request may have; no limit is documented, and years go well
+MOST_DAYS = 31  # always allowed; Mixpanel documents no limit, and requests for years succeed
 
 _DAY = timedelta(days=1)
 _UNANSWERED = (ServerError, ConnectionFailedError, IncompleteExportError, QueryError)

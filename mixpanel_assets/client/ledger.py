@@ -526,7 +526,7 @@ class Ledger:
         if limits.per_window is not None:
             reason = (
                 f"all {limits.per_window} {self.api} requests of "
-                f"{limits.window_seconds:,.0f} s are spent"
+                f"{limits.window_seconds:,.0f} s are used"
             )
             window = _milliseconds(limits.window_seconds)
             yield SlidingWindow(self.api, limits.per_window, window, reason)

@@ -189,7 +189,7 @@ class WarehouseIOManager(DuckDBIOManager):
     memory_limit: str = Field(default="1GB", description="What DuckDB may use (MP_MEMORY_LIMIT).")
     lock_timeout: float | None = Field(
         default=None,
-        description="Seconds to wait for a file that another process holds; empty: without end.",
+        description="Seconds to wait for a file that another process holds; empty: no limit.",
     )
     op_retries: int = Field(
         default=0,

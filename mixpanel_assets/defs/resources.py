@@ -106,7 +106,7 @@ class MixpanelResource(dg.ConfigurableResource[None]):
         return (project_id, region or "us") if project_id else ("", "")
 
     def client(self) -> MixpanelAPIClient:
-        """Return a client, to be used in a `with` block; it waits for a spent budget without end.
+        """Return a client, to be used in a `with` block; it waits for the budget without a limit.
 
         Raises:
             ConfigError: The credentials are not complete, or an MP_* variable is wrong.

@@ -239,7 +239,7 @@ def _database(path: Path, credentials: Credentials | None, settings: Settings) -
                 alone = only_here(connection, settings.horizon())
             due = days_due_in(connection, settings)
     except DatabaseNotFoundError:
-        yield Finding("ok", "database", f"{path} does not exist yet; the first load makes it")
+        yield Finding("ok", "database", f"{path} does not exist yet; the first load creates it")
         return
     except DatabaseLockedError as error:
         yield Finding("warn", "database", error.message, "Wait for it; loads wait too.")

@@ -783,7 +783,8 @@ def _warn_of_loss(days: Mapping[date, int]) -> None:
     """Say what a load that accepts smaller days will remove, as far as the ledger knows."""
     if not days:
         logger.warning(
-            "Smaller days are accepted. By the ledger, the last responses lacked no stored row; "
+            "Smaller days are accepted. According to the ledger, the last responses lacked no "
+            "stored row; "
             "rows that Mixpanel does not send now are removed."
         )
         return

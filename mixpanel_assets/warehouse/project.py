@@ -202,7 +202,8 @@ class ProjectIdentity:
     Attributes:
         project_id: Mixpanel's project id.
         region: us, eu or in.
-        regime: `utc`, or `legacy` when `time` is the project's wall clock dressed as an epoch.
+        regime: `utc`, or `legacy` when `time` is the project's local time, counted as
+            if it were UTC.
         zone: The project's IANA time zone; converts `event_time` only in `legacy`.
     """
 
