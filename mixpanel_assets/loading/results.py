@@ -128,7 +128,10 @@ class ParallelFetchResult(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields and `has_failures`, ready for JSON."""
-        return {**super().to_dict(), "has_failures": self.has_failures}
+        values = super().to_dict()
+        # A script that reads CSV by position expects it before these two.
+        last = {name: values.pop(name) for name in ("duration_seconds", "fetched_at")}
+        return {**values, "has_failures": self.has_failures, **last}
 
 
 @dataclass(frozen=True)

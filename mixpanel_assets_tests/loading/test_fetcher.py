@@ -228,6 +228,7 @@ class TestBrokenDays:
         assert result.failed_date_ranges == (missing,)
         assert (result.successful_batches, result.failed_batches) == (2, 1)
         assert result.has_failures
+        assert list(result.to_dict())[-3:] == ["has_failures", "duration_seconds", "fetched_at"]
         assert result.to_dict()["failed_date_ranges"] == [list(missing)]
         assert [(p.batch_index, p.total_batches, p.success) for p in told] == [
             (0, 3, True),
