@@ -220,7 +220,8 @@ class _RunListener(LoadListener):
 
     def days_found(self, reports: Sequence[DayReport]) -> None:
         for report in reports:
-            self._record.add(report.day, kept_day_metadata(report))
+            # Not added to Dagster's context, because an interrupt may be ending the step.
+            self._record.materialized[report.day.isoformat()] = kept_day_metadata(report)
 
 
 def filtered_events_asset(
