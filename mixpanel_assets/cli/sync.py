@@ -50,7 +50,7 @@ def sync(
     fetched less than MP_SETTLE_DAYS after its end. Other days are not requested. Days that were
     fetched too early more than 31 days ago are listed, but not loaded.
 
-    --from alone means until today. After an interruption, the same command continues.
+    Without --to, the range ends today. After an interruption, the same command continues.
 
     Credentials come from --account, else MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION,
     else MP_ACCOUNT or the default account of the config file (`mp auth`).

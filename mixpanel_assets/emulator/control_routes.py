@@ -47,7 +47,8 @@ def _local_only(handler: Handler) -> Handler:
             return await handler(request)
         error = (
             "The emulator is controlled by programs on this machine only, at "
-            f"http://127.0.0.1:{port}: Host or Origin is another one."
+            f"http://127.0.0.1:{port}: the Host or Origin header of this request names another "
+            "address."
         )
         return JSONResponse({"error": error}, 403)
 

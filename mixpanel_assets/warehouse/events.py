@@ -569,8 +569,8 @@ def _may_repeat(
     others = shifted.keys() - set(window.days)
     if again and others and any([*shifted.values(), *(r.shifted_rows for r in reports)]):
         raise ConfigError(
-            f"{target.table!r} holds {again[0]} already, and rows that arrived with another day "
-            "than their date's. Load the whole table again (`replace=True`, `--replace`).",
+            f"{target.table!r} already contains {again[0]}, and some rows have a date that is not "
+            "their export day. Load the whole table again (`replace=True`, `--replace`).",
             {"table": target.table, "day": again[0].isoformat()},
         )
     return bool(again)

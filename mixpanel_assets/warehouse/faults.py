@@ -48,7 +48,7 @@ _OTHER_WAYS = (
     ),
     (
         re.compile(r"disabled (by|through) configuration"),
-        "`mp` lets a query use no file but the database: print the result with `--format csv`, "
+        "In `mp`, a query can read only the database. Save the result with `--format csv`, "
         "or use the duckdb command or package.",
     ),
 )

@@ -136,7 +136,7 @@ def _limit(connection: duckdb.DuckDBPyConnection) -> float:
 
 
 def in_bytes(size: str) -> float:
-    """Return a size such as `953.6 MiB` in bytes; a `ValueError` if it is none."""
+    """Return a size such as `953.6 MiB` in bytes. Raises `ValueError` if it is not a size."""
     # Not `pydantic.ByteSize`: it does not know "bytes", which DuckDB prints for small limits.
     found = _SIZE.fullmatch(size.strip())
     if found is None:

@@ -100,7 +100,7 @@ def is_ours(there: Tables) -> bool:
 
 
 def has_marks(there: Tables) -> bool:
-    """Return whether a file has our project table or our ledger, even if other tables miss."""
+    """Return whether a file has our project table or our ledger; others may be missing."""
     return PROJECT.name in there or there.get(DAYS.name, {}).keys() >= _MARKS
 
 
@@ -375,7 +375,7 @@ def must_match(stored: ProjectIdentity, expected: ProjectIdentity) -> None:
     if _times_of(stored) != _times_of(expected):
         raise ConfigError(
             f"This database was loaded with time regime {stored.regime} and zone {stored.zone}, "
-            f"but {expected.regime} and {expected.zone} were asked for. Set MP_TIME_REGIME and "
+            f"but the settings say {expected.regime} and {expected.zone}. Set MP_TIME_REGIME and "
             "MP_TIME_ZONE to the stored ones, or load into a new file with MP_DATABASE.",
             {"stored": vars(stored), "asked": vars(expected)},
         )
@@ -387,7 +387,7 @@ def must_be_of(stored: ProjectIdentity, project_id: str, region: str) -> None:
     if _number_and_region(*expected) != _number_and_region(stored.project_id, stored.region):
         raise ConfigError(
             f"This database holds project {stored.project_id} ({stored.region}), but project "
-            f"{expected[0]} ({expected[1]}) was asked for. Set MP_DATABASE to another file, "
+            f"{expected[0]} ({expected[1]}) was expected. Set MP_DATABASE to another file, "
             "or MP_PROJECT_ID and MP_REGION to the stored project.",
             {"stored": vars(stored), "asked": {"project_id": expected[0], "region": expected[1]}},
         )

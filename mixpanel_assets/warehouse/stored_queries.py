@@ -208,7 +208,7 @@ def _check_kind(known: KnownTable, events: Collection[str]) -> None:
         )
     unsaid = {key: value for key, value in known.filters.items() if key != "events" or not events}
     if unsaid:
-        logger.warning("%r holds only what its filters let through: %s.", name, unsaid)
+        logger.warning("%r contains only the events that match its filters: %s.", name, unsaid)
 
 
 def _refuse_missing(
@@ -244,7 +244,7 @@ def _refuse_missing(
     ]
     if still_open:
         logger.warning(
-            "%s of %r were not over when they were loaded, so events of them are missing.",
+            "%s of %r had not ended when they were loaded, so events are missing.",
             describe_days(still_open),
             target.table,
         )

@@ -247,14 +247,14 @@ def test_another_projects_file_is_not_read_in_the_shell(mp_here, accounts, place
     add(accounts, "other", "777")
     for options in ({}, {"MP_ACCOUNT": "other"}, {"MP_ACCOUNT": "", "MP_PROJECT_ID": "999"}):
         done = run_at(mp_here, READING[0], place, way, **options)
-        assert (done.code, "was asked for" in done.stderr) == (1, True), options
+        assert (done.code, "was expected" in done.stderr) == (1, True), options
     for others, named in OTHERS:
         is_first = (way, others) == ("MP_DATABASE", OTHERS[0][0])
         commands = READING if is_first else READING[:1]
         for command in commands:
             done = run_at(mp_here, command, place, way, **others)
             assert done.code == 1, command
-            assert f"holds project 12345 (us), but {named} was asked for" in done.stderr
+            assert f"holds project 12345 (us), but {named} was expected" in done.stderr
             assert "MP_PROJECT_ID and MP_REGION" in done.stderr
     assert place.read_bytes() == before
 
@@ -262,7 +262,7 @@ def test_another_projects_file_is_not_read_in_the_shell(mp_here, accounts, place
 def test_a_region_counts_without_a_project(mp_here, place):
     """A named data view is sent; the default one is not."""
     done = run_at(mp_here, READING[0], place, "MP_DATABASE", MP_REGION="in")
-    assert "holds project 12345 (us), but project 12345 (in) was asked for" in done.stderr
+    assert "holds project 12345 (us), but project 12345 (in) was expected" in done.stderr
 
 
 @pytest.mark.parametrize("way", ["MP_DATABASE", "--database"])

@@ -295,7 +295,7 @@ def test_days_that_were_not_over_count_with_a_warning(caplog):
             queries = StoredQueries(connection, table="visits")
             counts = queries.daily_counts(from_date=FIRST, to_date=FIRST).counts
     assert [count.count for count in counts] == [1]
-    assert "2024-01-01 of 'visits' were not over" in caplog.text
+    assert "2024-01-01 of 'visits' had not ended" in caplog.text
 
 
 def test_a_table_of_some_events_tells_of_no_others():
@@ -551,7 +551,7 @@ def test_a_day_at_the_edge_counts_once_its_needed_hours_are_over(hour, warned, c
             queries = StoredQueries(connection, table="visits")
             day = {"from_date": FIRST, "to_date": FIRST, "zone": "America/Los_Angeles"}
             assert [count.count for count in queries.daily_counts(**day).counts] == [1]
-    assert ("2024-01-02 of 'visits' were not over" in caplog.text) == warned
+    assert ("2024-01-02 of 'visits' had not ended" in caplog.text) == warned
 
 
 @pytest.mark.parametrize("zone", ["Mars/Base", "", "../UTC", "UTC\0"])
