@@ -6,7 +6,6 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from datetime import date
-from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -22,6 +21,7 @@ from mixpanel_assets.client import (
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.forked import ForkedMp
+from mixpanel_assets_tests.instances import Instances
 from mixpanel_assets_tests.laws import forget_the_clock
 
 forget_the_clock()
@@ -127,14 +127,17 @@ def coverage_of_this_process_alone() -> None:
 def one_thread_for_each_database(request: pytest.FixtureRequest) -> Iterator[None]:
     """A thread for each core would take a third more time for the few rows of a test.
 
-    Processes that tests start use every core, and so do all tests with `--slow`.
+    So would starting DuckDB for each connection: its instances are used again. Processes that
+    tests start use every core and start DuckDB each time, and so do all tests with `--slow`.
     """
     if request.config.getoption("--slow"):
         yield
         return
+    instances = Instances(threads=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(duckdb, "connect", partial(duckdb.connect, config={"threads": 1}))
+        patch.setattr(duckdb, "connect", instances.connect)
         yield
+    instances.close()
 
 
 @pytest.fixture(autouse=True)

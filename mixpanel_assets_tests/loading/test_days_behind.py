@@ -160,7 +160,7 @@ def ledger_of(tmp_path_factory):
     start=st.integers(0, 50),
     reach=st.none() | st.integers(1, 50),
 )
-@examples(15)
+@examples(8)
 def test_what_is_due_is_what_the_ledger_says(ledger, start, reach, ledger_of):
     """Each day since the first stored one is due, left, settled, or not to be had; for a reason."""
     today = datetime.now(UTC).date()

@@ -211,7 +211,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "w.duckdb"
 
 
-LAW = examples(6)
+LAW = examples(3)
 
 
 @contextmanager

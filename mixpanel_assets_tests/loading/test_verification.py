@@ -1,19 +1,21 @@
 """Stored days beside the same days read anew: differences are found, and only differences."""
 
 import json
+import shutil
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mixpanel_assets.client import MixpanelAPIClient
+from mixpanel_assets.client import MixpanelAPIClient, make_credentials
 from mixpanel_assets.emulator import Emulator
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
 from mixpanel_assets.loading.events import EventLoad
 from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import Database, DayDifference
+from mixpanel_assets_tests.conftest import PLENTY
 
 FIRST, LAST = date(2024, 1, 2), date(2024, 1, 4)
 DAY = date(2024, 1, 3)
@@ -21,12 +23,26 @@ OF_THE_DAY = f"event_date = DATE '{DAY}'"
 FIRST_ROWS = f"rowid IN (SELECT rowid FROM mixpanel.events WHERE {OF_THE_DAY} ORDER BY ALL LIMIT 3)"
 
 
+@pytest.fixture(scope="module")
+def loaded(shared_emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of three stored days."""
+    shared_emulator.faults.clear()
+    path = tmp_path_factory.mktemp("loaded") / "w.duckdb"
+    credentials = make_credentials(
+        username=shared_emulator.username, secret=shared_emulator.secret, project_id="12345"
+    )
+    settings = Settings(api_base_url=shared_emulator.base_url, database=path)
+    with MixpanelAPIClient(
+        credentials, api_base_url=shared_emulator.base_url, budget=PLENTY
+    ) as client:
+        EventLoad(client, settings, from_date=FIRST, to_date=LAST).store(Database(path))
+    return path
+
+
 @pytest.fixture
-def database(client: MixpanelAPIClient, settings: Settings) -> Database:
-    """Three stored days."""
-    database = Database(settings.database_path("12345"))
-    EventLoad(client, settings, from_date=FIRST, to_date=LAST).store(database)
-    return database
+def database(loaded: Path, settings: Settings) -> Database:
+    """Three stored days, in a file of this test's own."""
+    return Database(Path(shutil.copy(loaded, settings.database_path("12345"))))
 
 
 def verified(

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,15 @@ def names_once(lines: Iterable[bytes]) -> bool:
     return all(last_values(line) is line for line in lines if len(line) <= SHORT_LINE_BYTES)
 
 
+@cache
+def _prepared() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "prepared.duckdb"
+        with Database(path).write() as connection:
+            prepare(connection, PROJECT)
+        return path.read_bytes()
+
+
 @dataclass
 class Warehouse:
     """A database in a temporary folder, loaded and read as the IO manager does."""
@@ -66,6 +77,7 @@ class Warehouse:
         **options: Any,
     ) -> list[DayReport]:
         records = list(records)
+        self._begin()
         received_options = {"received_bytes", "requests", "received_at"}
         spool = self.spool(records, compress=options.pop("compress", False))
         with self.database.write() as connection:
@@ -84,6 +96,12 @@ class Warehouse:
                 project=self.project,
                 **options,
             )
+
+    def _begin(self) -> None:
+        """Begin with a file that is prepared already, which takes most of the time of a load."""
+        if self.project == PROJECT and self.database.is_missing:
+            self.database.path.touch(0o600)
+            self.database.path.write_bytes(_prepared())
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         with self.database.read() as connection:

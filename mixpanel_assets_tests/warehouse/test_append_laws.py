@@ -87,7 +87,7 @@ def plans(draw: st.DrawFn) -> list[tuple[tuple[int, int], str | None]]:
     return draw(st.permutations([*whole, *draw(pieces)]))
 
 
-@examples(3)
+@examples(2)
 @given(st.lists(events(days=DAYS), max_size=12), plans())
 def test_any_way_of_appending_is_one_fetch(records, plan):
     """Days and filters in any split and order, some of them again: the rows of one fetch."""

@@ -17,6 +17,7 @@ from mixpanel_assets.warehouse.database import Database, closing_connection
 from mixpanel_assets.warehouse.lock import note_path, read_note
 from mixpanel_assets.warehouse.schema import Column
 from mixpanel_assets.warehouse.staging import staging_table
+from mixpanel_assets_tests.laws import siblings
 from mixpanel_assets_tests.warehouse.processes import HOLD_FOREIGN, in_another_process
 
 HOLD_OURS = """
@@ -141,13 +142,16 @@ def test_threads_take_turns(path):
 
 @pytest.mark.parametrize(
     ("holder", "mode"),
-    [
-        (HOLD_OURS.format(mode="write"), "write"),
-        (HOLD_OURS.format(mode="write"), "read"),
-        (HOLD_OURS.format(mode="read"), "write"),
-        (HOLD_FOREIGN, "write"),
-        (HOLD_FOREIGN, "read"),
-    ],
+    siblings(
+        [
+            (HOLD_OURS.format(mode="write"), "read"),
+            (HOLD_OURS.format(mode="read"), "write"),
+            (HOLD_FOREIGN, "write"),
+            (HOLD_FOREIGN, "read"),
+            (HOLD_OURS.format(mode="write"), "write"),
+        ],
+        keep=3,
+    ),
 )
 def test_a_wait_with_a_timeout_ends_and_names_the_holder(path, holder, mode):
     """A locked file is reported with its holder, ours or a notebook, when the time is over."""
@@ -160,7 +164,7 @@ def test_a_wait_with_a_timeout_ends_and_names_the_holder(path, holder, mode):
             assert str(process.pid) in caught.value.message
 
 
-@pytest.mark.parametrize("holder", [HOLD_OURS.format(mode="write"), HOLD_FOREIGN])
+@pytest.mark.parametrize("holder", siblings([HOLD_FOREIGN, HOLD_OURS.format(mode="write")], keep=1))
 def test_a_wait_says_whom_it_waits_for_and_ends_with_the_holders_death(path, holder):
     """A waiting load names the process that holds the file and goes on when that is killed."""
     said: list[str] = []

@@ -28,7 +28,7 @@ from mixpanel_assets.errors import (
 )
 from mixpanel_assets.warehouse import ProjectIdentity
 from mixpanel_assets.warehouse.files import PREFIX
-from mixpanel_assets_tests.laws import examples
+from mixpanel_assets_tests.laws import examples, siblings
 
 FETCHED = datetime(2024, 2, 1, 12, tzinfo=UTC)
 EVENTS = TableMetadata("events", FETCHED, "2024-01-01", "2024-01-02")
@@ -497,13 +497,14 @@ def test_another_projects_file_is_refused(tmp_path):
         storage.create_events_table("others", [event()], EVENTS)
 
 
-def test_memory_stays_constant():
-    """Twenty thousand events of 2 kB are never in Python's memory at once."""
-    text = "x" * 2000
+@pytest.mark.parametrize("count", siblings([5_000, 20_000], keep=1))
+def test_memory_stays_constant(count):
+    """Thousands of events of 4 kB are never in Python's memory at once."""
+    text = "x" * 4000
     with StorageEngine.ephemeral() as storage:
         tracemalloc.start()
-        data = (event(number, properties={"text": f"{number}{text}"}) for number in range(20_000))
-        assert storage.create_events_table("visits", data, EVENTS) == 20_000
+        data = (event(number, properties={"text": f"{number}{text}"}) for number in range(count))
+        assert storage.create_events_table("visits", data, EVENTS) == count
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 8_000_000
@@ -543,7 +544,7 @@ people = st.fixed_dictionaries(
         ),
     }
 )
-anything = examples(20)
+anything = examples(10)
 
 
 @pytest.fixture(scope="module")

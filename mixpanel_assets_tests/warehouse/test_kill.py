@@ -17,7 +17,8 @@ from mixpanel_assets_tests.laws import TIMES, siblings
 from mixpanel_assets_tests.warehouse.conftest import DAY, START_MS, Warehouse, event
 
 ROWS = 1500
-STEP = 29 if TIMES > 1 else 197
+STEP = 29 if TIMES > 1 else 331
+KILLS = 30 if TIMES > 1 else 12
 # Forks a loader for each request, which saves the imports; tells its pid and how it ended.
 LOADERS = """
 import os, signal, sys
@@ -32,7 +33,7 @@ def load(database, spool, lines, die_before):
     def count_down(frame, kind, argument):
         nonlocal die_before
         code = frame.f_code
-        if "warehouse" in code.co_filename and code.co_name != "_from_row":
+        if "mixpanel_assets/warehouse" in code.co_filename and code.co_name != "_from_row":
             die_before -= 1
             if die_before == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -118,7 +119,7 @@ def test_a_kill_at_any_step_leaves_old_or_new(tmp_path, loaders):
         stored = stored_version(warehouse)
         assert stored in {old, number}
         old = stored
-    assert number > 7
+    assert number > 4
     assert stored_version(warehouse) == number
 
 
@@ -127,7 +128,7 @@ def test_a_kill_at_any_time_leaves_old_or_new(tmp_path, loaders):
     warehouse = Warehouse(tmp_path)
     warehouse.load(version(0))
     chance, old = random.Random(5), 0
-    for number in range(1, 31):
+    for number in range(1, KILLS + 1):
         load(loaders, warehouse, number, after_seconds=chance.uniform(0, 0.2))
         stored = stored_version(warehouse)
         assert stored in {old, number}

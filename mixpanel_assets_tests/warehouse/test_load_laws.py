@@ -25,7 +25,7 @@ from mixpanel_assets_tests.warehouse.conftest import (
     Warehouse,
 )
 
-LAW = examples(5)
+LAW = examples(3)
 DAYS = 3
 LAST = DAY + timedelta(days=DAYS - 1)
 FIXED = ("time", "distinct_id", "$insert_id")
@@ -150,7 +150,7 @@ def key_of(record: dict[str, Any]) -> tuple[Any, ...]:
     return record["event"], sent["time"], sent["$insert_id"], who
 
 
-@examples(5)
+@examples(3)
 @given(st.lists(events(), max_size=12))
 def test_repeats_follow_the_rule(records):
     """One copy per key stays, the one processed last; without `$insert_id` all stay."""

@@ -20,7 +20,7 @@ from mixpanel_assets_tests.warehouse.conftest import DAY, Warehouse
 from mixpanel_assets_tests.warehouse.profiles import profile, seen, store, store_days
 from mixpanel_assets_tests.warehouse.test_load_laws import dumps, loads, names, values
 
-LAW = examples(5)
+LAW = examples(3)
 IDS = "uvwxyz"
 FIRST, LATER = datetime(2026, 3, 1, 1, tzinfo=UTC), datetime(2026, 3, 1, 2, tzinfo=UTC)
 PEOPLE = Target("people", "main")

@@ -397,7 +397,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 values = st.none() | st.booleans() | st.integers(-(2**66), 2**66) | names | st.lists(names)
 
 
-@examples(15)
+@examples(8)
 @given(name=names.filter(lambda n: n not in ("time", "distinct_id", "$insert_id")), data=st.data())
 def test_any_property_of_any_name_is_counted(name, data):
     """Dots, quotes, slashes, nothing at all: a name means the property that has it."""
@@ -452,7 +452,7 @@ def visits():
             yield connection, lambda zone: shown[zone]  # a failing example prints what it is given
 
 
-@examples(25)
+@examples(12)
 @given(
     zone=st.sampled_from(ZONES),
     own=st.sampled_from([*ZONES, None]),

@@ -189,7 +189,7 @@ loads = st.lists(
 )
 
 
-@examples(8)
+@examples(4)
 @given(loads, limits)
 def test_thinning_never_changes_who_is_current(found, limit):
     """Whatever came, in whatever order."""

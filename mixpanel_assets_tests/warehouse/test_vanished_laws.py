@@ -179,7 +179,7 @@ rounds = st.lists(
 
 
 @pytest.mark.parametrize("regime", REGIMES)
-@examples(4)
+@examples(2)
 @given(st.lists(arrivals, min_size=3, max_size=8), rounds, st.randoms(use_true_random=False))
 def test_every_event_that_was_ever_sent_is_there_once(regime, first, rounds, chance):
     """In its newest version, after each day that is read, in whatever order and however packed."""
