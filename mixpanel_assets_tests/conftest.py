@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
+import dagster as dg
 import duckdb
 import pytest
 
@@ -162,6 +163,20 @@ def forked_mp() -> Iterator[ForkedMp]:
     """Runs `mp` in a process of its own, without the time that its imports take."""
     with ForkedMp() as forked:
         yield forked
+
+
+@pytest.fixture(scope="session")
+def shared_instance() -> Iterator[dg.DagsterInstance]:
+    """Where Dagster keeps its runs: in memory. To make one takes longer than most runs of tests."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def instance(shared_instance: dg.DagsterInstance) -> dg.DagsterInstance:
+    """The shared instance, without a history."""
+    shared_instance.wipe()
+    return shared_instance
 
 
 @pytest.fixture(scope="session")

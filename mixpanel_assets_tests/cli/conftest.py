@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -62,9 +63,10 @@ def mp_here(variables, monkeypatch, tmp_path, capsys):
     """Run a command line in this process; environment variables can be changed by keyword."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str, **changes: str) -> Ran:
+    def run(*arguments: str, stdin: str = "", **changes: str) -> Ran:
         capsys.readouterr()
         with monkeypatch.context() as here:
+            here.setattr("sys.stdin", TextIOWrapper(BytesIO(stdin.encode())))
             # One process runs them all, and no test is to spend another one's requests.
             own = {"MP_STATE_DIR": str(tmp_path / "state")}
             for name, value in {**variables, **own, **changes}.items():

@@ -11,7 +11,7 @@ import tomllib
 import pytest
 
 from mixpanel_assets.emulator import Fault
-from mixpanel_assets_tests.cli.conftest import MP
+from mixpanel_assets_tests.cli.conftest import MP, Ran
 
 SECRET = "planted-8c1f"
 NAME = "name.a1b2c3.mp-service-account"
@@ -19,10 +19,9 @@ ADD = ("auth", "add", "shop", "-u", NAME, "-p", "12345", "-r", "eu")
 
 
 @pytest.fixture
-def environment(tmp_path, emulator):
+def variables(tmp_path, emulator):
     """Variables without credentials; the config file is this test's own."""
     return {
-        **os.environ,
         "MP_API_BASE_URL": emulator.base_url,
         "MP_CONFIG_PATH": str(tmp_path / "config.toml"),
         "MP_STATE_DIR": ":memory:",
@@ -30,11 +29,17 @@ def environment(tmp_path, emulator):
 
 
 @pytest.fixture
-def mp(environment, forked_mp, tmp_path):
+def environment(variables):
+    """The same for processes."""
+    return {**os.environ, **variables}
+
+
+@pytest.fixture
+def mp(mp_here, tmp_path):
     """Run `mp` without a terminal; the secret may be in the file and nowhere else."""
 
-    def run(*arguments: str, stdin: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
-        done = forked_mp.run(arguments, env={**environment, **changes}, cwd=tmp_path, input=stdin)
+    def run(*arguments: str, stdin: str = "", **changes: str) -> Ran:
+        done = mp_here(*arguments, stdin=stdin, **changes)
         assert SECRET not in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         for path in tmp_path.rglob("*"):
@@ -49,17 +54,16 @@ def mp(environment, forked_mp, tmp_path):
 def accounts(mp, emulator):
     """Two accounts: `shop`, which Mixpanel knows, is the default; `blog` it does not know."""
     given = ("-u", emulator.username, "-p", str(emulator.project_id), "--secret-stdin")
-    assert mp("auth", "add", "shop", *given, stdin=emulator.secret).returncode == 0
+    assert mp("auth", "add", "shop", *given, stdin=emulator.secret).code == 0
     assert (
-        mp("auth", "add", "blog", "-u", NAME, "-p", "222", "-r", "eu", MP_SECRET=SECRET).returncode
-        == 0
+        mp("auth", "add", "blog", "-u", NAME, "-p", "222", "-r", "eu", MP_SECRET=SECRET).code == 0
     )
 
 
 def test_the_first_account_is_stored_and_shown(mp, tmp_path):
     """The account is on stdout without its secret, a note on stderr, the secret in the file."""
     done = mp(*ADD, "--secret-stdin", stdin=f"{SECRET}\n")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert json.loads(done.stdout) == {
         "name": "shop",
         "username": NAME,
@@ -88,7 +92,7 @@ def test_the_first_account_is_stored_and_shown(mp, tmp_path):
 def test_what_is_missing_or_wrong_is_named(arguments, stdin, code, said, mp, tmp_path):
     """The exit code tells usage from values; nothing is stored."""
     done = mp(*arguments, stdin=stdin)
-    assert done.returncode == code
+    assert done.code == code
     assert said in done.stderr
     assert not done.stdout
     assert not (tmp_path / "config.toml").exists()
@@ -112,13 +116,13 @@ def test_errors_have_their_exit_code_and_change_nothing(arguments, code, mp, acc
     """One sentence on stderr, or one object with --format json; stdout is empty."""
     before = (tmp_path / "config.toml").read_bytes()
     done = mp("auth", *arguments, stdin=SECRET)
-    assert done.returncode == code
+    assert done.code == code
     assert done.stderr.startswith("mp: ")
     assert done.stderr.count("\n") == 1
     assert not done.stdout
     if "csv" not in arguments:
         done = mp("auth", *arguments, "--format", "json", stdin=SECRET)
-        assert done.returncode == code
+        assert done.code == code
         assert json.loads(done.stderr).keys() == {"code", "message", "details"}
     assert (tmp_path / "config.toml").read_bytes() == before
 
@@ -152,7 +156,7 @@ def test_switching_and_removing(mp, accounts):
     assert json.loads(done.stdout)["name"] == "blog"
     assert "mp auth switch" in done.stderr
     done = mp("auth", "show")
-    assert done.returncode == 1
+    assert done.code == 1
     assert "there are: shop" in done.stderr
 
 
@@ -179,7 +183,7 @@ def test_another_zone_than_the_projects_is_warned_of(mp, accounts):
     told = mp("auth", "test", "shop")
     assert not told.stderr
     done = mp("auth", "test", "shop", MP_TIME_ZONE="US/Pacific")
-    assert done.returncode == 0
+    assert done.code == 0
     assert done.stdout == told.stdout
     assert "MP_TIME_ZONE is US/Pacific" in done.stderr
     assert "Set MP_TIME_ZONE=UTC." in done.stderr
@@ -188,10 +192,10 @@ def test_another_zone_than_the_projects_is_warned_of(mp, accounts):
 def test_another_project_and_another_region_are_told_apart(mp, accounts, emulator):
     """No access names the projects there are; an unknown account names the region."""
     done = mp("auth", "test", MP_PROJECT_ID="99")
-    assert done.returncode == 2
+    assert done.code == 2
     assert f"it may read: {emulator.project_id}" in done.stderr
     done = mp("auth", "test", MP_API_BASE_URL=emulator.region_url("eu"), MP_REGION="eu")
-    assert done.returncode == 2
+    assert done.code == 2
     assert "lives in region eu" in done.stderr
 
 
@@ -203,7 +207,7 @@ def test_an_answer_that_says_nothing_about_the_account(fault, code, said, mp, ac
     """A refusal, a proxy's page and a failing server are not reported as wrong credentials."""
     emulator.faults.add(Fault(fault, path="/api/app/me", times=None))
     done = mp("auth", "test", MP_MAX_RETRIES="0")
-    assert done.returncode == code
+    assert done.code == code
     assert said in done.stderr
     assert "does not know" not in done.stderr
 
@@ -229,7 +233,7 @@ def test_quiet_and_verbose_change_stderr_alone(mp, accounts):
     assert "secret: account 'shop'" in done.stderr
     assert mp("auth", "test", "shop").stdout == done.stdout
     done = mp("auth", "remove", "shop", "--force", "-q")
-    assert done.returncode == 0
+    assert done.code == 0
     assert not done.stderr
 
 
@@ -245,8 +249,8 @@ def test_every_command_that_asks_takes_an_account(mp, accounts):
         ("fetch", "events", *day, "--stdout", "--raw"),
     ):
         done = mp(*command, "-a", "shop", **wrong)
-        assert done.returncode == 0, done.stderr
-    assert mp("sync", *day, "-a", "nope", **wrong).returncode == 4
+        assert done.code == 0, done.stderr
+    assert mp("sync", *day, "-a", "nope", **wrong).code == 4
 
 
 def test_a_prompt_does_not_show_the_secret(environment, tmp_path):

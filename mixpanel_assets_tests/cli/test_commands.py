@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
-from mixpanel_assets.cli.app import app
 from mixpanel_assets.cli.invocation import begin
 from mixpanel_assets.cli.output import Format
 from mixpanel_assets_tests.cli.commands import SNAPSHOT, commands, example, shown_default, snapshot
@@ -179,7 +178,9 @@ def test_what_is_left_out_is_left_out():
 
 def help_at(width: int, name: str) -> str:
     words = name.split()[1:]
-    return CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": str(width)}).stdout
+    return (
+        CliRunner().invoke(FOUND[name][0], [*words, "--help"], env={"COLUMNS": str(width)}).stdout
+    )
 
 
 def test_help_of_options_can_be_read_in_80_columns():

@@ -44,9 +44,9 @@ def test_raw_lines_are_written_byte_for_byte(more, mp_bytes, emulator):
     assert done.stderr == b""
 
 
-def test_normalized_lines_are_json_with_times_in_utc(mp, emulator):
+def test_normalized_lines_are_json_with_times_in_utc(mp_here, emulator):
     """Five keys a line; `event_time` is ISO 8601 and ends in Z."""
-    done = mp("fetch", "events", *RANGE, "--stdout")
+    done = mp_here("fetch", "events", *RANGE, "--stdout")
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(events) == len(list(emulator.truth.lines(DAY)))
     for event in events:
@@ -64,16 +64,16 @@ def test_what_msgspec_cannot_write_is_written_all_the_same():
         assert written == {"event_time": "2024-01-03T10:00:00Z", "properties": {"x": value}}
 
 
-def test_filters_and_limit_narrow_the_lines(mp):
+def test_filters_and_limit_narrow_the_lines(mp_here):
     """Names with commas between them, as a JSON array or repeated."""
     for names in (("-e", "Sign Up,Search"), ("-e", '["Sign Up","Search"]'), ("-e", "Search")):
-        done = mp("fetch", "events", *RANGE, "--stdout", "-l", "5", *names)
+        done = mp_here("fetch", "events", *RANGE, "--stdout", "-l", "5", *names)
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         assert len(lines) == 5
         assert {line["event_name"] for line in lines} <= {"Sign Up", "Search"}
 
 
-def test_the_reader_may_stop_reading(mp, variables, tmp_path):
+def test_the_reader_may_stop_reading(mp_here, variables, tmp_path):
     """`| head -1` gets its line, without an error, and the exit code is 0."""
     with Emulator(EmulatorSettings(start=DAY, days=1, exact_events=30_000)) as emulator:
         process = subprocess.Popen(
@@ -154,70 +154,70 @@ def test_a_reader_that_does_not_read_cannot_hold_an_interrupted_process(variable
         ("profiles", "--stdout", "--distinct-id", "a", "--distinct-ids", "b"),
     ],
 )
-def test_wrong_usage_exits_with_3(arguments, mp, emulator):
+def test_wrong_usage_exits_with_3(arguments, mp_here, emulator):
     """The error is raised before any request."""
     before = len(emulator.requests)
-    done = mp("fetch", *arguments)
-    assert done.returncode == 3
+    done = mp_here("fetch", *arguments)
+    assert done.code == 3
     assert not done.stdout
     assert len(emulator.requests) == before
 
 
-def test_a_stream_that_breaks_exits_with_1(mp, emulator):
+def test_a_stream_that_breaks_exits_with_1(mp_here, emulator):
     """The lines on stdout are valid, and one sentence says that some are missing."""
     emulator.faults.add(Fault("truncate-mid-record", path="/api/2.0/export", at=50))
-    done = mp("fetch", "events", *RANGE, "--stdout", "--raw")
-    assert done.returncode == 1
+    done = mp_here("fetch", "events", *RANGE, "--stdout", "--raw")
+    assert done.code == 1
     assert done.stdout.count("\n") == 50  # a property may hold what else ends a line
     assert "50 records had been delivered" in done.stderr
 
 
-def test_a_day_that_never_comes_exits_with_6(mp, emulator):
+def test_a_day_that_never_comes_exits_with_6(mp_here, emulator):
     """Nothing was written."""
     emulator.faults.add(Fault("truncate-whole-body", path="/api/2.0/export", times=None))
-    done = mp("fetch", "events", *RANGE, "--stdout", MP_MAX_RETRIES="0")
-    assert (done.returncode, done.stdout) == (6, "")
+    done = mp_here("fetch", "events", *RANGE, "--stdout", MP_MAX_RETRIES="0")
+    assert (done.code, done.stdout) == (6, "")
 
 
-def test_refused_credentials_exit_with_2(mp):
+def test_refused_credentials_exit_with_2(mp_here):
     """And nothing is on stdout."""
-    done = mp("fetch", "events", *RANGE, "--stdout", MP_SECRET="wrong-77e")
-    assert (done.returncode, done.stdout) == (2, "")
+    done = mp_here("fetch", "events", *RANGE, "--stdout", MP_SECRET="wrong-77e")
+    assert (done.code, done.stdout) == (2, "")
     assert "MP_SECRET" in done.stderr
 
 
-def test_a_stream_makes_no_database(mp, tmp_path):
+def test_a_stream_makes_no_database(mp_here, tmp_path):
     """Nothing lies where the database would."""
-    mp("fetch", "events", *RANGE, "--stdout")
-    mp("fetch", "profiles", "--stdout")
+    mp_here("fetch", "events", *RANGE, "--stdout")
+    mp_here("fetch", "profiles", "--stdout")
     assert not list(tmp_path.glob("*.duckdb*"))
     assert not (tmp_path / "spool").exists()
 
 
 @pytest.mark.parametrize("more", [(), ("--raw",)])
-def test_profiles_are_written_as_lines(more, mp, emulator):
+def test_profiles_are_written_as_lines(more, mp_here, emulator):
     """One JSON object a profile."""
-    done = mp("fetch", "profiles", "--stdout", *more)
-    assert done.returncode == 0
+    done = mp_here("fetch", "profiles", "--stdout", *more)
+    assert done.code == 0
     profiles = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(profiles) == len(emulator.truth.profiles())
     keys = {"$distinct_id", "$properties"} if more else {"distinct_id", "last_seen", "properties"}
     assert all(profile.keys() == keys for profile in profiles)
 
 
-def test_a_table_is_made_and_described(mp, emulator, tmp_path):
+def test_a_table_is_made_and_described(mp_here, emulator, tmp_path):
     """JSON on stdout describes the table; creating it again needs --replace."""
-    done = mp("fetch", "events", "mine", *RANGE)
-    assert done.returncode == 0, done.stderr
+    done = mp_here("fetch", "events", "mine", *RANGE)
+    assert done.code == 0, done.stderr
     said = json.loads(done.stdout)
     stored = emulator.truth.count(DAY) - len(emulator.truth.unstorable(DAY))
     assert (said["table"], said["rows"], said["type"]) == ("mine", stored, "events")
     assert said["date_range"] == ["2024-01-03", "2024-01-03"]
-    again = mp("fetch", "events", "mine", *RANGE)
-    assert again.returncode == 1
+    again = mp_here("fetch", "events", "mine", *RANGE)
+    assert again.code == 1
     assert "'mine'" in again.stderr
-    replaced = mp("fetch", "events", "mine", *RANGE, "--replace", "-e", "Sign Up")
-    assert replaced.returncode == 0
+    replaced = mp_here("fetch", "events", "mine", *RANGE, "--replace", "-e", "Sign Up")
+    assert replaced.code == 0
     with duckdb.connect(tmp_path / "warehouse.duckdb", read_only=True) as connection:
         names = connection.execute("SELECT DISTINCT event_name FROM main.mine").fetchall()
     assert names == [("Sign Up",)]
@@ -255,12 +255,12 @@ def test_a_table_of_an_asset_that_is_there_names_what_it_takes(mp_here):
     assert mp_here("fetch", "events", *RANGE, "--replace").code != 0
 
 
-def test_quiet_keeps_warnings_about_data(mp, emulator):
+def test_quiet_keeps_warnings_about_data(mp_here, emulator):
     """Faults that were repeated with success are not worth a word; what is missing is."""
     emulator.faults.add(Fault("500-json", path="/api/2.0/export"))
     emulator.faults.add(Fault("timeless-rows", day=date(2024, 1, 3), count=3))
     command = ("fetch", "events", *RANGE, "--stdout", "--staged")
-    done = mp("-q", *command, MP_RETRY_WAIT_SECONDS="0.01")
-    assert done.returncode == 0
+    done = mp_here("-q", *command, MP_RETRY_WAIT_SECONDS="0.01")
+    assert done.code == 0
     (line,) = done.stderr.splitlines()
     assert "no usable `time`" in line

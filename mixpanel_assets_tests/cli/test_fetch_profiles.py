@@ -26,10 +26,10 @@ def rows(tmp_path, table):
     return count
 
 
-def test_a_table_is_made_and_told(mp, emulator, tmp_path):
+def test_a_table_is_made_and_told(mp_here, emulator, tmp_path):
     """JSON on stdout, a line per page on stderr."""
-    done = mp("fetch", "profiles", "people", "--parallel", "--workers", "3")
-    assert done.returncode == 0, done.stderr
+    done = mp_here("fetch", "profiles", "people", "--parallel", "--workers", "3")
+    assert done.code == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["table"] == "people"
     assert told["total_rows"] == rows(tmp_path, "people") == len(emulator.truth.profiles())
@@ -38,48 +38,48 @@ def test_a_table_is_made_and_told(mp, emulator, tmp_path):
     assert "(cumulative: 95)" in done.stderr
 
 
-def test_lost_pages_end_in_1_and_are_named(mp, emulator, tmp_path):
+def test_lost_pages_end_in_1_and_are_named(mp_here, emulator, tmp_path):
     """What came is stored; the same command then asks for the two pages alone."""
     for page in (2, 8):
         emulator.faults.add(Fault("500-json", path=ENGAGE, page=page, times=None))
     command = ("fetch", "profiles", "people", "--parallel", "--no-progress")
-    done = mp(*command, MP_MAX_RETRIES="0")
-    assert done.returncode == 1
+    done = mp_here(*command, MP_MAX_RETRIES="0")
+    assert done.code == 1
     assert json.loads(done.stdout)["failed_page_indices"] == [2, 8]
     assert "could not be fetched: 2, 8" in done.stderr
     assert rows(tmp_path, "people") == 75
     emulator.faults.clear()
     asked = len(emulator.requests)
-    assert mp(*command).returncode == 0
+    assert mp_here(*command).code == 0
     assert len(emulator.requests) - asked == 2
     assert rows(tmp_path, "people") == 95
 
 
-def test_lost_pages_end_sync_in_1_and_are_named(mp, emulator, tmp_path):
+def test_lost_pages_end_sync_in_1_and_are_named(mp_here, emulator, tmp_path):
     """As any partial result does."""
     emulator.faults.add(Fault("500-json", path=ENGAGE, page=4, times=None))
     days = ("--from", "2024-01-01", "--to", "2024-01-01")
-    done = mp("sync", *days, MP_MAX_RETRIES="0")
-    assert done.returncode == 1
+    done = mp_here("sync", *days, MP_MAX_RETRIES="0")
+    assert done.code == 1
     assert "1 page could not be fetched: 4." in done.stderr
     assert rows(tmp_path, "mixpanel.profiles") == 85
 
 
-def test_no_page_at_all_ends_in_6(mp, emulator, tmp_path):
+def test_no_page_at_all_ends_in_6(mp_here, emulator, tmp_path):
     """Nothing is stored."""
     emulator.faults.add(Fault("html-200", path=ENGAGE, times=None))
-    done = mp("fetch", "profiles", "people", MP_MAX_RETRIES="0")
-    assert done.returncode == 6
+    done = mp_here("fetch", "profiles", "people", MP_MAX_RETRIES="0")
+    assert done.code == 6
     assert not (tmp_path / "warehouse.duckdb").exists()
 
 
-def test_a_table_that_is_there_ends_in_1(mp):
+def test_a_table_that_is_there_ends_in_1(mp_here):
     """Unless an option says what to do with the table."""
-    assert mp("fetch", "profiles", "people").returncode == 0
-    done = mp("fetch", "profiles", "people")
-    assert done.returncode == 1
+    assert mp_here("fetch", "profiles", "people").code == 0
+    done = mp_here("fetch", "profiles", "people")
+    assert done.code == 1
     assert "--replace" in done.stderr
-    assert mp("fetch", "profiles", "people", "--append").returncode == 0
+    assert mp_here("fetch", "profiles", "people", "--append").code == 0
 
 
 def test_a_terminal_shows_pages_rows_and_rate(variables, tmp_path):

@@ -69,10 +69,10 @@ def test_bad_input_ends_in_one_sentence(changes, code, said, mp_here, tmp_path):
     assert not rows(tmp_path)
 
 
-def test_a_wrong_region_is_refused(mp, emulator):
+def test_a_wrong_region_is_refused(mp_here, emulator):
     """The other region's host knows no such account."""
-    done = mp("sync", *DAY, MP_API_BASE_URL=emulator.region_url("eu"), MP_REGION="eu")
-    assert done.returncode == 2
+    done = mp_here("sync", *DAY, MP_API_BASE_URL=emulator.region_url("eu"), MP_REGION="eu")
+    assert done.code == 2
     assert "MP_REGION" in done.stderr
 
 
@@ -162,44 +162,44 @@ def test_the_last_days_can_be_asked_of_every_command(command, mp_here):
     assert (done.code, done.stderr) == (0, done.stderr)
 
 
-def test_a_future_day_exits_with_3(mp):
+def test_a_future_day_exits_with_3(mp_here):
     """Mixpanel refuses the question; it is the arguments that are wrong."""
-    done = mp("sync", "--from", "2999-01-01", "--to", "2999-01-01")
-    assert done.returncode == 3
+    done = mp_here("sync", "--from", "2999-01-01", "--to", "2999-01-01")
+    assert done.code == 3
     assert "to_date cannot be later than today" in done.stderr
 
 
-def test_a_day_that_stays_broken_exits_with_6(mp, emulator, tmp_path):
+def test_a_day_that_stays_broken_exits_with_6(mp_here, emulator, tmp_path):
     """The exit code says that nothing was stored."""
     emulator.faults.add(Fault("truncate-whole-body", day=date(2024, 1, 3), times=None))
-    done = mp("sync", *DAY, MP_MAX_RETRIES="1")
-    assert done.returncode == 6
+    done = mp_here("sync", *DAY, MP_MAX_RETRIES="1")
+    assert done.code == 6
     assert "2024-01-03" in done.stderr
     assert not rows(tmp_path)
 
 
-def test_a_partial_range_exits_with_1(mp, emulator, tmp_path):
+def test_a_partial_range_exits_with_1(mp_here, emulator, tmp_path):
     """Six days of seven are stored, and the exit code says that one is missing."""
     emulator.faults.add(Fault("truncate-whole-body", day=date(2024, 1, 3), times=None))
-    done = mp("sync", *WEEK, MP_MAX_RETRIES="1")
-    assert done.returncode == 1
+    done = mp_here("sync", *WEEK, MP_MAX_RETRIES="1")
+    assert done.code == 1
     assert "1 of 7 days" in done.stderr
     assert rows(tmp_path)
 
 
-def test_events_without_profiles_exit_with_1(mp, emulator, tmp_path):
+def test_events_without_profiles_exit_with_1(mp_here, emulator, tmp_path):
     """The events are stored, so the result is partial."""
     emulator.faults.add(Fault("html-200", path="/api/query/engage", times=None))
-    done = mp("sync", *WEEK, MP_MAX_RETRIES="0")
-    assert done.returncode == 1
+    done = mp_here("sync", *WEEK, MP_MAX_RETRIES="0")
+    assert done.code == 1
     assert "profiles page 0" in done.stderr
     assert rows(tmp_path)
 
 
-def test_refused_credentials_on_profiles_exit_with_2(mp, emulator):
+def test_refused_credentials_on_profiles_exit_with_2(mp_here, emulator):
     """The error asks the user to act, also after a part was stored."""
     emulator.faults.add(Fault("401-json", path="/api/query/engage", times=None))
-    assert mp("sync", *DAY).returncode == 2
+    assert mp_here("sync", *DAY).code == 2
 
 
 def test_a_held_database_is_waited_for_and_its_holder_named(mp, tmp_path):
@@ -300,10 +300,10 @@ def test_no_accounts_are_no_empty_line(output, mp_here):
 
 
 @pytest.mark.parametrize("columns", ["0", " 0", "1", "7", "-1", "wide", ""])
-def test_help_is_readable_whatever_width_is_set(columns, mp):
+def test_help_is_readable_whatever_width_is_set(columns, mp_here):
     """Some schedulers set a width of 0."""
-    helped = mp("--help", COLUMNS=columns)
-    assert helped.returncode == 0
+    helped = mp_here("--help", COLUMNS=columns)
+    assert helped.code == 0
     assert "A complete and exact copy of a Mixpanel project in DuckDB." in helped.stdout
 
 

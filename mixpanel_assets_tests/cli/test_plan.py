@@ -11,14 +11,14 @@ WEEK = ("--from", "2024-01-01", "--to", "2024-01-07")
 
 
 def figures(done):
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     return {line[:10].strip(): line[10:].strip() for line in done.stdout.splitlines()}
 
 
-def test_a_plan_of_an_unknown_project_says_what_is_known(mp, emulator, tmp_path):
+def test_a_plan_of_an_unknown_project_says_what_is_known(mp_here, emulator, tmp_path):
     """It prints at least requests and waiting time, sends no request and creates no file."""
     before = len(emulator.requests)
-    said = figures(mp("plan", "--from", "2022-01-01", "--to", "2024-01-07"))
+    said = figures(mp_here("plan", "--from", "2022-01-01", "--to", "2024-01-07"))
     assert said["days"] == "737"
     assert said["requests"].startswith("26 or more")
     assert "no wait" in said["time"]
@@ -28,20 +28,20 @@ def test_a_plan_of_an_unknown_project_says_what_is_known(mp, emulator, tmp_path)
     assert not (tmp_path / "warehouse.duckdb").exists()
 
 
-def test_a_plan_of_a_known_project_gives_figures(mp):
+def test_a_plan_of_a_known_project_gives_figures(mp_here):
     """What was loaded before tells rows, bytes and requests of the next load."""
-    mp("sync", *WEEK, "--no-profiles")
-    said = figures(mp("plan", "--from", "2024-01-01", "--to", "2024-01-14"))
+    mp_here("sync", *WEEK, "--no-profiles")
+    said = figures(mp_here("plan", "--from", "2024-01-01", "--to", "2024-01-14"))
     assert said["requests"] == "1, one more if days have no events"
-    assert figures(mp("plan", *WEEK, "--refetch", "all"))["requests"] == "1"
+    assert figures(mp_here("plan", *WEEK, "--refetch", "all"))["requests"] == "1"
     assert said["rows"].startswith("about ")
     assert "MB" in said["download"]
 
 
-def test_a_plan_tells_the_waiting_time(mp):
+def test_a_plan_tells_the_waiting_time(mp_here):
     """At one day per request, 200 days are more than the budget of three hours."""
     said = figures(
-        mp(
+        mp_here(
             *("plan", "--from", "2023-01-01", "--to", "2023-07-19"),
             MP_DAYS_PER_REQUEST="1",
             MP_BUDGET_EXPORT_PER_HOUR="58",
@@ -51,39 +51,39 @@ def test_a_plan_tells_the_waiting_time(mp):
     assert said["time"].startswith("about 3:00:00")
 
 
-def test_clean_deletes_what_failed_loads_left(mp, emulator, tmp_path):
+def test_clean_deletes_what_failed_loads_left(mp_here, emulator, tmp_path):
     """The response of a failed day is kept for a week; then `mp clean` deletes and reports it."""
     emulator.faults.add(Fault("foreign-rows", day=date(2024, 1, 3)))
-    failed = mp("sync", "--from", "2024-01-03", "--to", "2024-01-03", "--no-profiles")
-    assert failed.returncode == 6
+    failed = mp_here("sync", "--from", "2024-01-03", "--to", "2024-01-03", "--no-profiles")
+    assert failed.code == 6
     [kept] = (tmp_path / "spool").iterdir()
     assert str(kept) in failed.stderr
-    assert mp("clean", "--all").stdout == "deleted 0 (0.0 MB), kept 1\n"
+    assert mp_here("clean", "--all").stdout == "deleted 0 (0.0 MB), kept 1\n"
     os.utime(kept, (time.time() - 7200,) * 2)
-    assert mp("clean").stdout == "deleted 0 (0.0 MB), kept 1\n"
-    assert mp("clean", "--all").stdout.endswith("MB), kept 0\n")
+    assert mp_here("clean").stdout == "deleted 0 (0.0 MB), kept 1\n"
+    assert mp_here("clean", "--all").stdout.endswith("MB), kept 0\n")
     assert not list((tmp_path / "spool").iterdir())
 
 
 NOBODY = {"MP_USERNAME": "", "MP_SECRET": ""}
 
 
-def test_a_plan_needs_no_secret(mp, emulator):
+def test_a_plan_needs_no_secret(mp_here, emulator):
     """No request is sent, so only the project is needed."""
     before = len(emulator.requests)
-    done = mp("plan", "--from", "2024-01-01", "--to", "2024-12-31", "-f", "json", **NOBODY)
-    assert done.returncode == 0, done.stderr
+    done = mp_here("plan", "--from", "2024-01-01", "--to", "2024-12-31", "-f", "json", **NOBODY)
+    assert done.code == 0, done.stderr
     assert json.loads(done.stdout)["days"] == 366
     assert len(emulator.requests) == before
 
 
-def test_whoever_has_no_project_yet_can_plan(mp):
+def test_whoever_has_no_project_yet_can_plan(mp_here):
     """Unless there is a database, whose project then has to be named."""
     nothing = {**NOBODY, "MP_PROJECT_ID": ""}
-    done = mp("plan", "--from", "2023-01-01", "--to", "2024-12-31", **nothing)
-    assert done.returncode == 0, done.stderr
+    done = mp_here("plan", "--from", "2023-01-01", "--to", "2024-12-31", **nothing)
+    assert done.code == 0, done.stderr
     assert "731" in done.stdout
-    assert mp("sync", "--from", "2024-01-01", "--to", "2024-01-01").returncode == 0
-    refused = mp("plan", "--from", "2023-01-01", "--to", "2024-12-31", **nothing)
-    assert refused.returncode == 1
+    assert mp_here("sync", "--from", "2024-01-01", "--to", "2024-01-01").code == 0
+    refused = mp_here("plan", "--from", "2023-01-01", "--to", "2024-12-31", **nothing)
+    assert refused.code == 1
     assert "MP_PROJECT_ID" in refused.stderr

@@ -229,9 +229,9 @@ def test_sql_keeps_its_order(ask):
     assert done.stdout.split() == [str(number) for number in range(1, 5001)]
 
 
-def test_sql_comes_from_stdin_too(mp, database):
+def test_sql_comes_from_stdin_too(mp_here, database):
     """A dash reads it; a scalar is a bare value."""
-    done = mp("query", "sql", "-", "--scalar", "--database", str(database), stdin="SELECT 7")
+    done = mp_here("query", "sql", "-", "--scalar", "--database", str(database), stdin="SELECT 7")
     assert done.stdout == "7\n"
 
 
@@ -295,10 +295,10 @@ def own_database(database, tmp_path):
     return path
 
 
-def test_nobody_is_asked_without_a_terminal(mp, own_database):
+def test_nobody_is_asked_without_a_terminal(mp_here, own_database):
     """Dropping needs --force there, and nothing is lost."""
-    done = mp("drop", "-t", "events", "--database", str(own_database), stdin="y\n")
-    assert done.returncode == 3
+    done = mp_here("drop", "-t", "events", "--database", str(own_database), stdin="y\n")
+    assert done.code == 3
     assert "--force" in done.stderr
     with duckdb.connect(own_database, read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM mixpanel.events").fetchone()[0]

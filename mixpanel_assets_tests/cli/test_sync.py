@@ -316,10 +316,10 @@ def test_a_shell_without_completion_is_told_which_have_one(option, shell):
     assert "bash, zsh, fish" in done.stderr
 
 
-def test_completion_can_be_installed_for_a_shell_that_is_named(mp, tmp_path):
+def test_completion_can_be_installed_for_a_shell_that_is_named(mp_here, tmp_path):
     """Whichever shell asks."""
-    done = mp("--install-completion", "zsh", HOME=str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    done = mp_here("--install-completion", "zsh", HOME=str(tmp_path))
+    assert done.code == 0, done.stderr
     assert "_MP_COMPLETE" in (tmp_path / ".zfunc" / "_mp").read_text()
 
 

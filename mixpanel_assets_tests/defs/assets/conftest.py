@@ -38,13 +38,6 @@ def resource(emulator: Emulator) -> MixpanelResource:
 
 
 @pytest.fixture
-def instance() -> Any:
-    """A history of its own."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
-@pytest.fixture
 def materialize(
     settings: Settings, resource: MixpanelResource, instance: dg.DagsterInstance
 ) -> Materialize:

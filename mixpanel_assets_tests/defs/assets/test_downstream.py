@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from datetime import date, datetime, timedelta
 
 import dagster as dg
@@ -11,8 +12,10 @@ import pyarrow as pa
 import pytest
 
 from mixpanel_assets import Workspace, filtered_events_asset
+from mixpanel_assets.client import make_credentials
 from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.emulator import Fault
+from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.defs.assets.conftest import EVENTS, PROFILES
 from mixpanel_assets_tests.laws import siblings
 
@@ -30,7 +33,8 @@ class Downstream:
     """An asset that keeps what it is given, and runs of it beside the package's own."""
 
     def __init__(self, settings, resource, instance):
-        self.settings, self.resource, self.instance = settings, resource, instance
+        self.instance = instance
+        self.of_the_package = build_definitions(settings=settings, resources={"mixpanel": resource})
         self.seen = None
         self.warnings = []
 
@@ -48,7 +52,7 @@ class Downstream:
             partitions_def=DAILY if daily else None,
         )
         definitions = dg.Definitions.merge(
-            build_definitions(settings=self.settings, resources={"mixpanel": self.resource}),
+            self.of_the_package,
             dg.Definitions(assets=[asset, *others]),
         )
         self.seen = None
@@ -79,11 +83,23 @@ def downstream(settings, resource, instance):
     return Downstream(settings, resource, instance)
 
 
-@pytest.fixture
-def week(settings, credentials):
-    """A week of events is stored."""
+@pytest.fixture(scope="module")
+def stored_week(shared_emulator, tmp_path_factory):
+    """A file with a week of events."""
+    place = tmp_path_factory.mktemp("week") / "warehouse.duckdb"
+    credentials = make_credentials(
+        username=shared_emulator.username, secret=shared_emulator.secret, project_id="12345"
+    )
+    settings = Settings(api_base_url=shared_emulator.base_url, database=place)
     with Workspace(credentials=credentials, settings=settings) as workspace:
         workspace.sync_events(date(2024, 1, 1), date(2024, 1, 7))
+    return place
+
+
+@pytest.fixture
+def week(settings, stored_week):
+    """A week of events is stored."""
+    shutil.copy(stored_week, settings.database)
 
 
 def counted(database, condition="true"):

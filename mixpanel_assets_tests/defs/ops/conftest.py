@@ -27,13 +27,6 @@ def resource(emulator: Emulator) -> MixpanelResource:
 
 
 @pytest.fixture
-def instance() -> Any:
-    """A history of its own."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
-@pytest.fixture
 def definitions(settings: Settings, resource: MixpanelResource) -> dg.Definitions:
     """The code location on the emulator."""
     return build_definitions(settings=settings, resources={"mixpanel": resource})
