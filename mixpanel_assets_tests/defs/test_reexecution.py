@@ -197,8 +197,14 @@ def test_what_a_kill_swallowed_is_recorded_even_if_the_next_run_fails(runs, emul
     assert recorded(runs, [killed.run_id]) == {}
     emulator.faults.add(Fault("500-json", path=EXPORT, day=DAYS[7]))
     assert runs.run(*RANGE, parent=killed.run_id) == 1
-    assert recorded(runs, [runs.last_run().run_id]) == truth(emulator, DAYS[:6])
+    failed = runs.last_run()
+    assert recorded(runs, [failed.run_id]) == truth(emulator, DAYS[:6])
     assert list(stored(home)) == DAYS[:6]
+
+    # `refetch: all` beats what a re-execution does by itself.
+    before = len(asked())
+    assert runs.run(*RANGE, parent=failed.run_id, refetch="all") == 0
+    assert asked()[before:] == windows(DAYS)
 
 
 def test_days_that_stayed_broken_are_asked_again(runs, emulator, home, asked):
@@ -214,15 +220,6 @@ def test_days_that_stayed_broken_are_asked_again(runs, emulator, home, asked):
     assert recorded(runs, [runs.last_run().run_id]) == truth(emulator, DAYS)
 
 
-def test_rows_of_another_run_do_not_count_as_done(runs, emulator, home, asked):
-    """What an earlier launch stored is fetched anew by the re-execution of a later one."""
-    assert runs.run(*RANGE) == 0
-    earlier = runs.last_run().run_id
-    killed = kill_while_waiting(runs, emulator, DAYS[0], *RANGE)
-    assert runs.run(*RANGE, parent=killed.run_id) == 0
-    assert earlier not in stored(home).values()
-
-
 def test_a_day_that_has_ended_since_is_asked_again(runs, emulator, home, asked):
     """Stored before midnight by a run that failed: re-executed, it is fetched whole."""
     emulator.faults.add(Fault("500-json", path=EXPORT, day=DAYS[7]))
@@ -235,32 +232,29 @@ def test_a_day_that_has_ended_since_is_asked_again(runs, emulator, home, asked):
     assert asked()[before:] == [tuple(DAYS[5:8]), (DAYS[8],)]
 
 
-def test_a_run_that_succeeded_is_done_again(runs, emulator, home, asked):
-    """Nothing of it is missing, so who re-executes it wants everything anew; attempts go on."""
+def test_a_new_launch_and_a_run_that_succeeded_are_done_again(runs, emulator, home, asked):
+    """Launched again, a range is asked for again, whatever is stored.
+
+    Nothing is missing of a run that succeeded, so who re-executes it wants everything anew;
+    attempts go on. What an earlier launch stored does not count as done.
+    """
     assert runs.run(*RANGE) == 0
+    assert runs.run(*RANGE) == 0
+    assert Counter(asked()) == Counter(windows(DAYS) * 2)
     succeeded = runs.last_run()
+    before = len(asked())
     emulator.faults.add(Fault("500-json", path=EXPORT, day=DAYS[4]))
     assert runs.run(*RANGE, parent=succeeded.run_id) == 1
     failed = runs.last_run()
     assert succeeded.run_id in stored(home).values()
     assert runs.run(*RANGE, parent=failed.run_id) == 0
-    assert set(stored(home).values()) == {failed.run_id, runs.last_run().run_id}
-    assert asked() == [*windows(DAYS), *windows(DAYS)[:2], *windows(DAYS)[1:]]
+    again = runs.last_run()
+    assert set(stored(home).values()) == {failed.run_id, again.run_id}
+    assert asked()[before:] == [*windows(DAYS)[:2], *windows(DAYS)[1:]]
 
-
-def test_a_new_launch_fetches_everything(runs, home, asked):
-    """Launched again, a range is asked for again, whatever is stored."""
-    assert runs.run(*RANGE) == 0
-    assert runs.run(*RANGE) == 0
-    assert Counter(asked()) == Counter(windows(DAYS) * 2)
-
-
-def test_everything_can_be_asked_for_in_a_re_execution_too(runs, emulator, home, asked):
-    """`refetch: all` beats what a re-execution does by itself."""
-    killed = kill_while_waiting(runs, emulator, DAYS[7], *RANGE)
-    before = len(asked())
-    assert runs.run(*RANGE, parent=killed.run_id, refetch="all") == 0
-    assert asked()[before:] == windows(DAYS)
+    killed = kill_while_waiting(runs, emulator, DAYS[0], *RANGE)
+    assert runs.run(*RANGE, parent=killed.run_id) == 0
+    assert not {failed.run_id, again.run_id} & set(stored(home).values())
 
 
 def test_stale_days_alone_are_fetched(runs, emulator, home, asked):
