@@ -66,8 +66,9 @@ PROFILE_FAULTS = [
 ]
 # Another fault of the list stands for each of these where time is short.
 SIBLINGS = {
-    *("truncate-mid-record", "junk-line", "cut-body", "drop-connection", "503-empty"),
+    *("truncate-mid-record", "junk-line", "cut-body", "drop-connection"),
     *("429-window", "402-json", "403-json", "404-json", "cut-gzip"),
+    *("400-auth-text", "503-empty"),
 }
 Rows = Counter[str]
 
