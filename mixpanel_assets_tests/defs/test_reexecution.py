@@ -250,7 +250,9 @@ def test_a_new_launch_and_a_run_that_succeeded_are_done_again(runs, emulator, ho
     assert runs.run(*RANGE, parent=failed.run_id) == 0
     again = runs.last_run()
     assert set(stored(home).values()) == {failed.run_id, again.run_id}
-    assert asked()[before:] == [*windows(DAYS)[:2], *windows(DAYS)[1:]]
+    first, failing, later = (Counter(asked()[before:])[window] for window in windows(DAYS))
+    assert (first, failing) == (1, 2)
+    assert later in (1, 2)  # one more if it was on its way when the failure arrived
 
     killed = kill_while_waiting(runs, emulator, DAYS[0], *RANGE)
     assert runs.run(*RANGE, parent=killed.run_id) == 0
