@@ -85,7 +85,7 @@ def test_a_cancelled_request_stops_waiting_for_the_ledger(program, file, tmp_pat
         pytest.param(("quota",), marks=pytest.mark.slow),
     ],
 )
-def test_ctrl_c_ends_a_wait_for_the_ledger(command, emulator, tmp_path):
+def test_ctrl_c_ends_a_wait_for_the_ledger(command, emulator, forked_mp, tmp_path):
     """It says for which process it waits, then that nothing was stored."""
     variables = {
         **os.environ,
@@ -93,7 +93,7 @@ def test_ctrl_c_ends_a_wait_for_the_ledger(command, emulator, tmp_path):
         "MP_STATE_DIR": str(tmp_path / "state"),
         "MP_DATABASE": str(tmp_path / "w.duckdb"),
     }
-    subprocess.run([MP, "quota"], env=variables, check=True, capture_output=True)
+    assert forked_mp.run(["quota"], env=variables, cwd=tmp_path).returncode == 0
     [ledger] = (tmp_path / "state").glob("*.sqlite")
     with (
         in_another_process(LOCK, f"{ledger}.lock") as holder,

@@ -42,11 +42,11 @@ def names_once(lines: Iterable[bytes]) -> bool:
 
 
 @cache
-def _prepared() -> bytes:
+def _prepared(project: ProjectIdentity) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prepared.duckdb"
         with Database(path).write() as connection:
-            prepare(connection, PROJECT)
+            prepare(connection, project)
         return path.read_bytes()
 
 
@@ -99,9 +99,9 @@ class Warehouse:
 
     def _begin(self) -> None:
         """Begin with a file that is prepared already, which takes most of the time of a load."""
-        if self.project == PROJECT and self.database.is_missing:
+        if self.database.is_missing:
             self.database.path.touch(0o600)
-            self.database.path.write_bytes(_prepared())
+            self.database.path.write_bytes(_prepared(self.project))
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         with self.database.read() as connection:

@@ -711,7 +711,7 @@ def ended(process, number=None):
     return path
 
 
-@pytest.mark.parametrize("then", ["", "storage.connection"])
+@pytest.mark.parametrize("then", siblings(["storage.connection", ""], keep=1))
 def test_a_temporary_database_goes_with_its_process(temporary, then):
     """A normal end, SIGTERM and SIGINT leave nothing."""
     for number in (None, signal.SIGTERM, signal.SIGINT):

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from mixpanel_assets_tests.laws import siblings
 from mixpanel_assets_tests.warehouse.conftest import (
     ACCEPT_SMALLER,
     DAY,
@@ -42,7 +43,9 @@ def vanished(warehouse: Warehouse) -> list[bytes]:
     return [line for (line,) in warehouse.query(found)]
 
 
-@pytest.mark.parametrize("line", [half(1), half(), event(time=0), event(time=None)])
+@pytest.mark.parametrize(
+    "line", siblings([half(1), event(time=None), half(), event(time=0)], keep=2)
+)
 def test_an_empty_response_keeps_the_quarantine(warehouse, line):
     """The day had something, so it is complete; since when the line is missing is noted."""
     warehouse.load([line])
