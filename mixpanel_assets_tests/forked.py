@@ -60,6 +60,7 @@ def become(asked):
     if asked["interrupt"]:
         interrupt_at(*asked["interrupt"])
 
+mixpanel_assets.cli.app._command()  # builds all commands once
 gc.freeze()
 for line in sys.stdin:
     if not (child := os.fork()):

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -158,7 +159,7 @@ def _exit_code_of(arguments: Sequence[str], invocation: Invocation) -> int:
             complete(app, arguments)
         else:
             # Standalone, Typer would end with 2 after wrong usage.
-            code = app(arguments, standalone_mode=False) or 0
+            code = _command()(arguments, standalone_mode=False) or 0
         sys.stdout.flush()
         return code
     except MixpanelDataError as error:
@@ -183,6 +184,12 @@ def _exit_code_of(arguments: Sequence[str], invocation: Invocation) -> int:
         return GENERAL
     finally:
         _flush()
+
+
+@cache
+def _command() -> Any:
+    # Typer would build all commands again for each command line of a process.
+    return typer.main.get_command(app)
 
 
 def _show_usage(error: Any, invocation: Invocation) -> int:

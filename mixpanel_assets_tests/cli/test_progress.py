@@ -101,7 +101,7 @@ def test_days_are_counted_with_their_events(lines, clock, said):
             (("fetch", "profiles", "people"), ENGAGE, "1 of 1 pages, "),
             (("sync", *DAYS, "--no-profiles", "--format", "csv"), EXPORT, "1 of 2 days, "),
         ],
-        keep=2,
+        keep=1,
     ),
 )
 def test_a_load_that_takes_long_is_heard_of(command, path, line, mp_here, emulator):
