@@ -4,6 +4,7 @@ import subprocess
 import sys
 from datetime import date, datetime
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 
 import dagster as dg
@@ -45,16 +46,27 @@ def frame(day, amount=1):
     return pd.DataFrame({"day": [pd.Timestamp(day)], "customer": ["a"], "amount": [amount]})
 
 
+@cache
+def instance():
+    return dg.DagsterInstance.ephemeral()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_instance():
+    """Runs share it: what earlier ones left in it changes no table."""
+    with instance():
+        yield
+
+
 def run(path, *assets, day=DAY, select=None, **options):
-    with dg.DagsterInstance.ephemeral() as instance:
-        return dg.materialize(
-            list(assets),
-            selection=select,
-            partition_key=day,
-            resources={"warehouse": WarehouseIOManager(database=str(path), **options)},
-            instance=instance,
-            raise_on_error=False,
-        )
+    return dg.materialize(
+        list(assets),
+        selection=select,
+        partition_key=day,
+        resources={"warehouse": WarehouseIOManager(database=str(path), **options)},
+        instance=instance(),
+        raise_on_error=False,
+    )
 
 
 def rows(path, query="SELECT customer, amount FROM shop.orders ORDER BY ALL"):
