@@ -31,6 +31,13 @@ EXPORT = "/api/2.0/export"
 IN_THREE = {"parallel": True, "chunk_days": 2}
 
 
+@pytest.fixture(scope="module")
+def shared_emulator():
+    """Two weeks of a shop half as large as the usual one."""
+    with Emulator(EmulatorSettings(start=FIRST, days=14, events_per_day=200)) as emulator:
+        yield emulator
+
+
 @pytest.fixture
 def client(emulator, credentials):
     with MixpanelAPIClient(
