@@ -70,10 +70,14 @@ def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
     )
 
 
-def table_of(key: dg.AssetKey) -> str:
-    """Return the schema and the table of an asset."""
-    # Without the path of the database, which Dagster's UI would show to all its users.
-    return ".".join(key.path)
+def stored_table(key: dg.AssetKey, partition_expr: str, schema: dg.TableSchema) -> dict[str, Any]:
+    """Return an asset's metadata on its table: the partition's column, the columns, the name."""
+    return {
+        "partition_expr": partition_expr,
+        "dagster/column_schema": schema,
+        # Without the path of the database, which Dagster's UI would show to all its users.
+        "dagster/table_name": ".".join(key.path),
+    }
 
 
 def table(

@@ -13,7 +13,7 @@ from mixpanel_assets.defs.metadata import (
     column_schema,
     day_metadata,
     kept_day_metadata,
-    table_of,
+    stored_table,
     vanished_metadata,
 )
 from mixpanel_assets.defs.partitions import (
@@ -99,9 +99,7 @@ def events_asset(
             )
         ],
         metadata={
-            "partition_expr": "event_date",
-            "dagster/column_schema": column_schema(EVENTS.columns),
-            "dagster/table_name": table_of(key),
+            **stored_table(key, "event_date", column_schema(EVENTS.columns)),
             "joins_by_distinct_id": dg.MetadataValue.asset(PROFILES_KEY),
         },
     )

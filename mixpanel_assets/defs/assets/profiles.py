@@ -23,7 +23,7 @@ from mixpanel_assets.defs.metadata import (
     column_schema,
     completeness_metadata,
     profile_metadata,
-    table_of,
+    stored_table,
 )
 from mixpanel_assets.defs.partitions import (
     EVENTS_KEY,
@@ -243,9 +243,7 @@ def profiles_asset(
             )
         ],
         metadata={
-            "partition_expr": "snapshot_date",
-            "dagster/column_schema": column_schema(PROFILES.columns),
-            "dagster/table_name": table_of(key),
+            **stored_table(key, "snapshot_date", column_schema(PROFILES.columns)),
             "joins_by_distinct_id": dg.MetadataValue.asset(EVENTS_KEY),
         },
     )

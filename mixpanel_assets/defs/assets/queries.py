@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from mixpanel_assets.client.live import LiveQueryService
 from mixpanel_assets.defs.failures import explained_to_dagster
-from mixpanel_assets.defs.metadata import table_of
+from mixpanel_assets.defs.metadata import stored_table
 from mixpanel_assets.defs.ops.live_queries import (
     DatedReportConfig,
     EventCountsConfig,
@@ -101,13 +101,11 @@ def live_query_asset(
         ),
         backfill_policy=dg.BackfillPolicy.single_run(),
         io_manager_key="warehouse",
-        metadata={
-            "partition_expr": '"date"',
-            "dagster/table_name": table_of(asset_key),
-            "dagster/column_schema": dg.TableSchema(
-                [dg.TableColumn(field.name, str(field.type)) for field in schema]
-            ),
-        },
+        metadata=stored_table(
+            asset_key,
+            '"date"',
+            dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field in schema]),
+        ),
     )
     def daily_results(context: dg.AssetExecutionContext, mixpanel: MixpanelResource) -> QueryLoad:
         record = PartitionRecord(context, asset_key)
