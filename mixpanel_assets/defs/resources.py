@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
@@ -15,6 +17,7 @@ from mixpanel_assets.client import (
     checked_project,
     make_credentials,
 )
+from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.workspace import Workspace
@@ -170,3 +173,20 @@ def resource_from_environment(settings: Settings) -> MixpanelResource:
 def _value(field: str) -> str:
     # Outside a Dagster run, Dagster has not replaced the EnvVar by its value.
     return (field.get_value() or "") if isinstance(field, dg.EnvVar) else field
+
+
+@contextmanager
+def client_of_step(
+    mixpanel: MixpanelResource,
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    settings: Settings,
+) -> Iterator[MixpanelAPIClient]:
+    """Yield the client of a step whose errors Dagster explains, and retries if that can help.
+
+    Raises:
+        Failure: See `explained_to_dagster`.
+        RetryRequested: See `explained_to_dagster`.
+    """
+    retries = StepRetries.of(context, settings)
+    with explained_to_dagster(retries), mixpanel.client() as client:
+        yield client

@@ -18,7 +18,7 @@ from mixpanel_assets.client import (
     PagePlan,
     ProfileQuery,
 )
-from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.defs.failures import explained_to_dagster
 from mixpanel_assets.defs.metadata import (
     column_schema,
     completeness_metadata,
@@ -32,7 +32,7 @@ from mixpanel_assets.defs.partitions import (
     daily_partitions,
     days_of,
 )
-from mixpanel_assets.defs.resources import MixpanelResource
+from mixpanel_assets.defs.resources import MixpanelResource, client_of_step
 from mixpanel_assets.loading.profiles import (
     OnPage,
     ProfileLoad,
@@ -151,8 +151,7 @@ def profiles_asset(
         project = settings.project(mixpanel.credentials)
         root = settings.spool_path(project.project_id)
         database = settings.database_for(project.project_id, on_wait=context.log.info)
-        retries = StepRetries.of(context, settings)
-        with explained_to_dagster(retries), mixpanel.client() as client:
+        with client_of_step(mixpanel, context, settings) as client:
             requests = snapshot_requests(
                 _days(context),
                 settings.today(),
@@ -200,8 +199,7 @@ def profiles_asset(
 
         if again := [page for pages in failed for page in pages]:
             context.log.warning(f"Pages that failed are requested again: {again}")
-        retries = StepRetries.of(context, settings)
-        with explained_to_dagster(retries), mixpanel.client() as client, in_use(plan.snapshots):
+        with client_of_step(mixpanel, context, settings) as client, in_use(plan.snapshots):
             load = ProfileLoad(
                 snapshots=[
                     complete_snapshot(

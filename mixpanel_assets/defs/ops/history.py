@@ -8,10 +8,9 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.client import MixpanelAPIClient
-from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
 from mixpanel_assets.defs.metadata import day_metadata, kept_day_metadata
 from mixpanel_assets.defs.partitions import EVENTS_KEY
-from mixpanel_assets.defs.resources import MixpanelResource
+from mixpanel_assets.defs.resources import MixpanelResource, client_of_step
 from mixpanel_assets.loading.events import EventLoad, LoadListener, plan_load
 from mixpanel_assets.loading.plan import Keeping, LoadProgress, Plan, Refetch
 from mixpanel_assets.settings import Settings
@@ -38,8 +37,7 @@ def backfill_history_job(settings: Settings) -> dg.JobDefinition:
     def load_history(
         context: dg.OpExecutionContext, config: HistoryConfig, mixpanel: MixpanelResource
     ) -> None:
-        retries = StepRetries.of(context, settings)
-        with explained_to_dagster(retries), mixpanel.client() as client:
+        with client_of_step(mixpanel, context, settings) as client:
             plan = _load(context, client, settings, only_plan=config.only_plan)
         context.add_output_metadata(plan_metadata(plan) if plan else {"days": 0})
 

@@ -11,10 +11,9 @@ from pydantic import Field
 
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.client.live import LiveQueryService
-from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
 from mixpanel_assets.defs.metadata import summary_metadata
 from mixpanel_assets.defs.partitions import span
-from mixpanel_assets.defs.resources import MixpanelResource
+from mixpanel_assets.defs.resources import MixpanelResource, client_of_step
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.queries import check_zone, require_ended
 from mixpanel_assets.results import ResultWithDataFrame
@@ -296,8 +295,7 @@ def live_query_op(report: type[ReportConfig], settings: Settings | None = None) 
     ) -> ResultWithDataFrame:
         parameters: ReportConfig = config
         known = settings or load_settings()
-        retries = StepRetries.of(context, known)
-        with explained_to_dagster(retries), mixpanel.client() as client:
+        with client_of_step(mixpanel, context, known) as client:
             today = project_today(known, client=client, warn=context.log.warning)
             if isinstance(parameters, DatedReportConfig) and parameters.to_date:
                 require_ended(as_day(parameters.to_date), known.time_zone)

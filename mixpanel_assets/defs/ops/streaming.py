@@ -8,10 +8,9 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.client import STREAMED_DAYS, MixpanelAPIClient, ProfileQuery
-from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
 from mixpanel_assets.defs.metadata import table
 from mixpanel_assets.defs.partitions import span
-from mixpanel_assets.defs.resources import MixpanelResource
+from mixpanel_assets.defs.resources import MixpanelResource, client_of_step
 from mixpanel_assets.loading.files import DayFile, EventFilter, EventFolder, write_snapshot
 from mixpanel_assets.settings import Settings, load_settings
 
@@ -111,8 +110,7 @@ def stream_events_op(settings: Settings | None = None) -> dg.OpDefinition:
         context: dg.OpExecutionContext, config: EventFilesConfig, mixpanel: MixpanelResource
     ) -> list[str]:
         known, begin = settings or load_settings(), time.monotonic()
-        retries = StepRetries.of(context, known)
-        with explained_to_dagster(retries), mixpanel.client() as client:
+        with client_of_step(mixpanel, context, known) as client:
             first, last = span(config.from_date, config.to_date, known.today())
             folder = EventFolder(
                 _path(config.directory, client, known, "events"),
@@ -148,8 +146,7 @@ def stream_profiles_op(settings: Settings | None = None) -> dg.OpDefinition:
         context: dg.OpExecutionContext, config: ProfileFileConfig, mixpanel: MixpanelResource
     ) -> str:
         known = settings or load_settings()
-        retries = StepRetries.of(context, known)
-        with explained_to_dagster(retries), mixpanel.client() as client:
+        with client_of_step(mixpanel, context, known) as client:
             written = write_snapshot(
                 client,
                 _path(config.path, client, known, f"profiles.{config.format}"),

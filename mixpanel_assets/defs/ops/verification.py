@@ -7,10 +7,9 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
 from mixpanel_assets.defs.metadata import table
 from mixpanel_assets.defs.partitions import span
-from mixpanel_assets.defs.resources import MixpanelResource
+from mixpanel_assets.defs.resources import MixpanelResource, client_of_step
 from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import DayDifference
@@ -38,8 +37,7 @@ def verify_range_job(settings: Settings) -> dg.JobDefinition:
     def compare(
         context: dg.OpExecutionContext, config: VerifyConfig, mixpanel: MixpanelResource
     ) -> None:
-        retries = StepRetries.of(context, settings)
-        with explained_to_dagster(retries), mixpanel.client() as client:
+        with client_of_step(mixpanel, context, settings) as client:
             first, last = span(config.from_date, config.to_date, settings.today(), USUAL_DAYS)
             differences = verify_days(
                 client,
