@@ -10,8 +10,6 @@ import argparse
 import gzip
 import json
 import multiprocessing
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,13 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.spool import DAY, write_spool
+from benchmarks.stream_client import peak_bytes
 from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.events import replace_events
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 
 PROJECT = ProjectIdentity("1", "us")
-_KILOBYTES = 1024 if sys.platform == "linux" else 1
 
 
 @dataclass(frozen=True)
@@ -112,8 +110,7 @@ def _child(
     started = time.perf_counter()
     way(spool, database, events)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KILOBYTES
-    pipe.send((seconds, peak))
+    pipe.send((seconds, peak_bytes()))
 
 
 def report(figures: list[Figure], *, events: int, raw_bytes: int, gzip_bytes: int) -> Table:

@@ -51,9 +51,10 @@ def test_a_day_of_large_events_fits_into_little_memory(tmp_path, rows, size):
 
 
 _LOAD = """
-import resource, sys
+import sys
 from datetime import date
 from pathlib import Path
+from benchmarks.stream_client import peak_bytes
 from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.events import replace_events
@@ -65,8 +66,7 @@ received = ReceivedDays(folder / "spool.jsonl", day, day, int(sys.argv[2]), name
 with Database(folder / "large.duckdb", memory_limit=sys.argv[3]).write() as connection:
     prepare(connection, project)
     replace_events(connection, received, project=project)
-unit = 1 if sys.platform == "darwin" else 1024
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+print(peak_bytes())
 """
 
 
