@@ -1,12 +1,13 @@
-"""The emulator, clients of it, and an environment without anybody's settings."""
+"""The emulator, clients of it, and an environment without settings."""
 
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import duckdb
@@ -19,6 +20,7 @@ from mixpanel_assets.client import (
     RetryPolicy,
     make_credentials,
 )
+from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.forked import ForkedMp
@@ -39,6 +41,17 @@ PLENTY = BudgetSettings(
     query_per_hour=100_000,
     refusal_wait_seconds=0.001,
 )
+
+
+def resource_of(emulator: Emulator, **changes: Any) -> MixpanelResource:
+    """Return the resource of an emulator's project."""
+    return MixpanelResource(
+        username=emulator.username,
+        secret=emulator.secret,
+        project_id=str(emulator.project_id),
+        api_base_url=emulator.base_url,
+        **changes,
+    )
 
 
 # What `--quick` runs: no Dagster, few processes, and few of the thousands of loads.
@@ -142,7 +155,7 @@ def one_thread_for_each_database(request: pytest.FixtureRequest) -> Iterator[Non
 
 
 @pytest.fixture(autouse=True)
-def nobodys_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing of the machine's settings, home or network reaches a test."""
     for name in os.environ:
         if name.startswith(("MP_", "DAGSTER_")):
@@ -215,3 +228,10 @@ def client(emulator: Emulator, credentials: Credentials) -> Iterator[MixpanelAPI
 def settings(emulator: Emulator, tmp_path: Path) -> Settings:
     """Settings that point at the emulator and at a database of this test's own."""
     return Settings(api_base_url=emulator.base_url, database=tmp_path / "warehouse.duckdb")
+
+
+@pytest.fixture
+def asked(emulator: Emulator) -> Callable[[], list[Any]]:
+    """Return the days of each export request since the test began."""
+    before = len(emulator.requests)
+    return lambda: [e.days for e in emulator.requests[before:] if e.path == "/api/2.0/export"]

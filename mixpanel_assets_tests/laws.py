@@ -1,4 +1,4 @@
-"""How often a law is tried: a few times at every change, many times when somebody asks for it.
+"""How often a law is tried: a few times at every change, many times on request.
 
 `EXAMPLES=20 ./run check --slow` tries twenty times as many examples, and every sibling of a case.
 """

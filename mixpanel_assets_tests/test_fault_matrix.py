@@ -18,12 +18,13 @@ import dagster as dg
 import duckdb
 import pytest
 
-from mixpanel_assets import MixpanelResource, Workspace, build_definitions
+from mixpanel_assets import Workspace, build_definitions
 from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.client.transport import RETRY_CLASSES
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import MixpanelDataError
 from mixpanel_assets.settings import Settings
+from mixpanel_assets_tests.conftest import resource_of
 from mixpanel_assets_tests.forked import ForkedMp
 
 DAY = date(2024, 1, 2)
@@ -127,19 +128,10 @@ def settings_of(emulator: Emulator, folder: Path) -> Settings:
     )
 
 
-def resource_of(emulator: Emulator) -> MixpanelResource:
-    return MixpanelResource(
-        username=emulator.username,
-        secret=emulator.secret,
-        project_id=str(emulator.project_id),
-        api_base_url=emulator.base_url,
-        max_retries=1,
-    )
-
-
 def workspace_of(emulator: Emulator, folder: Path) -> Workspace:
     return Workspace(
-        credentials=resource_of(emulator).credentials, settings=settings_of(emulator, folder)
+        credentials=resource_of(emulator, max_retries=1).credentials,
+        settings=settings_of(emulator, folder),
     )
 
 
@@ -147,7 +139,7 @@ def workspace_of(emulator: Emulator, folder: Path) -> Workspace:
 def job_of(site: Site, folder: Path) -> dg.JobDefinition:
     definitions = build_definitions(
         settings=settings_of(site.emulator, folder),
-        resources={"mixpanel": resource_of(site.emulator)},
+        resources={"mixpanel": resource_of(site.emulator, max_retries=1)},
     )
     return definitions.resolve_implicit_global_asset_job_def()
 

@@ -235,7 +235,7 @@ def test_a_day_that_has_ended_since_is_asked_again(runs, emulator, home, asked):
 def test_a_new_launch_and_a_run_that_succeeded_are_done_again(runs, emulator, home, asked):
     """Launched again, a range is asked for again, whatever is stored.
 
-    Nothing is missing of a run that succeeded, so who re-executes it wants everything anew;
+    Nothing is missing of a run that succeeded, so a re-execution of it fetches everything again;
     attempts go on. What an earlier launch stored does not count as done.
     """
     assert runs.run(*RANGE) == 0

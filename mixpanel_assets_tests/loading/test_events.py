@@ -35,13 +35,6 @@ def weekly(credentials, settings):
         yield workspace
 
 
-@pytest.fixture
-def asked(emulator):
-    """Return the days of each export request since the test began."""
-    before = len(emulator.requests)
-    return lambda: [e.days for e in emulator.requests[before:] if e.path == EXPORT]
-
-
 def stored_days(workspace):
     days = "SELECT day FROM mixpanel._days WHERE status <> 'failed' ORDER BY day"
     return [day.day for (day,) in workspace.sql_rows(days)]

@@ -120,13 +120,6 @@ def test_accept_smaller_never_empties_a_day_that_may_be_too_old(workspace, delet
     assert report.rows_removed == report.rows_before
 
 
-@pytest.fixture
-def asked(emulator):
-    """Return the days of each export request since the test began."""
-    before = len(emulator.requests)
-    return lambda: [e.days for e in emulator.requests[before:] if e.path == EXPORT]
-
-
 def test_a_load_says_which_days_hold_vanished_rows(workspace, delete, client):
     """Also those that it did not ask for, because they are kept as they are."""
     workspace.sync_events(FIRST, LAST)

@@ -12,6 +12,7 @@ from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.emulator import Emulator
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import Database
+from mixpanel_assets_tests.conftest import resource_of
 
 EVENTS = dg.AssetKey(["mixpanel", "events"])
 PROFILES = dg.AssetKey(["mixpanel", "profiles"])
@@ -28,13 +29,7 @@ def database(settings: Settings) -> Database:
 @pytest.fixture
 def resource(emulator: Emulator) -> MixpanelResource:
     """The emulator's project."""
-    return MixpanelResource(
-        username=emulator.username,
-        secret=emulator.secret,
-        project_id=str(emulator.project_id),
-        api_base_url=emulator.base_url,
-        max_retries=1,
-    )
+    return resource_of(emulator, max_retries=1)
 
 
 @pytest.fixture

@@ -22,13 +22,6 @@ def settings(settings):
     return settings.model_copy(update={"days_per_request": 2})
 
 
-@pytest.fixture
-def asked(emulator):
-    """Return the days of each export request since the test began."""
-    before = len(emulator.requests)
-    return lambda: [e.days for e in emulator.requests[before:] if e.path == EXPORT]
-
-
 def configured(refetch):
     return {"ops": {NODE: {"config": {"refetch": refetch}}}}
 

@@ -22,7 +22,7 @@ from mixpanel_assets.defs.ops import (
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import Database
-from mixpanel_assets_tests.conftest import START
+from mixpanel_assets_tests.conftest import START, resource_of
 from mixpanel_assets_tests.laws import siblings
 
 DAYS = [START + timedelta(days=number) for number in range(5)]
@@ -277,13 +277,7 @@ ZONELESS = '{"status": "ok", "results": {"projects": {"12345": {"id": 12345, "na
 def run_in_los_angeles(run, tmp_path):
     """Materialize a question about a project in Los Angeles, with MP_TIME_ZONE as given."""
     with Emulator(EmulatorSettings(start=START, days=3, zone="America/Los_Angeles")) as emulator:
-        resource = MixpanelResource(
-            username=emulator.username,
-            secret=emulator.secret,
-            project_id=str(emulator.project_id),
-            api_base_url=emulator.base_url,
-            max_retries=0,
-        )
+        resource = resource_of(emulator, max_retries=0)
 
         def run_in_zone(zone, *days):
             settings = Settings(database=tmp_path / "warehouse.duckdb", time_zone=zone)

@@ -10,6 +10,7 @@ from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.emulator import Emulator
 from mixpanel_assets.settings import Settings
+from mixpanel_assets_tests.conftest import resource_of
 
 Run = Callable[..., dg.ExecuteInProcessResult]
 
@@ -17,13 +18,7 @@ Run = Callable[..., dg.ExecuteInProcessResult]
 @pytest.fixture
 def resource(emulator: Emulator) -> MixpanelResource:
     """The emulator's project."""
-    return MixpanelResource(
-        username=emulator.username,
-        secret=emulator.secret,
-        project_id=str(emulator.project_id),
-        api_base_url=emulator.base_url,
-        max_retries=2,
-    )
+    return resource_of(emulator, max_retries=2)
 
 
 @pytest.fixture

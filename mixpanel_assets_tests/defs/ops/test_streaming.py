@@ -10,12 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mixpanel_assets.client import normalize_event
-from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import AuthenticationError
 from mixpanel_assets.loading.files import EventFilter, EventFolder
 from mixpanel_assets.settings import Settings
-from mixpanel_assets_tests.conftest import START
+from mixpanel_assets_tests.conftest import START, resource_of
 from mixpanel_assets_tests.defs.ops.conftest import failure_of, metadata_of, output_of
 from mixpanel_assets_tests.laws import siblings
 
@@ -218,12 +217,7 @@ def test_events_of_no_asked_day_are_in_the_file_of_the_day_they_came_for(kind, r
     """Days with such events are asked for alone; nothing is lost or put into another day."""
     with Emulator(EmulatorSettings(start=START, days=5)) as emulator:
         emulator.faults.add(Fault(kind, path=EXPORT, day=DAYS[0], count=2))
-        resource = MixpanelResource(
-            username=emulator.username,
-            secret=emulator.secret,
-            project_id=str(emulator.project_id),
-            api_base_url=emulator.base_url,
-        )
+        resource = resource_of(emulator)
         with resource.client() as client:
             folder = EventFolder(tmp_path / "odd", client, Settings(), EventFilter(raw=raw))
             files = folder.fill(DAYS[0], DAYS[-1])
