@@ -21,16 +21,17 @@ def apply_changes(
     shop: Shop, day: date, block: Block, changes: Sequence[Fault], *, time_in_ms: bool
 ) -> Block:
     """Return a changed copy of the first block of a day."""
-    block = Block(list(block.lines), list(block.times), list(block.processed))
     for number, change in enumerate(changes):
         if change.kind == "late-events":
-            block = _join(block, _late_rows(shop, day, change.count, number, time_in_ms))
+            block = block + _late_rows(shop, day, change.count, number, time_in_ms)
         elif change.kind == "odd-content":
-            rows = oddities.rows(rich=True, room=1_000, turn=3)
-            marked = [replace(row, head=row.head.replace("{day}", "{day}-more")) for row in rows]
-            block = _join(block, odd_block(shop.plan(day), marked, time_in_ms=time_in_ms))
+            odd_rows = [
+                replace(row, head=row.head.replace("{day}", "{day}-more"))
+                for row in oddities.rows(rich=True, room=1_000, turn=3)
+            ]
+            block = block + odd_block(shop.plan(day), odd_rows, time_in_ms=time_in_ms)
         elif change.kind in ("foreign-rows", "timeless-rows", "surrogate-rows"):
-            block = _join(block, _bad_rows(shop, day, change, time_in_ms))
+            block = block + _bad_rows(shop, day, change, time_in_ms)
         elif change.kind == "delete-rows":
             block = _delete_rows(block, change.count)
         elif change.kind == "restamp":
@@ -38,16 +39,10 @@ def apply_changes(
     return block
 
 
-def _join(block: Block, more: Block) -> Block:
-    return Block(
-        block.lines + more.lines, block.times + more.times, block.processed + more.processed
-    )
-
-
 def _late_rows(shop: Shop, day: date, count: int, number: int, time_in_ms: bool) -> Block:
     """Return rows of a phone that was offline: they arrived three days later."""
     plan = shop.plan(day)
-    block = Block([], [], [])
+    late_rows: Block = []
     for row in range(count):
         time = plan.start_ms + 3_600_000 + row * 7_001 % (DAY_MS // 2)
         received = time + 3 * DAY_MS
@@ -65,10 +60,9 @@ def _late_rows(shop: Shop, day: date, count: int, number: int, time_in_ms: bool)
                 "page": "Home",
             },
         }
-        block.lines.append(json.dumps(record, separators=(",", ":")).encode())
-        block.times.append(time)
-        block.processed.append(received + 800)
-    return block
+        line = json.dumps(record, separators=(",", ":")).encode()
+        late_rows.append((line, time, received + 800))
+    return late_rows
 
 
 # In place of a valid `time`: nothing, null, text, the far future.
@@ -78,7 +72,7 @@ _NO_TIMES = ("", '"time":null,', '"time":"noon",', '"time":99999999999999999,')
 def _bad_rows(shop: Shop, day: date, change: Fault, time_in_ms: bool) -> Block:
     """Return complete lines that cannot be stored, or that belong to the previous day."""
     start = shop.plan(day).start_ms
-    block = Block([], [], [])
+    bad_rows: Block = []
     for row in range(change.count):
         happened = start + 40_000_000 + row * 1000
         time = happened - DAY_MS if change.kind == "foreign-rows" else happened
@@ -91,16 +85,14 @@ def _bad_rows(shop: Shop, day: date, change: Fault, time_in_ms: bool) -> Block:
             f'"$insert_id":"bad-{change.kind}-{day}-{row}","title":"{title}",'
             f'"mp_processing_time_ms":{happened + 900}}}}}'
         )
-        block.lines.append(line.encode())
-        block.times.append(happened)
-        block.processed.append(happened + 900)
-    return block
+        bad_rows.append((line.encode(), happened, happened + 900))
+    return bad_rows
 
 
-def _choose_ids(lines: Sequence[bytes], count: int) -> set[bytes]:
+def _choose_ids(block: Block, count: int) -> set[bytes]:
     """Return insert ids of ordinary rows, the same ones in every call."""
-    ids = {match.group(1) for line in lines if (match := _INSERT_ID.search(line))}
-    return set(sorted(ids)[:count])
+    insert_ids = {_insert_id(line) for line, _, _ in block} - {b""}
+    return set(sorted(insert_ids)[:count])
 
 
 def _insert_id(line: bytes) -> bytes:
@@ -109,25 +101,19 @@ def _insert_id(line: bytes) -> bytes:
 
 
 def _delete_rows(block: Block, count: int) -> Block:
-    deleted = _choose_ids(block.lines, count)
-    kept = [row for row, line in enumerate(block.lines) if _insert_id(line) not in deleted]
-    return Block(
-        [block.lines[row] for row in kept],
-        [block.times[row] for row in kept],
-        [block.processed[row] for row in kept],
-    )
+    deleted_ids = _choose_ids(block, count)
+    return [row for row in block if _insert_id(row[0]) not in deleted_ids]
 
 
 def _restamp(block: Block, count: int) -> Block:
     """Change the `distinct_id` of rows, as a late merge of identities does."""
-    merged = _choose_ids([line for line in block.lines if b"before_identity" not in line], count)
-    lines, processed = list(block.lines), list(block.processed)
-    for row, line in enumerate(lines):
-        if _insert_id(line) in merged and b"before_identity" not in line:
-            later = processed[row] + DAY_MS
-            line = _DISTINCT_ID.sub(
-                rb'"distinct_id":"user-merged","$distinct_id_before_identity":"\1"', line, count=1
-            )
-            lines[row] = _PROCESSED.sub(b'"mp_processing_time_ms":%d' % later, line, count=1)
-            processed[row] = later
-    return Block(lines, block.times, processed)
+    merged_ids = _choose_ids([row for row in block if b"before_identity" not in row[0]], count)
+    ids = rb'"distinct_id":"user-merged","$distinct_id_before_identity":"\1"'
+    restamped: Block = []
+    for line, happened_ms, processed_ms in block:
+        if _insert_id(line) in merged_ids and b"before_identity" not in line:
+            processed_ms += DAY_MS
+            line = _DISTINCT_ID.sub(ids, line, count=1)
+            line = _PROCESSED.sub(b'"mp_processing_time_ms":%d' % processed_ms, line, count=1)
+        restamped.append((line, happened_ms, processed_ms))
+    return restamped

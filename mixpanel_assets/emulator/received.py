@@ -274,7 +274,7 @@ class Identities:
         """Return the block with current ids. Changed rows also have their former id."""
         if not self.version:
             return block
-        return Block([self._rekey(line) for line in block.lines], block.times, block.processed)
+        return [(self._rekey(line), happened, processed) for line, happened, processed in block]
 
     def _rekey(self, line: bytes) -> bytes:
         match = _DISTINCT_ID.match(line)
@@ -295,7 +295,7 @@ PROCESSING_MS = 700  # time between arrival and processing, as in the sample
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Row(NamedTuple):
+class StoredEvent(NamedTuple):
     """A stored event. Its line is `before`, the time in the requested unit, and `after`."""
 
     event: str
@@ -327,7 +327,7 @@ class Received:
         self._settings = settings
         self._raw_ms = raw_ms
         self._lock = threading.Lock()
-        self._rows: defaultdict[date, list[Row]] = defaultdict(list)
+        self._rows: defaultdict[date, list[StoredEvent]] = defaultdict(list)
         self._last_processed = 0
         self._numbers = count(1)
         self._clear_count = 0
@@ -371,15 +371,18 @@ class Received:
     def block(self, day: date, *, time_in_ms: bool) -> Block:
         """Return the rows of a day as lines, duplicates included."""
         with self._lock:
-            rows = list(self._rows.get(day, ()))
+            stored_events = list(self._rows.get(day, ()))
         unit = 1 if time_in_ms else 1000
-        return Block(
-            [b"%b%d%b" % (row.before, row.raw_ms // unit, row.after) for row in rows],
-            [row.happened_ms for row in rows],
-            [row.processed_ms for row in rows],
-        )
+        return [
+            (
+                b"%b%d%b" % (event.before, event.raw_ms // unit, event.after),
+                event.happened_ms,
+                event.processed_ms,
+            )
+            for event in stored_events
+        ]
 
-    def _row(self, event: SentEvent, origin: Origin, now_ms: int) -> Row:
+    def _row(self, event: SentEvent, origin: Origin, now_ms: int) -> StoredEvent:
         properties = {**event.properties}
         identity = self._identity(event.name, properties, origin)
         properties.pop("distinct_id", None)
@@ -398,7 +401,7 @@ class Received:
         if identity is not None:
             properties = {"distinct_id": identity, **properties}
         raw_ms = self._raw_ms(event.time_ms)
-        return Row(
+        return StoredEvent(
             event=event.name,
             before=f'{{"event":{json_text(event.name)},"properties":{{"time":'.encode(),
             raw_ms=raw_ms,

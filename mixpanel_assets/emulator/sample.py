@@ -131,12 +131,10 @@ WEEKDAYS = (1.05, 1.0, 1.02, 1.08, 1.15, 0.86, 0.78)
 HOURS = (3, 2, 1, 1, 1, 2, 4, 7, 9, 10, 11, 13, 15, 13, 11, 10, 11, 13, 16, 19, 21, 18, 12, 6)
 
 
-class Block(NamedTuple):
-    """Part of a day: lines as sent, without line ends; times are UTC milliseconds."""
-
-    lines: list[bytes]
-    times: list[int]
-    processed: list[int]
+# A line as sent, without line end; the event's time and processing time in UTC milliseconds.
+# A plain tuple, because a class would make the computation of a day a fifth slower.
+Row = tuple[bytes, int, int]
+Block = list[Row]  # part of a day
 
 
 class User(NamedTuple):
@@ -271,31 +269,24 @@ class _BlockMaker:
         self.random = Random(f"{shop.settings.seed}/{plan.day}/{index}")
         self.early_clicks = shop.settings.early_clicks
         self.want = min(BLOCK_EVENTS, plan.events - index * BLOCK_EVENTS)
-        self.lines: list[bytes] = []
-        self.times: list[int] = []
-        self.processed: list[int] = []
-        self.anonymous: list[tuple[int, bytes]] = []
+        self.rows: Block = []
 
     def make(self) -> Block:
-        odd = self._odd_rows() if self.index == 0 else Block([], [], [])
-        room = self.want - len(odd.lines)
+        odd_rows = self._odd_rows() if self.index == 0 else []
+        room = self.want - len(odd_rows)
         for number in range(self.index, self.plan.sign_ups, self.plan.blocks):
-            if len(self.lines) >= room:
+            if len(self.rows) >= room:
                 break
             self._sign_up(self.shop.user(self.plan.day, number))
         chance = self.random.random
-        while len(self.lines) < room:
+        while len(self.rows) < room:
             if chance() < 0.45:
                 self._anonymous_visit()
             else:
                 self._known_visit()
-        for column in (self.lines, self.times, self.processed):
-            del column[room:]
+        del self.rows[room:]
         self._add_duplicates()
-        self.lines += odd.lines
-        self.times += odd.times
-        self.processed += odd.processed
-        return Block(self.lines, self.times, self.processed)
+        return self.rows + odd_rows
 
     def _second(self) -> int:
         chance = self.random.random
@@ -315,22 +306,9 @@ class _BlockMaker:
         bits = self.random.getrandbits(64)
         received = happened + 300 + (bits & 0xFFF)
         processed = received + 700 + (bits >> 12 & 0x7FF)
-        self.lines.append(
-            _LINE
-            % (
-                event,
-                time // self.unit,
-                person,
-                common,
-                bits,
-                received,
-                400 + (bits >> 24 & 0xFF),
-                processed,
-                own,
-            )
-        )
-        self.times.append(happened)
-        self.processed.append(processed)
+        size = 400 + (bits >> 24 & 0xFF)
+        fields = (event, time // self.unit, person, common, bits, received, size, processed, own)
+        self.rows.append((_LINE % fields, happened, processed))
 
     def _known_visit(self) -> None:
         user = self._returning_user()
@@ -437,22 +415,19 @@ class _BlockMaker:
     def _add_duplicates(self) -> None:
         """Append duplicates as Mixpanel sends them: exact, newer, or with another id."""
         chance = self.random.random
-        count = len(self.lines)
+        count = len(self.rows)
         rate = self.shop.settings.duplicates_rate
         duplicates = int(count * rate + chance()) if rate else 0
         for _ in range(duplicates):
-            row = int(chance() * count)
-            line, processed = self.lines[row], self.processed[row]
+            line, happened_ms, processed_ms = self.rows[int(chance() * count)]
             kind = chance()
             if kind > 0.3:
-                later = processed + 60_000 + int(chance() * 3_600_000)
-                line = _with_processing_time(line, processed, later)
+                later_ms = processed_ms + 60_000 + int(chance() * 3_600_000)
+                line = _with_processing_time(line, processed_ms, later_ms)
                 if kind > 0.65:
                     line = self._under_user_id(line)
-                processed = later
-            self.lines.append(line)
-            self.times.append(self.times[row])
-            self.processed.append(processed)
+                processed_ms = later_ms
+            self.rows.append((line, happened_ms, processed_ms))
 
     def _under_user_id(self, line: bytes) -> bytes:
         """Return the row after the device was connected with a user."""
@@ -463,27 +438,22 @@ class _BlockMaker:
         end = line.index(b'"', at + len(mark))
         device = line[at + len(b'"distinct_id":"') : end]
         user = self._returning_user().distinct_id.encode()
-        return b'%b"distinct_id":"%b","$distinct_id_before_identity":"%b%b' % (
-            line[:at],
-            user,
-            device,
-            line[end:],
-        )
+        ids = b'"distinct_id":"%b","$distinct_id_before_identity":"%b' % (user, device)
+        return line[:at] + ids + line[end:]
 
     def _odd_rows(self) -> Block:
         settings = self.shop.settings
-        chosen = oddities.rows(
-            rich=settings.odd_content, room=self.want // 4, turn=self.plan.number
-        )
+        room = self.want // 4
+        odd_rows = oddities.rows(rich=settings.odd_content, room=room, turn=self.plan.number)
         shifted = settings.shifted_rows if settings.regime == "legacy" else 0
-        return odd_block(self.plan, chosen, time_in_ms=self.unit == 1, shifted=shifted)
+        return odd_block(self.plan, odd_rows, time_in_ms=self.unit == 1, shifted=shifted)
 
 
 def odd_block(
     plan: DayPlan, rows: Iterable[oddities.OddRow], *, time_in_ms: bool, shifted: int = 0
 ) -> Block:
     """Return odd rows as lines. The first `shifted` ones have a time before the day."""
-    block = Block([], [], [])
+    block: Block = []
     for number, row in enumerate(rows):
         time = plan.start_ms + round(row.second * 1000)
         happened = time - plan.offsets[(time - plan.start_ms) // SLOT_MS]
@@ -500,9 +470,7 @@ def odd_block(
             received + 900,
             row.properties,
         )
-        block.lines.append(text.encode())
-        block.times.append(happened)
-        block.processed.append(received + 900)
+        block.append((text.encode(), happened, received + 900))
     return block
 
 

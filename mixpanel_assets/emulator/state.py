@@ -299,7 +299,7 @@ class State:
             lagging: Whether to omit events that a `lag` fault hides now.
             changes: The changes; None: those that apply now.
         """
-        block = Block([], [], [])
+        block: Block = []
         if part == RECEIVED:
             block = self.received.block(day, time_in_ms=time_in_ms)
         elif self.settings.start <= day <= self.last_day():
@@ -308,11 +308,13 @@ class State:
         if changes and part == 0:
             block = apply_changes(self.shop, day, block, changes, time_in_ms=time_in_ms)
         if day >= self.today() - timedelta(days=1):
-            block = _until(block, self.clock.now_ms(), None)
+            now_ms = self.clock.now_ms()
+            block = [row for row in block if row[1] <= now_ms]
         for change in changes:
             if change.kind == "lag" and lagging:
                 seconds = LAG_SECONDS if change.seconds is None else change.seconds
-                block = _until(block, None, self.clock.now_ms() - int(seconds * 1000))
+                visible_ms = self.clock.now_ms() - int(seconds * 1000)
+                block = [row for row in block if row[2] <= visible_ms]
         return self.received.identities.rekey(block)
 
     def export(self, days: list[date], *, time_in_ms: bool) -> Iterator[list[bytes]]:
@@ -332,7 +334,7 @@ class State:
                 block = self.block(
                     day, part, time_in_ms=time_in_ms, lagging=True, changes=changes[day]
                 )
-                lines = list(block.lines)
+                lines = [line for line, _, _ in block]
                 random.shuffle(lines)
                 yield lines
 
@@ -422,7 +424,7 @@ class State:
         return block
 
     def _cache(self, key: tuple[date, int, bool], block: Block) -> None:
-        size = sum(map(len, block.lines)) + 200 * len(block.lines)
+        size = sum(len(line) + 250 for line, _, _ in block)
         with self._lock:
             if key not in self._blocks:
                 self._blocks[key] = (block, size)
@@ -430,14 +432,3 @@ class State:
             while self._cached_bytes > CACHE_BYTES:
                 _, (_, freed) = self._blocks.popitem(last=False)
                 self._cached_bytes -= freed
-
-
-def _until(block: Block, now_ms: int | None, processed_ms: int | None) -> Block:
-    kept = [
-        row
-        for row in zip(block.lines, block.times, block.processed, strict=True)
-        if (now_ms is None or row[1] <= now_ms) and (processed_ms is None or row[2] <= processed_ms)
-    ]
-    if len(kept) == len(block.lines):
-        return block
-    return Block([row[0] for row in kept], [row[1] for row in kept], [row[2] for row in kept])

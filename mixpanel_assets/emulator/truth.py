@@ -57,7 +57,8 @@ class Truth:
     def lines(self, day: date, *, time_in_ms: bool = False) -> Iterator[bytes]:
         """Yield every line of the day as sent, with duplicates, in a fixed order."""
         for part in self._state.parts(day):
-            yield from self._state.block(day, part, time_in_ms=time_in_ms).lines
+            for line, _, _ in self._state.block(day, part, time_in_ms=time_in_ms):
+                yield line
 
     def events(self, day: date, *, time_in_ms: bool = False) -> list[Record]:
         """Return the day's raw records without duplicates, in a fixed order.
@@ -138,7 +139,7 @@ class Truth:
         # Duplicates of the sample are in the same block. A client can send any row again.
         portions = [parts] if RECEIVED in parts else [[part] for part in parts]
         for portion in portions:
-            yield (line for part in portion for line in self._state.block(day, part).lines)
+            yield (line for part in portion for line, _, _ in self._state.block(day, part))
 
     def _read(self, day: date) -> Iterator[Record]:
         for lines in self._portions(day):
