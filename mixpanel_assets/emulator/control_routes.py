@@ -36,7 +36,7 @@ def control_routes(state: State, truth: Truth) -> list[Route]:
 
 
 def _local_only(handler: Handler) -> Handler:
-    """Refuse requests that a browser sends for a web page."""
+    """Refuse requests that a browser sends for a web page, and those with invalid values."""
 
     async def guarded(request: Request) -> Response:
         _, port = request.scope["server"]
@@ -44,7 +44,10 @@ def _local_only(handler: Handler) -> Handler:
         origins = {f"http://{name}" for name in names}
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         if host.lower() in names and (origin is None or origin.lower() in origins):
-            return await handler(request)
+            try:
+                return await handler(request)
+            except (ValueError, TypeError, AttributeError, KeyError) as invalid:
+                return JSONResponse({"error": str(invalid)}, 400)
         error = (
             "The emulator is controlled by programs on this machine only, at "
             f"http://127.0.0.1:{port}: the Host or Origin header of this request names another "
@@ -62,13 +65,10 @@ class _Control:
 
     async def truth(self, request: Request) -> Response:
         """Return the totals of a range of days; by default of all days."""
-        try:
-            ends = [
-                date.fromisoformat(text) if (text := request.query_params.get(name)) else None
-                for name in ("from_date", "to_date")
-            ]
-        except ValueError as error:
-            return JSONResponse({"error": str(error)}, 400)
+        ends = [
+            date.fromisoformat(day) if (day := request.query_params.get(name)) else None
+            for name in ("from_date", "to_date")
+        ]
         return JSONResponse(await run_in_threadpool(self._truth.totals, *ends))
 
     async def faults(self, request: Request) -> Response:
@@ -76,12 +76,9 @@ class _Control:
         if request.method == "DELETE":
             self._state.faults.clear()
         elif request.method == "POST":
-            try:
-                body = await request.json()
-                entries = body if isinstance(body, list) else [body]
-                self._state.faults.add(*map(Fault.from_json, entries))
-            except (ValueError, TypeError, AttributeError) as error:
-                return JSONResponse({"error": str(error)}, 400)
+            body = await request.json()
+            faults = body if isinstance(body, list) else [body]
+            self._state.faults.add(*map(Fault.from_json, faults))
         waiting = [
             {**vars(fault), "day": fault.day and fault.day.isoformat()}
             for fault in self._state.faults.waiting()
@@ -108,26 +105,20 @@ class _Control:
         """Return, stop (`now`), advance (`advance_seconds`) or restart (`reset`) the clock."""
         clock = self._state.clock
         if request.method == "POST":
-            try:
-                body: dict[str, Any] = await request.json()
-                if body.get("reset"):
-                    clock.reset()
-                if "now" in body:
-                    clock.set(datetime.fromisoformat(body["now"]))
-                if "advance_seconds" in body:
-                    clock.advance(float(body["advance_seconds"]))
-            except (ValueError, TypeError, AttributeError) as error:
-                return JSONResponse({"error": str(error)}, 400)
+            body: dict[str, Any] = await request.json()
+            if body.get("reset"):
+                clock.reset()
+            if "now" in body:
+                clock.set(datetime.fromisoformat(body["now"]))
+            if "advance_seconds" in body:
+                clock.advance(float(body["advance_seconds"]))
         return JSONResponse({"now": clock.now().isoformat()})
 
     async def retention(self, request: Request) -> Response:
         """Return or set the number of days (`days`) that events are kept; null: for ever."""
         if request.method == "POST":
-            try:
-                days = (await request.json())["days"]
-                if days is not None and (type(days) is not int or days < 0):
-                    raise ValueError("days must be a number from 0, or null")
-            except (ValueError, TypeError, KeyError) as error:
-                return JSONResponse({"error": str(error)}, 400)
+            days = (await request.json())["days"]
+            if days is not None and (type(days) is not int or days < 0):
+                raise ValueError("days must be a number from 0, or null")
             self._state.retention_days = days
         return JSONResponse({"days": self._state.retention_days})
