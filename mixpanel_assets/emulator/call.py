@@ -139,9 +139,9 @@ class Call:
         if self.params.get(one) and self.params.get(other):
             raise self.shape.refuse(400, f"{one} and {other} are mutually exclusive")
 
-    def faulty(self, kind: str) -> bool:
-        """Return whether the request has a fault of this kind."""
-        return self.fault is not None and self.fault.kind == kind
+    def faulty(self, kind: str) -> Fault | None:
+        """Return the request's fault if it is of this kind."""
+        return self.fault if self.fault is not None and self.fault.kind == kind else None
 
     def need(self, name: str) -> str:
         """Return a required parameter."""

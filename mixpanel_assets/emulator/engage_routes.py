@@ -36,9 +36,10 @@ def engage(call: Call) -> Response:
 
 def _known_session(call: Call, session_id: str) -> Session:
     session = call.state.session(session_id)
-    if session is None or call.faulty("session-expired"):
+    fault = call.faulty("session-expired")
+    if session is None or fault:
         # The real body is not known.
-        raise call.shape.refuse(400, (call.fault and call.fault.text) or EMPTY_SESSION)
+        raise call.shape.refuse(400, (fault and fault.text) or EMPTY_SESSION)
     return session
 
 
@@ -51,13 +52,12 @@ def _page(call: Call, session: Session, session_id: str, page: int) -> Response:
     start = _page_to_send(call, page) * session.page_size
     results = session.results[start : start + session.page_size]
     total = session.total
-    if call.faulty("short-page"):
-        at = call.fault.at if call.fault else None
-        results = results[: len(results) // 2 if at is None else at]
+    if fault := call.faulty("short-page"):
+        results = results[: fault.position(len(results))]
     if call.faulty("missing-page"):
         results = []
-    if call.faulty("total-changes"):
-        total += call.fault.count if call.fault else 0
+    if total_fault := call.faulty("total-changes"):
+        total += total_fault.count
     body: dict[str, Any] = {
         "page": page,
         "page_size": session.page_size,
@@ -65,7 +65,7 @@ def _page(call: Call, session: Session, session_id: str, page: int) -> Response:
         "status": "ok",
         "results": _contents(call, results),
     }
-    with_total = page == 0 or call.settings.total_on_later_pages or call.faulty("total-changes")
+    with_total = page == 0 or call.settings.total_on_later_pages or total_fault
     if with_total and not call.faulty("no-total"):
         body["total"] = len(results) if call.settings.total_is_payload else total
     if call.settings.numbers_as_text:
@@ -77,10 +77,9 @@ def _page(call: Call, session: Session, session_id: str, page: int) -> Response:
 
 
 def _page_to_send(call: Call, page: int) -> int:
-    if not call.faulty("other-page"):
-        return page
-    at = call.fault.at if call.fault else None
-    return max(page - 1, 0) if at is None else at
+    if fault := call.faulty("other-page"):
+        return max(page - 1, 0) if fault.at is None else fault.at
+    return page
 
 
 def _contents(call: Call, results: Sequence[Profile]) -> list[dict[str, Any]]:

@@ -24,8 +24,8 @@ def export(call: Call) -> Response:
     if limit > MOST_ROWS:
         raise call.shape.refuse(400, f"limit cannot be over {MOST_ROWS}")
     in_ms = call.flag("time_in_ms")
-    if call.faulty("missing-days") and call.fault and (first := call.fault.day):
-        days = [day for day in days if day < first]
+    if (fault := call.faulty("missing-days")) and (first_missing := fault.day):
+        days = [day for day in days if day < first_missing]
     if call.faulty("empty-200"):
         blocks: Iterable[list[bytes]] = ()
     else:

@@ -31,33 +31,13 @@ WireKind = Literal[
     "timeout",
 ]
 # Another response replaces the right one.
-ResponseKind = Literal[
-    "empty-200",
-    "html-200",
-    "error-200",
-    "400-auth-text",
-    "400-timeout",
-    "401-json",
-    "402-json",
-    "403-history",
-    "403-json",
-    "404-json",
-    "412-json",
-    "429-window",
-    "429-concurrency",
-    "429-bare",
-    "429-export-text",
-    "500-json",
-    "500-text",
-    "500-empty",
-    "502-json",
-    "502-text",
-    "502-empty",
-    "503-json",
-    "503-text",
-    "503-empty",
-    "504-empty",
-]
+SuccessKind = Literal["empty-200", "html-200", "error-200"]
+AccessKind = Literal["400-auth-text", "401-json", "402-json", "403-history", "403-json"]
+QueryKind = Literal["400-timeout", "404-json", "412-json"]
+BusyKind = Literal["429-window", "429-concurrency", "429-bare", "429-export-text"]
+ServerKind = Literal["500-json", "500-text", "500-empty", "502-json", "502-text", "502-empty"]
+OutageKind = Literal["503-json", "503-text", "503-empty", "504-empty"]
+ResponseKind = Literal[SuccessKind, AccessKind, QueryKind, BusyKind, ServerKind, OutageKind]
 # The data change from now on, and so does the truth.
 WorldKind = Literal[
     "late-events",
@@ -142,6 +122,10 @@ class Fault:
             return False
         return self.page is None or self.page == page
 
+    def position(self, length: int) -> int:
+        """Return `at`; by default the middle of that many bytes, rows or profiles."""
+        return length // 2 if self.at is None else self.at
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Fault:
         """Build a fault from a JSON object with the attribute names as keys."""
@@ -193,15 +177,14 @@ class Faults:
     def take(self, path: str, days: Sequence[date] = (), page: int | None = None) -> Fault | None:
         """Return the fault for a request, and count the request; None without a fault."""
         with self._lock:
-            for entry in self._waiting:
-                fault, key = entry
+            for fault, key in self._waiting:
                 if fault.kind in WORLD_KINDS or not fault.matches(path, days, page):
                     continue
                 self._seen[key] += 1
                 if self._seen[key] <= fault.skip:
                     continue
                 if fault.times is not None and self._seen[key] >= fault.skip + fault.times:
-                    self._waiting.remove(entry)
+                    self._waiting.remove((fault, key))
                 return fault
         return None
 
@@ -209,11 +192,8 @@ class Faults:
         """Count a request of days, so that changes with `skip` take effect."""
         with self._lock:
             for fault, key in self._waiting:
-                if (
-                    fault.kind in WORLD_KINDS
-                    and fault.skip
-                    and fault.matches(EXPORT_PATH, days, None)
-                ):
+                has_skip = fault.kind in WORLD_KINDS and fault.skip
+                if has_skip and fault.matches(EXPORT_PATH, days, None):
                     self._seen[key] += 1
                     if self._seen[key] == fault.skip:
                         self.version += 1

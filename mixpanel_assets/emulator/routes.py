@@ -249,10 +249,8 @@ class Endpoint:
             # uvicorn logs nothing, and a bug here must not look like a 500 of Mixpanel.
             logger.exception("the emulator failed on %s", call.path)
             raise
-        if call.faulty("cut-json") and isinstance(response.body, bytes):
-            at = call.fault.at if call.fault else None
-            cut = response.body[: len(response.body) // 2 if at is None else at]
-            return replace(response, body=cut)
+        if (fault := call.faulty("cut-json")) and isinstance(response.body, bytes):
+            return replace(response, body=response.body[: fault.position(len(response.body))])
         return response
 
 

@@ -27,11 +27,9 @@ JUNK = "5"  # DuckDB's JSON reader accepts a bare number as a record
 
 def damage(blocks: Iterable[list[bytes]], fault: Fault | None) -> Iterator[bytes]:
     """Yield blocks of lines as pieces of a body, with the damage of a fault."""
-    kind = fault.kind if fault else None
-    if fault is None or kind not in _DAMAGE:
-        yield from map(join_lines, blocks)
-        return
-    yield from _DAMAGE[kind](blocks, fault)
+    if fault is None or fault.kind not in _DAMAGE:
+        return map(join_lines, blocks)
+    return _DAMAGE[fault.kind](blocks, fault)
 
 
 def join_lines(lines: list[bytes]) -> bytes:
@@ -45,11 +43,8 @@ def _before_damage(blocks: Iterable[list[bytes]], fault: Fault) -> Iterator[tupl
     `at` is a number of complete lines; the default is half of the first block.
     """
     left = fault.at
-    for block in blocks:
-        if not block:
-            continue
-        if left is None:
-            left = len(block) // 2
+    for block in filter(None, blocks):
+        left = fault.position(len(block)) if left is None else left
         if left < len(block):
             yield join_lines(block[:left]), block[left]
             return
@@ -96,23 +91,20 @@ def _missing_rows(blocks: Iterable[list[bytes]], fault: Fault) -> Iterator[bytes
 def _junk_line(blocks: Iterable[list[bytes]], fault: Fault) -> Iterator[bytes]:
     """Insert a line that is not a record; by default one that lenient JSON readers accept."""
     left = fault.at
-    junk = (JUNK if fault.text is None else fault.text).encode()
-    done = False
+    junk_lines = [(JUNK if fault.text is None else fault.text).encode()]
     for block in blocks:
-        lines = list(block)
-        left = len(lines) // 2 if left is None else left
-        if not done and left <= len(lines):
-            lines.insert(left, junk)
-            done = True
+        left = fault.position(len(block)) if left is None else left
+        if left <= len(block):
+            block = block[:left] + junk_lines + block[left:]
+            junk_lines = []
         left -= min(left, len(block))
-        yield join_lines(lines)
+        yield join_lines(block)
 
 
 def _cut(blocks: Iterable[list[bytes]], fault: Fault) -> Iterator[bytes]:
     left = fault.at
     for piece in map(join_lines, blocks):
-        if left is None:
-            left = len(piece) // 2
+        left = fault.position(len(piece)) if left is None else left
         yield piece[:left]
         left -= min(left, len(piece))
         if not left:
