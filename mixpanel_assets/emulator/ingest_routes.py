@@ -13,7 +13,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from mixpanel_assets.emulator.call import Call, Refused, Response, json_response, text_response
 from mixpanel_assets.emulator.profiles import GROUP_OPERATIONS, USER_OPERATIONS, operation_of
@@ -36,6 +36,7 @@ BAD_ACCOUNT = "Not a valid service account username"
 BAD_SECRET = "Unauthorized, invalid project secret"  # noqa: S105
 
 Failed = list[dict[str, Any]]
+T = TypeVar("T")
 
 
 def track(call: Call) -> Response:
@@ -44,26 +45,19 @@ def track(call: Call) -> Response:
     if records is None:
         return _plain(call, "data, missing or empty")
     now_ms = call.state.clock.now_ms()
-    accepted: list[SentEvent] = []
-    failed: Failed = []
-    for index, record in enumerate(records):
-        try:
-            event = read_event(
-                record,
-                now_ms=now_ms,
-                strict=False,
-                oldest_ms=now_ms - TRACK_MS,
-                needs_time=False,
-            )
-            token = _token(record["properties"], "token")
-        except InvalidRecordError as error:
-            failed.append(_failure(call, index, record, error))
-            continue
+    oldest_ms = now_ms - TRACK_MS
+
+    def read(record: Any) -> SentEvent | None:
+        event = read_event(
+            record, now_ms=now_ms, strict=False, oldest_ms=oldest_ms, needs_time=False
+        )
+        token = _token(record["properties"], "token")
         # A token of another project is valid, but its event does not belong here.
-        if token == call.settings.project_token:
-            accepted.append(event)
+        return event if token == call.settings.project_token else None
+
+    events, failed = _read_all(call, records, read)
     origin = Origin(is_import=False, address=call.address if _is_on(call, "ip") else None)
-    call.state.received.add(accepted, origin, now_ms)
+    call.state.received.add([event for event in events if event], origin, now_ms)
     return _older_response(call, len(records), failed)
 
 
@@ -79,17 +73,25 @@ def import_events(call: Call) -> Response:
         _refuse_identity_events(call, records)
     now_ms = call.state.clock.now_ms()
     strict = _is_on(call, "strict")
-    accepted: list[SentEvent] = []
+    events, failed = _read_all(
+        call, records, lambda record: read_event(record, now_ms=now_ms, strict=strict)
+    )
+    call.state.received.add(events, Origin(is_import=True, address=call.address), now_ms)
+    if form:
+        return _older_response(call, len(records), failed)
+    return _per_record(len(events), failed if strict else [])
+
+
+def _read_all(call: Call, records: list[Any], read: Callable[[Any], T]) -> tuple[list[T], Failed]:
+    """Return what `read` returns for each valid record, and the failures of the others."""
+    results: list[T] = []
     failed: Failed = []
     for index, record in enumerate(records):
         try:
-            accepted.append(read_event(record, now_ms=now_ms, strict=strict))
+            results.append(read(record))
         except InvalidRecordError as error:
             failed.append(_failure(call, index, record, error))
-    call.state.received.add(accepted, Origin(is_import=True, address=call.address), now_ms)
-    if form:
-        return _older_response(call, len(records), failed)
-    return _per_record(len(accepted), failed if strict else [])
+    return results, failed
 
 
 def engage(call: Call) -> Response:
@@ -110,23 +112,21 @@ def _update(
     records = _records(call, gzip=False)
     if records is None:
         return _plain(call, "data, missing or empty")
-    moment = call.state.clock.now().strftime("%Y-%m-%dT%H:%M:%S")
-    failed: Failed = []
-    for index, record in enumerate(records):
-        try:
-            if not isinstance(record, dict):
-                raise InvalidRecordError("data", "must be an object")
-            if len(json.dumps(record)) > MOST_UPDATE_BYTES:
-                raise InvalidRecordError("data", "must not be larger than 1 MB")
-            token = _token(record, "$token")
-            group, identity = subject(call, record)
-            operation, value = operation_of(record, operations)
-        except InvalidRecordError as error:
-            failed.append(_failure(call, index, record, error))
-            continue
+    now = call.state.clock.now().strftime("%Y-%m-%dT%H:%M:%S")
+
+    def update(record: Any) -> None:
+        if not isinstance(record, dict):
+            raise InvalidRecordError("data", "must be an object")
+        if len(json.dumps(record)) > MOST_UPDATE_BYTES:
+            raise InvalidRecordError("data", "must not be larger than 1 MB")
+        token = _token(record, "$token")
+        group, identity = subject(call, record)
+        operation, value = operation_of(record, operations)
         if token == call.settings.project_token:
-            last_seen = None if record.get("$ignore_time") in (True, "true", 1) else moment
+            last_seen = None if record.get("$ignore_time") in (True, "true", 1) else now
             call.state.update_profile(group, identity, operation, value, last_seen=last_seen)
+
+    _, failed = _read_all(call, records, update)
     return _older_response(call, len(records), failed)
 
 
