@@ -25,7 +25,7 @@ from mixpanel_assets.emulator.received import (
     as_id,
     read_event,
 )
-from mixpanel_assets.emulator.refusals import credentials, header_of
+from mixpanel_assets.emulator.refusals import credentials
 
 MOST_RECORDS = 2000  # documented for all four endpoints
 MOST_UPDATE_BYTES = 1_000_000  # documented size of one profile update
@@ -158,7 +158,7 @@ class MissingError(InvalidRecordError):
 def _check_import(call: Call) -> None:
     """Refuse a sender without the account, secret, token or key of the project."""
     settings = call.settings
-    sent = credentials(header_of(call.headers))
+    sent = credentials(call.headers)
     project_id = call.params.get("project_id")
     if sent is None:
         if call.params.get("api_key") != settings.api_key:

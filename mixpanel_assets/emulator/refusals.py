@@ -21,9 +21,9 @@ from mixpanel_assets.emulator.state import Refusal
 WRONG_REGION = {"status": "error", "error": "Invalid service account credentials"}
 
 
-def credentials(header: str) -> tuple[str, str] | None:
-    """Return user and secret of an Authorization header, with or without Base64."""
-    scheme, _, value = header.partition(" ")
+def credentials(headers: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return user and secret of the Authorization header, with or without Base64."""
+    scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic" or not value:
         return None
     try:
@@ -36,7 +36,7 @@ def credentials(header: str) -> tuple[str, str] | None:
 
 def authorize(
     settings: EmulatorSettings,
-    header: str,
+    headers: Mapping[str, str],
     project_id: str | None,
     shape: ErrorShape,
     *,
@@ -46,7 +46,7 @@ def authorize(
 
     Args:
         settings: The project, and the form of the refusal.
-        header: The Authorization header; empty without one.
+        headers: The headers of the request.
         project_id: The project in the path or the parameters.
         shape: The form of errors.
         needs_project: Whether a service account must name the project.
@@ -54,14 +54,14 @@ def authorize(
     Raises:
         Refused: Status 400, 401 or 403.
     """
-    sent = credentials(header)
+    sent = credentials(headers)
     if sent == (settings.username, settings.secret):
         _check_project(settings, project_id, shape, needs_project=needs_project)
     elif sent == (settings.project_secret, "") and shape.family != "app":
         if project_id is not None:
             raise shape.refuse(400, "project_id does not go with a project secret")
     else:
-        raise Refused(bad_credentials(settings, shape))
+        raise Refused(_bad_credentials(settings, shape))
 
 
 def _check_project(
@@ -77,18 +77,10 @@ def _check_project(
         raise Refused(json_response({"status": "error", "error": text}, 403))
 
 
-def bad_credentials(settings: EmulatorSettings, shape: ErrorShape) -> Response:
-    """Return the response to wrong credentials."""
+def _bad_credentials(settings: EmulatorSettings, shape: ErrorShape) -> Response:
     if shape.family == "app" or settings.bad_credentials == "401-json":
         return json_response(WRONG_REGION, 401)
-    return unable_to_authenticate(shape)
-
-
-def unable_to_authenticate(shape: ErrorShape) -> Response:
-    """Return the refusal with status 400."""
-    if shape.family == "export":
-        return text_response("Unable to authenticate request", 400)
-    return shape.response(400, "Unable to authenticate request")
+    return shape.response(400, UNKNOWN_SENDER)
 
 
 def check_region(settings: EmulatorSettings, region: str) -> None:
@@ -97,15 +89,16 @@ def check_region(settings: EmulatorSettings, region: str) -> None:
         raise Refused(json_response(WRONG_REGION, 401))
 
 
-def header_of(headers: Mapping[str, str]) -> str:
-    """Return the Authorization header; empty without one."""
-    return headers.get("authorization", "")
-
-
 # Texts as observed, with an invented host.
 HELP = "For more information, please consult our documentation at https://help.mixpanel.example/"
-PLAN = "Your plan does not allow API calls. Upgrade at mixpanel.com/pricing"
-HISTORY = "Date range exceeds 90 days into the past"
+UNKNOWN_SENDER = "Unable to authenticate request"
+USUAL_ERRORS = {
+    "402-json": (402, "Your plan does not allow API calls. Upgrade at mixpanel.com/pricing"),
+    "403-history": (403, "Date range exceeds 90 days into the past"),
+    "403-json": (403, "Forbidden"),
+    "error-200": (200, "internal error"),
+}
+QUERY_ERRORS = {"400-timeout": "Timeout Error.", "404-json": "404-json", "412-json": "412-json"}
 EXPORT_BUSY = "too many export requests in progress for this project"
 INGESTION_BUSY = "Project exceeded rate limits. Please retry the request with exponential backoff."
 UNAVAILABLE = "Service temporarily unavailable"
@@ -165,24 +158,17 @@ def faulty_response(settings: EmulatorSettings, shape: ErrorShape, fault: Fault)
     if kind[:2] == "50":
         return _server_error(shape, int(kind[:3]), kind[4:], fault.text)
     if kind == "400-auth-text":
-        return unable_to_authenticate(shape)
-    if kind == "400-timeout":
-        return json_response(
-            {"request": shape.request, "error": fault.text or "Timeout Error."}, 400
-        )
+        return shape.response(400, UNKNOWN_SENDER)
+    if kind in USUAL_ERRORS:
+        status, error = USUAL_ERRORS[kind]
+        return json_response({"error": fault.text or error}, status)
+    if kind in QUERY_ERRORS:
+        error = fault.text or QUERY_ERRORS[kind]
+        return json_response({"request": shape.request, "error": error}, int(kind[:3]))
     if kind == "401-json":
         return json_response({**WRONG_REGION, **({"error": fault.text} if fault.text else {})}, 401)
-    if kind == "402-json":
-        return json_response({"error": fault.text or PLAN}, 402)
-    if kind in ("403-history", "403-json"):
-        usual = HISTORY if kind == "403-history" else "Forbidden"
-        return json_response({"error": fault.text or usual}, 403)
-    if kind in ("404-json", "412-json"):
-        return json_response({"request": shape.request, "error": fault.text or kind}, int(kind[:3]))
     if kind == "html-200":
         return Response(200, (fault.text or "").encode() or HTML, "text/html; charset=utf-8")
-    if kind == "error-200":
-        return json_response({"error": fault.text or "internal error"})
     if kind == "empty-200" and shape.family != "export":
         return Response(200, b"")
     return None

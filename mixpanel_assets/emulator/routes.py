@@ -32,7 +32,6 @@ from mixpanel_assets.emulator.refusals import (
     authorize,
     check_region,
     faulty_response,
-    header_of,
     rate_limited,
 )
 from mixpanel_assets.emulator.state import LoggedRequest, State
@@ -200,7 +199,7 @@ class Endpoint:
         if self.family != "ingestion":
             authorize(
                 settings,
-                header_of(request.headers),
+                request.headers,
                 project_id,
                 call.shape,
                 needs_project=self.family != "app",
