@@ -12,9 +12,9 @@ from mixpanel_assets.emulator.journeys import FUNNELS
 
 def me(call: Call) -> Response:
     """Return the projects that the credential can read."""
-    project_id = str(call.settings.project_id)
+    project_id = call.settings.project_id
     project = {
-        "id": call.settings.project_id,
+        "id": project_id,
         "name": "Invented coffee shop",
         "timezone": call.settings.zone,
         "organization_id": 77,
@@ -25,11 +25,11 @@ def me(call: Call) -> Response:
     }
     results = {
         "user_email": call.settings.username,
-        "projects": {project_id: project},
+        "projects": {str(project_id): project},
         "workspaces": {
             str(number): {
                 "id": number,
-                "project_id": call.settings.project_id,
+                "project_id": project_id,
                 "name": name,
                 "is_global": number == WORKSPACE,
             }
@@ -37,6 +37,10 @@ def me(call: Call) -> Response:
         },
         "organizations": {"77": {"id": 77, "name": "Invented coffee company"}},
     }
+    return _ok(results)
+
+
+def _ok(results: object) -> Response:
     return json_response({"status": "ok", "results": results})
 
 
@@ -105,8 +109,8 @@ def schemas(call: Call) -> Response:
     if name and call.settings.schema_by_name == "definition":
         if not results:
             raise call.shape.refuse(404, f"no schema for {kind} {name!r}")
-        return json_response({"results": results[0]["schemaJson"], "status": "ok"})
-    return json_response({"results": results, "status": "ok"})
+        return _ok(results[0]["schemaJson"])
+    return _ok(results)
 
 
 def schema(call: Call) -> Response:
@@ -114,9 +118,8 @@ def schema(call: Call) -> Response:
     wanted = (call.path_params["entity_type"], call.path_params["name"])
     for entry in SCHEMAS:
         if (entry["entityType"], entry["name"]) == wanted:
-            if call.settings.schema_wrapped:
-                return json_response({"results": entry["schemaJson"], "status": "ok"})
-            return json_response(entry["schemaJson"])
+            definition = entry["schemaJson"]
+            return _ok(definition) if call.settings.schema_wrapped else json_response(definition)
     raise call.shape.refuse(404, f"no schema for {wanted[0]} {wanted[1]!r}")
 
 
@@ -140,7 +143,7 @@ ANNOTATIONS: list[dict[str, Any]] = [
 
 def annotation_list(call: Call) -> Response:
     """Return annotations; both dates are included."""
-    return json_response({"status": "ok", "results": _between(call, "fromDate", "toDate")})
+    return _ok(_between(call, "fromDate", "toDate"))
 
 
 def old_annotation_list(call: Call) -> Response:
@@ -150,13 +153,26 @@ def old_annotation_list(call: Call) -> Response:
 
 def _between(call: Call, from_name: str, to_name: str) -> list[dict[str, Any]]:
     first, last = call.day(from_name, date.min), call.day(to_name, date.max)
-    wanted = {int(tag) for tag in call.params.get("tags", "").split(",") if tag.isdecimal()}
+    tag_ids = _ids(call, "tags")
     return [
         _annotation(call, note)
         for note in ANNOTATIONS
         if first <= date.fromisoformat(note["date"][:10]) <= last
-        and (not wanted or wanted & {tag["id"] for tag in note["tags"]})
+        and (not tag_ids or tag_ids & {tag["id"] for tag in note["tags"]})
     ]
+
+
+def _ids(call: Call, parameter: str) -> set[int]:
+    return {
+        int(number) for number in call.params.get(parameter, "").split(",") if number.isdecimal()
+    }
+
+
+def _by_id(call: Call, entries: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    for entry in entries:
+        if str(entry["id"]) == call.path_params[f"{kind}_id"]:
+            return entry
+    raise call.shape.refuse(404, f"{kind} not found")
 
 
 def _annotation(call: Call, note: dict[str, Any]) -> dict[str, Any]:
@@ -166,16 +182,13 @@ def _annotation(call: Call, note: dict[str, Any]) -> dict[str, Any]:
 
 def annotation(call: Call) -> Response:
     """Return one annotation."""
-    for note in ANNOTATIONS:
-        if str(note["id"]) == call.path_params["annotation_id"]:
-            return json_response({"status": "ok", "results": _annotation(call, note)})
-    raise call.shape.refuse(404, "annotation not found")
+    return _ok(_annotation(call, _by_id(call, ANNOTATIONS, "annotation")))
 
 
 def annotation_tags(call: Call) -> Response:
     """Return the tags under `results`, as the prose of the documentation says."""
     tag = {"id": 3, "name": "release", "project_id": call.settings.project_id}
-    return json_response({"status": "ok", "results": [{**tag, "has_annotations": True}]})
+    return _ok([{**tag, "has_annotations": True}])
 
 
 REPORTS: list[dict[str, Any]] = [
@@ -191,22 +204,18 @@ REPORTS: list[dict[str, Any]] = [
 def bookmarks(call: Call) -> Response:
     """Return the saved reports in the form that clients read; it is not documented."""
     kind = call.params.get("type")
-    ids = {int(text) for text in call.params.get("ids", "").split(",") if text.isdecimal()}
-    matching = [
+    report_ids = _ids(call, "ids")
+    reports = [
         _bookmark(call, report)
         for report in REPORTS
-        if kind in (None, "", report["type"]) and (not ids or report["id"] in ids)
+        if kind in (None, "", report["type"]) and (not report_ids or report["id"] in report_ids)
     ]
-    results = {"results": matching} if call.params.get("v") == "2" else matching
-    return json_response({"status": "ok", "results": results})
+    return _ok({"results": reports} if call.params.get("v") == "2" else reports)
 
 
 def bookmark(call: Call) -> Response:
     """Return one saved report."""
-    for report in REPORTS:
-        if str(report["id"]) == call.path_params["bookmark_id"]:
-            return json_response({"status": "ok", "results": _bookmark(call, report)})
-    raise call.shape.refuse(404, "bookmark not found")
+    return _ok(_bookmark(call, _by_id(call, REPORTS, "bookmark")))
 
 
 def _bookmark(call: Call, report: dict[str, Any]) -> dict[str, Any]:
