@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -74,8 +74,10 @@ class Truth:
 
     def shared_events(self, day: date) -> Iterator[Record]:
         """Yield cached events with `time` in milliseconds, for reports; do not change them."""
-        records = self._cached(day)
-        yield from self._read(day) if records is None else records
+        if self._state.shop.plan(day).events > MOST_CACHED_EVENTS:
+            return self._read(day)
+        records = self._cached(self._events, CACHED_DAYS, day, lambda day: list(self._read(day)))
+        return iter(records)
 
     def count(self, day: date) -> int:
         """Return the number of events of the day without duplicates."""
@@ -127,12 +129,6 @@ class Truth:
             "profiles": len(self._state.profiles()),
         }
 
-    def _key(self, day: date) -> object:
-        """Return a key of the day's current contents; None while they change with the clock."""
-        if day >= self._state.today() - timedelta(days=1):
-            return None
-        return self._state.version(day)
-
     def _portions(self, day: date) -> Iterator[Iterator[bytes]]:
         """Yield the day's lines in portions; all duplicates of a line are in the same one."""
         parts = self._state.parts(day)
@@ -145,34 +141,26 @@ class Truth:
         for lines in self._portions(day):
             yield from deduplicated(json.loads(line) for line in lines)
 
-    def _cached(self, day: date) -> list[Record] | None:
-        if self._state.shop.plan(day).events > MOST_CACHED_EVENTS:
-            return None
-        key = self._key(day)
+    def _cached(
+        self, cache: OrderedDict[object, T], most: int, day: date, read: Callable[[date], T]
+    ) -> T:
+        """Return what `read` returns for the day's current contents."""
+        if day >= self._state.today() - timedelta(days=1):
+            return read(day)  # the contents still change with the clock
+        version = self._state.version(day)
         with self._lock:
-            if key is not None and key in self._events:
-                self._events.move_to_end(key)
-                return self._events[key]
-        records = list(self._read(day))
-        if key is not None:
-            with self._lock:
-                self._events[key] = records
-                if len(self._events) > CACHED_DAYS:
-                    self._events.popitem(last=False)
-        return records
+            if version in cache:
+                cache.move_to_end(version)
+                return cache[version]
+        value = read(day)
+        with self._lock:
+            cache[version] = value
+            if len(cache) > most:
+                cache.popitem(last=False)
+        return value
 
     def _day_totals(self, day: date) -> DayTotals:
-        key = self._key(day)
-        with self._lock:
-            if key is not None and key in self._totals:
-                return self._totals[key]
-        totals = self._count(day)
-        if key is not None:
-            with self._lock:
-                self._totals[key] = totals
-                if len(self._totals) > CACHED_DAYS * 64:
-                    self._totals.popitem(last=False)
-        return totals
+        return self._cached(self._totals, CACHED_DAYS * 64, day, self._count)
 
     def _count(self, day: date) -> DayTotals:
         totals = DayTotals()
