@@ -150,6 +150,11 @@ class Call:
             raise self.shape.refuse(400, f"{name} is a required parameter")
         return value
 
+    def event_names(self) -> frozenset[str] | None:
+        """Return the name in `event`; None without it, which means every event."""
+        event = self.params.get("event")
+        return frozenset([event]) if event else None
+
     def day(self, name: str, default: date | None = None) -> date:
         """Return a date parameter."""
         text = self.need(name) if default is None else self.params.get(name, "")
@@ -169,13 +174,13 @@ class Call:
 
     def integer(self, name: str, default: int, most: int | None = None) -> int:
         """Return a number, at most `most`."""
-        text = self.params.get(name, "")
-        if not text:
+        digits = self.params.get(name, "")
+        if not digits:
             return default
         try:
-            number = int(text)
+            number = int(digits)
         except ValueError:
-            raise self.shape.refuse(400, f"{name} must be an integer, got {text!r}") from None
+            raise self.shape.refuse(400, f"{name} must be an integer, got {digits!r}") from None
         return number if most is None else min(number, most)
 
     def flag(self, name: str, *, default: bool = False) -> bool:

@@ -59,9 +59,11 @@ def parse(text: str) -> Evaluate:
         ExpressionError: The text is not an expression.
     """
     parser = _Parser(_tokens(text))
-    result = parser.expression()
-    parser.expect_end()
-    return result
+    evaluate = parser.expression()
+    kind, token = parser.peek()
+    if kind != "end":
+        raise ExpressionError(f"unexpected {token!r} in expression")
+    return evaluate
 
 
 def matches(evaluate: Evaluate, scope: Scope) -> bool:
@@ -103,10 +105,6 @@ class _Parser:
     def expect(self, text: str) -> None:
         if self.take(text) is None:
             raise ExpressionError(f"expected {text!r}, got {self.peek()[1] or 'the end'!r}")
-
-    def expect_end(self) -> None:
-        if self.peek()[0] != "end":
-            raise ExpressionError(f"unexpected {self.peek()[1]!r} in expression")
 
     def expression(self) -> Evaluate:
         left = self.conjunction()
@@ -162,7 +160,7 @@ class _Parser:
             number = float(text) if re.search(r"[.eE]", text) else int(text)
             return lambda scope: number
         if kind == "string":
-            string = re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL)
+            string = _unquoted(text)
             return lambda scope: string
         if text == "(":
             inner = self.expression()
@@ -194,7 +192,7 @@ class _Parser:
                 raise ExpressionError(f"{word}[...] needs a name in quotes")
             self.at += 1
             self.expect("]")
-            return _lookup(word, re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL))
+            return _lookup(word, _unquoted(text))
         if word in _FUNCTIONS:
             self.expect("(")
             argument = self.expression()
@@ -204,22 +202,23 @@ class _Parser:
         raise ExpressionError(f"{word!r} is not defined; a property is properties[{word!r}]")
 
 
+def _unquoted(string: str) -> str:
+    return re.sub(r"\\(.)", r"\1", string[1:-1], flags=re.DOTALL)
+
+
 def _lookup(place: str, name: str) -> Evaluate:
-    def properties(scope: Scope) -> Any:
+    def value(scope: Scope) -> Any:
+        if place == "user":
+            return scope.user.get(name, UNDEFINED)
+        if place == "behaviors":
+            return scope.behaviors.get(name, UNDEFINED)
+        if place == "event" and name in ("name", "$name", "$event_name"):
+            return scope.event
         if name == "$time" and "$time" not in scope.properties:
             return scope.properties.get("time", UNDEFINED)
         return scope.properties.get(name, UNDEFINED)
 
-    def event(scope: Scope) -> Any:
-        return scope.event if name in ("name", "$name", "$event_name") else properties(scope)
-
-    def user(scope: Scope) -> Any:
-        return scope.user.get(name, UNDEFINED)
-
-    def behaviors(scope: Scope) -> Any:
-        return scope.behaviors.get(name, UNDEFINED)
-
-    return {"properties": properties, "event": event, "user": user, "behaviors": behaviors}[place]
+    return value
 
 
 def _truth(value: Any) -> bool:
@@ -242,12 +241,13 @@ def _not(operand: Evaluate) -> Evaluate:
     return lambda scope: not _truth(operand(scope))
 
 
-def _number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a JSON value is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _same_type(left: Any, right: Any) -> bool:
-    return (_number(left) and _number(right)) or type(left) is type(right)
+    return (is_number(left) and is_number(right)) or type(left) is type(right)
 
 
 def _comparison(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
@@ -261,7 +261,7 @@ def _compare(operator: str, left: Any, right: Any) -> Any:
     if operator in ("==", "!="):
         equal = _same_type(left, right) and left == right
         return equal is (operator == "==")
-    if not _same_type(left, right) or not (_number(left) or isinstance(left, str)):
+    if not _same_type(left, right) or not (is_number(left) or isinstance(left, str)):
         return UNDEFINED
     if operator[0] == ">":
         return left > right or (operator == ">=" and left == right)
@@ -283,7 +283,7 @@ def _arithmetic(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
 def _calculate(operator: str, left: Any, right: Any) -> Any:
     if operator == "+" and isinstance(left, str) and isinstance(right, str):
         return left + right
-    if not (_number(left) and _number(right)):
+    if not (is_number(left) and is_number(right)):
         return UNDEFINED
     if operator in "/%" and right == 0:
         return UNDEFINED
@@ -297,17 +297,13 @@ def _calculate(operator: str, left: Any, right: Any) -> Any:
 
 
 def _rounding(function: Callable[[float], int]) -> Callable[[Any], Any]:
-    return lambda value: function(value) if _number(value) else UNDEFINED
-
-
-def _to_boolean(value: Any) -> Any:
-    return bool(value)
+    return lambda value: function(value) if is_number(value) else UNDEFINED
 
 
 def _to_number(value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)
-    if _number(value):
+    if is_number(value):
         return value
     try:
         return float(value)
@@ -325,7 +321,7 @@ def _to_string(value: Any) -> Any:
 
 def _to_seconds(value: Any) -> Any:
     """Return a date as a number of seconds, so that it compares with `$time`."""
-    if _number(value):
+    if is_number(value):
         return value
     try:
         moment = datetime.fromisoformat(value)
@@ -338,7 +334,7 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "floor": _rounding(math.floor),
     "ceil": _rounding(math.ceil),
     "round": _rounding(lambda value: math.floor(value + 0.5)),
-    "boolean": _to_boolean,
+    "boolean": bool,
     "number": _to_number,
     "string": _to_string,
     "defined": lambda value: value is not UNDEFINED,

@@ -75,17 +75,14 @@ def funnel_steps(
     rows = []
     counts = [sum(len(times) > number for times in journeys) for number in range(len(steps))]
     for number, step in enumerate(steps):
-        here = [times for times in journeys if len(times) > number]
+        later = [times for times in journeys if len(times) > number > 0]
         before = counts[number - 1] if number else counts[0]
         rows.append(
             {
                 "count": counts[number],
-                "avg_time": _average(times[number] - times[number - 1] for times in here)
-                if number
-                else None,
-                "avg_time_from_start": _average(times[number] - times[0] for times in here)
-                if number
-                else None,
+                # The first step has no time, and so has a step that nobody reached.
+                "avg_time": _average(times[number] - times[number - 1] for times in later),
+                "avg_time_from_start": _average(times[number] - times[0] for times in later),
                 "step_conv_ratio": _ratio(counts[number], before),
                 "overall_conv_ratio": _ratio(counts[number], counts[0]),
                 "goal": step,
@@ -274,8 +271,7 @@ def retention_report(call: Call) -> Response:
     unbounded = call.flag("unbounded_retention")
     last = days[-1] + width * (intervals + 1)
     reach = days_between(days[0], max(last, call.reports.today()) if unbounded else last)
-    event = call.params.get("event")
-    names = frozenset([event]) if event else None
+    names = call.event_names()
     back = _moments(call, Selection(reach, names, call.expression("where")))
     if kind == "birth":
         born_event = frozenset([call.need("born_event")])
@@ -311,9 +307,7 @@ def addiction(call: Call) -> Response:
     call.need("addiction_unit")
     unit = call.choice("unit", "", "day", "week", "month")
     part = call.choice("addiction_unit", "", "hour", "day")
-    event = call.params.get("event")
-    names = frozenset([event]) if event else None
-    events = call.reports.events(Selection(days, names, call.expression("where")))
+    events = call.reports.events(Selection(days, call.event_names(), call.expression("where")))
     return json_response({"data": frequency(events, days, unit, part)})
 
 

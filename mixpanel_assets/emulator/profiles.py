@@ -15,6 +15,7 @@ from math import log
 from typing import Any, overload
 from zlib import crc32
 
+from mixpanel_assets.emulator.expressions import is_number
 from mixpanel_assets.emulator.received import InvalidRecordError
 from mixpanel_assets.emulator.sample import PLACES, PLANS, SCREENS, Shop, User, mix
 
@@ -227,7 +228,7 @@ def operation_of(record: Mapping[str, Any], known: Sequence[str]) -> tuple[str, 
             raise InvalidRecordError(name, "must be a list of strings")
     elif name != "$delete" and not isinstance(value, dict):
         raise InvalidRecordError(name, "must be an object")
-    if name == "$add" and not all(map(_is_number, value.values())):
+    if name == "$add" and not all(map(is_number, value.values())):
         raise InvalidRecordError(name, "values must be numbers")
     if name == "$union" and not all(isinstance(one, list) for one in value.values()):
         raise InvalidRecordError(name, "values must be lists")
@@ -249,14 +250,10 @@ def apply_operation(properties: Properties, operation: str, value: Any) -> Prope
     return properties | new
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _add(own: Any, value: Any) -> Any:
     if own is None:
         return value
-    return own + value if _is_number(own) else own
+    return own + value if is_number(own) else own
 
 
 def _as_list(own: Any) -> list[Any]:
@@ -342,16 +339,13 @@ class ProfileUpdates:
         """Return the sample's profiles with all changes, and new profiles at the end."""
         with self._lock:
             changes = dict(self._profiles.get(group, {}))
-        return list(_apply(profiles, changes)) if changes else profiles
-
-
-def _apply(profiles: Sequence[Profile], changes: dict[str, Properties | None]) -> Iterator[Profile]:
-    for profile in profiles:
-        identity = profile["$distinct_id"]
-        if identity not in changes:
-            yield profile
-        elif (properties := changes.pop(identity)) is not None:
-            yield {"$distinct_id": identity, "$properties": properties}
-    for identity, properties in changes.items():
-        if properties is not None:
-            yield {"$distinct_id": identity, "$properties": properties}
+        if not changes:
+            return profiles
+        current = {
+            profile["$distinct_id"]: profile["$properties"] for profile in profiles
+        } | changes
+        return [
+            {"$distinct_id": identity, "$properties": properties}
+            for identity, properties in current.items()
+            if properties is not None or identity not in changes
+        ]

@@ -12,7 +12,7 @@ from typing import Any
 
 from mixpanel_assets.emulator.call import Call, Response, json_response
 from mixpanel_assets.emulator.export_routes import check_history
-from mixpanel_assets.emulator.expressions import Evaluate
+from mixpanel_assets.emulator.expressions import Evaluate, is_number
 from mixpanel_assets.emulator.journeys import JOURNEY_HANDLERS
 from mixpanel_assets.emulator.reports import ReportEvent, Selection, Table, buckets, label, top
 
@@ -106,16 +106,12 @@ def segmentation_numeric(call: Call) -> Response:
     unit = _unit(call, "hour", "day")
     kind = call.choice("type", "general", *KINDS)
     selection = _selection(call, name)
-    numbers = [
-        value
-        for event in call.reports.events(selection)
-        if isinstance(value := on(event.scope), int | float) and not isinstance(value, bool)
-    ]
-    low, width = _scale(numbers)
+    values_of_on = [on(event.scope) for event in call.reports.events(selection)]
+    low, width = _scale([value for value in values_of_on if is_number(value)])
 
     def keys(event: ReportEvent) -> list[str]:
         value = on(event.scope)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not is_number(value):
             return []
         start = low + floor((value - low) / width) * width
         return [f"{start:,} - {start + width:,}"]
@@ -236,8 +232,7 @@ def _one_or_all(call: Call) -> frozenset[str] | None:
     """Return the requested event. Without one, clients in production get all events."""
     if call.settings.properties_without_event == "400":
         call.need("event")
-    event = call.params.get("event")
-    return frozenset([event]) if event else None
+    return call.event_names()
 
 
 def events_properties_top(call: Call) -> Response:

@@ -18,6 +18,7 @@ from random import Random
 from typing import Any, NamedTuple
 from zlib import crc32
 
+from mixpanel_assets.emulator.expressions import is_number
 from mixpanel_assets.emulator.sample import Block, json_text
 from mixpanel_assets.emulator.settings import EmulatorSettings
 
@@ -108,10 +109,10 @@ def _size(record: Mapping[str, Any]) -> int:
 
 def _time(time: Any, now_ms: int, oldest_ms: int) -> int:
     field = "properties.time"
-    if isinstance(time, bool) or not isinstance(time, int | float):
+    if not is_number(time):
         raise InvalidRecordError(field, "must be specified as seconds since epoch")
     # If a number of seconds would be in the future, the number is one of milliseconds.
-    time_ms = time * 1000
+    time_ms: float = time * 1000
     if time_ms > now_ms + HOUR_MS and time >= EARLIEST_MS:
         time_ms = time
     if not time_ms <= now_ms + HOUR_MS:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from mixpanel_assets.emulator.expressions import UNDEFINED, Evaluate, Scope, matches
+from mixpanel_assets.emulator.expressions import UNDEFINED, Evaluate, Scope, is_number, matches
 from mixpanel_assets.emulator.state import State
 from mixpanel_assets.emulator.truth import Record, Truth, has_time, in_seconds
 
@@ -117,10 +117,8 @@ class Reports:
             if at.date() not in days:
                 continue
             event = ReportEvent(at, name, in_seconds(record)["properties"], self._state.person)
-            if all(
-                filter_ is None or matches(filter_, event.scope)
-                for filter_ in (self._view, selection.where)
-            ):
+            filters = [one for one in (self._view, selection.where) if one is not None]
+            if all(matches(condition, event.scope) for condition in filters):
                 yield event
 
     def count(
@@ -163,7 +161,8 @@ class Reports:
         """Return the values of an expression by bucket. A value that is not a number is 0."""
         values: dict[str, list[float]] = defaultdict(list)
         for event in self.events(selection):
-            values[bucket(event.at, unit)].append(as_number(on(event.scope)))
+            value = on(event.scope)
+            values[bucket(event.at, unit)].append(float(value) if is_number(value) else 0.0)
         return values
 
     def events_per_user(
@@ -208,10 +207,3 @@ class Reports:
 
     def _local_time(self, moment: datetime) -> datetime:
         return moment.astimezone(self._state.zone).replace(tzinfo=None)
-
-
-def as_number(value: Any) -> float:
-    """Return a number, or 0 for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return 0.0
-    return float(value)
