@@ -6,7 +6,6 @@ import asyncio
 import socket
 import threading
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 import uvicorn
@@ -113,12 +112,7 @@ class Emulator:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
 
