@@ -26,6 +26,7 @@ MAY_IMPORT = {
         *("auth", "client", "errors", "loading", "results", "rules", "settings", "warehouse"),
     },
     "defs": {
+        "auth",
         *("client", "errors", "loading", "results", "rules", "settings", "warehouse", "workspace"),
     },
     "definitions": {"defs", "settings"},

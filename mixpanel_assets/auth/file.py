@@ -102,7 +102,7 @@ class ConfigFile:
     def _parse(self, text: str) -> dict[str, Any]:
         try:
             return tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also of a number that is too long
             place = _LINE.search(str(error))
             line = int(place[1]) if place else len(text.splitlines())
             twice = re.search(r"declare|overwrite|mutate", str(error))

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from mixpanel_assets.auth.file import ConfigFile
-from mixpanel_assets.auth.resolution import FIELDS, Resolution, of_variables, resolve
+from mixpanel_assets.auth.resolution import FIELDS, Resolution, resolve, without_accounts
 from mixpanel_assets.client import Credentials, is_project_secret, make_credentials
 from mixpanel_assets.errors import AccountExistsError, AccountNotFoundError, ConfigError
 from mixpanel_assets.results import Result
@@ -120,10 +120,18 @@ class ConfigManager:
         *,
         project_id: str | None = None,
         region: str | None = None,
+        username: str | None = None,
+        secret: str | None = None,
     ) -> Resolution:
         """Return the values for the credentials, with their sources.
 
-        Arguments and errors: see `ConfigManager.resolve_credentials`.
+        Args:
+            account: See `ConfigManager.resolve_credentials`, also for the errors.
+            project_id: Takes precedence over the account and the environment.
+            region: Takes precedence over the account and the environment.
+            username: With this or a secret, no account is used: what is missing comes from the
+                environment.
+            secret: See `username`.
 
         Example:
             >>> accounts.resolution("market").sources()["username"]
@@ -131,7 +139,12 @@ class ConfigManager:
         """
         return resolve(
             account=account,
-            arguments={"project_id": project_id, "region": region},
+            arguments={
+                "username": username,
+                "secret": secret,
+                "project_id": project_id,
+                "region": region,
+            },
             accounts=lambda: self._accounts(self._file.read()),
             default=lambda: self._default(self._file.read()),
         )
@@ -382,22 +395,28 @@ def resolve_credentials(
     return ConfigManager().resolve_credentials(account, project_id=project_id, region=region)
 
 
-def asked_project(account: str | None = None, *, must_be_known: bool = False) -> tuple[str, str]:
+def asked_project(
+    account: str | None = None,
+    *,
+    must_be_known: bool = False,
+    arguments: Mapping[str, str] | None = None,
+) -> tuple[str, str]:
     """Return the number and region of the project of a load; see `Resolution.project`.
 
     Args:
         account: An account of the config file; None: the environment decides.
         must_be_known: Raise the errors of the config file.
+        arguments: Fields of the credentials; see `ConfigManager.resolution`.
 
     Raises:
         ConfigError: The account does not exist, or a value is malformed.
     """
     try:
-        return ConfigManager().resolution(account).project()
+        return ConfigManager().resolution(account, **arguments or {}).project()
     except ConfigError:
         if account is not None or must_be_known:
             raise
-        return of_variables().project()
+        return without_accounts(arguments or {}).project()
 
 
 def _info(name: str, entry: Mapping[str, str], default: str | None) -> AccountInfo:

@@ -17,6 +17,7 @@ from mixpanel_assets.errors import AccountNotFoundError, ConfigError
 
 _USABLE = "service_account"
 FIELDS = ("username", "secret", "project_id", "region")
+_OWN = ("username", "secret")
 Accounts = Mapping[str, Mapping[str, str]]
 
 
@@ -37,7 +38,7 @@ class Resolution:
         account: The account that was read; None: no account was.
         found: The values by field; fields without a value are left out.
         names: The name of each field at the place where it is set.
-        hidden: The account that would be in effect without credentials in the environment.
+        hidden: The account that incomplete arguments or variables keep from being used.
     """
 
     account: str | None
@@ -52,16 +53,13 @@ class Resolution:
             ConfigError: A value is missing or malformed; the message names it.
         """
         values = {name: found.value for name, found in self.found.items()}
-        if self.hidden and not all(values.get(name) for name in FIELDS):
-            hiding = " and ".join(
-                _variable(name)
-                for name in ("username", "secret")
-                if name in self.found and self.found[name].source == _variable(name)
-            )
-            missing = ", ".join(_variable(name) for name in FIELDS if not values.get(name))
+        if self.hidden:
+            hiding = " and ".join(self.names[name] for name in _OWN if name in values)
+            missing = ", ".join(self.names[name] for name in FIELDS if name not in values)
             raise ConfigError(
                 f"{hiding} is set, so the account {self.hidden!r} is not used; missing: {missing}. "
-                f"Unset {hiding}, or name the account (`-a {self.hidden}`; in Python `account=`).",
+                f"Unset {hiding}, or name the account (`-a {self.hidden}`; in Python and Dagster "
+                "`account=`).",
                 {"variables": hiding, "account": self.hidden},
             )
         return make_credentials(**{**dict.fromkeys(FIELDS, ""), **values}, names=self.names)
@@ -110,14 +108,22 @@ def resolve(
 
     Raises:
         AccountNotFoundError: The account is not in the config file.
-        ConfigError: There are accounts, but none is the default.
+        ConfigError: There are accounts, but none is the default; or an account is named beside a
+            user name or a secret.
     """
     given = {name: value for name, value in arguments.items() if value}
-    variables = _variables() if account is None else {}
-    if variables.get("username") or variables.get("secret"):
-        return replace(
-            _first(None, given, variables, {}), hidden=_hidden(variables, accounts, default)
+    if account is not None and (own := [name for name in _OWN if name in given]):
+        raise ConfigError(
+            f"The account {account!r} has a user name and a secret of its own, but "
+            f"{' and '.join(own)} is set too. Leave out one of them.",
+            {"account": account},
         )
+    variables = _variables() if account is None else {}
+    if any(values.get(name) for values in (given, variables) for name in _OWN):
+        resolution = _first(None, given, variables, {})
+        is_complete = resolution.found.keys() == set(FIELDS)
+        hidden = None if is_complete else _usual_account(accounts, default)
+        return replace(resolution, hidden=hidden)
     if account is None:
         account = os.environ.get("MP_ACCOUNT") or default()
     known = accounts()
@@ -140,19 +146,16 @@ def resolve(
     return _first(account, given, variables, known[account])
 
 
-def of_variables() -> Resolution:
-    """Return the values of the environment alone."""
-    return _first(None, {}, _variables(), {})
+def without_accounts(arguments: Mapping[str, str | None]) -> Resolution:
+    """Return the values of arguments and of the environment alone."""
+    given = {name: value for name, value in arguments.items() if value}
+    return _first(None, given, _variables(), {})
 
 
-def _hidden(
-    variables: Mapping[str, str],
-    accounts: Callable[[], Accounts],
-    default: Callable[[], str | None],
+def _usual_account(
+    accounts: Callable[[], Accounts], default: Callable[[], str | None]
 ) -> str | None:
-    """Return the account that incomplete variables hide; None if the file cannot be read."""
-    if all(variables[name] for name in FIELDS if name != "region"):
-        return None
+    """Return the account of MP_ACCOUNT or the default; None if the file cannot be read."""
     with suppress(ConfigError):
         name = os.environ.get("MP_ACCOUNT") or default()
         return name if name in accounts() else None

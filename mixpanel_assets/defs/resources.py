@@ -5,18 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from mixpanel_assets.client import (
-    Credentials,
-    MixpanelAPIClient,
-    checked_project,
-    make_credentials,
-)
+from mixpanel_assets.auth import ConfigManager, asked_project
+from mixpanel_assets.client import Credentials, MixpanelAPIClient
 from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.settings import Settings, load_settings
@@ -24,13 +20,16 @@ from mixpanel_assets.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
+_FIELDS = ("username", "secret", "project_id", "region")
+
 
 class MixpanelResource(dg.ConfigurableResource[None]):
     """A Mixpanel project, read with a service account.
 
-    Every field defaults to its MP_* variable. Dagster's pages and API show the configuration of
-    resources: the variable's name of an `EnvVar`, the text of anything else. A plain-text secret
-    is therefore warned of; `repr` leaves it out.
+    Name an account of the config file (`mp auth add`), or give a service account with the secret
+    as an `EnvVar`. Without either, a run uses what `mp` would: the MP_* variables, the account of
+    MP_ACCOUNT, or the default account. Dagster's pages show the name of the account or of the
+    variable.
 
     Example:
         >>> with MixpanelResource().client() as client:
@@ -39,29 +38,36 @@ class MixpanelResource(dg.ConfigurableResource[None]):
 
     _is_warned: bool = PrivateAttr(default=False)
 
+    account: str = Field(
+        default="",
+        description="The name of an account of the config file (`mp auth list`). Empty: the "
+        "fields below, else MP_ACCOUNT or the default account.",
+    )
     username: str = Field(
-        default=dg.EnvVar("MP_USERNAME"), description="The service account's name (MP_USERNAME)."
+        default="", description="The service account's name; empty for MP_USERNAME."
     )
     secret: str = Field(
-        default=dg.EnvVar("MP_SECRET"),
+        default="",
         repr=False,
-        description="The service account's secret (MP_SECRET); give it as an EnvVar.",
+        description="The service account's secret, as an EnvVar; empty for MP_SECRET.",
     )
     project_id: str = Field(
-        default=dg.EnvVar("MP_PROJECT_ID"), description="The project's number (MP_PROJECT_ID)."
+        default="",
+        description="The project's number; empty for MP_PROJECT_ID or that of the account.",
     )
-    # Not EnvVars from here on: Dagster refuses an EnvVar whose variable is not set.
     region: str = Field(
-        default_factory=lambda: os.environ.get("MP_REGION") or "us",
-        description="Where the project lives: us, eu or in (MP_REGION).",
+        default="",
+        description="Where the project lives: us, eu or in; empty for MP_REGION, that of the "
+        "account, or us.",
     )
     api_base_url: str = Field(
-        default_factory=lambda: load_settings().api_base_url or "",
-        description="One host for every API; empty for Mixpanel's own (MP_API_BASE_URL).",
+        default="",
+        description="One host for every API; empty for MP_API_BASE_URL or Mixpanel's own.",
     )
-    max_retries: int = Field(
-        default_factory=lambda: load_settings().max_retries,
-        description="How often an incomplete response, a 5xx or a lost connection is retried.",
+    max_retries: int | None = Field(
+        default=None,
+        description="How often an incomplete response, a 5xx or a lost connection is retried; "
+        "empty for MP_MAX_RETRIES.",
     )
     state_dir: str = Field(
         default="",
@@ -92,21 +98,28 @@ class MixpanelResource(dg.ConfigurableResource[None]):
         Raises:
             ConfigError: Something is missing or malformed.
         """
-        return make_credentials(
-            username=_value(self.username),
-            secret=_value(self.secret),
-            project_id=_value(self.project_id),
-            region=_value(self.region),
-        )
+        account, given = self._named()
+        return ConfigManager().resolution(account, **given).credentials()
 
     @property
     def known_project(self) -> tuple[str, str]:
         """The project's number and region; both are empty while they are not known."""
-        try:
-            project_id, region = checked_project(_value(self.project_id), _value(self.region))
-        except ConfigError:  # a run raises it when it sends a request
-            return "", ""
-        return (project_id, region or "us") if project_id else ("", "")
+        with suppress(ConfigError):  # a run raises it when it sends a request
+            account, given = self._named()
+            project_id, region = asked_project(account, arguments=given)
+            if project_id:
+                return project_id, region
+        return "", ""
+
+    def _named(self) -> tuple[str | None, dict[str, str]]:
+        """Return the account and the fields of the credentials that this resource names."""
+        account = _value(self.account) or None
+        given = {name: _value(getattr(self, name)) for name in _FIELDS}
+        if account is None:
+            # In a run, Dagster has replaced EnvVar("MP_SECRET") by its value. Without it, the same
+            # value is found in the variable, and messages name the variable.
+            given = {name: value for name, value in given.items() if value != _variable(name)}
+        return account, given
 
     def client(self) -> MixpanelAPIClient:
         """Return a client, to be used in a `with` block; it waits for the budget without a limit.
@@ -152,22 +165,20 @@ class MixpanelResource(dg.ConfigurableResource[None]):
 
 def resource_from_environment(settings: Settings) -> MixpanelResource:
     """Return the resource for a code location."""
-    # A variable that is not set becomes an empty value, so that the location loads without it
-    # and a run names all missing variables in one sentence.
-
-    def variable(name: str) -> str:
-        return dg.EnvVar(name) if os.environ.get(name) else ""
-
+    names = ("username", "secret", "project_id")
+    variables = {name: dg.EnvVar(f"MP_{name.upper()}") for name in names if _variable(name)}
     return MixpanelResource(
-        username=variable("MP_USERNAME"),
-        secret=variable("MP_SECRET"),
-        project_id=variable("MP_PROJECT_ID"),
-        region=os.environ.get("MP_REGION") or "us",
+        **variables,
+        region=_variable("region"),
         api_base_url=settings.api_base_url or "",
         max_retries=settings.max_retries,
         state_dir=settings.state_dir or "",
         budget_reserve=settings.budget_reserve,
     )
+
+
+def _variable(name: str) -> str:
+    return os.environ.get(f"MP_{name.upper()}", "")
 
 
 def _value(field: str) -> str:

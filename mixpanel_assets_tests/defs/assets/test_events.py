@@ -140,7 +140,7 @@ def test_good_days_of_a_failed_range_are_stored_and_recorded(
     ("changes", "said"),
     [
         ({"username": "", "secret": ""}, "missing: MP_USERNAME, MP_SECRET"),
-        ({"region": "mars"}, "MP_REGION must be one of us, eu, in"),
+        ({"region": "mars"}, "region must be one of us, eu, in"),
         ({"project_id": "99999"}, "access to project 99999"),
         ({"secret": "wrong-4c1"}, "Check MP_USERNAME and MP_SECRET"),
         ({"api_base_url": "http://127.0.0.1:9"}, "cannot be reached"),
