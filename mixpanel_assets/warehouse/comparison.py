@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.rules.json_text import parse
 from mixpanel_assets.rules.made_ids import NOT_CONTENT
@@ -81,7 +81,7 @@ class DayDifference:
 
 
 def compare_events(
-    connection: duckdb.DuckDBPyConnection, fetched: Path, days: Sequence[date]
+    connection: Connection, fetched: Path, days: Sequence[date]
 ) -> list[DayDifference]:
     """Compare days of `mixpanel.events` with those of a database that has them `fetched` again.
 
@@ -97,9 +97,7 @@ def compare_events(
         return [_compare_day(connection, day, stored.get(day), known[day]) for day in days]
 
 
-def expired_days(
-    connection: duckdb.DuckDBPyConnection, days: Sequence[date]
-) -> list[DayDifference]:
+def expired_days(connection: Connection, days: Sequence[date]) -> list[DayDifference]:
     """Return the number of stored rows of days that are not requested."""
     return [
         DayDifference(day, "expired", _count(connection, EVENTS.quoted, day), None) for day in days
@@ -107,7 +105,7 @@ def expired_days(
 
 
 def _compare_day(
-    connection: duckdb.DuckDBPyConnection, day: date, status: Status | None, response: Status
+    connection: Connection, day: date, status: Status | None, response: Status
 ) -> DayDifference:
     ours, theirs = EVENTS.quoted, f"{_FETCHED}.{EVENTS.quoted}"
     stored = _count(connection, ours, day)
@@ -130,7 +128,7 @@ def _compare_day(
     )
 
 
-def _vanished(connection: duckdb.DuckDBPyConnection, day: date) -> Counter[_Event]:
+def _vanished(connection: Connection, day: date) -> Counter[_Event]:
     """Return the kept rows that Mixpanel does not send any more."""
     if not table_exists(connection, VANISHED.name):  # in an older file
         return Counter()
@@ -143,7 +141,7 @@ def _vanished(connection: duckdb.DuckDBPyConnection, day: date) -> Counter[_Even
 
 
 def _contents(
-    connection: duckdb.DuckDBPyConnection, ours: str, theirs: str, day: date
+    connection: Connection, ours: str, theirs: str, day: date
 ) -> Iterator[tuple[_Event, bytes]]:
     """Yield each row that one side has and the other lacks, as its event and its content."""
     found = connection.execute(_SURPLUS.format(ours=ours, theirs=theirs), {"day": day})
@@ -164,12 +162,12 @@ def _count_by_event(rows: Counter[tuple[_Event, bytes]]) -> Counter[_Event]:
     return events
 
 
-def _count(connection: duckdb.DuckDBPyConnection, table: str, day: date) -> int:
+def _count(connection: Connection, table: str, day: date) -> int:
     return number(connection, f"SELECT count(*) FROM {table} WHERE event_date = ?", [day])
 
 
 @contextmanager
-def _attach(connection: duckdb.DuckDBPyConnection, file: Path) -> Iterator[None]:
+def _attach(connection: Connection, file: Path) -> Iterator[None]:
     connection.execute(f"ATTACH {literal(str(file))} AS {_FETCHED} (READ_ONLY, TYPE duckdb)")
     try:
         yield

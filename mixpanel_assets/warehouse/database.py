@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import (
     ConfigError,
@@ -103,11 +104,11 @@ class Database:
         self.read_only = read_only
         self.has_written = False
         self._is_logged = True
-        self._held: duckdb.DuckDBPyConnection | None = None
+        self._held: Connection | None = None
         self._holding = ExitStack()
 
     @contextmanager
-    def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def write(self) -> Iterator[Connection]:
         """Open the file alone in one transaction: committed after the block, undone on an error.
 
         Raises:
@@ -130,7 +131,7 @@ class Database:
             self._store_unlogged(connection)
 
     @contextmanager
-    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def read(self) -> Iterator[Connection]:
         """Open the file read-only, beside other readers.
 
         Raises:
@@ -139,7 +140,7 @@ class Database:
         with self._usable("read") as connection:
             yield connection
 
-    def hold(self) -> duckdb.DuckDBPyConnection:
+    def hold(self) -> Connection:
         """Open the file on first use and keep it open; reads and writes then use this connection.
 
         Until `release`, other processes cannot write; unless it is `read_only`, nor read.
@@ -164,7 +165,7 @@ class Database:
         self._holding.close()
 
     @contextmanager
-    def _usable(self, mode: Mode) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _usable(self, mode: Mode) -> Iterator[Connection]:
         if self._held is None:
             with self.opened(mode) as connection:
                 yield connection
@@ -173,7 +174,7 @@ class Database:
                 yield self._held
 
     @contextmanager
-    def opened(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    def opened(self, mode: Mode, *, logged: bool = False) -> Iterator[Connection]:
         """Open the file without a transaction, until the block ends.
 
         Blocks writers until then; in `write` mode, readers too. With `logged`, each commit is
@@ -191,7 +192,7 @@ class Database:
             yield connection
 
     @contextmanager
-    def _connect(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _connect(self, mode: Mode, *, logged: bool = False) -> Iterator[Connection]:
         if mode == "read":
             self.must_exist()
         else:
@@ -228,13 +229,13 @@ class Database:
         with locked(self.path, mode, wait=wait):
             yield
 
-    def _configure(self, connection: duckdb.DuckDBPyConnection, spilled: Path) -> None:
+    def _configure(self, connection: Connection, spilled: Path) -> None:
         set_up_session(connection)
         connection.execute("SET memory_limit = ?", [self.memory_limit])
         connection.execute("SET preserve_insertion_order = false")
         connection.execute("SET temp_directory = ?", [str(spilled)])
 
-    def _attach(self, connection: duckdb.DuckDBPyConnection, mode: Mode, wait: Wait) -> None:
+    def _attach(self, connection: Connection, mode: Mode, wait: Wait) -> None:
         """Attach the file, waiting for a process that opened it without our lock."""
         # A fixed name, because DuckDB would name it after the file: in `mixpanel.duckdb`, the
         # schema `mixpanel` would be ambiguous. A fixed type, because DuckDB would otherwise
@@ -263,7 +264,7 @@ class Database:
         if self._is_logged:
             prepare_log(log_path(self.path), self.path)
 
-    def _store_unlogged(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def _store_unlogged(self, connection: Connection) -> None:
         """Write what was committed to the file, unless the log has it."""
         if not self._is_logged:
             connection.execute(f"CHECKPOINT {CATALOG}")
@@ -305,7 +306,7 @@ class Database:
 
 
 @contextmanager
-def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def transaction(connection: Connection) -> Iterator[None]:
     """Commit what the block writes, or undo all of it on an error."""
     connection.execute("BEGIN TRANSACTION")
     try:
@@ -320,9 +321,7 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 
 @contextmanager
-def closing_connection(
-    connection: duckdb.DuckDBPyConnection,
-) -> Iterator[duckdb.DuckDBPyConnection]:
+def closing_connection(connection: Connection) -> Iterator[Connection]:
     """Close a connection, and with it the file, when the block ends."""
     try:
         yield connection
@@ -333,7 +332,7 @@ def closing_connection(
             connection.close()
 
 
-def _undo(connection: duckdb.DuckDBPyConnection) -> None:
+def _undo(connection: Connection) -> None:
     """Undo an open transaction; end a statement that Ctrl-C interrupted."""
     # After Ctrl-C, DuckDB's threads go on with the statement, and closing waits for them. Without
     # another statement, a cursor keeps the file open even then.
@@ -342,9 +341,7 @@ def _undo(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("ROLLBACK")
 
 
-def _constraint_error(
-    connection: duckdb.DuckDBPyConnection, error: duckdb.ConstraintException
-) -> StorageError:
+def _constraint_error(connection: Connection, error: duckdb.ConstraintException) -> StorageError:
     rules = rules_by_hand(connection, error)
     return StorageError(
         "A rule that was made by hand refuses rows of this load: "
@@ -354,7 +351,7 @@ def _constraint_error(
     )
 
 
-def set_up_session(connection: duckdb.DuckDBPyConnection) -> None:
+def set_up_session(connection: Connection) -> None:
     """Apply the settings that each connection and cursor needs."""
     connection.execute("SET TimeZone = 'UTC'")
     # In a notebook without ipywidgets, DuckDB refuses every setting of the progress bar.
@@ -453,7 +450,7 @@ def _make_folder(path: Path) -> None:
         ) from error
 
 
-def _create(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+def _create(connection: Connection, path: Path) -> None:
     """Create an empty file, complete or not at all."""
     # The newest storage version that every supported DuckDB reads. Before 1.2, `USING COMPRESSION
     # zstd` is ignored, which doubles the file; DuckDB 1.5 refuses the newest version of 2.0.
@@ -467,7 +464,7 @@ def _create(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     draft.replace(path)
 
 
-def _search_both_schemas(connection: duckdb.DuckDBPyConnection) -> None:
+def _search_both_schemas(connection: Connection) -> None:
     found = number(
         connection,
         "SELECT count(*) FROM duckdb_schemas() WHERE database_name = ? AND schema_name = ?",
@@ -510,7 +507,7 @@ class MemoryDatabase(Database):
         self._root.close()
 
     @contextmanager
-    def _connect(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _connect(self, mode: Mode, *, logged: bool = False) -> Iterator[Connection]:
         with closing_connection(self._root.cursor()) as connection:
             set_up_session(connection)
             connection.execute(f"USE {CATALOG}")
@@ -524,7 +521,7 @@ _REPORTED: set[Path] = set()
 
 
 def check_readable(
-    connection: duckdb.DuckDBPyConnection, path: Path, expected: ProjectIdentity | None = None
+    connection: Connection, path: Path, expected: ProjectIdentity | None = None
 ) -> None:
     """Check that a file may be read; log once that it is of an older version.
 
@@ -578,9 +575,7 @@ def check_whose(database: Database, expected: ProjectIdentity | None) -> None:
         _checked_version(connection, expected)
 
 
-def _checked_version(
-    connection: duckdb.DuckDBPyConnection, expected: ProjectIdentity | None
-) -> int | None:
+def _checked_version(connection: Connection, expected: ProjectIdentity | None) -> int | None:
     there = tables_of(connection)
     version = check_version(connection, there)
     if version is None:
@@ -593,7 +588,7 @@ def _checked_version(
 
 
 @contextmanager
-def _read_briefly(database: Database) -> Iterator[duckdb.DuckDBPyConnection]:
+def _read_briefly(database: Database) -> Iterator[Connection]:
     """Read a database, waiting for it no longer than half a second."""
     hurried = copy.copy(database)
     hurried.lock_timeout = min(_BRIEFLY_SECONDS, database.lock_timeout or _BRIEFLY_SECONDS)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
+from duckdb import DuckDBPyConnection as Connection
 from duckdb.sqltypes import DuckDBPyType
 
 from mixpanel_assets.errors import (
@@ -60,9 +61,7 @@ _TEXTS = {
     *("interval", "blob", "bit", "timestamp_ns", "time", "time_ns", "time with time zone"),
     *("union", "variant"),
 }
-_MOMENTS = {
-    *("date", "timestamp", "timestamp_s", "timestamp_ms", "timestamp with time zone"),
-}
+_MOMENTS = {*("date", "timestamp", "timestamp_s", "timestamp_ms", "timestamp with time zone")}
 _NUMBERS = {"float", "double"}
 _NESTED = {"list", "array", "struct", "map"}
 # Searched in the text of a list or an object. A string in it that looks alike does no harm: the
@@ -294,7 +293,7 @@ class StorageEngine:
         return None if isinstance(self._database, MemoryDatabase) else self._database.path
 
     @property
-    def connection(self) -> duckdb.DuckDBPyConnection:
+    def connection(self) -> Connection:
         """DuckDB's own connection, opened on first use and open until `close`.
 
         An open connection blocks other processes that write. Unless the engine is `read_only`, it
@@ -318,7 +317,7 @@ class StorageEngine:
         return connection
 
     @contextmanager
-    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def read(self) -> Iterator[Connection]:
         """Yield a connection that reads the database, for the length of the block.
 
         Raises:
@@ -334,7 +333,7 @@ class StorageEngine:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def write(self) -> Iterator[Connection]:
         """Yield a connection in one transaction: committed after the block, undone on an error.
 
         Raises:
@@ -676,7 +675,7 @@ class StorageEngine:
             return SQLResult(list(relation.columns), exact_rows(relation))
 
     @contextmanager
-    def _query(self, query: str, values: Values) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _query(self, query: str, values: Values) -> Iterator[Connection]:
         with self.read() as connection:
             yield _execute(connection, query, values)
 
@@ -724,17 +723,15 @@ class StorageEngine:
             raise StorageError("This storage is closed. Make another one.")
 
 
-def _execute(
-    connection: duckdb.DuckDBPyConnection, query: str, values: Values
-) -> duckdb.DuckDBPyConnection:
+def _execute(connection: Connection, query: str, values: Values) -> Connection:
     # Without a statement, DuckDB returns None and raises nothing.
-    result: duckdb.DuckDBPyConnection | None = connection.execute(query, values)
+    result: Connection | None = connection.execute(query, values)
     if result is None:
         raise QueryError.of_sql("there is none in it.")
     return result
 
 
-def _result(result: duckdb.DuckDBPyConnection) -> SQLResult:
+def _result(result: Connection) -> SQLResult:
     columns = [column[0] for column in result.description or ()]
     return SQLResult(columns, result.fetchall() if columns else [])
 

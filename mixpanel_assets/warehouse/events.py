@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from itertools import pairwise
 from typing import Any
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.rules.lines import ReceivedDays
@@ -55,7 +55,7 @@ EVERY_EVENT = Target(EVENTS.name)
 
 
 def events_asset_table(
-    connection: duckdb.DuckDBPyConnection, target: Target, filters: Mapping[str, Any] | None
+    connection: Connection, target: Target, filters: Mapping[str, Any] | None
 ) -> Table:
     """Return the definition of an asset's table of events, which is created if it is missing.
 
@@ -87,7 +87,7 @@ def check_events_asset(table: str, filters: Mapping[str, Any] | None) -> None:
         refuse_our_names(EVENTS.schema, table)
 
 
-def _refuse_other_filters(connection: duckdb.DuckDBPyConnection, key: LedgerKey) -> None:
+def _refuse_other_filters(connection: Connection, key: LedgerKey) -> None:
     others = ledger.filters_of(connection, key.target) - {key.filters_text}
     if others:
         there = " and ".join(sorted(other or "no filter" for other in others))
@@ -130,12 +130,7 @@ _ADDED = """
 
 
 def merge(
-    connection: duckdb.DuckDBPyConnection,
-    staged: str,
-    target: Target,
-    window: Window,
-    *,
-    may_repeat: bool = True,
+    connection: Connection, staged: str, target: Target, window: Window, *, may_repeat: bool = True
 ) -> Added:
     """Put staged rows without duplicates into a named table, one copy of each event.
 
@@ -214,7 +209,7 @@ def _who(side: str) -> str:
     )
 
 
-def _refuse_ambiguity(connection: duckdb.DuckDBPyConnection, target: Target) -> None:
+def _refuse_ambiguity(connection: Connection, target: Target) -> None:
     # Only in hours that a wall clock skips: there, two times as sent are one `event_time`.
     if number(
         connection,
@@ -232,7 +227,7 @@ _MOST_CHARACTERS = 1_000  # of an error in the ledger, which tables and pages sh
 
 
 def replace_events(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     received: ReceivedDays,
     *,
     project: ProjectIdentity,
@@ -282,12 +277,7 @@ def replace_events(
         reports = count_days(staging, window, received, before=before, open_days=open_days)
         empty = [report.day for report in reports if report.status == "empty"]
         lacking = lacking_lines(
-            connection,
-            key,
-            window,
-            staging.quarantined,
-            table=table.quoted,
-            staged=staging.table,
+            connection, key, window, staging.quarantined, table=table.quoted, staged=staging.table
         )
         vanished = Replacement(connection, key, table, staging.table, window, reload).make(empty)
         kept = {
@@ -375,7 +365,7 @@ def _with_vanished(report: DayReport, vanished: Vanished) -> DayReport:
 
 
 def mark_days(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     days: Collection[date],
     status: Status,
     *,
@@ -412,7 +402,7 @@ def mark_days(
 
 
 def mark_failed(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     days: Collection[date],
     error: str,
     *,
@@ -446,7 +436,7 @@ class _Tally:
     hours: Counter[int] = field(default_factory=Counter)
 
 
-def _tally(connection: duckdb.DuckDBPyConnection, table: str) -> Mapping[date, _Tally]:
+def _tally(connection: Connection, table: str) -> Mapping[date, _Tally]:
     counted = connection.execute(
         f"""
         SELECT event_date, event_name, hour(event_time) AS hour, count(*),
@@ -489,7 +479,7 @@ def _shares(total: int, weights: list[int]) -> list[int]:
 
 
 def append_events(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     received: ReceivedDays,
     *,
     table: str,
@@ -539,7 +529,7 @@ def append_events(
 
 
 def mark_empty_days(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     days: Collection[date],
     *,
     table: str,
@@ -552,10 +542,7 @@ def mark_empty_days(
 
 
 def _may_repeat(
-    connection: duckdb.DuckDBPyConnection,
-    target: Target,
-    window: Window,
-    reports: Collection[DayReport],
+    connection: Connection, target: Target, window: Window, reports: Collection[DayReport]
 ) -> bool:
     """Return whether staged rows may be stored events that arrive again.
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import DatabaseLockedError, QueryError, StorageError
 from mixpanel_assets.warehouse.schema import spelling_for
@@ -23,15 +24,13 @@ from mixpanel_assets.warehouse.schema import spelling_for
 Values = Sequence[Any] | Mapping[str, Any]
 
 
-def first_row(
-    connection: duckdb.DuckDBPyConnection, sql: str, values: Values = ()
-) -> tuple[Any, ...] | None:
+def first_row(connection: Connection, sql: str, values: Values = ()) -> tuple[Any, ...] | None:
     """Return the first row of the result, None when it is empty."""
     rows: list[tuple[Any, ...]] = connection.execute(sql, values).fetchall()
     return rows[0] if rows else None
 
 
-def number(connection: duckdb.DuckDBPyConnection, sql: str, values: Values = ()) -> int:
+def number(connection: Connection, sql: str, values: Values = ()) -> int:
     """Return a count, or the number of rows that a statement changed."""
     row = first_row(connection, sql, values)
     return int(row[0]) if row else 0
@@ -158,9 +157,7 @@ def user_sql() -> Iterator[None]:
         raise QueryError.of_sql(said, instead) from error
 
 
-def user_rows(
-    connection: duckdb.DuckDBPyConnection, sql: str, values: Values = ()
-) -> list[tuple[Any, ...]]:
+def user_rows(connection: Connection, sql: str, values: Values = ()) -> list[tuple[Any, ...]]:
     """Return the rows of a query that names the caller's tables, columns or properties.
 
     Raises:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import ConfigError, TableNotFoundError
 from mixpanel_assets.results import (
@@ -60,7 +60,7 @@ class TableInspector:
         ...     TableInspector(connection).event_breakdown("events").df
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def info(
@@ -378,7 +378,7 @@ class TableInspector:
     def _rows(self, sql: str, values: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         return user_rows(self._connection, sql, values or {})
 
-    def _sample(self, table: str, n: int) -> duckdb.DuckDBPyConnection:
+    def _sample(self, table: str, n: int) -> Connection:
         check_number("n", n, _BIGGEST_SAMPLE)
         return self._connection.execute(
             f"SELECT * FROM {self._quoted(table)} USING SAMPLE {n} ROWS"

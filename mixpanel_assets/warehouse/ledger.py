@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any, Literal
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.warehouse.faults import number
 from mixpanel_assets.warehouse.schema import (
@@ -179,7 +179,7 @@ Added = Mapping[tuple[date, str], int]
 
 
 def _select(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     target: Target,
     columns: str,
     condition: str = "true",
@@ -194,7 +194,7 @@ def _select(
 
 
 def rows_before(
-    connection: duckdb.DuckDBPyConnection, target: Target, from_date: date, to_date: date
+    connection: Connection, target: Target, from_date: date, to_date: date
 ) -> dict[date, int]:
     """Return the row count of each day that was loaded before, both ends included."""
     condition = "day BETWEEN ? AND ? AND status <> 'failed' GROUP BY day"
@@ -202,41 +202,37 @@ def rows_before(
     return dict(_select(connection, target, columns, condition, [from_date, to_date]))
 
 
-def known_days(connection: duckdb.DuckDBPyConnection, target: Target) -> list[date]:
+def known_days(connection: Connection, target: Target) -> list[date]:
     """Return every day with a ledger row of a table, stored or not."""
     return [day for (day,) in _select(connection, target, "DISTINCT day")]
 
 
-def filters_of(connection: duckdb.DuckDBPyConnection, target: Target) -> set[str | None]:
+def filters_of(connection: Connection, target: Target) -> set[str | None]:
     """Return the different filters that days of a table were loaded with; None for everything."""
     found = _select(connection, target, "DISTINCT filters", "status <> 'failed'")
     return {filters for (filters,) in found}
 
 
-def day_statuses(connection: duckdb.DuckDBPyConnection, target: Target) -> dict[date, Status]:
+def day_statuses(connection: Connection, target: Target) -> dict[date, Status]:
     """Return the status of every day with a ledger row of a table."""
     return dict(_select(connection, target, "day, status"))
 
 
-def empty_days(
-    connection: duckdb.DuckDBPyConnection, target: Target, from_date: date, to_date: date
-) -> set[date]:
+def empty_days(connection: Connection, target: Target, from_date: date, to_date: date) -> set[date]:
     """Return the days that are stored as `empty`, both ends included."""
     condition = "day BETWEEN ? AND ? AND status = 'empty'"
     return {day for (day,) in _select(connection, target, "day", condition, [from_date, to_date])}
 
 
 def loaded_days(
-    connection: duckdb.DuckDBPyConnection, target: Target, from_date: date, to_date: date
+    connection: Connection, target: Target, from_date: date, to_date: date
 ) -> set[date]:
     """Return the days that have rows or were loaded completely, both ends included."""
     condition = "day BETWEEN ? AND ? AND (row_count > 0 OR status IN ('complete', 'empty'))"
     return {day for (day,) in _select(connection, target, "day", condition, [from_date, to_date])}
 
 
-def forget_expired(
-    connection: duckdb.DuckDBPyConnection, target: Target, horizon: date | None
-) -> None:
+def forget_expired(connection: Connection, target: Target, horizon: date | None) -> None:
     """Delete the ledger rows of `expired` days from the horizon on; None: of all of them.
 
     The horizon is the first day that is requested from Mixpanel. It moves back when
@@ -249,23 +245,19 @@ def forget_expired(
     )
 
 
-def shifted_rows(connection: duckdb.DuckDBPyConnection, target: Target) -> dict[date, int]:
+def shifted_rows(connection: Connection, target: Target) -> dict[date, int]:
     """Return for each day with a ledger row how many of its rows have another date."""
     columns = "day, coalesce(sum(shifted_rows), 0)::BIGINT"
     return dict(_select(connection, target, columns, "true GROUP BY day"))
 
 
-def complete_at(
-    connection: duckdb.DuckDBPyConnection, target: Target, day: date
-) -> datetime | None:
+def complete_at(connection: Connection, target: Target, day: date) -> datetime | None:
     """Return when the last complete snapshot of a day began, naive UTC; None without one."""
     found = _select(connection, target, "complete_at", "day = ?", [day])
     return found[0][0] if found else None
 
 
-def write_event_days(
-    connection: duckdb.DuckDBPyConnection, key: LedgerKey, reports: Iterable[DayReport]
-) -> None:
+def write_event_days(connection: Connection, key: LedgerKey, reports: Iterable[DayReport]) -> None:
     """Replace the ledger rows and the counts by event of the reported days."""
     reports = list(reports)
     _forget(connection, key.target, [report.day for report in reports], (DAYS, EVENT_COUNTS))
@@ -280,10 +272,7 @@ def write_event_days(
 
 
 def add_event_days(
-    connection: duckdb.DuckDBPyConnection,
-    key: LedgerKey,
-    reports: Iterable[DayReport],
-    added: Added,
+    connection: Connection, key: LedgerKey, reports: Iterable[DayReport], added: Added
 ) -> None:
     """Write the ledger rows of days that were merged in, one per day and filter.
 
@@ -302,11 +291,7 @@ def add_event_days(
 
 
 def write_profile_day(
-    connection: duckdb.DuckDBPyConnection,
-    key: LedgerKey,
-    report: ProfileReport,
-    *,
-    complete_at: datetime | None,
+    connection: Connection, key: LedgerKey, report: ProfileReport, *, complete_at: datetime | None
 ) -> None:
     """Replace the ledger row of a snapshot day."""
     forget_days(connection, key.target, [report.snapshot_date])
@@ -326,11 +311,7 @@ def write_profile_day(
 
 
 def write_failure(
-    connection: duckdb.DuckDBPyConnection,
-    key: LedgerKey,
-    days: Collection[date],
-    error: str,
-    failed_at: datetime,
+    connection: Connection, key: LedgerKey, days: Collection[date], error: str, failed_at: datetime
 ) -> None:
     """Write why days could not be loaded; days without stored rows become `failed`.
 
@@ -358,14 +339,12 @@ def write_failure(
         )
 
 
-def forget_days(
-    connection: duckdb.DuckDBPyConnection, target: Target, days: Iterable[date]
-) -> None:
+def forget_days(connection: Connection, target: Target, days: Iterable[date]) -> None:
     """Delete the ledger rows of the given days of a table, their counts and vanished rows."""
     _forget(connection, target, list(days), (DAYS, EVENT_COUNTS, VANISHED))
 
 
-def recount(connection: duckdb.DuckDBPyConnection, target: Target, days: Iterable[date]) -> None:
+def recount(connection: Connection, target: Target, days: Iterable[date]) -> None:
     """Correct the ledger rows of days of an asset table after rows or lines moved from them."""
     values = {"schema": target.schema, "table": target.table, "days": list(days)}
     ours = "schema_name = $schema AND table_name = $table AND day IN (SELECT unnest($days::DATE[]))"
@@ -409,10 +388,7 @@ def recount(connection: duckdb.DuckDBPyConnection, target: Target, days: Iterabl
 
 
 def _forget(
-    connection: duckdb.DuckDBPyConnection,
-    target: Target,
-    days: Sequence[date],
-    tables: Iterable[Table],
+    connection: Connection, target: Target, days: Sequence[date], tables: Iterable[Table]
 ) -> None:
     for table in tables:
         connection.execute(
@@ -422,7 +398,7 @@ def _forget(
         )
 
 
-def _insert_day(connection: duckdb.DuckDBPyConnection, key: LedgerKey, **values: Any) -> None:
+def _insert_day(connection: Connection, key: LedgerKey, **values: Any) -> None:
     row = {
         "schema_name": key.target.schema,
         "table_name": key.target.table,
@@ -437,7 +413,7 @@ def _insert_day(connection: duckdb.DuckDBPyConnection, key: LedgerKey, **values:
 
 
 def _insert_event_day(
-    connection: duckdb.DuckDBPyConnection, key: LedgerKey, report: DayReport, row_count: int
+    connection: Connection, key: LedgerKey, report: DayReport, row_count: int
 ) -> None:
     _insert_day(
         connection,
@@ -455,7 +431,7 @@ def _insert_event_day(
     )
 
 
-def _forget_entry(connection: duckdb.DuckDBPyConnection, key: LedgerKey, day: date) -> int:
+def _forget_entry(connection: Connection, key: LedgerKey, day: date) -> int:
     """Delete the ledger row of a day and filter, and return its row count."""
     entry = (
         f"FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ? AND day = ? "
@@ -467,7 +443,7 @@ def _forget_entry(connection: duckdb.DuckDBPyConnection, key: LedgerKey, day: da
     return before
 
 
-def _add_counts(connection: duckdb.DuckDBPyConnection, target: Target, added: Added) -> None:
+def _add_counts(connection: Connection, target: Target, added: Added) -> None:
     days = list({day for day, _ in added})
     where = "WHERE schema_name = ? AND table_name = ? AND day IN (SELECT unnest(?::DATE[]))"
     values = [target.schema, target.table, days]
@@ -480,7 +456,7 @@ def _add_counts(connection: duckdb.DuckDBPyConnection, target: Target, added: Ad
     _insert_counts(connection, target, +counts)
 
 
-def _insert_counts(connection: duckdb.DuckDBPyConnection, target: Target, counts: Added) -> None:
+def _insert_counts(connection: Connection, target: Target, counts: Added) -> None:
     rows = [
         {"day": day.isoformat(), "event_name": name, "row_count": count}
         for (day, name), count in counts.items()

@@ -17,7 +17,7 @@ from heapq import heappush, heappushpop
 from pathlib import Path
 from typing import Any
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.rules.json_text import MAX_DEPTH, joined, last_values, members, parse, values
@@ -338,13 +338,7 @@ class OddLines:
     """
 
     def __init__(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        spool: Path,
-        window: Window,
-        *,
-        into: str,
-        refusals: Refusals,
+        self, connection: Connection, spool: Path, window: Window, *, into: str, refusals: Refusals
     ) -> None:
         self._connection = connection
         self._spool = spool
@@ -505,10 +499,7 @@ class OddLines:
             raise self._incomplete("damaged file", said) from error
 
     def _incomplete(
-        self,
-        reason: str,
-        said: str,
-        error: type[IncompleteExportError] = IncompleteExportError,
+        self, reason: str, said: str, error: type[IncompleteExportError] = IncompleteExportError
     ) -> IncompleteExportError:
         window = self._window
         return error(

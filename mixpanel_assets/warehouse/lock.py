@@ -93,8 +93,7 @@ def locked(path: Path, mode: Mode, *, wait: Wait) -> Iterator[None]:
             with named_if_foreign(file):
                 acquire = lock.acquire_write if mode == "write" else lock.acquire_read
                 wait.until(
-                    lambda: try_lock(acquire),
-                    lambda: find_holder(note_path(path), path, file),
+                    lambda: try_lock(acquire), lambda: find_holder(note_path(path), path, file)
                 )
             with _note(path, mode):
                 yield

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import StorageError
 from mixpanel_assets.rules.locks import MARK, PRIVATE_FOLDER, hold, is_alive
@@ -32,7 +33,7 @@ _POWERS = "kmgt"
 
 
 @contextmanager
-def at_most(connection: duckdb.DuckDBPyConnection, limit: str) -> Iterator[None]:
+def at_most(connection: Connection, limit: str) -> Iterator[None]:
     """Let DuckDB use no more than `limit` inside the block, and never more than before.
 
     What does not fit goes to its temporary directory.
@@ -50,7 +51,7 @@ def at_most(connection: duckdb.DuckDBPyConnection, limit: str) -> Iterator[None]
 
 
 @contextmanager
-def restore_settings(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def restore_settings(connection: Connection) -> Iterator[None]:
     """Restore DuckDB's memory limit and threads after the block."""
     before = _settings(connection)
     try:
@@ -70,7 +71,7 @@ class Spread:
     the end, leave gaps, so that it reads fewer large rows at once. `column` is NULL in no real row.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, table: str, column: str) -> None:
+    def __init__(self, connection: Connection, table: str, column: str) -> None:
         self._connection = connection
         self._table = table
         self._column = column
@@ -94,7 +95,7 @@ class Spread:
             self._connection.execute(f"DELETE FROM {self._table} WHERE {self._column} IS NULL")
 
 
-def make_room(connection: duckdb.DuckDBPyConnection, largest: int) -> None:
+def make_room(connection: Connection, largest: int) -> None:
     """Set DuckDB's memory and threads for rows of which the largest 2,048 have `largest` bytes.
 
     For large rows, it gets one thread, and a limit with room for what it uses beside that; a
@@ -118,19 +119,19 @@ def make_room(connection: duckdb.DuckDBPyConnection, largest: int) -> None:
         connection.execute("SET memory_limit = ?", [f"{int(max(needed, limit * _SHARE))}B"])
 
 
-def _settings(connection: duckdb.DuckDBPyConnection) -> tuple[str, int]:
+def _settings(connection: Connection) -> tuple[str, int]:
     found = first_row(
         connection, "SELECT current_setting('memory_limit'), current_setting('threads')"
     )
     return found or ("", 0)
 
 
-def _set_limit(connection: duckdb.DuckDBPyConnection, size: float) -> None:
+def _set_limit(connection: Connection, size: float) -> None:
     """Set a limit that DuckDB printed, rounded down to a digit: add what that may have lost."""
     connection.execute("SET memory_limit = ?", [f"{int(size) + 1024}B"])
 
 
-def _limit(connection: duckdb.DuckDBPyConnection) -> float:
+def _limit(connection: Connection) -> float:
     found = first_row(connection, "SELECT current_setting('memory_limit')")
     return in_bytes(found[0]) if found else 0
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.rules.json_text import joined, last_values, members, parse, values
@@ -162,7 +162,7 @@ class StagedProfiles:
 
 @contextmanager
 def stage_profiles(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     pages: Sequence[PageFile],
     *,
     days: Sequence[date],
@@ -210,12 +210,7 @@ class _Reader:
     """
 
     def __init__(
-        self,
-        staging: duckdb.DuckDBPyConnection,
-        table: str,
-        refusals: Refusals,
-        first_day: date,
-        day_of: DayOf,
+        self, staging: Connection, table: str, refusals: Refusals, first_day: date, day_of: DayOf
     ) -> None:
         self._staging = staging
         self._table = table
@@ -295,7 +290,7 @@ def _schema() -> pa.Schema:
     )
 
 
-def _insert(staging: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row]) -> None:
+def _insert(staging: Connection, table: str, rows: Sequence[Row]) -> None:
     import pyarrow as pa
 
     schema = _schema()
@@ -306,7 +301,7 @@ def _insert(staging: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row])
     staging.unregister("_batch")
 
 
-def _only_refused(staging: duckdb.DuckDBPyConnection, table: str, refused_ids: set[str]) -> int:
+def _only_refused(staging: Connection, table: str, refused_ids: set[str]) -> int:
     """Return the number of profiles that have quarantined lines alone."""
     storable = [one for one in refused_ids if one.encode(errors="replace").decode() == one]
     stored = number(
@@ -328,6 +323,6 @@ def _id_of(line: bytes | LongLine) -> str:
         return text
 
 
-def _count(staging: duckdb.DuckDBPyConnection, table: str) -> dict[date | None, int]:
+def _count(staging: Connection, table: str) -> dict[date | None, int]:
     found = staging.execute(f"SELECT snapshot_date, count(*) FROM {table} GROUP BY ALL")
     return dict(found.fetchall())

@@ -12,18 +12,13 @@ from datetime import date, datetime
 from types import MappingProxyType
 from typing import Any
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.faults import number
 from mixpanel_assets.warehouse.ledger import LedgerKey, ProfileReport, Scope, Status, Target
-from mixpanel_assets.warehouse.profile_pages import (
-    PageFile,
-    StagedProfiles,
-    Tally,
-    stage_profiles,
-)
+from mixpanel_assets.warehouse.profile_pages import PageFile, StagedProfiles, Tally, stage_profiles
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.quarantine import (
     forget_quarantine,
@@ -44,9 +39,7 @@ from mixpanel_assets.warehouse.tables import (
 _DOCUMENTED = ("distinct_id", "properties", "last_seen")
 
 
-def is_partial(
-    connection: duckdb.DuckDBPyConnection, target: Target, filters: Mapping[str, Any]
-) -> bool:
+def is_partial(connection: Connection, target: Target, filters: Mapping[str, Any]) -> bool:
     """Return whether a named table has nothing but a partial response to these filters.
 
     False for an asset's table, whose missing profiles the asset fetches.
@@ -61,7 +54,7 @@ def is_partial(
     return bool(found) and all(row == part for row in found)
 
 
-def make_profile_table(connection: duckdb.DuckDBPyConnection, target: Target) -> Table:
+def make_profile_table(connection: Connection, target: Target) -> Table:
     """Return the definition of a table of profiles, which is created if it is missing.
 
     Raises:
@@ -88,12 +81,7 @@ def is_full(scope: Scope, filters: Mapping[str, Any] | None, target: Target) -> 
 
 
 def move_profiles(
-    connection: duckdb.DuckDBPyConnection,
-    staged: str,
-    table: Table,
-    days: Sequence[date],
-    *,
-    merge: bool,
+    connection: Connection, staged: str, table: Table, days: Sequence[date], *, merge: bool
 ) -> None:
     """Replace the days by the staged rows, or with `merge` only the profiles among these.
 
@@ -118,9 +106,7 @@ def move_profiles(
     )
 
 
-def forget_other_days(
-    connection: duckdb.DuckDBPyConnection, target: Target, days: Sequence[date]
-) -> None:
+def forget_other_days(connection: Connection, target: Target, days: Sequence[date]) -> None:
     """Delete ledger and quarantine rows of all other days of a named table: it was replaced."""
     others = set(ledger.known_days(connection, target)) - set(days)
     ledger.forget_days(connection, target, others)
@@ -128,7 +114,7 @@ def forget_other_days(
         forget_quarantine(connection, target, day, day)
 
 
-def count_day(connection: duckdb.DuckDBPyConnection, table: Table, day: date) -> int:
+def count_day(connection: Connection, table: Table, day: date) -> int:
     """Return the row count of a day; in a named table, of the rows that no other day counts."""
     if table.schema != NAMED_SCHEMA:
         return number(
@@ -150,7 +136,7 @@ _ALL_PROFILES = Target(PROFILES.name)
 
 
 def replace_profiles(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     pages: Sequence[PageFile],
     *,
     days: Sequence[date],
@@ -236,7 +222,7 @@ def replace_profiles(
 
 
 def kept_snapshot(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     day: date,
     scope: Scope,
     *,
@@ -280,7 +266,7 @@ class _Response:
 
 
 def _write_day(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     key: LedgerKey,
     table: Table,
     day: date,
@@ -316,7 +302,7 @@ def _write_day(
 
 
 def _kept_days(
-    connection: duckdb.DuckDBPyConnection, key: LedgerKey, days: Sequence[date], scope: Scope
+    connection: Connection, key: LedgerKey, days: Sequence[date], scope: Scope
 ) -> dict[date, ProfileReport]:
     found = {
         day: kept_snapshot(connection, day, scope, filters=key.filters, target=key.target)
@@ -392,7 +378,7 @@ def days_to_keep(
 
 
 def thin_snapshots(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     *,
     daily: int = 7,
     weekly: int = 8,
@@ -442,7 +428,7 @@ def thin_snapshots(
 
 
 def _read_since(
-    connection: duckdb.DuckDBPyConnection, target: Target, complete: Mapping[date, datetime]
+    connection: Connection, target: Target, complete: Mapping[date, datetime]
 ) -> set[date]:
     """Return the days with rows read since the newest complete snapshot began, its own included."""
     if not complete:
@@ -456,7 +442,7 @@ def _read_since(
     return {newest, *(day for (day,) in found.fetchall())}
 
 
-def _bytes(connection: duckdb.DuckDBPyConnection, target: Target) -> int:
+def _bytes(connection: Connection, target: Target) -> int:
     """Return the bytes of the table in the file, in whole blocks."""
     if not table_exists(connection, target.table, target.schema):
         return 0
@@ -475,7 +461,7 @@ def _bytes(connection: duckdb.DuckDBPyConnection, target: Target) -> int:
     )
 
 
-def _delete(connection: duckdb.DuckDBPyConnection, target: Target, days: Sequence[date]) -> None:
+def _delete(connection: Connection, target: Target, days: Sequence[date]) -> None:
     if not days:
         return
     connection.execute(

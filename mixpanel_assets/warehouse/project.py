@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.rules.zones import is_zone
@@ -56,7 +57,7 @@ _ALL_TABLES = (
 )
 
 
-def tables_of(connection: duckdb.DuckDBPyConnection) -> Tables:
+def tables_of(connection: Connection) -> Tables:
     """Return the columns of our tables in a file; if one is missing, of all in our schema."""
     try:  # The first scan of a connection's catalog takes 7 ms, too long for a small load.
         found = connection.execute(_OUR_TABLES).fetchall()
@@ -68,7 +69,7 @@ def tables_of(connection: duckdb.DuckDBPyConnection) -> Tables:
     return tables
 
 
-def columns_of(connection: duckdb.DuckDBPyConnection, table: Table) -> Columns:
+def columns_of(connection: Connection, table: Table) -> Columns:
     """Return the columns that a table of ours has in a file, with their types."""
     try:
         return dict(
@@ -151,9 +152,7 @@ def _changes(table: Table, there: Columns | None, version: int) -> Iterator[str]
         yield f"{name} has one more column, {column} (`{to}`, once its values are elsewhere)"
 
 
-def rules_by_hand(
-    connection: duckdb.DuckDBPyConnection, error: duckdb.ConstraintException
-) -> list[str]:
+def rules_by_hand(connection: Connection, error: duckdb.ConstraintException) -> list[str]:
     """Return the indexes and constraints that may have refused rows; this package has none."""
     kind = next(kind for kind in ("NOT NULL", "CHECK", "FOREIGN KEY", "") if kind in str(error))
     kinds = [kind] if kind else ["PRIMARY KEY", "UNIQUE"]
@@ -170,7 +169,7 @@ def rules_by_hand(
     return list(dict.fromkeys(text for (text,) in rules))
 
 
-def hidden_by_others(connection: duckdb.DuckDBPyConnection) -> list[str]:
+def hidden_by_others(connection: Connection) -> list[str]:
     """Return, in sentences, which other tables hide ours in queries."""
     found = connection.execute(
         "SELECT table_name, NULL AS sql FROM duckdb_tables() "
@@ -213,14 +212,14 @@ class ProjectIdentity:
     zone: str = "UTC"
 
 
-Migration = Callable[[duckdb.DuckDBPyConnection], None]
+Migration = Callable[[Connection], None]
 
 
-def _to_version_2(connection: duckdb.DuckDBPyConnection) -> None:
+def _to_version_2(connection: Connection) -> None:
     _add_columns(connection, 2)
 
 
-def _add_columns(connection: duckdb.DuckDBPyConnection, version: int) -> None:
+def _add_columns(connection: Connection, version: int) -> None:
     for table in schema.TABLES:
         for column in table.columns:
             if table.since < column.since == version:
@@ -239,7 +238,7 @@ def schema_version() -> int:
     return len(MIGRATIONS) + 1
 
 
-def prepare(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity | None) -> None:
+def prepare(connection: Connection, project: ProjectIdentity | None) -> None:
     """Create or migrate the tables in the caller's transaction, after `check_loadable`.
 
     A file without a project gets this one; None leaves it without.
@@ -264,9 +263,7 @@ def prepare(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity | No
         connection.execute(f"UPDATE {schema.PROJECT.quoted} SET zone = ?", [project.zone])
 
 
-def check_loadable(
-    connection: duckdb.DuckDBPyConnection, project: ProjectIdentity | None
-) -> int | None:
+def check_loadable(connection: Connection, project: ProjectIdentity | None) -> int | None:
     """Check that a load can be stored; return the version of the tables, None without tables.
 
     Raises:
@@ -278,7 +275,7 @@ def check_loadable(
 
 
 def _loadable(
-    connection: duckdb.DuckDBPyConnection, project: ProjectIdentity | None
+    connection: Connection, project: ProjectIdentity | None
 ) -> tuple[int | None, ProjectIdentity | None]:
     """Return the version as `check_loadable` does, and the file's project if one is given."""
     there = tables_of(connection)
@@ -294,7 +291,7 @@ def _loadable(
     return version, stored
 
 
-def check_version(connection: duckdb.DuckDBPyConnection, there: Tables) -> int | None:
+def check_version(connection: Connection, there: Tables) -> int | None:
     """Return the schema version of a file with these tables; None without a project table.
 
     Raises:
@@ -333,7 +330,7 @@ def _is_whole(project_id: object, region: object, version: object) -> bool:
     return is_named and type(version) is int and version >= 1
 
 
-def _holds_assets(connection: duckdb.DuckDBPyConnection, there: Tables) -> bool:
+def _holds_assets(connection: Connection, there: Tables) -> bool:
     """Return whether days of an asset are stored, which needs a project."""
     if schema.DAYS.name not in there:
         return False
@@ -348,12 +345,12 @@ def _version_by_columns(there: Tables) -> int:
     return next(fitting, schema_version())
 
 
-def stored_project(connection: duckdb.DuckDBPyConnection) -> ProjectIdentity | None:
+def stored_project(connection: Connection) -> ProjectIdentity | None:
     """Return the project of the file; None before it has one."""
     return read_project(connection) if _has_project_table(connection) else None
 
 
-def read_project(connection: duckdb.DuckDBPyConnection) -> ProjectIdentity | None:
+def read_project(connection: Connection) -> ProjectIdentity | None:
     """Return what `stored_project` does, for a file with a project table."""
     row = first_row(
         connection, f"SELECT project_id, region, regime, zone FROM {schema.PROJECT.quoted}"
@@ -361,7 +358,7 @@ def read_project(connection: duckdb.DuckDBPyConnection) -> ProjectIdentity | Non
     return ProjectIdentity(*row) if row else None
 
 
-def made_at(connection: duckdb.DuckDBPyConnection) -> datetime | None:
+def made_at(connection: Connection) -> datetime | None:
     """Return when the tables of a project were created, naive UTC; None without a project."""
     if not _has_project_table(connection):
         return None
@@ -402,7 +399,7 @@ def _times_of(project: ProjectIdentity) -> tuple[str, str]:
     return project.regime, project.zone if project.regime == "legacy" else ""
 
 
-def _check_zone(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity) -> None:
+def _check_zone(connection: Connection, project: ProjectIdentity) -> None:
     if is_zone(project.zone):
         try:
             # DuckDB, which the view of missing days uses, knows other names than Python.
@@ -417,7 +414,7 @@ def _check_zone(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity)
     )
 
 
-def _has_project_table(connection: duckdb.DuckDBPyConnection) -> bool:
+def _has_project_table(connection: Connection) -> bool:
     return _is_project_table(columns_of(connection, schema.PROJECT))
 
 
@@ -425,7 +422,7 @@ def _is_project_table(columns: Columns) -> bool:
     return columns.keys() >= set(schema.PROJECT.column_names)
 
 
-def _write_project(connection: duckdb.DuckDBPyConnection, project: ProjectIdentity) -> None:
+def _write_project(connection: Connection, project: ProjectIdentity) -> None:
     connection.execute(
         f"INSERT INTO {schema.PROJECT.quoted} BY NAME SELECT ? AS project_id, ? AS region, "
         "? AS regime, ? AS zone, ? AS schema_version, now() AT TIME ZONE 'UTC' AS created_at",
@@ -433,7 +430,7 @@ def _write_project(connection: duckdb.DuckDBPyConnection, project: ProjectIdenti
     )
 
 
-def _migrate(connection: duckdb.DuckDBPyConnection, version: int) -> None:
+def _migrate(connection: Connection, version: int) -> None:
     if version == schema_version():
         return
     for migration in MIGRATIONS[version - 1 :]:
@@ -450,7 +447,7 @@ class Origin:
     made_at: datetime | None
 
     @classmethod
-    def of(cls, connection: duckdb.DuckDBPyConnection) -> Origin:
+    def of(cls, connection: Connection) -> Origin:
         """Return the origin of the file of a connection."""
         return cls(stored_project(connection), made_at(connection))
 
@@ -482,7 +479,7 @@ class Stamp:
     origin: Origin
 
     @classmethod
-    def read(cls, connection: duckdb.DuckDBPyConnection) -> Stamp | None:
+    def read(cls, connection: Connection) -> Stamp | None:
         """Return the stamp of the file of a connection; None when it has none."""
         try:
             row = first_row(connection, f"SELECT taken_at, version FROM {STAMP}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.rules.lines import HEAD_BYTES, LongLine
@@ -50,7 +50,7 @@ class Quarantined:
 class Refusals:
     """The lines of one load that cannot be stored; a table, created here, holds their bytes."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    def __init__(self, connection: Connection, table: str) -> None:
         self.table = table
         self._connection = connection
         self._lines: list[Quarantined] = []
@@ -85,7 +85,7 @@ class Refusals:
 
 
 def replace_quarantine(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     key: LedgerKey,
     from_date: date,
     to_date: date,
@@ -104,11 +104,7 @@ def replace_quarantine(
 
 
 def merge_quarantine(
-    connection: duckdb.DuckDBPyConnection,
-    key: LedgerKey,
-    from_date: date,
-    to_date: date,
-    refusals: Refusals,
+    connection: Connection, key: LedgerKey, from_date: date, to_date: date, refusals: Refusals
 ) -> int:
     """Add the lines that the quarantine of the days lacks; return the number of lines then."""
     days = _days(key, from_date, to_date)
@@ -123,7 +119,7 @@ def merge_quarantine(
 
 
 def forget_quarantine(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     target: Target,
     from_date: date,
     to_date: date,
@@ -141,7 +137,7 @@ def forget_quarantine(
 
 
 def _insert(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     key: LedgerKey,
     refusals: Refusals,
     days: Mapping[str, Any],

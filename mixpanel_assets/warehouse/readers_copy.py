@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 import duckdb
+from duckdb import DuckDBPyConnection as Connection
 from filelock import ReadWriteLock
 
 from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError, StorageError
@@ -56,7 +57,7 @@ _AT_ONCE = 1 << 30  # bytes; Linux copies at most 2 GB with one call
 class ReadersCopy:
     """An open copy, and its stamp: what was copied and when."""
 
-    connection: duckdb.DuckDBPyConnection
+    connection: Connection
     stamp: Stamp
 
 
@@ -468,7 +469,7 @@ class ReadersDatabase(Database):
         )
         self._choice = choice
 
-    def hold(self) -> duckdb.DuckDBPyConnection:
+    def hold(self) -> Connection:
         """Open what a read would, and keep it open.
 
         Raises:
@@ -481,12 +482,12 @@ class ReadersDatabase(Database):
         return super().hold()
 
     @contextmanager
-    def _connect(self, mode: Mode, *, logged: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _connect(self, mode: Mode, *, logged: bool = False) -> Iterator[Connection]:
         self.must_exist()
         with ExitStack() as opened:
             yield self._open_newest(opened)
 
-    def _open_newest(self, opened: ExitStack) -> duckdb.DuckDBPyConnection:
+    def _open_newest(self, opened: ExitStack) -> Connection:
         copy = opened.enter_context(open_copy(self))
         self.snapshot_age = None
         if copy and copy.stamp.is_of_now(self.path):

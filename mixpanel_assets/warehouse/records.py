@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import StorageError
 from mixpanel_assets.rules.json_text import last_values
@@ -181,7 +181,7 @@ def _mapping(value: object) -> dict[str, Any]:
 
 
 def make_events_table(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     table: str,
     received: ReceivedDays,
     *,
@@ -212,7 +212,7 @@ def make_events_table(
 
 
 def make_profiles_table(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     table: str,
     page: Path,
     *,
@@ -236,7 +236,7 @@ def make_profiles_table(
     return report.row_count
 
 
-def _date(connection: duckdb.DuckDBPyConnection, target: Target, fetched_at: datetime) -> None:
+def _date(connection: Connection, target: Target, fetched_at: datetime) -> None:
     moment = fetched_at.astimezone(UTC).replace(tzinfo=None)
     connection.execute(
         f"UPDATE {DAYS.quoted} SET fetched_at = ? WHERE schema_name = ? AND table_name = ?",

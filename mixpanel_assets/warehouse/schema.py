@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 _OURS = "mixpanel_assets: "  # how the comment on a macro of ours begins
 _POINTER = "'/' || replace(replace(name, '~', '~0'), '/', '~1')"
@@ -66,7 +67,7 @@ MACROS = {
 }
 
 
-def create_macros(connection: duckdb.DuckDBPyConnection) -> None:
+def create_macros(connection: Connection) -> None:
     """Make the macros in schema `mixpanel`; one of the same name that is not ours is kept."""
     for name, (body, meaning) in MACROS.items():
         macro = f"mixpanel.{name}"
@@ -82,7 +83,7 @@ def create_macros(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"COMMENT ON MACRO {macro} IS '{_OURS}{meaning}'")
 
 
-def _is_ours(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
+def _is_ours(connection: Connection, name: str) -> bool:
     found = connection.execute(
         "SELECT comment FROM duckdb_functions() WHERE database_name = current_database() "
         "AND schema_name = 'mixpanel' AND function_type IN ('macro', 'table_macro') "
@@ -436,7 +437,7 @@ CURRENT_PROFILES_VIEW = f"""
 """
 
 
-def create(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+def create(connection: Connection, table: Table) -> None:
     """Create a table with its comments, unless it exists."""
     columns = ", ".join(
         f"{quoted(column.name)} {column.type} {column.storage}".rstrip() for column in table.columns
@@ -448,7 +449,7 @@ def create(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
         connection.execute(f"COMMENT ON COLUMN {target} IS {literal(column.description)}")
 
 
-def create_all(connection: duckdb.DuckDBPyConnection) -> None:
+def create_all(connection: Connection) -> None:
     """Make the schema, its tables, views and macros."""
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(SCHEMA)}")
     for table in TABLES:
@@ -460,7 +461,7 @@ def create_all(connection: duckdb.DuckDBPyConnection) -> None:
     create_macros(connection)
 
 
-def _is_metadata_taken(connection: duckdb.DuckDBPyConnection) -> bool:
+def _is_metadata_taken(connection: Connection) -> bool:
     """Return whether another table or view has the view's name; `mixpanel_data` creates one."""
     place = "database_name = current_database() AND schema_name = 'main'"
     found = connection.execute(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.warehouse.faults import first_row, number
@@ -51,7 +52,7 @@ class Partition:
 
 
 def replace_slice(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     source: str,
     *,
     table: str,
@@ -110,14 +111,14 @@ def replace_slice(
 
 
 @contextmanager
-def _stage(connection: duckdb.DuckDBPyConnection, source: str) -> Iterator[None]:
+def _stage(connection: Connection, source: str) -> Iterator[None]:
     """Copy the rows for the length of the block, because they are read more than once."""
     connection.execute(f"CREATE TEMP TABLE {_STAGED.rpartition('.')[2]} AS FROM {source}")
     yield
     connection.execute(f"DROP TABLE {_STAGED}")
 
 
-def _refuse_loaded_table(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> None:
+def _refuse_loaded_table(connection: Connection, schema: str, table: str) -> None:
     if not table_exists(connection, DAYS.name):
         return
     if number(
@@ -134,28 +135,26 @@ def _refuse_loaded_table(connection: duckdb.DuckDBPyConnection, schema: str, tab
         )
 
 
-def _create(connection: duckdb.DuckDBPyConnection, target: str, columns: dict[str, str]) -> None:
+def _create(connection: Connection, target: str, columns: dict[str, str]) -> None:
     names = [name for name, *_ in connection.execute(f"DESCRIBE {_STAGED}").fetchall()]
     selected = ", ".join(f"{columns[name.lower()]} AS {quoted(name)}" for name in names)
     connection.execute(f"CREATE TABLE {target} AS SELECT {selected} FROM {_STAGED} LIMIT 0")
 
 
-def _types(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
+def _types(connection: Connection, relation: str) -> dict[str, str]:
     """Return the type of each column by its name in lower case, as DuckDB ignores case."""
     described = connection.execute(f"DESCRIBE {relation}").fetchall()
     return {name.lower(): kind for name, kind, *_ in described}
 
 
-def _columns_with_values(
-    connection: duckdb.DuckDBPyConnection, offered: dict[str, str]
-) -> list[str]:
+def _columns_with_values(connection: Connection, offered: dict[str, str]) -> list[str]:
     counts = ", ".join(f"count({quoted(name)}) > 0" for name in offered)
     found = first_row(connection, f"SELECT {counts} FROM {_STAGED}") or ()
     return [name for name, has_values in zip(offered, found, strict=True) if has_values]
 
 
 def _times_from_text(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     offered: dict[str, str],
     valued: Sequence[str],
     partitions: Sequence[Partition],
@@ -175,7 +174,7 @@ def _times_from_text(
     return kinds
 
 
-def _kind_of_text(connection: duckdb.DuckDBPyConnection, name: str) -> str:
+def _kind_of_text(connection: Connection, name: str) -> str:
     column = quoted(name)
     for kind, pattern in (("DATE", _DATE), ("TIMESTAMP", _TIME)):
         # Compared as text, because DuckDB's casts ignore a superfluous time of day or offset.
@@ -195,10 +194,7 @@ def _kind_of_text(connection: duckdb.DuckDBPyConnection, name: str) -> str:
 
 
 def _check_partitions(
-    connection: duckdb.DuckDBPyConnection,
-    target: str,
-    columns: dict[str, str],
-    partitions: Sequence[Partition],
+    connection: Connection, target: str, columns: dict[str, str], partitions: Sequence[Partition]
 ) -> None:
     """Refuse rows that the next run of the same partition would not replace."""
     for partition in partitions:
@@ -226,11 +222,11 @@ def _check_partitions(
             )
 
 
-def _is_empty(connection: duckdb.DuckDBPyConnection, target: str, name: str) -> bool:
+def _is_empty(connection: Connection, target: str, name: str) -> bool:
     return not number(connection, f"SELECT count({quoted(name)}) FROM {target}")
 
 
-def _retype(connection: duckdb.DuckDBPyConnection, target: str, name: str, kind: str) -> None:
+def _retype(connection: Connection, target: str, name: str, kind: str) -> None:
     # First of all changes: DuckDB does not commit a table that is altered after other changes.
     connection.execute(f"ALTER TABLE {target} ALTER {quoted(name)} TYPE {kind} USING NULL")
 

@@ -18,6 +18,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import duckdb
+from duckdb import DuckDBPyConnection as Connection
 from duckdb.func import FunctionNullHandling
 
 from mixpanel_assets.errors import IncompleteExportError
@@ -26,13 +27,7 @@ from mixpanel_assets.rules.lines import SHORT_LINE_BYTES, ReceivedDays
 from mixpanel_assets.rules.made_ids import made_id, twin_id
 from mixpanel_assets.warehouse.database import closing_connection, set_up_session
 from mixpanel_assets.warehouse.faults import number
-from mixpanel_assets.warehouse.lines import (
-    OddLines,
-    ShiftedRowsError,
-    Window,
-    is_empty,
-    rows,
-)
+from mixpanel_assets.warehouse.lines import OddLines, ShiftedRowsError, Window, is_empty, rows
 from mixpanel_assets.warehouse.memory import make_room
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.quarantine import Refusals
@@ -55,7 +50,7 @@ _FIND = """
 """
 
 
-def remove_duplicates(connection: duckdb.DuckDBPyConnection, table: str) -> dict[date, int]:
+def remove_duplicates(connection: Connection, table: str) -> dict[date, int]:
     """Keep one copy of each event in a table; return the number of removed rows by day.
 
     Duplicates share event, time as sent, `$insert_id` and `$distinct_id_before_identity` (or
@@ -98,7 +93,7 @@ _NUMBER_EQUALS = f"""
 """
 
 
-def fill_insert_ids(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+def fill_insert_ids(connection: Connection, table: str) -> int:
     """Make an id for each row of a table without one; return the number of these rows.
 
     Only these rows pass through Python, in the batches in which DuckDB reads them.
@@ -118,7 +113,7 @@ def fill_insert_ids(connection: duckdb.DuckDBPyConnection, table: str) -> int:
 
 
 @contextmanager
-def _functions(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def _functions(connection: Connection) -> Iterator[None]:
     types: list[Any] = ["VARCHAR", "BIGINT", "VARCHAR", "VARCHAR"]
     connection.create_function(
         _MADE, _from_row, types, "VARCHAR", null_handling=FunctionNullHandling.SPECIAL
@@ -159,7 +154,7 @@ _MEASURE = """
 
 
 def measure_offsets(
-    connection: duckdb.DuckDBPyConnection, table: str, row_count: int, window: Window
+    connection: Connection, table: str, row_count: int, window: Window
 ) -> dict[date, int]:
     """Return the minutes by which `time` runs ahead of UTC, for days whose events agree on it.
 
@@ -234,13 +229,13 @@ class Staging:
     """
 
     table: str
-    connection: duckdb.DuckDBPyConnection
+    connection: Connection
     quarantined: Refusals
 
 
 @contextmanager
 def stage_events(
-    connection: duckdb.DuckDBPyConnection, received: ReceivedDays, window: Window
+    connection: Connection, received: ReceivedDays, window: Window
 ) -> Iterator[Staging]:
     """Fill a staging table for the length of the block; each line is then a row or quarantined.
 
@@ -264,8 +259,8 @@ def stage_events(
 
 @contextmanager
 def staging_table(
-    connection: duckdb.DuckDBPyConnection, columns: Sequence[Column]
-) -> Iterator[tuple[duckdb.DuckDBPyConnection, str, Refusals]]:
+    connection: Connection, columns: Sequence[Column]
+) -> Iterator[tuple[Connection, str, Refusals]]:
     """Create an empty table for the length of the block.
 
     Yields the connection that may change it, its name, and the place for lines that are not rows.
@@ -285,11 +280,7 @@ def staging_table(
 
 
 def _fill(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    received: ReceivedDays,
-    window: Window,
-    refusals: Refusals,
+    connection: Connection, table: str, received: ReceivedDays, window: Window, refusals: Refusals
 ) -> int:
     """Turn the lines into rows or refusals; return how many there were."""
     spool, most = received.path, None
@@ -308,7 +299,7 @@ def _fill(
 
 
 def _insert(
-    connection: duckdb.DuckDBPyConnection, table: str, spool: Path, window: Window
+    connection: Connection, table: str, spool: Path, window: Window
 ) -> tuple[int, int | None]:
     """Let DuckDB insert the lines that it can.
 

@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import ConfigError, MissingDaysError, TableNotFoundError
 from mixpanel_assets.results import (
@@ -69,7 +69,7 @@ class StoredDays:
 
 
 def stored_days(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     table: str,
     from_date: date | str,
     to_date: date | str,
@@ -110,9 +110,7 @@ def stored_days(
     return found
 
 
-def _missing_events(
-    connection: duckdb.DuckDBPyConnection, days: StoredDays, events: Collection[str]
-) -> list[str]:
+def _missing_events(connection: Connection, days: StoredDays, events: Collection[str]) -> list[str]:
     rows = connection.execute(
         f"SELECT DISTINCT event_name FROM {days.table} "
         f"WHERE {days.condition} AND event_name IN $events",
@@ -212,10 +210,7 @@ def _check_kind(known: KnownTable, events: Collection[str]) -> None:
 
 
 def _refuse_missing(
-    connection: duckdb.DuckDBPyConnection,
-    target: Target,
-    needed: _Needed,
-    known: KnownTable | None,
+    connection: Connection, target: Target, needed: _Needed, known: KnownTable | None
 ) -> None:
     days = needed.days
     every = sorted([*days, *needed.edges])
@@ -251,10 +246,7 @@ def _refuse_missing(
 
 
 def _missing_message(
-    target: Target,
-    lost: Sequence[date],
-    statuses: Mapping[date, str],
-    known: KnownTable | None,
+    target: Target, lost: Sequence[date], statuses: Mapping[date, str], known: KnownTable | None
 ) -> list[str]:
     said = []
     missing = [day for day in lost if statuses.get(day) not in _GONE]
@@ -327,11 +319,7 @@ class StoredQueries:
     """
 
     def __init__(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        *,
-        table: str = EVENTS.name,
-        zone: str | None = None,
+        self, connection: Connection, *, table: str = EVENTS.name, zone: str | None = None
     ) -> None:
         self._connection = connection
         self._table = table

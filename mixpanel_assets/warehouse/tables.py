@@ -15,7 +15,7 @@ from types import NoneType
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import (
     ConfigError,
@@ -78,9 +78,7 @@ def days_of(metadata: TableMetadata) -> set[date]:
     return set(days_between(metadata.from_date, metadata.to_date))
 
 
-def warn_of_unknown_events(
-    connection: duckdb.DuckDBPyConnection, target: Target, events: Collection[str]
-) -> None:
+def warn_of_unknown_events(connection: Connection, target: Target, events: Collection[str]) -> None:
     """Warn of events that a table has on no day, unless it is empty."""
     rows = connection.execute(
         f"SELECT DISTINCT event_name FROM {qualified(target.schema, target.table)} "
@@ -152,14 +150,12 @@ class EventSizes:
     shifted: bool = False
 
 
-def table_exists(connection: duckdb.DuckDBPyConnection, table: str, schema: str = SCHEMA) -> bool:
+def table_exists(connection: Connection, table: str, schema: str = SCHEMA) -> bool:
     """Return whether a table or view of that name exists; DuckDB ignores case."""
     return stored_name(connection, table, schema) is not None
 
 
-def stored_name(
-    connection: duckdb.DuckDBPyConnection, table: str, schema: str = SCHEMA
-) -> str | None:
+def stored_name(connection: Connection, table: str, schema: str = SCHEMA) -> str | None:
     """Return the name of a table in the case in which it was created; None without one."""
     row = first_row(
         connection,
@@ -171,12 +167,7 @@ def stored_name(
 
 
 def day_rows(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    from_date: date,
-    to_date: date,
-    *,
-    schema: str = SCHEMA,
+    connection: Connection, table: str, from_date: date, to_date: date, *, schema: str = SCHEMA
 ) -> dict[date, dict[str, Any]]:
     """Return the ledger rows of a table by day, both ends included; none for other days."""
     if not table_exists(connection, DAYS.name):
@@ -192,7 +183,7 @@ def day_rows(
 
 
 def only_here(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     horizon: date | None,
     from_date: date = date.min,
     to_date: date = date.max,
@@ -209,7 +200,7 @@ def only_here(
     ]
 
 
-def event_sizes(connection: duckdb.DuckDBPyConnection, table: str = EVENTS.name) -> EventSizes:
+def event_sizes(connection: Connection, table: str = EVENTS.name) -> EventSizes:
     """Return the size of the finished days of an asset table of events."""
     ledger = day_rows(connection, table, date.min, date.max)
     known = {day: row for day, row in ledger.items() if row["status"] in ("complete", "empty")}
@@ -220,7 +211,7 @@ def event_sizes(connection: duckdb.DuckDBPyConnection, table: str = EVENTS.name)
     )
 
 
-def _are_shifted(connection: duckdb.DuckDBPyConnection) -> bool:
+def _are_shifted(connection: Connection) -> bool:
     if not table_exists(connection, DAYS.name):
         return False
     shifted = f"SELECT count(*) FROM {DAYS.quoted} WHERE schema_name = ? AND shifted_rows > 0"
@@ -228,7 +219,7 @@ def _are_shifted(connection: duckdb.DuckDBPyConnection) -> bool:
 
 
 def event_counts(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     from_date: date,
     to_date: date,
     *,
@@ -250,11 +241,7 @@ def event_counts(
 
 
 def day_reports(
-    connection: duckdb.DuckDBPyConnection,
-    from_date: date,
-    to_date: date,
-    *,
-    table: str = EVENTS.name,
+    connection: Connection, from_date: date, to_date: date, *, table: str = EVENTS.name
 ) -> dict[date, DayReport]:
     """Return the stored days of an asset table of events, both ends included.
 
@@ -309,7 +296,7 @@ class KnownTable:
         return qualified(self.target.schema, self.target.table)
 
 
-def find_table(connection: duckdb.DuckDBPyConnection, name: str) -> Target:
+def find_table(connection: Connection, name: str) -> Target:
     """Return the schema and the name of a table or view, as they are written.
 
     Raises:
@@ -330,7 +317,7 @@ def find_table(connection: duckdb.DuckDBPyConnection, name: str) -> Target:
     raise TableNotFoundError(name, shown)
 
 
-def known_tables(connection: duckdb.DuckDBPyConnection) -> list[KnownTable]:
+def known_tables(connection: Connection) -> list[KnownTable]:
     """Return the existing tables with ledger rows, by name."""
     if not table_exists(connection, DAYS.name):
         return []
@@ -353,7 +340,7 @@ def known_tables(connection: duckdb.DuckDBPyConnection) -> list[KnownTable]:
     ]
 
 
-def drop_tables(connection: duckdb.DuckDBPyConnection, targets: Sequence[Target]) -> list[str]:
+def drop_tables(connection: Connection, targets: Sequence[Target]) -> list[str]:
     """Drop tables with their ledger and quarantine rows; return their names, each once.
 
     An asset's table (schema `mixpanel`) is emptied, not dropped.
@@ -373,7 +360,7 @@ def drop_tables(connection: duckdb.DuckDBPyConnection, targets: Sequence[Target]
     return [target.table for target in targets]
 
 
-def drop_day(connection: duckdb.DuckDBPyConnection, target: Target, day: date) -> tuple[int, int]:
+def drop_day(connection: Connection, target: Target, day: date) -> tuple[int, int]:
     """Delete a day of an asset's table of events, with its ledger and quarantine rows.
 
     Returns:
@@ -388,7 +375,7 @@ def drop_day(connection: duckdb.DuckDBPyConnection, target: Target, day: date) -
     return rows, forget_quarantine(connection, target, day, day)
 
 
-def _refuse_ours(connection: duckdb.DuckDBPyConnection, target: Target) -> None:
+def _refuse_ours(connection: Connection, target: Target) -> None:
     ours = target.schema in (SCHEMA, NAMED_SCHEMA)
     if ours and (target.table.startswith("_") or target.table in VIEWS):
         raise ConfigError(
@@ -447,7 +434,7 @@ def refuse_our_names(schema: str, table: str) -> None:
         )
 
 
-def make_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> None:
+def make_table(connection: Connection, definition: Table) -> None:
     """Create a table if it does not exist; raise as `check_table` does."""
     check_table(connection, definition)
     if stored_name(connection, definition.name, definition.schema) is None:
@@ -455,7 +442,7 @@ def make_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> None
         create(connection, definition)
 
 
-def check_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> None:
+def check_table(connection: Connection, definition: Table) -> None:
     """Check that rows of a definition fit the table of that name, if it exists.
 
     Raises:
@@ -481,7 +468,7 @@ def check_table(connection: duckdb.DuckDBPyConnection, definition: Table) -> Non
         )
 
 
-def forget_table(connection: duckdb.DuckDBPyConnection, target: Target) -> None:
+def forget_table(connection: Connection, target: Target) -> None:
     """Delete the ledger and quarantine rows of a table."""
     ledger.forget_days(connection, target, ledger.known_days(connection, target))
     connection.execute(
@@ -490,7 +477,7 @@ def forget_table(connection: duckdb.DuckDBPyConnection, target: Target) -> None:
     )
 
 
-def _refuse_twins(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> None:
+def _refuse_twins(connection: Connection, schema: str, table: str) -> None:
     other = NAMED_SCHEMA if schema == SCHEMA else SCHEMA
     if table_exists(connection, table, other):
         raise ConfigError(
@@ -515,7 +502,7 @@ def check_name(table: str, asset: Table = EVENTS) -> None:
     target_of(table, asset)
 
 
-def free_table_name(connection: duckdb.DuckDBPyConnection, table: str, *, replace: bool) -> None:
+def free_table_name(connection: Connection, table: str, *, replace: bool) -> None:
     """Check that a load may create its table; drop the old one if it is to be replaced.
 
     Raises:
@@ -542,7 +529,7 @@ def free_table_name(connection: duckdb.DuckDBPyConnection, table: str, *, replac
     forget_table(connection, Target(name, target.schema))
 
 
-def _is_loaded(connection: duckdb.DuckDBPyConnection, target: Target) -> bool:
+def _is_loaded(connection: Connection, target: Target) -> bool:
     return any(status != "failed" for status in ledger.day_statuses(connection, target).values())
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, NamedTuple
 
-import duckdb
+from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.rules.json_text import members, parse
 from mixpanel_assets.rules.lines import BOM, HEAD_BYTES
@@ -52,7 +52,7 @@ class _Line(NamedTuple):
 
 
 def lacking_lines(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     key: LedgerKey,
     window: Window,
     refusals: Refusals,
@@ -81,11 +81,7 @@ def lacking_lines(
 
 
 def store_lines(
-    connection: duckdb.DuckDBPyConnection,
-    key: LedgerKey,
-    window: Window,
-    refusals: Refusals,
-    kept: Sequence[int],
+    connection: Connection, key: LedgerKey, window: Window, refusals: Refusals, kept: Sequence[int]
 ) -> set[date]:
     """Replace stored lines by those of the response, except the `kept` row ids.
 
@@ -102,10 +98,7 @@ def store_lines(
 
 
 def _move_lines(
-    connection: duckdb.DuckDBPyConnection,
-    key: LedgerKey,
-    window: Window,
-    refusals: Refusals,
+    connection: Connection, key: LedgerKey, window: Window, refusals: Refusals
 ) -> set[date]:
     """Delete copies, kept for other days, of lines that the response has for these days."""
     copies = _elsewhere(connection, key, window, (line.sha256 for line in refusals), vanished=True)
@@ -135,11 +128,7 @@ def _without_marks(stored: Sequence[_Line], refusals: Refusals) -> list[_Line]:
 
 
 def _without_rows(
-    connection: duckdb.DuckDBPyConnection,
-    lines: Sequence[_Line],
-    window: Window,
-    table: str,
-    staged: str,
+    connection: Connection, lines: Sequence[_Line], window: Window, table: str, staged: str
 ) -> list[_Line]:
     """Leave out lines that are rows of the response, because they can be stored now."""
     values = {
@@ -150,8 +139,7 @@ def _without_rows(
     at_times = "time_raw IN (SELECT unnest($times::BIGINT[]))"
     ids = set(
         connection.execute(
-            f"SELECT time_raw, insert_id FROM {staged} WHERE {at_times}",
-            {"times": values["times"]},
+            f"SELECT time_raw, insert_id FROM {staged} WHERE {at_times}", {"times": values["times"]}
         ).fetchall()
     )
     new = Counter[int | None](
@@ -179,7 +167,7 @@ def _without_rows(
 
 
 def _elsewhere(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     key: LedgerKey,
     window: Window,
     hashes: Iterable[str],
@@ -406,7 +394,7 @@ class Replacement:
 
     def __init__(
         self,
-        connection: duckdb.DuckDBPyConnection,
+        connection: Connection,
         key: LedgerKey,
         table: Table,
         staged: str,
@@ -509,7 +497,7 @@ class Replacement:
     def _count(self, what: str) -> int:
         return number(self._connection, f"SELECT count(*) FROM {what}")
 
-    def _run(self, sql: str, values: Mapping[str, Any] | None = None) -> duckdb.DuckDBPyConnection:
+    def _run(self, sql: str, values: Mapping[str, Any] | None = None) -> Connection:
         return self._connection.execute(sql.format(**self._names), values or {})
 
 
