@@ -112,7 +112,7 @@ class TableInspector:
             TableInfo(
                 name=table.target.table,
                 type=table.type,
-                row_count=self._number(f"SELECT count(*) FROM {table.quoted}"),
+                row_count=self._number(f"SELECT count(*) FROM {table.target.quoted}"),
                 fetched_at=table.fetched_at,
             )
             for table in known_tables(self._connection)

@@ -153,6 +153,16 @@ class Target:
     table: str
     schema: str = SCHEMA
 
+    @property
+    def quoted(self) -> str:
+        """The qualified name, ready for SQL."""
+        return qualified(self.schema, self.table)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The values for `OF_TABLE`."""
+        return {"schema": self.schema, "table": self.table}
+
 
 @dataclass(frozen=True)
 class LedgerKey:
@@ -177,19 +187,18 @@ class LedgerKey:
 
 Added = Mapping[tuple[date, str], int]
 
+# The rows of the ledger, and of the tables beside it, that describe a target.
+OF_TABLE = "schema_name = $schema AND table_name = $table"
+_OF_DAYS = f"{OF_TABLE} AND day IN (SELECT unnest($days::DATE[]))"
+
 
 def _select(
-    connection: Connection,
-    target: Target,
-    columns: str,
-    condition: str = "true",
-    values: Sequence[Any] = (),
+    connection: Connection, target: Target, columns: str, condition: str = "true", **values: date
 ) -> list[tuple[Any, ...]]:
     """Return columns of the ledger rows of a table that meet a condition."""
     return connection.execute(
-        f"SELECT {columns} FROM {DAYS.quoted} "
-        f"WHERE schema_name = ? AND table_name = ? AND {condition}",
-        [target.schema, target.table, *values],
+        f"SELECT {columns} FROM {DAYS.quoted} WHERE {OF_TABLE} AND {condition}",
+        target.names | values,
     ).fetchall()
 
 
@@ -197,9 +206,9 @@ def rows_before(
     connection: Connection, target: Target, from_date: date, to_date: date
 ) -> dict[date, int]:
     """Return the row count of each day that was loaded before, both ends included."""
-    condition = "day BETWEEN ? AND ? AND status <> 'failed' GROUP BY day"
+    condition = "day BETWEEN $first AND $last AND status <> 'failed' GROUP BY day"
     columns = "day, sum(row_count)::BIGINT"
-    return dict(_select(connection, target, columns, condition, [from_date, to_date]))
+    return dict(_select(connection, target, columns, condition, first=from_date, last=to_date))
 
 
 def known_days(connection: Connection, target: Target) -> list[date]:
@@ -220,16 +229,19 @@ def day_statuses(connection: Connection, target: Target) -> dict[date, Status]:
 
 def empty_days(connection: Connection, target: Target, from_date: date, to_date: date) -> set[date]:
     """Return the days that are stored as `empty`, both ends included."""
-    condition = "day BETWEEN ? AND ? AND status = 'empty'"
-    return {day for (day,) in _select(connection, target, "day", condition, [from_date, to_date])}
+    condition = "day BETWEEN $first AND $last AND status = 'empty'"
+    days = _select(connection, target, "day", condition, first=from_date, last=to_date)
+    return {day for (day,) in days}
 
 
 def loaded_days(
     connection: Connection, target: Target, from_date: date, to_date: date
 ) -> set[date]:
     """Return the days that have rows or were loaded completely, both ends included."""
-    condition = "day BETWEEN ? AND ? AND (row_count > 0 OR status IN ('complete', 'empty'))"
-    return {day for (day,) in _select(connection, target, "day", condition, [from_date, to_date])}
+    loaded = "(row_count > 0 OR status IN ('complete', 'empty'))"
+    condition = f"day BETWEEN $first AND $last AND {loaded}"
+    days = _select(connection, target, "day", condition, first=from_date, last=to_date)
+    return {day for (day,) in days}
 
 
 def forget_expired(connection: Connection, target: Target, horizon: date | None) -> None:
@@ -239,9 +251,9 @@ def forget_expired(connection: Connection, target: Target, horizon: date | None)
     MP_RETENTION_DAYS grows, and such days can be loaded again.
     """
     connection.execute(
-        f"DELETE FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ? "
-        "AND status = 'expired' AND (day >= ?::DATE OR ?::DATE IS NULL)",
-        [target.schema, target.table, horizon, horizon],
+        f"DELETE FROM {DAYS.quoted} WHERE {OF_TABLE} "
+        "AND status = 'expired' AND (day >= $horizon::DATE OR $horizon::DATE IS NULL)",
+        target.names | {"horizon": horizon},
     )
 
 
@@ -253,7 +265,7 @@ def shifted_rows(connection: Connection, target: Target) -> dict[date, int]:
 
 def complete_at(connection: Connection, target: Target, day: date) -> datetime | None:
     """Return when the last complete snapshot of a day began, naive UTC; None without one."""
-    found = _select(connection, target, "complete_at", "day = ?", [day])
+    found = _select(connection, target, "complete_at", "day = $day", day=day)
     return found[0][0] if found else None
 
 
@@ -318,17 +330,12 @@ def write_failure(
     The other columns of a stored day's ledger row are kept.
     """
     written = {"last_error": error, "failed_at": failed_at.astimezone(UTC).replace(tzinfo=None)}
-    which = (
-        "schema_name = $schema AND table_name = $table AND day IN (SELECT unnest($days::DATE[]))"
-    )
-    values = {"schema": key.target.schema, "table": key.target.table, "days": list(days)}
-    connection.execute(
-        f"DELETE FROM {DAYS.quoted} WHERE {which} AND status IN {NEVER_STORED} AND row_count = 0",
-        values,
-    )
+    values = key.target.names | {"days": list(days)}
+    never_stored = f"status IN {NEVER_STORED} AND row_count = 0"
+    connection.execute(f"DELETE FROM {DAYS.quoted} WHERE {_OF_DAYS} AND {never_stored}", values)
     updated = connection.execute(
         f"UPDATE {DAYS.quoted} SET last_error = $last_error, failed_at = $failed_at "
-        f"WHERE {which} RETURNING day",
+        f"WHERE {_OF_DAYS} RETURNING day",
         {**values, **written},
     )
     stored = {day for (day,) in updated.fetchall()}
@@ -346,9 +353,7 @@ def forget_days(connection: Connection, target: Target, days: Iterable[date]) ->
 
 def recount(connection: Connection, target: Target, days: Iterable[date]) -> None:
     """Correct the ledger rows of days of an asset table after rows or lines moved from them."""
-    values = {"schema": target.schema, "table": target.table, "days": list(days)}
-    ours = "schema_name = $schema AND table_name = $table AND day IN (SELECT unnest($days::DATE[]))"
-    rows = qualified(target.schema, target.table)
+    values = target.names | {"days": list(days)}
     connection.execute(
         f"""
         UPDATE {DAYS.quoted} AS days SET
@@ -369,19 +374,19 @@ def recount(connection: Connection, target: Target, days: Iterable[date]) -> Non
                     WHERE lines.schema_name = $schema AND lines.table_name = $table
                     AND lines.day = listed.day) AS quarantined
             FROM (SELECT unnest($days::DATE[]) AS day) AS listed
-            LEFT JOIN {rows} ON event_date = listed.day GROUP BY listed.day
+            LEFT JOIN {target.quoted} ON event_date = listed.day GROUP BY listed.day
         ) AS counted
-        WHERE schema_name = $schema AND table_name = $table AND days.day = counted.day
+        WHERE {OF_TABLE} AND days.day = counted.day
         """,
         values,
     )
-    connection.execute(f"DELETE FROM {EVENT_COUNTS.quoted} WHERE {ours}", values)
+    _forget(connection, target, values["days"], [EVENT_COUNTS])
     connection.execute(
         f"""
         INSERT INTO {EVENT_COUNTS.quoted} BY NAME
         SELECT $schema AS schema_name, $table AS table_name, event_date AS day, event_name,
                count(*) AS row_count
-        FROM {rows} WHERE event_date IN (SELECT unnest($days::DATE[])) GROUP BY ALL
+        FROM {target.quoted} WHERE event_date IN (SELECT unnest($days::DATE[])) GROUP BY ALL
         """,
         values,
     )
@@ -391,11 +396,8 @@ def _forget(
     connection: Connection, target: Target, days: Sequence[date], tables: Iterable[Table]
 ) -> None:
     for table in tables:
-        connection.execute(
-            f"DELETE FROM {table.quoted} "
-            "WHERE schema_name = ? AND table_name = ? AND day IN (SELECT unnest(?::DATE[]))",
-            [target.schema, target.table, days],
-        )
+        values = target.names | {"days": days}
+        connection.execute(f"DELETE FROM {table.quoted} WHERE {_OF_DAYS}", values)
 
 
 def _insert_day(connection: Connection, key: LedgerKey, **values: Any) -> None:
@@ -433,11 +435,9 @@ def _insert_event_day(
 
 def _forget_entry(connection: Connection, key: LedgerKey, day: date) -> int:
     """Delete the ledger row of a day and filter, and return its row count."""
-    entry = (
-        f"FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ? AND day = ? "
-        "AND filters IS NOT DISTINCT FROM ?"
-    )
-    values = [key.target.schema, key.target.table, day, key.filters_text]
+    of_filter = "day = $day AND filters IS NOT DISTINCT FROM $filters"
+    entry = f"FROM {DAYS.quoted} WHERE {OF_TABLE} AND {of_filter}"
+    values = key.target.names | {"day": day, "filters": key.filters_text}
     before = number(connection, f"SELECT coalesce(sum(row_count), 0)::BIGINT {entry}", values)
     connection.execute(f"DELETE {entry}", values)
     return before
@@ -445,14 +445,13 @@ def _forget_entry(connection: Connection, key: LedgerKey, day: date) -> int:
 
 def _add_counts(connection: Connection, target: Target, added: Added) -> None:
     days = list({day for day, _ in added})
-    where = "WHERE schema_name = ? AND table_name = ? AND day IN (SELECT unnest(?::DATE[]))"
-    values = [target.schema, target.table, days]
-    found = connection.execute(
-        f"SELECT day, event_name, row_count FROM {EVENT_COUNTS.quoted} {where}", values
+    stored = connection.execute(
+        f"SELECT day, event_name, row_count FROM {EVENT_COUNTS.quoted} WHERE {_OF_DAYS}",
+        target.names | {"days": days},
     )
     counts = Counter(added)
-    counts.update({(day, name): count for day, name, count in found.fetchall()})
-    connection.execute(f"DELETE FROM {EVENT_COUNTS.quoted} {where}", values)
+    counts.update({(day, name): count for day, name, count in stored.fetchall()})
+    _forget(connection, target, days, [EVENT_COUNTS])
     _insert_counts(connection, target, +counts)
 
 
@@ -466,9 +465,9 @@ def _insert_counts(connection: Connection, target: Target, counts: Added) -> Non
     connection.execute(
         f"""
         INSERT INTO {EVENT_COUNTS.quoted} BY NAME
-        SELECT ? AS schema_name, ? AS table_name, day, event_name, row_count
-        FROM (SELECT unnest(?::STRUCT(day DATE, event_name VARCHAR, row_count BIGINT)[],
+        SELECT $schema AS schema_name, $table AS table_name, day, event_name, row_count
+        FROM (SELECT unnest($rows::STRUCT(day DATE, event_name VARCHAR, row_count BIGINT)[],
                             recursive := true))
         """,
-        [target.schema, target.table, rows],
+        target.names | {"rows": rows},
     )

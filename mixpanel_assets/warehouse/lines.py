@@ -20,6 +20,7 @@ from typing import Any
 from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.rules.days import days_between
 from mixpanel_assets.rules.json_text import MAX_DEPTH, joined, last_values, members, parse, values
 from mixpanel_assets.rules.lines import (
     BOM,
@@ -164,8 +165,12 @@ class Window:
     @property
     def days(self) -> list[date]:
         """Every requested day, in order."""
-        count = (self.to_date - self.from_date).days + 1
-        return [self.from_date + timedelta(days=number) for number in range(count)]
+        return days_between(self.from_date, self.to_date)
+
+    @property
+    def ends(self) -> dict[str, date]:
+        """The first and last day as the parameters of SQL, `$from_date` and `$to_date`."""
+        return {"from_date": self.from_date, "to_date": self.to_date}
 
     @property
     def keeps_shifted(self) -> bool:

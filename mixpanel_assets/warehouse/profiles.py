@@ -17,7 +17,14 @@ from duckdb import DuckDBPyConnection as Connection
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.faults import number
-from mixpanel_assets.warehouse.ledger import LedgerKey, ProfileReport, Scope, Status, Target
+from mixpanel_assets.warehouse.ledger import (
+    OF_TABLE,
+    LedgerKey,
+    ProfileReport,
+    Scope,
+    Status,
+    Target,
+)
 from mixpanel_assets.warehouse.profile_pages import PageFile, StagedProfiles, Tally, stage_profiles
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.quarantine import (
@@ -25,7 +32,7 @@ from mixpanel_assets.warehouse.quarantine import (
     merge_quarantine,
     replace_quarantine,
 )
-from mixpanel_assets.warehouse.schema import DAYS, PROFILES, SCHEMA, Table, literal, qualified
+from mixpanel_assets.warehouse.schema import DAYS, PROFILES, SCHEMA, Table, literal
 from mixpanel_assets.warehouse.tables import (
     NAMED_SCHEMA,
     check_name,
@@ -47,8 +54,7 @@ def is_partial(connection: Connection, target: Target, filters: Mapping[str, Any
     if target.schema != NAMED_SCHEMA or not table_exists(connection, DAYS.name):
         return False
     found = connection.execute(
-        f"SELECT type, status, filters FROM {DAYS.quoted} WHERE schema_name = ? AND table_name = ?",
-        [target.schema, target.table],
+        f"SELECT type, status, filters FROM {DAYS.quoted} WHERE {OF_TABLE}", target.names
     ).fetchall()
     part = ("profiles", "partial", LedgerKey(target, "profiles", filters=filters).filters_text)
     return bool(found) and all(row == part for row in found)
@@ -435,8 +441,7 @@ def _read_since(
         return set()
     newest = max(complete, key=lambda day: complete[day])
     found = connection.execute(
-        f"SELECT DISTINCT snapshot_date FROM {qualified(target.schema, target.table)} "
-        "WHERE fetched_at >= ?",
+        f"SELECT DISTINCT snapshot_date FROM {target.quoted} WHERE fetched_at >= ?",
         [complete[newest]],
     )
     return {newest, *(day for (day,) in found.fetchall())}
@@ -446,7 +451,7 @@ def _bytes(connection: Connection, target: Target) -> int:
     """Return the bytes of the table in the file, in whole blocks."""
     if not table_exists(connection, target.table, target.schema):
         return 0
-    name = literal(qualified(target.schema, target.table))
+    name = literal(target.quoted)
     return number(
         connection,
         f"""
@@ -465,8 +470,7 @@ def _delete(connection: Connection, target: Target, days: Sequence[date]) -> Non
     if not days:
         return
     connection.execute(
-        f"DELETE FROM {qualified(target.schema, target.table)} "
-        "WHERE snapshot_date IN (SELECT unnest(?::DATE[]))",
+        f"DELETE FROM {target.quoted} WHERE snapshot_date IN (SELECT unnest(?::DATE[]))",
         [list(days)],
     )
     ledger.forget_days(connection, target, days)

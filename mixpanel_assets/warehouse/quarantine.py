@@ -13,7 +13,7 @@ from duckdb import DuckDBPyConnection as Connection
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.rules.lines import HEAD_BYTES, LongLine
 from mixpanel_assets.warehouse.faults import number
-from mixpanel_assets.warehouse.ledger import DayReport, LedgerKey, Target
+from mixpanel_assets.warehouse.ledger import OF_TABLE, DayReport, LedgerKey, Target
 from mixpanel_assets.warehouse.memory import Spread
 from mixpanel_assets.warehouse.schema import QUARANTINE
 
@@ -24,10 +24,7 @@ MAX_SHARE = 0.01
 
 # Lines of an earlier version have no hash of their own.
 DIGEST = "coalesce(sha256, sha256(line))"
-_STORED = (
-    f"{QUARANTINE.quoted} WHERE schema_name = $schema AND table_name = $table "
-    "AND day BETWEEN $from_date AND $to_date"
-)
+_STORED = f"{QUARANTINE.quoted} WHERE {OF_TABLE} AND day BETWEEN $from_date AND $to_date"
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ def replace_quarantine(
     Returns the number of lines then.
     """
     forget_quarantine(connection, key.target, from_date, to_date, kept=kept)
-    days = _days(key, from_date, to_date)
+    days = key.target.names | {"from_date": from_date, "to_date": to_date}
     _insert(connection, key, refusals, days)
     return number(connection, f"SELECT count(*) FROM {_STORED}", days)
 
@@ -107,14 +104,9 @@ def merge_quarantine(
     connection: Connection, key: LedgerKey, from_date: date, to_date: date, refusals: Refusals
 ) -> int:
     """Add the lines that the quarantine of the days lacks; return the number of lines then."""
-    days = _days(key, from_date, to_date)
-    _insert(
-        connection,
-        key,
-        refusals,
-        days,
-        f"AND (day, sha256) NOT IN (SELECT (day, {DIGEST}) FROM {_STORED})",
-    )
+    days = key.target.names | {"from_date": from_date, "to_date": to_date}
+    is_new = f"AND (day, sha256) NOT IN (SELECT (day, {DIGEST}) FROM {_STORED})"
+    _insert(connection, key, refusals, days, is_new)
     return number(connection, f"SELECT count(*) FROM {_STORED}", days)
 
 
@@ -129,10 +121,8 @@ def forget_quarantine(
     """Delete the quarantine of days, both ends included, except the `kept` row ids; count it."""
     return number(
         connection,
-        f"DELETE FROM {QUARANTINE.quoted} "
-        "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ? "
-        "AND rowid NOT IN (SELECT unnest(?::BIGINT[]))",
-        [target.schema, target.table, from_date, to_date, list(kept)],
+        f"DELETE FROM {_STORED} AND rowid NOT IN (SELECT unnest($kept::BIGINT[]))",
+        target.names | {"from_date": from_date, "to_date": to_date, "kept": list(kept)},
     )
 
 
@@ -151,15 +141,6 @@ def _insert(
             f"WHERE day BETWEEN $from_date AND $to_date {condition}",
             {**days, "run_id": key.run_id},
         )
-
-
-def _days(key: LedgerKey, from_date: date, to_date: date) -> dict[str, Any]:
-    return {
-        "schema": key.target.schema,
-        "table": key.target.table,
-        "from_date": from_date,
-        "to_date": to_date,
-    }
 
 
 def check_limits(reports: Iterable[DayReport], lines: Iterable[Quarantined]) -> None:

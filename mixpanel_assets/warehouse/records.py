@@ -22,7 +22,7 @@ from mixpanel_assets.rules.made_ids import made_id
 from mixpanel_assets.rules.zones import moment_of
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.events import append_events
-from mixpanel_assets.warehouse.ledger import Target
+from mixpanel_assets.warehouse.ledger import OF_TABLE, Target
 from mixpanel_assets.warehouse.lines import REMOVED_KEYS
 from mixpanel_assets.warehouse.profile_pages import PageFile
 from mixpanel_assets.warehouse.profiles import replace_profiles
@@ -239,6 +239,6 @@ def make_profiles_table(
 def _date(connection: Connection, target: Target, fetched_at: datetime) -> None:
     moment = fetched_at.astimezone(UTC).replace(tzinfo=None)
     connection.execute(
-        f"UPDATE {DAYS.quoted} SET fetched_at = ? WHERE schema_name = ? AND table_name = ?",
-        [moment, target.schema, target.table],
+        f"UPDATE {DAYS.quoted} SET fetched_at = $moment WHERE {OF_TABLE}",
+        target.names | {"moment": moment},
     )

@@ -30,7 +30,7 @@ from mixpanel_assets.warehouse.faults import user_rows, user_sql
 from mixpanel_assets.warehouse.inspector import check_number, percentage
 from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.project import ProjectIdentity, stored_project
-from mixpanel_assets.warehouse.schema import EVENTS, SCHEMA, qualified
+from mixpanel_assets.warehouse.schema import EVENTS, SCHEMA
 from mixpanel_assets.warehouse.tables import (
     KnownTable,
     day_rows,
@@ -104,7 +104,7 @@ def stored_days(
     needed = _Needed.of(days, zone, _export_zone(project))
     _refuse_missing(connection, target, needed, known)
     day, condition = _sql(days, zone, project, target)
-    found = StoredDays(qualified(target.schema, target.table), day, condition, days[0], days[-1])
+    found = StoredDays(target.quoted, day, condition, days[0], days[-1])
     if events and (absent := _missing_events(connection, found, events)):
         warn_of_unknown_events(connection, target, absent)
     return found

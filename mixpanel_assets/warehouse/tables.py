@@ -29,7 +29,7 @@ from mixpanel_assets.results import TableMetadata
 from mixpanel_assets.rules.days import as_day
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.faults import first_row, number
-from mixpanel_assets.warehouse.ledger import DayReport, Target
+from mixpanel_assets.warehouse.ledger import OF_TABLE, DayReport, Target
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.quarantine import forget_quarantine
 from mixpanel_assets.warehouse.schema import (
@@ -81,8 +81,7 @@ def days_of(metadata: TableMetadata) -> set[date]:
 def warn_of_unknown_events(connection: Connection, target: Target, events: Collection[str]) -> None:
     """Warn of events that a table has on no day, unless it is empty."""
     rows = connection.execute(
-        f"SELECT DISTINCT event_name FROM {qualified(target.schema, target.table)} "
-        "WHERE event_name IS NOT NULL ORDER BY 1"
+        f"SELECT DISTINCT event_name FROM {target.quoted} WHERE event_name IS NOT NULL ORDER BY 1"
     ).fetchall()
     known = [name for (name,) in rows]
     for event in events if known else ():
@@ -290,11 +289,6 @@ class KnownTable:
         """Whether assets fill it by days: then it is emptied, not dropped."""
         return self.target.schema == SCHEMA
 
-    @property
-    def quoted(self) -> str:
-        """The qualified name, ready for SQL."""
-        return qualified(self.target.schema, self.target.table)
-
 
 def find_table(connection: Connection, name: str) -> Target:
     """Return the schema and the name of a table or view, as they are written.
@@ -352,9 +346,8 @@ def drop_tables(connection: Connection, targets: Sequence[Target]) -> list[str]:
     for target in targets:
         _refuse_ours(connection, target)
     for target in targets:
-        name = qualified(target.schema, target.table)
-        is_asset = target.schema == SCHEMA
-        connection.execute(f"DELETE FROM {name}" if is_asset else f"DROP TABLE {name}")
+        remove = "DELETE FROM" if target.schema == SCHEMA else "DROP TABLE"
+        connection.execute(f"{remove} {target.quoted}")
         if table_exists(connection, DAYS.name):
             forget_table(connection, target)
     return [target.table for target in targets]
@@ -366,11 +359,7 @@ def drop_day(connection: Connection, target: Target, day: date) -> tuple[int, in
     Returns:
         The numbers of deleted rows and of deleted quarantined lines.
     """
-    rows = number(
-        connection,
-        f"DELETE FROM {qualified(target.schema, target.table)} WHERE event_date = ?",
-        [day],
-    )
+    rows = number(connection, f"DELETE FROM {target.quoted} WHERE event_date = ?", [day])
     ledger.forget_days(connection, target, [day])
     return rows, forget_quarantine(connection, target, day, day)
 
@@ -471,10 +460,7 @@ def check_table(connection: Connection, definition: Table) -> None:
 def forget_table(connection: Connection, target: Target) -> None:
     """Delete the ledger and quarantine rows of a table."""
     ledger.forget_days(connection, target, ledger.known_days(connection, target))
-    connection.execute(
-        f"DELETE FROM {QUARANTINE.quoted} WHERE schema_name = ? AND table_name = ?",
-        [target.schema, target.table],
-    )
+    connection.execute(f"DELETE FROM {QUARANTINE.quoted} WHERE {OF_TABLE}", target.names)
 
 
 def _refuse_twins(connection: Connection, schema: str, table: str) -> None:

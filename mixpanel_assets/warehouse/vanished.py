@@ -26,7 +26,7 @@ from mixpanel_assets.rules.json_text import members, parse
 from mixpanel_assets.rules.lines import BOM, HEAD_BYTES
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.faults import number
-from mixpanel_assets.warehouse.ledger import LedgerKey
+from mixpanel_assets.warehouse.ledger import OF_TABLE, LedgerKey
 from mixpanel_assets.warehouse.lines import Window
 from mixpanel_assets.warehouse.quarantine import DIGEST, Refusals, replace_quarantine
 from mixpanel_assets.warehouse.schema import QUARANTINE, VANISHED, Table
@@ -37,7 +37,6 @@ _INSERT_ID = re.compile(r'"\$insert_id"\s*:\s*("(?:[^"\\]|\\.)+")')
 
 # A line without a usable time counts for the first day of its request, which has 31 days at most.
 _NEAR = timedelta(days=31)
-_OURS = "schema_name = $schema AND table_name = $table"
 
 _Mark = tuple[str | None, str | None, str | None]
 
@@ -67,8 +66,8 @@ def lacking_lines(
     """
     found = connection.execute(
         f"SELECT rowid, day, {DIGEST}, line[:{HEAD_BYTES}] FROM {QUARANTINE.quoted} "
-        f"WHERE {_OURS} AND day BETWEEN $from_date AND $to_date ORDER BY quarantined_at, rowid",
-        _names(key) | {"from_date": window.from_date, "to_date": window.to_date},
+        f"WHERE {OF_TABLE} AND day BETWEEN $from_date AND $to_date ORDER BY quarantined_at, rowid",
+        key.target.names | window.ends,
     ).fetchall()
     stored = [_Line(rowid, day, sha256, _mark(head)) for rowid, day, sha256, head in found]
     left = _without_marks(stored, refusals)
@@ -131,15 +130,11 @@ def _without_rows(
     connection: Connection, lines: Sequence[_Line], window: Window, table: str, staged: str
 ) -> list[_Line]:
     """Leave out lines that are rows of the response, because they can be stored now."""
-    values = {
-        "times": sorted({time for line in lines if (time := _time(line.mark)) is not None}),
-        "from_date": window.from_date,
-        "to_date": window.to_date,
-    }
+    times = {"times": sorted({time for line in lines if (time := _time(line.mark)) is not None})}
     at_times = "time_raw IN (SELECT unnest($times::BIGINT[]))"
     ids = set(
         connection.execute(
-            f"SELECT time_raw, insert_id FROM {staged} WHERE {at_times}", {"times": values["times"]}
+            f"SELECT time_raw, insert_id FROM {staged} WHERE {at_times}", times
         ).fetchall()
     )
     new = Counter[int | None](
@@ -152,7 +147,7 @@ def _without_rows(
                     AND stored.time_raw = arrived.time_raw AND stored.insert_id = arrived.insert_id
                 ) GROUP BY ALL
                 """,
-                values,
+                times | window.ends,
             ).fetchall()
         )
     )
@@ -176,25 +171,16 @@ def _elsewhere(
 ) -> dict[str, tuple[int, date]]:
     """Return row id and day of the same lines under other days near the requested ones."""
     found = connection.execute(
-        f"SELECT {DIGEST}, rowid, day FROM {QUARANTINE.quoted} WHERE {_OURS} "
+        f"SELECT {DIGEST}, rowid, day FROM {QUARANTINE.quoted} WHERE {OF_TABLE} "
         "AND day BETWEEN $first AND $last AND day NOT BETWEEN $from_date AND $to_date "
         f"AND {DIGEST} IN (SELECT unnest($hashes::VARCHAR[])) "
         "AND (vanished_at IS NOT NULL OR NOT $vanished)",
-        _names(key)
-        | {
-            "first": window.from_date - _NEAR,
-            "last": window.to_date + _NEAR,
-            "from_date": window.from_date,
-            "to_date": window.to_date,
-            "hashes": list(hashes),
-            "vanished": vanished,
-        },
+        key.target.names
+        | window.ends
+        | {"first": window.from_date - _NEAR, "last": window.to_date + _NEAR}
+        | {"hashes": list(hashes), "vanished": vanished},
     )
     return {sha256: (rowid, day) for sha256, rowid, day in found.fetchall()}
-
-
-def _names(key: LedgerKey) -> dict[str, object]:
-    return {"schema": key.target.schema, "table": key.target.table}
 
 
 def _mark(head: bytes) -> _Mark:
@@ -340,8 +326,7 @@ _KEPT = f"""
         WHERE is_made GROUP BY ALL
     ), listed AS (
         SELECT day, {_KEY}, min(vanished_at) AS vanished_at FROM {VANISHED.quoted}
-        WHERE schema_name = $schema AND table_name = $table
-            AND day BETWEEN $from_date AND $to_date GROUP BY ALL
+        WHERE {OF_TABLE} AND day BETWEEN $from_date AND $to_date GROUP BY ALL
     )
     SELECT lacking.*, listed.vanished_at
     FROM lacking LEFT JOIN listed USING (day, {_KEY}) LEFT JOIN brought USING (name, time_raw)
@@ -366,7 +351,7 @@ _MOVED = f"""
         ) GROUP BY ALL
     ), listed AS (
         SELECT DISTINCT day, event_name AS name, time_raw, insert_id, true AS is_listed
-        FROM {VANISHED.quoted} WHERE schema_name = $schema AND table_name = $table
+        FROM {VANISHED.quoted} WHERE {OF_TABLE}
             AND day BETWEEN $from_date::DATE - 2 AND $to_date::DATE + 2
     ), free AS (
         FROM _nearby LEFT JOIN listed USING (day, name, time_raw, insert_id)
@@ -408,8 +393,8 @@ class Replacement:
         self._reload = reload
         is_legacy = window.project.regime == "legacy"
         self._names = {"table": table.quoted, "staged": staged, "is_legacy": is_legacy}
-        self._asked = {"from_date": window.from_date, "to_date": window.to_date}
-        self._target = {"schema": key.target.schema, "table": key.target.table}
+        self._asked = window.ends
+        self._target = key.target.names
 
     def make(self, empty: Collection[date]) -> Vanished:
         """Replace the rows of the requested days, of which some are `empty` in the response.
@@ -472,9 +457,9 @@ class Replacement:
 
     def _write_list(self, vanished: Vanished) -> None:
         """Store which rows are kept, and correct the ledger of days from which rows moved."""
-        ours = "schema_name = $schema AND table_name = $table"
+        listed = f"{VANISHED.quoted} WHERE {OF_TABLE}"
         self._run(
-            f"DELETE FROM {VANISHED.quoted} WHERE {ours} AND day BETWEEN $from_date AND $to_date",
+            f"DELETE FROM {listed} AND day BETWEEN $from_date AND $to_date",
             self._target | self._asked,
         )
         if vanished.kept:
@@ -486,7 +471,7 @@ class Replacement:
             )
         if vanished.moved:
             self._run(
-                f"DELETE FROM {VANISHED.quoted} WHERE {ours} AND (day, {_KEY}) IN "
+                f"DELETE FROM {listed} AND (day, {_KEY}) IN "
                 "(SELECT (day, name, time_raw, insert_id) FROM _moved)",
                 self._target,
             )
