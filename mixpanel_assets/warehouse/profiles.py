@@ -197,8 +197,9 @@ def replace_profiles(
     if not pages:
         raise _no_pages(days, failed_pages)
     table = make_profile_table(connection, target)
-    zone = project.zone if project.regime == "legacy" else "UTC"
-    with stage_profiles(connection, pages, days=written, scope=scope, zone=zone) as staged:
+    with stage_profiles(
+        connection, pages, days=written, scope=scope, zone=project.day_zone
+    ) as staged:
         missing = max(0, (expected_total or 0) - staged.profiles)
         response = _Response(scope, expected_total, dict(failed_pages), missing)
         # A later response for a day lacks the profiles that were seen again since.

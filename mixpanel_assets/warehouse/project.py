@@ -18,7 +18,7 @@ import duckdb
 from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import ConfigError, StorageError
-from mixpanel_assets.rules.zones import is_zone
+from mixpanel_assets.rules.zones import day_zone, is_zone
 from mixpanel_assets.warehouse import schema
 from mixpanel_assets.warehouse.faults import first_row, number
 from mixpanel_assets.warehouse.schema import (
@@ -210,6 +210,11 @@ class ProjectIdentity:
     region: str
     regime: Regime = "utc"
     zone: str = "UTC"
+
+    @property
+    def day_zone(self) -> str:
+        """The zone of its export days."""
+        return day_zone(self.regime, self.zone)
 
 
 Migration = Callable[[Connection], None]

@@ -101,7 +101,7 @@ def stored_days(
     known = next((one for one in known_tables(connection) if one.target == target), None)
     if known is not None:
         _check_kind(known, events)
-    needed = _Needed.of(days, zone, _export_zone(project))
+    needed = _Needed.of(days, zone, project.day_zone)
     _refuse_missing(connection, target, needed, known)
     day, condition = _sql(days, zone, project, target)
     found = StoredDays(target.quoted, day, condition, days[0], days[-1])
@@ -172,16 +172,12 @@ def _zone(given: str | None, project: ProjectIdentity, project_zone: str | None)
     return own if given is None else given
 
 
-def _export_zone(project: ProjectIdentity) -> str:
-    return project.zone if project.regime == "legacy" else "UTC"
-
-
 def _sql(
     days: Sequence[date], zone: str, project: ProjectIdentity, target: Target
 ) -> tuple[str, str]:
     """Return the SQL of a row's day, and the condition for rows of the days."""
     within = f"BETWEEN DATE '{days[0]}' AND DATE '{days[-1]}'"
-    if target.schema == SCHEMA and same_clocks(zone, _export_zone(project)):
+    if target.schema == SCHEMA and same_clocks(zone, project.day_zone):
         return "event_date", f"event_date {within}"
     day = f"{wall_clock_sql('event_time', zone, days[0], days[-1])}::DATE"
     # The plain bounds let DuckDB skip the days that are far off.

@@ -98,8 +98,7 @@ def moment_of(metadata: TableMetadata) -> datetime:
 
 def day_of(metadata: TableMetadata, project: ProjectIdentity) -> date:
     """Return the export day on which a table was fetched."""
-    zone = ZoneInfo(project.zone if project.regime == "legacy" else "UTC")
-    return moment_of(metadata).astimezone(zone).date()
+    return moment_of(metadata).astimezone(ZoneInfo(project.day_zone)).date()
 
 
 def refuse_outside(found: Collection[date], days: Collection[date]) -> None:
