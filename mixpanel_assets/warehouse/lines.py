@@ -198,6 +198,17 @@ class Window:
             return datetime.fromtimestamp(time / 1000, UTC).date()
         return self.from_date
 
+    def incomplete(
+        self, said: str, reason: str, error: type[IncompleteExportError] = IncompleteExportError
+    ) -> IncompleteExportError:
+        """Return the error of a received file that cannot be stored."""
+        return error(
+            f"The export {self.from_date}..{self.to_date} {said}",
+            from_date=self.from_date,
+            to_date=self.to_date,
+            reason=reason,
+        )
+
     @property
     def accepted_ms(self) -> tuple[int, int]:
         """The first and last `time` of rows that are stored for the requested days."""
@@ -506,14 +517,8 @@ class OddLines:
     def _incomplete(
         self, reason: str, said: str, error: type[IncompleteExportError] = IncompleteExportError
     ) -> IncompleteExportError:
-        window = self._window
-        return error(
-            f"The export {window.from_date}..{window.to_date} cannot be stored: {said}. "
-            "Nothing was changed.",
-            from_date=window.from_date,
-            to_date=window.to_date,
-            reason=reason,
-        )
+        said = f"cannot be stored: {said}. Nothing was changed."
+        return self._window.incomplete(said, reason, error)
 
 
 def _is_event(line: bytes) -> bool:

@@ -21,7 +21,6 @@ import duckdb
 from duckdb import DuckDBPyConnection as Connection
 from duckdb.func import FunctionNullHandling
 
-from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.rules.json_text import parse
 from mixpanel_assets.rules.lines import SHORT_LINE_BYTES, ReceivedDays
 from mixpanel_assets.rules.made_ids import made_id, twin_id
@@ -175,22 +174,18 @@ def refuse_zone_change(window: Window, offsets: Mapping[date, int]) -> None:
     astray = {day: _astray(day, minutes, zone) for day, minutes in offsets.items()}
     if len(set(astray.values())) > 1:
         days = ", ".join(f"{day} ({minutes:+} min)" for day, minutes in sorted(astray.items())[:5])
-        raise ShiftedRowsError(
-            f"The export {window.from_date}..{window.to_date} cannot be stored: the project's zone "
-            f"changed on the way; `time` differs from {window.project.zone} by: {days}. Nothing "
-            "was changed.",
-            from_date=window.from_date,
-            to_date=window.to_date,
-            reason="zone change",
+        said = (
+            "cannot be stored: the project's zone changed on the way; `time` differs from "
+            f"{window.project.zone} by: {days}. Nothing was changed."
         )
+        raise window.incomplete(said, "zone change", ShiftedRowsError)
 
 
 def contradiction(project: ProjectIdentity, day: date, minutes: int | None) -> str | None:
     """Return what the settings should be if a day's events contradict them, else None."""
     if minutes is None:
         return None
-    zone = ZoneInfo(project.zone if project.regime == "legacy" else "UTC")
-    if not _astray(day, minutes, zone):
+    if not _astray(day, minutes, ZoneInfo(project.day_zone)):
         return None
     if project.regime == "utc":
         return (
@@ -215,6 +210,7 @@ def _astray(day: date, minutes: int, zone: ZoneInfo) -> int:
     return min((minutes - offset for offset in offsets), key=abs)
 
 
+_FETCH_AGAIN = "Nothing was changed; fetch these days again."
 _IS_MADE = Column("is_made", "BOOLEAN", "Whether the id was made here; else NULL.")
 
 
@@ -244,16 +240,16 @@ def stage_events(
     """
     with staging_table(connection, (*EVENTS.columns, _IS_MADE)) as (staging, table, refusals):
         try:
-            found = _fill(staging, table, received, window, refusals)
+            staged_lines = _fill(staging, table, received, window, refusals)
         except FileNotFoundError as error:
-            said = f"is gone: {received.path} was deleted"
-            raise _incomplete(window, said, "file is gone") from error
-        if found != received.lines:
-            raise _incomplete(
-                window,
-                f"was received with {received.lines} lines, but {received.path.name} holds {found}",
-                "line count differs",
+            said = f"is gone: {received.path} was deleted. {_FETCH_AGAIN}"
+            raise window.incomplete(said, "file is gone") from error
+        if staged_lines != received.lines:
+            said = (
+                f"was received with {received.lines} lines, but {received.path.name} holds "
+                f"{staged_lines}. {_FETCH_AGAIN}"
             )
+            raise window.incomplete(said, "line count differs")
         yield Staging(table, staging, refusals)
 
 
@@ -321,18 +317,8 @@ def _insert(
                 raise
             if "maximum_object_size" in str(error):
                 break
-            said = f"cannot be read from {spool.name}"
-            raise _incomplete(window, said, "unreadable file") from error
+            said = f"cannot be read from {spool.name}. {_FETCH_AGAIN}"
+            raise window.incomplete(said, "unreadable file") from error
         else:
             return inserted, most
     return 0, None
-
-
-def _incomplete(window: Window, said: str, reason: str) -> IncompleteExportError:
-    return IncompleteExportError(
-        f"The export {window.from_date}..{window.to_date} {said}. Nothing was changed; fetch "
-        "these days again.",
-        from_date=window.from_date,
-        to_date=window.to_date,
-        reason=reason,
-    )
