@@ -54,10 +54,6 @@ class ActivityFeedResult(ResultWithDataFrame):
 
     The frame has a column per property after `event`, `time` and `distinct_id`; a property
     with one of these names is called `properties.event`.
-
-    Attributes:
-        distinct_ids: The users.
-        events: In order of time.
     """
 
     distinct_ids: list[str]
@@ -96,7 +92,6 @@ class SegmentationResult(ResultWithDataFrame):
     """How often an event happened, over time.
 
     Attributes:
-        event: Its name.
         segment_property: The expression that it was split by; None: it was not split.
         total: The sum over all segments and dates; events whose property is a list count in
             each of their segments.
@@ -141,8 +136,6 @@ class PropertyCountsResult(ResultWithDataFrame):
     """How often an event happened with each value of a property, over time.
 
     Attributes:
-        event: Its name.
-        property_name: The property.
         series: Count by value (as text) and date.
     """
 
@@ -163,7 +156,6 @@ class NumericBucketResult(ResultWithDataFrame):
     """How often an event happened with a number in each of some ranges, over time.
 
     Attributes:
-        event: Its name.
         property_expr: The expression with the number.
         series: Count by range, such as `2,000 - 2,100`, smallest first, and date.
     """
@@ -184,7 +176,6 @@ class NumericSumResult(ResultWithDataFrame):
     """The sum of a number over an event's occurrences, over time.
 
     Attributes:
-        event: Its name.
         property_expr: The expression that is summed.
         results: Sum by date.
         computed_at: The time of the computation, as Mixpanel writes it; None: it is not sent.
@@ -207,7 +198,6 @@ class NumericAverageResult(ResultWithDataFrame):
     """The average of a number over an event's occurrences, over time.
 
     Attributes:
-        event: Its name.
         property_expr: The expression that is averaged; other values than numbers count as 0.
         results: Average by date.
     """
@@ -234,7 +224,6 @@ class FunnelStep(Result):
     """One step of a funnel.
 
     Attributes:
-        event: The event of the step.
         count: The number of people that reached it, all dates together.
         conversion_rate: Their share of the people at the step before, 0 to 1; 1 at the first.
     """
@@ -249,8 +238,7 @@ class FunnelResult(ResultWithDataFrame):
     """The number of people that reached each step of a saved funnel. The frame holds `steps`.
 
     Attributes:
-        funnel_id: The funnel.
-        funnel_name: Its name; empty if Mixpanel does not list it.
+        funnel_name: Empty if Mixpanel does not list it.
         to_date: Last day of the first step. Later steps count too, so late days keep growing.
         conversion_rate: The share of the people at the first step that reached the last, 0 to 1.
         steps: The steps, in order, for all people.
@@ -282,7 +270,6 @@ class CohortInfo(Result):
 
     Attributes:
         date: First day of the period, as text.
-        size: Their number.
         retention: The share of them, 0 to 1, that came back in the period itself, in the next
             one, and so on; it may rise again.
     """
@@ -299,7 +286,6 @@ class RetentionResult(ResultWithDataFrame):
     Attributes:
         born_event: The event that makes people part of a cohort.
         return_event: The event that counts as coming back.
-        cohorts: In order of date.
     """
 
     born_event: str
@@ -415,7 +401,6 @@ class LexiconMetadata(Result):
     Attributes:
         source: Its origin, such as `api`.
         display_name: The name shown in reports.
-        tags: Its tags.
         hidden: Whether reports leave it out; the export contains it.
         dropped: Whether it is discarded on arrival.
         contacts: Owners, by address.
@@ -437,8 +422,6 @@ class LexiconProperty(Result):
 
     Attributes:
         type: array, boolean, integer, null, number, object or string.
-        description: None when there is none.
-        metadata: None when there is none.
     """
 
     type: str
@@ -448,13 +431,7 @@ class LexiconProperty(Result):
 
 @dataclass(frozen=True, repr=False)
 class LexiconDefinition(Result):
-    """What is said about one event, or about profiles.
-
-    Attributes:
-        description: None when there is none.
-        properties: By name.
-        metadata: None when there is none.
-    """
+    """What is said about one event, or about profiles; `properties` are by name."""
 
     description: str | None
     properties: dict[str, LexiconProperty]
@@ -468,7 +445,6 @@ class LexiconSchema(Result):
     Attributes:
         entity_type: `event` or `profile`.
         name: Of the event, or `$user`.
-        schema_json: The definition.
     """
 
     entity_type: str
@@ -488,7 +464,6 @@ class SavedReportResult(ResultWithDataFrame):
     sum of a split; do not add both. Any other report stands in one cell, `series`.
 
     Attributes:
-        bookmark_id: The report.
         computed_at: When Mixpanel computed it, as it says; empty when it does not.
         from_date: Begin, included, as Mixpanel says: a day, or a moment with its offset.
         to_date: End, included.
@@ -535,12 +510,7 @@ def _leaves(series: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[Any
 
 @dataclass(frozen=True, repr=False)
 class FunnelInfo(Result):
-    """A saved funnel.
-
-    Attributes:
-        funnel_id: The argument of `funnel`.
-        name: Its name.
-    """
+    """A saved funnel; `funnel_id` is the argument of `funnel`."""
 
     funnel_id: int
     name: str
@@ -551,12 +521,9 @@ class SavedCohort(Result):
     """A saved cohort.
 
     Attributes:
-        id: Its number.
-        name: Its name.
         count: The number of its users.
         description: May be empty.
         created: Its creation, as Mixpanel writes it: `2024-01-31 12:00:00`.
-        is_visible: Whether it is shown.
     """
 
     id: int
@@ -573,16 +540,12 @@ class BookmarkInfo(Result):
 
     Attributes:
         id: The argument of `query_saved_report`.
-        name: Its name.
         type: `insights`, `funnels`, `retention` or `flows`, or a newer word of Mixpanel.
         project_id: The project; 0: Mixpanel does not send it.
         created: Its creation, as Mixpanel writes it; empty: Mixpanel does not send it.
         modified: Its last change, in the same form.
         workspace_id: Its data view.
         dashboard_id: Its board.
-        description: None without one.
-        creator_id: The user that created it.
-        creator_name: That user's name.
     """
 
     id: int
@@ -603,7 +566,6 @@ class TopEvent(Result):
     """An event of today.
 
     Attributes:
-        event: Its name.
         count: Its count today, in the requested way of counting.
         percent_change: Change since yesterday: 0.5 is half as much again, -0.5 is half.
     """

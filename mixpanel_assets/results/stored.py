@@ -21,10 +21,6 @@ class SQLResult(ResultWithDataFrame, Sequence[tuple[Any, ...]]):
     """The rows of an SQL query: a sequence of tuples, with the names of their columns.
 
     Equal to any sequence of the same rows.
-
-    Attributes:
-        columns: The names of the columns, in order.
-        rows: The rows, in order.
     """
 
     columns: list[str]
@@ -118,8 +114,6 @@ class WorkspaceInfo(Result):
 
     Attributes:
         path: The database file; None in memory.
-        project_id: The project.
-        region: Its region.
         account: The named account in use; None without one.
         tables: The names of its tables.
         size_mb: Size of the file, in units of 1,000,000 bytes.
@@ -143,16 +137,10 @@ class ColumnSummary(Result):
     """Statistics of a column, from DuckDB's SUMMARIZE.
 
     Attributes:
-        column_name: The column.
-        column_type: DuckDB's name of its type.
-        min: The smallest value.
-        max: The largest.
+        column_type: DuckDB's name of the type.
         approx_unique: The approximate number of different values.
-        avg: The mean; it and `std` are None for other types than numbers.
-        std: The standard deviation.
-        q25: A quarter of the values are smaller.
-        q50: Half of them are.
-        q75: Three quarters are.
+        avg: The mean; it and `std`, the standard deviation, are None without numbers.
+        q25: A quarter of the values are smaller; half are smaller than `q50`, and so on.
         count: Rows.
         null_percentage: Rows without a value, 0 to 100.
     """
@@ -189,19 +177,14 @@ class ColumnStatsResult(ResultWithDataFrame):
     """One column of a table in detail. The frame holds its most common values.
 
     Attributes:
-        table: The table.
         column: The requested column or expression.
         dtype: DuckDB's name of its type.
         count: Rows with a value.
-        null_count: Rows without a value.
-        null_pct: Their share of all rows.
+        null_pct: The share of rows without a value.
         unique_count: Different values.
         unique_pct: Their share of the rows with a value.
         top_values: The most common values and their counts.
         min: The smallest number; it and the next three are None for other types.
-        max: The largest.
-        mean: The mean.
-        std: The standard deviation.
     """
 
     table: str
@@ -231,9 +214,8 @@ class PropertyValueCount(Result):
     """The count of one value of a property.
 
     Attributes:
-        value: The value; None: the property is null or missing.
-        count: Events with it.
-        percentage: Their share of all counted events.
+        value: None: the property is null or missing.
+        percentage: The share of all counted events.
         kind: Its JSON type: `string`, `number`, `boolean`, `array`, `object` or `null`; or
             `missing`. The frame leaves it out.
     """
@@ -249,8 +231,6 @@ class PropertyDistributionResult(ResultWithDataFrame):
     """The most common values of a property of an event.
 
     Attributes:
-        event: The event.
-        property_name: The property.
         total_count: All events, also those whose values are not listed.
         values: The most common first.
     """
@@ -272,14 +252,7 @@ class NumericPropertySummaryResult(Result):
     """Statistics of a numeric property of an event.
 
     Attributes:
-        event: The event.
-        property_name: The property.
         count: Events where it is a number. Without any, all others but `sum` are None.
-        min: The smallest.
-        max: The largest.
-        sum: The sum.
-        avg: The mean.
-        stddev: The standard deviation.
         percentiles: The value at each percentile, such as 50.
     """
 
@@ -330,8 +303,7 @@ class EngagementBucket(Result):
     Attributes:
         bucket_min: The smallest number of events.
         bucket_label: The range in words, such as `2-5` or `101+`.
-        user_count: The number of users.
-        percentage: Their share of all users.
+        percentage: The share of all users.
     """
 
     bucket_min: int
@@ -346,7 +318,6 @@ class EngagementDistributionResult(ResultWithDataFrame):
 
     Attributes:
         events: The requested events; None: all.
-        total_users: The number of users.
         buckets: The smallest numbers of events first.
     """
 
@@ -365,7 +336,6 @@ class PropertyCoverage(Result):
     """The number of events with a property.
 
     Attributes:
-        property: Its name.
         defined_count: Events with a value.
         null_count: Events where it is null or missing.
         coverage_percentage: The share of events with a value.
@@ -379,13 +349,7 @@ class PropertyCoverage(Result):
 
 @dataclass(frozen=True, repr=False)
 class PropertyCoverageResult(ResultWithDataFrame):
-    """The numbers of events with some properties.
-
-    Attributes:
-        event: The event.
-        total_events: The number of events.
-        coverage: The properties, in the requested order.
-    """
+    """The numbers of events with some properties, in the requested order."""
 
     event: str
     from_date: str
@@ -402,12 +366,9 @@ class EventStats(Result):
     """One event of a table.
 
     Attributes:
-        event_name: The event.
-        count: Rows.
         unique_users: Different `distinct_id`.
-        first_seen: Its earliest time; UTC.
-        last_seen: Its latest time; UTC.
-        pct_of_total: Their share of all rows.
+        first_seen: Its earliest time; UTC, as `last_seen`.
+        pct_of_total: The share of all rows.
     """
 
     event_name: str
@@ -423,8 +384,6 @@ class EventBreakdownResult(ResultWithDataFrame):
     """The events of a table.
 
     Attributes:
-        table: The table.
-        total_events: Rows.
         total_users: Different `distinct_id`.
         date_range: Earliest and latest time, UTC; None for an empty table.
         events: The most common first.
