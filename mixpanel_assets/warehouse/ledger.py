@@ -353,7 +353,8 @@ def forget_days(connection: Connection, target: Target, days: Iterable[date]) ->
 
 def recount(connection: Connection, target: Target, days: Iterable[date]) -> None:
     """Correct the ledger rows of days of an asset table after rows or lines moved from them."""
-    values = target.names | {"days": list(days)}
+    days = list(days)
+    values = target.names | {"days": days}
     connection.execute(
         f"""
         UPDATE {DAYS.quoted} AS days SET
@@ -380,7 +381,7 @@ def recount(connection: Connection, target: Target, days: Iterable[date]) -> Non
         """,
         values,
     )
-    _forget(connection, target, values["days"], [EVENT_COUNTS])
+    _forget(connection, target, days, [EVENT_COUNTS])
     connection.execute(
         f"""
         INSERT INTO {EVENT_COUNTS.quoted} BY NAME
