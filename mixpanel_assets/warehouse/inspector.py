@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,9 @@ from mixpanel_assets.results import (
     WorkspaceInfo,
 )
 from mixpanel_assets.warehouse.faults import user_rows, user_sql
-from mixpanel_assets.warehouse.project import made_at, stored_project
-from mixpanel_assets.warehouse.schema import literal, qualified, quoted
+from mixpanel_assets.warehouse.ledger import Target
+from mixpanel_assets.warehouse.project import ProjectIdentity, made_at, stored_project
+from mixpanel_assets.warehouse.schema import literal, quoted
 from mixpanel_assets.warehouse.tables import (
     KnownTable,
     find_table,
@@ -88,12 +90,12 @@ class TableInspector:
             >>> inspector.info(storage.path).tables
             ['events', 'january', 'people', 'profiles']
         """
-        stored = stored_project(self._connection)
+        stored = stored_project(self._connection) or ProjectIdentity("", "")
         created_at = made_at(self._connection)
         return WorkspaceInfo(
             path=path,
-            project_id=project_id or (stored.project_id if stored else ""),
-            region=region or (stored.region if stored else ""),
+            project_id=project_id or stored.project_id,
+            region=region or stored.region,
             account=account,
             tables=[table.target.table for table in known_tables(self._connection)],
             size_mb=path.stat().st_size / 1e6 if path else 0.0,
@@ -159,14 +161,12 @@ class TableInspector:
             >>> [column.type for column in inspector.schema("people").columns]
             ['VARCHAR', 'JSON', 'TIMESTAMP']
         """
-        described = self._rows(f"DESCRIBE {self._quoted(table)}")
-        return TableSchema(
-            find_table(self._connection, table).table,
-            [
-                ColumnInfo(name, kind, nullable=nullable == "YES", primary_key=key == "PRI")
-                for name, kind, nullable, key, *_ in described
-            ],
-        )
+        target = find_table(self._connection, table)
+        columns = [
+            ColumnInfo(name, kind, nullable=nullable == "YES", primary_key=key == "PRI")
+            for name, kind, nullable, key, *_ in self._rows(f"DESCRIBE {target.quoted}")
+        ]
+        return TableSchema(target.table, columns)
 
     def sample(self, table: str, n: int = 10) -> pd.DataFrame:
         """Return random rows of a table; all of them if there are fewer.
@@ -206,7 +206,7 @@ class TableInspector:
         Example:
             >>> inspector.summarize("events").df
         """
-        rows = self._rows(f"SUMMARIZE {self._quoted(table)}")
+        target = find_table(self._connection, table)
         columns = [
             ColumnSummary(
                 column_name=name,
@@ -222,13 +222,12 @@ class TableInspector:
                 count=count,
                 null_percentage=float(nulls or 0),
             )
-            for name, kind, low, high, unique, avg, std, q25, q50, q75, count, nulls in rows
+            for name, kind, low, high, unique, avg, std, q25, q50, q75, count, nulls in self._rows(
+                f"SUMMARIZE {target.quoted}"
+            )
         ]
-        return SummaryResult(
-            find_table(self._connection, table).table,
-            self._number(f"SELECT count(*) FROM {self._quoted(table)}"),
-            columns,
-        )
+        row_count = self._number(f"SELECT count(*) FROM {target.quoted}")
+        return SummaryResult(target.table, row_count, columns)
 
     def event_breakdown(self, table: str) -> EventBreakdownResult:
         """Return the events of a table, the most common first, then by name.
@@ -246,18 +245,15 @@ class TableInspector:
             >>> inspector.event_breakdown("events").events[0].event_name
             'Product Viewed'
         """
-        name = self._quoted(table)
-        self._require_columns(table, _EVENT_COLUMNS)
-        total, users, first, last = self._rows(
-            "SELECT count(*), count(DISTINCT distinct_id), min(event_time), max(event_time) "
-            f"FROM {name}"
-        )[0]
+        target = self._table_with(table, _EVENT_COLUMNS)
+        statistics = "count(*), count(DISTINCT distinct_id), min(event_time), max(event_time)"
+        total, users, first, last = self._rows(f"SELECT {statistics} FROM {target.quoted}")[0]
         rows = self._rows(
-            "SELECT event_name, count(*), count(DISTINCT distinct_id), min(event_time), "
-            f"max(event_time) FROM {name} GROUP BY event_name ORDER BY 2 DESC, 1"
+            f"SELECT event_name, {statistics} FROM {target.quoted} "
+            "GROUP BY event_name ORDER BY 2 DESC, 1"
         )
         return EventBreakdownResult(
-            table=find_table(self._connection, table).table,
+            table=target.table,
             total_events=total,
             total_users=users,
             date_range=(_utc(first), _utc(last)) if total else None,
@@ -281,15 +277,15 @@ class TableInspector:
             >>> inspector.property_keys("events", "Sign Up")
             ['$browser', ..., 'plan', ...]
         """
-        name = self._quoted(table)
-        self._require_columns(table, ["properties", *(["event_name"] if event is not None else [])])
-        where = "" if event is None else "WHERE event_name = $event"
+        columns = ["properties"] if event is None else ["properties", "event_name"]
+        target = self._table_with(table, columns)
         rows = self._rows(
-            f"SELECT DISTINCT unnest(json_keys(properties)) AS key FROM {name} {where} ORDER BY 1",
+            f"SELECT DISTINCT unnest(json_keys(properties)) AS key FROM {target.quoted} "
+            f"{'' if event is None else 'WHERE event_name = $event'} ORDER BY 1",
             {} if event is None else {"event": event},
         )
         if event is not None and not rows:
-            warn_of_unknown_events(self._connection, find_table(self._connection, table), [event])
+            warn_of_unknown_events(self._connection, target, [event])
         return [key for (key,) in rows]
 
     def column_stats(self, table: str, column: str, *, top_n: int = 10) -> ColumnStatsResult:
@@ -310,15 +306,15 @@ class TableInspector:
             [('free', 3), ('pro', 3), ('b', 2), ('team', 1)]
         """
         check_number("top_n", top_n, _BIGGEST_SAMPLE)
-        name, value = self._quoted(table), self._value(table, column)
-        values = f"(SELECT {value} AS value FROM {name})"
+        target = find_table(self._connection, table)
+        values = f"(SELECT {self._value(table, column)} AS value FROM {target.quoted})"
         kind, rows, count, unique = self._rows(
             "SELECT any_value(kind), count(*), count(value), count(DISTINCT value) FROM "
             f"(SELECT value, typeof(value) AS kind FROM {values})"
         )[0]
         kind = kind or self._rows(f"DESCRIBE SELECT value FROM {values}")[0][1]
         return ColumnStatsResult(
-            table=find_table(self._connection, table).table,
+            table=target.table,
             column=column,
             dtype=kind,
             count=count,
@@ -336,53 +332,49 @@ class TableInspector:
     def _numbers(self, values: str, kind: str) -> dict[str, float | None]:
         if not _NUMERIC.fullmatch(kind):
             return {}
-        found = self._rows(
+        statistics = self._rows(
             f"SELECT min(value), max(value), avg(value), stddev_samp(value::DOUBLE) FROM {values}"
         )[0]
-        numbers = [None if value is None else float(value) for value in found]
+        numbers = [None if value is None else float(value) for value in statistics]
         return dict(zip(("min", "max", "mean", "std"), numbers, strict=True))
 
-    def _value(self, table: str, asked_for: str) -> str:
-        """Return the SQL of a column, or of a path into one."""
-        columns = {column.name.lower(): column.name for column in self.schema(table).columns}
-        if asked_for.lower() in columns:
-            return quoted(columns[asked_for.lower()])
-        found = _IN_JSON.fullmatch(asked_for)
-        name = found.group(1).strip('"').replace('""', '"').lower() if found else ""
-        macro = _MACRO.fullmatch(asked_for)
-        if macro and macro[2].lower() in columns:
-            column, key = quoted(columns[macro[2].lower()]), macro[3].replace("''", "'")
-            return f"mixpanel.{macro[1]}({column}, {literal(key)})"
-        if found is None or name not in columns:
-            raise ConfigError(
-                f"{table!r} has no column {asked_for!r}; it has: {', '.join(columns.values())}. "
-                "A value inside of JSON is written like prop(properties, '$browser').",
-                {"table": table, "column": asked_for},
-            )
-        path = literal(found.group(3).replace("''", "'"))
-        return f"({quoted(columns[name])} {found.group(2)} {path})"
+    def _value(self, table: str, column: str) -> str:
+        """Return the SQL of a column, or of a value inside of one."""
+        columns = {stored.name.lower(): stored.name for stored in self.schema(table).columns}
+        if column.lower() in columns:
+            return quoted(columns[column.lower()])
+        macro, arrow = _MACRO.fullmatch(column), _IN_JSON.fullmatch(column)
+        if macro and (outer := columns.get(macro[2].lower())):
+            key = literal(macro[3].replace("''", "'"))
+            return f"mixpanel.{macro[1]}({quoted(outer)}, {key})"
+        outer = columns.get(arrow[1].strip('"').replace('""', '"').lower()) if arrow else None
+        if arrow and outer:
+            json_path = literal(arrow[3].replace("''", "'"))
+            return f"({quoted(outer)} {arrow[2]} {json_path})"
+        raise ConfigError(
+            f"{table!r} has no column {column!r}; it has: {', '.join(columns.values())}. "
+            "A value inside of JSON is written like prop(properties, '$browser').",
+            {"table": table, "column": column},
+        )
 
-    def _require_columns(self, table: str, names: list[str] | tuple[str, ...]) -> None:
-        there = {column.name for column in self.schema(table).columns}
-        missing = [name for name in names if name not in there]
+    def _table_with(self, table: str, columns: Sequence[str]) -> Target:
+        """Return a table that must have these columns."""
+        stored_columns = {column.name for column in self.schema(table).columns}
+        missing = [column for column in columns if column not in stored_columns]
         if missing:
             raise ConfigError(
                 f"{table!r} has no column {', '.join(missing)}, which this needs.",
                 {"table": table, "missing": missing},
             )
-
-    def _quoted(self, table: str) -> str:
-        target = find_table(self._connection, table)
-        return qualified(target.schema, target.table)
+        return find_table(self._connection, table)
 
     def _rows(self, sql: str, values: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         return user_rows(self._connection, sql, values or {})
 
     def _sample(self, table: str, n: int) -> Connection:
         check_number("n", n, _BIGGEST_SAMPLE)
-        return self._connection.execute(
-            f"SELECT * FROM {self._quoted(table)} USING SAMPLE {n} ROWS"
-        )
+        target = find_table(self._connection, table)
+        return self._connection.execute(f"SELECT * FROM {target.quoted} USING SAMPLE {n} ROWS")
 
     def _number(self, sql: str) -> int:
         return int(self._rows(sql)[0][0])
