@@ -393,11 +393,9 @@ class StoredQueries:
         Args:
             event: The event.
             property: Its name. Only JSON numbers count, not texts such as "5".
-            from_date: First day, included; a date, or text like 2024-01-31.
-            to_date: Last day, included.
             percentiles: From 0 to 100; 25, 50, 75, 90, 95 and 99 by default.
-            table: Another table of events; None: the table of this service.
-            zone: Whose days these are, such as `Europe/Berlin`; None: the project's.
+
+        Other arguments: see `StoredQueries.property_distribution`.
 
         Returns:
             Numbers are doubles, `stddev` is the population's (n, not n - 1), and percentiles are
@@ -450,11 +448,9 @@ class StoredQueries:
         """Return how often events happened on each day.
 
         Args:
-            from_date: First day, included; a date, or text like 2024-01-31.
-            to_date: Last day, included.
             events: Only these; None for all.
-            table: Another table of events; None: the table of this service.
-            zone: Whose days these are, such as `Europe/Berlin`; None: the project's.
+
+        Other arguments: see `StoredQueries.property_distribution`.
 
         Returns:
             By date and name; a day without an event has no row for it.
@@ -488,13 +484,11 @@ class StoredQueries:
         """Return the number of users by their number of events, which need a `distinct_id`.
 
         Args:
-            from_date: First day, included; a date, or text like 2024-01-31.
-            to_date: Last day, included.
             events: Only these; None for all.
             buckets: The smallest number of events of each bucket, ascending; 1, 2, 5, 10, 25, 50
                 and 100 by default. One for the users below the first is added.
-            table: Another table of events; None: the table of this service.
-            zone: Whose days these are, such as `Europe/Berlin`; None: the project's.
+
+        Other arguments: see `StoredQueries.property_distribution`.
 
         Returns:
             All buckets, also those without users; the percentages add up to 100.
@@ -547,10 +541,8 @@ class StoredQueries:
         Args:
             event: The event.
             properties: Their names.
-            from_date: First day, included; a date, or text like 2024-01-31.
-            to_date: Last day, included.
-            table: Another table of events; None: the table of this service.
-            zone: Whose days these are, such as `Europe/Berlin`; None: the project's.
+
+        Other arguments: see `StoredQueries.property_distribution`.
 
         Returns:
             In the order of `properties`. Null and absent are no value; false, 0 and empty are.
