@@ -107,6 +107,20 @@ class Database:
         self._held: Connection | None = None
         self._holding = ExitStack()
 
+    def reader(
+        self, lock_timeout: float, on_wait: Callable[[str], object] | None = None
+    ) -> Database:
+        """Return read-only access to the file itself, with another limit of its waits."""
+        reader = Database(
+            self.given,
+            memory_limit=self.memory_limit,
+            lock_timeout=lock_timeout,
+            on_wait=on_wait,
+            read_only=True,
+        )
+        reader.path = self.path  # the same file, wherever a link leads now
+        return reader
+
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open the file alone in one transaction: committed after the block, undone on an error.

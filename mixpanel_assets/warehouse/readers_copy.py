@@ -242,13 +242,7 @@ class Publisher:
         if database.lock_timeout is not None:
             patience_seconds = min(patience_seconds, database.lock_timeout)
         self._lock_timeout = database.lock_timeout
-        self._database = Database(
-            database.given,
-            memory_limit=database.memory_limit,
-            lock_timeout=patience_seconds,
-            on_wait=say,
-            read_only=True,
-        )
+        self._database = database.reader(patience_seconds, say)
         self._choice = choice
         self._project = project
         self._say = say
@@ -393,7 +387,7 @@ class Publisher:
 
     def _check_copy_name(self) -> None:
         """Move the copy of another database aside; report a file that is not a copy."""
-        at_once = Database(self._database.given, lock_timeout=0, read_only=True)
+        at_once = self._database.reader(0)
         stamp = read_stamp(copy_path(at_once.path))
         blocked_before, self._is_blocked = self._is_blocked, None
         if stamp is None:
@@ -443,31 +437,13 @@ class ReadersDatabase(Database):
     half a second; otherwise the copy, with a sentence about its age. Without a copy it waits for
     the file.
 
-    Args:
-        path: The file.
-        memory_limit: What DuckDB may use, such as `1GB`.
-        lock_timeout: Seconds to wait for a writer while there is no copy; None: no limit.
-        on_wait: Called with a sentence when a wait begins, and when an older copy is read.
+    Arguments are those of `Database`; it must be `read_only`.
+
+    Attributes:
         choice: Whether there is to be a copy; see `Publisher`.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        memory_limit: str = "1GB",
-        lock_timeout: float | None = None,
-        on_wait: Callable[[str], None] | None = None,
-        choice: CopyChoice = "auto",
-    ) -> None:
-        super().__init__(
-            path,
-            memory_limit=memory_limit,
-            lock_timeout=lock_timeout,
-            on_wait=on_wait,
-            read_only=True,
-        )
-        self._choice = choice
+    choice: CopyChoice = "auto"
 
     def hold(self) -> Connection:
         """Open what a read would, and keep it open.
@@ -478,7 +454,7 @@ class ReadersDatabase(Database):
         """
         # First renew the copy, if the file is free: holding the file itself would block writers.
         if self._held is None:
-            Publisher(self, self._choice, logger.debug, patience_seconds=0).renew()
+            Publisher(self, self.choice, logger.debug, patience_seconds=0).renew()
         return super().hold()
 
     @contextmanager
@@ -495,13 +471,7 @@ class ReadersDatabase(Database):
         if copy is None:
             return opened.enter_context(super()._connect("read"))
         with suppress(DatabaseLockedError):
-            briefly = Database(
-                self.path,
-                memory_limit=self.memory_limit,
-                lock_timeout=_BRIEFLY_SECONDS,
-                read_only=True,
-            )
-            return opened.enter_context(briefly.opened("read"))
+            return opened.enter_context(self.reader(_BRIEFLY_SECONDS).opened("read"))
         self.snapshot_age = copy.stamp.age
         self._report_age(copy.stamp)
         return copy.connection
@@ -529,18 +499,13 @@ def database_at(
 
     Arguments are those of `Database`. With `snapshot`, a read-only database may read the copy.
     """
-    if read_only and snapshot != "off":
-        return ReadersDatabase(
-            path,
-            memory_limit=memory_limit,
-            lock_timeout=lock_timeout,
-            on_wait=on_wait,
-            choice=snapshot,
-        )
-    return Database(
+    database = (ReadersDatabase if read_only and snapshot != "off" else Database)(
         path,
         memory_limit=memory_limit,
         lock_timeout=lock_timeout,
         on_wait=on_wait,
         read_only=read_only,
     )
+    if isinstance(database, ReadersDatabase):
+        database.choice = snapshot
+    return database

@@ -85,7 +85,7 @@ def test_who_wrote_last_leaves_a_whole_snapshot(path):
 
 def test_a_snapshot_that_is_opened_itself_is_not_copied(path):
     """It is never written, so a copy would help nobody."""
-    readers = ReadersDatabase(copy_path(path))
+    readers = ReadersDatabase(copy_path(path), read_only=True)
     assert readers.hold().execute("FROM numbers").fetchall() == [(1,)]
     readers.release()
     assert not copy_path(copy_path(path)).exists()
@@ -107,7 +107,7 @@ def test_who_reads_is_not_kept_waiting_by_a_writer_nor_refused(path):
     """While a process holds the file, the snapshot answers and its age is told."""
     add(path, 2)
     told = []
-    readers = ReadersDatabase(path, on_wait=told.append)
+    readers = ReadersDatabase(path, read_only=True, on_wait=told.append)
     with in_another_process(HOLD, path):
         assert numbers(readers) == [1]
         assert readers.snapshot_age >= 0
@@ -120,7 +120,7 @@ def test_who_reads_is_not_kept_waiting_by_a_writer_nor_refused(path):
 def test_a_program_that_ignores_our_lock_refuses_nobody(path):
     """A notebook with a connection of its own is a writer like others."""
     add(path, 2)
-    readers = ReadersDatabase(path)
+    readers = ReadersDatabase(path, read_only=True)
     with in_another_process(HOLD_FOREIGN, path):
         assert numbers(readers) == [1]
         assert readers.snapshot_age is not None
@@ -129,14 +129,14 @@ def test_a_program_that_ignores_our_lock_refuses_nobody(path):
 def test_while_nobody_writes_what_is_read_is_as_new_as_the_file(path):
     """An old snapshot is passed over."""
     add(path, 2)
-    readers = ReadersDatabase(path)
+    readers = ReadersDatabase(path, read_only=True)
     assert numbers(readers) == [1, 2]
     assert readers.snapshot_age is None
 
 
 def test_who_reads_an_up_to_date_snapshot_keeps_no_writer_waiting(path):
     """A long query and a commit go on side by side."""
-    with ReadersDatabase(path).read() as connection:
+    with ReadersDatabase(path, read_only=True).read() as connection:
         write(path, 2)
         assert connection.execute("FROM numbers").fetchall() == [(1,)]
     assert plain(copy_path(path)) == [1, 2]
@@ -145,7 +145,7 @@ def test_who_reads_an_up_to_date_snapshot_keeps_no_writer_waiting(path):
 def test_a_connection_that_stays_open_keeps_no_writer_waiting(path):
     """A snapshot is taken for it if the one there is old."""
     add(path, 2)
-    readers = ReadersDatabase(path)
+    readers = ReadersDatabase(path, read_only=True)
     assert readers.hold().execute("FROM numbers ORDER BY ALL").fetchall() == [(1,), (2,)]
     write(path, 3)
     assert numbers(readers) == [1, 2]
@@ -156,10 +156,10 @@ def test_a_connection_that_stays_open_keeps_no_writer_waiting(path):
 def test_without_a_snapshot_the_file_itself_is_read(path):
     """And without a file, there is nothing to read."""
     copy_path(path).unlink()
-    assert numbers(ReadersDatabase(path)) == [1]
+    assert numbers(ReadersDatabase(path, read_only=True)) == [1]
     path.unlink()
     with pytest.raises(DatabaseNotFoundError):
-        numbers(ReadersDatabase(path))
+        numbers(ReadersDatabase(path, read_only=True))
 
 
 def test_the_snapshot_of_another_file_is_never_read(path, tmp_path):
@@ -168,10 +168,10 @@ def test_the_snapshot_of_another_file_is_never_read(path, tmp_path):
     add(other, 7)
     other.replace(path)
     with in_another_process(HOLD, path):
-        readers = ReadersDatabase(path, lock_timeout=0.1)
+        readers = ReadersDatabase(path, read_only=True, lock_timeout=0.1)
         with pytest.raises(Exception, match="held by process"):
             numbers(readers)
-    assert numbers(ReadersDatabase(path)) == [7]
+    assert numbers(ReadersDatabase(path, read_only=True)) == [7]
 
 
 def test_the_snapshot_of_a_replaced_database_is_renamed_before_a_load(path, tmp_path):
@@ -288,7 +288,7 @@ def test_a_reader_replaces_no_file_of_others(path):
     copy_path(path).unlink()
     a_text(copy_path(path))
     before = content(path.parent)
-    readers = ReadersDatabase(path)
+    readers = ReadersDatabase(path, read_only=True)
     assert readers.hold().execute("FROM numbers").fetchall() == [(1,)]
     readers.release()
     assert before.items() <= content(path.parent).items()
@@ -303,7 +303,7 @@ def test_a_load_stops_when_the_database_is_gone_and_its_snapshot_is_there(path, 
         lambda: write(path, 7, choice=choice),
         lambda: add(path, 7),
         lambda: numbers(Database(path)),
-        lambda: numbers(ReadersDatabase(path)),
+        lambda: numbers(ReadersDatabase(path, read_only=True)),
     ):
         with pytest.raises(StorageError, match=r"is gone.*snapshot of \d{4}-.*cp -p .*mv ") as said:
             attempt()
@@ -490,6 +490,6 @@ def test_readers_keep_the_snapshot_that_they_opened(path):
     """Replacing it disturbs nobody."""
     with ExitStack() as opened:
         for number in (2, 3, 4):
-            connection = opened.enter_context(ReadersDatabase(path).read())
+            connection = opened.enter_context(ReadersDatabase(path, read_only=True).read())
             write(path, number)
             assert connection.execute("SELECT count(*) FROM numbers").fetchall() == [(number - 1,)]
