@@ -64,5 +64,4 @@ from mixpanel_assets.warehouse.tables import only_here as only_here
 from mixpanel_assets.warehouse.tables import refuse_our_names as refuse_our_names
 from mixpanel_assets.warehouse.tables import table_exists as table_exists
 from mixpanel_assets.warehouse.tables import target_of as target_of
-from mixpanel_assets.warehouse.vanished import KEEP_ALL as KEEP_ALL
 from mixpanel_assets.warehouse.vanished import Reload as Reload

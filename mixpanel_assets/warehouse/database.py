@@ -142,7 +142,8 @@ class Database:
             except duckdb.ConstraintException as error:
                 raise _constraint_error(connection, error) from error
             self.has_written = True
-            self._store_unlogged(connection)
+            if not self._is_logged:
+                connection.execute(f"CHECKPOINT {CATALOG}")
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -277,11 +278,6 @@ class Database:
         """Create the log that a commit writes to, with the permissions of the database."""
         if self._is_logged:
             prepare_log(log_path(self.path), self.path)
-
-    def _store_unlogged(self, connection: Connection) -> None:
-        """Write what was committed to the file, unless the log has it."""
-        if not self._is_logged:
-            connection.execute(f"CHECKPOINT {CATALOG}")
 
     @property
     def is_missing(self) -> bool:

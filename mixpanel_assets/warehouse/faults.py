@@ -119,7 +119,11 @@ def storage_errors(path: Path) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         if _OPEN_HERE in str(error):
-            raise DatabaseLockedError(str(path), os.getpid(), _opened_here(path)) from error
+            said = (
+                f"This process already has {path} open through a connection of its own, perhaps a "
+                "notebook's. Close that connection and try again."
+            )
+            raise DatabaseLockedError(str(path), os.getpid(), said) from error
         if not _is_of_storage(error):
             raise
         raise _explain(error, path) from error
@@ -188,13 +192,6 @@ def _explain(error: Exception, path: Path) -> StorageError:
         f"The database {path} could not be used: {said} Check the disk and the file, then run "
         "this again; nothing of the interrupted load was kept.",
         details,
-    )
-
-
-def _opened_here(path: Path) -> str:
-    return (
-        f"This process already has {path} open through a connection of its own, perhaps a "
-        "notebook's. Close that connection and try again."
     )
 
 

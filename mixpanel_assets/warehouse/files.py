@@ -95,9 +95,7 @@ class TemporaryFolder:
     It is deleted by `remove`, at the end of the process, and on SIGTERM unless the program has a
     handler of its own. Folders of killed processes are deleted when the next one is created.
 
-    Attributes:
-        path: The folder.
-        pid: The process that created it; its forks do not delete the folder.
+    Forks of the process do not delete it.
     """
 
     def __init__(self) -> None:

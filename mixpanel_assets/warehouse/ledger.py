@@ -145,9 +145,7 @@ class ProfileReport:
 class Target:
     """A table that rows are loaded into.
 
-    Attributes:
-        table: Its name.
-        schema: `mixpanel` for asset tables, `main` for the named tables of a workspace.
+    The schema is `mixpanel` for asset tables, `main` for the named tables of a workspace.
     """
 
     table: str

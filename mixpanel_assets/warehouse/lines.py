@@ -20,7 +20,7 @@ from typing import Any
 from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.rules.days import days_between
+from mixpanel_assets.rules.days import EARLIEST_MS, days_between
 from mixpanel_assets.rules.json_text import MAX_DEPTH, joined, last_values, members, parse, values
 from mixpanel_assets.rules.lines import (
     BOM,
@@ -36,7 +36,7 @@ from mixpanel_assets.rules.zones import moment_sql
 from mixpanel_assets.warehouse.memory import ROWS_AT_ONCE, Spread
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.quarantine import MAX_LINES, Refusals
-from mixpanel_assets.warehouse.schema import literal
+from mixpanel_assets.warehouse.schema import LAST_MS, literal
 
 ROW_TYPE = (
     "STRUCT(event_name VARCHAR, distinct_id VARCHAR, insert_id VARCHAR, properties BLOB, "
@@ -46,13 +46,7 @@ ROW_TYPE = (
 
 @dataclass(frozen=True)
 class SentEvent:
-    """The parts of an event line, each as the text that was sent.
-
-    Attributes:
-        name: The name of the event, quoted.
-        properties: Names and texts, in order; of a name that came twice, the last one.
-        ascii_only: Whether the line has no byte beyond ASCII.
-    """
+    """The parts of an event line as JSON text; of a property that came twice, the last one."""
 
     name: bytes
     properties: dict[str, bytes]
@@ -60,11 +54,7 @@ class SentEvent:
 
     @classmethod
     def of(cls, line: bytes) -> SentEvent:
-        """Take a line apart.
-
-        Raises:
-            ValueError: It is not an event.
-        """
+        """Take a line apart; raise `ValueError` if it is not an event."""
         fields = values(last_values(line))
         name, properties = fields.get("event", b""), fields.get("properties", b"")
         if not name.startswith(b'"') or not properties.startswith(b"{"):
@@ -114,10 +104,8 @@ def text_of(value: bytes | None) -> str | None:
 
 
 REMOVED_KEYS = ("time", "distinct_id", "$insert_id")
-EARLIEST_MS = 31_536_000_000  # 1971, before which Mixpanel takes no event
 _LATEST_AFTER = timedelta(days=2 * 366)
 _SHIFT_DAYS = timedelta(days=2)  # zones differ by up to 26 hours, so a change moves rows no further
-_LAST_MS = 253_402_300_799_999  # the end of the year 9999
 _GZIP_MAGIC = b"\x1f\x8b"
 
 # Merging with nulls removes exactly these names; every other value, nulls included, is kept.
@@ -195,7 +183,7 @@ class Window:
     def day_of(self, time: object) -> date:
         """Return the requested day of a `time`; the first one if it is on none."""
         if isinstance(time, int) and not self.keeps_shifted and self.accepts(time):
-            return datetime.fromtimestamp(time / 1000, UTC).date()
+            return _date(time)
         return self.from_date
 
     def incomplete(
@@ -217,11 +205,6 @@ class Window:
             _start_ms(self.from_date - around),
             _start_ms(self.to_date + around + timedelta(days=1)) - 1,
         )
-
-
-def is_empty(spool: Path) -> bool:
-    """Return whether nothing was received; DuckDB refuses a gzip file of zero bytes."""
-    return spool.stat().st_size == 0
 
 
 def is_gzip(spool: Path) -> bool:
@@ -273,7 +256,7 @@ def derived_columns(window: Window) -> str:
         event_time = moment_sql(window.project.zone, *window.days_around)
     return (
         f"{event_time} AS event_time, {event_date} AS event_date, "
-        f"CASE WHEN processed_ms BETWEEN 0 AND {_LAST_MS} THEN make_timestamp_ms(processed_ms) END "
+        f"CASE WHEN processed_ms BETWEEN 0 AND {LAST_MS} THEN make_timestamp_ms(processed_ms) END "
         "AS processed_at"
     )
 
@@ -281,7 +264,7 @@ def derived_columns(window: Window) -> str:
 def processed_ms(value: str) -> str:
     """Return the SQL that reads `mp_processing_time_ms` as `processed_at` does; else NULL."""
     number = _whole_number(f"({value})")
-    return f"CASE WHEN {number} BETWEEN 0 AND {_LAST_MS} THEN {number} END"
+    return f"CASE WHEN {number} BETWEEN 0 AND {LAST_MS} THEN {number} END"
 
 
 def _fields(spool: Path, most: int) -> str:
@@ -340,13 +323,6 @@ class ShiftedRowsError(IncompleteExportError):
 
 class OddLines:
     """Sorts the lines left over by one load; those that can be stored go `into` its table.
-
-    Args:
-        connection: The connection that may change the table.
-        spool: The received file.
-        window: The requested days.
-        into: The table; its qualified name.
-        refusals: Takes the lines that cannot be stored.
 
     Attributes:
         rescued: How many lines were stored after all.

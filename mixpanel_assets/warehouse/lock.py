@@ -31,12 +31,6 @@ from mixpanel_assets.rules.locks import (
 from mixpanel_assets.warehouse.files import draft_path, remove_drafts
 
 
-def find_holder(note: Path, *files: Path) -> Holder | None:
-    """Return the process that writes or reads the database, if the note or the kernel names it."""
-    # Readers leave no note, but the kernel lists their locks on the files.
-    return read_note(note) or kernel_holder(*files)
-
-
 def leave_note(note: Path) -> None:
     """Write that this process holds the database; ignore errors."""
     what = short_command([sys.argv[0] or sys.executable, *sys.argv[1:]])
@@ -92,8 +86,10 @@ def locked(path: Path, mode: Mode, *, wait: Wait) -> Iterator[None]:
         try:
             with named_if_foreign(file):
                 acquire = lock.acquire_write if mode == "write" else lock.acquire_read
+                # Readers leave no note, but the kernel lists their locks on the files.
                 wait.until(
-                    lambda: try_lock(acquire), lambda: find_holder(note_path(path), path, file)
+                    lambda: try_lock(acquire),
+                    lambda: read_note(note_path(path)) or kernel_holder(path, file),
                 )
             with _note(path, mode):
                 yield

@@ -248,7 +248,7 @@ def prepare(connection: Connection, project: ProjectIdentity | None) -> None:
 
     A file without a project gets this one; None leaves it without.
     """
-    version, stored = _loadable(connection, project)
+    version, stored = check_loadable(connection, project)
     if project and not stored:
         _check_zone(connection, project)
     if version is None:
@@ -268,21 +268,16 @@ def prepare(connection: Connection, project: ProjectIdentity | None) -> None:
         connection.execute(f"UPDATE {schema.PROJECT.quoted} SET zone = ?", [project.zone])
 
 
-def check_loadable(connection: Connection, project: ProjectIdentity | None) -> int | None:
-    """Check that a load can be stored; return the version of the tables, None without tables.
+def check_loadable(
+    connection: Connection, project: ProjectIdentity | None
+) -> tuple[int | None, ProjectIdentity | None]:
+    """Check that a load can be stored; return the tables' version, and the project if one is given.
 
     Raises:
         ConfigError: The file holds another project, or the same read in another time regime.
         StorageError: Its schema version is newer or unknown; or its tables were changed by hand, or
             are another program's.
     """
-    return _loadable(connection, project)[0]
-
-
-def _loadable(
-    connection: Connection, project: ProjectIdentity | None
-) -> tuple[int | None, ProjectIdentity | None]:
-    """Return the version as `check_loadable` does, and the file's project if one is given."""
     there = tables_of(connection)
     if not is_ours(there):
         return None, None

@@ -29,14 +29,7 @@ _STORED = f"{QUARANTINE.quoted} WHERE {OF_TABLE} AND day BETWEEN $from_date AND 
 
 @dataclass(frozen=True)
 class Quarantined:
-    """One line that cannot be stored.
-
-    Attributes:
-        day: The requested day it counts for.
-        reason: Why it cannot be stored.
-        head: Its first bytes, `HEAD_BYTES` at most.
-        sha256: The hash of the whole line.
-    """
+    """One line that cannot be stored; `head` is its beginning, `sha256` that of all of it."""
 
     day: date
     reason: str

@@ -36,22 +36,14 @@ _SEEN = "$last_seen"
 
 
 class EventLines:
-    """Turns normalized events into lines and collects their days.
-
-    Attributes:
-        days: Export days with an event.
-    """
+    """Turns normalized events into lines and collects their export days."""
 
     def __init__(self, project: ProjectIdentity) -> None:
         self.days: set[date] = set()
         self._zone = ZoneInfo(project.zone) if project.regime == "legacy" else None
 
     def __call__(self, record: Mapping[str, Any]) -> bytes:
-        """Return the line of an event.
-
-        Raises:
-            ValueError: It is not a normalized event.
-        """
+        """Return the line of a normalized event; raise `ValueError` for anything else."""
         _require_keys(record, *_EVENT_KEYS)
         name, properties = record["event_name"], _properties(record, REMOVED_KEYS)
         if type(name) is not str:
@@ -59,7 +51,11 @@ class EventLines:
         time = self._time(record["event_time"], properties)
         distinct_id = _text(record, "distinct_id")
         insert_id = _text(record, "insert_id")
-        if insert_id and insert_id == _first_id(name, time, distinct_id, properties):
+        if (
+            insert_id
+            and time is not None
+            and insert_id == made_id(name, time, distinct_id, properties)
+        ):
             insert_id = None  # made from the event, so not a sign of a duplicate
         sent = {"time": time, "distinct_id": distinct_id, "$insert_id": insert_id}
         present = {key: value for key, value in sent.items() if value is not None}
@@ -84,11 +80,7 @@ class EventLines:
 
 
 def profile_line(record: Mapping[str, Any]) -> bytes:
-    """Return the line of a normalized profile.
-
-    Raises:
-        ValueError: It is not a normalized profile.
-    """
+    """Return the line of a normalized profile; raise `ValueError` for anything else."""
     _require_keys(record, *_PROFILE_KEYS)
     properties = _properties(record, (_SEEN,))
     distinct_id, seen = _text(record, "distinct_id"), _text(record, "last_seen")
@@ -102,11 +94,7 @@ def profile_line(record: Mapping[str, Any]) -> bytes:
 def write_lines(
     records: Iterable[Mapping[str, Any]], path: Path, line: Callable[[Mapping[str, Any]], bytes]
 ) -> int:
-    """Write the line of each record, one at a time; return their number.
-
-    Raises:
-        StorageError: One cannot be stored.
-    """
+    """Write the line of each record, one at a time; return their number."""
     count = 0
     # The file is read once and deleted, so speed matters more than size.
     with gzip.open(path, "wb", compresslevel=1) as file:
@@ -146,12 +134,6 @@ def _text(record: Mapping[str, Any], key: str) -> str | None:
     if value is not None and type(value) is not str:
         raise ValueError(f"`{key}` is not a text")
     return value
-
-
-def _first_id(
-    name: str, time: int | None, distinct_id: str | None, properties: Mapping[str, Any]
-) -> str | None:
-    return None if time is None else made_id(name, time, distinct_id, properties)
 
 
 def _refuse_untold(moment: datetime, zone: ZoneInfo, processed_ms: object) -> None:

@@ -19,7 +19,7 @@ _IS_NUMBER = f"json_type({_JSON}) IN ('BIGINT', 'UBIGINT', 'HUGEINT', 'UHUGEINT'
 
 # Seconds up to the year 5138 are smaller than this, milliseconds from 1973 on larger.
 _MILLISECONDS_FROM = 100_000_000_000
-_LAST_MS = 253_402_300_799_999  # the end of the year 9999
+LAST_MS = 253_402_300_799_999  # the end of the year 9999
 _CLOCK = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?"
 _LOCAL = rf"\d{{4}}-\d{{2}}-\d{{2}}|{_CLOCK}"
 _WITH_OFFSET = rf"({_CLOCK}) ?(Z|[+-]\d{{2}}(:?\d{{2}})?)"
@@ -29,7 +29,7 @@ def _epoch(number: str) -> str:
     """Return the SQL that reads seconds or milliseconds since 1970 as a timestamp."""
     ms = f"CASE WHEN abs({number}) < {_MILLISECONDS_FROM} THEN {number} * 1000 ELSE {number} END"
     return (
-        f"CASE WHEN abs({number}) <= {_LAST_MS} THEN make_timestamp(round(({ms}) * 1000)::BIGINT) "
+        f"CASE WHEN abs({number}) <= {LAST_MS} THEN make_timestamp(round(({ms}) * 1000)::BIGINT) "
         "END"
     )
 

@@ -97,7 +97,9 @@ def replace_slice(
         try:
             for name in valued:
                 if offered[name] != stored[name] and _is_empty(connection, target, name):
-                    _retype(connection, target, name, offered[name])
+                    # First of all changes: DuckDB does not commit a table that is altered later.
+                    column = f"{quoted(name)} TYPE {offered[name]}"
+                    connection.execute(f"ALTER TABLE {target} ALTER {column} USING NULL")
                     fitting[name] = columns[name]
             _check_partitions(connection, target, fitting, partitions)
             connection.execute(f"DELETE FROM {target} WHERE {rest}")
@@ -224,11 +226,6 @@ def _check_partitions(
 
 def _is_empty(connection: Connection, target: str, name: str) -> bool:
     return not number(connection, f"SELECT count({quoted(name)}) FROM {target}")
-
-
-def _retype(connection: Connection, target: str, name: str, kind: str) -> None:
-    # First of all changes: DuckDB does not commit a table that is altered after other changes.
-    connection.execute(f"ALTER TABLE {target} ALTER {quoted(name)} TYPE {kind} USING NULL")
 
 
 def _select_list(columns: dict[str, str]) -> str:

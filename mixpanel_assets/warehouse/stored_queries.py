@@ -57,8 +57,6 @@ class StoredDays:
         table: The qualified name, ready for SQL.
         day: The SQL of a row's day.
         condition: The SQL that is true for the rows of these days.
-        from_date: The first day.
-        to_date: The last day.
     """
 
     table: str
@@ -128,7 +126,6 @@ class _Needed:
         before: The export day before them, if the first day of the zone begins on it.
         after: The export day after them, if the last day of the zone ends on it.
         until: When the last day of the zone ends, naive UTC.
-        zone: The zone.
     """
 
     days: Sequence[date]

@@ -137,10 +137,7 @@ def metadata_of(table: KnownTable) -> TableMetadata:
 class EventSizes:
     """The size of finished days of events, empty ones included.
 
-    Attributes:
-        rows: Rows by day.
-        received_bytes: Compressed bytes received, by day.
-        shifted: Whether a day of any asset has rows of another date (legacy regime).
+    `shifted` says whether a day of any asset has rows of another date (legacy regime).
     """
 
     rows: dict[date, int]
@@ -265,16 +262,7 @@ def day_reports(
 
 @dataclass(frozen=True)
 class KnownTable:
-    """A table with ledger rows.
-
-    Attributes:
-        target: Its schema and name.
-        type: What a row is.
-        fetched_at: When its newest day was received; aware, UTC.
-        from_date: First day.
-        to_date: Last day, included.
-        filters: What narrowed the requests.
-    """
+    """A table with ledger rows; its newest day was received at `fetched_at`, aware, UTC."""
 
     target: Target
     type: Literal["events", "profiles"]
@@ -395,11 +383,7 @@ _DOCUMENTED = ("event_name", "event_time", "distinct_id", "insert_id", "properti
 
 
 def target_of(table: str, asset: Table) -> Target:
-    """Return the target of a table name: the asset table itself, or a named table.
-
-    Raises:
-        ConfigError: The name belongs to another table of this package.
-    """
+    """Return the target of a table name: the asset table itself, or a named table."""
     if table == asset.name:
         return Target(table)
     refuse_our_names(NAMED_SCHEMA, table)
@@ -407,11 +391,7 @@ def target_of(table: str, asset: Table) -> Target:
 
 
 def refuse_our_names(schema: str, table: str) -> None:
-    """Refuse the name of a table of this package, or one that begins with an underscore.
-
-    Raises:
-        ConfigError: It is such a name.
-    """
+    """Refuse the name of a table of this package, or one that begins with an underscore."""
     # Queries search both schemas, and DuckDB takes `Events` and `events` for the same name.
     schemas, name = (SCHEMA, NAMED_SCHEMA), table.lower()
     if schema.lower() in schemas and (name.startswith("_") or name in {*BY_NAME, *VIEWS}):

@@ -426,7 +426,8 @@ class Replacement:
             self._run(_UNDO_RENAMING, self._asked)
         self._run(_BROUGHT, self._asked)
         self._run(_KEPT, self._target | self._asked)
-        self._run(_MOVED, self._target | self._asked | _days(self._reload))
+        days_read = {"read": list(self._reload.read), "to_read": list(self._reload.to_read)}
+        self._run(_MOVED, self._target | self._asked | days_read)
         removed = self._remove(empty) if self._reload.accept_smaller else Counter[date]()
         return self._count_rows(removed)
 
@@ -484,7 +485,3 @@ class Replacement:
 
     def _run(self, sql: str, values: Mapping[str, Any] | None = None) -> Connection:
         return self._connection.execute(sql.format(**self._names), values or {})
-
-
-def _days(reload: Reload) -> dict[str, list[date]]:
-    return {"read": list(reload.read), "to_read": list(reload.to_read)}
