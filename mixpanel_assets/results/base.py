@@ -23,13 +23,8 @@ _CHARACTERS = 200
 def shorten(value: Any, *, most: int = _ITEMS) -> str:
     """Return a value as Python writes it, long texts and collections cut.
 
-    Args:
-        value: Any value.
-        most: The most items of a collection; collections inside it show half as many.
-
-    Example:
-        >>> shorten(list(range(1000)))
-        '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, … 990 more]'
+    Of a collection it shows `most` items, of collections inside it half as many:
+    `[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, … 990 more]`.
     """
     if type(value) is str and len(value) > _CHARACTERS:
         return f"{value[:_CHARACTERS]!r}… {len(value) - _CHARACTERS:,} more"
@@ -125,11 +120,9 @@ def _array(values: list[Any]) -> pa.Array:
 def json_ready(value: Any, leaf: Callable[[Any], Any] | None = None) -> Any:
     """Return a value in JSON's own types, collections included.
 
-    Args:
-        value: Any value.
-        leaf: Converts what is neither a collection, text, a whole number, true, false nor null.
-            None: ISO 8601 for days and moments, and text for anything else without a JSON form,
-            such as a number that is not finite.
+    `leaf` converts what is neither a collection, text, a whole number, true, false nor null. None:
+    ISO 8601 for days and moments, and text for anything else without a JSON form, such as a number
+    that is not finite.
     """
     if value is None or isinstance(value, bool | int):
         return value

@@ -85,10 +85,7 @@ def describe_days(days: Iterable[date]) -> str:
 def how_to_load(days: Iterable[date], table: str, *, again: bool = False) -> str:
     """Return the ways to load days of an asset table, in words, for the end of a sentence.
 
-    Args:
-        days: The days, in any order.
-        table: Its name in schema `mixpanel`.
-        again: Whether stored days must be loaded again.
+    With `again`, they are ways to load days that are stored.
     """
     ranges = ranges_of(days)
     if table != "events":

@@ -59,11 +59,7 @@ def may_be_deep(text: str | bytes, levels: int = MAX_DEPTH) -> bool:
 
 
 def depth(text: str) -> int:
-    """Return the number of levels of brackets in JSON text.
-
-    Raises:
-        ValueError: It is not JSON.
-    """
+    """Return the number of levels of brackets in JSON text; `ValueError` if it is not JSON."""
     end, levels = _walk(text, _skip(text, 0))
     if text[end:].strip(_SPACE):
         raise ValueError(f"more follows the value that ends at character {end}")
@@ -73,8 +69,7 @@ def depth(text: str) -> int:
 def members(text: str) -> Iterator[tuple[str, str]]:
     """Yield each name of a JSON object with the text of its value, in order, duplicates included.
 
-    Raises:
-        ValueError: It is not a JSON object.
+    If the text is not a JSON object, it raises `ValueError`, as `items` and `values` do.
     """
     try:
         position = _skip(text, 0)
@@ -99,11 +94,7 @@ def members(text: str) -> Iterator[tuple[str, str]]:
 
 
 def items(text: str) -> list[str]:
-    """Return the text of each item of a JSON list.
-
-    Raises:
-        ValueError: It is not a JSON list.
-    """
+    """Return the text of each item of a JSON list."""
     found = []
     try:
         position = _skip(text, 0)
@@ -127,11 +118,7 @@ def items(text: str) -> list[str]:
 
 
 def values(raw: bytes) -> dict[str, bytes]:
-    """Return the names of a JSON object in UTF-8 with the texts of their values, in order.
-
-    Raises:
-        ValueError: It is not a JSON object.
-    """
+    """Return the names of a JSON object in UTF-8 with the texts of their values, in order."""
     try:
         return {name: bytes(text) for name, text in _decode_values(raw).items()}
     except (msgspec.MsgspecError, RecursionError):

@@ -153,11 +153,7 @@ class LineSplitter:
         self._long: LongLine | None = None
 
     def feed(self, body: bytes) -> Iterator[bytes | LongLine]:
-        """Yield the lines that `body` completes, in blocks that end in a newline.
-
-        Args:
-            body: The next bytes, at most `MAX_LINE_BYTES`.
-        """
+        """Yield the lines that a body of `MAX_LINE_BYTES` at most completes, newlines included."""
         start, end = 0, body.rfind(b"\n") + 1
         if end and self._rest_bytes + (first := body.index(b"\n")) > MAX_LINE_BYTES:
             self._keep(body[:first])

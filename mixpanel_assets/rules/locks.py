@@ -46,7 +46,6 @@ class Wait:
 
     Attributes:
         what: The locked thing in words, such as `the database /data/x.duckdb`.
-        path: The locked file.
         timeout: Seconds from the start of the wait; None: no limit.
         on_wait: Called with a sentence when the wait begins and then once per `repeat_seconds`.
         cancelled: Ends the wait when it is set.
@@ -73,12 +72,7 @@ class Wait:
         *,
         poll_seconds: float = 0.05,
     ) -> None:
-        """Try again and again until it succeeds.
-
-        Args:
-            try_once: Returns at once whether it succeeded.
-            holder: Returns the process that holds the lock, if it is known.
-            poll_seconds: Seconds between two tries.
+        """Try again and again until `try_once`, which returns at once, returns True.
 
         Raises:
             DatabaseLockedError: The timeout is over, or the wait was cancelled.

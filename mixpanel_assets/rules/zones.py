@@ -34,13 +34,7 @@ class Period:
 
 @lru_cache(maxsize=256)
 def periods(zone: str, first: date, last: date) -> tuple[Period, ...]:
-    """Return the periods of a zone that overlap some days, in order.
-
-    Args:
-        zone: An IANA name.
-        first: The first day, of the wall clock or of UTC.
-        last: The last day, included.
-    """
+    """Return the periods of a zone that overlap days of its wall clock or of UTC, in order."""
     clocks = ZoneInfo(zone)
     moment = _start(first) - _WIDEST
     end = _start(last) + _STEP + _WIDEST
@@ -68,11 +62,7 @@ def _change(clocks: ZoneInfo, before: datetime, after: datetime) -> datetime:
 def moment_of(wall_clock: datetime, zone: ZoneInfo, processed_ms: object = None) -> datetime:
     """Return the moment, aware, UTC, of a naive time of a zone's wall clock.
 
-    Args:
-        wall_clock: The time.
-        zone: The zone.
-        processed_ms: The time at which Mixpanel processed the event; other values than whole
-            numbers are ignored.
+    `processed_ms` is when Mixpanel processed the event; only a whole number counts.
     """
     # When clocks go back, a time occurs twice; the smaller offset is that of the second. An event
     # that was processed before the second moment must have happened at the first. When clocks go
@@ -112,13 +102,9 @@ def moment_sql(zone: str, first: date, last: date) -> str:
 
 
 def wall_clock_sql(moment: str, zone: str, first: date, last: date) -> str:
-    """Return the SQL of a zone's wall clock at a moment.
+    """Return the SQL of a zone's wall clock at a moment, the SQL of a naive timestamp in UTC.
 
-    Args:
-        moment: The SQL of a naive timestamp in UTC.
-        zone: The zone.
-        first: The first day of such moments, in UTC or in the zone.
-        last: The last day, included.
+    `first` and `last` are the days of such moments, in UTC or in the zone, both included.
     """
     found = periods(zone, first, last)
     offset = _interval(found[-1].offset)
@@ -132,12 +118,7 @@ def wall_clock_sql(moment: str, zone: str, first: date, last: date) -> str:
 
 
 def day_zone(regime: str, zone: str) -> str:
-    """Return the zone of Mixpanel's export days.
-
-    Args:
-        regime: `utc` for projects created since 2023, `legacy` for older ones.
-        zone: The project's IANA zone.
-    """
+    """Return the zone of Mixpanel's export days; the regime `legacy` is that of before 2023."""
     return zone if regime == "legacy" else "UTC"
 
 

@@ -61,11 +61,7 @@ def is_partial(connection: Connection, target: Target, filters: Mapping[str, Any
 
 
 def make_profile_table(connection: Connection, target: Target) -> Table:
-    """Return the definition of a table of profiles, which is created if it is missing.
-
-    Raises:
-        ConfigError: The name is not allowed.
-    """
+    """Return the definition of a table of profiles, which is created if it is missing."""
     check_name(target.table, PROFILES)
     if target == Target(PROFILES.name):
         return PROFILES
