@@ -34,11 +34,7 @@ _EARLIEST, _LATEST = 0, 253_402_300_799  # 1970 to 9999, the end of Python's cal
 
 
 def read(answer: Any, shape: type[T], description: str) -> T:
-    """Return a response in the shape that it should have.
-
-    Raises:
-        ServerError: It has another shape.
-    """
+    """Return a response in the shape that it should have, or raise `ServerError`."""
     try:
         return msgspec.convert(answer, shape)
     except msgspec.ValidationError as error:
@@ -62,11 +58,8 @@ def series_in(
 ) -> Series:
     """Return counts by name and date, in order of date.
 
-    Args:
-        answer: With `data.series` (dates in no order) and `data.values` (sparse).
-        description: The request in words, for the error.
-        names: Names that get a row even without counts.
-        zeros: Whether a missing date means 0; in an average it means no value.
+    Mixpanel sends dates in no order and may leave out counts of 0. Each of `names` gets a row, even
+    without counts. `zeros`: a missing date means 0; in an average it means no value.
     """
     data = read(answer, _Counts, description).data
     dates = sorted({*data.series, *(when for row in data.values.values() for when in row)})

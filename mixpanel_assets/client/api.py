@@ -574,11 +574,7 @@ def _report_batches(
 def _resolve_address(
     api: Api | str, path: str | Mapping[str, Any] | None, sent: Mapping[str, Any] | None, name: str
 ) -> tuple[Api, str, dict[str, Any]]:
-    """Return the family, the path in it, and the fields to send.
-
-    Raises:
-        ConfigError: A family is named without a path, or it does not exist.
-    """
+    """Return the API family of a request, the path in it, and the fields to send."""
     if isinstance(path, str):
         if api not in get_args(Api):
             raise ConfigError(f"The API must be one of {', '.join(get_args(Api))}, not {api!r}.")

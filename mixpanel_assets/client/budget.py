@@ -74,13 +74,10 @@ _LEAST_LOCK_SECONDS = 1.0  # other threads and processes hold the ledger for a m
 
 
 class Budget:
-    """The budget of one project, as one client spends it.
+    """The budget of one project, such as `us-12345`, as one client spends it.
 
-    Args:
-        settings: The limits.
-        project: The owner of the budget, such as `us-12345`.
-        max_wait_seconds: The longest wait of one request for its permit; None: no limit.
-        cancelled: Ends every wait when it is set.
+    A request waits for its permit at most `max_wait_seconds` (None: no limit); setting `cancelled`
+    ends every wait.
     """
 
     def __init__(
@@ -116,10 +113,7 @@ class Budget:
     def permits(self, api: Api, description: str, *, free: bool = False) -> Permits:
         """Return the permits of one request, which needs a further one after each 429.
 
-        Args:
-            api: The API family.
-            description: The request in words, for messages.
-            free: Mixpanel does not count this kind of request.
+        `free`: Mixpanel does not count this kind of request.
         """
         counted = self.settings.count_pages or not free
         # A free request must not queue behind one that waits for the hour to pass.
@@ -152,11 +146,7 @@ class Permits:
 
     @contextmanager
     def permit(self) -> Iterator[Permit]:
-        """Wait for a permit and hold it until the response has been read.
-
-        Raises:
-            RateLimitError: The wait would be longer than allowed, or was cancelled.
-        """
+        """Wait for a permit, or raise `RateLimitError`; hold it until the response was read."""
         permit, release = self._wait()
         try:
             yield permit

@@ -92,12 +92,7 @@ def make_credentials(
 ) -> Credentials:
     """Return checked credentials; blanks around a value are ignored, with a warning.
 
-    Args:
-        username: The service account's name.
-        secret: Its secret.
-        project_id: The project's number.
-        region: `us`, `eu` or `in`.
-        names: The name of each field in messages.
+    Messages call the fields by `names`.
 
     Raises:
         ConfigError: A value is missing or malformed; the message names the field, not the value.
@@ -131,11 +126,6 @@ def checked_project(
     project_id: str, region: str, names: Mapping[str, str] = _VARIABLES
 ) -> tuple[str, str]:
     """Return a project's number and its region as Mixpanel writes them; each may be empty.
-
-    Args:
-        project_id: The number.
-        region: In lower or upper case.
-        names: The name of each field in messages.
 
     Raises:
         ConfigError: One of them is malformed.

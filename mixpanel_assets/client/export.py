@@ -291,14 +291,8 @@ def download(
 ) -> Spool:
     """Put a complete response on disk, with retries.
 
-    Args:
-        transport: The connection.
-        query: The days and filters.
-        directory: The folder of the file.
-        retries: The policy for faults and rate limits.
-        on_request: Called before each request is sent.
-        on_lines: Called again and again with the number of events of the response so far.
-        stem: The beginning of the file's name.
+    `on_request` is called before each request, and `on_lines` again and again with the number of
+    events of the response so far. The file's name begins with `stem`.
 
     Raises:
         IncompleteExportError: Every response was incomplete.
@@ -326,12 +320,7 @@ def find_days(
 ) -> set[date] | None:
     """Request some days and return the dates of their events; nothing is stored.
 
-    Args:
-        transport: The connection.
-        query: The days and filters.
-        retries: The policy for faults and rate limits.
-        most_bytes: The JSON bytes after which reading stops; None: read to the end.
-        on_request: Called before each request is sent.
+    Reading stops after `most_bytes` of JSON. `on_request` is called before each request.
 
     Returns:
         The dates of `time`; None if they are not known, because an event has no usable `time`
@@ -394,11 +383,7 @@ def _download_once(
 
 @contextmanager
 def _complete_file(query: ExportQuery, lines: int) -> Iterator[None]:
-    """Turn a missing file into an error that is retried: another program deleted it.
-
-    Raises:
-        IncompleteExportError: The file does not exist any more.
-    """
+    """Turn a missing file into an error that is retried: another program deleted it."""
     try:
         yield
     except FileNotFoundError as error:
@@ -406,12 +391,7 @@ def _complete_file(query: ExportQuery, lines: int) -> Iterator[None]:
 
 
 def reread(path: Path, query: ExportQuery) -> Spool:
-    """Return a response that an earlier run left on disk, checked as if it arrived now.
-
-    Raises:
-        IncompleteExportError: It is incomplete.
-        FileNotFoundError: It does not exist any more.
-    """
+    """Return a response that an earlier run left on disk, checked as if it arrived now."""
     verdict = Verdict(gzip=path.suffix == ".gz")
     with path.open("rb") as file:
         for _ in judge_lines(iter(lambda: file.read(_CHUNK_BYTES), b""), query, verdict):
@@ -535,11 +515,7 @@ class EventExport:
         yield from windows
 
     def require_room(self, from_date: date, to_date: date, *, beside: int = 0) -> None:
-        """Make sure that the response for some days fits on the disk, beside those on their way.
-
-        Raises:
-            StorageError: There is too little room; no request was sent.
-        """
+        """Raise `StorageError` unless the response fits on the disk, beside those on their way."""
         if self.estimate:
             needed = self.estimate(from_date, to_date) * (1 + beside)
             require_room(self.directory, needed, f"export {from_date}..{to_date}")
@@ -603,13 +579,8 @@ def in_parts(
 ) -> Iterator[T]:
     """Yield what `download` returns for some days, or for parts of them that are complete.
 
-    A range whose responses stay incomplete is halved until single days are left.
-
-    Args:
-        download: Called with a first and a last day, both included.
-        first: First day.
-        last: Last day, included.
-        give_up: Called with the error of each single day that stays incomplete; None: it is raised.
+    A range whose responses stay incomplete is halved until single days are left. `give_up` is
+    called with the error of each single day that stays incomplete; without it, the error is raised.
     """
     try:
         complete = download(first, last)
@@ -628,13 +599,7 @@ def in_parts(
 def days_set_aside(
     broken: Sequence[IncompleteExportError], days: int, what_to_do: str = ""
 ) -> IncompleteExportError:
-    """Return one error that names the days that stayed incomplete.
-
-    Args:
-        broken: The error of each of them.
-        days: The number of requested days.
-        what_to_do: A sentence for the end of the message.
-    """
+    """Return one error that names the incomplete days, of how many, and what to do."""
     ordered = sorted(broken, key=lambda error: error.from_date or date.max)
     others = days - len(broken)
     text = broken[0].message
@@ -745,9 +710,7 @@ class AheadExport(EventExport):
     ) -> Iterator[DayRange]:
         """Yield windows of days in order, while the next ones are downloaded.
 
-        Args:
-            windows: The windows.
-            wanted: Returns whether a window will be needed; called before its request is sent.
+        `wanted` returns whether a window will be needed; it is called before its request is sent.
         """
         left = iter(windows)
         coming: deque[DayRange] = deque()

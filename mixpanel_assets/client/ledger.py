@@ -66,11 +66,7 @@ MANY_PAGES = 49
 class ApiLimits:
     """The limits of one API family; None means that there is no limit.
 
-    Attributes:
-        per_window: Requests in any window of time.
-        window_seconds: Length of the window.
-        spacing_seconds: Least time between two requests.
-        at_once: Requests that may run at the same time.
+    Requests in any window of time, the least time between two, and how many run at once.
     """
 
     per_window: int | None = None
@@ -180,13 +176,7 @@ class LedgerStore(Protocol):
 
 
 class LedgerFile:
-    """A SQLite file beside its lock files.
-
-    Args:
-        path: The file.
-        timeout: Seconds to wait while other processes hold it; None: no limit.
-        cancelled: Ends such a wait when it is set.
-    """
+    """A SQLite file beside its lock files; waits for it end after `timeout`, or if `cancelled`."""
 
     def __init__(
         self,
@@ -204,13 +194,7 @@ class LedgerFile:
         return str(self.path)
 
     def prepare(self) -> None:
-        """Create the folder and the file, readable by their owner only.
-
-        Raises:
-            OSError: They cannot be created.
-            sqlite3.Error: The file is not a database.
-            DatabaseLockedError: As `open`.
-        """
+        """Create the folder and the file, readable by their owner only."""
         for folder in reversed([self.path.parent, *self.path.parent.parents]):
             if not folder.exists():
                 folder.mkdir(_PRIVATE_FOLDER, exist_ok=True)
@@ -262,11 +246,7 @@ class LedgerFile:
             log_wait(text)
 
     def slot(self, name: str) -> Release | None:
-        """Lock the slot's file; it is taken for all processes and threads.
-
-        Raises:
-            StorageError: The file cannot be locked.
-        """
+        """Lock the slot's file; it is taken for all processes and threads."""
         file = self.path.with_suffix(f".{name}.lock")
         # The thread that reads the end of the response releases it, which may be another one.
         lock = FileLock(file, mode=_PRIVATE_FILE, thread_local=False)
@@ -336,14 +316,8 @@ def find_store(
 ) -> LedgerStore:
     """Return the project's file, or the memory of this process, with one warning, without one.
 
-    Args:
-        settings: Names the folder.
-        project: The owner of the budget, such as `us-12345`.
-        timeout: Seconds to wait while other processes hold the file; None: no limit.
-        cancelled: Ends such a wait when it is set.
-
-    Raises:
-        DatabaseLockedError: Another process held the file for too long.
+    A wait for other processes that hold the file ends with `DatabaseLockedError` after `timeout`
+    seconds, or when `cancelled` is set.
     """
     name = re.sub(r"[^0-9A-Za-z.-]+", "_", project)
     if str(settings.state_dir) == IN_PROCESS:
@@ -371,23 +345,14 @@ def _warn_once(path: str, error: Exception) -> None:
 
 @dataclass(frozen=True)
 class Permit:
-    """A request may be sent.
-
-    Attributes:
-        refusals: The number of 429s without a time since the last successful request.
-    """
+    """A request may be sent; `refusals` counts the 429s without a time since the last success."""
 
     refusals: int = 0
 
 
 @dataclass(frozen=True)
 class Denial:
-    """A request may not be sent yet.
-
-    Attributes:
-        seconds: Before they have passed, another try is useless.
-        reason: The reason in words.
-    """
+    """A request may not be sent before `seconds` have passed, for a reason in words."""
 
     seconds: float
     reason: str
@@ -395,14 +360,7 @@ class Denial:
 
 @dataclass(frozen=True)
 class SlidingWindow:
-    """At most a number of requests in any stretch of time of one length.
-
-    Attributes:
-        table: The table of request times.
-        most: The number of requests.
-        milliseconds: The length, both ends included.
-        reason: Why a request has to wait, in words.
-    """
+    """At most `most` requests, with their times in `table`, in any `milliseconds`."""
 
     table: str
     most: int
@@ -417,13 +375,7 @@ class SlidingWindow:
 
 
 class Ledger:
-    """Spends the budget of one API family of one project.
-
-    Args:
-        api: The API family.
-        settings: The limits.
-        store: The file or the memory that holds the ledger.
-    """
+    """Spends the budget of one API family of one project; the store holds the ledger."""
 
     def __init__(self, api: Api, settings: BudgetSettings, store: LedgerStore) -> None:
         self.api = api
@@ -435,8 +387,7 @@ class Ledger:
     def take(self, *, counted: bool = True) -> Permit | Denial:
         """Spend one request, or return how long that is not possible.
 
-        Args:
-            counted: False for requests that Mixpanel does not count; they wait for 429s alone.
+        Requests that Mixpanel does not count (`counted=False`) wait for 429s alone.
         """
         with self._open() as connection:
             now = _now()
@@ -456,9 +407,7 @@ class Ledger:
     def refused(self, permit: Permit, retry_after: float | None) -> None:
         """Record a 429: no process sends a request before its time has passed.
 
-        Args:
-            permit: The permit of the refused request.
-            retry_after: Seconds that Mixpanel named; None doubles the wait of the last time.
+        Without `retry_after`, the seconds that Mixpanel named, the wait of the last time doubles.
         """
         longest = self._settings.longest_refusal_seconds
         with self._open() as connection:

@@ -24,10 +24,7 @@ def parse_record(line: bytes) -> dict[str, Any]:
     """Return one event or profile as a dict; integers of any size stay exact.
 
     A byte that is not UTF-8 becomes half of a surrogate pair (Python's `surrogateescape`). A value
-    that is nested too deep for Python becomes its JSON text.
-
-    Raises:
-        ValueError: It is not JSON.
+    that is nested too deep for Python becomes its JSON text. `ValueError`: it is not JSON.
     """
     if not may_be_deep(line):
         try:
@@ -50,17 +47,15 @@ class EventNormalizer:
     are not removed, and equal events without `$insert_id` are numbered in order of arrival. Lines
     that the warehouse puts into quarantine are yielded.
 
+    Args:
+        local_zone: The project's IANA zone if `time` is its wall clock (projects from before
+            2023); None: `time` is UTC.
+
     Attributes:
         timeless: The number of events so far whose `time` is missing or not within 1971 to 9999.
     """
 
     def __init__(self, local_zone: str | None = None) -> None:
-        """Start without events.
-
-        Args:
-            local_zone: The project's IANA zone if `time` is its wall clock (projects from before
-                2023); None: `time` is UTC.
-        """
         self.timeless = 0
         self._zone = ZoneInfo(local_zone) if local_zone else None
         self._once: set[int] = set()
@@ -72,11 +67,7 @@ class EventNormalizer:
         self._twins.clear()
 
     def __call__(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the five documented keys of an event.
-
-        Args:
-            raw: The event with `time` in milliseconds; it is not changed.
-        """
+        """Return the five documented keys of an event with `time` in milliseconds."""
         return self._normalized(raw["event"], dict(raw["properties"]), None)
 
     def convert(self, raw: dict[str, Any], line: bytes) -> dict[str, Any]:

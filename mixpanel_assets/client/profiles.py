@@ -234,11 +234,7 @@ class _Envelope(msgspec.Struct):
     total: int | float | str | None = None
 
     def number(self, name: str) -> int | None:
-        """Return a field as a number, None when it is null or missing.
-
-        Raises:
-            ValueError: It is not a number of pages or profiles; the text names the field.
-        """
+        """Return a field as a number, None when it is null or missing; else raise `ValueError`."""
         value = getattr(self, name)
         if value is None:
             return None
@@ -295,12 +291,7 @@ def fetch_page(
 
 
 def _page_in(body: bytes, page: int) -> ProfilePage:
-    """Return the page in a body; `page` is its number if the body has none.
-
-    Raises:
-        MsgspecError: It is not JSON, or a field has another type.
-        ValueError: It is not JSON, or a number is malformed.
-    """
+    """Return the page in a body; `page` is its number if the body has none."""
     envelope = _envelope(body)
     number, page_size = envelope.number("page"), envelope.number("page_size")
     session_id = envelope.session_id
@@ -314,7 +305,7 @@ def _page_in(body: bytes, page: int) -> ProfilePage:
 
 
 def _envelope(body: bytes) -> _Envelope:
-    """Return the fields and results in a body; the errors are those of `_page_in`."""
+    """Return the fields and results in a body."""
     try:
         return _decode_envelope(body)
     except msgspec.ValidationError:
@@ -398,11 +389,7 @@ def _kind(json_type: str) -> str:
 def fetch_first_page(
     transport: Transport, query: ProfileQuery, retries: RetryPolicy
 ) -> ProfilePage:
-    """Return page 0, checked; an empty one only if a second response is empty too.
-
-    Raises:
-        IncompleteExportError: It does not say how many profiles there are, or lacks some of them.
-    """
+    """Return page 0, checked; an empty one only if a second response is empty too."""
 
     def fetch() -> ProfilePage:
         page = fetch_page(transport, query, 0)
@@ -419,16 +406,7 @@ def fetch_first_page(
 
 
 def checked_page(page: ProfilePage, total: int, page_size: int) -> ProfilePage:
-    """Return a page that holds at least the profiles that page 0 announced.
-
-    Args:
-        page: The page.
-        total: Profiles in the whole result.
-        page_size: Profiles in a full page.
-
-    Raises:
-        IncompleteExportError: It holds fewer, or something that is not a profile.
-    """
+    """Return a page that holds at least the announced profiles, or raise an error."""
     announced, rows = min(page_size, total - page.page * page_size), len(page.results)
     if rows < announced:
         raise UnannouncedError(
@@ -457,11 +435,7 @@ class UnannouncedError(IncompleteExportError):
 
 @contextmanager
 def session_of_page_0(number: int) -> Iterator[None]:
-    """Take a refusal of a later page for the end of its session: page 0 had the same filters.
-
-    Raises:
-        SessionEndedError: Mixpanel refused the page.
-    """
+    """Take a refusal of a later page for the end of its session: page 0 had the same filters."""
     try:
         yield
     except (RateLimitError, ServerError):
@@ -525,9 +499,6 @@ def plan_snapshot(
 
     If the last announced page is full, the pages after it are fetched too, until one is not full:
     `total` may count the profiles of page 0 alone.
-
-    Raises:
-        IncompleteExportError: Page 0 did not say how many profiles there are.
     """
     try:
         plan = _make_plan(transport, query, directory, retries)
@@ -573,15 +544,10 @@ def fetch_pages(
     max_workers: int = MAX_WORKERS,
     on_page: Callable[[PageOutcome], None] | None = None,
 ) -> list[PageOutcome]:
-    """Put pages on disk, several at once; the outcome of a page says whether it failed.
+    """Put pages on disk, several at once, and return their outcomes in the order of the pages.
 
-    Returns:
-        One outcome per page, in the order of the pages. Once the session has ended, the other
-        pages are not requested.
-
-    Raises:
-        RateLimitError: The budget stayed spent; no further page is requested.
-        StorageError: The disk is full or cannot be written.
+    Once the session has ended, the other pages are not requested. `RateLimitError` and
+    `StorageError` end the download.
     """
     ended = threading.Event()
 

@@ -38,13 +38,10 @@ _ANONYMOUS = re.compile(
 def redact(text: str, *accounts: tuple[str, str]) -> str:
     """Return `text` with `[secret]` in place of secrets.
 
-    The secrets of the accounts and the passwords of the environment's proxies are replaced if they
-    have at least 8 characters: plain, base64, quoted or escaped. Values of `Authorization` and
-    `secret`, and passwords inside addresses, are always replaced.
-
-    Args:
-        text: A text that may hold secrets, such as an error message.
-        accounts: User name and secret of each account in use.
+    The secrets of the accounts (pairs of user name and secret) and the passwords of the
+    environment's proxies are replaced if they have at least 8 characters: plain, base64, quoted or
+    escaped. Values of `Authorization` and `secret`, and passwords inside addresses, are always
+    replaced.
 
     Example:
         >>> redact("no access for 5f1c9a7b2d", ("name", "5f1c9a7b2d"))

@@ -139,11 +139,7 @@ MOST_NAMES = 5_000
 
 
 class Inventory(Asker):
-    """What a project holds, as Mixpanel sends it.
-
-    A wrong argument is a `ConfigError` before a request is sent, and a refusal by Mixpanel an
-    `APIError`.
-    """
+    """What a project holds, as Mixpanel sends it; a refusal by Mixpanel is an `APIError`."""
 
     def get_events(self, limit: int = MOST_NAMES) -> list[str]:
         """Return the names of the events of the last 31 days, the most common first.

@@ -55,13 +55,7 @@ _CHECK_ACCOUNT = (
 def error_from(
     response: httpx.Response, description: str, credentials: Credentials
 ) -> MixpanelDataError:
-    """Return the exception for a response with another status than 200.
-
-    Args:
-        response: The response; `response.read()` has been called.
-        description: The request in words, such as `export 2024-01-03..2024-01-03`.
-        credentials: Used to keep the secret out of the message.
-    """
+    """Return the exception for a response with another status than 200, which has been read."""
     status = response.status_code
     if response.is_redirect:
         return ConnectionFailedError(
@@ -131,11 +125,7 @@ def _remedy_for_proxies(response: httpx.Response, text: str) -> str | None:
 
 
 def refuse_encoding(response: httpx.Response, description: str, credentials: Credentials) -> None:
-    """Refuse a body with another encoding than the requested one.
-
-    Raises:
-        APIError: The message names the encoding.
-    """
+    """Raise `APIError` if the body has another encoding than the requested one."""
     encoding = response.headers.get("Content-Encoding", "").strip()
     if encoding.lower() not in ("", "identity", "gzip"):
         encoding = credentials.redact(encoding)[:40]
@@ -161,11 +151,6 @@ def _script_error(
 
 def json_in(response: httpx.Response, description: str, credentials: Credentials) -> Any:
     """Return the JSON of a response with status 200.
-
-    Args:
-        response: The response.
-        description: The request in words.
-        credentials: Used to keep the secret out of the message.
 
     Raises:
         ServerError: The body is not JSON, such as a proxy's HTML.

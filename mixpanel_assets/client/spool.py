@@ -88,11 +88,7 @@ class Spool(ReceivedDays):
         self.path.unlink(missing_ok=True)
 
     def rename(self, key: str) -> Self:
-        """Put the key into the file's name, and return the response with its new path.
-
-        Args:
-            key: 32 hexadecimal digits.
-        """
+        """Put a key of 32 hexadecimal digits into the file's name; return the response there."""
         name = SpoolName(self.from_date, self.to_date, self.path.suffix == ".gz", key)
         return replace(self, path=self.path.replace(self.path.with_name(str(name))))
 
@@ -105,11 +101,7 @@ class Spool(ReceivedDays):
 def new_file(directory: Path, name: str) -> Iterator[tuple[Path, Callable[[bytes], object]]]:
     """Yield the path of a new file and its `write`; the file is deleted if the block fails.
 
-    Only this user can read it, whatever the umask.
-
-    Args:
-        directory: Created if it is missing.
-        name: No other file has it.
+    The directory is created if it is missing. Only this user can read the file, whatever the umask.
 
     Raises:
         StorageError: The directory cannot be written or the disk is full.
@@ -124,11 +116,7 @@ def new_file(directory: Path, name: str) -> Iterator[tuple[Path, Callable[[bytes
 
 
 def make_private_folder(directory: Path) -> None:
-    """Create a folder that only this user can read; an existing one is not changed.
-
-    Raises:
-        OSError: It cannot be created.
-    """
+    """Create a folder that only this user can read; an existing one is not changed."""
     directory.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
 
 
@@ -140,9 +128,7 @@ def _private(path: str, flags: int) -> int:
 def in_use(directory: Path, stem: str = "") -> Iterator[None]:
     """Protect files from the clean-up of every process, until the block or this process ends.
 
-    Args:
-        directory: Created if it is missing.
-        stem: The beginning of the files' names.
+    The directory is created if it is missing; the names of the files begin with `stem`.
 
     Raises:
         StorageError: The directory cannot be written or the disk is full.
@@ -269,11 +255,7 @@ class PagePlan:
             yield self.path(0).exists()
 
     def take_over(self) -> PagePlan | None:
-        """Rename the folder, so that no other process finds it, and return the plan.
-
-        Returns:
-            The plan in its new folder; None if a process uses it or has taken it over.
-        """
+        """Rename the folder, so that no other process finds it; None if another one has it."""
         directory = take_over(self.directory)
         return replace(self, directory=directory) if directory else None
 
@@ -284,11 +266,7 @@ class PagePlan:
 
 @contextmanager
 def pages_in_use(directory: Path) -> Iterator[None]:
-    """Protect a folder of pages from other processes; it is created if it is missing.
-
-    Raises:
-        StorageError: The folder cannot be written or the disk is full.
-    """
+    """Protect a folder of pages from other processes; it is created if it is missing."""
     try:
         with in_use(directory):
             yield
@@ -364,15 +342,9 @@ def free_bytes(directory: Path) -> int:
 
 
 def require_room(directory: Path, needed_bytes: int, description: str) -> None:
-    """Make sure that a response will fit on the disk before a request is spent on it.
+    """Raise `StorageError` unless a response will fit on the disk, before it is requested.
 
-    Args:
-        directory: The folder of the response.
-        needed_bytes: Its size; a margin is added.
-        description: The request in words.
-
-    Raises:
-        StorageError: There is less room than that.
+    A margin is added to the needed bytes.
     """
     needed, free = needed_bytes + MARGIN_BYTES, free_bytes(directory)
     if free < needed:
@@ -399,12 +371,10 @@ def responses_of(directory: Path, keys: Collection[str]) -> dict[DayRange, Path]
 
 
 def clean(directory: Path, older_than: timedelta = KEPT_FOR) -> Cleaned:
-    """Delete the responses that failed loads left in a folder.
+    """Delete the responses that failed loads left in a spool folder; other files are not touched.
 
-    Args:
-        directory: The spool folder; other files in it are not touched.
-        older_than: Younger responses are kept. So are those of the last hour and those that a
-            process uses, whatever it is.
+    Responses younger than `older_than` are kept. So are those of the last hour and those that a
+    process uses, whatever it is.
     """
     limit = time.time() - max(older_than, RESUMED_FOR).total_seconds()
     used = _stems_in_use(directory)

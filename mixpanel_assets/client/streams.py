@@ -144,8 +144,6 @@ class EventSource:
         query: The days and filters.
         transport: The connection for live responses.
         open_transport: Makes the connections for staged responses.
-        retries: The policy for faults and rate limits.
-        days_per_request: The number of days per request.
         spool_directory: The folder of staged responses; None: the temporary directory.
         staged: Whether a response is put on disk and checked first.
         confirms: Whether days without events are requested once more before the end.
@@ -163,8 +161,7 @@ class EventSource:
     def blocks(self, judge: Callable[[bool], Judge[T]]) -> Blocks[T]:
         """Yield the items of each response's lines.
 
-        Args:
-            judge: Returns the judge of one response, called with whether its bytes are gzip.
+        `judge` returns the judge of one response, called with whether its bytes are gzip.
 
         Raises:
             IncompleteExportError: A response is incomplete; or, at the end, a line was too long.
@@ -340,11 +337,7 @@ class ProfileSource:
 
 
 def _with_news(page: ProfilePage, ids: DistinctIds) -> ProfilePage:
-    """Return a page that has at least one profile that no page before it had.
-
-    Raises:
-        IncompleteExportError: It repeats other pages, so its own profiles are missing.
-    """
+    """Return a page, unless it only repeats pages before it: its own profiles are missing then."""
     if page.results and all(_id_of(profile) in ids for profile, _ in _profiles(page)):
         reason = f"page {page.page} repeats profiles of the pages before it and holds no others"
         raise IncompleteExportError(f"profiles {reason}.", reason=reason, lines=len(page.results))
@@ -381,11 +374,7 @@ def checked_events(
     *,
     time_in_ms: bool,
 ) -> ExportQuery:
-    """Return the query of a stream.
-
-    Raises:
-        ConfigError: An argument is wrong; the message names it.
-    """
+    """Return the query of a stream; `ConfigError` names a wrong argument."""
     if events is not None and (
         isinstance(events, str) or not events or not all(isinstance(name, str) for name in events)
     ):

@@ -139,10 +139,8 @@ _CONNECTED = ("connection.connect_tcp.complete", "connection.start_tls.complete"
 def base_url(api: Api, region: Region, override: str | None = None) -> str:
     """Return the address of an API; paths are appended to it.
 
-    Args:
-        api: The API family.
-        region: The project's region; Mixpanel refuses a wrong one and does not redirect.
-        override: One host for every API, as in MP_API_BASE_URL.
+    Mixpanel refuses a wrong region and does not redirect. `override` is one host for every API, as
+    in MP_API_BASE_URL.
     """
     if override:
         return override.rstrip("/") + _PATHS[api]
@@ -155,11 +153,7 @@ def base_url(api: Api, region: Region, override: str | None = None) -> str:
 
 
 def in_family(endpoint: str) -> tuple[Api, str]:
-    """Return the API family of an endpoint and the path in it.
-
-    Args:
-        endpoint: A whole address, its path, or a path of the Query API such as `/events/names`.
-    """
+    """Return the API family and the path in it of an address, or of a path like `/events/names`."""
     path = "/" + httpx.URL(endpoint).path.lstrip("/")
     api: Api = "app" if path.startswith(_PATHS["app"] + "/") else "query"
     for prefix in _PATHS.values():
@@ -171,9 +165,6 @@ class Transport:
     """Sends single requests as a service account, each one when the budget has room for it.
 
     It does not retry faults; see `RetryPolicy`.
-
-    Attributes:
-        credentials: The service account.
     """
 
     def __init__(
@@ -254,16 +245,8 @@ class Transport:
     ) -> Iterator[httpx.Response]:
         """Send a request and yield its response, whose body is not read yet.
 
-        After a 429 it waits and sends again, within the budget's `max_wait_seconds`.
-
-        Args:
-            method: Such as `GET`.
-            api: The API family.
-            path: The path after the family's address.
-            description: The request in words.
-            params: Query parameters; None values are left out.
-            data: Form fields.
-            free: Mixpanel does not count this kind of request.
+        After a 429 it waits and sends again, within the budget's `max_wait_seconds`. Parameters
+        that are None are left out. `free`: Mixpanel does not count this kind of request.
 
         Raises:
             APIError: The status is not 200; the subclass says what it means.
@@ -350,8 +333,7 @@ def _break(stream: Any) -> None:
 def checked_base_url(api_base_url: str | None) -> str | None:
     """Return the one host for every API; None: Mixpanel's own hosts.
 
-    Raises:
-        ConfigError: It is not an address that may receive a secret.
+    `ConfigError`: it is not an address that may receive a secret.
     """
     if not api_base_url:
         return None
