@@ -54,12 +54,7 @@ class DaysDue:
 
 
 def days_due(database: Database, settings: Settings) -> DaysDue:
-    """Return the days to load into `mixpanel.events` so that it is current.
-
-    Args:
-        database: It need not exist.
-        settings: The start, the zone that decides which day is today, and when a day is settled.
-    """
+    """Return the days to load into `mixpanel.events` so that it is current."""
     try:
         with database.read() as connection:
             return days_due_in(connection, settings)
@@ -153,12 +148,7 @@ def delete_day(
 ) -> DroppedDay:
     """Delete a day of an asset's table of events; see `Workspace.drop_day`.
 
-    Args:
-        connection: Inside a transaction; `dry_run` needs none.
-        settings: Decide whether `mp sync` loads the day again.
-        day: The export day.
-        table: The table.
-        dry_run: Only return what would be deleted.
+    The connection is inside a transaction. With `dry_run` it need not be, and nothing is deleted.
 
     Raises:
         MissingDaysError: Nothing is stored for the day.

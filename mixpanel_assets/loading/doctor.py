@@ -73,13 +73,8 @@ def doctor(
 ) -> list[Finding]:
     """Check everything that a load needs; changes nothing, and raises no error for a finding.
 
-    Sends two requests to Mixpanel, which do not count.
-
-    Args:
-        account: An account of the config file; None: see `Workspace`.
-        credentials: Instead of an account.
-        settings: Instead of the MP_* variables.
-        now: Returns the time of this machine, in UTC.
+    Sends two requests to Mixpanel, which do not count. Credentials are those given, or those of the
+    account as in `Workspace`; `now` returns the time of this machine, in UTC.
 
     Returns:
         Findings on credentials, region, access, clock, quota, history, zone, database, disk and

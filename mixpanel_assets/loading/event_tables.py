@@ -58,19 +58,9 @@ OnBatchComplete = Callable[[BatchProgress], None]
 
 @dataclass(frozen=True, kw_only=True)
 class FetchRequest:
-    """The arguments of `FetcherService.fetch_events`, where they are explained.
+    """The arguments of `FetcherService.fetch_events`, where they are explained, as checked.
 
-    Attributes:
-        name: The table.
-        query: Which events; its `limit` is that of all requests together.
-        append: Whether they are added to the table.
-        replace: Whether they take its place.
-        parallel: Whether several requests are sent at once.
-        chunk_days: The most days that share a request.
-        batch_size: The number of events between two reports.
-
-    Raises:
-        ConfigError: An argument is wrong; the message names it.
+    A wrong one is a `ConfigError`, whose message names it.
     """
 
     name: str
@@ -160,14 +150,7 @@ class UnconfirmedDaysError(Exception):
 class EventTable:
     """The table that a fetch fills.
 
-    Args:
-        client: Knows the project.
-        database: Holds the table.
-        settings: How times are read, and what today is.
-        request: The arguments of the fetch.
-
     Attributes:
-        project: The project that the database must hold.
         sizes: Of days, as far as the asset's table holds them.
         is_replaced: Whether an old table is kept until everything has arrived.
         rows: Events stored so far, each once.
@@ -200,15 +183,10 @@ class EventTable:
         self._is_new = not request.append and not self.is_replaced
 
     def store(self, responses: Sequence[Response], *, replace: bool = False) -> set[date]:
-        """Add responses in one transaction; the first ones make the table.
-
-        Args:
-            responses: Of any days.
-            replace: Drop the old table in the same transaction.
+        """Add responses in one transaction; the first ones make the table, or replace the old one.
 
         Returns:
-            Days without events that are not stored yet, because no second response has confirmed
-            them.
+            Days without events that are not stored yet: no second response has confirmed them.
 
         Raises:
             UnstorableError: One does not hold the requested days; nothing has changed.
@@ -217,12 +195,7 @@ class EventTable:
             return unconfirmed
 
     def store_all(self, responses: Sequence[Response], *, replace: bool = False) -> None:
-        """Do what `store` does, or nothing if there are unconfirmed days without events.
-
-        Raises:
-            UnconfirmedDaysError: Nothing has changed.
-            UnstorableError: See `store`.
-        """
+        """Do what `store` does, or raise `UnconfirmedDaysError` and change nothing."""
         with self._storing(responses, replace=replace) as unconfirmed:
             if unconfirmed:
                 raise UnconfirmedDaysError(unconfirmed)
@@ -292,15 +265,8 @@ def _with_limit(filters: Mapping[str, Any], limit: int | None) -> dict[str, Any]
 class EventTableFetch:
     """One fetch of days of events into a named table.
 
-    Args:
-        client: Sends the requests.
-        database: Holds the table.
-        settings: How times are read, where responses are kept, and what today is.
-        request: The arguments of the fetch.
-        on_batch_complete: Called with how far the fetch is.
-
     Attributes:
-        batches: The result of each request.
+        batches: The result of each request, with which `on_batch_complete` is called too.
         failed: Days that are missing, in order.
     """
 
@@ -329,11 +295,7 @@ class EventTableFetch:
         return self._table.rows
 
     def store_whole(self) -> None:
-        """Store every day in one transaction, or nothing.
-
-        Raises:
-            MixpanelDataError: A day is missing; nothing has changed.
-        """
+        """Store every day in one transaction; if a day is missing, raise and change nothing."""
         with _on_disk() as responses, self._export() as export:
             for response in self._responses(export, self._windows):
                 responses.append(response)

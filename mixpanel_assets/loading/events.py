@@ -147,15 +147,10 @@ class LoadListener:
 
 
 class DayReports(LoadListener):
-    """Collects the reports of the days that a load stores.
+    """Collects the reports of the days that a load stores, by day.
 
-    Args:
-        on_day: Called with the report of each day once it is committed.
-        on_kept: See `LoadListener.days_kept`.
-        on_arrival: See `LoadListener.request_arriving`.
-
-    Attributes:
-        by_day: The reports so far.
+    `on_day` is called with the report of each day once it is committed; for the others see
+    `LoadListener.days_kept` and `LoadListener.request_arriving`.
     """
 
     def __init__(
@@ -839,14 +834,7 @@ def plan_load(
 ) -> Plan:
     """Return what the load of a range of days would take; nothing is requested or stored.
 
-    Args:
-        client: Knows the project and its budget.
-        settings: See `EventLoad`, like the arguments that follow.
-        database: It need not exist.
-        from_date: First day, included.
-        to_date: Last day, included.
-        days: Only these days of the range.
-        keeping: Decides which days would not be requested.
+    For the arguments see `EventLoad`; the database need not exist.
 
     Raises:
         ConfigError: The range ends before it begins, or the file holds another project.

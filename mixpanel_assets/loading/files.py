@@ -74,11 +74,8 @@ BYTES_PER_GROUP = 1 << 23
 def complete_file(path: Path, *, as_of: float | None = None) -> Iterator[IO[bytes]]:
     """Yield a file that gets its name, or replaces the file of that name, when the block ends.
 
-    If the block raises, no new file is left.
-
-    Args:
-        path: Its folder is made if it is missing.
-        as_of: The file's time of change, in seconds since 1970; None: now.
+    Its folder is made if it is missing. If the block raises, no new file is left. `as_of` is the
+    file's time of change, in seconds since 1970; None: now.
 
     Raises:
         StorageError: The disk refused.
@@ -113,11 +110,7 @@ class RecordFile(ABC):
 
     @abstractmethod
     def add(self, record: Any) -> None:
-        """Add a record.
-
-        Raises:
-            StorageError: The format cannot hold a text.
-        """
+        """Add a record; `StorageError`: the format cannot hold a text."""
 
     @abstractmethod
     def close(self) -> None:
@@ -188,11 +181,7 @@ class ParquetFile(RecordFile):
 
 
 def check_format(format: FileFormat, *, raw: bool) -> None:
-    """Refuse Parquet for raw records.
-
-    Raises:
-        ConfigError: `format` is Parquet and `raw` is set.
-    """
+    """Raise `ConfigError` for raw records in Parquet."""
     if raw and format == "parquet":
         raise ConfigError(
             "Raw records have no columns for Parquet: choose the format jsonl, or leave raw out."
@@ -210,16 +199,8 @@ def record_file(
 ) -> Iterator[RecordFile]:
     """Yield a file of records, which gets its name when the block ends; see `complete_file`.
 
-    Args:
-        path: The file.
-        columns: The keys of normalized records.
-        format: `jsonl` or `parquet`.
-        raw: Records are bytes, each one JSON value, and are written unchanged.
-        as_of: In seconds since 1970.
-
-    Raises:
-        ConfigError: Raw records have no columns for Parquet.
-        StorageError: The disk refused.
+    Raw records are bytes, each one JSON value, and are written unchanged; normalized ones have the
+    columns as keys.
     """
     check_format(format, raw=raw)
     with complete_file(path, as_of=as_of) as file:
@@ -283,10 +264,7 @@ def distribute(
 ) -> None:
     """Add each event to the file of its day; a single day gets all of them.
 
-    Args:
-        events: Normalized events, or raw ones as the bytes of their lines; `time` is UTC.
-        days: The days of the request.
-        file_of: Returns the file of a day.
+    Events are normalized, or raw ones as the bytes of their lines, whose `time` is UTC.
 
     Raises:
         StrayEventError: An event is of none of the days.
@@ -366,15 +344,9 @@ class EventFolder:
     returned it. A finished day without events gets an empty file once a second response had no
     event of it either; all such days share the second request.
 
-    Attributes:
-        directory: The folder; made if it is missing.
-        client: Sends the requests.
-        settings: The zone of the days, and where responses are kept until they are checked.
-        filter: Which events.
-        format: `jsonl`, or `parquet` for normalized events.
-        days_per_request: The number of neighbouring days that share a request; in projects whose
-            `time` is a wall clock, each day has its own. Days of a response that stays incomplete,
-            or that has events of other days, are requested again one by one.
+    `days_per_request` neighbouring days share a request; in projects whose `time` is a wall clock,
+    each day has its own. Days of a response that stays incomplete, or that has events of other
+    days, are requested again one by one.
     """
 
     directory: Path
@@ -395,13 +367,8 @@ class EventFolder:
         """Write the files of days that have no finished one; return the files of all days.
 
         A file is finished if its day had ended before its request; today's file is written again
-        each time. A day that stays incomplete gets no file, and the other days continue.
-
-        Args:
-            from_date: First day, included.
-            to_date: Last day, included.
-            overwrite: Request finished days too.
-            on_day: Called with each file, also of earlier runs.
+        each time, and with `overwrite` every file. A day that stays incomplete gets no file, and
+        the other days continue. `on_day` is called with each file, also of earlier runs.
 
         Raises:
             ConfigError: The folder holds the events of another filter, raw events have no columns
@@ -645,17 +612,12 @@ def write_snapshot(
 ) -> SnapshotFile:
     """Write the profiles as they are now to a file, which exists only once it is complete.
 
-    Args:
-        client: Sends the requests.
-        path: The file.
-        query: Which profiles; None: all.
-        raw: As Mixpanel sends them, byte for byte; otherwise normalized.
-        format: `jsonl`, or `parquet` for normalized profiles.
-        overwrite: Replace a file of that name once the new one is complete.
+    The query None finds all profiles. With `raw`, they are written as Mixpanel sends them, byte for
+    byte.
 
     Raises:
-        ConfigError: The file exists, raw profiles have no columns for Parquet, or the filters
-            contradict each other; nothing was requested.
+        ConfigError: The file exists and is not to be overwritten, raw profiles have no columns for
+            Parquet, or the filters contradict each other; nothing was requested.
         IncompleteExportError: Profiles are missing.
         StorageError: The disk refused.
     """

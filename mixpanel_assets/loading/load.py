@@ -24,11 +24,7 @@ class Load(ABC):
 
     @abstractmethod
     def store(self, database: Database) -> None:
-        """Fetch and store everything.
-
-        Raises:
-            MixpanelDataError: A part could not be fetched; what is stored is kept.
-        """
+        """Fetch and store everything; what is stored is kept if a later part fails."""
 
 
 class HoldsDatabase(Protocol):
@@ -42,11 +38,9 @@ class HoldsDatabase(Protocol):
 def database_in(
     storage: Database | HoldsDatabase, settings: Settings | None
 ) -> tuple[Database, Settings]:
-    """Return a database and the settings that hold for it.
+    """Return the database of a storage and the settings that hold for it.
 
-    Args:
-        storage: The database, or an object that holds it.
-        settings: None: the MP_* variables; responses are kept beside the file then.
+    Without settings: the MP_* variables; responses are kept beside the file then.
     """
     database = storage if isinstance(storage, Database) else storage.database
     if settings is None:

@@ -103,12 +103,8 @@ def snapshot_requests(
 ) -> list[SnapshotRequest]:
     """Return the snapshots that fill the partitions of some days.
 
-    Args:
-        days: One snapshot fills all days before today.
-        today: The current day, which gets all profiles.
-        query: Narrows the profiles; None: all of them.
-        scope: `all` or `seen_on_day` for every day, whatever its age.
-        zone: The zone of the days; `$last_seen` is UTC.
+    Today gets all profiles, and one snapshot fills all days before it; `scope` says otherwise, for
+    every day. The query narrows the profiles. `zone` is that of the days; `$last_seen` is UTC.
 
     Raises:
         ConfigError: A day has not begun.
@@ -131,10 +127,7 @@ def snapshot_requests(
 def begin_snapshot(client: MixpanelAPIClient, request: SnapshotRequest, root: Path) -> Snapshot:
     """Return a snapshot that an earlier attempt left unfinished, or a new one with page 0 on disk.
 
-    Args:
-        client: Sends the requests.
-        request: The snapshot.
-        root: Holds a folder of pages for each snapshot.
+    `root` holds a folder of pages for each snapshot.
 
     Raises:
         IncompleteExportError: Page 0 stayed incomplete. No folder is left.
@@ -167,15 +160,9 @@ def complete_snapshot(
 ) -> Snapshot:
     """Return the snapshot with its missing pages fetched; `failed` names those that failed.
 
-    A snapshot is begun again, once, if its session has ended, if pages were deleted, or if its
-    page 0 seems to have announced too much.
-
-    Args:
-        client: Sends the requests.
-        snapshot: As it was begun, maybe by another process.
-        today: Returns the current day.
-        max_workers: Pages requested at once.
-        on_page: Called with each requested page, also page 0 of a second snapshot.
+    A snapshot, maybe of another process, is begun again, once, if its session has ended, if pages
+    were deleted, or if its page 0 seems to have announced too much. `on_page` is called with each
+    requested page, also page 0 of a second snapshot.
 
     Raises:
         IncompleteExportError: Its pages are gone, and its day has ended.
@@ -205,14 +192,7 @@ def fetch_missing(
     max_workers: int = MAX_WORKERS,
     on_page: OnPage | None = None,
 ) -> tuple[dict[int, str], bool]:
-    """Fetch pages that are not on disk.
-
-    Args:
-        client: See `complete_snapshot`.
-        snapshot: As it was begun, maybe by another process.
-        pages: Only these; None: all.
-        max_workers: Pages requested at once.
-        on_page: Called with each requested page.
+    """Fetch those of some pages (None: all pages) that are not on disk.
 
     Returns:
         The errors of failed pages, and whether the snapshot is lost: its session has ended, pages
@@ -310,13 +290,7 @@ def leave_out_kept_days(
 ) -> tuple[list[SnapshotRequest], list[ProfileReport]]:
     """Leave out days whose full snapshot has to be kept, because it cannot be taken again.
 
-    Args:
-        database: It need not exist.
-        project: The project that it must hold.
-        requests: The snapshots to take.
-        target: The table.
-        filters: Of the requests; None: all profiles.
-        overwrite: Leave none out.
+    With `overwrite` none is left out. The database need not exist.
 
     Returns:
         The remaining requests, and what the days that were left out hold.
@@ -355,12 +329,9 @@ class ProfileLoad(Load):
     Attributes:
         snapshots: Their pages are on disk, but for failed ones.
         kept: Days that were left out, as `leave_out_kept_days` returned them.
-        project: The project that the database must hold.
-        target: The table.
         filters: Of the snapshots; None: all profiles.
         merge: Whether rows are merged in by `distinct_id` even if no page is missing.
         overwrite: Whether the full snapshot of a day that has ended may be replaced.
-        run_id: Written to the ledger.
         on_day: Called with each day that is stored or kept, and the number of its pages.
         reports: Of the days so far.
     """

@@ -44,10 +44,7 @@ def check_zone(
 ) -> None:
     """Compare MP_TIME_ZONE with the project's zone, which costs no query request.
 
-    Args:
-        client: Sends the request.
-        settings: Hold MP_TIME_ZONE.
-        warn: Called with a warning if Mixpanel names no zone, and MP_TIME_ZONE is used unchecked.
+    `warn` is called if Mixpanel names no zone, and MP_TIME_ZONE is used unchecked.
 
     Raises:
         ConfigError: They differ; the message has the value to set.
@@ -72,11 +69,7 @@ def check_zone(
 
 
 def require_ended(last: date, zone: str) -> None:
-    """Refuse a day that has not ended in a zone.
-
-    Raises:
-        ConfigError: It has not ended; the message says when it does.
-    """
+    """Raise `ConfigError` if a day has not ended in a zone; the message says when it does."""
     # The numbers of a day change until it ends, and a stored partition would not show that.
     _, ends = span_of(last, last, zone)
     if datetime.now(UTC) < ends:

@@ -233,11 +233,7 @@ class _Bar:
 
 @contextmanager
 def page_bar(console: Console | None = None) -> Iterator[Callable[[ProfileProgress], None]]:
-    """Yield a function that draws pages done, rows, rows a second and time left.
-
-    Args:
-        console: Standard error by default; nothing is drawn unless it is a terminal.
-    """
+    """Yield a function that draws pages on a terminal, by default of standard error."""
     with _drawn("profiles", "pages", console) as bar:
         done = 0
 
@@ -254,11 +250,7 @@ def page_bar(console: Console | None = None) -> Iterator[Callable[[ProfileProgre
 
 @contextmanager
 def batch_bar(console: Console | None = None) -> Iterator[Callable[[BatchProgress], None]]:
-    """Yield a function that draws requests done, rows, rows a second and time left.
-
-    Args:
-        console: Standard error by default; nothing is drawn unless it is a terminal.
-    """
+    """Yield a function that draws requests on a terminal, by default of standard error."""
     with _drawn("events", "requests", console) as bar:
         rows, begun = 0, set[int]()
 
@@ -274,16 +266,10 @@ def batch_bar(console: Console | None = None) -> Iterator[Callable[[BatchProgres
 class DayBar:
     """A line with stored days, their rows and bytes, the arriving response, and the time left.
 
-    Parts that do not fit into a narrow terminal are left out.
+    Parts that do not fit into a narrow terminal are left out. On other consoles nothing is drawn.
     """
 
     def __init__(self, days: int, console: Console) -> None:
-        """Draw nothing yet.
-
-        Args:
-            days: The number of days.
-            console: Nothing is drawn unless it is a terminal.
-        """
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
         from rich.table import Column
 
@@ -301,12 +287,7 @@ class DayBar:
         self._task = self.progress.add_task("events", total=days, text=f"0/{days} days")
 
     def stored(self, rows: int, size: int) -> None:
-        """Draw one more day.
-
-        Args:
-            rows: Its events.
-            size: The bytes received for it.
-        """
+        """Draw one more day with its events, and the bytes received for it."""
         self._stored += 1
         self._rows += rows
         self._bytes += size

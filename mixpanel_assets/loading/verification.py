@@ -34,15 +34,9 @@ def verify_days(
 ) -> list[DayDifference]:
     """Compare stored days of `mixpanel.events` with what Mixpanel holds now; stores nothing.
 
-    The days are downloaded into a temporary file by the code that loads them, and cost as many
-    export requests. No lock is held before they have arrived. Quarantined lines are not compared.
-
-    Args:
-        client: Sends the requests.
-        settings: How times are read, and where responses are kept until they are compared.
-        database: Holds the stored days.
-        from_date: First day, included.
-        to_date: Last day, included; it must have ended.
+    The days, both ends included, are downloaded into a temporary file by the code that loads them,
+    and cost as many export requests. No lock is held before they have arrived. Quarantined lines
+    are not compared.
 
     Returns:
         One for each day, in order, also for those that are equal. Days further back than
