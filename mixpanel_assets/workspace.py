@@ -37,7 +37,7 @@ from mixpanel_assets.client import (
 )
 from mixpanel_assets.client.discovery import DiscoveryService
 from mixpanel_assets.client.live import LiveQueryService
-from mixpanel_assets.client.reports import optional_number
+from mixpanel_assets.client.reports import number_param, optional
 from mixpanel_assets.client.spool import KEPT_FOR, Cleaned, clean
 from mixpanel_assets.errors import (
     ConfigError,
@@ -372,7 +372,7 @@ class Workspace:
             >>> ws.set_workspace_id(3001)
             >>> ws.set_workspace_id(None)
         """
-        self.api.workspace_id = optional_number("workspace_id", workspace_id)
+        self.api.workspace_id = optional(number_param, "workspace_id", workspace_id)
         self._workspace_id = workspace_id
         self.clear_discovery_cache()
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast, get_args
 from urllib.parse import parse_qsl, urlsplit
 
@@ -25,7 +24,7 @@ from mixpanel_assets.client.profiles import (
     fetch_pages,
     plan_snapshot,
 )
-from mixpanel_assets.client.reports import Queries, optional_number
+from mixpanel_assets.client.reports import Queries, number_param, optional
 from mixpanel_assets.client.responses import json_in
 from mixpanel_assets.client.spool import PagePlan
 from mixpanel_assets.client.streams import (
@@ -77,8 +76,8 @@ class MixpanelAPIClient(Queries):
     ) -> None:
         if api_base_url == MP_API_BASE_URL:
             api_base_url = os.environ.get(MP_API_BASE_URL)
-        self._carrier = transport
-        self.workspace_id = optional_number("workspace_id", workspace_id)
+        self._http_transport = transport
+        self.workspace_id = optional(number_param, "workspace_id", workspace_id)
         self._api_base_url = checked_base_url(api_base_url)
         self.credentials = credentials
         self.retries = retries or RetryPolicy()
@@ -92,12 +91,7 @@ class MixpanelAPIClient(Queries):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -119,7 +113,7 @@ class MixpanelAPIClient(Queries):
             self.credentials,
             self.budget,
             api_base_url=self._api_base_url,
-            transport=self._carrier,
+            transport=self._http_transport,
         )
 
     def quota(self) -> list[ApiUsage]:
@@ -259,7 +253,7 @@ class MixpanelAPIClient(Queries):
             ...     sorted(next(events))
             ['distinct_id', 'event_name', 'event_time', 'insert_id', 'properties']
         """
-        source = self._events(
+        source = self._event_source(
             checked_events(from_date, to_date, events, where, limit, time_in_ms=not raw),
             staged=staged,
             confirms=confirms,
@@ -294,7 +288,7 @@ class MixpanelAPIClient(Queries):
             ...     next(lines)[:9]
             b'{"event":'
         """
-        source = self._events(
+        source = self._event_source(
             checked_events(from_date, to_date, events, where, limit, time_in_ms=False),
             staged=staged,
             confirms=confirms,
@@ -306,10 +300,7 @@ class MixpanelAPIClient(Queries):
         )
 
     def stream_profiles(
-        self,
-        query: ProfileQuery | None = None,
-        *,
-        raw: bool = False,
+        self, query: ProfileQuery | None = None, *, raw: bool = False
     ) -> RecordStream[dict[str, Any]]:
         """Return profiles one at a time, page after page of one session.
 
@@ -329,10 +320,8 @@ class MixpanelAPIClient(Queries):
             >>> for profile in client.stream_profiles(ProfileQuery(cohort_id="1000")):
             ...     profile["distinct_id"], profile["last_seen"]
         """
-        source = self._profiles(query)
-        if raw:
-            return RecordStream(source.blocks(as_received), "profiles")
-        return RecordStream(source.blocks(normalized_profile), "profiles")
+        convert = as_received if raw else normalized_profile
+        return RecordStream(self._profile_source(query).blocks(convert), "profiles")
 
     def stream_profile_lines(self, query: ProfileQuery | None = None) -> RecordStream[bytes]:
         """Return each raw profile as the received bytes.
@@ -344,7 +333,7 @@ class MixpanelAPIClient(Queries):
             ...     next(lines)[:16]
             b'{"$distinct_id":'
         """
-        return RecordStream(self._profiles(query).blocks(lambda _, text: text), "profiles")
+        return RecordStream(self._profile_source(query).blocks(lambda _, text: text), "profiles")
 
     def export_events(
         self,
@@ -533,27 +522,10 @@ class MixpanelAPIClient(Queries):
 
         return self.retries.call(send)
 
-    def _events(
-        self,
-        query: ExportQuery,
-        *,
-        staged: bool,
-        confirms: bool,
-        days_per_request: int,
-        spool_directory: Path | None,
-    ) -> EventSource:
-        return EventSource(
-            query=query,
-            transport=self._transport,
-            open_transport=self.open_transport,
-            retries=self.retries,
-            days_per_request=days_per_request,
-            spool_directory=spool_directory,
-            staged=staged,
-            confirms=confirms,
-        )
+    def _event_source(self, query: ExportQuery, **options: Any) -> EventSource:
+        return EventSource(query, self._transport, self.open_transport, self.retries, **options)
 
-    def _profiles(self, query: ProfileQuery | None) -> ProfileSource:
+    def _profile_source(self, query: ProfileQuery | None) -> ProfileSource:
         query = query or ProfileQuery()
         query.check()
         return ProfileSource(query, self._transport, self.retries)

@@ -24,9 +24,29 @@ from mixpanel_assets.client.ledger import (
     Release,
     find_store,
 )
-from mixpanel_assets.errors import RateLimitError
+from mixpanel_assets.errors import ConfigError, RateLimitError
 
 logger = logging.getLogger(__name__)
+
+
+def checked_at_once(max_workers: int | None, usual: int, most: int, requests: str) -> int:
+    """Return the number of requests of a kind to send at once; warn if it is capped.
+
+    Raises:
+        ConfigError: It is less than 1.
+    """
+    if max_workers is None:
+        return usual
+    if type(max_workers) is not int or max_workers < 1:
+        raise ConfigError(f"max_workers must be a number from 1 on, not {max_workers!r}.")
+    if max_workers > most:
+        logger.warning(
+            "max_workers=%s is capped at %s: Mixpanel runs no more %s at the same time.",
+            max_workers,
+            most,
+            requests,
+        )
+    return min(max_workers, most)
 
 
 class Queue:

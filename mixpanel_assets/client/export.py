@@ -15,15 +15,15 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
 
+from mixpanel_assets.client.budget import checked_at_once
 from mixpanel_assets.client.spool import (
     Spool,
     SpoolName,
@@ -227,13 +227,11 @@ def windows(from_date: date, to_date: date, days_per_request: int) -> list[DayRa
     return [(first, min(first + timedelta(days=days_per_request - 1), to_date)) for first in firsts]
 
 
-@contextmanager
-def open_export(transport: Transport, query: ExportQuery) -> Iterator[httpx.Response]:
+def open_export(transport: Transport, query: ExportQuery) -> AbstractContextManager[httpx.Response]:
     """Send one export request and yield its response, whose body is not read yet."""
-    with transport.open(
+    return transport.open(
         "GET", "export", "/export", description=query.description, params=query.params()
-    ) as response:
-        yield response
+    )
 
 
 def judge_lines(
@@ -305,7 +303,18 @@ def download(
         nonlocal requests
         requests += 1
         on_request()
-        return _download_once(transport, query, directory, requests, started, on_lines, stem)
+        with open_export(transport, query) as response:
+            gzip = is_gzip(response)
+            key = stem + uuid.uuid4().hex[len(stem) :]
+            name = SpoolName(query.from_date, query.to_date, gzip, key)
+            verdict = Verdict(gzip=gzip)
+            with new_file(directory, str(name)) as (path, write):
+                for _ in judge_lines(response.iter_raw(_CHUNK_BYTES), query, verdict, keep=write):
+                    on_lines(verdict.lines)
+        with _complete_file(query, verdict.lines):
+            spool = _spool_of(path, query, verdict)
+        seconds = time.monotonic() - started
+        return replace(spool, requests=requests, seconds=seconds, received_at=datetime.now(UTC))
 
     return retries.call(attempt)
 
@@ -348,39 +357,6 @@ def _day_of(event: dict[str, Any], line: bytes) -> date | None:
     return datetime.fromtimestamp(time / 1000, UTC).date()
 
 
-def _download_once(
-    transport: Transport,
-    query: ExportQuery,
-    directory: Path,
-    requests: int,
-    started: float,
-    on_lines: Callable[[int], None],
-    stem: str,
-) -> Spool:
-    with open_export(transport, query) as response:
-        gzip = is_gzip(response)
-        key = stem + uuid.uuid4().hex[len(stem) :]
-        name = SpoolName(query.from_date, query.to_date, gzip, key)
-        verdict = Verdict(gzip=gzip)
-        with new_file(directory, str(name)) as (path, write):
-            for _ in judge_lines(response.iter_raw(_CHUNK_BYTES), query, verdict, keep=write):
-                on_lines(verdict.lines)
-    with _complete_file(query, verdict.lines):
-        received_bytes = path.stat().st_size
-    return Spool(
-        path=path,
-        from_date=query.from_date,
-        to_date=query.to_date,
-        lines=verdict.lines,
-        names_once=verdict.names_once,
-        received_bytes=received_bytes,
-        json_bytes=verdict.json_bytes,
-        requests=requests,
-        seconds=time.monotonic() - started,
-        received_at=datetime.now(UTC),
-    )
-
-
 @contextmanager
 def _complete_file(query: ExportQuery, lines: int) -> Iterator[None]:
     """Turn a missing file into an error that is retried: another program deleted it."""
@@ -396,18 +372,23 @@ def reread(path: Path, query: ExportQuery) -> Spool:
     with path.open("rb") as file:
         for _ in judge_lines(iter(lambda: file.read(_CHUNK_BYTES), b""), query, verdict):
             pass
-    found = path.stat()
+    return _spool_of(path, query, verdict)
+
+
+def _spool_of(path: Path, query: ExportQuery, verdict: Verdict) -> Spool:
+    """Return a complete response on disk, as if no request had been sent for it."""
+    status = path.stat()
     return Spool(
         path=path,
         from_date=query.from_date,
         to_date=query.to_date,
         lines=verdict.lines,
         names_once=verdict.names_once,
-        received_bytes=found.st_size,
+        received_bytes=status.st_size,
         json_bytes=verdict.json_bytes,
         requests=0,
         seconds=0.0,
-        received_at=datetime.fromtimestamp(found.st_mtime, UTC),
+        received_at=datetime.fromtimestamp(status.st_mtime, UTC),
     )
 
 
@@ -455,12 +436,7 @@ class EventExport:
         self._transport = self.open_transport()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._transport:
             self._transport.close()
             self._transport = None
@@ -479,7 +455,7 @@ class EventExport:
         broken: list[IncompleteExportError] = []
         first, last = self.query.from_date, self.query.to_date
         with self:
-            yield from in_parts(self.download, first, last, broken.append)
+            yield from in_parts(self.download, first, last, lambda _, error: broken.append(error))
         if broken:
             raise days_set_aside(broken, (last - first).days + 1)
 
@@ -575,12 +551,12 @@ def in_parts(
     download: Callable[[date, date], T],
     first: date,
     last: date,
-    give_up: Callable[[IncompleteExportError], object] | None = None,
+    give_up: Callable[[date, IncompleteExportError], object] | None = None,
 ) -> Iterator[T]:
     """Yield what `download` returns for some days, or for parts of them that are complete.
 
     A range whose responses stay incomplete is halved until single days are left. `give_up` is
-    called with the error of each single day that stays incomplete; without it, the error is raised.
+    called with each single day that stays incomplete and its error, or the error is raised.
     """
     try:
         complete = download(first, last)
@@ -591,7 +567,7 @@ def in_parts(
             return
         if give_up is None:
             raise
-        give_up(error)
+        give_up(first, error)
         return
     yield complete
 
@@ -625,22 +601,8 @@ EXPORTS_AT_ONCE = 10
 
 
 def checked_exports(max_workers: int | None) -> int:
-    """Return the number of exports to run at once; warn if it is capped.
-
-    Raises:
-        ConfigError: It is less than 1.
-    """
-    if max_workers is None:
-        return EXPORTS_AT_ONCE
-    if type(max_workers) is not int or max_workers < 1:
-        raise ConfigError(f"max_workers must be a number from 1 on, not {max_workers!r}.")
-    if max_workers > MAX_EXPORTS:
-        logger.warning(
-            "max_workers=%s is capped at %s: Mixpanel runs no more exports at the same time.",
-            max_workers,
-            MAX_EXPORTS,
-        )
-    return min(max_workers, MAX_EXPORTS)
+    """Return the number of exports to run at once, as `checked_at_once` does."""
+    return checked_at_once(max_workers, EXPORTS_AT_ONCE, MAX_EXPORTS, "exports")
 
 
 class _LeftError(Exception):
@@ -686,24 +648,19 @@ class AheadExport(EventExport):
         self._pool = ThreadPoolExecutor(self.at_once)
         return super().__enter__()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._left = True
         for window in list(self._started):
             self._drop(window, delete=self.key is None)
         self.retries.cancelled.set()  # ends waits for the budget and for retries
-        if error and self._transport:
+        if any(raised) and self._transport:
             self._transport.abandon()  # ends waits for responses
         try:
             if self._pool:
                 self._pool.shutdown()
         finally:
             self.retries.cancelled.clear()  # the client can be used again
-            super().__exit__(kind, error, trace)
+            super().__exit__(*raised)
 
     def ahead(
         self, windows: Iterable[DayRange], wanted: Callable[[DayRange], bool] = lambda window: True

@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from mixpanel_assets.client.budget import checked_at_once
 from mixpanel_assets.client.credentials import Credentials
 from mixpanel_assets.client.responses import disguised_error, parse_body
 from mixpanel_assets.client.spool import PagePlan, new_file, remove_pages
@@ -474,22 +475,8 @@ class PageOutcome:
 
 
 def checked_workers(max_workers: int | None) -> int:
-    """Return the number of pages to request at once; warn if it is capped.
-
-    Raises:
-        ConfigError: It is less than 1.
-    """
-    if max_workers is None:
-        return MAX_WORKERS
-    if max_workers < 1:
-        raise ConfigError(f"max_workers must be 1 to {MAX_WORKERS}, not {max_workers}.")
-    if max_workers > MAX_WORKERS:
-        logger.warning(
-            "max_workers=%s is capped at %s: Mixpanel runs no more queries at the same time.",
-            max_workers,
-            MAX_WORKERS,
-        )
-    return min(max_workers, MAX_WORKERS)
+    """Return the number of pages to request at once, as `checked_at_once` does."""
+    return checked_at_once(max_workers, MAX_WORKERS, MAX_WORKERS, "queries")
 
 
 def plan_snapshot(
@@ -516,7 +503,7 @@ def _make_plan(
     page = fetch_first_page(transport, query, retries)
     total = max(page.total or 0, len(page.results))
     plan = PagePlan(directory, page.session_id, total, page.page_size, began_at)
-    _store(plan, page)
+    _store_page(plan, page)
     while plan.total and plan.total % plan.page_size == 0:
         before, number = page, plan.num_pages
         with session_of_page_0(number):
@@ -530,7 +517,7 @@ def _make_plan(
                 reason="a repeated page",
             )
         plan = replace(plan, total=plan.total + len(page.results))
-        _store(plan, page)
+        _store_page(plan, page)
     return plan
 
 
@@ -551,11 +538,16 @@ def fetch_pages(
     """
     ended = threading.Event()
 
+    def fetch_and_store(page: int) -> int:
+        received = fetch_page(transport, query, page, plan.session_id)
+        _store_page(plan, received)
+        return len(received.results)
+
     def fetch(page: int) -> PageOutcome:
         if ended.is_set():
             return PageOutcome(page, 0, "the session has ended", session_ended=True)
         try:
-            return PageOutcome(page, retries.call(lambda: _fetch_one(transport, query, plan, page)))
+            return PageOutcome(page, retries.call(lambda: fetch_and_store(page)))
         except FAULTS as error:
             unannounced = isinstance(error, UnannouncedError)
             return PageOutcome(page, 0, str(error), unannounced=unannounced)
@@ -595,13 +587,7 @@ def _ended_at_once(
         raise
 
 
-def _fetch_one(transport: Transport, query: ProfileQuery, plan: PagePlan, page: int) -> int:
-    received = fetch_page(transport, query, page, plan.session_id)
-    _store(plan, received)
-    return len(received.results)
-
-
-def _store(plan: PagePlan, page: ProfilePage) -> None:
+def _store_page(plan: PagePlan, page: ProfilePage) -> None:
     _require_announced(plan, page)
     with new_file(plan.directory, f"{uuid.uuid4().hex}-{page.page}.part") as (path, write):
         write(_as_lines(page.results))

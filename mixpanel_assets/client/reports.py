@@ -10,7 +10,7 @@ import json
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import cache
 from typing import Any, TypeVar, get_args
@@ -35,11 +35,12 @@ logger = logging.getLogger(__name__)
 
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 _ACCESSOR = re.compile(r"\b(properties|event|user|behaviors)\s*\[")
 
 
-class Asker(ABC):
+class Requester(ABC):
     """What a request needs: credentials, and a way to send it."""
 
     credentials: Credentials
@@ -71,60 +72,50 @@ def date_range(from_date: date | str, to_date: date | str) -> dict[str, str]:
     return {"from_date": first.isoformat(), "to_date": last.isoformat()}
 
 
-def text(name: str, value: str) -> str:
-    """Return a text that must not be empty."""
+def text_param(name: str, value: str) -> str:
+    """Return a request parameter that must be a text, and not empty."""
     if not (isinstance(value, str) and value.strip()):
         raise ConfigError(f"{name} must be a text, not {value!r}.")
     return value
 
 
-def optional_text(name: str, value: str | None) -> str | None:
-    """Return a text that may be left out, but not be empty."""
-    return None if value is None else text(name, value)
-
-
-def property_in(name: str, value: str) -> str:
+def property_param(name: str, value: str) -> str:
     """Return the expression of a property; a plain name such as `$city` becomes one.
 
     Text with an access such as `properties[...]`, `event[...]` or `user[...]` is an expression.
     """
-    if _ACCESSOR.search(text(name, value)):
+    if _ACCESSOR.search(text_param(name, value)):
         return value
     return f"properties[{json.dumps(value, ensure_ascii=False)}]"
 
 
-def optional_property_in(name: str, value: str | None) -> str | None:
-    """Return the expression of a property, which may be left out."""
-    return None if value is None else property_in(name, value)
-
-
-def texts(name: str, values: Sequence[str]) -> list[str]:
-    """Return a list of at least one text."""
+def list_param(name: str, values: Sequence[str]) -> str:
+    """Return a list of at least one text, as JSON."""
     if isinstance(values, str) or not values or not all(isinstance(one, str) for one in values):
         raise ConfigError(f"{name} must be a list of texts, not {values!r}.")
-    return list(values)
+    return json.dumps(list(values))
 
 
-def one_of(name: str, value: str, choices: Any) -> str:
-    """Return a value that a `Literal` allows."""
+def choice_param(name: str, value: str, choices: Any) -> str:
+    """Return a request parameter that a `Literal` allows."""
     if value not in get_args(choices):
         raise ConfigError(f"{name} must be one of {', '.join(get_args(choices))}, not {value!r}.")
     return value
 
 
-def number(name: str, value: int) -> int:
-    """Return a whole number from 1 on."""
+def number_param(name: str, value: int) -> int:
+    """Return a request parameter that must be a whole number from 1 on."""
     if type(value) is not int or value < 1:
         raise ConfigError(f"{name} must be a whole number from 1 on, not {value!r}.")
     return value
 
 
-def optional_number(name: str, value: int | None) -> int | None:
-    """Return a whole number from 1 on, which may be left out."""
-    return None if value is None else number(name, value)
+def optional(check: Callable[[str, T], P], name: str, value: T | None) -> P | None:
+    """Return a request parameter as checked; None: it is left out of the request."""
+    return None if value is None else check(name, value)
 
 
-def checked(response: Any, kind: type[T], description: str) -> T:
+def checked_response(response: Any, kind: type[T], description: str) -> T:
     """Return a response that must be a list or an object."""
     if not isinstance(response, kind):
         raise ServerError(
@@ -138,7 +129,7 @@ def checked(response: Any, kind: type[T], description: str) -> T:
 MOST_NAMES = 5_000
 
 
-class Inventory(Asker):
+class Inventory(Requester):
     """What a project holds, as Mixpanel sends it; a refusal by Mixpanel is an `APIError`."""
 
     def get_events(self, limit: int = MOST_NAMES) -> list[str]:
@@ -156,8 +147,8 @@ class Inventory(Asker):
             >>> client.get_events()
             ['Page View', 'Product Viewed', ...]
         """
-        params = {"type": "general", "limit": number("limit", limit)}
-        return self._list("/events/names", params)
+        params = {"type": "general", "limit": number_param("limit", limit)}
+        return self._get_list("/events/names", params)
 
     def get_event_properties(self, event: str, limit: int = MOST_NAMES) -> list[str]:
         """Return the names of the properties of an event.
@@ -173,8 +164,8 @@ class Inventory(Asker):
             >>> client.get_event_properties("Sign Up")
             ['$browser', ...]
         """
-        params = {"event": text("event", event), "limit": number("limit", limit)}
-        return list(self._object("/events/properties/top", params))
+        params = {"event": text_param("event", event), "limit": number_param("limit", limit)}
+        return list(self._get_object("/events/properties/top", params))
 
     def get_property_values(
         self, event: str | None, property_name: str, limit: int = 100
@@ -194,11 +185,11 @@ class Inventory(Asker):
             ['pro', 'free']
         """
         params = {
-            "event": None if event is None else text("event", event),
-            "name": text("property_name", property_name),
-            "limit": number("limit", limit),
+            "event": optional(text_param, "event", event),
+            "name": text_param("property_name", property_name),
+            "limit": number_param("limit", limit),
         }
-        return self._list("/events/properties/values", params)
+        return self._get_list("/events/properties/values", params)
 
     def get_top_events(
         self, type: CountType = "general", limit: int | None = None
@@ -213,10 +204,10 @@ class Inventory(Asker):
             [{'amount': 24, 'event': 'Page View', 'percent_change': 0.6}]
         """
         params = {
-            "type": one_of("type", type, CountType),
-            "limit": optional_number("limit", limit),
+            "type": choice_param("type", type, CountType),
+            "limit": optional(number_param, "limit", limit),
         }
-        return self._object("/events/top", params)
+        return self._get_object("/events/top", params)
 
     def list_funnels(self) -> list[dict[str, Any]]:
         """Return the response of `/funnels/list`: objects with `funnel_id` and `name`.
@@ -225,7 +216,7 @@ class Inventory(Asker):
             >>> client.list_funnels()
             [{'funnel_id': 7509, 'name': 'Purchase'}, ...]
         """
-        return self._list("/funnels/list", {})
+        return self._get_list("/funnels/list", {})
 
     def list_cohorts(self) -> list[dict[str, Any]]:
         """Return the response of `/cohorts/list`.
@@ -236,7 +227,7 @@ class Inventory(Asker):
             >>> [cohort["name"] for cohort in client.list_cohorts()]
             ['Paying', 'Newsletter', 'Never seen']
         """
-        return checked(self.post("query", "/cohorts/list"), list, "POST /cohorts/list")
+        return checked_response(self.post("query", "/cohorts/list"), list, "POST /cohorts/list")
 
     def list_bookmarks(self, bookmark_type: BookmarkType | None = None) -> list[dict[str, Any]]:
         """Return the saved reports: objects with `id`, `name`, `type` and more.
@@ -251,12 +242,13 @@ class Inventory(Asker):
         path = f"/projects/{self.credentials.project_id}/bookmarks"
         params = {
             "v": 2,
-            "type": bookmark_type and one_of("bookmark_type", bookmark_type, BookmarkType),
+            "type": bookmark_type and choice_param("bookmark_type", bookmark_type, BookmarkType),
         }
-        found = checked(self.get("app", path, params), dict, f"GET {path}").get("results")
-        if isinstance(found, dict):  # the newer form
-            found = found.get("results")
-        return checked(found, list, f"GET {path}")
+        response = checked_response(self.get("app", path, params), dict, f"GET {path}")
+        reports = response.get("results")
+        if isinstance(reports, dict):  # the newer form
+            reports = reports.get("results")
+        return checked_response(reports, list, f"GET {path}")
 
     def get_schemas(self, entity_type: EntityType | None = None) -> list[dict[str, Any]]:
         """Return objects with `entityType`, `name` and `schemaJson`.
@@ -269,34 +261,33 @@ class Inventory(Asker):
         """
         path = self._schemas_path()
         if entity_type is not None:
-            path += f"/{one_of('entity_type', entity_type, EntityType)}"
-        response = checked(self.get("app", path), dict, f"GET {path}")
-        return checked(response.get("results"), list, f"GET {path}")
+            path += f"/{choice_param('entity_type', entity_type, EntityType)}"
+        response = checked_response(self.get("app", path), dict, f"GET {path}")
+        return checked_response(response.get("results"), list, f"GET {path}")
 
     def get_schema(self, entity_type: EntityType, name: str) -> dict[str, Any]:
-        """Return one definition of the data dictionary.
+        """Return one definition: `description`, `properties` and `metadata`, or some of them.
 
-        It has `description`, `properties` and `metadata`, or some of them. Arguments and errors:
-        see `DiscoveryService.get_schema`.
+        Arguments and errors: see `DiscoveryService.get_schema`.
 
         Example:
             >>> client.get_schema("event", "Order Completed")["description"]
             'A customer paid for the cart.'
         """
-        kind = one_of("entity_type", entity_type, EntityType)
-        path = f"{self._schemas_path()}/{kind}/{quote(text('name', name), safe='')}"
-        response = checked(self.get("app", path), dict, f"GET {path}")
+        kind = choice_param("entity_type", entity_type, EntityType)
+        path = f"{self._schemas_path()}/{kind}/{quote(text_param('name', name), safe='')}"
+        response = checked_response(self.get("app", path), dict, f"GET {path}")
         # Documented bare, seen wrapped.
-        return checked(response.get("results", response), dict, f"GET {path}")
+        return checked_response(response.get("results", response), dict, f"GET {path}")
 
     def _schemas_path(self) -> str:
         return f"/projects/{self.credentials.project_id}/schemas"
 
-    def _list(self, path: str, params: dict[str, Any]) -> list[Any]:
-        return checked(self.get("query", path, params), list, f"GET {path}")
+    def _get_list(self, path: str, params: dict[str, Any]) -> list[Any]:
+        return checked_response(self.get("query", path, params), list, f"GET {path}")
 
-    def _object(self, path: str, params: dict[str, Any]) -> dict[str, Any]:
-        return checked(self.get("query", path, params), dict, f"GET {path}")
+    def _get_object(self, path: str, params: dict[str, Any]) -> dict[str, Any]:
+        return checked_response(self.get("query", path, params), dict, f"GET {path}")
 
 
 # Mixpanel's own defaults are 60 and 255 segments, which would cut a breakdown silently.
@@ -326,15 +317,15 @@ class Queries(Inventory):
             {'Sign Up': {'2024-01-01': 1, ...}}
         """
         params = {
-            "event": text("event", event),
+            "event": text_param("event", event),
             **date_range(from_date, to_date),
-            "on": optional_property_in("on", on),
-            "unit": one_of("unit", unit, SegmentUnit),
-            "where": optional_text("where", where),
-            "type": one_of("type", type, CountType),
+            "on": optional(property_param, "on", on),
+            "unit": choice_param("unit", unit, SegmentUnit),
+            "where": optional(text_param, "where", where),
+            "type": choice_param("type", type, CountType),
             "limit": MOST_SEGMENTS if on else None,
         }
-        return self._object("/segmentation", params)
+        return self._get_object("/segmentation", params)
 
     def funnel(
         self,
@@ -357,16 +348,16 @@ class Queries(Inventory):
             [{'count': 12, ..., 'event': 'Page View', ...}, ...]
         """
         params = {
-            "funnel_id": number("funnel_id", funnel_id),
+            "funnel_id": number_param("funnel_id", funnel_id),
             **date_range(from_date, to_date),
-            "unit": None if unit is None else one_of("unit", unit, TimeUnit),
-            "on": optional_property_in("on", on),
-            "where": optional_text("where", where),
-            "length": optional_number("length", length),
-            "length_unit": one_of("length_unit", length_unit, LengthUnit) if length else None,
+            "unit": None if unit is None else choice_param("unit", unit, TimeUnit),
+            "on": optional(property_param, "on", on),
+            "where": optional(text_param, "where", where),
+            "length": optional(number_param, "length", length),
+            "length_unit": choice_param("length_unit", length_unit, LengthUnit) if length else None,
             "limit": MOST_SEGMENTS if on else None,
         }
-        return self._object("/funnels", params)
+        return self._get_object("/funnels", params)
 
     def retention(
         self,
@@ -382,22 +373,21 @@ class Queries(Inventory):
         retention_type: RetentionType = "birth",
         unbounded: bool = False,
     ) -> dict[str, Any]:
-        """Return the response of `/retention`.
+        """Return the response of `/retention`: by date `first`, the cohort's size, and `counts`.
 
-        It has for each date `first`, the size of the cohort, and `counts`. Arguments and errors:
-        see `LiveQueryService.retention`.
+        Arguments and errors: see `LiveQueryService.retention`.
 
         Example:
             >>> client.retention("Sign Up", "Order Completed", day, day, interval_count=2)
             {'2024-01-01': {'counts': [1, 0, 0], 'first': 1}}
         """
-        one_of("unit", unit, TimeUnit)
-        if number("interval", interval) != 1 and unit != "day":
+        choice_param("unit", unit, TimeUnit)
+        if number_param("interval", interval) != 1 and unit != "day":
             raise ConfigError(
                 f"interval counts days, so {interval} needs unit 'day', not {unit!r}; leave one "
                 "of them out."
             )
-        one_of("retention_type", retention_type, RetentionType)
+        choice_param("retention_type", retention_type, RetentionType)
         if retention_type == "compounded" and (born_event != return_event or born_where):
             raise ConfigError(
                 "Compounded retention follows one event: name it as born_event and return_event, "
@@ -407,15 +397,15 @@ class Queries(Inventory):
         params = {
             **date_range(from_date, to_date),
             "retention_type": retention_type,
-            "born_event": text("born_event", born_event) if of_birth else None,
-            "event": text("return_event", return_event),
-            "born_where": optional_text("born_where", born_where),
-            "where": optional_text("return_where", return_where),
-            "interval_count": number("interval_count", interval_count),
+            "born_event": text_param("born_event", born_event) if of_birth else None,
+            "event": text_param("return_event", return_event),
+            "born_where": optional(text_param, "born_where", born_where),
+            "where": optional(text_param, "return_where", return_where),
+            "interval_count": number_param("interval_count", interval_count),
             "unbounded_retention": "true" if unbounded else None,
             **({"unit": unit} if interval == 1 else {"interval": interval}),
         }
-        return self._object("/retention", params)
+        return self._get_object("/retention", params)
 
     def jql(self, script: str, params: Mapping[str, Any] | None = None) -> list[Any]:
         """Return the array that the script returned.
@@ -426,11 +416,11 @@ class Queries(Inventory):
             >>> client.jql(script, {"from_date": "2024-01-01", "to_date": "2024-01-07"})
             [..., {'key': ['Sign Up'], 'value': 7}]
         """
-        form = {"script": text("script", script)}
+        form = {"script": text_param("script", script)}
         if params is not None:
             form["params"] = json.dumps(dict(params))
         _warn_that_jql_ends()
-        return checked(self.post("query", "/jql", form), list, "POST /jql")
+        return checked_response(self.post("query", "/jql", form), list, "POST /jql")
 
     def event_counts(
         self,
@@ -450,12 +440,12 @@ class Queries(Inventory):
             {'Sign Up': {'2024-01-01': 1, ...}}
         """
         params = {
-            "event": json.dumps(texts("events", events)),
+            "event": list_param("events", events),
             **date_range(from_date, to_date),
-            "type": one_of("type", type, CountType),
-            "unit": one_of("unit", unit, TimeUnit),
+            "type": choice_param("type", type, CountType),
+            "unit": choice_param("unit", unit, TimeUnit),
         }
-        return self._object("/events", params)
+        return self._get_object("/events", params)
 
     def property_counts(
         self,
@@ -479,15 +469,15 @@ class Queries(Inventory):
             {'free': {'2024-01-02': 1, ...}, 'pro': {...}, ...}
         """
         params = {
-            "event": text("event", event),
-            "name": text("property_name", property_name),
+            "event": text_param("event", event),
+            "name": text_param("property_name", property_name),
             **date_range(from_date, to_date),
-            "type": one_of("type", type, CountType),
-            "unit": one_of("unit", unit, TimeUnit),
-            "values": None if values is None else json.dumps(texts("values", values)),
-            "limit": optional_number("limit", limit),
+            "type": choice_param("type", type, CountType),
+            "unit": choice_param("unit", unit, TimeUnit),
+            "values": optional(list_param, "values", values),
+            "limit": optional(number_param, "limit", limit),
         }
-        return self._object("/events/properties", params)
+        return self._get_object("/events/properties", params)
 
     def activity_feed(
         self,
@@ -506,8 +496,10 @@ class Queries(Inventory):
             >>> response["results"]["events"][0]["event"]
             'Page View'
         """
-        ids = json.dumps(texts("distinct_ids", distinct_ids))
-        return self._object("/stream/query", {"distinct_ids": ids, **_days(from_date, to_date)})
+        ids = list_param("distinct_ids", distinct_ids)
+        return self._get_object(
+            "/stream/query", {"distinct_ids": ids, **_optional_dates(from_date, to_date)}
+        )
 
     def query_saved_report(
         self,
@@ -525,7 +517,7 @@ class Queries(Inventory):
             >>> client.query_saved_report(100)["headers"]
             ['$event']
         """
-        one_of("bookmark_type", bookmark_type, BookmarkType)
+        choice_param("bookmark_type", bookmark_type, BookmarkType)
         if bookmark_type == "flows":
             raise ConfigError("Mixpanel documents no request for a saved flows report.")
         if bookmark_type == "funnels":
@@ -537,8 +529,8 @@ class Queries(Inventory):
                 f"Reports of type {bookmark_type} have days of their own; leave from_date and "
                 "to_date out."
             )
-        params = {"bookmark_id": number("bookmark_id", bookmark_id)}
-        return self._object("/insights", params)
+        params = {"bookmark_id": number_param("bookmark_id", bookmark_id)}
+        return self._get_object("/insights", params)
 
     def frequency(
         self,
@@ -560,12 +552,12 @@ class Queries(Inventory):
         """
         params = {
             **date_range(from_date, to_date),
-            "unit": one_of("unit", unit, TimeUnit),
-            "addiction_unit": one_of("addiction_unit", addiction_unit, HourDayUnit),
-            "event": optional_text("event", event),
-            "where": optional_text("where", where),
+            "unit": choice_param("unit", unit, TimeUnit),
+            "addiction_unit": choice_param("addiction_unit", addiction_unit, HourDayUnit),
+            "event": optional(text_param, "event", event),
+            "where": optional(text_param, "where", where),
         }
-        return self._object("/retention/addiction", params)
+        return self._get_object("/retention/addiction", params)
 
     def segmentation_numeric(
         self,
@@ -589,9 +581,9 @@ class Queries(Inventory):
             >>> response["data"]["values"]
             {'30 - 40': {'2024-01-01': 1, ...}, ...}
         """
-        params = _numeric(event, from_date, to_date, on, unit, where)
-        params["type"] = one_of("type", type, CountType)
-        return self._object("/segmentation/numeric", params)
+        params = _numeric_params(event, from_date, to_date, on, unit, where)
+        params["type"] = choice_param("type", type, CountType)
+        return self._get_object("/segmentation/numeric", params)
 
     def segmentation_sum(
         self,
@@ -602,18 +594,17 @@ class Queries(Inventory):
         unit: HourDayUnit = "day",
         where: str | None = None,
     ) -> dict[str, Any]:
-        """Return the response of `/segmentation/sum`.
+        """Return the response of `/segmentation/sum`: `results` has the sum by date.
 
-        `results` has the sum by date. Arguments and errors: see
-        `LiveQueryService.segmentation_sum`.
+        Arguments and errors: see `LiveQueryService.segmentation_sum`.
 
         Example:
             >>> on = 'properties["amount"]'
             >>> client.segmentation_sum("Order Completed", day, day, on)["results"]
             {'2024-01-01': 151.8}
         """
-        params = _numeric(event, from_date, to_date, on, unit, where)
-        return self._object("/segmentation/sum", params)
+        params = _numeric_params(event, from_date, to_date, on, unit, where)
+        return self._get_object("/segmentation/sum", params)
 
     def segmentation_average(
         self,
@@ -624,21 +615,20 @@ class Queries(Inventory):
         unit: HourDayUnit = "day",
         where: str | None = None,
     ) -> dict[str, Any]:
-        """Return the response of `/segmentation/average`.
+        """Return the response of `/segmentation/average`: `results` has the average by date.
 
-        `results` has the average by date. Arguments and errors: see
-        `LiveQueryService.segmentation_average`.
+        Arguments and errors: see `LiveQueryService.segmentation_average`.
 
         Example:
             >>> on = 'properties["amount"]'
             >>> client.segmentation_average("Order Completed", day, day, on)["results"]
             {'2024-01-01': 50.6}
         """
-        params = _numeric(event, from_date, to_date, on, unit, where)
-        return self._object("/segmentation/average", params)
+        params = _numeric_params(event, from_date, to_date, on, unit, where)
+        return self._get_object("/segmentation/average", params)
 
 
-def _numeric(
+def _numeric_params(
     event: str,
     from_date: date | str,
     to_date: date | str,
@@ -647,15 +637,15 @@ def _numeric(
     where: str | None,
 ) -> dict[str, Any]:
     return {
-        "event": text("event", event),
+        "event": text_param("event", event),
         **date_range(from_date, to_date),
-        "on": property_in("on", on),
-        "unit": one_of("unit", unit, HourDayUnit),
-        "where": optional_text("where", where),
+        "on": property_param("on", on),
+        "unit": choice_param("unit", unit, HourDayUnit),
+        "where": optional(text_param, "where", where),
     }
 
 
-def _days(from_date: date | str | None, to_date: date | str | None) -> dict[str, str]:
+def _optional_dates(from_date: date | str | None, to_date: date | str | None) -> dict[str, str]:
     if from_date is None and to_date is None:
         return {}
     if from_date is None or to_date is None:
