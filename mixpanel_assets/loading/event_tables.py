@@ -30,7 +30,7 @@ from mixpanel_assets.errors import (
 from mixpanel_assets.loading.events import request_plan
 from mixpanel_assets.loading.plan import RequestPlan
 from mixpanel_assets.loading.results import BatchProgress, BatchResult
-from mixpanel_assets.rules.days import DayRange, days_between, halves
+from mixpanel_assets.rules.days import DayRange, days_between
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     EVENTS,
@@ -81,7 +81,7 @@ class FetchRequest:
             raise ConfigError(
                 "limit is for a sequential fetch: requests that run at once cannot share it."
             )
-        if self.is_asset and (self.filters or self.query.limit is not None):
+        if self.is_asset and (self.query.filters or self.query.limit is not None):
             raise ConfigError(
                 "The table `events` holds complete days. Choose another name for a part of them."
             )
@@ -90,11 +90,6 @@ class FetchRequest:
     def is_asset(self) -> bool:
         """Whether the table is the asset's own."""
         return self.name == EVENTS.name
-
-    @property
-    def filters(self) -> dict[str, Any]:
-        """The filters of the query, as the ledger keeps them."""
-        return self.query.filters
 
     @property
     def date_range(self) -> tuple[str, str]:
@@ -207,7 +202,7 @@ class EventTable:
                 connection,
                 days,
                 table=self._request.name,
-                filters=_with_limit(self._request.filters, None),
+                filters=_with_limit(self._request.query.filters, None),
                 run_id=self._run_id,
             )
 
@@ -244,7 +239,7 @@ class EventTable:
                 response.spool,
                 table=self._request.name,
                 project=self.project,
-                filters=_with_limit(self._request.filters, response.limit),
+                filters=_with_limit(self._request.query.filters, response.limit),
                 is_cut=response.limit is not None,
                 run_id=self._run_id,
                 open_days=[self._settings.today()],
@@ -334,7 +329,7 @@ class EventTableFetch:
         fixed = self._settings.days_per_request
         if self._table.project.regime == "legacy":
             fixed = 1  # only then the request says which export day a row belongs to
-        elif self._request.filters or not sizes.rows:
+        elif self._request.query.filters or not sizes.rows:
             sizes = EventSizes({}, {})  # the size of a complete day is not that of a part
             fixed = fixed or most
         return request_plan(
@@ -392,15 +387,20 @@ class EventTableFetch:
         self, export: EventExport, first: date, last: date, kept: list[Response]
     ) -> tuple[int, str | None]:
         """Store some days, in halves if needed; return the number of events, and an error."""
-        try:
-            return self._download_and_store(export, first, last, kept), None
-        except (ServerError, ConnectionFailedError) as error:
-            return 0, self._set_aside(first, last, error)
-        except IncompleteExportError as error:
-            if first == last:
-                return 0, self._set_aside(first, last, error)
-        results = [self._store_range(export, *half, kept) for half in halves(first, last)]
-        return sum(lines for lines, _ in results), next(filter(None, (e for _, e in results)), None)
+        errors: list[str] = []
+
+        def store_part(first: date, last: date) -> int:
+            try:
+                return self._download_and_store(export, first, last, kept)
+            except (ServerError, ConnectionFailedError) as error:
+                errors.append(self._set_aside(first, last, error))
+                return 0
+
+        def give_up(day: date, error: IncompleteExportError) -> None:
+            errors.append(self._set_aside(day, day, error))
+
+        lines = sum(in_parts(store_part, first, last, give_up))
+        return lines, errors[0] if errors else None
 
     def _download_and_store(
         self, export: EventExport, first: date, last: date, kept: list[Response]
@@ -431,7 +431,7 @@ class EventTableFetch:
         looks = SecondLooks(
             export.find_days,
             weigh=lambda day: self._plan.weights.of(day) or 0,
-            most_bytes=None if self._request.filters else MOST_BYTES,
+            most_bytes=None if self._request.query.filters else MOST_BYTES,
             by_date=self._table.project.regime == "utc",
         )
         for confirmed in looks.confirm(set(days)):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,12 @@ class EventLoad(Load):
         self.export.on_arrival = self._listener.request_arriving
         self._filters = self.export.query.filters
         self._days = planned_days(self.export.query, days)
+        self._mark_days = partial(
+            mark_days, run_id=run_id, filters=self._filters, target=self._target
+        )
+        self._mark_failed = partial(
+            mark_failed, run_id=run_id, filters=self._filters, target=self._target
+        )
         if run_id:
             self.export.key = response_key(run_id, self._project, self._target, self._filters)
 
@@ -311,14 +318,7 @@ class EventLoad(Load):
         days = [day for day in self._days if is_expired(day, self._horizon)]
         if not days:
             return [], []
-        mark_days(
-            connection,
-            days,
-            "expired",
-            run_id=self._run_id,
-            filters=self._filters,
-            target=self._target,
-        )
+        self._mark_days(connection, days, "expired")
         known = day_reports(connection, days[0], days[-1], table=self._target.table)
         reports = [known[day] for day in days]
         return (
@@ -477,16 +477,7 @@ class EventLoad(Load):
         """Write to the ledger why days failed, if the database can be written at all."""
         # An error of the ledger must not hide the one that the caller is about to raise.
         with suppress(MixpanelDataError), self._database.write() as connection:
-            self._still_stored.update(
-                mark_failed(
-                    connection,
-                    days,
-                    error.message,
-                    run_id=self._run_id,
-                    filters=self._filters,
-                    target=self._target,
-                )
-            )
+            self._still_stored.update(self._mark_failed(connection, days, error.message))
 
     def _download_and_store(self, first: date, last: date) -> None:
         """Store the response for some days; one that cannot be stored is requested once more."""
@@ -578,15 +569,7 @@ class EventLoad(Load):
 
     def _mark(self, days: Sequence[date], status: Status, *, requests: int = 0) -> list[DayReport]:
         with self._database.write() as connection:
-            return mark_days(
-                connection,
-                days,
-                status,
-                requests=requests,
-                run_id=self._run_id,
-                filters=self._filters,
-                target=self._target,
-            )
+            return self._mark_days(connection, days, status, requests=requests)
 
     def _read_day_by_day(self) -> None:
         self._plan.fixed = 1

@@ -195,7 +195,7 @@ class FetcherService:
         with ExitStack() as shown:
             if progress and on_batch_complete is None:
                 on_batch_complete = shown.enter_context(batch_bar())
-            report = on_batch_complete or _ignore
+            report = on_batch_complete or (lambda batch: None)
             fill = self._fill_asset_table if request.is_asset else self._fill_named_table
             stored = fill(request, workers if parallel else None, report)
         seconds, fetched_at = round(time.monotonic() - started, 3), datetime.now(UTC)
@@ -510,10 +510,6 @@ def _rows_of(database: Database, result: FetchResult) -> pd.DataFrame:
         elif target.schema == SCHEMA:
             query += f" WHERE snapshot_date = (SELECT max(snapshot_date) {query})"
         return connection.execute(query, days).df()
-
-
-def _ignore(progress: BatchProgress) -> None:
-    pass
 
 
 class _FetchedDays(DayReports):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
@@ -379,17 +380,12 @@ class EventFolder:
         self._check(from_date, to_date)
         days = days_between(from_date, to_date)
         files = {day: file for day in days if not overwrite and (file := self._finished_file(day))}
-        if on_day:
-            for file in files.values():
-                on_day(file)
         broken: dict[date, str] = {}
         empty: set[date] = set()
-        for window in self._windows([day for day in days if day not in files]):
-            for file in self._fetch(window, broken, empty):
-                files[file.day] = file
-                if on_day:
-                    on_day(file)
-        for file in self._confirm(empty, broken, files):
+        windows = self._windows([day for day in days if day not in files])
+        fetched = (file for window in windows for file in self._fetch(window, broken, empty))
+        # `_confirm` is lazy: it looks at `empty` when all windows were fetched.
+        for file in chain(list(files.values()), fetched, self._confirm(empty, broken, files)):
             files[file.day] = file
             if on_day:
                 on_day(file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from datetime import date, timedelta
 
 from mixpanel_assets.client import MixpanelAPIClient
@@ -15,7 +14,6 @@ from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     Database,
     DayDifference,
-    ProjectIdentity,
     check_loadable,
     compare_events,
     database_at,
@@ -59,19 +57,12 @@ def verify_days(
     expired = [day for day in days_between(first, last) if is_expired(day, horizon)]
     if not expired:
         return _compare(client, settings, database, first, last)
-    differences = _expired(database, settings.project(client.credentials), expired)
+    with database.read() as connection:  # these days lie too far back to be requested
+        check_loadable(connection, settings.project(client.credentials))
+        differences = expired_days(connection, expired)
     if expired[-1] == last:
         return differences
     return differences + _compare(client, settings, database, expired[-1] + timedelta(days=1), last)
-
-
-def _expired(
-    database: Database, project: ProjectIdentity, days: Sequence[date]
-) -> list[DayDifference]:
-    """Return what is stored of days that lie too far back to be requested."""
-    with database.read() as connection:
-        check_loadable(connection, project)
-        return expired_days(connection, days)
 
 
 def _compare(
