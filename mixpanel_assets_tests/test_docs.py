@@ -346,12 +346,13 @@ def test_the_config_file_in_documents_is_read(tmp_path):
     assert (account.name, account.project_id, account.is_default) == ("shop", "12345", True)
 
 
-def test_the_block_for_dagster_yaml_is_accepted(tmp_path):
-    """By Dagster, as the configuration of an instance."""
-    [text] = blocks("yaml").values()
-    (tmp_path / "dagster.yaml").write_text(text)
+def test_the_blocks_for_dagster_yaml_are_accepted(tmp_path):
+    """By Dagster, as the configuration of one instance."""
+    texts = [text for text in blocks("yaml").values() if not text.startswith("type:")]
+    (tmp_path / "dagster.yaml").write_text("".join(texts))
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert instance.get_concurrency_config().pool_config.default_pool_limit == 2
+        assert instance.run_retries_max_retries == 2
 
 
 def cannot_run(words):
