@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import dagster as dg
@@ -11,6 +11,7 @@ from dagster_shared.utils.warnings import BetaWarning
 
 from mixpanel_assets.defs.assets.events import events_asset
 from mixpanel_assets.defs.assets.profiles import group_profiles_assets, profiles_asset
+from mixpanel_assets.defs.checks import chosen_checks, event_checks
 from mixpanel_assets.defs.io_managers import WarehouseIOManager
 from mixpanel_assets.defs.ops import live_query_jobs, streaming_jobs
 from mixpanel_assets.defs.ops.history import backfill_history_job
@@ -20,6 +21,7 @@ from mixpanel_assets.defs.resources import resource_from_environment
 from mixpanel_assets.defs.schedules import (
     asset_jobs,
     automation_sensors,
+    check_job,
     schedules,
     with_automation,
     with_freshness,
@@ -28,7 +30,10 @@ from mixpanel_assets.settings import Settings, load_settings
 
 
 def build_definitions(
-    *, settings: Settings | None = None, resources: Mapping[str, Any] | None = None
+    *,
+    settings: Settings | None = None,
+    resources: Mapping[str, Any] | None = None,
+    checks: bool | Collection[str] = True,
 ) -> dg.Definitions:
     """Return everything that Dagster shows and runs.
 
@@ -36,11 +41,13 @@ def build_definitions(
         settings: Instead of the MP_* variables.
         resources: Replaces resources by name: `mixpanel` (the project) and `warehouse` (the
             storage). Jobs that open the file themselves take that of a `WarehouseIOManager`.
+        checks: The checks of `events`: all, none, or those of these names.
 
     Example:
         >>> defs = build_definitions(resources={"mixpanel": MixpanelResource(region="eu")})
     """
     settings = settings or load_settings()
+    chosen = chosen_checks(checks)
     given = dict(resources or {})
     if isinstance(warehouse := given.get("warehouse"), WarehouseIOManager):
         # Jobs that open the file themselves must open the same one.
@@ -56,22 +63,24 @@ def build_definitions(
         assets = [
             asset.map_asset_specs(lambda spec: spec.replace_attributes(owners=settings.owners))
             for asset in (
-                events_asset(settings),
+                events_asset(settings, checks=chosen),
                 profiles_asset(settings),
                 *group_profiles_assets(settings),
             )
         ]
     return dg.Definitions(
         assets=with_automation(with_freshness(assets, settings), settings),
+        asset_checks=event_checks(settings, checks=chosen),
         jobs=[
             *asset_jobs(settings),
+            *check_job(chosen),
             backfill_history_job(settings),
             verify_range_job(settings),
             keep_snapshots_job(settings),
             *streaming_jobs(settings),
             *live_query_jobs(settings),
         ],
-        schedules=schedules(settings),
+        schedules=schedules(settings, chosen),
         sensors=automation_sensors(settings),
         resources={
             "mixpanel": mixpanel,

@@ -34,6 +34,7 @@ from pydantic import Field, field_validator
 from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
 from mixpanel_assets.defs.partitions import days_of
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, MissingDaysError
+from mixpanel_assets.loading.checks import REASONS
 from mixpanel_assets.loading.load import Load
 from mixpanel_assets.rules.days import days_between, describe_days, ranges_of
 from mixpanel_assets.warehouse import (
@@ -95,16 +96,6 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-_REASONS = {
-    "never loaded": "never loaded",
-    "not available": "beyond the reach of the project's plan",
-    "expired": "further back than MP_RETENTION_DAYS",
-    "failed": "not loaded because the last attempt failed",
-    "partial": "loaded in part",
-    "open": "loaded before its end",
-}
-
-
 @dataclass(frozen=True)
 class Gaps:
     """Days of a table that are incomplete, or may be.
@@ -121,7 +112,7 @@ class Gaps:
     def message(self) -> str:
         """Which days, why, and what to do."""
         reasons = "; ".join(
-            f"{describe_days(days)} {_REASONS[why]}" for why, days in self.days.items()
+            f"{describe_days(days)} {REASONS[why]}" for why, days in self.days.items()
         )
         name = f"{self.target.schema}.{self.target.table}"
         return (
@@ -154,11 +145,11 @@ def find_gaps(
     by_reason: dict[str, list[date]] = {}
     for day in days:
         why = statuses.get(day, "never loaded")
-        if why in _REASONS:
+        if why in REASONS:
             by_reason.setdefault(why, []).append(day)
     if not by_reason:
         return None
-    return Gaps(target, {why: by_reason[why] for why in _REASONS if why in by_reason})
+    return Gaps(target, {why: by_reason[why] for why in REASONS if why in by_reason})
 
 
 def _is_in_ledger(connection: duckdb.DuckDBPyConnection, target: Target) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from mixpanel_assets.defs.partitions import EVENTS_KEY, PROFILES_KEY, asset_key
+from mixpanel_assets.loading.checks import EVENTS_COMPLETE
 from mixpanel_assets.loading.plan import MOST_DAYS_READ_AGAIN, REFETCH_TAG, Refetch
 from mixpanel_assets.rules.zones import periods
 from mixpanel_assets.settings import Settings, load_settings
@@ -39,15 +40,32 @@ def asset_jobs(settings: Settings) -> list[Any]:  # Dagster does not export thei
     ]
 
 
+def check_job(checks: Collection[str]) -> list[Any]:
+    """Return the job that checks that no day is missing; none without that check."""
+    if EVENTS_COMPLETE not in checks:
+        return []
+    return [
+        dg.define_asset_job(
+            "check_events",
+            selection=dg.AssetSelection.checks(dg.AssetCheckKey(EVENTS_KEY, EVENTS_COMPLETE)),
+            description="Checks that each day of events up to yesterday is stored. Sends no "
+            "request.",
+        )
+    ]
+
+
 _DAY = timedelta(days=1)
 
 
-def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """Return every schedule of the code location."""
+def schedules(
+    settings: Settings, checks: Collection[str] = (EVENTS_COMPLETE,)
+) -> list[dg.ScheduleDefinition]:
+    """Return every schedule of the code location, given the names of its checks."""
     return [
         close_yesterday_schedule(settings),
         snapshot_profiles_schedule(settings),
         deep_sweep_schedule(settings),
+        *([check_events_schedule(settings)] if EVENTS_COMPLETE in checks else []),
     ]
 
 
@@ -114,6 +132,21 @@ def deep_sweep_schedule(settings: Settings) -> dg.ScheduleDefinition:
         )
 
     return schedule
+
+
+def check_events_schedule(settings: Settings) -> dg.ScheduleDefinition:
+    """Return the schedule that checks whether yesterday, or an earlier day, is missing."""
+    # A spent budget waits up to an hour, and a large day takes time.
+    hour = deadline_hour(settings)
+    return dg.ScheduleDefinition(
+        name="check_events",
+        job_name="check_events",
+        cron_schedule=f"0 {hour} * * *",
+        execution_timezone=settings.export_zone,
+        description=f"Every day at {hour:02d}:00 ({settings.export_zone}), four hours after "
+        "MP_CLOSE_HOUR: checks that each day of events up to yesterday is stored. Sends no "
+        "request.",
+    )
 
 
 def live_query_schedule(
@@ -281,24 +314,29 @@ def _finished_at(cron: str, zone: str) -> dg.AutomationCondition[Any]:
 GRACE = timedelta(hours=4)  # a spent budget waits up to an hour, and a large day takes time
 
 
+def deadline_hour(settings: Settings) -> int:
+    """Return the hour by which the newest day must be stored, in the partitions' zone."""
+    return (settings.close_hour + GRACE // timedelta(hours=1)) % 24
+
+
 def with_freshness(
     assets: Iterable[dg.AssetsDefinition], settings: Settings
 ) -> list[dg.AssetsDefinition]:
-    """Return the assets with a policy: each day is stored within four hours after MP_CLOSE_HOUR."""
-    # Earlier loads do not count: a load of yesterday before that hour may lack late events.
+    """Return the assets, those of profiles with a policy: a snapshot is taken each day."""
+    # A policy looks at any materialization. A backfill of last year would satisfy it while
+    # yesterday's events are missing, so events have the check `events_complete` instead.
     policy = freshness_policy(settings)
     return [asset.map_asset_specs(lambda spec: _with_policy(spec, policy)) for asset in assets]
 
 
 def freshness_policy(settings: Settings) -> dg.FreshnessPolicy:
     """Return the deadline of an asset's last load, in the partitions' zone."""
-    deadline = (settings.close_hour + GRACE // timedelta(hours=1)) % 24
     return dg.FreshnessPolicy.cron(
-        deadline_cron=f"0 {deadline} * * *",
+        deadline_cron=f"0 {deadline_hour(settings)} * * *",
         lower_bound_delta=GRACE,
         timezone=settings.export_zone,
     )
 
 
 def _with_policy(spec: dg.AssetSpec, policy: dg.FreshnessPolicy) -> dg.AssetSpec:
-    return spec.replace_attributes(freshness_policy=policy)
+    return spec if spec.key == EVENTS_KEY else spec.replace_attributes(freshness_policy=policy)

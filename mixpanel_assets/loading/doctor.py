@@ -21,16 +21,15 @@ from mixpanel_assets.errors import (
     MixpanelDataError,
     visible,
 )
-from mixpanel_assets.loading.days_behind import STORED, DaysDue, days_due_in, read_too_early
+from mixpanel_assets.loading.checks import CheckOutcome, events_complete, first_day_wanted
+from mixpanel_assets.loading.days_behind import STORED, Ledger, days_due_in, read_too_early
 from mixpanel_assets.results import Result
-from mixpanel_assets.rules.days import describe_days, how_to_load
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import (
     EVENTS,
     Status,
-    Target,
     check_loadable,
-    day_statuses,
+    day_rows,
     only_here,
     stored_project,
 )
@@ -93,7 +92,7 @@ def doctor(
     findings = [finding]
     if credentials:
         findings += _of_mixpanel(credentials, settings, now)
-    return [*findings, *_of_database(credentials, settings)]
+    return [*findings, *_of_database(credentials, settings, now())]
 
 
 def _credentials(
@@ -204,14 +203,18 @@ def _quota(credentials: Credentials, settings: Settings) -> Finding:
     return Finding("warn", "quota", detail, f"Loads wait until {free:%H:%M} UTC; see `mp quota`.")
 
 
-def _of_database(credentials: Credentials | None, settings: Settings) -> Iterator[Finding]:
+def _of_database(
+    credentials: Credentials | None, settings: Settings, now: datetime
+) -> Iterator[Finding]:
     project_id = credentials.project_id if credentials else ""
     if credentials or settings.database:
-        yield from _database(settings.database_path(project_id), credentials, settings)
+        yield from _database(settings.database_path(project_id), credentials, settings, now)
     yield _disk(settings.spool_path(project_id))
 
 
-def _database(path: Path, credentials: Credentials | None, settings: Settings) -> Iterator[Finding]:
+def _database(
+    path: Path, credentials: Credentials | None, settings: Settings, now: datetime
+) -> Iterator[Finding]:
     folder = path.parent
     while not folder.exists():
         folder = folder.parent
@@ -223,14 +226,14 @@ def _database(path: Path, credentials: Credentials | None, settings: Settings) -
     timeout = min(_LOCK_SECONDS, settings.lock_timeout or _LOCK_SECONDS)
     hurried = settings.model_copy(update={"database": path, "lock_timeout": timeout})
     database = hurried.database_for(credentials.project_id if credentials else "")
-    statuses: dict[date, Status] = {}
+    ledger: Ledger = {}
     alone: list[date] = []
     try:
         with database.read() as connection:
             project = settings.project(credentials) if credentials else None
             check_loadable(connection, project)
             if stored_project(connection):
-                statuses = dict(day_statuses(connection, Target(EVENTS.name)))
+                ledger = day_rows(connection, EVENTS.name, date.min, date.max)
                 alone = only_here(connection, settings.horizon())
             due = days_due_in(connection, settings)
     except DatabaseNotFoundError:
@@ -242,9 +245,10 @@ def _database(path: Path, credentials: Credentials | None, settings: Settings) -
     except MixpanelDataError as error:
         yield Finding("fail", "database", error.message)
         return
+    statuses = {day: row["status"] for day, row in ledger.items()}
     size = path.stat().st_size / 1e6
     yield Finding("ok", "database", f"{path} ({size:,.1f} MB) has {_days_in_words(statuses)}")
-    yield _days(due)
+    yield _days(ledger, settings, now)
     if due.left:
         yield Finding(
             "warn",
@@ -266,17 +270,20 @@ def _days_in_words(statuses: dict[date, Status]) -> str:
     return f"{number} days of events, {days[0]} to {days[-1]}"
 
 
-def _days(due: DaysDue) -> Finding:
-    if not due.missing:
-        return Finding("ok", "days", "no day is missing since the first stored one")
-    are = "is" if len(due.missing) == 1 else "are"
-    ways = how_to_load(due.missing, EVENTS.name)
-    return Finding(
-        "warn",
+def _days(ledger: Ledger, settings: Settings, now: datetime) -> Finding:
+    first = first_day_wanted(ledger, settings)
+    if first is None and not ledger:
+        return Finding("ok", "days", "nothing was loaded yet")
+    today = settings.today()
+    return _finding(
         "days",
-        f"{describe_days(due.missing)} {are} missing",
-        f"Load with {ways}.",
+        events_complete(ledger, settings, first=first or today, now=now, table=EVENTS.name),
     )
+
+
+def _finding(what: str, outcome: CheckOutcome) -> Finding:
+    detail = f"{outcome.detail[0].lower()}{outcome.detail[1:].rstrip('.')}"
+    return Finding("ok" if outcome.passed else "warn", what, detail, outcome.remedy)
 
 
 def _history(statuses: dict[date, Status]) -> Finding:

@@ -1,4 +1,4 @@
-"""Freshness policies, and the conditions that MP_AUTOMATION turns on."""
+"""Freshness, and the conditions that MP_AUTOMATION turns on."""
 
 import sys
 import warnings
@@ -207,13 +207,23 @@ def test_conditions_are_off_unless_asked_for(monkeypatch):
     assert "request" in sensor.description
 
 
-@pytest.mark.parametrize("key", [EVENTS, PROFILES])
-def test_a_day_that_is_not_in_by_four_hours_later_is_told(key):
+def test_a_snapshot_that_is_not_in_by_four_hours_later_is_told():
     """In the partitions' zone."""
     definitions = build_definitions(settings=on("US/Pacific", close_hour=22))
-    policy = definitions.resolve_assets_def(key).get_asset_spec(key).freshness_policy
+    policy = definitions.resolve_assets_def(PROFILES).get_asset_spec(PROFILES).freshness_policy
     assert (policy.deadline_cron, policy.timezone) == ("0 2 * * *", "US/Pacific")
     assert policy.lower_bound_delta == timedelta(hours=4)
+
+
+def test_events_are_fresh_by_their_days_and_not_by_the_last_load():
+    """A backfill of last year satisfies a policy; the check of each day runs by a schedule."""
+    definitions = build_definitions(settings=on("US/Pacific", close_hour=22))
+    assert definitions.resolve_assets_def(EVENTS).get_asset_spec(EVENTS).freshness_policy is None
+    schedule = definitions.resolve_schedule_def("check_events")
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 2 * * *", "US/Pacific")
+    job = definitions.resolve_job_def("check_events")
+    checks = job.asset_layer.asset_graph.asset_check_keys
+    assert checks == {dg.AssetCheckKey(EVENTS, "events_complete")}
 
 
 def minutes_to_come() -> str:

@@ -1,6 +1,6 @@
 """The asset `mixpanel/events`: raw events by export day; assets of the events of one filter."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -26,13 +26,13 @@ from mixpanel_assets.defs.partitions import (
     run_group,
 )
 from mixpanel_assets.defs.resources import MixpanelResource
+from mixpanel_assets.loading.checks import ROWS_VANISHED
 from mixpanel_assets.loading.events import EventLoad, LoadListener
 from mixpanel_assets.loading.plan import REFETCH_TAG, Keeping, LoadProgress, Refetch, is_expired
 from mixpanel_assets.rules.days import describe_counts
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import EVENTS, DayReport, check_events_asset
 
-ROWS_VANISHED = "rows_vanished"
 _ABOUT = (
     "Each day is checked and stored in one transaction, completely or not at all. "
     "Rows that Mixpanel does not send any more are kept and counted. "
@@ -68,6 +68,7 @@ def events_asset(
     events: Sequence[str] | None = None,
     where: str | None = None,
     description: str = EVENTS.grain,
+    checks: Collection[str] = (ROWS_VANISHED,),
 ) -> dg.AssetsDefinition:
     """Return an asset of events, with partitions as the settings say.
 
@@ -77,8 +78,14 @@ def events_asset(
         events: Only events of these names; None: every event.
         where: A segmentation expression.
         description: What one row is.
+        checks: Names of checks; without `rows_vanished` the step does not do it.
     """
     key = asset_key(name)
+    vanished = dg.AssetCheckSpec(
+        ROWS_VANISHED,
+        asset=key,
+        description="Mixpanel still sends every stored row of the days of the run.",
+    )
 
     @dg.asset(
         key=key,
@@ -91,13 +98,7 @@ def events_asset(
         # None by default: Dagster's pools leak the slot of a killed process, and the request
         # budget protects Mixpanel already.
         pool=settings.pool,
-        check_specs=[
-            dg.AssetCheckSpec(
-                ROWS_VANISHED,
-                asset=key,
-                description="Mixpanel still sends every stored row of the days of the run.",
-            )
-        ],
+        check_specs=[vanished] if ROWS_VANISHED in checks else [],
         metadata={
             **stored_table(key, "event_date", column_schema(EVENTS.columns)),
             "joins_by_distinct_id": dg.MetadataValue.asset(PROFILES_KEY),
@@ -125,7 +126,8 @@ def events_asset(
                 materialized=record.materialized,
             )
         yield dg.Output(load)
-        yield rows_vanished_result(load.vanished, key)
+        if ROWS_VANISHED in checks:
+            yield rows_vanished_result(load.vanished, key)
 
     return days_of_events
 

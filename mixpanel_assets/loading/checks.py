@@ -1,0 +1,205 @@
+"""Checks of stored events: which days are missing, and what is unusual about a day.
+
+Dagster shows the results as asset checks of `mixpanel/events`, `mp doctor` as findings. A check
+reads the database and sends no request.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+from mixpanel_assets.errors import DatabaseNotFoundError
+from mixpanel_assets.loading.days_behind import STORED, Ledger
+from mixpanel_assets.loading.plan import is_expired
+from mixpanel_assets.results import Result
+from mixpanel_assets.rules.days import days_between, describe_days, how_to_load
+from mixpanel_assets.settings import Settings
+from mixpanel_assets.warehouse import Database, ProjectIdentity, check_readable, day_rows
+
+EVENTS_COMPLETE = "events_complete"
+ROWS_VANISHED = "rows_vanished"
+
+_DAY = timedelta(days=1)
+_UNAVAILABLE = ("not available", "expired")
+REASONS = {
+    "never loaded": "never loaded",
+    "not available": "beyond the reach of the project's plan",
+    "expired": "further back than MP_RETENTION_DAYS",
+    "failed": "not loaded because the last attempt failed",
+    "partial": "loaded in part",
+    "open": "loaded before its end",
+}
+
+
+@dataclass(frozen=True, repr=False)
+class CheckOutcome(Result):
+    """The result of one check, of all days or of one.
+
+    Attributes:
+        check: Its name.
+        passed: Whether nothing was found.
+        detail: What was found, as a sentence.
+        remedy: What to do; empty if nothing is needed.
+        severity: `error` if rows are missing or wrong, `warn` if the day is unusual.
+        day: The day; None for a check of all days.
+        numbers: What was counted.
+        rows: What was found, one row each.
+    """
+
+    check: str
+    passed: bool
+    detail: str
+    remedy: str = ""
+    severity: Literal["warn", "error"] = "warn"
+    day: date | None = None
+    numbers: Mapping[str, int | float] = field(default_factory=dict)
+    rows: Sequence[Mapping[str, Any]] = ()
+
+
+def check_events(
+    database: Database,
+    settings: Settings,
+    *,
+    project: ProjectIdentity,
+    table: str,
+    now: datetime,
+) -> list[CheckOutcome]:
+    """Run the checks of a table of events.
+
+    Args:
+        database: It need not exist.
+        settings: The days that are wanted, from MP_START_DATE on.
+        project: The project that the database must hold; an empty text in it stands for any.
+        table: Its name in schema `mixpanel`.
+        now: The current time; aware.
+
+    Raises:
+        ConfigError: The database holds another project.
+        StorageError: It cannot be read.
+    """
+    ledger: Ledger = {}
+    with suppress(DatabaseNotFoundError), database.read() as connection:
+        check_readable(connection, database.path, project)
+        ledger = day_rows(connection, table, date.min, date.max)
+    return [events_complete(ledger, settings, first=settings.start_date, now=now, table=table)]
+
+
+def last_day_due(settings: Settings, now: datetime) -> date:
+    """Return the last day that is expected to be stored: yesterday from MP_CLOSE_HOUR on.
+
+    Args:
+        settings: The zone of the days, and the hour.
+        now: The current time; aware.
+    """
+    here = now.astimezone(ZoneInfo(settings.export_zone))
+    return here.date() - _DAY * (1 if here.hour >= settings.close_hour else 2)
+
+
+def first_day_wanted(ledger: Ledger, settings: Settings) -> date | None:
+    """Return MP_START_DATE if it is set, else the first stored day; None if nothing is stored."""
+    if "start_date" in settings.model_fields_set:
+        return settings.start_date
+    return min((day for day, row in ledger.items() if row["status"] in STORED), default=None)
+
+
+def events_complete(
+    ledger: Ledger, settings: Settings, *, first: date, now: datetime, table: str
+) -> CheckOutcome:
+    """Check that each day is stored completely, up to the last one that is due.
+
+    Days that Mixpanel has deleted, or that the project's plan does not reach, are named; they
+    cannot be loaded, so they do not count as missing.
+
+    Args:
+        ledger: The ledger rows of the table, by day.
+        settings: Which day is due, and which days Mixpanel still has.
+        first: The first day that is wanted. Failed days before it count as missing, too.
+        now: The current time; aware.
+        table: Its name in schema `mixpanel`.
+    """
+    last, horizon = last_day_due(settings, now), settings.horizon()
+    failed = [day for day, row in ledger.items() if row["status"] == "failed" and day <= last]
+    days = sorted({*days_between(first, last), *failed})
+    lacking = {day: why for day in days if (why := _why_lacking(ledger.get(day), day, horizon))}
+    missing = {day: why for day, why in lacking.items() if why not in _UNAVAILABLE}
+    unavailable = sorted(lacking.keys() - missing.keys())
+    stored = len(days) - len(lacking)
+    if missing:
+        are = "is" if len(missing) == 1 else "are"
+        detail = (
+            f"{describe_days(missing)} {are} missing: {len(missing):,} of {_count(len(days))} from "
+            f"{days[0]} to {last} ({_reasons(missing)})."
+        )
+    elif days:
+        detail = f"No day from {days[0]} to {last} is missing."
+    else:
+        detail = f"No day since {first} is due yet."
+    if unavailable:
+        reasons = _reasons({day: lacking[day] for day in unavailable})
+        detail += f" {describe_days(unavailable)} cannot be loaded ({reasons})."
+    return CheckOutcome(
+        EVENTS_COMPLETE,
+        not missing,
+        detail,
+        f"Load with {how_to_load(missing, table)}." if missing else "",
+        "error",
+        numbers={
+            "days": len(days),
+            "days_stored": stored,
+            "days_missing": len(missing),
+            "days_unavailable": len(unavailable),
+        },
+        rows=[_range(*days, why, ledger) for days, why in _ranges(lacking)],
+    )
+
+
+def _why_lacking(row: Mapping[str, Any] | None, day: date, horizon: date | None) -> str | None:
+    """Return why a day is not stored completely; None if it is."""
+    if row and row["status"] in ("complete", "empty"):
+        return None
+    if row and row["status"] == "not available":
+        return "not available"
+    if is_expired(day, horizon):
+        return "expired"
+    # The horizon moved back, so that an expired day can be loaded.
+    return "never loaded" if row is None or row["status"] == "expired" else str(row["status"])
+
+
+def _reasons(lacking: Mapping[date, str]) -> str:
+    """Return how many days lack rows for each reason."""
+    counts = Counter(lacking.values()).most_common()
+    return ", ".join(f"{days:,} {REASONS[why]}" for why, days in counts)
+
+
+def _ranges(lacking: Mapping[date, str]) -> list[tuple[tuple[date, date], str]]:
+    """Return consecutive days with one reason, in order."""
+    ranges: list[tuple[tuple[date, date], str]] = []
+    for day, why in sorted(lacking.items()):
+        if ranges and ranges[-1][1] == why and ranges[-1][0][1] + _DAY == day:
+            ranges[-1] = ((ranges[-1][0][0], day), why)
+        else:
+            ranges.append(((day, day), why))
+    return ranges
+
+
+def _range(first: date, last: date, why: str, ledger: Ledger) -> dict[str, Any]:
+    errors = Counter(
+        ledger[day].get("last_error") for day in days_between(first, last) if day in ledger
+    )
+    return {
+        "first_day": str(first),
+        "last_day": str(last),
+        "days": (last - first).days + 1,
+        "why": REASONS[why],
+        "last_error": next((error for error, _ in errors.most_common() if error), ""),
+    }
+
+
+def _count(days: int) -> str:
+    return f"{days:,} day{'' if days == 1 else 's'}"

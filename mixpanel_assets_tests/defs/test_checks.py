@@ -1,0 +1,207 @@
+"""The asset checks of `mixpanel/events`, as Dagster's UI shows them."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
+from dagster_graphql.test.utils import execute_dagster_graphql
+
+from mixpanel_assets import Workspace
+from mixpanel_assets.client import make_credentials
+from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.checks import CHECKS, event_checks
+from mixpanel_assets.emulator import Emulator, EmulatorSettings
+from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.loading.checks import last_day_due
+from mixpanel_assets.settings import Settings
+from mixpanel_assets_tests.conftest import resource_of
+
+EVENTS = dg.AssetKey(["mixpanel", "events"])
+DAY = timedelta(days=1)
+
+LOCATION = """
+import warnings
+from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.settings import Settings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    defs = build_definitions(settings=Settings.model_validate_json({settings!r}))
+"""
+ASKED = """
+query ($key: AssetKeyInput!) {
+  assetNodeOrError(assetKey: $key) { ... on AssetNode {
+    assetChecksOrError { ... on AssetChecks { checks {
+      name blocking canExecuteIndividually
+      executionForLatestMaterialization { status evaluation {
+        severity success description partition metadataEntries {
+          label
+          ... on IntMetadataEntry { intValue }
+          ... on TextMetadataEntry { text }
+          ... on TableMetadataEntry { table { records } }
+        } } }
+    } } }
+  } }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Emulator]:
+    """A project with few events on each of the last 60 days."""
+    first = datetime.now(UTC).date() - 60 * DAY
+    with Emulator(EmulatorSettings(start=first, exact_events=3)) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def here(shop: Emulator, tmp_path: Path) -> Settings:
+    """Settings for the shop, of which the last thirty days are wanted."""
+    shop.faults.clear()
+    last = last_day_due(Settings(), datetime.now(UTC))
+    return Settings(
+        api_base_url=shop.base_url,
+        database=tmp_path / "warehouse.duckdb",
+        start_date=last - 29 * DAY,
+        max_retries=0,
+    )
+
+
+@pytest.fixture
+def workspace(shop: Emulator, here: Settings) -> Iterator[Workspace]:
+    """Loads without Dagster."""
+    credentials = make_credentials(
+        username=shop.username, secret=shop.secret, project_id=str(shop.project_id)
+    )
+    with Workspace(credentials=credentials, settings=here) as workspace:
+        yield workspace
+
+
+@pytest.fixture
+def definitions(shop: Emulator, here: Settings) -> dg.Definitions:
+    """The code location of the shop."""
+    return build_definitions(settings=here, resources={"mixpanel": resource_of(shop)})
+
+
+@pytest.fixture
+def stored_instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """Where Dagster keeps its runs: in files, as its web server needs it."""
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        yield instance
+
+
+@pytest.fixture
+def shown(
+    here: Settings, tmp_path: Path, stored_instance: dg.DagsterInstance
+) -> Callable[[], dict[str, Any]]:
+    """Return the checks of events by name, as the page of the asset gets them."""
+
+    def checks() -> dict[str, Any]:
+        location = tmp_path / "location.py"
+        location.write_text(LOCATION.format(settings=here.model_dump_json(exclude_unset=True)))
+        origin = InProcessCodeLocationOrigin(
+            LoadableTargetOrigin(python_file=str(location), attribute="defs")
+        )
+        target = InProcessWorkspaceLoadTarget([origin])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Dagster's own, of its schedules
+            with WorkspaceProcessContext(stored_instance, target) as process:
+                request = process.create_request_context()
+                result = execute_dagster_graphql(request, ASKED, {"key": {"path": EVENTS.path}})
+        nodes = result.data["assetNodeOrError"]["assetChecksOrError"]["checks"]
+        return {node["name"]: node for node in nodes}
+
+    return checks
+
+
+def entries(check: dict[str, Any]) -> dict[str, Any]:
+    found = check["executionForLatestMaterialization"]["evaluation"]["metadataEntries"]
+    values = ({"intValue", "text", "table"} & entry.keys() for entry in found)
+    return {entry["label"]: entry[name] for entry, [name] in zip(found, values, strict=True)}
+
+
+def run_check(definitions: dg.Definitions, instance: dg.DagsterInstance) -> dg.AssetCheckEvaluation:
+    job = definitions.resolve_job_def("check_events")
+    [evaluation] = job.execute_in_process(instance=instance).get_asset_check_evaluations()
+    return evaluation
+
+
+def materialize(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, first: date, last: date
+) -> dg.ExecuteInProcessResult:
+    tags = {
+        "dagster/asset_partition_range_start": str(first),
+        "dagster/asset_partition_range_end": str(last),
+    }
+    job = definitions.resolve_implicit_global_asset_job_def()
+    return job.execute_in_process(asset_selection=[EVENTS], instance=instance, tags=tags)
+
+
+def test_the_page_of_the_asset_says_that_seven_of_thirty_days_are_missing(
+    definitions, here, workspace, stored_instance, shown
+):
+    """After a load of the others: which days, why, and the command that loads them."""
+    first, last = here.start_date, here.start_date + 29 * DAY
+    workspace.sync_events(first + DAY, last - 7 * DAY)
+    assert materialize(definitions, stored_instance, first, first).success
+    check = shown()["events_complete"]
+    assert check["canExecuteIndividually"] == "CAN_EXECUTE"
+    execution = check["executionForLatestMaterialization"]
+    evaluation = execution["evaluation"]
+    assert (execution["status"], evaluation["severity"]) == ("FAILED", "ERROR")
+    gap = f"{last - 6 * DAY}..{last}"
+    assert evaluation["description"].startswith(f"{gap} are missing: 7 of 30 days from {first}")
+    found = entries(check)
+    assert (found["days_stored"], found["days_missing"]) == (23, 7)
+    command = f"`mp sync --from {last - 6 * DAY} --to {last}`"
+    assert command in found["what_to_do"]
+    [row] = found["found"]["records"]
+    assert f'"first_day": "{last - 6 * DAY}"' in row
+    assert '"why": "never loaded"' in row
+
+
+def test_a_backfill_of_old_days_does_not_make_yesterday_fresh(
+    definitions, here, instance, workspace
+):
+    """The check that the schedule runs looks at the days, not at the last load."""
+    last = here.start_date + 29 * DAY
+    workspace.sync_events(here.start_date, last - DAY)
+    materialize(definitions, instance, here.start_date, here.start_date)
+    evaluation = run_check(definitions, instance)
+    assert not evaluation.passed
+    assert evaluation.description.startswith(f"{last} is missing: 1 of 30 days")
+    workspace.sync_events(last, last)
+    assert run_check(definitions, instance).passed
+
+
+def test_the_check_waits_for_no_load_and_needs_no_database(definitions, instance, workspace, here):
+    """Before the first load every day is missing; a writer is not waited for."""
+    assert run_check(definitions, instance).metadata["days_missing"].value == 30
+    workspace.sync_events(here.start_date, here.start_date + 29 * DAY)
+    with workspace.storage.write():
+        assert run_check(definitions, instance).passed
+
+
+@pytest.mark.parametrize("checks", [False, [], ["rows_vanished"]])
+def test_checks_can_be_left_out(checks, here):
+    """With the check goes the schedule that runs it."""
+    definitions = build_definitions(settings=here, checks=checks)
+    dg.Definitions.validate_loadable(definitions)
+    graph = definitions.resolve_asset_graph()
+    assert dg.AssetCheckKey(EVENTS, "events_complete") not in graph.asset_check_keys
+    assert "check_events" not in {schedule.name for schedule in definitions.schedules}
+
+
+def test_an_unknown_check_is_refused_with_the_known_ones(here):
+    """A typo would leave out every check in silence."""
+    with pytest.raises(ConfigError, match=r"'volum'.*events_complete"):
+        event_checks(here, checks=["volum"])
+    assert len(event_checks(here, checks=CHECKS)) == 1
