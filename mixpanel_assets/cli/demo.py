@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.options import day_option, known_zone
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 
@@ -126,7 +127,7 @@ def demo(
     if ui:
         from mixpanel_assets.cli.demo_ui import open_ui
 
-        open_ui(database or Path("data/demo_ui.duckdb"), port)
+        open_ui(database or Path("data/demo_ui.duckdb"), port, is_verbose=current().verbose)
     else:
         run_demo(database or Path("data/demo.duckdb"))
 

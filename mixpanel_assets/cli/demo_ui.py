@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -50,15 +50,17 @@ nux:
 """
 
 
-def open_ui(database: Path, port: int) -> None:
+def open_ui(database: Path, port: int, *, is_verbose: bool = False) -> None:
     """Serve the Dagster UI on the emulator's data until interrupted or terminated.
 
     Args:
         database: The DuckDB file; the run history is in a folder of the same name.
         port: A port of 127.0.0.1.
+        is_verbose: Print what Dagster prints; else it goes to `ui.log` next to the run history.
 
     Raises:
-        ConfigError: Another process uses the port, or a file has the name of the folder.
+        ConfigError: Another process uses the port, a file has the name of the folder, or Dagster
+            does not start.
     """
     console = Console(stderr=True, highlight=False)
     started = time.monotonic()
@@ -71,8 +73,9 @@ def open_ui(database: Path, port: int) -> None:
             with console.status("Dagster materializes three weeks of events"):
                 _load()
         url = f"http://127.0.0.1:{port}"
-        with _dagster(port) as server:
-            _wait_until_ready(server, url)
+        log = None if is_verbose else database.with_suffix(".dagster") / "ui.log"
+        with _dagster(port, log) as server:
+            _wait_until_ready(server, url, log)
             console.print(
                 f"[bold]Dagster's UI is on {url}[/] after {time.monotonic() - started:.0f} s; "
                 "Ctrl-C ends it.\n"
@@ -125,14 +128,17 @@ def _load() -> None:
 
 
 @contextmanager
-def _dagster(port: int) -> Iterator[subprocess.Popen[bytes]]:
+def _dagster(port: int, log: Path | None) -> Iterator[subprocess.Popen[bytes]]:
     """Yield a running `dagster dev`. Ctrl-C and SIGTERM end it, and then the block."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell without job control makes its background jobs ignore Ctrl-C, and Dagster then
         # ignores every signal.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     command = ["dagster", "dev", "-h", "127.0.0.1", "-p", str(port), "-m", LOCATION]
-    server = subprocess.Popen([sys.executable, "-m", *command])  # noqa: S603
+    with log.open("wb") if log else nullcontext() as output:
+        server = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", *command], stdout=output, stderr=output
+        )
     try:
         yield server
     except KeyboardInterrupt:
@@ -145,7 +151,7 @@ def _dagster(port: int) -> Iterator[subprocess.Popen[bytes]]:
         server.wait()
 
 
-def _wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
+def _wait_until_ready(server: subprocess.Popen[bytes], url: str, log: Path | None) -> None:
     with httpx.Client(trust_env=False) as http:
         while server.poll() is None:
             try:
@@ -154,3 +160,8 @@ def _wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
                 time.sleep(0.2)
             else:
                 return
+    printed = "".join(log.read_text(errors="replace").splitlines(True)[-20:]) if log else ""
+    raise ConfigError(
+        f"Dagster's UI did not start (exit code {server.returncode}). Its last lines"
+        f"{f', from {log}:' if log else ' are above.'}\n{printed}"
+    )
