@@ -30,7 +30,7 @@ def materialize(max_workers: str) -> int:
     # Imported here, because Dagster would add to the memory of the other ways.
     import dagster as dg
 
-    from mixpanel_assets.definitions import build_definitions
+    from mixpanel_assets.defs.location import build_definitions
     from mixpanel_assets.settings import load_settings
 
     settings = load_settings()

@@ -23,7 +23,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.settings import load_settings
 from mixpanel_assets.warehouse import copy_path
 from mixpanel_assets.workspace import Workspace

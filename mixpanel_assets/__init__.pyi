@@ -16,21 +16,30 @@ from mixpanel_assets.client.discovery import (
 from mixpanel_assets.client.live import (
     LiveQueryService as LiveQueryService,
 )
-from mixpanel_assets.definitions import (
-    build_definitions as build_definitions,
-)
 from mixpanel_assets.defs.assets.events import (
+    FilteredEvents as FilteredEvents,
+    events_asset as events_asset,
     filtered_events_asset as filtered_events_asset,
 )
 from mixpanel_assets.defs.assets.profiles import (
+    FilteredProfiles as FilteredProfiles,
     filtered_profiles_asset as filtered_profiles_asset,
     group_profiles_asset as group_profiles_asset,
+    profiles_asset as profiles_asset,
 )
 from mixpanel_assets.defs.assets.queries import (
     live_query_asset as live_query_asset,
 )
 from mixpanel_assets.defs.io_managers import (
     WarehouseIOManager as WarehouseIOManager,
+)
+from mixpanel_assets.defs.location import (
+    build_definitions as build_definitions,
+)
+from mixpanel_assets.defs.names import (
+    AssetKind as AssetKind,
+    MixpanelTranslator as MixpanelTranslator,
+    Names as Names,
 )
 from mixpanel_assets.defs.resources import (
     MixpanelResource as MixpanelResource,
@@ -125,6 +134,9 @@ from mixpanel_assets.results import (
     TopEvent as TopEvent,
     UserEvent as UserEvent,
     WorkspaceInfo as WorkspaceInfo,
+)
+from mixpanel_assets.settings import (
+    Settings as Settings,
 )
 from mixpanel_assets.warehouse.engine import (
     StorageEngine as StorageEngine,

@@ -6,11 +6,17 @@ import re
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.rules.days import SETTLE_DAYS
@@ -103,6 +109,24 @@ class Settings(BaseSettings):
     budget_query_per_hour: int = Field(default=58, ge=1)
     budget_count_pages: bool = False
     budget_window_seconds: float = Field(default=3605.0, gt=0)
+
+    @classmethod
+    def given(cls, **values: Any) -> Settings:
+        """Return these settings; the others have their defaults, whatever the MP_* variables say.
+
+        Args:
+            **values: By the names of the attributes.
+
+        Raises:
+            ConfigError: A value cannot be understood; the message names it.
+
+        Example:
+            >>> Settings.given(database="data/shop.duckdb", start_date="2025-01-01")
+        """
+        try:
+            return _GivenSettings(**values)
+        except ValidationError as error:
+            raise ConfigError(f"Settings cannot be used. {_complaints(error)}.") from error
 
     @field_validator("groups", mode="before")
     @classmethod
@@ -283,6 +307,28 @@ class Settings(BaseSettings):
         )
 
 
+class _GivenSettings(Settings):
+    """Settings without a source but their arguments."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the arguments alone; part of `pydantic_settings.BaseSettings`."""
+        return (init_settings,)
+
+
+def _complaints(error: ValidationError, name: Callable[[str], str] = str) -> str:
+    return "; ".join(
+        f"{name(str(problem['loc'][0]))}: {problem['msg']}" for problem in error.errors()
+    )
+
+
 def _is_our_home(folder: Path) -> bool:
     location = folder / "workspace.yaml"
     return (
@@ -305,7 +351,5 @@ def load_settings() -> Settings:
             'Settings cannot be read. MP_GROUPS: it must be JSON such as {"companies": "-1405"}.'
         ) from error
     except ValidationError as error:
-        complaints = [
-            f"MP_{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors()
-        ]
-        raise ConfigError("Settings cannot be read. " + "; ".join(complaints) + ".") from error
+        complaints = _complaints(error, lambda name: f"MP_{name.upper()}")
+        raise ConfigError(f"Settings cannot be read. {complaints}.") from error

@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 
 import mixpanel_assets
-from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.location import build_definitions
 
 EVENTS = dg.AssetKey(["mixpanel", "events"])
 _PACKAGE = str(Path(mixpanel_assets.__file__).parent) + os.sep

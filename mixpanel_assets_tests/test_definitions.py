@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 
-from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.defs.partitions import days_of
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.settings import Settings, load_settings

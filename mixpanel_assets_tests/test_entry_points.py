@@ -14,7 +14,7 @@ import yaml
 
 from mixpanel_assets import Workspace
 from mixpanel_assets.cli.demo import environment_of
-from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.warehouse import copy_path
 from mixpanel_assets_tests.dagster_server import JOB, LAUNCH, ROOT, Dagster, served, wait_for

@@ -11,7 +11,6 @@ import pytest
 import yaml
 from dagster._core.instance.config import dagster_instance_config
 
-from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets_tests.dagster_server import ROOT, RUN, environment_for, messages, served
 
@@ -88,7 +87,6 @@ def test_the_files_agree_on_what_is_loaded():
     assert workspace == {"load_from": [{"python_module": MODULE}]}
     assert project["dagster"] == {"module_name": MODULE}
     assert project["dg"]["project"]["code_location_target_module"] == MODULE
-    assert build_definitions.__module__ == MODULE
 
 
 def test_crashed_runs_are_repeated_and_failed_ones_are_not():

@@ -29,7 +29,7 @@ MAY_IMPORT = {
         "auth",
         *("client", "errors", "loading", "results", "rules", "settings", "warehouse", "workspace"),
     },
-    "definitions": {"defs", "settings"},
+    "definitions": {"defs"},
     "__init__": None,  # offers the public names lazily
     "cli": None,  # the commands import what they need, inside the command
 }
@@ -150,6 +150,24 @@ def test_every_public_name_is_there():
     }
     found = [getattr(mixpanel_assets, name).__name__ for name in mixpanel_assets.__all__]
     assert found == [aliases.get(name, name) for name in mixpanel_assets.__all__]
+
+
+def test_importing_a_public_name_builds_nothing_and_reads_no_setting():
+    """`dg` imports each name of a registered package; an exception would end its command."""
+    code = """
+import os, sys
+os.environ |= dict.fromkeys(["MP_START_DATE", "MP_GROUPS", "MP_TIME_ZONE", "MP_REGION"], "wrong")
+os.environ |= {"MP_CONFIG_PATH": "/nowhere", "MP_DATABASE": "/nowhere/x"}
+opened = []
+forbidden = ("sqlite3.connect", "socket.connect", "duckdb.connect")
+sys.addaudithook(lambda event, _: event in forbidden and opened.append(event))
+import mixpanel_assets
+for name in dir(mixpanel_assets):
+    getattr(mixpanel_assets, name)
+assert not opened, opened
+assert "mixpanel_assets.definitions" not in sys.modules
+"""
+    modules_after(code)
 
 
 def modules_after(code: str) -> set[str]:

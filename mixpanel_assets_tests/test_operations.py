@@ -54,7 +54,7 @@ def test_a_failed_run_is_told_to_a_webhook(emulator, monkeypatch, tmp_path):
 
 def test_every_job_and_schedule_is_described():
     """The page names what the code location has, and the other way round."""
-    from mixpanel_assets.definitions import build_definitions
+    from mixpanel_assets.defs.location import build_definitions
 
     repository = build_definitions().get_repository_def()
     rows = set(re.findall(r"^\| (`.*?`) \|", PAGE, re.MULTILINE))

@@ -11,8 +11,8 @@ import pytest
 
 from mixpanel_assets import Workspace
 from mixpanel_assets.client import make_credentials
-from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.defs.io_managers import WarehouseIOManager
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.loading.doctor import doctor
@@ -306,7 +306,7 @@ def test_a_code_location_says_whose_rows_it_reads(settings):
     """As far as it is known when it is loaded."""
     resource = MixpanelResource(username="u", secret="secret-secret", project_id="7", region="eu")
     given = build_definitions(settings=settings, resources={"mixpanel": resource})
-    manager = given.resources["warehouse"]
+    manager = given.resources["mixpanel_warehouse"]
     assert (manager.project_id, manager.region) == ("7", "eu")
     own = WarehouseIOManager(database=dg.EnvVar("MP_DATABASE"), schema="shop")
     resources = {"mixpanel": resource, "warehouse": own}
@@ -318,5 +318,5 @@ def test_a_code_location_says_whose_rows_it_reads(settings):
     for project_id, region in (("", "eu"), ("none", "eu"), ("7", "mars")):
         resource = MixpanelResource(username="u", secret="s", project_id=project_id, region=region)
         given = build_definitions(settings=settings, resources={"mixpanel": resource})
-        manager = given.resources["warehouse"]
+        manager = given.resources["mixpanel_warehouse"]
         assert (manager.project_id, manager.region) == ("", "")

@@ -209,7 +209,7 @@ def _resource_for(emulator: Emulator) -> MixpanelResource:
 def _materialize(resource: MixpanelResource, settings: Settings) -> None:
     import dagster as dg
 
-    from mixpanel_assets.definitions import build_definitions
+    from mixpanel_assets.defs.location import build_definitions
 
     definitions = build_definitions(settings=settings, resources={"mixpanel": resource})
     with dg.DagsterInstance.ephemeral() as instance:

@@ -6,7 +6,7 @@ import dagster as dg
 import pandas as pd
 from dagster_shared.utils.warnings import BetaWarning
 
-from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.defs.partitions import daily_partitions
 from mixpanel_assets.settings import load_settings
 
@@ -28,4 +28,7 @@ def daily_event_counts(events: pd.DataFrame) -> pd.DataFrame:
     return events.groupby(["event_date", "event_name"]).size().reset_index(name="events")
 
 
-defs = dg.Definitions.merge(build_definitions(), dg.Definitions(assets=[daily_event_counts]))
+defs = dg.Definitions.merge(
+    build_definitions(warehouse_key="warehouse", executor=dg.in_process_executor),
+    dg.Definitions(assets=[daily_event_counts]),
+)

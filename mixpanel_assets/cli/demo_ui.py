@@ -29,7 +29,7 @@ from mixpanel_assets.cli.demo import (
     require_demo_database,
 )
 from mixpanel_assets.cli.signals import mark_caught, received_signal
-from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.settings import load_settings

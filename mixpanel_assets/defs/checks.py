@@ -11,7 +11,7 @@ import dagster as dg
 
 from mixpanel_assets.defs.failures import explained_to_dagster
 from mixpanel_assets.defs.metadata import table
-from mixpanel_assets.defs.partitions import EVENTS_KEY
+from mixpanel_assets.defs.names import THE_ONLY_PROJECT, Names
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.checks import (
@@ -56,9 +56,9 @@ def chosen_checks(checks: bool | Collection[str]) -> tuple[str, ...]:
 def event_checks(
     settings: Settings,
     *,
-    key: dg.AssetKey = EVENTS_KEY,
+    key: dg.AssetKey | None = None,
     name: str = EVENTS.name,
-    mixpanel: str = "mixpanel",
+    names: Names = THE_ONLY_PROJECT,
     checks: bool | Collection[str] = True,
 ) -> list[dg.AssetChecksDefinition]:
     """Return the checks of an asset of events: one op, of which each check can be run by itself.
@@ -67,14 +67,15 @@ def event_checks(
 
     Args:
         settings: The partitions, and where the database is.
-        key: The asset.
+        key: The asset; None: that of the names.
         name: The name of its table in schema `mixpanel`.
-        mixpanel: The key of the resource that names the project.
+        names: The key of the resource that names the project.
         checks: All checks, none, or those of these names.
 
     Raises:
         ConfigError: A name is unknown.
     """
+    key = key or names.asset_key(name)
     specs = {
         check: dg.AssetCheckSpec(check, asset=key, description=_ABOUT[check])
         for check in chosen_checks(checks)
@@ -87,13 +88,12 @@ def event_checks(
         name=f"{key.to_python_identifier()}_checks",
         specs=list(specs.values()),
         can_subset=True,
-        required_resource_keys={mixpanel},
+        required_resource_keys=names.resource_keys,
         description="Reads what is stored; sends no request.",
     )
     def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[Any]:
-        resource: MixpanelResource = getattr(context.resources, mixpanel)
         with explained_to_dagster():
-            outcomes = _outcomes(context, settings, resource, name)
+            outcomes = _outcomes(context, settings, names.resource(context), name)
         for outcome in outcomes:
             spec = specs[outcome.check]
             yield dg.Output(None, spec.get_python_identifier())

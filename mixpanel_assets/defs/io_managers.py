@@ -32,6 +32,7 @@ from dagster_duckdb.io_manager import DUCKDB_DATETIME_FORMAT, DuckDBIOManager
 from pydantic import Field, field_validator
 
 from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.defs.metadata import TABLE
 from mixpanel_assets.defs.partitions import days_of
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, MissingDaysError
 from mixpanel_assets.loading.checks import REASONS
@@ -103,10 +104,12 @@ class Gaps:
     Attributes:
         target: The table.
         days: By reason: `never loaded`, or the status in the ledger.
+        asset: The key of the asset whose table it is.
     """
 
     target: Target
     days: Mapping[str, Sequence[date]]
+    asset: str
 
     @property
     def message(self) -> str:
@@ -117,7 +120,7 @@ class Gaps:
         name = f"{self.target.schema}.{self.target.table}"
         return (
             f"{name} does not hold every day that is read: {reasons}. Materialize these partitions "
-            f"of `{self.target.schema}/{self.target.table}`, then this one again."
+            f"of `{self.asset}`, then this one again."
         )
 
     def error(self) -> MissingDaysError:
@@ -127,7 +130,11 @@ class Gaps:
 
 
 def find_gaps(
-    connection: duckdb.DuckDBPyConnection, target: Target, days: Sequence[date]
+    connection: duckdb.DuckDBPyConnection,
+    target: Target,
+    days: Sequence[date],
+    *,
+    asset: str | None = None,
 ) -> Gaps | None:
     """Return which of some days are not completely stored, by the ledger.
 
@@ -135,6 +142,7 @@ def find_gaps(
         connection: Any connection of the database.
         target: An existing table.
         days: In order.
+        asset: The key of the asset whose table it is; None: the table's name.
 
     Returns:
         None if each day is complete or empty, or the ledger does not cover the table.
@@ -149,7 +157,8 @@ def find_gaps(
             by_reason.setdefault(why, []).append(day)
     if not by_reason:
         return None
-    return Gaps(target, {why: by_reason[why] for why in REASONS if why in by_reason})
+    found = {why: by_reason[why] for why in REASONS if why in by_reason}
+    return Gaps(target, found, asset or f"{target.schema}/{target.table}")
 
 
 def _is_in_ledger(connection: duckdb.DuckDBPyConnection, target: Target) -> bool:
@@ -285,6 +294,12 @@ class _LoadingIOManager(DbIOManager):
             )
             self.end.enter_context(publisher.writing())
             self._is_writing = True
+
+    def _get_table_slice(self, context: Context, output_context: dg.OutputContext) -> TableSlice:
+        # A translated key may end with another name than that of the table.
+        found = super()._get_table_slice(context, output_context)
+        table = (output_context.definition_metadata or {}).get(TABLE)
+        return found._replace(table=table) if table else found
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         with explained_to_dagster(_retries_of(context)):
@@ -580,7 +595,9 @@ def _warn_of_gaps(
     for dimension in table_slice.partition_dimensions or ():
         if not isinstance(dimension.partitions, dg.TimeWindow):
             continue
-        gaps = find_gaps(connection, target, days_between(*days_of(dimension.partitions)))
+        days = days_between(*days_of(dimension.partitions))
+        asset = context.asset_key.to_user_string() if context.has_asset_key else None
+        gaps = find_gaps(connection, target, days, asset=asset)
         if gaps and wanted == "fail":
             raise gaps.error()
         if gaps:

@@ -26,7 +26,7 @@ from mixpanel_assets.results import (
     SavedReportResult,
     SegmentationResult,
 )
-from mixpanel_assets.warehouse import Column, DayReport, ProfileReport
+from mixpanel_assets.warehouse import Column, DayReport, ProfileReport, Target
 
 _STEP = 10
 _FLOOR = 50
@@ -70,13 +70,22 @@ def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
     )
 
 
-def stored_table(key: dg.AssetKey, partition_expr: str, schema: dg.TableSchema) -> dict[str, Any]:
-    """Return an asset's metadata on its table: the partition's column, the columns, the name."""
+# Where the IO manager finds the table of an asset whose key ends with another name.
+TABLE = "mixpanel_assets/table"
+
+
+def stored_table(
+    key: dg.AssetKey, target: Target, partition_expr: str, columns: dg.TableSchema
+) -> dict[str, Any]:
+    """Return an asset's metadata on its table: the partition's column, the columns, the place."""
+    renamed = {} if key.path[-1] == target.table else {TABLE: target.table}
     return {
         "partition_expr": partition_expr,
-        "dagster/column_schema": schema,
+        "dagster/column_schema": columns,
         # Without the path of the database, which Dagster's UI would show to all its users.
-        "dagster/table_name": ".".join(key.path),
+        "dagster/table_name": f"{target.schema}.{target.table}",
+        "schema": target.schema,  # Dagster's IO managers read it; else the key's prefix
+        **renamed,
     }
 
 

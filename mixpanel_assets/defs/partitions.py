@@ -1,4 +1,4 @@
-"""Keys of assets, their daily partitions, the days of a run, and the runs that a run continues."""
+"""The daily partitions of assets, the days of a run, and the runs that a run continues."""
 
 from collections.abc import Collection, Mapping
 from datetime import date, timedelta
@@ -9,16 +9,6 @@ import dagster as dg
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.rules.days import as_day
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.warehouse import EVENTS, PROFILES, SCHEMA
-
-
-def asset_key(name: str) -> dg.AssetKey:
-    """Return the key of the asset with a table in schema `mixpanel`."""
-    return dg.AssetKey([SCHEMA, name])
-
-
-EVENTS_KEY = asset_key(EVENTS.name)
-PROFILES_KEY = asset_key(PROFILES.name)
 
 
 def daily_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
@@ -35,6 +35,9 @@ class MixpanelResource(dg.ConfigurableResource[None]):
         >>> with MixpanelResource().client() as client:
         ...     events = client.get("query", "/events/names")
     """
+
+    # Not a field, which Dagster would show, nor private, which Dagster's copies of it would lose.
+    settings: ClassVar[Settings | None] = None
 
     _is_warned: bool = PrivateAttr(default=False)
 
@@ -121,8 +124,12 @@ class MixpanelResource(dg.ConfigurableResource[None]):
             given = {name: value for name, value in given.items() if value != _variable(name)}
         return account, given
 
-    def client(self) -> MixpanelAPIClient:
+    def client(self, settings: Settings | None = None) -> MixpanelAPIClient:
         """Return a client, to be used in a `with` block; it waits for the budget without a limit.
+
+        Args:
+            settings: Hold where a field is empty; None: those of `with_settings`, or the MP_*
+                variables.
 
         Raises:
             ConfigError: The credentials are not complete, or an MP_* variable is wrong.
@@ -132,12 +139,13 @@ class MixpanelResource(dg.ConfigurableResource[None]):
             ...     client.get_events(limit=2)
         """
         # A run should wait rather than fail: the budget has room again within the hour.
-        return self._settings().client(self.credentials, max_wait_seconds=None)
+        return self._settings(settings).client(self.credentials, max_wait_seconds=None)
 
     def workspace(self) -> Workspace:
         """Return a workspace for this project, to be used in a `with` block.
 
-        Its file is that of MP_DATABASE or its default, like that of the assets.
+        Its file is that of the assets: the resource of `build_definitions` knows it, any other
+        uses that of MP_DATABASE or its default.
 
         Raises:
             ConfigError: The credentials are not complete, or an MP_* variable is wrong.
@@ -150,31 +158,41 @@ class MixpanelResource(dg.ConfigurableResource[None]):
             credentials=self.credentials, settings=self._settings(), max_wait_seconds=None
         )
 
-    def _settings(self) -> Settings:
-        """Return the settings of the environment with what this resource says instead."""
-        given = {
+    def with_settings(self, settings: Settings) -> Self:
+        """Return a copy whose clients and workspaces use some settings, not the MP_* variables.
+
+        Args:
+            settings: Hold where a field is empty.
+        """
+        kind = type(self)
+        bound = type(
+            kind.__name__,
+            (kind,),
+            {"__module__": kind.__module__, "__doc__": kind.__doc__, "settings": settings},
+        )
+        copy: Self = bound(**{name: getattr(self, name) for name in self.model_fields_set})
+        return copy
+
+    def _settings(self, given: Settings | None = None) -> Settings:
+        """Return the settings with what this resource says instead."""
+        own = {
             "api_base_url": _value(self.api_base_url),
             "max_retries": self.max_retries,
             "state_dir": _value(self.state_dir),
             "budget_reserve": self.budget_reserve,
         }
-        return load_settings().model_copy(
-            update={name: value for name, value in given.items() if value not in ("", None)}
+        return (given or self.settings or load_settings()).model_copy(
+            update={name: value for name, value in own.items() if value not in ("", None)}
         )
 
 
-def resource_from_environment(settings: Settings) -> MixpanelResource:
-    """Return the resource for a code location."""
+def resource_from_environment() -> MixpanelResource:
+    """Return the resource of the project that the environment names."""
     names = ("username", "secret", "project_id")
-    variables = {name: dg.EnvVar(f"MP_{name.upper()}") for name in names if _variable(name)}
-    return MixpanelResource(
-        **variables,
-        region=_variable("region"),
-        api_base_url=settings.api_base_url or "",
-        max_retries=settings.max_retries,
-        state_dir=settings.state_dir or "",
-        budget_reserve=settings.budget_reserve,
-    )
+    variables: dict[str, Any] = {
+        name: dg.EnvVar(f"MP_{name.upper()}") for name in names if _variable(name)
+    }
+    return MixpanelResource(**variables, region=_variable("region"))
 
 
 def _variable(name: str) -> str:
@@ -199,5 +217,5 @@ def client_of_step(
         RetryRequested: See `explained_to_dagster`.
     """
     retries = StepRetries.of(context, settings)
-    with explained_to_dagster(retries), mixpanel.client() as client:
+    with explained_to_dagster(retries), mixpanel.client(settings) as client:
         yield client

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from mixpanel_assets import ConfigManager, MixpanelResource
-from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.settings import load_settings
 from mixpanel_assets_tests.defs.assets.conftest import EVENTS, PROFILES
@@ -108,7 +108,7 @@ def test_the_project_that_names_the_database_is_that_of_the_account(
     if project != ("", ""):
         credentials = resource.credentials
         assert (credentials.project_id, credentials.region) == project
-    warehouse = build_definitions(resources={"mixpanel": resource}).resources["warehouse"]
+    warehouse = build_definitions(resources={"mixpanel": resource}).resources["mixpanel_warehouse"]
     assert Path(warehouse.database).name == f"{project[0] or 'mixpanel'}.db"
 
 

@@ -13,7 +13,7 @@ import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster_shared.serdes import serialize_value
 
-from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.dagster_server import (
@@ -32,7 +32,7 @@ import dagster as dg
 
 from mixpanel_assets.defs.assets.events import events_asset
 from mixpanel_assets.defs.schedules import days_due_at
-from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.loading.plan import REFETCH_TAG
 from mixpanel_assets.settings import load_settings
 

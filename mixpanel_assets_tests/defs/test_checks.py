@@ -16,8 +16,8 @@ from dagster_graphql.test.utils import execute_dagster_graphql
 
 from mixpanel_assets import Workspace
 from mixpanel_assets.client import make_credentials
-from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.defs.checks import CHECKS, event_checks
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.checks import last_day_due
@@ -29,7 +29,7 @@ DAY = timedelta(days=1)
 
 LOCATION = """
 import warnings
-from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.settings import Settings
 
 with warnings.catch_warnings():

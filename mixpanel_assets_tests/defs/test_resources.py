@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from mixpanel_assets import MixpanelResource
-from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.location import build_definitions
 
 SECRET = "planted-5f1c9a-secret"
 ACCOUNT = {"username": "sa.a1.mp-service-account", "project_id": "12345"}

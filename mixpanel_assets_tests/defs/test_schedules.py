@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets import MixpanelResource, live_query_asset, live_query_schedule
-from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.defs.io_managers import WarehouseIOManager
+from mixpanel_assets.defs.location import build_definitions
+from mixpanel_assets.defs.names import THE_ONLY_PROJECT
 from mixpanel_assets.defs.ops import SegmentationConfig
 from mixpanel_assets.defs.partitions import daily_partitions
 from mixpanel_assets.defs.schedules import schedules
@@ -38,7 +39,9 @@ PROJECTS = st.builds(
 
 
 def schedule_named(name: str, settings: Settings) -> dg.ScheduleDefinition:
-    return next(schedule for schedule in schedules(settings) if schedule.name == name)
+    keys = [THE_ONLY_PROJECT.asset_key("events")], [THE_ONLY_PROJECT.asset_key("profiles")]
+    found = schedules(settings, THE_ONLY_PROJECT, *keys)
+    return next(schedule for schedule in found if schedule.name == name)
 
 
 def asked(name: str, settings: Settings, moment: datetime) -> dg.RunRequest:
@@ -211,7 +214,10 @@ def test_a_schedule_of_answers_loads_with_its_assets():
     definitions = dg.Definitions(
         assets=[SIGN_UPS],
         schedules=[schedule],
-        resources={"mixpanel": MixpanelResource(), "warehouse": WarehouseIOManager(database="x")},
+        resources={
+            "mixpanel": MixpanelResource(),
+            "mixpanel_warehouse": WarehouseIOManager(database="x"),
+        },
     )
     job = definitions.resolve_job_def("sign_ups_daily")
     assert job.asset_layer.executable_asset_keys == {SIGN_UPS.key}

@@ -16,22 +16,29 @@ from mixpanel_assets.defs.metadata import (
     stored_table,
     vanished_metadata,
 )
+from mixpanel_assets.defs.names import (
+    THE_ONLY_PROJECT,
+    AssetKind,
+    Names,
+    Translate,
+    quiet_beta,
+    shown_as,
+    translated,
+    untranslated,
+)
 from mixpanel_assets.defs.partitions import (
-    PROFILES_KEY,
     PartitionRecord,
-    asset_key,
     daily_partitions,
     days_of,
     recorded_partitions,
     run_group,
 )
-from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.loading.checks import ROWS_VANISHED
 from mixpanel_assets.loading.events import EventLoad, LoadListener
 from mixpanel_assets.loading.plan import REFETCH_TAG, Keeping, LoadProgress, Refetch, is_expired
 from mixpanel_assets.rules.days import describe_counts
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets.warehouse import EVENTS, DayReport, check_events_asset
+from mixpanel_assets.warehouse import EVENTS, DayReport, Target, check_events_asset
 
 _ABOUT = (
     "Each day is checked and stored in one transaction, completely or not at all. "
@@ -61,6 +68,7 @@ class EventsConfig(dg.Config):
     )
 
 
+@quiet_beta()
 def events_asset(
     settings: Settings,
     name: str = EVENTS.name,
@@ -69,6 +77,8 @@ def events_asset(
     where: str | None = None,
     description: str = EVENTS.grain,
     checks: Collection[str] = (ROWS_VANISHED,),
+    names: Names = THE_ONLY_PROJECT,
+    translate: Translate = untranslated,
 ) -> dg.AssetsDefinition:
     """Return an asset of events, with partitions as the settings say.
 
@@ -79,8 +89,26 @@ def events_asset(
         where: A segmentation expression.
         description: What one row is.
         checks: Names of checks; without `rows_vanished` the step does not do it.
+        names: The key of the asset and of its resources.
+        translate: Makes what Dagster shows of the asset; see `MixpanelTranslator`.
     """
-    key = asset_key(name)
+    partitions, columns = daily_partitions(settings), column_schema(EVENTS.columns)
+    spec = translated(
+        AssetKind(
+            name,
+            "event",
+            dg.AssetSpec(
+                names.asset_key(name),
+                description=f"{description}\n\n{_ABOUT}",
+                group_name=names.group,
+                kinds={"mixpanel", "duckdb"},
+                owners=settings.owners,
+                partitions_def=partitions,
+            ),
+        ),
+        translate,
+    )
+    key = spec.key
     vanished = dg.AssetCheckSpec(
         ROWS_VANISHED,
         asset=key,
@@ -89,30 +117,25 @@ def events_asset(
 
     @dg.asset(
         key=key,
-        description=f"{description}\n\n{_ABOUT}",
-        group_name="mixpanel",
-        kinds={"mixpanel", "duckdb"},
-        partitions_def=daily_partitions(settings),
+        partitions_def=partitions,
         backfill_policy=backfill_policy(settings),
-        io_manager_key="warehouse",
+        required_resource_keys=names.resource_keys,
+        io_manager_key=names.warehouse,
         # None by default: Dagster's pools leak the slot of a killed process, and the request
         # budget protects Mixpanel already.
         pool=settings.pool,
         check_specs=[vanished] if ROWS_VANISHED in checks else [],
-        metadata={
-            **stored_table(key, "event_date", column_schema(EVENTS.columns)),
-            "joins_by_distinct_id": dg.MetadataValue.asset(PROFILES_KEY),
-        },
+        metadata=stored_table(key, Target(name), "event_date", columns),
     )
     def days_of_events(
-        context: dg.AssetExecutionContext, config: EventsConfig, mixpanel: MixpanelResource
+        context: dg.AssetExecutionContext, config: EventsConfig
     ) -> Iterator[dg.Output[EventLoad] | dg.AssetCheckResult]:
         from_date, to_date = days_of(context.partition_time_window)
         record = PartitionRecord(context, key)
         keeping = _keeping(context, config, settings)
         with explained_to_dagster():
             load = EventLoad(
-                mixpanel.client(),
+                names.resource(context).client(settings),
                 settings,
                 from_date=from_date,
                 to_date=to_date,
@@ -129,7 +152,7 @@ def events_asset(
         if ROWS_VANISHED in checks:
             yield rows_vanished_result(load.vanished, key)
 
-    return days_of_events
+    return shown_as(days_of_events, spec)
 
 
 def rows_vanished_result(vanished: Mapping[date, int], key: dg.AssetKey) -> dg.AssetCheckResult:
@@ -231,6 +254,8 @@ def filtered_events_asset(
     where: str | None = None,
     description: str = "One row per event of the filter, without duplicates.",
     settings: Settings | None = None,
+    names: Names = THE_ONLY_PROJECT,
+    translate: Translate = untranslated,
 ) -> dg.AssetsDefinition:
     """Return an asset of some events in a table of its own; `events` always holds all events.
 
@@ -245,6 +270,8 @@ def filtered_events_asset(
             `properties["country"] == "DE"`; Mixpanel evaluates it.
         description: What one row is; the filter and the cost are added.
         settings: Instead of the MP_* variables.
+        names: The key of the asset and of its resources.
+        translate: Makes what Dagster shows of the asset; see `MixpanelTranslator`.
 
     Raises:
         ConfigError: The filter is empty or wrong, or the name cannot be that of a new table.
@@ -263,7 +290,44 @@ def filtered_events_asset(
         where=where,
         description=f"{description} {_in_words(filters)} Costs one export request for a day; up to "
         "31 days of a range share one.",
+        names=names,
+        translate=translate,
     )
+
+
+class FilteredEvents(dg.Model, dg.Resolvable):
+    """A table of the events of one filter, for `build_definitions` and components."""
+
+    name: str = Field(
+        description="Name of the asset and of its table in schema `mixpanel`.", examples=["orders"]
+    )
+    events: list[str] | None = Field(
+        default=None, description="Only events of these names.", examples=[["Order Completed"]]
+    )
+    where: str | None = Field(
+        default=None,
+        description="A segmentation expression over event properties, which Mixpanel evaluates.",
+        examples=['properties["country"] == "DE"'],
+    )
+    description: str = Field(
+        default="One row per event of the filter, without duplicates.",
+        description="What one row is; the filter and the cost are added.",
+        examples=["One row per completed order."],
+    )
+
+    def asset(
+        self, settings: Settings, *, names: Names, translate: Translate
+    ) -> dg.AssetsDefinition:
+        """Return the asset; see `filtered_events_asset`."""
+        return filtered_events_asset(
+            self.name,
+            events=self.events,
+            where=self.where,
+            description=self.description,
+            settings=settings,
+            names=names,
+            translate=translate,
+        )
 
 
 def _in_words(filters: Mapping[str, Any]) -> str:

@@ -25,14 +25,18 @@ from mixpanel_assets.defs.metadata import (
     profile_metadata,
     stored_table,
 )
-from mixpanel_assets.defs.partitions import (
-    EVENTS_KEY,
-    PartitionRecord,
-    asset_key,
-    daily_partitions,
-    days_of,
+from mixpanel_assets.defs.names import (
+    THE_ONLY_PROJECT,
+    AssetKind,
+    Names,
+    Translate,
+    quiet_beta,
+    shown_as,
+    translated,
+    untranslated,
 )
-from mixpanel_assets.defs.resources import MixpanelResource, client_of_step
+from mixpanel_assets.defs.partitions import PartitionRecord, daily_partitions, days_of
+from mixpanel_assets.defs.resources import client_of_step
 from mixpanel_assets.loading.profiles import (
     OnPage,
     ProfileLoad,
@@ -104,28 +108,15 @@ class Chunk:
     max_workers: int
 
 
-@dg.op(description="Fetches the pages of a chunk that are not on disk yet, several at once.")
-def fetch_profile_pages(
-    context: dg.OpExecutionContext, chunk: Chunk, mixpanel: MixpanelResource
-) -> list[int]:
-    """Return the numbers of the pages that failed; the merge requests them again."""
-    with explained_to_dagster(), mixpanel.client() as client:
-        failed, _ = fetch_missing(
-            client,
-            chunk.snapshot,
-            chunk.pages,
-            max_workers=chunk.max_workers,
-            on_page=_page_logger(context),
-        )
-    return sorted(failed)
-
-
+@quiet_beta()
 def profiles_asset(
     settings: Settings,
     name: str = PROFILES.name,
     *,
     query: ProfileQuery | None = None,
     description: str = PROFILES.grain,
+    names: Names = THE_ONLY_PROJECT,
+    translate: Translate = untranslated,
 ) -> dg.AssetsDefinition:
     """Return an asset of profiles, with partitions as the settings say.
 
@@ -134,20 +125,39 @@ def profiles_asset(
         name: Name of the asset and of its table in schema `mixpanel`.
         query: Narrows the profiles; None: all user profiles.
         description: What one row is.
+        names: The key of the asset and of its resources; the names of its ops.
+        translate: Makes what Dagster shows of the asset; see `MixpanelTranslator`.
     """
-    key, target, check = asset_key(name), Target(name), f"{name}_complete"
+    target, check, partitions = Target(name), f"{name}_complete", daily_partitions(settings)
+    spec = translated(
+        AssetKind(
+            name,
+            "profile",
+            dg.AssetSpec(
+                names.asset_key(name),
+                description=description,
+                group_name=names.group,
+                kinds={"mixpanel", "duckdb"},
+                owners=settings.owners,
+                partitions_def=partitions,
+            ),
+        ),
+        translate,
+    )
+    key = spec.key
     filters = query.filters if query else None
     stem = "profile" if name == PROFILES.name else name
 
     @dg.op(
-        name=f"plan_{stem}_pages",
+        name=names.named(f"plan_{stem}_pages"),
+        required_resource_keys=names.resource_keys,
         out={"plan": dg.Out(ProfilePlan), "chunks": dg.DynamicOut(Chunk)},
         description="Requests page 0 of each snapshot: session, total and page size.",
     )
     def plan_pages(
-        context: dg.OpExecutionContext, config: ProfilesConfig, mixpanel: MixpanelResource
+        context: dg.OpExecutionContext, config: ProfilesConfig
     ) -> Iterator[dg.Output[ProfilePlan] | dg.DynamicOutput[Chunk]]:
-        started = time.time()
+        started, mixpanel = time.time(), names.resource(context)
         project = settings.project(mixpanel.credentials)
         root = settings.spool_path(project.project_id)
         database = settings.database_for(project.project_id, on_wait=context.log.info)
@@ -180,17 +190,34 @@ def profiles_asset(
         yield from _chunks(plan, config.pages_per_op)
 
     @dg.op(
-        name=f"merge_{stem}_pages",
-        out={"rows": dg.Out(ProfileLoad, io_manager_key="warehouse"), "complete": dg.Out()},
+        name=names.named(f"fetch_{stem}_pages"),
+        required_resource_keys=names.resource_keys,
+        description="Fetches the pages of a chunk that are not on disk yet, several at once.",
+    )
+    def fetch_pages(context: dg.OpExecutionContext, chunk: Chunk) -> list[int]:
+        """Return the numbers of the pages that failed; the merge requests them again."""
+        with explained_to_dagster(), names.resource(context).client(settings) as client:
+            failed, _ = fetch_missing(
+                client,
+                chunk.snapshot,
+                chunk.pages,
+                max_workers=chunk.max_workers,
+                on_page=_page_logger(context),
+            )
+        return sorted(failed)
+
+    @dg.op(
+        name=names.named(f"merge_{stem}_pages"),
+        required_resource_keys=names.resource_keys,
+        out={"rows": dg.Out(ProfileLoad, io_manager_key=names.warehouse), "complete": dg.Out()},
         description="Fetches the pages that are still missing and stores each day's profiles.",
     )
     def merge_pages(
         context: dg.AssetExecutionContext,
         plan: ProfilePlan,
         failed: list[list[int]],
-        mixpanel: MixpanelResource,
     ) -> Iterator[dg.Output[ProfileLoad] | dg.AssetCheckResult]:
-        record = PartitionRecord(context, key)
+        record, mixpanel = PartitionRecord(context, key), names.resource(context)
 
         def record_day(report: ProfileReport, pages: int) -> None:
             seconds, left = time.time() - plan.started, _budget_left(client)
@@ -227,10 +254,7 @@ def profiles_asset(
 
     @dg.graph_asset(
         key=key,
-        description=description,
-        group_name="mixpanel",
-        kinds={"mixpanel", "duckdb"},
-        partitions_def=daily_partitions(settings),
+        partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         check_specs=[
             dg.AssetCheckSpec(
@@ -240,29 +264,23 @@ def profiles_asset(
                 description="Every page has arrived, and the pages hold the announced profiles.",
             )
         ],
-        metadata={
-            **stored_table(key, "snapshot_date", column_schema(PROFILES.columns)),
-            "joins_by_distinct_id": dg.MetadataValue.asset(EVENTS_KEY),
-        },
+        metadata=stored_table(key, target, "snapshot_date", column_schema(PROFILES.columns)),
     )
     def profiles() -> dict[str, Any]:
         plan, chunks = plan_pages()
-        rows, complete = merge_pages(plan, chunks.map(fetch_profile_pages).collect())
+        rows, complete = merge_pages(plan, chunks.map(fetch_pages).collect())
         return {"result": rows, f"{key.to_python_identifier()}_{check}": complete}
 
-    return profiles
-
-
-def group_profiles_assets(settings: Settings) -> list[dg.AssetsDefinition]:
-    """Return an asset of group profiles for each group that MP_GROUPS declares."""
-    return [
-        group_profiles_asset(name, group_id, settings=settings)
-        for name, group_id in settings.groups.items()
-    ]
+    return shown_as(profiles, spec)
 
 
 def group_profiles_asset(
-    name: str, group_id: str, *, settings: Settings | None = None
+    name: str,
+    group_id: str,
+    *,
+    settings: Settings | None = None,
+    names: Names = THE_ONLY_PROJECT,
+    translate: Translate = untranslated,
 ) -> dg.AssetsDefinition:
     """Return an asset of the profiles of a group, such as companies.
 
@@ -271,6 +289,8 @@ def group_profiles_asset(
             `profiles`; `distinct_id` holds the group's id.
         group_id: The group key's id (`data_group_id`): a 64-bit integer as text, maybe negative.
         settings: Instead of the MP_* variables.
+        names: The key of the asset and of its resources; the names of its ops.
+        translate: Makes what Dagster shows of the asset; see `MixpanelTranslator`.
 
     Example:
         >>> companies = group_profiles_asset("companies", "-1405123841946871899")
@@ -280,6 +300,8 @@ def group_profiles_asset(
         name,
         query=ProfileQuery(group_id=group_id),
         description="One row per group profile and snapshot day.",
+        names=names,
+        translate=translate,
     )
 
 
@@ -293,6 +315,8 @@ def filtered_profiles_asset(
     behaviors: Sequence[Mapping[str, Any]] | None = None,
     distinct_ids: Sequence[str] | None = None,
     settings: Settings | None = None,
+    names: Names = THE_ONLY_PROJECT,
+    translate: Translate = untranslated,
 ) -> dg.AssetsDefinition:
     """Return an asset of some profiles in a table of its own; `profiles` always holds all.
 
@@ -305,6 +329,8 @@ def filtered_profiles_asset(
         behaviors: Behaviour filters, as the Engage API takes them; `where` names them.
         distinct_ids: Only these profiles.
         settings: Instead of the MP_* variables.
+        names: The key of the asset and of its resources; the names of its ops.
+        translate: Makes what Dagster shows of the asset; see `MixpanelTranslator`.
 
     Raises:
         ConfigError: The filters contradict each other.
@@ -326,7 +352,49 @@ def filtered_profiles_asset(
         name,
         query=query,
         description="One row per profile of the filter and snapshot day.",
+        names=names,
+        translate=translate,
     )
+
+
+class FilteredProfiles(dg.Model, dg.Resolvable):
+    """A table of the profiles of one filter, for `build_definitions` and components."""
+
+    name: str = Field(
+        description="Name of the asset and of its table in schema `mixpanel`.", examples=["payers"]
+    )
+    where: str | None = Field(
+        default=None,
+        description="A segmentation expression over profile properties.",
+        examples=['properties["plan"] == "pro"'],
+    )
+    cohort_id: str | None = Field(
+        default=None,
+        description="Only members of this cohort that have a profile.",
+        examples=["1234567"],
+    )
+    output_properties: list[str] | None = Field(
+        default=None,
+        description="Only these properties of each profile.",
+        examples=[["$email", "plan"]],
+    )
+    group_id: str | None = Field(
+        default=None,
+        description="Profiles of this group key instead of user profiles.",
+        examples=["-1405123841946871899"],
+    )
+    distinct_ids: list[str] | None = Field(
+        default=None, description="Only these profiles.", examples=[["user-1", "user-2"]]
+    )
+
+    def asset(
+        self, settings: Settings, *, names: Names, translate: Translate
+    ) -> dg.AssetsDefinition:
+        """Return the asset; see `filtered_profiles_asset`."""
+        filters = self.model_dump(exclude={"name"})
+        return filtered_profiles_asset(
+            self.name, **filters, settings=settings, names=names, translate=translate
+        )
 
 
 def _budget_left(client: MixpanelAPIClient) -> int:

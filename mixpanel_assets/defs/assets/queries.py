@@ -10,6 +10,16 @@ import pyarrow as pa
 from mixpanel_assets.client.live import LiveQueryService
 from mixpanel_assets.defs.failures import explained_to_dagster
 from mixpanel_assets.defs.metadata import stored_table
+from mixpanel_assets.defs.names import (
+    THE_ONLY_PROJECT,
+    AssetKind,
+    Names,
+    Translate,
+    quiet_beta,
+    shown_as,
+    translated,
+    untranslated,
+)
 from mixpanel_assets.defs.ops.live_queries import (
     DatedReportConfig,
     EventCountsConfig,
@@ -20,7 +30,6 @@ from mixpanel_assets.defs.ops.live_queries import (
     SegmentationSumConfig,
 )
 from mixpanel_assets.defs.partitions import PartitionRecord, days_of
-from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.queries import (
     QUERIES_SCHEMA,
@@ -31,7 +40,7 @@ from mixpanel_assets.loading.queries import (
 )
 from mixpanel_assets.rules.days import DayRange, days_between
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets.warehouse import check_name
+from mixpanel_assets.warehouse import Target, check_name
 
 _COLUMNS: Mapping[type[DatedReportConfig], tuple[str, ...]] = {
     SegmentationConfig: ("date", "segment", "count"),
@@ -49,13 +58,16 @@ _TYPES = {
 }
 
 
+@quiet_beta()
 def live_query_asset(
     name: str,
     *,
     query: DatedReportConfig,
     description: str | None = None,
-    group_name: str = "mixpanel_queries",
+    group_name: str | None = None,
     settings: Settings | None = None,
+    names: Names = THE_ONLY_PROJECT,
+    translate: Translate = untranslated,
 ) -> dg.AssetsDefinition:
     """Return an asset that keeps the daily results of one report.
 
@@ -71,12 +83,14 @@ def live_query_asset(
             `PropertyCountsConfig`, `SegmentationNumericConfig`, `SegmentationSumConfig` or
             `SegmentationAverageConfig`, without days.
         description: What one row is; None: the report's description.
-        group_name: The asset's group in Dagster.
+        group_name: The asset's group in Dagster; None: `mixpanel_queries`.
         settings: Instead of the MP_* variables.
+        names: The key of the asset and of its resources.
+        translate: Makes what Dagster shows of the asset; see `MixpanelTranslator`.
 
     Returns:
         An asset whose table has `date` and the columns of the report's frame; it needs the
-        resources `mixpanel` and `warehouse` of `build_definitions`.
+        resources of `build_definitions` with the same names.
 
     Raises:
         ConfigError: The report has no result per day, or the query names its days.
@@ -88,27 +102,43 @@ def live_query_asset(
     check_name(name)
     known = settings or load_settings()
     schema = _schema(query)
-    asset_key = dg.AssetKey([QUERIES_SCHEMA, name])
+    partitions = dg.DailyPartitionsDefinition(
+        start_date=known.start_date.isoformat(), timezone=known.time_zone
+    )
+    spec = translated(
+        AssetKind(
+            name,
+            "report",
+            dg.AssetSpec(
+                names.query_key(name),
+                description=f"{description or type(query).__doc__} Costs "
+                f"{'one query request per run' if _adds_up(query) else 'one query request per day'}"
+                ".",
+                group_name=group_name or names.queries,
+                kinds={"mixpanel", "duckdb"},
+                owners=known.owners,
+                partitions_def=partitions,
+            ),
+        ),
+        translate,
+    )
+    asset_key = spec.key
 
     @dg.asset(
         key=asset_key,
-        description=f"{description or type(query).__doc__} Costs "
-        f"{'one query request per run' if _adds_up(query) else 'one query request per day'}.",
-        group_name=group_name,
-        kinds={"mixpanel", "duckdb"},
-        partitions_def=dg.DailyPartitionsDefinition(
-            start_date=known.start_date.isoformat(), timezone=known.time_zone
-        ),
+        partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        io_manager_key="warehouse",
+        required_resource_keys=names.resource_keys,
+        io_manager_key=names.warehouse,
         metadata=stored_table(
             asset_key,
+            Target(name, QUERIES_SCHEMA),
             '"date"',
             dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field in schema]),
         ),
     )
-    def daily_results(context: dg.AssetExecutionContext, mixpanel: MixpanelResource) -> QueryLoad:
-        record = PartitionRecord(context, asset_key)
+    def daily_results(context: dg.AssetExecutionContext) -> QueryLoad:
+        record, mixpanel = PartitionRecord(context, asset_key), names.resource(context)
 
         def record_day(stored: QueryDay) -> None:
             metadata = {
@@ -119,12 +149,12 @@ def live_query_asset(
             record.add(stored.day, metadata)
 
         def check() -> None:
-            with mixpanel.client() as client:
+            with mixpanel.client(known) as client:
                 check_zone(client, known, context.log.warning)
             require_ended(last, known.time_zone)
 
         def request(first: date, last: date) -> pa.Table:
-            with mixpanel.client() as client:
+            with mixpanel.client(known) as client:
                 return _rows(LiveQueryService(client), query, first, last)
 
         first, last = days_of(context.partition_time_window)
@@ -141,7 +171,7 @@ def live_query_asset(
                 materialized=record.materialized,
             )
 
-    return daily_results
+    return shown_as(daily_results, spec)
 
 
 def _check(query: DatedReportConfig) -> None:

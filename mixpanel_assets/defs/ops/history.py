@@ -9,8 +9,8 @@ from pydantic import Field
 
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.defs.metadata import day_metadata, kept_day_metadata
-from mixpanel_assets.defs.partitions import EVENTS_KEY
-from mixpanel_assets.defs.resources import MixpanelResource, client_of_step
+from mixpanel_assets.defs.names import Names
+from mixpanel_assets.defs.resources import client_of_step
 from mixpanel_assets.loading.events import EventLoad, LoadListener, plan_load
 from mixpanel_assets.loading.plan import Keeping, LoadProgress, Plan, Refetch
 from mixpanel_assets.settings import Settings
@@ -25,24 +25,31 @@ class HistoryConfig(dg.Config):
     )
 
 
-def backfill_history_job(settings: Settings) -> dg.JobDefinition:
-    """Return the job that loads missing days; started again, it continues where it ended."""
+def backfill_history_job(settings: Settings, names: Names, events: dg.AssetKey) -> dg.JobDefinition:
+    """Return the job that loads missing days; started again, it continues where it ended.
+
+    Args:
+        settings: The days, and where responses and rows are kept.
+        names: Prefix the job.
+        events: The asset whose partitions the days are.
+    """
 
     @dg.op(
-        name="load_history",
+        name=names.named("load_history"),
+        required_resource_keys=names.resource_keys,
         description="Logs what the load takes (days, requests, time by the budget, disk), then "
         "loads each day that was never loaded or may have received events since, and records it as "
-        "a partition of mixpanel/events.",
+        f"a partition of {events.to_user_string()}.",
     )
-    def load_history(
-        context: dg.OpExecutionContext, config: HistoryConfig, mixpanel: MixpanelResource
-    ) -> None:
-        with client_of_step(mixpanel, context, settings) as client:
-            plan = _load(context, client, settings, only_plan=config.only_plan)
+    def load_history(context: dg.OpExecutionContext, config: HistoryConfig) -> None:
+        listener = _HistoryListener(context, events)
+        with client_of_step(names.resource(context), context, settings) as client:
+            plan = _load(context, client, settings, listener, only_plan=config.only_plan)
         context.add_output_metadata(plan_metadata(plan) if plan else {"days": 0})
 
     @dg.job(
-        name="backfill_history",
+        name=names.named("backfill_history"),
+        executor_def=dg.in_process_executor,
         description="Loads every day from MP_START_DATE to yesterday that is not stored yet, or "
         "that was read before its last events had arrived. Needs no configuration; `only_plan` "
         "logs what it takes without loading. Costs one export request for about 200 MB of days, 31 "
@@ -59,6 +66,7 @@ def _load(
     context: dg.OpExecutionContext,
     client: MixpanelAPIClient,
     settings: Settings,
+    listener: LoadListener,
     *,
     only_plan: bool,
 ) -> Plan | None:
@@ -79,7 +87,7 @@ def _load(
         from_date=first,
         to_date=last,
         run_id=context.run_id,
-        listener=_HistoryListener(context),
+        listener=listener,
         keeping=keeping,
     )
     with Publisher(database, settings.snapshot, context.log.warning).writing():
@@ -110,8 +118,9 @@ def plan_metadata(plan: Plan) -> dict[str, Any]:
 class _HistoryListener(LoadListener):
     """Records each stored day as a materialization at once; the op itself has no partitions."""
 
-    def __init__(self, context: dg.OpExecutionContext) -> None:
+    def __init__(self, context: dg.OpExecutionContext, events: dg.AssetKey) -> None:
         self._context = context
+        self._events = events
 
     def request_stored(self, progress: LoadProgress) -> None:
         self._context.log.info(str(progress))
@@ -121,7 +130,7 @@ class _HistoryListener(LoadListener):
 
     def days_kept(self, reports: Sequence[DayReport]) -> None:
         # Days that `mp sync` or a killed run stored are not recorded yet.
-        known = self._context.instance.get_materialized_partitions(EVENTS_KEY)
+        known = self._context.instance.get_materialized_partitions(self._events)
         for report in reports:
             if report.day.isoformat() not in known:
                 self._record(report, kept_day_metadata(report))
@@ -136,7 +145,7 @@ class _HistoryListener(LoadListener):
     def _record(self, report: DayReport, metadata: dict[str, Any]) -> None:
         day = report.day.isoformat()
         self._context.log_event(
-            dg.AssetMaterialization(EVENTS_KEY, partition=day, metadata=metadata)
+            dg.AssetMaterialization(self._events, partition=day, metadata=metadata)
         )
 
 

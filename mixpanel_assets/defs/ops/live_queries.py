@@ -12,8 +12,9 @@ from pydantic import Field
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.client.live import LiveQueryService
 from mixpanel_assets.defs.metadata import summary_metadata
+from mixpanel_assets.defs.names import THE_ONLY_PROJECT, Names
 from mixpanel_assets.defs.partitions import span
-from mixpanel_assets.defs.resources import MixpanelResource, client_of_step
+from mixpanel_assets.defs.resources import client_of_step
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.queries import check_zone, require_ended
 from mixpanel_assets.results import ResultWithDataFrame
@@ -271,12 +272,17 @@ REPORTS: tuple[type[ReportConfig], ...] = (
 )
 
 
-def live_query_op(report: type[ReportConfig], settings: Settings | None = None) -> dg.OpDefinition:
+def live_query_op(
+    report: type[ReportConfig],
+    settings: Settings | None = None,
+    names: Names = THE_ONLY_PROJECT,
+) -> dg.OpDefinition:
     """Return the op that requests a report and returns its result, named as the report.
 
     Args:
         report: The configuration of the op.
         settings: Instead of the MP_* variables.
+        names: Prefix the op, and name its resource.
 
     Example:
         >>> segmentation = live_query_op(SegmentationConfig)
@@ -284,18 +290,18 @@ def live_query_op(report: type[ReportConfig], settings: Settings | None = None) 
     result_type = get_type_hints(getattr(LiveQueryService, report.report))["return"]
 
     @dg.op(
-        name=report.report,
+        name=names.named(report.report),
+        required_resource_keys=names.resource_keys,
         description=f"{report.__doc__} {report.cost}",
         out=dg.Out(result_type),
     )
     def request(
         context: dg.OpExecutionContext,
         config: report,  # type: ignore[valid-type]
-        mixpanel: MixpanelResource,
     ) -> ResultWithDataFrame:
         parameters: ReportConfig = config
         known = settings or load_settings()
-        with client_of_step(mixpanel, context, known) as client:
+        with client_of_step(names.resource(context), context, known) as client:
             today = project_today(known, client=client, warn=context.log.warning)
             if isinstance(parameters, DatedReportConfig) and parameters.to_date:
                 require_ended(as_day(parameters.to_date), known.time_zone)
@@ -337,15 +343,19 @@ def project_today(
     return known.project_today()
 
 
-def live_query_jobs(settings: Settings) -> list[dg.JobDefinition]:
+def live_query_jobs(settings: Settings, names: Names) -> list[dg.JobDefinition]:
     """Return a job for each report, to be configured in the launchpad."""
-    return [_job(report, settings) for report in REPORTS]
+    return [_job(report, settings, names) for report in REPORTS]
 
 
-def _job(report: type[ReportConfig], settings: Settings) -> dg.JobDefinition:
-    op = live_query_op(report, settings)
+def _job(report: type[ReportConfig], settings: Settings, names: Names) -> dg.JobDefinition:
+    op = live_query_op(report, settings, names)
 
-    @dg.job(name=f"ask_{report.report}", description=op.description)
+    @dg.job(
+        name=names.named(f"ask_{report.report}"),
+        description=op.description,
+        executor_def=dg.in_process_executor,
+    )
     def job() -> None:
         op()
 

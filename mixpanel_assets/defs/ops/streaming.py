@@ -9,8 +9,9 @@ from pydantic import Field
 
 from mixpanel_assets.client import STREAMED_DAYS, MixpanelAPIClient, ProfileQuery
 from mixpanel_assets.defs.metadata import table
+from mixpanel_assets.defs.names import THE_ONLY_PROJECT, Names
 from mixpanel_assets.defs.partitions import span
-from mixpanel_assets.defs.resources import MixpanelResource, client_of_step
+from mixpanel_assets.defs.resources import client_of_step
 from mixpanel_assets.loading.files import DayFile, EventFilter, EventFolder, write_snapshot
 from mixpanel_assets.settings import Settings, load_settings
 
@@ -97,20 +98,26 @@ class ProfileFileConfig(dg.Config):
         return ProfileQuery(**self.model_dump(exclude=own))
 
 
-def stream_events_op(settings: Settings | None = None) -> dg.OpDefinition:
-    """Return the op `stream_events_to_files`; None: with the settings of the MP_* variables."""
+def stream_events_op(
+    settings: Settings | None = None, names: Names = THE_ONLY_PROJECT
+) -> dg.OpDefinition:
+    """Return the op `stream_events_to_files`.
+
+    Args:
+        settings: Instead of the MP_* variables.
+        names: Prefix the op, and name its resource.
+    """
 
     @dg.op(
-        name="stream_events_to_files",
+        name=names.named("stream_events_to_files"),
+        required_resource_keys=names.resource_keys,
         description="Writes a complete file of events per day; finished days are not requested "
         "again. Costs one export request for seven days that have no finished file. Returns the "
         "paths of all days, in order.",
     )
-    def stream(
-        context: dg.OpExecutionContext, config: EventFilesConfig, mixpanel: MixpanelResource
-    ) -> list[str]:
+    def stream(context: dg.OpExecutionContext, config: EventFilesConfig) -> list[str]:
         known, begin = settings or load_settings(), time.monotonic()
-        with client_of_step(mixpanel, context, known) as client:
+        with client_of_step(names.resource(context), context, known) as client:
             first, last = span(config.from_date, config.to_date, known.today())
             folder = EventFolder(
                 _path(config.directory, client, known, "events"),
@@ -134,19 +141,25 @@ def stream_events_op(settings: Settings | None = None) -> dg.OpDefinition:
     return stream
 
 
-def stream_profiles_op(settings: Settings | None = None) -> dg.OpDefinition:
-    """Return the op `stream_profiles_to_file`; None: with the settings of the MP_* variables."""
+def stream_profiles_op(
+    settings: Settings | None = None, names: Names = THE_ONLY_PROJECT
+) -> dg.OpDefinition:
+    """Return the op `stream_profiles_to_file`.
+
+    Args:
+        settings: Instead of the MP_* variables.
+        names: Prefix the op, and name its resource.
+    """
 
     @dg.op(
-        name="stream_profiles_to_file",
+        name=names.named("stream_profiles_to_file"),
+        required_resource_keys=names.resource_keys,
         description="Writes one snapshot of profiles, completely or not at all. Costs one query "
         "request; Mixpanel does not seem to count the pages after the first. Returns the path.",
     )
-    def stream(
-        context: dg.OpExecutionContext, config: ProfileFileConfig, mixpanel: MixpanelResource
-    ) -> str:
+    def stream(context: dg.OpExecutionContext, config: ProfileFileConfig) -> str:
         known = settings or load_settings()
-        with client_of_step(mixpanel, context, known) as client:
+        with client_of_step(names.resource(context), context, known) as client:
             written = write_snapshot(
                 client,
                 _path(config.path, client, known, f"profiles.{config.format}"),
@@ -172,15 +185,23 @@ stream_events_to_files = stream_events_op()
 stream_profiles_to_file = stream_profiles_op()
 
 
-def streaming_jobs(settings: Settings) -> list[dg.JobDefinition]:
+def streaming_jobs(settings: Settings, names: Names) -> list[dg.JobDefinition]:
     """Return a job for each op."""
-    events, profiles = stream_events_op(settings), stream_profiles_op(settings)
+    events, profiles = stream_events_op(settings, names), stream_profiles_op(settings, names)
 
-    @dg.job(name="stream_events", description=events.description)
+    @dg.job(
+        name=names.named("stream_events"),
+        description=events.description,
+        executor_def=dg.in_process_executor,
+    )
     def events_job() -> None:
         events()
 
-    @dg.job(name="stream_profiles", description=profiles.description)
+    @dg.job(
+        name=names.named("stream_profiles"),
+        description=profiles.description,
+        executor_def=dg.in_process_executor,
+    )
     def profiles_job() -> None:
         profiles()
 

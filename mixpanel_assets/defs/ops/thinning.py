@@ -4,7 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.defs.failures import explained_to_dagster
-from mixpanel_assets.defs.resources import MixpanelResource
+from mixpanel_assets.defs.names import Names
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     PROFILES,
@@ -29,14 +29,16 @@ class KeepConfig(dg.Config):
     table: str = Field(default=PROFILES.name, description="An asset table of profiles.")
 
 
-def keep_snapshots_job(settings: Settings) -> dg.JobDefinition:
+def keep_snapshots_job(settings: Settings, names: Names) -> dg.JobDefinition:
     """Return the job that thins out full snapshots; no schedule runs it."""
 
-    @dg.op(name="thin_snapshots", description="Names, or deletes, superfluous snapshots.")
-    def thin(
-        context: dg.OpExecutionContext, config: KeepConfig, mixpanel: MixpanelResource
-    ) -> None:
-        project = settings.project(mixpanel.credentials)
+    @dg.op(
+        name=names.named("thin_snapshots"),
+        required_resource_keys=names.resource_keys,
+        description="Names, or deletes, superfluous snapshots.",
+    )
+    def thin(context: dg.OpExecutionContext, config: KeepConfig) -> None:
+        project = settings.project(names.resource(context).credentials)
         database = settings.database_for(project.project_id, on_wait=context.log.info)
         publisher = Publisher(database, settings.snapshot, context.log.warning, project=project)
         with explained_to_dagster(), publisher.writing(), database.write() as connection:
@@ -65,7 +67,8 @@ def keep_snapshots_job(settings: Settings) -> dg.JobDefinition:
         )
 
     @dg.job(
-        name="keep_snapshots",
+        name=names.named("keep_snapshots"),
+        executor_def=dg.in_process_executor,
         description="Thins out full snapshots of profiles, each of which holds all profiles again: "
         "the newest day of the last 7 days, 8 weeks and 24 months are kept. Deletes nothing unless "
         "its configuration says `delete: true`, and logs how the table grows. Sends no request.",

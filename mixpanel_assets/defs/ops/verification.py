@@ -8,8 +8,9 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.defs.metadata import table
+from mixpanel_assets.defs.names import Names
 from mixpanel_assets.defs.partitions import span
-from mixpanel_assets.defs.resources import MixpanelResource, client_of_step
+from mixpanel_assets.defs.resources import client_of_step
 from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import DayDifference
@@ -26,18 +27,23 @@ class VerifyConfig(dg.Config):
     to_date: str | None = Field(default=None, description="Last day, included; empty: yesterday.")
 
 
-def verify_range_job(settings: Settings) -> dg.JobDefinition:
-    """Return the job that downloads days again and compares them; it stores nothing."""
+def verify_range_job(settings: Settings, names: Names, events: dg.AssetKey) -> dg.JobDefinition:
+    """Return the job that downloads days again and compares them; it stores nothing.
+
+    Args:
+        settings: Where rows are kept.
+        names: Prefix the job.
+        events: The asset whose partitions the days are.
+    """
 
     @dg.op(
-        name="compare_days",
+        name=names.named("compare_days"),
+        required_resource_keys=names.resource_keys,
         description="Downloads days into a temporary file and compares them event by event. "
         "Costs as much as loading them: for a week, one export request per 200 MB.",
     )
-    def compare(
-        context: dg.OpExecutionContext, config: VerifyConfig, mixpanel: MixpanelResource
-    ) -> None:
-        with client_of_step(mixpanel, context, settings) as client:
+    def compare(context: dg.OpExecutionContext, config: VerifyConfig) -> None:
+        with client_of_step(names.resource(context), context, settings) as client:
             first, last = span(config.from_date, config.to_date, settings.today(), USUAL_DAYS)
             differences = verify_days(
                 client,
@@ -51,7 +57,7 @@ def verify_range_job(settings: Settings) -> dg.JobDefinition:
         if different:
             raise dg.Failure(
                 description=_difference_message(
-                    different, len(differences), settings.deleted_before()
+                    different, len(differences), settings.deleted_before(), events
                 ),
                 metadata=metadata,
                 allow_retries=False,
@@ -60,7 +66,8 @@ def verify_range_job(settings: Settings) -> dg.JobDefinition:
         context.add_output_metadata(metadata)
 
     @dg.job(
-        name="verify_range",
+        name=names.named("verify_range"),
+        executor_def=dg.in_process_executor,
         description="Compares stored days with what Mixpanel holds now and fails if they differ: "
         "the last seven finished days, unless the configuration names others. Stores nothing. "
         "Costs as much as loading them: for a week, one export request per 200 MB.",
@@ -108,7 +115,9 @@ def _equality_message(found: Sequence[DayDifference]) -> str:
     return " ".join(sentences)
 
 
-def _difference_message(different: Sequence[DayDifference], days: int, deleted_before: date) -> str:
+def _difference_message(
+    different: Sequence[DayDifference], days: int, deleted_before: date, events: dg.AssetKey
+) -> str:
     first, last = different[0].day, different[-1].day
     why = ""
     if any(day.day < deleted_before and day.fetched == 0 for day in different):
@@ -116,7 +125,7 @@ def _difference_message(different: Sequence[DayDifference], days: int, deleted_b
     return (
         f"{len(different)} of {days} days differ from Mixpanel: "
         f"{'; '.join(map(_day_in_words, different))}. Nothing was stored. To load them again, "
-        f"materialize mixpanel/events for {first}...{last}, or run "
+        f"materialize {events.to_user_string()} for {first}...{last}, or run "
         f"`mp sync --from {first} --to {last} --refetch all`.{why}"
     )
 

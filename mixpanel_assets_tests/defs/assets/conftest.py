@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.emulator import Emulator
 from mixpanel_assets.settings import Settings

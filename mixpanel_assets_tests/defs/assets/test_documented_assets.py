@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from mixpanel_assets import Workspace
-from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets_tests.defs.assets.conftest import EVENTS, PROFILES
 
 PAGE = Path(__file__).parents[3] / "docs" / "dagster.md"

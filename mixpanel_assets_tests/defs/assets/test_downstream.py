@@ -13,7 +13,7 @@ import pytest
 
 from mixpanel_assets import Workspace, filtered_events_asset
 from mixpanel_assets.client import make_credentials
-from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.defs.assets.conftest import EVENTS, PROFILES

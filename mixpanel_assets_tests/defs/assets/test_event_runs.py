@@ -5,8 +5,8 @@ from datetime import date, timedelta
 import dagster as dg
 import pytest
 
-from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.defs.assets.events import EventsConfig
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets.loading.plan import REFETCH_TAG
 from mixpanel_assets_tests.defs.assets.conftest import EVENTS

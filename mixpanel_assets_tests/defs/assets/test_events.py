@@ -245,13 +245,13 @@ def test_downstream_assets_read_what_was_stored(materialize, settings, resource,
     """An asset that depends on events gets its day as a DataFrame."""
     import pandas as pd
 
-    from mixpanel_assets.definitions import build_definitions
+    from mixpanel_assets.defs.location import build_definitions
 
     @dg.asset(
         ins={"events": dg.AssetIn(EVENTS, metadata={"columns": ["event_name", "event_date"]})},
         partitions_def=dg.DailyPartitionsDefinition("2024-01-01", end_offset=1),
         key=["mixpanel", "daily"],
-        io_manager_key="warehouse",
+        io_manager_key="mixpanel_warehouse",
         metadata={"partition_expr": "event_date"},
     )
     def daily(events: pd.DataFrame) -> pd.DataFrame:

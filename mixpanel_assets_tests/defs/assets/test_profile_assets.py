@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from mixpanel_assets import filtered_profiles_asset, group_profiles_asset
-from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets_tests.defs.assets.conftest import PROFILES

@@ -63,7 +63,7 @@ def run(settings, resource, instance):
             assets=[asset, *downstream],
             resources={
                 "mixpanel": other.get("mixpanel", resource),
-                "warehouse": WarehouseIOManager(database=str(known.database)),
+                "mixpanel_warehouse": WarehouseIOManager(database=str(known.database)),
             },
             executor=dg.in_process_executor,
         )

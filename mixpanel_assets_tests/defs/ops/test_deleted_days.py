@@ -9,7 +9,7 @@ import pytest
 
 from mixpanel_assets import Workspace
 from mixpanel_assets.client import Credentials
-from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.settings import Settings

@@ -7,8 +7,8 @@ import dagster as dg
 import duckdb
 import pytest
 
-from mixpanel_assets.definitions import build_definitions
 from mixpanel_assets.defs.io_managers import WarehouseIOManager
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.workspace import Workspace

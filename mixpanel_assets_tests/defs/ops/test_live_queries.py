@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from mixpanel_assets import ConfigError, LiveQueryService, SegmentationResult
-from mixpanel_assets.definitions import build_definitions
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.defs.metadata import MOST_ROWS
 from mixpanel_assets.defs.ops import SegmentationConfig, project_today, segmentation
 from mixpanel_assets.defs.ops.live_queries import REPORTS

@@ -1,0 +1,269 @@
+"""build_definitions: everything that Dagster shows and runs of one Mixpanel project."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import dagster as dg
+
+from mixpanel_assets.defs.assets.events import FilteredEvents, events_asset
+from mixpanel_assets.defs.assets.profiles import (
+    FilteredProfiles,
+    group_profiles_asset,
+    profiles_asset,
+)
+from mixpanel_assets.defs.checks import chosen_checks, event_checks
+from mixpanel_assets.defs.io_managers import WarehouseIOManager
+from mixpanel_assets.defs.names import (
+    AssetKind,
+    MixpanelTranslator,
+    Names,
+    Translate,
+    quiet_beta,
+    untranslated,
+)
+from mixpanel_assets.defs.ops import live_query_jobs, streaming_jobs
+from mixpanel_assets.defs.ops.history import backfill_history_job
+from mixpanel_assets.defs.ops.thinning import keep_snapshots_job
+from mixpanel_assets.defs.ops.verification import verify_range_job
+from mixpanel_assets.defs.resources import MixpanelResource, resource_from_environment
+from mixpanel_assets.defs.schedules import (
+    Keys,
+    asset_jobs,
+    automation_sensors,
+    check_job,
+    kept_current,
+)
+from mixpanel_assets.defs.schedules import schedules as schedules_of
+from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.loading.checks import EVENTS_COMPLETE
+from mixpanel_assets.settings import Settings, load_settings
+
+Table: TypeAlias = FilteredEvents | FilteredProfiles
+
+
+def build_definitions(
+    *,
+    name: str | None = None,
+    key_prefix: str | Sequence[str] | None = None,
+    group_name: str | None = None,
+    owners: Sequence[str] | None = None,
+    tags: Mapping[str, str] | None = None,
+    account: str | MixpanelResource | None = None,
+    settings: Settings | None = None,
+    events: bool = True,
+    profiles: bool = True,
+    groups: Mapping[str, str] | None = None,
+    tables: Sequence[Table] = (),
+    checks: bool | Collection[str] = True,
+    jobs: bool | Collection[str] = True,
+    schedules: bool | Collection[str] = True,
+    executor: dg.ExecutorDefinition | None = None,
+    translator: MixpanelTranslator | Translate | None = None,
+    resources: Mapping[str, Any] | None = None,
+    warehouse_key: str | None = None,
+) -> dg.Definitions:
+    """Return everything that Dagster shows and runs of one Mixpanel project.
+
+    The results for several projects can be merged, and with the definitions of a host: jobs of
+    this project run in one process, the other jobs keep their executor.
+
+    Args:
+        name: Prefixes jobs, schedules, sensors, ops and resources, and is the key prefix and group
+            of the assets; None: the only project, whose assets are `mixpanel/...`.
+        key_prefix: The first parts of the assets' keys, instead of the name.
+        group_name: The assets' group, instead of the name.
+        owners: The assets' owners, instead of MP_OWNERS.
+        tags: The assets' tags.
+        account: The project: the name of a saved account or a resource. None: the project of the
+            MP_* variables, or of the default account.
+        settings: Instead of the MP_* variables. Without a database in them, a project with a name
+            has the file `<name>_warehouse.duckdb` in the folder of the default one.
+        events: Whether there is an asset of all events.
+        profiles: Whether there is an asset of all user profiles.
+        groups: Group profiles, by table: the id of the group key. None: MP_GROUPS.
+        tables: Filtered events and profiles, in tables of their own.
+        checks: Whether `events` has checks, or the names of those that are wanted.
+        jobs: Whether there are jobs, or the names of those that are wanted, without prefix.
+        schedules: Whether there are schedules, or the names of those that are wanted. A schedule
+            whose job is left out is left out too.
+        executor: Of all jobs of the code location that have none; None: it stays the host's.
+        translator: Decides how the assets appear in Dagster.
+        resources: Replaces resources by key. `mixpanel` (the project) and `warehouse` (the storage)
+            are used under these keys, whatever the name is.
+        warehouse_key: The key of the storage; None: `mixpanel_warehouse`, or `<name>_warehouse`.
+
+    Raises:
+        ConfigError: An argument is wrong, or a setting of the environment.
+
+    Example:
+        >>> shop = build_definitions(name="shop", settings=Settings(database="data/shop.duckdb"))
+        >>> eu = build_definitions(name="shop_eu", account=MixpanelResource(region="eu"))
+        >>> defs = dg.Definitions.merge(shop, eu)
+    """
+    given = dict(resources or {})
+    chosen = chosen_checks(checks) if events else ()
+    names = Names.of(
+        name,
+        key_prefix=key_prefix,
+        group=group_name,
+        mixpanel="mixpanel" if "mixpanel" in given else None,
+        warehouse=warehouse_key or ("warehouse" if "warehouse" in given else None),
+    )
+    known = settings or load_settings()
+    if owners is not None:
+        known = known.model_copy(update={"owners": tuple(owners)})
+    if groups is not None:
+        known = known.model_copy(update={"groups": dict(groups)})
+    if isinstance(account, str):
+        account = MixpanelResource(account=account)
+    mixpanel = account or given.pop(names.mixpanel, None) or resource_from_environment()
+    project_id, region = mixpanel.known_project
+    if isinstance(warehouse := given.get(names.warehouse), WarehouseIOManager):
+        # Jobs that open the file themselves must open the same one.
+        known = known.model_copy(update={"database": warehouse.known_database})
+        given[names.warehouse] = warehouse.of_project(project_id, region)
+    elif names.prefix and known.database is None:
+        place = known.database_path(project_id).with_name(f"{names.prefix}_warehouse.duckdb")
+        known = known.model_copy(update={"database": place})
+    translate = _translation(known, tags or {}, translator)
+    with quiet_beta():
+        of_events, of_profiles = _assets(known, names, translate, events, profiles, tables, chosen)
+    all_events = of_events[0].key if events else None
+    every_job = _jobs(known, names, of_events, of_profiles, all_events, chosen)
+    found_jobs = _chosen(jobs, every_job, names, "job")
+    their_names = {job.name for job in found_jobs}
+    keys = _keys(of_events), _keys(of_profiles)
+    found_schedules = [
+        schedule
+        for schedule in schedules_of(known, names, *keys)
+        if schedule.job_name in their_names
+    ]
+    return dg.Definitions(
+        assets=[*of_events, *of_profiles],
+        asset_checks=event_checks(known, key=all_events, names=names, checks=chosen),
+        jobs=found_jobs,
+        schedules=_chosen(schedules, found_schedules, names, "schedule"),
+        sensors=automation_sensors(known, names, [*keys[0], *keys[1]]),
+        resources={
+            names.mixpanel: mixpanel.with_settings(known),
+            names.warehouse: _warehouse(known, project_id, region),
+            **given,
+        },
+        executor=executor,
+    )
+
+
+def _translation(
+    settings: Settings, tags: Mapping[str, str], translator: MixpanelTranslator | Translate | None
+) -> Translate:
+    """Return what makes the spec of each asset: its deadline and tags, then the translator."""
+    if isinstance(translator, MixpanelTranslator):
+        translator = translator.get_asset_spec
+    last = translator or untranslated
+
+    def translate(kind: AssetKind) -> dg.AssetSpec:
+        spec = kept_current(kind, settings).merge_attributes(tags=tags)
+        return last(AssetKind(kind.table, kind.rows, spec))
+
+    return translate
+
+
+Assets = list[dg.AssetsDefinition]
+
+
+def _assets(
+    settings: Settings,
+    names: Names,
+    translate: Translate,
+    events: bool,
+    profiles: bool,
+    tables: Sequence[Table],
+    checks: Collection[str],
+) -> tuple[Assets, Assets]:
+    """Return the assets of events and those of profiles, the unfiltered one first."""
+    shown: dict[str, Any] = {"names": names, "translate": translate}
+    everything = [events_asset(settings, checks=checks, **shown)] if events else []
+    everyone = [profiles_asset(settings, **shown)] if profiles else []
+    of_events, of_profiles = [*everything], [*everyone]
+    for table, group_id in settings.groups.items():
+        of_profiles.append(group_profiles_asset(table, group_id, settings=settings, **shown))
+    for one in tables:
+        (of_events if isinstance(one, FilteredEvents) else of_profiles).append(
+            one.asset(settings, **shown)
+        )
+    if events and profiles:
+        of_events = [_joined(asset, of_profiles[0].key) for asset in of_events]
+        of_profiles[0] = _joined(of_profiles[0], of_events[0].key)
+    return of_events, of_profiles
+
+
+def _joined(asset: dg.AssetsDefinition, other: dg.AssetKey) -> dg.AssetsDefinition:
+    joins = {"joins_by_distinct_id": dg.MetadataValue.asset(other)}
+    return asset.map_asset_specs(lambda spec: spec.merge_attributes(metadata=joins))
+
+
+def _jobs(
+    settings: Settings,
+    names: Names,
+    events: Assets,
+    profiles: Assets,
+    all_events: dg.AssetKey | None,
+    checks: Collection[str],
+) -> list[Any]:
+    found = asset_jobs(names, _keys(events), _keys(profiles))
+    if all_events:
+        if EVENTS_COMPLETE in checks:
+            found.append(check_job(names, all_events))
+        found += [
+            backfill_history_job(settings, names, all_events),
+            verify_range_job(settings, names, all_events),
+        ]
+    if profiles:
+        found.append(keep_snapshots_job(settings, names))
+    return [*found, *streaming_jobs(settings, names), *live_query_jobs(settings, names)]
+
+
+def _keys(assets: Iterable[dg.AssetsDefinition]) -> Keys:
+    return [asset.key for asset in assets]
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+_Some = TypeVar("_Some", bound=_Named)
+
+
+def _chosen(
+    wanted: bool | Collection[str], found: Sequence[_Some], names: Names, noun: str
+) -> list[_Some]:
+    """Return the jobs or schedules that are wanted, in their order.
+
+    Raises:
+        ConfigError: One does not exist.
+    """
+    if isinstance(wanted, bool):
+        return [*found] if wanted else []
+    whole = {names.named(one) for one in ([wanted] if isinstance(wanted, str) else wanted)}
+    if unknown := whole - {one.name for one in found}:
+        raise ConfigError(
+            f"There is no {noun} {', '.join(sorted(unknown))}; there are "
+            f"{', '.join(one.name for one in found) or 'none'}. The prefix is left out."
+        )
+    return [one for one in found if one.name in whole]
+
+
+def _warehouse(settings: Settings, project_id: str, region: str) -> WarehouseIOManager:
+    return WarehouseIOManager(
+        database=str(settings.database_path(project_id)),
+        memory_limit=settings.memory_limit,
+        lock_timeout=settings.lock_timeout,
+        op_retries=settings.op_retries,
+        op_retry_seconds=settings.op_retry_seconds,
+        snapshot=settings.snapshot,
+        project_id=project_id,
+        region=region,
+    )

@@ -1,0 +1,185 @@
+"""How a Mixpanel project is called in Dagster: keys, prefixes, and a translator of its assets."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Self, cast
+
+import dagster as dg
+from dagster_shared.utils.warnings import BetaWarning
+
+from mixpanel_assets.defs.resources import MixpanelResource
+from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.loading.queries import QUERIES_SCHEMA
+from mixpanel_assets.warehouse import SCHEMA
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of a Mixpanel project in Dagster; those of its tables in DuckDB do not change.
+
+    Attributes:
+        prefix: Before the names of jobs, schedules, sensors and ops; empty: none.
+        key_prefix: The first parts of the assets' keys.
+        group: The assets' group.
+        mixpanel: The key of the `MixpanelResource`.
+        warehouse: The key of the `WarehouseIOManager`.
+
+    Example:
+        >>> names = Names.of("shop")
+        >>> names.named("close_yesterday")
+        'shop_close_yesterday'
+    """
+
+    prefix: str = ""
+    key_prefix: tuple[str, ...] = (SCHEMA,)
+    group: str = "mixpanel"
+    mixpanel: str = "mixpanel"
+    warehouse: str = "mixpanel_warehouse"
+
+    @classmethod
+    def of(
+        cls,
+        name: str | None,
+        *,
+        key_prefix: str | Sequence[str] | None = None,
+        group: str | None = None,
+        mixpanel: str | None = None,
+        warehouse: str | None = None,
+    ) -> Self:
+        """Return the names of a project.
+
+        Args:
+            name: Prefixes each name, so that several projects are in one code location; None: the
+                only project.
+            key_prefix: Instead of the name, or of `mixpanel` without one.
+            group: Instead of the name, or of `mixpanel` without one.
+            mixpanel: Instead of `<name>_mixpanel`, or of `mixpanel`.
+            warehouse: Instead of `<name>_warehouse`, or of `mixpanel_warehouse`.
+
+        Raises:
+            ConfigError: The name is not made of letters, digits and underscores.
+        """
+        if name is not None and not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"{name!r} cannot be a prefix of Dagster's names: use letters, digits and "
+                "underscores, and begin with a letter."
+            )
+        usual = name or "mixpanel"
+        keys = (key_prefix,) if isinstance(key_prefix, str) else tuple(key_prefix or (usual,))
+        return cls(
+            prefix=name or "",
+            key_prefix=keys,
+            group=group or usual,
+            mixpanel=mixpanel or (f"{name}_mixpanel" if name else "mixpanel"),
+            warehouse=warehouse or f"{usual}_warehouse",
+        )
+
+    def named(self, name: str) -> str:
+        """Return the name of a job, schedule, sensor or op, with the prefix."""
+        return f"{self.prefix}_{name}" if self.prefix else name
+
+    def asset_key(self, table: str) -> dg.AssetKey:
+        """Return the key of the asset with a table in schema `mixpanel`."""
+        return dg.AssetKey([*self.key_prefix, table])
+
+    def query_key(self, table: str) -> dg.AssetKey:
+        """Return the key of the asset with a table of daily results of a report."""
+        return dg.AssetKey([self.queries, table])
+
+    @property
+    def queries(self) -> str:
+        """The group of assets of daily results of reports."""
+        return self.named("queries") if self.prefix else QUERIES_SCHEMA
+
+    @property
+    def resource_keys(self) -> set[str]:
+        """What an op that sends requests needs."""
+        return {self.mixpanel}
+
+    def resource(
+        self,
+        context: dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+    ) -> MixpanelResource:
+        """Return the resource of a step."""
+        return cast("MixpanelResource", getattr(context.resources, self.mixpanel))
+
+
+THE_ONLY_PROJECT: Names = Names()
+
+
+@dataclass(frozen=True)
+class AssetKind:
+    """What a translator knows of an asset.
+
+    Attributes:
+        table: Its table in schema `mixpanel`, such as `events`.
+        rows: What one row is: an `event`, a `profile`, or the `report` of a day.
+        spec: What Dagster shows if the translator changes nothing.
+    """
+
+    table: str
+    rows: Literal["event", "profile", "report"]
+    spec: dg.AssetSpec
+
+
+class MixpanelTranslator:
+    """Decides how assets appear in Dagster: key, group, tags, owners, automation and the rest.
+
+    Example:
+        >>> class Raw(MixpanelTranslator):
+        ...     def get_asset_spec(self, kind):
+        ...         return super().get_asset_spec(kind).replace_attributes(group_name="raw")
+        >>> defs = build_definitions(translator=Raw())
+    """
+
+    def get_asset_spec(self, kind: AssetKind) -> dg.AssetSpec:
+        """Return what Dagster shows of an asset; to be overridden."""
+        return kind.spec
+
+
+Translate = Callable[[AssetKind], dg.AssetSpec]
+
+
+def untranslated(kind: AssetKind) -> dg.AssetSpec:
+    """Return what Dagster shows of an asset by default."""
+    return kind.spec
+
+
+def translated(kind: AssetKind, translate: Translate) -> dg.AssetSpec:
+    """Return what a translator makes of an asset.
+
+    Raises:
+        ConfigError: It is not a `dagster.AssetSpec`.
+    """
+    spec = translate(kind)
+    if not isinstance(spec, dg.AssetSpec):
+        raise ConfigError(
+            f"get_asset_spec returned {spec!r} for the table {kind.table}; it must return a "
+            "dagster.AssetSpec, such as kind.spec."
+        )
+    return spec
+
+
+def shown_as(asset: dg.AssetsDefinition, spec: dg.AssetSpec) -> dg.AssetsDefinition:
+    """Return an asset with another spec; its days and the place of its rows are kept."""
+    return asset.map_asset_specs(
+        lambda own: spec.replace_attributes(
+            partitions_def=own.partitions_def, metadata={**spec.metadata, **own.metadata}
+        )
+    )
+
+
+@contextmanager
+def quiet_beta() -> Iterator[None]:
+    """Suppress Dagster's warning that backfill policies may still change."""
+    # No user of ours can act on it.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BetaWarning)
+        yield
