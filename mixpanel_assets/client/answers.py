@@ -33,10 +33,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST, _LATEST = 0, 253_402_300_799  # 1970 to 9999, the end of Python's calendar
 
 
-def read(answer: Any, shape: type[T], description: str) -> T:
+def read_response(response: Any, shape: type[T], description: str) -> T:
     """Return a response in the shape that it should have, or raise `ServerError`."""
     try:
-        return msgspec.convert(answer, shape)
+        return msgspec.convert(response, shape)
     except msgspec.ValidationError as error:
         raise ServerError(
             f"{description} answered 200 with something that is not {description}: {error}.",
@@ -44,24 +44,24 @@ def read(answer: Any, shape: type[T], description: str) -> T:
         ) from error
 
 
-class _Data(msgspec.Struct):
+class _CountsData(msgspec.Struct):
     values: Series
     series: list[str] = []
 
 
-class _Counts(msgspec.Struct):
-    data: _Data
+class _CountsResponse(msgspec.Struct):
+    data: _CountsData
 
 
 def series_in(
-    answer: Any, description: str, *, names: Iterable[str] = (), zeros: bool = True
+    response: Any, description: str, *, names: Iterable[str] = (), zeros: bool = True
 ) -> Series:
     """Return counts by name and date, in order of date.
 
     Mixpanel sends dates in no order and may leave out counts of 0. Each of `names` gets a row, even
     without counts. `zeros`: a missing date means 0; in an average it means no value.
     """
-    data = read(answer, _Counts, description).data
+    data = read_response(response, _CountsResponse, description).data
     dates = sorted({*data.series, *(when for row in data.values.values() for when in row)})
     return {
         name: _fill_dates(data.values.get(name, {}), dates, zeros=zeros)
@@ -85,15 +85,15 @@ def by_range(series: Series) -> Series:
     return {label: series[label] for label in sorted(series, key=begin)}
 
 
-class _Numbers(msgspec.Struct):
+class _NumbersResponse(msgspec.Struct):
     results: dict[str, float]
     computed_at: str | None = None
 
 
-def numbers_in(answer: Any, description: str) -> tuple[dict[str, float], str | None]:
+def numbers_in(response: Any, description: str) -> tuple[dict[str, float], str | None]:
     """Return numbers by date, in order, and when they were computed."""
-    found = read(answer, _Numbers, description)
-    return dict(sorted(found.results.items())), found.computed_at
+    numbers = read_response(response, _NumbersResponse, description)
+    return dict(sorted(numbers.results.items())), numbers.computed_at
 
 
 class _Step(msgspec.Struct):
@@ -106,40 +106,40 @@ class _Steps(msgspec.Struct):
     steps: list[_Step]
 
 
-class _Funnel(msgspec.Struct):
+class _FunnelResponse(msgspec.Struct):
     data: dict[str, _Steps]
 
 
-class _SplitFunnel(msgspec.Struct):
+class _SplitFunnelResponse(msgspec.Struct):
     data: dict[str, dict[str, list[_Step]]]
 
 
-def funnel_in(answer: Any) -> list[FunnelStep]:
+def funnel_in(response: Any) -> list[FunnelStep]:
     """Return the steps of a funnel, all dates together."""
-    dates = read(answer, _Funnel, "a funnel").data.values()
+    dates = read_response(response, _FunnelResponse, "a funnel").data.values()
     return _add_dates([entry.steps for entry in dates])
 
 
-def split_funnel_in(answer: Any) -> tuple[list[FunnelStep], dict[str, list[FunnelStep]]]:
+def split_funnel_in(response: Any) -> tuple[list[FunnelStep], dict[str, list[FunnelStep]]]:
     """Return the steps of all people and of each segment, all dates together."""
-    dates = list(read(answer, _SplitFunnel, "a funnel by segment").data.values())
+    dates = list(read_response(response, _SplitFunnelResponse, "a funnel by segment").data.values())
     names = dict.fromkeys(name for date in dates for name in date)
     steps = {name: _add_dates([date[name] for date in dates if name in date]) for name in names}
-    whole = steps.pop(OVERALL, None)
-    if whole is None:
-        whole = _add_dates([part for date in dates for part in date.values()])
+    overall = steps.pop(OVERALL, None)
+    if overall is None:
+        overall = _add_dates([part for date in dates for part in date.values()])
     started = {name: part[0].count if part else 0 for name, part in steps.items()}
-    return whole, {name: steps[name] for name in sorted(steps, key=lambda name: -started[name])}
+    return overall, {name: steps[name] for name in sorted(steps, key=lambda name: -started[name])}
 
 
 def _add_dates(dates: Sequence[Sequence[_Step]]) -> list[FunnelStep]:
-    found: list[FunnelStep] = []
+    funnel_steps: list[FunnelStep] = []
     for number in range(max(map(len, dates), default=0)):
         here = [steps[number] for steps in dates if number < len(steps)]
         count = sum(step.count for step in here)
-        rate = ratio(count, found[-1].count) if found else 1.0
-        found.append(FunnelStep(here[0].event or here[0].goal or "", count, rate))
-    return found
+        rate = ratio(count, funnel_steps[-1].count) if funnel_steps else 1.0
+        funnel_steps.append(FunnelStep(here[0].event or here[0].goal or "", count, rate))
+    return funnel_steps
 
 
 def ratio(part: int, whole: int) -> float:
@@ -147,25 +147,25 @@ def ratio(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-class _Cohort(msgspec.Struct):
+class _RetentionCohort(msgspec.Struct):
     counts: list[int]
     first: int
 
 
-def cohorts_in(answer: Any) -> list[CohortInfo]:
+def cohorts_in(response: Any) -> list[CohortInfo]:
     """Return the cohorts of a retention report, in order of date."""
-    found = read(answer, dict[str, _Cohort], "retention")
+    cohorts = read_response(response, dict[str, _RetentionCohort], "retention")
     return [
         CohortInfo(when, cohort.first, [ratio(count, cohort.first) for count in cohort.counts])
-        for when, cohort in sorted(found.items())
+        for when, cohort in sorted(cohorts.items())
     ]
 
 
-def frequency_in(answer: Any) -> dict[str, list[int]]:
+def frequency_in(response: Any) -> dict[str, list[int]]:
     """Return the counts of a frequency report, in order of date."""
     # One of Mixpanel's examples lacks the wrapper.
-    data = answer.get("data", answer) if isinstance(answer, dict) else answer
-    return dict(sorted(read(data, dict[str, list[int]], "frequency").items()))
+    data = response.get("data", response) if isinstance(response, dict) else response
+    return dict(sorted(read_response(data, dict[str, list[int]], "frequency").items()))
 
 
 class SavedReport(msgspec.Struct):
@@ -184,29 +184,29 @@ class SavedFunnel(msgspec.Struct):
     computed_at: str = ""
 
 
-class _Event(msgspec.Struct):
+class _ActivityEvent(msgspec.Struct):
     event: str
     properties: dict[str, Any]
 
 
-class _Feed(msgspec.Struct):
-    events: list[_Event]
+class _ActivityEvents(msgspec.Struct):
+    events: list[_ActivityEvent]
 
 
-class _Activity(msgspec.Struct):
-    results: _Feed
+class _ActivityResponse(msgspec.Struct):
+    results: _ActivityEvents
 
 
-def activity_in(answer: Any) -> list[UserEvent]:
+def activity_in(response: Any) -> list[UserEvent]:
     """Return the events of users, in order of time."""
-    found = [
-        UserEvent(entry.event, _moment(entry.properties.get("time")), entry.properties)
-        for entry in read(answer, _Activity, "an activity feed").results.events
+    user_events = [
+        UserEvent(event.event, _event_moment(event.properties.get("time")), event.properties)
+        for event in read_response(response, _ActivityResponse, "an activity feed").results.events
     ]
-    return sorted(found, key=lambda entry: entry.time)
+    return sorted(user_events, key=lambda event: event.time)
 
 
-def _moment(seconds: Any) -> datetime:
+def _event_moment(seconds: Any) -> datetime:
     known = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not known or not _EARLIEST <= seconds <= _LATEST:
         raise ServerError(
@@ -221,26 +221,26 @@ class _TopEvent(msgspec.Struct):
     percent_change: float
 
 
-class _TopEvents(msgspec.Struct):
+class _TopEventsResponse(msgspec.Struct):
     events: list[_TopEvent]
 
 
-def top_events_in(answer: Any) -> list[TopEvent]:
+def top_events_in(response: Any) -> list[TopEvent]:
     """Return today's events, the most common first."""
-    found = read(answer, _TopEvents, "the top events").events
+    top_events = read_response(response, _TopEventsResponse, "the top events").events
     return [
         TopEvent(entry.event, entry.amount, entry.percent_change)
-        for entry in sorted(found, key=lambda entry: (-entry.amount, entry.event))
+        for entry in sorted(top_events, key=lambda entry: (-entry.amount, entry.event))
     ]
 
 
-def funnels_in(answer: Any) -> list[FunnelInfo]:
+def funnels_in(response: Any) -> list[FunnelInfo]:
     """Return the saved funnels by name."""
-    found = read(answer, list[FunnelInfo], "the list of funnels")
-    return sorted(found, key=lambda funnel: (funnel.name, funnel.funnel_id))
+    funnels = read_response(response, list[FunnelInfo], "the list of funnels")
+    return sorted(funnels, key=lambda funnel: (funnel.name, funnel.funnel_id))
 
 
-class _SavedCohort(msgspec.Struct):
+class _CohortResponse(msgspec.Struct):
     id: int
     name: str
     count: int
@@ -249,23 +249,23 @@ class _SavedCohort(msgspec.Struct):
     is_visible: bool | int = True
 
 
-def saved_cohorts_in(answer: Any) -> list[SavedCohort]:
+def saved_cohorts_in(response: Any) -> list[SavedCohort]:
     """Return the saved cohorts by name."""
-    found = [
+    cohorts = [
         SavedCohort(
-            entry.id,
-            entry.name,
-            entry.count,
-            entry.description or "",
-            entry.created or "",
-            bool(entry.is_visible),
+            cohort.id,
+            cohort.name,
+            cohort.count,
+            cohort.description or "",
+            cohort.created or "",
+            bool(cohort.is_visible),
         )
-        for entry in read(answer, list[_SavedCohort], "the list of cohorts")
+        for cohort in read_response(response, list[_CohortResponse], "the list of cohorts")
     ]
-    return sorted(found, key=lambda cohort: (cohort.name, cohort.id))
+    return sorted(cohorts, key=lambda cohort: (cohort.name, cohort.id))
 
 
-class _Bookmark(msgspec.Struct):
+class _ReportResponse(msgspec.Struct):
     id: int
     type: str
     name: str | None = None
@@ -279,23 +279,23 @@ class _Bookmark(msgspec.Struct):
     creator_name: str | None = None
 
 
-def bookmarks_in(answer: Any) -> list[BookmarkInfo]:
+def bookmarks_in(response: Any) -> list[BookmarkInfo]:
     """Return the saved reports by name."""
-    found = [
+    reports = [
         BookmarkInfo(
-            **msgspec.structs.asdict(entry)
+            **msgspec.structs.asdict(report)
             | {
-                "name": entry.name or "",
-                "created": entry.created or "",
-                "modified": entry.modified or "",
+                "name": report.name or "",
+                "created": report.created or "",
+                "modified": report.modified or "",
             }
         )
-        for entry in read(answer, list[_Bookmark], "the list of saved reports")
+        for report in read_response(response, list[_ReportResponse], "the list of saved reports")
     ]
-    return sorted(found, key=lambda report: (report.name, report.id))
+    return sorted(reports, key=lambda report: (report.name, report.id))
 
 
-class _Metadata(msgspec.Struct, rename="camel"):
+class _MetadataResponse(msgspec.Struct, rename="camel"):
     source: str | None = msgspec.field(default=None, name="$source")
     display_name: str | None = None
     tags: list[str] | None = None
@@ -310,40 +310,40 @@ class _Described(msgspec.Struct):
     metadata: dict[str, Any] | None = None
 
 
-class _Property(_Described):
+class _PropertyResponse(_Described):
     type: Any = ""
 
 
-class _Definition(_Described):
-    properties: dict[str, _Property] | None = None
+class _DefinitionResponse(_Described):
+    properties: dict[str, _PropertyResponse] | None = None
 
 
-class _Entry(msgspec.Struct, rename="camel"):
+class _SchemaResponse(msgspec.Struct, rename="camel"):
     entity_type: str
     name: str
-    schema_json: _Definition
+    schema_json: _DefinitionResponse
 
 
-def schemas_in(answer: Any) -> list[LexiconSchema]:
+def schemas_in(response: Any) -> list[LexiconSchema]:
     """Return entries of the data dictionary by type and name."""
-    found = [
-        LexiconSchema(entry.entity_type, entry.name, _definition(entry.schema_json))
-        for entry in read(answer, list[_Entry], "the data dictionary")
+    schemas = [
+        LexiconSchema(schema.entity_type, schema.name, _lexicon_definition(schema.schema_json))
+        for schema in read_response(response, list[_SchemaResponse], "the data dictionary")
     ]
-    return sorted(found, key=lambda schema: (schema.entity_type, schema.name))
+    return sorted(schemas, key=lambda schema: (schema.entity_type, schema.name))
 
 
-def definition_in(answer: Any) -> LexiconDefinition:
+def definition_in(response: Any) -> LexiconDefinition:
     """Return one definition of the data dictionary."""
-    return _definition(read(answer, _Definition, "a definition"))
+    return _lexicon_definition(read_response(response, _DefinitionResponse, "a definition"))
 
 
-def _definition(found: _Definition) -> LexiconDefinition:
+def _lexicon_definition(definition: _DefinitionResponse) -> LexiconDefinition:
     properties = {
         name: LexiconProperty(_type_name(entry.type), entry.description, _metadata(entry.metadata))
-        for name, entry in (found.properties or {}).items()
+        for name, entry in (definition.properties or {}).items()
     }
-    return LexiconDefinition(found.description, properties, _metadata(found.metadata))
+    return LexiconDefinition(definition.description, properties, _metadata(definition.metadata))
 
 
 def _type_name(value: Any) -> str:
@@ -354,7 +354,7 @@ def _metadata(found: dict[str, Any] | None) -> LexiconMetadata | None:
     own = (found or {}).get("com.mixpanel")
     if own is None:
         return None
-    kept = read(own, _Metadata, "metadata of a definition")
+    kept = read_response(own, _MetadataResponse, "metadata of a definition")
     return LexiconMetadata(
         source=kept.source,
         display_name=kept.display_name,

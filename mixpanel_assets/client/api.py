@@ -554,10 +554,10 @@ def _resolve_address(
     if api in get_args(Api):
         raise ConfigError(f"Give a path of the {api} API, such as /events/names.")
     family, endpoint = in_family(api)
-    query = dict(parse_qsl(urlsplit(api).query))
+    query_params = dict(parse_qsl(urlsplit(api).query))
     fields: dict[str, Any] = {name: path if sent is None else sent}
-    if query:
-        fields["params"] = query | dict(fields.get("params") or {})
+    if query_params:
+        fields["params"] = query_params | dict(fields.get("params") or {})
     return family, endpoint, fields
 
 

@@ -49,40 +49,42 @@ def checked_at_once(max_workers: int | None, usual: int, most: int, requests: st
     return min(max_workers, most)
 
 
-class Queue:
+class PermitQueue:
     """Lets one thread at a time try to get a permit, in order of arrival."""
 
     def __init__(self) -> None:
-        self._moved = threading.Condition()
-        self._entries: deque[object] = deque()
-        self._opens_at = 0.0
-        self._reason = ""
+        self._queue_moved = threading.Condition()
+        self._waiting_requests: deque[object] = deque()
+        self._next_permit_at = 0.0
+        self._wait_reason = ""
 
     @contextmanager
     def join(self) -> Iterator[object]:
         """Yield an entry at the end of the queue; it is removed when the block ends."""
-        entry = object()
-        with self._moved:
-            self._entries.append(entry)
+        request = object()
+        with self._queue_moved:
+            self._waiting_requests.append(request)
         try:
-            yield entry
+            yield request
         finally:
-            with self._moved:
-                self._entries.remove(entry)
-                self._moved.notify_all()
+            with self._queue_moved:
+                self._waiting_requests.remove(request)
+                self._queue_moved.notify_all()
 
-    def is_first(self, entry: object, timeout_seconds: float) -> bool:
+    def is_first(self, request: object, timeout_seconds: float) -> bool:
         """Return whether the entry is the first one, after waiting for that at most so long."""
-        with self._moved:
-            return self._moved.wait_for(lambda: self._entries[0] is entry, timeout_seconds)
+        with self._queue_moved:
+            return self._queue_moved.wait_for(
+                lambda: self._waiting_requests[0] is request, timeout_seconds
+            )
 
     def set_delay(self, seconds: float, reason: str) -> None:
         """Publish the wait of the first entry, which holds for all entries behind it."""
-        self._opens_at, self._reason = time.monotonic() + seconds, reason
+        self._next_permit_at, self._wait_reason = time.monotonic() + seconds, reason
 
     def delay(self) -> tuple[float, str]:
         """Return the seconds until the queue can move, and the reason."""
-        return max(0.0, self._opens_at - time.monotonic()), self._reason
+        return max(0.0, self._next_permit_at - time.monotonic()), self._wait_reason
 
 
 # Other processes cannot signal that they released a slot; threads of this process are woken when
@@ -112,14 +114,14 @@ class Budget:
         self.project = project
         self.max_wait_seconds = max_wait_seconds
         self.cancelled = cancelled or threading.Event()
-        self._queues: dict[tuple[Api, bool], Queue] = {}
+        self._queues: dict[tuple[Api, bool], PermitQueue] = {}
 
     @cached_property
     def store(self) -> LedgerStore:
         """The file or the memory with the ledgers."""
-        bounds = (self.max_wait_seconds, self.settings.lock_timeout)
-        given = [bound for bound in bounds if bound is not None]
-        timeout = max(_LEAST_LOCK_SECONDS, min(given)) if given else None
+        wait_limits = (self.max_wait_seconds, self.settings.lock_timeout)
+        lock_timeouts = [bound for bound in wait_limits if bound is not None]
+        timeout = max(_LEAST_LOCK_SECONDS, min(lock_timeouts)) if lock_timeouts else None
         return find_store(self.settings, self.project, timeout=timeout, cancelled=self.cancelled)
 
     def ledger(self, api: Api) -> Ledger:
@@ -137,7 +139,7 @@ class Budget:
         """
         counted = self.settings.count_pages or not free
         # A free request must not queue behind one that waits for the hour to pass.
-        queue = self._queues.setdefault((api, counted), Queue())
+        queue = self._queues.setdefault((api, counted), PermitQueue())
         return Permits(self, self.ledger(api), queue, description, counted)
 
     def free_slot(self, api: Api) -> Release | None:
@@ -145,8 +147,8 @@ class Budget:
         at_once = self.settings.limits(api).at_once
         if at_once is None:
             return lambda: None
-        slots = (self.store.slot(f"{api}-{number}") for number in range(1, at_once + 1))
-        return next((release for release in slots if release), None)
+        request_slots = (self.store.slot(f"{api}-{number}") for number in range(1, at_once + 1))
+        return next((release for release in request_slots if release), None)
 
 
 @dataclass
@@ -158,7 +160,7 @@ class Permits:
 
     budget: Budget
     ledger: Ledger
-    queue: Queue
+    queue: PermitQueue
     description: str
     counted: bool
     waited_seconds: float = 0.0
@@ -167,11 +169,11 @@ class Permits:
     @contextmanager
     def permit(self) -> Iterator[Permit]:
         """Wait for a permit, or raise `RateLimitError`; hold it until the response was read."""
-        permit, release = self._wait()
+        permit, release_slot = self._wait_for_permit()
         try:
             yield permit
         finally:
-            release()
+            release_slot()
 
     def refused(self, permit: Permit, refusal: RateLimitError) -> None:
         """Record that Mixpanel answered 429."""
@@ -182,66 +184,66 @@ class Permits:
         """Record that Mixpanel answered with another status."""
         self.ledger.accepted(permit)
 
-    def _wait(self) -> tuple[Permit, Release]:
-        began, waited_before = time.monotonic(), self.waited_seconds
+    def _wait_for_permit(self) -> tuple[Permit, Release]:
+        wait_began, waited_before = time.monotonic(), self.waited_seconds
         report_at = 0.0
-        with self.queue.join() as entry:
+        with self.queue.join() as request:
             while True:
                 if self.budget.cancelled.is_set():
-                    raise self._error("it was cancelled", Denial(0.0, "the caller stopped"))
-                first = self.queue.is_first(entry, _QUEUE_POLL_SECONDS)
-                outcome = self._try() if first else Denial(*self.queue.delay())
-                self.waited_seconds = waited_before + time.monotonic() - began
-                if not isinstance(outcome, Denial):
-                    return outcome
-                self._give_up_if_too_long(outcome)
-                if first:
-                    self.queue.set_delay(outcome.seconds, outcome.reason)
-                    report_at = self._report(outcome, report_at)
-                    self._sleep(outcome.seconds)
+                    raise self._refusal("it was cancelled", Denial(0.0, "the caller stopped"))
+                is_first = self.queue.is_first(request, _QUEUE_POLL_SECONDS)
+                permit_or_denial = self._try_permit() if is_first else Denial(*self.queue.delay())
+                self.waited_seconds = waited_before + time.monotonic() - wait_began
+                if not isinstance(permit_or_denial, Denial):
+                    return permit_or_denial
+                self._give_up_if_too_long(permit_or_denial)
+                if is_first:
+                    self.queue.set_delay(permit_or_denial.seconds, permit_or_denial.reason)
+                    report_at = self._report_wait(permit_or_denial, report_at)
+                    self._sleep_until_permit(permit_or_denial.seconds)
                 elif self.budget.cancelled.is_set():
-                    raise self._error("waiting was cancelled", outcome)
+                    raise self._refusal("waiting was cancelled", permit_or_denial)
 
-    def _try(self) -> tuple[Permit, Release] | Denial:
-        release = self.budget.free_slot(self.ledger.api)
-        if release is None:
+    def _try_permit(self) -> tuple[Permit, Release] | Denial:
+        release_slot = self.budget.free_slot(self.ledger.api)
+        if release_slot is None:
             at_once = self.ledger.limits.at_once
             reason = f"{at_once} {self.ledger.api} requests are running, the most allowed at once"
             return Denial(_SLOT_POLL_SECONDS, reason)
         try:
-            outcome = self.ledger.take(counted=self.counted)
+            permit_or_denial = self.ledger.take(counted=self.counted)
         except BaseException:
-            release()
+            release_slot()
             raise
-        if isinstance(outcome, Denial):
-            release()
-            return outcome
-        return outcome, release
+        if isinstance(permit_or_denial, Denial):
+            release_slot()
+            return permit_or_denial
+        return permit_or_denial, release_slot
 
-    def _sleep(self, seconds: float) -> None:
+    def _sleep_until_permit(self, seconds: float) -> None:
         # Wakes up to report, and to notice a clock that was set or a computer that slept.
-        longest = self.budget.settings.report_seconds
-        if self.budget.cancelled.wait(min(seconds, longest)):
-            raise self._error("waiting was cancelled", Denial(seconds, "cancelled"))
+        longest_sleep = self.budget.settings.report_seconds
+        if self.budget.cancelled.wait(min(seconds, longest_sleep)):
+            raise self._refusal("waiting was cancelled", Denial(seconds, "cancelled"))
 
     def _give_up_if_too_long(self, denial: Denial) -> None:
-        most = self.budget.max_wait_seconds
-        if most is not None and self.waited_seconds + denial.seconds > most:
-            raise self._error(f"it would wait longer than {most:,.0f} s", denial)
+        longest_wait = self.budget.max_wait_seconds
+        if longest_wait is not None and self.waited_seconds + denial.seconds > longest_wait:
+            raise self._refusal(f"it would wait longer than {longest_wait:,.0f} s", denial)
 
-    def _report(self, denial: Denial, report_at: float) -> float:
+    def _report_wait(self, denial: Denial, report_at: float) -> float:
         """Log the reason of the wait if a line is due, and return when the next one is due."""
-        every = self.budget.settings.report_seconds
+        report_seconds = self.budget.settings.report_seconds
         now = time.monotonic()
-        longest = max(denial.seconds, self.waited_seconds)
-        if now < report_at or longest < min(_LONG_WAIT_SECONDS, every):
+        longest_wait = max(denial.seconds, self.waited_seconds)
+        if now < report_at or longest_wait < min(_LONG_WAIT_SECONDS, report_seconds):
             return report_at
         logger.warning(
             "%s waits: %s. It goes on %s.", self.description, denial.reason, _when(denial.seconds)
         )
-        return now + every
+        return now + report_seconds
 
-    def _error(self, why: str, denial: Denial) -> RateLimitError:
+    def _refusal(self, why: str, denial: Denial) -> RateLimitError:
         refusal = self.refusal
         what = "It was not sent again" if refusal else f"{self.description} was not sent"
         message = (

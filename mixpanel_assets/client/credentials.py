@@ -69,12 +69,12 @@ class Credentials(BaseModel):
         Args:
             error: The exception; its arguments are replaced.
         """
-        link: BaseException | None = error
-        while link:
-            link.args = tuple(
-                self.redact(value) if isinstance(value, str) else value for value in link.args
+        cause: BaseException | None = error
+        while cause:
+            cause.args = tuple(
+                self.redact(value) if isinstance(value, str) else value for value in cause.args
             )
-            link = link.__cause__ or link.__context__
+            cause = cause.__cause__ or cause.__context__
 
 
 def is_project_secret(text: str) -> bool:
@@ -97,29 +97,29 @@ def make_credentials(
     Raises:
         ConfigError: A value is missing or malformed; the message names the field, not the value.
     """
-    given = {"username": username, "secret": secret, "project_id": project_id, "region": region}
-    given = _trim(given, names)
-    username, secret, project_id, region = given.values()
+    account = {"username": username, "secret": secret, "project_id": project_id, "region": region}
+    account = _trim(account, names)
+    username, secret, project_id, region = account.values()
     if is_project_secret(username) or (not username and is_project_secret(secret)):
         raise ConfigError(
             "This looks like a project secret, which Mixpanel retires on 3 March 2027. "
             "Create a service account (Organization Settings > Service Accounts) and use its "
             "name and secret: MP_USERNAME and MP_SECRET, or `mp auth add`."
         )
-    if missing := [names[name] for name, value in given.items() if not value]:
+    if missing_fields := [names[name] for name, value in account.items() if not value]:
         raise ConfigError(
-            f"Mixpanel credentials are not complete; missing: {', '.join(missing)}. "
+            f"Mixpanel credentials are not complete; missing: {', '.join(missing_fields)}. "
             "Set MP_USERNAME, MP_SECRET and MP_PROJECT_ID to a service account's name, "
             "its secret and the project's id, or keep an account with `mp auth add`.",
-            {"missing": missing},
+            {"missing": missing_fields},
         )
-    if broken := [names[name] for name, value in given.items() if not _is_text(value)]:
+    if broken_fields := [names[name] for name, value in account.items() if not _is_text(value)]:
         raise ConfigError(
-            f"There are bytes that are not text (UTF-8) in: {', '.join(broken)}. "
+            f"There are bytes that are not text (UTF-8) in: {', '.join(broken_fields)}. "
             "Copy it again from Mixpanel."
         )
     project_id, region = checked_project(project_id, region, names)
-    return Credentials.model_validate({**given, "project_id": project_id, "region": region})
+    return Credentials.model_validate({**account, "project_id": project_id, "region": region})
 
 
 def checked_project(
@@ -144,14 +144,14 @@ def checked_project(
     return digits, region
 
 
-def _trim(given: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
+def _trim(account: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
     """Return the values without blanks around them, and warn if there were some."""
-    trimmed = {name: _BLANKS_AROUND.sub("", value) for name, value in given.items()}
-    if changed := [names[name] for name in given if trimmed[name] != given[name]]:
+    trimmed_fields = {name: _BLANKS_AROUND.sub("", value) for name, value in account.items()}
+    if changed_fields := [names[name] for name in account if trimmed_fields[name] != account[name]]:
         logger.warning(
-            "Blanks or newlines around these values are ignored: %s.", ", ".join(changed)
+            "Blanks or newlines around these values are ignored: %s.", ", ".join(changed_fields)
         )
-    return trimmed
+    return trimmed_fields
 
 
 def _is_text(value: str) -> bool:

@@ -47,7 +47,7 @@ class DiscoveryService:
 
     def __init__(self, client: MixpanelAPIClient) -> None:
         self._client = client
-        self._remembered: dict[tuple[Any, ...], list[Any]] = {}
+        self._remembered_lists: dict[tuple[Any, ...], list[Any]] = {}
 
     def list_events(self) -> list[str]:
         """Return the names of the events of the last 31 days, at most 5,000, sorted.
@@ -58,7 +58,7 @@ class DiscoveryService:
             >>> discovery.list_events()
             [..., 'Page View', 'Product Viewed', 'Search', 'Sign Up']
         """
-        return self._once(("events",), lambda: _sort_names(self._client.get_events(), "events"))
+        return self._request(("events",), lambda: _sort_names(self._client.get_events(), "events"))
 
     def list_properties(self, event: str) -> list[str]:
         """Return the names of an event's properties, at most 5,000, sorted.
@@ -77,7 +77,7 @@ class DiscoveryService:
         def request() -> list[str]:
             return _sort_names(self._client.get_event_properties(event), f"properties of {event!r}")
 
-        return self._once(("properties", event), lambda: self._of_event(event, request))
+        return self._request(("properties", event), lambda: self._for_event(event, request))
 
     def list_property_values(
         self, property_name: str, event: str | None = None, limit: int = 100
@@ -106,14 +106,14 @@ class DiscoveryService:
             try:
                 return request()
             except QueryError as error:
-                said = (
+                message = (
                     f"{error.message} Name the event whose values are meant (`event=`, `--event`)."
                 )
-                raise QueryError(said, **error.details) from error
+                raise QueryError(message, **error.details) from error
 
         key = ("values", property_name, event, limit)
-        return self._once(
-            key, request_without_event if event is None else lambda: self._of_event(event, request)
+        return self._request(
+            key, request_without_event if event is None else lambda: self._for_event(event, request)
         )
 
     def list_funnels(self) -> list[FunnelInfo]:
@@ -123,7 +123,7 @@ class DiscoveryService:
             >>> discovery.list_funnels()
             [..., FunnelInfo(funnel_id=7509, name='Purchase')]
         """
-        return self._once(("funnels",), lambda: funnels_in(self._client.list_funnels()))
+        return self._request(("funnels",), lambda: funnels_in(self._client.list_funnels()))
 
     def list_cohorts(self) -> list[SavedCohort]:
         """Return numbers, names and sizes of the saved cohorts, in order of name.
@@ -132,7 +132,7 @@ class DiscoveryService:
             >>> [cohort.name for cohort in discovery.list_cohorts()]
             ['Never seen', 'Newsletter', 'Paying']
         """
-        return self._once(("cohorts",), lambda: saved_cohorts_in(self._client.list_cohorts()))
+        return self._request(("cohorts",), lambda: saved_cohorts_in(self._client.list_cohorts()))
 
     def list_bookmarks(self, bookmark_type: BookmarkType | None = None) -> list[BookmarkInfo]:
         """Return the saved reports, by name, with the numbers that `query_saved_report` takes.
@@ -146,7 +146,7 @@ class DiscoveryService:
             >>> [(report.id, report.name) for report in discovery.list_bookmarks("insights")]
             [(101, 'Orders by country'), (100, 'Views and orders')]
         """
-        return self._once(
+        return self._request(
             ("bookmarks", bookmark_type),
             lambda: bookmarks_in(self._client.list_bookmarks(bookmark_type)),
         )
@@ -181,7 +181,7 @@ class DiscoveryService:
             ['Added To Cart', 'Order Completed']
         """
         key = ("schemas", entity_type)
-        return self._once(key, lambda: schemas_in(self._client.get_schemas(entity_type)))
+        return self._request(key, lambda: schemas_in(self._client.get_schemas(entity_type)))
 
     def get_schema(self, entity_type: EntityType, name: str) -> LexiconSchema:
         """Return one entry of the data dictionary.
@@ -199,10 +199,10 @@ class DiscoveryService:
         """
 
         def request() -> list[LexiconSchema]:
-            found = definition_in(self._client.get_schema(entity_type, name))
-            return [LexiconSchema(entity_type, name, found)]
+            definition = definition_in(self._client.get_schema(entity_type, name))
+            return [LexiconSchema(entity_type, name, definition)]
 
-        return self._once(("schema", entity_type, name), request)[0]
+        return self._request(("schema", entity_type, name), request)[0]
 
     def tell_of_unknown(self, events: Sequence[str]) -> list[str]:
         """Warn of events that have no counts and that Mixpanel does not list.
@@ -221,14 +221,14 @@ class DiscoveryService:
             ['Sign Pu']
         """
         try:
-            known = self.list_events()
+            known_events = self.list_events()
         except MixpanelDataError as error:
             # The caller has its result already, which is worth more than a warning.
             logger.debug("The names of events are not known: %s", error)
             return []
-        unknown = [event for event in events if event not in known] if known else []
+        unknown = [event for event in events if event not in known_events] if known_events else []
         for event in unknown:
-            unlisted = EventNotFoundError(event, similar_names(event, known))
+            unlisted = EventNotFoundError(event, similar_names(event, known_events))
             logger.warning("Nothing was found. %s", unlisted)
         return unknown
 
@@ -238,29 +238,29 @@ class DiscoveryService:
         Example:
             >>> discovery.clear_cache()
         """
-        self._remembered.clear()
+        self._remembered_lists.clear()
 
-    def _once(self, key: tuple[Any, ...], request: Callable[[], list[T]]) -> list[T]:
-        if key not in self._remembered:
-            self._remembered[key] = request()
-        return list(self._remembered[key])  # a copy, which the caller may change
+    def _request(self, key: tuple[Any, ...], request: Callable[[], list[T]]) -> list[T]:
+        if key not in self._remembered_lists:
+            self._remembered_lists[key] = request()
+        return list(self._remembered_lists[key])  # a copy, which the caller may change
 
-    def _of_event(self, event: str, request: Callable[[], list[str]]) -> list[str]:
+    def _for_event(self, event: str, request: Callable[[], list[str]]) -> list[str]:
         # For an unknown event Mixpanel sends an empty list or a refusal; only the list of names
         # says that the event does not exist.
         try:
             found = request()
         except QueryError as error:
-            self._require(event, error)
+            self._require_event(event, error)
             raise
         if not found:
-            self._require(event)
+            self._require_event(event)
         return found
 
-    def _require(self, event: str, cause: Exception | None = None) -> None:
-        known = self.list_events()
-        if event not in known:
-            raise EventNotFoundError(event, similar_names(event, known)) from cause
+    def _require_event(self, event: str, cause: Exception | None = None) -> None:
+        known_events = self.list_events()
+        if event not in known_events:
+            raise EventNotFoundError(event, similar_names(event, known_events)) from cause
 
 
 def _sort_names(names: Sequence[str] | dict[str, Any], what: str) -> list[str]:

@@ -59,7 +59,7 @@ MOST_BYTES = 200_000_000  # of JSON, as of other requests
 MOST_DAYS = 31  # always allowed; Mixpanel documents no limit, and requests for years succeed
 
 _DAY = timedelta(days=1)
-_UNANSWERED = (ServerError, ConnectionFailedError, IncompleteExportError, QueryError)
+_UNCONFIRMED = (ServerError, ConnectionFailedError, IncompleteExportError, QueryError)
 
 
 @dataclass(frozen=True)
@@ -104,20 +104,20 @@ class SecondLooks:
         Raises:
             APIError: Mixpanel refused, and not because of the number of days.
         """
-        for group in self._groups(days):
-            first, last = group[0], group[-1]
+        for empty_days in self._confirming_requests(days):
+            first, last = empty_days[0], empty_days[-1]
             try:
-                found = self.find(first, last, self._limit(first, last))
+                days_with_events = self.find(first, last, self._byte_limit(first, last))
             except PlanHorizonError:
-                found = None
-            except _UNANSWERED as error:
+                days_with_events = None
+            except _UNCONFIRMED as error:
                 if (last - first).days >= MOST_DAYS:
                     logger.warning("%s Requesting fewer days at a time.", error)
                     self._most_days = MOST_DAYS
-                    yield from self.confirm(group)
+                    yield from self.confirm(empty_days)
                     continue
-                found = None
-            yield self._compare(group, found)
+                days_with_events = None
+            yield self._confirmed_days(empty_days, days_with_events)
 
     def is_due(self, days: Collection[date], until: date) -> bool:
         """Return whether days after `until` could not share a request with these."""
@@ -127,39 +127,42 @@ class SecondLooks:
             return until > max(days)
         return sum(map(self.weigh, days_between(min(days), until))) > self.most_bytes
 
-    def _compare(self, group: list[date], found: set[date] | None) -> Confirmed:
-        if found is None or (found and not self.by_date):
-            return Confirmed([], group)
-        if not found <= set(days_between(group[0], group[-1])):
-            return Confirmed([], group)
+    def _confirmed_days(
+        self, empty_days: list[date], days_with_events: set[date] | None
+    ) -> Confirmed:
+        if days_with_events is None or (days_with_events and not self.by_date):
+            return Confirmed([], empty_days)
+        if not days_with_events <= set(days_between(empty_days[0], empty_days[-1])):
+            return Confirmed([], empty_days)
         return Confirmed(
-            [day for day in group if day not in found], [day for day in group if day in found]
+            [day for day in empty_days if day not in days_with_events],
+            [day for day in empty_days if day in days_with_events],
         )
 
-    def _limit(self, first: date, last: date) -> int | None:
+    def _byte_limit(self, first: date, last: date) -> int | None:
         if self.most_bytes is None:
             return None
         return self.most_bytes + sum(map(self.weigh, days_between(first, last)))
 
-    def _groups(self, days: Iterable[date]) -> Iterator[list[date]]:
-        group: list[date] = []
-        weight = 0
+    def _confirming_requests(self, days: Iterable[date]) -> Iterator[list[date]]:
+        empty_days: list[date] = []
+        json_bytes = 0
         for day in sorted(days):
-            if group:
-                weight += sum(map(self.weigh, days_between(group[-1] + _DAY, day)))
-                if not self._is_joined(group, day, weight):
-                    yield group
-                    group, weight = [], 0
-            group.append(day)
-        if group:
-            yield group
+            if empty_days:
+                json_bytes += sum(map(self.weigh, days_between(empty_days[-1] + _DAY, day)))
+                if not self._shares_request(empty_days, day, json_bytes):
+                    yield empty_days
+                    empty_days, json_bytes = [], 0
+            empty_days.append(day)
+        if empty_days:
+            yield empty_days
 
-    def _is_joined(self, group: list[date], day: date, weight: int) -> bool:
-        if self._most_days and (day - group[0]).days >= self._most_days:
+    def _shares_request(self, empty_days: list[date], day: date, json_bytes: int) -> bool:
+        if self._most_days and (day - empty_days[0]).days >= self._most_days:
             return False
         if not self.by_date:
-            return day - group[-1] == _DAY
-        return self.most_bytes is None or weight <= self.most_bytes
+            return day - empty_days[-1] == _DAY
+        return self.most_bytes is None or json_bytes <= self.most_bytes
 
 
 _CHUNK_BYTES = 1 << 16  # inflates to about ten times as much; memory must stay small
@@ -235,22 +238,22 @@ def open_export(transport: Transport, query: ExportQuery) -> AbstractContextMana
 
 
 def judge_lines(
-    pieces: Iterable[bytes],
+    response_pieces: Iterable[bytes],
     query: ExportQuery,
     judge: Judge[T],
-    keep: Callable[[bytes], object] | None = None,
+    write: Callable[[bytes], object] | None = None,
 ) -> Iterator[Iterable[T]]:
-    """Yield blocks with an item for each line of a response; `keep` gets its bytes before.
+    """Yield blocks with an item for each line of a response; `write` gets its bytes before.
 
     Raises:
         IncompleteExportError: The response is incomplete; the items so far are valid.
     """
     reason = ""
     try:
-        for data in pieces:
-            if keep:
-                keep(data)
-            yield from judge.feed(data)
+        for received_bytes in response_pieces:
+            if write:
+                write(received_bytes)
+            yield from judge.feed(received_bytes)
         yield from judge.finish()
     except IncompleteBodyError as error:
         reason = str(error)
@@ -309,7 +312,7 @@ def download(
             name = SpoolName(query.from_date, query.to_date, gzip, key)
             verdict = Verdict(gzip=gzip)
             with new_file(directory, str(name)) as (path, write):
-                for _ in judge_lines(response.iter_raw(_CHUNK_BYTES), query, verdict, keep=write):
+                for _ in judge_lines(response.iter_raw(_CHUNK_BYTES), query, verdict, write=write):
                     on_lines(verdict.lines)
         with _complete_file(query, verdict.lines):
             spool = _spool_of(path, query, verdict)
@@ -338,23 +341,23 @@ def find_days(
 
     def attempt() -> set[date] | None:
         on_request()
-        found: set[date | None] = set()
+        days_with_events: set[date | None] = set()
         with open_export(transport, query) as response:
-            judge = RecordVerdict(_day_of, gzip=is_gzip(response))
-            for days in judge_lines(response.iter_raw(), query, judge):
-                found.update(days)
-                if None in found or judge.json_bytes > (most_bytes or judge.json_bytes):
+            judge = RecordVerdict(_day_of_event, gzip=is_gzip(response))
+            for days_of_lines in judge_lines(response.iter_raw(), query, judge):
+                days_with_events.update(days_of_lines)
+                if None in days_with_events or judge.json_bytes > (most_bytes or judge.json_bytes):
                     return None
-        return {day for day in found if day}
+        return {day for day in days_with_events if day}
 
     return retries.call(attempt)
 
 
-def _day_of(event: dict[str, Any], line: bytes) -> date | None:
-    time = event["properties"].get("time")
-    if type(time) is not int or not EARLIEST_MS <= time <= LATEST_MS:
+def _day_of_event(event: dict[str, Any], line: bytes) -> date | None:
+    time_ms = event["properties"].get("time")
+    if type(time_ms) is not int or not EARLIEST_MS <= time_ms <= LATEST_MS:
         return None
-    return datetime.fromtimestamp(time / 1000, UTC).date()
+    return datetime.fromtimestamp(time_ms / 1000, UTC).date()
 
 
 @contextmanager
@@ -366,29 +369,29 @@ def _complete_file(query: ExportQuery, lines: int) -> Iterator[None]:
         raise incomplete(query, "its file was deleted from the spool folder", lines) from error
 
 
-def reread(path: Path, query: ExportQuery) -> Spool:
+def reread(spool_path: Path, query: ExportQuery) -> Spool:
     """Return a response that an earlier run left on disk, checked as if it arrived now."""
-    verdict = Verdict(gzip=path.suffix == ".gz")
-    with path.open("rb") as file:
-        for _ in judge_lines(iter(lambda: file.read(_CHUNK_BYTES), b""), query, verdict):
+    verdict = Verdict(gzip=spool_path.suffix == ".gz")
+    with spool_path.open("rb") as spool_file:
+        for _ in judge_lines(iter(lambda: spool_file.read(_CHUNK_BYTES), b""), query, verdict):
             pass
-    return _spool_of(path, query, verdict)
+    return _spool_of(spool_path, query, verdict)
 
 
-def _spool_of(path: Path, query: ExportQuery, verdict: Verdict) -> Spool:
+def _spool_of(spool_path: Path, query: ExportQuery, verdict: Verdict) -> Spool:
     """Return a complete response on disk, as if no request had been sent for it."""
-    status = path.stat()
+    file_status = spool_path.stat()
     return Spool(
-        path=path,
+        path=spool_path,
         from_date=query.from_date,
         to_date=query.to_date,
         lines=verdict.lines,
         names_once=verdict.names_once,
-        received_bytes=status.st_size,
+        received_bytes=file_status.st_size,
         json_bytes=verdict.json_bytes,
         requests=0,
         seconds=0.0,
-        received_at=datetime.fromtimestamp(status.st_mtime, UTC),
+        received_at=datetime.fromtimestamp(file_status.st_mtime, UTC),
     )
 
 
@@ -425,14 +428,14 @@ class EventExport:
     key: str | None = None
     found: dict[tuple[date, date], Path] = field(default_factory=dict)
     _transport: Transport | None = None
-    _own: str = field(default_factory=lambda: uuid.uuid4().hex)
-    _marks: ExitStack = field(default_factory=ExitStack)
-    _marked: set[str] = field(default_factory=set)
+    _own_key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _spool_marks: ExitStack = field(default_factory=ExitStack)
+    _marked_stems: set[str] = field(default_factory=set)
     _marking: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> Self:
         for path in self.found.values():
-            self._mark(stem_of(path.name))
+            self._mark_spools(stem_of(path.name))
         self._transport = self.open_transport()
         return self
 
@@ -440,24 +443,24 @@ class EventExport:
         if self._transport:
             self._transport.close()
             self._transport = None
-        self._marks.close()
-        self._marked.clear()
+        self._spool_marks.close()
+        self._marked_stems.clear()
 
-    def _mark(self, stem: str) -> str:
+    def _mark_spools(self, stem: str) -> str:
         """Protect the files with this stem from clean-ups until the `with` block ends."""
         with self._marking:
-            if stem not in self._marked:
-                self._marks.enter_context(in_use(self.directory, stem))
-                self._marked.add(stem)
+            if stem not in self._marked_stems:
+                self._spool_marks.enter_context(in_use(self.directory, stem))
+                self._marked_stems.add(stem)
         return stem
 
     def __iter__(self) -> Iterator[Spool]:
-        broken: list[IncompleteExportError] = []
+        errors: list[IncompleteExportError] = []
         first, last = self.query.from_date, self.query.to_date
         with self:
-            yield from in_parts(self.download, first, last, lambda _, error: broken.append(error))
-        if broken:
-            raise days_set_aside(broken, (last - first).days + 1)
+            yield from in_parts(self.download, first, last, lambda _, error: errors.append(error))
+        if errors:
+            raise days_set_aside(errors, (last - first).days + 1)
 
     def download(self, from_date: date, to_date: date) -> Spool:
         """Put the events of some days on disk, both ends included, with one request and retries.
@@ -468,7 +471,7 @@ class EventExport:
             StorageError: The spool directory cannot be written or is full.
         """
         self.require_room(from_date, to_date)
-        return self._fetch(from_date, to_date)
+        return self._fetch_spool(from_date, to_date)
 
     def find_days(
         self, from_date: date, to_date: date, most_bytes: int | None = None
@@ -479,7 +482,7 @@ class EventExport:
             replace(self.query, from_date=from_date, to_date=to_date, limit=None, time_in_ms=True),
             self.retries,
             most_bytes=most_bytes,
-            on_request=self._count,
+            on_request=self._count_requests,
         )
 
     def ahead(
@@ -496,24 +499,24 @@ class EventExport:
             needed = self.estimate(from_date, to_date) * (1 + beside)
             require_room(self.directory, needed, f"export {from_date}..{to_date}")
 
-    def _fetch(
+    def _fetch_spool(
         self, from_date: date, to_date: date, *, on_request: Callable[[], None] | None = None
     ) -> Spool:
         transport = self._connection()
-        stem = self._mark(stem_of(self.key or self._own))
+        stem = self._mark_spools(stem_of(self.key or self._own_key))
         query = replace(self.query, from_date=from_date, to_date=to_date)
 
         def arrived(lines: int) -> None:
-            self._report(lines)
+            self._report_lines(lines)
             self.on_arrival(from_date, to_date, lines)
 
         self.on_arrival(from_date, to_date, 0)
-        spool = self._found_spool(query) or download(
+        spool = self._earlier_spool(query) or download(
             transport,
             query,
             self.directory,
             self.retries,
-            on_request=on_request or self._count,
+            on_request=on_request or self._count_requests,
             on_lines=arrived,
             stem=stem,
         )
@@ -525,7 +528,7 @@ class EventExport:
             raise RuntimeError("an export downloads inside its `with` block only")
         return self._transport
 
-    def _found_spool(self, query: ExportQuery) -> Spool | None:
+    def _earlier_spool(self, query: ExportQuery) -> Spool | None:
         path = self.found.pop((query.from_date, query.to_date), None)
         if path is None:
             return None
@@ -540,58 +543,59 @@ class EventExport:
             )
             return None
 
-    def _report(self, lines: int) -> None:
+    def _report_lines(self, lines: int) -> None:
         self.on_lines(lines)
 
-    def _count(self, requests: int = 1) -> None:
+    def _count_requests(self, requests: int = 1) -> None:
         self.requests += requests
 
 
 def in_parts(
-    download: Callable[[date, date], T],
+    download_days: Callable[[date, date], T],
     first: date,
     last: date,
     give_up: Callable[[date, IncompleteExportError], object] | None = None,
 ) -> Iterator[T]:
-    """Yield what `download` returns for some days, or for parts of them that are complete.
+    """Yield what `download_days` returns for some days, or for parts of them that are complete.
 
     A range whose responses stay incomplete is halved until single days are left. `give_up` is
     called with each single day that stays incomplete and its error, or the error is raised.
     """
     try:
-        complete = download(first, last)
+        response = download_days(first, last)
     except IncompleteExportError as error:
         if first < last:
             for half in halves(first, last):
-                yield from in_parts(download, *half, give_up)
+                yield from in_parts(download_days, *half, give_up)
             return
         if give_up is None:
             raise
         give_up(first, error)
         return
-    yield complete
+    yield response
 
 
 def days_set_aside(
-    broken: Sequence[IncompleteExportError], days: int, what_to_do: str = ""
+    incomplete_days: Sequence[IncompleteExportError], days: int, what_to_do: str = ""
 ) -> IncompleteExportError:
     """Return one error that names the incomplete days, of how many, and what to do."""
-    ordered = sorted(broken, key=lambda error: error.from_date or date.max)
-    others = days - len(broken)
-    text = broken[0].message
+    errors_by_day = sorted(incomplete_days, key=lambda error: error.from_date or date.max)
+    complete_days = days - len(incomplete_days)
+    message = incomplete_days[0].message
     if days > 1:
-        named = describe_days(error.from_date for error in ordered if error.from_date)
-        text = (
-            f"{len(broken)} of {days} days stayed incomplete and were not stored: {named}. "
-            f"{f'The other {others:,} are stored. ' if others else ''}The first error: {text}"
+        day_names = describe_days(error.from_date for error in errors_by_day if error.from_date)
+        message = (
+            f"{len(incomplete_days)} of {days} days stayed incomplete and were not stored: "
+            f"{day_names}. {f'The other {complete_days:,} are stored. ' if complete_days else ''}"
+            f"The first error: {message}"
         )
     return IncompleteExportError(
-        f"{text} {what_to_do}".rstrip(),
-        from_date=ordered[0].from_date,
-        to_date=ordered[-1].to_date,
-        reason=broken[0].reason,
-        lines=sum(error.lines for error in broken),
-        partial=others > 0,
+        f"{message} {what_to_do}".rstrip(),
+        from_date=errors_by_day[0].from_date,
+        to_date=errors_by_day[-1].to_date,
+        reason=incomplete_days[0].reason,
+        lines=sum(error.lines for error in incomplete_days),
+        partial=complete_days > 0,
     )
 
 
@@ -605,16 +609,16 @@ def checked_exports(max_workers: int | None) -> int:
     return checked_at_once(max_workers, EXPORTS_AT_ONCE, MAX_EXPORTS, "exports")
 
 
-class _LeftError(Exception):
+class _ExportLeftError(Exception):
     """The caller has left the `with` block: the response is not needed any more."""
 
 
-class _HeldError(Exception):
+class _DownloadHeldError(Exception):
     """An earlier response failed, so no request was sent for this one."""
 
 
 @dataclass
-class _Started:
+class _Download:
     """A response on its way, and the number of requests sent for it so far."""
 
     response: Future[Spool] = field(default_factory=Future)
@@ -638,20 +642,20 @@ class AheadExport(EventExport):
 
     at_once: int = EXPORTS_AT_ONCE
     _pool: ThreadPoolExecutor | None = None
-    _started: dict[DayRange, _Started] = field(default_factory=dict)
-    _failed: set[DayRange] = field(default_factory=set)
-    _left: bool = False
+    _downloads: dict[DayRange, _Download] = field(default_factory=dict)
+    _failed_windows: set[DayRange] = field(default_factory=set)
+    _is_left: bool = False
 
     def __enter__(self) -> Self:
-        self._left = False
-        self._failed.clear()
+        self._is_left = False
+        self._failed_windows.clear()
         self._pool = ThreadPoolExecutor(self.at_once)
         return super().__enter__()
 
     def __exit__(self, *raised: object) -> None:
-        self._left = True
-        for window in list(self._started):
-            self._drop(window, delete=self.key is None)
+        self._is_left = True
+        for window in list(self._downloads):
+            self._drop_download(window, delete=self.key is None)
         self.retries.cancelled.set()  # ends waits for the budget and for retries
         if any(raised) and self._transport:
             self._transport.abandon()  # ends waits for responses
@@ -669,36 +673,36 @@ class AheadExport(EventExport):
 
         `wanted` returns whether a window will be needed; it is called before its request is sent.
         """
-        left = iter(windows)
-        coming: deque[DayRange] = deque()
-        following = next(left, None)
-        while coming or following:
+        windows_left = iter(windows)
+        arriving: deque[DayRange] = deque()
+        next_window = next(windows_left, None)
+        while arriving or next_window:
             while (
-                following
-                and len(coming) <= self.at_once
-                and (not wanted(following) or self._start(following, len(coming)))
+                next_window
+                and len(arriving) <= self.at_once
+                and (not wanted(next_window) or self._start_download(next_window, len(arriving)))
             ):
-                coming.append(following)
-                following = next(left, None)
-            window = coming.popleft()
+                arriving.append(next_window)
+                next_window = next(windows_left, None)
+            window = arriving.popleft()
             yield window
-            self._drop(window)
-            if window in self._failed:
-                self._failed.remove(window)
-                self._go_on(coming)
+            self._drop_download(window)
+            if window in self._failed_windows:
+                self._failed_windows.remove(window)
+                self._resume_downloads(arriving)
 
     def download(self, from_date: date, to_date: date) -> Spool:
         """Return the response that was requested ahead, or send a request now."""
-        if started := self._started.pop((from_date, to_date), None):
+        if download := self._downloads.pop((from_date, to_date), None):
             try:
-                return started.response.result()
-            except _HeldError:
+                return download.response.result()
+            except _DownloadHeldError:
                 pass
             finally:
-                self._count(started.requests)
+                self._count_requests(download.requests)
         return super().download(from_date, to_date)
 
-    def _start(self, window: DayRange, beside: int) -> bool:
+    def _start_download(self, window: DayRange, beside: int) -> bool:
         """Begin to download a window; False: the disk has no room until others are stored."""
         if self._pool is None:
             raise RuntimeError("an export downloads inside its `with` block only")
@@ -708,50 +712,50 @@ class AheadExport(EventExport):
             if beside:
                 return False
             raise
-        started = self._started[window] = _Started()
-        started.response = self._pool.submit(
-            self._fetch_in_turn, window, started.count, first=not beside
+        download = self._downloads[window] = _Download()
+        download.response = self._pool.submit(
+            self._download_in_turn, window, download.count, first=not beside
         )
         return True
 
-    def _go_on(self, coming: Iterable[DayRange]) -> None:
+    def _resume_downloads(self, arriving: Iterable[DayRange]) -> None:
         """Begin again with the windows that a failure had held back."""
-        for beside, window in enumerate(coming):
-            started = self._started.get(window)
-            if started and started.response.done() and _was_held(started.response):
-                self._drop(window)
-                self._start(window, beside)
+        for beside, window in enumerate(arriving):
+            download = self._downloads.get(window)
+            if download and download.response.done() and _was_download_held(download.response):
+                self._drop_download(window)
+                self._start_download(window, beside)
 
-    def _fetch_in_turn(
+    def _download_in_turn(
         self, window: DayRange, on_request: Callable[[], None], *, first: bool
     ) -> Spool:
-        if self._failed and not first:
-            raise _HeldError
+        if self._failed_windows and not first:
+            raise _DownloadHeldError
         try:
-            return self._fetch(*window, on_request=on_request)
+            return self._fetch_spool(*window, on_request=on_request)
         except BaseException:
-            self._failed.add(window)
+            self._failed_windows.add(window)
             raise
 
-    def _report(self, lines: int) -> None:
-        if self._left:
-            raise _LeftError
-        super()._report(lines)
+    def _report_lines(self, lines: int) -> None:
+        if self._is_left:
+            raise _ExportLeftError
+        super()._report_lines(lines)
 
-    def _drop(self, window: DayRange, *, delete: bool = True) -> None:
+    def _drop_download(self, window: DayRange, *, delete: bool = True) -> None:
         """Forget a response that the caller did not use; with `delete`, delete its file too."""
-        started = self._started.pop(window, None)
-        if started is None:
+        download = self._downloads.pop(window, None)
+        if download is None:
             return
-        self._count(started.requests)
-        if not started.response.cancel() and delete:
-            started.response.add_done_callback(_discard)
+        self._count_requests(download.requests)
+        if not download.response.cancel() and delete:
+            download.response.add_done_callback(_discard_spool)
 
 
-def _was_held(done: Future[Spool]) -> bool:
-    return isinstance(done.exception(), _HeldError)
+def _was_download_held(download: Future[Spool]) -> bool:
+    return isinstance(download.exception(), _DownloadHeldError)
 
 
-def _discard(done: Future[Spool]) -> None:
-    if not done.cancelled() and done.exception() is None:
-        done.result().discard()
+def _discard_spool(download: Future[Spool]) -> None:
+    if not download.cancelled() and download.exception() is None:
+        download.result().discard()

@@ -199,8 +199,8 @@ class LedgerFile:
             if not folder.exists():
                 folder.mkdir(_PRIVATE_FOLDER, exist_ok=True)
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, _PRIVATE_FILE))
-        with self._connection() as connection:
-            connection.execute("PRAGMA user_version").fetchone()
+        with self._locked_ledger() as ledger_db:
+            ledger_db.execute("PRAGMA user_version").fetchone()
 
     @contextmanager
     def open(self) -> Iterator[sqlite3.Connection]:
@@ -211,8 +211,8 @@ class LedgerFile:
             DatabaseLockedError: Another process held it for too long, or the wait was cancelled.
         """
         try:
-            with self._connection() as opened:
-                yield opened
+            with self._locked_ledger() as ledger_db:
+                yield ledger_db
         except (OSError, sqlite3.Error) as error:
             raise StorageError(
                 f"The request ledger {self.path} cannot be used: {error}. "
@@ -220,9 +220,9 @@ class LedgerFile:
             ) from error
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        lock = FileLock(f"{self.path}.lock", mode=_PRIVATE_FILE)
-        wait = Wait(
+    def _locked_ledger(self) -> Iterator[sqlite3.Connection]:
+        ledger_lock = FileLock(f"{self.path}.lock", mode=_PRIVATE_FILE)
+        lock_wait = Wait(
             f"the request ledger {self.path}",
             self.path,
             self._timeout,
@@ -231,13 +231,13 @@ class LedgerFile:
             advice="Wait for it to finish, or set MP_STATE_DIR to another folder.",
         )
         with (
-            locked(lock, wait, poll_seconds=_POLL_SECONDS),
-            closing(sqlite3.connect(self.path, timeout=0)) as connection,
+            locked(ledger_lock, lock_wait, poll_seconds=_POLL_SECONDS),
+            closing(sqlite3.connect(self.path, timeout=0)) as ledger_db,
         ):
             # Another program may have the file open without our lock.
-            wait.until(lambda: _begin(connection), lambda: kernel_holder(self.path))
-            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
-            yield connection
+            lock_wait.until(lambda: _begin_exclusive(ledger_db), lambda: kernel_holder(self.path))
+            ledger_db.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+            yield ledger_db
 
     def _log_wait(self, text: str) -> None:
         """Log the process that holds the ledger, once a minute for all waiting threads."""
@@ -247,25 +247,25 @@ class LedgerFile:
 
     def slot(self, name: str) -> Release | None:
         """Lock the slot's file; it is taken for all processes and threads."""
-        file = self.path.with_suffix(f".{name}.lock")
+        slot_file = self.path.with_suffix(f".{name}.lock")
         # The thread that reads the end of the response releases it, which may be another one.
-        lock = FileLock(file, mode=_PRIVATE_FILE, thread_local=False)
+        slot_lock = FileLock(slot_file, mode=_PRIVATE_FILE, thread_local=False)
         try:
-            lock.acquire(blocking=False)
+            slot_lock.acquire(blocking=False)
         except Timeout:
             return None
         except OSError as error:
             raise StorageError(
-                f"{file} cannot be locked: {error.strerror or error}. Move it away, or set "
+                f"{slot_file} cannot be locked: {error.strerror or error}. Move it away, or set "
                 f"MP_STATE_DIR to another folder or to {IN_PROCESS}."
             ) from error
-        return lock.release
+        return slot_lock.release
 
 
-def _begin(connection: sqlite3.Connection) -> bool:
+def _begin_exclusive(ledger_db: sqlite3.Connection) -> bool:
     try:
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("BEGIN EXCLUSIVE")
+        ledger_db.execute("PRAGMA synchronous = NORMAL")
+        ledger_db.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
             raise
@@ -278,7 +278,7 @@ class LedgerInMemory:
 
     _lock = threading.RLock()
     # Of the class, so that all clients of the process share the budget of a project.
-    _connections: dict[str, sqlite3.Connection] = {}  # noqa: RUF012 - guarded by the lock above
+    _ledger_dbs: dict[str, sqlite3.Connection] = {}  # noqa: RUF012 - guarded by the lock above
     _slots: dict[str, threading.Lock] = {}  # noqa: RUF012
 
     def __init__(self, name: str) -> None:
@@ -291,17 +291,17 @@ class LedgerInMemory:
     def open(self) -> Iterator[sqlite3.Connection]:
         """Yield the one connection of this process."""
         with self._lock:
-            if self.name not in self._connections:
-                connection = sqlite3.connect(":memory:", check_same_thread=False)
-                atexit.register(connection.close)
-                self._connections[self.name] = connection
-            yield self._connections[self.name]
+            if self.name not in self._ledger_dbs:
+                ledger_db = sqlite3.connect(":memory:", check_same_thread=False)
+                atexit.register(ledger_db.close)
+                self._ledger_dbs[self.name] = ledger_db
+            yield self._ledger_dbs[self.name]
 
     def slot(self, name: str) -> Release | None:
         """Take the slot; it is taken for all threads."""
         with self._lock:
-            slot = self._slots.setdefault(f"{self.name}.{name}", threading.Lock())
-        return slot.release if slot.acquire(blocking=False) else None
+            request_slot = self._slots.setdefault(f"{self.name}.{name}", threading.Lock())
+        return request_slot.release if request_slot.acquire(blocking=False) else None
 
 
 _warned: set[str] = set()
@@ -319,26 +319,28 @@ def find_store(
     A wait for other processes that hold the file ends with `DatabaseLockedError` after `timeout`
     seconds, or when `cancelled` is set.
     """
-    name = re.sub(r"[^0-9A-Za-z.-]+", "_", project)
+    ledger_name = re.sub(r"[^0-9A-Za-z.-]+", "_", project)
     if str(settings.state_dir) == IN_PROCESS:
-        return LedgerInMemory(name)
+        return LedgerInMemory(ledger_name)
     try:
-        folder = Path(settings.state_dir or "~/.mp/state").expanduser().absolute()
-        store = LedgerFile(folder / f"{name}.sqlite", timeout=timeout, cancelled=cancelled)
-        store.prepare()
+        ledger_folder = Path(settings.state_dir or "~/.mp/state").expanduser().absolute()
+        ledger_file = LedgerFile(
+            ledger_folder / f"{ledger_name}.sqlite", timeout=timeout, cancelled=cancelled
+        )
+        ledger_file.prepare()
     except (OSError, RuntimeError, sqlite3.Error) as error:
         _warn_once(str(settings.state_dir or "~/.mp/state"), error)
-        return LedgerInMemory(name)
-    return store
+        return LedgerInMemory(ledger_name)
+    return ledger_file
 
 
-def _warn_once(path: str, error: Exception) -> None:
-    if path not in _warned:
-        _warned.add(path)
+def _warn_once(ledger_path: str, error: Exception) -> None:
+    if ledger_path not in _warned:
+        _warned.add(ledger_path)
         logger.warning(
             "Requests to Mixpanel are counted in this process only: %s cannot be used (%s). "
             "Other processes may spend the same budget; set MP_STATE_DIR to a writable folder.",
-            path,
+            ledger_path,
             error,
         )
 
@@ -367,11 +369,11 @@ class SlidingWindow:
     milliseconds: int
     reason: str
 
-    def wait(self, connection: sqlite3.Connection, now: int) -> int:
+    def wait(self, ledger_db: sqlite3.Connection, now: int) -> int:
         """Return the milliseconds until one more request fits; 0: it fits now."""
         query = f'SELECT item_timestamp FROM "{self.table}" ORDER BY 1 DESC LIMIT 1 OFFSET ?'
-        row = connection.execute(query, (self.most - 1,)).fetchone()
-        return max(0, row[0] + self.milliseconds + 1 - now) if row else 0
+        oldest_request = ledger_db.execute(query, (self.most - 1,)).fetchone()
+        return max(0, oldest_request[0] + self.milliseconds + 1 - now) if oldest_request else 0
 
 
 class Ledger:
@@ -389,19 +391,19 @@ class Ledger:
 
         Requests that Mixpanel does not count (`counted=False`) wait for 429s alone.
         """
-        with self._open() as connection:
-            now = _now()
-            not_before, refusals = self._refusals(connection, now)
+        with self._open_ledger() as ledger_db:
+            now = _now_ms()
+            not_before, refusals = self._read_refusals(ledger_db, now)
             if now < not_before:
                 return Denial((not_before - now) / 1000, "Mixpanel answered 429")
             if not counted or not self._windows:
                 return Permit(refusals)
-            self._tidy(connection, now)
+            self._delete_old_requests(ledger_db, now)
             # The longest wait, because a request is sent only when it fits into every window.
-            window = max(self._windows, key=lambda one: one.wait(connection, now))
-            if wait := window.wait(connection, now):
-                return Denial(wait / 1000, window.reason)
-            connection.execute(f'INSERT INTO "{self.api}" VALUES (?, ?)', (self.api, now))
+            longest_window = max(self._windows, key=lambda one: one.wait(ledger_db, now))
+            if wait_ms := longest_window.wait(ledger_db, now):
+                return Denial(wait_ms / 1000, longest_window.reason)
+            ledger_db.execute(f'INSERT INTO "{self.api}" VALUES (?, ?)', (self.api, now))
             return Permit(refusals)
 
     def refused(self, permit: Permit, retry_after: float | None) -> None:
@@ -409,66 +411,70 @@ class Ledger:
 
         Without `retry_after`, the seconds that Mixpanel named, the wait of the last time doubles.
         """
-        longest = self._settings.longest_refusal_seconds
-        with self._open() as connection:
-            now = _now()
-            not_before, refusals = self._refusals(connection, now)
+        longest_refusal = self._settings.longest_refusal_seconds
+        with self._open_ledger() as ledger_db:
+            now = _now_ms()
+            not_before, refusals = self._read_refusals(ledger_db, now)
             if retry_after is None:
                 if refusals > permit.refusals:
                     return  # sent before another 429 began the present wait
                 retry_after = min(
-                    self._settings.refusal_wait_seconds * 2.0 ** min(refusals, 30), longest
+                    self._settings.refusal_wait_seconds * 2.0 ** min(refusals, 30), longest_refusal
                 )
                 refusals += 1
             # A 429 with `Retry-After: 0` would otherwise make a busy loop.
             retry_after = max(retry_after, min(1.0, self._settings.refusal_wait_seconds))
-            until = now + math.ceil(min(retry_after, longest) * 1000)
-            self._write_refusals(connection, max(until, not_before), refusals)
+            refused_until = now + math.ceil(min(retry_after, longest_refusal) * 1000)
+            self._write_refusals(ledger_db, max(refused_until, not_before), refusals)
 
     def accepted(self, permit: Permit) -> None:
         """Record a success: the next wait after a 429 without a time is short again."""
         if permit.refusals:
-            with self._open() as connection:
-                not_before, refusals = self._refusals(connection, _now())
+            with self._open_ledger() as ledger_db:
+                not_before, refusals = self._read_refusals(ledger_db, _now_ms())
                 if refusals == permit.refusals:
-                    self._write_refusals(connection, not_before, 0)
+                    self._write_refusals(ledger_db, not_before, 0)
 
     def usage(self) -> ApiUsage:
         """Return the requests spent and left at this moment."""
         limit = self.limits.per_window or 0
-        window = round(self.limits.window_seconds * 1000)
-        with self._open() as connection:
-            now = _now()
-            not_before, _refusals = self._refusals(connection, now)
+        window_ms = round(self.limits.window_seconds * 1000)
+        with self._open_ledger() as ledger_db:
+            now = _now_ms()
+            not_before, _ = self._read_refusals(ledger_db, now)
             query = f'SELECT item_timestamp FROM "{self.api}" WHERE item_timestamp >= ? ORDER BY 1'
-            times = [time for (time,) in connection.execute(query, (now - window,))]
+            request_times = [
+                request_time for (request_time,) in ledger_db.execute(query, (now - window_ms,))
+            ]
         blocked_until = not_before if now < not_before else 0
-        slot = times[-limit] + window if limit and len(times) >= limit else 0
+        next_slot = (
+            request_times[-limit] + window_ms if limit and len(request_times) >= limit else 0
+        )
         return ApiUsage(
             api=self.api,
             limit=limit,
-            used=len(times),
-            left=max(0, limit - len(times)),
+            used=len(request_times),
+            left=max(0, limit - len(request_times)),
             window_seconds=self.limits.window_seconds,
-            next_slot_at=_moment(max(slot, blocked_until)),
-            refills_at=_moment(times[-1] + window if times else 0),
-            blocked_until=_moment(blocked_until),
+            next_slot_at=_utc_time(max(next_slot, blocked_until)),
+            refills_at=_utc_time(request_times[-1] + window_ms if request_times else 0),
+            blocked_until=_utc_time(blocked_until),
         )
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        with self._store.open() as connection:
+    def _open_ledger(self) -> Iterator[sqlite3.Connection]:
+        with self._store.open() as ledger_db:
             # The table of pyrate-limiter, which earlier versions used: their requests still count,
             # and an earlier version that runs at the same time counts ours.
-            connection.execute(
+            ledger_db.execute(
                 f'CREATE TABLE IF NOT EXISTS "{self.api}" (name VARCHAR, item_timestamp INTEGER)'
             )
-            connection.execute(
+            ledger_db.execute(
                 "CREATE TABLE IF NOT EXISTS refusals "
                 "(api VARCHAR PRIMARY KEY, not_before INTEGER, count INTEGER)"
             )
-            yield connection
-            connection.commit()
+            yield ledger_db
+            ledger_db.commit()
 
     def _sliding_windows(self) -> Iterator[SlidingWindow]:
         limits = self.limits
@@ -483,29 +489,29 @@ class Ledger:
             reason = f"{self.api} requests keep {limits.spacing_seconds} s apart"
             yield SlidingWindow(self.api, 1, _milliseconds(limits.spacing_seconds), reason)
 
-    def _refusals(self, connection: sqlite3.Connection, now: int) -> tuple[int, int]:
+    def _read_refusals(self, ledger_db: sqlite3.Connection, now: int) -> tuple[int, int]:
         query = "SELECT not_before, count FROM refusals WHERE api = ?"
-        not_before, count = connection.execute(query, (self.api,)).fetchone() or (0, 0)
+        not_before, count = ledger_db.execute(query, (self.api,)).fetchone() or (0, 0)
         # After a clock was set back, the wait would otherwise last for hours or days.
         return min(not_before, now + round(self._settings.longest_refusal_seconds * 1000)), count
 
-    def _write_refusals(self, connection: sqlite3.Connection, not_before: int, count: int) -> None:
-        connection.execute(
+    def _write_refusals(self, ledger_db: sqlite3.Connection, not_before: int, count: int) -> None:
+        ledger_db.execute(
             "INSERT OR REPLACE INTO refusals VALUES (?, ?, ?)", (self.api, not_before, count)
         )
 
-    def _tidy(self, connection: sqlite3.Connection, now: int) -> None:
+    def _delete_old_requests(self, ledger_db: sqlite3.Connection, now: int) -> None:
         # Times in the future were written before the clock was set back: they count as now.
-        connection.execute(
+        ledger_db.execute(
             f'UPDATE "{self.api}" SET item_timestamp = ? WHERE item_timestamp > ?', (now, now)
         )
         oldest = now - max(window.milliseconds for window in self._windows)
-        connection.execute(f'DELETE FROM "{self.api}" WHERE item_timestamp < ?', (oldest,))
+        ledger_db.execute(f'DELETE FROM "{self.api}" WHERE item_timestamp < ?', (oldest,))
 
 
-def _now() -> int:
+def _now_ms() -> int:
     return math.floor(datetime.now(UTC).timestamp() * 1000)
 
 
-def _moment(milliseconds: int) -> datetime | None:
+def _utc_time(milliseconds: int) -> datetime | None:
     return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None

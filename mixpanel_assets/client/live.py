@@ -10,7 +10,7 @@ from typing import Any
 from mixpanel_assets.client import answers
 from mixpanel_assets.client.api import MixpanelAPIClient
 from mixpanel_assets.client.discovery import DiscoveryService
-from mixpanel_assets.client.reports import MOST_SEGMENTS, date_range
+from mixpanel_assets.client.reports import MOST_SEGMENTS, date_params
 from mixpanel_assets.errors import MixpanelDataError
 from mixpanel_assets.results import (
     ActivityFeedResult,
@@ -103,15 +103,15 @@ class LiveQueryService:
             >>> live.segmentation("Sign Up", "2024-01-01", "2024-01-07").total
             7
         """
-        days = date_range(from_date, to_date)
+        days = date_params(from_date, to_date)
         response = self._client.segmentation(
             event, **days, on=on, unit=unit, where=where, type=type
         )
         names = [event] if on is None else []
         series = answers.series_in(response, "a segmentation", names=names, zeros=type != "average")
-        _warn_of_more(len(series), MOST_SEGMENTS, "segments")
+        _warn_of_cut_response(len(series), MOST_SEGMENTS, "segments")
         total = sum(count for row in series.values() for count in row.values())
-        self._warn_of_unknown([event], series)
+        self._warn_of_unknown_events([event], series)
         return SegmentationResult(
             event, **days, unit=unit, segment_property=on, total=total, series=series, type=type
         )
@@ -145,15 +145,13 @@ class LiveQueryService:
             Counts and conversion of each step.
 
         Raises:
-            ConfigError: An argument is wrong.
             QueryError: There is no such funnel, or the expression is malformed.
-            APIError: Mixpanel refused for another reason.
 
         Example:
             >>> live.funnel(7509, "2024-01-01", "2024-01-07").conversion_rate
             0.135...
         """
-        days = date_range(from_date, to_date)
+        days = date_params(from_date, to_date)
         response = self._client.funnel(
             funnel_id, **days, unit=unit, on=on, where=where, length=length, length_unit=length_unit
         )
@@ -162,7 +160,7 @@ class LiveQueryService:
             steps = answers.funnel_in(response)
         else:
             steps, segments = answers.split_funnel_in(response)
-            _warn_of_more(len(segments), MOST_SEGMENTS, "segments")
+            _warn_of_cut_response(len(segments), MOST_SEGMENTS, "segments")
         return FunnelResult(
             funnel_id,
             self._funnel_name(funnel_id),
@@ -213,7 +211,7 @@ class LiveQueryService:
             >>> live.retention("Sign Up", "Page View", "2024-01-01", "2024-01-07").cohorts[0].size
             1
         """
-        days = date_range(from_date, to_date)
+        days = date_params(from_date, to_date)
         response = self._client.retention(
             born_event,
             return_event,
@@ -228,7 +226,7 @@ class LiveQueryService:
         )
         cohorts = answers.cohorts_in(response)
         sizes: dict[str, int | float] = {cohort.date: cohort.size for cohort in cohorts}
-        self._warn_of_unknown([born_event], {born_event: sizes})
+        self._warn_of_unknown_events([born_event], {born_event: sizes})
         return RetentionResult(born_event, return_event, **days, unit=unit, cohorts=cohorts)
 
     def jql(self, script: str, params: Mapping[str, Any] | None = None) -> JQLResult:
@@ -245,7 +243,6 @@ class LiveQueryService:
             ConfigError: The script is empty.
             JQLSyntaxError: The script failed; it says where.
             QueryError: JQL is not available to this project.
-            APIError: Mixpanel refused for another reason.
 
         Example:
             >>> live.jql(script, {"from_date": "2024-01-01", "to_date": "2024-01-07"}).raw
@@ -275,11 +272,11 @@ class LiveQueryService:
             >>> live.event_counts(["Sign Up"], "2024-01-01", "2024-01-07").series["Sign Up"]
             {'2024-01-01': 1, ...}
         """
-        days = date_range(from_date, to_date)
+        days = date_params(from_date, to_date)
         response = self._client.event_counts(events, **days, type=type, unit=unit)
         zeros = type != "average"
         series = answers.series_in(response, "counts of events", names=events, zeros=zeros)
-        self._warn_of_unknown(events, series)
+        self._warn_of_unknown_events(events, series)
         return EventCountsResult(list(events), **days, unit=unit, type=type, series=series)
 
     def property_counts(
@@ -310,16 +307,16 @@ class LiveQueryService:
             >>> live.property_counts("Sign Up", "plan", "2024-01-01", "2024-01-07").series
             {'free': {'2024-01-01': 0, ...}, 'pro': {...}, ...}
         """
-        days = date_range(from_date, to_date)
+        days = date_params(from_date, to_date)
         response = self._client.property_counts(
             event, property_name, **days, type=type, unit=unit, values=values, limit=limit
         )
         series = answers.series_in(
             response, "counts of a property", names=values or (), zeros=type != "average"
         )
-        self._warn_of_unknown([event], series)
+        self._warn_of_unknown_events([event], series)
         if limit is None and values is None:
-            _warn_of_more(len(series), USUAL_VALUES, "values")
+            _warn_of_cut_response(len(series), USUAL_VALUES, "values")
         return PropertyCountsResult(
             event, property_name, **days, unit=unit, type=type, series=series
         )
@@ -345,7 +342,7 @@ class LiveQueryService:
             'Page View'
         """
         last = datetime.now(UTC).date() if to_date is None else as_day(to_date)
-        days = date_range(
+        days = date_params(
             last - timedelta(days=FEED_DAYS) if from_date is None else from_date, last
         )
         response = self._client.activity_feed(distinct_ids, **days)
@@ -372,11 +369,7 @@ class LiveQueryService:
 
         Raises:
             ConfigError: Days are given for a report that has its own, or missing for a funnel.
-
-        Raises:
-            ConfigError: An argument is wrong.
             QueryError: There is no such report.
-            APIError: Mixpanel refused for another reason.
 
         Example:
             >>> live.query_saved_report(100).df
@@ -385,12 +378,12 @@ class LiveQueryService:
         if bookmark_type == "funnels":
             assert from_date is not None
             assert to_date is not None
-            funnel = answers.read(response, answers.SavedFunnel, "a saved funnel")
-            days = date_range(from_date, to_date)
+            funnel = answers.read_response(response, answers.SavedFunnel, "a saved funnel")
+            days = date_params(from_date, to_date)
             return SavedReportResult(
                 bookmark_id, funnel.computed_at, **days, headers=["$funnel"], series=funnel.data
             )
-        report = answers.read(response, answers.SavedReport, "a saved report")
+        report = answers.read_response(response, answers.SavedReport, "a saved report")
         return SavedReportResult(
             bookmark_id,
             report.computed_at,
@@ -425,7 +418,7 @@ class LiveQueryService:
             >>> live.frequency("2024-01-01", "2024-01-01").data
             {'2024-01-01': [16, 1, 0, ...]}
         """
-        days = date_range(from_date, to_date)
+        days = date_params(from_date, to_date)
         response = self._client.frequency(
             **days, unit=unit, addiction_unit=addiction_unit, event=event, where=where
         )
@@ -462,12 +455,12 @@ class LiveQueryService:
             >>> live.segmentation_numeric("Order Completed", "2024-01-01", "2024-01-07", on).series
             {'0 - 10': {'2024-01-01': 1, ...}, ...}
         """
-        days = date_range(from_date, to_date)
+        days = date_params(from_date, to_date)
         response = self._client.segmentation_numeric(
             event, **days, on=on, unit=unit, where=where, type=type
         )
         series = answers.series_in(response, "a numeric segmentation", zeros=type != "average")
-        self._warn_of_unknown([event], series)
+        self._warn_of_unknown_events([event], series)
         return NumericBucketResult(
             event, **days, property_expr=on, unit=unit, series=answers.by_range(series)
         )
@@ -496,10 +489,10 @@ class LiveQueryService:
             >>> live.segmentation_sum("Order Completed", "2024-01-01", "2024-01-01", on).results
             {'2024-01-01': 151.8}
         """
-        days = date_range(from_date, to_date)
+        days = date_params(from_date, to_date)
         response = self._client.segmentation_sum(event, **days, on=on, unit=unit, where=where)
         results, computed_at = answers.numbers_in(response, "sums")
-        self._warn_of_unknown([event], {event: results})
+        self._warn_of_unknown_events([event], {event: results})
         return NumericSumResult(
             event, **days, property_expr=on, unit=unit, results=results, computed_at=computed_at
         )
@@ -528,16 +521,16 @@ class LiveQueryService:
             >>> live.segmentation_average("Order Completed", "2024-01-01", "2024-01-01", on).results
             {'2024-01-01': 50.6}
         """
-        days = date_range(from_date, to_date)
+        days = date_params(from_date, to_date)
         response = self._client.segmentation_average(event, **days, on=on, unit=unit, where=where)
         results, _ = answers.numbers_in(response, "averages")
-        self._warn_of_unknown([event], {event: results})
+        self._warn_of_unknown_events([event], {event: results})
         return NumericAverageResult(event, **days, property_expr=on, unit=unit, results=results)
 
-    def _warn_of_unknown(self, events: Sequence[str], series: answers.Series) -> None:
+    def _warn_of_unknown_events(self, events: Sequence[str], series: answers.Series) -> None:
         """Warn of misspelled events if nothing at all was counted."""
-        found = any(count for row in series.values() for count in row.values())
-        if self._warns_of_unknown and not found:
+        has_counts = any(count for row in series.values() for count in row.values())
+        if self._warns_of_unknown and not has_counts:
             self._discovery.tell_of_unknown(events)
 
     def _funnel_name(self, funnel_id: int) -> str:
@@ -550,6 +543,6 @@ class LiveQueryService:
         return next((funnel.name for funnel in funnels if funnel.funnel_id == funnel_id), "")
 
 
-def _warn_of_more(count: int, most: int, what: str) -> None:
+def _warn_of_cut_response(count: int, most: int, what: str) -> None:
     if count >= most:
         logger.warning("Mixpanel sent %s %s; there may be more.", f"{count:,}", what)

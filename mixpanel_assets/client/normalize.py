@@ -17,7 +17,7 @@ from mixpanel_assets.rules.lines import BOM
 from mixpanel_assets.rules.made_ids import made_id, twin_id
 from mixpanel_assets.rules.zones import moment_of
 
-_decode = msgspec.json.Decoder().decode
+_decode_record = msgspec.json.Decoder().decode
 
 
 def parse_record(line: bytes) -> dict[str, Any]:
@@ -28,12 +28,12 @@ def parse_record(line: bytes) -> dict[str, Any]:
     """
     if not may_be_deep(line):
         try:
-            record: dict[str, Any] = _decode(line)
+            record: dict[str, Any] = _decode_record(line)
             return record
         except (msgspec.MsgspecError, UnicodeDecodeError):
             pass  # JSON allows lone surrogates and numbers beyond a double's range
-    odd: dict[str, Any] = parse(line.removeprefix(BOM).decode("utf-8", "surrogateescape"))
-    return odd
+    odd_record: dict[str, Any] = parse(line.removeprefix(BOM).decode("utf-8", "surrogateescape"))
+    return odd_record
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -83,10 +83,10 @@ class EventNormalizer:
         time = properties.pop("time", None)
         distinct_id = properties.pop("distinct_id", None)
         if type(distinct_id) is not str:
-            distinct_id = _text(distinct_id, line, "properties", "distinct_id")
+            distinct_id = _id_text(distinct_id, line, "properties", "distinct_id")
         insert_id = properties.pop("$insert_id", None)
         if type(insert_id) is not str:
-            insert_id = _text(insert_id, line, "properties", "$insert_id")
+            insert_id = _id_text(insert_id, line, "properties", "$insert_id")
         if type(time) is float and time.is_integer():
             time = int(time)
         return {
@@ -102,22 +102,22 @@ class EventNormalizer:
             self.timeless += 1
             return None
         # In two parts, because a float of seconds would be rounded.
-        since = timedelta(0, time // 1000, time % 1000 * 1000)
+        since_epoch = timedelta(0, time // 1000, time % 1000 * 1000)
         if self._zone is None:
-            return _EPOCH + since
-        return moment_of(_NAIVE_EPOCH + since, self._zone, processed_ms)
+            return _EPOCH + since_epoch
+        return moment_of(_NAIVE_EPOCH + since_epoch, self._zone, processed_ms)
 
     def _made_id(
         self, event: str, time: Any, distinct_id: str | None, properties: dict[str, Any]
     ) -> str:
-        first = made_id(event, time, distinct_id, properties)
+        insert_id = made_id(event, time, distinct_id, properties)
         # As a number an id takes a third of the memory, and there is one for each such event.
-        key = int(first.replace("-", ""), 16)
+        key = int(insert_id.replace("-", ""), 16)
         if key not in self._once:
             self._once.add(key)
-            return first
+            return insert_id
         self._twins[key] += 1
-        return twin_id(first, self._twins[key])
+        return twin_id(insert_id, self._twins[key])
 
 
 def normalize_event(raw: Mapping[str, Any], *, local_zone: str | None = None) -> dict[str, Any]:
@@ -158,15 +158,15 @@ def normalized_profile(raw: Mapping[str, Any], text: bytes | None) -> dict[str, 
     An id of another type than text becomes its JSON text as sent.
     """
     properties = dict(raw.get("$properties") or {})
-    last_seen = _text(properties.pop("$last_seen", None), text, "$properties", "$last_seen")
+    last_seen = _id_text(properties.pop("$last_seen", None), text, "$properties", "$last_seen")
     return {
-        "distinct_id": _text(raw["$distinct_id"], text, "$distinct_id"),
+        "distinct_id": _id_text(raw["$distinct_id"], text, "$distinct_id"),
         "last_seen": last_seen,
         "properties": properties,
     }
 
 
-def _text(value: Any, line: bytes | None, *path: str) -> str | None:
+def _id_text(value: Any, line: bytes | None, *path: str) -> str | None:
     """Return a value as text; `path` is its path in the line, if there is a line."""
     if value is None or type(value) is str:
         return value

@@ -58,12 +58,12 @@ class DistinctIds:
     def __len__(self) -> int:
         return self._count
 
-    def __contains__(self, identity: str) -> bool:
-        return bool(self._slots[self._slot(_hash(identity))])
+    def __contains__(self, distinct_id: str) -> bool:
+        return bool(self._slots[self._slot(_id_hash(distinct_id))])
 
-    def add(self, identity: str) -> None:
+    def add(self, distinct_id: str) -> None:
         """Add an id."""
-        slot = self._slot(key := _hash(identity))
+        slot = self._slot(key := _id_hash(distinct_id))
         if self._slots[slot]:
             return
         self._slots[slot] = key
@@ -86,8 +86,8 @@ class DistinctIds:
                 self._slots[self._slot(key)] = key
 
 
-def _hash(identity: str) -> int:
-    return hash(identity) or 1  # 0 is a free slot
+def _id_hash(distinct_id: str) -> int:
+    return hash(distinct_id) or 1  # 0 is a free slot
 
 
 _USUAL_PAGE_SIZE = 1000  # for a response without `page_size`; Mixpanel documents no size
@@ -123,7 +123,7 @@ class ProfileQuery:
 
     def check(self) -> None:
         """Raise `ConfigError` if the filters contradict each other or cannot be sent."""
-        for wrong, said in (
+        for is_contradictory, message in (
             (
                 self.distinct_id is not None and self.distinct_ids is not None,
                 "Give distinct_id or distinct_ids, not both.",
@@ -149,8 +149,8 @@ class ProfileQuery:
                 f"cohort_id must be a cohort's number, not {self.cohort_id!r}.",
             ),
         ):
-            if wrong:
-                raise ConfigError(said)
+            if is_contradictory:
+                raise ConfigError(message)
 
     @property
     def filters(self) -> dict[str, Any]:
@@ -161,11 +161,11 @@ class ProfileQuery:
         """Return the form fields that every page repeats."""
         fields: dict[str, Any] = {
             "where": self.where,
-            "output_properties": _json(self.output_properties),
+            "output_properties": _json_field(self.output_properties),
             "distinct_id": self.distinct_id,
-            "distinct_ids": _json(self.distinct_ids),
+            "distinct_ids": _json_field(self.distinct_ids),
             "data_group_id": self.group_id,
-            "behaviors": _json(self.behaviors),
+            "behaviors": _json_field(self.behaviors),
             "as_of_timestamp": self.as_of_timestamp,
             "workspace_id": self.workspace_id,
         }
@@ -239,8 +239,8 @@ class _Envelope(msgspec.Struct):
         value = getattr(self, name)
         if value is None:
             return None
-        if found := _WHOLE_NUMBER.fullmatch(str(value)):
-            return int(found[1])
+        if whole_number := _WHOLE_NUMBER.fullmatch(str(value)):
+            return int(whole_number[1])
         raise ValueError(f"its `{name}` is {str(value)[:40]!r}, not a number from 0")
 
 
@@ -316,8 +316,8 @@ def _envelope(body: bytes) -> _Envelope:
     fields = dict(members(body.decode("utf-8", "surrogateescape")))
     values = {name: parse(text) for name, text in fields.items() if name != "results"}
     if "results" in fields:
-        found = items(fields["results"])
-        values["results"] = [msgspec.Raw(one.encode("utf-8", "surrogateescape")) for one in found]
+        results = items(fields["results"])
+        values["results"] = [msgspec.Raw(one.encode("utf-8", "surrogateescape")) for one in results]
     return msgspec.convert(values, _Envelope)
 
 
@@ -332,11 +332,11 @@ def is_profile(result: bytes) -> bool:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     try:
-        fields = dict(members(result.decode("utf-8", "surrogateescape")))
+        profile_fields = dict(members(result.decode("utf-8", "surrogateescape")))
     except ValueError:
         return False
-    has_properties = fields.get("$properties", "null").startswith(("{", "null"))
-    return fields.get("$distinct_id", "null") != "null" and has_properties
+    has_properties = profile_fields.get("$properties", "null").startswith(("{", "null"))
+    return profile_fields.get("$distinct_id", "null") != "null" and has_properties
 
 
 def _require_page(
@@ -354,7 +354,7 @@ def _require_page(
     )
 
 
-def _json(value: object) -> str | None:
+def _json_field(value: object) -> str | None:
     return None if value is None else json.dumps(value)
 
 
@@ -362,20 +362,20 @@ def _not_a_page(
     description: str, body: bytes, error: Exception, credentials: Credentials
 ) -> IncompleteExportError:
     said = disguised_error(parse_body(body), credentials)
-    reason = f"the response is an error: {said}" if said else f"the response {_what_is_odd(error)}"
+    reason = f"the response is an error: {said}" if said else f"the response {_page_fault(error)}"
     return IncompleteExportError(
         f"{description}: {reason}. Nothing of it was stored.", reason=reason
     )
 
 
-def _what_is_odd(error: Exception) -> str:
+def _page_fault(error: Exception) -> str:
     """Return the wrong field and its type; the value may be data of users, so it is left out."""
     if found := _WRONG_TYPE.search(str(error)):
         expected, came, field = found.groups()
         of_field = f"its `{field}` is" if field else "it is"
         # Numbers that are sent as text are read, but a number is what it should be.
-        wanted = "text" if field == "session_id" else _kind(expected.split(" | ")[0])
-        return f"is not a page: {of_field} {_kind(came)}, not {wanted}"
+        wanted = "text" if field == "session_id" else _json_kind(expected.split(" | ")[0])
+        return f"is not a page: {of_field} {_json_kind(came)}, not {wanted}"
     if "missing required field" in str(error):
         return "is not a page: it has no `results`"
     if str(error).startswith("its `"):
@@ -383,7 +383,7 @@ def _what_is_odd(error: Exception) -> str:
     return "is not a complete page of JSON"
 
 
-def _kind(json_type: str) -> str:
+def _json_kind(json_type: str) -> str:
     return _KINDS.get(json_type, json_type)
 
 
@@ -415,10 +415,10 @@ def checked_page(page: ProfilePage, total: int, page_size: int) -> ProfilePage:
             reason=f"page {page.page} is shorter than announced",
             lines=rows,
         )
-    for number, result in enumerate(page.results):
+    for place, result in enumerate(page.results):
         if not is_profile(result):
             raise IncompleteExportError(
-                f"profiles page {page.page} holds something at place {number} that is not a "
+                f"profiles page {page.page} holds something at place {place} that is not a "
                 "profile with a `$distinct_id`.",
                 reason=f"page {page.page} holds something that is not a profile",
                 lines=rows,
@@ -505,12 +505,12 @@ def _make_plan(
     plan = PagePlan(directory, page.session_id, total, page.page_size, began_at)
     _store_page(plan, page)
     while plan.total and plan.total % plan.page_size == 0:
-        before, number = page, plan.num_pages
-        with session_of_page_0(number):
-            page = retries.call(partial(fetch_page, transport, query, number, plan.session_id))
+        page_before, page_number = page, plan.num_pages
+        with session_of_page_0(page_number):
+            page = retries.call(partial(fetch_page, transport, query, page_number, plan.session_id))
         if not page.results:
             break
-        if page.results == before.results:
+        if page.results == page_before.results:
             raise IncompleteExportError(
                 f"profiles page {page.page} repeats the page before it, so the end of the "
                 "snapshot is not known. Nothing was stored.",
@@ -536,7 +536,7 @@ def fetch_pages(
     Once the session has ended, the other pages are not requested. `RateLimitError` and
     `StorageError` end the download.
     """
-    ended = threading.Event()
+    session_ended_event = threading.Event()
 
     def fetch_and_store(page: int) -> int:
         received = fetch_page(transport, query, page, plan.session_id)
@@ -544,7 +544,7 @@ def fetch_pages(
         return len(received.results)
 
     def fetch(page: int) -> PageOutcome:
-        if ended.is_set():
+        if session_ended_event.is_set():
             return PageOutcome(page, 0, "the session has ended", session_ended=True)
         try:
             return PageOutcome(page, retries.call(lambda: fetch_and_store(page)))
@@ -555,21 +555,21 @@ def fetch_pages(
             if isinstance(error, RateLimitError):
                 raise
             # Page 0 had the same filters and was accepted, so the session must have ended.
-            ended.set()
+            session_ended_event.set()
             return PageOutcome(page, 0, str(error), session_ended=True)
 
     outcomes = []
     pool = ThreadPoolExecutor(checked_workers(max_workers))
-    with pool, _ended_at_once(pool, retries.cancelled, transport):
-        for done in as_completed([pool.submit(fetch, page) for page in pages]):
-            outcomes.append(done.result())
+    with pool, _page_downloads_ended(pool, retries.cancelled, transport):
+        for page_download in as_completed([pool.submit(fetch, page) for page in pages]):
+            outcomes.append(page_download.result())
             if on_page:
                 on_page(outcomes[-1])
     return sorted(outcomes, key=lambda outcome: outcome.page)
 
 
 @contextmanager
-def _ended_at_once(
+def _page_downloads_ended(
     pool: ThreadPoolExecutor, cancelled: threading.Event, transport: Transport
 ) -> Iterator[None]:
     """End the threads' waits for the budget and for retries if the block raises an exception.
@@ -590,7 +590,7 @@ def _ended_at_once(
 def _store_page(plan: PagePlan, page: ProfilePage) -> None:
     _require_announced(plan, page)
     with new_file(plan.directory, f"{uuid.uuid4().hex}-{page.page}.part") as (path, write):
-        write(_as_lines(page.results))
+        write(_page_lines(page.results))
     path.replace(plan.path(page.page))
 
 
@@ -606,6 +606,6 @@ def _require_announced(plan: PagePlan, page: ProfilePage) -> None:
         )
 
 
-def _as_lines(results: Sequence[bytes]) -> bytes:
+def _page_lines(results: Sequence[bytes]) -> bytes:
     # A JSON string has no raw newline, so every newline in a result is white space.
     return b"".join(result.replace(b"\n", b" ") + b"\n" for result in results)

@@ -19,9 +19,9 @@ HIDDEN = "[secret]"
 # A shorter secret is part of ordinary words: hiding `sec` would leave "[secret]onds".
 SHORTEST_HIDDEN = 8
 
-_PROXY = re.compile(r"(?:[^:/]*://)?(?P<user>[^:]*):(?P<password>.*)@")
+_PROXY_URL = re.compile(r"(?:[^:/]*://)?(?P<user>[^:]*):(?P<password>.*)@")
 _VALUE = r"[^\s\"'\\<>,;&}\]]"
-_ANONYMOUS = re.compile(
+_SECRET_IN_TEXT = re.compile(
     rf"""
     (?P<before>
         ://[^\s/@:"']*:                                     # the password of an address
@@ -47,30 +47,30 @@ def redact(text: str, *accounts: tuple[str, str]) -> str:
         >>> redact("no access for 5f1c9a7b2d", ("name", "5f1c9a7b2d"))
         'no access for [secret]'
     """
-    known = _pattern((*accounts, *_proxy_accounts()))
-    text = known.sub(HIDDEN, text) if known else text
-    return _ANONYMOUS.sub(lambda found: found["before"] + HIDDEN, text)
+    secret_pattern = _secret_pattern((*accounts, *_proxy_accounts()))
+    text = secret_pattern.sub(HIDDEN, text) if secret_pattern else text
+    return _SECRET_IN_TEXT.sub(lambda secret: secret["before"] + HIDDEN, text)
 
 
 def _proxy_accounts() -> Iterator[tuple[str, str]]:
-    for name, address in sorted(os.environ.items()):
-        if name.lower().endswith("_proxy") and (found := _PROXY.match(address)):
-            yield unquote(found["user"]), unquote(found["password"])
+    for name, proxy_url in sorted(os.environ.items()):
+        if name.lower().endswith("_proxy") and (proxy := _PROXY_URL.match(proxy_url)):
+            yield unquote(proxy["user"]), unquote(proxy["password"])
 
 
 @lru_cache(maxsize=16)
-def _pattern(accounts: tuple[tuple[str, str], ...]) -> re.Pattern[str] | None:
-    forms = [form for account in accounts for form in _forms(*account)]
-    return re.compile("|".join(forms)) if forms else None
+def _secret_pattern(accounts: tuple[tuple[str, str], ...]) -> re.Pattern[str] | None:
+    secret_forms = [secret_form for account in accounts for secret_form in _secret_forms(*account)]
+    return re.compile("|".join(secret_forms)) if secret_forms else None
 
 
-def _forms(username: str, secret: str) -> Iterator[str]:
+def _secret_forms(username: str, secret: str) -> Iterator[str]:
     """Yield patterns for the forms in which an account is sent, the longest first."""
     header = base64.b64encode(f"{username}:{secret}".encode()).decode()
     if len(header) >= SHORTEST_HIDDEN:
         yield _base64_spellings(header)
     if len(secret) >= SHORTEST_HIDDEN:
-        yield "".join(map(_spellings, secret))
+        yield "".join(map(_letter_spellings, secret))
         yield f"(?i:{secret.encode().hex()})"
         for place in range(3):
             yield _base64_inside(secret.encode(), place)
@@ -78,31 +78,31 @@ def _forms(username: str, secret: str) -> Iterator[str]:
 
 def _base64_inside(secret: bytes, place: int) -> str:
     """Return a pattern for the secret in a longer base64 text, `place` bytes into a group."""
-    encoded = base64.b64encode(bytes(place) + secret).decode()
+    encoded_secret = base64.b64encode(bytes(place) + secret).decode()
     # The letters at both ends also hold bits of the bytes before and after the secret.
-    known = encoded[-(-place * 8 // 6) : (place + len(secret)) * 8 // 6]
-    return f"[A-Za-z0-9+/_-]?{_base64_spellings(known)}[A-Za-z0-9+/_-]?(?:=|%3[Dd]){{0,2}}"
+    inner_letters = encoded_secret[-(-place * 8 // 6) : (place + len(secret)) * 8 // 6]
+    return f"[A-Za-z0-9+/_-]?{_base64_spellings(inner_letters)}[A-Za-z0-9+/_-]?(?:=|%3[Dd]){{0,2}}"
 
 
 def _base64_spellings(encoded: str) -> str:
-    spelled = {"+": f"(?:{_spellings('+')}|-)", "/": f"(?:{_spellings('/')}|_)"}
-    return r"\s*".join(spelled.get(letter) or _spellings(letter) for letter in encoded)
+    spelled = {"+": f"(?:{_letter_spellings('+')}|-)", "/": f"(?:{_letter_spellings('/')}|_)"}
+    return r"\s*".join(spelled.get(letter) or _letter_spellings(letter) for letter in encoded)
 
 
-def _spellings(letter: str) -> str:
+def _letter_spellings(letter: str) -> str:
     """Return a pattern for a character as it is, quoted, or escaped once or more often."""
-    code = ord(letter)
-    units = letter.encode("utf-16-be").hex(" ", 2).split()
-    escaped = [
+    letter_code = ord(letter)
+    utf16_units = letter.encode("utf-16-be").hex(" ", 2).split()
+    escaped_letters = [
         "".join(f"%(?:25)*{byte:02x}" for byte in letter.encode()),
-        "".join(rf"\\+u{unit}" for unit in units),
-        rf"\\+x{code:02x}",
-        f"&(?:amp;)*#(?:0*{code}|x0*{code:x});",
+        "".join(rf"\\+u{unit}" for unit in utf16_units),
+        rf"\\+x{letter_code:02x}",
+        f"&(?:amp;)*#(?:0*{letter_code}|x0*{letter_code:x});",
     ]
-    if code in codepoint2name:
-        escaped.append(f"&(?:amp;)*{codepoint2name[code]};")
+    if letter_code in codepoint2name:
+        escaped_letters.append(f"&(?:amp;)*{codepoint2name[letter_code]};")
     if not letter.isalnum():
-        escaped.append(rf"\\+{re.escape(letter)}")
+        escaped_letters.append(rf"\\+{re.escape(letter)}")
     if letter == " ":
-        escaped.append(r"\+")
-    return f"(?:{re.escape(letter)}|(?i:{'|'.join(escaped)}))"
+        escaped_letters.append(r"\+")
+    return f"(?:{re.escape(letter)}|(?i:{'|'.join(escaped_letters)}))"

@@ -64,12 +64,12 @@ class Requester(ABC):
         """Return the JSON response to a POST of form fields."""
 
 
-def date_range(from_date: date | str, to_date: date | str) -> dict[str, str]:
+def date_params(from_date: date | str, to_date: date | str) -> dict[str, str]:
     """Return the two parameters of a range of days, both included."""
-    first, last = as_day(from_date), as_day(to_date)
-    if first > last:
-        raise ConfigError(f"from_date {first} is after to_date {last}; both are included.")
-    return {"from_date": first.isoformat(), "to_date": last.isoformat()}
+    from_day, to_day = as_day(from_date), as_day(to_date)
+    if from_day > to_day:
+        raise ConfigError(f"from_date {from_day} is after to_date {to_day}; both are included.")
+    return {"from_date": from_day.isoformat(), "to_date": to_day.isoformat()}
 
 
 def text_param(name: str, value: str) -> str:
@@ -318,7 +318,7 @@ class Queries(Inventory):
         """
         params = {
             "event": text_param("event", event),
-            **date_range(from_date, to_date),
+            **date_params(from_date, to_date),
             "on": optional(property_param, "on", on),
             "unit": choice_param("unit", unit, SegmentUnit),
             "where": optional(text_param, "where", where),
@@ -349,7 +349,7 @@ class Queries(Inventory):
         """
         params = {
             "funnel_id": number_param("funnel_id", funnel_id),
-            **date_range(from_date, to_date),
+            **date_params(from_date, to_date),
             "unit": None if unit is None else choice_param("unit", unit, TimeUnit),
             "on": optional(property_param, "on", on),
             "where": optional(text_param, "where", where),
@@ -395,7 +395,7 @@ class Queries(Inventory):
             )
         of_birth = retention_type == "birth"
         params = {
-            **date_range(from_date, to_date),
+            **date_params(from_date, to_date),
             "retention_type": retention_type,
             "born_event": text_param("born_event", born_event) if of_birth else None,
             "event": text_param("return_event", return_event),
@@ -441,7 +441,7 @@ class Queries(Inventory):
         """
         params = {
             "event": list_param("events", events),
-            **date_range(from_date, to_date),
+            **date_params(from_date, to_date),
             "type": choice_param("type", type, CountType),
             "unit": choice_param("unit", unit, TimeUnit),
         }
@@ -471,7 +471,7 @@ class Queries(Inventory):
         params = {
             "event": text_param("event", event),
             "name": text_param("property_name", property_name),
-            **date_range(from_date, to_date),
+            **date_params(from_date, to_date),
             "type": choice_param("type", type, CountType),
             "unit": choice_param("unit", unit, TimeUnit),
             "values": optional(list_param, "values", values),
@@ -551,7 +551,7 @@ class Queries(Inventory):
             {'2024-01-01': [12, 1, 0, ...]}
         """
         params = {
-            **date_range(from_date, to_date),
+            **date_params(from_date, to_date),
             "unit": choice_param("unit", unit, TimeUnit),
             "addiction_unit": choice_param("addiction_unit", addiction_unit, HourDayUnit),
             "event": optional(text_param, "event", event),
@@ -638,7 +638,7 @@ def _numeric_params(
 ) -> dict[str, Any]:
     return {
         "event": text_param("event", event),
-        **date_range(from_date, to_date),
+        **date_params(from_date, to_date),
         "on": property_param("on", on),
         "unit": choice_param("unit", unit, HourDayUnit),
         "where": optional(text_param, "where", where),
@@ -650,7 +650,7 @@ def _optional_dates(from_date: date | str | None, to_date: date | str | None) ->
         return {}
     if from_date is None or to_date is None:
         raise ConfigError("Give from_date and to_date, or neither.")
-    return date_range(from_date, to_date)
+    return date_params(from_date, to_date)
 
 
 @cache

@@ -33,7 +33,7 @@ from mixpanel_assets.errors import (
     ServerError,
 )
 
-_KEPT_CHARACTERS = 500  # an HTML page of a proxy would fill the log
+_KEPT_OF_A_RESPONSE = 500  # an HTML page of a proxy would fill the log
 _KEPT_OF_A_SCRIPT_ERROR = 10_000
 _RESULT_KEYS = {"results", "data", "series", "events"}
 _BAD_CREDENTIALS = re.compile(
@@ -69,26 +69,28 @@ def error_from(
             "answers 200; check the proxy and MP_API_BASE_URL, then try again.",
             status_code=status,
         )
-    text = credentials.redact(response.text.strip())[:_KEPT_CHARACTERS]
-    said = credentials.redact(_error_text(text)).rstrip(".")
-    message = f"{description} answered {status}" + (f": {said}" if said else " without a reason")
+    response_text = credentials.redact(response.text.strip())[:_KEPT_OF_A_RESPONSE]
+    reason = credentials.redact(_error_text(response_text)).rstrip(".")
+    message = f"{description} answered {status}" + (
+        f": {reason}" if reason else " without a reason"
+    )
     request: dict[str, Any] = {
         "status_code": status,
-        "response_body": text,
+        "response_body": response_text,
         "request_method": response.request.method,
         "request_url": str(response.request.url.copy_with(query=None)),
         "request_params": dict(response.request.url.params),
     }
-    if horizon := _PLAN_HORIZON.search(said):
+    if horizon := _PLAN_HORIZON.search(reason):
         return PlanHorizonError(
             f"{message}. The project's plan does not reach that far back: "
             "set MP_START_DATE to a later day.",
             days=int(horizon.group(1)),
         )
-    if remedy := _remedy_for_proxies(response, text):
+    if remedy := _remedy_for_proxies(response, response_text):
         kind = ServerError if status >= 500 else QueryError
         return kind(f"{message}. {remedy}", **request)
-    if status in (401, 403) or (status == 400 and _BAD_CREDENTIALS.search(said)):
+    if status in (401, 403) or (status == 400 and _BAD_CREDENTIALS.search(reason)):
         remedy = _CHECK_ACCOUNT.format(project_id=credentials.project_id)
         return AuthenticationError(f"{message}. {remedy}", **request)
     if status == 402:
@@ -100,23 +102,23 @@ def error_from(
         )
     if status == 429:
         seconds = _retry_after(response)
-        wait = f". Mixpanel asks to wait {seconds:,} s" if seconds else ""
-        return RateLimitError(f"{message}{wait}.", retry_after=seconds, **request)
-    if status >= 500 or (status == 400 and _SERVER_TIMEOUT.search(said)):
+        wait_request = f". Mixpanel asks to wait {seconds:,} s" if seconds else ""
+        return RateLimitError(f"{message}{wait_request}.", retry_after=seconds, **request)
+    if status >= 500 or (status == 400 and _SERVER_TIMEOUT.search(reason)):
         return ServerError(f"{message}. Mixpanel failed on its side; try again later.", **request)
     if status == 412 and response.request.url.path.endswith("/jql"):
-        return _script_error(response, credentials, request)
+        return _jql_error(response, credentials, request)
     return QueryError(f"{message}. Change the request; a retry cannot help.", **request)
 
 
-def _remedy_for_proxies(response: httpx.Response, text: str) -> str | None:
+def _remedy_for_proxies(response: httpx.Response, response_text: str) -> str | None:
     """Return what to do if the refusal is not about the request's content; None if it is."""
     status = response.status_code
     if status == 407:
         return "Put the user name and password of the proxy into HTTPS_PROXY."
     if status in (413, 414, 431):
         return "The request is too long: use a shorter filter or fewer event names."
-    if _HTML.match(text):
+    if _HTML.match(response_text):
         return (
             "Mixpanel's API answers in JSON or text, so this is another server: check "
             "MP_API_BASE_URL, the proxy and the firewall."
@@ -137,13 +139,13 @@ def refuse_encoding(response: httpx.Response, description: str, credentials: Cre
         )
 
 
-def _script_error(
+def _jql_error(
     response: httpx.Response, credentials: Credentials, request: dict[str, Any]
 ) -> JQLSyntaxError:
-    whole = credentials.redact(response.text.strip())
+    response_text = credentials.redact(response.text.strip())
     form = parse_qs(response.request.content.decode())
     return JQLSyntaxError(
-        credentials.redact(_error_text(whole))[:_KEPT_OF_A_SCRIPT_ERROR],
+        credentials.redact(_error_text(response_text))[:_KEPT_OF_A_SCRIPT_ERROR],
         script=form.get("script", [None])[0],
         **request,
     )
@@ -156,54 +158,58 @@ def json_in(response: httpx.Response, description: str, credentials: Credentials
         ServerError: The body is not JSON, such as a proxy's HTML.
         QueryError: The body is an error in disguise.
     """
-    answer = parse_body(response.read())
-    if answer is NOT_JSON:
+    body_json = parse_body(response.read())
+    if body_json is NOT_JSON:
         raise ServerError(
             f"{description} answered 200 with something that is not JSON.", status_code=200
         )
-    if said := disguised_error(answer, credentials):
-        raise QueryError(f"{description} answered 200 with an error: {said}", status_code=200)
-    return answer
+    if reason := disguised_error(body_json, credentials):
+        raise QueryError(f"{description} answered 200 with an error: {reason}", status_code=200)
+    return body_json
 
 
-def parse_body(body: bytes) -> Any:
+def parse_body(response_body: bytes) -> Any:
     """Return the JSON in a body, or `NOT_JSON`: Python's exception would quote the body."""
     try:
-        return json.loads(body)
+        return json.loads(response_body)
     except (ValueError, RecursionError):
         return NOT_JSON
 
 
-def disguised_error(answer: object, credentials: Credentials) -> str | None:
+def disguised_error(body_json: object, credentials: Credentials) -> str | None:
     """Return the text of an error with status 200, without secrets; None: it is not an error."""
-    if not isinstance(answer, dict) or "error" not in answer or _RESULT_KEYS & answer.keys():
+    if (
+        not isinstance(body_json, dict)
+        or "error" not in body_json
+        or _RESULT_KEYS & body_json.keys()
+    ):
         return None
-    said = answer["error"]
-    if isinstance(said, dict) and "count" in said:
+    reason = body_json["error"]
+    if isinstance(reason, dict) and "count" in reason:
         return None  # the counts of an event's property that is called `error`
-    return " ".join(credentials.redact(str(said)).split())[:_KEPT_CHARACTERS]
+    return " ".join(credentials.redact(str(reason)).split())[:_KEPT_OF_A_RESPONSE]
 
 
-def _error_text(body: str) -> str:
-    if _HTML.match(body):
-        title = _TITLE.search(body)
-        return "an HTML page" + (f" ({' '.join(title[1].split())!r})" if title else "")
+def _error_text(response_body: str) -> str:
+    if _HTML.match(response_body):
+        html_title = _TITLE.search(response_body)
+        return "an HTML page" + (f" ({' '.join(html_title[1].split())!r})" if html_title else "")
     try:
-        answer = msgspec.json.decode(body)
+        body_json = msgspec.json.decode(response_body)
     except (msgspec.DecodeError, ValueError):
-        return " ".join(body.split())
-    if isinstance(answer, dict):
-        return str(answer.get("error") or answer.get("message") or body)
-    return str(answer)
+        return " ".join(response_body.split())
+    if isinstance(body_json, dict):
+        return str(body_json.get("error") or body_json.get("message") or response_body)
+    return str(body_json)
 
 
 def _retry_after(response: httpx.Response) -> int | None:
     """Return the wait that Mixpanel demands, in seconds; None: the header is missing or odd."""
-    value = response.headers.get("Retry-After", "").strip()
-    if _SECONDS.fullmatch(value):
-        return math.ceil(float(value)) or None  # a retry at once would be an endless loop
+    retry_after = response.headers.get("Retry-After", "").strip()
+    if _SECONDS.fullmatch(retry_after):
+        return math.ceil(float(retry_after)) or None  # a retry at once would be an endless loop
     with suppress(ValueError, TypeError):
-        moment = parsedate_to_datetime(value)
-        seconds = (moment - datetime.now(moment.tzinfo)).total_seconds()
+        retry_at = parsedate_to_datetime(retry_after)
+        seconds = (retry_at - datetime.now(retry_at.tzinfo)).total_seconds()
         return max(1, math.ceil(seconds))
     return None

@@ -34,7 +34,7 @@ from mixpanel_assets.rules.locks import (
 
 # Of the 32 digits of a key. The files of an export share them, so that one mark protects them all.
 _STEM_DIGITS = 24
-_EVENTS = re.compile(r"([0-9a-f]{32})-(\d{4}-\d\d-\d\d)_(\d{4}-\d\d-\d\d)\.jsonl(\.gz)?")
+_EVENT_SPOOL = re.compile(r"([0-9a-f]{32})-(\d{4}-\d\d-\d\d)_(\d{4}-\d\d-\d\d)\.jsonl(\.gz)?")
 
 
 def stem_of(key: str) -> str:
@@ -64,10 +64,10 @@ class SpoolName:
     @classmethod
     def parse(cls, name: str) -> Self | None:
         """Return the parts of a file's name; None for other names."""
-        if found := _EVENTS.fullmatch(name):
+        if name_parts := _EVENT_SPOOL.fullmatch(name):
             with suppress(ValueError):  # such as 30 February
-                first, last = map(date.fromisoformat, found.group(2, 3))
-                return cls(first, last, bool(found[4]), found[1])
+                first, last = map(date.fromisoformat, name_parts.group(2, 3))
+                return cls(first, last, bool(name_parts[4]), name_parts[1])
         return None
 
 
@@ -109,10 +109,10 @@ def new_file(directory: Path, name: str) -> Iterator[tuple[Path, Callable[[bytes
     path = directory / name
     try:
         make_private_folder(directory)
-        with open(path, "xb", opener=_private) as file, _removed_on_error(path):
+        with open(path, "xb", opener=_open_private) as file, _spool_removed_on_error(path):
             yield path, file.write
     except OSError as error:
-        raise StorageError(_what_to_do(error, directory)) from error
+        raise StorageError(_spool_advice(error, directory)) from error
 
 
 def make_private_folder(directory: Path) -> None:
@@ -120,7 +120,7 @@ def make_private_folder(directory: Path) -> None:
     directory.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
 
 
-def _private(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, PRIVATE_FILE)
 
 
@@ -137,12 +137,12 @@ def in_use(directory: Path, stem: str = "") -> Iterator[None]:
         try:
             mark.enter_context(mark_in_use(directory, stem))
         except OSError as error:
-            raise StorageError(_what_to_do(error, directory)) from error
+            raise StorageError(_spool_advice(error, directory)) from error
         yield
 
 
 @contextmanager
-def _removed_on_error(path: Path) -> Iterator[None]:
+def _spool_removed_on_error(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
@@ -150,16 +150,16 @@ def _removed_on_error(path: Path) -> Iterator[None]:
         raise
 
 
-def _what_to_do(error: OSError, directory: Path) -> str:
+def _spool_advice(error: OSError, directory: Path) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"The disk is full: {directory} took no more bytes. Free space, or set MP_SPOOL_DIR."
     reason = error.strerror or "unknown reason"
     return f"{directory} cannot be written ({reason}). Set MP_SPOOL_DIR to a folder that can be."
 
 
-_PLAN = "plan.json"
-_TRIED = "tried"
-_FILE = re.compile(r"tried|plan\.json(\.part)?|page-\d{6}\.jsonl|[0-9a-f]{32}(-\d+\.part|\.lock)")
+_PLAN_FILE = "plan.json"
+_TRIED_FILE = "tried"
+_PAGES = re.compile(r"tried|plan\.json(\.part)?|page-\d{6}\.jsonl|[0-9a-f]{32}(-\d+\.part|\.lock)")
 
 
 @dataclass(frozen=True)
@@ -184,13 +184,13 @@ class PagePlan:
     def stored_in(cls, directory: Path) -> PagePlan | None:
         """Return the plan in a folder; None if there is no readable one."""
         try:
-            stored = json.loads((directory / _PLAN).read_bytes())
+            plan_json = json.loads((directory / _PLAN_FILE).read_bytes())
             return cls(
                 directory,
-                session_id=stored["session_id"],
-                total=stored["total"],
-                page_size=stored["page_size"],
-                began_at=datetime.fromisoformat(stored["began_at"]),
+                session_id=plan_json["session_id"],
+                total=plan_json["total"],
+                page_size=plan_json["page_size"],
+                began_at=datetime.fromisoformat(plan_json["began_at"]),
             )
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -225,24 +225,24 @@ class PagePlan:
 
     def store(self) -> None:
         """Write the plan next to its pages."""
-        stored = {
+        plan_json = {
             "session_id": self.session_id,
             "total": self.total,
             "page_size": self.page_size,
             "began_at": self.began_at.isoformat(),
         }
         # Renamed when it is complete: a process that dies here leaves no half plan.
-        unfinished = self.directory / f"{_PLAN}.part"
-        unfinished.touch(PRIVATE_FILE)
-        unfinished.write_text(json.dumps(stored))
-        unfinished.replace(self.directory / _PLAN)
+        new_plan = self.directory / f"{_PLAN_FILE}.part"
+        new_plan.touch(PRIVATE_FILE)
+        new_plan.write_text(json.dumps(plan_json))
+        new_plan.replace(self.directory / _PLAN_FILE)
 
     def is_tried_again(self) -> bool:
         """Return whether a full attempt was made before, and record this one."""
-        mark = self.directory / _TRIED
-        before = mark.exists()
-        mark.touch(PRIVATE_FILE)
-        return before
+        tried_mark = self.directory / _TRIED_FILE
+        was_tried = tried_mark.exists()
+        tried_mark.touch(PRIVATE_FILE)
+        return was_tried
 
     @contextmanager
     def in_use(self) -> Iterator[bool]:
@@ -278,22 +278,22 @@ def pages_in_use(directory: Path) -> Iterator[None]:
 def files_of_pages(directory: Path) -> list[Path] | None:
     """Return the files in a folder of pages; None if it holds other files or is not a folder."""
     try:
-        files = [] if directory.is_symlink() else list(directory.iterdir())
+        page_files = [] if directory.is_symlink() else list(directory.iterdir())
     except OSError:
         return None
-    return files if all(map(_is_ours, files)) else None
+    return page_files if all(map(_is_page_file, page_files)) else None
 
 
 def remove_pages(directory: Path) -> None:
     """Delete the pages in a folder with their plan, and the folder if it is empty then."""
     with suppress(OSError):
-        for file in filter(_is_ours, directory.iterdir()):
-            file.unlink()
+        for page_file in filter(_is_page_file, directory.iterdir()):
+            page_file.unlink()
         directory.rmdir()
 
 
-def _is_ours(file: Path) -> bool:
-    return bool(_FILE.fullmatch(file.name)) and file.is_file() and not file.is_symlink()
+def _is_page_file(file: Path) -> bool:
+    return bool(_PAGES.fullmatch(file.name)) and file.is_file() and not file.is_symlink()
 
 
 def take_over(directory: Path) -> Path | None:
@@ -314,8 +314,8 @@ MARGIN_BYTES = 50_000_000  # sizes are estimates
 # them at the moment.
 RESUMED_FOR = timedelta(hours=1)
 
-_PROFILES = re.compile(r"profiles-[0-9a-f]{16}-[0-9a-f]{32}")
-_MARK = re.compile(r"[0-9a-f]{32}\.lock")
+_PROFILE_FOLDER = re.compile(r"profiles-[0-9a-f]{16}-[0-9a-f]{32}")
+_SPOOL_MARK = re.compile(r"[0-9a-f]{32}\.lock")
 
 
 @dataclass(frozen=True, repr=False)
@@ -335,10 +335,10 @@ class Cleaned(Result):
 
 def free_bytes(directory: Path) -> int:
     """Return the free bytes on the disk of a folder, which need not exist yet."""
-    existing = directory.absolute()
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    return shutil.disk_usage(existing).free
+    existing_folder = directory.absolute()
+    while not existing_folder.exists() and existing_folder != existing_folder.parent:
+        existing_folder = existing_folder.parent
+    return shutil.disk_usage(existing_folder).free
 
 
 def require_room(directory: Path, needed_bytes: int, description: str) -> None:
@@ -346,14 +346,14 @@ def require_room(directory: Path, needed_bytes: int, description: str) -> None:
 
     A margin is added to the needed bytes.
     """
-    needed, free = needed_bytes + MARGIN_BYTES, free_bytes(directory)
-    if free < needed:
+    bytes_needed, bytes_free = needed_bytes + MARGIN_BYTES, free_bytes(directory)
+    if bytes_free < bytes_needed:
         raise StorageError(
-            f"{description} needs about {needed / 1e6:,.0f} MB, but {directory} has "
-            f"{free / 1e6:,.0f} MB free. No request was sent. Make room (`mp clean` "
+            f"{description} needs about {bytes_needed / 1e6:,.0f} MB, but {directory} has "
+            f"{bytes_free / 1e6:,.0f} MB free. No request was sent. Make room (`mp clean` "
             "deletes what failed loads left), or "
             "set MP_SPOOL_DIR to a folder on a larger disk.",
-            {"needed_bytes": needed, "free_bytes": free, "directory": str(directory)},
+            {"needed_bytes": bytes_needed, "free_bytes": bytes_free, "directory": str(directory)},
         )
 
 
@@ -362,12 +362,12 @@ def responses_of(directory: Path, keys: Collection[str]) -> dict[DayRange, Path]
 
     Of responses that share a day, only one is returned.
     """
-    found: dict[DayRange, Path] = {}
-    names = [SpoolName.parse(path.name) for path in directory.glob("*_*.jsonl*")]
-    for name in sorted(name for name in names if name and name.key in keys):
-        if not any(name.from_date <= last and first <= name.to_date for first, last in found):
-            found[name.from_date, name.to_date] = directory / str(name)
-    return found
+    spools: dict[DayRange, Path] = {}
+    spool_names = [SpoolName.parse(path.name) for path in directory.glob("*_*.jsonl*")]
+    for name in sorted(name for name in spool_names if name and name.key in keys):
+        if not any(name.from_date <= last and first <= name.to_date for first, last in spools):
+            spools[name.from_date, name.to_date] = directory / str(name)
+    return spools
 
 
 def clean(directory: Path, older_than: timedelta = KEPT_FOR) -> Cleaned:
@@ -376,35 +376,35 @@ def clean(directory: Path, older_than: timedelta = KEPT_FOR) -> Cleaned:
     Responses younger than `older_than` are kept. So are those of the last hour and those that a
     process uses, whatever it is.
     """
-    limit = time.time() - max(older_than, RESUMED_FOR).total_seconds()
+    deleted_before = time.time() - max(older_than, RESUMED_FOR).total_seconds()
     used = _stems_in_use(directory)
-    deleted = size = kept = 0
+    deleted = deleted_bytes = kept = 0
     for path in sorted(directory.glob("*")):
-        files = _files_of(path)
+        files = _response_files(path)
         if not files:
             continue
-        found = [_written_and_size(file) for file in files]
-        is_young = max(written for written, _ in found) > limit
-        if is_young or stem_of(path.name) in used or not _delete(path):
+        times_and_sizes = [_written_and_size(file) for file in files]
+        is_young = max(written for written, _ in times_and_sizes) > deleted_before
+        if is_young or stem_of(path.name) in used or not _delete_response(path):
             kept += 1
             continue
         deleted += 1
-        size += sum(size for _, size in found)
-    return Cleaned(deleted, size, kept)
+        deleted_bytes += sum(size for _, size in times_and_sizes)
+    return Cleaned(deleted, deleted_bytes, kept)
 
 
 def _stems_in_use(directory: Path) -> set[str]:
     """Return the stems of the responses that a process uses."""
-    marks = [path for path in directory.glob("*.lock") if _MARK.fullmatch(path.name)]
+    marks = [path for path in directory.glob("*.lock") if _SPOOL_MARK.fullmatch(path.name)]
     return {stem_of(mark.name) for mark in marks if _is_file(mark) and not remove_unless_held(mark)}
 
 
-def _files_of(path: Path) -> list[Path]:
+def _response_files(response_path: Path) -> list[Path]:
     """Return the files of a response or a snapshot; none for other files and folders."""
-    if SpoolName.parse(path.name) and _is_file(path):
-        return [path]
-    if _PROFILES.fullmatch(path.name):
-        return files_of_pages(path) or []
+    if SpoolName.parse(response_path.name) and _is_file(response_path):
+        return [response_path]
+    if _PROFILE_FOLDER.fullmatch(response_path.name):
+        return files_of_pages(response_path) or []
     return []
 
 
@@ -412,20 +412,20 @@ def _is_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def _written_and_size(path: Path) -> tuple[float, int]:
+def _written_and_size(spool_file: Path) -> tuple[float, int]:
     try:
-        status = path.stat()
+        file_status = spool_file.stat()
     except FileNotFoundError:
         return time.time(), 0  # another process deleted or renamed it just now
-    return status.st_mtime, status.st_size
+    return file_status.st_mtime, file_status.st_size
 
 
-def _delete(path: Path) -> bool:
+def _delete_response(response_path: Path) -> bool:
     """Delete a response or a snapshot, and return whether it was possible: no process uses it."""
-    if not path.is_dir():
-        path.unlink(missing_ok=True)
+    if not response_path.is_dir():
+        response_path.unlink(missing_ok=True)
         return True
-    taken = take_over(path)
-    if taken:
-        remove_pages(taken)
-    return taken is not None
+    taken_over = take_over(response_path)
+    if taken_over:
+        remove_pages(taken_over)
+    return taken_over is not None

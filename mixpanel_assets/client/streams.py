@@ -81,8 +81,8 @@ class RecordStream(Iterator[T], Generic[T]):
     def __init__(self, blocks: Blocks[T], description: str) -> None:
         """Deliver the records in `blocks`, which has not begun; `description` is for messages."""
         self._description = description
-        self._count = _Count()
-        self._records = _count_records(blocks, description, self._count)
+        self._delivered = _Count()
+        self._records = _count_records(blocks, description, self._delivered)
 
     def __repr__(self) -> str:
         return f"<RecordStream of {self._description}: {self.delivered:,} delivered so far>"
@@ -90,7 +90,7 @@ class RecordStream(Iterator[T], Generic[T]):
     @property
     def delivered(self) -> int:
         """The number of records delivered so far."""
-        return self._count.records
+        return self._delivered.records
 
     def __iter__(self) -> Iterator[T]:
         return self._records
@@ -127,7 +127,7 @@ def _count_records(blocks: Blocks[T], description: str, count: _Count) -> Genera
     except (IncompleteExportError, ConnectionFailedError, ServerError) as error:
         if not count.records:
             raise
-        raise _broken_off(error, description, count.records) from error
+        raise _stream_broke_error(error, description, count.records) from error
 
 
 @dataclass(frozen=True)
@@ -160,35 +160,35 @@ class EventSource:
         Raises:
             IncompleteExportError: A response is incomplete; or, at the end, a line was too long.
         """
-        left = self.query.limit
-        received = _Received()
-        left_out: list[IncompleteExportError] = []
-        # `_doubtful` is lazy: it runs when all responses of `_requests` are recorded.
-        for query in itertools.chain(self._requests(), self._doubtful(received)):
+        limit = self.query.limit
+        received = _ReceivedDays()
+        omitted_lines: list[IncompleteExportError] = []
+        # `_doubtful_requests` is lazy: it begins when all other responses are recorded.
+        for query in itertools.chain(self._export_requests(), self._doubtful_requests(received)):
             judges: list[Judge[T]] = []
-            with closing(self._response(replace(query, limit=left), judge, judges)) as blocks:
-                if left is None:
+            with closing(self._blocks_of(replace(query, limit=limit), judge, judges)) as blocks:
+                if limit is None:
                     yield from blocks
                 else:
-                    for record in itertools.islice(itertools.chain.from_iterable(blocks), left):
+                    for record in itertools.islice(itertools.chain.from_iterable(blocks), limit):
                         yield (record,)
-                        left -= 1
-                    if not left:
+                        limit -= 1
+                    if not limit:
                         return
-            left_out += filter(None, [_warn_of_odd_lines(query, used) for used in judges])
+            omitted_lines += filter(None, [_warn_of_odd_lines(query, judged) for judged in judges])
             received.add(query, judges)
-        if left_out:  # only now, so that all other records are delivered
-            raise left_out[0]
+        if omitted_lines:  # only now, so that all other records are delivered
+            raise omitted_lines[0]
 
-    def _requests(self) -> Iterator[ExportQuery]:
-        return self._of_windows([(self.query.from_date, self.query.to_date)])
+    def _export_requests(self) -> Iterator[ExportQuery]:
+        return self._requests_for([(self.query.from_date, self.query.to_date)])
 
-    def _of_windows(self, spans: Iterable[tuple[date, date]]) -> Iterator[ExportQuery]:
+    def _requests_for(self, spans: Iterable[tuple[date, date]]) -> Iterator[ExportQuery]:
         for span in spans:
             for first, last in windows(*span, self.days_per_request):
                 yield replace(self.query, from_date=first, to_date=last)
 
-    def _doubtful(self, received: _Received) -> Iterator[ExportQuery]:
+    def _doubtful_requests(self, received: _ReceivedDays) -> Iterator[ExportQuery]:
         """Yield the requests for days that had no events at first and may have some after all."""
         looks = SecondLooks(
             self._find_days,
@@ -196,28 +196,28 @@ class EventSource:
             most_bytes=None if self.query.filters else MOST_BYTES,
         )
         for confirmed in looks.confirm(received.finished_without_events() if self.confirms else ()):
-            yield from self._of_windows(ranges_of(confirmed.doubtful))
+            yield from self._requests_for(ranges_of(confirmed.doubtful))
 
     def _find_days(self, first: date, last: date, most_bytes: int | None) -> set[date] | None:
         query = replace(self.query, from_date=first, to_date=last, limit=None, time_in_ms=True)
         return find_days(self.transport, query, self.retries, most_bytes=most_bytes)
 
-    def _response(
+    def _blocks_of(
         self, query: ExportQuery, judge: Callable[[bool], Judge[T]], judges: list[Judge[T]]
     ) -> Blocks[T]:
         """Yield blocks of a response; the judges of its parts are added to `judges`."""
         if not self.staged:
             with ExitStack() as opened:
-                yield from self.retries.call(lambda: self._begin(query, judge, judges, opened))
+                yield from self.retries.call(lambda: self._receive(query, judge, judges, opened))
             return
-        for spool in self._staged(query):
+        for spool in self._staged_spools(query):
             try:
                 judges.append(judge(spool.path.suffix == ".gz"))
-                yield from judge_lines(_pieces(spool.path), query, judges[-1])
+                yield from judge_lines(_spool_pieces(spool.path), query, judges[-1])
             finally:
                 spool.discard()
 
-    def _begin(
+    def _receive(
         self,
         query: ExportQuery,
         judge: Callable[[bool], Judge[T]],
@@ -233,12 +233,12 @@ class EventSource:
             opened.push(attempt.pop_all())
         return itertools.chain(first, blocks)
 
-    def _staged(self, query: ExportQuery) -> Iterator[Spool]:
-        with _directory(self.spool_directory) as directory:
+    def _staged_spools(self, query: ExportQuery) -> Iterator[Spool]:
+        with _spool_folder(self.spool_directory) as directory:
             yield from EventExport(self.open_transport, query, directory, self.retries)
 
 
-class _Received:
+class _ReceivedDays:
     """The sizes of the responses of a stream, by day, and the days without events."""
 
     def __init__(self) -> None:
@@ -248,8 +248,8 @@ class _Received:
     def add(self, query: ExportQuery, judges: Sequence[Judge[Any]]) -> None:
         """Record a response, which arrived in one or more parts."""
         days = days_between(query.from_date, query.to_date)
-        weight = sum(judge.json_bytes for judge in judges) // len(days)
-        self._bytes.update(dict.fromkeys(days, weight))
+        json_bytes = sum(judge.json_bytes for judge in judges) // len(days)
+        self._bytes.update(dict.fromkeys(days, json_bytes))
         if not any(judge.lines for judge in judges):
             self._empty.extend(days)
 
@@ -307,32 +307,32 @@ class ProfileSource:
             yield itertools.starmap(convert, page)
 
     def _pages(self) -> Iterator[list[tuple[dict[str, Any], bytes]]]:
-        ids = DistinctIds()
+        distinct_ids = DistinctIds()
         first = page = fetch_first_page(self.transport, self.query, self.retries)
-        announced = max(first.total or 0, len(first.results))
-        received = len(first.results)
-        yield _add_ids(_profiles(first), ids)
+        announced_profiles = max(first.total or 0, len(first.results))
+        received_profiles = len(first.results)
+        yield _add_ids(_profiles_of_page(first), distinct_ids)
         while len(page.results) >= first.page_size:
-            page = self._next(first, page.page + 1, ids)
-            received += len(page.results)
+            page = self._next_page(first, page.page + 1, distinct_ids)
+            received_profiles += len(page.results)
             if page.page >= first.num_pages:  # `total` may count the profiles of page 0 alone
-                announced += len(page.results)
-            yield _add_ids(_profiles(page), ids)
-        if len(ids) < announced:
-            raise _not_all(announced, received, len(ids), page.page + 1)
+                announced_profiles += len(page.results)
+            yield _add_ids(_profiles_of_page(page), distinct_ids)
+        if len(distinct_ids) < announced_profiles:
+            raise _not_all(announced_profiles, received_profiles, len(distinct_ids), page.page + 1)
 
-    def _next(self, first: ProfilePage, number: int, ids: DistinctIds) -> ProfilePage:
+    def _next_page(self, first: ProfilePage, number: int, ids: DistinctIds) -> ProfilePage:
         def fetch() -> ProfilePage:
             page = fetch_page(self.transport, self.query, number, first.session_id)
-            return _with_news(checked_page(page, first.total or 0, first.page_size), ids)
+            return _page_with_news(checked_page(page, first.total or 0, first.page_size), ids)
 
         with session_of_page_0(number):
             return self.retries.call(fetch)
 
 
-def _with_news(page: ProfilePage, ids: DistinctIds) -> ProfilePage:
+def _page_with_news(page: ProfilePage, ids: DistinctIds) -> ProfilePage:
     """Return a page, unless it only repeats pages before it: its own profiles are missing then."""
-    if page.results and all(_id_of(profile) in ids for profile, _ in _profiles(page)):
+    if page.results and all(_id_of(profile) in ids for profile, _ in _profiles_of_page(page)):
         reason = f"page {page.page} repeats profiles of the pages before it and holds no others"
         raise IncompleteExportError(f"profiles {reason}.", reason=reason, lines=len(page.results))
     return page
@@ -347,8 +347,8 @@ def _add_ids(
 
 
 def _id_of(profile: Mapping[str, Any]) -> str:
-    identity = profile["$distinct_id"]
-    return identity if isinstance(identity, str) else json.dumps(identity)
+    distinct_id = profile["$distinct_id"]
+    return distinct_id if isinstance(distinct_id, str) else json.dumps(distinct_id)
 
 
 def _not_all(announced: int, received: int, different: int, pages: int) -> IncompleteExportError:
@@ -387,14 +387,14 @@ def checked_events(
     )
 
 
-def _broken_off(
+def _stream_broke_error(
     error: MixpanelDataError, description: str, delivered: int
 ) -> IncompleteExportError:
     first, last = getattr(error, "from_date", None), getattr(error, "to_date", None)
     reason = getattr(error, "reason", "") or error.message.rstrip(".")
-    what = f"export {first}..{last}" if first and last else description
+    request = f"export {first}..{last}" if first and last else description
     return IncompleteExportError(
-        f"{what} broke off: {reason}. {delivered:,} records had been delivered; they are real, "
+        f"{request} broke off: {reason}. {delivered:,} records had been delivered; they are real, "
         "but not all.",
         from_date=first,
         to_date=last,
@@ -427,23 +427,23 @@ def _warn_of_odd_lines(query: ExportQuery, judge: Judge[T]) -> IncompleteExportE
     )
 
 
-def _profiles(page: ProfilePage) -> list[tuple[dict[str, Any], bytes]]:
+def _profiles_of_page(page: ProfilePage) -> list[tuple[dict[str, Any], bytes]]:
     return [(parse_record(text), text) for text in page.results]
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _spool_pieces(spool_path: Path) -> Iterator[bytes]:
     try:
-        with path.open("rb") as file:
-            while piece := file.read(_CHUNK_BYTES):
+        with spool_path.open("rb") as spool_file:
+            while piece := spool_file.read(_CHUNK_BYTES):
                 yield piece
     except FileNotFoundError as error:
         raise IncompleteBodyError("its file was deleted from the spool folder") from error
 
 
 @contextmanager
-def _directory(given: Path | None) -> Iterator[Path]:
-    if given is not None:
-        yield given
+def _spool_folder(spool_directory: Path | None) -> Iterator[Path]:
+    if spool_directory is not None:
+        yield spool_directory
         return
-    with tempfile.TemporaryDirectory(prefix="mixpanel-assets-") as made:
-        yield Path(made)
+    with tempfile.TemporaryDirectory(prefix="mixpanel-assets-") as temporary_folder:
+        yield Path(temporary_folder)

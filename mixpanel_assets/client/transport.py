@@ -178,8 +178,8 @@ class Transport:
         self.credentials = credentials
         self._budget = budget
         self._override = checked_base_url(api_base_url)
-        self._streams: weakref.WeakSet[Any] = weakref.WeakSet()
-        local = _is_loopback(self._override)
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
+        is_local_host = _is_loopback(self._override)
         try:
             self._http = httpx.Client(
                 headers={
@@ -190,9 +190,9 @@ class Transport:
                 },
                 transport=transport,
                 # A proxy of the environment cannot reach a server on this machine.
-                trust_env=not local and transport is None,
+                trust_env=not is_local_host and transport is None,
                 # Loading certificates takes a while, and plain HTTP on this machine needs none.
-                verify=not (local and httpx.URL(self._override or "").scheme == "http"),
+                verify=not (is_local_host and httpx.URL(self._override or "").scheme == "http"),
                 # Mixpanel runs at most a hundred requests of a project at the same time.
                 limits=httpx.Limits(max_connections=100, max_keepalive_connections=10),
             )
@@ -218,14 +218,14 @@ class Transport:
         Their requests end with `ConnectionFailedError`. While the client is cancelled, new
         connections break too.
         """
-        for stream in list(self._streams):
-            _break(stream)
+        for connection in list(self._connections):
+            _break_connection(connection)
 
-    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
+    def _trace_connection(self, event: str, info: Mapping[str, Any]) -> None:
         if event in _CONNECTED:
-            self._streams.add(info["return_value"])
+            self._connections.add(info["return_value"])
             if self._budget.cancelled.is_set():
-                _break(info["return_value"])
+                _break_connection(info["return_value"])
 
     def url(self, api: Api, path: str) -> str:
         """Return the full address of a path such as `/export`."""
@@ -260,7 +260,7 @@ class Transport:
             params=self._with_project(api, params),
             data=data,
             timeout=httpx.Timeout(_IDLE_SECONDS[api], connect=_CONNECT_SECONDS),
-            extensions={"trace": self._trace},
+            extensions={"trace": self._trace_connection},
         )
         try:
             while True:
@@ -294,10 +294,10 @@ class Transport:
         return error_from(response, description, self.credentials)
 
     def _with_project(self, api: Api, params: Mapping[str, Any] | None) -> dict[str, Any]:
-        given = {name: value for name, value in (params or {}).items() if value is not None}
+        sent_params = {name: value for name, value in (params or {}).items() if value is not None}
         if api == "app":
-            return given
-        return {"project_id": self.credentials.project_id, **given}
+            return sent_params
+        return {"project_id": self.credentials.project_id, **sent_params}
 
     def _failure(self, error: httpx.HTTPError, description: str, api: Api, path: str) -> str:
         host = httpx.URL(self.url(api, path)).netloc.decode()
@@ -320,14 +320,16 @@ class Transport:
 
 def _network_variables() -> str:
     """Return the names of the network variables that are set; of all of them if none is."""
-    names = [f"{name}_PROXY" for name in ("HTTPS", "HTTP", "ALL", "NO")] + ["SSL_CERT_FILE"]
-    found = [name for name in names if os.environ.get(name) or os.environ.get(name.lower())]
-    return ", ".join(found or names)
+    proxy_names = [f"{name}_PROXY" for name in ("HTTPS", "HTTP", "ALL", "NO")] + ["SSL_CERT_FILE"]
+    set_names = [
+        name for name in proxy_names if os.environ.get(name) or os.environ.get(name.lower())
+    ]
+    return ", ".join(set_names or proxy_names)
 
 
-def _break(stream: Any) -> None:
+def _break_connection(connection: Any) -> None:
     with suppress(OSError):
-        stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        connection.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 def checked_base_url(api_base_url: str | None) -> str | None:
@@ -346,8 +348,8 @@ def checked_base_url(api_base_url: str | None) -> str | None:
             "MP_API_BASE_URL holds a name or password. Leave them out; "
             "MP_USERNAME and MP_SECRET name the account."
         )
-    for part, said in ((url.query, "a query string"), (url.fragment, "a fragment")):
-        if part:
+    for url_part, said in ((url.query, "a query string"), (url.fragment, "a fragment")):
+        if url_part:
             raise ConfigError(
                 f"MP_API_BASE_URL holds {said}. Leave it out; paths are appended to the address."
             )

@@ -68,23 +68,23 @@ class Inflater:
     def __init__(self, *, gzip: bool) -> None:
         self._stream = zlib.decompressobj(_GZIP) if gzip else None
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the body bytes that `data` completes, in pieces of bounded size."""
+    def feed(self, received_bytes: bytes) -> Iterator[bytes]:
+        """Yield the body bytes that `received_bytes` completes, in pieces of bounded size."""
         if self._stream is None:
-            for start in range(0, len(data), _PIECE_BYTES):
-                yield data[start : start + _PIECE_BYTES]
+            for start in range(0, len(received_bytes), _PIECE_BYTES):
+                yield received_bytes[start : start + _PIECE_BYTES]
             return
-        body = b""
+        inflated = b""
         try:
-            while data or body:
+            while received_bytes or inflated:
                 if self._stream.eof:  # a gzip file may hold several members
                     self._stream = zlib.decompressobj(_GZIP)
-                body = self._stream.decompress(data, _PIECE_BYTES)
-                yield body
+                inflated = self._stream.decompress(received_bytes, _PIECE_BYTES)
+                yield inflated
                 if self._stream.eof:
-                    data, body = self._stream.unused_data, b""
+                    received_bytes, inflated = self._stream.unused_data, b""
                 else:
-                    data = self._stream.unconsumed_tail
+                    received_bytes = self._stream.unconsumed_tail
         except zlib.error as error:
             raise IncompleteBodyError("the compressed stream is damaged") from error
 
@@ -117,16 +117,16 @@ class Judge(ABC, Generic[T]):
         self._inflater = Inflater(gzip=gzip)
         self._splitter = LineSplitter()
 
-    def feed(self, data: bytes) -> Iterator[Iterable[T]]:
+    def feed(self, received_bytes: bytes) -> Iterator[Iterable[T]]:
         """Yield blocks with an item for each line that the received bytes complete.
 
         Raises:
             IncompleteBodyError: The response cannot be complete. It may be raised while the items
                 of a block are drawn; the items before are valid.
         """
-        for body in self._inflater.feed(data):
-            self.json_bytes += len(body)
-            for block in self._splitter.feed(body):
+        for inflated in self._inflater.feed(received_bytes):
+            self.json_bytes += len(inflated)
+            for block in self._splitter.feed(inflated):
                 yield from self._judge_block(block)
 
     def finish(self) -> Iterator[Iterable[T]]:
@@ -137,9 +137,9 @@ class Judge(ABC, Generic[T]):
 
     def _judge_block(self, block: bytes | LongLine) -> Iterator[Iterable[T]]:
         if isinstance(block, LongLine):
-            self._judge_long(block)
+            self._judge_long_line(block)
             return
-        items = self._at_once(block)
+        items = self._judge_lines_together(block)
         if items is not None:
             yield items
             return
@@ -147,51 +147,51 @@ class Judge(ABC, Generic[T]):
             if is_blank(line):
                 self.blank_lines += 1
                 continue
-            item = self._alone(line)
+            item = self._judge_line(line)
             self.lines += 1
             yield (item,)
 
     @abstractmethod
-    def _at_once(self, block: bytes) -> Iterable[T] | None:
+    def _judge_lines_together(self, block: bytes) -> Iterable[T] | None:
         """Count the lines and return their items; None: one of them must be checked alone."""
 
     @abstractmethod
-    def _alone(self, line: bytes) -> T:
+    def _judge_line(self, line: bytes) -> T:
         """Return the item of a line, or raise `IncompleteBodyError`."""
 
-    def _judge_long(self, line: LongLine) -> None:
+    def _judge_long_line(self, line: LongLine) -> None:
         if not line.is_whole:
-            raise IncompleteBodyError(self._what_is_wrong(line.head))
-        self.long_lines.append(self._place)
+            raise IncompleteBodyError(self._why_incomplete(line.head))
+        self.long_lines.append(self._line_place)
         self.lines += 1
 
     def _unusual_event(self, line: bytes) -> dict[str, Any]:
         # msgspec refuses lone surrogates and numbers beyond a double's range; JSON allows them.
         try:
-            record = parse(line.removeprefix(BOM).decode("utf-8", "surrogateescape"))
+            event = parse(line.removeprefix(BOM).decode("utf-8", "surrogateescape"))
         except ValueError as error:
-            raise IncompleteBodyError(self._what_is_wrong(line)) from error
-        if not isinstance(record, dict) or "event" not in record:
-            if isinstance(record, dict) and "error" in record:
-                raise IncompleteBodyError(f"{self._place} is an error object, not an event")
-            raise IncompleteBodyError(f"{self._place} is not an event")
-        if not isinstance(record["event"], str) or not isinstance(record.get("properties"), dict):
-            raise IncompleteBodyError(f"{self._place} is not an event with properties")
+            raise IncompleteBodyError(self._why_incomplete(line)) from error
+        if not isinstance(event, dict) or "event" not in event:
+            if isinstance(event, dict) and "error" in event:
+                raise IncompleteBodyError(f"{self._line_place} is an error object, not an event")
+            raise IncompleteBodyError(f"{self._line_place} is not an event")
+        if not isinstance(event["event"], str) or not isinstance(event.get("properties"), dict):
+            raise IncompleteBodyError(f"{self._line_place} is not an event with properties")
         if reason := why_unstorable(line):
             self.odd_lines[reason] += 1
-        return record
+        return event
 
     @property
-    def _place(self) -> str:
+    def _line_place(self) -> str:
         """The present line, by its number in the response."""
         return f"line {self.lines + self.blank_lines + 1:,}"
 
-    def _what_is_wrong(self, line: bytes) -> str:
+    def _why_incomplete(self, line: bytes) -> str:
         if _CUT_MARKER in line:
-            return f"{self._place} ends in `terminated early`"
+            return f"{self._line_place} ends in `terminated early`"
         if line.lstrip()[:1] == b"<":
-            return f"{self._place} is HTML"
-        return f"{self._place} is cut or is not JSON"
+            return f"{self._line_place} is HTML"
+        return f"{self._line_place} is cut or is not JSON"
 
 
 class Verdict(Judge[bytes]):
@@ -205,33 +205,33 @@ class Verdict(Judge[bytes]):
         super().__init__(gzip=gzip)
         self.names_once = True
 
-    def _at_once(self, block: bytes) -> Iterator[bytes] | None:
+    def _judge_lines_together(self, block: bytes) -> Iterator[bytes] | None:
         try:
             # Equal bytes: one event a line, and no name was lost.
             if len(block) > _BUILT_BYTES or _encode_lines(_build_lines(block)) != block:
-                self._check(block)
+                self._check_lines(block)
         except (*_UNUSUAL, OverflowError):  # of an integer that has more than 64 bits
             return None
         self.lines += block.count(b"\n")
         return _lines_of(block)
 
-    def _alone(self, line: bytes) -> bytes:
+    def _judge_line(self, line: bytes) -> bytes:
         try:
-            self._check(line + b"\n")
+            self._check_lines(line + b"\n")
         except _UNUSUAL:
             self._unusual_event(line)
-            self._look_at_names([line])
+            self._check_names_once([line])
         return line
 
-    def _check(self, block: bytes) -> None:
+    def _check_lines(self, block: bytes) -> None:
         """Check lines without building their values."""
         if not block.isascii():
             block.decode()  # what msgspec skips it does not decode
         for line in _lines_of(block):
             _check_line(line)
-        self._look_at_names(_lines_of(block))
+        self._check_names_once(_lines_of(block))
 
-    def _look_at_names(self, lines: Iterable[bytes]) -> None:
+    def _check_names_once(self, lines: Iterable[bytes]) -> None:
         self.names_once = self.names_once and all(
             last_values(line) is line for line in lines if len(line.strip()) <= SHORT_LINE_BYTES
         )
@@ -240,13 +240,13 @@ class Verdict(Judge[bytes]):
 class EventVerdict(Judge[dict[str, Any]]):
     """Yields the events as received; each line is parsed once."""
 
-    def _at_once(self, block: bytes) -> list[dict[str, Any]] | None:
-        events = _events(block) if _are_objects(block) else None
+    def _judge_lines_together(self, block: bytes) -> list[dict[str, Any]] | None:
+        events = _decode_events(block) if _are_json_objects(block) else None
         self.lines += len(events or ())
         return events
 
-    def _alone(self, line: bytes) -> dict[str, Any]:
-        events = _events(line + b"\n")
+    def _judge_line(self, line: bytes) -> dict[str, Any]:
+        events = _decode_events(line + b"\n")
         return events[0] if events else self._unusual_event(line)
 
 
@@ -257,15 +257,15 @@ class RecordVerdict(Judge[T]):
         super().__init__(gzip=gzip)
         self._convert = convert
 
-    def _at_once(self, block: bytes) -> Iterator[T] | None:
-        events = _events(block) if _are_objects(block) else None
+    def _judge_lines_together(self, block: bytes) -> Iterator[T] | None:
+        events = _decode_events(block) if _are_json_objects(block) else None
         if events is None:
             return None
         self.lines += len(events)
         return map(self._convert, events, block.split(b"\n"))
 
-    def _alone(self, line: bytes) -> T:
-        events = _events(line + b"\n")
+    def _judge_line(self, line: bytes) -> T:
+        events = _decode_events(line + b"\n")
         return self._convert(events[0] if events else self._unusual_event(line), line)
 
 
@@ -273,7 +273,7 @@ def _lines_of(block: bytes) -> Iterator[bytes]:
     yield from block[:-1].split(b"\n")
 
 
-def _are_objects(block: bytes) -> bool:
+def _are_json_objects(block: bytes) -> bool:
     # No JSON value goes on from a line that ends in } to one that begins with {. So no blank line
     # and no value of several lines can make up for two events in one line.
     lines = block.count(b"\n")
@@ -281,7 +281,7 @@ def _are_objects(block: bytes) -> bool:
     return begins == lines == block.count(b"}\n")
 
 
-def _events(block: bytes) -> list[dict[str, Any]] | None:
+def _decode_events(block: bytes) -> list[dict[str, Any]] | None:
     """Return the events of complete lines; None: one of the lines is unusual."""
     if may_be_deep(block) and any(map(may_be_deep, block.split(b"\n"))):
         return None

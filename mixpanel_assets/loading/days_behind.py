@@ -156,8 +156,8 @@ def delete_day(
         ConfigError: It is not an asset's table of events.
     """
     target = find_table(connection, table)
-    known = {one.target for one in known_tables(connection) if one.type == "events"}
-    if target != EVERY_EVENT and (target.schema != SCHEMA or target not in known):
+    event_tables = {one.target for one in known_tables(connection) if one.type == "events"}
+    if target != EVERY_EVENT and (target.schema != SCHEMA or target not in event_tables):
         raise ConfigError(
             f"{table!r} is not an asset's table of events. Days are only deleted from those; "
             "`mp drop` deletes other tables completely.",
@@ -174,5 +174,5 @@ def delete_day(
     again = target == EVERY_EVENT and is_due(ledger, settings, day)
     if dry_run:
         return DroppedDay(target.table, day, row["row_count"], row["quarantined"] or 0, again)
-    rows, lines = drop_day(connection, target, day)
-    return DroppedDay(target.table, day, rows, lines, again)
+    rows, quarantined = drop_day(connection, target, day)
+    return DroppedDay(target.table, day, rows, quarantined, again)

@@ -88,14 +88,14 @@ def doctor(
         settings = settings or load_settings()
     except ConfigError as error:
         return [Finding("fail", "settings", error.message, "Correct the variable.")]
-    finding, credentials = _credentials(account, credentials)
+    finding, credentials = _credentials_finding(account, credentials)
     findings = [finding]
     if credentials:
-        findings += _of_mixpanel(credentials, settings, now)
-    return [*findings, *_of_database(credentials, settings, now())]
+        findings += _mixpanel_findings(credentials, settings, now)
+    return [*findings, *_database_findings(credentials, settings, now())]
 
 
-def _credentials(
+def _credentials_finding(
     account: str | None, given: Credentials | None
 ) -> tuple[Finding, Credentials | None]:
     if given:
@@ -114,7 +114,7 @@ def _credentials(
     return Finding("ok", "credentials", detail), credentials
 
 
-def _of_mixpanel(
+def _mixpanel_findings(
     credentials: Credentials, settings: Settings, now: Callable[[], datetime]
 ) -> Iterator[Finding]:
     where = f", reached at {settings.api_base_url}" if settings.api_base_url else ""
@@ -126,52 +126,55 @@ def _of_mixpanel(
             "access",
             f"{access.username} may read project {access.project_id} ({access.project_name})",
         )
-        yield _clock(credentials, settings, now)
-        yield _zone(access, settings)
+        yield _clock_finding(credentials, settings, now)
+        yield _zone_finding(access, settings)
     except MixpanelDataError as error:
         yield Finding("fail", "access", error.message, "Compare with what `mp auth show` says.")
-    yield _quota(credentials, settings)
+    yield _quota_finding(credentials, settings)
 
 
-def _clock(credentials: Credentials, settings: Settings, now: Callable[[], datetime]) -> Finding:
+def _clock_finding(
+    credentials: Credentials, settings: Settings, now: Callable[[], datetime]
+) -> Finding:
     with settings.client(credentials) as client, closing(client.open_transport()) as transport:
         before = now()
         with transport.open("GET", "app", "/me", description="the time") as response:
             after = now()
             sent_at = response.headers.get("date", "")
     try:
-        server = parsedate_to_datetime(sent_at).astimezone(UTC)
+        server_time = parsedate_to_datetime(sent_at).astimezone(UTC)
     except ValueError:
         return Finding("warn", "clock", "the response does not say when it was sent")
     # The header has no fractions of a second, and was written at some time between the two.
-    behind = max(timedelta(), server - after)
-    ahead = max(timedelta(), before - server - timedelta(seconds=1))
-    skew = max(behind, ahead)
-    if skew <= MOST_SKEW:
+    clock_behind = max(timedelta(), server_time - after)
+    clock_ahead = max(timedelta(), before - server_time - timedelta(seconds=1))
+    clock_skew = max(clock_behind, clock_ahead)
+    if clock_skew <= MOST_SKEW:
         return Finding("ok", "clock", f"agrees with Mixpanel's within {MOST_SKEW.seconds} s")
-    way = "behind" if behind else "ahead of"
+    direction = "behind" if clock_behind else "ahead of"
     return Finding(
         "warn",
         "clock",
-        f"{skew.total_seconds():,.0f} s {way} Mixpanel's, so days may end too early or too late",
+        f"{clock_skew.total_seconds():,.0f} s {direction} Mixpanel's, so days may end too early or "
+        "too late",
         "Set this machine's clock by NTP.",
     )
 
 
-def _zone(access: ProjectAccess, settings: Settings) -> Finding:
+def _zone_finding(access: ProjectAccess, settings: Settings) -> Finding:
     is_legacy = settings.time_regime == "legacy"
     read = f"times are read as {f'the wall clock of {settings.time_zone}' if is_legacy else 'UTC'}"
-    matches = access.is_in(settings.time_zone)
-    if matches is None:
-        named = f"names {access.timezone!r}" if access.timezone else "does not name it"
+    is_same_zone = access.is_in(settings.time_zone)
+    if is_same_zone is None:
+        zone_in_words = f"names {access.timezone!r}" if access.timezone else "does not name it"
         return Finding(
             "warn",
             "zone",
-            f"{read}; the project's own zone is unknown, as Mixpanel {named}",
+            f"{read}; the project's own zone is unknown, as Mixpanel {zone_in_words}",
             f"Compare MP_TIME_ZONE={settings.time_zone} with the settings of the project.",
         )
     detail = f"{read}; the project's own zone is {access.timezone}"
-    if matches:
+    if is_same_zone:
         return Finding("ok", "zone", detail)
     if not is_legacy:
         return Finding(
@@ -189,7 +192,7 @@ def _zone(access: ProjectAccess, settings: Settings) -> Finding:
     )
 
 
-def _quota(credentials: Credentials, settings: Settings) -> Finding:
+def _quota_finding(credentials: Credentials, settings: Settings) -> Finding:
     try:
         with settings.client(credentials) as client:
             usage = client.quota()
@@ -203,13 +206,13 @@ def _quota(credentials: Credentials, settings: Settings) -> Finding:
     return Finding("warn", "quota", detail, f"Loads wait until {free:%H:%M} UTC; see `mp quota`.")
 
 
-def _of_database(
+def _database_findings(
     credentials: Credentials | None, settings: Settings, now: datetime
 ) -> Iterator[Finding]:
     project_id = credentials.project_id if credentials else ""
     if credentials or settings.database:
         yield from _database(settings.database_path(project_id), credentials, settings, now)
-    yield _disk(settings.spool_path(project_id))
+    yield _disk_finding(settings.spool_path(project_id))
 
 
 def _database(
@@ -218,24 +221,24 @@ def _database(
     folder = path.parent
     while not folder.exists():
         folder = folder.parent
-    for place in (path, folder):
-        if place.exists() and not os.access(place, os.W_OK):
+    for location in (path, folder):
+        if location.exists() and not os.access(location, os.W_OK):
             remedy = "Give this user access to it, or set MP_DATABASE to another place."
-            yield Finding("fail", "database", f"{place} cannot be written", remedy)
+            yield Finding("fail", "database", f"{location} cannot be written", remedy)
             return
     timeout = min(_LOCK_SECONDS, settings.lock_timeout or _LOCK_SECONDS)
-    hurried = settings.model_copy(update={"database": path, "lock_timeout": timeout})
-    database = hurried.database_for(credentials.project_id if credentials else "")
+    hurried_settings = settings.model_copy(update={"database": path, "lock_timeout": timeout})
+    database = hurried_settings.database_for(credentials.project_id if credentials else "")
     ledger: Ledger = {}
-    alone: list[date] = []
+    days_only_here: list[date] = []
     try:
         with database.read() as connection:
             project = settings.project(credentials) if credentials else None
             check_loadable(connection, project)
             if stored_project(connection):
                 ledger = day_rows(connection, EVENTS.name, date.min, date.max)
-                alone = only_here(connection, settings.horizon())
-            due = days_due_in(connection, settings)
+                days_only_here = only_here(connection, settings.horizon())
+            days_due = days_due_in(connection, settings)
     except DatabaseNotFoundError:
         yield Finding("ok", "database", f"{path} does not exist yet; the first load creates it")
         return
@@ -246,19 +249,21 @@ def _database(
         yield Finding("fail", "database", error.message)
         return
     statuses = {day: row["status"] for day, row in ledger.items()}
-    size = path.stat().st_size / 1e6
-    yield Finding("ok", "database", f"{path} ({size:,.1f} MB) has {_days_in_words(statuses)}")
-    yield _days(ledger, settings, now)
-    if due.left:
+    database_mb = path.stat().st_size / 1e6
+    yield Finding(
+        "ok", "database", f"{path} ({database_mb:,.1f} MB) has {_days_in_words(statuses)}"
+    )
+    yield _missing_days_finding(ledger, settings, now)
+    if days_due.left:
         yield Finding(
             "warn",
             "late",
-            read_too_early(due.left, settings.settle_days),
-            f"`mp sync --from {due.left[0]} --to {due.left[-1]}` loads them again.",
+            read_too_early(days_due.left, settings.settle_days),
+            f"`mp sync --from {days_due.left[0]} --to {days_due.left[-1]}` loads them again.",
         )
-    yield _history(statuses)
-    if alone:
-        yield _only_copy(path, alone)
+    yield _plan_history_finding(statuses)
+    if days_only_here:
+        yield _only_copy_finding(path, days_only_here)
 
 
 def _days_in_words(statuses: dict[date, Status]) -> str:
@@ -270,7 +275,7 @@ def _days_in_words(statuses: dict[date, Status]) -> str:
     return f"{number} days of events, {days[0]} to {days[-1]}"
 
 
-def _days(ledger: Ledger, settings: Settings, now: datetime) -> Finding:
+def _missing_days_finding(ledger: Ledger, settings: Settings, now: datetime) -> Finding:
     first = first_day_wanted(ledger, settings)
     if first is None and not ledger:
         return Finding("ok", "days", "nothing was loaded yet")
@@ -286,7 +291,7 @@ def _finding(what: str, outcome: CheckOutcome) -> Finding:
     return Finding("ok" if outcome.passed else "warn", what, detail, outcome.remedy)
 
 
-def _history(statuses: dict[date, Status]) -> Finding:
+def _plan_history_finding(statuses: dict[date, Status]) -> Finding:
     refused = [str(day) for day, status in statuses.items() if status == "not available"]
     if not refused:
         return Finding("ok", "history", "no day was refused as older than the plan reaches")
@@ -298,7 +303,7 @@ def _history(statuses: dict[date, Status]) -> Finding:
     )
 
 
-def _only_copy(path: Path, days: list[date]) -> Finding:
+def _only_copy_finding(path: Path, days: list[date]) -> Finding:
     number = f"{len(days):,} day{'s' if len(days) > 1 else ''} up to {max(days)}"
     return Finding(
         "ok",
@@ -308,7 +313,7 @@ def _only_copy(path: Path, days: list[date]) -> Finding:
     )
 
 
-def _disk(spool: Path) -> Finding:
+def _disk_finding(spool: Path) -> Finding:
     free = free_bytes(spool)
     detail = f"{free / 1e9:,.1f} GB free for responses in {spool}"
     if free >= MARGIN_BYTES:

@@ -10,13 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from mixpanel_assets.client import (
-    EventExport,
-    ExportQuery,
-    MixpanelAPIClient,
-    SecondLooks,
-    Spool,
-)
+from mixpanel_assets.client import EventExport, ExportQuery, MixpanelAPIClient, SecondLooks, Spool
 from mixpanel_assets.client.export import MOST_BYTES, Confirmed, in_parts
 from mixpanel_assets.errors import (
     ConfigError,
@@ -174,8 +168,8 @@ class EventTable:
         self.empty_before: set[date] = set()
         check_before_load(database, self.project)
         with suppress(DatabaseNotFoundError), database.read() as connection:
-            self._inspect(connection)
-        self._is_new = not request.append and not self.is_replaced
+            self._inspect_table(connection)
+        self._is_new_table = not request.append and not self.is_replaced
 
     def store(self, responses: Sequence[Response], *, replace: bool = False) -> set[date]:
         """Add responses in one transaction; the first ones make the table, or replace the old one.
@@ -186,14 +180,14 @@ class EventTable:
         Raises:
             UnstorableError: One does not hold the requested days; nothing has changed.
         """
-        with self._storing(responses, replace=replace) as unconfirmed:
-            return unconfirmed
+        with self._storing(responses, replace=replace) as unconfirmed_days:
+            return unconfirmed_days
 
     def store_all(self, responses: Sequence[Response], *, replace: bool = False) -> None:
         """Do what `store` does, or raise `UnconfirmedDaysError` and change nothing."""
-        with self._storing(responses, replace=replace) as unconfirmed:
-            if unconfirmed:
-                raise UnconfirmedDaysError(unconfirmed)
+        with self._storing(responses, replace=replace) as unconfirmed_days:
+            if unconfirmed_days:
+                raise UnconfirmedDaysError(unconfirmed_days)
 
     def store_empty(self, days: Sequence[date]) -> None:
         """Write days as `empty`; their response was stored before."""
@@ -211,16 +205,16 @@ class EventTable:
         """Yield the unconfirmed days before the transaction is committed."""
         with self._database.write() as connection:
             prepare(connection, self.project)
-            if replace or self._is_new:
+            if replace or self._is_new_table:
                 free_table_name(connection, self._request.name, replace=replace)
             reports = [self._append(connection, response) for response in responses]
             written = {report.day for days in reports for report in days}
-            requested = {day for response in responses for day in _days_of(response)}
+            requested = {day for response in responses for day in _days_of_response(response)}
             yield requested - written
-        self._is_new = False
+        self._is_new_table = False
         self.rows += sum(report.row_count for days in reports for report in days)
 
-    def _inspect(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def _inspect_table(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.sizes = event_sizes(connection)
         if self._request.append:
             check_table(connection, named_events(self._request.name))
@@ -249,7 +243,7 @@ class EventTable:
             raise UnstorableError(response, error) from error
 
 
-def _days_of(response: Response) -> list[date]:
+def _days_of_response(response: Response) -> list[date]:
     return days_between(response.spool.from_date, response.spool.to_date)
 
 
@@ -277,30 +271,30 @@ class EventTableFetch:
         self._settings = settings
         self._request = request
         self._on_batch_complete = on_batch_complete
-        self._table = EventTable(client, database, settings, request)
+        self._event_table = EventTable(client, database, settings, request)
         self._plan = self._make_plan()
-        self._windows = list(self._plan)
+        self._request_ranges = list(self._plan)
         self.batches: list[BatchResult] = []
         self.failed: list[date] = []
-        self._unconfirmed: set[date] = set()
+        self._unconfirmed_days: set[date] = set()
 
     @property
     def rows(self) -> int:
         """Events stored so far, each once."""
-        return self._table.rows
+        return self._event_table.rows
 
     def store_whole(self) -> None:
         """Store every day in one transaction; if a day is missing, raise and change nothing."""
-        with _on_disk() as responses, self._export() as export:
-            for response in self._responses(export, self._windows):
+        with _responses_on_disk() as responses, self._open_export() as export:
+            for response in self._fetch(export, self._request_ranges):
                 responses.append(response)
             try:
-                self._table.store_all(responses, replace=self._request.replace)
+                self._event_table.store_all(responses, replace=self._request.replace)
             except UnconfirmedDaysError as error:
                 for confirmed in self._confirmed_days(export, error.days):
-                    for response in self._responses(export, self._plan.again(confirmed.doubtful)):
+                    for response in self._fetch(export, self._plan.again(confirmed.doubtful)):
                         responses.append(response)
-                self._table.store_all(responses, replace=self._request.replace)
+                self._event_table.store_all(responses, replace=self._request.replace)
 
     def store_in_pieces(self, at_once: int) -> None:
         """Store each response by itself, while others arrive.
@@ -311,23 +305,23 @@ class EventTableFetch:
         Raises:
             MixpanelDataError: Mixpanel refused, or the disk is full; what was stored is kept.
         """
-        with _on_disk() as kept, self._export(at_once) as export:
-            for number, (first, last) in enumerate(export.ahead(self._windows)):
+        with _responses_on_disk() as kept_responses, self._open_export(at_once) as export:
+            for batch_index, (first, last) in enumerate(export.ahead(self._request_ranges)):
                 failed_before = len(self.failed)
-                lines, error = self._store_range(export, first, last, kept)
+                fetched_lines, error = self._store_range(export, first, last, kept_responses)
                 success = len(self.failed) == failed_before
-                batch = BatchResult(str(first), str(last), lines, success, error)
+                batch = BatchResult(str(first), str(last), fetched_lines, success, error)
                 self.batches.append(batch)
-                self._report(number, batch)
-            self._confirm(export, self._unconfirmed, kept)
-            self._replace_table(export, kept)
+                self._report(batch_index, batch)
+            self._confirm_days(export, self._unconfirmed_days, kept_responses)
+            self._replace_table(export, kept_responses)
         self.failed.sort()
 
     def _make_plan(self) -> RequestPlan:
-        sizes = self._table.sizes
+        sizes = self._event_table.sizes
         query, most = self._request.query, self._request.chunk_days
         fixed = self._settings.days_per_request
-        if self._table.project.regime == "legacy":
+        if self._event_table.project.regime == "legacy":
             fixed = 1  # only then the request says which export day a row belongs to
         elif self._request.query.filters or not sizes.rows:
             sizes = EventSizes({}, {})  # the size of a complete day is not that of a part
@@ -336,7 +330,7 @@ class EventTableFetch:
             days_between(query.from_date, query.to_date), sizes, fixed and min(fixed, most), most
         )
 
-    def _export(self, at_once: int | None = None) -> EventExport:
+    def _open_export(self, at_once: int | None = None) -> EventExport:
         query = self._request.query
         export = self._client.event_export(
             from_date=query.from_date,
@@ -350,14 +344,14 @@ class EventTableFetch:
         export.estimate = self._plan.estimated_bytes
         return export
 
-    def _responses(self, export: EventExport, windows: Iterable[DayRange]) -> Iterator[Response]:
+    def _fetch(self, export: EventExport, windows: Iterable[DayRange]) -> Iterator[Response]:
         """Yield responses that hold all days, until the limit is reached."""
         left = export.query.limit
         for number, (first, last) in enumerate(windows):
             arrival = _Arrival(self._request.batch_size, self._reporter(number, first, last))
             export.on_lines = arrival.arrived
             for spool in in_parts(export.download, first, last):
-                self._learn(spool)
+                self._learn_sizes(spool)
                 arrival.part_arrived(spool.lines)
                 if left is None:
                     yield Response(spool)
@@ -372,99 +366,101 @@ class EventTableFetch:
             if left is not None and left <= 0:
                 return
 
-    def _reporter(self, number: int, first: date, last: date) -> Callable[[int], None]:
-        return lambda rows: self._report(
-            number, BatchResult(str(first), str(last), rows, success=True)
+    def _reporter(self, batch_index: int, first: date, last: date) -> Callable[[int], None]:
+        return lambda fetched_rows: self._report(
+            batch_index, BatchResult(str(first), str(last), fetched_rows, success=True)
         )
 
-    def _report(self, number: int, batch: BatchResult) -> None:
-        total = len(self._windows)
+    def _report(self, batch_index: int, batch: BatchResult) -> None:
+        total_batches = len(self._request_ranges)
         self._on_batch_complete(
-            BatchProgress(**batch.to_dict(), batch_index=number, total_batches=total)
+            BatchProgress(**batch.to_dict(), batch_index=batch_index, total_batches=total_batches)
         )
 
     def _store_range(
-        self, export: EventExport, first: date, last: date, kept: list[Response]
+        self, export: EventExport, first: date, last: date, kept_responses: list[Response]
     ) -> tuple[int, str | None]:
         """Store some days, in halves if needed; return the number of events, and an error."""
-        errors: list[str] = []
+        fetch_errors: list[str] = []
 
         def store_part(first: date, last: date) -> int:
             try:
-                return self._download_and_store(export, first, last, kept)
+                return self._download_and_store(export, first, last, kept_responses)
             except (ServerError, ConnectionFailedError) as error:
-                errors.append(self._set_aside(first, last, error))
+                fetch_errors.append(self._set_days_aside(first, last, error))
                 return 0
 
         def give_up(day: date, error: IncompleteExportError) -> None:
-            errors.append(self._set_aside(day, day, error))
+            fetch_errors.append(self._set_days_aside(day, day, error))
 
-        lines = sum(in_parts(store_part, first, last, give_up))
-        return lines, errors[0] if errors else None
+        fetched_lines = sum(in_parts(store_part, first, last, give_up))
+        return fetched_lines, fetch_errors[0] if fetch_errors else None
 
     def _download_and_store(
-        self, export: EventExport, first: date, last: date, kept: list[Response]
+        self, export: EventExport, first: date, last: date, kept_responses: list[Response]
     ) -> int:
         response = Response(export.download(first, last))
-        self._learn(response.spool)
-        if self._table.is_replaced:
-            kept.append(response)
+        self._learn_sizes(response.spool)
+        if self._event_table.is_replaced:
+            kept_responses.append(response)
             return response.spool.lines
         try:
-            self._unconfirmed |= self._table.store([response])
+            self._unconfirmed_days |= self._event_table.store([response])
         except UnstorableError as error:
             logger.warning("%s Requesting it again.", error)
             response.spool.discard()
             response = Response(export.download(first, last))
-            self._unconfirmed |= self._table.store([response])
+            self._unconfirmed_days |= self._event_table.store([response])
         finally:
             response.spool.discard()
         return response.spool.lines
 
-    def _learn(self, spool: Spool) -> None:
+    def _learn_sizes(self, spool: Spool) -> None:
         days = days_between(spool.from_date, spool.to_date)
         for day in days:
             self._plan.learn(day, spool.json_bytes // len(days))
 
     def _confirmed_days(self, export: EventExport, days: Iterable[date]) -> Iterator[Confirmed]:
         """Yield, request by request, which days without events a second response confirms."""
-        looks = SecondLooks(
+        second_looks = SecondLooks(
             export.find_days,
             weigh=lambda day: self._plan.weights.of(day) or 0,
             most_bytes=None if self._request.query.filters else MOST_BYTES,
-            by_date=self._table.project.regime == "utc",
+            by_date=self._event_table.project.regime == "utc",
         )
-        for confirmed in looks.confirm(set(days)):
-            self._table.empty_before.update(confirmed.empty, confirmed.doubtful)
+        for confirmed in second_looks.confirm(set(days)):
+            self._event_table.empty_before.update(confirmed.empty, confirmed.doubtful)
             yield confirmed
 
-    def _confirm(self, export: EventExport, days: Iterable[date], kept: list[Response]) -> None:
+    def _confirm_days(
+        self, export: EventExport, days: Iterable[date], kept: list[Response]
+    ) -> None:
         """Store days as `empty` that have no event in a second response; load the others."""
         for confirmed in self._confirmed_days(export, days):
-            if confirmed.empty and not self._table.is_replaced:
-                self._table.store_empty(confirmed.empty)
+            if confirmed.empty and not self._event_table.is_replaced:
+                self._event_table.store_empty(confirmed.empty)
             for first, last in self._plan.again(confirmed.doubtful):
                 _, error = self._store_range(export, first, last, kept)
                 if error:
                     self._mark_failed(first, last, error)
 
-    def _set_aside(self, first: date, last: date, error: MixpanelDataError) -> str:
+    def _set_days_aside(self, first: date, last: date, error: MixpanelDataError) -> str:
         logger.warning("%s The fetch continues with the other days.", error)
         self.failed.extend(days_between(first, last))
         return error.message
 
-    def _replace_table(self, export: EventExport, kept: list[Response]) -> None:
+    def _replace_table(self, export: EventExport, kept_responses: list[Response]) -> None:
         """Put kept responses in the place of the old table; if days failed, add them to it."""
-        while kept:
+        while kept_responses:
             try:
-                self._table.store_all(kept, replace=not self.failed)
+                self._event_table.store_all(kept_responses, replace=not self.failed)
             except UnconfirmedDaysError as error:
-                self._confirm(export, error.days, kept)
+                self._confirm_days(export, error.days, kept_responses)
             except UnstorableError as error:
                 spool = error.response.spool
-                self._set_aside(spool.from_date, spool.to_date, error)
+                self._set_days_aside(spool.from_date, spool.to_date, error)
                 self._mark_failed(spool.from_date, spool.to_date, error.message)
-                kept.remove(error.response)
+                kept_responses.remove(error.response)
                 spool.discard()
             else:
                 return
@@ -489,10 +485,10 @@ class _Arrival:
 
     def arrived(self, lines: int) -> None:
         """Count the events of the current response so far."""
-        new = self._of_parts + lines - self._reported
-        if new >= self._batch_size:
-            self._reported += new
-            self._report(new)
+        new_events = self._of_parts + lines - self._reported
+        if new_events >= self._batch_size:
+            self._reported += new_events
+            self._report(new_events)
 
     def part_arrived(self, lines: int) -> None:
         """Count a response that is complete."""
@@ -504,7 +500,7 @@ class _Arrival:
 
 
 @contextmanager
-def _on_disk() -> Iterator[list[Response]]:
+def _responses_on_disk() -> Iterator[list[Response]]:
     """Yield a list of responses; those that are still in it at the end are deleted."""
     responses: list[Response] = []
     try:

@@ -247,9 +247,9 @@ class EventLoad(Load):
         self._keeping = keeping
         self._run_id = run_id
         self._project = settings.project(client.credentials)
-        self._target = Target(table)
+        self._load_target = Target(table)
         self._today = settings.today()
-        self._horizon = settings.horizon()
+        self._load_horizon = settings.horizon()
         self._reload = Reload(accept_smaller, settings.deleted_before())
         self._max_days = max_days
         fixed = days_per_request or settings.days_per_request
@@ -267,13 +267,13 @@ class EventLoad(Load):
         self._filters = self.export.query.filters
         self._days = planned_days(self.export.query, days)
         self._mark_days = partial(
-            mark_days, run_id=run_id, filters=self._filters, target=self._target
+            mark_days, run_id=run_id, filters=self._filters, target=self._load_target
         )
         self._mark_failed = partial(
-            mark_failed, run_id=run_id, filters=self._filters, target=self._target
+            mark_failed, run_id=run_id, filters=self._filters, target=self._load_target
         )
         if run_id:
-            self.export.key = response_key(run_id, self._project, self._target, self._filters)
+            self.export.key = response_key(run_id, self._project, self._load_target, self._filters)
 
     def store(self, database: Database) -> None:
         """Store request by request; each request's days are replaced in one transaction.
@@ -288,21 +288,21 @@ class EventLoad(Load):
         # Before the first request, so that a wrong file or another filter's table costs none.
         with database.write() as connection:
             prepare(connection, self._project)
-            events_asset_table(connection, self._target, self._filters)
-            forget_expired(connection, self._target, self._horizon)
-            sizes = event_sizes(connection, self._target.table)
-            outlived, expired = self._days_before_horizon(connection)
-            kept = self._kept_days(connection, self._keeping)
+            events_asset_table(connection, self._load_target, self._filters)
+            forget_expired(connection, self._load_target, self._load_horizon)
+            sizes = event_sizes(connection, self._load_target.table)
+            outlived_days, expired_days = self._days_before_horizon(connection)
+            kept_days = self._kept_days(connection, self._keeping)
             self.vanished = self._vanished_so_far(connection)
         # Failed loads leave responses; without this, they would fill the disk over time.
         clean(self.export.directory)
-        for reports in (outlived, kept):
+        for reports in (outlived_days, kept_days):
             if reports:
                 self._listener.days_kept(reports)
-        for report in expired:
+        for report in expired_days:
             self._listener.day_stored(report, 0.0)
-        self._reported = {report.day for report in (*outlived, *kept, *expired)}
-        self._begin(sizes, kept)
+        self._reported_days = {report.day for report in (*outlived_days, *kept_days, *expired_days)}
+        self._begin_load(sizes, kept_days)
         try:
             with self.export:
                 self._load()
@@ -315,12 +315,12 @@ class EventLoad(Load):
         self, connection: duckdb.DuckDBPyConnection
     ) -> tuple[list[DayReport], list[DayReport]]:
         """Return the days before the horizon that are stored, and those that are `expired`."""
-        days = [day for day in self._days if is_expired(day, self._horizon)]
+        days = [day for day in self._days if is_expired(day, self._load_horizon)]
         if not days:
             return [], []
         self._mark_days(connection, days, "expired")
-        known = day_reports(connection, days[0], days[-1], table=self._target.table)
-        reports = [known[day] for day in days]
+        reports_by_day = day_reports(connection, days[0], days[-1], table=self._load_target.table)
+        reports = [reports_by_day[day] for day in days]
         return (
             [report for report in reports if report.status != "expired"],
             [report for report in reports if report.status == "expired"],
@@ -329,104 +329,106 @@ class EventLoad(Load):
     def _kept_days(
         self, connection: duckdb.DuckDBPyConnection, keeping: Keeping
     ) -> list[DayReport]:
-        reports = day_reports(connection, *self._range, table=self._target.table)
-        rows = day_rows(connection, self._target.table, *self._range)
+        reports = day_reports(connection, *self._requested_range, table=self._load_target.table)
+        rows = day_rows(connection, self._load_target.table, *self._requested_range)
         return [
             reports[day]
             for day in self._days
-            if day in rows and keeping.keeps(rows[day]) and not is_expired(day, self._horizon)
+            if day in rows and keeping.keeps(rows[day]) and not is_expired(day, self._load_horizon)
         ]
 
     def _vanished_so_far(self, connection: duckdb.DuckDBPyConnection) -> dict[date, int]:
-        rows = day_rows(connection, self._target.table, *self._range)
+        rows = day_rows(connection, self._load_target.table, *self._requested_range)
         return {day: row["rows_vanished"] for day, row in rows.items() if row["rows_vanished"]}
 
     @property
-    def _range(self) -> DayRange:
+    def _requested_range(self) -> DayRange:
         return self.export.query.from_date, self.export.query.to_date
 
-    def _begin(self, sizes: EventSizes, kept: Sequence[DayReport]) -> None:
+    def _begin_load(self, sizes: EventSizes, kept_days: Sequence[DayReport]) -> None:
         """Plan the requests; nothing is loaded so far."""
-        self.export.found = self._responses_left()
-        left = {day for window in self.export.found for day in days_between(*window)}
+        self.export.found = self._responses_of_earlier_attempts()
+        downloaded = {day for window in self.export.found for day in days_between(*window)}
         self._plan = request_plan(
-            [day for day in self._days if day not in self._reported | left],
+            [day for day in self._days if day not in self._reported_days | downloaded],
             sizes,
             self._days_per_request,
             self._max_days,
         )
         self.export.estimate = self._plan.estimated_bytes
-        self._planned = left | set(self._plan.days)
-        self._to_read = set(self._planned)
+        self._planned_days = downloaded | set(self._plan.days)
+        self._days_to_read = set(self._planned_days)
         # A load that continues another one has read its days too.
         is_resumed = self._keeping.refetch is Refetch.missing and bool(self._keeping.run_ids)
-        self._read = {report.day for report in kept} if is_resumed else set[date]()
+        self._read_days = {report.day for report in kept_days} if is_resumed else set[date]()
         if self._reload.accept_smaller:
-            _warn_of_loss({d: n for d, n in self.vanished.items() if d not in self._reported})
-        self._looks = SecondLooks(
+            _warn_of_loss({d: n for d, n in self.vanished.items() if d not in self._reported_days})
+        self._second_looks = SecondLooks(
             self.export.find_days,
             weigh=lambda day: (
-                (self._plan.weights.of(day) or 0) if day in self._planned else _NOT_PLANNED
+                (self._plan.weights.of(day) or 0) if day in self._planned_days else _NOT_PLANNED
             ),
             by_date=self._project.regime == "utc" or self._plan.fixed != 1,
         )
         if self._filters:
             # A filter has few rows and many empty days: one request confirms all of them.
-            self._looks.most_bytes = None
+            self._second_looks.most_bytes = None
         self._unconfirmed: set[date] = set()
         self._empty_before: set[date] = set()
-        self._broken: dict[date, IncompleteExportError] = {}
+        self._incomplete_days: dict[date, IncompleteExportError] = {}
         self._still_stored: set[date] = set()
         self._refused_until = date.min
-        self._probed: set[date] = set()
+        self._probed_days: set[date] = set()
         self._newly_vanished = Counter[date]()
-        self._removed = Counter[date]()
-        self._deleted: list[date] = []
-        self._done: set[date] = set()
-        self._rows = 0
+        self._rows_removed = Counter[date]()
+        self._deleted_days: list[date] = []
+        self._days_done: set[date] = set()
+        self._rows_loaded = 0
         self._requests_counted = 0
         self._has_warned_of_times = False
-        self._began = self._request_began = time.monotonic()
+        self._load_began = self._request_began = time.monotonic()
 
-    def _responses_left(self) -> dict[DayRange, Path]:
+    def _responses_of_earlier_attempts(self) -> dict[DayRange, Path]:
         """Return complete responses that earlier attempts downloaded but did not store."""
         if self._keeping.refetch is not Refetch.missing:
             return {}
         keys = {
-            response_key(run_id, self._project, self._target, self._filters)
+            response_key(run_id, self._project, self._load_target, self._filters)
             for run_id in self._keeping.run_ids or ()
         }
-        from_date, to_date = self._range
-        left = dict[DayRange, Path]()
-        for (first, last), path in responses_of(self.export.directory, keys).items():
-            received = datetime.fromtimestamp(path.stat().st_mtime, UTC).date()
-            if not self._reported.isdisjoint(days_between(first, last)):
-                path.unlink(missing_ok=True)  # its days were stored just before the end
-            elif from_date <= first <= last <= to_date and last < received - _DAY:
-                left[first, last] = path  # its days were over, in every zone
-        return left
+        from_date, to_date = self._requested_range
+        responses_left = dict[DayRange, Path]()
+        for (first, last), spool_path in responses_of(self.export.directory, keys).items():
+            received_on = datetime.fromtimestamp(spool_path.stat().st_mtime, UTC).date()
+            if not self._reported_days.isdisjoint(days_between(first, last)):
+                spool_path.unlink(missing_ok=True)  # its days were stored just before the end
+            elif from_date <= first <= last <= to_date and last < received_on - _DAY:
+                responses_left[first, last] = spool_path  # its days were over, in every zone
+        return responses_left
 
     def _load(self) -> None:
-        windows = chain(sorted(self.export.found), self._plan)
+        request_ranges = chain(sorted(self.export.found), self._plan)
         try:
-            for first, last in self.export.ahead(windows, self._is_one_request):
+            for first, last in self.export.ahead(request_ranges, self._is_one_request):
                 self._load_range(first, last)
-                if self._looks.is_due(self._unconfirmed, last):
+                if self._second_looks.is_due(self._unconfirmed, last):
                     self._confirm_empty_days()
             self._confirm_empty_days()
         finally:
             self._warn_of_vanished()
             self._suggest_retention()
-        if self._broken:
+        if self._incomplete_days:
             again = bool(self._still_stored)
-            kept = "Rows of earlier loads are kept. " if again else ""
-            ways = how_to_load(self._broken, self._target.table, again=again)
-            errors = list(self._broken.values())
-            raise days_set_aside(errors, len(self._planned), f"{kept}Try again with {ways}.")
+            kept_rows = "Rows of earlier loads are kept. " if again else ""
+            ways = how_to_load(self._incomplete_days, self._load_target.table, again=again)
+            errors = list(self._incomplete_days.values())
+            raise days_set_aside(
+                errors, len(self._planned_days), f"{kept_rows}Try again with {ways}."
+            )
 
-    def _is_one_request(self, window: DayRange) -> bool:
+    def _is_one_request(self, request_range: DayRange) -> bool:
         """Return whether a range will be requested as it is, as far as is known now."""
-        first, last = window
+        first, last = request_range
         return first > self._refused_until and (self._plan.fixed != 1 or first == last)
 
     def _load_range(self, first: date, last: date) -> None:
@@ -450,7 +452,7 @@ class EventLoad(Load):
             self._load_range(first, last)
         except ShrunkenDaysError as error:
             for day in error.days:
-                self._set_aside(day, error.of_day(day))
+                self._set_day_aside(day, error.of_day(day))
             edges = [first - _DAY, *error.days, last + _DAY]
             for before, after in pairwise(edges):
                 self._load_range(before + _DAY, after - _DAY)
@@ -458,7 +460,7 @@ class EventLoad(Load):
             self._find_plan_horizon(first, last, error)
         except IncompleteExportError as error:
             if first == last:
-                self._set_aside(first, error)
+                self._set_day_aside(first, error)
                 return
             for half in halves(first, last):
                 self._load_range(*half)
@@ -466,11 +468,11 @@ class EventLoad(Load):
             self._write_failure(days_between(first, last), error)
             raise
 
-    def _set_aside(self, day: date, error: IncompleteExportError) -> None:
-        self._to_read.discard(day)
-        if len(self._planned) > 1:
+    def _set_day_aside(self, day: date, error: IncompleteExportError) -> None:
+        self._days_to_read.discard(day)
+        if len(self._planned_days) > 1:
             logger.warning("%s The load continues with the other days.", error)
-        self._broken[day] = error
+        self._incomplete_days[day] = error
         self._write_failure([day], error)
 
     def _write_failure(self, days: Sequence[date], error: MixpanelDataError) -> None:
@@ -481,35 +483,35 @@ class EventLoad(Load):
 
     def _download_and_store(self, first: date, last: date) -> None:
         """Store the response for some days; one that cannot be stored is requested once more."""
-        earlier: Looks = {}
-        complaints: set[type[IncompleteExportError]] = set()
+        earlier_looks: Looks = {}
+        load_faults: set[type[IncompleteExportError]] = set()
         while True:
             spool = self.export.download(first, last)
             try:
-                return self._store_response(spool, earlier)
+                return self._store_response(spool, earlier_looks)
             except ShiftedRowsError:
                 spool.discard()
                 raise
             except IncompleteExportError as error:
                 # The same fault twice is not an accident of one response.
-                if type(error) in complaints:
+                if type(error) in load_faults:
                     self._keep_for_inspection(spool, error)
                     raise
                 spool.discard()
                 logger.warning("%s Requesting it again.", error)
-                complaints.add(type(error))
+                load_faults.add(type(error))
                 if isinstance(error, ShrunkenDaysError):
-                    earlier = error.looks
+                    earlier_looks = error.looks
 
     def _keep_for_inspection(self, spool: Spool, error: IncompleteExportError) -> None:
         # Only days that are set aside: those of a range that is halved are requested again.
         if spool.from_date == spool.to_date or isinstance(error, ShrunkenDaysError):
-            kept = spool.hide()
-            logger.warning("The response is kept in %s until `mp clean`.", kept.path)
+            kept_spool = spool.hide()
+            logger.warning("The response is kept in %s until `mp clean`.", kept_spool.path)
         else:
             spool.discard()
 
-    def _store_response(self, spool: Spool, earlier: Looks) -> None:
+    def _store_response(self, spool: Spool, earlier_looks: Looks) -> None:
         days = days_between(spool.from_date, spool.to_date)
         requests = self.export.requests
         with self._database.write() as connection:
@@ -521,23 +523,23 @@ class EventLoad(Load):
                 open_days=[day for day in days if day >= self._today],
                 empty_before=self._empty_before,
                 filters=self._filters,
-                target=self._target,
+                target=self._load_target,
                 reload=replace(
                     self._reload,
-                    read=self._read.difference(days),
-                    to_read=self._to_read.difference(days),
+                    read=self._read_days.difference(days),
+                    to_read=self._days_to_read.difference(days),
                 ),
             )
-            _refuse_shrunken(reports, earlier)
+            _refuse_shrunken(reports, earlier_looks)
         spool.discard()
-        written = {report.day for report in reports}
-        if spool.from_date in written:
+        written_days = {report.day for report in reports}
+        if spool.from_date in written_days:
             self._requests_counted = requests
-        self._put_off([day for day in days if day not in written])
+        self._confirm_later([day for day in days if day not in written_days])
         self._learn_sizes(spool, reports)
-        self._report(days, reports)
+        self._report_stored_days(days, reports)
 
-    def _put_off(self, days: Sequence[date]) -> None:
+    def _confirm_later(self, days: Sequence[date]) -> None:
         """Remember days without events, which are requested once more before they are stored."""
         self._unconfirmed.update(days)
         self._empty_before.update(days)
@@ -546,17 +548,17 @@ class EventLoad(Load):
 
     def _confirm_empty_days(self) -> None:
         """Write days as `empty` that have no event in a second response; load the others."""
-        days, self._unconfirmed = self._unconfirmed, set()
+        empty_days, self._unconfirmed = self._unconfirmed, set()
         try:
-            for confirmed in self._looks.confirm(sorted(days)):
-                days.difference_update(confirmed.empty, confirmed.doubtful)
+            for confirmed in self._second_looks.confirm(sorted(empty_days)):
+                empty_days.difference_update(confirmed.empty, confirmed.doubtful)
                 loaded_meanwhile = self._mark_empty(confirmed.empty) if confirmed.empty else []
                 doubtful = sorted([*confirmed.doubtful, *loaded_meanwhile])
                 for first, last in self._plan.again(doubtful):
                     self._load_range(first, last)
         except (APIError, ConnectionFailedError) as error:
-            if days:  # else it was the load of a day that is not empty, which has written it
-                self._write_failure(sorted(days), error)
+            if empty_days:  # else it was the load of a day that is not empty, which has written it
+                self._write_failure(sorted(empty_days), error)
             raise
 
     def _mark_empty(self, days: Sequence[date]) -> list[date]:
@@ -564,7 +566,7 @@ class EventLoad(Load):
         requests = self.export.requests
         reports = self._mark(days, "empty", requests=requests - self._requests_counted)
         self._requests_counted = requests
-        self._report(days, [report for report in reports if not report.row_count])
+        self._report_stored_days(days, [report for report in reports if not report.row_count])
         return [report.day for report in reports if report.row_count]
 
     def _mark(self, days: Sequence[date], status: Status, *, requests: int = 0) -> list[DayReport]:
@@ -573,24 +575,24 @@ class EventLoad(Load):
 
     def _read_day_by_day(self) -> None:
         self._plan.fixed = 1
-        self._looks.by_date = False
+        self._second_looks.by_date = False
 
     def _learn_sizes(self, spool: Spool, reports: Sequence[DayReport]) -> None:
         for report in reports:
             # An open day still grows, so its size says nothing about other days.
             if report.status != "open":
-                share = report.bytes / max(1, spool.received_bytes)
-                self._plan.learn(report.day, round(share * spool.json_bytes))
+                share_of_response = report.bytes / max(1, spool.received_bytes)
+                self._plan.learn(report.day, round(share_of_response * spool.json_bytes))
             if report.shifted_rows:
                 self._read_day_by_day()
 
-    def _report(self, days: Sequence[date], reports: Sequence[DayReport]) -> None:
+    def _report_stored_days(self, days: Sequence[date], reports: Sequence[DayReport]) -> None:
         """Report that a response for the days is stored, and the days that are done with it."""
-        self._read |= set(days)
-        self._to_read -= set(days)
+        self._read_days |= set(days)
+        self._days_to_read -= set(days)
         now = time.monotonic()
         seconds, self._request_began = now - self._request_began, now
-        self._listener.request_stored(self._progress(days, reports))
+        self._listener.request_stored(self._load_progress(days, reports))
         for report in reports:
             if report.time_warning and not self._has_warned_of_times:
                 self._has_warned_of_times = True  # the same holds for every day
@@ -598,8 +600,8 @@ class EventLoad(Load):
             logger.debug("%s: %s events, %s", report.day, f"{report.row_count:,}", report.status)
             self._count_vanished(report)
             self._listener.day_stored(report, seconds)
-            self._reported.add(report.day)
-            if corrected := [day for day in report.corrected if day.day in self._reported]:
+            self._reported_days.add(report.day)
+            if corrected := [day for day in report.corrected if day.day in self._reported_days]:
                 self._listener.days_corrected(corrected)
 
     def _count_vanished(self, report: DayReport) -> None:
@@ -607,38 +609,38 @@ class EventLoad(Load):
         vanished.update({d.day: d.rows_vanished for d in report.corrected if d.day in vanished})
         self.vanished = {day: rows for day, rows in sorted(vanished.items()) if rows}
         accepts = self._reload.accept_smaller
-        new = report.rows_vanished if accepts else report.newly_vanished
-        self._newly_vanished[report.day] += new
+        newly_vanished = report.rows_vanished if accepts else report.newly_vanished
+        self._newly_vanished[report.day] += newly_vanished
         for day in report.corrected:
             self._newly_vanished[day.day] = min(self._newly_vanished[day.day], day.rows_vanished)
-        self._removed[report.day] += report.rows_removed
+        self._rows_removed[report.day] += report.rows_removed
         if report.is_only_here and report.day < self._reload.deleted_before:
-            self._deleted.append(report.day)
+            self._deleted_days.append(report.day)
 
     def _report_found_days(self) -> None:
         """Report days that this load has committed and not reported."""
         if self._run_id is None:
             return
-        database, written = self._database, Keeping(Refetch.missing, frozenset({self._run_id}))
-        hurried = database_at(
+        database, by_run = self._database, Keeping(Refetch.missing, frozenset({self._run_id}))
+        hurried_database = database_at(
             database.path, memory_limit=database.memory_limit, lock_timeout=_LAST_READ_SECONDS
         )
-        with suppress(MixpanelDataError), hurried.read() as connection:
-            stored = self._kept_days(connection, written)
-            if found := [report for report in stored if report.day not in self._reported]:
+        with suppress(MixpanelDataError), hurried_database.read() as connection:
+            stored_days = self._kept_days(connection, by_run)
+            if found := [report for report in stored_days if report.day not in self._reported_days]:
                 self._listener.days_found(found)
 
     def _warn_of_vanished(self) -> None:
         """Log which stored rows the responses lacked, and whether they were removed or kept."""
-        if removed := +self._removed:
+        if removed_rows := +self._rows_removed:
             logger.warning(
                 "Removed %s stored rows that Mixpanel's responses lack: %s.",
-                f"{removed.total():,}",
-                describe_counts(removed),
+                f"{removed_rows.total():,}",
+                describe_counts(removed_rows),
             )
-        if not (vanished := +self._newly_vanished):
+        if not (vanished_rows := +self._newly_vanished):
             return
-        rows, days = f"{vanished.total():,}", describe_counts(vanished)
+        rows, days = f"{vanished_rows.total():,}", describe_counts(vanished_rows)
         if self._reload.accept_smaller:
             logger.warning(
                 "Kept %s rows of days for which Mixpanel sent nothing: %s. They are so old that it "
@@ -657,26 +659,26 @@ class EventLoad(Load):
 
     def _suggest_retention(self) -> None:
         """Log which setting saves the requests for old days that Mixpanel seems to have deleted."""
-        if not self._deleted:
+        if not self._deleted_days:
             return
         logger.warning(
             "Mixpanel has no events of %s any more; the stored ones are kept. It deletes events "
             "after two years (older projects: five). Set MP_RETENTION_DAYS to the number of days "
             "that it keeps, so that older ones are not requested again.",
-            describe_days(self._deleted),
+            describe_days(self._deleted_days),
         )
 
-    def _progress(self, days: Sequence[date], reports: Sequence[DayReport]) -> LoadProgress:
-        self._done.update(days)
-        self._rows += sum(report.row_count for report in reports)
+    def _load_progress(self, days: Sequence[date], reports: Sequence[DayReport]) -> LoadProgress:
+        self._days_done.update(days)
+        self._rows_loaded += sum(report.row_count for report in reports)
         return LoadProgress(
             from_date=days[0],
             to_date=days[-1],
-            days_done=len(self._done),
-            days=len(self._planned),
-            rows=self._rows,
-            seconds=time.monotonic() - self._began,
-            requests_to_come=self._plan.requests_after(max(self._done)),
+            days_done=len(self._days_done),
+            days=len(self._planned_days),
+            rows=self._rows_loaded,
+            seconds=time.monotonic() - self._load_began,
+            requests_to_come=self._plan.requests_after(max(self._days_done)),
             budget=export_budget(self._client),
         )
 
@@ -684,10 +686,10 @@ class EventLoad(Load):
         """Find the last refused day with few requests; those before it need none then."""
         # Mixpanel names the plan's reach. If the last day outside it is refused, so are all
         # before it, in this range and in later ones. If not, halves will find the edge.
-        edge = self._last_planned(self._today - timedelta(days=error.days + 1), first)
+        edge = self._last_planned_day(self._today - timedelta(days=error.days + 1), first)
         if first == last:
             self._refused_until = last
-        is_found = edge >= first and edge > self._refused_until and self._is_refused(edge)
+        is_found = edge >= first and edge > self._refused_until and self._is_refused_by_plan(edge)
         if is_found or first == last:
             self._load_range(first, last)
             return
@@ -695,15 +697,15 @@ class EventLoad(Load):
         for half in reversed(halves(first, last)):
             self._load_range(*half)
 
-    def _last_planned(self, day: date, default: date) -> date:
+    def _last_planned_day(self, day: date, default: date) -> date:
         """Return the last planned day up to a day; other days are not requested."""
-        at = bisect(self._plan.days, day)
-        return self._plan.days[at - 1] if at else default
+        place = bisect(self._plan.days, day)
+        return self._plan.days[place - 1] if place else default
 
-    def _is_refused(self, day: date) -> bool:
-        if day in self._probed:
+    def _is_refused_by_plan(self, day: date) -> bool:
+        if day in self._probed_days:
             return False
-        self._probed.add(day)
+        self._probed_days.add(day)
         try:
             self.export.download(day, day).discard()
         except PlanHorizonError:
@@ -721,39 +723,39 @@ class EventLoad(Load):
             first,
             last,
         )
-        self._report(days, reports)
+        self._report_stored_days(days, reports)
 
 
-def _refuse_shrunken(reports: Sequence[DayReport], earlier: Looks) -> None:
+def _refuse_shrunken(reports: Sequence[DayReport], earlier_looks: Looks) -> None:
     """Raise unless each day that lacks stored rows lacked the same in the earlier response."""
     # A response that looks complete can still lack rows for a while. Two responses that lack the
     # same rows are accepted.
-    shrunken = [
+    shrunken_days = [
         report
         for report in reports
-        if report.needs_second_look and earlier.get(report.day) != report.look
+        if report.needs_second_look and earlier_looks.get(report.day) != report.look
     ]
-    if not shrunken:
+    if not shrunken_days:
         return
     looks = "; ".join(
         f"{report.day} holds {report.rows_before:,} rows, "
         + (
-            f"first received {_in_words(earlier[report.day])}, then "
-            if report.day in earlier
+            f"first received {_look_in_words(earlier_looks[report.day])}, then "
+            if report.day in earlier_looks
             else ""
         )
-        + ("" if report.day in earlier else "now received ")
-        + _in_words(report.look)
-        for report in shrunken
+        + ("" if report.day in earlier_looks else "now received ")
+        + _look_in_words(report.look)
+        for report in shrunken_days
     )
     raise ShrunkenDaysError(
         f"Responses lack rows that are stored: {looks}. The stored rows of these days are kept.",
-        [report.day for report in shrunken],
+        [report.day for report in shrunken_days],
         {report.day: report.look for report in reports},
     )
 
 
-def _in_words(look: tuple[int, int]) -> str:
+def _look_in_words(look: tuple[int, int]) -> str:
     return f"{look[0]:,} without {look[1]:,} of the stored ones"
 
 
@@ -778,31 +780,28 @@ def response_key(
     run_id: str, project: ProjectIdentity, target: Target, filters: Mapping[str, Any]
 ) -> str:
     """Return the name under which a run keeps the responses for a table."""
-    parts = [run_id, project.region, project.project_id, target.schema, target.table, filters]
-    return uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(parts, sort_keys=True)).hex
+    key_parts = [run_id, project.region, project.project_id, target.schema, target.table, filters]
+    return uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(key_parts, sort_keys=True)).hex
 
 
 def planned_days(query: ExportQuery, days: Collection[date] | None) -> list[date]:
     """Return those days of a query's range that are in `days`, in order; None: all of them."""
-    every = days_between(query.from_date, query.to_date)
-    return every if days is None else [day for day in every if day in days]
+    range_of_days = days_between(query.from_date, query.to_date)
+    return range_of_days if days is None else [day for day in range_of_days if day in days]
 
 
 def request_plan(
-    days: Sequence[date],
-    sizes: EventSizes,
-    days_per_request: int | None,
-    max_days: int = MAX_DAYS,
+    days: Sequence[date], sizes: EventSizes, days_per_request: int | None, max_days: int = MAX_DAYS
 ) -> RequestPlan:
     """Return which days share a request, by what is stored."""
     weights = {
-        day: round(received * JSON_PER_RECEIVED_BYTE)
-        for day, received in sizes.received_bytes.items()
+        day: round(received_bytes * JSON_PER_RECEIVED_BYTE)
+        for day, received_bytes in sizes.received_bytes.items()
     }
     # In a project that ever had rows of other dates, only the request says which export day a
     # row belongs to.
-    fixed = 1 if sizes.shifted else days_per_request
-    return RequestPlan(days, weights, max_days=max_days, fixed=fixed)
+    fixed_days = 1 if sizes.shifted else days_per_request
+    return RequestPlan(days, weights, max_days=max_days, fixed=fixed_days)
 
 
 def plan_load(
@@ -824,28 +823,28 @@ def plan_load(
     """
     query = ExportQuery(from_date, to_date)
     project = settings.project(client.credentials)
-    horizon, wanted = settings.horizon(), planned_days(query, days)
-    stored = _read_stored(database, project, query, keeping, horizon)
-    within = [day for day in wanted if not is_expired(day, horizon)]
-    loaded = [day for day in within if day not in stored.kept]
-    requests = len(list(request_plan(loaded, stored.sizes, settings.days_per_request)))
+    horizon, planned = settings.horizon(), planned_days(query, days)
+    stored_days = _read_stored_days(database, project, query, keeping, horizon)
+    requested_days = [day for day in planned if not is_expired(day, horizon)]
+    days_to_load = [day for day in requested_days if day not in stored_days.kept]
+    requests = len(list(request_plan(days_to_load, stored_days.sizes, settings.days_per_request)))
     return Plan(
         from_date=from_date,
         to_date=to_date,
-        days=len(loaded),
+        days=len(days_to_load),
         requests=requests,
-        confirming=0 if stored.known.issuperset(loaded) else 1,
-        expired=len(wanted) - len(within),
-        only_here=len(stored.only_here.intersection(wanted)),
-        estimated_rows=Estimates(stored.sizes.rows).total(loaded),
-        estimated_bytes=Estimates(stored.sizes.received_bytes).total(loaded),
+        confirming=0 if stored_days.known.issuperset(days_to_load) else 1,
+        expired=len(planned) - len(requested_days),
+        only_here=len(stored_days.only_here.intersection(planned)),
+        estimated_rows=Estimates(stored_days.sizes.rows).total(days_to_load),
+        estimated_bytes=Estimates(stored_days.sizes.received_bytes).total(days_to_load),
         free_disk_bytes=free_bytes(settings.spool_path(client.credentials.project_id)),
         seconds=export_budget(client).seconds_for(requests),
     )
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _StoredDays:
     """What is stored: the sizes of days; of a range, the days known, kept, and only here."""
 
     sizes: EventSizes
@@ -854,26 +853,26 @@ class _Stored:
     only_here: frozenset[date] = frozenset()
 
 
-def _read_stored(
+def _read_stored_days(
     database: Database,
     project: ProjectIdentity,
     query: ExportQuery,
     keeping: Keeping,
     horizon: date | None,
-) -> _Stored:
+) -> _StoredDays:
     days = query.from_date, query.to_date
     try:
         with database.read() as connection:
             check_loadable(connection, project)
             rows = day_rows(connection, EVENTS.name, *days)
-            return _Stored(
+            return _StoredDays(
                 event_sizes(connection),
                 frozenset(day for day in rows if rows[day]["status"] != "failed"),
                 frozenset(day for day in rows if keeping.keeps(rows[day])),
                 frozenset(only_here(connection, horizon, *days)),
             )
     except DatabaseNotFoundError:
-        return _Stored(EventSizes({}, {}))
+        return _StoredDays(EventSizes({}, {}))
 
 
 def export_budget(client: MixpanelAPIClient) -> RequestBudget:

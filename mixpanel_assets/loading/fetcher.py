@@ -62,14 +62,14 @@ from mixpanel_assets.warehouse import (
 if TYPE_CHECKING:
     import pandas as pd
 
-_GONE: Mapping[Status, str] = {
+_NOT_FETCHED: Mapping[Status, str] = {
     "not available": "the project's plan does not reach that far back",
     "expired": "the day lies further back than MP_RETENTION_DAYS",
 }
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _FetchedEvents:
     """What a fetch of events has stored, and what failed."""
 
     rows: int
@@ -190,35 +190,37 @@ class FetcherService:
             batch_size=batch_size,
         )
         # Also checked for a sequential fetch, which does not use the number.
-        workers = checked_exports(max_workers)
-        started = time.monotonic()
-        with ExitStack() as shown:
+        requests_at_once = checked_exports(max_workers)
+        fetch_began = time.monotonic()
+        with ExitStack() as progress_bars:
             if progress and on_batch_complete is None:
-                on_batch_complete = shown.enter_context(batch_bar())
-            report = on_batch_complete or (lambda batch: None)
-            fill = self._fill_asset_table if request.is_asset else self._fill_named_table
-            stored = fill(request, workers if parallel else None, report)
-        seconds, fetched_at = round(time.monotonic() - started, 3), datetime.now(UTC)
+                on_batch_complete = progress_bars.enter_context(batch_bar())
+            on_batch = on_batch_complete or (lambda batch: None)
+            fetch_into = (
+                self._fetch_into_asset_table if request.is_asset else self._fetch_into_named_table
+            )
+            fetched = fetch_into(request, requests_at_once if parallel else None, on_batch)
+        seconds, fetched_at = round(time.monotonic() - fetch_began, 3), datetime.now(UTC)
         # After the clock was read: this request can wait long for the budget of queries.
-        if events and not stored.rows and self._discovery:
+        if events and not fetched.rows and self._discovery:
             self._discovery.tell_of_unknown(events)
         if parallel:
             return ParallelFetchResult(
                 table=name,
-                total_rows=stored.rows,
-                successful_batches=stored.successful,
-                failed_batches=stored.failed,
+                total_rows=fetched.rows,
+                successful_batches=fetched.successful,
+                failed_batches=fetched.failed,
                 failed_date_ranges=tuple(
                     (first.isoformat(), last.isoformat())
-                    for first, last in ranges_of(stored.failed_days)
+                    for first, last in ranges_of(fetched.failed_days)
                 ),
                 duration_seconds=seconds,
                 fetched_at=fetched_at,
             )
-        return self._readable(
+        return self._with_rows(
             FetchResult(
                 table=name,
-                rows=stored.rows,
+                rows=fetched.rows,
                 type="events",
                 duration_seconds=seconds,
                 date_range=request.date_range,
@@ -303,9 +305,9 @@ class FetcherService:
             workspace_id=self._client.workspace_id,
         )
         on_page_complete = on_page_complete or on_batch_complete
-        with ExitStack() as shown:
+        with ExitStack() as progress_bars:
             if progress and on_page_complete is None:
-                on_page_complete = shown.enter_context(page_bar())
+                on_page_complete = progress_bars.enter_context(page_bar())
             result = self._profiles.fetch_profiles(
                 name,
                 query=query,
@@ -314,7 +316,7 @@ class FetcherService:
                 max_workers=max_workers if parallel else 1,
                 on_page_complete=on_page_complete,
             )
-        return result if parallel else self._readable(require_all_pages(result))
+        return result if parallel else self._with_rows(require_all_pages(result))
 
     def stream_events(
         self,
@@ -368,7 +370,7 @@ class FetcherService:
             staged=staged,
             days_per_request=self._settings.days_per_request or STREAMED_DAYS,
             local_zone=self._settings.local_zone,
-            spool_directory=self._spool,
+            spool_directory=self._spool_folder,
         )
 
     def stream_event_lines(
@@ -398,7 +400,7 @@ class FetcherService:
             limit=limit,
             staged=staged,
             days_per_request=self._settings.days_per_request or STREAMED_DAYS,
-            spool_directory=self._spool,
+            spool_directory=self._spool_folder,
         )
 
     def stream_profiles(
@@ -445,49 +447,53 @@ class FetcherService:
         return self._client.stream_profiles(query, raw=raw)
 
     @property
-    def _spool(self) -> Path:
+    def _spool_folder(self) -> Path:
         return self._settings.spool_path(self._client.credentials.project_id)
 
-    def _readable(self, result: FetchResult) -> FetchResult:
+    def _with_rows(self, result: FetchResult) -> FetchResult:
         """Return the result with a `df`."""
-        return replace(result, _read=partial(_rows_of, self._database, result))
+        return replace(result, _read=partial(_fetched_rows, self._database, result))
 
-    def _fill_named_table(
-        self, request: FetchRequest, workers: int | None, report: OnBatchComplete
-    ) -> _Stored:
-        fetch = EventTableFetch(self._client, self._database, self._settings, request, report)
-        if workers is None:
+    def _fetch_into_named_table(
+        self, request: FetchRequest, requests_at_once: int | None, on_batch: OnBatchComplete
+    ) -> _FetchedEvents:
+        fetch = EventTableFetch(self._client, self._database, self._settings, request, on_batch)
+        if requests_at_once is None:
             fetch.store_whole()
         else:
-            fetch.store_in_pieces(workers)
-        failed = sum(not batch.success for batch in fetch.batches)
-        return _Stored(fetch.rows, len(fetch.batches) - failed, failed, fetch.failed)
+            fetch.store_in_pieces(requests_at_once)
+        failed_batches = sum(not batch.success for batch in fetch.batches)
+        return _FetchedEvents(
+            fetch.rows, len(fetch.batches) - failed_batches, failed_batches, fetch.failed
+        )
 
-    def _fill_asset_table(
-        self, request: FetchRequest, workers: int | None, report: OnBatchComplete
-    ) -> _Stored:
+    def _fetch_into_asset_table(
+        self, request: FetchRequest, requests_at_once: int | None, on_batch: OnBatchComplete
+    ) -> _FetchedEvents:
         if not request.append:
             self._require_empty(request)
         days = days_between(request.query.from_date, request.query.to_date)
-        listener = _FetchedDays(days, report)
+        listener = _FetchedDays(days, on_batch)
         load = EventLoad(
             self._client,
             self._settings,
             from_date=days[0],
             to_date=days[-1],
             max_days=min(request.chunk_days, MAX_DAYS),
-            at_once=workers or 1,
+            at_once=requests_at_once or 1,
             listener=listener,
         )
         try:
             load.store(self._database)
         except IncompleteExportError:
-            if workers is None:
+            if requests_at_once is None:
                 raise
-        reports = [one for one in listener.by_day.values() if one.status not in _GONE]
-        failed = sorted(set(days).difference(one.day for one in reports))
-        rows = sum(one.row_count for one in reports)
-        return _Stored(rows, len(reports), len(failed), failed)
+        day_reports = [
+            report for report in listener.by_day.values() if report.status not in _NOT_FETCHED
+        ]
+        failed_days = sorted(set(days).difference(report.day for report in day_reports))
+        fetched_rows = sum(report.row_count for report in day_reports)
+        return _FetchedEvents(fetched_rows, len(day_reports), len(failed_days), failed_days)
 
     def _require_empty(self, request: FetchRequest) -> None:
         # The asset's own days must not be replaced by a fetch that names the table by accident.
@@ -500,7 +506,7 @@ class FetcherService:
             pass
 
 
-def _rows_of(database: Database, result: FetchResult) -> pd.DataFrame:
+def _fetched_rows(database: Database, result: FetchResult) -> pd.DataFrame:
     """Return the rows of a table; of an asset's, those of the days that were fetched."""
     with database.read() as connection, user_sql():
         target = find_table(connection, result.table)
@@ -516,7 +522,7 @@ class _FetchedDays(DayReports):
     """The days of a fetch that are stored, those that were stored before included."""
 
     def __init__(self, days: Sequence[date], on_batch_complete: OnBatchComplete) -> None:
-        super().__init__(on_day=self._report)
+        super().__init__(on_day=self._report_day)
         self._days = days
         self._on_batch_complete = on_batch_complete
 
@@ -524,16 +530,16 @@ class _FetchedDays(DayReports):
         for report in reports:
             self.day_stored(report, 0.0)
 
-    def _report(self, report: DayReport) -> None:
-        gone = _GONE.get(report.status)
+    def _report_day(self, report: DayReport) -> None:
+        why_not_fetched = _NOT_FETCHED.get(report.status)
         self._on_batch_complete(
             BatchProgress(
                 from_date=report.day.isoformat(),
                 to_date=report.day.isoformat(),
                 batch_index=len(self.by_day) - 1,
                 total_batches=len(self._days),
-                rows=0 if gone else report.row_count,
-                success=gone is None,
-                error=gone,
+                rows=0 if why_not_fetched else report.row_count,
+                success=why_not_fetched is None,
+                error=why_not_fetched,
             )
         )

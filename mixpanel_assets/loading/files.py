@@ -37,7 +37,7 @@ from mixpanel_assets.settings import Settings
 logger = logging.getLogger(__name__)
 
 
-_encode = msgspec.json.Encoder().encode
+_encode_record = msgspec.json.Encoder().encode
 
 
 def as_json(record: Mapping[str, Any]) -> bytes:
@@ -45,16 +45,16 @@ def as_json(record: Mapping[str, Any]) -> bytes:
     # Other line ends of Unicode and control characters are escaped, so that every reader sees the
     # same lines and a terminal obeys none of them.
     try:
-        line = _encode(record)
+        line = _encode_record(record)
     except (OverflowError, UnicodeEncodeError, msgspec.MsgspecError):
         # An integer beyond 64 bits or half of a surrogate pair.
-        line = json.dumps(record, separators=(",", ":"), default=_moment).encode()
+        line = json.dumps(record, separators=(",", ":"), default=_moment_text).encode()
     if line.isascii() and b"\x7f" not in line:
         return line
     return escaped_json(line.decode()).encode()
 
 
-def _moment(value: datetime) -> str:
+def _moment_text(value: datetime) -> str:
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
@@ -81,23 +81,23 @@ def complete_file(path: Path, *, as_of: float | None = None) -> Iterator[IO[byte
     Raises:
         StorageError: The disk refused.
     """
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    unfinished_file = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("xb") as file:
+        with unfinished_file.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())  # else a power cut can leave an empty file of that name
         if as_of is not None:
-            os.utime(part, (as_of, as_of))
-        part.replace(path)
+            os.utime(unfinished_file, (as_of, as_of))
+        unfinished_file.replace(path)
     except OSError as error:
         raise StorageError(
             f"{path} cannot be written: {error.strerror or error}. A file that was there is kept."
         ) from error
     finally:
         with suppress(OSError):
-            part.unlink()
+            unfinished_file.unlink()
 
 
 class RecordFile(ABC):
@@ -122,12 +122,12 @@ class LineFile(RecordFile):
     """Lines of JSON, given as bytes."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+        self._open_day_file = file
 
     def add(self, record: bytes) -> None:
         """Add a JSON value as one line."""
         # Between the parts of a JSON value a line's end is a blank like any other.
-        self._file.write(record.replace(b"\n", b" ") + b"\n")
+        self._open_day_file.write(record.replace(b"\n", b" ") + b"\n")
         self.rows += 1
 
     def close(self) -> None:
@@ -153,8 +153,8 @@ class ParquetFile(RecordFile):
         import pyarrow.parquet as pq
 
         self._columns = columns
-        self._schema = _schema(columns)
-        self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
+        self._parquet_schema = _parquet_schema(columns)
+        self._writer = pq.ParquetWriter(file, self._parquet_schema, compression="zstd")
         self._group: list[tuple[Any, ...]] = []
         self._bytes = 0
 
@@ -166,19 +166,19 @@ class ParquetFile(RecordFile):
         self._bytes += len(properties)
         self.rows += 1
         if len(self._group) == ROWS_PER_GROUP or self._bytes >= BYTES_PER_GROUP:
-            self._write()
+            self._write_row_group()
 
     def close(self) -> None:
         """Write the last row group and the footer."""
         try:
-            self._write()
+            self._write_row_group()
         finally:
             self._writer.close()
 
-    def _write(self) -> None:
+    def _write_row_group(self) -> None:
         if self._group:
             group, self._group, self._bytes = self._group, [], 0
-            self._writer.write_batch(_batch(group, self._schema))
+            self._writer.write_batch(_row_group(group, self._parquet_schema))
 
 
 def check_format(format: FileFormat, *, raw: bool) -> None:
@@ -218,14 +218,14 @@ def record_file(
             records.close()
 
 
-def _schema(columns: Sequence[str]) -> pa.Schema:
+def _parquet_schema(columns: Sequence[str]) -> pa.Schema:
     import pyarrow as pa
 
     moment = pa.timestamp("ms", tz="UTC")
     return pa.schema([(name, moment if name == "event_time" else pa.string()) for name in columns])
 
 
-def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+def _row_group(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
     import pyarrow as pa
 
     try:
@@ -249,15 +249,15 @@ class StrayEventError(Exception):
     """An event is of none of the days of its request."""
 
 
-class _Time(msgspec.Struct):
+class _TimeProperty(msgspec.Struct):
     time: Any = None
 
 
-class _Timed(msgspec.Struct):
-    properties: _Time
+class _TimedEvent(msgspec.Struct):
+    properties: _TimeProperty
 
 
-_decode_time = msgspec.json.Decoder(_Timed).decode
+_decode_time = msgspec.json.Decoder(_TimedEvent).decode
 
 
 def distribute(
@@ -276,14 +276,14 @@ def distribute(
             file_of(day).add(event)
         return
     for event in events:
-        day_of_event = _day_of_line(event) if isinstance(event, bytes) else _day_of(event)
-        if day_of_event is None or day_of_event not in days:
-            raise StrayEventError(f"An event is of {day_of_event or 'no day'}.")
-        file_of(day_of_event).add(event)
+        event_day = _day_of_line(event) if isinstance(event, bytes) else _day_of_event(event)
+        if event_day is None or event_day not in days:
+            raise StrayEventError(f"An event is of {event_day or 'no day'}.")
+        file_of(event_day).add(event)
 
 
-def _day_of(event: Mapping[str, Any]) -> date | None:
-    moment: datetime | None = event["event_time"]
+def _day_of_event(fetched_event: Mapping[str, Any]) -> date | None:
+    moment: datetime | None = fetched_event["event_time"]
     return moment.date() if moment else None
 
 
@@ -377,15 +377,15 @@ class EventFolder:
             IncompleteExportError: Days stayed incomplete; the message names them.
             StorageError: The disk refused.
         """
-        self._check(from_date, to_date)
+        self._check_fetch(from_date, to_date)
         days = days_between(from_date, to_date)
         files = {day: file for day in days if not overwrite and (file := self._finished_file(day))}
         broken: dict[date, str] = {}
         empty: set[date] = set()
-        windows = self._windows([day for day in days if day not in files])
-        fetched = (file for window in windows for file in self._fetch(window, broken, empty))
-        # `_confirm` is lazy: it looks at `empty` when all windows were fetched.
-        for file in chain(list(files.values()), fetched, self._confirm(empty, broken, files)):
+        windows = self._request_windows([day for day in days if day not in files])
+        fetched = (file for window in windows for file in self._fetch_window(window, broken, empty))
+        # `_confirm_empty` is lazy: it looks at `empty` when all windows were fetched.
+        for file in chain(list(files.values()), fetched, self._confirm_empty(empty, broken, files)):
             files[file.day] = file
             if on_day:
                 on_day(file)
@@ -393,7 +393,7 @@ class EventFolder:
             raise _incomplete(broken, len(files))
         return [files[day] for day in days]
 
-    def _windows(self, days: Sequence[date]) -> list[list[date]]:
+    def _request_windows(self, days: Sequence[date]) -> list[list[date]]:
         """Return which days share a request."""
         # A wall clock does not say which export day an event belongs to.
         most = 1 if self.settings.local_zone else self.days_per_request
@@ -405,7 +405,7 @@ class EventFolder:
                 windows.append([day])
         return windows
 
-    def _fetch(
+    def _fetch_window(
         self, days: list[date], broken: dict[date, str], empty: set[date] | None = None
     ) -> Iterator[DayFile]:
         """Yield the new files of the days; add the others to `broken`, with the reason.
@@ -414,7 +414,7 @@ class EventFolder:
         """
         if len(days) > 1:
             try:
-                yield from self._write(days, empty)
+                yield from self._fetch_day_files(days, empty)
                 return
             except (IncompleteExportError, StrayEventError) as error:
                 logger.warning(
@@ -422,11 +422,11 @@ class EventFolder:
                 )
         for day in days:
             try:
-                yield from self._write([day], empty)
+                yield from self._fetch_day_files([day], empty)
             except IncompleteExportError as error:
                 broken[day] = error.reason or error.message
 
-    def _confirm(
+    def _confirm_empty(
         self, empty: Collection[date], broken: dict[date, str], files: Mapping[date, DayFile]
     ) -> Iterator[DayFile]:
         """Yield the files of days without events, by what a second response says of them."""
@@ -437,7 +437,7 @@ class EventFolder:
             to_date=max(empty),
             events=self.filter.events,
             where=self.filter.where,
-            directory=self._spool(),
+            directory=self._spool_folder(),
         )
         is_filtered, requested_at = bool(export.query.filters), time.time()
         with export:
@@ -448,34 +448,31 @@ class EventFolder:
                 by_date=self.settings.local_zone is None,
             )
             for confirmed in looks.confirm(empty):
-                yield from self._write_empty(confirmed.empty, requested_at)
-                for window in self._windows(confirmed.doubtful):
-                    yield from self._fetch(window, broken)
+                yield from self._write_empty_files(confirmed.empty, requested_at)
+                for window in self._request_windows(confirmed.doubtful):
+                    yield from self._fetch_window(window, broken)
 
-    def _check(self, from_date: date, to_date: date) -> None:
+    def _check_fetch(self, from_date: date, to_date: date) -> None:
         if from_date > to_date:
             raise ConfigError(f"from_date {from_date} is after to_date {to_date}.")
         check_format(self.format, raw=self.filter.raw)
         self.client.stream_events(  # checks the arguments; sends no request before it is read
-            from_date=from_date,
-            to_date=to_date,
-            events=self.filter.events,
-            where=self.filter.where,
+            from_date=from_date, to_date=to_date, events=self.filter.events, where=self.filter.where
         ).close()
-        self._claim()
+        self._claim_folder()
 
-    def _claim(self) -> None:
+    def _claim_folder(self) -> None:
         """Make sure that every file in the folder holds the events of the same filter."""
-        names = self.filter.events
-        wanted = asdict(self.filter) | {
-            "events": None if names is None else sorted(set(names)),
+        event_names = self.filter.events
+        folder_filter = asdict(self.filter) | {
+            "events": None if event_names is None else sorted(set(event_names)),
             "project_id": self.client.credentials.project_id,
             "region": self.client.credentials.region,
             "local_zone": self.settings.local_zone,
         }
-        path = self.directory / FILTER_FILE
-        if path.exists():
-            if _filter_in(path) != wanted:
+        filter_path = self.directory / FILTER_FILE
+        if filter_path.exists():
+            if _filter_of_folder(filter_path) != folder_filter:
                 raise ConfigError(
                     f"{self.directory} holds the events of another filter, which {FILTER_FILE} "
                     "names. Choose another directory, or delete that one."
@@ -486,58 +483,58 @@ class EventFolder:
                 f"{self.directory} holds files of days, but no {FILTER_FILE} that names their "
                 "filter. Choose another directory."
             )
-        with complete_file(path) as file:
-            file.write(json.dumps(wanted, indent=2).encode())
+        with complete_file(filter_path) as file:
+            file.write(json.dumps(folder_filter, indent=2).encode())
 
     def _finished_file(self, day: date) -> DayFile | None:
-        path = self._path(day)
+        path = self._day_path(day)
         if not path.exists():
             return None
-        status = path.stat()
-        is_over = datetime(day.year, day.month, day.day) + timedelta(days=1)
+        file_status = path.stat()
+        day_end = datetime(day.year, day.month, day.day) + timedelta(days=1)
         zone = ZoneInfo(self.settings.export_zone)
-        if status.st_mtime < is_over.replace(tzinfo=zone).timestamp():
+        if file_status.st_mtime < day_end.replace(tzinfo=zone).timestamp():
             return None
-        return DayFile(day, path, status.st_size)
+        return DayFile(day, path, file_status.st_size)
 
-    def _write(self, days: list[date], empty: set[date] | None) -> list[DayFile]:
+    def _fetch_day_files(self, days: list[date], empty: set[date] | None) -> list[DayFile]:
         begin, requested_at = time.monotonic(), time.time()
         with ExitStack() as open_files:
             files: dict[date, RecordFile] = {}
 
             def file_of(day: date) -> RecordFile:
                 if day not in files:
-                    files[day] = open_files.enter_context(self._file(day, requested_at))
+                    files[day] = open_files.enter_context(self._open_day_file(day, requested_at))
                 return files[day]
 
-            with self._stream(days) as events:
+            with self._stream_days(days) as events:
                 distribute(events, days, file_of)
         seconds = time.monotonic() - begin
-        written = [self._written(day, files[day].rows, seconds) for day in days if day in files]
+        written = [self._day_file(day, files[day].rows, seconds) for day in days if day in files]
         without = [day for day in days if day not in files]
         if empty is not None:
             today = self.settings.today()
             empty.update(day for day in without if day < today)
             without = [day for day in without if day >= today]
-        return written + self._write_empty(without, requested_at)
+        return written + self._write_empty_files(without, requested_at)
 
-    def _write_empty(self, days: Sequence[date], requested_at: float) -> list[DayFile]:
+    def _write_empty_files(self, days: Sequence[date], requested_at: float) -> list[DayFile]:
         for day in days:
-            with self._file(day, requested_at):
+            with self._open_day_file(day, requested_at):
                 pass
-        return [self._written(day, 0, 0.0) for day in days]
+        return [self._day_file(day, 0, 0.0) for day in days]
 
-    def _file(self, day: date, requested_at: float) -> AbstractContextManager[RecordFile]:
+    def _open_day_file(self, day: date, requested_at: float) -> AbstractContextManager[RecordFile]:
         return record_file(
-            self._path(day), EVENT_COLUMNS, self.format, raw=self.filter.raw, as_of=requested_at
+            self._day_path(day), EVENT_COLUMNS, self.format, raw=self.filter.raw, as_of=requested_at
         )
 
-    def _written(self, day: date, rows: int, seconds: float) -> DayFile:
-        path = self._path(day)
+    def _day_file(self, day: date, rows: int, seconds: float) -> DayFile:
+        path = self._day_path(day)
         return DayFile(day, path, path.stat().st_size, rows, seconds)
 
-    def _stream(self, days: list[date]) -> RecordStream[Any]:
-        query: dict[str, Any] = {
+    def _stream_days(self, days: list[date]) -> RecordStream[Any]:
+        stream_options: dict[str, Any] = {
             "from_date": days[0],
             "to_date": days[-1],
             "events": self.filter.events,
@@ -545,22 +542,22 @@ class EventFolder:
             "staged": True,  # an incomplete response must not leave a file
             "confirms": False,  # the empty days of all requests are confirmed together
             "days_per_request": len(days),
-            "spool_directory": self._spool(),
+            "spool_directory": self._spool_folder(),
         }
         if self.filter.raw:
-            return self.client.stream_event_lines(**query)
-        return self.client.stream_events(**query, local_zone=self.settings.local_zone)
+            return self.client.stream_event_lines(**stream_options)
+        return self.client.stream_events(**stream_options, local_zone=self.settings.local_zone)
 
-    def _spool(self) -> Path:
+    def _spool_folder(self) -> Path:
         spool = self.settings.spool_path(self.client.credentials.project_id)
         make_private_folder(spool)
         return spool
 
-    def _path(self, day: date) -> Path:
+    def _day_path(self, day: date) -> Path:
         return self.directory / f"{day.isoformat()}.{self.format}"
 
 
-def _filter_in(file: Path) -> object:
+def _filter_of_folder(file: Path) -> object:
     """Return the filter that a folder's file names; None if another program wrote the file."""
     try:
         return json.loads(file.read_bytes()) if file.is_file() else None
@@ -568,15 +565,15 @@ def _filter_in(file: Path) -> object:
         return None
 
 
-def _incomplete(broken: Mapping[date, str], finished: int) -> IncompleteExportError:
-    days = "; ".join(f"{day}: {reason.rstrip('.')}" for day, reason in broken.items())
+def _incomplete(incomplete_days: Mapping[date, str], finished_files: int) -> IncompleteExportError:
+    days = "; ".join(f"{day}: {reason.rstrip('.')}" for day, reason in incomplete_days.items())
     return IncompleteExportError(
-        f"{len(broken)} days stayed incomplete and have no new file ({days}). The files of the "
-        f"other {finished} days are complete; run again for the rest.",
-        from_date=min(broken),
-        to_date=max(broken),
-        reason=next(iter(broken.values())),
-        partial=bool(finished),
+        f"{len(incomplete_days)} days stayed incomplete and have no new file ({days}). The files "
+        f"of the other {finished_files} days are complete; run again for the rest.",
+        from_date=min(incomplete_days),
+        to_date=max(incomplete_days),
+        reason=next(iter(incomplete_days.values())),
+        partial=bool(finished_files),
     )
 
 
@@ -619,7 +616,7 @@ def write_snapshot(
     """
     if path.exists() and not overwrite:
         raise ConfigError(f"There is a file {path} already. Choose another path, or overwrite it.")
-    begin = time.monotonic()
+    began = time.monotonic()
     with record_file(path, PROFILE_COLUMNS, format, raw=raw) as file:
         stream: RecordStream[Any] = (
             client.stream_profile_lines(query) if raw else client.stream_profiles(query)
@@ -627,4 +624,4 @@ def write_snapshot(
         with stream:
             for profile in stream:
                 file.add(profile)
-    return SnapshotFile(path, file.rows, path.stat().st_size, time.monotonic() - begin)
+    return SnapshotFile(path, file.rows, path.stat().st_size, time.monotonic() - began)

@@ -51,10 +51,10 @@ class Estimates:
         """Return the number of a day; None if no day is known."""
         if day in self.known or not self.known:
             return self.known.get(day)
-        at = bisect(self._days, day)
-        around = self._days[max(0, at - _NEIGHBOURS) : at + _NEIGHBOURS]
-        nearest = sorted(around, key=lambda other: abs(other - day))[:_NEIGHBOURS]
-        return round(median(self.known[other] for other in nearest))
+        place = bisect(self._days, day)
+        days_around = self._days[max(0, place - _NEIGHBOURS) : place + _NEIGHBOURS]
+        nearest_days = sorted(days_around, key=lambda other: abs(other - day))[:_NEIGHBOURS]
+        return round(median(self.known[other] for other in nearest_days))
 
     def total(self, days: Sequence[date]) -> int | None:
         """Return the sum over days; None if no day is known."""
@@ -130,28 +130,28 @@ class RequestPlan:
         total = self.weights.total(days_between(first, last))
         return self.target_bytes if total is None else total
 
-    def _length(self, start: int) -> int:
-        first = self.days[start]
-        limit = self.fixed or self.max_days
-        unknown, most_unknown = 0, self._most_unknown_days(start)
-        weight = 0
-        for length, day in enumerate(self.days[start : start + limit]):
-            weight += self.weights.of(day) or 0
-            unknown += day not in self.weights.known
-            too_much = weight > self.target_bytes or unknown > most_unknown
+    def _length(self, first_index: int) -> int:
+        first = self.days[first_index]
+        days_limit = self.fixed or self.max_days
+        unknown_days, most_unknown_days = 0, self._most_unknown_days(first_index)
+        request_bytes = 0
+        for length, day in enumerate(self.days[first_index : first_index + days_limit]):
+            request_bytes += self.weights.of(day) or 0
+            unknown_days += day not in self.weights.known
+            too_much = request_bytes > self.target_bytes or unknown_days > most_unknown_days
             if length and (day - first).days != length:
                 return length
             if length and too_much and not self.fixed:
                 return length
-        return min(limit, len(self.days) - start)
+        return min(days_limit, len(self.days) - first_index)
 
     def _most_unknown_days(self, start: int) -> int:
         """Return the most days of unknown size that the request may hold."""
-        near = set(self.weights.known_near(self.days[start], self.max_days))
-        near.update(self.days[max(0, start - self.max_days) : start])
-        if not near:
+        known_days_near = set(self.weights.known_near(self.days[start], self.max_days))
+        known_days_near.update(self.days[max(0, start - self.max_days) : start])
+        if not known_days_near:
             return 1
-        return self.max_days if len(near) >= _WEEK else _WEEK - 1
+        return self.max_days if len(known_days_near) >= _WEEK else _WEEK - 1
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,8 @@ class RequestBudget:
 
     def seconds_for(self, requests: int) -> float:
         """Return the most seconds until the last of these requests may be sent."""
-        waiting = requests - self.left
-        return math.ceil(max(0, waiting) / self.limit) * self.window_seconds
+        waiting_requests = requests - self.left
+        return math.ceil(max(0, waiting_requests) / self.limit) * self.window_seconds
 
 
 @dataclass(frozen=True)
@@ -262,27 +262,27 @@ class Keeping:
             return "this run or one that it continues has stored them"
         return f"they were read {self.settle_days} days after their end or later"
 
-    def keeps(self, row: Mapping[str, Any]) -> bool:
+    def keeps(self, ledger_row: Mapping[str, Any]) -> bool:
         """Return whether the day of a row in the ledger is kept."""
         if self.refetch is Refetch.missing:
-            is_theirs = self.run_ids is None or row["run_id"] in self.run_ids
-            return is_theirs and not self.lacks_rows(row)
-        return self.refetch is Refetch.stale and self.is_settled(row)
+            is_theirs = self.run_ids is None or ledger_row["run_id"] in self.run_ids
+            return is_theirs and not self.lacks_rows(ledger_row)
+        return self.refetch is Refetch.stale and self.is_settled(ledger_row)
 
-    def lacks_rows(self, row: Mapping[str, Any]) -> bool:
+    def lacks_rows(self, ledger_row: Mapping[str, Any]) -> bool:
         """Return whether the day is not stored, or only in part, such as before it ended."""
-        if row["status"] == "open":
-            return self.today is not None and row["day"] < self.today
-        if row["status"] == "expired":
-            return not is_expired(row["day"], self.horizon)
-        return row["status"] in ("failed", "partial")
+        if ledger_row["status"] == "open":
+            return self.today is not None and ledger_row["day"] < self.today
+        if ledger_row["status"] == "expired":
+            return not is_expired(ledger_row["day"], self.horizon)
+        return ledger_row["status"] in ("failed", "partial")
 
-    def is_settled(self, row: Mapping[str, Any]) -> bool:
+    def is_settled(self, ledger_row: Mapping[str, Any]) -> bool:
         """Return whether the day was read when Mixpanel took no more events for it."""
-        if row["status"] not in ("complete", "empty"):
+        if ledger_row["status"] not in ("complete", "empty"):
             return False
-        fetched_at: datetime = row["fetched_at"]
-        return fetched_at.replace(tzinfo=UTC) >= self.settled_at(row["day"])
+        fetched_at: datetime = ledger_row["fetched_at"]
+        return fetched_at.replace(tzinfo=UTC) >= self.settled_at(ledger_row["day"])
 
     def settled_at(self, day: date) -> datetime:
         """Return the moment from which a day's events no longer change, UTC."""
@@ -297,7 +297,7 @@ def is_expired(day: date, horizon: date | None) -> bool:
 
 KEEP_NONE = Keeping()
 
-_MINUTE, _HOUR = 60, 3600
+_MINUTE_SECONDS, _HOUR_SECONDS = 60, 3600
 
 
 @dataclass(frozen=True)
@@ -337,19 +337,19 @@ class LoadProgress:
         return max(at_this_pace, waiting)
 
     def __str__(self) -> str:
-        day = str(self.from_date)
+        request_days = str(self.from_date)
         if self.to_date > self.from_date:
-            day += f"..{self.to_date}"
+            request_days += f"..{self.to_date}"
         budget = f"{self.budget.left} export requests left this hour, " if self.budget else ""
         return (
-            f"{day}: {self.days_done:,} of {self.days:,} days, {self.rows:,} events at "
-            f"{self.rows_per_second:,.0f}/s, {budget}about {_span(self.seconds_left)} to go"
+            f"{request_days}: {self.days_done:,} of {self.days:,} days, {self.rows:,} events at "
+            f"{self.rows_per_second:,.0f}/s, {budget}about {_time_to_go(self.seconds_left)} to go"
         )
 
 
-def _span(seconds: float) -> str:
-    if seconds < 2 * _MINUTE:
+def _time_to_go(seconds: float) -> str:
+    if seconds < 2 * _MINUTE_SECONDS:
         return f"{seconds:,.0f} s"
-    if seconds < 2 * _HOUR:
-        return f"{seconds / _MINUTE:,.0f} min"
-    return f"{seconds / _HOUR:,.1f} h"
+    if seconds < 2 * _HOUR_SECONDS:
+        return f"{seconds / _MINUTE_SECONDS:,.0f} min"
+    return f"{seconds / _HOUR_SECONDS:,.1f} h"

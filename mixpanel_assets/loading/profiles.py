@@ -112,16 +112,16 @@ def snapshot_requests(
     days, query = sorted(days), query or ProfileQuery()
     if days and days[-1] > today:
         raise ConfigError(f"{days[-1]} has not begun, so it has no profiles; today is {today}.")
-    older, requests = list[date](), list[SnapshotRequest]()
+    older_days, snapshots = list[date](), list[SnapshotRequest]()
     for day in days:
         if scope == "all" or (scope == "auto" and day == today):
-            requests.append(SnapshotRequest((day,), "all", query, today))
+            snapshots.append(SnapshotRequest((day,), "all", query, today))
         else:
-            older.append(day)
-    if older:
-        seen = _seen_between(query, older[0], older[-1], ZoneInfo(zone))
-        requests.insert(0, SnapshotRequest(tuple(older), "seen_on_day", seen, today))
-    return requests
+            older_days.append(day)
+    if older_days:
+        seen_query = _seen_between(query, older_days[0], older_days[-1], ZoneInfo(zone))
+        snapshots.insert(0, SnapshotRequest(tuple(older_days), "seen_on_day", seen_query, today))
+    return snapshots
 
 
 def begin_snapshot(client: MixpanelAPIClient, request: SnapshotRequest, root: Path) -> Snapshot:
@@ -132,8 +132,8 @@ def begin_snapshot(client: MixpanelAPIClient, request: SnapshotRequest, root: Pa
     Raises:
         IncompleteExportError: Page 0 stayed incomplete. No folder is left.
     """
-    name = f"profiles-{_digest(client, request)}"
-    if plan := _left_behind(root, name):
+    name = f"profiles-{_snapshot_digest(client, request)}"
+    if plan := _unfinished_snapshot(root, name):
         present = len(plan.present())
         logger.info("%s of %s pages are on disk from an earlier attempt", present, plan.num_pages)
         return Snapshot(request, plan)
@@ -199,29 +199,29 @@ def fetch_missing(
         of it were deleted, or a second attempt at all pages contradicts page 0 again.
     """
     plan = snapshot.plan
-    wanted = set(range(plan.num_pages) if pages is None else pages)
-    with plan.in_use() as is_there:
-        missing = wanted.intersection(plan.missing())
-        if not is_there:
-            return dict.fromkeys(sorted(missing), PAGE_IS_GONE), True
-        again = pages is None and plan.is_tried_again()
+    wanted_pages = set(range(plan.num_pages) if pages is None else pages)
+    with plan.in_use() as has_page_0:
+        missing_pages = wanted_pages.intersection(plan.missing())
+        if not has_page_0:
+            return dict.fromkeys(sorted(missing_pages), PAGE_IS_GONE), True
+        is_second_attempt = pages is None and plan.is_tried_again()
         outcomes = client.fetch_profile_pages(
             snapshot.request.query,
             plan,
-            sorted(missing),
+            sorted(missing_pages),
             max_workers=max_workers,
             on_page=on_page and (lambda outcome: on_page(outcome, plan)),
         )
-        gone = wanted.intersection(plan.missing())
-    failed = {outcome.page: outcome.error for outcome in outcomes if outcome.error}
-    gone -= failed.keys()
-    lost = (
-        bool(gone)
+        gone_pages = wanted_pages.intersection(plan.missing())
+    failed_pages = {outcome.page: outcome.error for outcome in outcomes if outcome.error}
+    gone_pages -= failed_pages.keys()
+    is_session_lost = (
+        bool(gone_pages)
         or any(outcome.session_ended for outcome in outcomes)
         # The first time the page may be wrong. The second time page 0 is: its `total` stays.
-        or (again and any(outcome.unannounced for outcome in outcomes))
+        or (is_second_attempt and any(outcome.unannounced for outcome in outcomes))
     )
-    return failed | dict.fromkeys(sorted(gone), PAGE_IS_GONE), lost
+    return failed_pages | dict.fromkeys(sorted(gone_pages), PAGE_IS_GONE), is_session_lost
 
 
 @contextmanager
@@ -239,17 +239,17 @@ def report_present_pages(snapshot: Snapshot, on_page: OnPage) -> None:
         on_page(PageOutcome(page, snapshot.plan.announced_rows(page)), snapshot.plan)
 
 
-def _left_behind(root: Path, name: str) -> PagePlan | None:
+def _unfinished_snapshot(root: Path, name: str) -> PagePlan | None:
     """Return the newest recent plan of a request that no other process uses."""
     plans = (PagePlan.stored_in(directory) for directory in root.glob(f"{name}-*"))
     # Mixpanel ends sessions after some time; older pages could not be completed.
-    since = datetime.now(UTC) - RESUMED_FOR
-    young = [plan for plan in plans if plan and plan.began_at >= since]
-    by_age = sorted(young, key=lambda plan: plan.began_at, reverse=True)
-    return next(filter(None, (plan.take_over() for plan in by_age)), None)
+    oldest_session = datetime.now(UTC) - RESUMED_FOR
+    young_plans = [plan for plan in plans if plan and plan.began_at >= oldest_session]
+    plans_by_age = sorted(young_plans, key=lambda plan: plan.began_at, reverse=True)
+    return next(filter(None, (plan.take_over() for plan in plans_by_age)), None)
 
 
-def _digest(client: MixpanelAPIClient, request: SnapshotRequest) -> str:
+def _snapshot_digest(client: MixpanelAPIClient, request: SnapshotRequest) -> str:
     """Return a name for a request to a project on a day."""
     parts = [client.budget.project, request.requested_on.isoformat(), request.query.form()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -304,7 +304,7 @@ def leave_out_kept_days(
     check_before_load(database, project)
     if overwrite:
         return list(requests), []
-    left, kept = list[SnapshotRequest](), list[ProfileReport]()
+    requests_left, kept_days = list[SnapshotRequest](), list[ProfileReport]()
     try:
         with database.read() as connection:
             for request in requests:
@@ -314,12 +314,12 @@ def leave_out_kept_days(
                     )
                     for day in request.days
                 }
-                kept += [report for report in reports.values() if report]
+                kept_days += [report for report in reports.values() if report]
                 if days := tuple(day for day, report in reports.items() if not report):
-                    left.append(replace(request, days=days))
+                    requests_left.append(replace(request, days=days))
     except DatabaseNotFoundError:
         return list(requests), []
-    return left, kept
+    return requests_left, kept_days
 
 
 @dataclass(kw_only=True)
@@ -356,7 +356,7 @@ class ProfileLoad(Load):
             IncompleteExportError: A snapshot has no page; nothing of its days has changed.
         """
         for report in self.kept:
-            self._report(report, 0)
+            self._report_day(report, 0)
         with in_use(self.snapshots):
             self._store_snapshots(database)
 
@@ -367,7 +367,7 @@ class ProfileLoad(Load):
                 prepare(connection, self.project)
                 reports = self.store_in(connection, snapshot)
             for report in reports:
-                self._report(report, pages)
+                self._report_day(report, pages)
                 pages = 0  # so that the pages of all days add up
             if not snapshot.failed:
                 snapshot.plan.discard()
@@ -378,7 +378,7 @@ class ProfileLoad(Load):
         """Store one snapshot in the caller's transaction and return a report per day."""
         request, plan = snapshot.request, snapshot.plan
         pages = {page: at for page in range(plan.num_pages) if (at := plan.fetched_at(page))}
-        gone = {page: PAGE_IS_GONE for page in range(plan.num_pages) if page not in pages}
+        gone_pages = {page: PAGE_IS_GONE for page in range(plan.num_pages) if page not in pages}
         return replace_profiles(
             connection,
             [PageFile(plan.path(page), fetched_at) for page, fetched_at in pages.items()],
@@ -386,7 +386,7 @@ class ProfileLoad(Load):
             project=self.project,
             scope=request.scope,
             expected_total=plan.total,
-            failed_pages=gone | dict(snapshot.failed),
+            failed_pages=gone_pages | dict(snapshot.failed),
             merge=self.merge,
             overwrite=self.overwrite,
             run_id=self.run_id,
@@ -394,7 +394,7 @@ class ProfileLoad(Load):
             target=self.target,
         )
 
-    def _report(self, report: ProfileReport, pages: int) -> None:
+    def _report_day(self, report: ProfileReport, pages: int) -> None:
         rows = f"{report.row_count:,}"
         if report.kept:
             logger.info("%s: the full snapshot of %s profiles is kept", report.snapshot_date, rows)
@@ -420,7 +420,7 @@ def partial_days_error(reports: Iterable[ProfileReport]) -> IncompleteExportErro
         days += f" to {partial[-1].snapshot_date}"
     again = ": within the hour it requests only missing pages" if partial[0].failed_pages else ""
     return IncompleteExportError(
-        f"Profiles of {days} are stored in part: {_what_is_missing(partial[0])} What arrived "
+        f"Profiles of {days} are stored in part: {_missing_pages_text(partial[0])} What arrived "
         f"was merged in, and no stored row is lost. Run it again{again}.",
         from_date=partial[0].snapshot_date,
         to_date=partial[-1].snapshot_date,
@@ -429,7 +429,7 @@ def partial_days_error(reports: Iterable[ProfileReport]) -> IncompleteExportErro
     )
 
 
-def _what_is_missing(report: ProfileReport) -> str:
+def _missing_pages_text(report: ProfileReport) -> str:
     """Return what a snapshot lacks, as a sentence."""
     if not report.failed_pages:
         return (
@@ -474,7 +474,7 @@ class ParallelProfileFetcherService:
         self._database = database
         self._settings = settings
         self._project = settings.project(client.credentials)
-        self._root = settings.spool_path(client.credentials.project_id)
+        self._pages_folder = settings.spool_path(client.credentials.project_id)
 
     def sync_profiles(
         self,
@@ -508,11 +508,11 @@ class ParallelProfileFetcherService:
             'all'
         """
         workers, today = checked_workers(max_workers), self._settings.today()
-        wanted = today if day is None else as_day(day)
+        snapshot_day = today if day is None else as_day(day)
         requests, kept = leave_out_kept_days(
             self._database,
             self._project,
-            snapshot_requests([wanted], today, scope=scope, zone=self._settings.export_zone),
+            snapshot_requests([snapshot_day], today, scope=scope, zone=self._settings.export_zone),
             overwrite=overwrite_full_snapshot,
         )
         load = ProfileLoad(
@@ -564,7 +564,7 @@ class ParallelProfileFetcherService:
             raise ConfigError(
                 "The table `profiles` holds all profiles. Choose another name for a part of them."
             )
-        workers, started = checked_workers(max_workers), monotonic()
+        pages_at_once, fetch_began = checked_workers(max_workers), monotonic()
         check_before_load(self._database, self._project)
         if not append and not replace:
             with suppress(DatabaseNotFoundError), self._database.read() as connection:
@@ -573,8 +573,8 @@ class ParallelProfileFetcherService:
                     free_table_name(connection, name, replace=False)
         today = self._settings.today()
         [request] = snapshot_requests([today], today, query, "all")
-        snapshot = self._take_snapshot(request, workers, on_page_complete)
-        report = self._store(name, snapshot, append=append, replace=replace)
+        snapshot = self._take_snapshot(request, pages_at_once, on_page_complete)
+        report = self._store_snapshot(name, snapshot, append=append, replace=replace)
         if not snapshot.failed:
             snapshot.plan.discard()
         return ParallelProfileResult(
@@ -583,7 +583,7 @@ class ParallelProfileFetcherService:
             successful_pages=snapshot.plan.num_pages - len(snapshot.failed),
             failed_pages=len(snapshot.failed),
             failed_page_indices=tuple(sorted(snapshot.failed)),
-            duration_seconds=round(monotonic() - started, 3),
+            duration_seconds=round(monotonic() - fetch_began, 3),
             fetched_at=datetime.now(UTC),
             expected_total=snapshot.plan.total,
             missing_rows=report.missing_rows,
@@ -593,13 +593,13 @@ class ParallelProfileFetcherService:
         self, request: SnapshotRequest, max_workers: int, on_page_complete: OnPageComplete | None
     ) -> Snapshot:
         report = _PageReports(on_page_complete)
-        snapshot = begin_snapshot(self._client, request, self._root)
+        snapshot = begin_snapshot(self._client, request, self._pages_folder)
         report_present_pages(snapshot, report)
         return complete_snapshot(
             self._client, snapshot, self._settings.today, max_workers=max_workers, on_page=report
         )
 
-    def _store(
+    def _store_snapshot(
         self, name: str, snapshot: Snapshot, *, append: bool, replace: bool
     ) -> ProfileReport:
         load = ProfileLoad(

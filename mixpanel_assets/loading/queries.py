@@ -52,19 +52,19 @@ def check_zone(
     # Mixpanel does not document where it names the zone, so a response without it is no error.
     unchecked = f"Days are those of MP_TIME_ZONE={settings.time_zone}, which was not compared."
     try:
-        access = project_access(client)
+        project = project_access(client)
     except MixpanelDataError as error:
         warn(f"Mixpanel does not name the project's zone: {error.message} {unchecked}")
         return
-    matches = access.is_in(settings.time_zone)
-    if matches is None:
-        named = f"names {access.timezone!r}" if access.timezone else "names no zone"
-        warn(f"Mixpanel {named} as the zone of project {access.project_id}. {unchecked}")
-    elif not matches:
+    is_same_zone = project.is_in(settings.time_zone)
+    if is_same_zone is None:
+        zone_in_words = f"names {project.timezone!r}" if project.timezone else "names no zone"
+        warn(f"Mixpanel {zone_in_words} as the zone of project {project.project_id}. {unchecked}")
+    elif not is_same_zone:
         raise ConfigError(
-            f"{access.zone_advice(settings.time_zone)} Mixpanel's reports count by days of the "
+            f"{project.zone_advice(settings.time_zone)} Mixpanel's reports count by days of the "
             "project's zone, so nothing was requested.",
-            {"time_zone": settings.time_zone, "project_zone": access.timezone},
+            {"time_zone": settings.time_zone, "project_zone": project.timezone},
         )
 
 
@@ -130,69 +130,69 @@ class QueryLoad(Load):
             self._require_same_query(connection)
         self.check()
         for first, last in self.ranges:
-            begin = time.monotonic()
-            rows = self.request(first, last)
-            counts = _rows_per_day(rows, first, last)
+            request_began = time.monotonic()
+            result_rows = self.request(first, last)
+            rows_per_day = _result_rows_per_day(result_rows, first, last)
             with database.write() as connection:
                 prepare(connection, self.project)
                 self._require_same_query(connection)
-                self._replace(connection, rows, first, last)
-            seconds = time.monotonic() - begin
-            for day, count in counts.items():
-                self.on_day(QueryDay(day, count, seconds))
+                self._replace(connection, result_rows, first, last)
+            seconds = time.monotonic() - request_began
+            for day, day_rows in rows_per_day.items():
+                self.on_day(QueryDay(day, day_rows, seconds))
 
     def _replace(
-        self, connection: duckdb.DuckDBPyConnection, rows: pa.Table, first: date, last: date
+        self, connection: duckdb.DuckDBPyConnection, result_rows: pa.Table, first: date, last: date
     ) -> None:
         target = qualified(QUERIES_SCHEMA, self.table)
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(QUERIES_SCHEMA)}")
         is_new = not table_exists(connection, self.table, QUERIES_SCHEMA)
-        days = Partition(
+        days_partition = Partition(
             '"date"', f"\"date\" BETWEEN DATE '{first}' AND DATE '{last}'", f"{first}..{last}"
         )
-        connection.register("rows", rows)
+        connection.register("rows", result_rows)
         replace_slice(
-            connection, "rows", table=self.table, schema=QUERIES_SCHEMA, partitions=[days]
+            connection, "rows", table=self.table, schema=QUERIES_SCHEMA, partitions=[days_partition]
         )
         connection.unregister("rows")
         if is_new:
             # DuckDB binds no values in a comment.
-            text = self._query_text().replace("'", "''")
-            connection.execute(f"COMMENT ON TABLE {target} IS '{text}'")
+            query_comment = self._query_text().replace("'", "''")
+            connection.execute(f"COMMENT ON TABLE {target} IS '{query_comment}'")
 
     def _require_same_query(self, connection: duckdb.DuckDBPyConnection) -> None:
-        row = connection.execute(
+        table_comment = connection.execute(
             "SELECT comment FROM duckdb_tables() WHERE database_name = current_database() "
             "AND schema_name = ? AND lower(table_name) = lower(?)",
             [QUERIES_SCHEMA, self.table],
         ).fetchone()
-        if row and not self._is_same_query(row[0]):
+        if table_comment and not self._is_same_query(table_comment[0]):
             raise ConfigError(
                 f"The table {QUERIES_SCHEMA}.{self.table} holds results of another query: "
-                f"{row[0]}. Give this one another name, or drop the table."
+                f"{table_comment[0]}. Give this one another name, or drop the table."
             )
 
     def _is_same_query(self, comment: str | None) -> bool:
         try:
-            stored = json.loads(comment or "")
+            stored_query = json.loads(comment or "")
         except ValueError:
             return False
-        if not isinstance(stored, dict):
+        if not isinstance(stored_query, dict):
             return False
-        wanted = json.loads(self._query_text())
-        return {**self.defaults, **stored} == {**self.defaults, **wanted}
+        wanted_query = json.loads(self._query_text())
+        return {**self.defaults, **stored_query} == {**self.defaults, **wanted_query}
 
     def _query_text(self) -> str:
         return json.dumps(self.query, sort_keys=True)
 
 
-def _rows_per_day(rows: pa.Table, first: date, last: date) -> dict[date, int]:
+def _result_rows_per_day(result_rows: pa.Table, first: date, last: date) -> dict[date, int]:
     days = days_between(first, last)
-    counts = Counter(rows.column("date").to_pylist())
-    if strange := sorted(day for day in counts if day not in set(days)):
+    rows_per_day = Counter(result_rows.column("date").to_pylist())
+    if days_not_requested := sorted(day for day in rows_per_day if day not in set(days)):
         raise ServerError(
-            f"The response for {first}..{last} has rows of {strange[0]}. None of its rows was "
-            "stored.",
+            f"The response for {first}..{last} has rows of {days_not_requested[0]}. None of its "
+            "rows was stored.",
             status_code=200,
         )
-    return {day: counts[day] for day in days}
+    return {day: rows_per_day[day] for day in days}

@@ -196,10 +196,10 @@ ProfileBatchProgress = ProfileProgress
 ParallelProfileFetchResult = ParallelProfileResult
 
 
-_BAR_WIDTH = 12  # leaves room for the rest in 80 columns
+_PROGRESS_WIDTH = 12  # leaves room for the rest in 80 columns
 
 
-class _Bar:
+class _FetchBar:
     """Parts done, rows, rows a second and time left."""
 
     def __init__(self, what: str, parts: str, console: Console) -> None:
@@ -234,7 +234,7 @@ class _Bar:
 @contextmanager
 def page_bar(console: Console | None = None) -> Iterator[Callable[[ProfileProgress], None]]:
     """Yield a function that draws pages on a terminal, by default of standard error."""
-    with _drawn("profiles", "pages", console) as bar:
+    with _drawn_bar("profiles", "pages", console) as bar:
         done = 0
 
         def draw(page: ProfileProgress) -> None:
@@ -251,7 +251,7 @@ def page_bar(console: Console | None = None) -> Iterator[Callable[[ProfileProgre
 @contextmanager
 def batch_bar(console: Console | None = None) -> Iterator[Callable[[BatchProgress], None]]:
     """Yield a function that draws requests on a terminal, by default of standard error."""
-    with _drawn("events", "requests", console) as bar:
+    with _drawn_bar("events", "requests", console) as bar:
         rows, begun = 0, set[int]()
 
         def draw(batch: BatchProgress) -> None:
@@ -275,60 +275,62 @@ class DayBar:
 
         self.progress = Progress(
             SpinnerColumn(),
-            BarColumn(bar_width=_BAR_WIDTH),
+            BarColumn(bar_width=_PROGRESS_WIDTH),
             TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True)),
             console=console,
             disable=not console.is_terminal,
         )
-        self._room = console.width - _BAR_WIDTH - len("⠋ ") - 1
+        self._bar_room = console.width - _PROGRESS_WIDTH - len("⠋ ") - 1
         self._days = days
-        self._done = self._stored = self._rows = self._bytes = 0
-        self._arriving = ""
+        self._days_done = self._days_stored = self._rows_stored = self._bytes_received = 0
+        self._arriving_response = ""
         self._task = self.progress.add_task("events", total=days, text=f"0/{days} days")
 
     def stored(self, rows: int, size: int) -> None:
         """Draw one more day with its events, and the bytes received for it."""
-        self._stored += 1
-        self._rows += rows
-        self._bytes += size
-        self._arriving = ""
-        self._draw(1)
+        self._days_stored += 1
+        self._rows_stored += rows
+        self._bytes_received += size
+        self._arriving_response = ""
+        self._draw_progress(1)
 
     def kept(self) -> None:
         """Draw one more day that is not requested."""
-        self._draw(1)
+        self._draw_progress(1)
 
     def arrived(self, first: date, last: date, events: int) -> None:
         """Draw an arriving response: its first and last day, and its events so far."""
         days = f"{first}" if first == last else f"{first}..{last:%m-%d}"
-        self._arriving = f"{days}: {events:,}"
-        self._draw(0)
+        self._arriving_response = f"{days}: {events:,}"
+        self._draw_progress(0)
 
-    def _draw(self, days: int) -> None:
-        self._done += days
-        self.progress.update(self._task, advance=days, text=self._text())
+    def _draw_progress(self, days: int) -> None:
+        self._days_done += days
+        self.progress.update(self._task, advance=days, text=self._progress_text())
 
-    def _text(self) -> str:
+    def _progress_text(self) -> str:
         elapsed = self.progress.tasks[self._task].elapsed or 0.0
-        rate = f"{self._rows / elapsed if elapsed else 0.0:,.0f}/s"
-        parts = [
-            f"{self._done}/{self._days} days",
-            f"{self._rows:,} events",
-            f"{self._bytes / 1e6:,.1f} MB",
+        rate = f"{self._rows_stored / elapsed if elapsed else 0.0:,.0f}/s"
+        progress_parts = [
+            f"{self._days_done}/{self._days} days",
+            f"{self._rows_stored:,} events",
+            f"{self._bytes_received / 1e6:,.1f} MB",
             rate,
-            self._arriving,
+            self._arriving_response,
             self._time_left(elapsed),
         ]
-        for least in (self._arriving, rate):
-            if len(", ".join(filter(None, parts))) > self._room:
-                parts.remove(least)
-        return ", ".join(filter(None, parts))
+        for least_important in (self._arriving_response, rate):
+            if len(", ".join(filter(None, progress_parts))) > self._bar_room:
+                progress_parts.remove(least_important)
+        return ", ".join(filter(None, progress_parts))
 
     def _time_left(self, elapsed: float) -> str:
         """Return about how long the rest takes; kept days take no time."""
-        if not self._stored or self._done >= self._days:
+        if not self._days_stored or self._days_done >= self._days:
             return ""
-        left = timedelta(seconds=round(elapsed / self._stored * (self._days - self._done)))
+        left = timedelta(
+            seconds=round(elapsed / self._days_stored * (self._days - self._days_done))
+        )
         return f"{left} left"
 
 
@@ -341,11 +343,11 @@ def day_bar(days: int, console: Console) -> Iterator[DayBar]:
 
 
 @contextmanager
-def _drawn(what: str, parts: str, console: Console | None) -> Iterator[_Bar]:
+def _drawn_bar(what: str, parts: str, console: Console | None) -> Iterator[_FetchBar]:
     if console is None:
         from rich.console import Console
 
         console = Console(stderr=True)
-    bar = _Bar(what, parts, console)
+    bar = _FetchBar(what, parts, console)
     with bar.progress:
         yield bar
