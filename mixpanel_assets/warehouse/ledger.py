@@ -29,6 +29,7 @@ from mixpanel_assets.warehouse.schema import (
 
 Status = Literal["complete", "partial", "empty", "open", "not available", "expired", "failed"]
 Scope = Literal["all", "seen_on_day"]
+_STORED_IN_PART: Status = "partial"
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class ProfileReport:
     @property
     def is_complete(self) -> bool:
         """Whether the day is complete."""
-        return self.status != "partial"
+        return self.status != _STORED_IN_PART
 
 
 @dataclass(frozen=True)
@@ -216,8 +217,8 @@ def known_days(connection: Connection, target: Target) -> list[date]:
 
 def filters_of(connection: Connection, target: Target) -> set[str | None]:
     """Return the different filters that days of a table were loaded with; None for everything."""
-    found = _select(connection, target, "DISTINCT filters", "status <> 'failed'")
-    return {filters for (filters,) in found}
+    ledger_rows = _select(connection, target, "DISTINCT filters", "status <> 'failed'")
+    return {filters for (filters,) in ledger_rows}
 
 
 def day_statuses(connection: Connection, target: Target) -> dict[date, Status]:
@@ -227,9 +228,9 @@ def day_statuses(connection: Connection, target: Target) -> dict[date, Status]:
 
 def empty_days(connection: Connection, target: Target, from_date: date, to_date: date) -> set[date]:
     """Return the days that are stored as `empty`, both ends included."""
-    condition = "day BETWEEN $first AND $last AND status = 'empty'"
-    days = _select(connection, target, "day", condition, first=from_date, last=to_date)
-    return {day for (day,) in days}
+    stored_empty = "day BETWEEN $first AND $last AND status = 'empty'"
+    ledger_rows = _select(connection, target, "day", stored_empty, first=from_date, last=to_date)
+    return {day for (day,) in ledger_rows}
 
 
 def loaded_days(
@@ -238,8 +239,8 @@ def loaded_days(
     """Return the days that have rows or were loaded completely, both ends included."""
     loaded = "(row_count > 0 OR status IN ('complete', 'empty'))"
     condition = f"day BETWEEN $first AND $last AND {loaded}"
-    days = _select(connection, target, "day", condition, first=from_date, last=to_date)
-    return {day for (day,) in days}
+    ledger_rows = _select(connection, target, "day", condition, first=from_date, last=to_date)
+    return {day for (day,) in ledger_rows}
 
 
 def forget_expired(connection: Connection, target: Target, horizon: date | None) -> None:
@@ -263,8 +264,8 @@ def shifted_rows(connection: Connection, target: Target) -> dict[date, int]:
 
 def complete_at(connection: Connection, target: Target, day: date) -> datetime | None:
     """Return when the last complete snapshot of a day began, naive UTC; None without one."""
-    found = _select(connection, target, "complete_at", "day = $day", day=day)
-    return found[0][0] if found else None
+    ledger_rows = _select(connection, target, "complete_at", "day = $day", day=day)
+    return ledger_rows[0][0] if ledger_rows else None
 
 
 def write_event_days(connection: Connection, key: LedgerKey, reports: Iterable[DayReport]) -> None:
@@ -289,11 +290,11 @@ def add_event_days(
     Each counts the rows that its responses `added`, by day and event name. So the row counts of a
     table add up to its rows.
     """
-    grown: Counter[date] = Counter()
+    added_rows: Counter[date] = Counter()
     for (day, _), count in added.items():
-        grown[day] += count
+        added_rows[day] += count
     for report in reports:
-        row_count = _forget_entry(connection, key, report.day) + grown[report.day]
+        row_count = _forget_entry(connection, key, report.day) + added_rows[report.day]
         if row_count and report.status == "empty":
             report = replace(report, status="complete")
         _insert_event_day(connection, key, report, row_count)
@@ -327,20 +328,20 @@ def write_failure(
 
     The other columns of a stored day's ledger row are kept.
     """
-    written = {"last_error": error, "failed_at": failed_at.astimezone(UTC).replace(tzinfo=None)}
+    failure = {"last_error": error, "failed_at": failed_at.astimezone(UTC).replace(tzinfo=None)}
     values = key.target.names | {"days": list(days)}
     never_stored = f"status IN {NEVER_STORED} AND row_count = 0"
     connection.execute(f"DELETE FROM {DAYS.quoted} WHERE {_OF_DAYS} AND {never_stored}", values)
     updated = connection.execute(
         f"UPDATE {DAYS.quoted} SET last_error = $last_error, failed_at = $failed_at "
         f"WHERE {_OF_DAYS} RETURNING day",
-        {**values, **written},
+        {**values, **failure},
     )
-    stored = {day for (day,) in updated.fetchall()}
+    stored_days = {day for (day,) in updated.fetchall()}
     # A day that was never stored has no row to update.
-    for day in sorted(set(days) - stored):
+    for day in sorted(set(days) - stored_days):
         _insert_day(
-            connection, key, day=day, status="failed", row_count=0, fetched_at=None, **written
+            connection, key, day=day, status="failed", row_count=0, fetched_at=None, **failure
         )
 
 
@@ -399,18 +400,18 @@ def _forget(
         connection.execute(f"DELETE FROM {table.quoted} WHERE {_OF_DAYS}", values)
 
 
-def _insert_day(connection: Connection, key: LedgerKey, **values: Any) -> None:
-    row = {
+def _insert_day(connection: Connection, key: LedgerKey, **columns: Any) -> None:
+    ledger_row = {
         "schema_name": key.target.schema,
         "table_name": key.target.table,
         "type": key.type,
         "run_id": key.run_id,
         "filters": key.filters_text,
         "fetched_at": key.moment,
-        **values,
+        **columns,
     }
-    named = ", ".join(f"${name} AS {name}" for name in row)
-    connection.execute(f"INSERT INTO {DAYS.quoted} BY NAME SELECT {named}", row)
+    ledger_columns = ", ".join(f"${name} AS {name}" for name in ledger_row)
+    connection.execute(f"INSERT INTO {DAYS.quoted} BY NAME SELECT {ledger_columns}", ledger_row)
 
 
 def _insert_event_day(
@@ -437,9 +438,9 @@ def _forget_entry(connection: Connection, key: LedgerKey, day: date) -> int:
     of_filter = "day = $day AND filters IS NOT DISTINCT FROM $filters"
     entry = f"FROM {DAYS.quoted} WHERE {OF_TABLE} AND {of_filter}"
     values = key.target.names | {"day": day, "filters": key.filters_text}
-    before = number(connection, f"SELECT coalesce(sum(row_count), 0)::BIGINT {entry}", values)
+    stored_rows = number(connection, f"SELECT coalesce(sum(row_count), 0)::BIGINT {entry}", values)
     connection.execute(f"DELETE {entry}", values)
-    return before
+    return stored_rows
 
 
 def _add_counts(connection: Connection, target: Target, added: Added) -> None:
@@ -448,16 +449,16 @@ def _add_counts(connection: Connection, target: Target, added: Added) -> None:
         f"SELECT day, event_name, row_count FROM {EVENT_COUNTS.quoted} WHERE {_OF_DAYS}",
         target.names | {"days": days},
     )
-    counts = Counter(added)
-    counts.update({(day, name): count for day, name, count in stored.fetchall()})
+    row_counts = Counter(added)
+    row_counts.update({(day, name): count for day, name, count in stored.fetchall()})
     _forget(connection, target, days, [EVENT_COUNTS])
-    _insert_counts(connection, target, +counts)
+    _insert_counts(connection, target, +row_counts)
 
 
-def _insert_counts(connection: Connection, target: Target, counts: Added) -> None:
+def _insert_counts(connection: Connection, target: Target, row_counts: Added) -> None:
     rows = [
         {"day": day.isoformat(), "event_name": name, "row_count": count}
-        for (day, name), count in counts.items()
+        for (day, name), count in row_counts.items()
     ]
     if not rows:
         return

@@ -30,8 +30,8 @@ from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.schema import DAYS
 from mixpanel_assets.warehouse.tables import NAMED_SCHEMA, free_table_name
 
-_EVENT_KEYS = ("event_name", "event_time", "properties"), ("distinct_id", "insert_id")
-_PROFILE_KEYS = ("distinct_id", "properties"), ("last_seen",)
+_EVENT_COLUMNS = ("event_name", "event_time", "properties"), ("distinct_id", "insert_id")
+_PROFILE_COLUMNS = ("distinct_id", "properties"), ("last_seen",)
 _SEEN = "$last_seen"
 
 
@@ -44,22 +44,21 @@ class EventLines:
 
     def __call__(self, record: Mapping[str, Any]) -> bytes:
         """Return the line of a normalized event; raise `ValueError` for anything else."""
-        _require_keys(record, *_EVENT_KEYS)
-        name, properties = record["event_name"], _properties(record, REMOVED_KEYS)
-        if type(name) is not str:
-            raise ValueError("`event_name` is not a text")
-        time = self._time(record["event_time"], properties)
-        distinct_id = _text(record, "distinct_id")
-        insert_id = _text(record, "insert_id")
+        _require_columns(record, *_EVENT_COLUMNS)
+        name = _required_text(record, "event_name")
+        properties = _properties_column(record, REMOVED_KEYS)
+        time_raw = self._time(record["event_time"], properties)
+        distinct_id = _text_column(record, "distinct_id")
+        insert_id = _text_column(record, "insert_id")
         if (
             insert_id
-            and time is not None
-            and insert_id == made_id(name, time, distinct_id, properties)
+            and time_raw is not None
+            and insert_id == made_id(name, time_raw, distinct_id, properties)
         ):
             insert_id = None  # made from the event, so not a sign of a duplicate
-        sent = {"time": time, "distinct_id": distinct_id, "$insert_id": insert_id}
-        present = {key: value for key, value in sent.items() if value is not None}
-        return _line({"event": name, "properties": {**present, **properties}})
+        columns = {"time": time_raw, "distinct_id": distinct_id, "$insert_id": insert_id}
+        sent_columns = {key: value for key, value in columns.items() if value is not None}
+        return _record_line({"event": name, "properties": {**sent_columns, **properties}})
 
     def _time(self, moment: object, properties: Mapping[str, Any]) -> int | None:
         if moment is None:
@@ -69,26 +68,24 @@ class EventLines:
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         if self._zone is not None:
-            _refuse_untold(moment, self._zone, properties.get("mp_processing_time_ms"))
+            _refuse_ambiguous_clock(moment, self._zone, properties.get("mp_processing_time_ms"))
             moment = moment.astimezone(self._zone)
         wall_clock = moment.astimezone(UTC) if self._zone is None else moment
         self.days.add(wall_clock.date())
-        since = wall_clock.replace(tzinfo=None) - datetime(1970, 1, 1)
-        if since % timedelta(milliseconds=1):
+        since_1970 = wall_clock.replace(tzinfo=None) - datetime(1970, 1, 1)
+        if since_1970 % timedelta(milliseconds=1):
             raise ValueError("`event_time` is finer than a millisecond")
-        return since // timedelta(milliseconds=1)
+        return since_1970 // timedelta(milliseconds=1)
 
 
 def profile_line(record: Mapping[str, Any]) -> bytes:
     """Return the line of a normalized profile; raise `ValueError` for anything else."""
-    _require_keys(record, *_PROFILE_KEYS)
-    properties = _properties(record, (_SEEN,))
-    distinct_id, seen = _text(record, "distinct_id"), _text(record, "last_seen")
-    if distinct_id is None:
-        raise ValueError("`distinct_id` is not a text")
+    _require_columns(record, *_PROFILE_COLUMNS)
+    properties = _properties_column(record, (_SEEN,))
+    distinct_id, seen = _required_text(record, "distinct_id"), _text_column(record, "last_seen")
     if seen is not None:
         properties = {**properties, _SEEN: seen}
-    return _line({"$distinct_id": distinct_id, "$properties": properties})
+    return _record_line({"$distinct_id": distinct_id, "$properties": properties})
 
 
 def write_lines(
@@ -112,14 +109,16 @@ def write_lines(
     return count
 
 
-def _require_keys(record: object, needed: Sequence[str], others: Sequence[str]) -> None:
+def _require_columns(
+    record: object, columns: Sequence[str], optional_columns: Sequence[str]
+) -> None:
     if not isinstance(record, Mapping):
         raise ValueError("it is not a dict")
-    if not set(needed) <= record.keys() <= {*needed, *others}:
-        raise ValueError(f"its keys are not {', '.join((*needed, *others))}")
+    if not set(columns) <= record.keys() <= {*columns, *optional_columns}:
+        raise ValueError(f"its keys are not {', '.join((*columns, *optional_columns))}")
 
 
-def _properties(record: Mapping[str, Any], fixed: Iterable[str]) -> Mapping[str, Any]:
+def _properties_column(record: Mapping[str, Any], fixed: Iterable[str]) -> Mapping[str, Any]:
     properties = record["properties"]
     if not isinstance(properties, Mapping) or not all(type(key) is str for key in properties):
         raise ValueError("`properties` is not a dict with texts as keys")
@@ -129,14 +128,18 @@ def _properties(record: Mapping[str, Any], fixed: Iterable[str]) -> Mapping[str,
     return properties
 
 
-def _text(record: Mapping[str, Any], key: str) -> str | None:
-    value = record.get(key)
-    if value is not None and type(value) is not str:
-        raise ValueError(f"`{key}` is not a text")
+def _required_text(record: Mapping[str, Any], column: str) -> str:
+    value = record[column]
+    if type(value) is not str:
+        raise ValueError(f"the column `{column}` is not a text")
     return value
 
 
-def _refuse_untold(moment: datetime, zone: ZoneInfo, processed_ms: object) -> None:
+def _text_column(record: Mapping[str, Any], column: str) -> str | None:
+    return None if record.get(column) is None else _required_text(record, column)
+
+
+def _refuse_ambiguous_clock(moment: datetime, zone: ZoneInfo, processed_ms: object) -> None:
     """Refuse a moment that loads would not compute from its wall clock."""
     # Clocks show the hour of a change twice. Loads take the later moment, unless Mixpanel had
     # processed the event before it.
@@ -148,15 +151,15 @@ def _refuse_untold(moment: datetime, zone: ZoneInfo, processed_ms: object) -> No
         )
 
 
-def _line(value: Mapping[str, Any]) -> bytes:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_mapping)
+def _record_line(record: Mapping[str, Any]) -> bytes:
+    record_json = json.dumps(record, ensure_ascii=False, allow_nan=False, default=_json_object)
     try:
-        return last_values(text.encode())  # the keys 1 and "1" are the same name
+        return last_values(record_json.encode())  # the keys 1 and "1" are the same name
     except UnicodeEncodeError:  # half a surrogate pair, which loads quarantine
-        return json.dumps(value, allow_nan=False, default=_mapping).encode()
+        return json.dumps(record, allow_nan=False, default=_json_object).encode()
 
 
-def _mapping(value: object) -> dict[str, Any]:
+def _json_object(value: object) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return dict(value)
     raise ValueError(f"`properties` holds a {type(value).__name__}, for which JSON has no form")
@@ -188,8 +191,8 @@ def make_events_table(
         filters=filters or None,
     )
     if not covers_gaps:
-        unknown = [report.day for report in reports if report.day not in days]
-        ledger.forget_days(connection, Target(table, NAMED_SCHEMA), unknown)
+        unknown_days = [report.day for report in reports if report.day not in days]
+        ledger.forget_days(connection, Target(table, NAMED_SCHEMA), unknown_days)
     return sum(report.row_count for report in reports)
 
 
@@ -214,11 +217,11 @@ def make_profiles_table(
         filters=filters or None,
         target=target,
     )
-    _date(connection, target, fetched_at)
+    _set_fetched_at(connection, target, fetched_at)
     return report.row_count
 
 
-def _date(connection: Connection, target: Target, fetched_at: datetime) -> None:
+def _set_fetched_at(connection: Connection, target: Target, fetched_at: datetime) -> None:
     moment = fetched_at.astimezone(UTC).replace(tzinfo=None)
     connection.execute(
         f"UPDATE {DAYS.quoted} SET fetched_at = $moment WHERE {OF_TABLE}",

@@ -43,7 +43,7 @@ from mixpanel_assets.warehouse.tables import (
 logger = logging.getLogger(__name__)
 
 
-_GONE = {
+_WHY_NOT_STORED = {
     "not available": "the project's plan did not reach back that far. Ask about later days.",
     "expired": "Mixpanel had deleted these days by MP_RETENTION_DAYS. Ask about later days.",
 }
@@ -89,36 +89,36 @@ def stored_days(
     """
     days = days_between(from_date, to_date)
     project = stored_project(connection) or ProjectIdentity("", "")
-    zone = _zone(zone, project, project_zone)
+    zone = _query_zone(zone, project, project_zone)
     try:
         target = find_table(connection, table)
     except TableNotFoundError:
         if table != EVENTS.name:
             raise
         target = Target(EVENTS.name)
-    known = next((one for one in known_tables(connection) if one.target == target), None)
+    known = next((table for table in known_tables(connection) if table.target == target), None)
     if known is not None:
-        _check_kind(known, events)
-    needed = _Needed.of(days, zone, project.day_zone)
-    _refuse_missing(connection, target, needed, known)
-    day, condition = _sql(days, zone, project, target)
-    found = StoredDays(target.quoted, day, condition, days[0], days[-1])
-    if events and (absent := _missing_events(connection, found, events)):
+        _check_loaded_events(known, events)
+    needed_days = _NeededDays.of(days, zone, project.day_zone)
+    _refuse_missing_days(connection, target, needed_days, known)
+    day, condition = _day_sql(days, zone, project, target)
+    stored = StoredDays(target.quoted, day, condition, days[0], days[-1])
+    if events and (absent := _missing_events(connection, stored, events)):
         warn_of_unknown_events(connection, target, absent)
-    return found
+    return stored
 
 
 def _missing_events(connection: Connection, days: StoredDays, events: Collection[str]) -> list[str]:
-    rows = connection.execute(
+    stored_events = connection.execute(
         f"SELECT DISTINCT event_name FROM {days.table} "
         f"WHERE {days.condition} AND event_name IN $events",
         {"events": list(events)},
     ).fetchall()
-    return [event for event in events if (event,) not in rows]
+    return [event for event in events if (event,) not in stored_events]
 
 
 @dataclass(frozen=True)
-class _Needed:
+class _NeededDays:
     """The export days that days of a zone lie on.
 
     Attributes:
@@ -135,7 +135,7 @@ class _Needed:
     zone: str
 
     @classmethod
-    def of(cls, days: Sequence[date], zone: str, export_zone: str) -> _Needed:
+    def of(cls, days: Sequence[date], zone: str, export_zone: str) -> _NeededDays:
         begins, ends = span_of(days[0], days[-1], zone)
         first = begins.astimezone(ZoneInfo(export_zone)).date()
         last = (ends - timedelta(milliseconds=1)).astimezone(ZoneInfo(export_zone)).date()
@@ -151,109 +151,114 @@ class _Needed:
     @property
     def edges(self) -> dict[date, str]:
         """The export days at the edges, and in words what is missing without them."""
-        hours = {
+        missing_hours = {
             self.before: f"the first hours of {self.days[0]}",
             self.after: f"the last hours of {self.days[-1]}",
         }
-        return {day: text for day, text in hours.items() if day is not None}
+        return {day: hours for day, hours in missing_hours.items() if day is not None}
 
 
-def _zone(given: str | None, project: ProjectIdentity, project_zone: str | None) -> str:
+def _query_zone(query_zone: str | None, project: ProjectIdentity, project_zone: str | None) -> str:
     # In the legacy regime, stored times were read by the zone of the loads, so no other holds.
-    own = project.zone if project.regime == "legacy" else project_zone or project.zone
-    if given is not None and not is_zone(given):
+    stored_zone = project.zone if project.regime == "legacy" else project_zone or project.zone
+    if query_zone is not None and not is_zone(query_zone):
         raise ConfigError(
-            f"There is no time zone {given!r}. Use an IANA name such as Europe/Paris.",
-            {"zone": given},
+            f"There is no time zone {query_zone!r}. Use an IANA name such as Europe/Paris.",
+            {"zone": query_zone},
         )
-    return own if given is None else given
+    return stored_zone if query_zone is None else query_zone
 
 
-def _sql(
+def _day_sql(
     days: Sequence[date], zone: str, project: ProjectIdentity, target: Target
 ) -> tuple[str, str]:
     """Return the SQL of a row's day, and the condition for rows of the days."""
-    within = f"BETWEEN DATE '{days[0]}' AND DATE '{days[-1]}'"
+    within_days = f"BETWEEN DATE '{days[0]}' AND DATE '{days[-1]}'"
     if target.schema == SCHEMA and same_clocks(zone, project.day_zone):
-        return "event_date", f"event_date {within}"
-    day = f"{wall_clock_sql('event_time', zone, days[0], days[-1])}::DATE"
+        return "event_date", f"event_date {within_days}"
+    day_column = f"{wall_clock_sql('event_time', zone, days[0], days[-1])}::DATE"
     # The plain bounds let DuckDB skip the days that are far off.
-    near = (
+    near_days = (
         f"event_time >= TIMESTAMP '{days[0]}' - INTERVAL 2 DAY "
         f"AND event_time < TIMESTAMP '{days[-1]}' + INTERVAL 3 DAY"
     )
-    return day, f"{near} AND {day} {within}"
+    return day_column, f"{near_days} AND {day_column} {within_days}"
 
 
-def _check_kind(known: KnownTable, events: Collection[str]) -> None:
-    name = known.target.table
+def _check_loaded_events(known: KnownTable, events: Collection[str]) -> None:
+    table = known.target.table
     if known.type != "events":
-        raise ConfigError(f"{name!r} holds {known.type}, not events.", {"table": name})
-    only: list[str] = known.filters.get("events") or []
-    others = sorted(set(events) - set(only))
-    if only and others:
+        raise ConfigError(f"{table!r} holds {known.type}, not events.", {"table": table})
+    loaded_events: list[str] = known.filters.get("events") or []
+    not_loaded = sorted(set(events) - set(loaded_events))
+    if loaded_events and not_loaded:
         raise ConfigError(
-            f"{name!r} was loaded with {', '.join(map(repr, only))} alone, without "
-            f"{', '.join(map(repr, others))}. Query another table.",
-            {"table": name, "events": others},
+            f"{table!r} was loaded with {', '.join(map(repr, loaded_events))} alone, without "
+            f"{', '.join(map(repr, not_loaded))}. Query another table.",
+            {"table": table, "events": not_loaded},
         )
-    unsaid = {key: value for key, value in known.filters.items() if key != "events" or not events}
-    if unsaid:
-        logger.warning("%r contains only the events that match its filters: %s.", name, unsaid)
+    filters = {key: value for key, value in known.filters.items() if key != "events" or not events}
+    if filters:
+        logger.warning("%r contains only the events that match its filters: %s.", table, filters)
 
 
-def _refuse_missing(
-    connection: Connection, target: Target, needed: _Needed, known: KnownTable | None
+def _refuse_missing_days(
+    connection: Connection, target: Target, needed: _NeededDays, known: KnownTable | None
 ) -> None:
     days = needed.days
-    every = sorted([*days, *needed.edges])
-    ledger = day_rows(connection, target.table, every[0], every[-1], schema=target.schema)
+    needed_days = sorted([*days, *needed.edges])
+    first, last = needed_days[0], needed_days[-1]
+    ledger = day_rows(connection, target.table, first, last, schema=target.schema)
     statuses = {day: row["status"] for day, row in ledger.items()}
-    there = {day for day, status in statuses.items() if status in ("complete", "empty", "open")}
-    lost = [day for day in days if day not in there]
-    if lost:
+    stored = {day for day, status in statuses.items() if status in ("complete", "empty", "open")}
+    missing_days = [day for day in days if day not in stored]
+    if missing_days:
         raise MissingDaysError(
-            " ".join(_missing_message(target, lost, statuses, known)),
+            " ".join(_missing_message(target, missing_days, statuses, known)),
             table=target.table,
-            ranges=ranges_of(lost),
+            ranges=ranges_of(missing_days),
         )
     for day, hours in needed.edges.items():
-        if day not in there:
+        if day not in stored:
             logger.warning(
                 "Events of %s in %s are missing. %s",
                 hours,
                 needed.zone,
                 " ".join(_missing_message(target, [day], statuses, known)),
             )
-    still_open = [
+    open_days = [
         day
-        for day in every
+        for day in needed_days
         if statuses.get(day) == "open" and ledger[day]["fetched_at"] < needed.until
     ]
-    if still_open:
+    if open_days:
         logger.warning(
             "%s of %r had not ended when they were loaded, so events are missing.",
-            describe_days(still_open),
+            describe_days(open_days),
             target.table,
         )
 
 
 def _missing_message(
-    target: Target, lost: Sequence[date], statuses: Mapping[date, str], known: KnownTable | None
+    target: Target, missing: Sequence[date], statuses: Mapping[date, str], known: KnownTable | None
 ) -> list[str]:
-    said = []
-    missing = [day for day in lost if statuses.get(day) not in _GONE]
-    if missing:
-        said.append(f"{target.table!r} lacks {describe_days(missing)}, which was never loaded.")
-        said.append(f"Load it with {_commands(target, missing, known)}.")
-    for why, text in _GONE.items():
-        days = [day for day in lost if statuses.get(day) == why]
-        if days:
-            said.append(f"{target.table!r} has nothing for {describe_days(days)}: {text}")
-    return said
+    sentences = []
+    never_loaded = [day for day in missing if statuses.get(day) not in _WHY_NOT_STORED]
+    if never_loaded:
+        sentences.append(
+            f"{target.table!r} lacks {describe_days(never_loaded)}, which was never loaded."
+        )
+        sentences.append(f"Load it with {_load_commands(target, never_loaded, known)}.")
+    for status, reason in _WHY_NOT_STORED.items():
+        not_stored = [day for day in missing if statuses.get(day) == status]
+        if not_stored:
+            sentences.append(
+                f"{target.table!r} has nothing for {describe_days(not_stored)}: {reason}"
+            )
+    return sentences
 
 
-def _commands(target: Target, days: Sequence[date], known: KnownTable | None) -> str:
+def _load_commands(target: Target, days: Sequence[date], known: KnownTable | None) -> str:
     if target.schema == SCHEMA:
         return how_to_load(days, target.table)
     first, last = days[0], days[-1]
@@ -273,12 +278,12 @@ _COLUMNS = {
     "distinct_id": "to_json(distinct_id)",
     "$insert_id": "to_json(insert_id)",
 }
-_NUMBERS = "('BIGINT', 'UBIGINT', 'HUGEINT', 'UHUGEINT', 'DOUBLE')"
+_NUMBER_TYPES = "('BIGINT', 'UBIGINT', 'HUGEINT', 'UHUGEINT', 'DOUBLE')"
 
 # JSON has one kind of number: 1 and 1.0 are equal.
-_VALUES = f"""
+_KIND_AND_TEXT = f"""
     SELECT CASE WHEN value IS NULL THEN 'missing'
-                WHEN json_type(value) IN {_NUMBERS} THEN 'number'
+                WHEN json_type(value) IN {_NUMBER_TYPES} THEN 'number'
                 WHEN json_type(value) = 'VARCHAR' THEN 'string'
                 ELSE lower(json_type(value)) END AS kind,
            CASE WHEN kind <> 'number' THEN value::VARCHAR
@@ -355,11 +360,11 @@ class StoredQueries:
         """
         check_number("limit", limit, _MOST_VALUES)
         days = self._days(from_date, to_date, [event], table, zone)
-        values, bound = _values(days, event, property)
+        values_sql, sql_values = _values_sql(days, event, property)
         rows = self._rows(
             "SELECT kind, text, count(*) AS count, sum(count(*)) OVER ()::BIGINT AS total "
-            f"FROM ({values}) GROUP BY kind, text ORDER BY count DESC, kind, text LIMIT $limit",
-            bound | {"limit": limit},
+            f"FROM ({values_sql}) GROUP BY kind, text ORDER BY count DESC, kind, text LIMIT $limit",
+            sql_values | {"limit": limit},
         )
         total = rows[0][3] if rows else 0
         return PropertyDistributionResult(
@@ -369,8 +374,8 @@ class StoredQueries:
             to_date=str(days.to_date),
             total_count=total,
             values=tuple(
-                PropertyValueCount(_value(text), count, 100 * count / total, kind)
-                for kind, text, count, _ in rows
+                PropertyValueCount(_stored_value(json_text), count, 100 * count / total, kind)
+                for kind, json_text, count, _ in rows
             ),
         )
 
@@ -407,17 +412,17 @@ class StoredQueries:
             ... ).percentiles[50]
             43.75
         """
-        wanted = list(PERCENTILES if percentiles is None else percentiles)
-        if not all(type(one) in (int, float) and 0 <= one <= 100 for one in wanted):
-            raise ConfigError(f"Percentiles go from 0 to 100, not {wanted!r}.")
+        percents = list(PERCENTILES if percentiles is None else percentiles)
+        if not all(type(percent) in (int, float) and 0 <= percent <= 100 for percent in percents):
+            raise ConfigError(f"Percentiles go from 0 to 100, not {percents!r}.")
         days = self._days(from_date, to_date, [event], table, zone)
-        values, bound = _values(days, event, property)
-        points = [f"quantile_cont(number, {one / 100})" for one in wanted]
+        values_sql, sql_values = _values_sql(days, event, property)
+        quantile_columns = [f"quantile_cont(number, {percent / 100})" for percent in percents]
         columns = ["count(number)", "min(number)", "max(number)", "fsum(number)", "favg(number)"]
-        count, least, most, total, mean, deviation, *found = self._rows(
-            f"SELECT {', '.join([*columns, 'stddev_pop(number)', *points])} "
-            f"FROM (SELECT text::DOUBLE AS number FROM ({values}) WHERE kind = 'number')",
-            bound,
+        count, least, most, total, mean, deviation, *quantiles = self._rows(
+            f"SELECT {', '.join([*columns, 'stddev_pop(number)', *quantile_columns])} "
+            f"FROM (SELECT text::DOUBLE AS number FROM ({values_sql}) WHERE kind = 'number')",
+            sql_values,
         )[0]
         return NumericPropertySummaryResult(
             event=event,
@@ -430,7 +435,7 @@ class StoredQueries:
             sum=total or 0.0,
             avg=mean,
             stddev=deviation,
-            percentiles=dict(zip(wanted, found, strict=True)),
+            percentiles=dict(zip(percents, quantiles, strict=True)),
         )
 
     def daily_counts(
@@ -458,8 +463,8 @@ class StoredQueries:
         days = self._days(from_date, to_date, _checked_names(events), table, zone)
         rows = self._rows(
             f"SELECT {days.day}::VARCHAR, event_name, count(*) FROM {days.table} "
-            f"WHERE {_window(days, events)} GROUP BY 1, 2 ORDER BY 1, 2",
-            _parameters(events),
+            f"WHERE {_where(days, events)} GROUP BY 1, 2 ORDER BY 1, 2",
+            _event_values(events),
         )
         return DailyCountsResult(
             from_date=str(days.from_date),
@@ -501,23 +506,23 @@ class StoredQueries:
         rows = self._rows(
             "SELECT list_max(list_filter($starts::BIGINT[], lambda start: start <= events)), "
             f"count(*) FROM (SELECT count(*) AS events FROM {days.table} "
-            f"WHERE {_window(days, events)} AND distinct_id IS NOT NULL GROUP BY distinct_id) "
+            f"WHERE {_where(days, events)} AND distinct_id IS NOT NULL GROUP BY distinct_id) "
             "GROUP BY 1",
-            _parameters(events) | {"starts": starts},
+            _event_values(events) | {"starts": starts},
         )
-        users = dict(rows)
-        total = sum(users.values())
+        users_by_start = dict(rows)
+        total_users = sum(users_by_start.values())
         return EngagementDistributionResult(
             from_date=str(days.from_date),
             to_date=str(days.to_date),
             events=None if events is None else tuple(events),
-            total_users=total,
+            total_users=total_users,
             buckets=tuple(
                 EngagementBucket(
                     start,
-                    _label(start, end),
-                    users.get(start, 0),
-                    percentage(users.get(start, 0), total),
+                    _bucket_label(start, end),
+                    users_by_start.get(start, 0),
+                    percentage(users_by_start.get(start, 0), total_users),
                 )
                 for start, end in zip(starts, [*starts[1:], None], strict=True)
             ),
@@ -556,16 +561,16 @@ class StoredQueries:
         if isinstance(properties, str) or not properties:
             raise ConfigError("Name the properties in a list, at least one.")
         days = self._days(from_date, to_date, [event], table, zone)
-        bound = _parameters([event])
-        counted = []
+        sql_values = _event_values([event])
+        count_columns = []
         for number, name in enumerate(properties):
-            value, path = _field(name, f"path{number}")
-            counted.append(f"count(nullif(json_type({value}), 'NULL'))")
-            bound |= path
-        total, *defined = self._rows(
-            f"SELECT count(*), {', '.join(counted)} FROM {days.table} "
-            f"WHERE {_window(days, [event])}",
-            bound,
+            json_column, path = _column_sql(name, f"path{number}")
+            count_columns.append(f"count(nullif(json_type({json_column}), 'NULL'))")
+            sql_values |= path
+        total, *defined_counts = self._rows(
+            f"SELECT count(*), {', '.join(count_columns)} FROM {days.table} "
+            f"WHERE {_where(days, [event])}",
+            sql_values,
         )[0]
         return PropertyCoverageResult(
             event=event,
@@ -574,7 +579,7 @@ class StoredQueries:
             total_events=total,
             coverage=tuple(
                 PropertyCoverage(name, count, total - count, percentage(count, total))
-                for name, count in zip(properties, defined, strict=True)
+                for name, count in zip(properties, defined_counts, strict=True)
             ),
         )
 
@@ -601,14 +606,14 @@ class StoredQueries:
         return user_rows(self._connection, sql, values)
 
 
-def _values(days: StoredDays, event: str, property: str) -> tuple[str, dict[str, Any]]:
+def _values_sql(days: StoredDays, event: str, property: str) -> tuple[str, dict[str, Any]]:
     """Return the SQL of kind and text of a property, one row per event, and what it binds."""
-    value, path = _field(property, "path")
-    values = f"SELECT {value} AS value FROM {days.table} WHERE {_window(days, [event])}"
-    return _VALUES.format(values=values), _parameters([event]) | path
+    json_column, path = _column_sql(property, "path")
+    values = f"SELECT {json_column} AS value FROM {days.table} WHERE {_where(days, [event])}"
+    return _KIND_AND_TEXT.format(values=values), _event_values([event]) | path
 
 
-def _field(property: str, key: str) -> tuple[str, dict[str, str]]:
+def _column_sql(property: str, key: str) -> tuple[str, dict[str, str]]:
     """Return the SQL of a property as JSON, NULL when absent, and what it binds.
 
     Its path is a JSON pointer: that writes every name, also an empty one.
@@ -619,11 +624,11 @@ def _field(property: str, key: str) -> tuple[str, dict[str, str]]:
     return f"json_extract(properties, ${key})", {key: pointer}
 
 
-def _window(days: StoredDays, events: Sequence[str] | None) -> str:
+def _where(days: StoredDays, events: Sequence[str] | None) -> str:
     return days.condition if events is None else f"{days.condition} AND event_name IN $events"
 
 
-def _parameters(events: Sequence[str] | None) -> dict[str, Any]:
+def _event_values(events: Sequence[str] | None) -> dict[str, Any]:
     return {} if events is None else {"events": list(events)}
 
 
@@ -641,11 +646,11 @@ def _bucket_starts(buckets: Sequence[int] | None) -> list[int]:
     return starts if starts[0] == 1 else [1, *starts]
 
 
-def _label(start: int, end: int | None) -> str:
+def _bucket_label(start: int, end: int | None) -> str:
     if end is None:
         return f"{start}+"
     return str(start) if end == start + 1 else f"{start}-{end - 1}"
 
 
-def _value(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
+def _stored_value(json_text: str | None) -> Any:
+    return None if json_text is None else json.loads(json_text)
