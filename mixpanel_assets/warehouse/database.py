@@ -58,7 +58,7 @@ logger = logging.getLogger(__name__)
 
 CATALOG = "warehouse"  # the name of every attached file, whatever the file is called
 STORAGE_VERSION = "v1.5.0"
-_POLL_SECONDS = 0.05
+_LOCK_POLL_SECONDS = 0.05
 
 
 class Database:
@@ -97,7 +97,7 @@ class Database:
         read_only: bool = False,
     ) -> None:
         self.given = Path(path).expanduser().absolute()
-        self.path = _resolve(self.given)
+        self.path = _resolve_database(self.given)
         self.memory_limit = memory_limit
         self.lock_timeout = lock_timeout
         self.on_wait = on_wait
@@ -105,7 +105,7 @@ class Database:
         self.has_written = False
         self._is_logged = True
         self._held: Connection | None = None
-        self._holding = ExitStack()
+        self._held_open = ExitStack()
 
     def reader(
         self, lock_timeout: float, on_wait: Callable[[str], object] | None = None
@@ -165,7 +165,7 @@ class Database:
         """
         if self._held is None:
             mode: Mode = "read" if self.read_only else "write"
-            self._held = self._holding.enter_context(self.opened(mode, logged=True))
+            self._held = self._held_open.enter_context(self.opened(mode, logged=True))
             self.has_written = not self.read_only
         return self._held
 
@@ -177,7 +177,7 @@ class Database:
     def release(self) -> None:
         """Close what `hold` opened."""
         self._held = None
-        self._holding.close()
+        self._held_open.close()
 
     @contextmanager
     def _usable(self, mode: Mode) -> Iterator[Connection]:
@@ -271,7 +271,7 @@ class Database:
                 if pid is None:
                     raise
             wait.check(partial(holder_of, pid))
-            wait.sleep(_POLL_SECONDS)
+            wait.sleep(_LOCK_POLL_SECONDS)
         connection.execute(f"USE {CATALOG}")
 
     def _prepare_log(self) -> None:
@@ -292,7 +292,7 @@ class Database:
             StorageError: It is a folder, a device or a broken link; or it is missing, but its copy
                 or log exists.
         """
-        _must_be_file(self.path)
+        _must_be_database_file(self.path)
         if self.is_missing:
             _must_lead_somewhere(self.given)
             self.must_not_be_lost()
@@ -300,8 +300,8 @@ class Database:
 
     def must_not_be_lost(self) -> None:
         """Raise `StorageError` if the file is missing, but its copy or log exists."""
-        if self.is_missing and (said := _remains_message(self.path)):
-            raise StorageError(said, {"db_path": str(self.path)})
+        if self.is_missing and (message := _lost_database_message(self.path)):
+            raise StorageError(message, {"db_path": str(self.path)})
 
     def make_place(self) -> None:
         """Create the folder of the file, and check that DuckDB can write the file there.
@@ -310,8 +310,8 @@ class Database:
             StorageError: It cannot.
         """
         _must_lead_somewhere(self.given)
-        _must_be_file(self.path)
-        _make_folder(self.path)
+        _must_be_database_file(self.path)
+        _make_database_folder(self.path)
         must_be_writable(self.path)
 
 
@@ -374,14 +374,14 @@ def _may_be_locked(path: Path) -> bool:
     return os.access(lock if lock.exists() else lock.parent, os.W_OK)
 
 
-def _resolve(path: Path) -> Path:
+def _resolve_database(path: Path) -> Path:
     try:
         return path.resolve()
     except (OSError, RuntimeError):  # links in a circle, refused when the file is opened
         return path
 
 
-def _must_be_file(path: Path) -> None:
+def _must_be_database_file(path: Path) -> None:
     """Refuse a folder, a device, a pipe or a socket."""
     try:
         mode = path.stat().st_mode
@@ -405,7 +405,7 @@ def _must_lead_somewhere(path: Path) -> None:
     for link in (path, *path.parents):
         if not link.is_symlink() or link.exists():
             continue
-        target = _resolve(link)
+        target = _resolve_database(link)
         if target.is_symlink():
             raise StorageError(
                 f"{link} is a link that leads to itself. Set MP_DATABASE to a file.",
@@ -420,19 +420,19 @@ def _must_lead_somewhere(path: Path) -> None:
         )
 
 
-def _remains_message(path: Path) -> str | None:
+def _lost_database_message(path: Path) -> str | None:
     """Return what to do about a missing database whose copy or log exists; None without them."""
     log, copied = log_path(path), copy_path(path)
     stamp = read_stamp(copied)
-    away = [f"mv {_shell(log)} {_shell(log)}.old"] if log.exists() else []
-    if stamp is None and not away:
+    move_log = [f"mv {_shell(log)} {_shell(log)}.old"] if log.exists() else []
+    if stamp is None and not move_log:
         return None
-    new = [*away, f"mv {_shell(copied)} {_shell(copied)}.old"] if stamp else away
+    away = [*move_log, f"mv {_shell(copied)} {_shell(copied)}.old"] if stamp else move_log
     gone = f"The database {path} is gone, or its disk is not mounted, but "
-    begin = f"To begin with an empty database: {' && '.join(new)}"
+    begin = f"To begin with an empty database: {' && '.join(away)}"
     if stamp is None:
         return f"{gone}its log {log} is still there. Put the database back beside it. {begin}"
-    restore = [*away, f"cp -p {_shell(copied)} {_shell(path)}", f"chmod u+w {_shell(path)}"]
+    restore = [*move_log, f"cp -p {_shell(copied)} {_shell(path)}", f"chmod u+w {_shell(path)}"]
     return (
         f"{gone}its snapshot of {stamp.taken_at:%Y-%m-%d %H:%M:%S} UTC is still there. To go on "
         f"with that copy: {' && '.join(restore)}. {begin}"
@@ -443,7 +443,7 @@ def _shell(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def _make_folder(path: Path) -> None:
+def _make_database_folder(path: Path) -> None:
     if "?" in str(path.parent):  # DuckDB cuts the path of its log at a `?`
         raise StorageError(
             f"DuckDB cannot write to a folder with a `?` in its name: {path.parent}. "
@@ -475,12 +475,12 @@ def _create(connection: Connection, path: Path) -> None:
 
 
 def _search_both_schemas(connection: Connection) -> None:
-    found = number(
+    schemas = number(
         connection,
         "SELECT count(*) FROM duckdb_schemas() WHERE database_name = ? AND schema_name = ?",
         [CATALOG, SCHEMA],
     )
-    if found:
+    if schemas:
         connection.execute(f"SET search_path = '{CATALOG}.main,{CATALOG}.{SCHEMA}'")
 
 
@@ -526,7 +526,7 @@ class MemoryDatabase(Database):
             yield connection
 
 
-_BRIEFLY_SECONDS = 0.5  # most writes are over by then
+_BRIEF_READ_SECONDS = 0.5  # most writes are over by then
 _REPORTED: set[Path] = set()
 
 
@@ -586,11 +586,11 @@ def check_whose(database: Database, expected: ProjectIdentity | None) -> None:
 
 
 def _checked_version(connection: Connection, expected: ProjectIdentity | None) -> int | None:
-    there = tables_of(connection)
-    version = check_version(connection, there)
+    tables = tables_of(connection)
+    version = check_version(connection, tables)
     if version is None:
-        if has_marks(there):
-            must_be_unchanged(there, schema_version())
+        if has_marks(tables):
+            must_be_unchanged(tables, schema_version())
         return None
     if expected and (stored := read_project(connection)):
         must_be_of(stored, expected.project_id, expected.region)
@@ -601,6 +601,6 @@ def _checked_version(connection: Connection, expected: ProjectIdentity | None) -
 def _read_briefly(database: Database) -> Iterator[Connection]:
     """Read a database, waiting for it no longer than half a second."""
     hurried = copy.copy(database)
-    hurried.lock_timeout = min(_BRIEFLY_SECONDS, database.lock_timeout or _BRIEFLY_SECONDS)
+    hurried.lock_timeout = min(_BRIEF_READ_SECONDS, database.lock_timeout or _BRIEF_READ_SECONDS)
     with hurried.read() as connection:
         yield connection

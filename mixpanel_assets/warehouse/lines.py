@@ -71,12 +71,12 @@ class SentEvent:
 
         An id that was not sent as text, such as a number, is its JSON text as sent.
         """
-        sent = self.properties
-        others = {name: text for name, text in sent.items() if name not in REMOVED_KEYS}
+        properties = self.properties
+        others = {name: value for name, value in properties.items() if name not in REMOVED_KEYS}
         return {
             "event_name": text_of(self.name),
-            "distinct_id": text_of(sent.get("distinct_id")),
-            "insert_id": text_of(sent.get("$insert_id")) or None,
+            "distinct_id": text_of(properties.get("distinct_id")),
+            "insert_id": text_of(properties.get("$insert_id")) or None,
             "properties": joined(others, ascii_only=self.ascii_only),
             "processed_ms": self._number("mp_processing_time_ms"),
             "time_raw": time_ms,
@@ -99,44 +99,44 @@ def text_of(value: bytes | None) -> str | None:
     """Return a JSON value as plain text: a string unquoted, null as None, a number's digits."""
     if value is None or value == b"null":
         return None
-    text = value.decode()
-    return str(parse(text)) if text.startswith('"') else text
+    json_text = value.decode()
+    return str(parse(json_text)) if json_text.startswith('"') else json_text
 
 
 REMOVED_KEYS = ("time", "distinct_id", "$insert_id")
-_LATEST_AFTER = timedelta(days=2 * 366)
+_LATEST_ROW_AFTER = timedelta(days=2 * 366)
 _SHIFT_DAYS = timedelta(days=2)  # zones differ by up to 26 hours, so a change moves rows no further
 _GZIP_MAGIC = b"\x1f\x8b"
 
 # Merging with nulls removes exactly these names; every other value, nulls included, is kept.
-_WITHOUT_FIXED = '{"time":null,"distinct_id":null,"$insert_id":null}'
+_WITHOUT_COLUMNS = '{"time":null,"distinct_id":null,"$insert_id":null}'
 
-_PATHS = (
+_COLUMN_PATHS = (
     "['$.event', '$.properties.time', '$.properties.distinct_id', '$.properties.$insert_id', "
     "'$.properties.mp_processing_time_ms', '$.properties']"
 )
 
 # Numbers that DuckDB may write differently: 16 digits and more, or a three-digit exponent.
-_LONG = r"[0-9.]{16,}|[0-9][eE][-+]?[0-9]{3}"
+_LONG_NUMBER = r"[0-9.]{16,}|[0-9][eE][-+]?[0-9]{3}"
 
 # An id that DuckDB may write differently than it was sent: -0, fractions, exponents, nested ones.
-_UNSURE_ID = r"^(0$|-?[0-9]+[.eE]|[{\[])"
+_UNSURE_ID_COLUMN = r"^(0$|-?[0-9]+[.eE]|[{\[])"
 
 # Whether DuckDB writes the line's numbers as sent, if its text of the properties is not simply in
 # the line because spaces or escapes differ.
 _SAME_NUMBERS = f"""
-    NOT regexp_matches(coalesce(field[3]::VARCHAR, ''), '{_UNSURE_ID}')
-    AND NOT regexp_matches(coalesce(field[4]::VARCHAR, ''), '{_UNSURE_ID}')
-    AND regexp_extract_all(json::VARCHAR, '{_LONG}')
-        = regexp_extract_all(field[6]::VARCHAR, '{_LONG}')
+    NOT regexp_matches(coalesce(field[3]::VARCHAR, ''), '{_UNSURE_ID_COLUMN}')
+    AND NOT regexp_matches(coalesce(field[4]::VARCHAR, ''), '{_UNSURE_ID_COLUMN}')
+    AND regexp_extract_all(json::VARCHAR, '{_LONG_NUMBER}')
+        = regexp_extract_all(field[6]::VARCHAR, '{_LONG_NUMBER}')
 """
 
 # Bytes that were removed from the properties.
-_REMOVED = " + ".join(
+_REMOVED_BYTES = " + ".join(
     f"coalesce(strlen(field[{place}]::VARCHAR) + {len(name) + 4}, 0)"
     for place, name in enumerate(REMOVED_KEYS, start=2)
 )
-_LEFT = f"strlen(properties) + {_REMOVED} - (properties = '{{}}')::INT"
+_PROPERTIES_BYTES = f"strlen(properties) + {_REMOVED_BYTES} - (properties = '{{}}')::INT"
 
 # Opening brackets of one kind that a line has at least when it is nested too deep.
 _DEEP = (MAX_DEPTH + 1) // 2
@@ -173,7 +173,7 @@ class Window:
     @property
     def believable_ms(self) -> tuple[int, int]:
         """The first and last `time` that can be a real one: 1971 to two years past the days."""
-        return EARLIEST_MS, _start_ms(self.to_date + _LATEST_AFTER)
+        return EARLIEST_MS, _day_start_ms(self.to_date + _LATEST_ROW_AFTER)
 
     def accepts(self, time_ms: int) -> bool:
         """Return whether a row with this `time` belongs to the requested days."""
@@ -183,7 +183,7 @@ class Window:
     def day_of(self, time: object) -> date:
         """Return the requested day of a `time`; the first one if it is on none."""
         if isinstance(time, int) and not self.keeps_shifted and self.accepts(time):
-            return _date(time)
+            return _row_date(time)
         return self.from_date
 
     def incomplete(
@@ -202,8 +202,8 @@ class Window:
         """The first and last `time` of rows that are stored for the requested days."""
         around = _SHIFT_DAYS if self.keeps_shifted else timedelta()
         return (
-            _start_ms(self.from_date - around),
-            _start_ms(self.to_date + around + timedelta(days=1)) - 1,
+            _day_start_ms(self.from_date - around),
+            _day_start_ms(self.to_date + around + timedelta(days=1)) - 1,
         )
 
 
@@ -235,7 +235,7 @@ def rows(spool: Path, window: Window, most: int = SHORT_LINE_BYTES) -> str:
                {derived_columns(window)}, time_raw,
                coalesce(event LIKE '"%' AND time_raw BETWEEN {first} AND {last} AND exact, false)
                    AS stored
-        FROM ({_fields(spool, most)})
+        FROM ({_columns_sql(spool, most)})
     """
 
 
@@ -263,31 +263,31 @@ def derived_columns(window: Window) -> str:
 
 def processed_ms(value: str) -> str:
     """Return the SQL that reads `mp_processing_time_ms` as `processed_at` does; else NULL."""
-    number = _whole_number(f"({value})")
+    number = _whole_number_sql(f"({value})")
     return f"CASE WHEN {number} BETWEEN 0 AND {LAST_MS} THEN {number} END"
 
 
-def _fields(spool: Path, most: int) -> str:
+def _columns_sql(spool: Path, most: int) -> str:
     """Return the SQL of every fixed value. One extraction, as each one parses the line again."""
     return f"""
-        SELECT json, field[1]::VARCHAR AS event, {_whole_number("field[2]")} AS time_raw,
+        SELECT json, field[1]::VARCHAR AS event, {_whole_number_sql("field[2]")} AS time_raw,
                field[3] ->> '$' AS distinct_id, nullif(field[4] ->> '$', '') AS insert_id,
-               {_whole_number("field[5]")} AS processed_ms, properties,
-               {_exact()} AS exact
-        FROM (SELECT json, field, json_merge_patch(field[6], '{_WITHOUT_FIXED}') AS properties
-              FROM (SELECT json, json_extract(json, {_PATHS}) AS field
-                    FROM (SELECT CASE WHEN {_taken(most)} THEN json END AS json
+               {_whole_number_sql("field[5]")} AS processed_ms, properties,
+               {_is_exact_sql()} AS exact
+        FROM (SELECT json, field, json_merge_patch(field[6], '{_WITHOUT_COLUMNS}') AS properties
+              FROM (SELECT json, json_extract(json, {_COLUMN_PATHS}) AS field
+                    FROM (SELECT CASE WHEN {_is_read_sql(most)} THEN json END AS json
                           FROM {lines(spool)})))
     """
 
 
-def _taken(most: int) -> str:
+def _is_read_sql(most: int) -> str:
     """Return the SQL that is true if a line is short and flat enough; see `is_left_out`."""
     deep = " OR ".join(f"json::VARCHAR LIKE '{f'%{bracket}' * _DEEP}%'" for bracket in "[{")
     return f"strlen(json) <= {most} AND NOT (strlen(json) > {2 * MAX_DEPTH} AND ({deep}))"
 
 
-def _exact() -> str:
+def _is_exact_sql() -> str:
     """Return the SQL that is true if DuckDB wrote the properties' numbers as they were sent.
 
     Mostly its text of the properties is simply in the line, and nothing is beside that and the
@@ -295,12 +295,12 @@ def _exact() -> str:
     """
     return f"""
         CASE WHEN contains(json::VARCHAR, field[6]::VARCHAR)
-                  AND strlen(json) = strlen(field[1]::VARCHAR) + 24 + {_LEFT} THEN true
-             ELSE strlen(field[6]::VARCHAR) = {_LEFT} AND {_SAME_NUMBERS} END
+                  AND strlen(json) = strlen(field[1]::VARCHAR) + 24 + {_PROPERTIES_BYTES} THEN true
+             ELSE strlen(field[6]::VARCHAR) = {_PROPERTIES_BYTES} AND {_SAME_NUMBERS} END
     """
 
 
-def _whole_number(value: str) -> str:
+def _whole_number_sql(value: str) -> str:
     """Return the SQL of a whole JSON number; NULL for a text, a fraction or a boolean."""
     text = f"{value}::VARCHAR"
     return (
@@ -309,12 +309,12 @@ def _whole_number(value: str) -> str:
     )
 
 
-def _start_ms(day: date) -> int:
+def _day_start_ms(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
 
 
-_BATCH_ROWS = 1000
-_BATCH_BYTES = 2 << 20
+_MOST_BATCH_ROWS = 1000
+_MOST_BATCH_BYTES = 2 << 20
 
 
 class ShiftedRowsError(IncompleteExportError):
@@ -338,9 +338,9 @@ class OddLines:
         self._into = into
         self._refusals = refusals
         self._spread = Spread(connection, into, "event_name")
-        self._batch: list[dict[str, Any]] = []
+        self._batch_rows: list[dict[str, Any]] = []
         self._batch_bytes = 0
-        self._outside: Counter[date] = Counter()
+        self._rows_outside: Counter[date] = Counter()
         self.rescued = 0
         self.largest: list[int] = []
 
@@ -355,52 +355,52 @@ class OddLines:
             ShiftedRowsError: The latter, in a legacy project with several requested days.
         """
         if most is None:
-            self._take_lines(None)
-        elif refused := self._take_what_was_read(most):
-            self._take_lines(most, refused)
-        self._store()
+            self._store_unread_lines(None)
+        elif refused := self._store_unstored_rows(most):
+            self._store_unread_lines(most, refused)
+        self._insert_batch()
         self._spread.finish()
-        self._refuse_outside()
+        self._refuse_rows_outside()
 
-    def _take_what_was_read(self, most: int) -> int:
+    def _store_unstored_rows(self, most: int) -> int:
         """Store the lines that DuckDB read and did not store; return how many it did not read."""
         refused = 0
         with self._connection.cursor() as reader:
-            found = reader.execute(
+            unstored = reader.execute(
                 f"SELECT json::VARCHAR FROM ({rows(self._spool, self._window, most)}) "
                 "WHERE NOT stored"
             )
-            while lines := found.fetchmany(_BATCH_ROWS):
+            while lines := unstored.fetchmany(_MOST_BATCH_ROWS):
                 for (line,) in lines:
                     if line is None:
                         refused += 1
                     else:
-                        self._take(line.encode())
+                        self._store_line(line.encode())
         return refused
 
-    def _take_lines(self, most: int | None, refused: int | None = None) -> None:
+    def _store_unread_lines(self, most: int | None, refused_lines: int | None = None) -> None:
         """Store the lines that DuckDB did not read, which must be as many as it refused."""
-        taken = 0
-        for line in self._lines():
+        stored_lines = 0
+        for line in self._spool_lines():
             if isinstance(line, LongLine):
-                taken += 1
+                stored_lines += 1
                 self._refuse(line, TOO_LONG)
                 continue
-            text = line.removeprefix(BOM).strip()
-            if not text:
-                taken += line.startswith(BOM)  # DuckDB counts this as a line
+            stripped_line = line.removeprefix(BOM).strip()
+            if not stripped_line:
+                stored_lines += line.startswith(BOM)  # DuckDB counts this as a line
                 continue
             reason = why_unstorable(line)
-            if most is None or reason or line.startswith(BOM) or is_left_out(text, most):
-                taken += 1
+            if most is None or reason or line.startswith(BOM) or is_left_out(stripped_line, most):
+                stored_lines += 1
                 if reason:
                     self._refuse(line, reason)
                 else:
-                    self._take(text)
-        if refused not in (None, taken):
+                    self._store_line(stripped_line)
+        if refused_lines not in (None, stored_lines):
             raise self._no_event()
 
-    def _take(self, line: bytes) -> None:
+    def _store_line(self, line: bytes) -> None:
         """Store or quarantine a line, or count it as one of another day."""
         try:
             event = SentEvent.of(line)
@@ -413,29 +413,29 @@ class OddLines:
         elif not first <= time_ms <= last:
             self._quarantine(line, "`time` lies before 1971 or years after the requested day")
         elif not self._window.accepts(time_ms):
-            self._outside[_date(time_ms)] += 1
+            self._rows_outside[_row_date(time_ms)] += 1
         else:
-            self._batch.append(event.row(time_ms))
-            self._note_size(len(line))
-            if len(self._batch) >= _BATCH_ROWS or self._batch_bytes >= _BATCH_BYTES:
-                self._store()
+            self._batch_rows.append(event.row(time_ms))
+            self._note_row_size(len(line))
+            if len(self._batch_rows) >= _MOST_BATCH_ROWS or self._batch_bytes >= _MOST_BATCH_BYTES:
+                self._insert_batch()
 
-    def _note_size(self, size: int) -> None:
+    def _note_row_size(self, size: int) -> None:
         self._batch_bytes += size
         keep = heappush if len(self.largest) < ROWS_AT_ONCE else heappushpop
         keep(self.largest, size)
 
-    def _store(self) -> None:
-        if self._batch:
+    def _insert_batch(self) -> None:
+        if self._batch_rows:
             self._connection.execute(
                 f"INSERT INTO {self._into} BY NAME SELECT event_name, distinct_id, insert_id, "
                 f"decode(properties)::JSON AS properties, {derived_columns(self._window)}, "
                 f"time_raw FROM (SELECT unnest(?::{ROW_TYPE}[], recursive := true))",
-                [self._batch],
+                [self._batch_rows],
             )
             self._spread.add(self._batch_bytes)
-        self.rescued += len(self._batch)
-        self._batch, self._batch_bytes = [], 0
+        self.rescued += len(self._batch_rows)
+        self._batch_rows, self._batch_bytes = [], 0
 
     def _refuse(self, line: bytes | LongLine, reason: str) -> None:
         """Quarantine a complete line that no table can hold."""
@@ -445,7 +445,7 @@ class OddLines:
                 raise self._no_event()
         else:
             try:
-                day = self._window.day_of(_time_of(line))
+                day = self._window.day_of(_quarantined_time(line))
             except (KeyError, ValueError) as error:
                 raise self._no_event() from error
         self._quarantine(line, reason, day)
@@ -453,44 +453,46 @@ class OddLines:
     def _quarantine(self, line: bytes | LongLine, reason: str, day: date | None = None) -> None:
         self._refusals.add(day or self._window.from_date, line, reason)
         if len(self._refusals) > MAX_LINES * len(self._window.days):
-            raise self._incomplete(
+            raise self._unstored(
                 "too many lines cannot be stored",
                 f"over {MAX_LINES} lines a day cannot be stored ({reason})",
             )
 
-    def _refuse_outside(self) -> None:
-        if not self._outside:
+    def _refuse_rows_outside(self) -> None:
+        if not self._rows_outside:
             return
-        days = ", ".join(f"{day} ({count})" for day, count in sorted(self._outside.items())[:5])
-        said = f"{self._outside.total()} rows belong to other days: {days}"
+        days = ", ".join(
+            f"{day} ({count})" for day, count in sorted(self._rows_outside.items())[:5]
+        )
+        outside = f"{self._rows_outside.total()} rows belong to other days: {days}"
         if self._window.keeps_shifted:
-            raise self._incomplete("rows of other days", f"{said}, which no zone change explains")
+            raise self._unstored("rows of other days", f"{outside}, which no zone change explains")
         if self._window.project.regime == "legacy":
-            raise self._incomplete("rows of other days", said, ShiftedRowsError)
-        raise self._incomplete(
+            raise self._unstored("rows of other days", outside, ShiftedRowsError)
+        raise self._unstored(
             "rows of other days",
-            f"{said}. If this project was created before 2023, set MP_TIME_REGIME=legacy",
+            f"{outside}. If this project was created before 2023, set MP_TIME_REGIME=legacy",
         )
 
     def _no_event(self) -> IncompleteExportError:
         """Return the error that names the first line that is not an event."""
-        for number, line in enumerate(self._lines(), start=1):
+        for number, line in enumerate(self._spool_lines(), start=1):
             if not (line.is_whole if isinstance(line, LongLine) else _is_event(line)):
-                said = f"line {number:,} is not a complete event"
-                return self._incomplete("a line is not an event", said)
-        return self._incomplete("unreadable lines", "DuckDB could not read some of its lines")
+                problem = f"line {number:,} is not a complete event"
+                return self._unstored("a line is not an event", problem)
+        return self._unstored("unreadable lines", "DuckDB could not read some of its lines")
 
-    def _lines(self) -> Iterator[bytes | LongLine]:
+    def _spool_lines(self) -> Iterator[bytes | LongLine]:
         """Yield every line as it was received, without its newline; long ones in part."""
-        opened = GzipFile(self._spool) if is_gzip(self._spool) else self._spool.open("rb")
+        spool = GzipFile(self._spool) if is_gzip(self._spool) else self._spool.open("rb")
         try:
-            with opened as file:
+            with spool as file:
                 yield from lines_of(file.read)
         except (EOFError, OSError, zlib.error) as error:
-            said = f"the received file is damaged ({error})"
-            raise self._incomplete("damaged file", said) from error
+            problem = f"the received file is damaged ({error})"
+            raise self._unstored("damaged file", problem) from error
 
-    def _incomplete(
+    def _unstored(
         self, reason: str, said: str, error: type[IncompleteExportError] = IncompleteExportError
     ) -> IncompleteExportError:
         said = f"cannot be stored: {said}. Nothing was changed."
@@ -503,7 +505,7 @@ def _is_event(line: bytes) -> bool:
         return True
     try:
         if why_unstorable(line):
-            _time_of(line)
+            _quarantined_time(line)
         else:
             SentEvent.of(line.removeprefix(BOM).strip())
     except (KeyError, ValueError):
@@ -511,12 +513,12 @@ def _is_event(line: bytes) -> bool:
     return True
 
 
-def _time_of(line: bytes) -> int | None:
+def _quarantined_time(line: bytes) -> int | None:
     """Return the `time` of a line that no table can hold, if it is a whole number."""
-    text = line.removeprefix(BOM).decode("utf-8", "surrogateescape")
-    properties = dict(members(dict(members(text))["properties"]))
+    line_text = line.removeprefix(BOM).decode("utf-8", "surrogateescape")
+    properties = dict(members(dict(members(line_text))["properties"]))
     return whole_number(parse(properties.get("time", "null")))
 
 
-def _date(time_ms: int) -> date:
+def _row_date(time_ms: int) -> date:
     return datetime.fromtimestamp(time_ms / 1000, UTC).date()

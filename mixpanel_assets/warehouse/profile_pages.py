@@ -32,7 +32,7 @@ from mixpanel_assets.warehouse.schema import PROFILES, Column
 from mixpanel_assets.warehouse.staging import staging_table
 
 # No finer than a TIMESTAMP, which holds microseconds.
-_MOMENT = re.compile(
+_LAST_SEEN = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII
 )
 
@@ -52,7 +52,7 @@ class PageFile:
     @property
     def fetched_at_utc(self) -> datetime:
         """When the page was read; naive, UTC."""
-        return _naive(self.fetched_at)
+        return _timestamp(self.fetched_at)
 
     def lines(self) -> Iterator[bytes | LongLine]:
         """Yield the lines that are not blank, without white space around them; long ones in part.
@@ -65,8 +65,8 @@ class PageFile:
                 for line in lines_of(file.read):
                     if isinstance(line, LongLine):
                         yield line
-                    elif text := line.removeprefix(BOM).strip():
-                        yield text
+                    elif stripped_line := line.removeprefix(BOM).strip():
+                        yield stripped_line
         except (OSError, EOFError, zlib.error) as error:
             raise IncompleteExportError(
                 f"The profile page {self.path.name} cannot be read ({error}). Nothing was "
@@ -92,10 +92,10 @@ class PageFile:
         distinct_id = text_of(profile.get("$distinct_id"))
         if distinct_id is None:
             raise self.holds_no_profile()
-        seen = _moment(text_of(properties.get("$last_seen")))
-        if seen is not None:
+        last_seen = _last_seen_column(text_of(properties.get("$last_seen")))
+        if last_seen is not None:
             del properties["$last_seen"]
-        return distinct_id, joined(properties, ascii_only=sent.isascii()).decode(), seen
+        return (distinct_id, joined(properties, ascii_only=sent.isascii()).decode(), last_seen)
 
     def holds_no_profile(self) -> IncompleteExportError:
         """Return the error for a line that is not a profile."""
@@ -106,17 +106,17 @@ class PageFile:
         )
 
 
-def _moment(text: str | None) -> datetime | None:
+def _last_seen_column(text: str | None) -> datetime | None:
     """Return a time as naive UTC, which it is without an offset; None if it is not one."""
-    if text is None or not _MOMENT.fullmatch(text):
+    if text is None or not _LAST_SEEN.fullmatch(text):
         return None
     try:
-        return _naive(datetime.fromisoformat(text))
+        return _timestamp(datetime.fromisoformat(text))
     except (ValueError, OverflowError):
         return None
 
 
-def _naive(moment: datetime) -> datetime:
+def _timestamp(moment: datetime) -> datetime:
     return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
 
 
@@ -126,10 +126,10 @@ if TYPE_CHECKING:
 # More does not make a load of a million profiles faster; rows beyond it are spilled to disk.
 _MEMORY = "192MB"
 _POSITION = Column("position", "BIGINT", "Place of the line in the response.")
-_BATCH_ROWS = 1000  # row by row, DuckDB inserts 850 a second
-_BATCH_BYTES = 2 << 20
+_MOST_BATCH_ROWS = 1000  # row by row, DuckDB inserts 850 a second
+_MOST_BATCH_BYTES = 2 << 20
 DayOf = Callable[[datetime | None], date | None]
-Row = tuple[int, str, str, datetime | None, date | None, datetime]
+StagedRow = tuple[int, str, str, datetime | None, date | None, datetime]
 
 
 @dataclass(frozen=True)
@@ -179,28 +179,30 @@ def stage_profiles(
             cannot be stored.
     """
     columns = (_POSITION, *PROFILES.columns)
-    day_of = (lambda seen: days[0]) if scope == "all" else _seen_on(frozenset(days), ZoneInfo(zone))
+    day_of = (
+        (lambda seen: days[0]) if scope == "all" else _day_seen_on(frozenset(days), ZoneInfo(zone))
+    )
     with ExitStack() as room, staging_table(connection, columns) as (staging, table, refusals):
         room.enter_context(at_most(connection, _MEMORY))
-        reader = _Reader(staging, table, refusals, days[0], day_of)
+        reader = _PageReader(staging, table, refusals, days[0], day_of)
         reader.read(pages)
         check_limit(days[0], reader.received, list(refusals))
-        before = _count(staging, table)
+        staged_rows = _staged_rows(staging, table)
         staging.execute(
             f"DELETE FROM {table} "
             f"WHERE position NOT IN (SELECT max(position) FROM {table} GROUP BY distinct_id)"
         )
-        after = _count(staging, table)
-        tallies = {day: Tally(count, after.get(day, 0)) for day, count in before.items()}
+        kept_rows = _staged_rows(staging, table)
+        tallies = {day: Tally(count, kept_rows.get(day, 0)) for day, count in staged_rows.items()}
         began_at = min(page.fetched_at_utc for page in pages)
-        profiles = sum(after.values()) + _only_refused(staging, table, reader.refused_ids)
+        profiles = sum(kept_rows.values()) + _only_refused(staging, table, reader.refused_ids)
         if sum(reader.largest) >= LARGE_BYTES:
             room.close()
             make_room(connection, sum(reader.largest))
         yield StagedProfiles(table, tallies, refusals, profiles, began_at)
 
 
-class _Reader:
+class _PageReader:
     """Reads lines into the staging table, in batches of some megabytes.
 
     Attributes:
@@ -218,7 +220,7 @@ class _Reader:
         self._first_day = first_day
         self._day_of = day_of
         self._spread = Spread(staging, table, _POSITION.name)
-        self._batch: list[Row] = []
+        self._batch: list[StagedRow] = []
         self._batch_bytes = 0
         self.received = 0
         self.refused_ids: set[str] = set()
@@ -228,54 +230,54 @@ class _Reader:
         for page in pages:
             for line in page.lines():
                 self.received += 1
-                self._take(line, page)
-        self._store()
+                self._stage_line(line, page)
+        self._insert_batch()
         self._spread.finish()
         self._refusals.finish()
 
-    def _take(self, line: bytes | LongLine, page: PageFile) -> None:
+    def _stage_line(self, line: bytes | LongLine, page: PageFile) -> None:
         if isinstance(line, LongLine):
             if not line.is_whole:
                 raise page.holds_no_profile()
-            self._refuse(line, TOO_LONG)
+            self._quarantine(line, TOO_LONG)
         elif reason := why_unstorable(line):
-            self._refuse(line, reason)
+            self._quarantine(line, reason)
         else:
-            distinct_id, properties, seen = page.row(line)
-            day = self._day_of(seen)
+            distinct_id, properties, last_seen = page.row(line)
+            day = self._day_of(last_seen)
             self._batch.append(
-                (self.received, distinct_id, properties, seen, day, page.fetched_at_utc)
+                (self.received, distinct_id, properties, last_seen, day, page.fetched_at_utc)
             )
             self._batch_bytes += len(line)
             keep = heappush if len(self.largest) < ROWS_AT_ONCE else heappushpop
             keep(self.largest, len(line))
-            if len(self._batch) >= _BATCH_ROWS or self._batch_bytes >= _BATCH_BYTES:
-                self._store()
+            if len(self._batch) >= _MOST_BATCH_ROWS or self._batch_bytes >= _MOST_BATCH_BYTES:
+                self._insert_batch()
 
-    def _refuse(self, line: bytes | LongLine, reason: str) -> None:
+    def _quarantine(self, line: bytes | LongLine, reason: str) -> None:
         self._refusals.add(self._first_day, line, reason)
-        self.refused_ids.add(_id_of(line))
+        self.refused_ids.add(_quarantined_id(line))
 
-    def _store(self) -> None:
+    def _insert_batch(self) -> None:
         if self._batch:
-            _insert(self._staging, self._table, self._batch)
+            _insert_rows(self._staging, self._table, self._batch)
             self._spread.add(self._batch_bytes)
         self._batch, self._batch_bytes = [], 0
 
 
-def _seen_on(days: Collection[date], zone: ZoneInfo) -> DayOf:
-    def day_of(seen: datetime | None) -> date | None:
-        if seen is None:
+def _day_seen_on(days: Collection[date], zone: ZoneInfo) -> DayOf:
+    def day_of(last_seen: datetime | None) -> date | None:
+        if last_seen is None:
             return None
-        day = seen.replace(tzinfo=UTC).astimezone(zone).date()
-        return day if day in days else None
+        snapshot_date = last_seen.replace(tzinfo=UTC).astimezone(zone).date()
+        return snapshot_date if snapshot_date in days else None
 
     return day_of
 
 
 @cache
-def _schema() -> pa.Schema:
-    """Return the columns of `Row`."""
+def _staged_schema() -> pa.Schema:
+    """Return the columns of `StagedRow`."""
     import pyarrow as pa  # imported late: costs 0.2 s and only profile loads need it
 
     return pa.schema(
@@ -290,10 +292,10 @@ def _schema() -> pa.Schema:
     )
 
 
-def _insert(staging: Connection, table: str, rows: Sequence[Row]) -> None:
+def _insert_rows(staging: Connection, table: str, rows: Sequence[StagedRow]) -> None:
     import pyarrow as pa
 
-    schema = _schema()
+    schema = _staged_schema()
     columns = zip(*rows, strict=True)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
     staging.register("_batch", pa.Table.from_arrays(arrays, schema=schema))
@@ -312,17 +314,17 @@ def _only_refused(staging: Connection, table: str, refused_ids: set[str]) -> int
     return len(refused_ids) - stored
 
 
-def _id_of(line: bytes | LongLine) -> str:
+def _quarantined_id(line: bytes | LongLine) -> str:
     """Return the profile id of a refused line; if it cannot be read, a text unique to the line."""
     if isinstance(line, LongLine):
         return line.sha256
-    text = line.decode(errors="surrogateescape")
+    line_text = line.decode(errors="surrogateescape")
     try:
-        return str(parse(dict(members(text))["$distinct_id"]))
+        return str(parse(dict(members(line_text))["$distinct_id"]))
     except (ValueError, KeyError):
-        return text
+        return line_text
 
 
-def _count(staging: Connection, table: str) -> dict[date | None, int]:
-    found = staging.execute(f"SELECT snapshot_date, count(*) FROM {table} GROUP BY ALL")
-    return dict(found.fetchall())
+def _staged_rows(staging: Connection, table: str) -> dict[date | None, int]:
+    staged = staging.execute(f"SELECT snapshot_date, count(*) FROM {table} GROUP BY ALL")
+    return dict(staged.fetchall())

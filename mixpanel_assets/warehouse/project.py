@@ -60,12 +60,12 @@ _ALL_TABLES = (
 def tables_of(connection: Connection) -> Tables:
     """Return the columns of our tables in a file; if one is missing, of all in our schema."""
     try:  # The first scan of a connection's catalog takes 7 ms, too long for a small load.
-        found = connection.execute(_OUR_TABLES).fetchall()
+        columns = connection.execute(_OUR_TABLES).fetchall()
     except duckdb.CatalogException:  # A table is missing: is the file new, old or another's?
-        found = connection.execute(_ALL_TABLES).fetchall()
+        columns = connection.execute(_ALL_TABLES).fetchall()
     tables: Tables = {}
-    for table, column, kind in found:
-        tables.setdefault(table, {})[column] = kind
+    for table, column, column_type in columns:
+        tables.setdefault(table, {})[column] = column_type
     return tables
 
 
@@ -81,33 +81,33 @@ def columns_of(connection: Connection, table: Table) -> Columns:
         return {}
 
 
-def is_ours(there: Tables) -> bool:
+def is_ours(tables: Tables) -> bool:
     """Return whether a file has our tables; False when nothing in it has their names.
 
     Raises:
         StorageError: Another program's tables have their names.
     """
-    if has_marks(there):
+    if has_marks(tables):
         return True
-    if taken := sorted({*BY_NAME, *VIEWS} & there.keys()):
-        names = ", ".join(f"{SCHEMA}.{name}" for name in taken)
+    if taken_tables := sorted({*BY_NAME, *VIEWS} & tables.keys()):
+        names = ", ".join(f"{SCHEMA}.{name}" for name in taken_tables)
         raise StorageError(
             "This database has tables under names that mixpanel-assets uses, but it did not make "
             f"them: {names}. Set MP_DATABASE to another file, or rename them: "
-            f"`ALTER TABLE {SCHEMA}.{quoted(taken[0])} RENAME TO ...`",
-            {"tables": taken},
+            f"`ALTER TABLE {SCHEMA}.{quoted(taken_tables[0])} RENAME TO ...`",
+            {"tables": taken_tables},
         )
     return False
 
 
-def has_marks(there: Tables) -> bool:
+def has_marks(tables: Tables) -> bool:
     """Return whether a file has our project table or our ledger; others may be missing."""
-    return PROJECT.name in there or there.get(DAYS.name, {}).keys() >= _MARKS
+    return PROJECT.name in tables or tables.get(DAYS.name, {}).keys() >= _MARKS
 
 
-def must_be_unchanged(there: Tables, version: int) -> None:
+def must_be_unchanged(tables: Tables, version: int) -> None:
     """Raise `StorageError` if our tables differ from those of a schema version."""
-    if changes := changes_by_hand(there, version):
+    if changes := changes_by_hand(tables, version):
         more = f" ({len(changes) - _SHOWN} more)" if len(changes) > _SHOWN else ""
         raise StorageError(
             "Tables of mixpanel-assets were changed by hand, and a load would lose or garble rows: "
@@ -117,39 +117,39 @@ def must_be_unchanged(there: Tables, version: int) -> None:
         )
 
 
-def changes_by_hand(there: Tables, version: int) -> list[str]:
+def changes_by_hand(tables: Tables, version: int) -> list[str]:
     """Return, in words, how our tables differ from those of a schema version."""
     return [
         change
         for table in TABLES
         if table.since <= version
-        for change in _changes(table, there.get(table.name), version)
+        for change in _table_changes(table, tables.get(table.name), version)
     ]
 
 
-def _changes(table: Table, there: Columns | None, version: int) -> Iterator[str]:
+def _table_changes(table: Table, stored: Columns | None, version: int) -> Iterator[str]:
     name = f"{table.schema}.{table.name}"
-    if there is None:
+    if stored is None:
         yield f"{name} is missing, or was renamed"
         return
-    made = {column.name: column.type for column in table.columns if column.since <= version}
-    added = {column: kind for column, kind in there.items() if column not in made}
-    for column, kind in made.items():
-        if column in there:
-            if there[column] != kind:
-                to = f"ALTER TABLE {name} ALTER {quoted(column)} TYPE {kind}"
-                yield f"{name}.{column} is {there[column]}, not {kind} (`{to}`)"
+    ours = {column.name: column.type for column in table.columns if column.since <= version}
+    added = {column: kind for column, kind in stored.items() if column not in ours}
+    for column, kind in ours.items():
+        if column in stored:
+            if stored[column] != kind:
+                sql = f"ALTER TABLE {name} ALTER {quoted(column)} TYPE {kind}"
+                yield f"{name}.{column} is {stored[column]}, not {kind} (`{sql}`)"
             continue
         alike = [other for other in added if added[other] == kind]
         if len(alike) == 1:
-            to = f"ALTER TABLE {name} RENAME COLUMN {quoted(alike[0])} TO {quoted(column)}"
-            yield f"{name} has {alike[0]} instead of {column} (`{to}`)"
+            sql = f"ALTER TABLE {name} RENAME COLUMN {quoted(alike[0])} TO {quoted(column)}"
+            yield f"{name} has {alike[0]} instead of {column} (`{sql}`)"
             added.pop(alike[0])
         else:
             yield f"{name} has no column {column} ({kind})"
     for column in added:
-        to = f"ALTER TABLE {name} DROP COLUMN {quoted(column)}"
-        yield f"{name} has one more column, {column} (`{to}`, once its values are elsewhere)"
+        sql = f"ALTER TABLE {name} DROP COLUMN {quoted(column)}"
+        yield f"{name} has one more column, {column} (`{sql}`, once its values are elsewhere)"
 
 
 def rules_by_hand(connection: Connection, error: duckdb.ConstraintException) -> list[str]:
@@ -171,24 +171,24 @@ def rules_by_hand(connection: Connection, error: duckdb.ConstraintException) -> 
 
 def hidden_by_others(connection: Connection) -> list[str]:
     """Return, in sentences, which other tables hide ours in queries."""
-    found = connection.execute(
+    main_tables = connection.execute(
         "SELECT table_name, NULL AS sql FROM duckdb_tables() "
         "WHERE database_name = current_database() AND schema_name = 'main' UNION "
         "SELECT view_name, sql FROM duckdb_views() "
         "WHERE database_name = current_database() AND schema_name = 'main' ORDER BY ALL"
     ).fetchall()
-    said = [
+    sentences = [
         f"main.{name} hides {SCHEMA}.{name} in queries that name no schema: "
         f"write {SCHEMA}.{name}, or rename the other table."
-        for name, _ in found
+        for name, _ in main_tables
         if name.lower() in {*BY_NAME, *VIEWS} - {METADATA}
     ]
-    if any(name == METADATA and not is_metadata_view(sql) for name, sql in found):
-        said.append(
+    if any(name == METADATA and not is_metadata_view(sql) for name, sql in main_tables):
+        sentences.append(
             f"main.{METADATA} was there before, so the view of that name is not made: "
             f"{DAYS.schema}.{DAYS.name} says what is stored."
         )
-    return said
+    return sentences
 
 
 Regime = Literal["utc", "legacy"]
@@ -278,44 +278,44 @@ def check_loadable(
         StorageError: Its schema version is newer or unknown; or its tables were changed by hand, or
             are another program's.
     """
-    there = tables_of(connection)
-    if not is_ours(there):
+    tables = tables_of(connection)
+    if not is_ours(tables):
         return None, None
-    version = check_version(connection, there)
+    version = check_version(connection, tables)
     # Only a file with a project table has a version; the query would take 5 ms.
     stored = read_project(connection) if project and version else None
     if project and stored:
         must_match(stored, project)
     version = version or schema_version()
-    must_be_unchanged(there, version)
+    must_be_unchanged(tables, version)
     return version, stored
 
 
-def check_version(connection: Connection, there: Tables) -> int | None:
+def check_version(connection: Connection, tables: Tables) -> int | None:
     """Return the schema version of a file with these tables; None without a project table.
 
     Raises:
         StorageError: It is newer, or not one that this package writes.
     """
-    if not _is_project_table(there.get(schema.PROJECT.name, {})):
+    if not _is_project_table(tables.get(schema.PROJECT.name, {})):
         return None
-    found = connection.execute(
+    project_rows = connection.execute(
         f"SELECT project_id, region, schema_version FROM {schema.PROJECT.quoted}"
     ).fetchall()
-    if not found and not _holds_assets(connection, there):
-        return _version_by_columns(there)
-    if len(found) != 1 or not _is_whole(*found[0]):
+    if not project_rows and not _stores_assets(connection, tables):
+        return _version_by_columns(tables)
+    if len(project_rows) != 1 or not _is_project_row(*project_rows[0]):
         rows = "; ".join(
-            "project {}, region {}, schema version {}".format(*row) for row in found[:3]
+            "project {}, region {}, schema version {}".format(*row) for row in project_rows[:3]
         )
         raise StorageError(
             f"{schema.PROJECT.schema}.{schema.PROJECT.name} was changed by hand: it has "
-            f"{len(found)} rows ({rows or 'no project'}). "
+            f"{len(project_rows)} rows ({rows or 'no project'}). "
             "Move the database and its .wal file away, and copy a backup or the snapshot to its "
             "place.",
-            {"stored": found, "known": schema_version()},
+            {"stored": project_rows, "known": schema_version()},
         )
-    version: int = found[0][2]
+    version: int = project_rows[0][2]
     if version > schema_version():
         raise StorageError(
             f"This database has schema version {version}, made by a newer mixpanel-assets; this "
@@ -325,23 +325,23 @@ def check_version(connection: Connection, there: Tables) -> int | None:
     return version
 
 
-def _is_whole(project_id: object, region: object, version: object) -> bool:
+def _is_project_row(project_id: object, region: object, version: object) -> bool:
     is_named = isinstance(project_id, str) and isinstance(region, str)
     return is_named and type(version) is int and version >= 1
 
 
-def _holds_assets(connection: Connection, there: Tables) -> bool:
+def _stores_assets(connection: Connection, tables: Tables) -> bool:
     """Return whether days of an asset are stored, which needs a project."""
-    if schema.DAYS.name not in there:
+    if schema.DAYS.name not in tables:
         return False
     asset = f"schema_name = {schema.literal(schema.SCHEMA)}"
     return number(connection, f"SELECT count(*) FROM {schema.DAYS.quoted} WHERE {asset}") > 0
 
 
-def _version_by_columns(there: Tables) -> int:
+def _version_by_columns(tables: Tables) -> int:
     """Return the version of tables that were created without a project."""
-    known = range(schema_version(), 0, -1)
-    fitting = (version for version in known if not changes_by_hand(there, version))
+    versions = range(schema_version(), 0, -1)
+    fitting = (version for version in versions if not changes_by_hand(tables, version))
     return next(fitting, schema_version())
 
 
@@ -369,7 +369,7 @@ def made_at(connection: Connection) -> datetime | None:
 def must_match(stored: ProjectIdentity, expected: ProjectIdentity) -> None:
     """Raise `ConfigError` if the file's project, or how its times are read, is not as expected."""
     must_be_of(stored, expected.project_id, expected.region)
-    if _times_of(stored) != _times_of(expected):
+    if _stored_times(stored) != _stored_times(expected):
         raise ConfigError(
             f"This database was loaded with time regime {stored.regime} and zone {stored.zone}, "
             f"but the settings say {expected.regime} and {expected.zone}. Set MP_TIME_REGIME and "
@@ -381,7 +381,7 @@ def must_match(stored: ProjectIdentity, expected: ProjectIdentity) -> None:
 def must_be_of(stored: ProjectIdentity, project_id: str, region: str) -> None:
     """Raise `ConfigError` if the file's project is not the expected one; '' stands for any."""
     expected = project_id or stored.project_id, region or stored.region
-    if _number_and_region(*expected) != _number_and_region(stored.project_id, stored.region):
+    if _stored_id_and_region(*expected) != _stored_id_and_region(stored.project_id, stored.region):
         raise ConfigError(
             f"This database holds project {stored.project_id} ({stored.region}), but project "
             f"{expected[0]} ({expected[1]}) was expected. Set MP_DATABASE to another file, "
@@ -390,11 +390,11 @@ def must_be_of(stored: ProjectIdentity, project_id: str, region: str) -> None:
         )
 
 
-def _number_and_region(project_id: str, region: str) -> tuple[str, str]:
+def _stored_id_and_region(project_id: str, region: str) -> tuple[str, str]:
     return project_id.strip().lstrip("0"), region.strip().lower()
 
 
-def _times_of(project: ProjectIdentity) -> tuple[str, str]:
+def _stored_times(project: ProjectIdentity) -> tuple[str, str]:
     # The zone converts nothing in the utc regime, so there it may be set freely.
     return project.regime, project.zone if project.regime == "legacy" else ""
 
@@ -544,11 +544,11 @@ def version_of(database: Path) -> str:
 
     Opening and closing it here would drop the lock that DuckDB holds on it for this process.
     """
-    texts = []
+    file_versions = []
     for path in (database, log_path(database)):
         try:
-            found = path.stat()
+            file_stat = path.stat()
         except OSError:
             continue
-        texts.append(f"{found.st_ino} {found.st_size} {found.st_mtime_ns}")
-    return ", ".join(texts)
+        file_versions.append(f"{file_stat.st_ino} {file_stat.st_size} {file_stat.st_mtime_ns}")
+    return ", ".join(file_versions)

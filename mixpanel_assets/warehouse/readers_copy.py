@@ -50,7 +50,7 @@ from mixpanel_assets.warehouse.schema import SCHEMA, STAMP, literal
 logger = logging.getLogger(__name__)
 
 
-_AT_ONCE = 1 << 30  # bytes; Linux copies at most 2 GB with one call
+_COPIED_AT_ONCE = 1 << 30  # bytes; Linux copies at most 2 GB with one call
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ def open_copy(database: Database) -> Iterator[ReadersCopy | None]:
     """Yield the copy of this very file; None without a readable one."""
     copy = _CopyFile(copy_path(database.path), memory_limit=database.memory_limit, lock_timeout=0)
     with ExitStack() as opened:
-        found = None
+        readable = None
         with suppress(DatabaseNotFoundError, DatabaseLockedError, StorageError, duckdb.Error):
             connection = opened.enter_context(copy.opened("read"))
             stamp = Stamp.read(connection)
-            found = ReadersCopy(connection, stamp) if stamp else None
-        yield found if found and found.stamp.is_of_file(database.path) else None
+            readable = ReadersCopy(connection, stamp) if stamp else None
+        yield readable if readable and readable.stamp.is_of_file(database.path) else None
 
 
 class _CopyFile(Database):
@@ -115,7 +115,7 @@ def take_copy(database: Database) -> Stamp:
             _finish_copy(draft, stamp)
             log_path(target).unlink(missing_ok=True)
             draft.replace(target)
-            _sync(target.parent)
+            _sync_copy(target.parent)
     finally:
         remove_drafts(target)
     return stamp
@@ -165,10 +165,10 @@ def _check_disk_room(database: Path) -> None:
 
 def _copy(source: Path, target: Path, database: Path) -> None:
     """Copy a file with the database's permissions; XFS and Btrfs share its blocks."""
-    with source.open("rb") as old, open(target, "xb", opener=_private) as new:
+    with source.open("rb") as old, open(target, "xb", opener=_private_copy) as new:
         follow(new.fileno(), database)
         try:
-            while os.copy_file_range(old.fileno(), new.fileno(), _AT_ONCE):
+            while os.copy_file_range(old.fileno(), new.fileno(), _COPIED_AT_ONCE):
                 pass
         except (AttributeError, OSError):  # this system or file system cannot
             old.seek(0)
@@ -176,7 +176,7 @@ def _copy(source: Path, target: Path, database: Path) -> None:
             shutil.copyfileobj(old, new, 1 << 20)
 
 
-def _private(path: str, flags: int) -> int:
+def _private_copy(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
@@ -195,10 +195,10 @@ def _finish_copy(draft: Path, stamp: Stamp) -> None:
     if log_path(draft).exists():
         raise StorageError(f"The copy {draft} kept a log of its own.")
     draft.chmod(draft.stat().st_mode & ~0o222)  # so that writing to it fails
-    _sync(draft)
+    _sync_copy(draft)
 
 
-def _sync(path: Path) -> None:
+def _sync_copy(path: Path) -> None:
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -209,9 +209,9 @@ def _sync(path: Path) -> None:
 CopyChoice = Literal["auto", "on", "off"]
 LARGEST_BYTES = 5_000_000_000  # a copy needs as much disk, and blocks writers while it is taken
 SECONDS_BETWEEN = 60.0  # so that a run with many short commits does not copy the file for each
-_FAULTS = (StorageError, DatabaseLockedError, OSError, duckdb.Error, sqlite3.Error)
+_COPY_FAULTS = (StorageError, DatabaseLockedError, OSError, duckdb.Error, sqlite3.Error)
 _HURRIED_SECONDS = 1.0  # Ctrl-C must not take longer
-_ALONE_WITHIN_SECONDS = 0.2  # two processes that end at once both hold the lock for a moment
+_FREE_WITHIN_SECONDS = 0.2  # two processes that end at once both hold the lock for a moment
 _REPORTED: set[Path] = set()
 
 
@@ -243,12 +243,12 @@ class Publisher:
             patience_seconds = min(patience_seconds, database.lock_timeout)
         self._lock_timeout = database.lock_timeout
         self._database = database.reader(patience_seconds, say)
-        self._choice = choice
+        self._copy_choice = choice
         self._project = project
         self._say = say
         self._patience_seconds = patience_seconds
         self._largest_bytes = largest_bytes
-        self._is_blocked: str | None = None
+        self._copy_obstacle: str | None = None
         self._load_has_failed = False
 
     @contextmanager
@@ -287,7 +287,7 @@ class Publisher:
                 raise
             finally:
                 writers.release()
-                self.publish(is_last=not more_follows and _is_free(writers))
+                self.publish(is_last=not more_follows and _is_lock_free(writers))
 
     def publish(self, *, is_last: bool) -> None:
         """Take a copy if the present one is older than the file; report errors, raise none.
@@ -295,25 +295,25 @@ class Publisher:
         Args:
             is_last: No other process writes, so do not wait until the present copy is a minute old.
         """
-        with self._reported_faults():
-            if self._is_blocked or not self._can_be_kept():
+        with self._reported_copy_faults():
+            if self._copy_obstacle or not self._can_keep_copy():
                 return
-            if not self._is_wanted():
-                self._remove()
-            elif not self._is_current() and (is_last or self._is_due()):
-                self._take(wait=is_last)
+            if not self._is_copy_wanted():
+                self._remove_copy()
+            elif not self._is_copy_current() and (is_last or self._is_copy_due()):
+                self._take_copy(wait=is_last)
 
     def renew(self) -> None:
         """Take a copy for a reader; unlike writers, it never deletes one."""
-        with self._reported_faults():
-            if self._can_be_kept() and self._is_wanted() and not self._is_current():
-                self._take(wait=True)
+        with self._reported_copy_faults():
+            if self._can_keep_copy() and self._is_copy_wanted() and not self._is_copy_current():
+                self._take_copy(wait=True)
 
     @contextmanager
-    def _reported_faults(self) -> Iterator[None]:
+    def _reported_copy_faults(self) -> Iterator[None]:
         try:
             yield
-        except _FAULTS as error:
+        except _COPY_FAULTS as error:
             if self._load_has_failed:  # its error says enough
                 return
             self._say(
@@ -321,10 +321,10 @@ class Publisher:
                 f"taken: {error} What was loaded is stored; the next run tries again."
             )
 
-    def _take(self, *, wait: bool) -> None:
+    def _take_copy(self, *, wait: bool) -> None:
         path = copy_path(self._database.path)
         lock = path.with_name(f"{path.name}.lock")
-        patience_seconds = self._present_patience()
+        patience_seconds = self._lock_patience()
         timeout = 10 * patience_seconds if wait else 0.0
         with closing(lock_at(lock)) as one_at_a_time:
             try:
@@ -334,7 +334,7 @@ class Publisher:
                 if wait:
                     raise
                 return
-            if not self._is_current():
+            if not self._is_copy_current():
                 self._database.lock_timeout = patience_seconds
                 take_copy(self._database)
 
@@ -349,66 +349,66 @@ class Publisher:
         wait = Wait(f"{what} {path}", path, timeout, self._say)
         wait.until(lambda: try_lock(acquire), lambda: kernel_holder(lock))
 
-    def _present_patience(self) -> float:
+    def _lock_patience(self) -> float:
         """Return the seconds to wait for a lock: few while an interrupt ends the process."""
         error = sys.exc_info()[1]
         is_interrupted = error is not None and not isinstance(error, Exception)
         return min(self._patience_seconds, _HURRIED_SECONDS if is_interrupted else float("inf"))
 
-    def _can_be_kept(self) -> bool:
+    def _can_keep_copy(self) -> bool:
         path = self._database.path
         return not (
             self._database.is_missing or is_copy(path) or not os.access(path.parent, os.W_OK)
         )
 
-    def _is_wanted(self) -> bool:
-        return self._choice != "off" and not self._is_too_large()
+    def _is_copy_wanted(self) -> bool:
+        return self._copy_choice != "off" and not self._is_database_too_large()
 
-    def _is_too_large(self) -> bool:
+    def _is_database_too_large(self) -> bool:
         size = self._database.path.stat().st_size
-        return self._choice == "auto" and size > self._largest_bytes
+        return self._copy_choice == "auto" and size > self._largest_bytes
 
-    def _remove(self) -> None:
+    def _remove_copy(self) -> None:
         """Delete a copy that is not renewed, and say so."""
-        path, too_large = self._database.path, self._is_too_large()
+        path, too_large = self._database.path, self._is_database_too_large()
         if remove_copy(path) or (too_large and path not in _REPORTED):
             _REPORTED.add(path)
-            self._say(_not_kept_message(path, self._largest_bytes if too_large else None))
+            self._say(_no_copy_message(path, self._largest_bytes if too_large else None))
 
-    def _is_current(self) -> bool:
+    def _is_copy_current(self) -> bool:
         stamp = read_stamp(copy_path(self._database.path))
         return stamp is not None and stamp.is_of_now(self._database.path)
 
-    def _is_due(self) -> bool:
+    def _is_copy_due(self) -> bool:
         with suppress(OSError):
-            taken = copy_path(self._database.path).stat().st_mtime
-            return abs(time.time() - taken) >= SECONDS_BETWEEN
+            copied_at = copy_path(self._database.path).stat().st_mtime
+            return abs(time.time() - copied_at) >= SECONDS_BETWEEN
         return True
 
     def _check_copy_name(self) -> None:
         """Move the copy of another database aside; report a file that is not a copy."""
-        at_once = self._database.reader(0)
-        stamp = read_stamp(copy_path(at_once.path))
-        blocked_before, self._is_blocked = self._is_blocked, None
+        database = self._database.reader(0)
+        stamp = read_stamp(copy_path(database.path))
+        obstacle_before, self._copy_obstacle = self._copy_obstacle, None
         if stamp is None:
-            self._is_blocked = obstacle_to_copy(at_once.path)
-            if self._is_blocked not in (None, blocked_before) and self._choice != "off":
-                self._say(self._is_blocked)
-        elif not stamp.is_of_now(at_once.path):
+            self._copy_obstacle = obstacle_to_copy(database.path)
+            if self._copy_obstacle not in (None, obstacle_before) and self._copy_choice != "off":
+                self._say(self._copy_obstacle)
+        elif not stamp.is_of_now(database.path):
             # The lock holder has already checked.
-            with suppress(DatabaseLockedError), at_once.read() as connection:
+            with suppress(DatabaseLockedError), database.read() as connection:
                 if not stamp.origin.may_be(Origin.of(connection)):
-                    self._say(_moved_message(at_once.path, stamp))
+                    self._say(_moved_copy_message(database.path, stamp))
 
 
-def _moved_message(database: Path, stamp: Stamp) -> str:
+def _moved_copy_message(database: Path, stamp: Stamp) -> str:
     return (
         f"{copy_path(database)} was the snapshot of {stamp.origin}, not of {database}. It may "
         f"be the last copy, so it was renamed: {move_aside(database, stamp)}"
     )
 
 
-def _not_kept_message(path: Path, limit: int | None) -> str:
+def _no_copy_message(path: Path, limit: int | None) -> str:
     if limit is None:
         return "No snapshot for readers is kept: MP_SNAPSHOT is off. They wait for writers."
     return (
@@ -417,12 +417,12 @@ def _not_kept_message(path: Path, limit: int | None) -> str:
     )
 
 
-def _is_free(lock: ReadWriteLock) -> bool:
-    until = time.monotonic() + _ALONE_WITHIN_SECONDS
+def _is_lock_free(lock: ReadWriteLock) -> bool:
+    until = time.monotonic() + _FREE_WITHIN_SECONDS
     while not try_lock(lock.acquire_write):
         if time.monotonic() > until:
             return False
-        time.sleep(_ALONE_WITHIN_SECONDS / 20)
+        time.sleep(_FREE_WITHIN_SECONDS / 20)
     lock.release()
     return True
 
@@ -461,9 +461,9 @@ class ReadersDatabase(Database):
     def _connect(self, mode: Mode, *, logged: bool = False) -> Iterator[Connection]:
         self.must_exist()
         with ExitStack() as opened:
-            yield self._open_newest(opened)
+            yield self._open_newest_copy(opened)
 
-    def _open_newest(self, opened: ExitStack) -> Connection:
+    def _open_newest_copy(self, opened: ExitStack) -> Connection:
         copy = opened.enter_context(open_copy(self))
         self.snapshot_age = None
         if copy and copy.stamp.is_of_now(self.path):
@@ -473,17 +473,17 @@ class ReadersDatabase(Database):
         with suppress(DatabaseLockedError):
             return opened.enter_context(self.reader(_BRIEFLY_SECONDS).opened("read"))
         self.snapshot_age = copy.stamp.age
-        self._report_age(copy.stamp)
+        self._report_copy_age(copy.stamp)
         return copy.connection
 
-    def _report_age(self, stamp: Stamp) -> None:
-        said = (
+    def _report_copy_age(self, stamp: Stamp) -> None:
+        sentence = (
             f"{self.path} is being written to. Read instead: its snapshot of "
             f"{stamp.taken_at:%Y-%m-%d %H:%M:%S} UTC, {stamp.age:.0f} s old."
         )
-        logger.info(said)
+        logger.info(sentence)
         if self.on_wait:
-            self.on_wait(said)
+            self.on_wait(sentence)
 
 
 def database_at(

@@ -31,14 +31,14 @@ from mixpanel_assets.warehouse.lines import Window
 from mixpanel_assets.warehouse.quarantine import DIGEST, Refusals, replace_quarantine
 from mixpanel_assets.warehouse.schema import QUARANTINE, VANISHED, Table
 
-_EVENT = re.compile(r'"event"\s*:\s*("(?:[^"\\]|\\.)*")')
-_TIME = re.compile(r'"time"\s*:\s*([^\s,}]+)')
-_INSERT_ID = re.compile(r'"\$insert_id"\s*:\s*("(?:[^"\\]|\\.)+")')
+_EVENT_IN_LINE = re.compile(r'"event"\s*:\s*("(?:[^"\\]|\\.)*")')
+_TIME_IN_LINE = re.compile(r'"time"\s*:\s*([^\s,}]+)')
+_INSERT_ID_IN_LINE = re.compile(r'"\$insert_id"\s*:\s*("(?:[^"\\]|\\.)+")')
 
 # A line without a usable time counts for the first day of its request, which has 31 days at most.
-_NEAR = timedelta(days=31)
+_NEAR_DAYS = timedelta(days=31)
 
-_Mark = tuple[str | None, str | None, str | None]
+_LineMark = tuple[str | None, str | None, str | None]
 
 
 class _Line(NamedTuple):
@@ -47,7 +47,7 @@ class _Line(NamedTuple):
     rowid: int
     day: date
     sha256: str
-    mark: _Mark
+    mark: _LineMark
 
 
 def lacking_lines(
@@ -69,14 +69,16 @@ def lacking_lines(
         f"WHERE {OF_TABLE} AND day BETWEEN $from_date AND $to_date ORDER BY quarantined_at, rowid",
         key.target.names | window.ends,
     ).fetchall()
-    stored = [_Line(rowid, day, sha256, _mark(head)) for rowid, day, sha256, head in found]
-    left = _without_marks(stored, refusals)
-    if left:
-        left = _without_rows(connection, left, window, table, staged)
-    if left:
-        elsewhere = _elsewhere(connection, key, window, (line.sha256 for line in left))
-        left = [line for line in left if line.sha256 not in elsewhere]
-    return {line.rowid: line.day for line in left}
+    stored_lines = [
+        _Line(rowid, day, sha256, _line_mark(head)) for rowid, day, sha256, head in found
+    ]
+    lacking = _without_marks(stored_lines, refusals)
+    if lacking:
+        lacking = _without_rows(connection, lacking, window, table, staged)
+    if lacking:
+        elsewhere = _elsewhere(connection, key, window, (line.sha256 for line in lacking))
+        lacking = [line for line in lacking if line.sha256 not in elsewhere]
+    return {line.rowid: line.day for line in lacking}
 
 
 def store_lines(
@@ -114,30 +116,32 @@ def _move_lines(
 
 def _without_marks(stored: Sequence[_Line], refusals: Refusals) -> list[_Line]:
     """Leave out lines that the response has, also if Mixpanel has rewritten them."""
-    same = {line.sha256 for line in refusals}
-    marks = Counter(_mark(line.head) for line in refusals)
-    left = []
+    received_hashes = {line.sha256 for line in refusals}
+    marks = Counter(_line_mark(line.head) for line in refusals)
+    lacking = []
     # Unchanged lines are counted first, so that the rewritten ones are left.
-    for line in sorted(stored, key=lambda line: line.sha256 not in same):
+    for line in sorted(stored, key=lambda line: line.sha256 not in received_hashes):
         if not marks[line.mark]:
-            left.append(line)
-        elif _insert_id(line.mark) is None:
+            lacking.append(line)
+        elif _row_insert_id(line.mark) is None:
             marks[line.mark] -= 1
-    return left
+    return lacking
 
 
 def _without_rows(
     connection: Connection, lines: Sequence[_Line], window: Window, table: str, staged: str
 ) -> list[_Line]:
     """Leave out lines that are rows of the response, because they can be stored now."""
-    times = {"times": sorted({time for line in lines if (time := _time(line.mark)) is not None})}
+    times = {
+        "times": sorted({time for line in lines if (time := _time_raw(line.mark)) is not None})
+    }
     at_times = "time_raw IN (SELECT unnest($times::BIGINT[]))"
-    ids = set(
+    staged_ids = set(
         connection.execute(
             f"SELECT time_raw, insert_id FROM {staged} WHERE {at_times}", times
         ).fetchall()
     )
-    new = Counter[int | None](
+    new_rows = Counter[int | None](
         dict(
             connection.execute(
                 f"""
@@ -151,14 +155,14 @@ def _without_rows(
             ).fetchall()
         )
     )
-    left = []
+    lacking = []
     for line in lines:
-        time, insert_id = _time(line.mark), _insert_id(line.mark)
-        if insert_id is None and new[time]:
-            new[time] -= 1
-        elif (time, insert_id) not in ids:
-            left.append(line)
-    return left
+        time, insert_id = _time_raw(line.mark), _row_insert_id(line.mark)
+        if insert_id is None and new_rows[time]:
+            new_rows[time] -= 1
+        elif (time, insert_id) not in staged_ids:
+            lacking.append(line)
+    return lacking
 
 
 def _elsewhere(
@@ -170,45 +174,45 @@ def _elsewhere(
     vanished: bool = False,
 ) -> dict[str, tuple[int, date]]:
     """Return row id and day of the same lines under other days near the requested ones."""
-    found = connection.execute(
+    copies = connection.execute(
         f"SELECT {DIGEST}, rowid, day FROM {QUARANTINE.quoted} WHERE {OF_TABLE} "
         "AND day BETWEEN $first AND $last AND day NOT BETWEEN $from_date AND $to_date "
         f"AND {DIGEST} IN (SELECT unnest($hashes::VARCHAR[])) "
         "AND (vanished_at IS NOT NULL OR NOT $vanished)",
         key.target.names
         | window.ends
-        | {"first": window.from_date - _NEAR, "last": window.to_date + _NEAR}
+        | {"first": window.from_date - _NEAR_DAYS, "last": window.to_date + _NEAR_DAYS}
         | {"hashes": list(hashes), "vanished": vanished},
     )
-    return {sha256: (rowid, day) for sha256, rowid, day in found.fetchall()}
+    return {sha256: (rowid, day) for sha256, rowid, day in copies.fetchall()}
 
 
-def _mark(head: bytes) -> _Mark:
+def _line_mark(head: bytes) -> _LineMark:
     """Return event, time and `$insert_id` as a line has them, given its first bytes."""
-    text = head.removeprefix(BOM).decode("utf-8", "surrogateescape")
+    line_text = head.removeprefix(BOM).decode("utf-8", "surrogateescape")
     try:
-        fields = dict(members(text))
+        fields = dict(members(line_text))
         properties = dict(members(fields["properties"]))
     except (KeyError, ValueError):  # of a long line, which is cut here
         event, time, insert_id = (
-            found.group(1) if (found := pattern.search(text)) else None
-            for pattern in (_EVENT, _TIME, _INSERT_ID)
+            in_line.group(1) if (in_line := pattern.search(line_text)) else None
+            for pattern in (_EVENT_IN_LINE, _TIME_IN_LINE, _INSERT_ID_IN_LINE)
         )
         return event, time, insert_id
     return fields.get("event"), properties.get("time"), properties.get("$insert_id")
 
 
-def _time(mark: _Mark) -> int | None:
-    time = mark[1]
-    return int(time) if time and time.isdecimal() and len(time) < 16 else None
+def _time_raw(mark: _LineMark) -> int | None:
+    time_text = mark[1]
+    return int(time_text) if time_text and time_text.isdecimal() and len(time_text) < 16 else None
 
 
-def _insert_id(mark: _Mark) -> str | None:
+def _row_insert_id(mark: _LineMark) -> str | None:
     """Return the `$insert_id` as a row would have it."""
-    sent = mark[2]
-    if sent is None or sent == "null":
+    id_text = mark[2]
+    if id_text is None or id_text == "null":
         return None
-    return (str(parse(sent)) if sent.startswith('"') else sent) or None
+    return (str(parse(id_text)) if id_text.startswith('"') else id_text) or None
 
 
 @dataclass(frozen=True)
@@ -269,7 +273,7 @@ _IS_MADE = (
     "'[0-9a-f]{{8}}-[0-9a-f]{{4}}-8[0-9a-f]{{3}}-[89ab][0-9a-f]{{3}}-[0-9a-f]{{12}}')"
 )
 _KEY = "event_name, time_raw, insert_id"
-_ASKED = "event_date BETWEEN $from_date AND $to_date"
+_IN_WINDOW = "event_date BETWEEN $from_date AND $to_date"
 
 _ORIGINAL = "coalesce(properties ->> '$.mp_original_event_name', event_name)"
 _HOT = "event_name = '$hotshard_events'"
@@ -280,13 +284,13 @@ _LACKING = f"""
     SELECT stored.rowid AS row, event_date AS day, event_name, event_name AS name, time_raw,
            insert_id, event_time, {_IS_MADE} AS is_made
     FROM {{table}} AS stored ANTI JOIN {{staged}} USING ({_KEY})
-    WHERE {_ASKED}
+    WHERE {_IN_WINDOW}
 """
 
 _UNDO_RENAMING = f"""
     UPDATE _lacking SET name = original.name FROM (
         SELECT stored.rowid AS row, {_ORIGINAL} AS name FROM {{table}} AS stored
-        WHERE {_HOT} AND {_ASKED}
+        WHERE {_HOT} AND {_IN_WINDOW}
     ) AS original WHERE original.row = _lacking.row
 """
 
@@ -297,7 +301,7 @@ _NEARBY = f"""
     SELECT stored.rowid AS row, event_date AS day, event_name AS name, time_raw, insert_id,
            {_IS_MADE} AS is_made
     FROM {{table}} AS stored
-    WHERE event_date BETWEEN $from_date::DATE - 2 AND $to_date::DATE + 2 AND NOT ({_ASKED})
+    WHERE event_date BETWEEN $from_date::DATE - 2 AND $to_date::DATE + 2 AND NOT ({_IN_WINDOW})
         AND time_raw >= (SELECT min(time_raw) FROM times)
         AND time_raw <= (SELECT max(time_raw) FROM times)
         AND {{is_legacy}}
@@ -311,7 +315,7 @@ _BROUGHT = f"""
         FROM {{staged}} SEMI JOIN (
             SELECT time_raw FROM _lacking UNION ALL SELECT time_raw FROM _nearby
         ) USING (time_raw)
-    ) ANTI JOIN (SELECT {_KEY} FROM {{table}} WHERE {_ASKED}) USING ({_KEY})
+    ) ANTI JOIN (SELECT {_KEY} FROM {{table}} WHERE {_IN_WINDOW}) USING ({_KEY})
 """
 
 # Of rows with a made id, those that were kept before are kept first: the others may be in the
@@ -392,8 +396,8 @@ class Replacement:
         self._window = window
         self._reload = reload
         is_legacy = window.project.regime == "legacy"
-        self._names = {"table": table.quoted, "staged": staged, "is_legacy": is_legacy}
-        self._asked = window.ends
+        self._tables = {"table": table.quoted, "staged": staged, "is_legacy": is_legacy}
+        self._window_ends = window.ends
         self._target = key.target.names
 
     def make(self, empty: Collection[date]) -> Vanished:
@@ -401,48 +405,52 @@ class Replacement:
 
         Returns what was kept, removed or moved.
         """
-        vanished = self._find(empty) if self._can_differ() else Vanished()
+        vanished = self._find_vanished(empty) if self._may_lack_rows() else Vanished()
         others = " AND rowid NOT IN (SELECT row FROM _kept)" if vanished.kept else ""
-        self._run(f"DELETE FROM {{table}} WHERE {_ASKED}{others}", self._asked)
+        self._execute(f"DELETE FROM {{table}} WHERE {_IN_WINDOW}{others}", self._window_ends)
         if vanished.moved:
-            self._run("DELETE FROM {table} WHERE rowid IN (SELECT row FROM _moved)")
+            self._execute("DELETE FROM {table} WHERE rowid IN (SELECT row FROM _moved)")
         columns = ", ".join(self._table.column_names)
-        self._run(f"INSERT INTO {{table}} BY NAME SELECT {columns} FROM {{staged}}")
-        self._write_list(vanished)
+        self._execute(f"INSERT INTO {{table}} BY NAME SELECT {columns} FROM {{staged}}")
+        self._write_vanished(vanished)
         return vanished
 
-    def _can_differ(self) -> bool:
+    def _may_lack_rows(self) -> bool:
         # The first load of a day, the usual case, skips five statements.
-        stored = f"SELECT count(*) FROM {self._table.quoted} WHERE {_ASKED}"
-        return bool(self._names["is_legacy"] or number(self._connection, stored, self._asked))
+        stored = f"SELECT count(*) FROM {self._table.quoted} WHERE {_IN_WINDOW}"
+        return bool(
+            self._tables["is_legacy"] or number(self._connection, stored, self._window_ends)
+        )
 
-    def _find(self, empty: Collection[date]) -> Vanished:
+    def _find_vanished(self, empty: Collection[date]) -> Vanished:
         """Fill the tables `_kept` and `_moved` with the rows that are lacking or moved."""
-        self._run(_LACKING, self._asked)
-        self._run(_NEARBY, self._asked)
-        if not self._count("_lacking") + self._count("_nearby"):
+        self._execute(_LACKING, self._window_ends)
+        self._execute(_NEARBY, self._window_ends)
+        if not self._count_rows("_lacking") + self._count_rows("_nearby"):
             return Vanished()
-        if self._count(f"_lacking WHERE {_HOT}"):
-            self._run(_UNDO_RENAMING, self._asked)
-        self._run(_BROUGHT, self._asked)
-        self._run(_KEPT, self._target | self._asked)
+        if self._count_rows(f"_lacking WHERE {_HOT}"):
+            self._execute(_UNDO_RENAMING, self._window_ends)
+        self._execute(_BROUGHT, self._window_ends)
+        self._execute(_KEPT, self._target | self._window_ends)
         days_read = {"read": list(self._reload.read), "to_read": list(self._reload.to_read)}
-        self._run(_MOVED, self._target | self._asked | days_read)
-        removed = self._remove(empty) if self._reload.accept_smaller else Counter[date]()
-        return self._count_rows(removed)
+        self._execute(_MOVED, self._target | self._window_ends | days_read)
+        removed = self._remove_lacking(empty) if self._reload.accept_smaller else Counter[date]()
+        return self._count_vanished(removed)
 
-    def _remove(self, empty: Collection[date]) -> Counter[date]:
+    def _remove_lacking(self, empty: Collection[date]) -> Counter[date]:
         """Remove rows from `_kept` that `accept_smaller` does not keep."""
         values = {"kept": [day for day in empty if self._reload.keeps(day, is_empty=True)]}
         condition = "day NOT IN (SELECT unnest($kept::DATE[]))"
-        removed = self._run(f"SELECT day, count(*) FROM _kept WHERE {condition} GROUP BY 1", values)
-        found = Counter[date](dict(removed.fetchall()))
-        self._run(f"DELETE FROM _kept WHERE {condition}", values)
-        return found
+        removed = self._execute(
+            f"SELECT day, count(*) FROM _kept WHERE {condition} GROUP BY 1", values
+        )
+        count = Counter[date](dict(removed.fetchall()))
+        self._execute(f"DELETE FROM _kept WHERE {condition}", values)
+        return count
 
-    def _count_rows(self, removed: Counter[date]) -> Vanished:
+    def _count_vanished(self, removed: Counter[date]) -> Vanished:
         vanished = Vanished(removed=removed)
-        kept = self._run(
+        kept = self._execute(
             "SELECT day, event_name, hour(event_time), count(*), count_if(vanished_at IS NULL), "
             "count_if(make_timestamp_ms(time_raw)::DATE <> day) FROM _kept GROUP BY ALL"
         )
@@ -452,36 +460,36 @@ class Replacement:
             vanished.shifted[day] += shifted
             vanished.events[day, event] += rows
             vanished.hours[day, hour] += rows
-        moved = self._run("SELECT day, count(*) FROM _moved GROUP BY day")
+        moved = self._execute("SELECT day, count(*) FROM _moved GROUP BY day")
         vanished.moved.update(dict(moved.fetchall()))
         return vanished
 
-    def _write_list(self, vanished: Vanished) -> None:
+    def _write_vanished(self, vanished: Vanished) -> None:
         """Store which rows are kept, and correct the ledger of days from which rows moved."""
         listed = f"{VANISHED.quoted} WHERE {OF_TABLE}"
-        self._run(
+        self._execute(
             f"DELETE FROM {listed} AND day BETWEEN $from_date AND $to_date",
-            self._target | self._asked,
+            self._target | self._window_ends,
         )
         if vanished.kept:
-            self._run(
+            self._execute(
                 f"INSERT INTO {VANISHED.quoted} BY NAME SELECT $schema AS schema_name, "
                 f"$table AS table_name, day, {_KEY}, coalesce(vanished_at, $now) AS vanished_at "
                 "FROM _kept",
                 self._target | {"now": self._key.moment},
             )
         if vanished.moved:
-            self._run(
+            self._execute(
                 f"DELETE FROM {listed} AND (day, {_KEY}) IN "
                 "(SELECT (day, name, time_raw, insert_id) FROM _moved)",
                 self._target,
             )
             ledger.recount(self._connection, self._key.target, vanished.moved)
         for table in ("_lacking", "_nearby", "_brought", "_kept", "_moved"):
-            self._run(f"DROP TABLE IF EXISTS temp.{table}")
+            self._execute(f"DROP TABLE IF EXISTS temp.{table}")
 
-    def _count(self, what: str) -> int:
+    def _count_rows(self, what: str) -> int:
         return number(self._connection, f"SELECT count(*) FROM {what}")
 
-    def _run(self, sql: str, values: Mapping[str, Any] | None = None) -> Connection:
-        return self._connection.execute(sql.format(**self._names), values or {})
+    def _execute(self, sql: str, values: Mapping[str, Any] | None = None) -> Connection:
+        return self._connection.execute(sql.format(**self._tables), values or {})
