@@ -22,7 +22,7 @@ from mixpanel_assets.warehouse.schema import DAYS, EVENTS, VANISHED, literal
 from mixpanel_assets.warehouse.tables import table_exists
 
 _FETCHED = "mixpanel_assets_fetched"
-_BATCH = 100  # rows, each of up to some megabytes
+_ROWS_AT_ONCE = 100  # rows, each of up to some megabytes
 # Rows are compared by a hash, because properties of a whole day do not fit into memory twice.
 _ROW = "json_array(event_name, time_raw, distinct_id, insert_id, properties)"
 
@@ -45,7 +45,7 @@ _SURPLUS = f"""
     QUALIFY row_number() OVER (PARTITION BY mark) <= surplus
 """
 
-_Event = tuple[str, int, str | None]
+_EventKey = tuple[str, int, str | None]
 
 
 @dataclass(frozen=True)
@@ -107,20 +107,20 @@ def expired_days(connection: Connection, days: Sequence[date]) -> list[DayDiffer
 def _compare_day(
     connection: Connection, day: date, status: Status | None, response: Status
 ) -> DayDifference:
-    ours, theirs = EVENTS.quoted, f"{_FETCHED}.{EVENTS.quoted}"
-    stored = _count(connection, ours, day)
+    stored_table, fetched_table = EVENTS.quoted, f"{_FETCHED}.{EVENTS.quoted}"
+    stored = _count(connection, stored_table, day)
     if response == "not available":
         return DayDifference(day, status or response, stored, None)
-    kept = Counter(_contents(connection, ours, theirs, day))
-    fetched = Counter(_contents(connection, theirs, ours, day))
+    kept = Counter(_differing_rows(connection, stored_table, fetched_table, day))
+    fetched = Counter(_differing_rows(connection, fetched_table, stored_table, day))
     only_stored, only_fetched = (_count_by_event(side) for side in (kept - fetched, fetched - kept))
     gone = only_stored - only_fetched
-    vanished = (gone & _vanished(connection, day)).total()
+    vanished = (gone & _vanished_rows(connection, day)).total()
     return DayDifference(
         day,
         status,
         stored,
-        _count(connection, theirs, day),
+        _count(connection, fetched_table, day),
         missing=(only_fetched - only_stored).total(),
         gone=gone.total() - vanished,
         kept=vanished,
@@ -128,35 +128,35 @@ def _compare_day(
     )
 
 
-def _vanished(connection: Connection, day: date) -> Counter[_Event]:
+def _vanished_rows(connection: Connection, day: date) -> Counter[_EventKey]:
     """Return the kept rows that Mixpanel does not send any more."""
     if not table_exists(connection, VANISHED.name):  # in an older file
         return Counter()
-    found = connection.execute(
+    listed_rows = connection.execute(
         f"SELECT event_name, time_raw, insert_id FROM {VANISHED.quoted} "
         "WHERE schema_name = ? AND table_name = ? AND day = ?",
         [EVENTS.schema, EVENTS.name, day],
     )
-    return Counter(found.fetchall())
+    return Counter(listed_rows.fetchall())
 
 
-def _contents(
+def _differing_rows(
     connection: Connection, ours: str, theirs: str, day: date
-) -> Iterator[tuple[_Event, bytes]]:
+) -> Iterator[tuple[_EventKey, bytes]]:
     """Yield each row that one side has and the other lacks, as its event and its content."""
-    found = connection.execute(_SURPLUS.format(ours=ours, theirs=theirs), {"day": day})
-    while rows := found.fetchmany(_BATCH):
+    rows_of_one_side = connection.execute(_SURPLUS.format(ours=ours, theirs=theirs), {"day": day})
+    while rows := rows_of_one_side.fetchmany(_ROWS_AT_ONCE):
         for event, time_raw, distinct_id, insert_id, properties in rows:
-            yield (event, time_raw, insert_id), _digest(distinct_id, parse(properties))
+            yield (event, time_raw, insert_id), _row_digest(distinct_id, parse(properties))
 
 
-def _digest(distinct_id: str | None, properties: dict[str, Any]) -> bytes:
+def _row_digest(distinct_id: str | None, properties: dict[str, Any]) -> bytes:
     content = {name: value for name, value in properties.items() if name not in NOT_CONTENT}
     return hashlib.sha256(json.dumps([distinct_id, content], sort_keys=True).encode()).digest()
 
 
-def _count_by_event(rows: Counter[tuple[_Event, bytes]]) -> Counter[_Event]:
-    events: Counter[_Event] = Counter()
+def _count_by_event(rows: Counter[tuple[_EventKey, bytes]]) -> Counter[_EventKey]:
+    events: Counter[_EventKey] = Counter()
     for (event, _), copies in rows.items():
         events[event] += copies
     return events

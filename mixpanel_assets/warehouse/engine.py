@@ -57,16 +57,16 @@ logger = logging.getLogger(__name__)
 
 
 # DuckDB's Python module rounds, clips or counts these in other units.
-_TEXTS = {
+_SQL_TEXTS = {
     *("interval", "blob", "bit", "timestamp_ns", "time", "time_ns", "time with time zone"),
     *("union", "variant"),
 }
-_MOMENTS = {*("date", "timestamp", "timestamp_s", "timestamp_ms", "timestamp with time zone")}
-_NUMBERS = {"float", "double"}
-_NESTED = {"list", "array", "struct", "map"}
+_SQL_MOMENTS = {*("date", "timestamp", "timestamp_s", "timestamp_ms", "timestamp with time zone")}
+_SQL_NUMBERS = {"float", "double"}
+_SQL_NESTED = {"list", "array", "struct", "map"}
 # Searched in the text of a list or an object. A string in it that looks alike does no harm: the
 # value is then shown as text.
-_ODD = r"(^|\W)(inf|infinity|nan|\d{5,}-\d\d-\d\d|[\d-]+ \(BC\))($|\W)"
+_ODD_SQL_TEXT = r"(^|\W)(inf|infinity|nan|\d{5,}-\d\d-\d\d|[\d-]+ \(BC\))($|\W)"
 
 
 def exact_rows(relation: duckdb.DuckDBPyRelation) -> list[tuple[Any, ...]]:
@@ -76,10 +76,10 @@ def exact_rows(relation: duckdb.DuckDBPyRelation) -> list[tuple[Any, ...]]:
     9999, and numbers that are not finite.
     """
     columns = []
-    for number, kind in enumerate(relation.types, 1):
-        value, text = f"#{number}", _text_of(f"#{number}", kind)
-        columns += [f"CASE WHEN {text} IS NULL THEN {value} END AS {quoted(f'v{number}')}"]
-        columns += [f"{text} AS {quoted(f't{number}')}"]
+    for place, sql_type in enumerate(relation.types, 1):
+        column, text = f"#{place}", _sql_text(f"#{place}", sql_type)
+        columns += [f"CASE WHEN {text} IS NULL THEN {column} END AS {quoted(f'v{place}')}"]
+        columns += [f"{text} AS {quoted(f't{place}')}"]
     rows = relation.project(", ".join(columns)).fetchall()
     return [
         tuple(
@@ -89,28 +89,28 @@ def exact_rows(relation: duckdb.DuckDBPyRelation) -> list[tuple[Any, ...]]:
     ]
 
 
-def _text_of(value: str, kind: DuckDBPyType) -> str:
+def _sql_text(column: str, sql_type: DuckDBPyType) -> str:
     """Return the SQL of a value's text, NULL where Python can represent the value."""
-    text, leaves = f"{value}::VARCHAR", set(_leaves(kind))
-    if leaves & _TEXTS:
-        return text
-    if kind.id in _NUMBERS:
-        return f"CASE WHEN NOT isfinite({value}) THEN {text} END"
-    if kind.id in _MOMENTS:
-        fits = f"isfinite({value}) AND year({value}) BETWEEN 1 AND 9999"
-        return f"CASE WHEN NOT ({fits}) THEN {text} END"
-    if leaves & (_MOMENTS | _NUMBERS) and kind.id in _NESTED:
-        return f"CASE WHEN regexp_matches({text}, '{_ODD}') THEN {text} END"
+    column_text, leaf_types = f"{column}::VARCHAR", set(_leaf_types(sql_type))
+    if leaf_types & _SQL_TEXTS:
+        return column_text
+    if sql_type.id in _SQL_NUMBERS:
+        return f"CASE WHEN NOT isfinite({column}) THEN {column_text} END"
+    if sql_type.id in _SQL_MOMENTS:
+        fits = f"isfinite({column}) AND year({column}) BETWEEN 1 AND 9999"
+        return f"CASE WHEN NOT ({fits}) THEN {column_text} END"
+    if leaf_types & (_SQL_MOMENTS | _SQL_NUMBERS) and sql_type.id in _SQL_NESTED:
+        return f"CASE WHEN regexp_matches({column_text}, '{_ODD_SQL_TEXT}') THEN {column_text} END"
     return "NULL::VARCHAR"
 
 
-def _leaves(kind: DuckDBPyType) -> Iterator[str]:
-    if kind.id not in _NESTED:
-        yield kind.id
+def _leaf_types(sql_type: DuckDBPyType) -> Iterator[str]:
+    if sql_type.id not in _SQL_NESTED:
+        yield sql_type.id
         return
-    for _, child in kind.children:
+    for _, child in sql_type.children:
         if isinstance(child, DuckDBPyType):
-            yield from _leaves(child)
+            yield from _leaf_types(child)
 
 
 if TYPE_CHECKING:
@@ -175,12 +175,12 @@ class StorageEngine:
         lock_timeout: float | None = None,
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
-        self._end = ExitStack()
+        self._storage_end = ExitStack()
         if path is None:
             folder = _temporary_folder()
-            self._end.callback(folder.remove)
+            self._storage_end.callback(folder.remove)
             path = MemoryDatabase(folder.path / "spilled", memory_limit=memory_limit)
-            self._end.callback(path.close)
+            self._storage_end.callback(path.close)
         if not isinstance(path, Database):
             path = database_at(
                 Path(path),
@@ -191,10 +191,10 @@ class StorageEngine:
             )
         self._database = path
         self._project = self.asked_for = project
-        self._end.callback(path.release)
+        self._storage_end.callback(path.release)
         self._is_closed = False
         if isinstance(path, MemoryDatabase):
-            self._prepare_all()
+            self._prepare_tables()
 
     @classmethod
     def open_existing(
@@ -242,7 +242,7 @@ class StorageEngine:
         database = database_at(folder.path / "ephemeral.duckdb", memory_limit=memory_limit)
         engine = cls(database, project=project)
         engine.on_close(folder.remove)
-        engine._prepare_all()
+        engine._prepare_tables()
         return engine
 
     @classmethod
@@ -257,7 +257,7 @@ class StorageEngine:
         """
         return cls(project=project, memory_limit=memory_limit)
 
-    def _prepare_all(self) -> None:
+    def _prepare_tables(self) -> None:
         """Create the tables; close after an error."""
         try:
             with self.write():
@@ -358,7 +358,7 @@ class StorageEngine:
             >>> storage.close()
         """
         self._is_closed = True
-        self._end.close()
+        self._storage_end.close()
 
     def on_close(self, callback: Callable[[], object]) -> None:
         """Register a function for `close` to call; the last one is called first.
@@ -369,7 +369,7 @@ class StorageEngine:
         Example:
             >>> storage.on_close(workspace.close)
         """
-        self._end.callback(callback)
+        self._storage_end.callback(callback)
 
     def cleanup(self) -> None:
         """Do what `close` does.
@@ -411,12 +411,12 @@ class StorageEngine:
             1720
         """
         self._refuse_name(name, metadata, "events")
-        project = self._identity()
+        project = self._stored_project()
         lines = EventLines(project)
         fetched_at, fetched_on = moment_of(metadata), day_of(metadata, project)
-        given = days_of(metadata)
+        covered_days = days_of(metadata)
         with self._write_records(data, lines) as (spool, count):
-            days = given or lines.days or {fetched_on}
+            days = covered_days or lines.days or {fetched_on}
             refuse_outside(lines.days, days)
             with self.write() as connection:
                 return make_events_table(
@@ -433,7 +433,7 @@ class StorageEngine:
                         received_at=fetched_at,
                     ),
                     days=days,
-                    covers_gaps=bool(given),
+                    covers_gaps=bool(covered_days),
                     project=project,
                     open_days=[day for day in days if day >= fetched_on],
                     filters=filters_of(metadata),
@@ -462,7 +462,7 @@ class StorageEngine:
             40
         """
         self._refuse_name(name, metadata, "profiles")
-        project = self._identity()
+        project = self._stored_project()
         with self._write_records(data, profile_line) as (spool, _), self.write() as connection:
             return make_profiles_table(
                 connection,
@@ -530,8 +530,8 @@ class StorageEngine:
             kept = [table.target.table for table in chosen if table.is_asset and not assets]
             if kept:
                 logger.info("The assets' tables are kept: %s.", ", ".join(kept))
-            gone = [table.target for table in chosen if assets or not table.is_asset]
-            return drop_tables(connection, gone)
+            dropped = [table.target for table in chosen if assets or not table.is_asset]
+            return drop_tables(connection, dropped)
 
     def table_exists(self, name: str) -> bool:
         """Return whether a table or view of that name exists; DuckDB ignores case.
@@ -679,7 +679,7 @@ class StorageEngine:
         with self.read() as connection:
             yield _execute(connection, query, values)
 
-    def _identity(self) -> ProjectIdentity:
+    def _stored_project(self) -> ProjectIdentity:
         if self._project is None:
             with suppress(DatabaseNotFoundError), self.read() as connection:
                 return stored_project(connection) or _ANY_PROJECT
@@ -699,14 +699,14 @@ class StorageEngine:
 
     @contextmanager
     def _write_records(
-        self, data: Iterable[Record], line: Callable[[Record], bytes]
+        self, data: Iterable[Record], line_of: Callable[[Record], bytes]
     ) -> Iterator[tuple[Path, int]]:
         self._must_be_open()
         folder = _temporary_folder()
         try:
             path = folder.path / "records.jsonl.gz"
             try:
-                count = write_lines(data, path, line)
+                count = write_lines(data, path, line_of)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                     raise

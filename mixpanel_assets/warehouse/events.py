@@ -145,7 +145,7 @@ def merge(
     definition = named_events(target.table)
     table = definition.quoted
     if may_repeat:
-        connection.execute(_FIND.format(staged=staged, table=table, **_sides(window)))
+        connection.execute(_FIND.format(staged=staged, table=table, **_joined_rows(window)))
     else:
         connection.execute(
             "CREATE TEMP TABLE _pairs (arrived BIGINT, stored BIGINT, wins BOOLEAN, "
@@ -153,31 +153,31 @@ def merge(
         )
     _refuse_ambiguity(connection, target)
     is_new = "rowid NOT IN (SELECT arrived FROM _pairs WHERE NOT wins)"
-    found = connection.execute(_ADDED.format(staged=staged, is_new=is_new)).fetchall()
+    added_rows = connection.execute(_ADDED.format(staged=staged, is_new=is_new)).fetchall()
     connection.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT stored FROM _pairs WHERE wins)")
     columns = ", ".join(definition.column_names)
     connection.execute(f"INSERT INTO {table} BY NAME SELECT {columns} FROM {staged} WHERE {is_new}")
     connection.execute("DROP TABLE _pairs")
-    return {(day, name): count for day, name, count in found}
+    return {(day, name): count for day, name, count in added_rows}
 
 
-def _sides(window: Window) -> dict[str, str]:
+def _joined_rows(window: Window) -> dict[str, str]:
     sides = {"around": _AROUND}
     for side in ("arrived", "stored"):
-        sides[f"{side}_at"] = _time_as_sent(side, window)
-        sides[f"{side}_rank"] = _rank(side)
-        sides[f"{side}_name"] = _event(side)
-        sides[f"{side}_who"] = _who(side)
+        sides[f"{side}_at"] = _row_time_as_sent(side, window)
+        sides[f"{side}_rank"] = _row_rank(side)
+        sides[f"{side}_name"] = _row_event_name(side)
+        sides[f"{side}_who"] = _row_distinct_id(side)
     return sides
 
 
-def _time_as_sent(side: str, window: Window) -> str:
+def _row_time_as_sent(side: str, window: Window) -> str:
     if window.project.regime == "utc":
         return f"{side}.event_time"
     return wall_clock_sql(f"{side}.event_time", window.project.zone, *window.days_around)
 
 
-def _rank(side: str) -> str:
+def _row_rank(side: str) -> str:
     """Order copies as `remove_duplicates` does; the first one is kept."""
     processed = processed_ms(f"{side}.properties -> '$.mp_processing_time_ms'")
     return (
@@ -188,23 +188,23 @@ def _rank(side: str) -> str:
 
 # An event that Mixpanel moved to a hot shard has another name and no distinct_id. Its made id was
 # computed before that.
-def _is_moved(side: str) -> str:
+def _is_moved_row(side: str) -> str:
     return (
         f"({side}.event_name = '$hotshard_events' AND "
         f"regexp_matches({side}.insert_id, '^[0-9a-f]{{8}}-[0-9a-f]{{4}}-8[0-9a-f]{{3}}-'))"
     )
 
 
-def _event(side: str) -> str:
+def _row_event_name(side: str) -> str:
     original = f"coalesce({side}.properties ->> '$.mp_original_event_name', {side}.event_name)"
-    return f"CASE WHEN {_is_moved(side)} THEN {original} ELSE {side}.event_name END"
+    return f"CASE WHEN {_is_moved_row(side)} THEN {original} ELSE {side}.event_name END"
 
 
-def _who(side: str) -> str:
+def _row_distinct_id(side: str) -> str:
     before = f"{side}.properties ->> '$.\"$distinct_id_before_identity\"'"
     original = f"{side}.properties ->> '$.mp_original_distinct_id'"
     return (
-        f"coalesce({before}, CASE WHEN {_is_moved(side)} THEN {original} "
+        f"coalesce({before}, CASE WHEN {_is_moved_row(side)} THEN {original} "
         f"ELSE {side}.distinct_id END)"
     )
 
@@ -293,8 +293,8 @@ def replace_events(
     ledger.write_event_days(connection, key, reports)
     others |= vanished.moved.keys()
     if others:
-        known = day_reports(connection, min(others), max(others), table=target.table)
-        corrected = tuple(known[day] for day in sorted(others))
+        stored_reports = day_reports(connection, min(others), max(others), table=target.table)
+        corrected = tuple(stored_reports[day] for day in sorted(others))
         reports[0] = replace(reports[0], corrected=corrected)
     return reports
 
@@ -319,12 +319,12 @@ def count_days(
     row_count = sum(tally.row_count for tally in tallies.values())
     offsets = measure_offsets(staging.connection, staging.table, row_count, window)
     refuse_zone_change(window, offsets)
-    shares = _shares(received.received_bytes, [tallies[day].row_count for day in window.days])
+    shares = _byte_shares(received.received_bytes, [tallies[day].row_count for day in window.days])
     refused = Counter(line.day for line in staging.quarantined)
     reports = [
         DayReport(
             day=day,
-            status=_status(tallies[day].row_count + refused[day], is_open=day in open_days),
+            status=_stored_status(tallies[day].row_count + refused[day], is_open=day in open_days),
             row_count=tallies[day].row_count,
             rows_before=before.get(day),
             duplicates_removed=removed.get(day, 0),
@@ -415,15 +415,15 @@ def mark_failed(
     Stored rows are kept, and so is the status of their days.
     """
     key = LedgerKey(target, "events", run_id, filters)
-    ledger.write_failure(connection, key, days, _shorten(error), datetime.now(UTC))
+    ledger.write_failure(connection, key, days, _ledger_text(error), datetime.now(UTC))
     stored = ledger.rows_before(connection, target, min(days), max(days))
     return [day for day in days if day in stored]
 
 
-def _shorten(error: str) -> str:
+def _ledger_text(error: str) -> str:
     """Return a text on one line, with control characters as escapes."""
-    shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in error)
-    return shown if len(shown) <= _MOST_CHARACTERS else f"{shown[:_MOST_CHARACTERS]}…"
+    text = "".join(one if one.isprintable() else repr(one)[1:-1] for one in error)
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
 @dataclass
@@ -459,22 +459,22 @@ def is_unconfirmed(report: DayReport, confirmed: Collection[date]) -> bool:
     return report.status == "empty" and not report.rows_before and report.day not in confirmed
 
 
-def _status(lines: int, *, is_open: bool) -> Status:
+def _stored_status(lines: int, *, is_open: bool) -> Status:
     if is_open:
         return "open"
     return "complete" if lines else "empty"
 
 
-def _shares(total: int, weights: list[int]) -> list[int]:
+def _byte_shares(received_bytes: int, row_counts: list[int]) -> list[int]:
     """Split a total by weight; the shares add up to it. Without weights, the first gets all."""
-    whole = sum(weights)
-    if not whole:
-        return [total, *[0] * (len(weights) - 1)]
+    all_rows = sum(row_counts)
+    if not all_rows:
+        return [received_bytes, *[0] * (len(row_counts) - 1)]
     ends = [0]
-    passed = 0
-    for weight in weights:
-        passed += weight
-        ends.append(total * passed // whole)
+    rows_before = 0
+    for row_count in row_counts:
+        rows_before += row_count
+        ends.append(received_bytes * rows_before // all_rows)
     return [after - before for before, after in pairwise(ends)]
 
 

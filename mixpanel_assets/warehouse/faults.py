@@ -36,10 +36,10 @@ def number(connection: Connection, sql: str, values: Values = ()) -> int:
     return int(row[0]) if row else 0
 
 
-_CONFLICT = re.compile(r"Conflicting lock is held.*?(?:\(PID (\d+)\)|PID (\d+))", re.DOTALL)
-_OPEN_HERE = "Unique file handle conflict"
-_OTHER_FILES = re.compile(r"No files found that match|disabled (by|through) configuration")
-_OTHER_WAYS = (
+_LOCK_CONFLICT = re.compile(r"Conflicting lock is held.*?(?:\(PID (\d+)\)|PID (\d+))", re.DOTALL)
+_DATABASE_OPEN_HERE = "Unique file handle conflict"
+_NOT_DATABASE_FILE = re.compile(r"No files found that match|disabled (by|through) configuration")
+_QUERY_ADVICE = (
     (
         re.compile(r"attached in read-only mode"),
         "Queries change nothing here: `mp drop` and `Workspace.drop` drop tables, "
@@ -52,12 +52,12 @@ _OTHER_WAYS = (
     ),
 )
 
-_DENIED = r"Permission denied|Read-only file system|Operation not permitted"
+_NO_PERMISSION = r"Permission denied|Read-only file system|Operation not permitted"
 _DISK = re.compile(
-    rf"No space left|File too large|disk quota|IO Error|while replaying WAL|{_DENIED}",
+    rf"No space left|File too large|disk quota|IO Error|while replaying WAL|{_NO_PERMISSION}",
     re.IGNORECASE,
 )
-_FULL = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG}
+_DISK_FULL = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG}
 _OF_STORAGE = (
     duckdb.IOException,
     duckdb.OutOfMemoryException,
@@ -65,7 +65,7 @@ _OF_STORAGE = (
     duckdb.SerializationException,
     duckdb.FatalException,
 )
-_NEXT_STEPS: tuple[tuple[re.Pattern[str], str], ...] = (
+_STORAGE_ADVICE: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
             r"No space left|File too large|disk quota|max_temp_directory_size", re.IGNORECASE
@@ -74,7 +74,7 @@ _NEXT_STEPS: tuple[tuple[re.Pattern[str], str], ...] = (
         "and run it again.",
     ),
     (
-        re.compile(_DENIED, re.IGNORECASE),
+        re.compile(_NO_PERMISSION, re.IGNORECASE),
         "There is no permission to use {path}. Give this user access to the file and its folder, "
         "or set MP_DATABASE to another place.",
     ),
@@ -101,8 +101,8 @@ _NEXT_STEPS: tuple[tuple[re.Pattern[str], str], ...] = (
 
 def holding_pid(error: Exception) -> int | None:
     """Return the process that holds the file, 0 if it is not named, None for another error."""
-    if match := _CONFLICT.search(str(error)):
-        return int(match.group(1) or match.group(2))
+    if lock_conflict := _LOCK_CONFLICT.search(str(error)):
+        return int(lock_conflict.group(1) or lock_conflict.group(2))
     return 0 if "Could not set lock" in str(error) else None
 
 
@@ -118,7 +118,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        if _OPEN_HERE in str(error):
+        if _DATABASE_OPEN_HERE in str(error):
             said = (
                 f"This process already has {path} open through a connection of its own, perhaps a "
                 "notebook's. Close that connection and try again."
@@ -126,17 +126,17 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise DatabaseLockedError(str(path), os.getpid(), said) from error
         if not _is_of_storage(error):
             raise
-        raise _explain(error, path) from error
+        raise _storage_error(error, path) from error
     except RuntimeError as error:
         if isinstance(error.__cause__, KeyboardInterrupt):
             raise KeyboardInterrupt from error
         raise
     except (PermissionError, sqlite3.OperationalError) as error:
-        raise _explain(error, path) from error
+        raise _storage_error(error, path) from error
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in _DISK_FULL:
             raise
-        raise _explain(error, path) from error
+        raise _storage_error(error, path) from error
 
 
 @contextmanager
@@ -153,12 +153,12 @@ def user_sql() -> Iterator[None]:
     except duckdb.InterruptException:
         raise
     except duckdb.Error as error:
-        if _is_of_storage(error) and not _OTHER_FILES.search(str(error)):
+        if _is_of_storage(error) and not _NOT_DATABASE_FILE.search(str(error)):
             raise
         said = str(error).strip()
-        instead = next((way for pattern, way in _OTHER_WAYS if pattern.search(said)), "")
-        instead = instead or spelling_for(said)
-        raise QueryError.of_sql(said, instead) from error
+        advice = next((way for pattern, way in _QUERY_ADVICE if pattern.search(said)), "")
+        advice = advice or spelling_for(said)
+        raise QueryError.of_sql(said, advice) from error
 
 
 def user_rows(connection: Connection, sql: str, values: Values = ()) -> list[tuple[Any, ...]]:
@@ -175,19 +175,19 @@ def must_be_writable(path: Path) -> None:
     """Raise `StorageError` without permission to write the database, or its log in its folder."""
     for place in (path, path.parent):
         if place.exists() and not os.access(place, os.W_OK):
-            raise _explain(PermissionError(f"Permission denied: {place}"), path)
+            raise _storage_error(PermissionError(f"Permission denied: {place}"), path)
 
 
 def _is_of_storage(error: duckdb.Error) -> bool:
     return isinstance(error, _OF_STORAGE) or bool(_DISK.search(str(error)))
 
 
-def _explain(error: Exception, path: Path) -> StorageError:
-    said = _first_line(error)
+def _storage_error(error: Exception, path: Path) -> StorageError:
+    said = _duckdb_message(error)
     details = {"db_path": str(path), "said": said}
-    for pattern, sentence in _NEXT_STEPS:
+    for pattern, advice in _STORAGE_ADVICE:
         if pattern.search(str(error)):
-            return StorageError(sentence.format(path=path, said=said), details)
+            return StorageError(advice.format(path=path, said=said), details)
     return StorageError(
         f"The database {path} could not be used: {said} Check the disk and the file, then run "
         "this again; nothing of the interrupted load was kept.",
@@ -195,6 +195,6 @@ def _explain(error: Exception, path: Path) -> StorageError:
     )
 
 
-def _first_line(error: Exception) -> str:
+def _duckdb_message(error: Exception) -> str:
     line = str(error).strip().partition("\n")[0]
     return line if line.endswith((".", "!")) else f"{line}."

@@ -38,13 +38,13 @@ def remove_drafts(target: Path) -> None:
 
 
 # Events are personal data. `chmod` gives access to more readers, and is respected from then on.
-_NEW_DATABASE = 0o640
-_OWNER = 0o600
+_NEW_DATABASE_MODE = 0o640
+_OWNER_MODE = 0o600
 
 
 def close_to_others(database: Path) -> None:
     """Leave a new database to its owner, and to its group for reading."""
-    database.chmod(database.stat().st_mode & _NEW_DATABASE)
+    database.chmod(database.stat().st_mode & _NEW_DATABASE_MODE)
 
 
 def prepare_log(log: Path, database: Path) -> None:
@@ -54,14 +54,14 @@ def prepare_log(log: Path, database: Path) -> None:
     """
     with suppress(OSError):
         try:
-            made = os.open(log, os.O_RDWR | os.O_CREAT | os.O_EXCL, _OWNER)
+            log_file = os.open(log, os.O_RDWR | os.O_CREAT | os.O_EXCL, _OWNER_MODE)
         except FileExistsError:
-            log.chmod(log.stat().st_mode & (database.stat().st_mode | _OWNER))
+            log.chmod(log.stat().st_mode & (database.stat().st_mode | _OWNER_MODE))
             return
         try:
-            follow(made, database)
+            follow(log_file, database)
         finally:
-            os.close(made)
+            os.close(log_file)
 
 
 def follow(file: int, database: Path) -> None:
@@ -69,11 +69,11 @@ def follow(file: int, database: Path) -> None:
 
     If it cannot have the group, no group may read it.
     """
-    wanted = database.stat()
-    mode = stat.S_IMODE(wanted.st_mode) | _OWNER
-    if os.fstat(file).st_gid != wanted.st_gid:
+    database_stat = database.stat()
+    mode = stat.S_IMODE(database_stat.st_mode) | _OWNER_MODE
+    if os.fstat(file).st_gid != database_stat.st_gid:
         try:
-            os.fchown(file, -1, wanted.st_gid)
+            os.fchown(file, -1, database_stat.st_gid)
         except OSError:
             mode &= ~stat.S_IRWXG
     os.fchmod(file, mode)
@@ -100,19 +100,19 @@ class TemporaryFolder:
 
     def __init__(self) -> None:
         sweep()
-        self.path, lock = _made()
+        self.path, lock = _locked_folder()
         self.pid = os.getpid()
         self._end = weakref.finalize(self, _remove, self.path, lock, self.pid)
-        _OPEN.add(self)
-        _watch_for_sigterm()
+        _OPEN_FOLDERS.add(self)
+        _remove_folders_on_sigterm()
 
     def remove(self) -> None:
         """Delete the folder with its contents; a second call does nothing."""
-        _OPEN.discard(self)
+        _OPEN_FOLDERS.discard(self)
         self._end()
 
 
-_OPEN: weakref.WeakSet[TemporaryFolder] = weakref.WeakSet()
+_OPEN_FOLDERS: weakref.WeakSet[TemporaryFolder] = weakref.WeakSet()
 
 
 def sweep() -> None:
@@ -125,7 +125,7 @@ def sweep() -> None:
                 _remove(folder, lock, os.getpid())
 
 
-def _made() -> tuple[Path, FileLock]:
+def _locked_folder() -> tuple[Path, FileLock]:
     while True:  # another process may sweep the folder before it is locked
         folder = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
         with suppress(FileNotFoundError):
@@ -150,17 +150,17 @@ def _is_ours(folder: Path) -> bool:
     )
 
 
-def _watch_for_sigterm() -> None:
+def _remove_folders_on_sigterm() -> None:
     """Clean up on SIGTERM too, which ends Python at once, unless the program handles it."""
     if threading.current_thread() is not threading.main_thread():
         return
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _end_by)
+        signal.signal(signal.SIGTERM, _remove_folders_and_end)
 
 
-def _end_by(number: int, frame: FrameType | None) -> None:
+def _remove_folders_and_end(number: int, frame: FrameType | None) -> None:
     # The kernel frees the locks: the interrupted code may be changing one.
-    for folder in list(_OPEN):
+    for folder in list(_OPEN_FOLDERS):
         if folder.pid == os.getpid():
             shutil.rmtree(folder.path, ignore_errors=True)
     signal.signal(number, signal.SIG_DFL)

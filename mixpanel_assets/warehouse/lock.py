@@ -33,15 +33,15 @@ from mixpanel_assets.warehouse.files import draft_path, remove_drafts
 
 def leave_note(note: Path) -> None:
     """Write that this process holds the database; ignore errors."""
-    what = short_command([sys.argv[0] or sys.executable, *sys.argv[1:]])
+    command = short_command([sys.argv[0] or sys.executable, *sys.argv[1:]])
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
     remove_drafts(note)
     draft = draft_path(note)
     with suppress(OSError, ValueError, TypeError):
         if note.exists() and note.stat().st_size:
-            _written_in(note)  # raises for another program's file, which is not overwritten
+            _holder_in(note)  # raises for another program's file, which is not overwritten
         draft.touch(0o640)
-        draft.write_text(json.dumps(asdict(Holder(os.getpid(), what, since))))
+        draft.write_text(json.dumps(asdict(Holder(os.getpid(), command, since))))
         draft.replace(note)
 
 
@@ -55,13 +55,13 @@ def remove_note(note: Path) -> None:
 def read_note(note: Path) -> Holder | None:
     """Return the holder named by the note, if that process still runs."""
     try:
-        holder = _written_in(note)
+        holder = _holder_in(note)
     except (OSError, ValueError, TypeError):
         return None
     return holder if is_alive(holder.pid) else None
 
 
-def _written_in(note: Path) -> Holder:
+def _holder_in(note: Path) -> Holder:
     return Holder(**json.loads(note.read_text()))
 
 
@@ -81,7 +81,7 @@ def locked(path: Path, mode: Mode, *, wait: Wait) -> Iterator[None]:
             program's file has the lock's name.
     """
     file = lock_path(path)
-    with _register(path, mode):
+    with _registered_lock(path, mode):
         lock = lock_at(file)
         try:
             with named_if_foreign(file):
@@ -91,7 +91,7 @@ def locked(path: Path, mode: Mode, *, wait: Wait) -> Iterator[None]:
                     lambda: try_lock(acquire),
                     lambda: read_note(note_path(path)) or kernel_holder(path, file),
                 )
-            with _note(path, mode):
+            with _lock_note(path, mode):
                 yield
         finally:
             lock.close()
@@ -125,7 +125,7 @@ def named_if_foreign(lock: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _register(path: Path, mode: Mode) -> Iterator[None]:
+def _registered_lock(path: Path, mode: Mode) -> Iterator[None]:
     key = (path, threading.get_ident())
     held = _HELD_HERE.get(key)
     if held and "write" in {held, mode}:
@@ -145,7 +145,7 @@ def _register(path: Path, mode: Mode) -> Iterator[None]:
 
 
 @contextmanager
-def _note(path: Path, mode: Mode) -> Iterator[None]:
+def _lock_note(path: Path, mode: Mode) -> Iterator[None]:
     if mode == "read":
         yield
         return

@@ -28,8 +28,8 @@ _ABOVE_LIMIT = 120e6  # bytes that it may briefly use above its limit
 LARGE_BYTES = 32 << 20  # of rows that it handles at once
 _SHARE = 7 / 8  # of its limit that remains, because reading such rows takes more than it counts
 
-_SIZE = re.compile(r"([\d.]+)\s*([kmgt]?)(i?)(?:b|bytes?)", re.IGNORECASE)
-_POWERS = "kmgt"
+_MEMORY_SIZE = re.compile(r"([\d.]+)\s*([kmgt]?)(i?)(?:b|bytes?)", re.IGNORECASE)
+_SIZE_PREFIXES = "kmgt"
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def at_most(connection: Connection, limit: str) -> Iterator[None]:
 
     What does not fit goes to its temporary directory.
     """
-    before = _limit(connection)
+    before = _memory_limit(connection)
     if before <= in_bytes(limit):
         yield
         return
@@ -47,20 +47,20 @@ def at_most(connection: Connection, limit: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _set_limit(connection, before)
+        _set_memory_limit(connection, before)
 
 
 @contextmanager
 def restore_settings(connection: Connection) -> Iterator[None]:
     """Restore DuckDB's memory limit and threads after the block."""
-    before = _settings(connection)
+    before = _memory_settings(connection)
     try:
         yield
     finally:
         with suppress(duckdb.Error):  # the connection cannot be used any more
-            if _settings(connection) != before:
+            if _memory_settings(connection) != before:
                 limit, threads = before
-                _set_limit(connection, in_bytes(limit))
+                _set_memory_limit(connection, in_bytes(limit))
                 connection.execute(f"SET threads = {threads}")
 
 
@@ -106,7 +106,7 @@ def make_room(connection: Connection, largest: int) -> None:
     """
     if largest < LARGE_BYTES:
         return
-    limit, needed = _limit(connection), largest * _OVERHEAD
+    limit, needed = _memory_limit(connection), largest * _OVERHEAD
     if needed > limit + _ABOVE_LIMIT:
         raise StorageError(
             f"DuckDB handles {ROWS_AT_ONCE:,} rows at once, and those of this day hold up to "
@@ -119,37 +119,37 @@ def make_room(connection: Connection, largest: int) -> None:
         connection.execute("SET memory_limit = ?", [f"{int(max(needed, limit * _SHARE))}B"])
 
 
-def _settings(connection: Connection) -> tuple[str, int]:
-    found = first_row(
+def _memory_settings(connection: Connection) -> tuple[str, int]:
+    settings = first_row(
         connection, "SELECT current_setting('memory_limit'), current_setting('threads')"
     )
-    return found or ("", 0)
+    return settings or ("", 0)
 
 
-def _set_limit(connection: Connection, size: float) -> None:
+def _set_memory_limit(connection: Connection, size: float) -> None:
     """Set a limit that DuckDB printed, rounded down to a digit: add what that may have lost."""
     connection.execute("SET memory_limit = ?", [f"{int(size) + 1024}B"])
 
 
-def _limit(connection: Connection) -> float:
-    found = first_row(connection, "SELECT current_setting('memory_limit')")
-    return in_bytes(found[0]) if found else 0
+def _memory_limit(connection: Connection) -> float:
+    setting = first_row(connection, "SELECT current_setting('memory_limit')")
+    return in_bytes(setting[0]) if setting else 0
 
 
 def in_bytes(size: str) -> float:
     """Return a size such as `953.6 MiB` in bytes. Raises `ValueError` if it is not a size."""
     # Not `pydantic.ByteSize`: it does not know "bytes", which DuckDB prints for small limits.
-    found = _SIZE.fullmatch(size.strip())
-    if found is None:
+    memory_size = _MEMORY_SIZE.fullmatch(size.strip())
+    if memory_size is None:
         raise ValueError(f"{size!r} is not a size")
-    number, prefix, binary = found.groups()
-    power = _POWERS.index(prefix.lower()) + 1 if prefix else 0
+    number, prefix, binary = memory_size.groups()
+    power = _SIZE_PREFIXES.index(prefix.lower()) + 1 if prefix else 0
     base = 1024.0 if binary else 1000.0
     return float(number) * float(base**power)
 
 
-_NAME = r"(\d+)-[0-9a-f]{32}"
-_FILE = re.compile(rf"duckdb_temp_[\w.-]+|{re.escape(MARK)}")
+_SPILL_NAME = r"(\d+)-[0-9a-f]{32}"
+_SPILLED_FILE = re.compile(rf"duckdb_temp_[\w.-]+|{re.escape(MARK)}")
 
 
 @contextmanager
@@ -160,8 +160,8 @@ def spill_folder(database: Path) -> Iterator[Path]:
     """
     lock = None
     while lock is None:  # another process may sweep the folder before it is locked
-        place, before, after = _place(database)
-        folder = place / f"{before}{os.getpid()}-{uuid.uuid4().hex}{after}"
+        place, prefix, suffix = _spill_place(database)
+        folder = place / f"{prefix}{os.getpid()}-{uuid.uuid4().hex}{suffix}"
         try:
             folder.mkdir(PRIVATE_FOLDER)
             lock = hold(folder / MARK)
@@ -170,28 +170,28 @@ def spill_folder(database: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        _remove(folder)
+        _remove_spilled(folder)
         if lock:
             lock.release(force=True)
 
 
 def sweep_spill_folders(database: Path) -> None:
     """Delete the folders of processes that have ended."""
-    place, before, after = _place(database)
-    ours = re.compile(f"{re.escape(before)}{_NAME}{re.escape(after)}")
+    place, prefix, suffix = _spill_place(database)
+    spill_name = re.compile(f"{re.escape(prefix)}{_SPILL_NAME}{re.escape(suffix)}")
     with suppress(OSError):
         for folder in place.iterdir():
-            if (made := ours.fullmatch(folder.name)) and _is_ours(folder):
-                _remove_unused(folder, int(made[1]))
+            if (spilled := spill_name.fullmatch(folder.name)) and _is_spill_folder(folder):
+                _remove_unused_spill(folder, int(spilled[1]))
 
 
-def _place(database: Path) -> tuple[Path, str, str]:
+def _spill_place(database: Path) -> tuple[Path, str, str]:
     """Return where folders are created, and what their names begin and end with."""
-    given = database.with_name(f"{database.name}.tmp")
-    return (given, "", "") if given.is_dir() else (database.parent, f"{database.name}.", ".tmp")
+    spilled = database.with_name(f"{database.name}.tmp")
+    return (spilled, "", "") if spilled.is_dir() else (database.parent, f"{database.name}.", ".tmp")
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_spill_folder(folder: Path) -> bool:
     try:
         return stat.S_ISDIR(folder.lstat().st_mode) and all(map(_is_spilled, folder.iterdir()))
     except OSError:
@@ -199,22 +199,22 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _is_spilled(file: Path) -> bool:
-    return bool(_FILE.fullmatch(file.name)) and stat.S_ISREG(file.lstat().st_mode)
+    return bool(_SPILLED_FILE.fullmatch(file.name)) and stat.S_ISREG(file.lstat().st_mode)
 
 
-def _remove_unused(folder: Path, pid: int) -> None:
+def _remove_unused_spill(folder: Path, pid: int) -> None:
     mark = folder / MARK
     if not mark.exists():  # of an earlier version, or on a file system without locks
         if not is_alive(pid):
-            _remove(folder)
+            _remove_spilled(folder)
         return
     with suppress(OSError):
         if lock := hold(mark):
-            _remove(folder)
+            _remove_spilled(folder)
             lock.release(force=True)
 
 
-def _remove(folder: Path) -> None:
+def _remove_spilled(folder: Path) -> None:
     with suppress(OSError):
         for file in filter(_is_spilled, folder.iterdir()):
             file.unlink()

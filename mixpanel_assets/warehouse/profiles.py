@@ -53,11 +53,11 @@ def is_partial(connection: Connection, target: Target, filters: Mapping[str, Any
     """
     if target.schema != NAMED_SCHEMA or not table_exists(connection, DAYS.name):
         return False
-    found = connection.execute(
+    ledger_rows = connection.execute(
         f"SELECT type, status, filters FROM {DAYS.quoted} WHERE {OF_TABLE}", target.names
     ).fetchall()
-    part = ("profiles", "partial", LedgerKey(target, "profiles", filters=filters).filters_text)
-    return bool(found) and all(row == part for row in found)
+    partial = ("profiles", "partial", LedgerKey(target, "profiles", filters=filters).filters_text)
+    return bool(ledger_rows) and all(row == partial for row in ledger_rows)
 
 
 def make_profile_table(connection: Connection, target: Target) -> Table:
@@ -67,7 +67,7 @@ def make_profile_table(connection: Connection, target: Target) -> Table:
         return PROFILES
     if target.table != PROFILES.name:
         refuse_our_names(target.schema, target.table)
-    definition = _definition(target)
+    definition = _table_definition(target)
     make_table(connection, definition)
     return definition
 
@@ -127,7 +127,7 @@ def count_day(connection: Connection, table: Table, day: date) -> int:
     return number(connection, f"SELECT count(*) FROM {table.quoted}") - others
 
 
-def _definition(target: Target) -> Table:
+def _table_definition(target: Target) -> Table:
     if target.schema == SCHEMA:
         return Table(target.table, PROFILES.grain, PROFILES.columns)
     columns = tuple(column for column in PROFILES.columns if column.name in _DOCUMENTED)
@@ -184,14 +184,14 @@ def replace_profiles(
         ConfigError: The name of the table is not allowed.
         ValueError: The days do not fit the scope, or the scope does not fit the table.
     """
-    _check_days(days, scope, target)
+    _check_snapshot_days(days, scope, target)
     key = LedgerKey(target, "profiles", run_id, filters)
-    kept = {} if overwrite else _kept_days(connection, key, days, scope)
+    kept = {} if overwrite else _kept_snapshots(connection, key, days, scope)
     written = [day for day in days if day not in kept]
     if not written:
         return list(kept.values())
     if not pages:
-        raise _no_pages(days, failed_pages)
+        raise _no_pages_error(days, failed_pages)
     table = make_profile_table(connection, target)
     with stage_profiles(
         connection, pages, days=written, scope=scope, zone=project.day_zone
@@ -207,7 +207,7 @@ def replace_profiles(
     if target.schema == NAMED_SCHEMA and not merge:
         forget_other_days(connection, target, written)
     stored = [
-        _write_day(
+        _write_snapshot_day(
             connection,
             key,
             table,
@@ -268,7 +268,7 @@ class _Response:
         return bool(self.failed_pages) or self.missing > 0
 
 
-def _write_day(
+def _write_snapshot_day(
     connection: Connection,
     key: LedgerKey,
     table: Table,
@@ -286,7 +286,7 @@ def _write_day(
     complete_at = ledger.complete_at(connection, key.target, day) if merge else None
     report = ProfileReport(
         snapshot_date=day,
-        status=_status(tally.received + row_count + quarantined, response),
+        status=_snapshot_status(tally.received + row_count + quarantined, response),
         scope="all" if complete_at else response.scope,
         row_count=row_count,
         received=tally.received + sum(line.day == day for line in staged.quarantined),
@@ -304,17 +304,17 @@ def _write_day(
     return report
 
 
-def _kept_days(
+def _kept_snapshots(
     connection: Connection, key: LedgerKey, days: Sequence[date], scope: Scope
 ) -> dict[date, ProfileReport]:
-    found = {
+    snapshots = {
         day: kept_snapshot(connection, day, scope, filters=key.filters, target=key.target)
         for day in days
     }
-    return {day: report for day, report in found.items() if report}
+    return {day: report for day, report in snapshots.items() if report}
 
 
-def _check_days(days: Sequence[date], scope: Scope, target: Target) -> None:
+def _check_snapshot_days(days: Sequence[date], scope: Scope, target: Target) -> None:
     if not days or len(set(days)) < len(days):
         raise ValueError("Profiles need a day to be kept under, and each day once.")
     if scope == "all" and len(days) > 1:
@@ -323,7 +323,7 @@ def _check_days(days: Sequence[date], scope: Scope, target: Target) -> None:
         raise ValueError("A named table holds complete responses, not days.")
 
 
-def _no_pages(days: Sequence[date], failed_pages: Mapping[int, str]) -> IncompleteExportError:
+def _no_pages_error(days: Sequence[date], failed_pages: Mapping[int, str]) -> IncompleteExportError:
     reason = next(iter(failed_pages.values()), "")
     return IncompleteExportError(
         f"No page of the profiles for {days[0]}..{days[-1]} was received. "
@@ -334,7 +334,7 @@ def _no_pages(days: Sequence[date], failed_pages: Mapping[int, str]) -> Incomple
     )
 
 
-def _status(received: int, response: _Response) -> Status:
+def _snapshot_status(received: int, response: _Response) -> Status:
     if response.is_partial:
         return "partial"
     return "complete" if received else "empty"
@@ -404,47 +404,47 @@ def thin_snapshots(
         raise ValueError("A named table has no days to delete.")
     if min(daily, weekly, monthly) < 0:
         raise ConfigError("The number of snapshots to keep is 0 or more.")
-    rows = day_rows(connection, target.table, date.min, date.max, schema=target.schema)
-    full = {day: row["row_count"] for day, row in rows.items() if row["scope"] == "all"}
-    complete = {day: rows[day]["complete_at"] for day in full if rows[day]["complete_at"]}
+    ledger = day_rows(connection, target.table, date.min, date.max, schema=target.schema)
+    full = {day: row["row_count"] for day, row in ledger.items() if row["scope"] == "all"}
+    complete = {day: ledger[day]["complete_at"] for day in full if ledger[day]["complete_at"]}
     # Chosen also from the complete ones alone, so that no partial one displaces one of them.
     kept = (
         days_to_keep(full, daily=daily, weekly=weekly, monthly=monthly)
         | days_to_keep(complete, daily=daily, weekly=weekly, monthly=monthly)
-        | _read_since(connection, target, complete)
+        | _days_read_since(connection, target, complete)
         | {day for day in full if day >= today or day >= max(complete, default=date.min)}
     )
     deleted = sorted(full.keys() - kept)
-    total = sum(row["row_count"] for row in rows.values())
-    gone = sum(full[day] for day in deleted)
-    size = _bytes(connection, target) * (total - gone) // max(total, 1)
+    total = sum(row["row_count"] for row in ledger.values())
+    deleted_rows = sum(full[day] for day in deleted)
+    size = _stored_bytes(connection, target) * (total - deleted_rows) // max(total, 1)
     if not dry_run:
-        _delete(connection, target, deleted)
+        _delete_snapshots(connection, target, deleted)
     return Thinned(
         kept=tuple(sorted(full.keys() & kept)),
         deleted=tuple(deleted),
-        deleted_rows=gone,
-        remaining_rows=total - gone,
+        deleted_rows=deleted_rows,
+        remaining_rows=total - deleted_rows,
         remaining_bytes=size,
         rows_per_snapshot=full[max(complete)] if complete else 0,
     )
 
 
-def _read_since(
+def _days_read_since(
     connection: Connection, target: Target, complete: Mapping[date, datetime]
 ) -> set[date]:
     """Return the days with rows read since the newest complete snapshot began, its own included."""
     if not complete:
         return set()
-    newest = max(complete, key=lambda day: complete[day])
-    found = connection.execute(
+    newest_snapshot = max(complete, key=lambda day: complete[day])
+    read_since = connection.execute(
         f"SELECT DISTINCT snapshot_date FROM {target.quoted} WHERE fetched_at >= ?",
-        [complete[newest]],
+        [complete[newest_snapshot]],
     )
-    return {newest, *(day for (day,) in found.fetchall())}
+    return {newest_snapshot, *(day for (day,) in read_since.fetchall())}
 
 
-def _bytes(connection: Connection, target: Target) -> int:
+def _stored_bytes(connection: Connection, target: Target) -> int:
     """Return the bytes of the table in the file, in whole blocks."""
     if not table_exists(connection, target.table, target.schema):
         return 0
@@ -463,7 +463,7 @@ def _bytes(connection: Connection, target: Target) -> int:
     )
 
 
-def _delete(connection: Connection, target: Target, days: Sequence[date]) -> None:
+def _delete_snapshots(connection: Connection, target: Target, days: Sequence[date]) -> None:
     if not days:
         return
     connection.execute(

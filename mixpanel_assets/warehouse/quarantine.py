@@ -59,15 +59,15 @@ class Refusals:
     def add(self, day: date, line: bytes | LongLine, reason: str) -> None:
         """Keep a line, or the beginning of a long one, its length and its hash."""
         if isinstance(line, LongLine):
-            kept, length, digest = line.head, line.length, line.sha256
+            kept_bytes, line_bytes, sha256 = line.head, line.length, line.sha256
         else:
-            kept, length, digest = line, len(line), hashlib.sha256(line).hexdigest()
+            kept_bytes, line_bytes, sha256 = line, len(line), hashlib.sha256(line).hexdigest()
         self._connection.execute(
             f"INSERT INTO {self.table} VALUES (?, ?::BLOB, ?, ?, ?)",
-            [day, kept, reason, length, digest],
+            [day, kept_bytes, reason, line_bytes, sha256],
         )
-        self._lines.append(Quarantined(day, reason, kept[:HEAD_BYTES], digest))
-        self._spread.add(len(kept))
+        self._lines.append(Quarantined(day, reason, kept_bytes[:HEAD_BYTES], sha256))
+        self._spread.add(len(kept_bytes))
 
     def finish(self) -> None:
         """Make the table ready to be read."""

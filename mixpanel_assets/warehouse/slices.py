@@ -15,16 +15,16 @@ from mixpanel_assets.warehouse.schema import DAYS, literal, qualified, quoted
 from mixpanel_assets.warehouse.tables import table_exists
 
 # Between types of a family, a cast can keep every value; whether it does is checked row by row.
-_FAMILIES = (
+_TYPE_FAMILIES = (
     frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL"})
     | {"UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"},
     frozenset({"DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"}),
     frozenset({"VARCHAR", "ENUM"}),
 )
 _STAGED = "temp.main._mixpanel_assets_slice"
-_SHOWN = 5
-_DATE = r"\d{4}-\d{2}-\d{2}"
-_TIME = rf"{_DATE}([T ]\d{{2}}:\d{{2}}(:\d{{2}}(\.\d{{1,6}})?)?Z?)?"
+_SHOWN_VALUES = 5
+_DATE_TEXT = r"\d{4}-\d{2}-\d{2}"
+_TIME_TEXT = rf"{_DATE_TEXT}([T ]\d{{2}}:\d{{2}}(:\d{{2}}(\.\d{{1,6}})?)?Z?)?"
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Partition:
 
     def is_column(self, name: str) -> bool:
         """Return whether the expression is nothing but this column."""
-        plain = self.expression.strip()
-        if plain.startswith('"') and plain.endswith('"'):
-            plain = plain[1:-1].replace('""', '"')
-        return plain.lower() == name
+        column = self.expression.strip()
+        if column.startswith('"') and column.endswith('"'):
+            column = column[1:-1].replace('""', '"')
+        return column.lower() == name
 
 
 def replace_slice(
@@ -80,36 +80,37 @@ def replace_slice(
     """
     _refuse_loaded_table(connection, schema, table)
     target = qualified(schema, table)
-    rest = " AND ".join(f"({partition.condition})" for partition in partitions) or "true"
+    in_partition = " AND ".join(f"({partition.condition})" for partition in partitions) or "true"
     with _stage(connection, source):
-        offered = _types(connection, _STAGED)
-        valued = _columns_with_values(connection, offered)
-        columns = {name: quoted(name) for name in offered}
-        for name, kind in _times_from_text(connection, offered, valued, partitions).items():
-            columns[name], offered[name] = f"CAST({quoted(name)} AS {kind})", kind
+        slice_types = _column_types(connection, _STAGED)
+        filled = _columns_with_values(connection, slice_types)
+        columns = {name: quoted(name) for name in slice_types}
+        for name, kind in _times_from_text(connection, slice_types, filled, partitions).items():
+            columns[name], slice_types[name] = f"CAST({quoted(name)} AS {kind})", kind
         if not table_exists(connection, table, schema):
             _create(connection, target, columns)
-        stored = _types(connection, target)
-        _require_same_columns(target, offered, stored)
+        stored = _column_types(connection, target)
+        _require_same_columns(target, slice_types, stored)
         fitting = {
-            name: _exact(columns[name], name, kind, stored[name]) for name, kind in offered.items()
+            name: _exact_column(columns[name], name, kind, stored[name])
+            for name, kind in slice_types.items()
         }
         try:
-            for name in valued:
-                if offered[name] != stored[name] and _is_empty(connection, target, name):
+            for name in filled:
+                if slice_types[name] != stored[name] and _is_empty_column(connection, target, name):
                     # First of all changes: DuckDB does not commit a table that is altered later.
-                    column = f"{quoted(name)} TYPE {offered[name]}"
+                    column = f"{quoted(name)} TYPE {slice_types[name]}"
                     connection.execute(f"ALTER TABLE {target} ALTER {column} USING NULL")
                     fitting[name] = columns[name]
             _check_partitions(connection, target, fitting, partitions)
-            connection.execute(f"DELETE FROM {target} WHERE {rest}")
+            connection.execute(f"DELETE FROM {target} WHERE {in_partition}")
             return number(
                 connection,
                 f"INSERT INTO {target} BY NAME SELECT {_select_list(fitting)} FROM {_STAGED}",
             )
         except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
-            said = str(error).removeprefix("Invalid Input Error: ")
-            raise _misfit(target, said) from error
+            problem = str(error).removeprefix("Invalid Input Error: ")
+            raise _misfit(target, problem) from error
 
 
 @contextmanager
@@ -143,55 +144,55 @@ def _create(connection: Connection, target: str, columns: dict[str, str]) -> Non
     connection.execute(f"CREATE TABLE {target} AS SELECT {selected} FROM {_STAGED} LIMIT 0")
 
 
-def _types(connection: Connection, relation: str) -> dict[str, str]:
+def _column_types(connection: Connection, relation: str) -> dict[str, str]:
     """Return the type of each column by its name in lower case, as DuckDB ignores case."""
     described = connection.execute(f"DESCRIBE {relation}").fetchall()
     return {name.lower(): kind for name, kind, *_ in described}
 
 
-def _columns_with_values(connection: Connection, offered: dict[str, str]) -> list[str]:
-    counts = ", ".join(f"count({quoted(name)}) > 0" for name in offered)
-    found = first_row(connection, f"SELECT {counts} FROM {_STAGED}") or ()
-    return [name for name, has_values in zip(offered, found, strict=True) if has_values]
+def _columns_with_values(connection: Connection, slice_types: dict[str, str]) -> list[str]:
+    counts = ", ".join(f"count({quoted(name)}) > 0" for name in slice_types)
+    filled = first_row(connection, f"SELECT {counts} FROM {_STAGED}") or ()
+    return [name for name, has_values in zip(slice_types, filled, strict=True) if has_values]
 
 
 def _times_from_text(
     connection: Connection,
-    offered: dict[str, str],
-    valued: Sequence[str],
+    slice_types: dict[str, str],
+    filled_columns: Sequence[str],
     partitions: Sequence[Partition],
 ) -> dict[str, str]:
     """Return the type of time partition columns that hold text or nothing."""
     # Compared as text, '2024-01-03' is before '2024-01-03 00:00:00': the next run would not find
     # the rows and store them a second time.
-    kinds = {}
+    column_types = {}
     for partition in partitions:
-        for name, kind in offered.items():
+        for name, column_type in slice_types.items():
             if partition.days is None or not partition.is_column(name):
                 continue
-            if name not in valued:
-                kinds[name] = "DATE" if partition.days else "TIMESTAMP"
-            elif kind == "VARCHAR":
-                kinds[name] = _kind_of_text(connection, name)
-    return kinds
+            if name not in filled_columns:
+                column_types[name] = "DATE" if partition.days else "TIMESTAMP"
+            elif column_type == "VARCHAR":
+                column_types[name] = _type_of_text_column(connection, name)
+    return column_types
 
 
-def _kind_of_text(connection: Connection, name: str) -> str:
+def _type_of_text_column(connection: Connection, name: str) -> str:
     column = quoted(name)
-    for kind, pattern in (("DATE", _DATE), ("TIMESTAMP", _TIME)):
+    for column_type, pattern in (("DATE", _DATE_TEXT), ("TIMESTAMP", _TIME_TEXT)):
         # Compared as text, because DuckDB's casts ignore a superfluous time of day or offset.
         fits = (
             f"{column} IS NULL OR regexp_full_match({column}, {literal(pattern)}) "
-            f"AND try_cast({column} AS {kind}) IS NOT NULL"
+            f"AND try_cast({column} AS {column_type}) IS NOT NULL"
         )
-        others = connection.execute(
-            f"SELECT DISTINCT {column} FROM {_STAGED} WHERE NOT ({fits}) LIMIT {_SHOWN}"
+        other_values = connection.execute(
+            f"SELECT DISTINCT {column} FROM {_STAGED} WHERE NOT ({fits}) LIMIT {_SHOWN_VALUES}"
         ).fetchall()
-        if not others:
-            return kind
+        if not other_values:
+            return column_type
     raise StorageError(
         f"The partition column {name!r} is text that is not a date or a time (such as 2024-01-31 "
-        f"or 2024-01-31T23:59:59): {_value_list(others)}. Nothing was stored."
+        f"or 2024-01-31T23:59:59): {_value_list(other_values)}. Nothing was stored."
     )
 
 
@@ -214,7 +215,7 @@ def _check_partitions(
         if count:
             found = connection.execute(
                 f"SELECT DISTINCT ({partition.expression})::VARCHAR {outside} "
-                f"ORDER BY 1 LIMIT {_SHOWN}"
+                f"ORDER BY 1 LIMIT {_SHOWN_VALUES}"
             ).fetchall()
             raise StorageError(
                 f"{count:,} rows for {target} are outside of the partition {partition.keys}: "
@@ -224,7 +225,7 @@ def _check_partitions(
             )
 
 
-def _is_empty(connection: Connection, target: str, name: str) -> bool:
+def _is_empty_column(connection: Connection, target: str, name: str) -> bool:
     return not number(connection, f"SELECT count({quoted(name)}) FROM {target}")
 
 
@@ -233,38 +234,38 @@ def _select_list(columns: dict[str, str]) -> str:
 
 
 def _require_same_columns(target: str, offered: dict[str, str], stored: dict[str, str]) -> None:
-    said = [f"it lacks {name!r} ({stored[name]})." for name in stored if name not in offered]
-    said += [
+    faults = [f"it lacks {name!r} ({stored[name]})." for name in stored if name not in offered]
+    faults += [
         f"the table has no {name!r} ({offered[name]})." for name in offered if name not in stored
     ]
-    if said:
-        raise _misfit(target, " ".join(said))
+    if faults:
+        raise _misfit(target, " ".join(faults))
 
 
-def _exact(column: str, name: str, offered: str, stored: str) -> str:
+def _exact_column(column: str, name: str, offered: str, stored: str) -> str:
     """Return the SQL that casts a column and fails on the first value that would be changed."""
     if offered == stored:
         return column
     cast = f"try_cast({column} AS {stored})"
     fits = f"{column} IS NULL"
-    if _family(offered) and _family(offered) == _family(stored):
+    if _type_family(offered) and _type_family(offered) == _type_family(stored):
         fits = f"try_cast({cast} AS {offered}) IS NOT DISTINCT FROM {column}"
-    said = literal(f"{name!r} is {stored} there and {offered} here, which changes a value.")
-    return f"CASE WHEN {fits} THEN {cast} ELSE error({said}) END"
+    problem = literal(f"{name!r} is {stored} there and {offered} here, which changes a value.")
+    return f"CASE WHEN {fits} THEN {cast} ELSE error({problem}) END"
 
 
-def _family(kind: str) -> frozenset[str] | None:
-    plain = kind.partition("(")[0]
-    return next((family for family in _FAMILIES if plain in family), None)
+def _type_family(column_type: str) -> frozenset[str] | None:
+    type_name = column_type.partition("(")[0]
+    return next((family for family in _TYPE_FAMILIES if type_name in family), None)
 
 
 def _value_list(rows: Sequence[tuple[str | None]]) -> str:
     texts = ["NULL" if value is None else repr(value) for (value,) in rows]
-    return ", ".join(texts) + (" ..." if len(texts) == _SHOWN else "")
+    return ", ".join(texts) + (" ..." if len(texts) == _SHOWN_VALUES else "")
 
 
-def _misfit(target: str, said: str) -> StorageError:
+def _misfit(target: str, problem: str) -> StorageError:
     return StorageError(
-        f"The slice does not fit the table {target}, which was not changed: {said} "
+        f"The slice does not fit the table {target}, which was not changed: {problem} "
         "Give it the table's columns and types, or drop the table first."
     )

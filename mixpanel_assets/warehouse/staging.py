@@ -33,8 +33,8 @@ from mixpanel_assets.warehouse.quarantine import Refusals
 from mixpanel_assets.warehouse.schema import EVENTS, Column, quoted
 
 # First the cheap columns find the few rows that share a key; only those are read completely.
-_FIND = """
-    CREATE TEMP TABLE _repeats AS
+_FIND_DUPLICATES = """
+    CREATE TEMP TABLE _duplicates AS
     WITH shared AS (
         SELECT event_date, event_name, time_raw, insert_id FROM {table}
         WHERE insert_id IS NOT NULL GROUP BY ALL HAVING count(*) > 1
@@ -57,12 +57,12 @@ def remove_duplicates(connection: Connection, table: str) -> dict[date, int]:
     breaks ties, so the order of arrival never matters. Rows whose `insert_id` is still NULL are
     never duplicates.
     """
-    connection.execute(_FIND.format(table=table))
-    removed = connection.execute("SELECT event_date, count(*) FROM _repeats GROUP BY ALL")
+    connection.execute(_FIND_DUPLICATES.format(table=table))
+    removed = connection.execute("SELECT event_date, count(*) FROM _duplicates GROUP BY ALL")
     by_day = dict(removed.fetchall())
     if by_day:
-        connection.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT row FROM _repeats)")
-    connection.execute("DROP TABLE _repeats")
+        connection.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT row FROM _duplicates)")
+    connection.execute("DROP TABLE _duplicates")
     return by_day
 
 
@@ -99,7 +99,7 @@ def fill_insert_ids(connection: Connection, table: str) -> int:
     """
     if not number(connection, f"SELECT count(*) FROM {table} WHERE insert_id IS NULL"):
         return 0
-    with _functions(connection):
+    with _id_functions(connection):
         connection.execute(_FIRST_IDS.format(table=table))
         connection.execute(_NUMBER_EQUALS.format(table=table))
         filled = number(
@@ -112,10 +112,10 @@ def fill_insert_ids(connection: Connection, table: str) -> int:
 
 
 @contextmanager
-def _functions(connection: Connection) -> Iterator[None]:
+def _id_functions(connection: Connection) -> Iterator[None]:
     types: list[Any] = ["VARCHAR", "BIGINT", "VARCHAR", "VARCHAR"]
     connection.create_function(
-        _MADE, _from_row, types, "VARCHAR", null_handling=FunctionNullHandling.SPECIAL
+        _MADE, _made_id_of_row, types, "VARCHAR", null_handling=FunctionNullHandling.SPECIAL
     )
     connection.create_function(_TWIN, twin_id, ["VARCHAR", "BIGINT"], "VARCHAR")
     try:
@@ -125,12 +125,12 @@ def _functions(connection: Connection) -> Iterator[None]:
         connection.remove_function(_TWIN)
 
 
-def _from_row(event: str, time_ms: int, distinct_id: str | None, properties: str) -> str:
+def _made_id_of_row(event: str, time_ms: int, distinct_id: str | None, properties: str) -> str:
     return made_id(event, time_ms, distinct_id, parse(properties))
 
 
 _ROWS_A_DAY = 500  # size of the sample, of which most must agree
-_FEWEST = 20  # fewer events may agree by chance
+_FEWEST_ROWS = 20  # fewer events may agree by chance
 _MOST_BYTES = 1 << 16  # of properties; DuckDB takes 30 times the memory to read a value of them
 
 _MEASURE = """
@@ -161,7 +161,7 @@ def measure_offsets(
     """
     step = max(1, row_count // (_ROWS_A_DAY * len(window.days)))
     measure = _MEASURE.format(table=table, most=_MOST_BYTES)
-    return dict(connection.execute(measure, [step, _FEWEST]).fetchall())
+    return dict(connection.execute(measure, [step, _FEWEST_ROWS]).fetchall())
 
 
 def refuse_zone_change(window: Window, offsets: Mapping[date, int]) -> None:
@@ -171,9 +171,9 @@ def refuse_zone_change(window: Window, offsets: Mapping[date, int]) -> None:
     if window.project.regime != "legacy" or window.keeps_shifted:
         return
     zone = ZoneInfo(window.project.zone)
-    astray = {day: _astray(day, minutes, zone) for day, minutes in offsets.items()}
-    if len(set(astray.values())) > 1:
-        days = ", ".join(f"{day} ({minutes:+} min)" for day, minutes in sorted(astray.items())[:5])
+    shifts = {day: _clock_shift(day, minutes, zone) for day, minutes in offsets.items()}
+    if len(set(shifts.values())) > 1:
+        days = ", ".join(f"{day} ({minutes:+} min)" for day, minutes in sorted(shifts.items())[:5])
         said = (
             "cannot be stored: the project's zone changed on the way; `time` differs from "
             f"{window.project.zone} by: {days}. Nothing was changed."
@@ -185,7 +185,7 @@ def contradiction(project: ProjectIdentity, day: date, minutes: int | None) -> s
     """Return what the settings should be if a day's events contradict them, else None."""
     if minutes is None:
         return None
-    if not _astray(day, minutes, ZoneInfo(project.day_zone)):
+    if not _clock_shift(day, minutes, ZoneInfo(project.day_zone)):
         return None
     if project.regime == "utc":
         return (
@@ -203,7 +203,7 @@ def contradiction(project: ProjectIdentity, day: date, minutes: int | None) -> s
     )
 
 
-def _astray(day: date, minutes: int, zone: ZoneInfo) -> int:
+def _clock_shift(day: date, minutes: int, zone: ZoneInfo) -> int:
     """Return the minutes between a measured offset and the zone's nearest one on that day."""
     ends = (datetime.combine(day, time(), zone), datetime.combine(day, time(23, 59), zone))
     offsets = [(end.utcoffset() or timedelta()) // timedelta(minutes=1) for end in ends]
@@ -240,7 +240,7 @@ def stage_events(
     """
     with staging_table(connection, (*EVENTS.columns, _IS_MADE)) as (staging, table, refusals):
         try:
-            staged_lines = _fill(staging, table, received, window, refusals)
+            staged_lines = _fill_staging(staging, table, received, window, refusals)
         except FileNotFoundError as error:
             said = f"is gone: {received.path} was deleted. {_FETCH_AGAIN}"
             raise window.incomplete(said, "file is gone") from error
@@ -275,7 +275,7 @@ def staging_table(
             staging.execute(f"DROP TABLE {used}")
 
 
-def _fill(
+def _fill_staging(
     connection: Connection, table: str, received: ReceivedDays, window: Window, refusals: Refusals
 ) -> int:
     """Turn the lines into rows or refusals; return how many there were."""
@@ -284,7 +284,7 @@ def _fill(
         return 0
     inserted = 0
     if received.names_once:  # of a name that an object holds twice, DuckDB reads the first value
-        inserted, most = _insert(connection, table, spool, window)
+        inserted, most = _insert_staged_rows(connection, table, spool, window)
     if inserted >= received.lines:
         return inserted
     left = OddLines(connection, spool, window, into=table, refusals=refusals)
@@ -294,7 +294,7 @@ def _fill(
     return inserted + left.rescued + len(refusals)
 
 
-def _insert(
+def _insert_staged_rows(
     connection: Connection, table: str, spool: Path, window: Window
 ) -> tuple[int, int | None]:
     """Let DuckDB insert the lines that it can.

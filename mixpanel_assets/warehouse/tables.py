@@ -49,7 +49,7 @@ from mixpanel_assets.warehouse.schema import (
 
 logger = logging.getLogger(__name__)
 
-_FILTERS = ("events", "where", "cohort_id", "output_properties", "group_id", "behaviors")
+_LEDGER_FILTERS = ("events", "where", "cohort_id", "output_properties", "group_id", "behaviors")
 
 
 def days_between(from_date: date | str, to_date: date | str) -> list[date]:
@@ -70,8 +70,8 @@ def days_of(metadata: TableMetadata) -> set[date]:
     Raises:
         ConfigError: Only one end is given, or they are in the wrong order.
     """
-    given = (metadata.from_date, metadata.to_date)
-    if given == (None, None):
+    table_days = (metadata.from_date, metadata.to_date)
+    if table_days == (None, None):
         return set()
     if metadata.from_date is None or metadata.to_date is None:
         raise ConfigError("The metadata gives one end of its days. Give both, or none.")
@@ -83,10 +83,10 @@ def warn_of_unknown_events(connection: Connection, target: Target, events: Colle
     rows = connection.execute(
         f"SELECT DISTINCT event_name FROM {target.quoted} WHERE event_name IS NOT NULL ORDER BY 1"
     ).fetchall()
-    known = [name for (name,) in rows]
-    for event in events if known else ():
-        if event not in known:
-            similar = similar_names(event, known)
+    stored_events = [name for (name,) in rows]
+    for event in events if stored_events else ():
+        if event not in stored_events:
+            similar = similar_names(event, stored_events)
             logger.warning("%s", EventNotFoundError(event, similar, table=target.table))
 
 
@@ -101,27 +101,27 @@ def day_of(metadata: TableMetadata, project: ProjectIdentity) -> date:
     return moment_of(metadata).astimezone(ZoneInfo(project.day_zone)).date()
 
 
-def refuse_outside(found: Collection[date], days: Collection[date]) -> None:
+def refuse_outside(stored_days: Collection[date], table_days: Collection[date]) -> None:
     """Raise `StorageError` for events outside the days of their table."""
-    outside = sorted(day for day in found if not min(days) <= day <= max(days))
+    outside = sorted(day for day in stored_days if not min(table_days) <= day <= max(table_days))
     if outside:
         raise StorageError(
             f"There are events of {', '.join(map(str, outside[:5]))}, but the metadata says "
-            f"{min(days)}..{max(days)}. Nothing was changed.",
+            f"{min(table_days)}..{max(table_days)}. Nothing was changed.",
             {"outside": [str(day) for day in outside]},
         )
 
 
 def filters_of(metadata: TableMetadata) -> dict[str, Any]:
     """Return the filters as the ledger stores them."""
-    filters = {name: getattr(metadata, f"filter_{name}") for name in _FILTERS}
+    filters = {name: getattr(metadata, f"filter_{name}") for name in _LEDGER_FILTERS}
     return {name: value for name, value in filters.items() if value is not None}
 
 
 def metadata_of(table: KnownTable) -> TableMetadata:
     """Return the metadata of a table by the ledger."""
     is_events = table.type == "events"
-    filters = {name: table.filters.get(name) for name in _FILTERS}
+    filters = {name: table.filters.get(name) for name in _LEDGER_FILTERS}
     if type(behaviors := filters["behaviors"]) not in (str, NoneType):
         filters["behaviors"] = json.dumps(behaviors, ensure_ascii=False)
     return TableMetadata(
@@ -167,13 +167,13 @@ def day_rows(
     """Return the ledger rows of a table by day, both ends included; none for other days."""
     if not table_exists(connection, DAYS.name):
         return {}
-    found = connection.execute(
+    ledger_rows = connection.execute(
         f"SELECT * FROM {DAYS.as_of_now} "
         "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ? ORDER BY day",
         [schema, table, from_date, to_date],
     )
-    names = [column[0] for column in found.description]
-    rows = (dict(zip(names, row, strict=True)) for row in found.fetchall())
+    names = [column[0] for column in ledger_rows.description]
+    rows = (dict(zip(names, row, strict=True)) for row in ledger_rows.fetchall())
     return {row["day"]: row for row in rows}
 
 
@@ -202,11 +202,11 @@ def event_sizes(connection: Connection, table: str = EVENTS.name) -> EventSizes:
     return EventSizes(
         rows={day: row["row_count"] for day, row in known.items()},
         received_bytes={day: row["bytes"] for day, row in known.items()},
-        shifted=_are_shifted(connection),
+        shifted=_has_shifted_rows(connection),
     )
 
 
-def _are_shifted(connection: Connection) -> bool:
+def _has_shifted_rows(connection: Connection) -> bool:
     if not table_exists(connection, DAYS.name):
         return False
     shifted = f"SELECT count(*) FROM {DAYS.quoted} WHERE schema_name = ? AND shifted_rows > 0"
@@ -224,13 +224,13 @@ def event_counts(
     """Return stored rows by day and event name, both ends included."""
     if not table_exists(connection, EVENT_COUNTS.name):
         return {}
-    found = connection.execute(
+    stored_counts = connection.execute(
         f"SELECT day, event_name, row_count FROM {EVENT_COUNTS.quoted} "
         "WHERE schema_name = ? AND table_name = ? AND day BETWEEN ? AND ? ORDER BY ALL",
         [schema, table, from_date, to_date],
     )
     counts: dict[date, dict[str, int]] = {}
-    for day, event, count in found.fetchall():
+    for day, event, count in stored_counts.fetchall():
         counts.setdefault(day, {})[event] = count
     return counts
 
@@ -283,26 +283,26 @@ def find_table(connection: Connection, name: str) -> Target:
     Raises:
         TableNotFoundError: It does not exist; the error names the tables that do.
     """
-    found = connection.execute(
+    tables = connection.execute(
         "SELECT table_schema, table_name FROM information_schema.tables "
         "WHERE table_catalog = current_database()"
     ).fetchall()
-    places = {(schema.lower(), table.lower()): (schema, table) for schema, table in found}
+    tables_by_name = {(schema.lower(), table.lower()): (schema, table) for schema, table in tables}
     schema, _, table = name.lower().partition(".")
-    asked = ((NAMED_SCHEMA, name.lower()), (SCHEMA, name.lower()), (schema, table))
-    for place in asked:
-        if place in places:
-            schema, table = places[place]
+    searched_names = ((NAMED_SCHEMA, name.lower()), (SCHEMA, name.lower()), (schema, table))
+    for searched_name in searched_names:
+        if searched_name in tables_by_name:
+            schema, table = tables_by_name[searched_name]
             return Target(table, schema)
-    shown = sorted(_shown(*place) for place in found if not place[1].startswith("_"))
-    raise TableNotFoundError(name, shown)
+    table_labels = [_table_label(*found) for found in tables if not found[1].startswith("_")]
+    raise TableNotFoundError(name, sorted(table_labels))
 
 
 def known_tables(connection: Connection) -> list[KnownTable]:
     """Return the existing tables with ledger rows, by name."""
     if not table_exists(connection, DAYS.name):
         return []
-    found = connection.execute(
+    ledger_rows = connection.execute(
         "SELECT schema_name, table_name, any_value(type), max(fetched_at), "
         f"{', '.join(FIRST_AND_LAST)}, arg_max(filters, fetched_at) FROM {DAYS.quoted} "
         "WHERE status <> 'failed' GROUP BY ALL ORDER BY 2, 1"
@@ -316,7 +316,7 @@ def known_tables(connection: Connection) -> list[KnownTable]:
             to_date,
             json.loads(filters or "{}"),
         )
-        for schema, table, kind, fetched_at, from_date, to_date, filters in found
+        for schema, table, kind, fetched_at, from_date, to_date, filters in ledger_rows
         if table_exists(connection, table, schema)
     ]
 
@@ -371,12 +371,12 @@ def _refuse_ours(connection: Connection, target: Target) -> None:
         )
 
 
-def _shown(schema: str, table: str) -> str:
+def _table_label(schema: str, table: str) -> str:
     return table if schema in (SCHEMA, NAMED_SCHEMA) else f"{schema}.{table}"
 
 
 NAMED_SCHEMA = "main"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+_TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 _ASSETS = {table.name: table for table in (EVENTS, PROFILES)}
 # Named tables have exactly the columns of the documented library.
 _DOCUMENTED = ("event_name", "event_time", "distinct_id", "insert_id", "properties")
@@ -458,7 +458,7 @@ def check_name(table: str, asset: Table = EVENTS) -> None:
         ConfigError: It has other characters than letters, digits and underscores, or is the name
             of another table of this package.
     """
-    if not _NAME.fullmatch(table):
+    if not _TABLE_NAME.fullmatch(table):
         raise ConfigError(
             f"{table!r} is not a name for a table: use letters, digits and underscores, and begin "
             "with a letter or digit.",
