@@ -14,7 +14,7 @@ from mixpanel_assets.errors import ConfigError
 # OverflowError.
 _FIRST, _LAST = date(2000, 1, 1), date(2999, 12, 31)
 _SHOWN = 5
-_DAY = timedelta(days=1)
+_ONE_DAY = timedelta(days=1)
 
 SETTLE_DAYS = 5  # Mixpanel takes late events for five days after a day has ended
 
@@ -59,15 +59,15 @@ def days_between(first: date, last: date) -> list[date]:
 
 def halves(first: date, last: date) -> tuple[DayRange, DayRange]:
     """Return the two halves of a range of at least two days, the earlier one first."""
-    middle = first + (last - first) // 2
-    return (first, middle), (middle + _DAY, last)
+    middle_day = first + (last - first) // 2
+    return (first, middle_day), (middle_day + _ONE_DAY, last)
 
 
 def ranges_of(days: Iterable[date]) -> list[DayRange]:
     """Return days as ranges of consecutive days, in order."""
     ranges: list[DayRange] = []
     for day in sorted(set(days)):
-        if ranges and ranges[-1][1] + _DAY == day:
+        if ranges and ranges[-1][1] + _ONE_DAY == day:
             ranges[-1] = (ranges[-1][0], day)
         else:
             ranges.append((day, day))
@@ -77,9 +77,9 @@ def ranges_of(days: Iterable[date]) -> list[DayRange]:
 def describe_days(days: Iterable[date]) -> str:
     """Return days as ranges in words, the first few of many."""
     ranges = ranges_of(days)
-    texts = [str(first) if first == last else f"{first}..{last}" for first, last in ranges]
-    more = f" and {len(texts) - _SHOWN} more ranges" if len(texts) > _SHOWN else ""
-    return ", ".join(texts[:_SHOWN]) + more
+    range_texts = [str(first) if first == last else f"{first}..{last}" for first, last in ranges]
+    more = f" and {len(ranges) - _SHOWN} more ranges" if len(ranges) > _SHOWN else ""
+    return ", ".join(range_texts[:_SHOWN]) + more
 
 
 def how_to_load(days: Iterable[date], table: str, *, again: bool = False) -> str:
@@ -98,6 +98,6 @@ def how_to_load(days: Iterable[date], table: str, *, again: bool = False) -> str
 
 def describe_counts(days: Mapping[date, int], *, most: int = _SHOWN) -> str:
     """Return days with their numbers of rows in words, the first few of many."""
-    texts = [f"{day} ({rows:,} rows)" for day, rows in sorted(days.items())]
-    more = f" and {len(texts) - most:,} more days" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
+    day_counts = [f"{day} ({row_count:,} rows)" for day, row_count in sorted(days.items())]
+    more_days = f" and {len(day_counts) - most:,} more days" if len(day_counts) > most else ""
+    return ", ".join(day_counts[:most]) + more_days

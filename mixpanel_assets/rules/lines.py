@@ -60,36 +60,36 @@ def is_blank(line: bytes) -> bool:
 def why_unstorable(line: bytes) -> str | None:
     """Return the reason that no table can hold a complete line; None: its text is fine."""
     try:
-        text = line.removeprefix(BOM).decode()
+        line_text = line.removeprefix(BOM).decode()
     except UnicodeDecodeError:
         return "its bytes are not UTF-8"
-    if may_be_deep(text) and _is_deep(text):
+    if may_be_deep(line_text) and _is_deep_line(line_text):
         return f"it is nested more than {MAX_DEPTH} levels deep"
-    if len(line.translate(None, _CONTROLS)) < len(line) and _has_raw_controls(text):
+    if len(line.translate(None, _CONTROLS)) < len(line) and _has_raw_controls(line_text):
         return "it holds a control character that is not written as an escape"
-    if _SURROGATE.search(line) and _has_half_pairs(text):
+    if _SURROGATE.search(line) and _has_half_pairs(line_text):
         return "it holds half of a surrogate pair, which is not a character"
     return None
 
 
-def _is_deep(text: str) -> bool:
+def _is_deep_line(line_text: str) -> bool:
     try:
-        return depth(text) > MAX_DEPTH
+        return depth(line_text) > MAX_DEPTH
     except ValueError:  # not JSON, which is another fault
         return False
 
 
-def _has_raw_controls(text: str) -> bool:
+def _has_raw_controls(line_text: str) -> bool:
     try:
-        _STRICT.decode(text)
+        _STRICT.decode(line_text)
     except ValueError:
         return True
     return False
 
 
-def _has_half_pairs(text: str) -> bool:
+def _has_half_pairs(line_text: str) -> bool:
     try:
-        json.dumps(parse(text), ensure_ascii=False).encode()
+        json.dumps(parse(line_text), ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return True
     except ValueError:
@@ -125,14 +125,14 @@ class LongLine:
         begins = self.head.removeprefix(BOM).lstrip().startswith(b"{")
         return begins and not self._in_string and not self._level and self._last == b"}"
 
-    def add(self, part: bytes) -> None:
+    def add(self, line_part: bytes) -> None:
         """Add the next bytes of the line."""
-        self.head += part[: HEAD_BYTES - len(self.head)]
-        self.length += len(part)
-        self._hash.update(part)
-        part = _ESCAPE.sub(b"", self._backslash + part)
-        self._backslash = b"\\" if part.endswith(b"\\") else b""
-        pieces = part.split(b'"')
+        self.head += line_part[: HEAD_BYTES - len(self.head)]
+        self.length += len(line_part)
+        self._hash.update(line_part)
+        line_part = _ESCAPE.sub(b"", self._backslash + line_part)
+        self._backslash = b"\\" if line_part.endswith(b"\\") else b""
+        pieces = line_part.split(b'"')
         outside = b"".join(pieces[1 if self._in_string else 0 :: 2])
         self._in_string ^= len(pieces) % 2 == 0
         self._level += sum(map(outside.count, (b"{", b"["))) - sum(map(outside.count, (b"}", b"]")))
@@ -148,53 +148,53 @@ class LineSplitter:
     """
 
     def __init__(self) -> None:
-        self._rest: list[bytes] = []
-        self._rest_bytes = 0
-        self._long: LongLine | None = None
+        self._line_parts: list[bytes] = []
+        self._line_bytes = 0
+        self._long_line: LongLine | None = None
 
     def feed(self, body: bytes) -> Iterator[bytes | LongLine]:
         """Yield the lines that a body of `MAX_LINE_BYTES` at most completes, newlines included."""
-        start, end = 0, body.rfind(b"\n") + 1
-        if end and self._rest_bytes + (first := body.index(b"\n")) > MAX_LINE_BYTES:
-            self._keep(body[:first])
-            yield from self._end_long()
-            start = first + 1
-        while start < end:
-            stop = body.index(b"\n", min(start + _BLOCK_BYTES, end - 1)) + 1
-            yield b"".join([*self._rest, body[start:stop]])
-            self._rest, self._rest_bytes = [], 0
-            start = stop
-        self._keep(body[start:])
+        line_start, lines_end = 0, body.rfind(b"\n") + 1
+        if lines_end and self._line_bytes + (first_newline := body.index(b"\n")) > MAX_LINE_BYTES:
+            self._keep_line_part(body[:first_newline])
+            yield from self._end_long_line()
+            line_start = first_newline + 1
+        while line_start < lines_end:
+            block_end = body.index(b"\n", min(line_start + _BLOCK_BYTES, lines_end - 1)) + 1
+            yield b"".join([*self._line_parts, body[line_start:block_end]])
+            self._line_parts, self._line_bytes = [], 0
+            line_start = block_end
+        self._keep_line_part(body[line_start:])
 
     def finish(self) -> Iterator[bytes | LongLine]:
         """Yield the last line as a block, with a newline, if it has none."""
-        if self._long:
-            yield from self._end_long()
-        elif rest := b"".join(self._rest):
-            yield rest + b"\n"
+        if self._long_line:
+            yield from self._end_long_line()
+        elif last_line := b"".join(self._line_parts):
+            yield last_line + b"\n"
 
-    def _keep(self, part: bytes) -> None:
-        self._rest.append(part)
-        self._rest_bytes += len(part)
-        if self._rest_bytes > MAX_LINE_BYTES:
-            self._long = self._long or LongLine()
-            for kept in self._rest:
-                self._long.add(kept)
-            self._rest = []
+    def _keep_line_part(self, line_part: bytes) -> None:
+        self._line_parts.append(line_part)
+        self._line_bytes += len(line_part)
+        if self._line_bytes > MAX_LINE_BYTES:
+            self._long_line = self._long_line or LongLine()
+            for line_start in self._line_parts:
+                self._long_line.add(line_start)
+            self._line_parts = []
 
-    def _end_long(self) -> Iterator[LongLine]:
-        if self._long:
-            yield self._long
-        self._long, self._rest, self._rest_bytes = None, [], 0
+    def _end_long_line(self) -> Iterator[LongLine]:
+        if self._long_line:
+            yield self._long_line
+        self._long_line, self._line_parts, self._line_bytes = None, [], 0
 
 
 def lines_of(read: Callable[[int], bytes]) -> Iterator[bytes | LongLine]:
     """Yield the lines of a file, given its `read`, without their newlines; long ones in part."""
-    for block in _blocks_of(read):
+    for block in _line_blocks(read):
         yield from [block] if isinstance(block, LongLine) else block[:-1].split(b"\n")
 
 
-def _blocks_of(read: Callable[[int], bytes]) -> Iterator[bytes | LongLine]:
+def _line_blocks(read: Callable[[int], bytes]) -> Iterator[bytes | LongLine]:
     splitter = LineSplitter()
     while piece := read(_PIECE_BYTES):
         yield from splitter.feed(piece)

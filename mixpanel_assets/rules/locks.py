@@ -23,7 +23,7 @@ from mixpanel_assets.errors import DatabaseLockedError, visible
 logger = logging.getLogger(__name__)
 
 
-_LOCKS = Path("/proc/locks")
+_KERNEL_LOCKS = Path("/proc/locks")
 _SHOWN_WORDS, _SHOWN_CHARACTERS = 4, 80
 
 
@@ -36,8 +36,8 @@ class Holder:
     since: str = ""
 
     def __str__(self) -> str:
-        known = f"{self.what}, since {self.since} UTC" if self.since else self.what
-        return visible(f"process {self.pid}" + (f" ({known})" if known else ""))
+        holder = f"{self.what}, since {self.since} UTC" if self.since else self.what
+        return visible(f"process {self.pid}" + (f" ({holder})" if holder else ""))
 
 
 @dataclass
@@ -103,9 +103,9 @@ class Wait:
         """
         waited = time.monotonic() - self.began
         if self.cancelled is not None and self.cancelled.is_set():
-            raise self._error(holder(), "waiting was cancelled.")
+            raise self._lock_error(holder(), "waiting was cancelled.")
         if not self.remaining():
-            raise self._error(holder(), f"gave up after {waited:.0f} s. {self.advice}")
+            raise self._lock_error(holder(), f"gave up after {waited:.0f} s. {self.advice}")
         if self.on_wait and self._is_sentence_due(waited):
             self.reported_at = time.monotonic()
             self.on_wait(
@@ -118,7 +118,7 @@ class Wait:
             return waited >= self.quiet_seconds
         return time.monotonic() - self.reported_at >= self.repeat_seconds
 
-    def _error(self, holder: Holder | None, how_it_ended: str) -> DatabaseLockedError:
+    def _lock_error(self, holder: Holder | None, how_it_ended: str) -> DatabaseLockedError:
         held = f"{self.what[0].upper()}{self.what[1:]} is held by {holder or 'another process'}"
         return DatabaseLockedError(
             str(self.path), holder.pid if holder else None, f"{held}; {how_it_ended}"
@@ -142,9 +142,9 @@ def locked(lock: FileLock, wait: Wait, *, poll_seconds: float = 0.05) -> Iterato
         lock.release()
 
 
-def log_wait(text: str) -> None:
+def log_wait(sentence: str) -> None:
     """Log a sentence of a wait."""
-    logger.warning("%s", text)
+    logger.warning("%s", sentence)
 
 
 def try_lock(acquire: Callable[..., object]) -> bool:
@@ -162,10 +162,10 @@ def kernel_holder(*files: Path) -> Holder | None:
     Another process is named before this one, whose other threads may hold the lock.
     """
     try:
-        locks = [line.split() for line in _LOCKS.read_text().splitlines()]
+        locks = [line.split() for line in _KERNEL_LOCKS.read_text().splitlines()]
     except OSError:
         return None
-    own = None
+    own_lock = None
     for file in files:
         try:
             inode = f":{file.stat().st_ino}"
@@ -177,22 +177,22 @@ def kernel_holder(*files: Path) -> Holder | None:
                 continue
             if pid != os.getpid():
                 return holder_of(pid)
-            own = Holder(pid, "this process itself")
-    return own
+            own_lock = Holder(pid, "this process itself")
+    return own_lock
 
 
 def holder_of(pid: int) -> Holder | None:
     """Return the process of an id; None for 0, an unknown process."""
-    return Holder(pid, _command_of(pid)) if pid > 0 else None
+    return Holder(pid, _holder_command(pid)) if pid > 0 else None
 
 
-def _command_of(pid: int) -> str:
+def _holder_command(pid: int) -> str:
     """Return the first words of a process's command line, a script's without its interpreter."""
     try:
-        text = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        command_line = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     except OSError:
         return ""
-    words = text.rstrip("\0").split("\0")
+    words = command_line.rstrip("\0").split("\0")
     if len(words) > 1 and "python" in words[0] and not words[1].startswith("-"):
         del words[0]
     return short_command(words)

@@ -45,27 +45,28 @@ def made_id(
     """
     if event == _HOT_SHARD and isinstance(properties.get("mp_original_event_name"), str):
         event = properties["mp_original_event_name"]
-        distinct_id = _text(properties.get("mp_original_distinct_id"))
-    who = _text(properties.get("$distinct_id_before_identity"))
-    content = {key: value for key, value in properties.items() if key not in NOT_CONTENT}
-    first = _uuid(_canonical([event, time_ms, distinct_id if who is None else who, content]))
-    return twin_id(first, twin) if twin else first
+        distinct_id = _id_text(properties.get("mp_original_distinct_id"))
+    who = _id_text(properties.get("$distinct_id_before_identity"))
+    id_content = {name: value for name, value in properties.items() if name not in NOT_CONTENT}
+    id_parts = [event, time_ms, distinct_id if who is None else who, id_content]
+    first_id = _made_uuid(_canonical_json(id_parts))
+    return twin_id(first_id, twin) if twin else first_id
 
 
-def twin_id(first: str, twin: int) -> str:
+def twin_id(first_id: str, twin: int) -> str:
     """Return the id of the equal event with that number, from the id of number 0."""
-    return _uuid(f"{first} {twin}") if twin else first
+    return _made_uuid(f"{first_id} {twin}") if twin else first_id
 
 
-def _canonical(value: Any) -> str:
+def _canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else _canonical(value)
+def _id_text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else _canonical_json(value)
 
 
-def _uuid(content: str) -> str:
-    digest = hashlib.sha256(content.encode()).hexdigest()
+def _made_uuid(id_content: str) -> str:
+    digest = hashlib.sha256(id_content.encode()).hexdigest()
     variant = "89ab"[int(digest[16], 16) & 3]
     return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"

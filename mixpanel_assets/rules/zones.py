@@ -12,11 +12,11 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 # No zone has changed its offset twice within a week since 1971.
-_STEP = timedelta(days=1)
+_ONE_DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_DAY = date(2009, 1, 1)  # Mixpanel has no older projects
-_WIDEST = timedelta(days=2)  # more than any clock is away from UTC
+_WIDEST_OFFSET = timedelta(days=2)  # more than any clock is away from UTC
 
 
 @dataclass(frozen=True)
@@ -36,27 +36,27 @@ class Period:
 def periods(zone: str, first: date, last: date) -> tuple[Period, ...]:
     """Return the periods of a zone that overlap days of its wall clock or of UTC, in order."""
     clocks = ZoneInfo(zone)
-    moment = _start(first) - _WIDEST
-    end = _start(last) + _STEP + _WIDEST
-    found = [Period(moment, _offset(clocks, moment))]
-    while moment < end:
-        later = moment + _STEP
-        if (offset := _offset(clocks, later)) != found[-1].offset:
-            found.append(Period(_change(clocks, moment, later), offset))
-        moment = later
-    return tuple(found)
+    day_start = _day_start(first) - _WIDEST_OFFSET
+    last_end = _day_start(last) + _ONE_DAY + _WIDEST_OFFSET
+    zone_periods = [Period(day_start, _offset(clocks, day_start))]
+    while day_start < last_end:
+        next_day = day_start + _ONE_DAY
+        if (offset := _offset(clocks, next_day)) != zone_periods[-1].offset:
+            zone_periods.append(Period(_offset_change(clocks, day_start, next_day), offset))
+        day_start = next_day
+    return tuple(zone_periods)
 
 
-def _change(clocks: ZoneInfo, before: datetime, after: datetime) -> datetime:
+def _offset_change(clocks: ZoneInfo, before_change: datetime, after_change: datetime) -> datetime:
     """Return the first moment with the offset of `after`, by halving."""
-    offset = _offset(clocks, after)
-    while after - before > _SECOND:
-        middle = before + (after - before) // _SECOND // 2 * _SECOND
-        if _offset(clocks, middle) == offset:
-            after = middle
+    offset = _offset(clocks, after_change)
+    while after_change - before_change > _SECOND:
+        middle_moment = before_change + (after_change - before_change) // _SECOND // 2 * _SECOND
+        if _offset(clocks, middle_moment) == offset:
+            after_change = middle_moment
         else:
-            before = middle
-    return after
+            before_change = middle_moment
+    return after_change
 
 
 def moment_of(wall_clock: datetime, zone: ZoneInfo, processed_ms: object = None) -> datetime:
@@ -67,14 +67,14 @@ def moment_of(wall_clock: datetime, zone: ZoneInfo, processed_ms: object = None)
     # When clocks go back, a time occurs twice; the smaller offset is that of the second. An event
     # that was processed before the second moment must have happened at the first. When clocks go
     # forward, the smaller offset is that before the change.
-    first, second = (_offset_of_wall_clock(wall_clock, zone, fold) for fold in (0, 1))
-    later = (wall_clock - min(first, second)).replace(tzinfo=UTC)
+    first_offset, second_offset = (_offset_of_wall_clock(wall_clock, zone, fold) for fold in (0, 1))
+    later_moment = (wall_clock - min(first_offset, second_offset)).replace(tzinfo=UTC)
     if isinstance(processed_ms, float) and processed_ms.is_integer():
         processed_ms = int(processed_ms)
-    if first <= second or type(processed_ms) is not int:
-        return later
-    earlier = (wall_clock - first).replace(tzinfo=UTC)
-    return earlier if 0 <= processed_ms < _ms(later - _EPOCH) else later
+    if first_offset <= second_offset or type(processed_ms) is not int:
+        return later_moment
+    earlier_moment = (wall_clock - first_offset).replace(tzinfo=UTC)
+    return earlier_moment if 0 <= processed_ms < _ms(later_moment - _EPOCH) else later_moment
 
 
 def moment_sql(zone: str, first: date, last: date) -> str:
@@ -82,23 +82,23 @@ def moment_sql(zone: str, first: date, last: date) -> str:
 
     It reads the columns `time_raw`, the wall clock in milliseconds, and `processed_ms`.
     """
-    found = periods(zone, first, last)
-    sql = f"time_raw - {_ms(found[-1].offset)}"
-    for before, after in reversed(list(pairwise(found))):
+    zone_periods = periods(zone, first, last)
+    moment = f"time_raw - {_ms(zone_periods[-1].offset)}"
+    for earlier, later in reversed(list(pairwise(zone_periods))):
         # Between the two wall clocks of the change, times occur twice or never.
-        low, high = sorted((before.offset, after.offset))
-        begins, ends = (_ms(after.begins + offset - _EPOCH) for offset in (low, high))
-        within = f"time_raw - {_ms(low)}"
-        if after.offset < before.offset:
-            within = (
-                f"CASE WHEN processed_ms >= 0 AND processed_ms < {within} "
-                f"THEN time_raw - {_ms(high)} ELSE {within} END"
+        low, high = sorted((earlier.offset, later.offset))
+        begins, ends = (_ms(later.begins + offset - _EPOCH) for offset in (low, high))
+        at_change = f"time_raw - {_ms(low)}"
+        if later.offset < earlier.offset:
+            at_change = (
+                f"CASE WHEN processed_ms >= 0 AND processed_ms < {at_change} "
+                f"THEN time_raw - {_ms(high)} ELSE {at_change} END"
             )
-        sql = (
-            f"CASE WHEN time_raw < {begins} THEN time_raw - {_ms(before.offset)} "
-            f"WHEN time_raw < {ends} THEN {within} ELSE {sql} END"
+        moment = (
+            f"CASE WHEN time_raw < {begins} THEN time_raw - {_ms(earlier.offset)} "
+            f"WHEN time_raw < {ends} THEN {at_change} ELSE {moment} END"
         )
-    return f"make_timestamp_ms({sql})"
+    return f"make_timestamp_ms({moment})"
 
 
 def wall_clock_sql(moment: str, zone: str, first: date, last: date) -> str:
@@ -106,12 +106,12 @@ def wall_clock_sql(moment: str, zone: str, first: date, last: date) -> str:
 
     `first` and `last` are the days of such moments, in UTC or in the zone, both included.
     """
-    found = periods(zone, first, last)
-    offset = _interval(found[-1].offset)
-    for before, after in reversed(list(pairwise(found))):
-        begins = after.begins.replace(tzinfo=None)
+    zone_periods = periods(zone, first, last)
+    offset = _offset_sql(zone_periods[-1].offset)
+    for earlier, later in reversed(list(pairwise(zone_periods))):
+        change = later.begins.replace(tzinfo=None)
         offset = (
-            f"CASE WHEN {moment} < TIMESTAMP '{begins}' THEN {_interval(before.offset)} "
+            f"CASE WHEN {moment} < TIMESTAMP '{change}' THEN {_offset_sql(earlier.offset)} "
             f"ELSE {offset} END"
         )
     return f"({moment} + {offset})"
@@ -159,7 +159,7 @@ def _offset_of_wall_clock(wall_clock: datetime, zone: ZoneInfo, fold: int) -> ti
     return wall_clock.replace(tzinfo=zone, fold=fold).utcoffset() or timedelta()
 
 
-def _start(day: date) -> datetime:
+def _day_start(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
@@ -167,5 +167,5 @@ def _ms(length: timedelta) -> int:
     return length // timedelta(milliseconds=1)
 
 
-def _interval(length: timedelta) -> str:
+def _offset_sql(length: timedelta) -> str:
     return f"to_seconds({length // _SECOND})"
