@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +27,7 @@ from mixpanel_assets.results.base import frame
 from mixpanel_assets.results.choices import TableType
 from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.warehouse.database import Database, MemoryDatabase, check_readable
-from mixpanel_assets.warehouse.faults import user_sql
+from mixpanel_assets.warehouse.faults import Values, user_sql
 from mixpanel_assets.warehouse.files import TemporaryFolder
 from mixpanel_assets.warehouse.inspector import TableInspector
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare, stored_project
@@ -116,7 +116,6 @@ def _leaf_types(sql_type: DuckDBPyType) -> Iterator[str]:
 if TYPE_CHECKING:
     import pandas as pd
 
-Values = Sequence[Any] | Mapping[str, Any]
 Record = Mapping[str, Any]
 
 _ANY_PROJECT = ProjectIdentity("", "")  # tables of records need no project

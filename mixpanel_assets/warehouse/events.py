@@ -73,11 +73,7 @@ def events_asset_table(
 
 
 def check_events_asset(table: str, filters: Mapping[str, Any] | None) -> None:
-    """Refuse a name that an asset's table of events with these filters may not have.
-
-    Raises:
-        ConfigError: As `check_name`; or there is no filter, and it is not `events`.
-    """
+    """Refuse a name that an asset's table of events with these filters may not have."""
     check_name(table)
     if table != EVENTS.name and not filters:
         raise ConfigError(
@@ -134,13 +130,8 @@ def merge(
 ) -> Added:
     """Put staged rows without duplicates into a named table, one copy of each event.
 
-    Unless they `may_repeat` stored events, every staged row is new.
-
-    Returns:
-        The number of added rows by day and event name.
-
-    Raises:
-        ConfigError: One row is the copy of two.
+    Unless they `may_repeat` stored events, every staged row is new. Returns the number of added
+    rows by day and event name.
     """
     definition = named_events(target.table)
     table = definition.quoted
@@ -307,12 +298,7 @@ def count_days(
     before: Mapping[date, int],
     open_days: Collection[date],
 ) -> list[DayReport]:
-    """Remove duplicates from staged rows and fill their ids; return what each day then has.
-
-    Raises:
-        IncompleteExportError: Too many lines cannot be stored.
-        ShiftedRowsError: The zone of a legacy project changed between the days.
-    """
+    """Remove duplicates from staged rows and fill their ids; return what each day then has."""
     removed = remove_duplicates(staging.connection, staging.table)
     fill_insert_ids(staging.connection, staging.table)
     tallies = _tally(staging.connection, staging.table)

@@ -141,12 +141,9 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def user_sql() -> Iterator[None]:
-    """Raise `QueryError` for a statement inside the block that DuckDB refuses.
+    """Raise `QueryError`, in DuckDB's words, for a statement inside the block that it refuses.
 
     Faults of the file, the disk and the machine pass, as does an interruption.
-
-    Raises:
-        QueryError: In DuckDB's own words.
     """
     try:
         yield
@@ -162,11 +159,7 @@ def user_sql() -> Iterator[None]:
 
 
 def user_rows(connection: Connection, sql: str, values: Values = ()) -> list[tuple[Any, ...]]:
-    """Return the rows of a query that names the caller's tables, columns or properties.
-
-    Raises:
-        QueryError: DuckDB refused it.
-    """
+    """Return the rows of a query that names the caller's tables, columns or properties."""
     with user_sql():
         return connection.execute(sql, values).fetchall()
 

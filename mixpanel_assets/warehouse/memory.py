@@ -99,10 +99,8 @@ def make_room(connection: Connection, largest: int) -> None:
     """Set DuckDB's memory and threads for rows of which the largest 2,048 have `largest` bytes.
 
     For large rows, it gets one thread, and a limit with room for what it uses beside that; a
-    slightly higher one if they would not fit. `restore_settings` restores both.
-
-    Raises:
-        StorageError: They do not fit; the message names a sufficient limit.
+    slightly higher one if they would not fit. `restore_settings` restores both. If they do not
+    fit at all, a `StorageError` names a sufficient limit.
     """
     if largest < LARGE_BYTES:
         return

@@ -55,11 +55,7 @@ class PageFile:
         return _timestamp(self.fetched_at)
 
     def lines(self) -> Iterator[bytes | LongLine]:
-        """Yield the lines that are not blank, without white space around them; long ones in part.
-
-        Raises:
-            IncompleteExportError: The file is missing or cannot be read.
-        """
+        """Yield the lines that are not blank, without white space around; long ones in part."""
         try:
             with GzipFile(self.path) if is_gzip(self.path) else self.path.open("rb") as file:
                 for line in lines_of(file.read):
@@ -79,9 +75,6 @@ class PageFile:
 
         Every property is the text that Mixpanel sent. `last_seen` is naive UTC; if `$last_seen` is
         not a time, it is None and `$last_seen` is kept among the properties.
-
-        Raises:
-            IncompleteExportError: The line is not a profile.
         """
         try:
             profile = values(last_values(line))
@@ -173,10 +166,6 @@ def stage_profiles(
 
     Of two lines of a profile, the later one is kept. With `all` profiles, rows belong to the one
     day; with `seen_on_day`, to the day of `last_seen` in the zone.
-
-    Raises:
-        IncompleteExportError: A page cannot be read, a line is not a profile, or too many lines
-            cannot be stored.
     """
     columns = (_POSITION, *PROFILES.columns)
     day_of = (

@@ -82,11 +82,7 @@ def columns_of(connection: Connection, table: Table) -> Columns:
 
 
 def is_ours(tables: Tables) -> bool:
-    """Return whether a file has our tables; False when nothing in it has their names.
-
-    Raises:
-        StorageError: Another program's tables have their names.
-    """
+    """Return whether a file has our tables; refuse those of another program with their names."""
     if has_marks(tables):
         return True
     if taken_tables := sorted({*BY_NAME, *VIEWS} & tables.keys()):

@@ -83,10 +83,7 @@ def replace_quarantine(
     *,
     kept: Sequence[int] = (),
 ) -> int:
-    """Replace the quarantine of days, both ends included, except the `kept` row ids.
-
-    Returns the number of lines then.
-    """
+    """Replace the quarantine of days, except the `kept` row ids; return its number of lines."""
     forget_quarantine(connection, key.target, from_date, to_date, kept=kept)
     days = key.target.names | {"from_date": from_date, "to_date": to_date}
     _insert(connection, key, refusals, days)

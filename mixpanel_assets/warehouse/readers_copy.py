@@ -398,14 +398,11 @@ class Publisher:
             # The lock holder has already checked.
             with suppress(DatabaseLockedError), database.read() as connection:
                 if not stamp.origin.may_be(Origin.of(connection)):
-                    self._say(_moved_copy_message(database.path, stamp))
-
-
-def _moved_copy_message(database: Path, stamp: Stamp) -> str:
-    return (
-        f"{copy_path(database)} was the snapshot of {stamp.origin}, not of {database}. It may "
-        f"be the last copy, so it was renamed: {move_aside(database, stamp)}"
-    )
+                    self._say(
+                        f"{copy_path(database.path)} was the snapshot of {stamp.origin}, not of "
+                        f"{database.path}. It may be the last copy, so it was renamed: "
+                        f"{move_aside(database.path, stamp)}"
+                    )
 
 
 def _no_copy_message(path: Path, limit: int | None) -> str:

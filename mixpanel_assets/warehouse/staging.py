@@ -233,11 +233,7 @@ class Staging:
 def stage_events(
     connection: Connection, received: ReceivedDays, window: Window
 ) -> Iterator[Staging]:
-    """Fill a staging table for the length of the block; each line is then a row or quarantined.
-
-    Raises:
-        IncompleteExportError: The file is not the export of these days, or is incomplete.
-    """
+    """Fill a staging table for the length of the block; each line is then a row or quarantined."""
     with staging_table(connection, (*EVENTS.columns, _IS_MADE)) as (staging, table, refusals):
         try:
             staged_lines = _fill_staging(staging, table, received, window, refusals)

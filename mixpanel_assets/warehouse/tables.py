@@ -325,9 +325,6 @@ def drop_tables(connection: Connection, targets: Sequence[Target]) -> list[str]:
     """Drop tables with their ledger and quarantine rows; return their names, each once.
 
     An asset's table (schema `mixpanel`) is emptied, not dropped.
-
-    Raises:
-        ConfigError: One is a view, or a table of this package that holds no data.
     """
     targets = list(dict.fromkeys(targets))
     for target in targets:

@@ -401,10 +401,7 @@ class Replacement:
         self._target = key.target.names
 
     def make(self, empty: Collection[date]) -> Vanished:
-        """Replace the rows of the requested days, of which some are `empty` in the response.
-
-        Returns what was kept, removed or moved.
-        """
+        """Replace the rows of the requested days, of which some are `empty` in the response."""
         vanished = self._find_vanished(empty) if self._may_lack_rows() else Vanished()
         others = " AND rowid NOT IN (SELECT row FROM _kept)" if vanished.kept else ""
         self._execute(f"DELETE FROM {{table}} WHERE {_IN_WINDOW}{others}", self._window_ends)
