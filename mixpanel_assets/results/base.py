@@ -15,40 +15,40 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-_ITEMS = 10
+_SHOWN_ITEMS = 10
 _NESTED_ITEMS = 5
-_CHARACTERS = 200
+_SHOWN_CHARACTERS = 200
 
 
-def shorten(value: Any, *, most: int = _ITEMS) -> str:
+def shorten(value: Any, *, most: int = _SHOWN_ITEMS) -> str:
     """Return a value as Python writes it, long texts and collections cut.
 
     Of a collection it shows `most` items, of collections inside it half as many:
     `[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, … 990 more]`.
     """
-    if type(value) is str and len(value) > _CHARACTERS:
-        return f"{value[:_CHARACTERS]!r}… {len(value) - _CHARACTERS:,} more"
+    if type(value) is str and len(value) > _SHOWN_CHARACTERS:
+        return f"{value[:_SHOWN_CHARACTERS]!r}… {len(value) - _SHOWN_CHARACTERS:,} more"
     if type(value) is dict:
         pairs = (f"{shorten(k)}: {shorten(v, most=_NESTED_ITEMS)}" for k, v in value.items())
-        return f"{{{_listed(pairs, value, most)}}}"
+        return f"{{{_shown_items(pairs, value, most)}}}"
     if type(value) is list:
-        return f"[{_listed(_items(value), value, most)}]"
+        return f"[{_shown_items(_short_items(value), value, most)}]"
     if type(value) is tuple:
-        return f"({_listed(_items(value), value, most)}{',' if len(value) == 1 else ''})"
+        return f"({_shown_items(_short_items(value), value, most)}{',' if len(value) == 1 else ''})"
     return repr(value)
 
 
-def _items(values: Iterable[Any]) -> Iterable[str]:
+def _short_items(values: Iterable[Any]) -> Iterable[str]:
     return (shorten(value, most=_NESTED_ITEMS) for value in values)
 
 
-def _listed(
+def _shown_items(
     texts: Iterable[str], collection: list[Any] | tuple[Any, ...] | Mapping[Any, Any], most: int
 ) -> str:
-    parts = list(islice(texts, most))
+    shown_items = list(islice(texts, most))
     if len(collection) > most:
-        parts.append(f"… {len(collection) - most:,} more")
-    return ", ".join(parts)
+        shown_items.append(f"… {len(collection) - most:,} more")
+    return ", ".join(shown_items)
 
 
 if TYPE_CHECKING:
@@ -90,19 +90,19 @@ def _series(values: list[Any]) -> pd.Series[Any]:
     return pd.Series(values, dtype=object).infer_objects()
 
 
-def _fit(numbers: Sequence[int], most: int) -> bool:
-    return all(-most <= number <= most for number in numbers)
+def _fit(numbers: Sequence[int], largest: int) -> bool:
+    return all(-largest <= number <= largest for number in numbers)
 
 
 def arrow_table(table: Table) -> pa.Table:
     """Return an Arrow table; a column without one plain type is JSON text."""
     import pyarrow as pa
 
-    arrays = [_array(table.column(number)) for number in range(len(table.columns))]
+    arrays = [_column_array(table.column(number)) for number in range(len(table.columns))]
     return pa.Table.from_arrays(arrays, names=list(table.columns))
 
 
-def _array(values: list[Any]) -> pa.Array:
+def _column_array(values: list[Any]) -> pa.Array:
     import pyarrow as pa
 
     if not any(isinstance(value, dict | list | tuple) for value in values):
@@ -110,11 +110,11 @@ def _array(values: list[Any]) -> pa.Array:
             return pa.array(values)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             pass  # the values have no common type
-    texts = [
+    json_texts = [
         None if value is None else json.dumps(json_ready(value), ensure_ascii=False)
         for value in values
     ]
-    return pa.array(texts, pa.string())
+    return pa.array(json_texts, pa.string())
 
 
 def json_ready(value: Any, leaf: Callable[[Any], Any] | None = None) -> Any:
@@ -132,10 +132,10 @@ def json_ready(value: Any, leaf: Callable[[Any], Any] | None = None) -> Any:
         return {str(key): json_ready(one, leaf) for key, one in value.items()}
     if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray):
         return [json_ready(one, leaf) for one in value]
-    return (leaf or _leaf)(value)
+    return (leaf or _json_leaf)(value)
 
 
-def _leaf(value: Any) -> Any:
+def _json_leaf(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, date):

@@ -23,7 +23,7 @@ from mixpanel_assets.results.choices import (
 )
 
 HEADS = ("event", "time", "distinct_id")
-_SHOWN_ELSEWHERE = ("time", "distinct_id", "$distinct_id")
+_IN_HEAD_COLUMNS = ("time", "distinct_id", "$distinct_id")
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,8 +44,8 @@ class UserEvent(Result):
     @property
     def distinct_id(self) -> str | None:
         """The id of the user; Mixpanel spells the property in two ways."""
-        found = self.properties.get("distinct_id", self.properties.get("$distinct_id"))
-        return None if found is None else str(found)
+        user_id = self.properties.get("distinct_id", self.properties.get("$distinct_id"))
+        return None if user_id is None else str(user_id)
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,23 +62,23 @@ class ActivityFeedResult(ResultWithDataFrame):
     events: list[UserEvent] = field(default_factory=list)
 
     def _table(self) -> Table:
-        names = list(
+        property_columns = list(
             dict.fromkeys(
                 name
-                for entry in self.events
-                for name in entry.properties
-                if name not in _SHOWN_ELSEWHERE
+                for event in self.events
+                for name in event.properties
+                if name not in _IN_HEAD_COLUMNS
             )
         )
-        columns = [f"properties.{name}" if name in HEADS else name for name in names]
+        columns = [f"properties.{name}" if name in HEADS else name for name in property_columns]
         return Table(
             [*HEADS, *columns],
             [
                 [
-                    *(entry.event, entry.time, entry.distinct_id),
-                    *(entry.properties.get(name) for name in names),
+                    *(event.event, event.time, event.distinct_id),
+                    *(event.properties.get(name) for name in property_columns),
                 ]
-                for entry in self.events
+                for event in self.events
             ],
         )
 
@@ -297,7 +297,7 @@ class RetentionResult(ResultWithDataFrame):
 
     def _table(self) -> Table:
         rows = {(cohort.date, cohort.size): cohort.retention for cohort in self.cohorts}
-        return _periods(("cohort_date", "cohort_size"), rows, first=0)
+        return _by_period(("cohort_date", "cohort_size"), rows, first=0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -319,22 +319,23 @@ class FrequencyResult(ResultWithDataFrame):
     data: dict[str, list[int]] = field(default_factory=dict)
 
     def _table(self) -> Table:
-        return _periods(("date",), {(when,): counts for when, counts in self.data.items()}, first=1)
+        rows = {(when,): counts for when, counts in self.data.items()}
+        return _by_period(("date",), rows, first=1)
 
 
-def _periods(
+def _by_period(
     heads: tuple[str, ...], rows: Mapping[tuple[Any, ...], Sequence[float]], *, first: int
 ) -> Table:
     """Return a column per period after the heads; a missing period of a row is None."""
-    longest = max(map(len, rows.values()), default=0)
+    periods = max(map(len, rows.values()), default=0)
     return Table(
-        (*heads, *(f"period_{first + number}" for number in range(longest))),
-        [(*head, *values, *([None] * (longest - len(values)))) for head, values in rows.items()],
+        (*heads, *(f"period_{first + number}" for number in range(periods))),
+        [(*head, *values, *([None] * (periods - len(values)))) for head, values in rows.items()],
     )
 
 
-_GROUP = {"key", "value"}
-_PERCENTILE = {"percentile", "value"}
+_JQL_GROUP = {"key", "value"}
+_JQL_PERCENTILE = {"percentile", "value"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -358,25 +359,26 @@ class JQLResult(ResultWithDataFrame):
         return {"raw": self._raw}
 
     def _table(self) -> Table:
-        rows = [_row(entry) for entry in self._raw]
-        if len({frozenset(row) == {"value"} for row in rows}) > 1:
-            rows = [{"value": entry} for entry in self._raw]  # no one shape
-        columns = list(dict.fromkeys(name for row in rows for name in row)) or ["value"]
-        return Table(columns, [[row.get(name) for name in columns] for row in rows])
+        result_rows = [_jql_row(result) for result in self._raw]
+        if len({frozenset(row) == {"value"} for row in result_rows}) > 1:
+            result_rows = [{"value": result} for result in self._raw]  # no one shape
+        columns = list(dict.fromkeys(name for row in result_rows for name in row)) or ["value"]
+        return Table(columns, [[row.get(name) for name in columns] for row in result_rows])
 
 
-def _row(entry: Any) -> dict[str, Any]:
-    if isinstance(entry, Mapping) and entry.keys() == _GROUP and isinstance(entry["key"], list):
-        keys = {f"key_{number}": part for number, part in enumerate(entry["key"])}
-        return keys | _values(entry["value"])
+def _jql_row(entry: Any) -> dict[str, Any]:
+    is_group = isinstance(entry, Mapping) and entry.keys() == _JQL_GROUP
+    if is_group and isinstance(entry["key"], list):
+        key_columns = {f"key_{number}": part for number, part in enumerate(entry["key"])}
+        return key_columns | _jql_values(entry["value"])
     if isinstance(entry, Mapping):
         return dict(entry) or {"value": entry}
-    return _values(entry) if _are_percentiles(entry) else {"value": entry}
+    return _jql_values(entry) if _are_jql_percentiles(entry) else {"value": entry}
 
 
-def _values(value: Any) -> dict[str, Any]:
+def _jql_values(value: Any) -> dict[str, Any]:
     """Return the columns of a reduced value; their names differ from those of keys."""
-    if _are_percentiles(value):
+    if _are_jql_percentiles(value):
         return {f"p{part['percentile']}": part["value"] for part in value}
     if isinstance(value, list):
         return {f"value_{number}": part for number, part in enumerate(value)} or {"value": value}
@@ -385,12 +387,12 @@ def _values(value: Any) -> dict[str, Any]:
     return {"value": value}
 
 
-def _are_percentiles(value: Any) -> bool:
+def _are_jql_percentiles(result: Any) -> bool:
     return (
-        isinstance(value, Sequence)
-        and bool(value)
-        and not isinstance(value, str)
-        and all(isinstance(part, Mapping) and part.keys() == _PERCENTILE for part in value)
+        isinstance(result, Sequence)
+        and bool(result)
+        and not isinstance(result, str)
+        and all(isinstance(part, Mapping) and part.keys() == _JQL_PERCENTILE for part in result)
     )
 
 
@@ -488,24 +490,24 @@ class SavedReportResult(ResultWithDataFrame):
     def _table(self) -> Table:
         if self.report_type != "insights":
             return Table(("series",), [(self.series,)])
-        found = sorted(_leaves(self.series, ()), key=lambda leaf: leaf[1])
-        depth = max((len(path) for path, _, _ in found), default=1)
-        splits = [
+        cells = sorted(_series_cells(self.series, ()), key=lambda leaf: leaf[1])
+        depth = max((len(path) for path, _, _ in cells), default=1)
+        split_columns = [
             self.headers[level] if level < len(self.headers) else f"segment_{level}"
             for level in range(1, depth)
         ]
         return Table(
-            ("date", "event", *splits, "count"),
-            [(when, *path, *[OVERALL] * (depth - len(path)), count) for path, when, count in found],
+            ("date", "event", *split_columns, "count"),
+            [(when, *path, *[OVERALL] * (depth - len(path)), count) for path, when, count in cells],
         )
 
 
-def _leaves(series: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[Any, str, Any]]:
-    for name, below in series.items():
-        if isinstance(below, dict):
-            yield from _leaves(below, (*path, name))
+def _series_cells(series: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[Any, str, Any]]:
+    for name, nested_series in series.items():
+        if isinstance(nested_series, dict):
+            yield from _series_cells(nested_series, (*path, name))
         else:
-            yield path or (OVERALL,), name, below
+            yield path or (OVERALL,), name, nested_series
 
 
 @dataclass(frozen=True, repr=False)

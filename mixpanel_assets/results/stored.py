@@ -168,8 +168,8 @@ class SummaryResult(ResultWithDataFrame):
     columns: list[ColumnSummary] = field(default_factory=list)
 
     def _table(self) -> Table:
-        names = [field.name for field in fields(ColumnSummary)]
-        return Table(names, [astuple(column) for column in self.columns])
+        column_names = [field.name for field in fields(ColumnSummary)]
+        return Table(column_names, [astuple(column) for column in self.columns])
 
 
 @dataclass(frozen=True, repr=False)
@@ -205,8 +205,8 @@ class ColumnStatsResult(ResultWithDataFrame):
         return Table(("value", "count"), self.top_values)
 
 
-def _rows_of(kind: type[Any], rows: Any) -> Table:
-    return Table([field.name for field in fields(kind)], [astuple(row) for row in rows])
+def _table_of(row_type: type[Any], rows: Any) -> Table:
+    return Table([field.name for field in fields(row_type)], [astuple(row) for row in rows])
 
 
 @dataclass(frozen=True, repr=False)
@@ -293,7 +293,7 @@ class DailyCountsResult(ResultWithDataFrame):
     counts: tuple[DailyCount, ...]
 
     def _table(self) -> Table:
-        return _rows_of(DailyCount, self.counts)
+        return _table_of(DailyCount, self.counts)
 
 
 @dataclass(frozen=True, repr=False)
@@ -328,7 +328,7 @@ class EngagementDistributionResult(ResultWithDataFrame):
     buckets: tuple[EngagementBucket, ...]
 
     def _table(self) -> Table:
-        return _rows_of(EngagementBucket, self.buckets)
+        return _table_of(EngagementBucket, self.buckets)
 
 
 @dataclass(frozen=True, repr=False)
@@ -358,7 +358,7 @@ class PropertyCoverageResult(ResultWithDataFrame):
     coverage: tuple[PropertyCoverage, ...]
 
     def _table(self) -> Table:
-        return _rows_of(PropertyCoverage, self.coverage)
+        return _table_of(PropertyCoverage, self.coverage)
 
 
 @dataclass(frozen=True, repr=False)
@@ -396,4 +396,4 @@ class EventBreakdownResult(ResultWithDataFrame):
     events: list[EventStats] = field(default_factory=list)
 
     def _table(self) -> Table:
-        return _rows_of(EventStats, self.events)
+        return _table_of(EventStats, self.events)
