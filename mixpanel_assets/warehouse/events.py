@@ -20,7 +20,7 @@ from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.rules.zones import wall_clock_sql
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.faults import number
-from mixpanel_assets.warehouse.ledger import Added, DayReport, LedgerKey, Status, Target
+from mixpanel_assets.warehouse.ledger import AddedRows, DayReport, LedgerKey, Status, Target
 from mixpanel_assets.warehouse.lines import Window, processed_ms
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.quarantine import check_limits, merge_quarantine
@@ -84,14 +84,14 @@ def check_events_asset(table: str, filters: Mapping[str, Any] | None) -> None:
 
 
 def _refuse_other_filters(connection: Connection, key: LedgerKey) -> None:
-    others = ledger.filters_of(connection, key.target) - {key.filters_text}
+    others = ledger.filters_of(connection, key.target) - {key.filters_json}
     if others:
         there = " and ".join(sorted(other or "no filter" for other in others))
         raise ConfigError(
             f"The table {key.target.schema}.{key.target.table} has the events of another filter: "
-            f"{there}. This one is {key.filters_text}. Give it another name, or empty the table "
+            f"{there}. This one is {key.filters_json}. Give it another name, or empty the table "
             f"first (`mp drop {key.target.table}`).",
-            {"table": key.target.table, "filters": key.filters_text},
+            {"table": key.target.table, "filters": key.filters_json},
         )
 
 
@@ -127,7 +127,7 @@ _ADDED = """
 
 def merge(
     connection: Connection, staged: str, target: Target, window: Window, *, may_repeat: bool = True
-) -> Added:
+) -> AddedRows:
     """Put staged rows without duplicates into a named table, one copy of each event.
 
     Unless they `may_repeat` stored events, every staged row is new. Returns the number of added
@@ -153,50 +153,50 @@ def merge(
 
 
 def _joined_rows(window: Window) -> dict[str, str]:
-    sides = {"around": _AROUND}
-    for side in ("arrived", "stored"):
-        sides[f"{side}_at"] = _row_time_as_sent(side, window)
-        sides[f"{side}_rank"] = _row_rank(side)
-        sides[f"{side}_name"] = _row_event_name(side)
-        sides[f"{side}_who"] = _row_distinct_id(side)
-    return sides
+    joined = {"around": _AROUND}
+    for alias in ("arrived", "stored"):
+        joined[f"{alias}_at"] = _row_time_as_sent(alias, window)
+        joined[f"{alias}_rank"] = _row_rank(alias)
+        joined[f"{alias}_name"] = _row_event_name(alias)
+        joined[f"{alias}_who"] = _row_distinct_id(alias)
+    return joined
 
 
-def _row_time_as_sent(side: str, window: Window) -> str:
+def _row_time_as_sent(alias: str, window: Window) -> str:
     if window.project.regime == "utc":
-        return f"{side}.event_time"
-    return wall_clock_sql(f"{side}.event_time", window.project.zone, *window.days_around)
+        return f"{alias}.event_time"
+    return wall_clock_sql(f"{alias}.event_time", window.project.zone, *window.days_of_rows)
 
 
-def _row_rank(side: str) -> str:
+def _row_rank(alias: str) -> str:
     """Order copies as `remove_duplicates` does; the first one is kept."""
-    processed = processed_ms(f"{side}.properties -> '$.mp_processing_time_ms'")
+    processed = processed_ms(f"{alias}.properties -> '$.mp_processing_time_ms'")
     return (
-        f"row(-coalesce({processed}, -1), md5({side}.properties), "
-        f"{side}.distinct_id IS NULL, coalesce({side}.distinct_id, ''))"
+        f"row(-coalesce({processed}, -1), md5({alias}.properties), "
+        f"{alias}.distinct_id IS NULL, coalesce({alias}.distinct_id, ''))"
     )
 
 
 # An event that Mixpanel moved to a hot shard has another name and no distinct_id. Its made id was
 # computed before that.
-def _is_moved_row(side: str) -> str:
+def _is_moved_row(alias: str) -> str:
     return (
-        f"({side}.event_name = '$hotshard_events' AND "
-        f"regexp_matches({side}.insert_id, '^[0-9a-f]{{8}}-[0-9a-f]{{4}}-8[0-9a-f]{{3}}-'))"
+        f"({alias}.event_name = '$hotshard_events' AND "
+        f"regexp_matches({alias}.insert_id, '^[0-9a-f]{{8}}-[0-9a-f]{{4}}-8[0-9a-f]{{3}}-'))"
     )
 
 
-def _row_event_name(side: str) -> str:
-    original = f"coalesce({side}.properties ->> '$.mp_original_event_name', {side}.event_name)"
-    return f"CASE WHEN {_is_moved_row(side)} THEN {original} ELSE {side}.event_name END"
+def _row_event_name(alias: str) -> str:
+    original = f"coalesce({alias}.properties ->> '$.mp_original_event_name', {alias}.event_name)"
+    return f"CASE WHEN {_is_moved_row(alias)} THEN {original} ELSE {alias}.event_name END"
 
 
-def _row_distinct_id(side: str) -> str:
-    before = f"{side}.properties ->> '$.\"$distinct_id_before_identity\"'"
-    original = f"{side}.properties ->> '$.mp_original_distinct_id'"
+def _row_distinct_id(alias: str) -> str:
+    before = f"{alias}.properties ->> '$.\"$distinct_id_before_identity\"'"
+    original = f"{alias}.properties ->> '$.mp_original_distinct_id'"
     return (
-        f"coalesce({before}, CASE WHEN {_is_moved_row(side)} THEN {original} "
-        f"ELSE {side}.distinct_id END)"
+        f"coalesce({before}, CASE WHEN {_is_moved_row(alias)} THEN {original} "
+        f"ELSE {alias}.distinct_id END)"
     )
 
 
@@ -214,7 +214,7 @@ def _refuse_ambiguity(connection: Connection, target: Target) -> None:
         )
 
 
-_MOST_CHARACTERS = 1_000  # of an error in the ledger, which tables and pages show
+_MOST_LEDGER_CHARACTERS = 1_000  # of an error in the ledger, which tables and pages show
 
 
 def replace_events(
@@ -301,7 +301,7 @@ def count_days(
     """Remove duplicates from staged rows and fill their ids; return what each day then has."""
     removed = remove_duplicates(staging.connection, staging.table)
     fill_insert_ids(staging.connection, staging.table)
-    tallies = _tally(staging.connection, staging.table)
+    tallies = _tally_rows(staging.connection, staging.table)
     row_count = sum(tally.row_count for tally in tallies.values())
     offsets = measure_offsets(staging.connection, staging.table, row_count, window)
     refuse_zone_change(window, offsets)
@@ -409,7 +409,7 @@ def mark_failed(
 def _ledger_text(error: str) -> str:
     """Return a text on one line, with control characters as escapes."""
     text = "".join(one if one.isprintable() else repr(one)[1:-1] for one in error)
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
+    return text if len(text) <= _MOST_LEDGER_CHARACTERS else f"{text[:_MOST_LEDGER_CHARACTERS]}…"
 
 
 @dataclass
@@ -422,7 +422,7 @@ class _Tally:
     hours: Counter[int] = field(default_factory=Counter)
 
 
-def _tally(connection: Connection, table: str) -> Mapping[date, _Tally]:
+def _tally_rows(connection: Connection, table: str) -> Mapping[date, _Tally]:
     counted = connection.execute(
         f"""
         SELECT event_date, event_name, hour(event_time) AS hour, count(*),
@@ -445,10 +445,10 @@ def is_unconfirmed(report: DayReport, confirmed: Collection[date]) -> bool:
     return report.status == "empty" and not report.rows_before and report.day not in confirmed
 
 
-def _stored_status(lines: int, *, is_open: bool) -> Status:
+def _stored_status(row_count: int, *, is_open: bool) -> Status:
     if is_open:
         return "open"
-    return "complete" if lines else "empty"
+    return "complete" if row_count else "empty"
 
 
 def _byte_shares(received_bytes: int, row_counts: list[int]) -> list[int]:
@@ -456,12 +456,12 @@ def _byte_shares(received_bytes: int, row_counts: list[int]) -> list[int]:
     all_rows = sum(row_counts)
     if not all_rows:
         return [received_bytes, *[0] * (len(row_counts) - 1)]
-    ends = [0]
+    share_ends = [0]
     rows_before = 0
     for row_count in row_counts:
         rows_before += row_count
-        ends.append(received_bytes * rows_before // all_rows)
-    return [after - before for before, after in pairwise(ends)]
+        share_ends.append(received_bytes * rows_before // all_rows)
+    return [after - before for before, after in pairwise(share_ends)]
 
 
 def append_events(

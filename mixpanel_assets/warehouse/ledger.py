@@ -174,7 +174,7 @@ class LedgerKey:
     fetched_at: datetime | None = None
 
     @property
-    def filters_text(self) -> str | None:
+    def filters_json(self) -> str | None:
         """The filters as the ledger stores them: JSON; None for everything."""
         return json.dumps(dict(self.filters), sort_keys=True) if self.filters else None
 
@@ -184,7 +184,7 @@ class LedgerKey:
         return (self.fetched_at or datetime.now(UTC)).astimezone(UTC).replace(tzinfo=None)
 
 
-Added = Mapping[tuple[date, str], int]
+AddedRows = Mapping[tuple[date, str], int]
 
 # The rows of the ledger, and of the tables beside it, that describe a target.
 OF_TABLE = "schema_name = $schema AND table_name = $table"
@@ -237,8 +237,8 @@ def loaded_days(
     connection: Connection, target: Target, from_date: date, to_date: date
 ) -> set[date]:
     """Return the days that have rows or were loaded completely, both ends included."""
-    loaded = "(row_count > 0 OR status IN ('complete', 'empty'))"
-    condition = f"day BETWEEN $first AND $last AND {loaded}"
+    is_loaded = "(row_count > 0 OR status IN ('complete', 'empty'))"
+    condition = f"day BETWEEN $first AND $last AND {is_loaded}"
     ledger_rows = _select(connection, target, "day", condition, first=from_date, last=to_date)
     return {day for (day,) in ledger_rows}
 
@@ -283,7 +283,7 @@ def write_event_days(connection: Connection, key: LedgerKey, reports: Iterable[D
 
 
 def add_event_days(
-    connection: Connection, key: LedgerKey, reports: Iterable[DayReport], added: Added
+    connection: Connection, key: LedgerKey, reports: Iterable[DayReport], added: AddedRows
 ) -> None:
     """Write the ledger rows of days that were merged in, one per day and filter.
 
@@ -406,7 +406,7 @@ def _insert_day(connection: Connection, key: LedgerKey, **columns: Any) -> None:
         "table_name": key.target.table,
         "type": key.type,
         "run_id": key.run_id,
-        "filters": key.filters_text,
+        "filters": key.filters_json,
         "fetched_at": key.moment,
         **columns,
     }
@@ -437,25 +437,25 @@ def _forget_entry(connection: Connection, key: LedgerKey, day: date) -> int:
     """Delete the ledger row of a day and filter, and return its row count."""
     of_filter = "day = $day AND filters IS NOT DISTINCT FROM $filters"
     entry = f"FROM {DAYS.quoted} WHERE {OF_TABLE} AND {of_filter}"
-    values = key.target.names | {"day": day, "filters": key.filters_text}
+    values = key.target.names | {"day": day, "filters": key.filters_json}
     stored_rows = number(connection, f"SELECT coalesce(sum(row_count), 0)::BIGINT {entry}", values)
     connection.execute(f"DELETE {entry}", values)
     return stored_rows
 
 
-def _add_counts(connection: Connection, target: Target, added: Added) -> None:
-    days = list({day for day, _ in added})
+def _add_counts(connection: Connection, target: Target, added: AddedRows) -> None:
+    added_days = list({day for day, _ in added})
     stored = connection.execute(
         f"SELECT day, event_name, row_count FROM {EVENT_COUNTS.quoted} WHERE {_OF_DAYS}",
-        target.names | {"days": days},
+        target.names | {"days": added_days},
     )
     row_counts = Counter(added)
     row_counts.update({(day, name): count for day, name, count in stored.fetchall()})
-    _forget(connection, target, days, [EVENT_COUNTS])
+    _forget(connection, target, added_days, [EVENT_COUNTS])
     _insert_counts(connection, target, +row_counts)
 
 
-def _insert_counts(connection: Connection, target: Target, row_counts: Added) -> None:
+def _insert_counts(connection: Connection, target: Target, row_counts: AddedRows) -> None:
     rows = [
         {"day": day.isoformat(), "event_name": name, "row_count": count}
         for (day, name), count in row_counts.items()

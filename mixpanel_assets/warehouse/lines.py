@@ -55,16 +55,16 @@ class SentEvent:
     @classmethod
     def of(cls, line: bytes) -> SentEvent:
         """Take a line apart; raise `ValueError` if it is not an event."""
-        fields = values(last_values(line))
-        name, properties = fields.get("event", b""), fields.get("properties", b"")
-        if not name.startswith(b'"') or not properties.startswith(b"{"):
+        event_json = values(last_values(line))
+        event_name, properties = event_json.get("event", b""), event_json.get("properties", b"")
+        if not event_name.startswith(b'"') or not properties.startswith(b"{"):
             raise ValueError("a text `event` or an object `properties` is missing")
-        return cls(name, values(properties), line.isascii())
+        return cls(event_name, values(properties), line.isascii())
 
     @property
     def time_ms(self) -> int | None:
         """`time`, if it is a whole number."""
-        return self._number("time")
+        return self._whole_property("time")
 
     def row(self, time_ms: int) -> dict[str, Any]:
         """Return the row of the event, with the keys of `ROW_TYPE`.
@@ -78,11 +78,11 @@ class SentEvent:
             "distinct_id": text_of(properties.get("distinct_id")),
             "insert_id": text_of(properties.get("$insert_id")) or None,
             "properties": joined(others, ascii_only=self.ascii_only),
-            "processed_ms": self._number("mp_processing_time_ms"),
+            "processed_ms": self._whole_property("mp_processing_time_ms"),
             "time_raw": time_ms,
         }
 
-    def _number(self, name: str) -> int | None:
+    def _whole_property(self, name: str) -> int | None:
         return whole_number(parse(self.properties.get(name, b"null").decode()))
 
 
@@ -161,46 +161,46 @@ class Window:
         return {"from_date": self.from_date, "to_date": self.to_date}
 
     @property
-    def keeps_shifted(self) -> bool:
+    def keeps_shifted_rows(self) -> bool:
         """Whether rows of other dates belong to the one requested day (legacy regime)."""
         return self.project.regime == "legacy" and self.from_date == self.to_date
 
     @property
-    def days_around(self) -> tuple[date, date]:
+    def days_of_rows(self) -> tuple[date, date]:
         """The first and last date that a `time` of these days can have."""
         return self.from_date - _SHIFT_DAYS, self.to_date + _SHIFT_DAYS
 
     @property
-    def believable_ms(self) -> tuple[int, int]:
+    def believable_row_ms(self) -> tuple[int, int]:
         """The first and last `time` that can be a real one: 1971 to two years past the days."""
         return EARLIEST_MS, _day_start_ms(self.to_date + _LATEST_ROW_AFTER)
 
-    def accepts(self, time_ms: int) -> bool:
+    def stores_row_at(self, time_ms: int) -> bool:
         """Return whether a row with this `time` belongs to the requested days."""
-        first, last = self.accepted_ms
-        return first <= time_ms <= last
+        first_ms, last_ms = self.stored_row_ms
+        return first_ms <= time_ms <= last_ms
 
     def day_of(self, time: object) -> date:
         """Return the requested day of a `time`; the first one if it is on none."""
-        if isinstance(time, int) and not self.keeps_shifted and self.accepts(time):
+        if isinstance(time, int) and not self.keeps_shifted_rows and self.stores_row_at(time):
             return _row_date(time)
         return self.from_date
 
     def incomplete(
-        self, said: str, reason: str, error: type[IncompleteExportError] = IncompleteExportError
+        self, problem: str, reason: str, error: type[IncompleteExportError] = IncompleteExportError
     ) -> IncompleteExportError:
         """Return the error of a received file that cannot be stored."""
         return error(
-            f"The export {self.from_date}..{self.to_date} {said}",
+            f"The export {self.from_date}..{self.to_date} {problem}",
             from_date=self.from_date,
             to_date=self.to_date,
             reason=reason,
         )
 
     @property
-    def accepted_ms(self) -> tuple[int, int]:
+    def stored_row_ms(self) -> tuple[int, int]:
         """The first and last `time` of rows that are stored for the requested days."""
-        around = _SHIFT_DAYS if self.keeps_shifted else timedelta()
+        around = _SHIFT_DAYS if self.keeps_shifted_rows else timedelta()
         return (
             _day_start_ms(self.from_date - around),
             _day_start_ms(self.to_date + around + timedelta(days=1)) - 1,
@@ -229,12 +229,12 @@ def rows(spool: Path, window: Window, most: int = SHORT_LINE_BYTES) -> str:
     `stored` is true for a line that becomes a row as it is, and never NULL; `json` is NULL for
     a line that DuckDB refused, and for one that it is not to look at (`is_left_out`).
     """
-    first, last = window.accepted_ms
+    first_ms, last_ms = window.stored_row_ms
     return f"""
         SELECT json, event ->> '$' AS event_name, distinct_id, insert_id, properties,
                {derived_columns(window)}, time_raw,
-               coalesce(event LIKE '"%' AND time_raw BETWEEN {first} AND {last} AND exact, false)
-                   AS stored
+               coalesce(event LIKE '"%' AND time_raw BETWEEN {first_ms} AND {last_ms} AND exact,
+                        false) AS stored
         FROM ({_columns_sql(spool, most)})
     """
 
@@ -250,10 +250,10 @@ def derived_columns(window: Window) -> str:
     """Return the SQL of the columns that follow from `time_raw` and `processed_ms`."""
     event_time = "make_timestamp_ms(time_raw)"
     event_date = f"{event_time}::DATE"
-    if window.keeps_shifted:
+    if window.keeps_shifted_rows:
         event_date = f"DATE '{window.from_date}'"
     if window.project.regime == "legacy":
-        event_time = moment_sql(window.project.zone, *window.days_around)
+        event_time = moment_sql(window.project.zone, *window.days_of_rows)
     return (
         f"{event_time} AS event_time, {event_date} AS event_date, "
         f"CASE WHEN processed_ms BETWEEN 0 AND {LAST_MS} THEN make_timestamp_ms(processed_ms) END "
@@ -407,12 +407,12 @@ class OddLines:
         except ValueError as error:
             raise self._no_event() from error
         time_ms = event.time_ms
-        first, last = self._window.believable_ms
+        earliest_row_ms, latest_row_ms = self._window.believable_row_ms
         if time_ms is None:
             self._quarantine(line, "`time` is missing or not a whole number of milliseconds")
-        elif not first <= time_ms <= last:
+        elif not earliest_row_ms <= time_ms <= latest_row_ms:
             self._quarantine(line, "`time` lies before 1971 or years after the requested day")
-        elif not self._window.accepts(time_ms):
+        elif not self._window.stores_row_at(time_ms):
             self._rows_outside[_row_date(time_ms)] += 1
         else:
             self._batch_rows.append(event.row(time_ms))
@@ -465,7 +465,7 @@ class OddLines:
             f"{day} ({count})" for day, count in sorted(self._rows_outside.items())[:5]
         )
         outside = f"{self._rows_outside.total()} rows belong to other days: {days}"
-        if self._window.keeps_shifted:
+        if self._window.keeps_shifted_rows:
             raise self._unstored("rows of other days", f"{outside}, which no zone change explains")
         if self._window.project.regime == "legacy":
             raise self._unstored("rows of other days", outside, ShiftedRowsError)
@@ -493,10 +493,10 @@ class OddLines:
             raise self._unstored("damaged file", problem) from error
 
     def _unstored(
-        self, reason: str, said: str, error: type[IncompleteExportError] = IncompleteExportError
+        self, reason: str, problem: str, error: type[IncompleteExportError] = IncompleteExportError
     ) -> IncompleteExportError:
-        said = f"cannot be stored: {said}. Nothing was changed."
-        return self._window.incomplete(said, reason, error)
+        problem = f"cannot be stored: {problem}. Nothing was changed."
+        return self._window.incomplete(problem, reason, error)
 
 
 def _is_event(line: bytes) -> bool:

@@ -56,7 +56,7 @@ def is_partial(connection: Connection, target: Target, filters: Mapping[str, Any
     ledger_rows = connection.execute(
         f"SELECT type, status, filters FROM {DAYS.quoted} WHERE {OF_TABLE}", target.names
     ).fetchall()
-    partial = ("profiles", "partial", LedgerKey(target, "profiles", filters=filters).filters_text)
+    partial = ("profiles", "partial", LedgerKey(target, "profiles", filters=filters).filters_json)
     return bool(ledger_rows) and all(row == partial for row in ledger_rows)
 
 

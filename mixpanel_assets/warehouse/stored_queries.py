@@ -136,20 +136,21 @@ class _NeededDays:
 
     @classmethod
     def of(cls, days: Sequence[date], zone: str, export_zone: str) -> _NeededDays:
-        begins, ends = span_of(days[0], days[-1], zone)
-        first = begins.astimezone(ZoneInfo(export_zone)).date()
-        last = (ends - timedelta(milliseconds=1)).astimezone(ZoneInfo(export_zone)).date()
-        is_other = not same_clocks(zone, export_zone)
+        zone_begins, zone_ends = span_of(days[0], days[-1], zone)
+        exports = ZoneInfo(export_zone)
+        first_export_day = zone_begins.astimezone(exports).date()
+        last_export_day = (zone_ends - timedelta(milliseconds=1)).astimezone(exports).date()
+        is_other_zone = not same_clocks(zone, export_zone)
         return cls(
             days,
-            first if is_other and first < days[0] else None,
-            last if is_other and last > days[-1] else None,
-            ends.replace(tzinfo=None),
+            first_export_day if is_other_zone and first_export_day < days[0] else None,
+            last_export_day if is_other_zone and last_export_day > days[-1] else None,
+            zone_ends.replace(tzinfo=None),
             zone,
         )
 
     @property
-    def edges(self) -> dict[date, str]:
+    def edge_days(self) -> dict[date, str]:
         """The export days at the edges, and in words what is missing without them."""
         missing_hours = {
             self.before: f"the first hours of {self.days[0]}",
@@ -206,7 +207,7 @@ def _refuse_missing_days(
     connection: Connection, target: Target, needed: _NeededDays, known: KnownTable | None
 ) -> None:
     days = needed.days
-    needed_days = sorted([*days, *needed.edges])
+    needed_days = sorted([*days, *needed.edge_days])
     first, last = needed_days[0], needed_days[-1]
     ledger = day_rows(connection, target.table, first, last, schema=target.schema)
     statuses = {day: row["status"] for day, row in ledger.items()}
@@ -218,7 +219,7 @@ def _refuse_missing_days(
             table=target.table,
             ranges=ranges_of(missing_days),
         )
-    for day, hours in needed.edges.items():
+    for day, hours in needed.edge_days.items():
         if day not in stored:
             logger.warning(
                 "Events of %s in %s are missing. %s",
@@ -460,7 +461,7 @@ class StoredQueries:
         Example:
             >>> queries.daily_counts(from_date="2024-01-01", to_date="2024-01-07").df
         """
-        days = self._days(from_date, to_date, _checked_names(events), table, zone)
+        days = self._days(from_date, to_date, _checked_event_names(events), table, zone)
         rows = self._rows(
             f"SELECT {days.day}::VARCHAR, event_name, count(*) FROM {days.table} "
             f"WHERE {_where(days, events)} GROUP BY 1, 2 ORDER BY 1, 2",
@@ -502,7 +503,7 @@ class StoredQueries:
             '1-9'
         """
         starts = _bucket_starts(buckets)
-        days = self._days(from_date, to_date, _checked_names(events), table, zone)
+        days = self._days(from_date, to_date, _checked_event_names(events), table, zone)
         rows = self._rows(
             "SELECT list_max(list_filter($starts::BIGINT[], lambda start: start <= events)), "
             f"count(*) FROM (SELECT count(*) AS events FROM {days.table} "
@@ -632,7 +633,7 @@ def _event_values(events: Sequence[str] | None) -> dict[str, Any]:
     return {} if events is None else {"events": list(events)}
 
 
-def _checked_names(events: Sequence[str] | None) -> Sequence[str]:
+def _checked_event_names(events: Sequence[str] | None) -> Sequence[str]:
     if isinstance(events, str) or (events is not None and not events):
         raise ConfigError("Name the events in a list, at least one, or leave them out for all.")
     return events or ()
