@@ -48,11 +48,7 @@ def is_completion(arguments: Sequence[str]) -> bool:
 
 
 def complete(app: Any, arguments: Sequence[str]) -> None:
-    """Print or install the completion of the named shell, or of the shell that started `mp`.
-
-    Raises:
-        InvalidArgumentsError: The shell has no completion.
-    """
+    """Print or install the completion of the named shell, or of the shell that started `mp`."""
     option, _, name = arguments[0].partition("=")
     shell = _checked_shell(option, [name] * bool(name) + list(arguments[1:]))
     if option == _INSTALL:
@@ -126,11 +122,7 @@ app.registered_commands.sort(key=lambda one: _PANELS.index(str(one.rich_help_pan
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Run a command line and end the process with its exit code.
-
-    Args:
-        arguments: The words after `mp`; None: those of the process.
-    """
+    """Run the words after `mp`, by default the process's own, and exit with the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     _prepare_output()
     invocation = begin(arguments)

@@ -133,11 +133,7 @@ def demo(
 
 
 def run_demo(database: Path) -> None:
-    """Load a week, compare it with the emulator, print three queries and the next commands.
-
-    Raises:
-        IncompleteExportError: The loaded rows differ from those of the emulator.
-    """
+    """Load a week, compare it with the emulator, print three queries and the next commands."""
     from rich.console import Console
 
     from mixpanel_assets.emulator import Emulator, EmulatorSettings
@@ -165,12 +161,7 @@ def run_demo(database: Path) -> None:
 
 
 def require_demo_database(emulator: Emulator, database: Path) -> None:
-    """Check that the file, if it exists, contains only data of the demo.
-
-    Raises:
-        ConfigError: It contains another project.
-        StorageError: It is not a database, or its folder cannot be written.
-    """
+    """Raise `ConfigError` if the file contains another project than the demo's."""
     from mixpanel_assets.warehouse import ProjectIdentity, check_whose, database_at
 
     demo = database_at(database)

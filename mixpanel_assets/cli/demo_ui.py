@@ -53,14 +53,8 @@ nux:
 def open_ui(database: Path, port: int, *, is_verbose: bool = False) -> None:
     """Serve the Dagster UI on the emulator's data until interrupted or terminated.
 
-    Args:
-        database: The DuckDB file; the run history is in a folder of the same name.
-        port: A port of 127.0.0.1.
-        is_verbose: Print what Dagster prints; else it goes to `ui.log` next to the run history.
-
-    Raises:
-        ConfigError: Another process uses the port, a file has the name of the folder, or Dagster
-            does not start.
+    The run history is in a folder with the name of the database. What Dagster prints goes to
+    `ui.log` next to it, unless `is_verbose`.
     """
     console = Console(stderr=True, highlight=False)
     started = time.monotonic()

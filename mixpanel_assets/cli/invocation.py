@@ -67,12 +67,7 @@ class Invocation:
     _is_interrupt_shown: bool = False
 
     def credentials(self, account: str | None = None) -> Credentials:
-        """Return the credentials of this run; `account` has priority over --account.
-
-        Raises:
-            ConfigError: They are incomplete or malformed.
-            AccountNotFoundError: There is no such account.
-        """
+        """Return the credentials of this run; `account` has priority over --account."""
         from mixpanel_assets.auth import ConfigManager
 
         resolution = ConfigManager().resolution(account or self.account)
@@ -84,12 +79,7 @@ class Invocation:
     def project(self, *, may_be_unknown: bool = False) -> Credentials:
         """Return credentials for a command that sends no request: only the project is real.
 
-        Args:
-            may_be_unknown: Whether the project can be invented too.
-
-        Raises:
-            ConfigError: A value is malformed, or there are accounts and none is chosen.
-            AccountNotFoundError: There is no such account.
+        Not even the project is real if it `may_be_unknown`.
         """
         from mixpanel_assets.auth import asked_project
         from mixpanel_assets.client import make_credentials
@@ -105,12 +95,7 @@ class Invocation:
         )
 
     def workspace(self, database: Path | None = None, *, sends_requests: bool = True) -> Workspace:
-        """Return the workspace of those credentials. A note names the process a write waits for.
-
-        Args:
-            database: The DuckDB file; None: MP_DATABASE.
-            sends_requests: Whether a secret is needed.
-        """
+        """Return the workspace of those credentials; without requests, no secret is needed."""
         from mixpanel_assets.auth import asked_project
         from mixpanel_assets.settings import load_settings
         from mixpanel_assets.workspace import Workspace
@@ -131,15 +116,9 @@ class Invocation:
     def open_stored(self, database: Path | None = None, *, read_only: bool = True) -> Workspace:
         """Return a workspace for stored data, which needs no credentials.
 
-        If a project is named, by an account or a variable, the file must contain that project.
-
-        Args:
-            database: The DuckDB file; None: MP_DATABASE, else the file of the account.
-            read_only: Refuse changes, and access to any other file.
-
-        Raises:
-            DatabaseNotFoundError: There is no such file.
-            ConfigError: MP_DATABASE is not set, and the config file cannot be used.
+        If a project is named, by an account or a variable, the file must contain that project. The
+        default file is that of MP_DATABASE, else of the account. `read_only` also refuses access to
+        any other file.
         """
         from mixpanel_assets.auth import asked_project
         from mixpanel_assets.settings import load_settings
@@ -188,11 +167,7 @@ class Invocation:
 
 
 def _data_view() -> int | None:
-    """Return the number of the data view in MP_WORKSPACE_ID.
-
-    Raises:
-        ConfigError: It is not a number.
-    """
+    """Return the number of the data view in MP_WORKSPACE_ID."""
     from mixpanel_assets.errors import ConfigError
 
     text = os.environ.get("MP_WORKSPACE_ID", "").strip()
@@ -219,11 +194,7 @@ _current: Invocation | None = None
 
 
 def begin(arguments: Sequence[str] = ()) -> Invocation:
-    """Start a run.
-
-    Args:
-        arguments: The command line. Only --format is read, because errors of parsing have its form.
-    """
+    """Start a run. Of the arguments, only --format is read: errors of parsing have its form."""
     global _current
     _current = Invocation(in_json=_wants_json(arguments))
     _print_logs(logging.WARNING)
@@ -423,10 +394,8 @@ def _unwrap(text: str | None) -> str | None:
 class App(typer.Typer):
     """A group of commands; the group and each command take the global options.
 
-    Args:
-        project_days: Whether days are days of the project's zone, as in Mixpanel's reports. If
-            not, they are days of exports.
-        options: Options of Typer.
+    With `project_days`, days are days of the project's zone, as in Mixpanel's reports. Otherwise
+    they are days of exports.
     """
 
     def __init__(self, *, project_days: bool = False, **options: Any) -> None:
@@ -442,7 +411,7 @@ class App(typer.Typer):
         form: Form = "json",
         **options: Any,
     ) -> Callable[[_Function], _Function]:
-        """Register a function as a command. The command prints what the function returns.
+        """Register a function as a command, which prints what the function returns.
 
         Args:
             name: Name of the command; None: the function's name.

@@ -238,12 +238,7 @@ def numbers(text: str | None, option: str) -> list[int] | None:
 
 
 def text_of(text: str | None, file: Path | None, what: str) -> str:
-    """Return a text from the command line, from a file, or with `-` from stdin.
-
-    Raises:
-        BadParameter: Both are given, or neither.
-        InvalidArgumentsError: The file cannot be read, or is not UTF-8.
-    """
+    """Return a text from the command line, from a file, or with `-` from stdin."""
     if (text is None) == (file is None):
         raise typer.BadParameter(f"Give {what} once: as text, or as a file.")
     if file is None and text != "-":
@@ -257,12 +252,7 @@ def text_of(text: str | None, file: Path | None, what: str) -> str:
 
 
 def confirm(is_confirmed: bool, question: str, *, option: str = "--force") -> None:
-    """Return if the option is given, or if the user at a terminal answers yes.
-
-    Raises:
-        InvalidArgumentsError: There is no terminal.
-        Abort: The user answered no.
-    """
+    """Return if the option is given, or if the user at a terminal answers yes; else raise."""
     if is_confirmed:
         return
     if not sys.stdin.isatty():

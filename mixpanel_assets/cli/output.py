@@ -63,11 +63,7 @@ _JSON_FORMS = (Format.JSON, Format.JSONL)
 
 
 def check_jq(program: str | None, output: Format) -> None:
-    """Refuse a jq program that cannot run; called before any request is sent.
-
-    Raises:
-        InvalidArgumentsError: The program is wrong, or the form is not JSON.
-    """
+    """Refuse a jq program that cannot run; called before any request is sent."""
     if program is None:
         return
     if output not in _JSON_FORMS:
@@ -83,15 +79,8 @@ def print_answer(answer: Answer, output: Format | None = None, jq: str | None = 
     else all keys in the order of their first occurrence. There, missing values and null are
     empty, and nested values are JSON.
 
-    Args:
-        answer: What to print.
-        output: The form. None: the text if there is one and no program, else JSON.
-        jq: A jq program. It receives the array for `json`, and each record for `jsonl`. Its
-            results are JSON; it rounds integers beyond 2^53.
-
-    Raises:
-        InvalidArgumentsError: The program is wrong, or the form is not JSON. Or two columns of
-            an SQL answer have the same name.
+    A jq program receives the array for `json`, and each record for `jsonl`. Its results are JSON;
+    it rounds integers beyond 2^53. Two columns of an SQL answer must not have the same name.
     """
     if answer.text is not None and output is None and jq is None:
         _print_text(answer.text)
@@ -275,12 +264,7 @@ class Width(NamedTuple):
 
 
 def fitting(widths: Sequence[Width], room: int | None) -> list[int]:
-    """Return the widths of the columns that fit, of the first one in any case.
-
-    Args:
-        widths: Widths of all columns.
-        room: Width of the terminal; None: unlimited.
-    """
+    """Return the widths of the columns that fit on the terminal, of the first one in any case."""
     if room is None:
         return [width.full for width in widths]
     shown = list[int]()

@@ -30,12 +30,7 @@ _NEXT_SECONDS = 10.0
 
 
 class Lines:
-    """Prints a line after two seconds, and then one every ten seconds.
-
-    Args:
-        write: Called with each line.
-        now: A monotonic clock, in seconds.
-    """
+    """Prints a line after two seconds, and then one every ten seconds."""
 
     def __init__(self, write: Listener[str], now: Callable[[], float] = time.monotonic) -> None:
         self._write = write
@@ -73,21 +68,13 @@ class Lines:
 
 
 def show_batches(*, each: bool) -> AbstractContextManager[Listener[BatchProgress]]:
-    """Yield a listener that shows the progress of a fetch of events.
-
-    Args:
-        each: Without a terminal, whether every request is a line.
-    """
+    """Yield a listener that shows the progress of a fetch; `each`: every request is a line."""
     lines = Lines(current().note)
     return _show(batch_bar, _each_line(_batch_line) if each else lines.batch)
 
 
 def show_pages(*, each: bool) -> AbstractContextManager[Listener[ProfileProgress]]:
-    """Yield a listener that shows the progress of a snapshot of profiles.
-
-    Args:
-        each: Without a terminal, whether every page is a line.
-    """
+    """Yield a listener that shows the progress of a snapshot; `each`: every page is a line."""
     lines = Lines(current().note)
     return _show(page_bar, _each_line(_page_line) if each else lines.page)
 
@@ -148,12 +135,7 @@ class _DayLines(DayProgress):
 
 @contextmanager
 def show_days(days: int, *, lines: bool) -> Iterator[DayProgress]:
-    """Yield what shows the number of stored days.
-
-    Args:
-        days: The number of days to load.
-        lines: Whether to print lines without a terminal. The caller may print each day itself.
-    """
+    """Yield what shows the number of stored days; `lines`: also without a terminal."""
     console = current().console()
     if console.is_terminal:
         with day_bar(days, console) as bar:

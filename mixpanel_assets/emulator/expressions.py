@@ -53,11 +53,7 @@ _TOKEN = re.compile(
 
 
 def parse(text: str) -> Evaluate:
-    """Return an expression as a function of a record.
-
-    Raises:
-        ExpressionError: The text is not an expression.
-    """
+    """Return an expression as a function of a record."""
     parser = _Parser(_tokens(text))
     evaluate = parser.expression()
     kind, token = parser.peek()

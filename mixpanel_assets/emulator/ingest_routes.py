@@ -179,11 +179,7 @@ def _refuse_identity_events(call: Call, records: list[Any]) -> None:
 
 
 def _records(call: Call, *, gzip: bool) -> list[Any] | None:
-    """Return the records of a request; None if its data cannot be read.
-
-    Raises:
-        Refused: The data are too large, or there are too many records.
-    """
+    """Return the records of a request; None if its data cannot be read."""
     text = call.params.get("data", "").encode() or _uncompressed_body(call, gzip=gzip)
     most = call.settings.max_import_bytes
     if len(text) > most:

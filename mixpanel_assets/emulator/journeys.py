@@ -118,15 +118,10 @@ def _average(gaps: Iterable[timedelta]) -> int | None:
 def retention(
     born: Times, back: Times, *, unit: str, width: timedelta, intervals: int, unbounded: bool
 ) -> dict[str, dict[str, Any]]:
-    """Return, by first day, the number of people and of those who returned.
+    """Return, by first day (or week, month), the number of people and of those who returned.
 
-    Args:
-        born: Times of each user's first event, one or several.
-        back: Sorted times of each user's returns.
-        unit: Unit that groups the first days.
-        width: Length of an interval.
-        intervals: The number of intervals after interval 0.
-        unbounded: Count a user in every interval up to the last return.
+    `born` are the first events of each user, one or several; `back` are the returns, sorted.
+    `unbounded` counts a user in every interval up to the last return.
     """
     cohorts: dict[str, set[tuple[str, datetime]]] = defaultdict(set)
     for user, moments in born.items():

@@ -118,13 +118,10 @@ def big_row() -> OddRow:
 
 
 def rows(*, rich: bool, room: int, turn: int) -> Iterator[OddRow]:
-    """Yield the odd rows of a day, at most `room` of them.
+    """Yield the odd rows of day `turn`, at most `room` of them; all kinds if `rich`.
 
-    Args:
-        rich: Whether to use the full set.
-        room: The maximum number of rows. A small maximum spreads the set over several days.
-        turn: Number of the day since the start. It selects the rows if `room` is small. The third
-            day has the big row, and every fifth day a lone surrogate.
+    A small maximum spreads the kinds over several days. The third day has the big row, and every
+    fifth day a lone surrogate.
     """
     chosen = [*MILD, TWIN, TWIN, *(RICH if rich else ())]
     if len(chosen) > room:

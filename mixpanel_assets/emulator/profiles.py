@@ -98,14 +98,7 @@ class UserProfiles(Sequence[Profile]):
     """
 
     def __init__(self, shop: Shop, last: date, now: datetime, count: int) -> None:
-        """Select the last `count` sign-ups.
-
-        Args:
-            shop: The shop with the sign-ups.
-            last: Last day with data.
-            now: The current time; no profile was seen later.
-            count: The number of profiles.
-        """
+        """Select the last `count` sign-ups up to the day `last`; none was seen after `now`."""
         self._shop, self._last, self._now, self._count = shop, last, now, count
         # The number of sign-ups after a day, by the distance of that day from the last one.
         self._later = [0]
@@ -213,11 +206,7 @@ OF_EXISTING = ("$remove", "$unset", "$delete")
 
 
 def operation_of(record: Mapping[str, Any], known: Sequence[str]) -> tuple[str, Any]:
-    """Return the operation of a record, and its value.
-
-    Raises:
-        InvalidRecordError: There is no operation, more than one, or a value of a wrong type.
-    """
+    """Return the one operation of a record, and its value, checked by type."""
     operations = [name for name in known if name in record]
     if len(operations) != 1:
         raise InvalidRecordError("operation", f"must be one of {', '.join(known)}")
@@ -302,15 +291,10 @@ class ProfileUpdates:
         *,
         last_seen: str | None,
     ) -> None:
-        """Change one profile.
+        """Change one profile of a group, or of the users (None).
 
-        Args:
-            group: The group's number; None for users.
-            identity: The id of the profile.
-            own: Its properties in the sample; None: not in the sample.
-            operation: The operation.
-            value: The value of the operation.
-            last_seen: The new `$last_seen`; None: unchanged.
+        `own` are its properties in the sample, if it is there. Without `last_seen`, the profile's
+        `$last_seen` is unchanged.
         """
         with self._lock:
             before = self._profiles[group].get(identity, own)

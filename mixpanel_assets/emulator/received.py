@@ -64,17 +64,10 @@ class SentEvent:
 def read_event(
     record: Any, *, now_ms: int, strict: bool, oldest_ms: int = EARLIEST_MS, needs_time: bool = True
 ) -> SentEvent:
-    """Return the event in a record.
+    """Return the event in a record that arrives now, or raise `InvalidRecordError`.
 
-    Args:
-        record: The parsed JSON.
-        now_ms: Time of arrival.
-        strict: Whether to check ids, sizes and shapes too, as with `strict=1`.
-        oldest_ms: Older events are refused.
-        needs_time: Whether `time` is required. If not, the default is the time of arrival.
-
-    Raises:
-        InvalidRecordError: The event is refused.
+    `strict` checks ids, sizes and shapes too, as with `strict=1`. If `time` is not required, the
+    default is the time of arrival.
     """
     if not isinstance(record, dict):
         raise InvalidRecordError("event", "must be an object")
@@ -234,11 +227,7 @@ class Identities:
                 self.version += 1
 
     def merge(self, event: str, properties: Mapping[str, Any]) -> str | None:
-        """Merge the ids of an identity event, as original ID merge does.
-
-        Returns:
-            The emulator's reason why nothing was merged; None after a merge.
-        """
+        """Merge the ids of an identity event, as original ID merge does, or return why not."""
         if event == "$identify":
             return self._identify(properties)
         if event == "$create_alias":
@@ -319,12 +308,7 @@ class Received:
     """The received events; thread-safe."""
 
     def __init__(self, settings: EmulatorSettings, raw_ms: Callable[[int], int]) -> None:
-        """Start without events.
-
-        Args:
-            settings: The project.
-            raw_ms: Converts UTC milliseconds to the export's `time`.
-        """
+        """Start without events. `raw_ms` converts UTC milliseconds to the export's `time`."""
         self._settings = settings
         self._raw_ms = raw_ms
         self._lock = threading.Lock()

@@ -42,18 +42,7 @@ def authorize(
     *,
     needs_project: bool,
 ) -> None:
-    """Check the credentials of a request.
-
-    Args:
-        settings: The project, and the form of the refusal.
-        headers: The headers of the request.
-        project_id: The project in the path or the parameters.
-        shape: The form of errors.
-        needs_project: Whether a service account must name the project.
-
-    Raises:
-        Refused: Status 400, 401 or 403.
-    """
+    """Refuse wrong credentials, and a service account that does not name its project."""
     sent = credentials(headers)
     if sent == (settings.username, settings.secret):
         _check_project(settings, project_id, shape, needs_project=needs_project)

@@ -131,11 +131,7 @@ class Reports:
     ) -> Table:
         """Return counts by key and bucket, without empty buckets.
 
-        Args:
-            selection: The events.
-            keys: Returns the keys of an event.
-            unit: The width of a bucket.
-            kind: `general` counts events, `unique` people; `average` is events per person.
+        The kind `general` counts events, `unique` people; `average` is events per person.
         """
         events: dict[str, Counter[str]] = defaultdict(Counter)
         people: dict[tuple[str, str], set[str]] = defaultdict(set)

@@ -85,11 +85,7 @@ class Emulator:
         self.state.updates.clear()
 
     def start(self) -> Self:
-        """Start the server.
-
-        Raises:
-            OSError: Another process uses the port.
-        """
+        """Start the server; an `OSError` means that another process uses the port."""
         self._socket = _listen(self._requested_port)
         self._server = _Server(self.state, self.truth, self.base_url)
         self._thread = threading.Thread(

@@ -141,10 +141,9 @@ class Budgets:
         self._running: dict[str, int] = {}
 
     def enter(self, family: str, limits: Limits | None, *, counted: bool = True) -> Refusal | None:
-        """Count a request and return None, or return the limit that refuses it.
+        """Count a request until `leave` and return None, or return the limit that refuses it.
 
-        Call `leave` after an accepted request. Requests with `counted=False` count only as running
-        at the same time.
+        Requests with `counted=False` count only as running at the same time.
         """
         with self._lock:
             refusal = self._refusal(family, limits, counted=counted) if limits else None
@@ -292,12 +291,7 @@ class State:
     ) -> Block:
         """Return a block as it is now, with changes and without future events.
 
-        Args:
-            day: The export day.
-            part: Number of the block.
-            time_in_ms: Whether `time` is in milliseconds.
-            lagging: Whether to omit events that a `lag` fault hides now.
-            changes: The changes; None: those that apply now.
+        `lagging` omits events that a `lag` fault hides now. By default, `changes` are those of now.
         """
         block: Block = []
         if part == RECEIVED:
