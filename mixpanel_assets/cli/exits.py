@@ -33,22 +33,21 @@ class InvalidArgumentsError(MixpanelDataError):
         super().__init__(message, "INVALID_ARGUMENTS")
 
 
-_CODES: tuple[tuple[type[MixpanelDataError], int], ...] = (
-    (AccountNotFoundError, 4),
-    (AuthenticationError, 2),
-    (InvalidArgumentsError, INVALID_ARGUMENTS),
-    (DateRangeTooLargeError, INVALID_ARGUMENTS),
-    (QueryError, INVALID_ARGUMENTS),
-    (TableNotFoundError, 4),
-    (EventNotFoundError, 4),
-    (DatabaseNotFoundError, 4),
-    (MissingDaysError, 4),
-    (RateLimitError, 5),
+_NOT_FOUND = (
+    *(AccountNotFoundError, TableNotFoundError, EventNotFoundError),
+    *(DatabaseNotFoundError, MissingDaysError),
 )
+_ERRORS_BY_CODE: dict[int, tuple[type[MixpanelDataError], ...]] = {
+    2: (AuthenticationError,),
+    INVALID_ARGUMENTS: (InvalidArgumentsError, DateRangeTooLargeError, QueryError),
+    4: _NOT_FOUND,
+    5: (RateLimitError,),
+}
 
 
 def exit_code(error: MixpanelDataError) -> int:
     """Return the exit code of an error."""
     if isinstance(error, IncompleteExportError):
         return GENERAL if error.partial else 6
-    return next((code for kind, code in _CODES if isinstance(error, kind)), GENERAL)
+    codes = (code for code, kinds in _ERRORS_BY_CODE.items() if isinstance(error, kinds))
+    return next(codes, GENERAL)
