@@ -6,8 +6,8 @@ import json
 import os
 import select
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -95,12 +95,8 @@ def fetch_events(
     Example: mp fetch events --from 2024-01-01 --to 2024-01-07 --stdout | jq .event_name
     """
     _refuse(
-        (raw and not stdout, "--raw needs --stdout."),
-        (replace and append, "--append excludes --replace."),
-        (stdout and (append or replace), "--append and --replace need a table, not --stdout."),
-        (stdout and parallel, "--parallel excludes --stdout."),
+        *_conflicts(stdout, raw, append, replace, parallel, workers),
         (limit is not None and parallel, "--limit excludes --parallel."),
-        (workers is not None and not parallel, "--workers needs --parallel."),
         (
             limit is not None and not stdout and name == "events",
             "--limit needs --stdout or another name: the table `events` holds complete days.",
@@ -208,11 +204,7 @@ def fetch_profiles(
     Example: mp fetch profiles people --parallel
     """
     _refuse(
-        (raw and not stdout, "--raw needs --stdout."),
-        (append and replace, "--append excludes --replace."),
-        (stdout and parallel, "--parallel excludes --stdout."),
-        (stdout and (append or replace), "--append and --replace need a table, not --stdout."),
-        (workers is not None and not parallel, "--workers needs --parallel."),
+        *_conflicts(stdout, raw, append, replace, parallel, workers),
         (bool(distinct_id and distinct_ids), "--distinct-id excludes --distinct-ids."),
         (bool(behaviors and cohort), "--behaviors excludes --cohort."),
         (bool(behaviors and not where), "--behaviors needs --where."),
@@ -255,6 +247,19 @@ def fetch_profiles(
             on_page_complete=show,
         )
     return _table_answer(workspace, result)
+
+
+def _conflicts(
+    stdout: bool, raw: bool, append: bool, replace: bool, parallel: bool, workers: int | None
+) -> list[tuple[bool, str]]:
+    """Return the rules of both commands."""
+    return [
+        (raw and not stdout, "--raw needs --stdout."),
+        (append and replace, "--append excludes --replace."),
+        (stdout and (append or replace), "--append and --replace need a table, not --stdout."),
+        (stdout and parallel, "--parallel excludes --stdout."),
+        (workers is not None and not parallel, "--workers needs --parallel."),
+    ]
 
 
 def _refuse(*rules: tuple[bool, str]) -> None:
@@ -349,53 +354,27 @@ def _write(stream: RecordStream[Any], what: str) -> int:
     """Write lines or records to stdout, one per line; return their number."""
     from mixpanel_assets.loading.files import as_json
 
-    with _to_stdout(stream, what) as writer:
-        for item in stream:
-            writer.line(item if isinstance(item, bytes) else as_json(item))
-    return stream.delivered
-
-
-class _Writer:
-    """Writes lines to stdout and, on a terminal, their number to stderr."""
-
-    def __init__(self, bar: Progress, what: str) -> None:
-        self._out = sys.stdout.buffer
-        self._bar = bar
-        self._task = bar.add_task(what, total=None)
-        self._lines = 0
-
-    def line(self, line: bytes) -> None:
-        self._out.write(line + b"\n")
-        self._lines += 1
-        if self._lines % _LINES_PER_UPDATE == 0:
-            self._bar.update(self._task, completed=self._lines)
-
-    def give_up(self) -> None:
-        # A reader that has stopped reading must not delay the end of the process.
-        if not select.select([], [self._out], [], 0)[1]:
-            _close_stdout()
-
-    def flush(self) -> None:
-        self._bar.update(self._task, completed=self._lines)
-        self._out.flush()
-
-
-@contextmanager
-def _to_stdout(stream: RecordStream[Any], what: str) -> Iterator[_Writer]:
-    """Yield a writer. If the reader of stdout closes it, the stream ends without an error."""
+    out = sys.stdout.buffer
     with explain_interrupt(lambda: f"The lines on stdout are valid, but some {what} are missing."):
         try:
-            with stream, _spinner() as bar:
-                writer = _Writer(bar, what)
+            with stream, _spinner() as spinner:
+                task = spinner.add_task(what, total=None)
                 try:
-                    yield writer
+                    for number, record in enumerate(stream, 1):
+                        line = record if isinstance(record, bytes) else as_json(record)
+                        out.write(line + b"\n")
+                        if number % _LINES_PER_UPDATE == 0:
+                            spinner.update(task, completed=number)
                 except KeyboardInterrupt:
-                    writer.give_up()
+                    # A reader that has stopped reading must not delay the end of the process.
+                    if not select.select([], [out], [], 0)[1]:
+                        _close_stdout()
                     raise
                 finally:
-                    writer.flush()
+                    out.flush()
         except BrokenPipeError:
-            _close_stdout()
+            _close_stdout()  # the reader of stdout needs no more lines
+    return stream.delivered
 
 
 def _close_stdout() -> None:
