@@ -68,7 +68,7 @@ def check_jq(program: str | None, output: Format) -> None:
         return
     if output not in _JSON_FORMS:
         raise InvalidArgumentsError(f"--jq needs --format json or jsonl, not {output}.")
-    _compile(program)
+    _run_jq(program)
 
 
 def print_answer(answer: Answer, output: Format | None = None, jq: str | None = None) -> None:
@@ -171,7 +171,7 @@ def _print_grid(grid: _Grid, output: Format) -> None:
 def _print_json(values: Iterable[object], jq: str | None, indent: int | None) -> None:
     for value in values:
         plain = as_plain(value)
-        for result in [plain] if jq is None else _filter(jq, plain):
+        for result in [plain] if jq is None else _run_jq(jq, plain):
             text = escaped_json(json.dumps(result, indent=indent, ensure_ascii=False))
             try:
                 text.encode(sys.stdout.encoding or "utf-8")
@@ -180,24 +180,16 @@ def _print_json(values: Iterable[object], jq: str | None, indent: int | None) ->
             _write(text)
 
 
-def _filter(program: str, value: object) -> list[Any]:
-    try:
-        return list(_compile(program).input_text(json.dumps(value)))
-    except ValueError as error:
-        raise _jq_error(program, error) from None
-
-
-def _compile(program: str) -> Any:
+def _run_jq(program: str, *inputs: object) -> list[Any]:
+    """Return the results for each input; without one, the program is only compiled."""
     import jq
 
     try:
-        return jq.compile(program)
+        compiled = jq.compile(program)
+        return [result for one in inputs for result in compiled.input_text(json.dumps(one))]
     except ValueError as error:
-        raise _jq_error(program, error) from None
-
-
-def _jq_error(program: str, error: ValueError) -> InvalidArgumentsError:
-    return InvalidArgumentsError(f"--jq {program!r} failed: {str(error).splitlines()[0]}")
+        reason = str(error).splitlines()[0]
+        raise InvalidArgumentsError(f"--jq {program!r} failed: {reason}") from None
 
 
 _TIME = re.compile(r"\d{4,}-\d\d-\d\d([T ][\d:.]+(Z|[+-]\d\d(:\d\d)?)?)?")
