@@ -103,11 +103,7 @@ def sync(
                     current().note(_describe_loaded(loaded, refetch))
                 raise
         if profiles:
-            with (
-                _shown_first(incomplete),
-                _partial_if(bool(loaded)),
-                show_pages(each=False) as show,
-            ):
+            with _after_events(bool(loaded), incomplete), show_pages(each=False) as show:
                 report.snapshot(workspace.sync_profiles(on_page_complete=show))
         report.path(workspace.db_path)
         if incomplete:
@@ -235,21 +231,13 @@ def _records() -> Iterator[_Records]:
 
 
 @contextmanager
-def _shown_first(earlier: MixpanelDataError | None) -> Iterator[None]:
-    """Print the earlier error if the block raises another one, which would hide it."""
+def _after_events(has_stored: bool, events_error: MixpanelDataError | None) -> Iterator[None]:
+    """Print the error of the events if the block raises another one, which would hide it."""
     try:
         yield
-    except MixpanelDataError:
-        if earlier:
-            current().show(earlier)
-        raise
-
-
-@contextmanager
-def _partial_if(stored: bool) -> Iterator[None]:
-    """Mark an incomplete response as partial if the same command has stored something else."""
-    try:
-        yield
-    except IncompleteExportError as error:
-        error.partial = error.partial or stored
+    except MixpanelDataError as error:
+        if events_error:
+            current().show(events_error)
+        if isinstance(error, IncompleteExportError):
+            error.partial = error.partial or has_stored
         raise
