@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mixpanel_assets.cli.exits import InvalidArgumentsError
 from mixpanel_assets.cli.invocation import App, current
 from mixpanel_assets.cli.options import ForceOption, confirm
+
+if TYPE_CHECKING:
+    from mixpanel_assets.auth import ConfigManager
 
 app = App(
     name="auth",
@@ -30,9 +33,7 @@ def list_accounts() -> object:
 
     Example: mp auth list --format table
     """
-    from mixpanel_assets.auth import ConfigManager
-
-    accounts = ConfigManager().list_accounts()
+    accounts = _config_file().list_accounts()
     if not accounts:
         current().note("No accounts yet; `mp auth add NAME` adds one.")
     return accounts
@@ -66,14 +67,12 @@ def add(
 
     Example: mp auth add shop -u name.a1b2c3.mp-service-account -p 12345 -r eu
     """
-    from mixpanel_assets.auth import ConfigManager
-
     can_ask = interactive or (sys.stdin.isatty() and not secret_stdin)
     username = _value(username, "username", can_ask)
     project = _value(project, "project", can_ask, variable="MP_PROJECT_ID")
     region = region or os.environ.get("MP_REGION") or (_ask_region() if interactive else "us")
     secret = _secret(secret_stdin, can_ask)
-    manager = ConfigManager()
+    manager = _config_file()
     manager.add_account(name, username, secret, project, region, default=default)
     account = manager.get_account(name)
     current().note(f"in {manager.config_path}" + (", default" if account.is_default else ""))
@@ -95,9 +94,7 @@ def remove(
 
     Example: mp auth remove shop --force
     """
-    from mixpanel_assets.auth import ConfigManager
-
-    manager = ConfigManager()
+    manager = _config_file()
     account = manager.get_account(name)
     confirm(force, f"Remove account {name!r}, its secret included?")
     manager.remove_account(name)
@@ -112,9 +109,7 @@ def migrate() -> object:
 
     Example: mp auth migrate
     """
-    from mixpanel_assets.auth import ConfigManager
-
-    manager = ConfigManager()
+    manager = _config_file()
     names, backup = manager.migrate()
     if backup is None:
         current().note("Nothing to do: every account has the current form.")
@@ -129,9 +124,7 @@ def switch(name: Name) -> object:
 
     Example: mp auth switch shop
     """
-    from mixpanel_assets.auth import ConfigManager
-
-    manager = ConfigManager()
+    manager = _config_file()
     manager.set_default(name)
     return manager.get_account(name)
 
@@ -142,9 +135,7 @@ def show(name: OptionalName = None) -> object:
 
     Example: mp auth show
     """
-    from mixpanel_assets.auth import ConfigManager
-
-    manager = ConfigManager()
+    manager = _config_file()
     resolution = manager.resolution(name or current().account)
     record: dict[str, object]
     if name or current().account:
@@ -178,6 +169,12 @@ def check(name: OptionalName = None) -> object:
     if access.is_in(settings.time_zone) is False:
         current().say(access.zone_advice(settings.time_zone), "warning")
     return access.to_dict()
+
+
+def _config_file() -> ConfigManager:
+    from mixpanel_assets.auth import ConfigManager
+
+    return ConfigManager()
 
 
 def _value(value: str | None, what: str, can_ask: bool, *, variable: str = "MP_USERNAME") -> str:
