@@ -25,6 +25,7 @@ from mixpanel_assets.cli.options import (
     names,
     names_option,
     numbers,
+    report_type_option,
     required_names,
 )
 from mixpanel_assets.cli.output import Answer
@@ -98,15 +99,7 @@ def cohorts() -> object:
 
 @app.command("reports")
 def reports(
-    kind: Annotated[
-        BookmarkType | None,
-        typer.Option(
-            "--type",
-            "-t",
-            metavar="TYPE",
-            help="Only reports of this type: insights, funnels, retention or flows.",
-        ),
-    ] = None,
+    kind: Annotated[BookmarkType | None, report_type_option("Only reports of this type")] = None,
 ) -> object:
     """List the saved reports, with the numbers for `mp query saved-report`.
 
@@ -331,9 +324,9 @@ def drop_day(
     with current().open_stored(database, read_only=False) as workspace:
         preview = workspace.drop_day(day, table=table, dry_run=True)
         confirm(yes, f"Remove {preview.message} Continue?", option="--yes")
-        done = workspace.drop_day(day, table=table)
-    current().note(f"Removed {done.message}")
-    return done
+        dropped_day = workspace.drop_day(day, table=table)
+    current().note(f"Removed {dropped_day.message}")
+    return dropped_day
 
 
 @app.command("distribution")
@@ -465,8 +458,8 @@ def coverage(
 
     Example: mp inspect coverage -e 'Sign Up' -p plan,city --from 2024-01-01 --to 2024-01-07
     """
-    chosen = required_names(properties, "--properties")
+    names_of_properties = required_names(properties, "--properties")
     with current().open_stored(database) as workspace:
         return workspace.property_coverage(
-            event, chosen, from_date=from_date, to_date=to_date, table=table, zone=zone
+            event, names_of_properties, from_date=from_date, to_date=to_date, table=table, zone=zone
         )

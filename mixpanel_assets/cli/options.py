@@ -151,6 +151,12 @@ PropertyOption = Annotated[str, typer.Option("--property", "-p", help="The prope
 EventOption = Annotated[str, typer.Option("--event", "-e", help="The event's name.")]
 
 
+def report_type_option(description: str) -> Any:
+    """Return an option that takes the type of a saved report."""
+    types = "insights, funnels, retention or flows"
+    return typer.Option("--type", "-t", metavar="TYPE", help=f"{description}: {types}.")
+
+
 def names_option(*flags: str, what: str = "Names") -> Any:
     """Return an option whose values `names` reads."""
     return typer.Option(*flags, help=f"{what} separated by commas, or a JSON array; repeatable.")

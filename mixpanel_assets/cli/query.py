@@ -19,6 +19,7 @@ from mixpanel_assets.cli.options import (
     ToOption,
     WhereOption,
     names_option,
+    report_type_option,
     required_names,
     text_of,
 )
@@ -202,10 +203,10 @@ def jql(
 
     Example: mp query jql report.js -P from_date=2024-01-01 -P to_date=2024-01-07
     """
-    text = text_of(script, file, "the script")
+    jql_script = text_of(script, file, "the script")
     params = _parameters(param or [])
     with current().workspace() as workspace:
-        return workspace.jql(text, params)
+        return workspace.jql(jql_script, params)
 
 
 @app.command("event-counts")
@@ -220,10 +221,10 @@ def event_counts(
 
     Example: mp query event-counts -e 'Sign Up,Page View' --from 2024-01-01 --to 2024-01-07
     """
-    chosen = required_names(events, "--events")
+    event_names = required_names(events, "--events")
     with current().workspace() as workspace:
         return workspace.event_counts(
-            chosen, from_date=from_date, to_date=to_date, type=kind, unit=unit
+            event_names, from_date=from_date, to_date=to_date, type=kind, unit=unit
         )
 
 
@@ -270,9 +271,9 @@ def activity_feed(
 
     Example: mp query activity-feed -U user-1,user-2 --from 2024-01-01 --to 2024-01-07
     """
-    chosen = required_names(users, "--users")
+    user_ids = required_names(users, "--users")
     with current().workspace() as workspace:
-        return workspace.activity_feed(chosen, from_date=from_date, to_date=to_date)
+        return workspace.activity_feed(user_ids, from_date=from_date, to_date=to_date)
 
 
 @app.command("saved-report")
@@ -280,15 +281,7 @@ def saved_report(
     bookmark_id: Annotated[
         int, typer.Argument(help="The report's number; `mp inspect reports` lists them.")
     ],
-    kind: Annotated[
-        BookmarkType,
-        typer.Option(
-            "--type",
-            "-t",
-            metavar="TYPE",
-            help="The type of the report: insights, funnels, retention or flows.",
-        ),
-    ] = "insights",
+    kind: Annotated[BookmarkType, report_type_option("The type of the report")] = "insights",
     from_date: OptionalFromOption = None,
     to_date: OptionalToOption = None,
 ) -> object:
@@ -398,12 +391,12 @@ def segmentation_average(
         )
 
 
-def _parameters(texts: list[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
+def _parameters(param_options: list[str]) -> dict[str, str]:
+    pairs = [option.partition("=") for option in param_options]
     for name, equals, _ in pairs:
         if not (name and equals):
             raise typer.BadParameter(f"--param takes NAME=TEXT, not {name!r}.")
-    return {name: text for name, _, text in pairs}
+    return {name: value for name, _, value in pairs}
 
 
 @app.command("sql")
@@ -421,9 +414,9 @@ def sql(
 
     Example: mp query sql "SELECT event_name, count(*) AS n FROM events GROUP BY ALL" -f table
     """
-    text = text_of(query, file, "the query")
+    statement = text_of(query, file, "the query")
     with current().open_stored(database) as workspace:
-        answer = workspace.storage.execute_exact(text)
+        answer = workspace.storage.execute_exact(statement)
         if scalar:
             return Answer(answer[0][0] if answer else None)
         return answer
