@@ -104,8 +104,8 @@ class Invocation:
             credentials = self.credentials()
         else:
             project_id, _ = asked_project(self.account, must_be_known=False)
-            place = database or load_settings().database_path(project_id)
-            credentials = self.project(may_be_unknown=not place.exists())
+            database_file = database or load_settings().database_path(project_id)
+            credentials = self.project(may_be_unknown=not database_file.exists())
         return Workspace(
             credentials=credentials,
             path=database,
@@ -126,9 +126,9 @@ class Invocation:
         from mixpanel_assets.workspace import Workspace
 
         settings = load_settings()
-        is_named = database is not None or settings.database is not None
+        has_file_name = database is not None or settings.database is not None
         # The file in the home directory is named after the project.
-        project_id, region = asked_project(self.account, must_be_known=not is_named)
+        project_id, region = asked_project(self.account, must_be_known=not has_file_name)
         path = database or settings.database_path(project_id)
         workspace = Workspace.open(path, read_only=read_only, on_wait=self.note)
         workspace.storage.database.confined = read_only
@@ -170,12 +170,12 @@ def _data_view() -> int | None:
     """Return the number of the data view in MP_WORKSPACE_ID."""
     from mixpanel_assets.errors import ConfigError
 
-    text = os.environ.get("MP_WORKSPACE_ID", "").strip()
-    if not text:
+    variable = os.environ.get("MP_WORKSPACE_ID", "").strip()
+    if not variable:
         return None
-    if not (text.isascii() and text.isdecimal()):
-        raise ConfigError(f"MP_WORKSPACE_ID must be the number of a data view, not {text!r}.")
-    return int(text)
+    if not (variable.isascii() and variable.isdecimal()):
+        raise ConfigError(f"MP_WORKSPACE_ID must be the number of a data view, not {variable!r}.")
+    return int(variable)
 
 
 class _Log(logging.Handler):
@@ -210,8 +210,8 @@ def current() -> Invocation:
 
 def _wants_json(arguments: Sequence[str]) -> bool:
     form = ""
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        if before in ("--format", "-f"):
+    for flag, argument in zip(["", *arguments], arguments, strict=False):
+        if flag in ("--format", "-f"):
             form = argument
         elif argument.startswith("--format="):
             form = argument.removeprefix("--format=")
@@ -225,12 +225,6 @@ def _print_logs(level: int) -> None:
     for handler in [one for one in logger.handlers if isinstance(one, _Log)]:
         logger.removeHandler(handler)
     logger.addHandler(_Log(level))
-
-
-def _set_account(value: str | None) -> str | None:
-    if value is not None:
-        current().account = value
-    return value
 
 
 def _set_quiet(value: bool) -> bool:
@@ -254,9 +248,9 @@ def _set_verbose(value: bool) -> bool:
 
 
 def _set_default(context: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
-    """Store an option that stands before the command, as the default of the command."""
+    """Store an option in the run, as the default of the command."""
     if value is not None:
-        setattr(current(), str(param.name), value)
+        setattr(current(), str(param.name).removeprefix("global_"), value)
     return value
 
 
@@ -265,8 +259,8 @@ def _own_or_default(context: typer.Context, param: typer.CallbackParam, value: A
     source = context.get_parameter_source(str(param.name))
     if source is not None and source.name == "COMMANDLINE":
         return value
-    before = getattr(current(), str(param.name))
-    return value if before is None else before
+    option_before_command = getattr(current(), str(param.name))
+    return value if option_before_command is None else option_before_command
 
 
 AccountOption = Annotated[
@@ -274,45 +268,31 @@ AccountOption = Annotated[
     typer.Option(
         "--account",
         "-a",
-        callback=_set_account,
+        callback=_set_default,
         autocompletion=complete_account,
         metavar="NAME",
         help="The account to use instead of MP_* variables.",
     ),
 ]
-QuietOption = Annotated[
-    bool,
-    typer.Option(
-        "--quiet",
-        "-q",
-        callback=_set_quiet,
-        help="Print only data, warnings about data, and errors.",
-    ),
-]
+_QUIET_HELP = "Print only data, warnings about data, and errors."
+_VERBOSE_HELP = "Print the sources of credentials, and more."
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", callback=_set_quiet, help=_QUIET_HELP)]
 VerboseOption = Annotated[
-    bool,
-    typer.Option(
-        "--verbose",
-        "-v",
-        callback=_set_verbose,
-        help="Print the sources of credentials, and more.",
-    ),
+    bool, typer.Option("--verbose", "-v", callback=_set_verbose, help=_VERBOSE_HELP)
 ]
 
 
-def _format_option(**options: Any) -> Any:
+def _format_option(callback: Callable[..., Any], description: str, **options: Any) -> Any:
     return typer.Option(
-        "--format",
-        "-f",
-        callback=_own_or_default,
-        metavar="FORM",
-        help="json, jsonl, table, csv or plain; json and jsonl make stderr JSON too.",
-        **options,
+        "--format", "-f", callback=callback, metavar="FORM", help=description, **options
     )
 
 
-FormatOption = Annotated[Format, _format_option()]
-OptionalFormatOption = Annotated[Format | None, _format_option(show_default="text for people")]
+_FORMS_HELP = "json, jsonl, table, csv or plain; json and jsonl make stderr JSON too."
+FormatOption = Annotated[Format, _format_option(_own_or_default, _FORMS_HELP)]
+OptionalFormatOption = Annotated[
+    Format | None, _format_option(_own_or_default, _FORMS_HELP, show_default="text for people")
+]
 JqOption = Annotated[
     str | None,
     typer.Option(
@@ -323,14 +303,7 @@ JqOption = Annotated[
     ),
 ]
 FormatBeforeOption = Annotated[
-    Format | None,
-    typer.Option(
-        "--format",
-        "-f",
-        callback=_set_default,
-        metavar="FORM",
-        help="Same as --format of the command.",
-    ),
+    Format | None, _format_option(_set_default, "Same as --format of the command.")
 ]
 JqBeforeOption = Annotated[
     str | None,
@@ -420,20 +393,20 @@ class App(typer.Typer):
             options: Options of Typer's `command`.
         """
         register = super().command(name, cls=_Command, **options)
-        added = [*_FORMS[form], *([_ACCOUNT] if account else []), *_MESSAGES]
+        global_options = [*_FORMS[form], *([_ACCOUNT] if account else []), *_MESSAGES]
 
         def add(function: _Function) -> _Function:
-            register(_command(function, added, self._today))
+            register(_command(function, global_options, self._today))
             return function
 
         return add
 
     def add_short(self, group: App, name: str, panel: str) -> None:
         """Register a command of a group in this app too, under the same name."""
-        long = next(one for one in group.registered_commands if one.name == name)
-        short = copy.copy(long)
-        short.rich_help_panel = panel
-        self.registered_commands.append(short)
+        command = next(one for one in group.registered_commands if one.name == name)
+        short_command = copy.copy(command)
+        short_command.rich_help_panel = panel
+        self.registered_commands.append(short_command)
 
     def _today(self, values: Mapping[str, Any]) -> date:
         """Return the current day: of --zone if the command takes it, else of the group's zone."""
@@ -458,21 +431,21 @@ def _take_options(
 
 def _command(
     function: Callable[..., object],
-    added: list[inspect.Parameter],
+    global_options: list[inspect.Parameter],
     today: Callable[[Mapping[str, Any]], date],
 ) -> Callable[..., None]:
-    """Return a function that takes the `added` parameters too, and prints the result.
+    """Return a function that takes the global options too, and prints the result.
 
     A command with a range of days also takes --last, and gets dates for days such as `yesterday`. A
     command that requires the name of a table, event, property or column also takes the name as an
     argument.
     """
-    own = list(inspect.signature(function, eval_str=True).parameters.values())
-    names = [parameter.name for parameter in own]
-    arguments = _name_arguments(own)
-    shown = [*arguments.values(), *own, *added]
+    own_options = list(inspect.signature(function, eval_str=True).parameters.values())
+    names = [option.name for option in own_options]
+    arguments = _name_arguments(own_options)
+    all_options = [*arguments.values(), *own_options, *global_options]
     if "from_date" in names and "to_date" in names:
-        shown.insert(len(arguments) + names.index("to_date") + 1, _LAST)
+        all_options.insert(len(arguments) + names.index("to_date") + 1, _LAST)
 
     @functools.wraps(function)
     def command(**values: Any) -> None:
@@ -486,10 +459,10 @@ def _command(
             mark_caught()
             raise
 
-    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in shown]
-    typed: Any = command  # Typer reads both attributes
-    typed.__signature__ = inspect.Signature(parameters)
-    typed.__annotations__ = {one.name: one.annotation for one in parameters}
+    parameters = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in all_options]
+    typer_command: Any = command  # Typer reads both attributes
+    typer_command.__signature__ = inspect.Signature(parameters)
+    typer_command.__annotations__ = {option.name: option.annotation for option in parameters}
     return command
 
 
@@ -513,12 +486,16 @@ def _print(answer: object) -> None:
         raise answer.error
 
 
-def _name_arguments(own: Sequence[inspect.Parameter]) -> dict[str, inspect.Parameter]:
+def _name_arguments(options: Sequence[inspect.Parameter]) -> dict[str, inspect.Parameter]:
     """Return an argument for each required option that is a name, in their order."""
-    if any(isinstance(info, ArgumentInfo) for one in own for info in one.annotation.__metadata__):
+    infos = [info for option in options for info in option.annotation.__metadata__]
+    if any(isinstance(info, ArgumentInfo) for info in infos):
         return {}
-    required = [one for one in own if one.default is inspect.Parameter.empty]
-    return {f"named_{one.name}": _name_argument(one) for one in required if one.name in _NAMES}
+    return {
+        f"named_{option.name}": _name_argument(option)
+        for option in options
+        if option.default is inspect.Parameter.empty and option.name in _NAMES
+    }
 
 
 def _name_argument(option: inspect.Parameter) -> inspect.Parameter:
@@ -558,18 +535,18 @@ def _refuse_range_beside_last(values: Mapping[str, Any]) -> None:
 def _with_dates(
     values: Mapping[str, Any], today: Callable[[Mapping[str, Any]], date]
 ) -> dict[str, Any]:
-    """Return the values with dates for days like `yesterday`, and --from not after --to."""
-    dated = dict(values)
-    if any(isinstance(value, DaysAgo) for value in values.values()):
+    """Return the options with dates for days like `yesterday`, and --from not after --to."""
+    options = dict(values)
+    if any(isinstance(option, DaysAgo) for option in values.values()):
         # Once for all: midnight must not come between two of them.
         current_day = today(values)
-        for name, value in values.items():
-            if isinstance(value, DaysAgo):
-                dated[name] = value.before(current_day)
-    first, last = dated.get("from_date"), dated.get("to_date")
-    if first and last and first > last:
+        for name, option in values.items():
+            if isinstance(option, DaysAgo):
+                options[name] = option.before(current_day)
+    from_option, to_option = options.get("from_date"), options.get("to_date")
+    if from_option and to_option and from_option > to_option:
         raise typer.BadParameter("--from is after --to; both days are included.")
-    return dated
+    return options
 
 
 @contextmanager

@@ -69,14 +69,12 @@ class Lines:
 
 def show_batches(*, each: bool) -> AbstractContextManager[Listener[BatchProgress]]:
     """Yield a listener that shows the progress of a fetch; `each`: every request is a line."""
-    lines = Lines(current().note)
-    return _show(batch_bar, _each_line(_batch_line) if each else lines.batch)
+    return _show(batch_bar, _each_line(_batch_line) if each else Lines(current().note).batch)
 
 
 def show_pages(*, each: bool) -> AbstractContextManager[Listener[ProfileProgress]]:
     """Yield a listener that shows the progress of a snapshot; `each`: every page is a line."""
-    lines = Lines(current().note)
-    return _show(page_bar, _each_line(_page_line) if each else lines.page)
+    return _show(page_bar, _each_line(_page_line) if each else Lines(current().note).page)
 
 
 @contextmanager
