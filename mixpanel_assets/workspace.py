@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from datetime import date, timedelta
 from functools import cached_property, wraps
 from pathlib import Path
-from types import TracebackType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -24,17 +23,8 @@ from typing import (
 
 import duckdb
 
-from mixpanel_assets.auth import (
-    ConfigManager,
-    asked_project,
-    check_access,
-    resolve_credentials,
-)
-from mixpanel_assets.client import (
-    ApiUsage,
-    Credentials,
-    MixpanelAPIClient,
-)
+from mixpanel_assets.auth import ConfigManager, asked_project, check_access, resolve_credentials
+from mixpanel_assets.client import ApiUsage, Credentials, MixpanelAPIClient
 from mixpanel_assets.client.discovery import DiscoveryService
 from mixpanel_assets.client.live import LiveQueryService
 from mixpanel_assets.client.reports import number_param, optional
@@ -56,9 +46,7 @@ from mixpanel_assets.loading.doctor import Finding, doctor
 from mixpanel_assets.loading.events import DayReports, EventLoad, plan_load
 from mixpanel_assets.loading.fetcher import FetcherService
 from mixpanel_assets.loading.plan import KEEP_NONE, Keeping, Plan, Refetch
-from mixpanel_assets.loading.profiles import (
-    ParallelProfileFetcherService,
-)
+from mixpanel_assets.loading.profiles import ParallelProfileFetcherService
 from mixpanel_assets.results import WorkspaceInfo
 from mixpanel_assets.results.choices import RefetchChoice
 from mixpanel_assets.rules.days import as_day, days_between
@@ -397,19 +385,15 @@ class Workspace:
         return LiveQueryService(self.api, self._discovery)
 
     def __repr__(self) -> str:
-        known = self._credentials
-        project = f"project {known.project_id} in {known.region}" if known else "queries only"
+        project = "queries only"
+        if account := self._credentials:
+            project = f"project {account.project_id} in {account.region}"
         return f"<Workspace: {project}, {self.db_path or 'in memory'}>"
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @property
@@ -527,13 +511,13 @@ class Workspace:
             >>> ws.property_values("Sign Up", "plan", 5)
             >>> ws.property_values("Sign Up", prop="plan")
         """
-        given = [one for one in (property_name, property_of_event, prop) if one is not None]
-        if event is not None:
-            given.insert(0, event)
-        if not given or len(given) > 2:
+        arguments = (event, property_name, property_of_event, prop)
+        names = [argument for argument in arguments if argument is not None]
+        if not names or len(names) > 2:
             raise ConfigError("Give the property once, and the event once or not at all.")
-        *of_event, name = given
-        return self._discovery.list_property_values(name, of_event[0] if of_event else None, limit)
+        *event_names, name = names
+        event_name = event_names[0] if event_names else None
+        return self._discovery.list_property_values(name, event_name, limit)
 
     # What is stored.
     sql = delegated("storage", StorageEngine.execute_df)
@@ -567,8 +551,8 @@ class Workspace:
             >>> ws.info().tables
             ['events', 'january', 'people', 'profiles']
         """
-        known = self._credentials
-        project_id, region = (known.project_id, known.region) if known else (None, None)
+        account = self._credentials
+        project_id, region = (account.project_id, account.region) if account else (None, None)
         try:
             with self._inspected() as inspector:
                 return inspector.info(
@@ -774,7 +758,7 @@ class Workspace:
             from_date=wanted[0],
             to_date=wanted[-1],
             days=wanted,
-            run_id=_run_id(),
+            run_id=uuid.uuid4().hex,
             listener=reports,
             keeping=keeping,
             accept_smaller=accept_smaller,
@@ -791,9 +775,9 @@ class Workspace:
         refetch: str | None,
     ) -> tuple[list[date], Keeping]:
         """Return the days to load, in order and at least one, and which of them are kept."""
-        keeping = (
-            KEEP_NONE if refetch is None else Keeping.of(self.settings, _parse_refetch(refetch))
-        )
+        keeping = KEEP_NONE
+        if refetch is not None:
+            keeping = Keeping.of(self.settings, _parse_refetch(refetch))
         if days is not None:
             if from_date is not None or to_date is not None:
                 raise ConfigError("Give a range of days or `days`, not both.")
@@ -804,9 +788,8 @@ class Workspace:
             if to_date is not None:
                 raise ConfigError(f"to_date {to_date} needs a from_date.")
             due = self.days_due()
-            return list(
-                due.days if refetch is None else days_between(due.first, due.today)
-            ), keeping
+            due_days = due.days if refetch is None else days_between(due.first, due.today)
+            return list(due_days), keeping
         first = as_day(from_date)
         last = self.settings.today() if to_date is None else as_day(to_date)
         if first > last:
@@ -821,7 +804,3 @@ def _parse_refetch(choice: str) -> Refetch:
         raise ConfigError(
             f"refetch must be one of {', '.join(Refetch)}, not {choice!r}.", {"refetch": choice}
         ) from None
-
-
-def _run_id() -> str:
-    return uuid.uuid4().hex
