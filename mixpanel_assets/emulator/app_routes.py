@@ -6,25 +6,25 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-from mixpanel_assets.emulator.call import Call, Response, json_response
+from mixpanel_assets.emulator.inbound import Inbound, Response, json_response
 from mixpanel_assets.emulator.journeys import FUNNELS
 
 
-def me(call: Call) -> Response:
+def me(inbound: Inbound) -> Response:
     """Return the projects that the credential can read."""
-    project_id = call.settings.project_id
+    project_id = inbound.settings.project_id
     project = {
         "id": project_id,
         "name": "Invented coffee shop",
-        "timezone": call.settings.zone,
+        "timezone": inbound.settings.zone,
         "organization_id": 77,
         "domain": "mixpanel.com",
     }
     views = {WORKSPACE: "All project data"} | {
-        number: f"Data view {number}" for number in call.settings.data_views
+        number: f"Data view {number}" for number in inbound.settings.data_views
     }
     results = {
-        "user_email": call.settings.username,
+        "user_email": inbound.settings.username,
         "projects": {str(project_id): project},
         "workspaces": {
             str(number): {
@@ -95,32 +95,32 @@ SCHEMAS: list[dict[str, Any]] = [
 ]
 
 
-def schemas(call: Call) -> Response:
+def schemas(inbound: Inbound) -> Response:
     """Return the entries of the data dictionary. Events without an entry are not listed."""
-    kind = call.path_params.get("entity_type")
-    name = call.params.get("entity_name")
+    kind = inbound.path_params.get("entity_type")
+    name = inbound.params.get("entity_name")
     if kind is not None and kind not in ("event", "profile"):
-        raise call.shape.refuse(400, f"unknown entity type: {kind}")
+        raise inbound.shape.refuse(400, f"unknown entity type: {kind}")
     results = [
         entry
         for entry in SCHEMAS
         if kind in (None, entry["entityType"]) and name in (None, "", entry["name"])
     ]
-    if name and call.settings.schema_by_name == "definition":
+    if name and inbound.settings.schema_by_name == "definition":
         if not results:
-            raise call.shape.refuse(404, f"no schema for {kind} {name!r}")
+            raise inbound.shape.refuse(404, f"no schema for {kind} {name!r}")
         return _ok(results[0]["schemaJson"])
     return _ok(results)
 
 
-def schema(call: Call) -> Response:
+def schema(inbound: Inbound) -> Response:
     """Return one entry of the data dictionary."""
-    wanted = (call.path_params["entity_type"], call.path_params["name"])
+    wanted = (inbound.path_params["entity_type"], inbound.path_params["name"])
     for entry in SCHEMAS:
         if (entry["entityType"], entry["name"]) == wanted:
             definition = entry["schemaJson"]
-            return _ok(definition) if call.settings.schema_wrapped else json_response(definition)
-    raise call.shape.refuse(404, f"no schema for {wanted[0]} {wanted[1]!r}")
+            return _ok(definition) if inbound.settings.schema_wrapped else json_response(definition)
+    raise inbound.shape.refuse(404, f"no schema for {wanted[0]} {wanted[1]!r}")
 
 
 ANNOTATIONS: list[dict[str, Any]] = [
@@ -141,53 +141,53 @@ ANNOTATIONS: list[dict[str, Any]] = [
 ]
 
 
-def annotation_list(call: Call) -> Response:
+def annotation_list(inbound: Inbound) -> Response:
     """Return annotations; both dates are included."""
-    return _ok(_between(call, "fromDate", "toDate"))
+    return _ok(_between(inbound, "fromDate", "toDate"))
 
 
-def old_annotation_list(call: Call) -> Response:
+def old_annotation_list(inbound: Inbound) -> Response:
     """Return annotations under the path and parameters that are older than the App API."""
-    return json_response({"annotations": _between(call, "from_date", "to_date")})
+    return json_response({"annotations": _between(inbound, "from_date", "to_date")})
 
 
-def _between(call: Call, from_name: str, to_name: str) -> list[dict[str, Any]]:
-    first, last = call.day(from_name, date.min), call.day(to_name, date.max)
-    tag_ids = _ids(call, "tags")
+def _between(inbound: Inbound, from_name: str, to_name: str) -> list[dict[str, Any]]:
+    first, last = inbound.day(from_name, date.min), inbound.day(to_name, date.max)
+    tag_ids = _ids(inbound, "tags")
     return [
-        _annotation(call, note)
+        _annotation(inbound, note)
         for note in ANNOTATIONS
         if first <= date.fromisoformat(note["date"][:10]) <= last
         and (not tag_ids or tag_ids & {tag["id"] for tag in note["tags"]})
     ]
 
 
-def _ids(call: Call, parameter: str) -> set[int]:
+def _ids(inbound: Inbound, parameter: str) -> set[int]:
     return {
-        int(number) for number in call.params.get(parameter, "").split(",") if number.isdecimal()
+        int(number) for number in inbound.params.get(parameter, "").split(",") if number.isdecimal()
     }
 
 
-def _by_id(call: Call, entries: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+def _by_id(inbound: Inbound, entries: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     for entry in entries:
-        if str(entry["id"]) == call.path_params[f"{kind}_id"]:
+        if str(entry["id"]) == inbound.path_params[f"{kind}_id"]:
             return entry
-    raise call.shape.refuse(404, f"{kind} not found")
+    raise inbound.shape.refuse(404, f"{kind} not found")
 
 
-def _annotation(call: Call, note: dict[str, Any]) -> dict[str, Any]:
-    extra = {"project_id": call.settings.project_id}
-    return note | extra if call.settings.annotation_project_id else note
+def _annotation(inbound: Inbound, note: dict[str, Any]) -> dict[str, Any]:
+    extra = {"project_id": inbound.settings.project_id}
+    return note | extra if inbound.settings.annotation_project_id else note
 
 
-def annotation(call: Call) -> Response:
+def annotation(inbound: Inbound) -> Response:
     """Return one annotation."""
-    return _ok(_annotation(call, _by_id(call, ANNOTATIONS, "annotation")))
+    return _ok(_annotation(inbound, _by_id(inbound, ANNOTATIONS, "annotation")))
 
 
-def annotation_tags(call: Call) -> Response:
+def annotation_tags(inbound: Inbound) -> Response:
     """Return the tags under `results`, as the prose of the documentation says."""
-    tag = {"id": 3, "name": "release", "project_id": call.settings.project_id}
+    tag = {"id": 3, "name": "release", "project_id": inbound.settings.project_id}
     return _ok([{**tag, "has_annotations": True}])
 
 
@@ -201,26 +201,26 @@ REPORTS: list[dict[str, Any]] = [
 ]
 
 
-def bookmarks(call: Call) -> Response:
+def bookmarks(inbound: Inbound) -> Response:
     """Return the saved reports in the form that clients read; it is not documented."""
-    kind = call.params.get("type")
-    report_ids = _ids(call, "ids")
+    kind = inbound.params.get("type")
+    report_ids = _ids(inbound, "ids")
     reports = [
-        _bookmark(call, report)
+        _bookmark(inbound, report)
         for report in REPORTS
         if kind in (None, "", report["type"]) and (not report_ids or report["id"] in report_ids)
     ]
-    return _ok({"results": reports} if call.params.get("v") == "2" else reports)
+    return _ok({"results": reports} if inbound.params.get("v") == "2" else reports)
 
 
-def bookmark(call: Call) -> Response:
+def bookmark(inbound: Inbound) -> Response:
     """Return one saved report."""
-    return _ok(_bookmark(call, _by_id(call, REPORTS, "bookmark")))
+    return _ok(_bookmark(inbound, _by_id(inbound, REPORTS, "bookmark")))
 
 
-def _bookmark(call: Call, report: dict[str, Any]) -> dict[str, Any]:
+def _bookmark(inbound: Inbound, report: dict[str, Any]) -> dict[str, Any]:
     return report | {
-        "project_id": call.settings.project_id,
+        "project_id": inbound.settings.project_id,
         "workspace_id": WORKSPACE,
         "dashboard_id": 4001,
         "created": "2024-01-03T09:15:00",
@@ -234,7 +234,7 @@ def _bookmark(call: Call, report: dict[str, Any]) -> dict[str, Any]:
 
 _PROJECT = "/api/app/projects/{project_id}"
 
-APP_HANDLERS: dict[str, Callable[[Call], Response]] = {
+APP_HANDLERS: dict[str, Callable[[Inbound], Response]] = {
     "/api/app/me": me,
     f"{_PROJECT}/schemas": schemas,
     f"{_PROJECT}/schemas/{{entity_type}}": schemas,

@@ -29,7 +29,7 @@ def apply_changes(
                 replace(row, head=row.head.replace("{day}", "{day}-more"))
                 for row in oddities.rows(rich=True, room=1_000, turn=3)
             ]
-            block = block + odd_block(shop.plan(day), odd_rows, time_in_ms=time_in_ms)
+            block = block + odd_block(shop.sample(day), odd_rows, time_in_ms=time_in_ms)
         elif change.kind in ("foreign-rows", "timeless-rows", "surrogate-rows"):
             block = block + _bad_rows(shop, day, change, time_in_ms)
         elif change.kind == "delete-rows":
@@ -41,11 +41,11 @@ def apply_changes(
 
 def _late_rows(shop: Shop, day: date, count: int, number: int, time_in_ms: bool) -> Block:
     """Return rows of a phone that was offline: they arrived three days later."""
-    plan = shop.plan(day)
+    sample = shop.sample(day)
     late_rows: Block = []
     for row in range(count):
-        time = plan.start_ms + 3_600_000 + row * 7_001 % (DAY_MS // 2)
-        received = time + 3 * DAY_MS
+        time = sample.start_ms + 3_600_000 + row * 7_001 % (DAY_MS // 2)
+        received_ms = time + 3 * DAY_MS
         record = {
             "event": "Page View",
             "properties": {
@@ -55,13 +55,13 @@ def _late_rows(shop: Shop, day: date, count: int, number: int, time_in_ms: bool)
                 "$os": "Android",
                 "mp_lib": "android",
                 "$mp_api_endpoint": "api.mixpanel.com",
-                "$mp_api_timestamp_ms": received,
-                "mp_processing_time_ms": received + 800,
+                "$mp_api_timestamp_ms": received_ms,
+                "mp_processing_time_ms": received_ms + 800,
                 "page": "Home",
             },
         }
         line = json.dumps(record, separators=(",", ":")).encode()
-        late_rows.append((line, time, received + 800))
+        late_rows.append((line, time, received_ms + 800))
     return late_rows
 
 
@@ -71,11 +71,11 @@ _NO_TIMES = ("", '"time":null,', '"time":"noon",', '"time":99999999999999999,')
 
 def _bad_rows(shop: Shop, day: date, change: Fault, time_in_ms: bool) -> Block:
     """Return complete lines that cannot be stored, or that belong to the previous day."""
-    start = shop.plan(day).start_ms
+    start = shop.sample(day).start_ms
     bad_rows: Block = []
     for row in range(change.count):
-        happened = start + 40_000_000 + row * 1000
-        time = happened - DAY_MS if change.kind == "foreign-rows" else happened
+        happened_ms = start + 40_000_000 + row * 1000
+        time = happened_ms - DAY_MS if change.kind == "foreign-rows" else happened_ms
         shown = f'"time":{time if time_in_ms else time // 1000},'
         if change.kind == "timeless-rows":
             shown = _NO_TIMES[row % len(_NO_TIMES)]
@@ -83,9 +83,9 @@ def _bad_rows(shop: Shop, day: date, change: Fault, time_in_ms: bool) -> Block:
         line = (
             f'{{"event":"Bad Row","properties":{{{shown}"distinct_id":"user-9100",'
             f'"$insert_id":"bad-{change.kind}-{day}-{row}","title":"{title}",'
-            f'"mp_processing_time_ms":{happened + 900}}}}}'
+            f'"mp_processing_time_ms":{happened_ms + 900}}}}}'
         )
-        bad_rows.append((line.encode(), happened, happened + 900))
+        bad_rows.append((line.encode(), happened_ms, happened_ms + 900))
     return bad_rows
 
 

@@ -111,10 +111,10 @@ class Fault:
 
     def matches(self, path: str, days: Sequence[date], page: int | None) -> bool:
         """Return whether the fault affects a request."""
-        wanted = self.path or (EXPORT_PATH if self.kind in BODY_KINDS else None)
-        if self.kind in PROFILE_KINDS - {"cut-json"} and wanted is None:
-            wanted = "/api/query/engage"
-        if wanted is not None and not fnmatchcase(path, canonical(wanted)):
+        fault_path = self.path or (EXPORT_PATH if self.kind in BODY_KINDS else None)
+        if self.kind in PROFILE_KINDS - {"cut-json"} and fault_path is None:
+            fault_path = "/api/query/engage"
+        if fault_path is not None and not fnmatchcase(path, canonical(fault_path)):
             return False
         if self.kind == "session-expired" and not page:
             return False

@@ -15,7 +15,13 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from mixpanel_assets.emulator.call import Call, Refused, Response, json_response, text_response
+from mixpanel_assets.emulator.inbound import (
+    Inbound,
+    Refused,
+    Response,
+    json_response,
+    text_response,
+)
 from mixpanel_assets.emulator.profiles import GROUP_OPERATIONS, USER_OPERATIONS, operation_of
 from mixpanel_assets.emulator.received import (
     IDENTITY_EVENTS,
@@ -35,16 +41,16 @@ SOME_FAILED = "some data points in the request failed validation"
 BAD_ACCOUNT = "Not a valid service account username"
 BAD_SECRET = "Unauthorized, invalid project secret"  # noqa: S105
 
-Failed = list[dict[str, Any]]
+Failure = dict[str, Any]
 T = TypeVar("T")
 
 
-def track(call: Call) -> Response:
+def track(inbound: Inbound) -> Response:
     """Accept events of the last five days. The token in each event names the project."""
-    records = _records(call, gzip=True)
+    records = _records(inbound, gzip=True)
     if records is None:
-        return _plain(call, "data, missing or empty")
-    now_ms = call.state.clock.now_ms()
+        return _plain(inbound, "data, missing or empty")
+    now_ms = inbound.state.clock.now_ms()
     oldest_ms = now_ms - TRACK_MS
 
     def read(record: Any) -> SentEvent | None:
@@ -53,66 +59,68 @@ def track(call: Call) -> Response:
         )
         token = _token(record["properties"], "token")
         # A token of another project is valid, but its event does not belong here.
-        return event if token == call.settings.project_token else None
+        return event if token == inbound.settings.project_token else None
 
-    events, failed = _read_all(call, records, read)
-    origin = Origin(is_import=False, address=call.address if _is_on(call, "ip") else None)
-    call.state.received.add([event for event in events if event], origin, now_ms)
-    return _older_response(call, len(records), failed)
+    events, failed = _read_all(inbound, records, read)
+    origin = Origin(is_import=False, address=inbound.address if _is_on(inbound, "ip") else None)
+    inbound.state.received.add([event for event in events if event], origin, now_ms)
+    return _older_response(inbound, len(records), failed)
 
 
-def import_events(call: Call) -> Response:
+def import_events(inbound: Inbound) -> Response:
     """Accept events of any day since 1971, from a server with a secret."""
-    _check_import(call)
-    records = _records(call, gzip=True)
-    form = "data" in call.params
+    _check_import(inbound)
+    records = _records(inbound, gzip=True)
+    form = "data" in inbound.params
     if records is None:
         problem = "data, missing or empty"
-        return _plain(call, problem) if form else call.shape.response(400, problem)
-    if call.settings.id_merge == "simplified" and call.settings.identity_events == "refused":
-        _refuse_identity_events(call, records)
-    now_ms = call.state.clock.now_ms()
-    strict = _is_on(call, "strict")
+        return _plain(inbound, problem) if form else inbound.shape.response(400, problem)
+    if inbound.settings.id_merge == "simplified" and inbound.settings.identity_events == "refused":
+        _refuse_identity_events(inbound, records)
+    now_ms = inbound.state.clock.now_ms()
+    strict = _is_on(inbound, "strict")
     events, failed = _read_all(
-        call, records, lambda record: read_event(record, now_ms=now_ms, strict=strict)
+        inbound, records, lambda record: read_event(record, now_ms=now_ms, strict=strict)
     )
-    call.state.received.add(events, Origin(is_import=True, address=call.address), now_ms)
+    inbound.state.received.add(events, Origin(is_import=True, address=inbound.address), now_ms)
     if form:
-        return _older_response(call, len(records), failed)
+        return _older_response(inbound, len(records), failed)
     return _per_record(len(events), failed if strict else [])
 
 
-def _read_all(call: Call, records: list[Any], read: Callable[[Any], T]) -> tuple[list[T], Failed]:
+def _read_all(
+    inbound: Inbound, records: list[Any], read: Callable[[Any], T]
+) -> tuple[list[T], list[Failure]]:
     """Return what `read` returns for each valid record, and the failures of the others."""
     results: list[T] = []
-    failed: Failed = []
+    failed: list[Failure] = []
     for index, record in enumerate(records):
         try:
             results.append(read(record))
         except InvalidRecordError as error:
-            failed.append(_failure(call, index, record, error))
+            failed.append(_failure(inbound.settings.failed_record_id, index, record, error))
     return results, failed
 
 
-def engage(call: Call) -> Response:
+def engage(inbound: Inbound) -> Response:
     """Change user profiles."""
-    return _update(call, USER_OPERATIONS, _user_of)
+    return _update(inbound, USER_OPERATIONS, _user_of)
 
 
-def groups(call: Call) -> Response:
+def groups(inbound: Inbound) -> Response:
     """Change group profiles."""
-    return _update(call, GROUP_OPERATIONS, _group_of)
+    return _update(inbound, GROUP_OPERATIONS, _group_of)
 
 
 def _update(
-    call: Call,
+    inbound: Inbound,
     operations: Sequence[str],
-    subject: Callable[[Call, dict[str, Any]], tuple[str | None, str]],
+    subject: Callable[[Inbound, dict[str, Any]], tuple[str | None, str]],
 ) -> Response:
-    records = _records(call, gzip=False)
+    records = _records(inbound, gzip=False)
     if records is None:
-        return _plain(call, "data, missing or empty")
-    now = call.state.clock.now().strftime("%Y-%m-%dT%H:%M:%S")
+        return _plain(inbound, "data, missing or empty")
+    now = inbound.state.clock.now().strftime("%Y-%m-%dT%H:%M:%S")
 
     def update(record: Any) -> None:
         if not isinstance(record, dict):
@@ -120,23 +128,23 @@ def _update(
         if len(json.dumps(record)) > MOST_UPDATE_BYTES:
             raise InvalidRecordError("data", "must not be larger than 1 MB")
         token = _token(record, "$token")
-        group, identity = subject(call, record)
+        group, identity = subject(inbound, record)
         operation, value = operation_of(record, operations)
-        if token == call.settings.project_token:
+        if token == inbound.settings.project_token:
             last_seen = None if record.get("$ignore_time") in (True, "true", 1) else now
-            call.state.update_profile(group, identity, operation, value, last_seen=last_seen)
+            inbound.state.update_profile(group, identity, operation, value, last_seen=last_seen)
 
-    _, failed = _read_all(call, records, update)
-    return _older_response(call, len(records), failed)
+    _, failed = _read_all(inbound, records, update)
+    return _older_response(inbound, len(records), failed)
 
 
-def _user_of(call: Call, record: dict[str, Any]) -> tuple[str | None, str]:
+def _user_of(inbound: Inbound, record: dict[str, Any]) -> tuple[str | None, str]:
     return None, _token(record, "$distinct_id")
 
 
-def _group_of(call: Call, record: dict[str, Any]) -> tuple[str | None, str]:
+def _group_of(inbound: Inbound, record: dict[str, Any]) -> tuple[str | None, str]:
     key, identity = _token(record, "$group_key"), _token(record, "$group_id")
-    return call.state.updates.data_group_id(key), identity
+    return inbound.state.updates.data_group_id(key), identity
 
 
 def _token(values: Mapping[str, Any], name: str) -> str:
@@ -155,22 +163,22 @@ class MissingError(InvalidRecordError):
         self.args = (f"{field}, missing or empty",)
 
 
-def _check_import(call: Call) -> None:
+def _check_import(inbound: Inbound) -> None:
     """Refuse a sender without the account, secret, token or key of the project."""
-    settings = call.settings
-    sent = credentials(call.headers)
-    project_id = call.params.get("project_id")
+    settings = inbound.settings
+    sent = credentials(inbound.headers)
+    project_id = inbound.params.get("project_id")
     if sent is None:
-        if call.params.get("api_key") != settings.api_key:
-            raise call.shape.refuse(401, "Invalid credentials")
+        if inbound.params.get("api_key") != settings.api_key:
+            raise inbound.shape.refuse(401, "Invalid credentials")
     elif project_id is not None:
         if (*sent, project_id) != (settings.username, settings.secret, str(settings.project_id)):
-            raise call.shape.refuse(401, BAD_ACCOUNT)
+            raise inbound.shape.refuse(401, BAD_ACCOUNT)
     elif sent not in ((settings.project_secret, ""), (settings.project_token, "")):
-        raise call.shape.refuse(401, BAD_SECRET)
+        raise inbound.shape.refuse(401, BAD_SECRET)
 
 
-def _refuse_identity_events(call: Call, records: list[Any]) -> None:
+def _refuse_identity_events(inbound: Inbound, records: list[Any]) -> None:
     names = [record.get("event") for record in records if isinstance(record, dict)]
     refused = [f"{name} is not supported" for name in names if name in IDENTITY_EVENTS]
     if refused:
@@ -178,26 +186,26 @@ def _refuse_identity_events(call: Call, records: list[Any]) -> None:
         raise Refused(json_response(body, 400))
 
 
-def _records(call: Call, *, gzip: bool) -> list[Any] | None:
+def _records(inbound: Inbound, *, gzip: bool) -> list[Any] | None:
     """Return the records of a request; None if its data cannot be read."""
-    text = call.params.get("data", "").encode() or _uncompressed_body(call, gzip=gzip)
-    most = call.settings.max_import_bytes
+    text = inbound.params.get("data", "").encode() or _uncompressed_body(inbound, gzip=gzip)
+    most = inbound.settings.max_import_bytes
     if len(text) > most:
-        raise call.shape.refuse(413, f"request exceeds max limit of {most} bytes")
-    records = _parse(text, lines="ndjson" in call.headers.get("content-type", ""))
+        raise inbound.shape.refuse(413, f"request exceeds max limit of {most} bytes")
+    records = _parse(text, lines="ndjson" in inbound.headers.get("content-type", ""))
     if records is not None and len(records) > MOST_RECORDS:
-        raise call.shape.refuse(413, f"request exceeds max limit of {MOST_RECORDS} records")
+        raise inbound.shape.refuse(413, f"request exceeds max limit of {MOST_RECORDS} records")
     return records
 
 
-def _uncompressed_body(call: Call, *, gzip: bool) -> bytes:
-    if "gzip" not in call.headers.get("content-encoding", ""):
-        return call.body
+def _uncompressed_body(inbound: Inbound, *, gzip: bool) -> bytes:
+    if "gzip" not in inbound.headers.get("content-encoding", ""):
+        return inbound.body
     if not gzip:
         return b""
     unpacker = zlib.decompressobj(31)
     try:
-        return unpacker.decompress(call.body, call.settings.max_import_bytes + 1)
+        return unpacker.decompress(inbound.body, inbound.settings.max_import_bytes + 1)
     except zlib.error:
         return b""
 
@@ -224,41 +232,39 @@ def _from_base64(text: bytes) -> bytes:
         return b""
 
 
-def _failure(call: Call, index: int, record: object, error: InvalidRecordError) -> dict[str, Any]:
-    own = record.get("properties") if isinstance(record, dict) else None
-    insert_id = own.get("$insert_id") if isinstance(own, dict) else None
-    failure: dict[str, Any] = {"index": index, "field": error.field, "message": str(error)}
-    if isinstance(insert_id, str):
-        failure[call.settings.failed_record_id] = insert_id
-    return failure
+def _failure(id_key: str, index: int, record: object, error: InvalidRecordError) -> Failure:
+    properties = record.get("properties") if isinstance(record, dict) else None
+    insert_id = properties.get("$insert_id") if isinstance(properties, dict) else None
+    failure: Failure = {"index": index, "field": error.field, "message": str(error)}
+    return failure | ({id_key: insert_id} if isinstance(insert_id, str) else {})
 
 
-def _older_response(call: Call, sent: int, failed: Failed) -> Response:
+def _older_response(inbound: Inbound, sent: int, failed: list[Failure]) -> Response:
     """Return the response of the older endpoints: 1 if any record is valid; the status is 200."""
-    if _is_on(call, "strict"):
+    if _is_on(inbound, "strict"):
         # The documentation has no other status for these endpoints.
         return Response(200, _per_record(sent - len(failed), failed).body)
-    return _plain(call, failed[0]["message"] if len(failed) == sent else None)
+    return _plain(inbound, failed[0]["message"] if len(failed) == sent else None)
 
 
-def _is_on(call: Call, name: str) -> bool:
-    return call.params.get(name) in ("1", "true")
+def _is_on(inbound: Inbound, name: str) -> bool:
+    return inbound.params.get(name) in ("1", "true")
 
 
-def _plain(call: Call, problem: str | None) -> Response:
+def _plain(inbound: Inbound, problem: str | None) -> Response:
     status = int(problem is None)
-    if _is_on(call, "img"):
+    if _is_on(inbound, "img"):
         return Response(200, PIXEL, "image/gif")
     text = str(status)
-    if _is_on(call, "verbose"):
+    if _is_on(inbound, "verbose"):
         text = json.dumps({"error": problem, "status": status}, separators=(",", ":"))
-    callback = call.params.get("callback", "")
+    callback = inbound.params.get("callback", "")
     if re.fullmatch(r"[A-Za-z_$][\w$.]*", callback):
         return Response(200, f"{callback}({text});".encode(), "text/javascript")
     return text_response(text) if text == str(status) else Response(200, text.encode())
 
 
-def _per_record(imported: int, failed: Failed) -> Response:
+def _per_record(imported: int, failed: list[Failure]) -> Response:
     if not failed:
         return json_response({"code": 200, "num_records_imported": imported, "status": "OK"})
     return json_response(_body(400, imported, failed) | {"error": SOME_FAILED}, 400)
@@ -273,7 +279,7 @@ def _body(code: int, imported: int, failed: Sequence[object]) -> dict[str, Any]:
     }
 
 
-INGEST_HANDLERS: dict[str, Callable[[Call], Response]] = {
+INGEST_HANDLERS: dict[str, Callable[[Inbound], Response]] = {
     "/track": track,
     "/import": import_events,
     "/engage": engage,

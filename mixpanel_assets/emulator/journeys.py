@@ -7,10 +7,10 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
-from mixpanel_assets.emulator.call import Call, Response, days_between, json_response
+from mixpanel_assets.emulator.inbound import Inbound, Response, days_between, json_response
 from mixpanel_assets.emulator.reports import ReportEvent, Selection, first_day, label
 
 Times = dict[str, list[datetime]]
@@ -176,27 +176,27 @@ REPORT_DAYS = 14  # the invented saved reports show two weeks
 REPORTS = {100: None, 101: "mp_country_code"}
 
 
-def funnels_list(call: Call) -> Response:
+def funnels_list(inbound: Inbound) -> Response:
     """Return the saved funnels."""
     return json_response([{"funnel_id": funnel.id, "name": funnel.name} for funnel in FUNNELS])
 
 
-def funnels(call: Call) -> Response:
+def funnels(inbound: Inbound) -> Response:
     """Return the people at each step, by the day (or week, month) of their first step."""
-    funnel_id = call.integer("funnel_id", 0)
+    funnel_id = inbound.integer("funnel_id", 0)
     funnel = next((funnel for funnel in FUNNELS if funnel.id == funnel_id), None)
     if funnel is None:
-        raise call.shape.refuse(404, f"funnel {funnel_id} does not exist")
-    days = call.range()
-    within = _length(call, funnel)
+        raise inbound.shape.refuse(404, f"funnel {funnel_id} does not exist")
+    days = inbound.range()
+    within = _length(inbound, funnel)
     # A person who started on the last day can finish later. After a start in the first seconds of
     # the range, the next step can be just before it.
     reach = days_between(days[0] - timedelta(days=1), days[-1] + timedelta(days=within.days + 1))
-    selection = Selection(reach, frozenset(funnel.steps), call.expression("where"))
-    events = list(call.reports.events(selection))
+    selection = Selection(reach, frozenset(funnel.steps), inbound.expression("where"))
+    events = list(inbound.reports.events(selection))
     users = times_by_user(events)
-    segments = _segments(call, [event for event in events if event.at.date() >= days[0]])
-    dates = _starts(call, days)
+    segments = _segments(inbound, [event for event in events if event.at.date() >= days[0]])
+    dates = _starts(inbound, days)
     data: dict[str, Any] = {}
     for number, start in enumerate(dates):
         end = dates[number + 1] if number + 1 < len(dates) else days[-1] + timedelta(days=1)
@@ -218,31 +218,31 @@ def funnels(call: Call) -> Response:
     return json_response({"meta": {"dates": [day.isoformat() for day in dates]}, "data": data})
 
 
-def _length(call: Call, funnel: Funnel) -> timedelta:
-    if not call.params.get("length"):
-        call.reject("length_unit")
+def _length(inbound: Inbound, funnel: Funnel) -> timedelta:
+    if not inbound.params.get("length"):
+        inbound.reject("length_unit")
         return timedelta(days=funnel.days)
-    unit = call.choice("length_unit", "day", "day", "hour", "minute", "second")
-    within = timedelta(seconds=call.integer("length", 1) * SECONDS[unit])
+    unit = inbound.choice("length_unit", "day", "day", "hour", "minute", "second")
+    within = timedelta(seconds=inbound.integer("length", 1) * SECONDS[unit])
     if within > timedelta(days=MOST_FUNNEL_DAYS):
-        raise call.shape.refuse(400, f"length cannot be greater than {MOST_FUNNEL_DAYS} days")
+        raise inbound.shape.refuse(400, f"length cannot be greater than {MOST_FUNNEL_DAYS} days")
     return within
 
 
-def _starts(call: Call, days: list[date]) -> list[date]:
-    call.reject_both("unit", "interval")
-    if call.params.get("unit"):
-        unit = call.choice("unit", "day", "day", "week", "month")
+def _starts(inbound: Inbound, days: list[date]) -> list[date]:
+    inbound.reject_both("unit", "interval")
+    if inbound.params.get("unit"):
+        unit = inbound.choice("unit", "day", "day", "week", "month")
         return sorted({max(first_day(day, unit), days[0]) for day in days})
-    return days[:: max(1, call.integer("interval", 1))]
+    return days[:: max(1, inbound.integer("interval", 1))]
 
 
 def _first(moments: list[datetime], start: date, end: date) -> datetime | None:
     return next((moment for moment in moments if start <= moment.date() < end), None)
 
 
-def _segments(call: Call, events: list[Any]) -> dict[str, set[str]] | None:
-    on = call.expression("on")
+def _segments(inbound: Inbound, events: list[Any]) -> dict[str, set[str]] | None:
+    on = inbound.expression("on")
     if on is None:
         return None
     members: dict[str, set[str]] = defaultdict(set)
@@ -250,89 +250,90 @@ def _segments(call: Call, events: list[Any]) -> dict[str, set[str]] | None:
         if event.user is not None:
             members[label(on(event.scope))].add(event.user)
     largest = sorted(members, key=lambda name: (-len(members[name]), name))
-    return {name: members[name] for name in largest[: call.integer("limit", 255, 10_000)]}
+    return {name: members[name] for name in largest[: inbound.integer("limit", 255, 10_000)]}
 
 
-def retention_report(call: Call) -> Response:
+def retention_report(inbound: Inbound) -> Response:
     """Return the number of people who returned in each interval."""
-    days = call.range()
-    kind = call.choice("retention_type", "birth", "birth", "compounded")
+    days = inbound.range()
+    kind = inbound.choice("retention_type", "birth", "birth", "compounded")
     # The form of a breakdown is not documented.
-    call.reject("on")
-    call.reject_both("unit", "interval")
-    unit = call.choice("unit", "day", "day", "week", "month")
-    width = timedelta(days={"day": 1, "week": 7, "month": 30}[unit] * _interval(call))
-    intervals = call.integer("interval_count", 1)
-    unbounded = call.flag("unbounded_retention")
+    inbound.reject("on")
+    inbound.reject_both("unit", "interval")
+    unit = inbound.choice("unit", "day", "day", "week", "month")
+    width = timedelta(days={"day": 1, "week": 7, "month": 30}[unit] * _interval(inbound))
+    intervals = inbound.integer("interval_count", 1)
+    unbounded = inbound.flag("unbounded_retention")
     last = days[-1] + width * (intervals + 1)
-    reach = days_between(days[0], max(last, call.reports.today()) if unbounded else last)
-    names = call.event_names()
-    back = _moments(call, Selection(reach, names, call.expression("where")))
+    reach = days_between(days[0], max(last, inbound.reports.today()) if unbounded else last)
+    names = inbound.event_names()
+    back = _moments(inbound, Selection(reach, names, inbound.expression("where")))
     if kind == "birth":
-        born_event = frozenset([call.need("born_event")])
-        chosen = Selection(days, born_event, call.expression("born_where"))
-        born = {user: moments[:1] for user, moments in _moments(call, chosen).items()}
+        born_event = frozenset([inbound.need("born_event")])
+        chosen = Selection(days, born_event, inbound.expression("born_where"))
+        born = {user: moments[:1] for user, moments in _moments(inbound, chosen).items()}
     else:
-        call.reject("born_where")
-        born = _moments(call, Selection(days, names, call.expression("where")))
+        inbound.reject("born_where")
+        born = _moments(inbound, Selection(days, names, inbound.expression("where")))
     rows = retention(born, back, unit=unit, width=width, intervals=intervals, unbounded=unbounded)
     return json_response(rows)
 
 
-def _interval(call: Call) -> int:
-    interval = call.integer("interval", 1)
+def _interval(inbound: Inbound) -> int:
+    interval = inbound.integer("interval", 1)
     if not 1 <= interval <= MOST_INTERVAL_DAYS:
-        raise call.shape.refuse(400, f"interval must be from 1 to {MOST_INTERVAL_DAYS} days")
+        raise inbound.shape.refuse(400, f"interval must be from 1 to {MOST_INTERVAL_DAYS} days")
     return interval
 
 
-def _moments(call: Call, selection: Selection) -> dict[str, list[datetime]]:
+def _moments(inbound: Inbound, selection: Selection) -> dict[str, list[datetime]]:
     users: dict[str, list[datetime]] = defaultdict(list)
-    for event in call.reports.events(selection):
+    for event in inbound.reports.events(selection):
         if event.user is not None:
             users[event.user].append(event.at)
     return {user: sorted(moments) for user, moments in users.items()}
 
 
-def addiction(call: Call) -> Response:
+def addiction(inbound: Inbound) -> Response:
     """Return the people by their number of active hours or days in each period."""
-    days = call.range()
-    call.reject("on")
-    call.need("unit")
-    call.need("addiction_unit")
-    unit = call.choice("unit", "", "day", "week", "month")
-    part = call.choice("addiction_unit", "", "hour", "day")
-    events = call.reports.events(Selection(days, call.event_names(), call.expression("where")))
+    days = inbound.range()
+    inbound.reject("on")
+    inbound.need("unit")
+    inbound.need("addiction_unit")
+    unit = inbound.choice("unit", "", "day", "week", "month")
+    part = inbound.choice("addiction_unit", "", "hour", "day")
+    selection = Selection(days, inbound.event_names(), inbound.expression("where"))
+    events = inbound.reports.events(selection)
     return json_response({"data": frequency(events, days, unit, part)})
 
 
-def insights(call: Call) -> Response:
+def insights(inbound: Inbound) -> Response:
     """Return a saved report: 100 counts two events a day, 101 splits orders by country."""
-    call.need("bookmark_id")
-    number = call.integer("bookmark_id", 0)
+    inbound.need("bookmark_id")
+    number = inbound.integer("bookmark_id", 0)
     if number not in REPORTS:
-        raise call.shape.refuse(404, f"report {number} does not exist")
-    last = call.state.last_day()
+        raise inbound.shape.refuse(404, f"report {number} does not exist")
+    last = inbound.state.last_day()
     days = days_between(last - timedelta(days=REPORT_DAYS - 1), last)
     split = REPORTS[number]
     series: dict[str, Any] = {}
     for name in ("Order Completed",) if split else ("Page View", "Order Completed"):
         selection = Selection(days, frozenset([name]))
-        table = call.reports.count(selection, lambda event: ["$overall"], unit="day")
-        rows = {"$overall": _by_midnight(call, days, table.get("$overall", {}))}
+        table = inbound.reports.count(selection, lambda event: ["$overall"], unit="day")
+        rows = {"$overall": _by_midnight(inbound, days, table.get("$overall", {}))}
         if split:
-            by_value = call.reports.count(
+            by_value = inbound.reports.count(
                 selection, lambda event: [label(event.properties.get(split))], unit="day"
             )
-            rows |= {key: _by_midnight(call, days, row) for key, row in by_value.items()}
+            rows |= {key: _by_midnight(inbound, days, row) for key, row in by_value.items()}
         series[name] = rows if split else rows["$overall"]
-    end = datetime.combine(last, datetime.max.time()).replace(microsecond=999_000)
+    end = datetime.combine(last, time(23, 59, 59, 999_000), inbound.state.zone)
     return json_response(
         {
-            "computed_at": call.state.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%f+00:00"),
+            "computed_at": inbound.state.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%f+00:00"),
             "date_range": {
-                "from_date": _midnight(call, days[0]),
-                "to_date": end.replace(tzinfo=call.state.zone).isoformat(timespec="microseconds"),
+                "from_date": _midnight(inbound, days[0]),
+                "to_date": end.isoformat(timespec="microseconds"),
             },
             "headers": ["$event", split] if split else ["$event"],
             "series": series,
@@ -340,22 +341,22 @@ def insights(call: Call) -> Response:
     )
 
 
-def _by_midnight(call: Call, days: list[date], row: dict[str, float]) -> dict[str, float]:
-    return {_midnight(call, day): row.get(day.isoformat(), 0) for day in days}
+def _by_midnight(inbound: Inbound, days: list[date], row: dict[str, float]) -> dict[str, float]:
+    return {_midnight(inbound, day): row.get(day.isoformat(), 0) for day in days}
 
 
-def _midnight(call: Call, day: date) -> str:
-    return datetime(day.year, day.month, day.day, tzinfo=call.state.zone).isoformat()
+def _midnight(inbound: Inbound, day: date) -> str:
+    return datetime(day.year, day.month, day.day, tzinfo=inbound.state.zone).isoformat()
 
 
-def stream_query(call: Call) -> Response:
+def stream_query(inbound: Inbound) -> Response:
     """Return the events of some users. As observed, one response has two spellings of the id."""
-    wanted = call.json("distinct_ids", list)
+    wanted = inbound.json("distinct_ids", list)
     if wanted is None:
-        raise call.shape.refuse(400, "distinct_ids is a required parameter")
+        raise inbound.shape.refuse(400, "distinct_ids is a required parameter")
     ids = {str(identity) for identity in wanted}
     entries: list[dict[str, Any]] = []
-    for event in call.reports.events(Selection(call.range())):
+    for event in inbound.reports.events(Selection(inbound.range())):
         if event.user not in ids:
             continue
         properties = dict(event.properties)
@@ -369,25 +370,26 @@ def stream_query(call: Call) -> Response:
 _COUNT_BY_NAME = re.compile(
     r"groupBy\(\s*\[\s*[\"']name[\"']\s*\]\s*,\s*mixpanel\.reducer\.count\(\)\s*\)"
 )
+SCRIPT_ERROR = "Uncaught exception Error: cannot run this script\n  at main"
 _DATE = r"[\"']?{}[\"']?\s*:\s*[\"']?(\d{{4}}-\d\d-\d\d)"
 
 
-def jql(call: Call) -> Response:
+def jql(inbound: Inbound) -> Response:
     """Run the one supported script, which counts events by name. Any other script fails."""
-    if call.settings.jql == "404":
-        raise call.shape.refuse(404, "JQL is no longer available")
-    script, params = call.params.get("script", ""), call.params.get("params", "")
-    source = params if re.search(r"Events\(\s*params\s*\)", script) else script
-    ends = [re.search(_DATE.format(name), source) for name in ("from_date", "to_date")]
-    if call.settings.jql == "412" or not _COUNT_BY_NAME.search(script) or None in ends:
-        raise call.shape.refuse(412, "Uncaught exception Error: cannot run this script\n  at main")
+    if inbound.settings.jql == "404":
+        raise inbound.shape.refuse(404, "JQL is no longer available")
+    script, params = inbound.params.get("script", ""), inbound.params.get("params", "")
+    jql_source = params if re.search(r"Events\(\s*params\s*\)", script) else script
+    ends = [re.search(_DATE.format(name), jql_source) for name in ("from_date", "to_date")]
+    if inbound.settings.jql == "412" or not _COUNT_BY_NAME.search(script) or None in ends:
+        raise inbound.shape.refuse(412, SCRIPT_ERROR)
     first, last = (date.fromisoformat(end.group(1)) for end in ends if end)
     selection = Selection(days_between(first, last))
-    counts = Counter(event.event for event in call.reports.events(selection))
+    counts = Counter(event.event for event in inbound.reports.events(selection))
     return json_response([{"key": [name], "value": counts[name]} for name in sorted(counts)])
 
 
-JOURNEY_HANDLERS: dict[str, Callable[[Call], Response]] = {
+JOURNEY_HANDLERS: dict[str, Callable[[Inbound], Response]] = {
     "funnels": funnels,
     "funnels/list": funnels_list,
     "retention": retention_report,

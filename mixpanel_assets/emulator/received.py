@@ -71,23 +71,24 @@ def read_event(
     """
     if not isinstance(record, dict):
         raise InvalidRecordError("event", "must be an object")
-    name, properties = record.get("event"), record.get("properties")
-    if not isinstance(name, str) or not name:
+    event_name, properties = record.get("event"), record.get("properties")
+    if not isinstance(event_name, str) or not event_name:
         raise InvalidRecordError("event", "must be a non-empty string")
     if not isinstance(properties, dict):
         raise InvalidRecordError("properties", "must be an object")
     size = _size(record)
     time_ms = now_ms
     # Identity events are documented without `time` and ids.
-    joins_ids = name in IDENTITY_EVENTS
+    joins_ids = event_name in IDENTITY_EVENTS
     if (needs_time and not joins_ids) or properties.get("time") is not None:
         time_ms = _time(properties.get("time"), now_ms, oldest_ms)
     if strict and not joins_ids:
         _check_ids(properties)
     if strict:
         _check_shape(properties, size)
-    kept = {name: _cut(name, value) for name, value in properties.items() if name not in NOT_STORED}
-    return SentEvent(name, time_ms, kept, size)
+    names = [name for name in properties if name not in NOT_STORED]
+    stored = {name: _cut(name, properties[name]) for name in names}
+    return SentEvent(event_name, time_ms, stored, size)
 
 
 def _size(record: Mapping[str, Any]) -> int:
@@ -276,8 +277,8 @@ class Identities:
         if now == before:
             return line
         former = b"" if _BEFORE in line else b',%b"%b"' % (_BEFORE, text)
-        shown = json.dumps(now, ensure_ascii=False).encode()
-        return b"%b%b%b%b" % (match.group(1), shown, former, line[match.end() :])
+        shown_id = json.dumps(now, ensure_ascii=False).encode()
+        return b"%b%b%b%b" % (match.group(1), shown_id, former, line[match.end() :])
 
 
 HOSTS = {"us": "api.mixpanel.com", "eu": "api-eu.mixpanel.com", "in": "api-in.mixpanel.com"}

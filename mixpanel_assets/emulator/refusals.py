@@ -7,14 +7,14 @@ import binascii
 import math
 from collections.abc import Mapping
 
-from mixpanel_assets.emulator.call import (
+from mixpanel_assets.emulator.faults import Fault
+from mixpanel_assets.emulator.inbound import (
     ErrorShape,
     Refused,
     Response,
     json_response,
     text_response,
 )
-from mixpanel_assets.emulator.faults import Fault
 from mixpanel_assets.emulator.settings import EmulatorSettings
 from mixpanel_assets.emulator.state import Refusal
 
@@ -43,10 +43,10 @@ def authorize(
     needs_project: bool,
 ) -> None:
     """Refuse wrong credentials, and a service account that does not name its project."""
-    sent = credentials(headers)
-    if sent == (settings.username, settings.secret):
+    sender = credentials(headers)
+    if sender == (settings.username, settings.secret):
         _check_project(settings, project_id, shape, needs_project=needs_project)
-    elif sent == (settings.project_secret, "") and shape.family != "app":
+    elif sender == (settings.project_secret, "") and shape.family != "app":
         if project_id is not None:
             raise shape.refuse(400, "project_id does not go with a project secret")
     else:
@@ -99,8 +99,8 @@ def rate_limited(
 ) -> Response:
     """Return the 429 response for an exceeded limit."""
     if shape.family == "export" and not settings.export_429_text:
-        shown = _headers(refusal, 60) if headers and settings.export_429_headers else {}
-        return json_response({"error": EXPORT_BUSY}, 429, shown)
+        limit_headers = _headers(refusal, 60) if headers and settings.export_429_headers else {}
+        return json_response({"error": EXPORT_BUSY}, 429, limit_headers)
     if shape.family == "app":
         return shape.response(429, "Too many requests")
     project = f"project_id: {settings.project_id}"
@@ -168,8 +168,8 @@ def _faulty_429(settings: EmulatorSettings, shape: ErrorShape, fault: Fault) -> 
         return shape.response(429, fault.text or INGESTION_BUSY)
     wait = math.ceil(3600 if fault.seconds is None else fault.seconds)
     if fault.kind == "429-export-text":
-        shown = {"Retry-After": str(wait)} if fault.seconds is not None else {}
-        return json_response({"error": fault.text or EXPORT_BUSY}, 429, shown)
+        limit_headers = {"Retry-After": str(wait)} if fault.seconds is not None else {}
+        return json_response({"error": fault.text or EXPORT_BUSY}, 429, limit_headers)
     if fault.kind == "429-bare":
         text = f"Query rate limit exceeded for project_id: {settings.project_id} {HELP}"
         return ErrorShape("query", shape.request).response(429, fault.text or text)

@@ -97,10 +97,10 @@ def top(table: Table, limit: int) -> Table:
 class Reports:
     """Computes counts of the project's events."""
 
-    def __init__(self, state: State, truth: Truth, view: Evaluate | None = None) -> None:
+    def __init__(self, state: State, truth: Truth, data_view: Evaluate | None = None) -> None:
         self._state = state
         self._truth = truth
-        self._view = view
+        self._view = data_view
 
     def events(self, selection: Selection) -> Iterator[ReportEvent]:
         """Yield the selected events. Days are those of the project's zone."""
@@ -136,19 +136,19 @@ class Reports:
         events: dict[str, Counter[str]] = defaultdict(Counter)
         people: dict[tuple[str, str], set[str]] = defaultdict(set)
         for event in self.events(selection):
-            where = bucket(event.at, unit)
+            bucket_key = bucket(event.at, unit)
             for key in keys(event):
-                events[key][where] += 1
+                events[key][bucket_key] += 1
                 if event.user is not None:
-                    people[key, where].add(event.user)
+                    people[key, bucket_key].add(event.user)
         if kind == "general":
             return {key: dict(row) for key, row in events.items()}
         return {
             key: {
-                where: len(people[key, where])
+                bucket_key: len(people[key, bucket_key])
                 if kind == "unique"
-                else count / max(len(people[key, where]), 1)
-                for where, count in row.items()
+                else count / max(len(people[key, bucket_key]), 1)
+                for bucket_key, count in row.items()
             }
             for key, row in events.items()
         }

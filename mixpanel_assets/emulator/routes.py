@@ -16,7 +16,6 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mixpanel_assets.emulator.app_routes import APP_HANDLERS, old_annotation_list
-from mixpanel_assets.emulator.call import Call, Refused, Response, error_shape, requested_days
 from mixpanel_assets.emulator.control_routes import control_routes
 from mixpanel_assets.emulator.engage_routes import (
     cohorts_list,
@@ -26,6 +25,7 @@ from mixpanel_assets.emulator.engage_routes import (
 )
 from mixpanel_assets.emulator.export_routes import export
 from mixpanel_assets.emulator.faults import EXPORT_PATH, canonical
+from mixpanel_assets.emulator.inbound import Inbound, Refused, Response, error_shape, requested_days
 from mixpanel_assets.emulator.ingest_routes import INGEST_HANDLERS
 from mixpanel_assets.emulator.query_routes import QUERY_HANDLERS
 from mixpanel_assets.emulator.refusals import (
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 SENT_PATH = "emulator.sent_path"
 
 Family = Literal["export", "query", "app", "ingestion"]
-Handler = Callable[[Call], Response]
+Handler = Callable[[Inbound], Response]
 
 PROFILE_HANDLERS: dict[str, Handler] = {
     "engage": engage,
@@ -106,11 +106,11 @@ class WithoutTrailingSlash:
         await self.app(scope, receive, send)
 
 
-def unknown(call: Call) -> Response:
+def unknown(inbound: Inbound) -> Response:
     """Return the error for an unknown path."""
-    if call.shape.family == "app":
-        return call.shape.response(404, "Not found")
-    return call.shape.response(400, "Invalid API endpoint")
+    if inbound.shape.family == "app":
+        return inbound.shape.response(404, "Not found")
+    return inbound.shape.response(400, "Invalid API endpoint")
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Endpoint:
         budget: list[str] = []
         settings = self.state.settings
         started = self.state.clock.now()
-        call = Call(
+        inbound = Inbound(
             method=request.method,
             path=canonical(path.removesuffix("/")),
             params=params,
@@ -149,12 +149,12 @@ class Endpoint:
         )
         try:
             try:
-                call = self._admit(call, request, budget)
+                inbound = self._admit(inbound, request, budget)
                 if settings.latency_seconds:
                     await self.sleep(settings.latency_seconds)
-                response = await run_in_threadpool(self._response, call)
+                response = await run_in_threadpool(self._response, inbound)
             except _Replaced as replaced:
-                call, response = replaced.call, replaced.response
+                inbound, response = replaced.inbound, replaced.response
             except Refused as refused:
                 response = refused.response
             number = self.state.requests.add(
@@ -171,7 +171,7 @@ class Endpoint:
                     started=started,
                     bytes_sent=0,
                     days=requested_days(params),
-                    fault=call.fault.kind if call.fault else None,
+                    fault=inbound.fault.kind if inbound.fault else None,
                 )
             )
             await Delivery(
@@ -179,7 +179,7 @@ class Endpoint:
                 receive=receive,
                 send=send,
                 transport=self.connections.of(scope),
-                fault=call.fault,
+                fault=inbound.fault,
                 accepts_gzip="gzip" in request.headers.get("accept-encoding", ""),
                 count=lambda size: self.state.requests.add_bytes(number, size),
                 sleep=self.sleep,
@@ -188,11 +188,11 @@ class Endpoint:
             for family in budget:
                 self.state.budgets.leave(family)
 
-    def _admit(self, call: Call, request: Request, budget: list[str]) -> Call:
+    def _admit(self, inbound: Inbound, request: Request, budget: list[str]) -> Inbound:
         """Check credentials, take a fault, spend the budget; `budget` receives the families."""
         settings = self.state.settings
         check_region(settings, request.path_params.get("region", settings.region))
-        project_id = call.params.get("project_id")
+        project_id = inbound.params.get("project_id")
         if self.family == "app":
             project_id = request.path_params.get("project_id")
         # In ingestion, the data name the project; `/import` checks credentials itself.
@@ -201,64 +201,65 @@ class Endpoint:
                 settings,
                 request.headers,
                 project_id,
-                call.shape,
+                inbound.shape,
                 needs_project=self.family != "app",
             )
-        page = call.params.get("page", "")
+        page = inbound.params.get("page", "")
         fault = self.state.faults.take(
-            call.path, requested_days(call.params), int(page) if page.isdecimal() else 0
+            inbound.path, requested_days(inbound.params), int(page) if page.isdecimal() else 0
         )
-        call = replace(call, fault=fault)
-        replacement = faulty_response(settings, call.shape, fault) if fault else None
+        inbound = replace(inbound, fault=fault)
+        replacement = faulty_response(settings, inbound.shape, fault) if fault else None
         # A refused request does not count, and neither does one that the plan forbids.
         if replacement is None or replacement.status not in (401, 402, 429):
-            self._spend(call, budget)
+            self._spend(inbound, budget)
         if replacement is not None:
-            raise _Replaced(replacement, call)
-        return call
+            raise _Replaced(replacement, inbound)
+        return inbound
 
-    def _spend(self, call: Call, budget: list[str]) -> None:
+    def _spend(self, inbound: Inbound, budget: list[str]) -> None:
         limits = self.state.settings.rate_limits
         family: str = self.family
         if family == "ingestion":
             return
         if family == "app":
-            if "/schemas" not in call.path:
+            if "/schemas" not in inbound.path:
                 return
             family = "schemas"
-        counted = call.path != "/api/query/annotations" and not (
-            call.path == "/api/query/engage"
-            and call.params.get("session_id")
+        counted = inbound.path != "/api/query/annotations" and not (
+            inbound.path == "/api/query/engage"
+            and inbound.params.get("session_id")
             and not (limits and limits.count_engage_pages)
         )
         refusal = self.state.budgets.enter(family, limits, counted=counted)
         if refusal is not None:
             headers = limits.headers if limits else True
-            raise Refused(rate_limited(self.state.settings, call.shape, refusal, headers=headers))
+            settings = self.state.settings
+            raise Refused(rate_limited(settings, inbound.shape, refusal, headers=headers))
         budget.append(family)
 
-    def _response(self, call: Call) -> Response:
+    def _response(self, inbound: Inbound) -> Response:
         try:
             if self.family == "query":
-                call.integer("workspace_id", 0)
-            response = self.handler(call)
+                inbound.integer("workspace_id", 0)
+            response = self.handler(inbound)
         except Refused:
             raise
         except Exception:
             # uvicorn logs nothing, and a bug here must not look like a 500 of Mixpanel.
-            logger.exception("the emulator failed on %s", call.path)
+            logger.exception("the emulator failed on %s", inbound.path)
             raise
-        if (fault := call.faulty("cut-json")) and isinstance(response.body, bytes):
+        if (fault := inbound.faulty("cut-json")) and isinstance(response.body, bytes):
             return replace(response, body=response.body[: fault.position(len(response.body))])
         return response
 
 
 class _Replaced(Refused):
-    """The response of a fault, with the call, so that the log can name the fault."""
+    """The response of a fault, with its request, so that the log can name the fault."""
 
-    def __init__(self, response: Response, call: Call) -> None:
+    def __init__(self, response: Response, inbound: Inbound) -> None:
         super().__init__(response)
-        self.call = call
+        self.inbound = inbound
 
 
 def own_path(request: Request) -> str:

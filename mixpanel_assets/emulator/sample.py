@@ -150,7 +150,7 @@ class User(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DayPlan:
+class SampleDay:
     """Values that are computed once per day."""
 
     day: date
@@ -190,7 +190,7 @@ class Shop:
     def __init__(self, settings: EmulatorSettings) -> None:
         self.settings = settings
         self.zone = ZoneInfo(settings.zone)
-        self.plan: Callable[[date], DayPlan] = lru_cache(maxsize=512)(self._plan)
+        self.sample: Callable[[date], SampleDay] = lru_cache(maxsize=512)(self._sample_day)
 
     def volume(self, day: date) -> int:
         """Return the number of events of the day without duplicates."""
@@ -213,24 +213,22 @@ class Shop:
     def user(self, day: date, number: int) -> User:
         """Return the person with this position among the sign-ups of the day."""
         serial = (day - self.settings.start).days * 100_000 + number
-        stirred = mix(self.settings.seed, serial, 2)
+        bits = mix(self.settings.seed, serial, 2)
         stem = serial + 40_000_000
         # Some senders use numbers as ids; a copy must keep them as text.
-        name = f"{stem}" if stirred % 17 == 3 else f"user-{stem}"
-        device = f"{stirred:08x}-{mix(serial, 3) & 0xFFFF:04x}"
-        return User(
-            day, number, name, device, stirred % len(PLACES), (stirred >> 8) % len(SCREENS), stirred
-        )
+        name = f"{stem}" if bits % 17 == 3 else f"user-{stem}"
+        device = f"{bits:08x}-{mix(serial, 3) & 0xFFFF:04x}"
+        return User(day, number, name, device, bits % len(PLACES), (bits >> 8) % len(SCREENS), bits)
 
     def block(self, day: date, index: int, *, time_in_ms: bool) -> Block:
         """Return one block of a day, unsorted and with duplicates."""
-        return _BlockMaker(self, self.plan(day), index, time_in_ms=time_in_ms).make()
+        return _BlockMaker(self, self.sample(day), index, time_in_ms=time_in_ms).make()
 
-    def _plan(self, day: date) -> DayPlan:
+    def _sample_day(self, day: date) -> SampleDay:
         start_ms = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
         offsets, gaps = self._offsets(start_ms)
         events = self.volume(day)
-        return DayPlan(
+        return SampleDay(
             day=day,
             start_ms=start_ms,
             events=events,
@@ -261,23 +259,23 @@ class Shop:
 class _BlockMaker:
     """Computes one block. The state is in attributes for the speed of the inner loop."""
 
-    def __init__(self, shop: Shop, plan: DayPlan, index: int, *, time_in_ms: bool) -> None:
+    def __init__(self, shop: Shop, sample: SampleDay, index: int, *, time_in_ms: bool) -> None:
         self.shop = shop
-        self.plan = plan
+        self.sample = sample
         self.index = index
         self.unit = 1 if time_in_ms else 1000
-        self.random = Random(f"{shop.settings.seed}/{plan.day}/{index}")
+        self.random = Random(f"{shop.settings.seed}/{sample.day}/{index}")
         self.early_clicks = shop.settings.early_clicks
-        self.want = min(BLOCK_EVENTS, plan.events - index * BLOCK_EVENTS)
+        self.want = min(BLOCK_EVENTS, sample.events - index * BLOCK_EVENTS)
         self.rows: Block = []
 
     def make(self) -> Block:
         odd_rows = self._odd_rows() if self.index == 0 else []
         room = self.want - len(odd_rows)
-        for number in range(self.index, self.plan.sign_ups, self.plan.blocks):
+        for number in range(self.index, self.sample.sign_ups, self.sample.blocks):
             if len(self.rows) >= room:
                 break
-            self._sign_up(self.shop.user(self.plan.day, number))
+            self._sign_up(self.shop.user(self.sample.day, number))
         chance = self.random.random
         while len(self.rows) < room:
             if chance() < 0.45:
@@ -294,15 +292,15 @@ class _BlockMaker:
         return min(hour * 3600 + int(chance() * 3600), LATEST_VISIT_SECOND)
 
     def _start(self) -> int:
-        return self.plan.start_ms + self._second() * 1000 + int(self.random.random() * 1000)
+        return self.sample.start_ms + self._second() * 1000 + int(self.random.random() * 1000)
 
     def _emit(self, event: bytes, time: int, person: bytes, common: bytes, own: bytes) -> None:
-        plan = self.plan
-        slot = (time - plan.start_ms) // SLOT_MS
-        while slot in plan.gaps:
+        sample = self.sample
+        slot = (time - sample.start_ms) // SLOT_MS
+        while slot in sample.gaps:
             time += SLOT_MS
             slot += 1
-        happened = time - plan.offsets[slot]
+        happened = time - sample.offsets[slot]
         bits = self.random.getrandbits(64)
         received = happened + 300 + (bits & 0xFFF)
         processed = received + 700 + (bits >> 12 & 0x7FF)
@@ -317,20 +315,21 @@ class _BlockMaker:
     def _returning_user(self) -> User:
         chance = self.random.random
         back = 1 + int(-log(1.0 - chance()) * 30)
-        day = self.plan.day - timedelta(days=back)
-        return self.shop.user(day, int(chance() * self.shop.plan(day).sign_ups))
+        day = self.sample.day - timedelta(days=back)
+        return self.shop.user(day, int(chance() * self.shop.sample(day).sign_ups))
 
     def _anonymous_visit(self) -> None:
         chance = self.random.random
         # Most devices are new, some come back on later days.
-        serial = int(chance() * self.plan.events * 2) + (self.plan.day.toordinal() // 7) * 1_000_000
-        stirred = mix(serial, 4)
-        device = b"%08x-%04x" % (stirred, serial & 0xFFFF)
-        place = stirred % len(PLACES)
+        week = self.sample.day.toordinal() // 7
+        serial = int(chance() * self.sample.events * 2) + week * 1_000_000
+        bits = mix(serial, 4)
+        device = b"%08x-%04x" % (bits, serial & 0xFFFF)
+        place = bits % len(PLACES)
         common = b'%b,%b,%b,"$device_id":"%b"' % (
-            SCREEN_TEXTS[(stirred >> 6) % len(SCREENS)],
+            SCREEN_TEXTS[(bits >> 6) % len(SCREENS)],
             PLACE_TEXTS[place],
-            REFERRER_TEXTS[(stirred >> 10) % len(REFERRERS)],
+            REFERRER_TEXTS[(bits >> 10) % len(REFERRERS)],
             device,
         )
         self._visit(b"$device:" + device, place, self._start(), common, known=False)
@@ -444,23 +443,23 @@ class _BlockMaker:
     def _odd_rows(self) -> Block:
         settings = self.shop.settings
         room = self.want // 4
-        odd_rows = oddities.rows(rich=settings.odd_content, room=room, turn=self.plan.number)
+        odd_rows = oddities.rows(rich=settings.odd_content, room=room, turn=self.sample.number)
         shifted = settings.shifted_rows if settings.regime == "legacy" else 0
-        return odd_block(self.plan, odd_rows, time_in_ms=self.unit == 1, shifted=shifted)
+        return odd_block(self.sample, odd_rows, time_in_ms=self.unit == 1, shifted=shifted)
 
 
 def odd_block(
-    plan: DayPlan, rows: Iterable[oddities.OddRow], *, time_in_ms: bool, shifted: int = 0
+    sample: SampleDay, rows: Iterable[oddities.OddRow], *, time_in_ms: bool, shifted: int = 0
 ) -> Block:
     """Return odd rows as lines. The first `shifted` ones have a time before the day."""
     block: Block = []
     for number, row in enumerate(rows):
-        time = plan.start_ms + round(row.second * 1000)
-        happened = time - plan.offsets[(time - plan.start_ms) // SLOT_MS]
+        time = sample.start_ms + round(row.second * 1000)
+        happened = time - sample.offsets[(time - sample.start_ms) // SLOT_MS]
         if number < shifted:
             # The day and the time have different zones, as after a change of the project's zone.
-            time = plan.start_ms - 3_600_000 * (number % 3 + 1)
-        head = row.head.replace("{day}", plan.day.isoformat())
+            time = sample.start_ms - 3_600_000 * (number % 3 + 1)
+        head = row.head.replace("{day}", sample.day.isoformat())
         received = happened + 500
         text = _ODD_LINE % (
             json_text(row.event),

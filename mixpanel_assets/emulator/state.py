@@ -161,9 +161,9 @@ class Budgets:
     def used(self, family: str, window_seconds: float) -> int:
         """Return the number of requests in the window that ends now."""
         with self._lock:
-            return len(self._within(family, window_seconds))
+            return len(self._arrivals_within(family, window_seconds))
 
-    def _within(self, family: str, window_seconds: float) -> list[float]:
+    def _arrivals_within(self, family: str, window_seconds: float) -> list[float]:
         since = self._seconds() - window_seconds
         return [arrival for arrival in self._arrivals.get(family, ()) if arrival > since]
 
@@ -177,12 +177,12 @@ class Budgets:
         if refusal is None and family == "export":
             refusal = self._window(family, "second", limits.export_per_second, 1)
         if refusal is None and self._running.get(family, 0) >= at_once:
-            left = hourly - len(self._within(family, limits.window_seconds))
+            left = hourly - len(self._arrivals_within(family, limits.window_seconds))
             refusal = Refusal("concurrency", at_once, 10, left)
         return refusal
 
     def _window(self, family: str, trip: Trip, limit: int, seconds: float) -> Refusal | None:
-        arrivals = self._within(family, seconds)
+        arrivals = self._arrivals_within(family, seconds)
         if len(arrivals) < limit:
             return None
         next_at = arrivals[-limit] + seconds if limit else self._seconds() + seconds
@@ -222,7 +222,7 @@ class State:
         self.updates = ProfileUpdates()
         self.sessions: dict[str, Session] = {}
         self.retention_days = settings.retention_days
-        self._calls = count(1)
+        self._export_numbers = count(1)
         self._session_numbers = count(1)
         self._lock = threading.Lock()
         self._blocks: OrderedDict[tuple[date, int, bool], tuple[Block, int]] = OrderedDict()
@@ -261,11 +261,11 @@ class State:
         sent = [day for day in self.received.days() if day >= self.first_day()]
         return sorted({*sample, *sent})
 
-    def parts(self, day: date) -> list[int]:
+    def block_numbers(self, day: date) -> list[int]:
         """Return the numbers of the day's blocks."""
         if not self.holds(day):
             return []
-        sample = range(self.shop.plan(day).blocks if self._in_sample(day) else 0)
+        sample = range(self.shop.sample(day).blocks if self._in_sample(day) else 0)
         return [*sample, RECEIVED] if self.received.holds(day) else [*sample]
 
     def version(self, day: date) -> object:
@@ -283,7 +283,7 @@ class State:
     def block(
         self,
         day: date,
-        part: int,
+        block_number: int,
         *,
         time_in_ms: bool = True,
         lagging: bool = False,
@@ -294,12 +294,12 @@ class State:
         `lagging` omits events that a `lag` fault hides now. By default, `changes` are those of now.
         """
         block: Block = []
-        if part == RECEIVED:
+        if block_number == RECEIVED:
             block = self.received.block(day, time_in_ms=time_in_ms)
         elif self.settings.start <= day <= self.last_day():
-            block = self._pristine(day, part, time_in_ms=time_in_ms)
+            block = self._sample_block(day, block_number, time_in_ms=time_in_ms)
         changes = self.faults.changes(day) if changes is None else changes
-        if changes and part == 0:
+        if changes and block_number == 0:
             block = apply_changes(self.shop, day, block, changes, time_in_ms=time_in_ms)
         if day >= self.today() - timedelta(days=1):
             now_ms = self.clock.now_ms()
@@ -312,21 +312,21 @@ class State:
         return self.received.identities.rekey(block)
 
     def export(self, days: list[date], *, time_in_ms: bool) -> Iterator[list[bytes]]:
-        """Return the lines of some days by block, in an order that changes with each call.
+        """Return the lines of some days by block, in an order that changes with each export.
 
-        Changes after the call do not affect the lines.
+        Later changes do not affect the lines.
         """
-        call = 0 if self.settings.stable_order else next(self._calls)
-        random = Random(f"{self.settings.seed}/{call}")
-        keys = [(day, part) for day in days for part in self.parts(day)]
+        export_number = 0 if self.settings.stable_order else next(self._export_numbers)
+        random = Random(f"{self.settings.seed}/{export_number}")
+        keys = [(day, block_number) for day in days for block_number in self.block_numbers(day)]
         random.shuffle(keys)
         changes = {day: self.faults.changes(day) for day in days}
         self.faults.count_export(days)
 
         def blocks() -> Iterator[list[bytes]]:
-            for day, part in keys:
+            for day, block_number in keys:
                 block = self.block(
-                    day, part, time_in_ms=time_in_ms, lagging=True, changes=changes[day]
+                    day, block_number, time_in_ms=time_in_ms, lagging=True, changes=changes[day]
                 )
                 lines = [line for line, _, _ in block]
                 random.shuffle(lines)
@@ -350,8 +350,8 @@ class State:
         """Change a profile, of a user or of a group."""
         if data_group_id is None:
             identity = self.received.identities.canonical(identity)
-        own = self._sample_people(data_group_id).get(identity)
-        self.updates.update(data_group_id, identity, own, operation, value, last_seen=last_seen)
+        sampled = self._sample_people(data_group_id).get(identity)
+        self.updates.update(data_group_id, identity, sampled, operation, value, last_seen=last_seen)
 
     def _sample_profiles(self, data_group_id: str | None) -> Sequence[Profile]:
         if data_group_id is not None:
@@ -364,10 +364,8 @@ class State:
         with self._lock:
             if self._profiles is None or self._profiles[0] != last:
                 profiles = UserProfiles(self.shop, last, self.clock.now(), self.settings.profiles)
-                self._profiles = (
-                    last,
-                    profiles if len(profiles) > CACHED_PROFILES else list(profiles),
-                )
+                is_large = len(profiles) > CACHED_PROFILES
+                self._profiles = (last, profiles if is_large else list(profiles))
             return self._profiles[1]
 
     def person(self, identity: str | None) -> Mapping[str, Any]:
@@ -375,8 +373,8 @@ class State:
         return {} if identity is None else Person(self._properties_of, identity)
 
     def _properties_of(self, identity: str) -> Mapping[str, Any]:
-        own = self._sample_people(None).get(identity)
-        return self.updates.properties(None, identity, own) or {}
+        sample_profile = self._sample_people(None).get(identity)
+        return self.updates.properties(None, identity, sample_profile) or {}
 
     def _sample_people(self, data_group_id: str | None) -> Mapping[str, Properties | None]:
         """Return the sample's properties by id. Those of users are cached."""
@@ -384,10 +382,10 @@ class State:
         with self._lock:
             if data_group_id is None and self._people and self._people[0] is profiles:
                 return self._people[1]
-            people = {one["$distinct_id"]: one["$properties"] for one in profiles}
+            sample_profiles = {one["$distinct_id"]: one["$properties"] for one in profiles}
             if data_group_id is None:
-                self._people = (profiles, people)
-            return people
+                self._people = (profiles, sample_profiles)
+            return sample_profiles
 
     def open_session(self, results: Sequence[Profile], page_size: int, *, total: int) -> str:
         """Store a result, and return the id of its paging session."""
@@ -400,20 +398,20 @@ class State:
     def session(self, session_id: str) -> Session | None:
         """Return a session; None: unknown or expired."""
         session = self.sessions.get(session_id)
-        life = self.settings.session_seconds
-        if session and life is not None and self.clock.seconds() - session.started > life:
+        seconds = self.settings.session_seconds
+        if session and seconds is not None and self.clock.seconds() - session.started > seconds:
             return None
         return session
 
-    def _pristine(self, day: date, part: int, *, time_in_ms: bool) -> Block:
-        key = (day, part, time_in_ms)
+    def _sample_block(self, day: date, block_number: int, *, time_in_ms: bool) -> Block:
+        key = (day, block_number, time_in_ms)
         with self._lock:
             if key in self._blocks:
                 self._blocks.move_to_end(key)
                 return self._blocks[key][0]
-        block = self.shop.block(day, part, time_in_ms=time_in_ms)
+        block = self.shop.block(day, block_number, time_in_ms=time_in_ms)
         # A day of many blocks would only replace all others.
-        if self.shop.plan(day).blocks <= 8:
+        if self.shop.sample(day).blocks <= 8:
             self._cache(key, block)
         return block
 

@@ -56,8 +56,8 @@ class Truth:
 
     def lines(self, day: date, *, time_in_ms: bool = False) -> Iterator[bytes]:
         """Yield every line of the day as sent, with duplicates, in a fixed order."""
-        for part in self._state.parts(day):
-            for line, _, _ in self._state.block(day, part, time_in_ms=time_in_ms):
+        for block_number in self._state.block_numbers(day):
+            for line, _, _ in self._state.block(day, block_number, time_in_ms=time_in_ms):
                 yield line
 
     def events(self, day: date, *, time_in_ms: bool = False) -> list[Record]:
@@ -74,7 +74,7 @@ class Truth:
 
     def shared_events(self, day: date) -> Iterator[Record]:
         """Yield cached events with `time` in milliseconds, for reports; do not change them."""
-        if self._state.shop.plan(day).events > MOST_CACHED_EVENTS:
+        if self._state.shop.sample(day).events > MOST_CACHED_EVENTS:
             return self._read(day)
         records = self._cached(self._events, CACHED_DAYS, day, lambda day: list(self._read(day)))
         return iter(records)
@@ -131,11 +131,10 @@ class Truth:
 
     def _portions(self, day: date) -> Iterator[Iterator[bytes]]:
         """Yield the day's lines in portions; all duplicates of a line are in the same one."""
-        parts = self._state.parts(day)
+        numbers = self._state.block_numbers(day)
         # Duplicates of the sample are in the same block. A client can send any row again.
-        portions = [parts] if RECEIVED in parts else [[part] for part in parts]
-        for portion in portions:
-            yield (line for part in portion for line, _, _ in self._state.block(day, part))
+        for portion in [numbers] if RECEIVED in numbers else [[number] for number in numbers]:
+            yield (line for number in portion for line, _, _ in self._state.block(day, number))
 
     def _read(self, day: date) -> Iterator[Record]:
         for lines in self._portions(day):

@@ -18,8 +18,8 @@ from itertools import chain
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from mixpanel_assets.emulator.call import Response
 from mixpanel_assets.emulator.faults import Fault
+from mixpanel_assets.emulator.inbound import Response
 
 MARKER = "terminated early"  # the text at the end of observed incomplete exports
 JUNK = "5"  # DuckDB's JSON reader accepts a bare number as a record
@@ -179,15 +179,15 @@ class Delivery:
 
     async def run(self, response: Response) -> None:
         """Send the response, damaged or delayed by the fault."""
-        kind = self.fault.kind if self.fault else None
-        if kind == "timeout":
+        fault_kind = self.fault.kind if self.fault else None
+        if fault_kind == "timeout":
             await self.sleep(self._seconds(NEVER_SECONDS))
             await self._close()
             return
-        if kind == "slow-first-byte":
+        if fault_kind == "slow-first-byte":
             await self.sleep(self._seconds(SLOW_SECONDS))
         streamed = not isinstance(response.body, bytes)
-        if not streamed and kind not in (*BREAKS, "cut-gzip", "stall-mid-stream"):
+        if not streamed and fault_kind not in (*BREAKS, "cut-gzip", "stall-mid-stream"):
             assert isinstance(response.body, bytes)
             await self._start(response, {"content-length": str(len(response.body))})
             await self._piece(response.body, more=False)
@@ -200,20 +200,20 @@ class Delivery:
             _encode, iter(parts), gzip=self.accepts_gzip and response.gzip_allowed
         )
         await self._start(response, {"content-encoding": "gzip"} if gzipped else {})
-        kind = self.fault.kind if self.fault else None
-        stop = self.fault.at if self.fault else None
+        fault_kind = self.fault.kind if self.fault else None
+        fault_at = self.fault.at if self.fault else None
         sent = 0
         async for piece in _read_ahead(pieces):
             if self.transport is None or self.transport.is_closing():
                 return
-            if kind in (*BREAKS, "cut-gzip", "stall-mid-stream"):
-                stop = len(piece) // 2 if stop is None else stop
-                if stop < sent + len(piece):
-                    await self._interrupt(piece, stop - sent)
+            if fault_kind in (*BREAKS, "cut-gzip", "stall-mid-stream"):
+                fault_at = len(piece) // 2 if fault_at is None else fault_at
+                if fault_at < sent + len(piece):
+                    await self._interrupt(piece, fault_at - sent)
                     return
             await self._piece(piece, more=True)
             sent += len(piece)
-        if kind in BREAKS:
+        if fault_kind in BREAKS:
             await self._break(b"")
         else:
             await self._piece(b"", more=False)

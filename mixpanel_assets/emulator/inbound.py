@@ -95,7 +95,7 @@ FLAGS = {"": None, "true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True)
-class Call:
+class Inbound:
     """One request. `path` is canonical, and `params` has query and body fields as text."""
 
     method: str
@@ -125,8 +125,8 @@ class Call:
         """The filter of the data view in `workspace_id`; None without a filter."""
         if not self.params.get("workspace_id"):
             return None
-        text = self.settings.data_views.get(self.integer("workspace_id", 0))
-        return None if text is None else parse(text)
+        parameter = self.settings.data_views.get(self.integer("workspace_id", 0))
+        return None if parameter is None else parse(parameter)
 
     def reject(self, *names: str) -> None:
         """Refuse documented parameters that are not supported: the response would be wrong."""
@@ -157,13 +157,13 @@ class Call:
 
     def day(self, name: str, default: date | None = None) -> date:
         """Return a date parameter."""
-        text = self.need(name) if default is None else self.params.get(name, "")
-        if not text and default is not None:
+        parameter = self.need(name) if default is None else self.params.get(name, "")
+        if not parameter and default is not None:
             return default
         try:
-            return date.fromisoformat(text)
+            return date.fromisoformat(parameter)
         except ValueError:
-            raise self.shape.refuse(400, f"{name} must be yyyy-mm-dd, got {text!r}") from None
+            raise self.shape.refuse(400, f"{name} must be yyyy-mm-dd, got {parameter!r}") from None
 
     def range(self, from_default: date | None = None, to_default: date | None = None) -> list[date]:
         """Return the requested days, both ends included."""
@@ -172,7 +172,7 @@ class Call:
             raise self.shape.refuse(400, "from_date must not be later than to_date")
         return days_between(first, last)
 
-    def integer(self, name: str, default: int, most: int | None = None) -> int:
+    def integer(self, name: str, default: int, maximum: int | None = None) -> int:
         """Return a number, at most `most`."""
         digits = self.params.get(name, "")
         if not digits:
@@ -181,35 +181,35 @@ class Call:
             number = int(digits)
         except ValueError:
             raise self.shape.refuse(400, f"{name} must be an integer, got {digits!r}") from None
-        return number if most is None else min(number, most)
+        return number if maximum is None else min(number, maximum)
 
     def flag(self, name: str, *, default: bool = False) -> bool:
         """Return a boolean parameter."""
-        text = self.params.get(name, "").lower()
-        if text not in FLAGS:
-            raise self.shape.refuse(400, f"{name} must be true or false, got {text!r}")
-        return default if FLAGS[text] is None else bool(FLAGS[text])
+        parameter = self.params.get(name, "").lower()
+        if parameter not in FLAGS:
+            raise self.shape.refuse(400, f"{name} must be true or false, got {parameter!r}")
+        return default if FLAGS[parameter] is None else bool(FLAGS[parameter])
 
     def json(self, name: str, kind: type | tuple[type, ...]) -> Any:
         """Return the JSON value of a parameter, checked by type; None without the parameter."""
-        text = self.params.get(name, "")
-        if not text:
+        parameter = self.params.get(name, "")
+        if not parameter:
             return None
         try:
-            value = json.loads(text)
+            value = json.loads(parameter)
         except ValueError:
             value = UNREADABLE
         if not isinstance(value, kind):
-            raise self.shape.refuse(400, f"invalid value for {name}: [{text}]")
+            raise self.shape.refuse(400, f"invalid value for {name}: [{parameter}]")
         return value
 
     def expression(self, name: str) -> Evaluate | None:
         """Return a segmentation expression; None without the parameter."""
-        text = self.params.get(name, "")
-        if not text:
+        parameter = self.params.get(name, "")
+        if not parameter:
             return None
         try:
-            return parse(text)
+            return parse(parameter)
         except ExpressionError as error:
             raise self.shape.refuse(400, f"Error in {name}: {error}") from None
 
