@@ -53,13 +53,13 @@ def escaped_json(text: str) -> str:
     return text if text.isprintable() else _UNSEEN.sub(_as_json, text)
 
 
-def _as_python(found: re.Match[str]) -> str:
-    return repr(found[0])[1:-1]
+def _as_python(character: re.Match[str]) -> str:
+    return repr(character[0])[1:-1]
 
 
-def _as_json(found: re.Match[str]) -> str:
-    units = found[0].encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+def _as_json(character: re.Match[str]) -> str:
+    utf16_bytes = character[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{utf16_bytes[at : at + 2].hex()}" for at in range(0, len(utf16_bytes), 2))
 
 
 MOST_SIMILAR = 5
@@ -78,10 +78,7 @@ class MixpanelDataError(Exception):
     _fields: tuple[str, ...] = ()  # attributes that are details as well
 
     def __init__(
-        self,
-        message: str,
-        code: str | None = None,
-        details: Mapping[str, Any] | None = None,
+        self, message: str, code: str | None = None, details: Mapping[str, Any] | None = None
     ) -> None:
         self.message = visible(message)
         super().__init__(self.message)
@@ -372,18 +369,14 @@ class EventNotFoundError(MixpanelDataError):
     _fields = ("event_name", "similar_events")
 
     def __init__(
-        self,
-        event_name: str,
-        similar_events: list[str] | None = None,
-        *,
-        table: str | None = None,
+        self, event_name: str, similar_events: list[str] | None = None, *, table: str | None = None
     ) -> None:
         hint = f" Similar ones: {', '.join(similar_events)}." if similar_events else ""
         if table is None:
-            what = f"Mixpanel lists no event {event_name!r} in the last 31 days."
+            sentence = f"Mixpanel lists no event {event_name!r} in the last 31 days."
         else:
-            what = f"The table {table!r} holds no event {event_name!r}."
-        super().__init__(what + hint)
+            sentence = f"The table {table!r} holds no event {event_name!r}."
+        super().__init__(sentence + hint)
         self.event_name = event_name
         self.similar_events = similar_events or []
 
@@ -392,8 +385,8 @@ def similar_names(name: str, known: Sequence[str]) -> list[str]:
     """Return at most five of the known names that look like one, the most similar first."""
     folded = {other.casefold() for other in known}
     near = difflib.get_close_matches(name.casefold(), folded, MOST_SIMILAR, _SIMILAR_FROM)
-    found = [other for like in near for other in known if other.casefold() == like]
-    return found[:MOST_SIMILAR]
+    similar = [other for like in near for other in known if other.casefold() == like]
+    return similar[:MOST_SIMILAR]
 
 
 class TableExistsError(MixpanelDataError):

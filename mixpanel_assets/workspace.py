@@ -51,13 +51,7 @@ from mixpanel_assets.results import WorkspaceInfo
 from mixpanel_assets.results.choices import RefetchChoice
 from mixpanel_assets.rules.days import as_day, days_between
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets.warehouse import (
-    Database,
-    DayReport,
-    ProjectIdentity,
-    Publisher,
-    check_whose,
-)
+from mixpanel_assets.warehouse import Database, DayReport, ProjectIdentity, Publisher, check_whose
 from mixpanel_assets.warehouse.engine import StorageEngine
 from mixpanel_assets.warehouse.inspector import TableInspector
 from mixpanel_assets.warehouse.stored_queries import StoredQueries

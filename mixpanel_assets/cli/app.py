@@ -200,9 +200,8 @@ def _flush() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        # Python flushes stdout when it ends, and would print an error then.
         with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            fetch.close_stdout()
 
 
 def _print_version(is_requested: bool) -> None:

@@ -67,17 +67,17 @@ def add(
 
     Example: mp auth add shop -u name.a1b2c3.mp-service-account -p 12345 -r eu
     """
-    can_ask = interactive or (sys.stdin.isatty() and not secret_stdin)
-    username = _value(username, "username", can_ask)
-    project = _value(project, "project", can_ask, variable="MP_PROJECT_ID")
+    can_prompt = interactive or (sys.stdin.isatty() and not secret_stdin)
+    username = _value(username, "username", can_prompt)
+    project = _value(project, "project", can_prompt, variable="MP_PROJECT_ID")
     region = region or os.environ.get("MP_REGION") or (_ask_region() if interactive else "us")
-    secret = _secret(secret_stdin, can_ask)
+    secret = _secret(secret_stdin, can_prompt)
     manager = _config_file()
     manager.add_account(name, username, secret, project, region, default=default)
     account = manager.get_account(name)
     current().note(f"in {manager.config_path}" + (", default" if account.is_default else ""))
-    if foreign := manager.foreign_to_headless():
-        reasons = "; ".join(f"{other}: {reason}" for other, reason in foreign.items())
+    if foreign_accounts := manager.foreign_to_headless():
+        reasons = "; ".join(f"{other}: {reason}" for other, reason in foreign_accounts.items())
         current().note(
             f"mixpanel-headless refuses the file because of older accounts ({reasons}). "
             "`mp auth migrate` rewrites them, and keeps a copy of the file."
@@ -86,10 +86,7 @@ def add(
 
 
 @app.command("remove", account=False)
-def remove(
-    name: Name,
-    force: ForceOption = False,
-) -> object:
+def remove(name: Name, force: ForceOption = False) -> object:
     """Remove an account from the config file, and print it.
 
     Example: mp auth remove shop --force
@@ -177,11 +174,11 @@ def _config_file() -> ConfigManager:
     return ConfigManager()
 
 
-def _value(value: str | None, what: str, can_ask: bool, *, variable: str = "MP_USERNAME") -> str:
+def _value(value: str | None, what: str, can_prompt: bool, *, variable: str = "MP_USERNAME") -> str:
     value = value or os.environ.get(variable)
     if value:
         return value
-    if not can_ask:
+    if not can_prompt:
         raise InvalidArgumentsError(f"--{what} is missing, and {variable} is not set.")
     return str(typer.prompt(what.capitalize(), err=True))
 
@@ -190,13 +187,13 @@ def _ask_region() -> str:
     return str(typer.prompt("Region (us, eu, in)", default="us", err=True))
 
 
-def _secret(from_stdin: bool, can_ask: bool) -> str:
+def _secret(from_stdin: bool, can_prompt: bool) -> str:
     if from_stdin:
         return _secret_line(sys.stdin.buffer.read())
     if secret := os.environ.get("MP_SECRET"):
         current().note("The secret is taken from MP_SECRET.")
         return secret
-    if not can_ask:
+    if not can_prompt:
         raise InvalidArgumentsError(
             "The secret is missing: set MP_SECRET, or give it on stdin with --secret-stdin."
         )

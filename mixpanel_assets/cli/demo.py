@@ -260,9 +260,9 @@ def _print_comparison(
     is_equal = True
     for day in DAYS:
         unstorable = len(truth.unstorable(day))
-        true = [truth.count(day) - unstorable, truth.duplicates(day), unstorable]
-        is_equal = is_equal and loaded[day] == true
-        _add_pairs(table, f"events {day}", loaded[day], true)
+        true_counts = [truth.count(day) - unstorable, truth.duplicates(day), unstorable]
+        is_equal = is_equal and loaded[day] == true_counts
+        _add_pairs(table, f"events {day}", loaded[day], true_counts)
     profiles = workspace.sql_rows(
         f"SELECT count(*) FROM profiles WHERE snapshot_date = DATE '{today}'"
     )
@@ -273,38 +273,38 @@ def _print_comparison(
     return is_equal
 
 
-def _add_pairs(table: Table, name: str, loaded: list[int], true: list[int]) -> None:
-    cells = [f"{number:,}" for pair in zip(loaded, true, strict=True) for number in pair]
+def _add_pairs(table: Table, name: str, loaded: list[int], true_counts: list[int]) -> None:
+    cells = [f"{number:,}" for pair in zip(loaded, true_counts, strict=True) for number in pair]
     cells += [""] * (6 - len(cells))
-    table.add_row(name, *cells, "equal" if loaded == true else "[bold red]DIFFERENT")
+    table.add_row(name, *cells, "equal" if loaded == true_counts else "[bold red]DIFFERENT")
 
 
 def _print_result(console: Console, title: str, query: str, workspace: Workspace) -> None:
     from rich.table import Table
 
-    rows = workspace.sql_rows(query)
-    most = max((float(number or 0) for _, number in rows), default=1) or 1
+    result_rows = workspace.sql_rows(query)
+    largest_number = max((float(number or 0) for _, number in result_rows), default=1) or 1
     table = Table(
         title=f"\n{title}", title_justify="left", show_header=False, box=None, pad_edge=False
     )
-    table.add_column(justify="left")
+    table.add_column()
     table.add_column(justify="right")
-    table.add_column(justify="left")
-    for name, number in rows:
-        bar = "█" * round(float(number or 0) / most * 30)
+    table.add_column()
+    for name, number in result_rows:
+        bar = "█" * round(float(number or 0) / largest_number * 30)
         table.add_row(str(name), f"{number:,}", f"[cyan]{bar}")
     console.print(table)
 
 
 def _print_next(console: Console, database: Path) -> None:
     python, mp = _relative(Path(sys.executable)), _relative(Path(sys.argv[0]))
-    ask = (
+    python_code = (
         f"import duckdb; duckdb.connect('{_relative(database)}').sql('FROM mixpanel.events').show()"
     )
     console.print(
         "\nNext commands"
         f"\n  a month of it in Dagster's UI:  {mp} demo --ui"
-        f'\n  anything in SQL:                {python} -c "{ask}"'
+        f'\n  anything in SQL:                {python} -c "{python_code}"'
         "\n  your own project:               export MP_USERNAME=... MP_SECRET=... MP_PROJECT_ID=..."
         f"\n                                  {mp} sync --from 2024-01-01 --to 2024-01-07",
         soft_wrap=True,

@@ -78,8 +78,7 @@ def fetch_events(
         int, typer.Option(min=1, max=100, help="The maximum number of days per request.")
     ] = 7,
     batch_size: Annotated[
-        int,
-        typer.Option(min=100, max=100_000, help="Events between two progress messages."),
+        int, typer.Option(min=100, max=100_000, help="Events between two progress messages.")
     ] = 1000,
     no_progress: ProgressOption = False,
 ) -> Answer | None:
@@ -114,18 +113,18 @@ def fetch_events(
         _write_events(query, raw=raw, staged=staged)
         return None
     _check_name(name, "events")
-    stored: list[BatchProgress] = []
+    stored_batches: list[BatchProgress] = []
 
     def store(batch: BatchProgress) -> None:
         if parallel and batch.success and not replace:
-            stored.append(batch)
+            stored_batches.append(batch)
         if show:
             show(batch)
 
     from mixpanel_assets.cli.progress import show_batches
 
     with (
-        explain_interrupt(lambda: _stored_part(name, stored)),
+        explain_interrupt(lambda: _stored_part(name, stored_batches)),
         current().workspace() as workspace,
         nullcontext() if no_progress else show_batches(each=parallel) as show,
     ):
@@ -273,11 +272,11 @@ def _other_form(stdout: bool) -> tuple[bool, str]:
     return stdout and not is_lines, "--stdout is JSON Lines; pipe it into jq for another form."
 
 
-def _behaviors(text: str | None) -> list[dict[str, object]] | None:
-    if text is None:
+def _behaviors(option_value: str | None) -> list[dict[str, object]] | None:
+    if option_value is None:
         return None
     try:
-        behaviors = json.loads(text)
+        behaviors = json.loads(option_value)
     except ValueError:
         behaviors = None
     if isinstance(behaviors, list) and all(
@@ -300,10 +299,10 @@ def _check_name(name: str, default: str) -> None:
             raise InvalidArgumentsError(error.message) from None
 
 
-def _stored_part(name: str, stored: Sequence[BatchProgress]) -> str:
-    if not stored:
+def _stored_part(name: str, stored_batches: Sequence[BatchProgress]) -> str:
+    if not stored_batches:
         return f"The table {name!r} is unchanged."
-    days = ", ".join(f"{batch.from_date}..{batch.to_date}" for batch in stored)
+    days = ", ".join(f"{batch.from_date}..{batch.to_date}" for batch in stored_batches)
     return f"{name!r} now holds {days}; other days are unchanged. Get them with --append."
 
 
@@ -368,16 +367,17 @@ def _write(stream: RecordStream[Any], what: str) -> int:
                 except KeyboardInterrupt:
                     # A reader that has stopped reading must not delay the end of the process.
                     if not select.select([], [out], [], 0)[1]:
-                        _close_stdout()
+                        close_stdout()
                     raise
                 finally:
                     out.flush()
         except BrokenPipeError:
-            _close_stdout()  # the reader of stdout needs no more lines
+            close_stdout()  # the reader of stdout needs no more lines
     return stream.delivered
 
 
-def _close_stdout() -> None:
+def close_stdout() -> None:
+    """Write further output to nowhere."""
     # Python flushes stdout when it ends, and would print an error then.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -419,8 +419,7 @@ def engagement(
     to_date: ToOption,
     events: EventsOption = None,
     buckets: Annotated[
-        str | None,
-        typer.Option(help="The start of each bucket, ascending, separated by commas."),
+        str | None, typer.Option(help="The start of each bucket, ascending, separated by commas.")
     ] = None,
     table: EventsTableOption = None,
     zone: ZoneOption = None,

@@ -107,10 +107,7 @@ class Invocation:
             database_file = database or load_settings().database_path(project_id)
             credentials = self.project(may_be_unknown=not database_file.exists())
         return Workspace(
-            credentials=credentials,
-            path=database,
-            workspace_id=_data_view(),
-            on_wait=self.note,
+            credentials=credentials, path=database, workspace_id=_data_view(), on_wait=self.note
         )
 
     def open_stored(self, database: Path | None = None, *, read_only: bool = True) -> Workspace:
@@ -141,21 +138,21 @@ class Invocation:
 
         return Console(stderr=True, quiet=self.quiet, markup=False, highlight=False, soft_wrap=True)
 
-    def note(self, text: str) -> None:
+    def note(self, message: str) -> None:
         """Print a message to stderr unless --quiet is given."""
         if not self.quiet:
-            self.say(text)
+            self.say(message)
 
-    def say(self, text: str, level: str = "info") -> None:
+    def say(self, message: str, level: str = "info") -> None:
         """Print a message to stderr, also with --quiet."""
         if self.in_json:
-            text = json.dumps({"level": level, "message": text})
-        typer.echo(visible(text), err=True)
+            message = json.dumps({"level": level, "message": message})
+        typer.echo(visible(message), err=True)
 
     def show(self, error: MixpanelDataError) -> None:
         """Print an error to stderr: as text, or as one JSON object."""
-        text = json.dumps(error.to_dict(), default=str) if self.in_json else f"mp: {error.message}"
-        typer.echo(visible(text), err=True)
+        line = json.dumps(error.to_dict(), default=str) if self.in_json else f"mp: {error.message}"
+        typer.echo(visible(line), err=True)
 
     def show_interrupt(self, kept: str = "") -> None:
         """Print once that the run was interrupted, and a sentence on what it stored."""
@@ -357,11 +354,11 @@ class _Group(_Readable, TyperGroup):
     pass
 
 
-def _unwrap(text: str | None) -> str | None:
-    if text is None:
+def _unwrap(help_text: str | None) -> str | None:
+    if help_text is None:
         return None
     # Rich keeps the line ends of the source.
-    return "\n\n".join(paragraph.replace("\n", " ") for paragraph in text.split("\n\n"))
+    return "\n\n".join(paragraph.replace("\n", " ") for paragraph in help_text.split("\n\n"))
 
 
 class App(typer.Typer):
@@ -377,12 +374,7 @@ class App(typer.Typer):
         self.callback()(_take_options)
 
     def command(
-        self,
-        name: str | None = None,
-        *,
-        account: bool = True,
-        form: Form = "json",
-        **options: Any,
+        self, name: str | None = None, *, account: bool = True, form: Form = "json", **options: Any
     ) -> Callable[[_Function], _Function]:
         """Register a function as a command, which prints what the function returns.
 

@@ -38,21 +38,21 @@ class DaysAgo:
             raise typer.BadParameter(error.message) from None
 
 
-def day(text: str | date | DaysAgo) -> date | DaysAgo:
+def day(option_value: str | date | DaysAgo) -> date | DaysAgo:
     """Return the day that was typed. A default is a day already."""
-    if not isinstance(text, str):
-        return text
-    if text.lower() in _NAMED_DAYS:
-        return DaysAgo(_NAMED_DAYS[text.lower()])
-    if ago := _DAYS_AGO.fullmatch(text.lower()):
-        return DaysAgo(int(ago[1]))
+    if not isinstance(option_value, str):
+        return option_value
+    if option_value.lower() in _NAMED_DAYS:
+        return DaysAgo(_NAMED_DAYS[option_value.lower()])
+    if days_ago := _DAYS_AGO.fullmatch(option_value.lower()):
+        return DaysAgo(int(days_ago[1]))
     try:
-        return as_day(text)
+        return as_day(option_value)
     except ConfigError as error:
-        if re.fullmatch(r"\d{4}-\d\d-\d\d", text) and "between" in error.message:
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", option_value) and "between" in error.message:
             raise typer.BadParameter(error.message) from None
         raise typer.BadParameter(
-            f"{text!r} is not a day; write it like 2024-01-31, today, yesterday or -7d."
+            f"{option_value!r} is not a day; write it like 2024-01-31, today, yesterday or -7d."
         ) from None
 
 
@@ -113,8 +113,8 @@ def _last_days(context: typer.Context, days: int | None) -> int | None:
         # Help would show bounds given to Typer, and leave less room for its sentences.
         if not 1 <= days <= MOST_LAST_DAYS:
             raise typer.BadParameter(f"{days} is not between 1 and {MOST_LAST_DAYS:,} days.")
-        ends = zip(("from_date", "to_date"), range_of_last(days), strict=True)
-        context.default_map = {**(context.default_map or {}), **dict(ends)}
+        range_options = zip(("from_date", "to_date"), range_of_last(days), strict=True)
+        context.default_map = {**(context.default_map or {}), **dict(range_options)}
     return days
 
 
@@ -190,8 +190,7 @@ ZoneOption = Annotated[
 ]
 DatabaseOption = Annotated[Path | None, typer.Option(help="The DuckDB file; default: MP_DATABASE.")]
 TableOption = Annotated[
-    str,
-    typer.Option("--table", "-t", autocompletion=complete_table, help="The table's name."),
+    str, typer.Option("--table", "-t", autocompletion=complete_table, help="The table's name.")
 ]
 EventsTableOption = Annotated[
     str | None,
@@ -206,49 +205,49 @@ EventsTableOption = Annotated[
 ForceOption = Annotated[bool, typer.Option("--force", help="Do not ask.")]
 
 
-def names(texts: list[str] | None, option: str = "--events") -> list[str]:
+def names(option_values: list[str] | None, option: str = "--events") -> list[str]:
     """Return the names in a repeatable option: separated by commas, or in JSON arrays."""
-    result: list[str] = []
-    for text in texts or []:
-        if not text.startswith("["):
-            result += [name.strip() for name in text.split(",") if name.strip()]
+    option_names: list[str] = []
+    for option_value in option_values or []:
+        if not option_value.startswith("["):
+            option_names += [name.strip() for name in option_value.split(",") if name.strip()]
             continue
         try:
-            array = json.loads(text)
+            json_names = json.loads(option_value)
         except ValueError:
-            raise typer.BadParameter(f"{option} {text} is not a JSON array.") from None
-        if not all(isinstance(name, str) for name in array):
+            raise typer.BadParameter(f"{option} {option_value} is not a JSON array.") from None
+        if not all(isinstance(name, str) for name in json_names):
             raise typer.BadParameter(f"{option} takes names, which are texts.")
-        result += array
-    return result
+        option_names += json_names
+    return option_names
 
 
-def required_names(texts: list[str] | None, option: str) -> list[str]:
+def required_names(option_values: list[str] | None, option: str) -> list[str]:
     """Return at least one name; otherwise like `names`."""
-    result = names(texts, option)
-    if not result:
+    option_names = names(option_values, option)
+    if not option_names:
         raise typer.BadParameter(f"{option} contains no name.")
-    return result
+    return option_names
 
 
-def numbers(text: str | None, option: str) -> list[int] | None:
+def numbers(option_value: str | None, option: str) -> list[int] | None:
     """Return whole numbers that are separated by commas; None without the option."""
-    if text is None:
+    if option_value is None:
         return None
     try:
-        return [int(part) for part in text.split(",")]
+        return [int(part) for part in option_value.split(",")]
     except ValueError:
         raise typer.BadParameter(
-            f"{option} takes whole numbers separated by commas, not {text!r}."
+            f"{option} takes whole numbers separated by commas, not {option_value!r}."
         ) from None
 
 
-def text_of(text: str | None, file: Path | None, what: str) -> str:
+def text_of(option_value: str | None, file: Path | None, what: str) -> str:
     """Return a text from the command line, from a file, or with `-` from stdin."""
-    if (text is None) == (file is None):
+    if (option_value is None) == (file is None):
         raise typer.BadParameter(f"Give {what} once: as text, or as a file.")
-    if file is None and text != "-":
-        return str(text)
+    if file is None and option_value != "-":
+        return str(option_value)
     try:
         content = sys.stdin.buffer.read() if file in (None, Path("-")) else file.read_bytes()
         return content.decode()

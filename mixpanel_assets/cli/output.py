@@ -157,21 +157,21 @@ def _print_grid(grid: _Grid, output: Format) -> None:
         return
     rows = [[record.get(name) for name in grid.columns] for record in grid.records]
     if output is Format.CSV:
-        safe = visible if sys.stdout.isatty() else without_controls
+        escape = visible if sys.stdout.isatty() else without_controls
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(map(safe, grid.columns))
-        writer.writerows([safe(_text(value)) for value in row] for row in rows)
+        writer.writerow(map(escape, grid.columns))
+        writer.writerows([escape(_cell_text(value)) for value in row] for row in rows)
     elif output is Format.PLAIN:
         for row in rows:
-            _write("\t".join(_cell(_text(value)) for value in row))
+            _write("\t".join(_printable(_cell_text(value)) for value in row))
     else:
         _print_table(grid.columns, rows, is_single=grid.is_single)
 
 
 def _print_json(values: Iterable[object], jq: str | None, indent: int | None) -> None:
     for value in values:
-        plain = as_plain(value)
-        for result in [plain] if jq is None else _run_jq(jq, plain):
+        json_value = as_plain(value)
+        for result in [json_value] if jq is None else _run_jq(jq, json_value):
             text = escaped_json(json.dumps(result, indent=indent, ensure_ascii=False))
             try:
                 text.encode(sys.stdout.encoding or "utf-8")
@@ -211,16 +211,16 @@ def _print_table(
         rows = [[name, value] for row in rows for name, value in zip(columns, row, strict=True)]
     else:
         widths = [
-            Width.of(_cell(name), [row[number] for row in rows])
+            Width.of(_printable(name), [row[number] for row in rows])
             for number, name in enumerate(columns)
         ]
         shown = fitting(widths, console.width if console.is_terminal else None)
         for name, width in zip(columns, shown, strict=False):
-            header = Text("\n".join(fold(_cell(name), width)))
+            header = Text("\n".join(fold(_printable(name), width)))
             table.add_column(header, width=width, no_wrap=True, overflow="ellipsis")
-        left_out = [_cell(name) for name in columns[len(shown) :]]
+        left_out = [_printable(name) for name in columns[len(shown) :]]
     for row in rows:
-        table.add_row(*(Text(_cell(_text(value))) for value in row[: len(table.columns)]))
+        table.add_row(*(Text(_printable(_cell_text(value))) for value in row[: len(table.columns)]))
     if not console.is_terminal:
         # A file or a pipe has no width, so no value is cut.
         roomy = Console(width=1_000_000)
@@ -242,7 +242,7 @@ class Width(NamedTuple):
         """Return the widths of a column: only text may be cut."""
         from rich.cells import cell_len
 
-        content = max((cell_len(_cell(_text(value))) for value in values), default=0)
+        content = max((cell_len(_printable(_cell_text(value))) for value in values), default=0)
         full = max(cell_len(name), content)
         # Numbers and times are never cut: half a number is another number.
         is_text = any(
@@ -255,24 +255,24 @@ class Width(NamedTuple):
         return cls(full, least)
 
 
-def fitting(widths: Sequence[Width], room: int | None) -> list[int]:
+def fitting(widths: Sequence[Width], terminal_width: int | None) -> list[int]:
     """Return the widths of the columns that fit on the terminal, of the first one in any case."""
-    if room is None:
+    if terminal_width is None:
         return [width.full for width in widths]
     shown = list[int]()
     for width in widths:
         used = sum(shown) + _FRAME * (len(shown) + 1) + 1
-        if shown and used + width.least > room:
+        if shown and used + width.least > terminal_width:
             break
-        shown.append(min(width.least, room - _FRAME - 1))
-    spare = room - sum(shown) - _FRAME * len(shown) - 1
-    while spare > 0:
+        shown.append(min(width.least, terminal_width - _FRAME - 1))
+    spare_width = terminal_width - sum(shown) - _FRAME * len(shown) - 1
+    while spare_width > 0:
         narrow = [n for n, width in enumerate(shown) if width < widths[n].full]
         if not narrow:
             break
-        for number in narrow[:spare]:
+        for number in narrow[:spare_width]:
             shown[number] += 1
-            spare -= 1
+            spare_width -= 1
     return shown
 
 
@@ -312,16 +312,16 @@ def _plain_leaf(value: object) -> Any:
     return value.isoformat() if isinstance(value, date) else str(value)
 
 
-def _text(value: object) -> str:
+def _cell_text(value: object) -> str:
     if isinstance(value, Decimal):
         return f"{value:f}"  # all digits, as DuckDB writes them
-    plain = as_plain(value)
-    if plain is None:
+    json_value = as_plain(value)
+    if json_value is None:
         return ""
-    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+    return json_value if isinstance(json_value, str) else json.dumps(json_value, ensure_ascii=False)
 
 
-def _cell(text: str) -> str:
+def _printable(text: str) -> str:
     # A name that Mixpanel sent must not control the terminal, or look like two cells or lines.
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 

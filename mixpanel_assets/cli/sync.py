@@ -122,10 +122,10 @@ def _describe_loaded(days: set[date], refetch: RefetchChoice | None) -> str:
 
 def _describe_kept(days: int, *, expired: bool) -> str:
     them = "it" if days == 1 else "them"
-    why = f"--refetch all loads {them} again"
+    reason = f"--refetch all loads {them} again"
     if expired:
-        why = "not requested from Mixpanel (MP_RETENTION_DAYS)"
-    return f"{days:,} day{'' if days == 1 else 's'} kept; {why}"
+        reason = "not requested from Mixpanel (MP_RETENTION_DAYS)"
+    return f"{days:,} day{'' if days == 1 else 's'} kept; {reason}"
 
 
 def _days(
@@ -142,15 +142,15 @@ def _days(
         if from_date > last:
             raise InvalidArgumentsError(f"--from {from_date} is after {last}, the current day.")
         return days_between(from_date, last), refetch or "stale"
-    due = workspace.days_due()
+    days_due = workspace.days_due()
     if refetch:
-        return days_between(due.first, due.today), refetch
-    current().note(f"Loading {describe_days(due.days)}.")
-    if due.left:
-        command = f"`mp sync --from {due.left[0]} --to {due.left[-1]}`"
-        early = read_too_early(due.left, workspace.settings.settle_days)
-        current().note(f"{early}. {command} loads them again.")
-    return due.days, "all"
+        return days_between(days_due.first, days_due.today), refetch
+    current().note(f"Loading {describe_days(days_due.days)}.")
+    if days_due.left:
+        command = f"`mp sync --from {days_due.left[0]} --to {days_due.left[-1]}`"
+        too_early = read_too_early(days_due.left, workspace.settings.settle_days)
+        current().note(f"{too_early}. {command} loads them again.")
+    return days_due.days, "all"
 
 
 def _changes(report: DayReport) -> str:

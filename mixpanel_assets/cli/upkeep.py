@@ -94,14 +94,14 @@ def quota() -> Answer:
     with load_settings().client(current().project()) as client:
         usage = client.quota()
         title = f"Requests of {client.budget.project} in {usage[0].window_seconds:,.0f} s"
-        text: list[str | Table] = [_usage_table(title, usage)]
-        text += [
+        printed: list[str | Table] = [_usage_table(title, usage)]
+        printed += [
             f"{api.api}: Mixpanel sent 429 with a time to wait."
             for api in usage
             if api.blocked_until
         ]
-        text.append(f"counted in {client.budget.store}")
-    return Answer([asdict(api) for api in usage], text=text)
+        printed.append(f"counted in {client.budget.store}")
+    return Answer([asdict(api) for api in usage], text=printed)
 
 
 def _usage_table(title: str, usage: Sequence[ApiUsage]) -> Table:
@@ -154,8 +154,7 @@ def clean(
         int, typer.Option(min=0, max=36_500, help="Keep responses of this many days.")
     ] = 7,
     everything: Annotated[
-        bool,
-        typer.Option("--all", help="Delete all, except those of the last hour or in use."),
+        bool, typer.Option("--all", help="Delete all, except those of the last hour or in use.")
     ] = False,
     database: DatabaseOption = None,
 ) -> Answer:
@@ -167,5 +166,5 @@ def clean(
     with current().workspace(database) as workspace:
         cleaned = workspace.clean(timedelta(days=days))
     megabytes = cleaned.deleted_bytes / 1_000_000
-    text = f"deleted {cleaned.deleted:,} ({megabytes:,.1f} MB), kept {cleaned.kept:,}"
-    return Answer(asdict(cleaned), text=[text])
+    message = f"deleted {cleaned.deleted:,} ({megabytes:,.1f} MB), kept {cleaned.kept:,}"
+    return Answer(asdict(cleaned), text=[message])
