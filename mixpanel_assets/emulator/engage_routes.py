@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -237,3 +237,11 @@ def _description(inbound: Inbound, cohort: Cohort, profiles: Sequence[Profile]) 
         "name": cohort.name,
         "data_group_id": None,
     }
+
+
+ENGAGE_HANDLERS: dict[str, Callable[[Inbound], Response]] = {
+    "engage": engage,
+    "engage/properties": engage_properties,
+    "engage/stats": engage_stats,
+    "cohorts/list": cohorts_list,
+}

@@ -37,10 +37,7 @@ def export(inbound: Inbound) -> Response:
     if limit:
         blocks = _limit(blocks, limit)
     return Response(
-        200,
-        damage(blocks, inbound.fault),
-        inbound.settings.export_content_type,
-        gzip_allowed=True,
+        200, damage(blocks, inbound.fault), inbound.settings.export_content_type, gzip_allowed=True
     )
 
 

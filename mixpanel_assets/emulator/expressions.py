@@ -129,18 +129,18 @@ class _Parser:
                 operator = "not in"
             if operator is None:
                 return left
-            left = _comparison(operator, left, self.sum())
+            left = _binary(_compare, operator, left, self.sum())
 
     def sum(self) -> Evaluate:
         left = self.product()
         while operator := self.take("+", "-"):
-            left = _arithmetic(operator, left, self.product())
+            left = _binary(_calculate, operator, left, self.product())
         return left
 
     def product(self) -> Evaluate:
         left = self.unary()
         while operator := self.take("*", "/", "%"):
-            left = _arithmetic(operator, left, self.unary())
+            left = _binary(_calculate, operator, left, self.unary())
         return left
 
     def unary(self) -> Evaluate:
@@ -246,8 +246,10 @@ def _same_type(left: Any, right: Any) -> bool:
     return (is_number(left) and is_number(right)) or type(left) is type(right)
 
 
-def _comparison(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
-    return lambda scope: _compare(operator, left(scope), right(scope))
+def _binary(
+    compute: Callable[[str, Any, Any], Any], operator: str, left: Evaluate, right: Evaluate
+) -> Evaluate:
+    return lambda scope: compute(operator, left(scope), right(scope))
 
 
 def _compare(operator: str, left: Any, right: Any) -> Any:
@@ -270,10 +272,6 @@ def _contains(left: Any, right: Any) -> Any:
     if isinstance(right, list):
         return any(_same_type(left, item) and left == item for item in right)
     return UNDEFINED
-
-
-def _arithmetic(operator: str, left: Evaluate, right: Evaluate) -> Evaluate:
-    return lambda scope: _calculate(operator, left(scope), right(scope))
 
 
 def _calculate(operator: str, left: Any, right: Any) -> Any:

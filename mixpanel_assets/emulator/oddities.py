@@ -8,7 +8,6 @@ Every row is JSON text, not a Python value, because the exact spelling matters:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,33 +26,21 @@ class OddRow:
     properties: str
 
 
-def _id(number: int) -> str:
-    return f'"$insert_id":"odd-{{day}}-{number:03d}"'
-
-
-def _user(name: str) -> str:
-    return f'"distinct_id":{json.dumps(name, ensure_ascii=False)}'
+def _ids(user: str, number: int) -> str:
+    return f'"distinct_id":"{user}","$insert_id":"odd-{{day}}-{number:03d}"'
 
 
 # Rows of every day, with or without the full set.
 MILD = (
     OddRow(
-        "Page View",
-        36000.5,
-        _user("user-9001") + "," + _id(1),
-        '"title":"Ångström — Привет, хорошо","page":"Å"',
+        "Page View", 36000.5, _ids("user-9001", 1), '"title":"Ångström — Привет, хорошо","page":"Å"'
     ),
-    OddRow(
-        "Page View",
-        36001.25,
-        _user("user-9002") + "," + _id(2),
-        '"title":"🛒👩\u200d💻","coupon":null',
-    ),
-    OddRow("Nightly Sync", 3600.0, _user("") + "," + _id(3), '"rows":1200,"$import":true'),
-    OddRow("Page View", 36003.0, _user("user-9003"), '"title":"no insert id"'),
+    OddRow("Page View", 36001.25, _ids("user-9002", 2), '"title":"🛒👩\u200d💻","coupon":null'),
+    OddRow("Nightly Sync", 3600.0, _ids("", 3), '"rows":1200,"$import":true'),
+    OddRow("Page View", 36003.0, '"distinct_id":"user-9003"', '"title":"no insert id"'),
 )
 
-TWIN = OddRow("Heartbeat", 43200.0, _user("user-9004"), '"title":"a true twin","beat":1')
+TWIN = OddRow("Heartbeat", 43200.0, '"distinct_id":"user-9004"', '"title":"a true twin","beat":1')
 
 # Event, second of the day, ids and other properties of a row.
 # One sender gives all rows of a batch the same id, although they are different events.
@@ -93,9 +80,7 @@ Odd Edges | 86399.999 | "distinct_id":"user-9014","$insert_id":"odd-{day}-071" |
 
 RICH = (
     # In the table, these characters would end a line.
-    OddRow(
-        "Odd Text", 50000.0, _user("user-9005") + "," + _id(10), '"line":"a\u2028b\u2029c\u0085d"'
-    ),
+    OddRow("Odd Text", 50000.0, _ids("user-9005", 10), '"line":"a\u2028b\u2029c\u0085d"'),
     *(
         OddRow(event, float(second), head, properties)
         for event, second, head, properties in (
@@ -105,7 +90,7 @@ RICH = (
 )
 
 SURROGATE = OddRow(
-    "Odd Text", 50070.0, _user("user-9015") + "," + _id(80), r'"broken":"half a pair \ud83d here"'
+    "Odd Text", 50070.0, _ids("user-9015", 80), r'"broken":"half a pair \ud83d here"'
 )
 
 EVENT_NAMES = frozenset(row.event for row in (*MILD, TWIN, *RICH, SURROGATE)) | {"Odd Size"}
@@ -114,7 +99,7 @@ EVENT_NAMES = frozenset(row.event for row in (*MILD, TWIN, *RICH, SURROGATE)) | 
 def big_row() -> OddRow:
     """Return a row of about one megabyte."""
     text = "Å long text, " * (BIG_ROW_CHARACTERS // 14)
-    return OddRow("Odd Size", 50080.0, _user("user-9016") + "," + _id(90), f'"text":"{text}"')
+    return OddRow("Odd Size", 50080.0, _ids("user-9016", 90), f'"text":"{text}"')
 
 
 def rows(*, rich: bool, room: int, turn: int) -> Iterator[OddRow]:

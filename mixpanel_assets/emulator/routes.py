@@ -17,23 +17,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mixpanel_assets.emulator.app_routes import APP_HANDLERS, old_annotation_list
 from mixpanel_assets.emulator.control_routes import control_routes
-from mixpanel_assets.emulator.engage_routes import (
-    cohorts_list,
-    engage,
-    engage_properties,
-    engage_stats,
-)
+from mixpanel_assets.emulator.engage_routes import ENGAGE_HANDLERS
 from mixpanel_assets.emulator.export_routes import export
 from mixpanel_assets.emulator.faults import EXPORT_PATH, canonical
 from mixpanel_assets.emulator.inbound import Inbound, Refused, Response, error_shape, requested_days
 from mixpanel_assets.emulator.ingest_routes import INGEST_HANDLERS
 from mixpanel_assets.emulator.query_routes import QUERY_HANDLERS
-from mixpanel_assets.emulator.refusals import (
-    authorize,
-    check_region,
-    faulty_response,
-    rate_limited,
-)
+from mixpanel_assets.emulator.refusals import authorize, check_region, faulty_response, rate_limited
 from mixpanel_assets.emulator.state import LoggedRequest, State
 from mixpanel_assets.emulator.truth import Truth
 from mixpanel_assets.emulator.wire import Connections, Delivery
@@ -44,13 +34,6 @@ SENT_PATH = "emulator.sent_path"
 
 Family = Literal["export", "query", "app", "ingestion"]
 Handler = Callable[[Inbound], Response]
-
-PROFILE_HANDLERS: dict[str, Handler] = {
-    "engage": engage,
-    "engage/properties": engage_properties,
-    "engage/stats": engage_stats,
-    "cohorts/list": cohorts_list,
-}
 
 
 def application(
@@ -66,7 +49,7 @@ def application(
         return Endpoint(handler, family, state, truth, connections, base_url, sleep)
 
     routes: list[BaseRoute] = [Route(EXPORT_PATH, endpoint(export, "export"))]
-    for name, handler in {**PROFILE_HANDLERS, **QUERY_HANDLERS}.items():
+    for name, handler in {**ENGAGE_HANDLERS, **QUERY_HANDLERS}.items():
         paths = (f"/api/query/{name}", f"/api/2.0/{name}")
         routes += [Route(path, endpoint(handler, "query")) for path in paths]
     routes.append(Route("/api/2.0/annotations", endpoint(old_annotation_list, "query")))
