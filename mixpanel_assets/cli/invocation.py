@@ -400,14 +400,14 @@ class App(typer.Typer):
         short_command.rich_help_panel = panel
         self.registered_commands.append(short_command)
 
-    def _today(self, values: Mapping[str, Any]) -> date:
+    def _today(self, option_values: Mapping[str, Any]) -> date:
         """Return the current day: of --zone if the command takes it, else of the group's zone."""
         from mixpanel_assets.settings import load_settings
 
         settings = load_settings()
-        if zone := values.get("zone"):
+        if zone := option_values.get("zone"):
             return datetime.now(ZoneInfo(zone)).date()
-        has_project_days = self._project_days or "zone" in values
+        has_project_days = self._project_days or "zone" in option_values
         return settings.project_today() if has_project_days else settings.today()
 
 
@@ -440,12 +440,12 @@ def _command(
         all_options.insert(len(arguments) + names.index("to_date") + 1, _LAST)
 
     @functools.wraps(function)
-    def command(**values: Any) -> None:
+    def command(**option_values: Any) -> None:
         try:
-            _take_form(values)
-            _refuse_range_beside_last(values)
-            _refuse_names_twice(values, arguments)
-            answer = function(**_with_dates({name: values[name] for name in names}, today))
+            _take_form(option_values)
+            _refuse_range_beside_last(option_values)
+            _refuse_names_twice(option_values, arguments)
+            answer = function(**_with_dates({name: option_values[name] for name in names}, today))
             _print(answer)
         except KeyboardInterrupt:
             mark_caught()
@@ -458,13 +458,13 @@ def _command(
     return command
 
 
-def _take_form(values: Mapping[str, Any]) -> None:
+def _take_form(option_values: Mapping[str, Any]) -> None:
     invocation = current()
-    if "output" not in values:
+    if "output" not in option_values:
         if invocation.output or invocation.jq:
             raise typer.BadParameter("This command takes neither --format nor --jq.")
         return
-    invocation.output, invocation.jq = values["output"], values["jq"]
+    invocation.output, invocation.jq = option_values["output"], option_values["jq"]
     check_jq(invocation.jq, invocation.output or Format.JSON)
 
 
@@ -511,28 +511,28 @@ def _name_argument(option: inspect.Parameter) -> inspect.Parameter:
     return _parameter(f"named_{option.name}", None, Annotated[kind | None, info])
 
 
-def _refuse_names_twice(values: Mapping[str, Any], arguments: Collection[str]) -> None:
+def _refuse_names_twice(option_values: Mapping[str, Any], arguments: Collection[str]) -> None:
     for name in arguments:
         option = name.removeprefix("named_")
-        if values[name] and values[name] != values[option]:
+        if option_values[name] and option_values[name] != option_values[option]:
             raise typer.BadParameter(f"The {_NAMES[option]} is given twice.")
 
 
-def _refuse_range_beside_last(values: Mapping[str, Any]) -> None:
-    last = values.get(_LAST.name)
-    if last and (values["from_date"], values["to_date"]) != range_of_last(last):
+def _refuse_range_beside_last(option_values: Mapping[str, Any]) -> None:
+    last = option_values.get(_LAST.name)
+    if last and (option_values["from_date"], option_values["to_date"]) != range_of_last(last):
         raise typer.BadParameter("--last excludes --from and --to.")
 
 
 def _with_dates(
-    values: Mapping[str, Any], today: Callable[[Mapping[str, Any]], date]
+    option_values: Mapping[str, Any], today: Callable[[Mapping[str, Any]], date]
 ) -> dict[str, Any]:
     """Return the options with dates for days like `yesterday`, and --from not after --to."""
-    options = dict(values)
-    if any(isinstance(option, DaysAgo) for option in values.values()):
+    options = dict(option_values)
+    if any(isinstance(option, DaysAgo) for option in option_values.values()):
         # Once for all: midnight must not come between two of them.
-        current_day = today(values)
-        for name, option in values.items():
+        current_day = today(option_values)
+        for name, option in option_values.items():
             if isinstance(option, DaysAgo):
                 options[name] = option.before(current_day)
     from_option, to_option = options.get("from_date"), options.get("to_date")

@@ -205,7 +205,7 @@ def _print_table(
     from rich.text import Text
 
     console = Console(file=sys.stdout, highlight=False, markup=False)
-    table, left_out = Table(), list[str]()
+    table, hidden_columns = Table(), list[str]()
     if is_single:
         table = Table("field", Column("value", overflow="fold"))
         rows = [[name, value] for row in rows for name, value in zip(columns, row, strict=True)]
@@ -214,21 +214,21 @@ def _print_table(
             Width.of(_printable(name), [row[number] for row in rows])
             for number, name in enumerate(columns)
         ]
-        shown = fitting(widths, console.width if console.is_terminal else None)
-        for name, width in zip(columns, shown, strict=False):
+        column_widths = fitting(widths, console.width if console.is_terminal else None)
+        for name, width in zip(columns, column_widths, strict=False):
             header = Text("\n".join(fold(_printable(name), width)))
             table.add_column(header, width=width, no_wrap=True, overflow="ellipsis")
-        left_out = [_printable(name) for name in columns[len(shown) :]]
+        hidden_columns = [_printable(name) for name in columns[len(column_widths) :]]
     for row in rows:
         table.add_row(*(Text(_printable(_cell_text(value))) for value in row[: len(table.columns)]))
     if not console.is_terminal:
         # A file or a pipe has no width, so no value is cut.
-        roomy = Console(width=1_000_000)
-        console.width = max(console.width, roomy.measure(table).maximum)
+        wide_console = Console(width=1_000_000)
+        console.width = max(console.width, wide_console.measure(table).maximum)
     console.print(table)
-    if left_out:
-        count = f"{len(left_out)} more column{'s' if len(left_out) > 1 else ''}"
-        console.print(f"{count}: {', '.join(left_out)}", overflow="fold")
+    if hidden_columns:
+        count = f"{len(hidden_columns)} more column{'s' if len(hidden_columns) > 1 else ''}"
+        console.print(f"{count}: {', '.join(hidden_columns)}", overflow="fold")
 
 
 class Width(NamedTuple):
@@ -259,21 +259,21 @@ def fitting(widths: Sequence[Width], terminal_width: int | None) -> list[int]:
     """Return the widths of the columns that fit on the terminal, of the first one in any case."""
     if terminal_width is None:
         return [width.full for width in widths]
-    shown = list[int]()
+    column_widths = list[int]()
     for width in widths:
-        used = sum(shown) + _FRAME * (len(shown) + 1) + 1
-        if shown and used + width.least > terminal_width:
+        used = sum(column_widths) + _FRAME * (len(column_widths) + 1) + 1
+        if column_widths and used + width.least > terminal_width:
             break
-        shown.append(min(width.least, terminal_width - _FRAME - 1))
-    spare_width = terminal_width - sum(shown) - _FRAME * len(shown) - 1
+        column_widths.append(min(width.least, terminal_width - _FRAME - 1))
+    spare_width = terminal_width - sum(column_widths) - _FRAME * len(column_widths) - 1
     while spare_width > 0:
-        narrow = [n for n, width in enumerate(shown) if width < widths[n].full]
+        narrow = [n for n, width in enumerate(column_widths) if width < widths[n].full]
         if not narrow:
             break
         for number in narrow[:spare_width]:
-            shown[number] += 1
+            column_widths[number] += 1
             spare_width -= 1
-    return shown
+    return column_widths
 
 
 def fold(name: str, width: int) -> list[str]:

@@ -71,17 +71,17 @@ _NO_TIMES = ("", '"time":null,', '"time":"noon",', '"time":99999999999999999,')
 
 def _bad_rows(shop: Shop, day: date, change: Fault, time_in_ms: bool) -> Block:
     """Return complete lines that cannot be stored, or that belong to the previous day."""
-    start = shop.sample(day).start_ms
+    start_of_day_ms = shop.sample(day).start_ms
     bad_rows: Block = []
     for row in range(change.count):
-        happened_ms = start + 40_000_000 + row * 1000
+        happened_ms = start_of_day_ms + 40_000_000 + row * 1000
         time = happened_ms - DAY_MS if change.kind == "foreign-rows" else happened_ms
-        shown = f'"time":{time if time_in_ms else time // 1000},'
+        time_json = f'"time":{time if time_in_ms else time // 1000},'
         if change.kind == "timeless-rows":
-            shown = _NO_TIMES[row % len(_NO_TIMES)]
+            time_json = _NO_TIMES[row % len(_NO_TIMES)]
         title = r"half \ud83d" if change.kind == "surrogate-rows" else "bad row"
         line = (
-            f'{{"event":"Bad Row","properties":{{{shown}"distinct_id":"user-9100",'
+            f'{{"event":"Bad Row","properties":{{{time_json}"distinct_id":"user-9100",'
             f'"$insert_id":"bad-{change.kind}-{day}-{row}","title":"{title}",'
             f'"mp_processing_time_ms":{happened_ms + 900}}}}}'
         )

@@ -61,18 +61,18 @@ def check_history(inbound: Inbound, first: date) -> None:
 
 
 def _names(inbound: Inbound) -> set[str] | None:
-    text = inbound.params.get("event", "")
-    if not text:
+    selector = inbound.params.get("event", "")
+    if not selector:
         return None
     try:
-        event_names = json.loads(text)
+        event_names = json.loads(selector)
     except ValueError:
         event_names = None
     if not isinstance(event_names, list) or not all(isinstance(name, str) for name in event_names):
-        raise inbound.shape.refuse(400, f"Error in event selectors: invalid string: [{text}]")
+        raise inbound.shape.refuse(400, f"Error in event selectors: invalid string: [{selector}]")
     known = EVENT_NAMES | inbound.state.received.names()
     if inbound.settings.unknown_event == "400" and not set(event_names) <= known:
-        raise inbound.shape.refuse(400, f"Error in event selectors: unknown event: [{text}]")
+        raise inbound.shape.refuse(400, f"Error in event selectors: unknown event: [{selector}]")
     return set(event_names)
 
 
@@ -98,18 +98,18 @@ def _filter(
 def _passes(
     inbound: Inbound, line: bytes, event_names: set[str] | None, where: Evaluate | None, in_ms: bool
 ) -> bool:
-    record = json.loads(line)
-    if event_names is not None and record["event"] not in event_names:
+    served_record = json.loads(line)
+    if event_names is not None and served_record["event"] not in event_names:
         return False
     if where is None:
         return True
-    properties = record["properties"]
-    if in_ms and has_time(record):
+    properties = served_record["properties"]
+    if in_ms and has_time(served_record):
         properties["time"] /= 1000
     try:
         identity = properties.get("distinct_id")
         person = inbound.state.person(None if identity is None else str(identity))
-        return matches(where, Scope(properties, person, event=record["event"]))
+        return matches(where, Scope(properties, person, event=served_record["event"]))
     except ExpressionError:
         return False
 

@@ -188,11 +188,11 @@ def _refuse_identity_events(inbound: Inbound, records: list[Any]) -> None:
 
 def _records(inbound: Inbound, *, gzip: bool) -> list[Any] | None:
     """Return the records of a request; None if its data cannot be read."""
-    text = inbound.params.get("data", "").encode() or _uncompressed_body(inbound, gzip=gzip)
+    sent_data = inbound.params.get("data", "").encode() or _uncompressed_body(inbound, gzip=gzip)
     most = inbound.settings.max_import_bytes
-    if len(text) > most:
+    if len(sent_data) > most:
         raise inbound.shape.refuse(413, f"request exceeds max limit of {most} bytes")
-    records = _parse(text, lines="ndjson" in inbound.headers.get("content-type", ""))
+    records = _parse(sent_data, lines="ndjson" in inbound.headers.get("content-type", ""))
     if records is not None and len(records) > MOST_RECORDS:
         raise inbound.shape.refuse(413, f"request exceeds max limit of {MOST_RECORDS} records")
     return records
@@ -210,24 +210,24 @@ def _uncompressed_body(inbound: Inbound, *, gzip: bool) -> bytes:
         return b""
 
 
-def _parse(text: bytes, *, lines: bool) -> list[Any] | None:
-    text = text.strip()
-    if not text.startswith((b"[", b"{")):
-        text = _from_base64(text)
+def _parse(sent_data: bytes, *, lines: bool) -> list[Any] | None:
+    sent_data = sent_data.strip()
+    if not sent_data.startswith((b"[", b"{")):
+        sent_data = _from_base64(sent_data)
     try:
         if lines:
-            return [json.loads(line) for line in text.split(b"\n") if line.strip()]
-        value = json.loads(text)
+            return [json.loads(line) for line in sent_data.split(b"\n") if line.strip()]
+        value = json.loads(sent_data)
     except ValueError:
         return None
     records = value if isinstance(value, list) else [value]
     return records or None
 
 
-def _from_base64(text: bytes) -> bytes:
+def _from_base64(sent_data: bytes) -> bytes:
     try:
         # Some clients do not escape the plus signs of a form field.
-        return base64.b64decode(text.replace(b" ", b"+"), validate=True).strip()
+        return base64.b64decode(sent_data.replace(b" ", b"+"), validate=True).strip()
     except binascii.Error:
         return b""
 
@@ -255,13 +255,13 @@ def _plain(inbound: Inbound, problem: str | None) -> Response:
     status = int(problem is None)
     if _is_on(inbound, "img"):
         return Response(200, PIXEL, "image/gif")
-    text = str(status)
+    reply = str(status)
     if _is_on(inbound, "verbose"):
-        text = json.dumps({"error": problem, "status": status}, separators=(",", ":"))
+        reply = json.dumps({"error": problem, "status": status}, separators=(",", ":"))
     callback = inbound.params.get("callback", "")
     if re.fullmatch(r"[A-Za-z_$][\w$.]*", callback):
-        return Response(200, f"{callback}({text});".encode(), "text/javascript")
-    return text_response(text) if text == str(status) else Response(200, text.encode())
+        return Response(200, f"{callback}({reply});".encode(), "text/javascript")
+    return text_response(reply) if reply == str(status) else Response(200, reply.encode())
 
 
 def _per_record(imported: int, failed: list[Failure]) -> Response:

@@ -455,12 +455,12 @@ def odd_block(
     block: Block = []
     for number, row in enumerate(rows):
         time = sample.start_ms + round(row.second * 1000)
-        happened = time - sample.offsets[(time - sample.start_ms) // SLOT_MS]
+        happened_ms = time - sample.offsets[(time - sample.start_ms) // SLOT_MS]
         if number < shifted:
             # The day and the time have different zones, as after a change of the project's zone.
             time = sample.start_ms - 3_600_000 * (number % 3 + 1)
         head = row.head.replace("{day}", sample.day.isoformat())
-        received = happened + 500
+        received = happened_ms + 500
         text = _ODD_LINE % (
             json_text(row.event),
             time if time_in_ms else time // 1000,
@@ -469,7 +469,7 @@ def odd_block(
             received + 900,
             row.properties,
         )
-        block.append((text.encode(), happened, received + 900))
+        block.append((text.encode(), happened_ms, received + 900))
     return block
 
 

@@ -167,10 +167,10 @@ class Truth:
             lines = list(portion)
             totals.lines += len(lines)
             totals.unstorable += sum(map(_is_broken, lines))
-            for _, head in _newest((line, _head(line)) for line in lines):
+            for _, row_head in _newest((line, _head(line)) for line in lines):
                 totals.events += 1
-                totals.by_event[head.event] += 1
-                identity = head.properties.distinct_id
+                totals.by_event[row_head.event] += 1
+                identity = row_head.properties.distinct_id
                 if identity is not None:
                     totals.users.add(str(identity))
         return totals
@@ -231,11 +231,11 @@ def deduplicated(records: Iterable[Record]) -> Iterator[Record]:
 def _newest(rows: Iterable[tuple[T, Head]]) -> Iterator[tuple[T, Head]]:
     newest: dict[tuple[object, ...], tuple[T, Head]] = {}
     for row in rows:
-        head = row[1]
-        if (key := head.key) is None:
+        row_head = row[1]
+        if (key := row_head.key) is None:
             yield row
         elif (known := newest.get(key)) is None or (
-            head.properties.processed > known[1].properties.processed
+            row_head.properties.processed > known[1].properties.processed
         ):
             newest[key] = row
     yield from newest.values()
