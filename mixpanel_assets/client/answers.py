@@ -207,8 +207,8 @@ def activity_in(response: Any) -> list[UserEvent]:
 
 
 def _event_moment(seconds: Any) -> datetime:
-    known = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not known or not _EARLIEST <= seconds <= _LATEST:
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not _EARLIEST <= seconds <= _LATEST:
         raise ServerError(
             "The activity feed holds an event whose time is no moment in seconds.", status_code=200
         )
@@ -350,17 +350,17 @@ def _type_name(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _metadata(found: dict[str, Any] | None) -> LexiconMetadata | None:
-    own = (found or {}).get("com.mixpanel")
-    if own is None:
+def _metadata(metadata: dict[str, Any] | None) -> LexiconMetadata | None:
+    fields = (metadata or {}).get("com.mixpanel")
+    if fields is None:
         return None
-    kept = read_response(own, _MetadataResponse, "metadata of a definition")
+    lexicon = read_response(fields, _MetadataResponse, "metadata of a definition")
     return LexiconMetadata(
-        source=kept.source,
-        display_name=kept.display_name,
-        tags=kept.tags or [],
-        hidden=bool(kept.hidden),
-        dropped=bool(kept.dropped),
-        contacts=kept.contacts or [],
-        team_contacts=kept.team_contacts or [],
+        source=lexicon.source,
+        display_name=lexicon.display_name,
+        tags=lexicon.tags or [],
+        hidden=bool(lexicon.hidden),
+        dropped=bool(lexicon.dropped),
+        contacts=lexicon.contacts or [],
+        team_contacts=lexicon.team_contacts or [],
     )

@@ -333,7 +333,7 @@ class MixpanelAPIClient(Queries):
             ...     next(lines)[:16]
             b'{"$distinct_id":'
         """
-        return RecordStream(self._profile_source(query).blocks(lambda _, text: text), "profiles")
+        return RecordStream(self._profile_source(query).blocks(lambda _, line: line), "profiles")
 
     def export_events(
         self,

@@ -245,9 +245,9 @@ class Permits:
 
     def _refusal(self, why: str, denial: Denial) -> RateLimitError:
         refusal = self.refusal
-        what = "It was not sent again" if refusal else f"{self.description} was not sent"
+        not_sent = "It was not sent again" if refusal else f"{self.description} was not sent"
         message = (
-            f"{what}, because {why}: "
+            f"{not_sent}, because {why}: "
             f"{denial.reason} (project {self.budget.project}). It can go on "
             f"{_when(denial.seconds)}; see `mp quota`."
         )

@@ -249,13 +249,13 @@ class DiscoveryService:
         # For an unknown event Mixpanel sends an empty list or a refusal; only the list of names
         # says that the event does not exist.
         try:
-            found = request()
+            names = request()
         except QueryError as error:
             self._require_event(event, error)
             raise
-        if not found:
+        if not names:
             self._require_event(event)
-        return found
+        return names
 
     def _require_event(self, event: str, cause: Exception | None = None) -> None:
         known_events = self.list_events()
@@ -263,7 +263,7 @@ class DiscoveryService:
             raise EventNotFoundError(event, similar_names(event, known_events)) from cause
 
 
-def _sort_names(names: Sequence[str] | dict[str, Any], what: str) -> list[str]:
+def _sort_names(names: Sequence[str] | dict[str, Any], kind: str) -> list[str]:
     if len(names) >= MOST_NAMES:
-        logger.warning("Mixpanel lists only %s %s; there may be more.", f"{len(names):,}", what)
+        logger.warning("Mixpanel lists only %s %s; there may be more.", f"{len(names):,}", kind)
     return sorted(map(str, names))

@@ -426,7 +426,7 @@ class EventExport:
     on_lines: Callable[[int], None] = lambda lines: None
     on_arrival: Callable[[date, date, int], None] = lambda first, last, lines: None
     key: str | None = None
-    found: dict[tuple[date, date], Path] = field(default_factory=dict)
+    earlier_spools: dict[tuple[date, date], Path] = field(default_factory=dict)
     _transport: Transport | None = None
     _own_key: str = field(default_factory=lambda: uuid.uuid4().hex)
     _spool_marks: ExitStack = field(default_factory=ExitStack)
@@ -434,7 +434,7 @@ class EventExport:
     _marking: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> Self:
-        for path in self.found.values():
+        for path in self.earlier_spools.values():
             self._mark_spools(stem_of(path.name))
         self._transport = self.open_transport()
         return self
@@ -529,7 +529,7 @@ class EventExport:
         return self._transport
 
     def _earlier_spool(self, query: ExportQuery) -> Spool | None:
-        path = self.found.pop((query.from_date, query.to_date), None)
+        path = self.earlier_spools.pop((query.from_date, query.to_date), None)
         if path is None:
             return None
         try:

@@ -314,7 +314,7 @@ def find_store(
     timeout: float | None = None,
     cancelled: threading.Event | None = None,
 ) -> LedgerStore:
-    """Return the project's file, or the memory of this process, with one warning, without one.
+    """Return the project's ledger file; without one, warn once and count in this process alone.
 
     A wait for other processes that hold the file ends with `DatabaseLockedError` after `timeout`
     seconds, or when `cancelled` is set.

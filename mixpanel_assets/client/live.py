@@ -543,6 +543,6 @@ class LiveQueryService:
         return next((funnel.name for funnel in funnels if funnel.funnel_id == funnel_id), "")
 
 
-def _warn_of_cut_response(count: int, most: int, what: str) -> None:
+def _warn_of_cut_response(count: int, most: int, kind: str) -> None:
     if count >= most:
-        logger.warning("Mixpanel sent %s %s; there may be more.", f"{count:,}", what)
+        logger.warning("Mixpanel sent %s %s; there may be more.", f"{count:,}", kind)

@@ -377,7 +377,7 @@ def clean(directory: Path, older_than: timedelta = KEPT_FOR) -> Cleaned:
     process uses, whatever it is.
     """
     deleted_before = time.time() - max(older_than, RESUMED_FOR).total_seconds()
-    used = _stems_in_use(directory)
+    used_stems = _stems_in_use(directory)
     deleted = deleted_bytes = kept = 0
     for path in sorted(directory.glob("*")):
         files = _response_files(path)
@@ -385,7 +385,7 @@ def clean(directory: Path, older_than: timedelta = KEPT_FOR) -> Cleaned:
             continue
         times_and_sizes = [_written_and_size(file) for file in files]
         is_young = max(written for written, _ in times_and_sizes) > deleted_before
-        if is_young or stem_of(path.name) in used or not _delete_response(path):
+        if is_young or stem_of(path.name) in used_stems or not _delete_response(path):
             kept += 1
             continue
         deleted += 1

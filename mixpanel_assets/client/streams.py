@@ -428,7 +428,7 @@ def _warn_of_odd_lines(query: ExportQuery, judge: Judge[T]) -> IncompleteExportE
 
 
 def _profiles_of_page(page: ProfilePage) -> list[tuple[dict[str, Any], bytes]]:
-    return [(parse_record(text), text) for text in page.results]
+    return [(parse_record(profile), profile) for profile in page.results]
 
 
 def _spool_pieces(spool_path: Path) -> Iterator[bytes]:

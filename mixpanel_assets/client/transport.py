@@ -301,21 +301,21 @@ class Transport:
 
     def _failure(self, error: httpx.HTTPError, description: str, api: Api, path: str) -> str:
         host = httpx.URL(self.url(api, path)).netloc.decode()
-        what = str(error) or type(error).__name__
-        if "CERTIFICATE_VERIFY_FAILED" in what:
+        fault = str(error) or type(error).__name__
+        if "CERTIFICATE_VERIFY_FAILED" in fault:
             return (
-                f"{description}: the certificate of {host} has an unknown signer ({what}). If a "
+                f"{description}: the certificate of {host} has an unknown signer ({fault}). If a "
                 "company proxy signs it, set SSL_CERT_FILE to its authority's file."
             )
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
             return (
-                f"{description}: {host} cannot be reached ({what}). "
+                f"{description}: {host} cannot be reached ({fault}). "
                 "Check the network, the proxy (HTTPS_PROXY) and MP_API_BASE_URL."
             )
         if isinstance(error, httpx.TimeoutException):
             idle = f"{_IDLE_SECONDS[api]:.0f} s"
             return f"{description}: {host} sent nothing for {idle}. Try again later."
-        return f"{description}: the connection to {host} broke ({what}). Try again."
+        return f"{description}: the connection to {host} broke ({fault}). Try again."
 
 
 def _network_variables() -> str:
@@ -348,10 +348,10 @@ def checked_base_url(api_base_url: str | None) -> str | None:
             "MP_API_BASE_URL holds a name or password. Leave them out; "
             "MP_USERNAME and MP_SECRET name the account."
         )
-    for url_part, said in ((url.query, "a query string"), (url.fragment, "a fragment")):
+    for url_part, part in ((url.query, "a query string"), (url.fragment, "a fragment")):
         if url_part:
             raise ConfigError(
-                f"MP_API_BASE_URL holds {said}. Leave it out; paths are appended to the address."
+                f"MP_API_BASE_URL holds {part}. Leave it out; paths are appended to the address."
             )
     if url.port is not None and not 1 <= url.port <= 65535:
         raise ConfigError(f"MP_API_BASE_URL has port {url.port}; ports are 1 to 65535.")

@@ -346,24 +346,24 @@ class EventTableFetch:
 
     def _fetch(self, export: EventExport, windows: Iterable[DayRange]) -> Iterator[Response]:
         """Yield responses that hold all days, until the limit is reached."""
-        left = export.query.limit
+        limit = export.query.limit
         for number, (first, last) in enumerate(windows):
             arrival = _Arrival(self._request.batch_size, self._reporter(number, first, last))
             export.on_lines = arrival.arrived
             for spool in in_parts(export.download, first, last):
                 self._learn_sizes(spool)
                 arrival.part_arrived(spool.lines)
-                if left is None:
+                if limit is None:
                     yield Response(spool)
                     continue
-                left -= spool.lines
-                yield Response(spool, None if left > 0 else self._request.query.limit)
-                if left <= 0:
+                limit -= spool.lines
+                yield Response(spool, None if limit > 0 else self._request.query.limit)
+                if limit <= 0:
                     break
                 # The requests share the limit, so the next one gets only the rest.
-                export.query = replace(export.query, limit=left)
+                export.query = replace(export.query, limit=limit)
             arrival.done()
-            if left is not None and left <= 0:
+            if limit is not None and limit <= 0:
                 return
 
     def _reporter(self, batch_index: int, first: date, last: date) -> Callable[[int], None]:
@@ -433,14 +433,14 @@ class EventTableFetch:
             yield confirmed
 
     def _confirm_days(
-        self, export: EventExport, days: Iterable[date], kept: list[Response]
+        self, export: EventExport, days: Iterable[date], kept_responses: list[Response]
     ) -> None:
         """Store days as `empty` that have no event in a second response; load the others."""
         for confirmed in self._confirmed_days(export, days):
             if confirmed.empty and not self._event_table.is_replaced:
                 self._event_table.store_empty(confirmed.empty)
             for first, last in self._plan.again(confirmed.doubtful):
-                _, error = self._store_range(export, first, last, kept)
+                _, error = self._store_range(export, first, last, kept_responses)
                 if error:
                     self._mark_failed(first, last, error)
 

@@ -347,8 +347,8 @@ class EventLoad(Load):
 
     def _begin_load(self, sizes: EventSizes, kept_days: Sequence[DayReport]) -> None:
         """Plan the requests; nothing is loaded so far."""
-        self.export.found = self._responses_of_earlier_attempts()
-        downloaded = {day for window in self.export.found for day in days_between(*window)}
+        self.export.earlier_spools = self._responses_of_earlier_attempts()
+        downloaded = {day for window in self.export.earlier_spools for day in days_between(*window)}
         self._plan = request_plan(
             [day for day in self._days if day not in self._reported_days | downloaded],
             sizes,
@@ -407,7 +407,7 @@ class EventLoad(Load):
         return responses_left
 
     def _load(self) -> None:
-        request_ranges = chain(sorted(self.export.found), self._plan)
+        request_ranges = chain(sorted(self.export.earlier_spools), self._plan)
         try:
             for first, last in self.export.ahead(request_ranges, self._is_one_request):
                 self._load_range(first, last)
@@ -418,9 +418,9 @@ class EventLoad(Load):
             self._warn_of_vanished()
             self._suggest_retention()
         if self._incomplete_days:
-            again = bool(self._still_stored)
-            kept_rows = "Rows of earlier loads are kept. " if again else ""
-            ways = how_to_load(self._incomplete_days, self._load_target.table, again=again)
+            has_rows = bool(self._still_stored)
+            kept_rows = "Rows of earlier loads are kept. " if has_rows else ""
+            ways = how_to_load(self._incomplete_days, self._load_target.table, again=has_rows)
             errors = list(self._incomplete_days.values())
             raise days_set_aside(
                 errors, len(self._planned_days), f"{kept_rows}Try again with {ways}."

@@ -44,8 +44,8 @@ def database_in(
     """
     database = storage if isinstance(storage, Database) else storage.database
     if settings is None:
-        place = database.path
+        path = database.path
         settings = load_settings().model_copy(
-            update={"database": place, "spool_dir": place.with_name("spool")}
+            update={"database": path, "spool_dir": path.with_name("spool")}
         )
     return database, settings

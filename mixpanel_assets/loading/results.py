@@ -202,7 +202,7 @@ _PROGRESS_WIDTH = 12  # leaves room for the rest in 80 columns
 class _FetchBar:
     """Parts done, rows, rows a second and time left."""
 
-    def __init__(self, what: str, parts: str, console: Console) -> None:
+    def __init__(self, title: str, parts: str, console: Console) -> None:
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -212,7 +212,7 @@ class _FetchBar:
         )
 
         self.progress = Progress(
-            TextColumn(what),
+            TextColumn(title),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(parts + ", {task.fields[rows]:,} rows, {task.fields[rate]:,.0f}/s"),
@@ -220,7 +220,7 @@ class _FetchBar:
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self.progress.add_task(what, total=None, rows=0, rate=0.0)
+        self._task = self.progress.add_task(title, total=None, rows=0, rate=0.0)
 
     def begin(self) -> None:
         self.progress.reset(self._task)
@@ -343,11 +343,11 @@ def day_bar(days: int, console: Console) -> Iterator[DayBar]:
 
 
 @contextmanager
-def _drawn_bar(what: str, parts: str, console: Console | None) -> Iterator[_FetchBar]:
+def _drawn_bar(title: str, parts: str, console: Console | None) -> Iterator[_FetchBar]:
     if console is None:
         from rich.console import Console
 
         console = Console(stderr=True)
-    bar = _FetchBar(what, parts, console)
+    bar = _FetchBar(title, parts, console)
     with bar.progress:
         yield bar
