@@ -28,7 +28,12 @@ from mixpanel_assets.defs.assets.profiles import (
     profiles_asset as profiles_asset,
 )
 from mixpanel_assets.defs.assets.queries import (
+    LiveQuery as LiveQuery,
     live_query_asset as live_query_asset,
+)
+from mixpanel_assets.defs.component import (
+    MixpanelComponent as MixpanelComponent,
+    MixpanelCredentials as MixpanelCredentials,
 )
 from mixpanel_assets.defs.io_managers import (
     WarehouseIOManager as WarehouseIOManager,
@@ -37,6 +42,7 @@ from mixpanel_assets.defs.location import (
     build_definitions as build_definitions,
 )
 from mixpanel_assets.defs.names import (
+    AssetHooks as AssetHooks,
     AssetKind as AssetKind,
     MixpanelTranslator as MixpanelTranslator,
     Names as Names,

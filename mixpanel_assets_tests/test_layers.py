@@ -26,8 +26,8 @@ MAY_IMPORT = {
         *("auth", "client", "errors", "loading", "results", "rules", "settings", "warehouse"),
     },
     "defs": {
-        "auth",
         *("client", "errors", "loading", "results", "rules", "settings", "warehouse", "workspace"),
+        *("auth", "emulator"),  # the emulator for components with `demo: true`
     },
     "definitions": {"defs"},
     "__init__": None,  # offers the public names lazily

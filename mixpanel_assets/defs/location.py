@@ -13,15 +13,18 @@ from mixpanel_assets.defs.assets.profiles import (
     group_profiles_asset,
     profiles_asset,
 )
+from mixpanel_assets.defs.assets.queries import LiveQuery
 from mixpanel_assets.defs.checks import chosen_checks, event_checks
 from mixpanel_assets.defs.io_managers import WarehouseIOManager
 from mixpanel_assets.defs.names import (
+    NO_HOOKS,
+    AssetHooks,
     AssetKind,
+    Execute,
     MixpanelTranslator,
     Names,
     Translate,
     quiet_beta,
-    untranslated,
 )
 from mixpanel_assets.defs.ops import live_query_jobs, streaming_jobs
 from mixpanel_assets.defs.ops.history import backfill_history_job
@@ -34,6 +37,7 @@ from mixpanel_assets.defs.schedules import (
     automation_sensors,
     check_job,
     kept_current,
+    live_query_schedule,
 )
 from mixpanel_assets.defs.schedules import schedules as schedules_of
 from mixpanel_assets.errors import ConfigError
@@ -59,8 +63,11 @@ def build_definitions(
     checks: bool | Collection[str] = True,
     jobs: bool | Collection[str] = True,
     schedules: bool | Collection[str] = True,
+    queries: Sequence[LiveQuery] = (),
     executor: dg.ExecutorDefinition | None = None,
+    op_tags: Mapping[str, str] | None = None,
     translator: MixpanelTranslator | Translate | None = None,
+    execute: Execute | None = None,
     resources: Mapping[str, Any] | None = None,
     warehouse_key: str | None = None,
 ) -> dg.Definitions:
@@ -84,12 +91,15 @@ def build_definitions(
         profiles: Whether there is an asset of all user profiles.
         groups: Group profiles, by table: the id of the group key. None: MP_GROUPS.
         tables: Filtered events and profiles, in tables of their own.
+        queries: Reports whose daily results are kept in tables; with a schedule of their own.
         checks: Whether `events` has checks, or the names of those that are wanted.
         jobs: Whether there are jobs, or the names of those that are wanted, without prefix.
         schedules: Whether there are schedules, or the names of those that are wanted. A schedule
             whose job is left out is left out too.
         executor: Of all jobs of the code location that have none; None: it stays the host's.
+        op_tags: The tags of the assets' steps.
         translator: Decides how the assets appear in Dagster.
+        execute: Runs each step that stores rows of an asset; see `AssetHooks`.
         resources: Replaces resources by key. `mixpanel` (the project) and `warehouse` (the storage)
             are used under these keys, whatever the name is.
         warehouse_key: The key of the storage; None: `mixpanel_warehouse`, or `<name>_warehouse`.
@@ -127,9 +137,13 @@ def build_definitions(
     elif names.prefix and known.database is None:
         place = known.database_path(project_id).with_name(f"{names.prefix}_warehouse.duckdb")
         known = known.model_copy(update={"database": place})
-    translate = _translation(known, tags or {}, translator)
+    shown: dict[str, Any] = {
+        "names": names,
+        "hooks": _hooks(known, tags or {}, op_tags or {}, translator, execute),
+    }
     with quiet_beta():
-        of_events, of_profiles = _assets(known, names, translate, events, profiles, tables, chosen)
+        of_events, of_profiles = _assets(known, shown, events, profiles, tables, chosen)
+        of_queries = [query.asset(known, **shown) for query in queries]
     all_events = of_events[0].key if events else None
     every_job = _jobs(known, names, of_events, of_profiles, all_events, chosen)
     found_jobs = _chosen(jobs, every_job, names, "job")
@@ -140,8 +154,12 @@ def build_definitions(
         for schedule in schedules_of(known, names, *keys)
         if schedule.job_name in their_names
     ]
+    if of_queries:
+        found_schedules.append(
+            live_query_schedule(*of_queries, name=names.named("ask_yesterday"), settings=known)
+        )
     return dg.Definitions(
-        assets=[*of_events, *of_profiles],
+        assets=[*of_events, *of_profiles, *of_queries],
         asset_checks=event_checks(known, key=all_events, names=names, checks=chosen),
         jobs=found_jobs,
         schedules=_chosen(schedules, found_schedules, names, "schedule"),
@@ -155,19 +173,21 @@ def build_definitions(
     )
 
 
-def _translation(
-    settings: Settings, tags: Mapping[str, str], translator: MixpanelTranslator | Translate | None
-) -> Translate:
+def _hooks(
+    settings: Settings,
+    tags: Mapping[str, str],
+    op_tags: Mapping[str, str],
+    translator: MixpanelTranslator | Translate | None,
+    execute: Execute | None,
+) -> AssetHooks:
     """Return what makes the spec of each asset: its deadline and tags, then the translator."""
-    if isinstance(translator, MixpanelTranslator):
-        translator = translator.get_asset_spec
-    last = translator or untranslated
+    last = translator.get_asset_spec if isinstance(translator, MixpanelTranslator) else translator
 
     def translate(kind: AssetKind) -> dg.AssetSpec:
         spec = kept_current(kind, settings).merge_attributes(tags=tags)
-        return last(AssetKind(kind.table, kind.rows, spec))
+        return last(AssetKind(kind.table, kind.rows, spec)) if last else spec
 
-    return translate
+    return AssetHooks(translate, execute or NO_HOOKS.execute, op_tags)
 
 
 Assets = list[dg.AssetsDefinition]
@@ -175,15 +195,13 @@ Assets = list[dg.AssetsDefinition]
 
 def _assets(
     settings: Settings,
-    names: Names,
-    translate: Translate,
+    shown: Mapping[str, Any],
     events: bool,
     profiles: bool,
     tables: Sequence[Table],
     checks: Collection[str],
 ) -> tuple[Assets, Assets]:
     """Return the assets of events and those of profiles, the unfiltered one first."""
-    shown: dict[str, Any] = {"names": names, "translate": translate}
     everything = [events_asset(settings, checks=checks, **shown)] if events else []
     everyone = [profiles_asset(settings, **shown)] if profiles else []
     of_events, of_profiles = [*everything], [*everyone]

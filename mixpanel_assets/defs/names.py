@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal, Self, cast
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, TypeAlias, cast
 
 import dagster as dg
 from dagster_shared.utils.warnings import BetaWarning
@@ -144,27 +144,51 @@ class MixpanelTranslator:
         return kind.spec
 
 
+StepResult: TypeAlias = dg.Output[Any] | dg.AssetCheckResult
 Translate = Callable[[AssetKind], dg.AssetSpec]
+Execute = Callable[[dg.AssetExecutionContext, Iterator[StepResult]], Iterator[StepResult]]
 
 
-def untranslated(kind: AssetKind) -> dg.AssetSpec:
-    """Return what Dagster shows of an asset by default."""
+def _untranslated(kind: AssetKind) -> dg.AssetSpec:
     return kind.spec
 
 
-def translated(kind: AssetKind, translate: Translate) -> dg.AssetSpec:
-    """Return what a translator makes of an asset.
+def _as_it_is(
+    context: dg.AssetExecutionContext, results: Iterator[StepResult]
+) -> Iterator[StepResult]:
+    return results
 
-    Raises:
-        ConfigError: It is not a `dagster.AssetSpec`.
+
+@dataclass(frozen=True)
+class AssetHooks:
+    """What a host decides of an asset.
+
+    Attributes:
+        translate: Makes what Dagster shows of it; see `MixpanelTranslator`.
+        execute: Runs the step that stores its rows, which loads when its results are drawn.
+        op_tags: The tags of its steps.
     """
-    spec = translate(kind)
-    if not isinstance(spec, dg.AssetSpec):
-        raise ConfigError(
-            f"get_asset_spec returned {spec!r} for the table {kind.table}; it must return a "
-            "dagster.AssetSpec, such as kind.spec."
-        )
-    return spec
+
+    translate: Translate = _untranslated
+    execute: Execute = _as_it_is
+    op_tags: Mapping[str, str] = field(default_factory=dict)
+
+    def spec(self, kind: AssetKind) -> dg.AssetSpec:
+        """Return what the translator makes of an asset.
+
+        Raises:
+            ConfigError: It is not a `dagster.AssetSpec`.
+        """
+        spec = self.translate(kind)
+        if not isinstance(spec, dg.AssetSpec):
+            raise ConfigError(
+                f"get_asset_spec returned {spec!r} for the table {kind.table}; it must return a "
+                "dagster.AssetSpec, such as kind.spec."
+            )
+        return spec
+
+
+NO_HOOKS: AssetHooks = AssetHooks()
 
 
 def shown_as(asset: dg.AssetsDefinition, spec: dg.AssetSpec) -> dg.AssetsDefinition:

@@ -11,6 +11,7 @@ import pytest
 from dagster_shared.utils.warnings import BetaWarning
 
 from mixpanel_assets import (
+    AssetHooks,
     AssetKind,
     FilteredEvents,
     FilteredProfiles,
@@ -378,7 +379,7 @@ def account_of_nobody() -> MixpanelResource:
             "signups", query=SegmentationConfig(event="a"), settings=settings, names=names
         ),
         lambda settings, names: FilteredProfiles(name="x", where="true").asset(
-            settings, names=names, translate=lambda kind: kind.spec
+            settings, names=names, hooks=AssetHooks()
         ),
     ],
 )

@@ -2,13 +2,14 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import Annotated, Any
 
 import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.client import checked_events
 from mixpanel_assets.defs.failures import explained_to_dagster
+from mixpanel_assets.defs.fields import text
 from mixpanel_assets.defs.metadata import (
     column_schema,
     day_metadata,
@@ -17,14 +18,14 @@ from mixpanel_assets.defs.metadata import (
     vanished_metadata,
 )
 from mixpanel_assets.defs.names import (
+    NO_HOOKS,
     THE_ONLY_PROJECT,
+    AssetHooks,
     AssetKind,
     Names,
-    Translate,
+    StepResult,
     quiet_beta,
     shown_as,
-    translated,
-    untranslated,
 )
 from mixpanel_assets.defs.partitions import (
     PartitionRecord,
@@ -78,7 +79,7 @@ def events_asset(
     description: str = EVENTS.grain,
     checks: Collection[str] = (ROWS_VANISHED,),
     names: Names = THE_ONLY_PROJECT,
-    translate: Translate = untranslated,
+    hooks: AssetHooks = NO_HOOKS,
 ) -> dg.AssetsDefinition:
     """Return an asset of events, with partitions as the settings say.
 
@@ -90,10 +91,10 @@ def events_asset(
         description: What one row is.
         checks: Names of checks; without `rows_vanished` the step does not do it.
         names: The key of the asset and of its resources.
-        translate: Makes what Dagster shows of the asset; see `MixpanelTranslator`.
+        hooks: What Dagster shows of the asset, and how its steps run.
     """
     partitions, columns = daily_partitions(settings), column_schema(EVENTS.columns)
-    spec = translated(
+    spec = hooks.spec(
         AssetKind(
             name,
             "event",
@@ -105,8 +106,7 @@ def events_asset(
                 owners=settings.owners,
                 partitions_def=partitions,
             ),
-        ),
-        translate,
+        )
     )
     key = spec.key
     vanished = dg.AssetCheckSpec(
@@ -124,12 +124,16 @@ def events_asset(
         # None by default: Dagster's pools leak the slot of a killed process, and the request
         # budget protects Mixpanel already.
         pool=settings.pool,
+        op_tags=hooks.op_tags,
         check_specs=[vanished] if ROWS_VANISHED in checks else [],
         metadata=stored_table(key, Target(name), "event_date", columns),
     )
     def days_of_events(
         context: dg.AssetExecutionContext, config: EventsConfig
-    ) -> Iterator[dg.Output[EventLoad] | dg.AssetCheckResult]:
+    ) -> Iterator[StepResult]:
+        yield from hooks.execute(context, loaded(context, config))
+
+    def loaded(context: dg.AssetExecutionContext, config: EventsConfig) -> Iterator[StepResult]:
         from_date, to_date = days_of(context.partition_time_window)
         record = PartitionRecord(context, key)
         keeping = _keeping(context, config, settings)
@@ -255,7 +259,7 @@ def filtered_events_asset(
     description: str = "One row per event of the filter, without duplicates.",
     settings: Settings | None = None,
     names: Names = THE_ONLY_PROJECT,
-    translate: Translate = untranslated,
+    hooks: AssetHooks = NO_HOOKS,
 ) -> dg.AssetsDefinition:
     """Return an asset of some events in a table of its own; `events` always holds all events.
 
@@ -271,7 +275,7 @@ def filtered_events_asset(
         description: What one row is; the filter and the cost are added.
         settings: Instead of the MP_* variables.
         names: The key of the asset and of its resources.
-        translate: Makes what Dagster shows of the asset; see `MixpanelTranslator`.
+        hooks: What Dagster shows of the asset, and how its steps run.
 
     Raises:
         ConfigError: The filter is empty or wrong, or the name cannot be that of a new table.
@@ -291,33 +295,32 @@ def filtered_events_asset(
         description=f"{description} {_in_words(filters)} Costs one export request for a day; up to "
         "31 days of a range share one.",
         names=names,
-        translate=translate,
+        hooks=hooks,
     )
 
 
 class FilteredEvents(dg.Model, dg.Resolvable):
     """A table of the events of one filter, for `build_definitions` and components."""
 
-    name: str = Field(
-        description="Name of the asset and of its table in schema `mixpanel`.", examples=["orders"]
-    )
-    events: list[str] | None = Field(
-        default=None, description="Only events of these names.", examples=[["Order Completed"]]
-    )
-    where: str | None = Field(
-        default=None,
-        description="A segmentation expression over event properties, which Mixpanel evaluates.",
-        examples=['properties["country"] == "DE"'],
-    )
-    description: str = Field(
-        default="One row per event of the filter, without duplicates.",
-        description="What one row is; the filter and the cost are added.",
-        examples=["One row per completed order."],
-    )
+    name: Annotated[str, text("Name of the asset and of its table in schema `mixpanel`.", "orders")]
+    events: Annotated[
+        list[str] | None,
+        text("Only events of these names.", ["Order Completed"], kind=list[str | int] | None),
+    ] = None
+    where: Annotated[
+        str | None,
+        text(
+            "A segmentation expression over event properties, which Mixpanel evaluates.",
+            'properties["country"] == "DE"',
+            kind=str | None,
+        ),
+    ] = None
+    description: Annotated[
+        str,
+        text("What one row is; the filter and the cost are added.", "One row per completed order."),
+    ] = "One row per event of the filter, without duplicates."
 
-    def asset(
-        self, settings: Settings, *, names: Names, translate: Translate
-    ) -> dg.AssetsDefinition:
+    def asset(self, settings: Settings, *, names: Names, hooks: AssetHooks) -> dg.AssetsDefinition:
         """Return the asset; see `filtered_events_asset`."""
         return filtered_events_asset(
             self.name,
@@ -326,7 +329,7 @@ class FilteredEvents(dg.Model, dg.Resolvable):
             description=self.description,
             settings=settings,
             names=names,
-            translate=translate,
+            hooks=hooks,
         )
 
 

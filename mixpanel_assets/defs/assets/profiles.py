@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import dagster as dg
 from pydantic import Field
@@ -19,6 +19,7 @@ from mixpanel_assets.client import (
     ProfileQuery,
 )
 from mixpanel_assets.defs.failures import explained_to_dagster
+from mixpanel_assets.defs.fields import text
 from mixpanel_assets.defs.metadata import (
     column_schema,
     completeness_metadata,
@@ -26,14 +27,14 @@ from mixpanel_assets.defs.metadata import (
     stored_table,
 )
 from mixpanel_assets.defs.names import (
+    NO_HOOKS,
     THE_ONLY_PROJECT,
+    AssetHooks,
     AssetKind,
     Names,
-    Translate,
+    StepResult,
     quiet_beta,
     shown_as,
-    translated,
-    untranslated,
 )
 from mixpanel_assets.defs.partitions import PartitionRecord, daily_partitions, days_of
 from mixpanel_assets.defs.resources import client_of_step
@@ -116,7 +117,7 @@ def profiles_asset(
     query: ProfileQuery | None = None,
     description: str = PROFILES.grain,
     names: Names = THE_ONLY_PROJECT,
-    translate: Translate = untranslated,
+    hooks: AssetHooks = NO_HOOKS,
 ) -> dg.AssetsDefinition:
     """Return an asset of profiles, with partitions as the settings say.
 
@@ -126,10 +127,10 @@ def profiles_asset(
         query: Narrows the profiles; None: all user profiles.
         description: What one row is.
         names: The key of the asset and of its resources; the names of its ops.
-        translate: Makes what Dagster shows of the asset; see `MixpanelTranslator`.
+        hooks: What Dagster shows of the asset, and how its steps run.
     """
     target, check, partitions = Target(name), f"{name}_complete", daily_partitions(settings)
-    spec = translated(
+    spec = hooks.spec(
         AssetKind(
             name,
             "profile",
@@ -141,8 +142,7 @@ def profiles_asset(
                 owners=settings.owners,
                 partitions_def=partitions,
             ),
-        ),
-        translate,
+        )
     )
     key = spec.key
     filters = query.filters if query else None
@@ -151,6 +151,7 @@ def profiles_asset(
     @dg.op(
         name=names.named(f"plan_{stem}_pages"),
         required_resource_keys=names.resource_keys,
+        tags=hooks.op_tags,
         out={"plan": dg.Out(ProfilePlan), "chunks": dg.DynamicOut(Chunk)},
         description="Requests page 0 of each snapshot: session, total and page size.",
     )
@@ -192,6 +193,7 @@ def profiles_asset(
     @dg.op(
         name=names.named(f"fetch_{stem}_pages"),
         required_resource_keys=names.resource_keys,
+        tags=hooks.op_tags,
         description="Fetches the pages of a chunk that are not on disk yet, several at once.",
     )
     def fetch_pages(context: dg.OpExecutionContext, chunk: Chunk) -> list[int]:
@@ -209,14 +211,18 @@ def profiles_asset(
     @dg.op(
         name=names.named(f"merge_{stem}_pages"),
         required_resource_keys=names.resource_keys,
+        tags=hooks.op_tags,
         out={"rows": dg.Out(ProfileLoad, io_manager_key=names.warehouse), "complete": dg.Out()},
         description="Fetches the pages that are still missing and stores each day's profiles.",
     )
     def merge_pages(
-        context: dg.AssetExecutionContext,
-        plan: ProfilePlan,
-        failed: list[list[int]],
-    ) -> Iterator[dg.Output[ProfileLoad] | dg.AssetCheckResult]:
+        context: dg.AssetExecutionContext, plan: ProfilePlan, failed: list[list[int]]
+    ) -> Iterator[StepResult]:
+        yield from hooks.execute(context, merged(context, plan, failed))
+
+    def merged(
+        context: dg.AssetExecutionContext, plan: ProfilePlan, failed: list[list[int]]
+    ) -> Iterator[StepResult]:
         record, mixpanel = PartitionRecord(context, key), names.resource(context)
 
         def record_day(report: ProfileReport, pages: int) -> None:
@@ -280,7 +286,7 @@ def group_profiles_asset(
     *,
     settings: Settings | None = None,
     names: Names = THE_ONLY_PROJECT,
-    translate: Translate = untranslated,
+    hooks: AssetHooks = NO_HOOKS,
 ) -> dg.AssetsDefinition:
     """Return an asset of the profiles of a group, such as companies.
 
@@ -290,7 +296,7 @@ def group_profiles_asset(
         group_id: The group key's id (`data_group_id`): a 64-bit integer as text, maybe negative.
         settings: Instead of the MP_* variables.
         names: The key of the asset and of its resources; the names of its ops.
-        translate: Makes what Dagster shows of the asset; see `MixpanelTranslator`.
+        hooks: What Dagster shows of the asset, and how its steps run.
 
     Example:
         >>> companies = group_profiles_asset("companies", "-1405123841946871899")
@@ -301,7 +307,7 @@ def group_profiles_asset(
         query=ProfileQuery(group_id=group_id),
         description="One row per group profile and snapshot day.",
         names=names,
-        translate=translate,
+        hooks=hooks,
     )
 
 
@@ -316,7 +322,7 @@ def filtered_profiles_asset(
     distinct_ids: Sequence[str] | None = None,
     settings: Settings | None = None,
     names: Names = THE_ONLY_PROJECT,
-    translate: Translate = untranslated,
+    hooks: AssetHooks = NO_HOOKS,
 ) -> dg.AssetsDefinition:
     """Return an asset of some profiles in a table of its own; `profiles` always holds all.
 
@@ -330,7 +336,7 @@ def filtered_profiles_asset(
         distinct_ids: Only these profiles.
         settings: Instead of the MP_* variables.
         names: The key of the asset and of its resources; the names of its ops.
-        translate: Makes what Dagster shows of the asset; see `MixpanelTranslator`.
+        hooks: What Dagster shows of the asset, and how its steps run.
 
     Raises:
         ConfigError: The filters contradict each other.
@@ -353,47 +359,52 @@ def filtered_profiles_asset(
         query=query,
         description="One row per profile of the filter and snapshot day.",
         names=names,
-        translate=translate,
+        hooks=hooks,
     )
 
 
 class FilteredProfiles(dg.Model, dg.Resolvable):
     """A table of the profiles of one filter, for `build_definitions` and components."""
 
-    name: str = Field(
-        description="Name of the asset and of its table in schema `mixpanel`.", examples=["payers"]
-    )
-    where: str | None = Field(
-        default=None,
-        description="A segmentation expression over profile properties.",
-        examples=['properties["plan"] == "pro"'],
-    )
-    cohort_id: str | None = Field(
-        default=None,
-        description="Only members of this cohort that have a profile.",
-        examples=["1234567"],
-    )
-    output_properties: list[str] | None = Field(
-        default=None,
-        description="Only these properties of each profile.",
-        examples=[["$email", "plan"]],
-    )
-    group_id: str | None = Field(
-        default=None,
-        description="Profiles of this group key instead of user profiles.",
-        examples=["-1405123841946871899"],
-    )
-    distinct_ids: list[str] | None = Field(
-        default=None, description="Only these profiles.", examples=[["user-1", "user-2"]]
-    )
+    name: Annotated[str, text("Name of the asset and of its table in schema `mixpanel`.", "payers")]
+    where: Annotated[
+        str | None,
+        text(
+            "A segmentation expression over profile properties.",
+            'properties["plan"] == "pro"',
+            kind=str | None,
+        ),
+    ] = None
+    cohort_id: Annotated[
+        str | None,
+        text("Only members of this cohort that have a profile.", "1234567", kind=str | int | None),
+    ] = None
+    output_properties: Annotated[
+        list[str] | None,
+        text(
+            "Only these properties of each profile.",
+            ["$email", "plan"],
+            kind=list[str | int] | None,
+        ),
+    ] = None
+    group_id: Annotated[
+        str | None,
+        text(
+            "Profiles of this group key instead of user profiles.",
+            "-1405123841946871899",
+            kind=str | int | None,
+        ),
+    ] = None
+    distinct_ids: Annotated[
+        list[str] | None,
+        text("Only these profiles.", ["user-1", "user-2"], kind=list[str | int] | None),
+    ] = None
 
-    def asset(
-        self, settings: Settings, *, names: Names, translate: Translate
-    ) -> dg.AssetsDefinition:
+    def asset(self, settings: Settings, *, names: Names, hooks: AssetHooks) -> dg.AssetsDefinition:
         """Return the asset; see `filtered_profiles_asset`."""
         filters = self.model_dump(exclude={"name"})
         return filtered_profiles_asset(
-            self.name, **filters, settings=settings, names=names, translate=translate
+            self.name, **filters, settings=settings, names=names, hooks=hooks
         )
 
 

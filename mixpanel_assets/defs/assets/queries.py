@@ -1,24 +1,26 @@
 """Daily results of a live report as a partitioned table."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import dagster as dg
 import pyarrow as pa
+from pydantic import ValidationError
 
 from mixpanel_assets.client.live import LiveQueryService
 from mixpanel_assets.defs.failures import explained_to_dagster
+from mixpanel_assets.defs.fields import as_written, described, text
 from mixpanel_assets.defs.metadata import stored_table
 from mixpanel_assets.defs.names import (
+    NO_HOOKS,
     THE_ONLY_PROJECT,
+    AssetHooks,
     AssetKind,
     Names,
-    Translate,
+    StepResult,
     quiet_beta,
     shown_as,
-    translated,
-    untranslated,
 )
 from mixpanel_assets.defs.ops.live_queries import (
     DatedReportConfig,
@@ -67,7 +69,7 @@ def live_query_asset(
     group_name: str | None = None,
     settings: Settings | None = None,
     names: Names = THE_ONLY_PROJECT,
-    translate: Translate = untranslated,
+    hooks: AssetHooks = NO_HOOKS,
 ) -> dg.AssetsDefinition:
     """Return an asset that keeps the daily results of one report.
 
@@ -86,7 +88,7 @@ def live_query_asset(
         group_name: The asset's group in Dagster; None: `mixpanel_queries`.
         settings: Instead of the MP_* variables.
         names: The key of the asset and of its resources.
-        translate: Makes what Dagster shows of the asset; see `MixpanelTranslator`.
+        hooks: What Dagster shows of the asset, and how its steps run.
 
     Returns:
         An asset whose table has `date` and the columns of the report's frame; it needs the
@@ -105,7 +107,7 @@ def live_query_asset(
     partitions = dg.DailyPartitionsDefinition(
         start_date=known.start_date.isoformat(), timezone=known.time_zone
     )
-    spec = translated(
+    spec = hooks.spec(
         AssetKind(
             name,
             "report",
@@ -119,8 +121,7 @@ def live_query_asset(
                 owners=known.owners,
                 partitions_def=partitions,
             ),
-        ),
-        translate,
+        )
     )
     asset_key = spec.key
 
@@ -129,6 +130,7 @@ def live_query_asset(
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         required_resource_keys=names.resource_keys,
+        op_tags=hooks.op_tags,
         io_manager_key=names.warehouse,
         metadata=stored_table(
             asset_key,
@@ -137,7 +139,10 @@ def live_query_asset(
             dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field in schema]),
         ),
     )
-    def daily_results(context: dg.AssetExecutionContext) -> QueryLoad:
+    def daily_results(context: dg.AssetExecutionContext) -> Iterator[StepResult]:
+        yield from hooks.execute(context, (dg.Output(load(context)) for _ in range(1)))
+
+    def load(context: dg.AssetExecutionContext) -> QueryLoad:
         record, mixpanel = PartitionRecord(context, asset_key), names.resource(context)
 
         def record_day(stored: QueryDay) -> None:
@@ -172,6 +177,47 @@ def live_query_asset(
             )
 
     return shown_as(daily_results, spec)
+
+
+_REPORTS = {config.report: config for config in _COLUMNS}
+_Report: TypeAlias = Literal[
+    "segmentation",
+    "event_counts",
+    "property_counts",
+    "segmentation_numeric",
+    "segmentation_sum",
+    "segmentation_average",
+]
+
+
+class LiveQuery(dg.Model, dg.Resolvable):
+    """A table of the daily results of a report, for `build_definitions` and components."""
+
+    name: Annotated[str, text("Name of the asset and of its table.", "sign_ups")]
+    report: Annotated[_Report, described("The report.", "event_counts")]
+    parameters: Annotated[
+        dict[str, Any],
+        as_written("The parameters of the report, without days.", {"events": ["Sign Up"]}),
+    ]
+
+    def asset(self, settings: Settings, *, names: Names, hooks: AssetHooks) -> dg.AssetsDefinition:
+        """Return the asset; see `live_query_asset`.
+
+        Raises:
+            ConfigError: The parameters are not those of the report.
+        """
+        config = _REPORTS[self.report]
+        try:
+            query = config(**self.parameters)
+        except ValidationError as error:
+            complaints = "; ".join(
+                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+                for problem in error.errors()
+            )
+            raise ConfigError(
+                f"The live query {self.name!r} of {self.report} cannot be used. {complaints}."
+            ) from error
+        return live_query_asset(self.name, query=query, settings=settings, names=names, hooks=hooks)
 
 
 def _check(query: DatedReportConfig) -> None:
