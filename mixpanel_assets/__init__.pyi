@@ -76,6 +76,9 @@ from mixpanel_assets.errors import (
     TableExistsError as TableExistsError,
     TableNotFoundError as TableNotFoundError,
 )
+from mixpanel_assets.loading.day_checks import (
+    CheckThresholds as CheckThresholds,
+)
 from mixpanel_assets.loading.fetcher import (
     FetcherService as FetcherService,
 )

@@ -3,32 +3,46 @@
 What they find is in `loading.checks`; here it becomes results of Dagster.
 """
 
-from collections.abc import Collection, Iterator
-from datetime import UTC, datetime
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData as Materialized,
+)
+from dagster_shared.utils.warnings import PreviewWarning
 
 from mixpanel_assets.defs.failures import explained_to_dagster
 from mixpanel_assets.defs.metadata import table
 from mixpanel_assets.defs.names import THE_ONLY_PROJECT, Names
-from mixpanel_assets.defs.resources import MixpanelResource
+from mixpanel_assets.defs.partitions import daily_partitions
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.loading.checks import (
-    EVENTS_COMPLETE,
-    ROWS_VANISHED,
-    CheckOutcome,
-    check_events,
-)
+from mixpanel_assets.loading.checks import EVENTS_COMPLETE, check_events
+from mixpanel_assets.loading.day_checks import ROWS_VANISHED, CheckOutcome, CheckThresholds
+from mixpanel_assets.rules.days import as_day, days_between, describe_days
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import EVENTS, ProjectIdentity
 
-_ABOUT = {
+_OF_ALL_DAYS = {
     EVENTS_COMPLETE: "Each day from the first partition to yesterday is stored completely; "
     "yesterday counts from MP_CLOSE_HOUR on. Days that Mixpanel has deleted, or that the project's "
     "plan does not reach, are named and do not count.",
 }
-CHECKS = (*_ABOUT, ROWS_VANISHED)
+_OF_A_DAY = {
+    "rows_quarantined": "Every line that Mixpanel sent for the day is stored as an event.",
+    "duplicate_share": "Few of the events that Mixpanel sent for the day were duplicates.",
+    "null_ids": "Nearly all events of the day have a `distinct_id` and an `$insert_id`.",
+    "event_times": "Each `event_time` belongs to the day, and is its `time` by the project's time "
+    "settings. Blocking: if rows are in the wrong day, assets downstream in the run wait.",
+    "daily_volume": "The day has about as many events as the same weekday in the weeks before, and "
+    "no common event is missing.",
+    "property_changes": "The events of the day have the properties of the days before, with "
+    "values of the same types. Compares samples.",
+}
+_BLOCKING = ("event_times",)
+CHECKS = (*_OF_ALL_DAYS, ROWS_VANISHED, *_OF_A_DAY)
 _MOST_ROWS = 100
 
 
@@ -60,6 +74,7 @@ def event_checks(
     name: str = EVENTS.name,
     names: Names = THE_ONLY_PROJECT,
     checks: bool | Collection[str] = True,
+    thresholds: CheckThresholds | None = None,
 ) -> list[dg.AssetChecksDefinition]:
     """Return the checks of an asset of events: one op, of which each check can be run by itself.
 
@@ -71,60 +86,113 @@ def event_checks(
         name: The name of its table in schema `mixpanel`.
         names: The key of the resource that names the project.
         checks: All checks, none, or those of these names.
+        thresholds: When the check of a day warns.
 
     Raises:
         ConfigError: A name is unknown.
     """
-    key = key or names.asset_key(name)
-    specs = {
-        check: dg.AssetCheckSpec(check, asset=key, description=_ABOUT[check])
-        for check in chosen_checks(checks)
-        if check in _ABOUT
-    }
+    asset = key or names.asset_key(name)
+    specs = _specs(settings, asset, chosen_checks(checks))
     if not specs:
         return []
 
     @dg.multi_asset_check(
-        name=f"{key.to_python_identifier()}_checks",
+        name=f"{asset.to_python_identifier()}_checks",
         specs=list(specs.values()),
         can_subset=True,
         required_resource_keys=names.resource_keys,
         description="Reads what is stored; sends no request.",
     )
     def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[Any]:
+        project = ProjectIdentity(*names.resource(context).known_project)
+        selected = [chosen.name for chosen in context.selected_asset_check_keys]
+        days = _days(context, settings)
         with explained_to_dagster():
-            outcomes = _outcomes(context, settings, names.resource(context), name)
+            outcomes = check_events(
+                # The rows that this run has stored are not in the copy for readers yet.
+                settings.database_for(
+                    project.project_id,
+                    read_only=not context.run.is_partitioned,
+                    on_wait=context.log.info,
+                ),
+                settings,
+                checks=selected,
+                days=days,
+                project=project,
+                table=name,
+                now=datetime.now(UTC),
+                thresholds=thresholds or CheckThresholds(),
+            )
+        for check in selected:
+            yield dg.Output(None, specs[check].get_python_identifier())
+        loads = _last_loads(context.instance, asset, days)
         for outcome in outcomes:
-            spec = specs[outcome.check]
-            yield dg.Output(None, spec.get_python_identifier())
-            yield _evaluation(spec, outcome)
+            yield _evaluation(specs[outcome.check], outcome, loads)
+        _log_failures(context, outcomes)
 
     return [evaluate]
 
 
-def _outcomes(
-    context: dg.AssetCheckExecutionContext,
-    settings: Settings,
-    resource: MixpanelResource,
-    name: str,
-) -> list[CheckOutcome]:
-    project_id, region = resource.known_project
-    database = settings.database_for(
-        project_id,
-        # A run that loads days needs the rows of now; the copy for readers is renewed at its end.
-        read_only=not context.run.is_partitioned,
-        on_wait=context.log.info,
-    )
-    return check_events(
-        database,
-        settings,
-        project=ProjectIdentity(project_id, region),
-        table=name,
-        now=datetime.now(UTC),
-    )
+def _specs(
+    settings: Settings, key: dg.AssetKey, checks: Collection[str]
+) -> dict[str, dg.AssetCheckSpec]:
+    partitions = daily_partitions(settings)
+    with warnings.catch_warnings():
+        # Dagster warns that partitions of checks may still change, which no user can act on.
+        warnings.simplefilter("ignore", PreviewWarning)
+        return {
+            check: dg.AssetCheckSpec(
+                check,
+                asset=key,
+                description=about,
+                blocking=check in _BLOCKING,
+                partitions_def=partitions if check in _OF_A_DAY else None,
+            )
+            for check, about in (_OF_ALL_DAYS | _OF_A_DAY).items()
+            if check in checks
+        }
 
 
-def _evaluation(spec: dg.AssetCheckSpec, outcome: CheckOutcome) -> dg.AssetCheckEvaluation:
+def _days(context: dg.AssetCheckExecutionContext, settings: Settings) -> list[date]:
+    """Return the days of the run; of a run without partitions, yesterday."""
+    tags = context.run.tags
+    if day := tags.get("dagster/partition"):
+        return [as_day(day)]
+    if first := tags.get("dagster/asset_partition_range_start"):
+        return days_between(as_day(first), as_day(tags["dagster/asset_partition_range_end"]))
+    yesterday = settings.today() - timedelta(days=1)
+    return [yesterday] if yesterday >= settings.start_date else []
+
+
+def _last_loads(
+    instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[date]
+) -> Mapping[date, Materialized]:
+    """Return the last materialization of each day, which its results are results of."""
+    keys = {day.isoformat() for day in days}
+    found = instance.event_log_storage.get_latest_storage_id_by_partition(
+        key, dg.DagsterEventType.ASSET_MATERIALIZATION, keys
+    )
+    ids = [storage_id for partition, storage_id in found.items() if partition in keys]
+    if not ids:
+        return {}
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=key, storage_ids=ids), limit=len(ids)
+    ).records
+    return {
+        date.fromisoformat(record.partition_key): Materialized(
+            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+        )
+        for record in records
+        if record.partition_key
+    }
+
+
+# Not a `dg.AssetCheckResult`, which has no partition: a run of several days has a result for each.
+def _evaluation(
+    spec: dg.AssetCheckSpec,
+    outcome: CheckOutcome,
+    loads: Mapping[date, Materialized],
+) -> dg.AssetCheckEvaluation:
     severity = dg.AssetCheckSeverity
     return dg.AssetCheckEvaluation(
         asset_key=spec.asset_key,
@@ -134,7 +202,20 @@ def _evaluation(spec: dg.AssetCheckSpec, outcome: CheckOutcome) -> dg.AssetCheck
         description=f"{outcome.detail} {outcome.remedy}".rstrip(),
         metadata=outcome_metadata(outcome),
         blocking=spec.blocking,
+        partition=outcome.day.isoformat() if outcome.day else None,
+        target_materialization_data=loads.get(outcome.day) if outcome.day else None,
     )
+
+
+def _log_failures(context: dg.AssetCheckExecutionContext, outcomes: Sequence[CheckOutcome]) -> None:
+    """Log for each check of a day which days fail it."""
+    failed: dict[str, list[date]] = {}
+    for outcome in outcomes:
+        if outcome.day and not outcome.passed:
+            failed.setdefault(outcome.check, []).append(outcome.day)
+    for check, days in failed.items():
+        number = f"{len(days):,} day{'' if len(days) == 1 else 's'}"
+        context.log.warning(f"{check} fails for {number}: {describe_days(days)}")
 
 
 def outcome_metadata(outcome: CheckOutcome) -> dict[str, Any]:

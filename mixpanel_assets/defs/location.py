@@ -42,6 +42,7 @@ from mixpanel_assets.defs.schedules import (
 from mixpanel_assets.defs.schedules import schedules as schedules_of
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.checks import EVENTS_COMPLETE
+from mixpanel_assets.loading.day_checks import CheckThresholds
 from mixpanel_assets.settings import Settings, load_settings
 
 Table: TypeAlias = FilteredEvents | FilteredProfiles
@@ -61,6 +62,7 @@ def build_definitions(
     groups: Mapping[str, str] | None = None,
     tables: Sequence[Table] = (),
     checks: bool | Collection[str] = True,
+    check_thresholds: CheckThresholds | None = None,
     jobs: bool | Collection[str] = True,
     schedules: bool | Collection[str] = True,
     queries: Sequence[LiveQuery] = (),
@@ -93,6 +95,7 @@ def build_definitions(
         tables: Filtered events and profiles, in tables of their own.
         queries: Reports whose daily results are kept in tables; with a schedule of their own.
         checks: Whether `events` has checks, or the names of those that are wanted.
+        check_thresholds: When the checks of a day warn.
         jobs: Whether there are jobs, or the names of those that are wanted, without prefix.
         schedules: Whether there are schedules, or the names of those that are wanted. A schedule
             whose job is left out is left out too.
@@ -160,7 +163,9 @@ def build_definitions(
         )
     return dg.Definitions(
         assets=[*of_events, *of_profiles, *of_queries],
-        asset_checks=event_checks(known, key=all_events, names=names, checks=chosen),
+        asset_checks=event_checks(
+            known, key=all_events, names=names, checks=chosen, thresholds=check_thresholds
+        ),
         jobs=found_jobs,
         schedules=_chosen(schedules, found_schedules, names, "schedule"),
         sensors=automation_sensors(known, names, [*keys[0], *keys[1]]),

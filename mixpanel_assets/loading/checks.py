@@ -7,23 +7,21 @@ reads the database and sends no request.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from mixpanel_assets.errors import DatabaseNotFoundError
+from mixpanel_assets.loading.day_checks import CheckOutcome, CheckThresholds, check_days
 from mixpanel_assets.loading.days_behind import STORED, Ledger
 from mixpanel_assets.loading.plan import is_expired
-from mixpanel_assets.results import Result
 from mixpanel_assets.rules.days import days_between, describe_days, how_to_load
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import Database, ProjectIdentity, check_readable, day_rows
 
 EVENTS_COMPLETE = "events_complete"
-ROWS_VANISHED = "rows_vanished"
 
 _DAY = timedelta(days=1)
 _UNAVAILABLE = ("not available", "expired")
@@ -37,57 +35,43 @@ REASONS = {
 }
 
 
-@dataclass(frozen=True, repr=False)
-class CheckOutcome(Result):
-    """The result of one check, of all days or of one.
-
-    Attributes:
-        check: Its name.
-        passed: Whether nothing was found.
-        detail: What was found, as a sentence.
-        remedy: What to do; empty if nothing is needed.
-        severity: `error` if rows are missing or wrong, `warn` if the day is unusual.
-        day: The day; None for a check of all days.
-        numbers: What was counted.
-        rows: What was found, one row each.
-    """
-
-    check: str
-    passed: bool
-    detail: str
-    remedy: str = ""
-    severity: Literal["warn", "error"] = "warn"
-    day: date | None = None
-    numbers: Mapping[str, int | float] = field(default_factory=dict)
-    rows: Sequence[Mapping[str, Any]] = ()
-
-
 def check_events(
     database: Database,
     settings: Settings,
     *,
+    checks: Collection[str],
+    days: Sequence[date],
     project: ProjectIdentity,
     table: str,
     now: datetime,
+    thresholds: CheckThresholds,
 ) -> list[CheckOutcome]:
-    """Run the checks of a table of events.
+    """Run checks of a table of events.
 
     Args:
         database: It need not exist.
         settings: The days that are wanted, from MP_START_DATE on.
+        checks: Their names.
+        days: The days to check one by one.
         project: The project that the database must hold; an empty text in it stands for any.
         table: Its name in schema `mixpanel`.
         now: The current time; aware.
+        thresholds: When the check of a day warns.
 
     Raises:
         ConfigError: The database holds another project.
         StorageError: It cannot be read.
     """
     ledger: Ledger = {}
+    found: list[CheckOutcome] = []
     with suppress(DatabaseNotFoundError), database.read() as connection:
         check_readable(connection, database.path, project)
         ledger = day_rows(connection, table, date.min, date.max)
-    return [events_complete(ledger, settings, first=settings.start_date, now=now, table=table)]
+        found = check_days(connection, days, table=table, checks=checks, thresholds=thresholds)
+    if EVENTS_COMPLETE not in checks:
+        return found
+    first = settings.start_date
+    return [*found, events_complete(ledger, settings, first=first, now=now, table=table)]
 
 
 def last_day_due(settings: Settings, now: datetime) -> date:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -21,9 +21,11 @@ from mixpanel_assets.errors import (
     MixpanelDataError,
     visible,
 )
-from mixpanel_assets.loading.checks import CheckOutcome, events_complete, first_day_wanted
+from mixpanel_assets.loading.checks import events_complete, first_day_wanted, last_day_due
+from mixpanel_assets.loading.day_checks import DAY_CHECKS, CheckOutcome, check_days
 from mixpanel_assets.loading.days_behind import STORED, Ledger, days_due_in, read_too_early
 from mixpanel_assets.results import Result
+from mixpanel_assets.rules.days import describe_days
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import (
     EVENTS,
@@ -38,6 +40,7 @@ from mixpanel_assets.warehouse import (
 MOST_SKEW = timedelta(seconds=30)
 # A load may hold the file for minutes, which is a finding and no reason to wait.
 _LOCK_SECONDS = 2.0
+_DAYS_CHECKED = 7
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -76,9 +79,9 @@ def doctor(
     account as in `Workspace`; `now` returns the time of this machine, in UTC.
 
     Returns:
-        Findings on credentials, region, access, clock, quota, history, zone, database, disk and
-        the days that only this copy holds. A check that needs another comes after it, or is left
-        out.
+        Findings on credentials, region, access, clock, quota, history, zone, database, disk, the
+        last stored days of events and the days that only this copy holds. A check that needs
+        another comes after it, or is left out.
 
     Example:
         >>> [finding.what for finding in doctor() if finding.status == "fail"]
@@ -239,6 +242,8 @@ def _database(
                 ledger = day_rows(connection, EVENTS.name, date.min, date.max)
                 days_only_here = only_here(connection, settings.horizon())
             days_due = days_due_in(connection, settings)
+            recent = _recent_days(ledger, settings, now)
+            outcomes = check_days(connection, recent, table=EVENTS.name)
     except DatabaseNotFoundError:
         yield Finding("ok", "database", f"{path} does not exist yet; the first load creates it")
         return
@@ -261,6 +266,9 @@ def _database(
             read_too_early(days_due.left, settings.settle_days),
             f"`mp sync --from {days_due.left[0]} --to {days_due.left[-1]}` loads them again.",
         )
+    for check in DAY_CHECKS:
+        if of_days := [outcome for outcome in outcomes if outcome.check == check]:
+            yield _day_check_finding(of_days)
     yield _plan_history_finding(statuses)
     if days_only_here:
         yield _only_copy_finding(path, days_only_here)
@@ -280,14 +288,34 @@ def _missing_days_finding(ledger: Ledger, settings: Settings, now: datetime) -> 
     if first is None and not ledger:
         return Finding("ok", "days", "nothing was loaded yet")
     today = settings.today()
-    return _finding(
+    return _check_finding(
         "days",
         events_complete(ledger, settings, first=first or today, now=now, table=EVENTS.name),
     )
 
 
-def _finding(what: str, outcome: CheckOutcome) -> Finding:
-    detail = f"{outcome.detail[0].lower()}{outcome.detail[1:].rstrip('.')}"
+def _recent_days(ledger: Ledger, settings: Settings, now: datetime) -> list[date]:
+    """Return the last stored days that are over."""
+    last = last_day_due(settings, now)
+    stored = (day for day, row in ledger.items() if row["status"] in STORED and day <= last)
+    return sorted(stored)[-_DAYS_CHECKED:]
+
+
+def _day_check_finding(outcomes: list[CheckOutcome]) -> Finding:
+    """Return one finding on several days: on the newest that fails, if one does."""
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    if not failed:
+        days = describe_days(outcome.day for outcome in outcomes if outcome.day)
+        return Finding("ok", outcomes[0].check, f"nothing unusual on {days}")
+    finding = _check_finding(failed[-1].check, failed[-1])
+    if len(failed) == 1:
+        return finding
+    others = describe_days(outcome.day for outcome in failed[:-1] if outcome.day)
+    return replace(finding, detail=f"{finding.detail} (also {others})")
+
+
+def _check_finding(what: str, outcome: CheckOutcome) -> Finding:
+    detail = outcome.detail.removesuffix(".")
     return Finding("ok" if outcome.passed else "warn", what, detail, outcome.remedy)
 
 

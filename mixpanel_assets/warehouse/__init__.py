@@ -11,6 +11,12 @@ from mixpanel_assets.warehouse.database import Database as Database
 from mixpanel_assets.warehouse.database import check_before_load as check_before_load
 from mixpanel_assets.warehouse.database import check_readable as check_readable
 from mixpanel_assets.warehouse.database import check_whose as check_whose
+from mixpanel_assets.warehouse.day_facts import RowFacts as RowFacts
+from mixpanel_assets.warehouse.day_facts import SampledProperties as SampledProperties
+from mixpanel_assets.warehouse.day_facts import quarantine_reasons as quarantine_reasons
+from mixpanel_assets.warehouse.day_facts import row_facts as row_facts
+from mixpanel_assets.warehouse.day_facts import sampled_properties as sampled_properties
+from mixpanel_assets.warehouse.day_facts import time_contradictions as time_contradictions
 from mixpanel_assets.warehouse.events import EVERY_EVENT as EVERY_EVENT
 from mixpanel_assets.warehouse.events import append_events as append_events
 from mixpanel_assets.warehouse.events import check_events_asset as check_events_asset

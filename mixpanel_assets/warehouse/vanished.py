@@ -272,6 +272,7 @@ _IS_MADE = (
     "regexp_full_match(insert_id, "
     "'[0-9a-f]{{8}}-[0-9a-f]{{4}}-8[0-9a-f]{{3}}-[89ab][0-9a-f]{{3}}-[0-9a-f]{{12}}')"
 )
+IS_MADE = _IS_MADE.format()
 _KEY = "event_name, time_raw, insert_id"
 _IN_WINDOW = "event_date BETWEEN $from_date AND $to_date"
 

@@ -21,8 +21,10 @@ from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.checks import last_day_due
+from mixpanel_assets.loading.day_checks import CheckThresholds
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.conftest import resource_of
+from mixpanel_assets_tests.odd_days import FAILS, database_bytes, days, odd_day
 
 EVENTS = dg.AssetKey(["mixpanel", "events"])
 DAY = timedelta(days=1)
@@ -41,6 +43,9 @@ query ($key: AssetKeyInput!) {
   assetNodeOrError(assetKey: $key) { ... on AssetNode {
     assetChecksOrError { ... on AssetChecks { checks {
       name blocking canExecuteIndividually
+      partitionStatuses { ... on AssetCheckTimePartitionStatuses {
+        ranges { startKey endKey status }
+      } }
       executionForLatestMaterialization { status evaluation {
         severity success description partition metadataEntries {
           label
@@ -50,6 +55,13 @@ query ($key: AssetKeyInput!) {
         } } }
     } } }
   } }
+}
+"""
+HISTORY = """
+query ($key: AssetKeyInput!, $name: String!) {
+  assetCheckExecutions(assetKey: $key, checkName: $name, limit: 100) {
+    evaluation { partition success severity description }
+  }
 }
 """
 
@@ -99,24 +111,34 @@ def stored_instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def shown(
+def ask(
     here: Settings, tmp_path: Path, stored_instance: dg.DagsterInstance
-) -> Callable[[], dict[str, Any]]:
+) -> Iterator[Callable[..., Any]]:
+    """Return the answers of the web server's GraphQL on the asset of events."""
+    location = tmp_path / "location.py"
+    location.write_text(LOCATION.format(settings=here.model_dump_json(exclude_unset=True)))
+    origin = InProcessCodeLocationOrigin(
+        LoadableTargetOrigin(python_file=str(location), attribute="defs")
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Dagster's own, of its schedules
+        target = InProcessWorkspaceLoadTarget([origin])
+        with WorkspaceProcessContext(stored_instance, target) as process:
+
+            def answer(query: str, **variables: Any) -> Any:
+                request = process.create_request_context()
+                variables = {"key": {"path": EVENTS.path}, **variables}
+                return execute_dagster_graphql(request, query, variables).data
+
+            yield answer
+
+
+@pytest.fixture
+def shown(ask: Callable[..., Any]) -> Callable[[], dict[str, Any]]:
     """Return the checks of events by name, as the page of the asset gets them."""
 
     def checks() -> dict[str, Any]:
-        location = tmp_path / "location.py"
-        location.write_text(LOCATION.format(settings=here.model_dump_json(exclude_unset=True)))
-        origin = InProcessCodeLocationOrigin(
-            LoadableTargetOrigin(python_file=str(location), attribute="defs")
-        )
-        target = InProcessWorkspaceLoadTarget([origin])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Dagster's own, of its schedules
-            with WorkspaceProcessContext(stored_instance, target) as process:
-                request = process.create_request_context()
-                result = execute_dagster_graphql(request, ASKED, {"key": {"path": EVENTS.path}})
-        nodes = result.data["assetNodeOrError"]["assetChecksOrError"]["checks"]
+        nodes = ask(ASKED)["assetNodeOrError"]["assetChecksOrError"]["checks"]
         return {node["name"]: node for node in nodes}
 
     return checks
@@ -188,6 +210,84 @@ def test_the_check_waits_for_no_load_and_needs_no_database(definitions, instance
     workspace.sync_events(here.start_date, here.start_date + 29 * DAY)
     with workspace.storage.write():
         assert run_check(definitions, instance).passed
+
+
+@pytest.fixture
+def odd(here: Settings) -> Settings:
+    """The settings, with a day in the database for each check to fail."""
+    assert here.database is not None
+    here.database.write_bytes(database_bytes())
+    return here
+
+
+def run_checks(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, first: date, last: date
+) -> dg.ExecuteInProcessResult:
+    """Run every check of days, without a load."""
+    job = definitions.resolve_implicit_global_asset_job_def()
+    keys = {key for key in job.asset_layer.asset_graph.asset_check_keys if key.asset_key == EVENTS}
+    keys = {key for key in keys if key.name != "rows_vanished"}
+    checks = job.get_subset(asset_selection=set(), asset_check_selection=keys)
+    tags = {
+        "dagster/asset_partition_range_start": str(first),
+        "dagster/asset_partition_range_end": str(last),
+    }
+    return checks.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+
+
+def test_a_run_of_several_days_shows_which_of_them_fail_which_check(
+    odd, definitions, stored_instance, shown, ask
+):
+    """On the page of the asset, for each check and day; the others pass."""
+    first, last = days()[-8], days()[-1]
+    result = run_checks(definitions, stored_instance, first, last)
+    assert not result.success, "event_times is blocking"
+    checks = shown()
+    assert {name for name, check in checks.items() if check["blocking"]} == {"event_times"}
+    for name in FAILS.keys() - {"rows_vanished"}:
+        ranges = checks[name]["partitionStatuses"]["ranges"]
+        failed = [(one["startKey"], one["endKey"]) for one in ranges if one["status"] == "FAILED"]
+        assert failed == [(str(odd_day(name)), str(odd_day(name)))]
+        found = [one["evaluation"] for one in ask(HISTORY, name=name)["assetCheckExecutions"]]
+        assert {one["partition"]: one["success"] for one in found} == {
+            str(day): day != odd_day(name) for day in days()[-8:]
+        }
+        [failure] = [one for one in found if not one["success"]]
+        assert failure["severity"] == ("ERROR" if name == "event_times" else "WARN")
+        assert str(odd_day(name)) in failure["description"]
+    assert checks["events_complete"]["executionForLatestMaterialization"]["status"] == "SUCCEEDED"
+    logged = [entry.user_message for entry in stored_instance.all_logs(result.run_id)]
+    assert f"daily_volume fails for 1 day: {odd_day('daily_volume')}" in logged
+
+
+def test_a_load_shows_the_checks_of_its_day_on_the_page(odd, definitions, stored_instance, shown):
+    """The emulator has other events than those stored, so all of these have vanished."""
+    day = days()[-8]
+    assert materialize(definitions, stored_instance, day, day).success
+    checks = shown()
+    vanished = checks["rows_vanished"]["executionForLatestMaterialization"]
+    assert (vanished["status"], vanished["evaluation"]["severity"]) == ("FAILED", "WARN")
+    assert f"{day} (150 rows)" in vanished["evaluation"]["description"]
+    for name in FAILS.keys() - {"rows_vanished"}:
+        execution = checks[name]["executionForLatestMaterialization"]
+        assert execution["status"] == "SUCCEEDED", execution["evaluation"]["description"]
+        assert execution["evaluation"]["partition"] == str(day)
+        [done] = checks[name]["partitionStatuses"]["ranges"]
+        assert (done["startKey"], done["endKey"], done["status"]) == (*[str(day)] * 2, "SUCCEEDED")
+
+
+def test_limits_are_configuration(odd, shop, instance):
+    """A day passes with others."""
+    name = "daily_volume"
+    definitions = build_definitions(
+        settings=odd,
+        resources={"mixpanel": resource_of(shop)},
+        checks=[name],
+        check_thresholds=CheckThresholds(volume_low=0.1),
+    )
+    result = run_checks(definitions, instance, odd_day(name), odd_day(name))
+    [evaluation] = result.get_asset_check_evaluations()
+    assert evaluation.passed
 
 
 @pytest.mark.parametrize("checks", [False, [], ["rows_vanished"]])

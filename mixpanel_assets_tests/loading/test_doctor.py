@@ -8,12 +8,13 @@ import pytest
 from mixpanel_assets import Workspace
 from mixpanel_assets.client import make_credentials
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
+from mixpanel_assets.loading.day_checks import DAY_CHECKS
 from mixpanel_assets.loading.doctor import doctor
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.conftest import START
 
 OF_MIXPANEL = ["credentials", "region", "access", "clock", "zone", "quota"]
-ALL = [*OF_MIXPANEL, "database", "days", "history", "disk"]
+ALL = [*OF_MIXPANEL, "database", "days", *DAY_CHECKS, "history", "disk"]
 DAY = date(2024, 1, 3)
 
 

@@ -34,7 +34,7 @@ from mixpanel_assets.defs.partitions import (
     recorded_partitions,
     run_group,
 )
-from mixpanel_assets.loading.checks import ROWS_VANISHED
+from mixpanel_assets.loading.day_checks import ROWS_VANISHED
 from mixpanel_assets.loading.events import EventLoad, LoadListener
 from mixpanel_assets.loading.plan import REFETCH_TAG, Keeping, LoadProgress, Refetch, is_expired
 from mixpanel_assets.rules.days import describe_counts
