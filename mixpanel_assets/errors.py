@@ -62,6 +62,16 @@ def _as_json(character: re.Match[str]) -> str:
     return "".join(f"\\u{utf16_bytes[at : at + 2].hex()}" for at in range(0, len(utf16_bytes), 2))
 
 
+_ORDERS = (
+    "Add|Ask|Change|Check|Choose|Close|Compare|Copy|Correct|Create|Delete|Drop|Fetch|Free|Give|"
+    "Install|Leave|Load|Look|Make|Materialize|Move|Name|Open|Put|Raise|Re-execute|Remove|Rename|"
+    "Repair|Repeat|Restore|Run|Send|Set|Split|Start|Try|Unset|Upgrade|Use|Wait|Write"
+)
+# A remark such as "; try again later" counts if no sentence says more.
+_ORDER = [
+    re.compile(rf"(?:^|\. +|\n)((?:(?:{_ORDERS})\b|To [^.,]+, ).*)", re.DOTALL),
+    re.compile(rf"; ((?i:{_ORDERS})\b.*)", re.DOTALL),
+]
 MOST_SIMILAR = 5
 _SIMILAR_FROM = 0.5
 
@@ -84,6 +94,17 @@ class MixpanelDataError(Exception):
         super().__init__(self.message)
         self.code = code or self.code
         self._details = dict(details or {})
+
+    @property
+    def what_to_do(self) -> str:
+        """The end of the message, from the first sentence that says what to do; may be empty."""
+        found = (pattern.search(self.message) for pattern in _ORDER)
+        return next((match[1] for match in found if match), "")
+
+    def add(self, sentence: str) -> None:
+        """Add a sentence to the end of the message."""
+        self.message = f"{self.message} {visible(sentence)}"
+        self.args = (self.message,)
 
     # Computed, so that a field that is set later, such as `partial`, is in it.
     @property

@@ -300,9 +300,11 @@ def _check_name(name: str, default: str) -> None:
 
 
 def _stored_part(name: str, stored_batches: Sequence[BatchProgress]) -> str:
+    from mixpanel_assets.rules.days import describe_range
+
     if not stored_batches:
         return f"The table {name!r} is unchanged."
-    days = ", ".join(f"{batch.from_date}..{batch.to_date}" for batch in stored_batches)
+    days = ", ".join(describe_range(batch.from_date, batch.to_date) for batch in stored_batches)
     return f"{name!r} now holds {days}; other days are unchanged. Get them with --append."
 
 
@@ -324,7 +326,9 @@ def _table_answer(workspace: Workspace, result: Any) -> Answer:
 
 
 def _missing_days(result: ParallelFetchResult) -> IncompleteExportError:
-    days = ", ".join(f"{first}..{last}" for first, last in result.failed_date_ranges)
+    from mixpanel_assets.rules.days import describe_range
+
+    days = ", ".join(describe_range(first, last) for first, last in result.failed_date_ranges)
     return IncompleteExportError(
         f"{result.failed_batches} of {result.successful_batches + result.failed_batches} requests "
         f"failed. These days are missing: {days}. Fetch them again with --append.",

@@ -98,10 +98,6 @@ def sync(
             except IncompleteExportError as error:
                 # Raised after the profiles: those of today can be fetched only today.
                 incomplete = error
-            except MixpanelDataError:
-                if loaded:
-                    current().note(_describe_loaded(loaded, refetch))
-                raise
         if profiles:
             with _after_events(bool(loaded), incomplete), show_pages(each=False) as show:
                 report.snapshot(workspace.sync_profiles(on_page_complete=show))
@@ -114,10 +110,11 @@ def _describe_loaded(days: set[date], refetch: RefetchChoice | None) -> str:
     if not days:
         return "Nothing was stored, and the database is unchanged."
     again = "all days again" if refetch == "all" else "what is missing"
-    return (
-        f"Stored events of {len(days):,} complete day{'s' if len(days) > 1 else ''}, {min(days)} "
-        f"to {max(days)}. Other days are unchanged. The same command loads {again}."
-    )
+    first, last = min(days), max(days)
+    shown = f"1 complete day, {first}"
+    if first != last:
+        shown = f"{len(days):,} complete days, {first} to {last}"
+    return f"Stored events of {shown}. Other days are unchanged. The same command loads {again}."
 
 
 def _describe_kept(days: int, *, expired: bool) -> str:

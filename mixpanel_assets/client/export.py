@@ -49,6 +49,7 @@ from mixpanel_assets.rules.days import (
     DayRange,
     days_between,
     describe_days,
+    describe_range,
     halves,
 )
 
@@ -199,7 +200,7 @@ class ExportQuery:
     @property
     def description(self) -> str:
         """The request in words, for messages and logs."""
-        return f"export {self.from_date}..{self.to_date}"
+        return f"export {describe_range(self.from_date, self.to_date)}"
 
     @property
     def filters(self) -> dict[str, Any]:
@@ -497,7 +498,7 @@ class EventExport:
         """Raise `StorageError` unless the response fits on the disk, beside those on their way."""
         if self.estimate:
             needed = self.estimate(from_date, to_date) * (1 + beside)
-            require_room(self.directory, needed, f"export {from_date}..{to_date}")
+            require_room(self.directory, needed, f"export {describe_range(from_date, to_date)}")
 
     def _fetch_spool(
         self, from_date: date, to_date: date, *, on_request: Callable[[], None] | None = None

@@ -53,7 +53,7 @@ from mixpanel_assets.errors import (
     MixpanelDataError,
     ServerError,
 )
-from mixpanel_assets.rules.days import as_day, days_between, ranges_of
+from mixpanel_assets.rules.days import as_day, days_between, describe_range, ranges_of
 from mixpanel_assets.rules.lines import MAX_LINE_BYTES
 
 logger = logging.getLogger(__name__)
@@ -392,7 +392,7 @@ def _stream_broke_error(
 ) -> IncompleteExportError:
     first, last = getattr(error, "from_date", None), getattr(error, "to_date", None)
     reason = getattr(error, "reason", "") or error.message.rstrip(".")
-    request = f"export {first}..{last}" if first and last else description
+    request = f"export {describe_range(first, last)}" if first and last else description
     return IncompleteExportError(
         f"{request} broke off: {reason}. {delivered:,} records had been delivered; they are real, "
         "but not all.",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 
@@ -50,6 +51,41 @@ class StepRetries:
         return dg.RetryRequested(max_retries=self.most, seconds_to_wait=wait)
 
 
+class ExplainedFailure(dg.Failure):
+    """A failure that says what went wrong and what to do, as text and as metadata.
+
+    Args:
+        error: The error of the library.
+        metadata: More facts for Dagster's pages.
+    """
+
+    def __init__(self, error: MixpanelDataError, metadata: Mapping[str, Any] | None = None) -> None:
+        advice = {"what_to_do": error.what_to_do} if error.what_to_do else {}
+        super().__init__(
+            error.message,
+            metadata={
+                "description": error.message,
+                **advice,
+                "code": error.code,
+                **(metadata or {}),
+            },
+            allow_retries=isinstance(error, _RETRYABLE),
+        )
+
+    # Dagster reads this after the failure went through its frames, just before it writes the
+    # stack trace: about ten frames that say nothing about the cause. The outermost one remains.
+    @property
+    def description(self) -> str | None:
+        """The sentence for people."""
+        if self.__traceback__:
+            self.__traceback__.tb_next = None
+        return self._description
+
+    @description.setter
+    def description(self, text: str | None) -> None:
+        self._description = text
+
+
 @contextmanager
 def explained_to_dagster(retries: StepRetries | None = None) -> Iterator[None]:
     """Turn an error of the library into a `dagster.Failure` that says what to do.
@@ -64,10 +100,7 @@ def explained_to_dagster(retries: StepRetries | None = None) -> Iterator[None]:
     try:
         yield
     except MixpanelDataError as error:
-        can_retry = isinstance(error, _RETRYABLE)
-        failure = dg.Failure(
-            description=error.message, metadata={"code": error.code}, allow_retries=can_retry
-        )
-        if can_retry and retries and retries.used < retries.most:
+        failure = ExplainedFailure(error)
+        if failure.allow_retries and retries and retries.used < retries.most:
             raise retries.request() from failure
         raise failure from None

@@ -37,7 +37,7 @@ from mixpanel_assets.defs.partitions import days_of
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, MissingDaysError
 from mixpanel_assets.loading.checks import REASONS
 from mixpanel_assets.loading.load import Load
-from mixpanel_assets.rules.days import days_between, describe_days, ranges_of
+from mixpanel_assets.rules.days import days_between, describe_days, describe_range, ranges_of
 from mixpanel_assets.warehouse import (
     EVENTS,
     PROFILES,
@@ -421,7 +421,7 @@ def _partition(dimension: TablePartitionDimension) -> Partition:
         shown = f"{keys.start:%Y-%m-%d %H:%M} up to {keys.end:%Y-%m-%d %H:%M}"
         if days:
             first, last = days_of(keys)
-            shown = f"{first}" if first == last else f"{first}..{last}"
+            shown = describe_range(first, last)
     else:
         shown = ", ".join(keys)
     return Partition(dimension.partition_expr, _condition(dimension), shown, days)
@@ -618,16 +618,16 @@ def _check_columns(table_slice: TableSlice, connection: duckdb.DuckDBPyConnectio
         )
 
 
-def _never_stored(context: dg.InputContext) -> dg.Failure:
+def _never_stored(context: dg.InputContext) -> MissingDaysError:
     key = context.asset_key.to_user_string() if context.has_asset_key else context.name
     days = ""
     if context.has_asset_partitions and (keys := context.asset_partition_keys):
         days = f", partition{'s' if len(keys) > 1 else ''} {keys[0]}"
         days += f"...{keys[-1]}" if len(keys) > 1 else ""
-    return dg.Failure(
+    return MissingDaysError(
         f"Nothing of the asset `{key}` is stored in this database. Materialize `{key}`{days} "
         "first; if that was done, see that MP_DATABASE names the same file as then.",
-        allow_retries=False,
+        table=key,
     )
 
 

@@ -49,6 +49,8 @@ from mixpanel_assets.rules.days import (
     days_between,
     describe_counts,
     describe_days,
+    describe_range,
+    describe_rest,
     halves,
     how_to_load,
 )
@@ -383,6 +385,7 @@ class EventLoad(Load):
         self._rows_removed = Counter[date]()
         self._deleted_days: list[date] = []
         self._days_done: set[date] = set()
+        self._out_of_reach = {day for day in self._days if is_expired(day, self._load_horizon)}
         self._rows_loaded = 0
         self._requests_counted = 0
         self._has_warned_of_times = False
@@ -414,17 +417,39 @@ class EventLoad(Load):
                 if self._second_looks.is_due(self._unconfirmed, last):
                     self._confirm_empty_days()
             self._confirm_empty_days()
+        except MixpanelDataError as error:
+            if text := self._describe_rest():
+                error.add(text)
+            raise
         finally:
             self._warn_of_vanished()
             self._suggest_retention()
         if self._incomplete_days:
-            has_rows = bool(self._still_stored)
-            kept_rows = "Rows of earlier loads are kept. " if has_rows else ""
-            ways = how_to_load(self._incomplete_days, self._load_target.table, again=has_rows)
-            errors = list(self._incomplete_days.values())
-            raise days_set_aside(
-                errors, len(self._planned_days), f"{kept_rows}Try again with {ways}."
+            incomplete = days_set_aside(
+                list(self._incomplete_days.values()),
+                self._reachable,
+                self._ways_to_load(self._incomplete_days),
             )
+            incomplete.partial = len(self._incomplete_days) < len(self._planned_days)
+            raise incomplete
+
+    @property
+    def _reachable(self) -> int:
+        """The number of days that Mixpanel can be asked for."""
+        return len(self._days) - len(self._out_of_reach)
+
+    def _describe_rest(self) -> str:
+        """Return which days are stored, and how to load the others; empty if none is stored."""
+        left = sorted(self._planned_days - self._days_done)
+        if not left or len(left) >= self._reachable:
+            return ""
+        return f"{describe_rest(left, self._reachable)} {self._ways_to_load(left)}"
+
+    def _ways_to_load(self, days: Collection[date]) -> str:
+        again = not self._still_stored.isdisjoint(days)
+        kept = "Rows of earlier loads are kept. " if again else ""
+        ways = how_to_load(days, self._load_target.table, again=again)
+        return f"{kept}Try again with {ways}."
 
     def _is_one_request(self, request_range: DayRange) -> bool:
         """Return whether a range will be requested as it is, as far as is known now."""
@@ -717,11 +742,11 @@ class EventLoad(Load):
     def _mark_not_available(self, first: date, last: date) -> None:
         days = days_between(first, last)
         reports = self._mark(days, "not available")
+        self._out_of_reach.update(days)
         logger.warning(
-            "%s..%s: not available, the project's plan does not reach that far back. "
+            "%s: not available, the project's plan does not reach that far back. "
             "Stored rows are kept; MP_START_DATE can leave these days out.",
-            first,
-            last,
+            describe_range(first, last),
         )
         self._report_stored_days(days, reports)
 

@@ -30,8 +30,14 @@ from mixpanel_assets.client import (
 from mixpanel_assets.client.export import MOST_BYTES
 from mixpanel_assets.client.normalize import parse_record
 from mixpanel_assets.client.spool import make_private_folder
-from mixpanel_assets.errors import ConfigError, IncompleteExportError, StorageError, escaped_json
-from mixpanel_assets.rules.days import days_between
+from mixpanel_assets.errors import (
+    ConfigError,
+    IncompleteExportError,
+    MixpanelDataError,
+    StorageError,
+    escaped_json,
+)
+from mixpanel_assets.rules.days import days_between, describe_range, describe_rest
 from mixpanel_assets.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -385,10 +391,17 @@ class EventFolder:
         windows = self._request_windows([day for day in days if day not in files])
         fetched = (file for window in windows for file in self._fetch_window(window, broken, empty))
         # `_confirm_empty` is lazy: it looks at `empty` when all windows were fetched.
-        for file in chain(list(files.values()), fetched, self._confirm_empty(empty, broken, files)):
-            files[file.day] = file
-            if on_day:
-                on_day(file)
+        each_file = chain(list(files.values()), fetched, self._confirm_empty(empty, broken, files))
+        try:
+            for file in each_file:
+                files[file.day] = file
+                if on_day:
+                    on_day(file)
+        except MixpanelDataError as error:
+            if files and not overwrite:
+                missing = describe_rest(set(days).difference(files), len(days))
+                error.add(f"{missing} Run it again: it requests only days without a file.")
+            raise
         if broken:
             raise _incomplete(broken, len(files))
         return [files[day] for day in days]
@@ -418,7 +431,9 @@ class EventFolder:
                 return
             except (IncompleteExportError, StrayEventError) as error:
                 logger.warning(
-                    "%s..%s: %s The days are requested one by one.", days[0], days[-1], error
+                    "%s: %s The days are requested one by one.",
+                    describe_range(days[0], days[-1]),
+                    error,
                 )
         for day in days:
             try:

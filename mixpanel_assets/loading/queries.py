@@ -16,7 +16,7 @@ from mixpanel_assets.auth import project_access
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.errors import ConfigError, MixpanelDataError, ServerError
 from mixpanel_assets.loading.load import Load
-from mixpanel_assets.rules.days import DayRange, days_between
+from mixpanel_assets.rules.days import DayRange, days_between, describe_range, describe_rest
 from mixpanel_assets.rules.zones import span_of
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
@@ -129,6 +129,17 @@ class QueryLoad(Load):
             prepare(connection, self.project)
             self._require_same_query(connection)
         self.check()
+        days = [day for window in self.ranges for day in days_between(*window)]
+        left = set(days)
+        try:
+            self._load_ranges(database, left)
+        except MixpanelDataError as error:
+            if len(left) < len(days):
+                again = f"Materialize these partitions of `{QUERIES_SCHEMA}/{self.table}`."
+                error.add(f"{describe_rest(left, len(days))} {again}")
+            raise
+
+    def _load_ranges(self, database: Database, left: set[date]) -> None:
         for first, last in self.ranges:
             request_began = time.monotonic()
             result_rows = self.request(first, last)
@@ -137,6 +148,7 @@ class QueryLoad(Load):
                 prepare(connection, self.project)
                 self._require_same_query(connection)
                 self._replace(connection, result_rows, first, last)
+            left.difference_update(rows_per_day)
             seconds = time.monotonic() - request_began
             for day, day_rows in rows_per_day.items():
                 self.on_day(QueryDay(day, day_rows, seconds))
@@ -148,7 +160,9 @@ class QueryLoad(Load):
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(QUERIES_SCHEMA)}")
         is_new = not table_exists(connection, self.table, QUERIES_SCHEMA)
         days_partition = Partition(
-            '"date"', f"\"date\" BETWEEN DATE '{first}' AND DATE '{last}'", f"{first}..{last}"
+            '"date"',
+            f"\"date\" BETWEEN DATE '{first}' AND DATE '{last}'",
+            describe_range(first, last),
         )
         connection.register("rows", result_rows)
         replace_slice(
@@ -191,8 +205,8 @@ def _result_rows_per_day(result_rows: pa.Table, first: date, last: date) -> dict
     rows_per_day = Counter(result_rows.column("date").to_pylist())
     if days_not_requested := sorted(day for day in rows_per_day if day not in set(days)):
         raise ServerError(
-            f"The response for {first}..{last} has rows of {days_not_requested[0]}. None of its "
-            "rows was stored.",
+            f"The response for {describe_range(first, last)} has rows of {days_not_requested[0]}. "
+            "None of its rows was stored.",
             status_code=200,
         )
     return {day: rows_per_day[day] for day in days}

@@ -74,12 +74,23 @@ def ranges_of(days: Iterable[date]) -> list[DayRange]:
     return ranges
 
 
+def describe_range(first: date | str, last: date | str) -> str:
+    """Return a range in words; one day is written as a day."""
+    return f"{first}" if first == last else f"{first}..{last}"
+
+
 def describe_days(days: Iterable[date]) -> str:
     """Return days as ranges in words, the first few of many."""
     ranges = ranges_of(days)
-    range_texts = [str(first) if first == last else f"{first}..{last}" for first, last in ranges]
+    range_texts = [describe_range(first, last) for first, last in ranges]
     more = f" and {len(ranges) - _SHOWN} more ranges" if len(ranges) > _SHOWN else ""
     return ", ".join(range_texts[:_SHOWN]) + more
+
+
+def describe_rest(days: Iterable[date], of: int) -> str:
+    """Return how many of a number of days are stored, and which are missing, as a sentence."""
+    missing = sorted(days)
+    return f"{of - len(missing):,} of {of:,} days are stored; missing: {describe_days(missing)}."
 
 
 def how_to_load(days: Iterable[date], table: str, *, again: bool = False) -> str:

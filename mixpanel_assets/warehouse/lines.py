@@ -20,7 +20,7 @@ from typing import Any
 from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.rules.days import EARLIEST_MS, days_between
+from mixpanel_assets.rules.days import EARLIEST_MS, days_between, describe_range
 from mixpanel_assets.rules.json_text import MAX_DEPTH, joined, last_values, members, parse, values
 from mixpanel_assets.rules.lines import (
     BOM,
@@ -191,7 +191,7 @@ class Window:
     ) -> IncompleteExportError:
         """Return the error of a received file that cannot be stored."""
         return error(
-            f"The export {self.from_date}..{self.to_date} {problem}",
+            f"The export {describe_range(self.from_date, self.to_date)} {problem}",
             from_date=self.from_date,
             to_date=self.to_date,
             reason=reason,

@@ -15,6 +15,7 @@ from typing import Any
 from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
+from mixpanel_assets.rules.days import describe_range
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.faults import number
 from mixpanel_assets.warehouse.ledger import (
@@ -326,7 +327,7 @@ def _check_snapshot_days(days: Sequence[date], scope: Scope, target: Target) -> 
 def _no_pages_error(days: Sequence[date], failed_pages: Mapping[int, str]) -> IncompleteExportError:
     reason = next(iter(failed_pages.values()), "")
     return IncompleteExportError(
-        f"No page of the profiles for {days[0]}..{days[-1]} was received. "
+        f"No page of the profiles for {describe_range(days[0], days[-1])} was received. "
         f"{f'First reason: {reason} ' if reason else ''}Nothing was changed; run it again.",
         from_date=min(days),
         to_date=max(days),

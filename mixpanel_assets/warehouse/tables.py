@@ -26,7 +26,7 @@ from mixpanel_assets.errors import (
     similar_names,
 )
 from mixpanel_assets.results import TableMetadata
-from mixpanel_assets.rules.days import as_day
+from mixpanel_assets.rules.days import as_day, describe_range
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.faults import first_row, number
 from mixpanel_assets.warehouse.ledger import OF_TABLE, DayReport, Target
@@ -107,7 +107,7 @@ def refuse_outside(stored_days: Collection[date], table_days: Collection[date]) 
     if outside:
         raise StorageError(
             f"There are events of {', '.join(map(str, outside[:5]))}, but the metadata says "
-            f"{min(table_days)}..{max(table_days)}. Nothing was changed.",
+            f"{describe_range(min(table_days), max(table_days))}. Nothing was changed.",
             {"outside": [str(day) for day in outside]},
         )
 

@@ -43,7 +43,7 @@ def test_days_that_stay_broken_are_named_and_can_be_added(mp_here, emulator, tmp
     done = mp_here(*fetch, MP_MAX_RETRIES="0")
     assert done.code == 1
     assert json.loads(done.stdout)["failed_date_ranges"] == [["2024-01-03", "2024-01-03"]]
-    assert "2024-01-03..2024-01-03" in done.stderr
+    assert "export 2024-01-03" in done.stderr
     assert "✓" not in done.stderr
     emulator.faults.clear()
     assert mp_here(*fetch, "--append").code == 0

@@ -205,11 +205,11 @@ def test_profiles_are_taken_although_a_day_of_events_failed(mp_here, emulator):
 
 
 def test_what_was_stored_before_an_error_is_told(mp_here, emulator):
-    """Whatever the error."""
+    """With the days that are missing and the command that loads them, whatever the error."""
     emulator.faults.add(Fault("500-json", day=date(2024, 1, 4), times=None))
     done = mp_here("sync", *TWO, MP_MAX_RETRIES="0", MP_DAYS_PER_REQUEST="1")
-    assert "Stored events of 1 complete day, 2024-01-03 to 2024-01-03" in done.stderr
-    assert "The same command loads what is missing." in done.stderr
+    assert "1 of 2 days are stored; missing: 2024-01-04. Try again with " in done.stderr
+    assert "`mp sync --from 2024-01-04 --to 2024-01-04`" in done.stderr
 
 
 @pytest.mark.parametrize("command", [("plan", *TWO[:-1]), ("quota",), ("clean",), ("doctor",)])
@@ -249,8 +249,8 @@ def test_an_interrupt_leaves_whole_days_only(tmp_path):
         held = emulator.truth.count(START) - len(emulator.truth.unstorable(START))
     assert process.returncode == 130
     assert errors.splitlines() == [
-        "mp: Interrupted. Stored events of 1 complete day, 2024-01-01 to 2024-01-01. Other days "
-        "are unchanged. The same command loads what is missing."
+        "mp: Interrupted. Stored events of 1 complete day, 2024-01-01. Other days are unchanged. "
+        "The same command loads what is missing."
     ]
     with duckdb.connect(tmp_path / "w.duckdb", read_only=True) as connection:
         assert connection.execute(

@@ -57,7 +57,7 @@ def test_a_day_that_never_came_is_failed_until_it_comes(with_hole):
     """With the error and its time, and no rows; success clears both."""
     status, fetched_at, rows, _, error, failed_at = row_of(with_hole, HOLE)
     assert (status, fetched_at, rows) == ("failed", None, 0)
-    assert error.startswith("export 2024-01-03..2024-01-03 is not complete")
+    assert error.startswith("export 2024-01-03 is not complete")
     assert timedelta() <= datetime.now(UTC).replace(tzinfo=None) - failed_at < timedelta(minutes=5)
     assert with_hole.sql_rows("FROM mixpanel.missing_days LIMIT 1") == [
         (HOLE, "failed", error, failed_at)

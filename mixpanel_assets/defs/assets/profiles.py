@@ -159,10 +159,10 @@ def profiles_asset(
         context: dg.OpExecutionContext, config: ProfilesConfig
     ) -> Iterator[dg.Output[ProfilePlan] | dg.DynamicOutput[Chunk]]:
         started, mixpanel = time.time(), names.resource(context)
-        project = settings.project(mixpanel.credentials)
-        root = settings.spool_path(project.project_id)
-        database = settings.database_for(project.project_id, on_wait=context.log.info)
         with client_of_step(mixpanel, context, settings) as client:
+            project = settings.project(client.credentials)
+            root = settings.spool_path(project.project_id)
+            database = settings.database_for(project.project_id, on_wait=context.log.info)
             requests = snapshot_requests(
                 _days(context),
                 settings.today(),

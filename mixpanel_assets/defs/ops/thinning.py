@@ -38,20 +38,21 @@ def keep_snapshots_job(settings: Settings, names: Names) -> dg.JobDefinition:
         description="Names, or deletes, superfluous snapshots.",
     )
     def thin(context: dg.OpExecutionContext, config: KeepConfig) -> None:
-        project = settings.project(names.resource(context).credentials)
-        database = settings.database_for(project.project_id, on_wait=context.log.info)
-        publisher = Publisher(database, settings.snapshot, context.log.warning, project=project)
-        with explained_to_dagster(), publisher.writing(), database.write() as connection:
-            prepare(connection, project)  # refuses the file of another project
-            thinned = thin_snapshots(
-                connection,
-                daily=config.daily,
-                weekly=config.weekly,
-                monthly=config.monthly,
-                today=settings.today(),
-                target=Target(config.table),
-                dry_run=not config.delete,
-            )
+        with explained_to_dagster():
+            project = settings.project(names.resource(context).credentials)
+            database = settings.database_for(project.project_id, on_wait=context.log.info)
+            publisher = Publisher(database, settings.snapshot, context.log.warning, project=project)
+            with publisher.writing(), database.write() as connection:
+                prepare(connection, project)  # refuses the file of another project
+                thinned = thin_snapshots(
+                    connection,
+                    daily=config.daily,
+                    weekly=config.weekly,
+                    monthly=config.monthly,
+                    today=settings.today(),
+                    target=Target(config.table),
+                    dry_run=not config.delete,
+                )
         context.log.info(growth(thinned, deleted=config.delete))
         context.add_output_metadata(
             {

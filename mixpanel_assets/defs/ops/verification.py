@@ -7,10 +7,12 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from mixpanel_assets.defs.failures import ExplainedFailure
 from mixpanel_assets.defs.metadata import table
 from mixpanel_assets.defs.names import Names
 from mixpanel_assets.defs.partitions import span
 from mixpanel_assets.defs.resources import client_of_step
+from mixpanel_assets.errors import MixpanelDataError
 from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import DayDifference
@@ -55,13 +57,10 @@ def verify_range_job(settings: Settings, names: Names, events: dg.AssetKey) -> d
         different = [day for day in differences if day.differs]
         metadata = differences_metadata(differences)
         if different:
-            raise dg.Failure(
-                description=_difference_message(
-                    different, len(differences), settings.deleted_before(), events
-                ),
-                metadata=metadata,
-                allow_retries=False,
+            message = _difference_message(
+                different, len(differences), settings.deleted_before(), events
             )
+            raise ExplainedFailure(MixpanelDataError(message, "DAYS_DIFFER"), metadata)
         context.log.info(_equality_message(differences))
         context.add_output_metadata(metadata)
 

@@ -209,6 +209,9 @@ class TestSmallPages:
         result = materialize(PROFILES, today)
         assert not result.success
         assert "2 pages could not be fetched: 3, 7." in failures(result)[0]
+        [failed] = [event for event in result.all_events if event.is_step_failure]
+        advice = failed.step_failure_data.user_failure_data.metadata["what_to_do"].value
+        assert advice == "Run it again: within the hour it requests only missing pages."
         assert stored(database, everybody) == before
         assert day_of(database) == ("partial", [3, 7])
         [record] = instance.fetch_materializations(PROFILES, limit=1).records
