@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
@@ -33,6 +34,10 @@ USUAL_RETENTION_DAYS = 700
 _GROUP_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _OWNER = re.compile(r"team:[A-Za-z0-9_.-]+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 _GROUP_ID = re.compile(r"-?\d+")
+
+_DAGSTER_SECTION = re.compile(r"^\s*\[tool\.(dg|dagster)(?=[.\]])", re.MULTILINE)
+_DIRECTORY_TYPE = re.compile(r"^\s*directory_type\s*=", re.MULTILINE)
+_WORKSPACE = re.compile(r"""^\s*directory_type\s*=\s*["']workspace["']""", re.MULTILINE)
 
 
 class Settings(BaseSettings):
@@ -193,24 +198,33 @@ class Settings(BaseSettings):
         """Return the day before which Mixpanel has deleted events, or may have."""
         return self.today() - timedelta(days=self.retention_days or USUAL_RETENTION_DAYS)
 
-    def database_path(self, project_id: str, folder: Path | None = None) -> Path:
+    def database_path(self, project_id: str, folder: Path | None = None, *, name: str = "") -> Path:
         """Return where the DuckDB file is.
 
-        MP_DATABASE if set; in a folder with our `dagster.yaml`, `data/warehouse.duckdb` there;
-        else `~/.mixpanel_data/<project_id>.db`.
+        MP_DATABASE if set; in a clone of ours, `data/warehouse.duckdb`; in another Dagster project,
+        `data/<project_id>.duckdb`; else `~/.mixpanel_data/<project_id>.db`. That file is also used
+        in a Dagster project if it exists and the project has none.
 
         Args:
-            project_id: Names the file in the home directory.
-            folder: The folder to look at; the working directory by default.
+            project_id: Names the file.
+            folder: A folder of the Dagster project; the working directory by default.
+            name: Names the file of a project whose number is not known, or that shares a clone.
         """
         if self.database:
             return self.database.expanduser().absolute()
         here = (folder or Path.cwd()).absolute()
+        # Not mixpanel.duckdb: DuckDB names the catalog after the file, and `mixpanel.events` would
+        # then be ambiguous with our schema.
+        of_clone = Path("data", f"{name or 'warehouse'}.duckdb")
         if _is_our_home(here):
-            # Not mixpanel.duckdb: DuckDB names the catalog after the file, and `mixpanel.events`
-            # would then be ambiguous with our schema.
-            return here / "data" / "warehouse.duckdb"
-        return Path.home() / ".mixpanel_data" / f"{project_id or 'mixpanel'}.db"
+            return here / of_clone
+        at_home = Path.home() / ".mixpanel_data" / f"{project_id or name or 'mixpanel'}.db"
+        root = _dagster_project(here)
+        stem = project_id or name
+        if root is None or not stem:
+            return at_home
+        in_project = root / (of_clone if _is_our_home(root) else Path("data", f"{stem}.duckdb"))
+        return at_home if _is_there(at_home) and not _is_there(in_project) else in_project
 
     def spool_path(self, project_id: str) -> Path:
         """Return the folder of responses that are not stored yet."""
@@ -330,12 +344,41 @@ def _complaints(error: ValidationError, name: Callable[[str], str] = str) -> str
 
 
 def _is_our_home(folder: Path) -> bool:
-    location = folder / "workspace.yaml"
-    return (
-        (folder / "dagster.yaml").exists()
-        and location.exists()
-        and "mixpanel_assets" in location.read_text(errors="replace")
-    )
+    has_settings = (folder / "dagster.yaml").exists()
+    return has_settings and "mixpanel_assets" in _text_of(folder / "workspace.yaml")
+
+
+def _dagster_project(folder: Path) -> Path | None:
+    """Return the root of the Dagster project that a folder belongs to.
+
+    That is the nearest folder whose `dg.toml` or `pyproject.toml` configures Dagster. If it belongs
+    to a workspace of `dg`, the workspace is the root: `dg` starts all its projects from there.
+    """
+    nearest = None
+    for place in (folder, *folder.parents):
+        # Not parsed: an unfinished edit of another table must not move the database.
+        configured = _text_of(place / "pyproject.toml")
+        sections = _DAGSTER_SECTION.findall(configured)
+        text = _text_of(place / "dg.toml") or (configured if "dg" in sections else "")
+        if _WORKSPACE.search(text):
+            return place
+        if nearest is None and (sections or _DIRECTORY_TYPE.search(text)):
+            nearest = place
+    return nearest
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _is_there(database: Path) -> bool:
+    """Return whether a database is used: also one whose disk is away, or whose copy is left."""
+    from mixpanel_assets.warehouse import copy_path
+
+    return any(os.path.lexists(path) for path in (database, copy_path(database)))
 
 
 def load_settings() -> Settings:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 
+from mixpanel_assets import MixpanelResource
 from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.defs.partitions import days_of
 from mixpanel_assets.errors import ConfigError
@@ -101,13 +102,93 @@ def test_a_setting_that_cannot_be_understood_is_named(name, value, monkeypatch):
         load_settings()
 
 
-def test_the_database_is_where_one_rule_says(monkeypatch, tmp_path):
-    """MP_DATABASE, else the project's folder, else the home directory."""
-    assert Settings().database_path("1", tmp_path).parent.name == ".mixpanel_data"
-    (tmp_path / "dagster.yaml").touch()
-    (tmp_path / "workspace.yaml").write_text("python_module: somebody_elses")
-    assert Settings().database_path("1", tmp_path).parent.name == ".mixpanel_data"
-    (tmp_path / "workspace.yaml").write_text("python_module: mixpanel_assets.definitions")
-    assert Settings().database_path("1", tmp_path) == tmp_path / "data" / "warehouse.duckdb"
-    monkeypatch.setenv("MP_DATABASE", str(tmp_path / "x.duckdb"))
-    assert Settings().database_path("1", tmp_path) == tmp_path / "x.duckdb"
+CLONE = {"dagster.yaml": "", "workspace.yaml": "python_module: mixpanel_assets.definitions"}
+PROJECT = {"pyproject.toml": '[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\n'}
+WORKSPACE = {"dg.toml": 'directory_type = "workspace"\n[workspace]\n'}
+IN_PROJECT, IN_CLONE, AT_HOME = "data/12345.duckdb", "data/warehouse.duckdb", "12345.db"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Return where the database of a project is, seen from a folder; files are made first."""
+    home = tmp_path / "home"
+
+    def place(files=None, folder=".", project_id="12345"):
+        root = tmp_path / "work"
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for name, text in (files or {}).items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+        monkeypatch.chdir(root / folder)
+        monkeypatch.setenv("MP_PROJECT_ID", project_id)
+        found = load_settings().database_path(project_id)
+        # Dagster and `mp` find the same file.
+        assert build_definitions().resources["mixpanel_warehouse"].database == str(found)
+        base = root if found.is_relative_to(root) else home / ".mixpanel_data"
+        return found.relative_to(base).as_posix()
+
+    return place
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, AT_HOME),
+        ({"pyproject.toml": "[tool.ruff]\n[project]\nname = 'dg'\n"}, AT_HOME),
+        ({"dagster.yaml": "", "workspace.yaml": "python_module: somebody_elses"}, AT_HOME),
+        ({"dg.toml": "[cli]\nverbose = true\n"}, AT_HOME),
+        (CLONE, IN_CLONE),
+        ({**CLONE, **PROJECT}, IN_CLONE),
+        (PROJECT, IN_PROJECT),
+        ({"pyproject.toml": "[tool.dagster]\nmodule_name = 'shop'\n"}, IN_PROJECT),
+        ({"pyproject.toml": "[tool.ruff\n  [tool.dg.project]\n"}, IN_PROJECT),
+        ({"dg.toml": 'directory_type = "project"\n'}, IN_PROJECT),
+        (WORKSPACE, IN_PROJECT),
+    ],
+)
+def test_a_new_database_is_in_the_dagster_project(files, expected, place):
+    """Else in the home directory, whatever else the folder is."""
+    assert place(files) == expected
+
+
+@pytest.mark.parametrize("files", [PROJECT, {**CLONE, **PROJECT}])
+def test_a_folder_of_a_project_has_the_projects_database(files, place):
+    """So that `mp` finds it from anywhere in the project."""
+    assert place(files, "src/shop/defs") == (IN_CLONE if "dagster.yaml" in files else IN_PROJECT)
+
+
+def test_the_projects_of_a_workspace_share_its_folder(place):
+    """`dg dev` starts them from there, and `mp` is called in one of them."""
+    shop = {f"projects/shop/{name}": text for name, text in PROJECT.items()}
+    assert place({**WORKSPACE, **shop}) == IN_PROJECT
+    assert place({}, "projects/shop/src") == IN_PROJECT
+
+
+@pytest.mark.parametrize("name", ["12345.db", "12345.snapshot.db"])
+def test_a_database_in_the_home_directory_is_kept(name, place, tmp_path):
+    """Also if its disk is away, or only its copy for readers is left, which a load reports."""
+    folder = tmp_path / "home" / ".mixpanel_data"
+    folder.mkdir()
+    (folder / name).symlink_to(tmp_path / "disk" / "away.db")
+    assert place(PROJECT) == AT_HOME
+    assert place(project_id="999") == "data/999.duckdb"
+    assert place({"data/12345.duckdb": ""}) == IN_PROJECT
+
+
+def test_two_named_projects_have_a_file_each(place, monkeypatch):
+    """Their number is its name, as for `mp`; without one, their name."""
+    place(PROJECT)
+    for name, account in {"shop": "1", "shop_eu": "2"}.items():
+        resource = MixpanelResource(username="u", secret="s", project_id=account)
+        resources = build_definitions(name=name, account=resource).resources
+        assert resources[f"{name}_warehouse"].database.endswith(f"/work/data/{account}.duckdb")
+    monkeypatch.delenv("MP_PROJECT_ID")
+    database = build_definitions(name="shop").resources["shop_warehouse"].database
+    assert database.endswith("/work/data/shop_warehouse.duckdb")
+
+
+def test_a_database_that_is_set_is_used_everywhere(place, tmp_path, monkeypatch):
+    """MP_DATABASE, whatever the folder is."""
+    monkeypatch.setenv("MP_DATABASE", str(tmp_path / "work" / "x.duckdb"))
+    for files in ({}, PROJECT, CLONE):
+        assert place(files) == "x.duckdb"

@@ -286,8 +286,10 @@ class _LoadingIOManager(DbIOManager):
         # Once per run: the copy for readers is taken at its end, not after each output.
         if not self._is_writing:
             config: Mapping[str, Any] = context.resource_config or {}
+            database = database_of(context)
+            context.log.info(f"Storing in {database.path}")
             publisher = Publisher(
-                database_of(context),
+                database,
                 config["snapshot"],
                 context.log.warning,
                 project=_expected_project(context),

@@ -88,7 +88,7 @@ def build_definitions(
         account: The project: the name of a saved account or a resource. None: the project of the
             MP_* variables, or of the default account.
         settings: Instead of the MP_* variables. Without a database in them, a project with a name
-            has the file `<name>_warehouse.duckdb` in the folder of the default one.
+            whose number is not known has the file `<name>_warehouse.duckdb`.
         events: Whether there is an asset of all events.
         profiles: Whether there is an asset of all user profiles.
         groups: Group profiles, by table: the id of the group key. None: MP_GROUPS.
@@ -138,7 +138,7 @@ def build_definitions(
         known = known.model_copy(update={"database": warehouse.known_database})
         given[names.warehouse] = warehouse.of_project(project_id, region)
     elif names.prefix and known.database is None:
-        place = known.database_path(project_id).with_name(f"{names.prefix}_warehouse.duckdb")
+        place = known.database_path(project_id, name=f"{names.prefix}_warehouse")
         known = known.model_copy(update={"database": place})
     shown: dict[str, Any] = {
         "names": names,

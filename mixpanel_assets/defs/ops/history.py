@@ -79,6 +79,7 @@ def _load(
     keeping = Keeping.of(settings, Refetch.stale)
     plan = plan_load(client, settings, database, from_date=first, to_date=last, keeping=keeping)
     context.log.info(plan_in_words(plan))
+    context.log.info(f"Storing in {database.path}")
     if only_plan:
         return plan
     load = EventLoad(
