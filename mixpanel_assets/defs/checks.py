@@ -31,6 +31,7 @@ _OF_ALL_DAYS = {
     "plan does not reach, are named and do not count.",
 }
 _OF_A_DAY = {
+    ROWS_VANISHED: "Mixpanel still sends every stored row of the day. Others are kept.",
     "rows_quarantined": "Every line that Mixpanel sent for the day is stored as an event.",
     "duplicate_share": "Few of the events that Mixpanel sent for the day were duplicates.",
     "null_ids": "Nearly all events of the day have a `distinct_id` and an `$insert_id`.",
@@ -42,7 +43,7 @@ _OF_A_DAY = {
     "values of the same types. Compares samples.",
 }
 _BLOCKING = ("event_times",)
-CHECKS = (*_OF_ALL_DAYS, ROWS_VANISHED, *_OF_A_DAY)
+CHECKS = (*_OF_ALL_DAYS, *_OF_A_DAY)
 _MOST_ROWS = 100
 
 
@@ -77,8 +78,6 @@ def event_checks(
     thresholds: CheckThresholds | None = None,
 ) -> list[dg.AssetChecksDefinition]:
     """Return the checks of an asset of events: one op, of which each check can be run by itself.
-
-    The asset's own step does the check `rows_vanished`.
 
     Args:
         settings: The partitions, and where the database is.

@@ -145,7 +145,7 @@ def build_definitions(
         "hooks": _hooks(known, tags or {}, op_tags or {}, translator, execute),
     }
     with quiet_beta():
-        of_events, of_profiles = _assets(known, shown, events, profiles, tables, chosen)
+        of_events, of_profiles = _assets(known, shown, events, profiles, tables)
         of_queries = [query.asset(known, **shown) for query in queries]
     all_events = of_events[0].key if events else None
     every_job = _jobs(known, names, of_events, of_profiles, all_events, chosen)
@@ -204,10 +204,10 @@ def _assets(
     events: bool,
     profiles: bool,
     tables: Sequence[Table],
-    checks: Collection[str],
 ) -> tuple[Assets, Assets]:
     """Return the assets of events and those of profiles, the unfiltered one first."""
-    everything = [events_asset(settings, checks=checks, **shown)] if events else []
+    # Of all events, `event_checks` has the check of the step too.
+    everything = [events_asset(settings, checks=(), **shown)] if events else []
     everyone = [profiles_asset(settings, **shown)] if profiles else []
     of_events, of_profiles = [*everything], [*everyone]
     for table, group_id in settings.groups.items():

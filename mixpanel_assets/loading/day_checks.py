@@ -141,7 +141,9 @@ def _vanished(facts: Facts, report: DayReport) -> CheckOutcome:
         False,
         f"Mixpanel does not send {report.rows_vanished:,} stored rows of {report.day} any more. "
         "They are kept, and `mixpanel._vanished` lists them.",
-        f"To remove them: `mp sync --accept-smaller --from {report.day} --to {report.day}`.",
+        "To remove them, materialize the day with `accept_smaller: true`, or run `mp sync "
+        f"--accept-smaller --from {report.day} --to {report.day}`; `mp drop-day` removes the whole "
+        "day.",
         day=report.day,
         numbers=numbers,
     )

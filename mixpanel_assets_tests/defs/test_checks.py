@@ -18,7 +18,7 @@ from mixpanel_assets import Workspace
 from mixpanel_assets.client import make_credentials
 from mixpanel_assets.defs.checks import CHECKS, event_checks
 from mixpanel_assets.defs.location import build_definitions
-from mixpanel_assets.emulator import Emulator, EmulatorSettings
+from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.checks import last_day_due
 from mixpanel_assets.loading.day_checks import CheckThresholds
@@ -226,7 +226,6 @@ def run_checks(
     """Run every check of days, without a load."""
     job = definitions.resolve_implicit_global_asset_job_def()
     keys = {key for key in job.asset_layer.asset_graph.asset_check_keys if key.asset_key == EVENTS}
-    keys = {key for key in keys if key.name != "rows_vanished"}
     checks = job.get_subset(asset_selection=set(), asset_check_selection=keys)
     tags = {
         "dagster/asset_partition_range_start": str(first),
@@ -244,7 +243,7 @@ def test_a_run_of_several_days_shows_which_of_them_fail_which_check(
     assert not result.success, "event_times is blocking"
     checks = shown()
     assert {name for name, check in checks.items() if check["blocking"]} == {"event_times"}
-    for name in FAILS.keys() - {"rows_vanished"}:
+    for name in FAILS:
         ranges = checks[name]["partitionStatuses"]["ranges"]
         failed = [(one["startKey"], one["endKey"]) for one in ranges if one["status"] == "FAILED"]
         assert failed == [(str(odd_day(name)), str(odd_day(name)))]
@@ -267,7 +266,7 @@ def test_a_load_shows_the_checks_of_its_day_on_the_page(odd, definitions, stored
     checks = shown()
     vanished = checks["rows_vanished"]["executionForLatestMaterialization"]
     assert (vanished["status"], vanished["evaluation"]["severity"]) == ("FAILED", "WARN")
-    assert f"{day} (150 rows)" in vanished["evaluation"]["description"]
+    assert f"150 stored rows of {day}" in vanished["evaluation"]["description"]
     for name in FAILS.keys() - {"rows_vanished"}:
         execution = checks[name]["executionForLatestMaterialization"]
         assert execution["status"] == "SUCCEEDED", execution["evaluation"]["description"]
@@ -288,6 +287,31 @@ def test_limits_are_configuration(odd, shop, instance):
     result = run_checks(definitions, instance, odd_day(name), odd_day(name))
     [evaluation] = result.get_asset_check_evaluations()
     assert evaluation.passed
+
+
+def test_a_failed_backfill_leaves_no_check_green(
+    definitions, here, shop, workspace, stored_instance, instance, shown
+):
+    """The run cannot do the check any more; the schedule does, and says why the day is missing."""
+    last = here.start_date + 29 * DAY
+    workspace.sync_events(here.start_date, last - 2 * DAY)
+    shop.faults.add(Fault("truncate-own-line", day=last, times=None))
+    job = definitions.resolve_implicit_global_asset_job_def()
+    tags = {
+        "dagster/asset_partition_range_start": str(last - DAY),
+        "dagster/asset_partition_range_end": str(last),
+    }
+    result = job.execute_in_process(
+        asset_selection=[EVENTS], instance=stored_instance, tags=tags, raise_on_error=False
+    )
+    assert not result.success
+    execution = shown()["events_complete"]["executionForLatestMaterialization"]
+    assert execution["status"] == "EXECUTION_FAILED"
+    evaluation = run_check(definitions, instance)
+    assert evaluation.description.startswith(f"{last} is missing: 1 of 30 days")
+    [row] = evaluation.metadata["found"].records
+    assert row.data["why"] == "not loaded because the last attempt failed"
+    assert "is not complete" in row.data["last_error"]
 
 
 @pytest.mark.parametrize("checks", [False, [], ["rows_vanished"]])
