@@ -18,6 +18,7 @@ from mixpanel_assets.defs.failures import explained_to_dagster
 from mixpanel_assets.defs.metadata import table
 from mixpanel_assets.defs.names import THE_ONLY_PROJECT, Names
 from mixpanel_assets.defs.partitions import daily_partitions
+from mixpanel_assets.defs.schedules import check_condition
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.checks import EVENTS_COMPLETE, check_events
 from mixpanel_assets.loading.day_checks import ROWS_VANISHED, CheckOutcome, CheckThresholds
@@ -136,6 +137,8 @@ def _specs(
     settings: Settings, key: dg.AssetKey, checks: Collection[str]
 ) -> dict[str, dg.AssetCheckSpec]:
     partitions = daily_partitions(settings)
+    # The checks of a day are done by the runs that load it.
+    daily = check_condition(settings) if settings.automation else None
     with warnings.catch_warnings():
         # Dagster warns that partitions of checks may still change, which no user can act on.
         warnings.simplefilter("ignore", PreviewWarning)
@@ -146,6 +149,7 @@ def _specs(
                 description=about,
                 blocking=check in _BLOCKING,
                 partitions_def=partitions if check in _OF_A_DAY else None,
+                automation_condition=daily if check in _OF_ALL_DAYS else None,
             )
             for check, about in (_OF_ALL_DAYS | _OF_A_DAY).items()
             if check in checks

@@ -157,12 +157,11 @@ def check_events_schedule(
     settings: Settings, names: Names = THE_ONLY_PROJECT, *, tables: int = 1
 ) -> dg.ScheduleDefinition:
     """Return the schedule that checks whether yesterday, or an earlier day, is missing."""
-    # A spent budget waits up to an hour, and a large day takes time.
     hour = deadline_hour(settings)
     return dg.ScheduleDefinition(
         name=names.named("check_events"),
         job_name=names.named("check_events"),
-        cron_schedule=f"0 {hour} * * *",
+        cron_schedule=deadline_cron(settings),
         execution_timezone=settings.export_zone,
         description=f"Every day at {hour:02d}:00 ({settings.export_zone}), four hours after "
         "MP_CLOSE_HOUR: checks that each day of events up to yesterday is stored. Sends no "
@@ -303,6 +302,13 @@ def condition(kind: AssetKind, settings: Settings) -> dg.AutomationCondition[Any
     return dg.AutomationCondition.on_cron(snapshot_cron(settings), settings.export_zone)
 
 
+def check_condition(settings: Settings) -> dg.AutomationCondition[Any]:
+    """Return when it is checked that no day is missing: at the deadline, as by the schedule."""
+    tick = dg.AutomationCondition.cron_tick_passed(deadline_cron(settings), settings.export_zone)
+    due = tick & ~dg.AutomationCondition.newly_requested()
+    return due.with_label(f"daily at {deadline_hour(settings):02d}:00 {settings.export_zone}")
+
+
 def days_due_at(cron: str, zone: str, settle_days: int) -> dg.AutomationCondition[Any]:
     """Return the condition that requests incomplete days, at each tick of a cron.
 
@@ -346,10 +352,15 @@ def deadline_hour(settings: Settings) -> int:
     return (settings.close_hour + GRACE // timedelta(hours=1)) % 24
 
 
+def deadline_cron(settings: Settings) -> str:
+    """Return the cron of that hour."""
+    return f"0 {deadline_hour(settings)} * * *"
+
+
 def freshness_policy(settings: Settings) -> dg.FreshnessPolicy:
     """Return a policy: a snapshot is taken within four hours after MP_CLOSE_HOUR."""
     return dg.FreshnessPolicy.cron(
-        deadline_cron=f"0 {deadline_hour(settings)} * * *",
+        deadline_cron=deadline_cron(settings),
         lower_bound_delta=GRACE,
         timezone=settings.export_zone,
     )

@@ -194,6 +194,25 @@ def test_an_hour_of_ones_own():
     assert list(requested(here, moments)) == [("03-02 09:00", "2024-03-01")]
 
 
+def test_the_check_of_missing_days_runs_once_a_day_at_the_deadline():
+    """The sensor does it instead of the schedule, without partitions; no other check."""
+    settings = on("US/Pacific", start_date=date(2024, 3, 8))
+    definitions, cursor, seen = build_definitions(settings=settings), None, []
+    with dg.DagsterInstance.ephemeral() as instance:
+        for moment in each(1, datetime(2024, 3, 9, 8, tzinfo=UTC), 48):
+            result = dg.evaluate_automation_conditions(
+                definitions, instance, cursor=cursor, evaluation_time=moment
+            )
+            cursor = result.cursor
+            local = moment.astimezone(ZoneInfo("US/Pacific"))
+            seen += [
+                (f"{local:%m-%d %H}", one.key.name)
+                for one in result.results
+                if isinstance(one.key, dg.AssetCheckKey) and one.true_subset.size
+            ]
+    assert seen == [("03-09 10", "events_complete"), ("03-10 10", "events_complete")]
+
+
 def test_conditions_are_off_unless_asked_for(monkeypatch):
     """MP_AUTOMATION=on attaches them, with a sensor that looks at them."""
     quiet = build_definitions()
