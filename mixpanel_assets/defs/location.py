@@ -111,6 +111,7 @@ def build_definitions(
         ConfigError: An argument is wrong, or a setting of the environment.
 
     Example:
+        >>> import dagster as dg
         >>> shop = build_definitions(name="shop", settings=Settings(database="data/shop.duckdb"))
         >>> eu = build_definitions(name="shop_eu", account=MixpanelResource(region="eu"))
         >>> defs = dg.Definitions.merge(shop, eu)
