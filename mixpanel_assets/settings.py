@@ -131,7 +131,7 @@ class Settings(BaseSettings):
         try:
             return _GivenSettings(**values)
         except ValidationError as error:
-            raise ConfigError(f"Settings cannot be used. {_complaints(error)}.") from error
+            raise ConfigError(f"Settings cannot be used. {complaints(error)}.") from error
 
     @field_validator("groups", mode="before")
     @classmethod
@@ -337,7 +337,8 @@ class _GivenSettings(Settings):
         return (init_settings,)
 
 
-def _complaints(error: ValidationError, name: Callable[[str], str] = str) -> str:
+def complaints(error: ValidationError, name: Callable[[str], str] = str) -> str:
+    """Return what is wrong with each value; `name` shows the name of its field."""
     return "; ".join(
         f"{name(str(problem['loc'][0]))}: {problem['msg']}" for problem in error.errors()
     )
@@ -394,5 +395,5 @@ def load_settings() -> Settings:
             'Settings cannot be read. MP_GROUPS: it must be JSON such as {"companies": "-1405"}.'
         ) from error
     except ValidationError as error:
-        complaints = _complaints(error, lambda name: f"MP_{name.upper()}")
-        raise ConfigError(f"Settings cannot be read. {complaints}.") from error
+        wrong = complaints(error, lambda name: f"MP_{name.upper()}")
+        raise ConfigError(f"Settings cannot be read. {wrong}.") from error

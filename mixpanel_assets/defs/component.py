@@ -28,6 +28,7 @@ from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.defs.names import AssetKind, StepResult
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.loading.day_checks import CheckThresholds
 from mixpanel_assets.settings import Settings
 
 Region: TypeAlias = Literal["us", "eu", "in"]
@@ -283,6 +284,14 @@ class MixpanelComponent(dg.Component, dg.Model, dg.Resolvable):
             ["events_complete"],
         ),
     ] = True
+    check_thresholds: Annotated[
+        dict[str, Any],
+        as_written(
+            "When the checks of a day warn: fields of CheckThresholds.",
+            {"volume_low": 0.8, "quarantined_rows": 10},
+            advanced=True,
+        ),
+    ] = Field(default_factory=dict)
     op: Annotated[
         OpSpec | None,
         described(
@@ -356,6 +365,7 @@ class MixpanelComponent(dg.Component, dg.Model, dg.Resolvable):
             tables=[*self.event_tables, *self.profile_tables],
             queries=self.live_queries,
             checks=self.checks,
+            check_thresholds=CheckThresholds.given(**self.check_thresholds),
             jobs=self.jobs,
             schedules=self.schedules,
             op_tags=self.op.tags if self.op else None,

@@ -13,11 +13,13 @@ from statistics import median
 from typing import Any, Literal, NamedTuple
 
 from duckdb import DuckDBPyConnection as Connection
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.results import Result
 from mixpanel_assets.rules.days import how_to_load
 from mixpanel_assets.rules.zones import periods
+from mixpanel_assets.settings import complaints
 from mixpanel_assets.warehouse import (
     DayReport,
     ProjectIdentity,
@@ -79,6 +81,20 @@ class CheckThresholds(BaseModel):
         ge=2,
         description="Sampled rows in which a property must be expected before its absence counts.",
     )
+
+    @classmethod
+    def given(cls, **values: Any) -> CheckThresholds:
+        """Return these thresholds; the others have their defaults.
+
+        Raises:
+            ConfigError: A value cannot be used; the message names it.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise ConfigError(
+                f"These thresholds of checks cannot be used. {complaints(error)}."
+            ) from error
 
 
 @dataclass(frozen=True, repr=False)

@@ -49,6 +49,7 @@ EVERY_FIELD: dict[str, Any] = {
     "schedules": ["close_yesterday", "ask_yesterday"],
     "automation": True,
     "checks": ["rows_vanished"],
+    "check_thresholds": {"volume_low": 0.8},
     "op": {
         "pool": "mixpanel",
         "tags": {"team": "data"},
@@ -177,6 +178,7 @@ def test_every_field_has_its_effect(sandbox):
         ({"op": {"name": "x"}}, "holds for several assets"),
         ({"jobs": ["closing"]}, "no job shop_closing"),
         ({"checks": ["all"]}, "no check 'all'"),
+        ({"check_thresholds": {"volume_low": 8}}, "volume_low: Input should be less than"),
         (
             {"live_queries": [{"name": "x", "report": "segmentation", "parameters": {}}]},
             "live query 'x' of segmentation cannot be used. event:",
