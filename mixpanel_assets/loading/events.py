@@ -214,6 +214,7 @@ class EventLoad(Load):
         accept_smaller: Remove the stored rows that the responses lack, except all rows of a day
             that Mixpanel may have deleted for its age.
         materialized: See `Load`.
+        asset: The key of the asset in messages; None: `mixpanel/<table>`.
 
     Attributes:
         export: Downloads the days.
@@ -242,8 +243,10 @@ class EventLoad(Load):
         keeping: Keeping = KEEP_NONE,
         accept_smaller: bool = False,
         materialized: dict[str, Mapping[str, Any]] | None = None,
+        asset: str | None = None,
     ) -> None:
         super().__init__(materialized={} if materialized is None else materialized)
+        self._asset = asset
         self._client = client
         self._listener = listener or LoadListener()
         self._keeping = keeping
@@ -448,7 +451,7 @@ class EventLoad(Load):
     def _ways_to_load(self, days: Collection[date]) -> str:
         again = not self._still_stored.isdisjoint(days)
         kept = "Rows of earlier loads are kept. " if again else ""
-        ways = how_to_load(days, self._load_target.table, again=again)
+        ways = how_to_load(days, self._load_target.table, again=again, asset=self._asset)
         return f"{kept}Try again with {ways}."
 
     def _is_one_request(self, request_range: DayRange) -> bool:

@@ -93,14 +93,18 @@ def describe_rest(days: Iterable[date], of: int) -> str:
     return f"{of - len(missing):,} of {of:,} days are stored; missing: {describe_days(missing)}."
 
 
-def how_to_load(days: Iterable[date], table: str, *, again: bool = False) -> str:
+def how_to_load(
+    days: Iterable[date], table: str, *, again: bool = False, asset: str | None = None
+) -> str:
     """Return the ways to load days of an asset table, in words, for the end of a sentence.
 
-    With `again`, they are ways to load days that are stored.
+    With `again`, they are ways to load days that are stored. `asset` is the asset's key, if it is
+    not `mixpanel/<table>`; `mp` loads into the table `events` of one project only.
     """
     ranges = ranges_of(days)
-    if table != "events":
-        return f"Dagster: materialize these partitions of `mixpanel/{table}`"
+    asset = asset or f"mixpanel/{table}"
+    if asset != "mixpanel/events":
+        return f"Dagster: materialize these partitions of `{asset}`"
     option = " --refetch all" if again else ""
     commands = [f"`mp sync --from {first} --to {last}{option}`" for first, last in ranges[:_SHOWN]]
     more = " and so on" if len(ranges) > _SHOWN else ""

@@ -151,6 +151,7 @@ def events_asset(
                 keeping=keeping,
                 accept_smaller=config.accept_smaller,
                 materialized=record.materialized,
+                asset=key.to_user_string(),
             )
         yield dg.Output(load)
         if ROWS_VANISHED in checks:

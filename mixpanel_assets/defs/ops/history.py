@@ -44,7 +44,7 @@ def backfill_history_job(settings: Settings, names: Names, events: dg.AssetKey) 
     def load_history(context: dg.OpExecutionContext, config: HistoryConfig) -> None:
         listener = _HistoryListener(context, events)
         with client_of_step(names.resource(context), context, settings) as client:
-            plan = _load(context, client, settings, listener, only_plan=config.only_plan)
+            plan = _load(context, client, settings, listener, events, only_plan=config.only_plan)
         context.add_output_metadata(plan_metadata(plan) if plan else {"days": 0})
 
     @dg.job(
@@ -67,6 +67,7 @@ def _load(
     client: MixpanelAPIClient,
     settings: Settings,
     listener: LoadListener,
+    events: dg.AssetKey,
     *,
     only_plan: bool,
 ) -> Plan | None:
@@ -79,9 +80,9 @@ def _load(
     keeping = Keeping.of(settings, Refetch.stale)
     plan = plan_load(client, settings, database, from_date=first, to_date=last, keeping=keeping)
     context.log.info(plan_in_words(plan))
-    context.log.info(f"Storing in {database.path}")
     if only_plan:
         return plan
+    context.log.info(f"Storing in {database.path}")
     load = EventLoad(
         client,
         settings,
@@ -90,6 +91,7 @@ def _load(
         run_id=context.run_id,
         listener=listener,
         keeping=keeping,
+        asset=events.to_user_string(),
     )
     with Publisher(database, settings.snapshot, context.log.warning).writing():
         load.store(database)

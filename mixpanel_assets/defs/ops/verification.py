@@ -14,8 +14,9 @@ from mixpanel_assets.defs.partitions import span
 from mixpanel_assets.defs.resources import client_of_step
 from mixpanel_assets.errors import MixpanelDataError
 from mixpanel_assets.loading.verification import verify_days
+from mixpanel_assets.rules.days import how_to_load
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.warehouse import DayDifference
+from mixpanel_assets.warehouse import EVENTS, DayDifference
 
 USUAL_DAYS = 7
 
@@ -117,15 +118,16 @@ def _equality_message(found: Sequence[DayDifference]) -> str:
 def _difference_message(
     different: Sequence[DayDifference], days: int, deleted_before: date, events: dg.AssetKey
 ) -> str:
-    first, last = different[0].day, different[-1].day
+    ways = how_to_load(
+        [one.day for one in different], EVENTS.name, again=True, asset=events.to_user_string()
+    )
     why = ""
     if any(day.day < deleted_before and day.fetched == 0 for day in different):
         why = " Mixpanel deletes old events; MP_RETENTION_DAYS leaves days without them out."
     return (
         f"{len(different)} of {days} days differ from Mixpanel: "
-        f"{'; '.join(map(_day_in_words, different))}. Nothing was stored. To load them again, "
-        f"materialize {events.to_user_string()} for {first}...{last}, or run "
-        f"`mp sync --from {first} --to {last} --refetch all`.{why}"
+        f"{'; '.join(map(_day_in_words, different))}. Nothing was stored. "
+        f"Load them again with {ways}.{why}"
     )
 
 

@@ -153,9 +153,23 @@ def test_days_that_differ_are_explained(settings, resource, instance, materializ
     result = run(settings, resource, instance, "verify_range", config)
     said, advice = explained(result)
     assert "2024-01-03 was never loaded" in said
-    assert advice.startswith("To load them again, materialize mixpanel/events")
+    assert advice == (
+        "Load them again with `mp sync --from 2024-01-03 --to 2024-01-03 --refetch all`, or "
+        "materialize these partitions of `mixpanel/events`."
+    )
     [failure] = [event for event in result.all_events if event.is_step_failure]
     assert "differences" in failure.step_failure_data.user_failure_data.metadata
+
+
+def test_a_named_project_is_loaded_by_its_own_asset(settings, resource, instance, emulator):
+    """Not by `mp`, whose default account is another project's."""
+    emulator.faults.add(Fault("truncate-whole-body", day=HOLE, times=None))
+    definitions = build_definitions(name="shop", account=resource, settings=settings)
+    result = definitions.resolve_job_def("shop_close_yesterday").execute_in_process(
+        instance=instance, raise_on_error=False, partition_key=HOLE.isoformat()
+    )
+    _, advice = explained(result)
+    assert advice == "Try again with Dagster: materialize these partitions of `shop/events`."
 
 
 def test_an_input_that_was_never_stored_is_explained(settings, instance):
