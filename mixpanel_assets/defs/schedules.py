@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -244,6 +245,12 @@ def _clock(settings: Settings, minute: int = 0) -> str:
     return f"{settings.close_hour:02d}:{minute:02d} ({settings.export_zone})"
 
 
+def _in_words(cron: str) -> str:
+    if daily := re.fullmatch(r"(\d+) (\d+) \* \* \*", cron):
+        return f"daily at {int(daily[2]):02d}:{int(daily[1]):02d}"
+    return f"at {cron}"
+
+
 def _quantity(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
@@ -299,14 +306,16 @@ def condition(kind: AssetKind, settings: Settings) -> dg.AutomationCondition[Any
     """Return when an asset is materialized: events a day later than profiles."""
     if kind.rows == "event":
         return days_due_at(closing_cron(settings), settings.export_zone, settings.settle_days)
-    return dg.AutomationCondition.on_cron(snapshot_cron(settings), settings.export_zone)
+    cron, zone = snapshot_cron(settings), settings.export_zone
+    due = dg.AutomationCondition.on_cron(cron, zone)
+    return due.with_label(f"today, {_in_words(cron)} {zone}")
 
 
 def check_condition(settings: Settings) -> dg.AutomationCondition[Any]:
     """Return when it is checked that no day is missing: at the deadline, as by the schedule."""
     tick = dg.AutomationCondition.cron_tick_passed(deadline_cron(settings), settings.export_zone)
     due = tick & ~dg.AutomationCondition.newly_requested()
-    return due.with_label(f"daily at {deadline_hour(settings):02d}:00 {settings.export_zone}")
+    return due.with_label(f"{_in_words(deadline_cron(settings))} {settings.export_zone}")
 
 
 def days_due_at(cron: str, zone: str, settle_days: int) -> dg.AutomationCondition[Any]:
@@ -324,7 +333,7 @@ def days_due_at(cron: str, zone: str, settle_days: int) -> dg.AutomationConditio
     lacking = unsettled | stored_too_early | dg.AutomationCondition.missing()
     last_month = window(timedelta(days=MOST_DAYS_READ_AGAIN))
     due = yesterday_at(cron, zone) | (last_month & lacking & _finished_at(cron, zone))
-    return due.with_label(f"missing and late days, at {cron} {zone}")
+    return due.with_label(f"missing and late days, {_in_words(cron)} {zone}")
 
 
 def yesterday_at(cron: str, zone: str) -> dg.AutomationCondition[Any]:
@@ -332,7 +341,7 @@ def yesterday_at(cron: str, zone: str) -> dg.AutomationCondition[Any]:
     # `on_cron` would request the latest partition, which is the day that has not ended.
     latest_two = dg.AutomationCondition.in_latest_time_window(timedelta(days=2))
     due = latest_two & _finished_at(cron, zone)
-    return due.with_label(f"yesterday, at {cron} {zone}")
+    return due.with_label(f"yesterday, {_in_words(cron)} {zone}")
 
 
 def _finished_at(cron: str, zone: str) -> dg.AutomationCondition[Any]:

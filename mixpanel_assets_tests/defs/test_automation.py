@@ -14,6 +14,7 @@ from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster_shared.serdes import serialize_value
 
 from mixpanel_assets.defs.location import build_definitions
+from mixpanel_assets.defs.schedules import yesterday_at
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.dagster_server import (
@@ -211,6 +212,22 @@ def test_the_check_of_missing_days_runs_once_a_day_at_the_deadline():
                 if isinstance(one.key, dg.AssetCheckKey) and one.true_subset.size
             ]
     assert seen == [("03-09 10", "events_complete"), ("03-10 10", "events_complete")]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "US/Pacific"])
+def test_a_condition_reads_as_a_time_of_day(zone):
+    """The asset's page shows the label, which has no cron."""
+    definitions = build_definitions(settings=on(zone, close_hour=4))
+    labels = {
+        spec.key.path[-1]: spec.automation_condition.get_label()
+        for spec in definitions.resolve_all_asset_specs()
+    }
+    assert labels == {
+        "events": f"missing and late days, daily at 04:00 {zone}",
+        "profiles": f"today, daily at 04:15 {zone}",
+    }
+    assert yesterday_at("0 6 * * *", zone).get_label() == f"yesterday, daily at 06:00 {zone}"
+    assert yesterday_at("0 6 * * 1", zone).get_label() == f"yesterday, at 0 6 * * 1 {zone}"
 
 
 def test_conditions_are_off_unless_asked_for(monkeypatch):
