@@ -15,10 +15,12 @@ from pathlib import Path
 import dagster as dg
 import duckdb
 import pytest
+import yaml
 
 import mixpanel_assets
 from mixpanel_assets import ConfigManager, StorageEngine, auth, client, errors
 from mixpanel_assets.cli.app import run as run_mp
+from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import copy_path
 from mixpanel_assets.warehouse.inspector import TableInspector
@@ -351,11 +353,19 @@ def test_the_config_file_in_documents_is_read(tmp_path):
 
 def test_the_blocks_for_dagster_yaml_are_accepted(tmp_path):
     """By Dagster, as the configuration of one instance."""
-    texts = [text for text in blocks("yaml").values() if not text.startswith("type:")]
+    others = ("type:", "ops:")
+    texts = [text for text in blocks("yaml").values() if not text.startswith(others)]
     (tmp_path / "dagster.yaml").write_text("".join(texts))
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert instance.get_concurrency_config().pool_config.default_pool_limit == 2
         assert instance.run_retries_max_retries == 2
+
+
+def test_the_configuration_of_a_job_in_documents_is_accepted():
+    """By the job `ask_report`."""
+    [text] = [text for text in blocks("yaml").values() if text.startswith("ops:")]
+    job = build_definitions().resolve_job_def("ask_report")
+    assert dg.validate_run_config(job, yaml.safe_load(text))
 
 
 def cannot_run(words):

@@ -17,10 +17,8 @@ import typer
 from mixpanel_assets.cli.exits import InvalidArgumentsError
 from mixpanel_assets.errors import ConfigError, visible
 from mixpanel_assets.results.choices import CountType, RefetchChoice
-from mixpanel_assets.rules.days import as_day
+from mixpanel_assets.rules.days import as_day, days_ago
 
-_NAMED_DAYS = {"today": 0, "yesterday": 1}
-_DAYS_AGO = re.compile(r"-(\d{1,5})d")
 MOST_LAST_DAYS = 9_999  # 27 years; Mixpanel started in 2009
 
 
@@ -42,10 +40,8 @@ def day(option_value: str | date | DaysAgo) -> date | DaysAgo:
     """Return the day that was typed. A default is a day already."""
     if not isinstance(option_value, str):
         return option_value
-    if option_value.lower() in _NAMED_DAYS:
-        return DaysAgo(_NAMED_DAYS[option_value.lower()])
-    if days_ago := _DAYS_AGO.fullmatch(option_value.lower()):
-        return DaysAgo(int(days_ago[1]))
+    if (distance := days_ago(option_value)) is not None:
+        return DaysAgo(distance)
     try:
         return as_day(option_value)
     except ConfigError as error:

@@ -26,7 +26,7 @@ from mixpanel_assets.defs.names import (
     Translate,
     quiet_beta,
 )
-from mixpanel_assets.defs.ops import live_query_jobs, streaming_jobs
+from mixpanel_assets.defs.ops import ask_report_job, streaming_jobs
 from mixpanel_assets.defs.ops.history import backfill_history_job
 from mixpanel_assets.defs.ops.thinning import keep_snapshots_job
 from mixpanel_assets.defs.ops.verification import verify_range_job
@@ -246,7 +246,7 @@ def _jobs(
         ]
     if profiles:
         found.append(keep_snapshots_job(settings, names))
-    return [*found, *streaming_jobs(settings, names), *live_query_jobs(settings, names)]
+    return [*found, *streaming_jobs(settings, names), ask_report_job(settings, names)]
 
 
 def _keys(assets: Iterable[dg.AssetsDefinition]) -> Keys:

@@ -114,6 +114,14 @@ class Names:
 THE_ONLY_PROJECT: Names = Names()
 
 
+def opening(op: dg.OpDefinition, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the run configuration with which the launchpad of a job of one op opens.
+
+    Without it, Dagster shows the defaults of the op and of all its resources.
+    """
+    return {"ops": {op.name: {"config": dict(config)}}}
+
+
 @dataclass(frozen=True)
 class AssetKind:
     """What a translator knows of an asset.

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.rules.days import as_day
+from mixpanel_assets.rules.days import day_seen_from
 from mixpanel_assets.settings import Settings
 
 
@@ -88,6 +88,8 @@ class PartitionRecord:
 
 
 USUAL_DAYS = 30
+FIRST_DAY = "First day, included: like 2024-01-31, yesterday, or -7d for seven days ago"
+LAST_DAY = "Last day, included; empty: yesterday."
 
 
 def span(
@@ -96,16 +98,17 @@ def span(
     """Return the first and the last day, both included.
 
     Args:
-        from_date: None: `days` days up to the last one, included.
+        from_date: A day such as `2024-01-31`, `yesterday` or `-7d`; None: `days` days up to the
+            last one, included.
         to_date: None: yesterday.
         today: The current day.
         days: The length of the range if `from_date` is None.
 
     Raises:
-        ConfigError: A day is not written like 2024-01-31, or the first is after the last.
+        ConfigError: A text is no day, or the first day is after the last.
     """
-    last = as_day(to_date) if to_date else today - timedelta(days=1)
-    first = as_day(from_date) if from_date else last - timedelta(days=days - 1)
+    last = day_seen_from(today, to_date or "yesterday")
+    first = day_seen_from(today, from_date) if from_date else last - timedelta(days=days - 1)
     if first > last:
         raise ConfigError(f"from_date {first} is after to_date {last}; both are included.")
     return first, last

@@ -5,6 +5,7 @@ Ranges are a first and a last day, both included, everywhere in the package.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
 
@@ -15,6 +16,8 @@ from mixpanel_assets.errors import ConfigError
 _FIRST, _LAST = date(2000, 1, 1), date(2999, 12, 31)
 _SHOWN = 5
 _ONE_DAY = timedelta(days=1)
+_NAMED_DAYS = {"today": 0, "yesterday": 1}
+_DAYS_AGO = re.compile(r"-(\d{1,5})d")
 
 SETTLE_DAYS = 5  # Mixpanel takes late events for five days after a day has ended
 
@@ -44,6 +47,23 @@ def as_day(value: date | str) -> date:
     if not _FIRST <= day <= _LAST:
         raise ConfigError(f"{day} is not between {_FIRST} and {_LAST}.", {"value": str(day)})
     return day
+
+
+def days_ago(text: str) -> int | None:
+    """Return the distance of `today`, `yesterday` or a day such as `-7d`; None for other text."""
+    if match := _DAYS_AGO.fullmatch(text.lower()):
+        return int(match[1])
+    return _NAMED_DAYS.get(text.lower())
+
+
+def day_seen_from(today: date, text: str) -> date:
+    """Return the day of text such as `2024-01-31`, `yesterday` or `-7d`.
+
+    Raises:
+        ConfigError: It is none, or a day that Mixpanel cannot hold.
+    """
+    distance = days_ago(text)
+    return as_day(text) if distance is None else as_day(today - timedelta(days=distance))
 
 
 def _not_a_day(value: object) -> ConfigError:

@@ -60,7 +60,9 @@ CALLS = {
         from_date=day, to_date=DAY, directory=ws.spool_directory
     ),
     "span": lambda ws, day: (
-        span(day, str(DAY), DAY) if isinstance(day, str) and day else as_day(day)
+        span(day, str(DAY), DAY)
+        if isinstance(day, str) and day not in ("", "yesterday")
+        else as_day(day)
     ),
 }
 

@@ -19,11 +19,11 @@ from mixpanel_assets.defs.ops.live_queries import (
 )
 from mixpanel_assets.defs.ops.live_queries import SegmentationSumConfig as SegmentationSumConfig
 from mixpanel_assets.defs.ops.live_queries import activity_feed as activity_feed
+from mixpanel_assets.defs.ops.live_queries import ask_report_job as ask_report_job
 from mixpanel_assets.defs.ops.live_queries import event_counts as event_counts
 from mixpanel_assets.defs.ops.live_queries import frequency as frequency
 from mixpanel_assets.defs.ops.live_queries import funnel as funnel
 from mixpanel_assets.defs.ops.live_queries import jql as jql
-from mixpanel_assets.defs.ops.live_queries import live_query_jobs as live_query_jobs
 from mixpanel_assets.defs.ops.live_queries import live_query_op as live_query_op
 from mixpanel_assets.defs.ops.live_queries import project_today as project_today
 from mixpanel_assets.defs.ops.live_queries import property_counts as property_counts

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.defs.metadata import day_metadata, kept_day_metadata
-from mixpanel_assets.defs.names import Names
+from mixpanel_assets.defs.names import Names, opening
 from mixpanel_assets.defs.resources import client_of_step
 from mixpanel_assets.loading.events import EventLoad, LoadListener, plan_load
 from mixpanel_assets.loading.plan import Keeping, LoadProgress, Plan, Refetch
@@ -50,6 +50,7 @@ def backfill_history_job(settings: Settings, names: Names, events: dg.AssetKey) 
     @dg.job(
         name=names.named("backfill_history"),
         executor_def=dg.in_process_executor,
+        config=opening(load_history, HistoryConfig().model_dump()),
         description="Loads every day from MP_START_DATE to yesterday that is not stored yet, or "
         "that was read before its last events had arrived. Needs no configuration; `only_plan` "
         "logs what it takes without loading. Costs one export request for about 200 MB of days, 31 "

@@ -12,8 +12,8 @@ from pydantic import Field
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.client.live import LiveQueryService
 from mixpanel_assets.defs.metadata import summary_metadata
-from mixpanel_assets.defs.names import THE_ONLY_PROJECT, Names
-from mixpanel_assets.defs.partitions import span
+from mixpanel_assets.defs.names import THE_ONLY_PROJECT, Names, opening
+from mixpanel_assets.defs.partitions import FIRST_DAY, LAST_DAY, span
 from mixpanel_assets.defs.resources import client_of_step
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.queries import check_zone, require_ended
@@ -27,7 +27,7 @@ from mixpanel_assets.results.choices import (
     SegmentUnit,
     TimeUnit,
 )
-from mixpanel_assets.rules.days import as_day
+from mixpanel_assets.rules.days import day_seen_from
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.workspace import Workspace
 
@@ -78,9 +78,9 @@ class DatedReportConfig(ReportConfig):
 
     from_date: str | None = Field(
         default=None,
-        description="First day, included, in the project's zone; empty: 30 days up to to_date.",
+        description=f"{FIRST_DAY}, in the project's zone; empty: 30 days up to to_date.",
     )
-    to_date: str | None = Field(default=None, description="Last day, included; empty: yesterday.")
+    to_date: str | None = Field(default=None, description=LAST_DAY)
 
     def arguments(self, today: date) -> dict[str, Any]:
         """Return the arguments of the report's method, with days."""
@@ -299,17 +299,22 @@ def live_query_op(
         context: dg.OpExecutionContext,
         config: report,  # type: ignore[valid-type]
     ) -> ResultWithDataFrame:
-        parameters: ReportConfig = config
-        known = settings or load_settings()
-        with client_of_step(names.resource(context), context, known) as client:
-            today = project_today(known, client=client, warn=context.log.warning)
-            if isinstance(parameters, DatedReportConfig) and parameters.to_date:
-                require_ended(as_day(parameters.to_date), known.time_zone)
-            result = parameters.request(LiveQueryService(client), today)
-        context.add_output_metadata(summary_metadata(result))
-        return result
+        return _requested(context, config, settings or load_settings(), names)
 
     return request
+
+
+def _requested(
+    context: dg.OpExecutionContext, parameters: ReportConfig, settings: Settings, names: Names
+) -> ResultWithDataFrame:
+    """Return a report, whose summary becomes metadata of the op."""
+    with client_of_step(names.resource(context), context, settings) as client:
+        today = project_today(settings, client=client, warn=context.log.warning)
+        if isinstance(parameters, DatedReportConfig) and parameters.to_date:
+            require_ended(day_seen_from(today, parameters.to_date), settings.time_zone)
+        result = parameters.request(LiveQueryService(client), today)
+    context.add_output_metadata(summary_metadata(result))
+    return result
 
 
 def project_today(
@@ -343,21 +348,46 @@ def project_today(
     return known.project_today()
 
 
-def live_query_jobs(settings: Settings, names: Names) -> list[dg.JobDefinition]:
-    """Return a job for each report, to be configured in the launchpad."""
-    return [_job(report, settings, names) for report in REPORTS]
+# Valid for every project: an event that it does not have is counted as 0.
+_EXAMPLE = {"event_counts": {"events": ["Sign Up"], "from_date": "-7d", "to_date": "yesterday"}}
 
 
-def _job(report: type[ReportConfig], settings: Settings, names: Names) -> dg.JobDefinition:
-    op = live_query_op(report, settings, names)
+def ask_report_job(settings: Settings, names: Names) -> dg.JobDefinition:
+    """Return the job that requests one report, whose kind is the key of its configuration.
+
+    Args:
+        settings: Where requests are counted, and the project's zone.
+        names: Prefix the job, and name its resource.
+    """
+    kinds = {report.report: report for report in REPORTS}
+
+    @dg.op(
+        name=names.named("report"),
+        required_resource_keys=names.resource_keys,
+        description=f"Requests one report: {', '.join(kinds)}.",
+        config_schema=dg.Selector(  # type: ignore[no-untyped-call]
+            {
+                kind: dg.Field(
+                    report.to_fields_dict(), description=f"{report.__doc__} {report.cost}"
+                )
+                for kind, report in kinds.items()
+            }
+        ),
+        out=dg.Out(ResultWithDataFrame),
+    )
+    def ask(context: dg.OpExecutionContext) -> ResultWithDataFrame:
+        [(kind, parameters)] = context.op_config.items()
+        return _requested(context, kinds[kind](**parameters), settings, names)
 
     @dg.job(
-        name=names.named(f"ask_{report.report}"),
-        description=op.description,
+        name=names.named("ask_report"),
         executor_def=dg.in_process_executor,
+        config=opening(ask, _EXAMPLE),
+        description="Requests one report of Mixpanel and shows a table and a chart. The key below "
+        f"`config` is its kind: {', '.join(kinds)}. Costs one query request, a funnel two.",
     )
     def job() -> None:
-        op()
+        ask()
 
     return job
 

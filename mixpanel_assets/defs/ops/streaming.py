@@ -9,8 +9,8 @@ from pydantic import Field
 
 from mixpanel_assets.client import STREAMED_DAYS, MixpanelAPIClient, ProfileQuery
 from mixpanel_assets.defs.metadata import table
-from mixpanel_assets.defs.names import THE_ONLY_PROJECT, Names
-from mixpanel_assets.defs.partitions import span
+from mixpanel_assets.defs.names import THE_ONLY_PROJECT, Names, opening
+from mixpanel_assets.defs.partitions import FIRST_DAY, LAST_DAY, USUAL_DAYS, span
 from mixpanel_assets.defs.resources import client_of_step
 from mixpanel_assets.loading.files import DayFile, EventFilter, EventFolder, write_snapshot
 from mixpanel_assets.settings import Settings, load_settings
@@ -20,9 +20,9 @@ class EventFilesConfig(dg.Config):
     """Which events are written to files, and where."""
 
     from_date: str | None = Field(
-        default=None, description="First day, included; empty: 30 days up to to_date."
+        default=None, description=f"{FIRST_DAY}; empty: 30 days up to to_date."
     )
-    to_date: str | None = Field(default=None, description="Last day, included; empty: yesterday.")
+    to_date: str | None = Field(default=None, description=LAST_DAY)
     events: list[str] | None = Field(
         default=None, description="Only events of these names; empty: all."
     )
@@ -193,6 +193,10 @@ def streaming_jobs(settings: Settings, names: Names) -> list[dg.JobDefinition]:
         name=names.named("stream_events"),
         description=events.description,
         executor_def=dg.in_process_executor,
+        config=opening(
+            events,
+            {"from_date": f"-{USUAL_DAYS}d", "to_date": "yesterday", "format": "jsonl"},
+        ),
     )
     def events_job() -> None:
         events()
@@ -201,6 +205,7 @@ def streaming_jobs(settings: Settings, names: Names) -> list[dg.JobDefinition]:
         name=names.named("stream_profiles"),
         description=profiles.description,
         executor_def=dg.in_process_executor,
+        config=opening(profiles, {"format": "jsonl", "overwrite": False}),
     )
     def profiles_job() -> None:
         profiles()

@@ -4,7 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.defs.failures import explained_to_dagster
-from mixpanel_assets.defs.names import Names
+from mixpanel_assets.defs.names import Names, opening
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     PROFILES,
@@ -70,6 +70,7 @@ def keep_snapshots_job(settings: Settings, names: Names) -> dg.JobDefinition:
     @dg.job(
         name=names.named("keep_snapshots"),
         executor_def=dg.in_process_executor,
+        config=opening(thin, KeepConfig().model_dump()),
         description="Thins out full snapshots of profiles, each of which holds all profiles again: "
         "the newest day of the last 7 days, 8 weeks and 24 months are kept. Deletes nothing unless "
         "its configuration says `delete: true`, and logs how the table grows. Sends no request.",

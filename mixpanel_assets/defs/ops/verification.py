@@ -9,8 +9,8 @@ from pydantic import Field
 
 from mixpanel_assets.defs.failures import ExplainedFailure
 from mixpanel_assets.defs.metadata import table
-from mixpanel_assets.defs.names import Names
-from mixpanel_assets.defs.partitions import span
+from mixpanel_assets.defs.names import Names, opening
+from mixpanel_assets.defs.partitions import FIRST_DAY, LAST_DAY, span
 from mixpanel_assets.defs.resources import client_of_step
 from mixpanel_assets.errors import MixpanelDataError
 from mixpanel_assets.loading.verification import verify_days
@@ -25,9 +25,9 @@ class VerifyConfig(dg.Config):
     """Which days are compared."""
 
     from_date: str | None = Field(
-        default=None, description="First day, included; empty: seven days up to to_date."
+        default=None, description=f"{FIRST_DAY}; empty: seven days up to to_date."
     )
-    to_date: str | None = Field(default=None, description="Last day, included; empty: yesterday.")
+    to_date: str | None = Field(default=None, description=LAST_DAY)
 
 
 def verify_range_job(settings: Settings, names: Names, events: dg.AssetKey) -> dg.JobDefinition:
@@ -68,6 +68,7 @@ def verify_range_job(settings: Settings, names: Names, events: dg.AssetKey) -> d
     @dg.job(
         name=names.named("verify_range"),
         executor_def=dg.in_process_executor,
+        config=opening(compare, {"from_date": f"-{USUAL_DAYS}d", "to_date": "yesterday"}),
         description="Compares stored days with what Mixpanel holds now and fails if they differ: "
         "the last seven finished days, unless the configuration names others. Stores nothing. "
         "Costs as much as loading them: for a week, one export request per 200 MB.",

@@ -1,8 +1,9 @@
 """Live reports as ops: results that go on as values, and what they tell Dagster."""
 
 import inspect
+import json
 import pickle
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -50,16 +51,28 @@ ASKED = {
 }
 
 
-def test_every_report_has_a_job():
-    """Each question is asked below."""
+@pytest.fixture
+def ask(run):
+    """Run the job `ask_report` for one kind of report."""
+
+    def ask(report, /, **config):
+        return run("ask_report", **{report: config})
+
+    return ask
+
+
+def test_every_report_is_a_kind_of_the_job(definitions):
+    """Each is asked below, by its name as the key of the configuration."""
+    kinds = definitions.resolve_job_def("ask_report").graph.node_defs[0].config_schema
+    assert kinds.config_type.fields.keys() == ASKED.keys()
     assert {question.report for question in REPORTS} == ASKED.keys()
 
 
 @pytest.mark.parametrize("report", ASKED)
-def test_a_job_returns_what_the_report_says(report, run, client):
+def test_a_job_returns_what_the_report_says(report, ask, client):
     """The op's value equals the service's answer, survives a pickle, and has its frame."""
     config, numbers = ASKED[report]
-    result = run(f"ask_{report}", **config)
+    result = ask(report, **config)
     assert result.success
     value = output_of(result)
     expected = getattr(LiveQueryService(client), report)(**config)
@@ -93,10 +106,10 @@ def test_a_job_returns_what_the_report_says(report, run, client):
         ),
     ],
 )
-def test_every_parameter_of_a_report_reaches_mixpanel(report, config, sent, run, emulator):
+def test_every_parameter_of_a_report_reaches_mixpanel(report, config, sent, ask, emulator):
     """What the library and the shell take, the launchpad takes."""
     before = len(emulator.requests)
-    assert run(f"ask_{report}", **ASKED[report][0] | config).success
+    assert ask(report, **ASKED[report][0] | config).success
     [params] = [
         request.params
         for request in emulator.requests[before:]
@@ -115,31 +128,31 @@ def test_a_question_takes_all_that_its_report_takes(question):
 @pytest.mark.parametrize(
     "report", siblings(sorted(ASKED.keys() - {"activity_feed"}, reverse=True), keep=4)
 )
-def test_a_chart_stands_in_the_metadata(report, run):
+def test_a_chart_stands_in_the_metadata(report, ask):
     """Bars that Markdown shows as they are."""
-    chart = metadata_of(run(f"ask_{report}", **ASKED[report][0]))["chart"]
+    chart = metadata_of(ask(report, **ASKED[report][0]))["chart"]
     assert chart.startswith("```text\n")
     assert chart.endswith("\n```")
     assert "█" in chart
 
 
-def test_the_total_is_the_project_s(run, emulator):
+def test_the_total_is_the_project_s(ask, emulator):
     """Numbers that Dagster plots equal what happened."""
-    result = run("ask_segmentation", **ASKED["segmentation"][0])
+    result = ask("segmentation", **ASKED["segmentation"][0])
     total = sum(emulator.truth.count_by_event(day)["Sign Up"] for day in DAYS)
     assert metadata_of(result)["total"] == total
 
 
-def test_people_are_not_added_up_over_days(run):
+def test_people_are_not_added_up_over_days(ask):
     """Unique people of several days have no total."""
-    result = run("ask_event_counts", events=["Sign Up"], type="unique", **SPAN)
+    result = ask("event_counts", events=["Sign Up"], type="unique", **SPAN)
     assert "total" not in metadata_of(result)
 
 
-def test_without_days_the_last_thirty_that_are_over_are_meant(run, emulator):
+def test_without_days_the_last_thirty_that_are_over_are_meant(ask, emulator):
     """Up to yesterday, in the project's zone."""
     before = datetime.now(UTC).date()
-    value = output_of(run("ask_segmentation", event="Sign Up"))
+    value = output_of(ask("segmentation", event="Sign Up"))
     after = datetime.now(UTC).date()
     sent = emulator.requests[-1].params
     assert sent["to_date"] in {str(day - timedelta(days=1)) for day in (before, after)}
@@ -154,12 +167,13 @@ def test_a_span_of_thirty_days_includes_both_ends():
     assert last == today - timedelta(days=1)
     assert span(None, "2024-01-30", today) == (START, START + timedelta(days=29))
     assert span("2024-01-03", None, today) == (DAYS[2], last)
+    assert span("-7d", "yesterday", today) == (today - timedelta(days=7), last)
 
 
-def test_a_saved_funnel_takes_days_and_other_reports_do_not(run):
+def test_a_saved_funnel_takes_days_and_other_reports_do_not(ask):
     """Days that would be ignored are refused."""
-    assert run("ask_query_saved_report", bookmark_id=7509, bookmark_type="funnels").success
-    refused = run("ask_query_saved_report", bookmark_id=100, **SPAN)
+    assert ask("query_saved_report", bookmark_id=7509, bookmark_type="funnels").success
+    refused = ask("query_saved_report", bookmark_id=100, **SPAN)
     assert "days of their own" in failure_of(refused)
 
 
@@ -167,10 +181,10 @@ def test_a_saved_funnel_takes_days_and_other_reports_do_not(run):
     ("kind", "said"),
     [("404-json", "404"), ("400-auth-text", "Check MP_USERNAME"), ("402-json", "402")],
 )
-def test_a_refusal_is_one_sentence_that_no_retry_repeats(kind, said, run, emulator):
+def test_a_refusal_is_one_sentence_that_no_retry_repeats(kind, said, ask, emulator):
     """The failure says what Mixpanel said."""
     emulator.faults.add(Fault(kind, path="*", times=None))
-    result = run("ask_segmentation", event="Sign Up", **SPAN)
+    result = ask("segmentation", event="Sign Up", **SPAN)
     assert said in failure_of(result)
     [event] = [e for e in result.all_events if e.is_step_failure]
     assert event.step_failure_data.user_failure_data
@@ -210,21 +224,43 @@ def test_another_zone_than_the_projects_is_refused(report, settings, resource, i
     elsewhere = settings.model_copy(update={"time_zone": "America/Los_Angeles"})
     job = build_definitions(settings=elsewhere, resources={"mixpanel": resource})
     sent = len(emulator.requests)
-    result = job.resolve_job_def(f"ask_{report}").execute_in_process(
+    result = job.resolve_job_def("ask_report").execute_in_process(
         instance=instance,
         raise_on_error=False,
-        run_config={"ops": {report: {"config": ASKED[report][0]}}},
+        run_config={"ops": {"report": {"config": {report: ASKED[report][0]}}}},
     )
     assert "Set MP_TIME_ZONE=UTC." in failure_of(result)
     assert {request.path for request in emulator.requests[sent:]} == {"/api/app/me"}
 
 
+def test_the_job_opens_with_a_report_of_the_last_seven_days(definitions, instance, emulator):
+    """It can be started as it is; its days are those before today."""
+    job = definitions.resolve_job_def("ask_report")
+    result = job.execute_in_process(instance=instance)
+    assert result.success
+    last = datetime.now(UTC).date() - timedelta(days=1)
+    sent = emulator.requests[-1].params
+    assert json.loads(sent["event"]) == ["Sign Up"]
+    days = [date.fromisoformat(sent[name]) for name in ("from_date", "to_date")]
+    assert (days[1] - days[0]).days == 6
+    assert last - days[1] <= timedelta(days=1)
+
+
+@pytest.mark.parametrize("text", ["-0d", "Yesterdays", "-7", "7d", "-99999d"])
+def test_a_text_that_is_no_past_day_is_refused(text, ask, emulator):
+    """Nothing is requested but the zone."""
+    sent = len(emulator.requests)
+    result = ask("segmentation", event="Sign Up", from_date="2024-01-01", to_date=text)
+    assert not result.success
+    assert {request.path for request in emulator.requests[sent:]} <= {"/api/app/me"}
+
+
 @pytest.mark.parametrize("ahead", siblings([0, 400, 1], keep=1))
-def test_a_day_that_is_not_over_is_refused(ahead, run, settings, emulator):
+def test_a_day_that_is_not_over_is_refused(ahead, ask, settings, emulator):
     """The failure says when it will be over."""
     day = settings.project_today() + timedelta(days=ahead)
     sent = len(emulator.requests)
-    said = failure_of(run("ask_segmentation", event="Sign Up", to_date=str(day)))
+    said = failure_of(ask("segmentation", event="Sign Up", to_date=str(day)))
     assert f"{day} has not ended in UTC: it ends at {day + timedelta(days=1)} 00:00 UTC" in said
     assert {request.path for request in emulator.requests[sent:]} == {"/api/app/me"}
 
