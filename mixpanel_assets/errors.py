@@ -64,13 +64,14 @@ def _as_json(character: re.Match[str]) -> str:
 
 _ORDERS = (
     "Add|Ask|Change|Check|Choose|Close|Compare|Copy|Correct|Create|Delete|Drop|Fetch|Free|Give|"
-    "Install|Leave|Load|Look|Make|Materialize|Move|Name|Open|Put|Raise|Re-execute|Remove|Rename|"
-    "Repair|Repeat|Restore|Run|Send|Set|Split|Start|Try|Unset|Upgrade|Use|Wait|Write"
+    "Install|Leave|Load|Look|Make|Materialize|Move|Name|Open|Put|Query|Raise|Re-execute|Remove|"
+    "Rename|Repair|Repeat|Request|Restore|Return|Run|Say|Send|Set|Split|Start|Try|Undo|Unset|"
+    "Upgrade|Use|Wait|Write"
 )
 # A remark such as "; try again later" counts if no sentence says more.
 _ORDER = [
     re.compile(rf"(?:^|\. +|\n)((?:(?:{_ORDERS})\b|To [^.,]+, ).*)", re.DOTALL),
-    re.compile(rf"; ((?i:{_ORDERS})\b.*)", re.DOTALL),
+    re.compile(rf"[;:] ((?:{_ORDERS.lower()})\b.*)", re.DOTALL),
 ]
 MOST_SIMILAR = 5
 _SIMILAR_FROM = 0.5

@@ -218,7 +218,7 @@ class Settings(BaseSettings):
         of_clone = Path("data", f"{name or 'warehouse'}.duckdb")
         if _is_our_home(here):
             return here / of_clone
-        at_home = Path.home() / ".mixpanel_data" / f"{project_id or name or 'mixpanel'}.db"
+        at_home = _home() / ".mixpanel_data" / f"{project_id or name or 'mixpanel'}.db"
         root = _dagster_project(here)
         stem = project_id or name
         if root is None or not stem:
@@ -342,6 +342,15 @@ def complaints(error: ValidationError, name: Callable[[str], str] = str) -> str:
     return "; ".join(
         f"{name(str(problem['loc'][0]))}: {problem['msg']}" for problem in error.errors()
     )
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise ConfigError(
+            "This user has no home directory for the database. Set MP_DATABASE or HOME."
+        ) from None
 
 
 def _is_our_home(folder: Path) -> bool:

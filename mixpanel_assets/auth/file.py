@@ -118,6 +118,10 @@ class ConfigFile:
     @contextmanager
     def _locked(self) -> Iterator[Path]:
         """Yield the file that links lead to, locked by the kernel until the block ends."""
+        if self.path.parts[:1] == ("~",):
+            raise StorageError(
+                "This user has no home directory for the config file. Set MP_CONFIG_PATH or HOME."
+            )
         try:
             target = self.path.resolve()
             for folder in reversed([target.parent, *target.parent.parents]):

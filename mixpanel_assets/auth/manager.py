@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,11 @@ class ConfigManager:
     """
 
     def __init__(self, config_path: str | Path | None = None) -> None:
-        path = config_path or os.environ.get("MP_CONFIG_PATH") or "~/.mp/config.toml"
-        self._file = ConfigFile(Path(path).expanduser())
+        path = Path(config_path or os.environ.get("MP_CONFIG_PATH") or "~/.mp/config.toml")
+        # A user of a container may have no home directory, and then no config file either.
+        with suppress(RuntimeError):
+            path = path.expanduser()
+        self._file = ConfigFile(path)
 
     @property
     def config_path(self) -> Path:

@@ -107,10 +107,8 @@ def _credentials_finding(
         resolution = ConfigManager().resolution(account)
         credentials = resolution.credentials()
     except ConfigError as error:
-        # The error's first sentence says what is wrong, the others what to do.
-        detail, _, remedy = error.message.partition(". ")
-        if not remedy:
-            remedy = "Add an account with `mp auth add`, or set the MP_* variables."
+        detail = error.message.removesuffix(error.what_to_do).rstrip(" .;:")
+        remedy = error.what_to_do or "Add an account with `mp auth add`, or set the MP_* variables."
         return Finding("fail", "credentials", detail, remedy), None
     sources = resolution.sources()
     detail = ", ".join(f"{name} from {source}" for name, source in sources.items())

@@ -1,6 +1,7 @@
 """Saved accounts hold under Dagster as they do for `mp`."""
 
 import json
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,9 @@ import duckdb
 import pytest
 
 from mixpanel_assets import ConfigManager, MixpanelResource
+from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.defs.location import build_definitions
-from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.settings import load_settings
 from mixpanel_assets_tests.defs.assets.conftest import EVENTS, PROFILES
 
@@ -177,6 +179,26 @@ def test_a_broken_config_file_fails_the_run_and_not_the_location(
     monkeypatch.setenv("MP_USERNAME", "u")
     monkeypatch.setenv("MP_SECRET", "s")
     assert MixpanelResource().credentials.project_id == "7"
+
+
+def test_a_user_without_a_home_directory_needs_none(tmp_path, instance, monkeypatch, emulator):
+    """As in some containers: variables are enough, and an error says what else to set."""
+
+    def nobody(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.delenv("HOME")
+    with pytest.raises(ConfigError, match="Set MP_DATABASE or HOME"):
+        build_definitions()
+    monkeypatch.setenv("MP_DATABASE", str(tmp_path / "w.duckdb"))
+    assert "missing: MP_USERNAME" in run(instance)
+    with pytest.raises(StorageError, match="Set MP_CONFIG_PATH or HOME"):
+        ConfigManager().add_account("shop", "u.mp-service-account", SECRET, "7")
+    assert list(tmp_path.glob("~*")) == []
+    for name, value in environment_of(emulator).items():
+        monkeypatch.setenv(name, value)
+    assert run(instance) == ""
 
 
 def test_a_config_file_that_others_may_read_fails_the_run(accounts, instance):

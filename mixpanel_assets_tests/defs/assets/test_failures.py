@@ -225,7 +225,8 @@ def test_a_hook_gets_the_sentence(instance):
         ("Set MP_X.", "Set MP_X."),
         ("3 differ. To load them again, run `x`.", "To load them again, run `x`."),
         ("DuckDB refused: no such column\nUse prop().", "Use prop()."),
-        ("One is a directory: use of it is not possible", ""),
+        ("It does not reach that far back: set MP_X.", "set MP_X."),
+        ("It answered 500: Check failed.", ""),
     ],
 )
 def test_what_to_do_begins_with_the_first_order(message, advice):
