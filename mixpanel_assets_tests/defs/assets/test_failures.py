@@ -114,7 +114,7 @@ def test_files_say_which_days_have_one(settings, resource, instance, emulator):
         ("verify_range", {"from_date": "2024-01-03", "to_date": "2024-01-03"}),
         ("keep_snapshots", {}),
         ("stream_profiles", {}),
-        ("ask_event_counts", {"events": ["Page View"], "from_date": "2024-01-01"}),
+        ("ask_report", {"event_counts": {"events": ["Page View"], "from_date": "2024-01-01"}}),
         ("snapshot_profiles", {}),
         ("close_yesterday", {}),
     ],
