@@ -102,6 +102,11 @@ class MixpanelDataError(Exception):
         found = (pattern.search(self.message) for pattern in _ORDER)
         return next((match[1] for match in found if match), "")
 
+    @property
+    def what_went_wrong(self) -> str:
+        """The message without `what_to_do`; the message itself if it says nothing else."""
+        return self.message.removesuffix(self.what_to_do).rstrip(" ;:\n") or self.message
+
     def add(self, sentence: str) -> None:
         """Add a sentence to the end of the message."""
         self.message = f"{self.message} {visible(sentence)}"

@@ -64,7 +64,7 @@ class ExplainedFailure(dg.Failure):
         super().__init__(
             error.message,
             metadata={
-                "description": error.message,
+                "description": error.what_went_wrong,
                 **advice,
                 "code": error.code,
                 **(metadata or {}),

@@ -107,7 +107,7 @@ def _credentials_finding(
         resolution = ConfigManager().resolution(account)
         credentials = resolution.credentials()
     except ConfigError as error:
-        detail = error.message.removesuffix(error.what_to_do).rstrip(" .;:")
+        detail = error.what_went_wrong.rstrip(".")
         remedy = error.what_to_do or "Add an account with `mp auth add`, or set the MP_* variables."
         return Finding("fail", "credentials", detail, remedy), None
     sources = resolution.sources()

@@ -39,8 +39,8 @@ def explained(result: dg.ExecuteInProcessResult) -> tuple[str, str]:
     data = failure.step_failure_data
     described = data.user_failure_data
     shown = {name: value.value for name, value in described.metadata.items()}
-    assert shown["description"] == described.description
-    assert described.description.endswith(shown["what_to_do"])
+    said, advice = shown["description"], shown["what_to_do"]
+    assert described.description in (f"{said} {advice}", f"{said}; {advice}")
     assert described.description in data.error.message
     assert "Exceeded" not in data.error.message
     assert (len(data.error.stack), data.error.cause, data.error.context) == (1, None, None)
