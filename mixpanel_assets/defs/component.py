@@ -25,7 +25,7 @@ from mixpanel_assets.defs.assets.queries import LiveQuery
 from mixpanel_assets.defs.demo import demo_resource
 from mixpanel_assets.defs.fields import as_written, described, text
 from mixpanel_assets.defs.location import build_definitions
-from mixpanel_assets.defs.names import AssetKind, StepResult
+from mixpanel_assets.defs.names import METADATA, AssetKind, MetadataKind, StepResult
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.day_checks import CheckThresholds
@@ -306,6 +306,14 @@ class MixpanelComponent(dg.Component, dg.Model, dg.Resolvable):
             lambda kind: {"kind": kind, "table": kind.table, "rows": kind.rows}
         ),
     ] = None
+    include_metadata: Annotated[
+        list[MetadataKind],
+        described(
+            "Kinds of metadata that Dagster shows of each day; what says whether it is complete is "
+            "always shown. By default all.",
+            ["row_count", "column_metadata", "cost", "content"],
+        ),
+    ] = Field(default_factory=lambda: list(METADATA))
     settings: Annotated[
         dict[str, Any],
         as_written(
@@ -371,6 +379,7 @@ class MixpanelComponent(dg.Component, dg.Model, dg.Resolvable):
             op_tags=self.op.tags if self.op else None,
             translator=self.get_asset_spec,
             execute=self.execute,
+            include_metadata=self.include_metadata,
         )
 
     def _resource(self) -> MixpanelResource:

@@ -21,6 +21,7 @@ from mixpanel_assets.defs.names import (
     AssetHooks,
     AssetKind,
     Execute,
+    MetadataKind,
     MixpanelTranslator,
     Names,
     Translate,
@@ -70,6 +71,7 @@ def build_definitions(
     op_tags: Mapping[str, str] | None = None,
     translator: MixpanelTranslator | Translate | None = None,
     execute: Execute | None = None,
+    include_metadata: Collection[MetadataKind] | None = None,
     resources: Mapping[str, Any] | None = None,
     warehouse_key: str | None = None,
 ) -> dg.Definitions:
@@ -103,6 +105,7 @@ def build_definitions(
         op_tags: The tags of the assets' steps.
         translator: Decides how the assets appear in Dagster.
         execute: Runs each step that stores rows of an asset; see `AssetHooks`.
+        include_metadata: Kinds of metadata that are shown; None: all. See `AssetHooks`.
         resources: Replaces resources by key. `mixpanel` (the project) and `warehouse` (the storage)
             are used under these keys, whatever the name is.
         warehouse_key: The key of the storage; None: `mixpanel_warehouse`, or `<name>_warehouse`.
@@ -141,15 +144,18 @@ def build_definitions(
     elif names.prefix and known.database is None:
         place = known.database_path(project_id, name=f"{names.prefix}_warehouse")
         known = known.model_copy(update={"database": place})
-    shown: dict[str, Any] = {
-        "names": names,
-        "hooks": _hooks(known, tags or {}, op_tags or {}, translator, execute),
-    }
+    hooks = AssetHooks(
+        _translation(known, tags or {}, translator),
+        execute or NO_HOOKS.execute,
+        op_tags or {},
+        NO_HOOKS.include_metadata if include_metadata is None else include_metadata,
+    )
+    shown: dict[str, Any] = {"names": names, "hooks": hooks}
     with quiet_beta():
         of_events, of_profiles = _assets(known, shown, events, profiles, tables)
         of_queries = [query.asset(known, **shown) for query in queries]
     all_events = of_events[0].key if events else None
-    every_job = _jobs(known, names, of_events, of_profiles, all_events, chosen)
+    every_job = _jobs(known, shown, of_events, of_profiles, all_events, chosen)
     found_jobs = _chosen(jobs, every_job, names, "job")
     their_names = {job.name for job in found_jobs}
     keys = _keys(of_events), _keys(of_profiles)
@@ -179,13 +185,9 @@ def build_definitions(
     )
 
 
-def _hooks(
-    settings: Settings,
-    tags: Mapping[str, str],
-    op_tags: Mapping[str, str],
-    translator: MixpanelTranslator | Translate | None,
-    execute: Execute | None,
-) -> AssetHooks:
+def _translation(
+    settings: Settings, tags: Mapping[str, str], translator: MixpanelTranslator | Translate | None
+) -> Translate:
     """Return what makes the spec of each asset: its deadline and tags, then the translator."""
     last = translator.get_asset_spec if isinstance(translator, MixpanelTranslator) else translator
 
@@ -193,7 +195,7 @@ def _hooks(
         spec = kept_current(kind, settings).merge_attributes(tags=tags)
         return last(AssetKind(kind.table, kind.rows, spec)) if last else spec
 
-    return AssetHooks(translate, execute or NO_HOOKS.execute, op_tags)
+    return translate
 
 
 Assets = list[dg.AssetsDefinition]
@@ -230,18 +232,19 @@ def _joined(asset: dg.AssetsDefinition, other: dg.AssetKey) -> dg.AssetsDefiniti
 
 def _jobs(
     settings: Settings,
-    names: Names,
+    shown: Mapping[str, Any],
     events: Assets,
     profiles: Assets,
     all_events: dg.AssetKey | None,
     checks: Collection[str],
 ) -> list[Any]:
+    names: Names = shown["names"]
     found = asset_jobs(names, _keys(events), _keys(profiles))
     if all_events:
         if EVENTS_COMPLETE in checks:
             found.append(check_job(names, all_events))
         found += [
-            backfill_history_job(settings, names, all_events),
+            backfill_history_job(settings, names, all_events, shown["hooks"]),
             verify_range_job(settings, names, all_events),
         ]
     if profiles:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypeAlias, cast
@@ -152,6 +152,14 @@ class MixpanelTranslator:
         return kind.spec
 
 
+MetadataKind: TypeAlias = Literal["row_count", "column_metadata", "cost", "content"]
+METADATA: Mapping[MetadataKind, tuple[str, ...]] = {
+    "row_count": ("rows", "rows_before", "dagster/partition_row_count"),
+    "column_metadata": ("dagster/column_schema",),
+    "cost": ("bytes", "requests", "seconds", "budget_left", "pages"),
+    "content": ("events", "events_per_hour"),
+}
+
 StepResult: TypeAlias = dg.Output[Any] | dg.AssetCheckResult
 Translate = Callable[[AssetKind], dg.AssetSpec]
 Execute = Callable[[dg.AssetExecutionContext, Iterator[StepResult]], Iterator[StepResult]]
@@ -175,11 +183,14 @@ class AssetHooks:
         translate: Makes what Dagster shows of it; see `MixpanelTranslator`.
         execute: Runs the step that stores its rows, which loads when its results are drawn.
         op_tags: The tags of its steps.
+        include_metadata: Kinds of metadata that are shown, of `METADATA`. What says whether a day
+            is complete always is.
     """
 
     translate: Translate = _untranslated
     execute: Execute = _as_it_is
     op_tags: Mapping[str, str] = field(default_factory=dict)
+    include_metadata: Collection[MetadataKind] = tuple(METADATA)
 
     def spec(self, kind: AssetKind) -> dg.AssetSpec:
         """Return what the translator makes of an asset.
@@ -195,17 +206,27 @@ class AssetHooks:
             )
         return spec
 
+    def shown(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the metadata without the kinds that are left out."""
+        hidden = {
+            name
+            for kind, names in METADATA.items()
+            if kind not in self.include_metadata
+            for name in names
+        }
+        return {name: value for name, value in metadata.items() if name not in hidden}
+
+    def present(self, asset: dg.AssetsDefinition, spec: dg.AssetSpec) -> dg.AssetsDefinition:
+        """Return an asset with a translated spec; its days and the place of its rows are kept."""
+        return asset.map_asset_specs(
+            lambda own: spec.replace_attributes(
+                partitions_def=own.partitions_def,
+                metadata={**spec.metadata, **own.metadata},
+            )
+        )
+
 
 NO_HOOKS: AssetHooks = AssetHooks()
-
-
-def shown_as(asset: dg.AssetsDefinition, spec: dg.AssetSpec) -> dg.AssetsDefinition:
-    """Return an asset with another spec; its days and the place of its rows are kept."""
-    return asset.map_asset_specs(
-        lambda own: spec.replace_attributes(
-            partitions_def=own.partitions_def, metadata={**spec.metadata, **own.metadata}
-        )
-    )
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The daily partitions of assets, the days of a run, and the runs that a run continues."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import date, timedelta
 from typing import Any
 
@@ -65,25 +65,36 @@ class PartitionRecord:
     Args:
         context: The step's.
         key: The asset.
+        shown: Returns the part of the metadata that is recorded.
 
     Attributes:
         materialized: By partition key; a `Load` hands it to the IO manager.
     """
 
-    def __init__(self, context: dg.AssetExecutionContext, key: dg.AssetKey) -> None:
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        key: dg.AssetKey,
+        shown: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    ) -> None:
         self.materialized: dict[str, Mapping[str, Any]] = {}
         self._context = context
         self._key = key
+        self._shown = shown
 
     def add(self, day: date, metadata: Mapping[str, Any]) -> None:
         """Add a day that is stored, or replace what was added for it."""
-        self.materialized[day.isoformat()] = metadata
+        self.note(day, metadata)
         self.show(day, metadata)
+
+    def note(self, day: date, metadata: Mapping[str, Any]) -> None:
+        """Add a day without the context, while an interrupt may be ending the step."""
+        self.materialized[day.isoformat()] = self._shown(metadata)
 
     def show(self, day: date, metadata: Mapping[str, Any]) -> None:
         """Show metadata of a day that this step does not store."""
         self._context.add_asset_metadata(
-            metadata, asset_key=self._key, partition_key=day.isoformat()
+            self._shown(metadata), asset_key=self._key, partition_key=day.isoformat()
         )
 
 

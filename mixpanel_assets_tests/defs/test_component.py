@@ -56,6 +56,7 @@ EVERY_FIELD: dict[str, Any] = {
         "backfill_policy": {"type": "multi_run", "max_partitions_per_run": 5},
     },
     "translation": {"tags": {"rows": "{{ rows }}"}, "group_name": "raw_{{ table }}"},
+    "include_metadata": ["row_count"],
     "settings": {"memory_limit": "2GB", "close_hour": 7},
 }
 # These exclude others.
@@ -143,6 +144,7 @@ def test_every_field_has_its_effect(sandbox):
         assert specs["web/orders"].tags["rows"] == "event"
         assert specs["web_queries/sign_ups"].tags["rows"] == "report"
         assert specs["web/payers"].group_name == "raw_payers"
+        assert "dagster/column_schema" not in specs["web/events"].metadata
         assert "`404`" in specs["web/orders"].description
         events = definitions.resolve_assets_def(dg.AssetKey(["web", "events"]))
         assert events.partitions_def.start.date() == date(2024, 3, 1)
@@ -165,6 +167,7 @@ def test_every_field_has_its_effect(sandbox):
         warehouse = definitions.resources["web_warehouse"]
         assert warehouse.database == str(sandbox.project_root / "files" / "web.duckdb")
         assert (warehouse.memory_limit, warehouse.region) == ("2GB", "eu")
+        assert component.check_thresholds == {"volume_low": 0.8}
         assert component.groups == {"companies": "-1405123841946871899"}
 
 
@@ -174,6 +177,7 @@ def test_every_field_has_its_effect(sandbox):
         ({"account": "shop", "demo": True}, "one of account, credentials and demo"),
         ({"settings": {"start_date": "2024-01-01"}}, "a field of the component"),
         ({"settings": {"memory": "1GB"}}, "memory: Extra inputs"),
+        ({"check_thresholds": {"volume_high": 0}}, "volume_high: Input should be greater"),
         ({"time_zone": "Mars"}, "IANA zone"),
         ({"op": {"name": "x"}}, "holds for several assets"),
         ({"jobs": ["closing"]}, "no job shop_closing"),

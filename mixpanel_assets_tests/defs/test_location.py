@@ -332,6 +332,31 @@ def test_a_function_is_a_translator_and_a_wrong_result_is_refused():
         build_definitions(translator=lambda kind: None)
 
 
+def test_metadata_can_be_left_out_but_not_what_says_that_a_day_is_complete(
+    emulator, tmp_path, instance
+):
+    """Of the table and of each day."""
+    settings = given_settings(tmp_path / "shop.duckdb", emulator, start_date="2024-01-13")
+    definitions = build_definitions(
+        name="shop",
+        account=account(emulator),
+        settings=settings,
+        include_metadata=["row_count"],
+        op_tags={"team": "data"},
+    )
+    key = dg.AssetKey(["shop", "events"])
+    events = definitions.resolve_assets_def(key)
+    assert "dagster/column_schema" not in events.get_asset_spec(key).metadata
+    assert events.op.tags["team"] == "data"
+    job = definitions.resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        asset_selection=[key], partition_key="2024-01-13", instance=instance
+    )
+    [stored] = result.asset_materializations_for_node("shop__events")
+    assert {"rows", "status", "quarantined"} <= stored.metadata.keys()
+    assert not {"bytes", "seconds", "events", "events_per_hour"} & stored.metadata.keys()
+
+
 def test_two_projects_without_a_database_get_a_file_each():
     """Next to where the default one is."""
     places = {

@@ -25,7 +25,6 @@ from mixpanel_assets.defs.names import (
     Names,
     StepResult,
     quiet_beta,
-    shown_as,
 )
 from mixpanel_assets.defs.partitions import (
     PartitionRecord,
@@ -126,7 +125,7 @@ def events_asset(
         pool=settings.pool,
         op_tags=hooks.op_tags,
         check_specs=[vanished] if ROWS_VANISHED in checks else [],
-        metadata=stored_table(key, Target(name), "event_date", columns),
+        metadata=hooks.shown(stored_table(key, Target(name), "event_date", columns)),
     )
     def days_of_events(
         context: dg.AssetExecutionContext, config: EventsConfig
@@ -135,7 +134,7 @@ def events_asset(
 
     def loaded(context: dg.AssetExecutionContext, config: EventsConfig) -> Iterator[StepResult]:
         from_date, to_date = days_of(context.partition_time_window)
-        record = PartitionRecord(context, key)
+        record = PartitionRecord(context, key, hooks.shown)
         keeping = _keeping(context, config, settings)
         with explained_to_dagster():
             load = EventLoad(
@@ -157,7 +156,7 @@ def events_asset(
         if ROWS_VANISHED in checks:
             yield rows_vanished_result(load.vanished, key)
 
-    return shown_as(days_of_events, spec)
+    return hooks.present(days_of_events, spec)
 
 
 def rows_vanished_result(vanished: Mapping[date, int], key: dg.AssetKey) -> dg.AssetCheckResult:
@@ -248,8 +247,7 @@ class _RunListener(LoadListener):
 
     def days_found(self, reports: Sequence[DayReport]) -> None:
         for report in reports:
-            # Not added to Dagster's context, because an interrupt may be ending the step.
-            self._record.materialized[report.day.isoformat()] = kept_day_metadata(report)
+            self._record.note(report.day, kept_day_metadata(report))
 
 
 def filtered_events_asset(

@@ -34,7 +34,6 @@ from mixpanel_assets.defs.names import (
     Names,
     StepResult,
     quiet_beta,
-    shown_as,
 )
 from mixpanel_assets.defs.partitions import PartitionRecord, daily_partitions, days_of
 from mixpanel_assets.defs.resources import client_of_step
@@ -223,7 +222,7 @@ def profiles_asset(
     def merged(
         context: dg.AssetExecutionContext, plan: ProfilePlan, failed: list[list[int]]
     ) -> Iterator[StepResult]:
-        record, mixpanel = PartitionRecord(context, key), names.resource(context)
+        record, mixpanel = PartitionRecord(context, key, hooks.shown), names.resource(context)
 
         def record_day(report: ProfileReport, pages: int) -> None:
             seconds, left = time.time() - plan.started, _budget_left(client)
@@ -270,14 +269,16 @@ def profiles_asset(
                 description="Every page has arrived, and the pages hold the announced profiles.",
             )
         ],
-        metadata=stored_table(key, target, "snapshot_date", column_schema(PROFILES.columns)),
+        metadata=hooks.shown(
+            stored_table(key, target, "snapshot_date", column_schema(PROFILES.columns))
+        ),
     )
     def profiles() -> dict[str, Any]:
         plan, chunks = plan_pages()
         rows, complete = merge_pages(plan, chunks.map(fetch_pages).collect())
         return {"result": rows, f"{key.to_python_identifier()}_{check}": complete}
 
-    return shown_as(profiles, spec)
+    return hooks.present(profiles, spec)
 
 
 def group_profiles_asset(

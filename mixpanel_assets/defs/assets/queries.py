@@ -20,7 +20,6 @@ from mixpanel_assets.defs.names import (
     Names,
     StepResult,
     quiet_beta,
-    shown_as,
 )
 from mixpanel_assets.defs.ops.live_queries import (
     DatedReportConfig,
@@ -41,7 +40,7 @@ from mixpanel_assets.loading.queries import (
     require_ended,
 )
 from mixpanel_assets.rules.days import DayRange, days_between
-from mixpanel_assets.settings import Settings, load_settings
+from mixpanel_assets.settings import Settings, complaints, load_settings
 from mixpanel_assets.warehouse import Target, check_name
 
 _COLUMNS: Mapping[type[DatedReportConfig], tuple[str, ...]] = {
@@ -132,18 +131,20 @@ def live_query_asset(
         required_resource_keys=names.resource_keys,
         op_tags=hooks.op_tags,
         io_manager_key=names.warehouse,
-        metadata=stored_table(
-            asset_key,
-            Target(name, QUERIES_SCHEMA),
-            '"date"',
-            dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field in schema]),
+        metadata=hooks.shown(
+            stored_table(
+                asset_key,
+                Target(name, QUERIES_SCHEMA),
+                '"date"',
+                dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field in schema]),
+            )
         ),
     )
     def daily_results(context: dg.AssetExecutionContext) -> Iterator[StepResult]:
         yield from hooks.execute(context, (dg.Output(load(context)) for _ in range(1)))
 
     def load(context: dg.AssetExecutionContext) -> QueryLoad:
-        record, mixpanel = PartitionRecord(context, asset_key), names.resource(context)
+        record, mixpanel = PartitionRecord(context, asset_key, hooks.shown), names.resource(context)
 
         def record_day(stored: QueryDay) -> None:
             metadata = {
@@ -176,7 +177,7 @@ def live_query_asset(
                 materialized=record.materialized,
             )
 
-    return shown_as(daily_results, spec)
+    return hooks.present(daily_results, spec)
 
 
 _REPORTS = {config.report: config for config in _COLUMNS}
@@ -210,12 +211,9 @@ class LiveQuery(dg.Model, dg.Resolvable):
         try:
             query = config(**self.parameters)
         except ValidationError as error:
-            complaints = "; ".join(
-                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-                for problem in error.errors()
-            )
             raise ConfigError(
-                f"The live query {self.name!r} of {self.report} cannot be used. {complaints}."
+                f"The live query {self.name!r} of {self.report} cannot be used. "
+                f"{complaints(error)}."
             ) from error
         return live_query_asset(self.name, query=query, settings=settings, names=names, hooks=hooks)
 

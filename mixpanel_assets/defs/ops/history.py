@@ -9,7 +9,7 @@ from pydantic import Field
 
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.defs.metadata import day_metadata, kept_day_metadata
-from mixpanel_assets.defs.names import Names, opening
+from mixpanel_assets.defs.names import NO_HOOKS, AssetHooks, Names, opening
 from mixpanel_assets.defs.resources import client_of_step
 from mixpanel_assets.loading.events import EventLoad, LoadListener, plan_load
 from mixpanel_assets.loading.plan import Keeping, LoadProgress, Plan, Refetch
@@ -25,13 +25,16 @@ class HistoryConfig(dg.Config):
     )
 
 
-def backfill_history_job(settings: Settings, names: Names, events: dg.AssetKey) -> dg.JobDefinition:
+def backfill_history_job(
+    settings: Settings, names: Names, events: dg.AssetKey, hooks: AssetHooks = NO_HOOKS
+) -> dg.JobDefinition:
     """Return the job that loads missing days; started again, it continues where it ended.
 
     Args:
         settings: The days, and where responses and rows are kept.
         names: Prefix the job.
         events: The asset whose partitions the days are.
+        hooks: Those of the asset.
     """
 
     @dg.op(
@@ -42,7 +45,7 @@ def backfill_history_job(settings: Settings, names: Names, events: dg.AssetKey) 
         f"a partition of {events.to_user_string()}.",
     )
     def load_history(context: dg.OpExecutionContext, config: HistoryConfig) -> None:
-        listener = _HistoryListener(context, events)
+        listener = _HistoryListener(context, events, hooks)
         with client_of_step(names.resource(context), context, settings) as client:
             plan = _load(context, client, settings, listener, events, only_plan=config.only_plan)
         context.add_output_metadata(plan_metadata(plan) if plan else {"days": 0})
@@ -122,8 +125,11 @@ def plan_metadata(plan: Plan) -> dict[str, Any]:
 class _HistoryListener(LoadListener):
     """Records each stored day as a materialization at once; the op itself has no partitions."""
 
-    def __init__(self, context: dg.OpExecutionContext, events: dg.AssetKey) -> None:
+    def __init__(
+        self, context: dg.OpExecutionContext, events: dg.AssetKey, hooks: AssetHooks
+    ) -> None:
         self._context = context
+        self._hooks = hooks
         self._events = events
 
     def request_stored(self, progress: LoadProgress) -> None:
@@ -149,7 +155,9 @@ class _HistoryListener(LoadListener):
     def _record(self, report: DayReport, metadata: dict[str, Any]) -> None:
         day = report.day.isoformat()
         self._context.log_event(
-            dg.AssetMaterialization(self._events, partition=day, metadata=metadata)
+            dg.AssetMaterialization(
+                self._events, partition=day, metadata=self._hooks.shown(metadata)
+            )
         )
 
 
