@@ -221,16 +221,16 @@ def odd(here: Settings) -> Settings:
 
 
 def run_checks(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, first: date, last: date
+    definitions: dg.Definitions, instance: dg.DagsterInstance, *span: date
 ) -> dg.ExecuteInProcessResult:
-    """Run every check of days, without a load."""
+    """Run every check without a load: of the days from a first to a last one, or without days."""
     job = definitions.resolve_implicit_global_asset_job_def()
     keys = {key for key in job.asset_layer.asset_graph.asset_check_keys if key.asset_key == EVENTS}
     checks = job.get_subset(asset_selection=set(), asset_check_selection=keys)
-    tags = {
-        "dagster/asset_partition_range_start": str(first),
-        "dagster/asset_partition_range_end": str(last),
-    }
+    tags = {}
+    if span:
+        tags["dagster/asset_partition_range_start"] = str(span[0])
+        tags["dagster/asset_partition_range_end"] = str(span[-1])
     return checks.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
 
 
@@ -273,6 +273,19 @@ def test_a_load_shows_the_checks_of_its_day_on_the_page(odd, definitions, stored
         assert execution["evaluation"]["partition"] == str(day)
         [done] = checks[name]["partitionStatuses"]["ranges"]
         assert (done["startKey"], done["endKey"], done["status"]) == (*[str(day)] * 2, "SUCCEEDED")
+
+
+def test_without_days_yesterday_is_checked_and_whether_a_day_is_missing(odd, definitions, instance):
+    """As `Execute all` in the UI does it, which names no partition."""
+    yesterday = odd.today() - DAY
+    result = run_checks(definitions, instance)
+    assert result.success
+    found = {one.check_name: one for one in result.get_asset_check_evaluations()}
+    assert found.keys() == set(CHECKS)
+    assert found.pop("events_complete").partition is None
+    assert {one.partition for one in found.values()} == {str(yesterday)}
+    is_due = yesterday == days()[-1]
+    assert found["property_changes"].passed != is_due
 
 
 def test_limits_are_configuration(odd, shop, instance):
