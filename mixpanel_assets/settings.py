@@ -133,6 +133,18 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise ConfigError(f"Settings cannot be used. {complaints(error)}.") from error
 
+    def with_values(self, **values: Any) -> Settings:
+        """Return a copy with other values; None leaves a value as it is.
+
+        Args:
+            **values: By the names of the attributes.
+
+        Raises:
+            ConfigError: A value cannot be understood; the message names it.
+        """
+        changed = {name: value for name, value in values.items() if value is not None}
+        return Settings.given(**{**self.model_dump(), **changed}) if changed else self
+
     @field_validator("groups", mode="before")
     @classmethod
     def _as_text(cls, value: object) -> object:

@@ -128,14 +128,8 @@ def build_definitions(
         mixpanel="mixpanel" if "mixpanel" in given else None,
         warehouse=warehouse_key or ("warehouse" if "warehouse" in given else None),
     )
-    known = settings or load_settings()
-    if owners is not None:
-        known = known.model_copy(update={"owners": tuple(owners)})
-    if groups is not None:
-        known = known.model_copy(update={"groups": dict(groups)})
-    if isinstance(account, str):
-        account = MixpanelResource(account=account)
-    mixpanel = account or given.pop(names.mixpanel, None) or resource_from_environment()
+    known = (settings or load_settings()).with_values(owners=owners, groups=groups)
+    mixpanel = _resource(account, given.pop(names.mixpanel, None))
     project_id, region = mixpanel.known_project
     if isinstance(warehouse := given.get(names.warehouse), WarehouseIOManager):
         # Jobs that open the file themselves must open the same one.
@@ -164,7 +158,7 @@ def build_definitions(
         for schedule in schedules_of(known, names, *keys)
         if schedule.job_name in their_names
     ]
-    if of_queries:
+    if of_queries and jobs is not False:
         found_schedules.append(
             live_query_schedule(*of_queries, name=names.named("ask_yesterday"), settings=known)
         )
@@ -183,6 +177,16 @@ def build_definitions(
         },
         executor=executor,
     )
+
+
+def _resource(
+    account: str | MixpanelResource | None, given: MixpanelResource | None
+) -> MixpanelResource:
+    if account is None:
+        return given or resource_from_environment()
+    if given is not None:
+        raise ConfigError("Name the project by `account` or in `resources`, not by both.")
+    return MixpanelResource(account=account) if isinstance(account, str) else account
 
 
 def _translation(

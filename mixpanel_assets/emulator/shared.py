@@ -74,10 +74,11 @@ def _start(folder: Path) -> dict[str, str]:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         if addresses := _running(folder):
+            process.returncode = 0  # it is not waited for, and Python need not warn of that
             return addresses
         time.sleep(_TICK_SECONDS)
-    with suppress(OSError):
-        process.kill()
+    process.kill()
+    process.wait()
     raise RuntimeError(f"The emulated Mixpanel of the demo did not start; see {log}.")
 
 

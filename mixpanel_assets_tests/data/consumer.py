@@ -4,25 +4,33 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, assert_type
 
+import dagster as dg
 import duckdb
 import pandas as pd
 
 from mixpanel_assets import (
     AccountNotFoundError,
+    AssetKind,
     BatchProgress,
     Credentials,
     DailyCountsResult,
     DiscoveryService,
     EventBreakdownResult,
     FetchResult,
+    FilteredEvents,
+    FilteredProfiles,
     FunnelInfo,
     FunnelResult,
     JQLResult,
     LexiconSchema,
+    LiveQuery,
     LiveQueryService,
     MixpanelAPIClient,
+    MixpanelComponent,
     MixpanelDataError,
     MixpanelResource,
+    MixpanelTranslator,
+    Names,
     NumericSumResult,
     ParallelFetchResult,
     ParallelProfileResult,
@@ -32,6 +40,7 @@ from mixpanel_assets import (
     RetentionResult,
     SavedCohort,
     SegmentationResult,
+    Settings,
     SQLResult,
     StorageEngine,
     SummaryResult,
@@ -42,11 +51,14 @@ from mixpanel_assets import (
     Workspace,
     WorkspaceInfo,
     build_definitions,
+    events_asset,
     normalize_event,
     normalize_profile,
+    profiles_asset,
 )
 from mixpanel_assets.auth import AccountInfo, ConfigManager
 
+Result = dg.Output[Any] | dg.AssetCheckResult
 DAYS = ("2024-01-01", "2024-01-07")
 
 
@@ -154,6 +166,41 @@ def main() -> None:
         except MixpanelDataError as error:
             assert_type(error.to_dict(), dict[str, Any])
     build_definitions(resources={"mixpanel": MixpanelResource(region="eu")})
+    assert_type(a_host(), dg.Definitions)
+
+
+class Raw(MixpanelTranslator):
+    """Other groups for the assets."""
+
+    def get_asset_spec(self, kind: AssetKind) -> dg.AssetSpec:
+        """Return the spec of an asset."""
+        return super().get_asset_spec(kind).replace_attributes(group_name=f"raw_{kind.table}")
+
+
+class Own(MixpanelComponent):
+    """A component that counts its loads."""
+
+    def execute(
+        self, context: dg.AssetExecutionContext, results: Iterator[Result]
+    ) -> Iterator[Result]:
+        """Run the step."""
+        yield from super().execute(context, results)
+
+
+def a_host() -> dg.Definitions:
+    """Two projects, of which one has tables of its own."""
+    settings = Settings.given(database="shop.duckdb")
+    own = [events_asset(settings, names=Names.of("web")), profiles_asset(settings)]
+    shop = build_definitions(
+        name="shop",
+        account="shop",
+        settings=settings,
+        tables=[FilteredEvents(name="orders", events=["Order"]), FilteredProfiles(name="all")],
+        queries=[LiveQuery(name="x", report="segmentation", parameters={"event": "Sign Up"})],
+        jobs=["close_yesterday"],
+        translator=Raw(),
+    )
+    return dg.Definitions.merge(shop, dg.Definitions(assets=own))
 
 
 def wrong_uses(ws: Workspace) -> None:

@@ -15,6 +15,7 @@ from mixpanel_assets import (
     AssetKind,
     FilteredEvents,
     FilteredProfiles,
+    LiveQuery,
     MixpanelResource,
     MixpanelTranslator,
     Names,
@@ -296,27 +297,28 @@ def test_a_translator_decides_how_assets_appear(emulator, tmp_path, instance):
     assert job.asset_layer.executable_asset_keys == {events}
 
     @dg.asset(
-        ins={"rows": dg.AssetIn(events)},
+        ins={"rows": dg.AssetIn(events), "people": dg.AssetIn(profiles)},
         partitions_def=dg.DailyPartitionsDefinition("2024-01-01", end_offset=1),
         key=["raw", "counts"],
         io_manager_key="warehouse",
         metadata={"partition_expr": "event_date"},
     )
-    def counts(rows: pd.DataFrame) -> pd.DataFrame:
+    def counts(rows: pd.DataFrame, people: pd.DataFrame) -> pd.DataFrame:
+        assert len(people) > 0
         return rows.groupby("event_date").size().reset_index(name="events")
 
     merged = dg.Definitions.merge(definitions, dg.Definitions(assets=[counts]))
     assert (
         merged.resolve_implicit_global_asset_job_def()
         .execute_in_process(
-            asset_selection=[events, counts.key], partition_key=DAY, instance=instance
+            asset_selection=[events, profiles, counts.key], partition_key=DAY, instance=instance
         )
         .success
     )
     with duckdb.connect(str(settings.database), read_only=True) as connection:
         tables = connection.execute(
             "SELECT schema_name || '.' || table_name FROM duckdb_tables() "
-            "WHERE table_name IN ('events', 'mixpanel_events', 'counts') ORDER BY 1"
+            "WHERE table_name IN ('events', 'mixpanel_events', 'people', 'counts') ORDER BY 1"
         )
         assert tables.fetchall() == [("mixpanel.events",), ("raw.counts",)]
 
@@ -380,6 +382,35 @@ def test_an_account_is_named_by_its_name():
     """As in `MixpanelResource(account=...)`."""
     definitions = build_definitions(name="shop", account="shop")
     assert definitions.resources["shop_mixpanel"].account == "shop"
+
+
+def test_a_project_is_named_once():
+    """By `account` or by a resource; two would be two projects."""
+    with pytest.raises(ConfigError, match="not by both"):
+        build_definitions(account="shop", resources={"mixpanel": account_of_nobody()})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"groups": {"companies": "first"}}, "groups: .*must be an integer"),
+        ({"groups": {"my companies": 1}}, "groups: .*not a name for a table"),
+        ({"owners": ["ann"]}, "owners: .*neither an e-mail address"),
+    ],
+)
+def test_arguments_are_checked_as_the_settings_are(arguments, said):
+    """The same sentence as for MP_GROUPS and MP_OWNERS."""
+    with pytest.raises(ConfigError, match=said):
+        build_definitions(**arguments)
+    assert build_definitions(groups={"companies": -1}, owners=["team:a"]).assets
+
+
+def test_without_jobs_there_is_no_schedule_of_queries_either():
+    """Which would bring a job of its own."""
+    query = LiveQuery(name="x", report="event_counts", parameters={"events": ["a"]})
+    assert not build_definitions(queries=[query], jobs=False).schedules
+    [schedule] = build_definitions(queries=[query], jobs=[]).schedules
+    assert schedule.name == "ask_yesterday"
 
 
 def account_of_nobody() -> MixpanelResource:
