@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 NAMES = (
-    *("load", "serve", "budget", "stream", "pages", "profiles", "backfill"),
+    *("end_to_end", "load", "serve", "budget", "stream", "pages", "profiles", "backfill"),
     "parallel_runs",
 )
 

@@ -81,7 +81,8 @@ def measure(events: int, ways: list[tuple[str, str, str, str]]) -> dict[str, Fig
     with tempfile.TemporaryDirectory() as folder:
         with Emulator(settings) as emulator:
             variables = environment_of(emulator)
-            responses = {ms: record(emulator, ms, Path(folder)) for ms in (None, "true")}
+            days = (stream_client.DAY, stream_client.DAY)
+            responses = {ms: record(emulator, ms, *days, Path(folder)) for ms in (None, "true")}
         with replay(responses) as base_url:
             variables = {
                 **os.environ,
@@ -91,17 +92,20 @@ def measure(events: int, ways: list[tuple[str, str, str, str]]) -> dict[str, Fig
                 "MP_DATABASE": f"{folder}/warehouse.duckdb",
             }
             return {
-                name: run(python, [client, way], variables) for name, python, client, way in ways
+                name: run(python, [client, way, *days], variables)
+                for name, python, client, way in ways
             }
 
 
-def record(emulator: Emulator, time_in_ms: str | None, folder: Path) -> Path:
+def record(
+    emulator: Emulator, time_in_ms: str | None, from_date: str, to_date: str, folder: Path
+) -> Path:
     """Return a file with the emulator's compressed response."""
     path = folder / f"{time_in_ms}.gz"
     params = {
         "project_id": str(emulator.project_id),
-        "from_date": stream_client.DAY,
-        "to_date": stream_client.DAY,
+        "from_date": from_date,
+        "to_date": to_date,
         **({"time_in_ms": time_in_ms} if time_in_ms else {}),
     }
     with (
@@ -111,7 +115,7 @@ def record(emulator: Emulator, time_in_ms: str | None, folder: Path) -> Path:
             params=params,
             auth=(emulator.username, emulator.secret),
             headers={"Accept-Encoding": "gzip"},
-            timeout=300,
+            timeout=900,
             trust_env=False,
         ) as response,
         path.open("wb") as file,

@@ -1,7 +1,8 @@
-"""Stream one day with one client and print the costs as JSON.
+"""Read days with one client and print the costs as JSON.
 
-`benchmarks.stream` starts it as its own process, also with interpreters without this package,
-so it does not import the package at the top. MP_* variables name the server.
+The benchmarks start it as its own process, also with interpreters without this package, so it does
+not import the package at the top. MP_* variables name the server.
+Arguments: the client, its way, the first and the last day.
 """
 
 from __future__ import annotations
@@ -16,23 +17,31 @@ from pathlib import Path
 DAY = "2024-01-01"
 
 
-def ours(way: str) -> Iterable[object]:
-    """Return a stream of this package: `raw`, `normalized`, `staged` (raw) or `lines`."""
+def ours(way: str, from_date: str, to_date: str) -> int:
+    """Return the number of lines of a stream or, with `load`, of those that were stored."""
     from mixpanel_assets import Workspace
 
     workspace = Workspace()
+    days = {"from_date": from_date, "to_date": to_date}
+    if way == "load":
+        with workspace:
+            reports = workspace.sync_events(**days)
+        return sum(day.row_count + day.duplicates_removed + day.quarantined for day in reports)
     if way == "lines":
-        return workspace.stream_event_lines(from_date=DAY, to_date=DAY)
-    return workspace.stream_events(
-        from_date=DAY, to_date=DAY, raw=way != "normalized", staged=way == "staged"
-    )
+        return _count(workspace.stream_event_lines(**days))
+    stream = workspace.stream_events(**days, raw=way != "normalized", staged=way == "staged")
+    return _count(stream)
 
 
-def headless(way: str) -> Iterable[object]:
-    """Return the stream of mixpanel-headless: `raw` or `normalized`."""
+def headless(way: str, from_date: str, to_date: str) -> int:
+    """Return the number of events of mixpanel-headless: `raw` or `normalized`."""
     from mixpanel_headless import Workspace
 
-    return Workspace().stream_events(from_date=DAY, to_date=DAY, raw=way == "raw")
+    return _count(Workspace().stream_events(from_date=from_date, to_date=to_date, raw=way == "raw"))
+
+
+def _count(stream: Iterable[object]) -> int:
+    return sum(1 for _ in stream)
 
 
 def peak_bytes() -> int:
@@ -46,10 +55,10 @@ def peak_bytes() -> int:
 
 def main() -> None:
     """Count the events and print the figures."""
-    clients: dict[str, Callable[[str], Iterable[object]]] = {"ours": ours, "headless": headless}
-    stream = clients[sys.argv[1]](sys.argv[2])
+    clients: dict[str, Callable[[str, str, str], int]] = {"ours": ours, "headless": headless}
+    client, arguments = clients[sys.argv[1]], sys.argv[2:]
     started, spent = time.perf_counter(), time.process_time()
-    events = sum(1 for _ in stream)
+    events = client(*arguments)
     figures = {
         "events": events,
         "seconds": time.perf_counter() - started,
