@@ -55,7 +55,8 @@ class _Event(msgspec.Struct, gc=False):
 
 _check_line = msgspec.json.Decoder(_Line).decode
 _decode_lines = msgspec.json.Decoder().decode_lines
-_build_lines = msgspec.json.Decoder(_Event).decode_lines
+# A number such as 21.90 is kept as its text, so that encoding it gives the same bytes.
+_build_lines = msgspec.json.Decoder(_Event, float_hook=msgspec.Raw).decode_lines
 _encode_lines = msgspec.json.Encoder().encode_lines
 _UNUSUAL = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _BUILT_BYTES = 1 << 16  # a larger block has a long line

@@ -64,6 +64,9 @@ TWICE = [
     b'{"event" : "a", "properties" : {"n" :1, "n"\t:2}}',
     b'{"event":"a","properties":{"n":123456789012345678901234567890,"n":1e400}}',
     BOM + b'{"event":"a","properties":{"half":"\\ud83d","half":""}}',
+    b'{"event":"a","properties":{"n\\\\":1.0,"n\\\\":1}}',
+    b'{"event":"a","properties":{"t":"\\"","n":"\\u0022:","n":"\\\\","m":1.0}}',
+    b'{"event":"a","properties":{"t":"\\u005c","n":1.0,"n":"\\\\"}}',
     b'  {"event":"a","properties":{"n":1,"n":1}}' + b" " * SHORT_LINE_BYTES,
     b'{"event":"a","properties":{"d":%b{"n":1,"n":2}%b}}' % (b"[" * 1100, b"]" * 1100),
 ]
@@ -72,6 +75,7 @@ ONCE = [
     b'{"event":"a","properties":{"l":[{"n":1},{"n":2}],"n":3,"N":4}}',
     b'{"event": "a", "properties": {"json": "{\\"n\\":1,\\"n\\":2}", "n" : ":\\":"}}',
     b'{"event":"a","properties":{"n":1.50,"html":"\\u003cb\\/\\u003e"}}',
+    b'{"event":"a","properties":{"n":1.50,"n\\\\":"\\u005c","m":"\\u0022:\\"\\\\"}}',
     b'{"event":"a","properties":{"long":"%b"}}' % (b"x" * 100_000),
     b'{"event":"a","properties":{"long":"%b","n":1,"n":1}}' % (b"x" * 100_000),  # read exactly
 ]
