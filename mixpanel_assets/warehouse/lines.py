@@ -127,8 +127,10 @@ _UNSURE_ID_COLUMN = r"^(0$|-?[0-9]+[.eE]|[{\[])"
 _SAME_NUMBERS = f"""
     NOT regexp_matches(coalesce(field[3]::VARCHAR, ''), '{_UNSURE_ID_COLUMN}')
     AND NOT regexp_matches(coalesce(field[4]::VARCHAR, ''), '{_UNSURE_ID_COLUMN}')
-    AND regexp_extract_all(json::VARCHAR, '{_LONG_NUMBER}')
-        = regexp_extract_all(field[6]::VARCHAR, '{_LONG_NUMBER}')
+    AND CASE WHEN regexp_matches(json::VARCHAR, '{_LONG_NUMBER}')
+             THEN regexp_extract_all(json::VARCHAR, '{_LONG_NUMBER}')
+                = regexp_extract_all(field[6]::VARCHAR, '{_LONG_NUMBER}')
+             ELSE true END
 """
 
 # Bytes that were removed from the properties.
