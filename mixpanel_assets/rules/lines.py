@@ -22,6 +22,7 @@ _PIECE_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 14  # decoded at once: fits into the processor's cache
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _CONTROLS = bytes(range(32))
+_CONTROLS_IN_LINES = _CONTROLS.replace(b"\n", b"")
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _STRICT = json.JSONDecoder(parse_int=str)  # of any number of digits
 
@@ -70,6 +71,24 @@ def why_unstorable(line: bytes) -> str | None:
     if _SURROGATE.search(line) and _has_half_pairs(line_text):
         return "it holds half of a surrogate pair, which is not a character"
     return None
+
+
+def are_plain(block: bytes, most: int) -> bool:
+    """Return whether lines have plain text and `most` bytes at most; False: it is not certain.
+
+    None of them is unstorable, deeply nested, or begins with a byte order mark.
+    """
+    if may_be_deep(block, MAX_DEPTH // 2) or BOM in block or _SURROGATE.search(block):
+        return False
+    start = 0
+    while start < len(block):
+        if (start := block.rfind(b"\n", start, start + most + 1) + 1) == 0:
+            return False
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return False
+    return len(block.translate(None, _CONTROLS_IN_LINES)) == len(block)
 
 
 def _is_deep_line(line_text: str) -> bool:
@@ -188,10 +207,18 @@ class LineSplitter:
         self._long_line, self._line_parts, self._line_bytes = None, [], 0
 
 
-def lines_of(read: Callable[[int], bytes]) -> Iterator[bytes | LongLine]:
-    """Yield the lines of a file, given its `read`, without their newlines; long ones in part."""
+def lines_of(
+    read: Callable[[int], bytes], is_left_out: Callable[[bytes], bool] = lambda block: False
+) -> Iterator[bytes | LongLine]:
+    """Yield the lines of a file, given its `read`, without their newlines; long ones in part.
+
+    Blocks of lines for which `is_left_out` is true are left out.
+    """
     for block in _line_blocks(read):
-        yield from [block] if isinstance(block, LongLine) else block[:-1].split(b"\n")
+        if isinstance(block, LongLine):
+            yield block
+        elif not is_left_out(block):
+            yield from block[:-1].split(b"\n")
 
 
 def _line_blocks(read: Callable[[int], bytes]) -> Iterator[bytes | LongLine]:

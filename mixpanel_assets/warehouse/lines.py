@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from gzip import GzipFile
@@ -28,6 +28,7 @@ from mixpanel_assets.rules.lines import (
     SHORT_LINE_BYTES,
     TOO_LONG,
     LongLine,
+    are_plain,
     is_blank,
     lines_of,
     why_unstorable,
@@ -226,18 +227,20 @@ def lines(spool: Path) -> str:
 
 
 def rows(spool: Path, window: Window, most: int = SHORT_LINE_BYTES) -> str:
-    """Return the SQL query of every line: the raw `json`, the columns of a row, `stored`.
+    """Return the SQL query of every line: the columns of a row, `is_odd` and `odd_line`.
 
-    `stored` is true for a line that becomes a row as it is, and never NULL; `json` is NULL for
-    a line that DuckDB refused, and for one that it is not to look at (`is_left_out`).
+    `is_odd` is true for a line that does not become a row as it is. Its text is `odd_line`; NULL if
+    DuckDB refused the line, or is not to look at it (`is_left_out`).
     """
     first_ms, last_ms = window.stored_row_ms
     return f"""
-        SELECT json, event ->> '$' AS event_name, distinct_id, insert_id, properties,
-               {derived_columns(window)}, time_raw,
-               coalesce(event LIKE '"%' AND time_raw BETWEEN {first_ms} AND {last_ms} AND exact,
-                        false) AS stored
-        FROM ({_columns_sql(spool, most)})
+        SELECT * EXCLUDE (json), CASE WHEN is_odd THEN json::VARCHAR END AS odd_line FROM (
+            SELECT json, event ->> '$' AS event_name, distinct_id, insert_id, properties,
+                   {derived_columns(window)}, time_raw,
+                   (event LIKE '"%' AND time_raw BETWEEN {first_ms} AND {last_ms} AND exact)
+                       IS DISTINCT FROM true AS is_odd
+            FROM ({_columns_sql(spool, most)})
+        )
     """
 
 
@@ -358,21 +361,18 @@ class OddLines:
         """
         if most is None:
             self._store_unread_lines(None)
-        elif refused := self._store_unstored_rows(most):
+        elif refused := self._store_odd_rows():
             self._store_unread_lines(most, refused)
         self._insert_batch()
         self._spread.finish()
         self._refuse_rows_outside()
 
-    def _store_unstored_rows(self, most: int) -> int:
-        """Store the lines that DuckDB read and did not store; return how many it did not read."""
+    def _store_odd_rows(self) -> int:
+        """Store odd lines that DuckDB read; return the number of those that it did not read."""
         refused = 0
         with self._connection.cursor() as reader:
-            unstored = reader.execute(
-                f"SELECT json::VARCHAR FROM ({rows(self._spool, self._window, most)}) "
-                "WHERE NOT stored"
-            )
-            while lines := unstored.fetchmany(_MOST_BATCH_ROWS):
+            odd_rows = reader.execute(f"SELECT odd_line FROM {self._into} WHERE is_odd")
+            while lines := odd_rows.fetchmany(_MOST_BATCH_ROWS):
                 for (line,) in lines:
                     if line is None:
                         refused += 1
@@ -383,7 +383,7 @@ class OddLines:
     def _store_unread_lines(self, most: int | None, refused_lines: int | None = None) -> None:
         """Store the lines that DuckDB did not read, which must be as many as it refused."""
         stored_lines = 0
-        for line in self._spool_lines():
+        for line in self._spool_lines(lambda block: most is not None and are_plain(block, most)):
             if isinstance(line, LongLine):
                 stored_lines += 1
                 self._refuse(line, TOO_LONG)
@@ -484,12 +484,14 @@ class OddLines:
                 return self._unstored("a line is not an event", problem)
         return self._unstored("unreadable lines", "DuckDB could not read some of its lines")
 
-    def _spool_lines(self) -> Iterator[bytes | LongLine]:
-        """Yield every line as it was received, without its newline; long ones in part."""
+    def _spool_lines(
+        self, is_left_out: Callable[[bytes], bool] = lambda block: False
+    ) -> Iterator[bytes | LongLine]:
+        """Yield each line as it was received, without its newline; long ones in part."""
         spool = GzipFile(self._spool) if is_gzip(self._spool) else self._spool.open("rb")
         try:
             with spool as file:
-                yield from lines_of(file.read)
+                yield from lines_of(file.read, is_left_out)
         except (EOFError, OSError, zlib.error) as error:
             problem = f"the received file is damaged ({error})"
             raise self._unstored("damaged file", problem) from error

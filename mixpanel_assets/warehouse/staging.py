@@ -211,7 +211,12 @@ def _clock_shift(day: date, minutes: int, zone: ZoneInfo) -> int:
 
 
 _FETCH_AGAIN = "Nothing was changed; fetch these days again."
-_IS_MADE = Column("is_made", "BOOLEAN", "Whether the id was made here; else NULL.")
+_STAGED = (
+    *EVENTS.columns,
+    Column("is_made", "BOOLEAN", "Whether the id was made here; else NULL."),
+    Column("is_odd", "BOOLEAN", "Whether the line is not a row as it is; such rows are removed."),
+    Column("odd_line", "VARCHAR", "An odd line as received; NULL if DuckDB did not read it."),
+)
 
 
 @dataclass(frozen=True)
@@ -234,7 +239,7 @@ def stage_events(
     connection: Connection, received: ReceivedDays, window: Window
 ) -> Iterator[Staging]:
     """Fill a staging table for the length of the block; each line is then a row or quarantined."""
-    with staging_table(connection, (*EVENTS.columns, _IS_MADE)) as (staging, table, refusals):
+    with staging_table(connection, _STAGED) as (staging, table, refusals):
         try:
             staged_lines = _fill_staging(staging, table, received, window, refusals)
         except FileNotFoundError as error:
@@ -281,31 +286,28 @@ def _fill_staging(
     inserted = 0
     if received.names_once:  # of a name that an object holds twice, DuckDB reads the first value
         inserted, most = _insert_staged_rows(connection, table, spool, window)
-    if inserted >= received.lines:
-        return inserted
-    left = OddLines(connection, spool, window, into=table, refusals=refusals)
-    left.sort(most)
-    refusals.finish()
-    make_room(connection, sum(left.largest))
-    return inserted + left.rescued + len(refusals)
+    if inserted < received.lines:
+        left = OddLines(connection, spool, window, into=table, refusals=refusals)
+        left.sort(most)
+        refusals.finish()
+        make_room(connection, sum(left.largest))
+        inserted += left.rescued + len(refusals)
+    connection.execute(f"DELETE FROM {table} WHERE is_odd")  # also blank lines, if they have a BOM
+    return inserted
 
 
 def _insert_staged_rows(
     connection: Connection, table: str, spool: Path, window: Window
 ) -> tuple[int, int | None]:
-    """Let DuckDB insert the lines that it can.
+    """Let DuckDB insert the lines, each as a row or an odd row.
 
     Returns:
-        How many they were, and how long at most; None if DuckDB has looked at none, as one is so
-        long that it refuses them all, or its memory does not do.
+        The number of rows that are not odd, and how long the lines were at most; None if DuckDB has
+        read no line, as one is so long that it refuses them all, or its memory does not do.
     """
     for most in (SHORT_LINE_BYTES, SHORT_LINE_BYTES // 8):
         try:
-            inserted = number(
-                connection,
-                f"INSERT INTO {table} BY NAME "
-                f"SELECT * EXCLUDE (json, stored) FROM ({rows(spool, window, most)}) WHERE stored",
-            )
+            connection.execute(f"INSERT INTO {table} BY NAME {rows(spool, window, most)}")
         except duckdb.OutOfMemoryException:
             connection.execute("SET threads = 1")
         except (duckdb.IOException, duckdb.InvalidInputException) as error:
@@ -316,5 +318,5 @@ def _insert_staged_rows(
             said = f"cannot be read from {spool.name}. {_FETCH_AGAIN}"
             raise window.incomplete(said, "unreadable file") from error
         else:
-            return inserted, most
+            return number(connection, f"SELECT count(*) FROM {table} WHERE NOT is_odd"), most
     return 0, None
