@@ -25,7 +25,7 @@ from benchmarks.spool import DAY, write_spool
 from benchmarks.stream_client import peak_bytes
 from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.events import replace_events
+from mixpanel_assets.warehouse.events import replace_events, stage_days
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 
 PROJECT = ProjectIdentity("1", "us")
@@ -52,11 +52,15 @@ def scan(spool: Path, database: Path, events: int) -> None:
 
 def load(spool: Path, database: Path, events: int) -> None:
     """Load the day as the IO manager does: checks, duplicates, ledger, commit, checkpoint."""
-    with Database(database).write() as connection:
+    opened = Database(database)
+    received = ReceivedDays(spool, DAY, DAY, events, names_once=True)
+    with (
+        opened.staging() as memory,
+        stage_days(memory, received, project=PROJECT) as staged,
+        opened.write(memory) as connection,
+    ):
         prepare(connection, PROJECT)
-        replace_events(
-            connection, ReceivedDays(spool, DAY, DAY, events, names_once=True), project=PROJECT
-        )
+        replace_events(connection, staged)
 
 
 def load_with_pandas(spool: Path, database: Path, events: int) -> None:

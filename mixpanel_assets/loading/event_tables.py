@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from mixpanel_assets.warehouse import (
     Database,
     DayReport,
     EventSizes,
+    StagedDays,
     append_events,
     check_before_load,
     check_name,
@@ -40,6 +41,7 @@ from mixpanel_assets.warehouse import (
     mark_empty_days,
     named_events,
     prepare,
+    stage_days,
 )
 
 if TYPE_CHECKING:
@@ -203,11 +205,17 @@ class EventTable:
     @contextmanager
     def _storing(self, responses: Sequence[Response], *, replace: bool) -> Iterator[set[date]]:
         """Yield the unconfirmed days before the transaction is committed."""
-        with self._database.write() as connection:
+        with ExitStack() as stack:
+            memory = stack.enter_context(self._database.staging())
+            staged = [stack.enter_context(self._stage(memory, one)) for one in responses]
+            connection = stack.enter_context(self._database.write(memory))
             prepare(connection, self.project)
             if replace or self._is_new_table:
                 free_table_name(connection, self._request.name, replace=replace)
-            reports = [self._append(connection, response) for response in responses]
+            reports = [
+                self._append(connection, response, days)
+                for response, days in zip(responses, staged, strict=True)
+            ]
             written = {report.day for days in reports for report in days}
             requested = {day for response in responses for day in _days_of_response(response)}
             yield requested - written
@@ -226,21 +234,34 @@ class EventTable:
                 raise
             self.is_replaced = True
 
-    def _append(self, connection: duckdb.DuckDBPyConnection, response: Response) -> list[DayReport]:
-        try:
-            return append_events(
-                connection,
-                response.spool,
-                table=self._request.name,
-                project=self.project,
-                filters=_with_limit(self._request.query.filters, response.limit),
-                is_cut=response.limit is not None,
-                run_id=self._run_id,
-                open_days=[self._settings.today()],
-                empty_before=self.empty_before,
-            )
-        except IncompleteExportError as error:
-            raise UnstorableError(response, error) from error
+    @contextmanager
+    def _stage(self, memory: duckdb.DuckDBPyConnection, response: Response) -> Iterator[StagedDays]:
+        with ExitStack() as staging:
+            try:
+                staged = staging.enter_context(
+                    stage_days(
+                        memory,
+                        response.spool,
+                        project=self.project,
+                        open_days=[self._settings.today()],
+                    )
+                )
+            except IncompleteExportError as error:
+                raise UnstorableError(response, error) from error
+            yield staged
+
+    def _append(
+        self, connection: duckdb.DuckDBPyConnection, response: Response, staged: StagedDays
+    ) -> list[DayReport]:
+        return append_events(
+            connection,
+            staged,
+            table=self._request.name,
+            filters=_with_limit(self._request.query.filters, response.limit),
+            is_cut=response.limit is not None,
+            run_id=self._run_id,
+            empty_before=self.empty_before,
+        )
 
 
 def _days_of_response(response: Response) -> list[date]:

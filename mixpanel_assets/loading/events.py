@@ -78,6 +78,7 @@ from mixpanel_assets.warehouse import (
     only_here,
     prepare,
     replace_events,
+    stage_days,
 )
 
 logger = logging.getLogger(__name__)
@@ -542,13 +543,17 @@ class EventLoad(Load):
     def _store_response(self, spool: Spool, earlier_looks: Looks) -> None:
         days = days_between(spool.from_date, spool.to_date)
         requests = self.export.requests
-        with self._database.write() as connection:
+        received = replace(spool, requests=requests - self._requests_counted)
+        open_days = [day for day in days if day >= self._today]
+        with (
+            self._database.staging() as memory,
+            stage_days(memory, received, project=self._project, open_days=open_days) as staged,
+            self._database.write(memory) as connection,
+        ):
             reports = replace_events(
                 connection,
-                replace(spool, requests=requests - self._requests_counted),
-                project=self._project,
+                staged,
                 run_id=self._run_id,
-                open_days=[day for day in days if day >= self._today],
                 empty_before=self._empty_before,
                 filters=self._filters,
                 target=self._load_target,

@@ -18,6 +18,7 @@ from mixpanel_assets.warehouse.day_facts import row_facts as row_facts
 from mixpanel_assets.warehouse.day_facts import sampled_properties as sampled_properties
 from mixpanel_assets.warehouse.day_facts import time_contradictions as time_contradictions
 from mixpanel_assets.warehouse.events import EVERY_EVENT as EVERY_EVENT
+from mixpanel_assets.warehouse.events import StagedDays as StagedDays
 from mixpanel_assets.warehouse.events import append_events as append_events
 from mixpanel_assets.warehouse.events import check_events_asset as check_events_asset
 from mixpanel_assets.warehouse.events import events_asset_table as events_asset_table
@@ -25,6 +26,7 @@ from mixpanel_assets.warehouse.events import mark_days as mark_days
 from mixpanel_assets.warehouse.events import mark_empty_days as mark_empty_days
 from mixpanel_assets.warehouse.events import mark_failed as mark_failed
 from mixpanel_assets.warehouse.events import replace_events as replace_events
+from mixpanel_assets.warehouse.events import stage_days as stage_days
 from mixpanel_assets.warehouse.faults import user_sql as user_sql
 from mixpanel_assets.warehouse.ledger import DayReport as DayReport
 from mixpanel_assets.warehouse.ledger import ProfileReport as ProfileReport

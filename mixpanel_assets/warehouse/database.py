@@ -122,8 +122,25 @@ class Database:
         return reader
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def staging(self) -> Iterator[Connection]:
+        """Yield a connection without the file, for rows that a `write` inside the block stores.
+
+        Other processes can read and write the file meanwhile.
+        """
+        if self._held is not None:
+            with storage_errors(self.path), restore_settings(self._held):
+                yield self._held
+            return
+        self.make_place()
+        with storage_errors(self.path), self._instance() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self, staging: Connection | None = None) -> Iterator[Connection]:
         """Open the file alone in one transaction: committed after the block, undone on an error.
+
+        Args:
+            staging: What `staging` yielded; the transaction can then read its tables.
 
         Raises:
             ConfigError: It is `read_only`.
@@ -134,7 +151,7 @@ class Database:
                 f"{self.path} was opened to read. Open it with `read_only=False`.",
                 {"db_path": str(self.path)},
             )
-        with self._usable("write") as connection, restore_settings(connection):
+        with self._usable("write", staging) as connection, restore_settings(connection):
             try:
                 with transaction(connection):
                     yield connection
@@ -180,16 +197,18 @@ class Database:
         self._held_open.close()
 
     @contextmanager
-    def _usable(self, mode: Mode) -> Iterator[Connection]:
+    def _usable(self, mode: Mode, staging: Connection | None = None) -> Iterator[Connection]:
         if self._held is None:
-            with self.opened(mode) as connection:
+            with self.opened(mode, staging=staging) as connection:
                 yield connection
         else:
             with storage_errors(self.path):
                 yield self._held
 
     @contextmanager
-    def opened(self, mode: Mode, *, logged: bool = False) -> Iterator[Connection]:
+    def opened(
+        self, mode: Mode, *, logged: bool = False, staging: Connection | None = None
+    ) -> Iterator[Connection]:
         """Open the file without a transaction, until the block ends.
 
         Blocks writers until then; in `write` mode, readers too. With `logged`, each commit is
@@ -200,14 +219,16 @@ class Database:
         """
         # Without a log, a large load takes a gigabyte less memory, which DuckDB's limit does not
         # cover.
-        with storage_errors(self.path), self._connect(mode, logged=logged) as connection:
+        with storage_errors(self.path), self._connect(mode, logged, staging) as connection:
             _search_both_schemas(connection)
             if self.confined:
                 connection.execute("SET enable_external_access = false")
             yield connection
 
     @contextmanager
-    def _connect(self, mode: Mode, *, logged: bool = False) -> Iterator[Connection]:
+    def _connect(
+        self, mode: Mode, logged: bool = False, staging: Connection | None = None
+    ) -> Iterator[Connection]:
         if mode == "read":
             self.must_exist()
         else:
@@ -216,13 +237,9 @@ class Database:
         with self._lock(mode, wait):
             is_new = mode == "write" and self.is_missing
             self.must_not_be_lost() if is_new else self.must_exist()
-            with (
-                spill_folder(self.path) as spilled,
-                closing_connection(duckdb.connect()) as connection,
-            ):
+            with self._instance(staging) as connection:
                 if is_new:
                     _create(connection, self.path)
-                self._configure(connection, spilled)
                 # Only DuckDB itself can complete the log of a killed process.
                 self._is_logged = logged or log_path(self.path).exists()
                 self._attach(connection, mode, wait)
@@ -234,6 +251,24 @@ class Database:
                     yield connection
                 finally:
                     remove_empty(log_path(self.path))
+
+    @contextmanager
+    def _instance(self, staging: Connection | None = None) -> Iterator[Connection]:
+        """Yield a connection to a DuckDB, that of `staging` if given; close the file after it."""
+        if staging is None:
+            with (
+                spill_folder(self.path) as spilled,
+                closing_connection(duckdb.connect()) as connection,
+            ):
+                self._configure(connection, spilled)
+                yield connection
+            return
+        try:
+            with closing_connection(staging.cursor()) as connection:
+                set_up_session(connection)
+                yield connection
+        finally:
+            staging.execute(f"DETACH DATABASE IF EXISTS {CATALOG}")
 
     @contextmanager
     def _lock(self, mode: Mode, wait: Wait) -> Iterator[None]:
@@ -517,7 +552,15 @@ class MemoryDatabase(Database):
         self._root.close()
 
     @contextmanager
-    def _connect(self, mode: Mode, *, logged: bool = False) -> Iterator[Connection]:
+    def _instance(self, staging: Connection | None = None) -> Iterator[Connection]:
+        with closing_connection(self._root.cursor()) as connection:
+            set_up_session(connection)
+            yield connection
+
+    @contextmanager
+    def _connect(
+        self, mode: Mode, logged: bool = False, staging: Connection | None = None
+    ) -> Iterator[Connection]:
         with closing_connection(self._root.cursor()) as connection:
             set_up_session(connection)
             connection.execute(f"USE {CATALOG}")

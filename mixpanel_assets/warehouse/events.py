@@ -7,7 +7,8 @@ asset table the events of one filter.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from itertools import pairwise
@@ -217,19 +218,64 @@ def _refuse_ambiguity(connection: Connection, target: Target) -> None:
 _MOST_LEDGER_CHARACTERS = 1_000  # of an error in the ledger, which tables and pages show
 
 
-def replace_events(
+@dataclass(frozen=True)
+class StagedDays:
+    """Received days whose rows are staged without duplicates and with their ids.
+
+    Attributes:
+        staging: The rows, and the lines that cannot be stored.
+        window: The days and how their times are read.
+        received_at: When the last byte was received; aware.
+        reports: What each day has, in order.
+    """
+
+    staging: Staging
+    window: Window
+    received_at: datetime
+    reports: list[DayReport]
+
+
+@contextmanager
+def stage_days(
     connection: Connection,
     received: ReceivedDays,
     *,
     project: ProjectIdentity,
-    run_id: str | None = None,
     open_days: Collection[date] = (),
+) -> Iterator[StagedDays]:
+    """Read received days into a staging table, which exists until the block ends.
+
+    Nothing of the database is needed, so nothing is locked.
+
+    Args:
+        connection: What `Database.staging` yields, or a connection to the database.
+        received: The days; their bytes are shared out by rows, their requests count on the first.
+        project: Whose events they are and how their times are read.
+        open_days: Days that are not over yet; their status is `open`.
+
+    Raises:
+        IncompleteExportError: Lines are missing or are not events, rows belong to other days, or
+            too many lines cannot be stored.
+        ShiftedRowsError: Rows of a legacy project belong to other days, or its zone changed, and
+            the request had several days: request each day alone.
+    """
+    window = Window(received.from_date, received.to_date, project)
+    with stage_events(connection, received, window) as staging:
+        reports = count_days(staging, window, received, open_days=open_days)
+        yield StagedDays(staging, window, received.received_at, reports)
+
+
+def replace_events(
+    connection: Connection,
+    staged: StagedDays,
+    *,
+    run_id: str | None = None,
     empty_before: Collection[date] | None = None,
     filters: Mapping[str, Any] | None = None,
     target: Target = EVERY_EVENT,
     reload: Reload = KEEP_ALL,
 ) -> list[DayReport]:
-    """Store received days in a table of an asset; return what each day holds then.
+    """Store staged days in a table of an asset; return what each day holds then.
 
     Rows that the file has are added or replace their older version. Stored rows that it lacks
     are kept and counted (see `vanished`). Everything happens in the caller's transaction, ledger
@@ -237,10 +283,8 @@ def replace_events(
 
     Args:
         connection: A prepared database inside a transaction.
-        received: The days; their bytes are shared out by rows, their requests count on the first.
-        project: Whose events they are and how their times are read.
+        staged: The days.
         run_id: Kept in the ledger.
-        open_days: Days that are not over yet; their status is `open`.
         empty_before: Days for which an earlier response of this load had no line either. Other
             days without a line are left as they are, without a report, unless they are stored as
             `empty` already. None: one response is enough.
@@ -253,28 +297,20 @@ def replace_events(
         One report for each day that was written, in order.
 
     Raises:
-        IncompleteExportError: Lines are missing or are not events, rows belong to other days, or
-            too many lines cannot be stored.
-        ShiftedRowsError: Rows of a legacy project belong to other days, or its zone changed, and
-            the request had several days: request each day alone.
         ConfigError: The name of the table is taken, or it holds what another filter finds.
     """
-    window = Window(received.from_date, received.to_date, project)
-    days = (received.from_date, received.to_date)
-    key = LedgerKey(target, "events", run_id, filters, received.received_at)
+    staging, window = staged.staging, staged.window
+    days = (window.from_date, window.to_date)
+    key = LedgerKey(target, "events", run_id, filters, staged.received_at)
     table = events_asset_table(connection, target, filters)
-    with stage_events(connection, received, window) as staging:
-        before = ledger.rows_before(connection, target, *days)
-        reports = count_days(staging, window, received, before=before, open_days=open_days)
-        empty = [report.day for report in reports if report.status == "empty"]
-        lacking = lacking_lines(
-            connection, key, window, staging.quarantined, table=table.quoted, staged=staging.table
-        )
-        vanished = Replacement(connection, key, table, staging.table, window, reload).make(empty)
-        kept = {
-            row: day for row, day in lacking.items() if reload.keeps(day, is_empty=day in empty)
-        }
-        others = store_lines(connection, key, window, staging.quarantined, list(kept))
+    reports = _with_rows_before(connection, staged, target)
+    empty = [report.day for report in reports if report.status == "empty"]
+    lacking = lacking_lines(
+        connection, key, window, staging.quarantined, table=table.quoted, staged=staging.table
+    )
+    vanished = Replacement(connection, key, table, staging.table, window, reload).make(empty)
+    kept = {row: day for row, day in lacking.items() if reload.keeps(day, is_empty=day in empty)}
+    others = store_lines(connection, key, window, staging.quarantined, list(kept))
     vanished.lines_kept.update(kept.values())
     vanished.lines_removed.update(day for row, day in lacking.items() if row not in kept)
     reports = [_with_vanished(report, vanished) for report in reports]
@@ -290,12 +326,19 @@ def replace_events(
     return reports
 
 
+def _with_rows_before(
+    connection: Connection, staged: StagedDays, target: Target
+) -> list[DayReport]:
+    """Return the reports of staged days with the number of rows that each had before."""
+    before = ledger.rows_before(connection, target, staged.window.from_date, staged.window.to_date)
+    return [replace(report, rows_before=before.get(report.day)) for report in staged.reports]
+
+
 def count_days(
     staging: Staging,
     window: Window,
     received: ReceivedDays,
     *,
-    before: Mapping[date, int],
     open_days: Collection[date],
 ) -> list[DayReport]:
     """Remove duplicates from staged rows and fill their ids; return what each day then has."""
@@ -312,7 +355,6 @@ def count_days(
             day=day,
             status=_stored_status(tallies[day].row_count + refused[day], is_open=day in open_days),
             row_count=tallies[day].row_count,
-            rows_before=before.get(day),
             duplicates_removed=removed.get(day, 0),
             quarantined=refused[day],
             shifted_rows=tallies[day].shifted,
@@ -466,17 +508,15 @@ def _byte_shares(received_bytes: int, row_counts: list[int]) -> list[int]:
 
 def append_events(
     connection: Connection,
-    received: ReceivedDays,
+    staged: StagedDays,
     *,
     table: str,
-    project: ProjectIdentity,
     filters: Mapping[str, Any] | None = None,
     is_cut: bool = False,
     run_id: str | None = None,
-    open_days: Collection[date] = (),
     empty_before: Collection[date] | None = None,
 ) -> list[DayReport]:
-    """Add received days to a named table, which is made if it is not there.
+    """Add staged days to a named table, which is made if it is not there.
 
     Of a stored event that is received again, the copy that Mixpanel processed last is kept.
     Transaction and arguments are those of `replace_events`, with these differences:
@@ -492,20 +532,16 @@ def append_events(
         different events received for it, whether they were stored before or not.
 
     Raises:
-        IncompleteExportError: As in `replace_events`.
         ConfigError: The name is taken or the table holds something else; or a day of a legacy
             project is stored already, and its rows cannot be told from those of other days.
     """
-    window = Window(received.from_date, received.to_date, project)
-    days = (received.from_date, received.to_date)
-    key = LedgerKey(target_of(table, EVENTS), "events", run_id, filters, received.received_at)
+    staging, window = staged.staging, staged.window
+    key = LedgerKey(target_of(table, EVENTS), "events", run_id, filters, staged.received_at)
     make_table(connection, named_events(table))
-    with stage_events(connection, received, window) as staging:
-        before = ledger.rows_before(connection, key.target, *days)
-        reports = count_days(staging, window, received, before=before, open_days=open_days)
-        may_repeat = _may_repeat(connection, key.target, window, reports)
-        added = merge(connection, staging.table, key.target, window, may_repeat=may_repeat)
-        merge_quarantine(connection, key, *days, staging.quarantined)
+    reports = _with_rows_before(connection, staged, key.target)
+    may_repeat = _may_repeat(connection, key.target, window, reports)
+    added = merge(connection, staging.table, key.target, window, may_repeat=may_repeat)
+    merge_quarantine(connection, key, window.from_date, window.to_date, staging.quarantined)
     if is_cut:
         reports = [replace(report, status="partial") for report in reports]
     if empty_before is not None:

@@ -455,7 +455,9 @@ class ReadersDatabase(Database):
         return super().hold()
 
     @contextmanager
-    def _connect(self, mode: Mode, *, logged: bool = False) -> Iterator[Connection]:
+    def _connect(
+        self, mode: Mode, logged: bool = False, staging: Connection | None = None
+    ) -> Iterator[Connection]:
         self.must_exist()
         with ExitStack() as opened:
             yield self._open_newest_copy(opened)

@@ -21,7 +21,7 @@ from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.rules.made_ids import made_id
 from mixpanel_assets.rules.zones import moment_of
 from mixpanel_assets.warehouse import ledger
-from mixpanel_assets.warehouse.events import append_events
+from mixpanel_assets.warehouse.events import append_events, stage_days
 from mixpanel_assets.warehouse.ledger import OF_TABLE, Target
 from mixpanel_assets.warehouse.lines import REMOVED_KEYS
 from mixpanel_assets.warehouse.profile_pages import PageFile
@@ -182,14 +182,8 @@ def make_events_table(
     when their events were received.
     """
     free_table_name(connection, table, replace=False)
-    reports = append_events(
-        connection,
-        received,
-        project=project,
-        open_days=open_days,
-        table=table,
-        filters=filters or None,
-    )
+    with stage_days(connection, received, project=project, open_days=open_days) as staged:
+        reports = append_events(connection, staged, table=table, filters=filters or None)
     if not covers_gaps:
         unknown_days = [report.day for report in reports if report.day not in days]
         ledger.forget_days(connection, Target(table, NAMED_SCHEMA), unknown_days)

@@ -15,15 +15,15 @@ from mixpanel_assets_tests.conftest import START
 
 
 class _WithoutFiles(Database):
-    """Loses the files of the spool folder when it is opened to write."""
+    """Loses the files of the spool folder before it stages rows."""
 
     def __init__(self, path, lose):
         super().__init__(path)
         self._lose = lose
 
-    def write(self):
+    def staging(self):
         self._lose()
-        return super().write()
+        return super().staging()
 
 
 @pytest.fixture

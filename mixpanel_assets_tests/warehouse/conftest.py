@@ -3,7 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cache
@@ -15,7 +15,7 @@ import pytest
 from mixpanel_assets.rules.json_text import last_values
 from mixpanel_assets.rules.lines import SHORT_LINE_BYTES, ReceivedDays
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.events import append_events, replace_events
+from mixpanel_assets.warehouse.events import append_events, replace_events, stage_days
 from mixpanel_assets.warehouse.ledger import DayReport
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 from mixpanel_assets.warehouse.vanished import Reload
@@ -80,22 +80,35 @@ class Warehouse:
         self._begin()
         received_options = {"received_bytes", "requests", "received_at"}
         spool = self.spool(records, compress=options.pop("compress", False))
-        with self.database.write() as connection:
+        received = ReceivedDays(
+            spool,
+            from_date,
+            to_date or from_date,
+            len(records) if lines is None else lines,
+            names_once(map(as_line, records)),
+            **{name: options.pop(name) for name in received_options & options.keys()},
+        )
+        store: Any = append_events if "table" in options else replace_events
+        return self.store(received, store, **options)
+
+    def store(
+        self,
+        received: ReceivedDays,
+        store: Any = replace_events,
+        *,
+        open_days: Collection[date] = (),
+        database: Database | None = None,
+        **options: Any,
+    ) -> list[DayReport]:
+        """Stage received days, then store them in a transaction."""
+        database = database or self.database
+        with (
+            database.staging() as memory,
+            stage_days(memory, received, project=self.project, open_days=open_days) as staged,
+            database.write(memory) as connection,
+        ):
             prepare(connection, self.project)
-            store: Any = append_events if "table" in options else replace_events
-            return store(  # type: ignore[no-any-return]
-                connection,
-                ReceivedDays(
-                    spool,
-                    from_date,
-                    to_date or from_date,
-                    len(records) if lines is None else lines,
-                    names_once(map(as_line, records)),
-                    **{name: options.pop(name) for name in received_options & options.keys()},
-                ),
-                project=self.project,
-                **options,
-            )
+            return store(connection, staged, **options)  # type: ignore[no-any-return]
 
     def _begin(self) -> None:
         """Begin with a file that is prepared already, which takes most of the time of a load."""

@@ -419,3 +419,24 @@ def test_an_interrupted_statement_lets_go_of_the_file(use, path):
     with pytest.raises(KeyboardInterrupt):
         use_and_write()
     assert numbers(path) == [1, 2]
+
+
+def test_staging_locks_nothing_and_its_tables_are_there_in_the_transaction(tmp_path):
+    """Others read and write until the transaction begins; the file is closed when it ends."""
+    path = tmp_path / "mixpanel.duckdb"
+    database, other = Database(path), Database(path, lock_timeout=0)
+    with database.staging() as memory:
+        memory.execute("CREATE TABLE memory.main.staged AS SELECT 7 AS day")
+        with other.write() as connection:
+            connection.execute("CREATE TABLE stored AS SELECT 1 AS day")
+        with database.write(memory) as connection:
+            connection.execute("INSERT INTO stored FROM memory.main.staged")
+        with other.read() as connection:
+            assert connection.execute("FROM stored ORDER BY day").fetchall() == [(1,), (7,)]
+        with pytest.raises(ZeroDivisionError), database.write(memory) as connection:
+            connection.execute("DELETE FROM stored")
+            1 / 0  # noqa: B018
+        with other.write() as connection:
+            assert connection.execute("SELECT count(*) FROM stored").fetchone() == (2,)
+        assert memory.execute("FROM memory.main.staged").fetchall() == [(7,)]
+    assert not [file for file in tmp_path.iterdir() if file.suffix in (".tmp", ".wal")]

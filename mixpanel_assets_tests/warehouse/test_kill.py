@@ -26,7 +26,7 @@ from datetime import date
 from pathlib import Path
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.rules.lines import ReceivedDays
-from mixpanel_assets.warehouse.events import replace_events
+from mixpanel_assets.warehouse.events import replace_events, stage_days
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 
 def load(database, spool, lines, die_before):
@@ -41,10 +41,15 @@ def load(database, spool, lines, die_before):
     project, day = ProjectIdentity("1234", "eu"), date(2026, 3, 1)
     if die_before:
         sys.setprofile(count_down)
-    with Database(Path(database)).write() as connection:
+    received = ReceivedDays(Path(spool), day, day, lines, names_once=True)
+    opened = Database(Path(database))
+    with (
+        opened.staging() as memory,
+        stage_days(memory, received, project=project) as staged,
+        opened.write(memory) as connection,
+    ):
         prepare(connection, project)
-        received = ReceivedDays(Path(spool), day, day, lines, names_once=True)
-        replace_events(connection, received, project=project)
+        replace_events(connection, staged)
     sys.setprofile(None)
 
 for request in sys.stdin:

@@ -8,9 +8,9 @@ import pytest
 from mixpanel_assets.client import normalize_event
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.rules.lines import ReceivedDays
-from mixpanel_assets.warehouse.events import mark_days, replace_events
+from mixpanel_assets.warehouse.events import mark_days
 from mixpanel_assets.warehouse.lines import ShiftedRowsError
-from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
+from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets_tests.warehouse.conftest import (
     ACCEPT_SMALLER,
     DAY,
@@ -73,10 +73,7 @@ def test_gzip_is_known_by_its_bytes(warehouse):
     """A gzip file loads whatever it is called."""
     spool = warehouse.spool([event(n=number) for number in range(3)], compress=True)
     renamed = spool.rename(spool.with_name("part"))
-    with warehouse.database.write() as connection:
-        prepare(connection, warehouse.project)
-        received = ReceivedDays(renamed, DAY, DAY, 3, names_once=True)
-        (report,) = replace_events(connection, received, project=warehouse.project)
+    (report,) = warehouse.store(ReceivedDays(renamed, DAY, DAY, 3, names_once=True))
     assert report.row_count == 3
 
 
@@ -254,11 +251,8 @@ def test_a_cut_gzip_file_fails_the_load(warehouse):
     """DuckDB 1.5 accepts a gzip stream without its end; the lines do not add up then."""
     spool = warehouse.spool([event(n=number) for number in range(2000)], compress=True)
     spool.write_bytes(spool.read_bytes()[:-900])
-    with warehouse.database.write() as connection:
-        prepare(connection, warehouse.project)
-        received = ReceivedDays(spool, DAY, DAY, 2000, names_once=True)
-        with pytest.raises(IncompleteExportError):
-            replace_events(connection, received, project=warehouse.project)
+    with pytest.raises(IncompleteExportError):
+        warehouse.store(ReceivedDays(spool, DAY, DAY, 2000, names_once=True))
 
 
 def test_rows_of_other_days_are_loud(warehouse):

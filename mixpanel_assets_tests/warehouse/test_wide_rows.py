@@ -11,10 +11,9 @@ import pytest
 from mixpanel_assets.errors import StorageError
 from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.events import replace_events
 from mixpanel_assets.warehouse.memory import make_room
-from mixpanel_assets.warehouse.project import log_path, prepare
-from mixpanel_assets_tests.warehouse.conftest import DAY, PROJECT, START_MS, Warehouse
+from mixpanel_assets.warehouse.project import log_path
+from mixpanel_assets_tests.warehouse.conftest import DAY, START_MS, Warehouse
 
 SETTINGS = "SELECT current_setting('memory_limit'), current_setting('threads')"
 
@@ -37,10 +36,8 @@ def test_a_day_of_large_events_fits_into_little_memory(tmp_path, rows, size):
     database = Database(warehouse.database.path, memory_limit="100MB")
     database.hold()
     before = database.hold().execute(SETTINGS).fetchall()
-    with database.write() as connection:
-        prepare(connection, PROJECT)
-        received = ReceivedDays(spool, DAY, DAY, rows, names_once=True)
-        [report] = replace_events(connection, received, project=PROJECT)
+    received = ReceivedDays(spool, DAY, DAY, rows, names_once=True)
+    [report] = warehouse.store(received, database=database)
     assert report.row_count == rows
     assert database.hold().execute(SETTINGS).fetchall() == before
     stored = database.hold().execute("SELECT insert_id, md5(properties) FROM events").fetchall()
@@ -57,15 +54,20 @@ from pathlib import Path
 from benchmarks.stream_client import peak_bytes
 from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.warehouse.database import Database
-from mixpanel_assets.warehouse.events import replace_events
+from mixpanel_assets.warehouse.events import replace_events, stage_days
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 
 folder, project = Path(sys.argv[1]), ProjectIdentity("1", "us")
 day = date(2026, 3, 1)
 received = ReceivedDays(folder / "spool.jsonl", day, day, int(sys.argv[2]), names_once=True)
-with Database(folder / "large.duckdb", memory_limit=sys.argv[3]).write() as connection:
+database = Database(folder / "large.duckdb", memory_limit=sys.argv[3])
+with (
+    database.staging() as memory,
+    stage_days(memory, received, project=project) as staged,
+    database.write(memory) as connection,
+):
     prepare(connection, project)
-    replace_events(connection, received, project=project)
+    replace_events(connection, staged)
 print(peak_bytes())
 """
 
