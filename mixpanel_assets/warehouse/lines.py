@@ -233,13 +233,18 @@ def rows(spool: Path, window: Window, most: int = SHORT_LINE_BYTES) -> str:
     DuckDB refused the line, or is not to look at it (`is_left_out`).
     """
     first_ms, last_ms = window.stored_row_ms
+    # The `time` of an odd line may be beyond every timestamp.
     return f"""
-        SELECT * EXCLUDE (json), CASE WHEN is_odd THEN json::VARCHAR END AS odd_line FROM (
-            SELECT json, event ->> '$' AS event_name, distinct_id, insert_id, properties,
-                   {derived_columns(window)}, time_raw,
-                   (event LIKE '"%' AND time_raw BETWEEN {first_ms} AND {last_ms} AND exact)
-                       IS DISTINCT FROM true AS is_odd
-            FROM ({_columns_sql(spool, most)})
+        SELECT event ->> '$' AS event_name, distinct_id, insert_id, properties, is_odd, odd_line,
+               {derived_columns(window)}, time_raw
+        FROM (
+            SELECT * REPLACE (CASE WHEN NOT is_odd THEN time_raw END AS time_raw),
+                   CASE WHEN is_odd THEN json::VARCHAR END AS odd_line
+            FROM (
+                SELECT *, (event LIKE '"%' AND time_raw BETWEEN {first_ms} AND {last_ms} AND exact)
+                    IS DISTINCT FROM true AS is_odd
+                FROM ({_columns_sql(spool, most)})
+            )
         )
     """
 

@@ -171,7 +171,21 @@ def test_properties_read_back_as_sent(warehouse, properties):
 
 @pytest.mark.parametrize(
     "time",
-    ["null", '"5"', f'"{START_MS}"', "true", "1.5", "0", "-5", "1e400", "1e30", "99999999999999"],
+    [
+        "null",
+        '"5"',
+        f'"{START_MS}"',
+        "true",
+        "1.5",
+        "0",
+        "-5",
+        "1e400",
+        "1e30",
+        "99999999999999",
+        "9999999999999999",
+        "9223372036854775807",
+        "-9223372036854775808",
+    ],
 )
 def test_an_absurd_time_goes_to_quarantine(warehouse, time):
     """A `time` that is none never becomes 1970; the line is kept with its reason."""
