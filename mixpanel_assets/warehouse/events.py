@@ -362,6 +362,7 @@ def count_days(
             requests=received.requests if day == window.from_date else 0,
             bytes=share,
             event_counts=dict(tallies[day].events),
+            event_digests={name: f"{one:032x}" for name, one in tallies[day].digests.items()},
             hour_counts=tuple(tallies[day].hours[hour] for hour in range(24)),
         )
         for day, share in zip(window.days, shares, strict=True)
@@ -462,23 +463,33 @@ class _Tally:
     shifted: int = 0
     events: Counter[str] = field(default_factory=Counter)
     hours: Counter[int] = field(default_factory=Counter)
+    digests: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+
+# Of the rows in any order. No two rows are equal, for duplicates are removed and ids made: equal
+# rows would cancel each other. MD5 because DuckDB's own hash differs between its versions.
+_DIGEST = """
+    bit_xor(md5_number(concat_ws(chr(31), event_name, time_raw, coalesce(distinct_id, chr(0)),
+                                 coalesce(insert_id, chr(0)), properties)))
+"""
 
 
 def _tally_rows(connection: Connection, table: str) -> Mapping[date, _Tally]:
     counted = connection.execute(
         f"""
         SELECT event_date, event_name, hour(event_time) AS hour, count(*),
-               count_if(make_timestamp_ms(time_raw)::DATE <> event_date)
-        FROM {table} GROUP BY ALL ORDER BY ALL
+               count_if(make_timestamp_ms(time_raw)::DATE <> event_date), {_DIGEST}
+        FROM {table} GROUP BY ALL ORDER BY 1, 2, 3
         """
     )
     tallies: dict[date, _Tally] = defaultdict(_Tally)
-    for day, event, hour, count, shifted in counted.fetchall():
+    for day, event, hour, count, shifted, digest in counted.fetchall():
         tally = tallies[day]
         tally.row_count += count
         tally.shifted += shifted
         tally.events[event] += count
         tally.hours[hour] += count
+        tally.digests[event] ^= digest
     return tallies
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from types import MappingProxyType
 from typing import Any, Literal
 
 from duckdb import DuckDBPyConnection as Connection
@@ -58,6 +59,8 @@ class DayReport:
         requests: Requests made; a request for several days counts on the first of them.
         bytes: The day's share of the bytes received, by rows; the shares add up exactly.
         event_counts: Rows by event name.
+        event_digests: By event name, a hash of the rows received, without duplicates and in any
+            order: 32 hexadecimal digits.
         hour_counts: Rows by hour of `event_time`, 24 values, UTC.
     """
 
@@ -77,6 +80,7 @@ class DayReport:
     requests: int = 0
     bytes: int = 0
     event_counts: dict[str, int] = field(default_factory=dict, repr=False)
+    event_digests: dict[str, str] = field(default_factory=dict, repr=False)
     hour_counts: tuple[int, ...] = field(default=(0,) * 24, repr=False)
 
     @property
@@ -279,7 +283,12 @@ def write_event_days(connection: Connection, key: LedgerKey, reports: Iterable[D
         for report in reports
         for name, count in report.event_counts.items()
     }
-    _insert_counts(connection, key.target, counts)
+    digests = {
+        (report.day, name): digest
+        for report in reports
+        for name, digest in report.event_digests.items()
+    }
+    _insert_counts(connection, key.target, counts, digests)
 
 
 def add_event_days(
@@ -455,9 +464,19 @@ def _add_counts(connection: Connection, target: Target, added: AddedRows) -> Non
     _insert_counts(connection, target, +row_counts)
 
 
-def _insert_counts(connection: Connection, target: Target, row_counts: AddedRows) -> None:
+def _insert_counts(
+    connection: Connection,
+    target: Target,
+    row_counts: AddedRows,
+    digests: Mapping[tuple[date, str], str] = MappingProxyType({}),
+) -> None:
     rows = [
-        {"day": day.isoformat(), "event_name": name, "row_count": count}
+        {
+            "day": day.isoformat(),
+            "event_name": name,
+            "row_count": count,
+            "digest": digests.get((day, name)),
+        }
         for (day, name), count in row_counts.items()
     ]
     if not rows:
@@ -465,9 +484,9 @@ def _insert_counts(connection: Connection, target: Target, row_counts: AddedRows
     connection.execute(
         f"""
         INSERT INTO {EVENT_COUNTS.quoted} BY NAME
-        SELECT $schema AS schema_name, $table AS table_name, day, event_name, row_count
-        FROM (SELECT unnest($rows::STRUCT(day DATE, event_name VARCHAR, row_count BIGINT)[],
-                            recursive := true))
+        SELECT $schema AS schema_name, $table AS table_name, day, event_name, row_count, digest
+        FROM (SELECT unnest($rows::STRUCT(day DATE, event_name VARCHAR, row_count BIGINT,
+                                          digest VARCHAR)[], recursive := true))
         """,
         target.names | {"rows": rows},
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -216,10 +216,6 @@ class ProjectIdentity:
 Migration = Callable[[Connection], None]
 
 
-def _to_version_2(connection: Connection) -> None:
-    _add_columns(connection, 2)
-
-
 def _add_columns(connection: Connection, version: int) -> None:
     for table in schema.TABLES:
         for column in table.columns:
@@ -231,7 +227,10 @@ def _add_columns(connection: Connection, version: int) -> None:
 
 # Entry n migrates a file of version n + 1 to n + 2; `create_all` runs after the last one. Append
 # new ones, never change one. In the schema, `since` marks the columns and tables that one adds.
-MIGRATIONS: tuple[Migration, ...] = (_to_version_2,)
+MIGRATIONS: tuple[Migration, ...] = (
+    partial(_add_columns, version=2),
+    partial(_add_columns, version=3),
+)
 
 
 def schema_version() -> int:

@@ -321,6 +321,13 @@ EVENT_COUNTS = Table(
         Column("day", "DATE", "The export day."),
         Column("event_name", "VARCHAR", "Name of the event."),
         Column("row_count", "BIGINT", "Rows stored."),
+        Column(
+            "digest",
+            "VARCHAR",
+            "Hash of the rows that the last response had, without duplicates and in any order: 32 "
+            "hexadecimal digits; NULL for named tables and days loaded before schema version 3.",
+            since=3,
+        ),
     ),
 )
 

@@ -451,3 +451,23 @@ def test_a_day_whose_only_event_is_in_quarantine_is_not_empty(warehouse):
     """Mixpanel sent something."""
     [report] = warehouse.load([b'{"event":"a\\ud800","properties":{"time":%d}}' % START_MS])
     assert (report.status, report.row_count, report.quarantined) == ("complete", 0, 1)
+
+
+def digests(warehouse):
+    return dict(warehouse.query("SELECT event_name, digest FROM mixpanel._event_counts"))
+
+
+def test_a_digest_depends_on_the_rows_of_an_event_and_not_on_their_order(warehouse):
+    """Nor on duplicates, on spaces between values, or on compression."""
+    rows = [event(n=number, **{"$insert_id": f"i{number % 9}"}) for number in range(12)]
+    rows += [event("Order", price=1.5), event("Order", price=1.5), event("Order", distinct_id="")]
+    warehouse.load(rows)
+    first = digests(warehouse)
+    assert {len(digest) for digest in first.values()} == {32}
+    spaced = [json.dumps(row, separators=(" , ", " : ")).encode() for row in reversed(rows)]
+    warehouse.load([*spaced, rows[0]], compress=True)
+    assert digests(warehouse) == first
+    for changed in (event("Order"), event("Order", distinct_id=None), event("Order", n="")):
+        warehouse.load([*rows[:-1], changed], reload=ACCEPT_SMALLER)
+        assert digests(warehouse)["Visit"] == first["Visit"]
+        assert digests(warehouse)["Order"] != first["Order"]
