@@ -45,7 +45,7 @@ def materialize(max_workers: str) -> int:
             run_config={"ops": {"mixpanel__profiles": plan_pages}},
         )
     [stored] = result.get_asset_materialization_events()
-    return int(stored.materialization.metadata["dagster/partition_row_count"].value)
+    return int(stored.materialization.metadata["rows"].value)
 
 
 def sync() -> int:

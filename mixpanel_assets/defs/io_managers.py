@@ -178,12 +178,12 @@ Context = dg.OutputContext | dg.InputContext
 
 
 class WarehouseIOManager(DuckDBIOManager):
-    """Stores assets as tables of one DuckDB file and loads them back.
+    """Stores each asset as a table of one DuckDB file, and reads it for other assets.
 
-    Stores a `Load` (which downloads its rows itself), a pandas or Polars DataFrame, or a PyArrow
-    table or reader. Loads a slice as the annotated type of the downstream input: pandas DataFrame
-    (default), PyArrow table, or Polars DataFrame. At the end of a run, or of a step with its own
-    process, the copy for readers is brought up to date.
+    An asset can return a pandas or Polars DataFrame, or a PyArrow table or reader. Its rows replace
+    those of the run's partitions, in one transaction. A downstream asset gets the rows of its
+    partitions as the type of its annotation: pandas DataFrame (also without one), PyArrow table or
+    Polars DataFrame. At the end of a run, the copy of the file for readers is brought up to date.
     """
 
     memory_limit: str = Field(default="1GB", description="What DuckDB may use (MP_MEMORY_LIMIT).")

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from mixpanel_assets.errors import visible
+from mixpanel_assets.loading.plan import LoadProgress
 from mixpanel_assets.results import (
     ActivityFeedResult,
     EventCountsResult,
@@ -29,13 +30,14 @@ from mixpanel_assets.results import (
 from mixpanel_assets.warehouse import Column, DayReport, ProfileReport, Target
 
 _STEP = 10
-_FLOOR = 50
-_TOP = 10
+_FLOOR = 48
+_TOP = 12
 
 
 def hour_chart(hour_counts: Sequence[int]) -> str:
     """Return a bar per hour of the day as Markdown; the largest hour is also in words."""
-    # Dagster hides Markdown of 1,000 characters or more behind a link.
+    # Dagster hides Markdown of 1,000 characters or more behind a link. The asset's page has room
+    # for 330 pixels on a screen of 1,440.
     most = max(hour_counts, default=0)
     if not most:
         return "No events."
@@ -46,12 +48,12 @@ def hour_chart(hour_counts: Sequence[int]) -> str:
         if count
     )
     hours = "".join(
-        f'<text x="{_STEP * hour}" y="59">{hour:02d}</text>' for hour in range(0, 24, 6)
+        f'<text x="{_STEP * hour}" y="58">{hour:02d}</text>' for hour in range(0, 24, 6)
     )
     image = (
-        '<svg xmlns="http://www.w3.org/2000/svg" width="480" height="120" viewBox="0 0 240 60">'
+        '<svg xmlns="http://www.w3.org/2000/svg" width="320" height="80" viewBox="0 0 240 60">'
         f'<path stroke="#4f43dd" stroke-width="8" d="{bars}"/>'
-        f'<g style="font:7px sans-serif" fill="gray"><text y="6">{largest}</text>{hours}</g></svg>'
+        f'<g style="font:9px sans-serif" fill="gray"><text y="8">{largest}</text>{hours}</g></svg>'
     )
     encoded = base64.b64encode(image.encode()).decode()
     return f"![Most events: {largest} UTC](data:image/svg+xml;base64,{encoded})"
@@ -106,29 +108,35 @@ def table(
 
 
 def day_metadata(
-    report: DayReport, seconds: float, *, budget_left: int | None = None
+    report: DayReport, seconds: float, progress: LoadProgress | None = None
 ) -> dict[str, Any]:
     """Return the metadata of one materialized day of events.
 
     Args:
         report: What was stored.
-        seconds: From the request to the commit; the same for all days of that request.
-        budget_left: Export requests that are left this hour.
+        seconds: The day's share of the time from the request to the commit.
+        progress: Of the load, after the response with this day; None: there was no request.
     """
     warning = {"time_warning": report.time_warning} if report.time_warning else {}
+    days = progress.request_days if progress else 1
+    budget = progress.budget if progress else None
     return {
         **warning,
-        **_ledger_metadata(report),
-        "rows_before": report.rows_before,
+        **_ledger_numbers(report),
+        **_without_none(
+            request_days=days if days > 1 else None,
+            rows_before=report.rows_before,
+            budget_left=budget.left if budget else None,
+        ),
         "seconds": round(seconds, 3),
-        **_without_none(budget_left=budget_left),
         "events_per_hour": dg.MarkdownMetadataValue(hour_chart(report.hour_counts)),
+        "events": _event_table(report),
     }
 
 
 def kept_day_metadata(report: DayReport) -> dict[str, Any]:
     """Return the metadata of a day of events, by its row in the ledger."""
-    return _ledger_metadata(report)
+    return {**_ledger_numbers(report), "events": _event_table(report)}
 
 
 def vanished_metadata(vanished: Mapping[date, int]) -> dict[str, Any]:
@@ -139,6 +147,11 @@ def vanished_metadata(vanished: Mapping[date, int]) -> dict[str, Any]:
     return {"vanished": table(rows, {"day": "string", "rows_vanished": "int"})}
 
 
+def megabytes(size: int) -> float:
+    """Return a number of bytes in millions, to be plotted."""
+    return round(size / 1e6, 3)
+
+
 def _without_none(**values: int | None) -> dict[str, int]:
     return {name: value for name, value in values.items() if value is not None}
 
@@ -147,25 +160,27 @@ def _without_zeros(**values: int) -> dict[str, int]:
     return {name: value for name, value in values.items() if value}
 
 
-def _ledger_metadata(report: DayReport) -> dict[str, Any]:
-    counts = sorted(report.event_counts.items(), key=lambda item: (-item[1], item[0]))
-    if others := counts[_MOST_EVENTS:]:
-        rows = sum(rows for _, rows in others)
-        counts[_MOST_EVENTS:] = [(f"({len(others):,} other events)", rows)]
+def _ledger_numbers(report: DayReport) -> dict[str, Any]:
     return {
-        "dagster/partition_row_count": report.row_count,
         "status": report.status,
         "rows": report.row_count,
         **_without_zeros(rows_vanished=report.rows_vanished, rows_removed=report.rows_removed),
         "repeats_removed": report.duplicates_removed,
         "quarantined": report.quarantined,
-        "bytes": report.bytes,
-        "requests": report.requests,
-        "events": table(
-            ({"event": visible(name), "rows": rows} for name, rows in counts),
-            {"event": "string", "rows": "int"},
-        ),
+        "megabytes": megabytes(report.bytes),
+        **_without_zeros(requests=report.requests),
     }
+
+
+def _event_table(report: DayReport) -> dg.TableMetadataValue:
+    counts = sorted(report.event_counts.items(), key=lambda item: (-item[1], item[0]))
+    if others := counts[_MOST_EVENTS:]:
+        rows = sum(rows for _, rows in others)
+        counts[_MOST_EVENTS:] = [(f"({len(others):,} other events)", rows)]
+    return table(
+        ({"event": visible(name), "rows": rows} for name, rows in counts),
+        {"event": "string", "rows": "int"},
+    )
 
 
 def profile_metadata(
@@ -176,15 +191,14 @@ def profile_metadata(
     Args:
         report: What was stored.
         pages: The number of its pages; those of several days count on the first.
-        seconds: From the first request of the run to the commit.
+        seconds: Since the day before was stored; for the first day, since the first request.
         budget_left: Query requests that are left this hour.
     """
     failed = {"failed_pages": _failed_pages([report])} if report.failed_pages else {}
     return {
-        "dagster/partition_row_count": report.row_count,
         "status": report.status,
         "rows": report.row_count,
-        "rows_before": report.rows_before,
+        **_without_none(rows_before=report.rows_before),
         "repeats_removed": report.duplicates_removed,
         "expected_total": report.expected_total,
         "missing_rows": report.missing_rows,

@@ -29,11 +29,7 @@ class MixpanelResource(dg.ConfigurableResource[None]):
     Name an account of the config file (`mp auth add`), or give a service account with the secret
     as an `EnvVar`. Without either, a run uses what `mp` would: the MP_* variables, the account of
     MP_ACCOUNT, or the default account. Dagster's pages show the name of the account or of the
-    variable.
-
-    Example:
-        >>> with MixpanelResource().client() as client:
-        ...     events = client.get("query", "/events/names")
+    variable. In an op, `with context.resources.mixpanel.client() as client:` sends requests.
     """
 
     # Not a field, which Dagster would show, nor private, which Dagster's copies of it would lose.

@@ -67,6 +67,8 @@ def check_job(names: Names, events: dg.AssetKey) -> Any:
         selection=dg.AssetSelection.checks(dg.AssetCheckKey(events, EVENTS_COMPLETE)),
         description="Checks that each day of events up to yesterday is stored. Sends no request.",
         executor_def=dg.in_process_executor,
+        # Nothing to set: without it, the launchpad opens with all fields of the resources.
+        config={"ops": {}},
     )
 
 
@@ -333,7 +335,7 @@ def days_due_at(cron: str, zone: str, settle_days: int) -> dg.AutomationConditio
     lacking = unsettled | stored_too_early | dg.AutomationCondition.missing()
     last_month = window(timedelta(days=MOST_DAYS_READ_AGAIN))
     due = yesterday_at(cron, zone) | (last_month & lacking & _finished_at(cron, zone))
-    return due.with_label(f"missing and late days, {_in_words(cron)} {zone}")
+    return due.with_label(f"incomplete days, {_in_words(cron)} {zone}")
 
 
 def yesterday_at(cron: str, zone: str) -> dg.AutomationCondition[Any]:

@@ -131,7 +131,7 @@ class LoadListener:
 
         Args:
             report: What is stored now.
-            seconds: From the request to the commit; the same for all days of one request.
+            seconds: From the request to the commit, in equal shares for the days of one request.
         """
 
     def days_kept(self, reports: Sequence[DayReport]) -> None:
@@ -632,7 +632,7 @@ class EventLoad(Load):
                 logger.warning("%s", report.time_warning)
             logger.debug("%s: %s events, %s", report.day, f"{report.row_count:,}", report.status)
             self._count_vanished(report)
-            self._listener.day_stored(report, seconds)
+            self._listener.day_stored(report, seconds / len(reports))
             self._reported_days.add(report.day)
             if corrected := [day for day in report.corrected if day.day in self._reported_days]:
                 self._listener.days_corrected(corrected)
@@ -713,6 +713,7 @@ class EventLoad(Load):
             seconds=time.monotonic() - self._load_began,
             requests_to_come=self._plan.requests_after(max(self._days_done)),
             budget=export_budget(self._client),
+            request_days=len(days),
         )
 
     def _find_plan_horizon(self, first: date, last: date, error: PlanHorizonError) -> None:

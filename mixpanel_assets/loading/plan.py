@@ -307,6 +307,7 @@ class LoadProgress:
     Attributes:
         from_date: First day of the last response.
         to_date: Its last day, included.
+        request_days: The number of days of the last response.
         days_done: Days that have arrived so far; those without events are confirmed later.
         days: Days that the load requests.
         rows: Events stored so far.
@@ -323,6 +324,7 @@ class LoadProgress:
     seconds: float
     requests_to_come: int
     budget: RequestBudget | None = None
+    request_days: int = 1
 
     @property
     def rows_per_second(self) -> float:
@@ -337,12 +339,12 @@ class LoadProgress:
         return max(at_this_pace, waiting)
 
     def __str__(self) -> str:
-        request_days = str(self.from_date)
+        request_range = str(self.from_date)
         if self.to_date > self.from_date:
-            request_days += f"..{self.to_date}"
+            request_range += f"..{self.to_date}"
         budget = f"{self.budget.left} export requests left this hour, " if self.budget else ""
         return (
-            f"{request_days}: {self.days_done:,} of {self.days:,} days, {self.rows:,} events at "
+            f"{request_range}: {self.days_done:,} of {self.days:,} days, {self.rows:,} events at "
             f"{self.rows_per_second:,.0f}/s, {budget}about {_time_to_go(self.seconds_left)} to go"
         )
 

@@ -83,7 +83,7 @@ def require_ended(last: date, zone: str) -> None:
 
 @dataclass(frozen=True)
 class QueryDay:
-    """A stored day: its rows, and the seconds from the request to the commit."""
+    """A stored day: its rows, and its share of the seconds from the request to the commit."""
 
     day: date
     rows: int
@@ -149,7 +149,7 @@ class QueryLoad(Load):
                 self._require_same_query(connection)
                 self._replace(connection, result_rows, first, last)
             left.difference_update(rows_per_day)
-            seconds = time.monotonic() - request_began
+            seconds = (time.monotonic() - request_began) / len(rows_per_day)
             for day, day_rows in rows_per_day.items():
                 self.on_day(QueryDay(day, day_rows, seconds))
 

@@ -223,7 +223,7 @@ def test_a_condition_reads_as_a_time_of_day(zone):
         for spec in definitions.resolve_all_asset_specs()
     }
     assert labels == {
-        "events": f"missing and late days, daily at 04:00 {zone}",
+        "events": f"incomplete days, daily at 04:00 {zone}",
         "profiles": f"today, daily at 04:15 {zone}",
     }
     assert yesterday_at("0 6 * * *", zone).get_label() == f"yesterday, daily at 06:00 {zone}"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mixpanel_assets.defs.metadata import hour_chart
 
+MOST_PIXELS = 330  # of the asset's page, on a screen of 1,440
 SHOWN_IN_PLACE = 1_000  # characters; Dagster's UI hides longer Markdown behind a link
 
 
@@ -26,8 +27,9 @@ def test_every_hour_with_events_has_a_bar(counts):
     path = drawn(markdown).find("{*}path").get("d")
     tops = [int(top) for top in re.findall(r"V(\d+)", path)]
     assert len(tops) == sum(1 for count in counts if count)
-    assert min(tops) == 10
-    assert max(tops) <= 50
+    assert min(tops) == 12
+    assert max(tops) <= 48
+    assert int(drawn(markdown).get("width")) <= MOST_PIXELS
 
 
 def test_the_greatest_hour_is_told_in_words():

@@ -48,3 +48,18 @@ def test_a_launchpad_opens_with_what_matters_and_is_valid(name, jobs):
         assert [op] == [node.name for node in job.nodes]
         assert 1 <= len(fields["config"]) <= 5
         assert dg.validate_run_config(job, config)
+
+
+def test_the_check_of_missing_days_opens_without_fields(jobs):
+    """It has nothing to set."""
+    for name in ("check_events", "shop_check_events"):
+        assert opened(jobs[name]) == {"ops": {}}
+
+
+def test_resources_are_described_in_sentences(jobs):
+    """Dagster's UI puts all lines of a description into one."""
+    resources = build_definitions().resources
+    for resource in resources.values():
+        description = resource.get_resource_definition().description
+        assert ">>>" not in description
+        assert not {"Load", "Attributes:", "Args:"} & set(description.split())

@@ -214,15 +214,14 @@ class _RunListener(LoadListener):
         self._context = context
         self._keeping = keeping
         self._record = record
-        self._budget_left: int | None = None
+        self._progress: LoadProgress | None = None
 
     def request_stored(self, progress: LoadProgress) -> None:
-        self._budget_left = progress.budget.left if progress.budget else None
+        self._progress = progress
         self._context.log.info(str(progress))
 
     def day_stored(self, report: DayReport, seconds: float) -> None:
-        metadata = day_metadata(report, seconds, budget_left=self._budget_left)
-        self._record.add(report.day, metadata)
+        self._record.add(report.day, day_metadata(report, seconds, self._progress))
 
     def days_kept(self, reports: Sequence[DayReport]) -> None:
         days = len(reports)

@@ -223,10 +223,12 @@ def profiles_asset(
         context: dg.AssetExecutionContext, plan: ProfilePlan, failed: list[list[int]]
     ) -> Iterator[StepResult]:
         record, mixpanel = PartitionRecord(context, key, hooks.shown), names.resource(context)
+        last = plan.started
 
         def record_day(report: ProfileReport, pages: int) -> None:
-            seconds, left = time.time() - plan.started, _budget_left(client)
-            metadata = profile_metadata(report, pages, seconds, budget_left=left)
+            nonlocal last
+            seconds, last = time.time() - last, time.time()
+            metadata = profile_metadata(report, pages, seconds, budget_left=_budget_left(client))
             record.add(report.snapshot_date, metadata)
 
         if again := [page for pages in failed for page in pages]:

@@ -147,12 +147,7 @@ def live_query_asset(
         record, mixpanel = PartitionRecord(context, asset_key, hooks.shown), names.resource(context)
 
         def record_day(stored: QueryDay) -> None:
-            metadata = {
-                "dagster/partition_row_count": stored.rows,
-                "rows": stored.rows,
-                "seconds": round(stored.seconds, 3),
-            }
-            record.add(stored.day, metadata)
+            record.add(stored.day, {"rows": stored.rows, "seconds": round(stored.seconds, 3)})
 
         def check() -> None:
             with mixpanel.client(known) as client:

@@ -131,12 +131,14 @@ class _HistoryListener(LoadListener):
         self._context = context
         self._hooks = hooks
         self._events = events
+        self._progress: LoadProgress | None = None
 
     def request_stored(self, progress: LoadProgress) -> None:
+        self._progress = progress
         self._context.log.info(str(progress))
 
     def day_stored(self, report: DayReport, seconds: float) -> None:
-        self._record(report, day_metadata(report, seconds))
+        self._record(report, day_metadata(report, seconds, self._progress))
 
     def days_kept(self, reports: Sequence[DayReport]) -> None:
         # Days that `mp sync` or a killed run stored are not recorded yet.

@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.client import STREAMED_DAYS, MixpanelAPIClient, ProfileQuery
-from mixpanel_assets.defs.metadata import table
+from mixpanel_assets.defs.metadata import megabytes, table
 from mixpanel_assets.defs.names import THE_ONLY_PROJECT, Names, opening
 from mixpanel_assets.defs.partitions import FIRST_DAY, LAST_DAY, USUAL_DAYS, span
 from mixpanel_assets.defs.resources import client_of_step
@@ -172,7 +172,7 @@ def stream_profiles_op(
             {
                 "path": dg.PathMetadataValue(str(written.path)),
                 "rows": written.rows,
-                "bytes": written.bytes,
+                "megabytes": megabytes(written.bytes),
                 "seconds": round(written.seconds, 3),
             }
         )
@@ -232,14 +232,14 @@ def _files_metadata(directory: Path, files: list[DayFile], seconds: float) -> di
         "days": len(files),
         "days_written": len(written),
         "rows": sum(file.rows or 0 for file in written),
-        "bytes": sum(file.bytes for file in written),
+        "megabytes": megabytes(sum(file.bytes for file in written)),
         "seconds": round(seconds, 3),
         "files": table(
             (
                 {
                     "day": str(file.day),
                     "rows": file.rows,
-                    "bytes": file.bytes,
+                    "megabytes": megabytes(file.bytes),
                     "seconds": round(file.seconds, 3),
                     "status": "there already" if file.rows is None else "written",
                 }
@@ -248,7 +248,7 @@ def _files_metadata(directory: Path, files: list[DayFile], seconds: float) -> di
             {
                 "day": "string",
                 "rows": "int",
-                "bytes": "int",
+                "megabytes": "float",
                 "seconds": "float",
                 "status": "string",
             },

@@ -4,6 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.defs.failures import explained_to_dagster
+from mixpanel_assets.defs.metadata import megabytes
 from mixpanel_assets.defs.names import Names, opening
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
@@ -62,7 +63,7 @@ def keep_snapshots_job(settings: Settings, names: Names) -> dg.JobDefinition:
                 ],
                 "rows_deleted" if config.delete else "rows_to_delete": thinned.deleted_rows,
                 "rows_left": thinned.remaining_rows,
-                "bytes_left": thinned.remaining_bytes,
+                "megabytes_left": megabytes(thinned.remaining_bytes),
                 "rows_per_snapshot": thinned.rows_per_snapshot,
             }
         )

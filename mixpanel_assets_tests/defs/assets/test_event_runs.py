@@ -87,7 +87,7 @@ def test_numbers_of_a_partition_can_be_plotted(materialize, instance):
     records = instance.fetch_materializations(EVENTS, limit=9).records
     for record in records:
         metadata = record.asset_materialization.metadata
-        for name in ("rows", "bytes", "seconds", "requests", "repeats_removed", "budget_left"):
+        for name in ("rows", "megabytes", "seconds", "repeats_removed", "budget_left"):
             assert isinstance(metadata[name].value, int | float), name
     left = {r.partition_key: r.asset_materialization.metadata["budget_left"].value for r in records}
     assert left[str(DAYS[0])] == left[str(DAYS[1])] == left[str(DAYS[2])] + 1

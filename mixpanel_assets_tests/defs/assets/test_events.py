@@ -1,6 +1,7 @@
 """The asset `mixpanel/events` in real runs."""
 
 import json
+import time
 from datetime import date
 from decimal import Decimal
 
@@ -88,7 +89,9 @@ def test_a_range_equals_its_days_one_by_one(materialize, database, tmp_path):
 
 def test_each_partition_of_a_range_reports_its_own_numbers(materialize, instance, emulator):
     """Rows, repeats, bytes, requests and seconds stand on each day's own materialization."""
+    begin = time.monotonic()
     materialize(EVENTS, "2024-01-01", "2024-01-03")
+    most_seconds = time.monotonic() - begin
     records = instance.fetch_materializations(EVENTS, limit=10).records
     assert sorted(record.partition_key for record in records) == [
         "2024-01-01",
@@ -102,10 +105,17 @@ def test_each_partition_of_a_range_reports_its_own_numbers(materialize, instance
             emulator.truth.unstorable(day)
         )
         assert metadata["repeats_removed"].value == emulator.truth.duplicates(day)
-        assert metadata["dagster/partition_row_count"].value == metadata["rows"].value
-        assert {"bytes", "requests", "seconds", "events", "events_per_hour"} <= metadata.keys()
+        assert {"megabytes", "seconds", "events", "events_per_hour"} <= metadata.keys()
+        assert not {"rows_before", "dagster/partition_row_count"} & metadata.keys()
         assert "data:image/svg+xml" in metadata["events_per_hour"].value
         assert metadata["budget_left"].value < 1000, "requests that the hour has left"
+    told = {r.partition_key: r.asset_materialization.metadata for r in records}
+    shared = [day for day in told if "request_days" in told[day]]
+    sent = {day: told[day]["requests"].value for day in told if "requests" in told[day]}
+    assert sent == {"2024-01-01": 1, "2024-01-02": 1}, "on the day that begins a response"
+    assert shared == ["2024-01-03", "2024-01-02"]
+    assert all(told[day]["request_days"].value == 2 for day in shared)
+    assert 0 < sum(metadata["seconds"].value for metadata in told.values()) < most_seconds
 
 
 def test_the_ledger_knows_the_run(materialize, database):

@@ -303,7 +303,8 @@ def test_the_run_tells_what_it_wrote(run, emulator, folder):
     assert metadata["rows"] == sum(rows)
     assert metadata["days"] == metadata["days_written"] == 5
     assert metadata["path"] == str(folder)
-    assert metadata["bytes"] == sum((folder / f"{day}.jsonl").stat().st_size for day in DAYS)
+    size = sum((folder / f"{day}.jsonl").stat().st_size for day in DAYS)
+    assert metadata["megabytes"] == round(size / 1e6, 3)
     assert [record.data["rows"] for record in metadata["files"].records] == rows
 
 
