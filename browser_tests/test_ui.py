@@ -69,6 +69,18 @@ def test_numbers_have_plots(page, picture):
     picture("plots")
 
 
+def test_the_page_of_the_asset_says_which_days_are_missing(page, picture):
+    """Its overview counts a failed check, which names the days and the command that loads them."""
+    page.goto(EVENTS)
+    results = page.get_by_text("Latest check results").locator("..")
+    expect(results.get_by_text("1", exact=True).first).to_be_visible()
+    page.goto(f"{EVENTS}?view=checks&checkDetail=events_complete")
+    expect(page.get_by_text(re.compile(r"are missing: \d of \d+ days from")).first).to_be_visible()
+    expect(page.get_by_text(re.compile(r"mp sync --from .* --to")).first).to_be_visible()
+    expect(page.get_by_role("cell", name="never loaded", exact=True)).to_be_visible()
+    picture("missing-days")
+
+
 def test_a_backfill_from_the_page_loads_the_missing_days(page, picture, demo, emulator_control):
     """After Materialize, Missing, Launch backfill, no day and no row is missing."""
     page.goto(EVENTS)
