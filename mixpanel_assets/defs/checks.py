@@ -120,6 +120,7 @@ def event_checks(
                 days=days,
                 project=project,
                 table=name,
+                asset=asset.to_user_string(),
                 now=datetime.now(UTC),
                 thresholds=thresholds or CheckThresholds(),
             )

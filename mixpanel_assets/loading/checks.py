@@ -43,6 +43,7 @@ def check_events(
     days: Sequence[date],
     project: ProjectIdentity,
     table: str,
+    asset: str,
     now: datetime,
     thresholds: CheckThresholds,
 ) -> list[CheckOutcome]:
@@ -55,6 +56,7 @@ def check_events(
         days: The days to check one by one.
         project: The project that the database must hold; an empty text in it stands for any.
         table: Its name in schema `mixpanel`.
+        asset: The key of its asset.
         now: The current time; aware.
         thresholds: When the check of a day warns.
 
@@ -67,11 +69,14 @@ def check_events(
     with suppress(DatabaseNotFoundError), database.read() as connection:
         check_readable(connection, database.path, project)
         ledger = day_rows(connection, table, date.min, date.max)
-        found = check_days(connection, days, table=table, checks=checks, thresholds=thresholds)
+        found = check_days(
+            connection, days, table=table, asset=asset, checks=checks, thresholds=thresholds
+        )
     if EVENTS_COMPLETE not in checks:
         return found
     first = settings.start_date
-    return [*found, events_complete(ledger, settings, first=first, now=now, table=table)]
+    complete = events_complete(ledger, settings, first=first, now=now, table=table, asset=asset)
+    return [*found, complete]
 
 
 def last_day_due(settings: Settings, now: datetime) -> date:
@@ -93,7 +98,13 @@ def first_day_wanted(ledger: Ledger, settings: Settings) -> date | None:
 
 
 def events_complete(
-    ledger: Ledger, settings: Settings, *, first: date, now: datetime, table: str
+    ledger: Ledger,
+    settings: Settings,
+    *,
+    first: date,
+    now: datetime,
+    table: str,
+    asset: str | None = None,
 ) -> CheckOutcome:
     """Check that each day is stored completely, up to the last one that is due.
 
@@ -106,6 +117,7 @@ def events_complete(
         first: The first day that is wanted. Failed days before it count as missing, too.
         now: The current time; aware.
         table: Its name in schema `mixpanel`.
+        asset: The key of its asset; None: that of the only project.
     """
     last, horizon = last_day_due(settings, now), settings.horizon()
     failed = [day for day, row in ledger.items() if row["status"] == "failed" and day <= last]
@@ -131,7 +143,7 @@ def events_complete(
         EVENTS_COMPLETE,
         not missing,
         detail,
-        f"Load with {how_to_load(missing, table)}." if missing else "",
+        f"Load with {how_to_load(missing, table, asset=asset)}." if missing else "",
         "error",
         numbers={
             "days": len(days),

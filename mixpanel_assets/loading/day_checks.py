@@ -21,6 +21,8 @@ from mixpanel_assets.rules.days import how_to_load
 from mixpanel_assets.rules.zones import periods
 from mixpanel_assets.settings import complaints
 from mixpanel_assets.warehouse import (
+    EVENTS,
+    SCHEMA,
     DayReport,
     ProjectIdentity,
     RowFacts,
@@ -128,6 +130,7 @@ class Facts:
 
     Attributes:
         table: The table in schema `mixpanel`.
+        asset: The key of its asset; None: that of the only project.
         project: How its times are read.
         reports: The ledger's, by day.
         rows: Counts of stored rows.
@@ -138,6 +141,7 @@ class Facts:
     """
 
     table: str
+    asset: str | None
     project: ProjectIdentity
     reports: Mapping[date, DayReport]
     rows: Mapping[date, RowFacts]
@@ -146,20 +150,26 @@ class Facts:
     properties: Mapping[date, Mapping[str, SampledProperties]]
     thresholds: CheckThresholds
 
+    def how_to_load_again(self, day: date) -> str:
+        """Return the ways to load a stored day again."""
+        return how_to_load([day], self.table, again=True, asset=self.asset)
+
 
 def _vanished(facts: Facts, report: DayReport) -> CheckOutcome:
     numbers = {"rows_vanished": report.rows_vanished}
     if not report.rows_vanished:
         said = f"Mixpanel still sent every stored row of {report.day}."
         return _passed(ROWS_VANISHED, report, said, numbers)
+    shell = ""
+    if (facts.asset or f"{SCHEMA}/{facts.table}") == f"{SCHEMA}/{EVENTS.name}":
+        shell = f", or run `mp sync --accept-smaller --from {report.day} --to {report.day}`"
     return CheckOutcome(
         ROWS_VANISHED,
         False,
         f"Mixpanel does not send {report.rows_vanished:,} stored rows of {report.day} any more. "
         "They are kept, and `mixpanel._vanished` lists them.",
-        "To remove them, materialize the day with `accept_smaller: true`, or run `mp sync "
-        f"--accept-smaller --from {report.day} --to {report.day}`; `mp drop-day` removes the whole "
-        "day.",
+        f"To remove them, materialize the day with `accept_smaller: true`{shell}; `mp drop-day` "
+        "removes the whole day.",
         day=report.day,
         numbers=numbers,
     )
@@ -265,7 +275,7 @@ def _times(facts: Facts, report: DayReport) -> CheckOutcome:
             "event_times",
             False,
             f"{' and '.join(faults)}. The table was changed after the load.",
-            f"Load the day again: {how_to_load([day], facts.table, again=True)}.",
+            f"Load the day again: {facts.how_to_load_again(day)}.",
             "error",
             day,
             numbers,
@@ -312,7 +322,7 @@ def _volume(facts: Facts, report: DayReport) -> CheckOutcome:
         False,
         detail,
         "Look for a release, a campaign or an outage. If Mixpanel's own report has another "
-        f"number, load the day again: {how_to_load([day], facts.table, again=True)}.",
+        f"number, load the day again: {facts.how_to_load_again(day)}.",
         day=day,
         numbers=numbers,
         rows=[
@@ -438,6 +448,7 @@ def check_days(
     days: Sequence[date],
     *,
     table: str,
+    asset: str | None = None,
     checks: Collection[str] = DAY_CHECKS,
     thresholds: CheckThresholds | None = None,
 ) -> list[CheckOutcome]:
@@ -447,10 +458,11 @@ def check_days(
         connection: Of a database that may be read.
         days: The days.
         table: Its name in schema `mixpanel`.
+        asset: The key of its asset; None: that of the only project.
         checks: Names of the checks.
         thresholds: When a check warns.
     """
-    facts = _facts(connection, days, table, set(checks), thresholds or CheckThresholds())
+    facts = _facts(connection, days, table, asset, set(checks), thresholds or CheckThresholds())
     outcomes = []
     for day in sorted(days):
         report = facts.reports.get(day) if facts else None
@@ -469,6 +481,7 @@ def _facts(
     connection: Connection,
     days: Sequence[date],
     table: str,
+    asset: str | None,
     checks: Collection[str],
     thresholds: CheckThresholds,
 ) -> Facts | None:
@@ -484,6 +497,7 @@ def _facts(
     times, ids = "event_times" in checks, "null_ids" in checks
     return Facts(
         table=table,
+        asset=asset,
         project=project,
         reports=reports,
         rows=row_facts(connection, table, stored) if stored and (times or ids) else {},

@@ -288,6 +288,19 @@ def test_without_days_yesterday_is_checked_and_whether_a_day_is_missing(odd, def
     assert found["property_changes"].passed != is_due
 
 
+def test_a_project_with_a_name_is_told_of_its_own_asset(odd, shop, instance):
+    """`mp sync` would load the days into another project's database."""
+    definitions = build_definitions(
+        name="shop", account=resource_of(shop), settings=odd, checks=["events_complete"]
+    )
+    assert odd.database is not None
+    odd.database.unlink()
+    job = definitions.resolve_job_def("shop_check_events")
+    [evaluation] = job.execute_in_process(instance=instance).get_asset_check_evaluations()
+    assert "materialize these partitions of `shop/events`" in evaluation.description
+    assert "mp sync" not in evaluation.description
+
+
 def test_limits_are_configuration(odd, shop, instance):
     """A day passes with others."""
     name = "daily_volume"
