@@ -17,7 +17,7 @@ import dagster as dg
 from dagster.components.resolved.core_models import OpSpec
 from dagster.components.resolved.form_config import FormWidget
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PrivateAttr
 
 from mixpanel_assets.defs.assets.events import FilteredEvents
 from mixpanel_assets.defs.assets.profiles import FilteredProfiles
@@ -155,11 +155,19 @@ def _name_of(path: Path) -> str:
 
 
 class _Unread(MixpanelResource):
-    """The resource of a component: what is not known without a file stays unknown."""
+    """The resource of a component: while it loads, what only a file says is not known."""
+
+    _is_in_run: bool = PrivateAttr(default=False)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Allow files to be read; part of `dagster.ConfigurableResource`."""
+        self._is_in_run = True
 
     @property
     def known_project(self) -> tuple[str, str]:
         """The project's number, maybe as a variable, and region; both are empty if not given."""
+        if self._is_in_run:
+            return super().known_project
         return (self.project_id, self.region) if self.project_id else ("", "")
 
 

@@ -16,6 +16,7 @@ import yaml
 from dagster.components.testing import DefsFolderSandbox, create_defs_folder_sandbox
 
 from mixpanel_assets import AssetKind, MixpanelComponent, MixpanelCredentials
+from mixpanel_assets.auth import ConfigManager
 from mixpanel_assets.defs.fields import text as text_field
 from mixpanel_assets.emulator import shared
 
@@ -247,6 +248,38 @@ def test_the_component_in_documents_loads(sandbox):
             f"raw/mixpanel_{table}" for table in ("events", "profiles", "orders", "companies")
         }
         assert len(definitions.jobs) == 4
+
+
+def test_a_saved_account_is_read_by_runs(sandbox, emulator, instance):
+    """Its project is then the one that the file holds, and that checks look for."""
+    folder = written(
+        sandbox,
+        account="shop",
+        settings={"api_base_url": emulator.base_url, "state_dir": ":memory:"},
+    )
+    with sandbox.load_component_and_build_defs(folder) as (_, definitions):
+        project = (str(emulator.project_id), "us")
+        ConfigManager().add_account("shop", emulator.username, emulator.secret, *project)
+        key = dg.AssetKey(["shop", "events"])
+        job = definitions.resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(asset_selection=[key], partition_key=DAY, instance=instance)
+        assert result.success
+        seen: list[tuple[str, str]] = []
+
+        @dg.op(required_resource_keys={"shop_mixpanel"})
+        def look(context: dg.OpExecutionContext) -> None:
+            seen.append(context.resources.shop_mixpanel.known_project)
+
+        @dg.job(resource_defs=definitions.resources)
+        def looking() -> None:
+            look()
+
+        assert looking.execute_in_process(instance=instance).success
+    assert seen == [project]
+    database = sandbox.project_root / "data" / "shop_warehouse.duckdb"
+    with duckdb.connect(str(database), read_only=True) as connection:
+        whose = connection.execute("SELECT project_id, region FROM mixpanel._project")
+        assert whose.fetchall() == [project]
 
 
 def test_two_components_share_a_location(sandbox):
