@@ -97,12 +97,18 @@ class Dagster:
         assert "errors" not in answer, answer["errors"]
         return answer["data"]
 
-    def launch(self, day: str, job: str = "snapshot_profiles", asset: str = "profiles") -> str:
-        """Start a run that materializes an asset's day; a day's profiles unless told otherwise."""
+    def launch(
+        self,
+        day: str,
+        job: str = "snapshot_profiles",
+        asset: str = "profiles",
+        project: str = "mixpanel",
+    ) -> str:
+        """Start a run that materializes an asset's day; by default a day's profiles."""
         selector = {
             **self._repository(),
             "pipelineName": job,
-            "assetSelection": [{"path": ["mixpanel", asset]}],
+            "assetSelection": [{"path": [project, asset]}],
             "assetCheckSelection": None,
         }
         tags = [{"key": "dagster/partition", "value": day}]

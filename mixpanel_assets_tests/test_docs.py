@@ -58,7 +58,7 @@ CANNOT_RUN = {
     "dagster dev": "serves until interrupted",
     "dagster asset materialize -m": "is a line of README.md, which runs, in another order",
     "dg scaffold": "works in a project of dg; defs/test_component.py scaffolds and loads it",
-    "dg check": "works in a project of dg; defs/test_component.py scaffolds and loads it",
+    "dg list envs": "works in a project of dg; defs/test_component.py scaffolds and loads it",
     "dg dev": "serves until interrupted",
     "dg launch": "works in the project's folder alone; test_home.py runs it there",
     "sudo ": "takes a group of the machine's; warehouse/test_file_modes.py does the same",

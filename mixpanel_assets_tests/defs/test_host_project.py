@@ -5,15 +5,17 @@ import subprocess
 import sys
 import sysconfig
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from mixpanel_assets_tests.dagster_server import ROOT
+from mixpanel_assets_tests.dagster_server import ROOT, Dagster, served
 
 pytestmark = pytest.mark.slow  # builds a wheel and starts some `dg` commands
-DAY = "2024-01-02"
+DAY, NEXT_DAY = "2024-01-02", "2024-01-03"
 FILES = {
     "pyproject.toml": """
         [project]
@@ -112,24 +114,35 @@ class Host:
         dg.write_text(f"#!{self._bin / 'python'}\n{start}")
         dg.chmod(0o755)
 
+        self.environment = {
+            "PATH": f"{self._bin}:/usr/bin:/bin",
+            "HOME": str(self.home),
+            "VIRTUAL_ENV": str(self._bin.parent),
+            "DAGSTER_HOME": str(self.home),
+            "DAGSTER_DISABLE_TELEMETRY": "yes",
+            "PYTHONWARNINGS": "ignore",
+        }
+
     def run(self, *words: str) -> str:
         """Return what a command of the environment prints."""
         done = subprocess.run(
             [self._bin / words[0], *words[1:]],
             cwd=self.folder,
-            env={
-                "PATH": f"{self._bin}:/usr/bin:/bin",
-                "HOME": str(self.home),
-                "VIRTUAL_ENV": str(self._bin.parent),
-                "DAGSTER_HOME": str(self.home),
-                "DAGSTER_DISABLE_TELEMETRY": "yes",
-                "PYTHONWARNINGS": "ignore",
-            },
+            env=self.environment,
             capture_output=True,
             text=True,
         )
         assert done.returncode == 0, f"{words}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
         return done.stdout
+
+    @contextmanager
+    def ui(self) -> Iterator[Dagster]:
+        """Serve the project by `dg dev`."""
+        database = self.folder / "data" / "shop_demo.duckdb"
+        with served(
+            [str(self._bin / "dg"), "dev"], self.folder, self.environment, database
+        ) as dagster:
+            yield dagster
 
     def rows(self, name: str, query: str) -> list[tuple]:
         place = self.folder / "data" / f"{name}_demo.duckdb"
@@ -146,7 +159,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_host_project_gets_two_projects_and_keeps_its_own(tmp_path, wheel):
-    """Scaffold, check, list and launch with `dg`; no account, no variable."""
+    """Scaffold, check, list, launch and serve with `dg`; no account, no variable."""
     host = Host(tmp_path, wheel)
     place = host.run("python", "-c", "import mixpanel_assets; print(mixpanel_assets.__file__)")
     assert place.startswith(str(tmp_path))
@@ -180,5 +193,10 @@ def test_a_host_project_gets_two_projects_and_keeps_its_own(tmp_path, wheel):
     [(counted,)] = host.rows("shop", "SELECT sum(events)::BIGINT FROM shop.counts")
     assert counted == len(events["shop"])
     host.run("dg", "launch", "--job", "close_yesterday")
+    with host.ui() as dagster:
+        run = dagster.launch(NEXT_DAY, "shop_close_yesterday", "events", project="shop")
+        assert dagster.ended(run)["status"] == "SUCCESS"
+    days = host.rows("shop", "SELECT DISTINCT event_date::VARCHAR FROM mixpanel.events ORDER BY 1")
+    assert days == [(DAY,), (NEXT_DAY,)]
     # The emulator that the first run started ends when its folder says so.
     (host.home / "mixpanel_demo" / "emulator.json").unlink()
