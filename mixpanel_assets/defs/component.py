@@ -25,7 +25,8 @@ from mixpanel_assets.defs.assets.queries import LiveQuery
 from mixpanel_assets.defs.demo import demo_resource
 from mixpanel_assets.defs.fields import as_written, described, text
 from mixpanel_assets.defs.location import build_definitions
-from mixpanel_assets.defs.names import METADATA, AssetKind, MetadataKind, StepResult
+from mixpanel_assets.defs.metadata import METADATA, MetadataKind
+from mixpanel_assets.defs.names import AssetKind, StepResult
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.day_checks import CheckThresholds

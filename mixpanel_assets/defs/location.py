@@ -16,12 +16,12 @@ from mixpanel_assets.defs.assets.profiles import (
 from mixpanel_assets.defs.assets.queries import LiveQuery
 from mixpanel_assets.defs.checks import chosen_checks, event_checks
 from mixpanel_assets.defs.io_managers import WarehouseIOManager
+from mixpanel_assets.defs.metadata import MetadataKind
 from mixpanel_assets.defs.names import (
     NO_HOOKS,
     AssetHooks,
     AssetKind,
     Execute,
-    MetadataKind,
     MixpanelTranslator,
     Names,
     Translate,

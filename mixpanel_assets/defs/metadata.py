@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from functools import singledispatch
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import dagster as dg
 
@@ -71,6 +71,15 @@ def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
         columns=[dg.TableColumn(c.name, c.type, c.description) for c in columns],
     )
 
+
+MetadataKind: TypeAlias = Literal["row_count", "column_metadata", "cost", "content"]
+# By kind, for hosts that show less. What says whether a day is complete has no kind.
+METADATA: Mapping[MetadataKind, tuple[str, ...]] = {
+    "row_count": ("rows", "rows_before", "dagster/partition_row_count"),
+    "column_metadata": ("dagster/column_schema",),
+    "cost": ("megabytes", "requests", "request_days", "seconds", "budget_left", "pages"),
+    "content": ("events", "events_per_hour"),
+}
 
 # Where the IO manager finds the table of an asset whose key ends with another name.
 TABLE = "mixpanel_assets/table"

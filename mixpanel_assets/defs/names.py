@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, TypeAlias, cast
 import dagster as dg
 from dagster_shared.utils.warnings import BetaWarning
 
+from mixpanel_assets.defs.metadata import METADATA, MetadataKind
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.queries import QUERIES_SCHEMA
@@ -151,14 +152,6 @@ class MixpanelTranslator:
         """Return what Dagster shows of an asset; to be overridden."""
         return kind.spec
 
-
-MetadataKind: TypeAlias = Literal["row_count", "column_metadata", "cost", "content"]
-METADATA: Mapping[MetadataKind, tuple[str, ...]] = {
-    "row_count": ("rows", "rows_before", "dagster/partition_row_count"),
-    "column_metadata": ("dagster/column_schema",),
-    "cost": ("bytes", "requests", "seconds", "budget_left", "pages"),
-    "content": ("events", "events_per_hour"),
-}
 
 StepResult: TypeAlias = dg.Output[Any] | dg.AssetCheckResult
 Translate = Callable[[AssetKind], dg.AssetSpec]
