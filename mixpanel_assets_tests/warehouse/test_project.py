@@ -189,7 +189,9 @@ CHANGED = {
     "UPDATE mixpanel._project SET schema_version = 0": "schema version 0",
     "UPDATE mixpanel._project SET schema_version = -1": "schema version -1",
     "UPDATE mixpanel._project SET schema_version = NULL": "schema version None",
-    "ALTER TABLE mixpanel._project ALTER schema_version TYPE TEXT": f"schema version {schema_version()}",
+    "ALTER TABLE mixpanel._project ALTER schema_version TYPE TEXT": (
+        f"schema version {schema_version()}"
+    ),
     "ALTER TABLE mixpanel._project ALTER project_id TYPE INTEGER": "project 1234, region eu",
     "UPDATE mixpanel._project SET project_id = NULL": "project None, region eu",
     "UPDATE mixpanel._project SET region = NULL": "region None",
