@@ -10,7 +10,7 @@ from mixpanel_assets.warehouse import Database
 
 EVENTS = "/assets/mixpanel/events"
 PROFILES = "/assets/mixpanel/profiles"
-NUMBERS = {"rows", "bytes", "seconds", "requests", "repeats_removed", "budget_left"}
+NUMBERS = {"rows", "megabytes", "seconds", "requests", "repeats_removed", "budget_left"}
 
 
 @pytest.fixture
@@ -52,8 +52,37 @@ def test_a_partition_shows_its_numbers_and_its_hours(page, picture, demo):
     expect(page.get_by_role("cell", name=str(rows), exact=True).first).to_be_visible()
     chart = page.get_by_alt_text(re.compile("Most events: .* UTC"))
     expect(chart).to_be_visible()
-    assert chart.evaluate("image => image.complete && image.naturalWidth") == 480
+    assert chart.evaluate("image => image.complete && image.naturalWidth") == 320
     picture("partition")
+
+
+def test_the_page_of_an_asset_shows_its_chart_in_full(page):
+    """The chart ends within its column, and the condition is not a cron."""
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(EVENTS)
+    chart = page.get_by_alt_text(re.compile("Most events: .* UTC"))
+    expect(chart).to_be_visible()
+    cell = chart.locator("xpath=ancestor::td[1]")
+    ends = [box["x"] + box["width"] for box in (chart.bounding_box(), cell.bounding_box())]
+    assert ends[0] <= ends[1]
+    expect(page.get_by_text("daily at 06:00 UTC").first).to_be_visible()
+
+
+LAUNCHPADS = "/locations/mixpanel_assets.cli.demo_location/jobs/{}/playground"
+
+
+@pytest.mark.parametrize("job", ["ask_report", "backfill_history", "keep_snapshots"])
+def test_a_launchpad_opens_without_errors_and_without_resources(page, picture, job):
+    """What can be set is on the first lines, and the job can be launched as it is."""
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(LAUNCHPADS.format(job))
+    expect(page.get_by_text("No errors").first).to_be_visible()
+    lines = page.locator(".CodeMirror-line").all_inner_texts()
+    assert lines[0] == "ops:"
+    assert "resources:" not in lines
+    assert len(lines) <= 10
+    if job == "ask_report":
+        picture("launchpad")
 
 
 def test_numbers_have_plots(page, picture):

@@ -71,6 +71,20 @@ def owners():
     return {tuple(spec.owners) for spec in build_definitions().resolve_all_asset_specs()}
 
 
+def test_assets_of_the_location_that_stands_alone_link_to_their_code():
+    """Each to a line of its own module."""
+    from mixpanel_assets import definitions
+
+    links = {
+        spec.key.path[-1]: spec.metadata["dagster/code_references"].code_references
+        for spec in definitions.defs.resolve_all_asset_specs()
+    }
+    assert links.keys() == {"events", "profiles"}
+    for table, [link] in links.items():
+        assert link.file_path.endswith(f"defs/assets/{table}.py")
+        assert link.line_number > 1
+
+
 def test_a_window_becomes_included_days():
     """Dagster's open end is the day after Mixpanel's last day."""
     window = dg.TimeWindow(datetime(2024, 1, 3, tzinfo=UTC), datetime(2024, 1, 5, tzinfo=UTC))

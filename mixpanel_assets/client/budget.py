@@ -100,6 +100,9 @@ class Budget:
 
     A request waits for its permit at most `max_wait_seconds` (None: no limit); setting `cancelled`
     ends every wait.
+
+    Attributes:
+        requests: Permits so far for requests that count towards an hourly limit.
     """
 
     def __init__(
@@ -114,6 +117,8 @@ class Budget:
         self.project = project
         self.max_wait_seconds = max_wait_seconds
         self.cancelled = cancelled or threading.Event()
+        self.requests = 0
+        self._count_lock = threading.Lock()
         self._queues: dict[tuple[Api, bool], PermitQueue] = {}
 
     @cached_property
@@ -141,6 +146,11 @@ class Budget:
         # A free request must not queue behind one that waits for the hour to pass.
         queue = self._queues.setdefault((api, counted), PermitQueue())
         return Permits(self, self.ledger(api), queue, description, counted)
+
+    def count_request(self) -> None:
+        """Count a permit; threads share a client."""
+        with self._count_lock:
+            self.requests += 1
 
     def free_slot(self, api: Api) -> Release | None:
         """Take a slot for a running request and return its release; None: all are taken."""
@@ -218,6 +228,8 @@ class Permits:
         if isinstance(permit_or_denial, Denial):
             release_slot()
             return permit_or_denial
+        if self.counted and self.ledger.api != "app":
+            self.budget.count_request()
         return permit_or_denial, release_slot
 
     def _sleep_until_permit(self, seconds: float) -> None:

@@ -287,6 +287,22 @@ def _chosen(
     return [one for one in found if one.name in whole]
 
 
+def linked_to_code(definitions: dg.Definitions) -> dg.Definitions:
+    """Return definitions whose assets have a link to their source file on this machine."""
+    assets = [asset for asset in definitions.assets or () if isinstance(asset, dg.AssetsDefinition)]
+    with quiet_beta():
+        linked = dg.with_source_code_references(assets)
+    return dg.Definitions(
+        assets=linked,
+        asset_checks=definitions.asset_checks,
+        jobs=definitions.jobs,
+        schedules=definitions.schedules,
+        sensors=definitions.sensors,
+        resources=definitions.resources,
+        executor=definitions.executor,
+    )
+
+
 def _warehouse(settings: Settings, project_id: str, region: str) -> WarehouseIOManager:
     return WarehouseIOManager(
         database=str(settings.database_path(project_id)),

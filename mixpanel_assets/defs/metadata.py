@@ -75,7 +75,7 @@ def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
 MetadataKind: TypeAlias = Literal["row_count", "column_metadata", "cost", "content"]
 # By kind, for hosts that show less. What says whether a day is complete has no kind.
 METADATA: Mapping[MetadataKind, tuple[str, ...]] = {
-    "row_count": ("rows", "rows_before", "dagster/partition_row_count"),
+    "row_count": ("rows", "rows_before"),
     "column_metadata": ("dagster/column_schema",),
     "cost": ("megabytes", "requests", "request_days", "seconds", "budget_left", "pages"),
     "content": ("events", "events_per_hour"),

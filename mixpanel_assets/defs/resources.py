@@ -214,4 +214,31 @@ def client_of_step(
     """
     retries = StepRetries.of(context, settings)
     with explained_to_dagster(retries), mixpanel.client(settings) as client:
-        yield client
+        tag_project(context, client)
+        try:
+            yield client
+        finally:
+            tag_requests(context, client.budget.requests)
+
+
+PROJECT_TAG = "mixpanel/project"
+REQUESTS_TAG = "mixpanel/requests"
+StepContext = dg.OpExecutionContext | dg.AssetExecutionContext
+
+
+def tag_project(context: StepContext, client: MixpanelAPIClient) -> None:
+    """Tag the run of a step with the project that it sends requests to."""
+    _tag(context, {PROJECT_TAG: client.credentials.project_id})
+
+
+def tag_requests(context: StepContext, requests: int) -> None:
+    """Add requests of a step to those that the run is tagged with."""
+    if requests and (run := context.instance.get_run_by_id(context.run.run_id)):
+        # Read again: the tags of the context are those of the run's beginning.
+        _tag(context, {REQUESTS_TAG: str(int(run.tags.get(REQUESTS_TAG, 0)) + requests)})
+
+
+def _tag(context: StepContext, tags: dict[str, str]) -> None:
+    # A run can be deleted while it runs.
+    if context.instance.has_run(context.run.run_id):
+        context.instance.add_run_tags(context.run.run_id, tags)

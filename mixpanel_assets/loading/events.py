@@ -149,6 +149,13 @@ class LoadListener:
     def days_found(self, reports: Sequence[DayReport]) -> None:
         """Called when a load fails, with committed days that `day_stored` was not called for."""
 
+    def load_ended(self, requests: int) -> None:
+        """Called at the end of a load, even if it fails.
+
+        Args:
+            requests: Requests of the load that count towards an hourly limit.
+        """
+
 
 class DayReports(LoadListener):
     """Collects the reports of the days that a load stores, by day.
@@ -316,6 +323,8 @@ class EventLoad(Load):
             # An interrupt may come after a commit and before the listener was called.
             self._report_found_days()
             raise
+        finally:
+            self._listener.load_ended(self._client.budget.requests)
 
     def _days_before_horizon(
         self, connection: duckdb.DuckDBPyConnection

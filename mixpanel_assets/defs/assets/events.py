@@ -33,6 +33,7 @@ from mixpanel_assets.defs.partitions import (
     recorded_partitions,
     run_group,
 )
+from mixpanel_assets.defs.resources import tag_project, tag_requests
 from mixpanel_assets.loading.day_checks import ROWS_VANISHED
 from mixpanel_assets.loading.events import EventLoad, LoadListener
 from mixpanel_assets.loading.plan import REFETCH_TAG, Keeping, LoadProgress, Refetch, is_expired
@@ -137,8 +138,10 @@ def events_asset(
         record = PartitionRecord(context, key, hooks.shown)
         keeping = _keeping(context, config, settings)
         with explained_to_dagster():
+            client = names.resource(context).client(settings)
+            tag_project(context, client)
             load = EventLoad(
-                names.resource(context).client(settings),
+                client,
                 settings,
                 from_date=from_date,
                 to_date=to_date,
@@ -243,6 +246,9 @@ class _RunListener(LoadListener):
             before = self._record.materialized[report.day.isoformat()]
             left = {**kept_day_metadata(report), "rows_vanished": report.rows_vanished}
             self._record.add(report.day, {**before, **left})
+
+    def load_ended(self, requests: int) -> None:
+        tag_requests(self._context, requests)
 
     def days_found(self, reports: Sequence[DayReport]) -> None:
         for report in reports:

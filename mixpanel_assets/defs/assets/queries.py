@@ -31,6 +31,7 @@ from mixpanel_assets.defs.ops.live_queries import (
     SegmentationSumConfig,
 )
 from mixpanel_assets.defs.partitions import PartitionRecord, days_of
+from mixpanel_assets.defs.resources import tag_project, tag_requests
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.queries import (
     QUERIES_SCHEMA,
@@ -151,12 +152,16 @@ def live_query_asset(
 
         def check() -> None:
             with mixpanel.client(known) as client:
+                tag_project(context, client)
                 check_zone(client, known, context.log.warning)
             require_ended(last, known.time_zone)
 
         def request(first: date, last: date) -> pa.Table:
             with mixpanel.client(known) as client:
-                return _rows(LiveQueryService(client), query, first, last)
+                try:
+                    return _rows(LiveQueryService(client), query, first, last)
+                finally:
+                    tag_requests(context, client.budget.requests)
 
         first, last = days_of(context.partition_time_window)
         with explained_to_dagster():

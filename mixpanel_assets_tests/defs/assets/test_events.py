@@ -118,6 +118,21 @@ def test_each_partition_of_a_range_reports_its_own_numbers(materialize, instance
     assert 0 < sum(metadata["seconds"].value for metadata in told.values()) < most_seconds
 
 
+@pytest.mark.parametrize("fault", [None, Fault("402-json", path="*/export", times=None)])
+def test_a_run_is_tagged_with_the_project_and_its_requests(fault, materialize, instance, emulator):
+    """A run that fails too: its requests are spent as well."""
+    if fault:
+        emulator.faults.add(fault)
+    sent = len(emulator.requests)
+    result = materialize(EVENTS, "2024-01-03")
+    assert result.success is (fault is None)
+    requests = sum(request.path.endswith("/export") for request in emulator.requests[sent:])
+    tags = instance.get_run_by_id(result.run_id).tags
+    assert tags["mixpanel/project"] == str(emulator.project_id)
+    assert tags["mixpanel/requests"] == str(requests)
+    assert requests >= 1
+
+
 def test_the_ledger_knows_the_run(materialize, database):
     """Each day's row says which run wrote it, when, and what it found."""
     result = materialize(EVENTS, "2024-01-03")

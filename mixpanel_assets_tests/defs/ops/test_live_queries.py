@@ -136,9 +136,12 @@ def test_a_chart_stands_in_the_metadata(report, ask):
     assert "█" in chart
 
 
-def test_the_total_is_the_project_s(ask, emulator):
+def test_the_total_is_the_project_s(ask, emulator, instance):
     """Numbers that Dagster plots equal what happened."""
     result = ask("segmentation", **ASKED["segmentation"][0])
+    tags = instance.get_run_by_id(result.run_id).tags
+    assert tags["mixpanel/project"] == str(emulator.project_id)
+    assert tags["mixpanel/requests"] == "1"
     total = sum(emulator.truth.count_by_event(day)["Sign Up"] for day in DAYS)
     assert metadata_of(result)["total"] == total
 
