@@ -281,11 +281,12 @@ Bars = list[tuple[str, float]]
 
 
 def summary_metadata(result: ResultWithDataFrame) -> dict[str, Any]:
-    """Return the metadata of a result: `rows`, its numbers, the first rows, and a chart."""
+    """Return the metadata of a result: `rows`, its numbers, a chart, and the first rows."""
     rows = result.to_table_dict()
     shown = bars(result)[:MOST_BARS]
     chart = {"chart": dg.MarkdownMetadataValue(bar_chart(shown))} if shown else {}
-    return {"rows": len(rows), **numbers(result), "first_rows": first_rows(rows), **chart}
+    # The page of a run cuts long metadata off: the rows come last.
+    return {"rows": len(rows), **numbers(result), **chart, "first_rows": first_rows(rows)}
 
 
 def first_rows(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
