@@ -15,13 +15,22 @@ from functools import cache
 from gzip import GzipFile
 from heapq import heappush, heappushpop
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.rules.json_text import joined, last_values, members, parse, values
+from mixpanel_assets.rules.json_text import (
+    MAX_DEPTH,
+    joined,
+    last_values,
+    may_be_deep,
+    members,
+    parse,
+    values,
+)
 from mixpanel_assets.rules.lines import BOM, TOO_LONG, LongLine, lines_of, why_unstorable
 from mixpanel_assets.warehouse.faults import number
 from mixpanel_assets.warehouse.ledger import Scope
@@ -30,6 +39,10 @@ from mixpanel_assets.warehouse.memory import LARGE_BYTES, ROWS_AT_ONCE, Spread, 
 from mixpanel_assets.warehouse.quarantine import Refusals, check_limit
 from mixpanel_assets.warehouse.schema import PROFILES, Column
 from mixpanel_assets.warehouse.staging import staging_table
+
+# A number such as 21.90 is kept as its text, so that encoding it gives the same bytes.
+_build = msgspec.json.Decoder(float_hook=msgspec.Raw).decode
+_encode = msgspec.json.Encoder().encode
 
 # No finer than a TIMESTAMP, which holds microseconds.
 _LAST_SEEN = re.compile(
@@ -99,6 +112,27 @@ class PageFile:
         )
 
 
+def _plain_row(line: bytes) -> tuple[str, str, datetime | None] | None:
+    """Return what `PageFile.row` does of a usual line, four times as fast; None of another line."""
+    try:
+        profile: dict[str, Any] = _build(line)
+        # Equal bytes: the text is storable, no name comes twice, and values are as sent.
+        if may_be_deep(line, MAX_DEPTH // 2) or _encode(profile) != line:
+            return None
+        distinct_id, properties = profile["$distinct_id"], profile["$properties"]
+        last_seen = properties.get("$last_seen", "")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError):
+        return None
+    except (KeyError, TypeError, AttributeError):  # not a profile, or one without properties
+        return None
+    if type(distinct_id) is not str or type(last_seen) is not str:
+        return None
+    seen_at = _last_seen_column(last_seen)
+    if seen_at is not None:
+        del properties["$last_seen"]
+    return distinct_id, _encode(properties).decode(), seen_at
+
+
 def _last_seen_column(text: str | None) -> datetime | None:
     """Return a time as naive UTC, which it is without an offset; None if it is not one."""
     if text is None or not _LAST_SEEN.fullmatch(text):
@@ -119,7 +153,7 @@ if TYPE_CHECKING:
 # More does not make a load of a million profiles faster; rows beyond it are spilled to disk.
 _MEMORY = "192MB"
 _POSITION = Column("position", "BIGINT", "Place of the line in the response.")
-_MOST_BATCH_ROWS = 1000  # row by row, DuckDB inserts 850 a second
+_MOST_BATCH_ROWS = 5000  # row by row, DuckDB inserts 850 a second
 _MOST_BATCH_BYTES = 2 << 20
 DayOf = Callable[[datetime | None], date | None]
 StagedRow = tuple[int, str, str, datetime | None, date | None, datetime]
@@ -217,31 +251,34 @@ class _PageReader:
 
     def read(self, pages: Sequence[PageFile]) -> None:
         for page in pages:
+            fetched_at = page.fetched_at_utc
             for line in page.lines():
                 self.received += 1
-                self._stage_line(line, page)
+                self._stage_line(line, page, fetched_at)
         self._insert_batch()
         self._spread.finish()
         self._refusals.finish()
 
-    def _stage_line(self, line: bytes | LongLine, page: PageFile) -> None:
+    def _stage_line(self, line: bytes | LongLine, page: PageFile, fetched_at: datetime) -> None:
         if isinstance(line, LongLine):
             if not line.is_whole:
                 raise page.holds_no_profile()
             self._quarantine(line, TOO_LONG)
-        elif reason := why_unstorable(line):
-            self._quarantine(line, reason)
-        else:
-            distinct_id, properties, last_seen = page.row(line)
-            day = self._day_of(last_seen)
-            self._batch.append(
-                (self.received, distinct_id, properties, last_seen, day, page.fetched_at_utc)
-            )
-            self._batch_bytes += len(line)
-            keep = heappush if len(self.largest) < ROWS_AT_ONCE else heappushpop
-            keep(self.largest, len(line))
-            if len(self._batch) >= _MOST_BATCH_ROWS or self._batch_bytes >= _MOST_BATCH_BYTES:
-                self._insert_batch()
+            return
+        row = _plain_row(line)
+        if row is None:
+            if reason := why_unstorable(line):
+                self._quarantine(line, reason)
+                return
+            row = page.row(line)
+        distinct_id, properties, last_seen = row
+        day = self._day_of(last_seen)
+        self._batch.append((self.received, distinct_id, properties, last_seen, day, fetched_at))
+        self._batch_bytes += len(line)
+        keep = heappush if len(self.largest) < ROWS_AT_ONCE else heappushpop
+        keep(self.largest, len(line))
+        if len(self._batch) >= _MOST_BATCH_ROWS or self._batch_bytes >= _MOST_BATCH_BYTES:
+            self._insert_batch()
 
     def _quarantine(self, line: bytes | LongLine, reason: str) -> None:
         self._refusals.add(self._first_day, line, reason)
