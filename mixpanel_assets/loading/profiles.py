@@ -7,7 +7,7 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -38,6 +38,7 @@ from mixpanel_assets.warehouse import (
     ProfileReport,
     ProjectIdentity,
     Scope,
+    StagedProfiles,
     Target,
     check_before_load,
     check_name,
@@ -46,6 +47,7 @@ from mixpanel_assets.warehouse import (
     kept_snapshot,
     prepare,
     replace_profiles,
+    stage_profiles,
     target_of,
 )
 
@@ -363,28 +365,47 @@ class ProfileLoad(Load):
     def _store_snapshots(self, database: Database) -> None:
         for snapshot in self.snapshots:
             pages = snapshot.plan.num_pages
-            with database.write() as connection:
+            with (
+                database.staging() as memory,
+                self.staged(memory, snapshot) as staged,
+                database.write(memory) as connection,
+            ):
                 prepare(connection, self.project)
-                reports = self.store_in(connection, snapshot)
+                reports = self.store_in(connection, snapshot, staged)
             for report in reports:
                 self._report_day(report, pages)
                 pages = 0  # so that the pages of all days add up
             if not snapshot.failed:
                 snapshot.plan.discard()
 
-    def store_in(
-        self, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot
-    ) -> list[ProfileReport]:
-        """Store one snapshot in the caller's transaction and return a report per day."""
+    def staged(
+        self, memory: duckdb.DuckDBPyConnection, snapshot: Snapshot
+    ) -> AbstractContextManager[StagedProfiles]:
+        """Stage the pages of a snapshot until the block ends."""
         request, plan = snapshot.request, snapshot.plan
-        pages = {page: at for page in range(plan.num_pages) if (at := plan.fetched_at(page))}
-        gone_pages = {page: PAGE_IS_GONE for page in range(plan.num_pages) if page not in pages}
+        return stage_profiles(
+            memory,
+            [
+                PageFile(plan.path(page), fetched_at)
+                for page in range(plan.num_pages)
+                if (fetched_at := plan.fetched_at(page))
+            ],
+            days=request.days,
+            scope=request.scope,
+            zone=self.project.day_zone,
+        )
+
+    def store_in(
+        self, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, staged: StagedProfiles
+    ) -> list[ProfileReport]:
+        """Store a staged snapshot in the caller's transaction and return a report per day."""
+        plan = snapshot.plan
+        gone_pages = {
+            page: PAGE_IS_GONE for page in range(plan.num_pages) if not plan.fetched_at(page)
+        }
         return replace_profiles(
             connection,
-            [PageFile(plan.path(page), fetched_at) for page, fetched_at in pages.items()],
-            days=request.days,
-            project=self.project,
-            scope=request.scope,
+            staged,
             expected_total=plan.total,
             failed_pages=gone_pages | dict(snapshot.failed),
             merge=self.merge,
@@ -610,11 +631,16 @@ class ParallelProfileFetcherService:
             merge=append and name != PROFILES.name,
             run_id=uuid.uuid4().hex,
         )
-        with snapshot.plan.in_use(), self._database.write() as connection:
+        with (
+            snapshot.plan.in_use(),
+            self._database.staging() as memory,
+            load.staged(memory, snapshot) as staged,
+            self._database.write(memory) as connection,
+        ):
             prepare(connection, self._project)
             if not append and not replace:
                 free_table_name(connection, name, replace=False)
-            [report] = load.store_in(connection, snapshot)
+            [report] = load.store_in(connection, snapshot, staged)
         return report
 
 

@@ -37,6 +37,8 @@ from mixpanel_assets.warehouse.ledger import day_statuses as day_statuses
 from mixpanel_assets.warehouse.ledger import forget_expired as forget_expired
 from mixpanel_assets.warehouse.lines import ShiftedRowsError as ShiftedRowsError
 from mixpanel_assets.warehouse.profile_pages import PageFile as PageFile
+from mixpanel_assets.warehouse.profile_pages import StagedProfiles as StagedProfiles
+from mixpanel_assets.warehouse.profile_pages import stage_profiles as stage_profiles
 from mixpanel_assets.warehouse.profiles import Thinned as Thinned
 from mixpanel_assets.warehouse.profiles import is_partial as is_partial
 from mixpanel_assets.warehouse.profiles import kept_snapshot as kept_snapshot

@@ -172,19 +172,27 @@ class StagedProfiles:
     """A staged response.
 
     Attributes:
+        days: The requested days.
+        scope: Whether it has `all` profiles, or only those `seen_on_day`.
         table: The name of its table with the columns of `profiles` and `position`;
             `snapshot_date` is NULL in rows that belong to none of the days.
         tallies: By day, None for rows that belong to none.
         quarantined: Lines that cannot be stored; they count for the first day.
         profiles: Number of different profiles, those in quarantine included.
-        began_at: When its first page was read; naive UTC.
+        began_at: When its first page was read; naive UTC; None without pages.
     """
 
+    days: Sequence[date]
+    scope: Scope
     table: str
     tallies: Mapping[date | None, Tally]
     quarantined: Refusals
     profiles: int
-    began_at: datetime
+    began_at: datetime | None
+
+    def rows_elsewhere(self, days: Collection[date]) -> int:
+        """Return the number of rows that belong to none of these days."""
+        return sum(tally.rows for day, tally in self.tallies.items() if day not in days)
 
 
 @contextmanager
@@ -193,14 +201,30 @@ def stage_profiles(
     pages: Sequence[PageFile],
     *,
     days: Sequence[date],
-    scope: Scope,
+    scope: Scope = "all",
     zone: str = "UTC",
 ) -> Iterator[StagedProfiles]:
-    """Stage the pages of one response for the length of the block.
+    """Stage the pages of one response, in page order, until the block ends. Nothing is locked.
 
-    Of two lines of a profile, the later one is kept. With `all` profiles, rows belong to the one
-    day; with `seen_on_day`, to the day of `last_seen` in the zone.
+    Of two lines of a profile, the later one is kept.
+
+    Args:
+        connection: What `Database.staging` yields, or a connection to the database.
+        pages: The pages that were fetched.
+        days: The one day of a full snapshot, or the requested days of `seen_on_day`.
+        scope: With `all` profiles, rows belong to the one day; with `seen_on_day`, to the day of
+            `last_seen`.
+        zone: The zone of these days.
+
+    Raises:
+        IncompleteExportError: A page cannot be read, a line is not a profile, or too many lines
+            cannot be stored.
+        ValueError: The days do not fit the scope.
     """
+    if not days or len(set(days)) < len(days):
+        raise ValueError("Profiles need a day to be kept under, and each day once.")
+    if scope == "all" and len(days) > 1:
+        raise ValueError("A snapshot of all profiles is kept under one day.")
     columns = (_POSITION, *PROFILES.columns)
     day_of = (
         (lambda seen: days[0]) if scope == "all" else _day_seen_on(frozenset(days), ZoneInfo(zone))
@@ -217,12 +241,12 @@ def stage_profiles(
         )
         kept_rows = _staged_rows(staging, table)
         tallies = {day: Tally(count, kept_rows.get(day, 0)) for day, count in staged_rows.items()}
-        began_at = min(page.fetched_at_utc for page in pages)
+        began_at = min((page.fetched_at_utc for page in pages), default=None)
         profiles = sum(kept_rows.values()) + _only_refused(staging, table, reader.refused_ids)
         if sum(reader.largest) >= LARGE_BYTES:
             room.close()
             make_room(connection, sum(reader.largest))
-        yield StagedProfiles(table, tallies, refusals, profiles, began_at)
+        yield StagedProfiles(days, scope, table, tallies, refusals, profiles, began_at)
 
 
 class _PageReader:

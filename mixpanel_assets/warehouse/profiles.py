@@ -26,8 +26,7 @@ from mixpanel_assets.warehouse.ledger import (
     Status,
     Target,
 )
-from mixpanel_assets.warehouse.profile_pages import PageFile, StagedProfiles, Tally, stage_profiles
-from mixpanel_assets.warehouse.project import ProjectIdentity
+from mixpanel_assets.warehouse.profile_pages import StagedProfiles, Tally
 from mixpanel_assets.warehouse.quarantine import (
     forget_quarantine,
     merge_quarantine,
@@ -105,7 +104,8 @@ def move_profiles(
     columns = ", ".join(table.column_names)
     connection.execute(
         f"INSERT INTO {table.quoted} BY NAME "
-        f"SELECT {columns} FROM {staged} WHERE snapshot_date IS NOT NULL"
+        f"SELECT {columns} FROM {staged} WHERE snapshot_date IN (SELECT unnest(?::DATE[]))",
+        [list(days)],
     )
 
 
@@ -140,11 +140,8 @@ _ALL_PROFILES = Target(PROFILES.name)
 
 def replace_profiles(
     connection: Connection,
-    pages: Sequence[PageFile],
+    staged: StagedProfiles,
     *,
-    days: Sequence[date],
-    project: ProjectIdentity,
-    scope: Scope = "all",
     expected_total: int | None = None,
     failed_pages: Mapping[int, str] = MappingProxyType({}),
     merge: bool = False,
@@ -153,18 +150,14 @@ def replace_profiles(
     filters: Mapping[str, Any] | None = None,
     target: Target = _ALL_PROFILES,
 ) -> list[ProfileReport]:
-    """Store the pages of one response under its days; return what each day holds then.
+    """Store a staged response under its days; return what each day holds then.
 
     If pages are missing or there are fewer profiles than announced, the days are `partial`: rows
     are merged in by `distinct_id` and none is deleted. After an error, the caller rolls back.
 
     Args:
         connection: A prepared database inside a transaction.
-        pages: In page order; of a profile on two pages, the later one is stored.
-        days: The one day of a full snapshot, or the requested days of `seen_on_day`; rows are
-            split by the date of `last_seen`, in UTC or a legacy project's zone.
-        project: Whose profiles they are.
-        scope: `all` profiles, or only those `seen_on_day`.
+        staged: The response.
         expected_total: Number of profiles that the first page announced.
         failed_pages: Numbers of the missing pages, and why they are missing.
         merge: Merge by `distinct_id` even if the response is complete.
@@ -180,31 +173,31 @@ def replace_profiles(
         `overwrite`; their report says `kept`.
 
     Raises:
-        IncompleteExportError: There is no page, one cannot be read, a line is not a profile, or
-            too many lines cannot be stored.
+        IncompleteExportError: There is no page.
         ConfigError: The name of the table is not allowed.
-        ValueError: The days do not fit the scope, or the scope does not fit the table.
+        ValueError: The scope does not fit the table.
     """
-    _check_snapshot_days(days, scope, target)
+    days, scope = staged.days, staged.scope
+    if scope != "all" and target.schema == NAMED_SCHEMA:
+        raise ValueError("A named table holds complete responses, not days.")
     key = LedgerKey(target, "profiles", run_id, filters)
     kept = {} if overwrite else _kept_snapshots(connection, key, days, scope)
     written = [day for day in days if day not in kept]
     if not written:
         return list(kept.values())
-    if not pages:
+    if staged.began_at is None:
         raise _no_pages_error(days, failed_pages)
     table = make_profile_table(connection, target)
-    with stage_profiles(
-        connection, pages, days=written, scope=scope, zone=project.day_zone
-    ) as staged:
-        missing = max(0, (expected_total or 0) - staged.profiles)
-        response = _Response(scope, expected_total, dict(failed_pages), missing)
-        # A later response for a day lacks the profiles that were seen again since.
-        merge = merge or response.is_partial or (scope == "seen_on_day" and not overwrite)
-        before = ledger.rows_before(connection, target, min(written), max(written))
-        move_profiles(connection, staged.table, table, written, merge=merge)
-        write = merge_quarantine if merge else replace_quarantine
-        refused = {day: write(connection, key, day, day, staged.quarantined) for day in written}
+    if days[0] in kept:  # before this transaction reads what is staged, and sees no change of it
+        staged.quarantined.move(written[0])
+    missing = max(0, (expected_total or 0) - staged.profiles)
+    response = _Response(scope, expected_total, dict(failed_pages), missing)
+    # A later response for a day lacks the profiles that were seen again since.
+    merge = merge or response.is_partial or (scope == "seen_on_day" and not overwrite)
+    before = ledger.rows_before(connection, target, min(written), max(written))
+    move_profiles(connection, staged.table, table, written, merge=merge)
+    write = merge_quarantine if merge else replace_quarantine
+    refused = {day: write(connection, key, day, day, staged.quarantined) for day in written}
     if target.schema == NAMED_SCHEMA and not merge:
         forget_other_days(connection, target, written)
     stored = [
@@ -217,6 +210,7 @@ def replace_profiles(
             staged,
             response,
             refused[day],
+            written=written,
             merge=merge,
         )
         for day in written
@@ -279,6 +273,7 @@ def _write_snapshot_day(
     response: _Response,
     quarantined: int,
     *,
+    written: Collection[date],
     merge: bool,
 ) -> ProfileReport:
     """Write the ledger row of one day, whose rows and quarantine are stored already."""
@@ -296,7 +291,7 @@ def _write_snapshot_day(
         expected_total=response.expected_total,
         failed_pages=response.failed_pages,
         missing_rows=response.missing,
-        elsewhere=staged.tallies.get(None, Tally()).rows,
+        elsewhere=staged.rows_elsewhere(written),
         quarantined=quarantined,
     )
     if is_full(response.scope, key.filters, key.target) and not response.is_partial:
@@ -313,15 +308,6 @@ def _kept_snapshots(
         for day in days
     }
     return {day: report for day, report in snapshots.items() if report}
-
-
-def _check_snapshot_days(days: Sequence[date], scope: Scope, target: Target) -> None:
-    if not days or len(set(days)) < len(days):
-        raise ValueError("Profiles need a day to be kept under, and each day once.")
-    if scope == "all" and len(days) > 1:
-        raise ValueError("A snapshot of all profiles is kept under one day.")
-    if scope != "all" and target.schema == NAMED_SCHEMA:
-        raise ValueError("A named table holds complete responses, not days.")
 
 
 def _no_pages_error(days: Sequence[date], failed_pages: Mapping[int, str]) -> IncompleteExportError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -68,6 +68,11 @@ class Refusals:
         )
         self._lines.append(Quarantined(day, reason, kept_bytes[:HEAD_BYTES], sha256))
         self._spread.add(len(kept_bytes))
+
+    def move(self, day: date) -> None:
+        """Let every line count for this day instead."""
+        self._connection.execute(f"UPDATE {self.table} SET day = ?", [day])
+        self._lines = [replace(line, day=day) for line in self._lines]
 
     def finish(self) -> None:
         """Make the table ready to be read."""

@@ -24,7 +24,7 @@ from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.events import append_events, stage_days
 from mixpanel_assets.warehouse.ledger import OF_TABLE, Target
 from mixpanel_assets.warehouse.lines import REMOVED_KEYS
-from mixpanel_assets.warehouse.profile_pages import PageFile
+from mixpanel_assets.warehouse.profile_pages import PageFile, stage_profiles
 from mixpanel_assets.warehouse.profiles import replace_profiles
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.schema import DAYS
@@ -203,14 +203,9 @@ def make_profiles_table(
     """Create a table of profiles, fetched on a day, in schema `main`; return its row count."""
     free_table_name(connection, table, replace=False)
     target = Target(table, NAMED_SCHEMA)
-    [report] = replace_profiles(
-        connection,
-        [PageFile(page, fetched_at)],
-        days=[day],
-        project=project,
-        filters=filters or None,
-        target=target,
-    )
+    pages = [PageFile(page, fetched_at)]
+    with stage_profiles(connection, pages, days=[day], zone=project.day_zone) as staged:
+        [report] = replace_profiles(connection, staged, filters=filters or None, target=target)
     _set_fetched_at(connection, target, fetched_at)
     return report.row_count
 

@@ -143,3 +143,15 @@ def test_days_must_fit_the_scope(warehouse, days, scope):
     """A full snapshot has one day, and no day is asked for twice."""
     with pytest.raises(ValueError, match="day"):
         store_days(warehouse, [profile("u")], days=days, scope=scope)
+
+
+def test_a_line_that_cannot_be_stored_counts_for_the_first_day_that_is_written(warehouse):
+    """A full snapshot of the first requested day is kept, its quarantine too."""
+    next_day = DAY + timedelta(days=1)
+    store(warehouse, [profile("u"), BAD % 1], day=DAY)
+    lines = [seen("v", next_day), seen("w", DAY), BAD % 2]
+    kept, written = store_days(warehouse, lines, days=[DAY, next_day], scope="seen_on_day")
+    assert (kept.kept, written.kept, written.quarantined, written.elsewhere) == (True, False, 1, 1)
+    found = warehouse.query("SELECT day, count(*) FROM mixpanel._quarantine GROUP BY ALL")
+    assert sorted(found) == [(DAY, 1), (next_day, 1)]
+    assert warehouse.query("SELECT distinct_id FROM profiles ORDER BY 1") == [("u",), ("v",)]

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.warehouse.profile_pages import PageFile
+from mixpanel_assets.warehouse.profile_pages import PageFile, stage_profiles
 from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import prepare
 from mixpanel_assets_tests.warehouse.conftest import DAY
@@ -15,6 +15,7 @@ from mixpanel_assets_tests.warehouse.profiles import (
     NOON,
     profile,
     store,
+    store_pages,
 )
 
 
@@ -276,10 +277,8 @@ def test_of_a_name_that_comes_twice_the_last_value_is_stored(warehouse):
 def test_a_page_that_is_gone_is_to_be_fetched_again(warehouse):
     """Somebody cleaned up between the fetch and the load."""
     page = PageFile(warehouse.folder / "nowhere", NOON)
-    with warehouse.database.write() as connection:
-        prepare(connection, warehouse.project)
-        with pytest.raises(IncompleteExportError, match="run it again"):
-            replace_profiles(connection, [page], days=[DAY], project=warehouse.project)
+    with pytest.raises(IncompleteExportError, match="run it again"):
+        store_pages(warehouse, [page])
 
 
 def test_a_damaged_page_changes_nothing(warehouse):
@@ -287,11 +286,8 @@ def test_a_damaged_page_changes_nothing(warehouse):
     store(warehouse, [profile("old")])
     path = warehouse.folder / "page"
     path.write_bytes(b"\x1f\x8b\x08\x00")
-    with (
-        pytest.raises(IncompleteExportError, match="cannot be read"),
-        warehouse.database.write() as connection,
-    ):
-        replace_profiles(connection, [PageFile(path, NOON)], days=[DAY], project=warehouse.project)
+    with pytest.raises(IncompleteExportError, match="cannot be read"):
+        store_pages(warehouse, [PageFile(path, NOON)])
     assert warehouse.query("SELECT distinct_id FROM profiles") == [("old",)]
 
 
@@ -351,7 +347,8 @@ def test_the_load_leaves_the_memory_limit_as_it_was(warehouse):
     with warehouse.database.write() as connection:
         prepare(connection, warehouse.project)
         limit = connection.execute("SELECT current_setting('memory_limit')").fetchall()
-        replace_profiles(connection, [PageFile(path, NOON)], days=[DAY], project=warehouse.project)
+        with stage_profiles(connection, [PageFile(path, NOON)], days=[DAY]) as staged:
+            replace_profiles(connection, staged)
         assert connection.execute("SELECT current_setting('memory_limit')").fetchall() == limit
 
 
