@@ -188,7 +188,7 @@ def replace_profiles(
     if staged.began_at is None:
         raise _no_pages_error(days, failed_pages)
     table = make_profile_table(connection, target)
-    if days[0] in kept:  # before this transaction reads what is staged, and sees no change of it
+    if days[0] in kept:
         staged.quarantined.move(written[0])
     missing = max(0, (expected_total or 0) - staged.profiles)
     response = _Response(scope, expected_total, dict(failed_pages), missing)

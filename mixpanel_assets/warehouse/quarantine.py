@@ -41,7 +41,7 @@ class Refusals:
     """The lines of one load that cannot be stored; a table, created here, holds their bytes."""
 
     def __init__(self, connection: Connection, table: str) -> None:
-        self.table = table
+        self.table = self.rows = table
         self._connection = connection
         self._lines: list[Quarantined] = []
         self._spread = Spread(connection, table, "day")
@@ -71,7 +71,8 @@ class Refusals:
 
     def move(self, day: date) -> None:
         """Let every line count for this day instead."""
-        self._connection.execute(f"UPDATE {self.table} SET day = ?", [day])
+        # Not by an update of the table: a transaction that has begun would not see it.
+        self.rows = f"(SELECT * REPLACE (DATE '{day}' AS day) FROM {self.table})"
         self._lines = [replace(line, day=day) for line in self._lines]
 
     def finish(self) -> None:
@@ -132,7 +133,7 @@ def _insert(
         connection.execute(
             f"INSERT INTO {QUARANTINE.quoted} BY NAME SELECT $schema AS schema_name, "
             "$table AS table_name, *, now() AT TIME ZONE 'UTC' AS quarantined_at, "
-            f"$run_id AS run_id FROM {refusals.table} "
+            f"$run_id AS run_id FROM {refusals.rows} "
             f"WHERE day BETWEEN $from_date AND $to_date {condition}",
             {**days, "run_id": key.run_id},
         )
