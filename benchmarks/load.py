@@ -1,4 +1,4 @@
-"""Time the load of one day of events against a bare scan and against pandas.
+"""Time the load of one day of events, clean or odd, against a bare scan and against pandas.
 
 Each way runs in its own process, so that its peak memory can be measured. Run it as
 `python -m benchmarks.load --events 1000000`. The received file is created first, from a seed.
@@ -146,9 +146,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         spool = Path(folder) / "spool.jsonl.gz"
         raw_bytes = write_spool(spool, events=options.events)
+        odd = Path(folder) / "odd.jsonl.gz"
+        write_spool(odd, events=options.events, odd=True)
         figures = [
             measure("scan", scan, spool, options.events, runs=options.runs),
             measure("load", load, spool, options.events, runs=options.runs),
+            measure("load of odd lines", load, odd, options.events + 1, runs=options.runs),
         ]
         if not options.without_pandas:
             figures.append(measure("pandas", load_with_pandas, spool, options.events, runs=1))
@@ -156,7 +159,7 @@ def main() -> None:
         table = report(figures, events=options.events, raw_bytes=raw_bytes, gzip_bytes=size)
     Console().print(table)
     if not options.without_pandas:
-        faster = figures[2].seconds / figures[1].seconds
+        faster = figures[3].seconds / figures[1].seconds
         Console().print(f"The load is {faster:.1f} times as fast as pandas.")
 
 

@@ -17,8 +17,14 @@ _SYSTEMS = ("Mac OS X", "Windows", "Linux", "iOS", "Android")
 _DUPLICATES = 0.03
 
 
-def write_spool(path: Path, *, events: int, seed: int = 7, day: date = DAY) -> int:
-    """Write gzipped lines, 3 % of them duplicates; return the bytes before compression."""
+def write_spool(
+    path: Path, *, events: int, seed: int = 7, day: date = DAY, odd: bool = False
+) -> int:
+    """Write gzipped lines, 3 % of them duplicates; return the bytes before compression.
+
+    Of `odd` lines, each has a price such as 21.90; one in a hundred has a number of 20 digits, an
+    escape, no id, or a space; one in all cannot be stored.
+    """
     chance = random.Random(seed)
     start = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
     written, recent = 0, [_event(chance, start)]
@@ -30,8 +36,27 @@ def write_spool(path: Path, *, events: int, seed: int = 7, day: date = DAY) -> i
                 else _event(chance, start)
             )
             recent = [*recent[-50:], event]
-            written += spool.write(_line(event))
+            line = _line(event)
+            written += spool.write(_odd(line, chance) if odd else line)
+        if odd:
+            written += spool.write(_line(recent[-1]).replace(b'"Coupon":null', _HALF_PAIR))
     return written
+
+
+_HALF_PAIR = rb'"Coupon":"\ud83d"'
+_ODD = (
+    (b'"$screen_height":', b'"Order":12345678901234567890,"$screen_height":'),
+    (b'"mp_lib":"web"', rb'"mp_lib":"\u0077eb"'),
+    (b'"$insert_id":', b'"id":'),
+    (b'"Coupon":', b'"Coupon": '),
+)
+
+
+def _odd(line: bytes, chance: random.Random) -> bytes:
+    line = line.replace(b'"First Order":', b'"Price":21.90,"First Order":')
+    if chance.random() < 0.01:
+        line = line.replace(*chance.choice(_ODD))
+    return line
 
 
 def _line(event: dict[str, Any]) -> bytes:

@@ -16,6 +16,7 @@ QUICK = [
     "load --events 500 --runs 1 --without-pandas",
 ]
 SLOW = [
+    "end_to_end --events 700 --runs 1",
     "serve --events 500",
     "stream --events 500",
     "pages --pages 4 --latency 0.01",
