@@ -31,12 +31,19 @@ def example(monkeypatch):
     return run
 
 
-def test_a_filtered_asset_stands_beside_the_others(example):
-    """Its five lines are a code location."""
-    definitions = example("filtered_events_asset").defs
+@pytest.mark.parametrize(
+    ("text", "others"),
+    [
+        ("FilteredEvents(", ("companies", "orders", "pros")),
+        ("filtered_events_asset(", ("orders", "pros")),
+    ],
+)
+def test_filtered_assets_stand_beside_the_others(example, text, others):
+    """The few lines of each example are a code location."""
+    definitions = example(text).defs
     dg.Definitions.validate_loadable(definitions)
     keys = {spec.key for spec in definitions.resolve_all_asset_specs()}
-    assert keys == {EVENTS, PROFILES, dg.AssetKey(["mixpanel", "orders"])}
+    assert keys == {EVENTS, PROFILES, *(dg.AssetKey(["mixpanel", name]) for name in others)}
 
 
 def test_an_asset_of_both_tables_is_linked_to_both(
