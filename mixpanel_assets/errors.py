@@ -108,7 +108,11 @@ class MixpanelDataError(Exception):
         return self.message.removesuffix(self.what_to_do).rstrip(" ;:\n") or self.message
 
     def add(self, sentence: str) -> None:
-        """Add a sentence to the end of the message."""
+        """Add to the end of the message.
+
+        Args:
+            sentence: What to add, with its full stop.
+        """
         self.message = f"{self.message} {visible(sentence)}"
         self.args = (self.message,)
 

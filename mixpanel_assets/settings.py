@@ -239,7 +239,11 @@ class Settings(BaseSettings):
         return at_home if _is_there(at_home) and not _is_there(in_project) else in_project
 
     def spool_path(self, project_id: str) -> Path:
-        """Return the folder of responses that are not stored yet."""
+        """Return the folder of responses that are not stored yet.
+
+        Args:
+            project_id: Names the database, beside which the folder is by default.
+        """
         if self.spool_dir:
             return self.spool_dir.expanduser().absolute()
         return self.database_path(project_id).parent / "spool"
@@ -272,7 +276,11 @@ class Settings(BaseSettings):
         )
 
     def project(self, credentials: Credentials) -> ProjectIdentity:
-        """Return the project that a database must hold, with the zone that its rows are read in."""
+        """Return the project that a database must hold, with the zone that its rows are read in.
+
+        Args:
+            credentials: Name the project and its region.
+        """
         from mixpanel_assets.warehouse import ProjectIdentity
 
         return ProjectIdentity(

@@ -69,6 +69,10 @@ CANNOT_RUN = {
 ALONE = {"mp sync"}
 
 
+def function_name(function):
+    return getattr(function, "__qualname__", "")
+
+
 def members(name, kind):
     """Yield each method and property of ours, under the name of where it is written."""
     for attribute in dir(kind):
@@ -77,7 +81,9 @@ def members(name, kind):
             member = member.__func__
         function = getattr(member, "fget", None) or getattr(member, "func", None) or member
         ours = str(getattr(function, "__module__", "")).startswith("mixpanel_assets")
-        if ours and not attribute.startswith("_") and callable(function):
+        # The default of a field may be a private function.
+        is_public = not attribute.startswith("_") and "._" not in f".{function_name(function)}"
+        if ours and is_public and callable(function):
             yield f"{function.__module__}.{function.__qualname__}", member
 
 

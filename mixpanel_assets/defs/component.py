@@ -357,7 +357,7 @@ class MixpanelComponent(dg.Component, dg.Model, dg.Resolvable):
     def execute(
         self, context: dg.AssetExecutionContext, results: Iterator[StepResult]
     ) -> Iterator[StepResult]:
-        """Run the step that stores the rows of an asset; to be overridden.
+        """Yield the results of the step that stores the rows of an asset; to be overridden.
 
         Args:
             context: The step's.
@@ -368,6 +368,9 @@ class MixpanelComponent(dg.Component, dg.Model, dg.Resolvable):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the definitions of the project; part of `dagster.Component`.
+
+        Args:
+            context: Names the folder and the Dagster project.
 
         Raises:
             ConfigError: A field cannot be understood, or fields contradict each other.

@@ -95,12 +95,12 @@ def build_definitions(
         profiles: Whether there is an asset of all user profiles.
         groups: Group profiles, by table: the id of the group key. None: MP_GROUPS.
         tables: Filtered events and profiles, in tables of their own.
-        queries: Reports whose daily results are kept in tables; with a schedule of their own.
         checks: Whether `events` has checks, or the names of those that are wanted.
         check_thresholds: When the checks of a day warn.
         jobs: Whether there are jobs, or the names of those that are wanted, without prefix.
         schedules: Whether there are schedules, or the names of those that are wanted. A schedule
             whose job is left out is left out too.
+        queries: Reports whose daily results are kept in tables; with a schedule of their own.
         executor: Of all jobs of the code location that have none; None: it stays the host's.
         op_tags: The tags of the assets' steps.
         translator: Decides how the assets appear in Dagster.

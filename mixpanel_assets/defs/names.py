@@ -83,15 +83,27 @@ class Names:
         )
 
     def named(self, name: str) -> str:
-        """Return the name of a job, schedule, sensor or op, with the prefix."""
+        """Return a name with the prefix.
+
+        Args:
+            name: Of a job, schedule, sensor or op.
+        """
         return f"{self.prefix}_{name}" if self.prefix else name
 
     def asset_key(self, table: str) -> dg.AssetKey:
-        """Return the key of the asset with a table in schema `mixpanel`."""
+        """Return the key of the asset with a table.
+
+        Args:
+            table: The table in schema `mixpanel`.
+        """
         return dg.AssetKey([*self.key_prefix, table])
 
     def query_key(self, table: str) -> dg.AssetKey:
-        """Return the key of the asset with a table of daily results of a report."""
+        """Return the key of the asset with daily results of a report.
+
+        Args:
+            table: Its table in schema `mixpanel_queries`.
+        """
         return dg.AssetKey([self.queries, table])
 
     @property
@@ -108,7 +120,11 @@ class Names:
         self,
         context: dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
     ) -> MixpanelResource:
-        """Return the resource of a step."""
+        """Return the resource of a step.
+
+        Args:
+            context: The step's.
+        """
         return cast("MixpanelResource", getattr(context.resources, self.mixpanel))
 
 
@@ -149,7 +165,11 @@ class MixpanelTranslator:
     """
 
     def get_asset_spec(self, kind: AssetKind) -> dg.AssetSpec:
-        """Return what Dagster shows of an asset; to be overridden."""
+        """Return what Dagster shows of an asset; to be overridden.
+
+        Args:
+            kind: The asset, with what is shown by default.
+        """
         return kind.spec
 
 
@@ -188,6 +208,9 @@ class AssetHooks:
     def spec(self, kind: AssetKind) -> dg.AssetSpec:
         """Return what the translator makes of an asset.
 
+        Args:
+            kind: The asset.
+
         Raises:
             ConfigError: It is not a `dagster.AssetSpec`.
         """
@@ -200,7 +223,11 @@ class AssetHooks:
         return spec
 
     def shown(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the metadata without the kinds that are left out."""
+        """Return the metadata without the kinds that are left out.
+
+        Args:
+            metadata: Values by name.
+        """
         hidden = {
             name
             for kind, names in METADATA.items()
@@ -210,7 +237,12 @@ class AssetHooks:
         return {name: value for name, value in metadata.items() if name not in hidden}
 
     def present(self, asset: dg.AssetsDefinition, spec: dg.AssetSpec) -> dg.AssetsDefinition:
-        """Return an asset with a translated spec; its days and the place of its rows are kept."""
+        """Return an asset with a translated spec; its days and the place of its rows are kept.
+
+        Args:
+            asset: The asset.
+            spec: What `spec` returned for it.
+        """
         return asset.map_asset_specs(
             lambda own: spec.replace_attributes(
                 partitions_def=own.partitions_def,

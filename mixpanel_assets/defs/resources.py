@@ -159,6 +159,10 @@ class MixpanelResource(dg.ConfigurableResource[None]):
 
         Args:
             settings: Hold where a field is empty.
+
+        Example:
+            >>> with MixpanelResource().with_settings(Settings()).client() as client:
+            ...     client.get_events(limit=2)
         """
         kind = type(self)
         bound = type(

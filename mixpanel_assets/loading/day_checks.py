@@ -88,6 +88,9 @@ class CheckThresholds(BaseModel):
     def given(cls, **values: Any) -> CheckThresholds:
         """Return these thresholds; the others have their defaults.
 
+        Args:
+            **values: Fields of this class.
+
         Raises:
             ConfigError: A value cannot be used; the message names it.
         """

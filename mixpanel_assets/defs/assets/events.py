@@ -92,6 +92,10 @@ def events_asset(
         checks: Names of checks; without `rows_vanished` the step does not do it.
         names: The key of the asset and of its resources.
         hooks: What Dagster shows of the asset, and how its steps run.
+
+    Example:
+        >>> events_asset(Settings()).key.to_user_string()
+        'mixpanel/events'
     """
     partitions, columns = daily_partitions(settings), column_schema(EVENTS.columns)
     spec = hooks.spec(
@@ -325,7 +329,13 @@ class FilteredEvents(dg.Model, dg.Resolvable):
     ] = "One row per event of the filter, without duplicates."
 
     def asset(self, settings: Settings, *, names: Names, hooks: AssetHooks) -> dg.AssetsDefinition:
-        """Return the asset; see `filtered_events_asset`."""
+        """Return the asset; see `filtered_events_asset`.
+
+        Args:
+            settings: The partitions, and where responses and rows are kept.
+            names: The key of the asset and of its resources.
+            hooks: What Dagster shows of the asset, and how its step runs.
+        """
         return filtered_events_asset(
             self.name,
             events=self.events,

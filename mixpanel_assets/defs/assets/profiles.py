@@ -127,6 +127,10 @@ def profiles_asset(
         description: What one row is.
         names: The key of the asset and of its resources; the names of its ops.
         hooks: What Dagster shows of the asset, and how its steps run.
+
+    Example:
+        >>> profiles_asset(Settings()).key.to_user_string()
+        'mixpanel/profiles'
     """
     target, check, partitions = Target(name), f"{name}_complete", daily_partitions(settings)
     spec = hooks.spec(
@@ -404,7 +408,13 @@ class FilteredProfiles(dg.Model, dg.Resolvable):
     ] = None
 
     def asset(self, settings: Settings, *, names: Names, hooks: AssetHooks) -> dg.AssetsDefinition:
-        """Return the asset; see `filtered_profiles_asset`."""
+        """Return the asset; see `filtered_profiles_asset`.
+
+        Args:
+            settings: The partitions, and where responses and rows are kept.
+            names: The key of the asset and of its resources.
+            hooks: What Dagster shows of the asset, and how its step runs.
+        """
         filters = self.model_dump(exclude={"name"})
         return filtered_profiles_asset(
             self.name, **filters, settings=settings, names=names, hooks=hooks

@@ -204,6 +204,11 @@ class LiveQuery(dg.Model, dg.Resolvable):
     def asset(self, settings: Settings, *, names: Names, hooks: AssetHooks) -> dg.AssetsDefinition:
         """Return the asset; see `live_query_asset`.
 
+        Args:
+            settings: The partitions, and where responses and rows are kept.
+            names: The key of the asset and of its resources.
+            hooks: What Dagster shows of the asset, and how its step runs.
+
         Raises:
             ConfigError: The parameters are not those of the report.
         """
