@@ -148,6 +148,8 @@ def build_definitions(
     with quiet_beta():
         of_events, of_profiles = _assets(known, shown, events, profiles, tables)
         of_queries = [query.asset(known, **shown) for query in queries]
+    _refuse_shared_tables([*known.groups, *(one.name for one in tables)])
+    _refuse_shared_tables([query.name for query in queries])
     all_events = of_events[0].key if events else None
     every_job = _jobs(known, shown, of_events, of_profiles, all_events, chosen)
     found_jobs = _chosen(jobs, every_job, names, "job")
@@ -227,6 +229,23 @@ def _assets(
         of_events = [_joined(asset, of_profiles[0].key) for asset in of_events]
         of_profiles[0] = _joined(of_profiles[0], of_events[0].key)
     return of_events, of_profiles
+
+
+def _refuse_shared_tables(names: Iterable[str]) -> None:
+    """Refuse names of tables that DuckDB takes for the same: two assets would share their rows.
+
+    Raises:
+        ConfigError: Two names differ at most by capital letters.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        if other := seen.get(name.lower()):
+            raise ConfigError(
+                f"The tables {other!r} and {name!r} have the same name in DuckDB, which ignores "
+                "capital letters. Choose another name for one of them.",
+                {"tables": [other, name]},
+            )
+        seen[name.lower()] = name
 
 
 def _joined(asset: dg.AssetsDefinition, other: dg.AssetKey) -> dg.AssetsDefinition:

@@ -53,7 +53,14 @@ from mixpanel_assets.loading.profiles import (
 )
 from mixpanel_assets.rules.days import days_between
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets.warehouse import PROFILES, ProfileReport, Target
+from mixpanel_assets.warehouse import (
+    PROFILES,
+    SCHEMA,
+    ProfileReport,
+    Target,
+    check_name,
+    refuse_our_names,
+)
 
 
 class ProfilesConfig(dg.Config):
@@ -308,6 +315,7 @@ def group_profiles_asset(
     Example:
         >>> companies = group_profiles_asset("companies", "-1405123841946871899")
     """
+    _check_own_table(name)
     return profiles_asset(
         settings or load_settings(),
         name,
@@ -360,6 +368,7 @@ def filtered_profiles_asset(
         distinct_ids=distinct_ids,
     )
     query.check()
+    _check_own_table(name)
     return profiles_asset(
         settings or load_settings(),
         name,
@@ -368,6 +377,12 @@ def filtered_profiles_asset(
         names=names,
         hooks=hooks,
     )
+
+
+def _check_own_table(name: str) -> None:
+    """Refuse the name of a table of this package: `profiles` holds all user profiles, no others."""
+    check_name(name, PROFILES)
+    refuse_our_names(SCHEMA, name)
 
 
 class FilteredProfiles(dg.Model, dg.Resolvable):
