@@ -26,7 +26,7 @@ from mixpanel_assets.defs.demo import demo_resource
 from mixpanel_assets.defs.fields import as_written, described, text
 from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.defs.metadata import METADATA, MetadataKind
-from mixpanel_assets.defs.names import AssetKind, StepResult
+from mixpanel_assets.defs.names import AssetKind, Names, StepResult
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.day_checks import CheckThresholds
@@ -153,6 +153,22 @@ def _name_of(path: Path) -> str:
     """Return the name of a component's folder, as a prefix of Dagster's names."""
     folder = path.parent.name if path.suffix in (".py", ".yaml", ".yml") else path.name
     return _NOT_IN_A_NAME.sub("_", folder).strip("_") or "mixpanel"
+
+
+def _checked(folder_name: str) -> str:
+    """Return the name of a folder, which the names in Dagster begin with.
+
+    Raises:
+        ConfigError: It does not begin with a letter, or has others than those of ASCII.
+    """
+    try:
+        Names.of(folder_name)
+    except ConfigError as error:
+        raise ConfigError(
+            f"The component's names in Dagster begin with that of its folder, but {error.message} "
+            "Rename the folder, or set the field `name`, such as `name: shop`."
+        ) from None
+    return folder_name
 
 
 class _Unread(MixpanelResource):
@@ -375,7 +391,7 @@ class MixpanelComponent(dg.Component, dg.Model, dg.Resolvable):
         Raises:
             ConfigError: A field cannot be understood, or fields contradict each other.
         """
-        name = self.name or _name_of(context.path)
+        name = self.name or _checked(_name_of(context.path))
         return build_definitions(
             name=name,
             account=self._resource(),
@@ -411,7 +427,7 @@ class MixpanelComponent(dg.Component, dg.Model, dg.Resolvable):
             "time_zone": self.time_zone,
             "groups": self.groups,
             "automation": self.automation,
-            "database": root / (self.database or self._usual_database(name)),
+            "database": root / Path(self.database or self._usual_database(name)).expanduser(),
             **_split(self.op),
         }
         if twice := sorted(fields.keys() & self.settings.keys()):

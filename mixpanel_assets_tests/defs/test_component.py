@@ -188,6 +188,32 @@ def test_every_field_has_its_effect(sandbox):
             {"live_queries": [{"name": "x", "report": "segmentation", "parameters": {}}]},
             "live query 'x' of segmentation cannot be used. event:",
         ),
+        ({"groups": {"Companies": "1", "companies": "2"}}, "have the same name in DuckDB"),
+        (
+            {
+                "groups": {"companies": "1"},
+                "event_tables": [{"name": "companies", "events": ["Sign Up"]}],
+                "translation": {"key": "{{ rows }}/{{ table }}"},
+            },
+            "have the same name in DuckDB",
+        ),
+        (
+            {
+                "live_queries": [
+                    {"name": name, "report": "event_counts", "parameters": {"events": ["Sign Up"]}}
+                    for name in ("sign_ups", "Sign_Ups")
+                ]
+            },
+            "have the same name in DuckDB",
+        ),
+        ({"groups": {"Profiles": "1"}}, "taken by a table of this package"),
+        ({"profiles": False, "groups": {"profiles": "1"}}, "taken by a table of this package"),
+        ({"events": False, "groups": {"events": "1"}}, "taken by a table of this package"),
+        (
+            {"profiles": False, "profile_tables": [{"name": "profiles", "where": "true"}]},
+            "taken by a table of this package",
+        ),
+        ({"profile_tables": [{"name": "my people", "where": "true"}]}, "not a name for a table"),
     ],
 )
 def test_a_wrong_field_is_named(sandbox, attributes, said):
@@ -203,6 +229,26 @@ def test_a_wrong_field_is_named(sandbox, attributes, said):
         reasons.append(str(error))
         error = error.__cause__ or error.__context__
     assert any(said in reason for reason in reasons), reasons
+
+
+@pytest.mark.parametrize("folder_name", ["2024-shop", "größe"])
+def test_a_folder_whose_name_cannot_be_a_prefix_needs_a_name(sandbox, folder_name):
+    """The error names the field that stands for the folder's name."""
+    folder = written(sandbox, folder_name, demo=True)
+    with (
+        pytest.raises(Exception, match="Error") as caught,
+        sandbox.load_component_and_build_defs(folder),
+    ):
+        pass
+    assert "set the field `name`, such as `name: shop`" in str(caught.value.__cause__)
+
+
+def test_a_database_may_be_in_the_home_folder(sandbox, monkeypatch):
+    """As it may be in MP_DATABASE."""
+    monkeypatch.setenv("HOME", "/home/ann")
+    folder = written(sandbox, demo=True, database="~/shop.duckdb")
+    with sandbox.load_component_and_build_defs(folder) as (_, definitions):
+        assert definitions.resources["shop_warehouse"].database == "/home/ann/shop.duckdb"
 
 
 def test_loading_reads_no_file_and_no_setting(sandbox, monkeypatch):
