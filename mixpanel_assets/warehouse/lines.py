@@ -313,8 +313,9 @@ def _is_exact_sql() -> str:
 def _whole_number_sql(value: str) -> str:
     """Return the SQL of a whole JSON number; NULL for a text, a fraction or a boolean."""
     text = f"{value}::VARCHAR"
+    may_be_fraction = f"contains({text}, '.') OR contains({text}, 'e-')"  # it casts 1e-7 to 0
     return (
-        f"CASE WHEN NOT contains({text}, '.') OR ends_with({text}, '.0') "
+        f"CASE WHEN NOT ({may_be_fraction}) OR ends_with({text}, '.0') "
         f"THEN try_cast({text} AS BIGINT) END"
     )
 

@@ -271,3 +271,17 @@ def test_what_sql_reads_later_is_the_last_value(warehouse, name):
     found = warehouse.query(f"SELECT properties ->> '$.\"{name}\"' FROM events")
     assert found == ([("b",), ("c",)] if apart else found)
     assert {value for (value,) in found} <= {"b", "c"}
+
+
+FRACTIONS = ["1e-7", "0.0000001", "5e-324", "25e-1", "1.5"]
+
+
+@pytest.mark.parametrize("value", FRACTIONS)
+@pytest.mark.parametrize(
+    "other", [b"1", b"0.12345678901234567890"], ids=["read by DuckDB", "read here"]
+)
+def test_a_fraction_is_no_time_of_processing(warehouse, value, other):
+    """However it is written; the reader of odd lines and DuckDB agree."""
+    line = b'{"event":"A","properties":{"time":%d,"mp_processing_time_ms":%b,"x":%b}}'
+    load(warehouse, [line % (START_MS, value.encode(), other)])
+    assert warehouse.query("SELECT processed_at FROM events") == [(None,)]
