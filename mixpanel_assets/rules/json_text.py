@@ -189,7 +189,8 @@ def joined(pairs: Mapping[str, bytes], *, ascii_only: bool) -> bytes:
 
 @lru_cache(maxsize=10_000)
 def _json_name(name: str, ascii_only: bool) -> bytes:
-    return json.dumps(name, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    escapes = ascii_only and not name.isascii()  # Python would escape the character 127, too
+    return json.dumps(name, ensure_ascii=escapes).encode("utf-8", "surrogatepass")
 
 
 def _json_name_at(text: str, position: int) -> tuple[str, int]:

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.rules.json_text import MAX_DEPTH, depth, last_values, members, parse, values
+from mixpanel_assets.rules.json_text import (
+    MAX_DEPTH,
+    depth,
+    joined,
+    last_values,
+    members,
+    parse,
+    values,
+)
 
 texts = st.text(st.characters(codec="utf-8"), max_size=5) | st.sampled_from(['"', "\\", "}", "a"])
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
@@ -77,6 +85,11 @@ def test_of_a_name_that_comes_twice_the_last_value_is_left(tree, spacing, ascii_
         assert len(left) < len(raw)
     else:
         assert left is raw
+
+
+def test_a_character_that_needs_no_escape_gets_none():
+    """Not even the control character 127, which JSON allows in a text."""
+    assert joined({"a\x7f": b"1"}, ascii_only=True) == b'{"a\x7f":1}'
 
 
 def test_one_name_may_be_written_in_two_ways():

@@ -153,6 +153,26 @@ def test_properties_are_the_text_that_was_sent(properties, spaces):
     assert text.encode() == dumps(properties)
 
 
+LAST_SEEN = ["2026-03-01T12:00:00", "2026-03-01T12:00:00+05:30", "2026-02-30", "", None, 5]
+properties = st.dictionaries(names, values, max_size=5)
+
+
+@LAW
+@given(st.lists(st.tuples(properties, st.sampled_from(LAST_SEEN)), min_size=1, max_size=9))
+def test_a_stored_row_is_the_row_of_its_line(sent):
+    """However usual a line is, so whether it is read in one step or in parts."""
+    lines = [
+        dumps({"$distinct_id": str(number), "$properties": {**own, "$last_seen": seen_at}})
+        for number, (own, seen_at) in enumerate(sent)
+    ]
+    warehouse = fresh()
+    store(warehouse, lines)
+    found = warehouse.query(
+        "SELECT distinct_id, properties, last_seen FROM profiles ORDER BY distinct_id"
+    )
+    assert found == [PageFile(Path("page"), FIRST).row(line) for line in lines]
+
+
 @given(st.lists(st.tuples(st.sampled_from(["plan", "$last_seen", "n"]), crowded), max_size=5))
 def test_of_a_name_that_comes_twice_the_last_value_is_stored(pairs):
     """On every level; the profile then equals the one that a stream yields."""
