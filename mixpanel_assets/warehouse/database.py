@@ -132,6 +132,7 @@ class Database:
                 yield self._held
             return
         self.make_place()
+        sweep_spill_folders(self.path)
         with storage_errors(self.path), self._instance() as connection:
             yield connection
 

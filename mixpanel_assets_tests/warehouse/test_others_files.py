@@ -110,6 +110,20 @@ def test_what_a_killed_process_spilled_goes_with_the_next_write(path, is_link):
     assert not spilled.parent.exists()
 
 
+STAGE = HOLD.replace("write()", "staging()")
+
+
+def test_what_a_load_spilled_that_was_killed_while_it_staged_goes_with_the_next_staging(path):
+    """Otherwise a load that is killed and started again would fill the disk, a try at a time."""
+    with in_another_process(STAGE, path) as process:
+        [mark] = path.parent.glob(f"*{process.pid}-*/{MARK}")
+        spilled = made(mark.with_name(SPILLED))
+        with Database(path).staging():
+            assert spilled.exists()
+    with Database(path).staging():
+        assert not spilled.parent.exists()
+
+
 def test_what_an_earlier_version_spilled_goes_with_its_process(path, dead):
     """Its folders have no mark, so the process id decides."""
     place = path.with_name("x.duckdb.tmp")
