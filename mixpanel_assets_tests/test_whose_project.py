@@ -14,7 +14,7 @@ from mixpanel_assets.client import make_credentials
 from mixpanel_assets.defs.io_managers import WarehouseIOManager
 from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.defs.resources import MixpanelResource
-from mixpanel_assets.errors import ConfigError, StorageError
+from mixpanel_assets.errors import AuthenticationError, ConfigError, StorageError
 from mixpanel_assets.loading.doctor import doctor
 from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.settings import Settings
@@ -320,3 +320,37 @@ def test_a_code_location_says_whose_rows_it_reads(settings):
         given = build_definitions(settings=settings, resources={"mixpanel": resource})
         manager = given.resources["mixpanel_warehouse"]
         assert (manager.project_id, manager.region) == ("", "")
+
+
+def test_a_file_that_a_mistyped_project_left_may_be_deleted(emulator, tmp_path):
+    """The first load failed, so the file holds nothing but the failed day."""
+    place = tmp_path / "warehouse.duckdb"
+    settings = Settings(api_base_url=emulator.base_url, database=place, state_dir=":memory:")
+
+    def load(project_id):
+        with Workspace(
+            credentials=credentials_of(emulator, project_id), settings=settings
+        ) as workspace:
+            workspace.sync_events(START, START)
+
+    with pytest.raises(AuthenticationError):
+        load("999")
+    with pytest.raises(ConfigError, match="delete the file and its snapshot to use it") as caught:
+        load("12345")
+    assert "holds project 999" in caught.value.message
+    place.unlink()
+    place.with_name("warehouse.snapshot.duckdb").unlink(missing_ok=True)
+    load("12345")
+
+
+def test_a_file_with_rows_is_never_to_be_deleted(open_as, path):
+    """Rows of any kind: of other tables than events, or an empty day."""
+    change(path, "DELETE FROM mixpanel.events")
+    with open_as("999") as workspace, pytest.raises(ConfigError, match=BOTH) as of_profiles:
+        workspace.sync_events(START, START)
+    change(path, "UPDATE mixpanel._days SET status = 'failed'; CREATE TABLE own AS SELECT 1 AS one")
+    for table in ("events", "profiles"):
+        change(path, f"DELETE FROM mixpanel.{table}")
+    with open_as("999") as workspace, pytest.raises(ConfigError, match=BOTH) as of_own:
+        workspace.sync_events(START, START)
+    assert "delete" not in of_profiles.value.message + of_own.value.message

@@ -637,7 +637,7 @@ def _checked_version(connection: Connection, expected: ProjectIdentity | None) -
             must_be_unchanged(tables, schema_version())
         return None
     if expected and (stored := read_project(connection)):
-        must_be_of(stored, expected.project_id, expected.region)
+        must_be_of(connection, stored, expected.project_id, expected.region)
     return version
 
 

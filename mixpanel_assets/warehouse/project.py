@@ -280,7 +280,7 @@ def check_loadable(
     # Only a file with a project table has a version; the query would take 5 ms.
     stored = read_project(connection) if project and version else None
     if project and stored:
-        must_match(stored, project)
+        must_match(connection, stored, project)
     version = version or schema_version()
     must_be_unchanged(tables, version)
     return version, stored
@@ -361,9 +361,9 @@ def made_at(connection: Connection) -> datetime | None:
     return row[0] if row else None
 
 
-def must_match(stored: ProjectIdentity, expected: ProjectIdentity) -> None:
+def must_match(connection: Connection, stored: ProjectIdentity, expected: ProjectIdentity) -> None:
     """Raise `ConfigError` if the file's project, or how its times are read, is not as expected."""
-    must_be_of(stored, expected.project_id, expected.region)
+    must_be_of(connection, stored, expected.project_id, expected.region)
     if _stored_times(stored) != _stored_times(expected):
         raise ConfigError(
             f"This database was loaded with time regime {stored.regime} and zone {stored.zone}, "
@@ -373,16 +373,33 @@ def must_match(stored: ProjectIdentity, expected: ProjectIdentity) -> None:
         )
 
 
-def must_be_of(stored: ProjectIdentity, project_id: str, region: str) -> None:
+def must_be_of(
+    connection: Connection, stored: ProjectIdentity, project_id: str, region: str
+) -> None:
     """Raise `ConfigError` if the file's project is not the expected one; '' stands for any."""
     expected = project_id or stored.project_id, region or stored.region
     if _stored_id_and_region(*expected) != _stored_id_and_region(stored.project_id, stored.region):
         raise ConfigError(
             f"This database holds project {stored.project_id} ({stored.region}), but project "
-            f"{expected[0]} ({expected[1]}) was expected. Set MP_DATABASE to another file, "
-            "or MP_PROJECT_ID and MP_REGION to the stored project.",
+            f"{expected[0]} ({expected[1]}) was expected. {_way_out(connection)}",
             {"stored": vars(stored), "asked": {"project_id": expected[0], "region": expected[1]}},
         )
+
+
+def _way_out(connection: Connection) -> str:
+    """Return what to do with a file of another project; an empty one may be deleted."""
+    # A first load with a mistyped project id leaves a file with failed days and no rows.
+    others = "Set MP_DATABASE to another file, or MP_PROJECT_ID and MP_REGION to the stored project"
+    notes = ", ".join(map(literal, (schema.PROJECT.name, schema.DAYS.name, "_snapshot")))
+    stored_tables = (
+        "SELECT count(*) FROM duckdb_tables() WHERE database_name = current_database() "
+        f"AND estimated_size > 0 AND NOT (schema_name = {literal(SCHEMA)} "
+        f"AND table_name IN ({notes}))"
+    )
+    stored_days = f"SELECT count(*) FROM {schema.DAYS.quoted} WHERE status <> 'failed'"
+    if number(connection, stored_tables) or number(connection, stored_days):
+        return f"{others}."
+    return f"No row is stored in it yet: delete the file and its snapshot to use it. {others}."
 
 
 def _stored_id_and_region(project_id: str, region: str) -> tuple[str, str]:
