@@ -16,7 +16,7 @@ from mixpanel_assets.defs.assets.profiles import (
 from mixpanel_assets.defs.assets.queries import LiveQuery
 from mixpanel_assets.defs.checks import chosen_checks, event_checks
 from mixpanel_assets.defs.io_managers import WarehouseIOManager
-from mixpanel_assets.defs.metadata import MetadataKind
+from mixpanel_assets.defs.metadata import METADATA, MetadataKind
 from mixpanel_assets.defs.names import (
     NO_HOOKS,
     AssetHooks,
@@ -120,6 +120,12 @@ def build_definitions(
         >>> defs = dg.Definitions.merge(shop, eu)
     """
     given = dict(resources or {})
+    _check_kind("account", [account], str, MixpanelResource)
+    _check_kind("settings", [settings], Settings)
+    _check_kind("tables", tables, FilteredEvents, FilteredProfiles)
+    _check_kind("queries", queries, LiveQuery)
+    _check_kind("check_thresholds", [check_thresholds], CheckThresholds)
+    _check_metadata(include_metadata)
     chosen = chosen_checks(checks) if events else ()
     names = Names.of(
         name,
@@ -129,7 +135,9 @@ def build_definitions(
         warehouse=warehouse_key or ("warehouse" if "warehouse" in given else None),
     )
     known = (settings or load_settings()).with_values(owners=owners, groups=groups)
-    mixpanel = _resource(account, given.pop(names.mixpanel, None))
+    replaced = given.pop(names.mixpanel, None)
+    _check_kind(names.mixpanel, [replaced], MixpanelResource)
+    mixpanel = _resource(account, replaced)
     project_id, region = mixpanel.known_project
     if isinstance(warehouse := given.get(names.warehouse), WarehouseIOManager):
         # Jobs that open the file themselves must open the same one.
@@ -229,6 +237,36 @@ def _assets(
         of_events = [_joined(asset, of_profiles[0].key) for asset in of_events]
         of_profiles[0] = _joined(of_profiles[0], of_events[0].key)
     return of_events, of_profiles
+
+
+def _check_kind(argument: str, values: Iterable[object], *kinds: type) -> None:
+    """Refuse values of another kind; some would be noticed only when a run uses them.
+
+    Raises:
+        ConfigError: A value is neither None nor of one of the kinds.
+    """
+    for value in values:
+        if value is not None and not isinstance(value, kinds):
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise ConfigError(
+                f"{argument} must be of type {names}, not {type(value).__name__}.",
+                {"argument": argument},
+            )
+
+
+def _check_metadata(kinds: Collection[str] | None) -> None:
+    """Refuse unknown kinds of metadata, which would hide all others.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
+    names = {kinds} if isinstance(kinds, str) else {*(kinds or ())}
+    if unknown := sorted(names - set(METADATA)):
+        raise ConfigError(
+            f"There is no metadata {', '.join(map(repr, unknown))}. include_metadata is a list of: "
+            f"{', '.join(METADATA)}.",
+            {"include_metadata": unknown},
+        )
 
 
 def _refuse_shared_tables(names: Iterable[str]) -> None:

@@ -447,3 +447,22 @@ def test_factories_are_quiet_and_use_the_names_that_they_are_given(make):
     assert asset.key.path[0] in ("shop", "shop_queries")
     keys = asset.required_resource_keys - {"io_manager"}  # of values that pass between ops
     assert keys == {"shop_mixpanel", "shop_warehouse"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"account": 5}, "account must be of type str or MixpanelResource, not int"),
+        ({"settings": {"database": "x"}}, "settings must be of type Settings, not dict"),
+        ({"tables": ["orders"]}, "tables must be of type FilteredEvents or FilteredProfiles"),
+        ({"queries": ["sign_ups"]}, "queries must be of type LiveQuery, not str"),
+        ({"check_thresholds": {"volume_low": 1}}, "check_thresholds must be of type"),
+        ({"include_metadata": ["row_counts"]}, "no metadata 'row_counts'"),
+        ({"include_metadata": "rows"}, "no metadata 'rows'"),
+        ({"resources": {"mixpanel": "shop"}}, "mixpanel must be of type MixpanelResource"),
+    ],
+)
+def test_an_argument_of_another_kind_is_named(arguments, said):
+    """When the definitions are made, not by a run that uses it."""
+    with pytest.raises(ConfigError, match=said):
+        build_definitions(**{"name": "shop", "settings": Settings.given(), **arguments})
