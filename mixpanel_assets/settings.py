@@ -360,8 +360,14 @@ class _GivenSettings(Settings):
 def complaints(error: ValidationError, name: Callable[[str], str] = str) -> str:
     """Return what is wrong with each value; `name` shows the name of its field."""
     return "; ".join(
-        f"{name(str(problem['loc'][0]))}: {problem['msg']}" for problem in error.errors()
+        f"{name(str(problem['loc'][0]))}: {_complaint(problem['type'], problem['msg'])}"
+        for problem in error.errors()
     )
+
+
+def _complaint(kind: str, message: str) -> str:
+    # Pydantic's words for dates say neither the format nor that a number is taken for seconds.
+    return "it must be a day such as 2025-01-31" if kind.startswith("date_") else message
 
 
 def _home() -> Path:

@@ -188,6 +188,8 @@ def test_every_field_has_its_effect(sandbox):
             {"live_queries": [{"name": "x", "report": "segmentation", "parameters": {}}]},
             "live query 'x' of segmentation cannot be used. event:",
         ),
+        ({"start_date": "01/02/2026"}, "start_date: it must be a day such as 2025-01-31"),
+        ({"start_date": 20260102}, "start_date: it must be a day such as 2025-01-31"),
         ({"groups": {"Companies": "1", "companies": "2"}}, "have the same name in DuckDB"),
         (
             {
