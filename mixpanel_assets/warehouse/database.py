@@ -199,7 +199,7 @@ class Database:
 
     @contextmanager
     def _usable(self, mode: Mode, staging: Connection | None = None) -> Iterator[Connection]:
-        if self._held is None:
+        if self._held is None or staging not in (None, self._held):
             with self.opened(mode, staging=staging) as connection:
                 yield connection
         else:

@@ -439,3 +439,18 @@ def test_staging_locks_nothing_and_its_tables_are_there_in_the_transaction(tmp_p
             assert connection.execute("SELECT count(*) FROM stored").fetchone() == (2,)
         assert memory.execute("FROM memory.main.staged").fetchall() == [(7,)]
     assert not [file for file in tmp_path.iterdir() if file.suffix in (".tmp", ".wal")]
+
+
+def test_staged_rows_are_not_written_with_a_connection_that_was_opened_after_them(path):
+    """It belongs to a DuckDB without the staged rows; once it is closed, they can be written."""
+    database = Database(path, lock_timeout=0)
+    with database.staging() as memory:
+        memory.execute("CREATE TABLE memory.main.waiting AS SELECT 7 AS day")
+        database.hold()
+        with pytest.raises(StorageError, match="This thread already has"), database.write(memory):
+            pass
+        database.release()
+        with database.write(memory) as connection:
+            connection.execute("CREATE TABLE stored AS FROM memory.main.waiting")
+    with database.read() as connection:
+        assert connection.execute("FROM stored").fetchall() == [(7,)]
