@@ -468,9 +468,12 @@ class _Tally:
 
 # Of the rows in any order. No two rows are equal, for duplicates are removed and ids made: equal
 # rows would cancel each other. MD5 because DuckDB's own hash differs between its versions.
+# Lines that were read here are written as DuckDB writes the others: 21.90 as 21.9.
 _DIGEST = """
-    bit_xor(md5_number(concat_ws(chr(31), event_name, time_raw, coalesce(distinct_id, chr(0)),
-                                 coalesce(insert_id, chr(0)), properties)))
+    bit_xor(md5_number(concat_ws(
+        chr(31), event_name, time_raw, coalesce(distinct_id, chr(0)), coalesce(insert_id, chr(0)),
+        CASE WHEN is_odd IS NULL THEN json_merge_patch(properties, '{}') ELSE properties END
+    )))
 """
 
 

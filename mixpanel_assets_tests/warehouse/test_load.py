@@ -471,3 +471,17 @@ def test_a_digest_depends_on_the_rows_of_an_event_and_not_on_their_order(warehou
         warehouse.load([*rows[:-1], changed], reload=ACCEPT_SMALLER)
         assert digests(warehouse)["Visit"] == first["Visit"]
         assert digests(warehouse)["Order"] != first["Order"]
+
+
+def test_a_digest_does_not_depend_on_who_read_the_lines(warehouse):
+    """A name that comes twice anywhere in a file lets every line of it be read to the letter."""
+    lines = [
+        b'{"event":"Order","properties":{"time":%d,"price":21.90,"n":1e5,"f":2.0}}' % START_MS,
+        b'{"event":"Order","properties":{"time":%d,"url":"a\\/b","name":"\\u00e9"}}' % START_MS,
+        b'{"event":"Order","properties":{"time":%d,"n":12345678901234567890}}' % START_MS,
+    ]
+    warehouse.load(lines)
+    first = digests(warehouse)
+    twice = b'{"event":"Visit","properties":{"time":%d,"n":1,"n":2}}' % START_MS
+    warehouse.load([*lines, twice])
+    assert digests(warehouse)["Order"] == first["Order"]
