@@ -23,7 +23,11 @@ _PACKAGE = str(Path(mixpanel_assets.__file__).parent) + os.sep
 
 def events_job() -> dg.JobDefinition:
     """Return a job of `mixpanel/events` alone, as the MP_* variables say."""
-    job = dg.define_asset_job("events_alone", selection=dg.AssetSelection.assets(EVENTS))
+    job = dg.define_asset_job(
+        "events_alone",
+        selection=dg.AssetSelection.assets(EVENTS).without_checks(),
+        executor_def=dg.in_process_executor,
+    )
     definitions = dg.Definitions.merge(build_definitions(), dg.Definitions(jobs=[job]))
     return definitions.resolve_job_def("events_alone")
 
