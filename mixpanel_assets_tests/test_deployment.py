@@ -55,6 +55,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow  # a process for each command
 @pytest.mark.parametrize("where", COMMANDS)
 def test_a_command_and_its_options_exist(where):
     """Each program parses its whole line before it answers `--help`."""

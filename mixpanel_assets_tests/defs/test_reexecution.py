@@ -232,6 +232,7 @@ def test_a_day_that_has_ended_since_is_asked_again(runs, emulator, home, asked):
     assert asked()[before:] == [tuple(DAYS[5:8]), (DAYS[8],)]
 
 
+@pytest.mark.slow  # several runs of Dagster
 def test_a_new_launch_and_a_run_that_succeeded_are_done_again(runs, emulator, home, asked):
     """Launched again, a range is asked for again, whatever is stored.
 
