@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from mixpanel_assets.rules.json_text import last_values, may_be_deep, parse
+from mixpanel_assets.rules.json_text import FLOATS_AS_TEXT, last_values, may_be_deep, parse
 from mixpanel_assets.rules.lines import (
     BOM,
     SHORT_LINE_BYTES,
@@ -55,8 +55,7 @@ class _Event(msgspec.Struct, gc=False):
 
 _check_line = msgspec.json.Decoder(_Line).decode
 _decode_lines = msgspec.json.Decoder().decode_lines
-# A number such as 21.90 is kept as its text, so that encoding it gives the same bytes.
-_build_lines = msgspec.json.Decoder(_Event, float_hook=msgspec.Raw).decode_lines
+_build_lines = msgspec.json.Decoder(_Event, float_hook=FLOATS_AS_TEXT).decode_lines
 _encode_lines = msgspec.json.Encoder().encode_lines
 _UNUSUAL = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _BUILT_BYTES = 1 << 16  # a larger block has a long line

@@ -18,6 +18,10 @@ import msgspec
 MAX_DEPTH = 500
 
 _decode_values = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+# A number such as 21.90 is kept as its text, so that encoding it gives the same bytes.
+FLOATS_AS_TEXT = msgspec.Raw
+_build = msgspec.json.Decoder(float_hook=FLOATS_AS_TEXT).decode
+encode = msgspec.json.Encoder().encode
 _JSON_SPACE = " \t\r\n"
 _JSON_SPACES = frozenset(_JSON_SPACE)
 _CLOSING_BRACKETS = {"{": "}", "[": "]"}
@@ -125,6 +129,18 @@ def values(raw_json: bytes) -> dict[str, bytes]:
         return {name: text.encode() for name, text in members(raw_json.decode())}
 
 
+def build_plain(raw_json: bytes) -> Any:
+    """Return the value of JSON that `encode` writes with the same bytes; None of other JSON.
+
+    No object of it has a name twice, and its text can be stored.
+    """
+    try:
+        built = _build(raw_json)
+        return built if encode(built) == raw_json else None
+    except (msgspec.MsgspecError, OverflowError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 def last_values(raw_json: bytes) -> bytes:
     """Return JSON with the last value of each name only, on every level.
 
@@ -146,12 +162,7 @@ def _may_repeat_names(raw: bytes) -> bool:
     ends = [part.rpartition(b'"')[2] for part in raw.split(b'":')[:-1]]  # of the names
     if len(set(ends)) == len(ends) and not (b"\\" in b"".join(ends) or _COLON_APART.search(raw)):
         return False
-    if len(raw) > _BUILT_JSON_BYTES:
-        return True
-    try:
-        return msgspec.json.encode(msgspec.json.decode(raw)) != raw
-    except (msgspec.MsgspecError, OverflowError, UnicodeDecodeError, RecursionError):
-        return True
+    return len(raw) > _BUILT_JSON_BYTES or build_plain(raw) is None
 
 
 def _replaced_members(raw_json: bytes) -> Iterator[tuple[int, int]]:

@@ -15,15 +15,16 @@ from functools import cache
 from gzip import GzipFile
 from heapq import heappush, heappushpop
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-import msgspec
 from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.rules.json_text import (
     MAX_DEPTH,
+    build_plain,
+    encode,
     joined,
     last_values,
     may_be_deep,
@@ -39,10 +40,6 @@ from mixpanel_assets.warehouse.memory import LARGE_BYTES, ROWS_AT_ONCE, Spread, 
 from mixpanel_assets.warehouse.quarantine import Refusals, check_limit
 from mixpanel_assets.warehouse.schema import PROFILES, Column
 from mixpanel_assets.warehouse.staging import staging_table
-
-# A number such as 21.90 is kept as its text, so that encoding it gives the same bytes.
-_build = msgspec.json.Decoder(float_hook=msgspec.Raw).decode
-_encode = msgspec.json.Encoder().encode
 
 # No finer than a TIMESTAMP, which holds microseconds.
 _LAST_SEEN = re.compile(
@@ -114,15 +111,12 @@ class PageFile:
 
 def _plain_row(line: bytes) -> tuple[str, str, datetime | None] | None:
     """Return what `PageFile.row` does of a usual line, four times as fast; None of another line."""
+    profile = build_plain(line)
+    if profile is None or may_be_deep(line, MAX_DEPTH // 2):
+        return None
     try:
-        profile: dict[str, Any] = _build(line)
-        # Equal bytes: the text is storable, no name comes twice, and values are as sent.
-        if may_be_deep(line, MAX_DEPTH // 2) or _encode(profile) != line:
-            return None
         distinct_id, properties = profile["$distinct_id"], profile["$properties"]
         last_seen = properties.get("$last_seen", "")
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError):
-        return None
     except (KeyError, TypeError, AttributeError):  # not a profile, or one without properties
         return None
     if type(distinct_id) is not str or type(last_seen) is not str:
@@ -130,7 +124,7 @@ def _plain_row(line: bytes) -> tuple[str, str, datetime | None] | None:
     seen_at = _last_seen_column(last_seen)
     if seen_at is not None:
         del properties["$last_seen"]
-    return distinct_id, _encode(properties).decode(), seen_at
+    return distinct_id, encode(properties).decode(), seen_at
 
 
 def _last_seen_column(text: str | None) -> datetime | None:
