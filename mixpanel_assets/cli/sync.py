@@ -21,7 +21,7 @@ from mixpanel_assets.cli.options import (
 from mixpanel_assets.cli.output import Answer, print_answer, print_line
 from mixpanel_assets.errors import IncompleteExportError, MixpanelDataError
 from mixpanel_assets.results.choices import RefetchChoice
-from mixpanel_assets.rules.days import days_between, describe_days
+from mixpanel_assets.rules.days import counted, days_between, describe_days
 
 if TYPE_CHECKING:
     from mixpanel_assets.warehouse import DayReport, ProfileReport
@@ -122,7 +122,7 @@ def _describe_kept(days: int, *, expired: bool) -> str:
     reason = f"--refetch all loads {them} again"
     if expired:
         reason = "not requested from Mixpanel (MP_RETENTION_DAYS)"
-    return f"{days:,} day{'' if days == 1 else 's'} kept; {reason}"
+    return f"{counted(days, 'day')} kept; {reason}"
 
 
 def _days(

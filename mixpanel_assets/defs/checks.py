@@ -22,7 +22,7 @@ from mixpanel_assets.defs.schedules import check_condition
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.checks import EVENTS_COMPLETE, check_events
 from mixpanel_assets.loading.day_checks import ROWS_VANISHED, CheckOutcome, CheckThresholds
-from mixpanel_assets.rules.days import as_day, days_between, describe_days
+from mixpanel_assets.rules.days import as_day, counted, days_between, describe_days
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import EVENTS, ProjectIdentity
 
@@ -218,8 +218,7 @@ def _log_failures(context: dg.AssetCheckExecutionContext, outcomes: Sequence[Che
         if outcome.day and not outcome.passed:
             failed.setdefault(outcome.check, []).append(outcome.day)
     for check, days in failed.items():
-        number = f"{len(days):,} day{'' if len(days) == 1 else 's'}"
-        context.log.warning(f"{check} fails for {number}: {describe_days(days)}")
+        context.log.warning(f"{check} fails for {counted(len(days), 'day')}: {describe_days(days)}")
 
 
 def outcome_metadata(outcome: CheckOutcome) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import dagster as dg
 from mixpanel_assets.defs.names import THE_ONLY_PROJECT, AssetKind, Names
 from mixpanel_assets.loading.checks import EVENTS_COMPLETE
 from mixpanel_assets.loading.plan import MOST_DAYS_READ_AGAIN, REFETCH_TAG, Refetch
+from mixpanel_assets.rules.days import counted
 from mixpanel_assets.rules.zones import periods
 from mixpanel_assets.settings import Settings, load_settings
 
@@ -116,7 +117,7 @@ def snapshot_profiles_schedule(
         cron_schedule=snapshot_cron(settings),
         execution_timezone=settings.export_zone,
         description=f"Every day at {_clock(settings, 15)}: takes a snapshot of all profiles as "
-        f"they are now, stored for that day. Costs {_quantity(tables, 'query request')} a day, "
+        f"they are now, stored for that day. Costs {counted(tables, 'query request')} a day, "
         f"and stores all profiles again (the job {names.named('keep_snapshots')} thins them out).",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -233,7 +234,7 @@ def sweep_cost(settings: Settings, tables: int = 1) -> str:
     """Return what a sweep of some tables costs, in words."""
     days, together = settings.sweep_days, settings.days_per_request
     if together:
-        return _quantity(-(-days // together) * tables, "export request")
+        return counted(-(-days // together) * tables, "export request")
     return f"{tables} to {days * tables} export requests"
 
 
@@ -251,10 +252,6 @@ def _in_words(cron: str) -> str:
     if daily := re.fullmatch(r"(\d+) (\d+) \* \* \*", cron):
         return f"daily at {int(daily[2]):02d}:{int(daily[1]):02d}"
     return f"at {cron}"
-
-
-def _quantity(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _request_for(day: date, settings: Settings) -> dg.RunRequest | dg.SkipReason:

@@ -17,7 +17,7 @@ from mixpanel_assets.errors import DatabaseNotFoundError
 from mixpanel_assets.loading.day_checks import CheckOutcome, CheckThresholds, check_days
 from mixpanel_assets.loading.days_behind import STORED, Ledger
 from mixpanel_assets.loading.plan import is_expired
-from mixpanel_assets.rules.days import days_between, describe_days, how_to_load
+from mixpanel_assets.rules.days import counted, days_between, describe_days, how_to_load
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import Database, ProjectIdentity, check_readable, day_rows
 
@@ -129,8 +129,8 @@ def events_complete(
     if missing:
         are = "is" if len(missing) == 1 else "are"
         detail = (
-            f"{describe_days(missing)} {are} missing: {len(missing):,} of {_count(len(days))} from "
-            f"{days[0]} to {last} ({_reasons(missing)})."
+            f"{describe_days(missing)} {are} missing: {len(missing):,} of "
+            f"{counted(len(days), 'day')} from {days[0]} to {last} ({_reasons(missing)})."
         )
     elif days:
         detail = f"No day from {days[0]} to {last} is missing."
@@ -195,7 +195,3 @@ def _range(first: date, last: date, why: str, ledger: Ledger) -> dict[str, Any]:
         "why": REASONS[why],
         "last_error": next((error for error, _ in errors.most_common() if error), ""),
     }
-
-
-def _count(days: int) -> str:
-    return f"{days:,} day{'' if days == 1 else 's'}"

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.results import Result
-from mixpanel_assets.rules.days import how_to_load
+from mixpanel_assets.rules.days import counted, how_to_load
 from mixpanel_assets.rules.zones import periods
 from mixpanel_assets.settings import complaints
 from mixpanel_assets.warehouse import (
@@ -73,7 +73,7 @@ class CheckThresholds(BaseModel):
         default=4,
         ge=3,
         le=52,
-        description="The usual number is that of the same weekday in so many weeks before.",
+        description="The usual number is that of the same weekday in this number of weeks before.",
     )
     property_days: int = Field(
         default=3, ge=1, le=31, description="Days before with which properties are compared."
@@ -183,11 +183,13 @@ def _quarantine(facts: Facts, report: DayReport) -> CheckOutcome:
     reasons = facts.reasons.get(day, {})
     numbers = {"rows_quarantined": lines}
     if lines <= facts.thresholds.quarantined_rows:
-        return _passed("rows_quarantined", report, f"{_lines(lines)} in the quarantine.", numbers)
+        return _passed(
+            "rows_quarantined", report, f"{counted(lines, 'line')} in the quarantine.", numbers
+        )
     return CheckOutcome(
         "rows_quarantined",
         False,
-        f"{_lines(lines)} of {day} cannot be stored as events and "
+        f"{counted(lines, 'line')} of {day} cannot be stored as events and "
         f"{'is' if lines == 1 else 'are'} in the quarantine: {'; '.join(list(reasons)[:3])}.",
         f"`FROM mixpanel._quarantine WHERE day = '{day}'` shows the bytes and the reason of each. "
         "Correct what sends them.",
@@ -195,10 +197,6 @@ def _quarantine(facts: Facts, report: DayReport) -> CheckOutcome:
         numbers=numbers,
         rows=[{"reason": reason, "lines": count} for reason, count in reasons.items()],
     )
-
-
-def _lines(number: int) -> str:
-    return f"{number:,} line{'' if number == 1 else 's'}"
 
 
 def _duplicates(facts: Facts, report: DayReport) -> CheckOutcome:

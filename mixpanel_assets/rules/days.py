@@ -131,6 +131,11 @@ def how_to_load(
     return f"{', '.join(commands)}{more}, or materialize these partitions of `mixpanel/events`"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as `1 day` or `2,000 days`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def describe_counts(days: Mapping[date, int], *, most: int = _SHOWN) -> str:
     """Return days with their numbers of rows in words, the first few of many."""
     day_counts = [f"{day} ({row_count:,} rows)" for day, row_count in sorted(days.items())]
