@@ -562,8 +562,7 @@ class MemoryDatabase(Database):
     def _connect(
         self, mode: Mode, logged: bool = False, staging: Connection | None = None
     ) -> Iterator[Connection]:
-        with closing_connection(self._root.cursor()) as connection:
-            set_up_session(connection)
+        with self._instance() as connection:
             connection.execute(f"USE {CATALOG}")
             if mode == "read":
                 connection.execute("BEGIN TRANSACTION READ ONLY")
