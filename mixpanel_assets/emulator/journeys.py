@@ -80,7 +80,7 @@ def funnel_steps(
         rows.append(
             {
                 "count": counts[number],
-                # The first step has no time, and so has a step that nobody reached.
+                # The first step has no time, nor has a step without people.
                 "avg_time": _average(times[number] - times[number - 1] for times in later),
                 "avg_time_from_start": _average(times[number] - times[0] for times in later),
                 "step_conv_ratio": _ratio(counts[number], before),
