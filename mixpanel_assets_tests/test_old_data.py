@@ -115,7 +115,7 @@ def test_it_is_read_while_another_process_brings_it_up_to_date(open_old, old):
         writer.stdin.flush()
         assert writer.stdout.readline() == "held\n"
         assert reader.sql_scalar(count) == 121
-        assert reader.sql_scalar("SELECT count(digest) FROM mixpanel._event_counts") == 0
+        assert reader.sql_scalar("SELECT count(*) FROM mixpanel._reconciled") == 0
     assert schema_version_of(old) == schema_version()
 
 

@@ -51,6 +51,10 @@ from mixpanel_assets.warehouse.project import prepare as prepare
 from mixpanel_assets.warehouse.project import stored_project as stored_project
 from mixpanel_assets.warehouse.readers_copy import Publisher as Publisher
 from mixpanel_assets.warehouse.readers_copy import database_at as database_at
+from mixpanel_assets.warehouse.reconciled import Reconciled as Reconciled
+from mixpanel_assets.warehouse.reconciled import reconciled_days as reconciled_days
+from mixpanel_assets.warehouse.reconciled import worst_class as worst_class
+from mixpanel_assets.warehouse.reconciled import write_reconciled as write_reconciled
 from mixpanel_assets.warehouse.schema import EVENTS as EVENTS
 from mixpanel_assets.warehouse.schema import PROFILES as PROFILES
 from mixpanel_assets.warehouse.schema import SCHEMA as SCHEMA

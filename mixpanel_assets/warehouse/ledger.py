@@ -22,6 +22,7 @@ from mixpanel_assets.warehouse.schema import (
     EVENT_COUNTS,
     NEVER_STORED,
     QUARANTINE,
+    RECONCILED,
     SCHEMA,
     VANISHED,
     Table,
@@ -355,8 +356,8 @@ def write_failure(
 
 
 def forget_days(connection: Connection, target: Target, days: Iterable[date]) -> None:
-    """Delete the ledger rows of the given days of a table, their counts and vanished rows."""
-    _forget(connection, target, list(days), (DAYS, EVENT_COUNTS, VANISHED))
+    """Delete the ledger rows of the given days of a table, and what else is known of them."""
+    _forget(connection, target, list(days), (DAYS, EVENT_COUNTS, VANISHED, RECONCILED))
 
 
 def recount(connection: Connection, target: Target, days: Iterable[date]) -> None:

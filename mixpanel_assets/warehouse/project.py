@@ -230,6 +230,7 @@ def _add_columns(connection: Connection, version: int) -> None:
 MIGRATIONS: tuple[Migration, ...] = (
     partial(_add_columns, version=2),
     partial(_add_columns, version=3),
+    partial(_add_columns, version=4),
 )
 
 

@@ -346,6 +346,45 @@ VANISHED = Table(
     since=2,
 )
 
+RECONCILED = Table(
+    "_reconciled",
+    "One row per table, day of the project's calendar and event name: the stored number of events "
+    "beside the number that Mixpanel reported when it was last asked, and why they differ.",
+    (
+        Column("schema_name", "VARCHAR", "Schema of the compared table."),
+        Column("table_name", "VARCHAR", "The compared table."),
+        Column(
+            "day",
+            "DATE",
+            "The day in the project's time zone, as Mixpanel's reports count; the export day if "
+            "the regime is `legacy` or the zone is UTC.",
+        ),
+        Column("event_name", "VARCHAR", "Name of the event."),
+        Column("stored", "BIGINT", "Rows stored when Mixpanel was asked."),
+        Column("live", "BIGINT", "Events that Mixpanel reported."),
+        Column(
+            "class",
+            "VARCHAR",
+            "`equal`, `repeats`, `pending`, `hidden`, `forwarded`, `deleted`, `expired`, "
+            "`quarantined`, `name limit`, `zone edge`, `not loaded` or `unexplained`.",
+        ),
+        Column("reason", "VARCHAR", "The evidence for the class, in words; NULL if equal."),
+        Column("asked_at", "TIMESTAMP", "When Mixpanel was last asked; UTC."),
+        Column(
+            "live_since",
+            "TIMESTAMP",
+            "When Mixpanel reported this number for the first time, without another one since; "
+            "UTC. A load after it has brought what the export had for this number.",
+        ),
+        Column(
+            "live_before",
+            "BIGINT",
+            "The number that Mixpanel reported before; NULL if it reported no other one.",
+        ),
+    ),
+    since=4,
+)
+
 QUARANTINE = Table(
     "_quarantine",
     "One row per complete line that cannot be stored.",
@@ -381,7 +420,16 @@ PROJECT = Table(
     ),
 )
 
-TABLES: tuple[Table, ...] = (EVENTS, PROFILES, DAYS, EVENT_COUNTS, VANISHED, QUARANTINE, PROJECT)
+TABLES: tuple[Table, ...] = (
+    EVENTS,
+    PROFILES,
+    DAYS,
+    EVENT_COUNTS,
+    VANISHED,
+    RECONCILED,
+    QUARANTINE,
+    PROJECT,
+)
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
 
 STAMP = f'"{SCHEMA}"._snapshot'  # the table that only snapshots have
