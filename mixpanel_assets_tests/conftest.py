@@ -23,6 +23,7 @@ from mixpanel_assets.client import (
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 from mixpanel_assets.settings import Settings
+from mixpanel_assets_tests import servers
 from mixpanel_assets_tests.forked import ForkedMp
 from mixpanel_assets_tests.instances import Instances
 from mixpanel_assets_tests.laws import forget_the_clock
@@ -75,6 +76,8 @@ QUICK_MODULES = (
     "warehouse/test_tables.py",
 )
 
+SERVERS = pytest.StashKey[servers.Run]()
+
 MEMORY_DISK = Path("/dev/shm")
 MEMORY_DISK_BYTES = 2 << 30
 
@@ -88,6 +91,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)  # after the reporter was registered
 def pytest_configure(config: pytest.Config) -> None:
     """Keep temporary files in memory where there is room, and print failures at once."""
+    if not hasattr(config, "workerinput"):  # the servers of a run are shared by its workers
+        config.stash[SERVERS] = run = servers.Run()
+        os.environ[servers.RUN] = str(run.folder)
     # Thousands of small databases, each flushed to the disk several times, wait for the disk.
     is_open = "TMPDIR" not in os.environ and os.access(MEMORY_DISK, os.W_OK)
     if is_open and shutil.disk_usage(MEMORY_DISK).free > MEMORY_DISK_BYTES:
@@ -95,6 +101,12 @@ def pytest_configure(config: pytest.Config) -> None:
         tempfile.tempdir = None
     if terminal := config.pluginmanager.get_plugin("terminalreporter"):
         config.pluginmanager.register(FailuresAtOnce(terminal))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the servers that tests have started."""
+    if run := config.stash.get(SERVERS, None):
+        run.close()
 
 
 class FailuresAtOnce:
@@ -176,6 +188,25 @@ def forked_mp() -> Iterator[ForkedMp]:
     """Runs `mp` in a process of its own, without the time that its imports take."""
     with ForkedMp() as forked:
         yield forked
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> servers.Postgres:
+    """The PostgreSQL of this test run; `postgres` is a database of a test's own."""
+    return servers.postgres_of(Path(os.environ[servers.RUN]))
+
+
+@pytest.fixture
+def postgres(postgres_server: servers.Postgres) -> Iterator[servers.Postgres]:
+    """An empty database of PostgreSQL, deleted after the test."""
+    with postgres_server.new_database() as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def s3() -> servers.S3:
+    """The S3 server of this test run; each test writes to a bucket of its own."""
+    return servers.s3_of(Path(os.environ[servers.RUN]))
 
 
 @pytest.fixture(scope="session")
