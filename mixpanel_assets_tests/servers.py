@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-import psycopg2
 from filelock import FileLock
 
 RUN = "MIXPANEL_ASSETS_TEST_RUN"  # the folder of this run's servers, for its workers
@@ -65,6 +64,8 @@ class Postgres:
 
     def connect(self, **options: Any) -> Any:
         """Return a connection that commits each statement."""
+        import psycopg2  # here, because most test runs start no PostgreSQL
+
         connection = psycopg2.connect(self.dsn, password=self.password, **options)
         connection.autocommit = True
         return connection
@@ -221,6 +222,8 @@ def _start_postgres(folder: Path, durability: str = "") -> tuple[subprocess.Pope
         return subprocess.Popen(command, cwd=folder, **other), Postgres(port, password)
 
     def is_ready(server: Postgres) -> bool:
+        import psycopg2
+
         with suppress(psycopg2.OperationalError), closing(server.connect()):
             return True
         return False
