@@ -71,7 +71,8 @@ class Settings(BaseSettings):
             as `{"companies": "-1405123841946871899"}`.
         owners: The owners of the assets in Dagster's UI: e-mail addresses and teams such as
             `team:data`, separated by commas.
-        state_dir: Where requests are counted; None: `~/.mp/state`; `:memory:`: this process alone.
+        state_dir: Where requests are counted: a folder, or the location of a PostgreSQL server that
+            several machines share; None: `~/.mp/state`; `:memory:`: this process alone.
         budget_reserve: Requests per hour of each API that are left for colleagues.
         budget_export_per_hour: Exports per hour; more for projects with a raised limit.
         budget_export_per_second: Exports per second.
@@ -107,7 +108,7 @@ class Settings(BaseSettings):
     pool: str | None = None
     groups: dict[str, str] = Field(default={})
     owners: Annotated[tuple[str, ...], NoDecode] = ()
-    state_dir: str | None = None
+    state_dir: str | None = Field(default=None, repr=False)  # it can hold a password
     budget_reserve: int = Field(default=0, ge=0)
     budget_export_per_hour: int = Field(default=58, ge=1)
     budget_export_per_second: float = Field(default=2.0, gt=0)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -63,9 +64,10 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(emulator, project):
+def run(emulator, project, postgres):
     """Run a command in the folder and return all it printed."""
     variables = {**os.environ, **environment_of(emulator), "MP_MAX_RETRIES": "0"}
+    variables["MP_STATE_DIR"] = postgres.url
 
     def run(*command: str, **changes: str) -> str:
         done = subprocess.run(
@@ -125,19 +127,22 @@ def ask(http: httpx.Client, query: str) -> str:
     return json.dumps(answer.json())
 
 
-def test_a_planted_secret_is_nowhere_but_in_the_request(emulator, project, run):
+def test_a_planted_secret_is_nowhere_but_in_the_request(emulator, project, run, postgres):
     """Output, files, databases, Dagster's storage and the UI's answers: no trace of it."""
     pair = f"{emulator.username}:{SECRET}"
     forms = [
         SECRET,
         base64.b64encode(pair.encode()).decode(),
         base64.b64encode(SECRET.encode()).decode(),
+        postgres.password,
     ]
     forms.append(quote(forms[1], safe=""))
     printed = [
         materialize(run, "2024-01-03"),
         run("mp", "sync", "--from", "2024-01-01", "--to", "2024-01-02"),
         run("python", "-c", LIBRARY),
+        run("mp", "quota"),
+        run("mp", "doctor", MP_STATE_DIR=replace(postgres, port=1).url),
     ]
     said = f"not {SECRET}, Authorization: Basic {forms[1]} {quote(forms[1], safe='')}"
     emulator.faults.add(
@@ -154,7 +159,9 @@ def test_a_planted_secret_is_nowhere_but_in_the_request(emulator, project, run):
     printed.append(graphql_answers(project, emulator))
 
     assert "RUN_SUCCESS" in printed[0]
-    assert "RUN_FAILURE" in printed[4]
+    assert "schema mixpanel_us_" in printed[3]
+    assert f"{postgres.host}:1/" in printed[4]
+    assert "RUN_FAILURE" in printed[6]
     assert "[secret]" in printed[-3]
     assert "MP_SECRET" in printed[-1], "the UI shows the variable's name"
     files = [path for path in project.rglob("*") if path.is_file()]

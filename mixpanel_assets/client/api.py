@@ -102,6 +102,7 @@ class MixpanelAPIClient(Queries):
         """
         if "_transport" in self.__dict__:  # otherwise this would open a connection to close it
             self._transport.close()
+        self.budget.close()
 
     def open_transport(self) -> Transport:
         """Return a new connection for a long export; the caller closes it.

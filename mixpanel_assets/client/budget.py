@@ -123,7 +123,7 @@ class Budget:
 
     @cached_property
     def store(self) -> LedgerStore:
-        """The file or the memory with the ledgers."""
+        """The file, the server or the memory with the ledgers."""
         wait_limits = (self.max_wait_seconds, self.settings.lock_timeout)
         lock_timeouts = [bound for bound in wait_limits if bound is not None]
         timeout = max(_LEAST_LOCK_SECONDS, min(lock_timeouts)) if lock_timeouts else None
@@ -157,8 +157,12 @@ class Budget:
         at_once = self.settings.limits(api).at_once
         if at_once is None:
             return lambda: None
-        request_slots = (self.store.slot(f"{api}-{number}") for number in range(1, at_once + 1))
-        return next((release for release in request_slots if release), None)
+        return self.store.slot(*(f"{api}-{number}" for number in range(1, at_once + 1)))
+
+    def close(self) -> None:
+        """Close what the ledger keeps open for the next request."""
+        if "store" in self.__dict__:
+            self.store.close()
 
 
 @dataclass

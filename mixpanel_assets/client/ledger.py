@@ -1,7 +1,8 @@
-"""The ledger of the request budget: its limits, the requests spent, and the file that holds them.
+"""The ledger of the request budget: its limits, the requests spent, and where they are counted.
 
 The limits are Mixpanel's, minus a margin and a reserve for colleagues. The count is kept in a
-file that all processes of a user share, or in this process alone.
+file that all processes of a user share, in a PostgreSQL server that machines share, or in this
+process alone. The statements are the same everywhere; only the clock and the locks differ.
 """
 
 from __future__ import annotations
@@ -14,17 +15,28 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from filelock import FileLock, Timeout
 
-from mixpanel_assets.errors import ConfigError, StorageError
+from mixpanel_assets.errors import ConfigError, ConnectionFailedError, StorageError
 from mixpanel_assets.rules.locks import Wait, kernel_holder, locked, log_wait
+from mixpanel_assets.rules.postgres import (
+    PostgresServer,
+    is_open,
+    is_postgres,
+    lock_number,
+    locked_transaction,
+)
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection  # noqa: N812 - a class
+    from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 logger = logging.getLogger(__name__)
 
@@ -77,10 +89,11 @@ class ApiLimits:
 
 @dataclass(frozen=True)
 class BudgetSettings:
-    """The part of a project's request budget that this user spends, and the folder of its ledger.
+    """The part of a project's request budget that this user spends, and where it is counted.
 
     Attributes:
-        state_dir: Folder of the ledgers; None: `~/.mp/state`; `:memory:`: this process alone.
+        state_dir: Folder of the ledgers, or the location of a PostgreSQL server for processes of
+            several machines; None: `~/.mp/state`; `:memory:`: this process alone.
         reserve: Requests per hour of each API that are left for colleagues.
         export_per_hour: Exports per window.
         export_per_second: Exports per second, spread evenly.
@@ -100,7 +113,7 @@ class BudgetSettings:
     # Exports are spread evenly: two at the end of one second and two at the start of the next
     # would be four within one, and Mixpanel allows three.
 
-    state_dir: str | Path | None = None
+    state_dir: str | Path | None = field(default=None, repr=False)  # it can hold a password
     reserve: int = 0
     export_per_hour: int = 58
     export_per_second: float = 2.0
@@ -162,14 +175,44 @@ _LOG_EVERY_SECONDS = 60.0
 Release = Callable[[], None]
 
 
+class LedgerDb(Protocol):
+    """Runs the ledger's statements, which SQLite and PostgreSQL understand."""
+
+    def execute(self, sql: str, values: Sequence[Any] = (), /) -> Any:
+        """Run a statement with a `?` for each value, and return a cursor of its rows."""
+
+
+# The tables of pyrate-limiter, which earlier versions used: their requests still count, and an
+# earlier version that runs at the same time counts ours.
+_CREATE_REQUESTS = 'CREATE TABLE IF NOT EXISTS "{api}" (name VARCHAR, item_timestamp BIGINT)'
+_CREATE_REFUSALS = (
+    "CREATE TABLE IF NOT EXISTS refusals (api VARCHAR PRIMARY KEY, not_before BIGINT, count BIGINT)"
+)
+
+
+def _create_tables(ledger_db: LedgerDb) -> None:
+    for api in ("export", "query", "app"):
+        ledger_db.execute(_CREATE_REQUESTS.format(api=api))
+    ledger_db.execute(_CREATE_REFUSALS)
+
+
 class LedgerStore(Protocol):
     """Opens the ledger's tables, and holds a slot for each running request."""
 
-    def open(self) -> AbstractContextManager[sqlite3.Connection]:
-        """Yield a connection that no other process or thread uses at the same time."""
+    def open(self) -> AbstractContextManager[LedgerDb]:
+        """Yield the tables, which no other process or thread uses at the same time.
 
-    def slot(self, name: str) -> Release | None:
-        """Take a named slot and return its release; None: another request has it."""
+        What the block writes is committed at its end, unless it raises.
+        """
+
+    def now_ms(self, ledger_db: LedgerDb) -> int:
+        """Return the time by the clock that all users of the ledger share, in milliseconds."""
+
+    def slot(self, *names: str) -> Release | None:
+        """Take one of these slots and return its release; None: other requests have them."""
+
+    def close(self) -> None:
+        """Close what was kept open for the next request."""
 
     def __str__(self) -> str:
         """Return the location in words."""
@@ -211,7 +254,8 @@ class LedgerFile:
             DatabaseLockedError: Another process held it for too long, or the wait was cancelled.
         """
         try:
-            with self._locked_ledger() as ledger_db:
+            with self._locked_ledger() as ledger_db, ledger_db:
+                _create_tables(ledger_db)
                 yield ledger_db
         except (OSError, sqlite3.Error) as error:
             raise StorageError(
@@ -245,8 +289,18 @@ class LedgerFile:
             self._logged_at = time.monotonic()
             log_wait(text)
 
-    def slot(self, name: str) -> Release | None:
-        """Lock the slot's file; it is taken for all processes and threads."""
+    def now_ms(self, ledger_db: LedgerDb) -> int:
+        """Return the time of this machine."""
+        return _now_ms()
+
+    def close(self) -> None:
+        """Do nothing: nothing is kept open."""
+
+    def slot(self, *names: str) -> Release | None:
+        """Lock the file of a slot; it is taken for all processes and threads."""
+        return next(filter(None, map(self._lock_slot, names)), None)
+
+    def _lock_slot(self, name: str) -> Release | None:
         slot_file = self.path.with_suffix(f".{name}.lock")
         # The thread that reads the end of the response releases it, which may be another one.
         slot_lock = FileLock(slot_file, mode=_PRIVATE_FILE, thread_local=False)
@@ -295,13 +349,158 @@ class LedgerInMemory:
                 ledger_db = sqlite3.connect(":memory:", check_same_thread=False)
                 atexit.register(ledger_db.close)
                 self._ledger_dbs[self.name] = ledger_db
-            yield self._ledger_dbs[self.name]
+                _create_tables(ledger_db)
+            with self._ledger_dbs[self.name] as ledger_db:
+                yield ledger_db
 
-    def slot(self, name: str) -> Release | None:
-        """Take the slot; it is taken for all threads."""
+    def now_ms(self, ledger_db: LedgerDb) -> int:
+        """Return the time of this machine."""
+        return _now_ms()
+
+    def close(self) -> None:
+        """Do nothing: the ledger lives as long as the process."""
+
+    def slot(self, *names: str) -> Release | None:
+        """Take a slot; it is taken for all threads."""
+        return next(filter(None, map(self._take_slot, names)), None)
+
+    def _take_slot(self, name: str) -> Release | None:
         with self._lock:
             request_slot = self._slots.setdefault(f"{self.name}.{name}", threading.Lock())
         return request_slot.release if request_slot.acquire(blocking=False) else None
+
+
+_CLOCK = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+# In one statement, for it is repeated while all slots are taken.
+_FREE_SLOT = "SELECT number FROM unnest(?) AS number WHERE pg_try_advisory_lock(number) LIMIT 1"
+_MOST_SPARE = 8  # sessions: the slots of all requests at once, and the ledger
+
+
+class LedgerOnServer:
+    """A schema on a PostgreSQL server, with the server's clock and locks.
+
+    Clocks and time zones of the machines do not matter. The server frees the slot of a process
+    when its session ends, also because its machine died.
+    """
+
+    def __init__(
+        self,
+        server: PostgresServer,
+        name: str,
+        *,
+        timeout: float | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> None:
+        self.server = server
+        self.schema = "mixpanel_" + re.sub(r"[^0-9a-z]+", "_", name.lower())
+        self._timeout = timeout
+        self._cancelled = cancelled
+        self._spare: list[Connection] = []
+
+    def __str__(self) -> str:
+        return f"{self.server}, schema {self.schema}"
+
+    @contextmanager
+    def open(self) -> Iterator[LedgerDb]:
+        """Yield the tables inside one transaction; a wait for a permit holds none.
+
+        Raises:
+            ConnectionFailedError: The server does not answer.
+            StorageError: This user lacks a right, or the server refuses a statement.
+            DatabaseLockedError: Another process held the ledger for too long, or the wait was
+                cancelled.
+        """
+        ledger_wait = Wait(
+            f"the request ledger {self}",
+            str(self),
+            self._timeout,
+            log_wait,
+            self._cancelled,
+            advice="Wait for that process, or end it.",
+        )
+        with (
+            self._session() as session,
+            locked_transaction(session, lock_number(self.schema), ledger_wait),
+            session.cursor() as cursor,
+        ):
+            ledger_db = _OnServer(cursor)
+            self._create_schema(ledger_db)
+            yield ledger_db
+
+    def _create_schema(self, ledger_db: LedgerDb) -> None:
+        # `IF NOT EXISTS` needs the right to create also where there is nothing to create.
+        ledger_db.execute(f'SET LOCAL search_path = "{self.schema}"')
+        ((is_there,),) = ledger_db.execute("SELECT to_regclass('refusals') IS NOT NULL")
+        if not is_there:
+            ((has_schema,),) = ledger_db.execute(
+                "SELECT to_regnamespace(?) IS NOT NULL", (self.schema,)
+            )
+            if not has_schema:
+                ledger_db.execute(f'CREATE SCHEMA "{self.schema}"')
+            _create_tables(ledger_db)
+
+    def now_ms(self, ledger_db: LedgerDb) -> int:
+        """Return the time of the server, whatever the zone of the session."""
+        ((now,),) = ledger_db.execute(_CLOCK)
+        return int(now)
+
+    def slot(self, *names: str) -> Release | None:
+        """Lock a slot in a session of its own; it is taken for all machines."""
+        numbers = [lock_number(self.schema, name) for name in names]
+        with ExitStack() as stack:
+            session = stack.enter_context(self._session())
+            with session.cursor() as cursor:
+                if not _OnServer(cursor).execute(_FREE_SLOT, (numbers,)).fetchall():
+                    return None
+            held = stack.pop_all()
+
+        def release() -> None:
+            # A session that was lost meanwhile has freed the slot already.
+            with suppress(ConnectionFailedError), held, session.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock_all()")
+
+        return release
+
+    def close(self) -> None:
+        """End the sessions that no request uses."""
+        while self._spare:
+            self._spare.pop().close()
+
+    @contextmanager
+    def _session(self) -> Iterator[Connection]:
+        """Lend a session of the server, which is kept for the next request unless it fails."""
+        session = self._spare_session() or self.server.connect()
+        try:
+            with self.server.explained():
+                yield session
+        except BaseException:
+            session.close()
+            raise
+        if len(self._spare) < _MOST_SPARE:
+            self._spare.append(session)
+        else:
+            session.close()
+
+    def _spare_session(self) -> Connection | None:
+        with suppress(IndexError):
+            while True:
+                session = self._spare.pop()
+                if is_open(session):  # servers are restarted, and firewalls end quiet sessions
+                    return session
+                session.close()
+        return None
+
+
+class _OnServer:
+    """Runs the ledger's statements on PostgreSQL, which has other marks for values."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+
+    def execute(self, sql: str, values: Sequence[Any] = (), /) -> Cursor:
+        """Run a statement with a `?` for each value, and return a cursor of its rows."""
+        self._cursor.execute(sql.replace("?", "%s"), tuple(values))
+        return self._cursor
 
 
 _warned: set[str] = set()
@@ -314,14 +513,26 @@ def find_store(
     timeout: float | None = None,
     cancelled: threading.Event | None = None,
 ) -> LedgerStore:
-    """Return the project's ledger file; without one, warn once and count in this process alone.
+    """Return the project's ledger; without a usable file, warn once and count in this process.
 
-    A wait for other processes that hold the file ends with `DatabaseLockedError` after `timeout`
-    seconds, or when `cancelled` is set.
+    A server that cannot be used raises an error when the ledger is opened: other machines would
+    spend the same budget. A wait for other processes ends with `DatabaseLockedError` after
+    `timeout` seconds, or when `cancelled` is set.
+
+    Raises:
+        ConfigError: The location is neither a folder nor that of a PostgreSQL server.
     """
     ledger_name = re.sub(r"[^0-9A-Za-z.-]+", "_", project)
     if str(settings.state_dir) == IN_PROCESS:
         return LedgerInMemory(ledger_name)
+    if is_postgres(settings.state_dir):
+        server = PostgresServer(str(settings.state_dir), "MP_STATE_DIR")
+        return LedgerOnServer(server, ledger_name, timeout=timeout, cancelled=cancelled)
+    if scheme := re.match(r"([\w+.-]+)://", str(settings.state_dir)):
+        raise ConfigError(
+            f"MP_STATE_DIR cannot be a location that begins with {scheme[0]}. It is a folder, "
+            f"{IN_PROCESS}, or a PostgreSQL server such as postgresql://user@host:5432/database."
+        )
     try:
         ledger_folder = Path(settings.state_dir or "~/.mp/state").expanduser().absolute()
         ledger_file = LedgerFile(
@@ -369,7 +580,7 @@ class SlidingWindow:
     milliseconds: int
     reason: str
 
-    def wait(self, ledger_db: sqlite3.Connection, now: int) -> int:
+    def wait(self, ledger_db: LedgerDb, now: int) -> int:
         """Return the milliseconds until one more request fits; 0: it fits now."""
         query = f'SELECT item_timestamp FROM "{self.table}" ORDER BY 1 DESC LIMIT 1 OFFSET ?'
         oldest_request = ledger_db.execute(query, (self.most - 1,)).fetchone()
@@ -391,8 +602,8 @@ class Ledger:
 
         Requests that Mixpanel does not count (`counted=False`) wait for 429s alone.
         """
-        with self._open_ledger() as ledger_db:
-            now = _now_ms()
+        with self._store.open() as ledger_db:
+            now = self._store.now_ms(ledger_db)
             not_before, refusals = self._read_refusals(ledger_db, now)
             if now < not_before:
                 return Denial((not_before - now) / 1000, "Mixpanel answered 429")
@@ -412,8 +623,8 @@ class Ledger:
         Without `retry_after`, the seconds that Mixpanel named, the wait of the last time doubles.
         """
         longest_refusal = self._settings.longest_refusal_seconds
-        with self._open_ledger() as ledger_db:
-            now = _now_ms()
+        with self._store.open() as ledger_db:
+            now = self._store.now_ms(ledger_db)
             not_before, refusals = self._read_refusals(ledger_db, now)
             if retry_after is None:
                 if refusals > permit.refusals:
@@ -430,8 +641,9 @@ class Ledger:
     def accepted(self, permit: Permit) -> None:
         """Record a success: the next wait after a 429 without a time is short again."""
         if permit.refusals:
-            with self._open_ledger() as ledger_db:
-                not_before, refusals = self._read_refusals(ledger_db, _now_ms())
+            with self._store.open() as ledger_db:
+                now = self._store.now_ms(ledger_db)
+                not_before, refusals = self._read_refusals(ledger_db, now)
                 if refusals == permit.refusals:
                     self._write_refusals(ledger_db, not_before, 0)
 
@@ -439,8 +651,8 @@ class Ledger:
         """Return the requests spent and left at this moment."""
         limit = self.limits.per_window or 0
         window_ms = round(self.limits.window_seconds * 1000)
-        with self._open_ledger() as ledger_db:
-            now = _now_ms()
+        with self._store.open() as ledger_db:
+            now = self._store.now_ms(ledger_db)
             not_before, _ = self._read_refusals(ledger_db, now)
             query = f'SELECT item_timestamp FROM "{self.api}" WHERE item_timestamp >= ? ORDER BY 1'
             request_times = [
@@ -461,21 +673,6 @@ class Ledger:
             blocked_until=_utc_time(blocked_until),
         )
 
-    @contextmanager
-    def _open_ledger(self) -> Iterator[sqlite3.Connection]:
-        with self._store.open() as ledger_db:
-            # The table of pyrate-limiter, which earlier versions used: their requests still count,
-            # and an earlier version that runs at the same time counts ours.
-            ledger_db.execute(
-                f'CREATE TABLE IF NOT EXISTS "{self.api}" (name VARCHAR, item_timestamp INTEGER)'
-            )
-            ledger_db.execute(
-                "CREATE TABLE IF NOT EXISTS refusals "
-                "(api VARCHAR PRIMARY KEY, not_before INTEGER, count INTEGER)"
-            )
-            yield ledger_db
-            ledger_db.commit()
-
     def _sliding_windows(self) -> Iterator[SlidingWindow]:
         limits = self.limits
         if limits.per_window is not None:
@@ -489,18 +686,20 @@ class Ledger:
             reason = f"{self.api} requests keep {limits.spacing_seconds} s apart"
             yield SlidingWindow(self.api, 1, _milliseconds(limits.spacing_seconds), reason)
 
-    def _read_refusals(self, ledger_db: sqlite3.Connection, now: int) -> tuple[int, int]:
+    def _read_refusals(self, ledger_db: LedgerDb, now: int) -> tuple[int, int]:
         query = "SELECT not_before, count FROM refusals WHERE api = ?"
         not_before, count = ledger_db.execute(query, (self.api,)).fetchone() or (0, 0)
         # After a clock was set back, the wait would otherwise last for hours or days.
         return min(not_before, now + round(self._settings.longest_refusal_seconds * 1000)), count
 
-    def _write_refusals(self, ledger_db: sqlite3.Connection, not_before: int, count: int) -> None:
+    def _write_refusals(self, ledger_db: LedgerDb, not_before: int, count: int) -> None:
         ledger_db.execute(
-            "INSERT OR REPLACE INTO refusals VALUES (?, ?, ?)", (self.api, not_before, count)
+            "INSERT INTO refusals VALUES (?, ?, ?) ON CONFLICT (api) DO UPDATE "
+            "SET not_before = excluded.not_before, count = excluded.count",
+            (self.api, not_before, count),
         )
 
-    def _delete_old_requests(self, ledger_db: sqlite3.Connection, now: int) -> None:
+    def _delete_old_requests(self, ledger_db: LedgerDb, now: int) -> None:
         # Times in the future were written before the clock was set back: they count as now.
         ledger_db.execute(
             f'UPDATE "{self.api}" SET item_timestamp = ? WHERE item_timestamp > ?', (now, now)

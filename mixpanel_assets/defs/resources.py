@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, Self
@@ -20,6 +21,7 @@ from mixpanel_assets.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
+_PASSWORD = re.compile(r"://[^/@]*:[^@]+@|[?&]password=")  # in the location of a server
 _FIELDS = ("username", "secret", "project_id", "region")
 
 
@@ -70,8 +72,9 @@ class MixpanelResource(dg.ConfigurableResource[None]):
     )
     state_dir: str = Field(
         default="",
-        description="The folder in which all processes count requests; empty for MP_STATE_DIR or "
-        "~/.mp/state, `:memory:` for each process by itself.",
+        repr=False,  # it can hold a password
+        description="Where all processes count requests: a folder, or the location of a PostgreSQL "
+        "server. Empty for MP_STATE_DIR or ~/.mp/state, `:memory:` for each process by itself.",
     )
     budget_reserve: int | None = Field(
         default=None,
@@ -82,13 +85,23 @@ class MixpanelResource(dg.ConfigurableResource[None]):
     def get_resource_definition(self) -> Any:  # Dagster does not export its type
         """Return what Dagster runs and shows; part of `dagster.ConfigurableResource`."""
         definition = super().get_resource_definition()
-        if self.secret and not isinstance(self.secret, dg.EnvVar) and not self._is_warned:
+        if not self._is_warned and (name := self._plain_secret()):
             self._is_warned = True
             logger.warning(
-                "The secret of a MixpanelResource is plain text, which Dagster shows with the "
-                'configuration of its resources. Give it as secret=dg.EnvVar("MP_SECRET").'
+                "The %s of a MixpanelResource is plain text, which Dagster shows with the "
+                'configuration of its resources. Give it as %s=dg.EnvVar("MP_%s").',
+                name,
+                name,
+                name.upper(),
             )
         return definition
+
+    def _plain_secret(self) -> str | None:
+        """Return the name of a field that shows a secret."""
+        if self.secret and not isinstance(self.secret, dg.EnvVar):
+            return "secret"
+        is_shown = not isinstance(self.state_dir, dg.EnvVar)
+        return "state_dir" if is_shown and _PASSWORD.search(self.state_dir) else None
 
     @property
     def credentials(self) -> Credentials:

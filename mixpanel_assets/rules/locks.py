@@ -55,7 +55,7 @@ class Wait:
     """
 
     what: str
-    path: Path
+    path: Path | str
     timeout: float | None = None
     on_wait: Callable[[str], object] | None = None
     cancelled: threading.Event | None = None

@@ -38,6 +38,25 @@ def test_a_plain_secret_is_warned_of_where_dagster_shows_it(caplog):
         assert SECRET not in said
 
 
+@pytest.mark.parametrize(
+    ("state_dir", "warnings"),
+    [
+        ("postgresql://mixpanel:hidden@db/requests", 1),
+        ("postgresql://db/requests?password=hidden", 1),
+        ("postgresql://mixpanel@db/requests", 0),
+        (dg.EnvVar("MP_STATE_DIR"), 0),
+    ],
+)
+def test_a_plain_password_of_a_server_is_warned_of_too(state_dir, warnings, caplog):
+    """Dagster shows the location with the other fields."""
+    resource = MixpanelResource(state_dir=state_dir)
+    dg.Definitions.validate_loadable(dg.Definitions(resources={"mixpanel": resource}))
+    said = warnings_of(caplog)
+    assert len(said) == warnings
+    assert all('state_dir=dg.EnvVar("MP_STATE_DIR")' in one for one in said)
+    assert "hidden" not in f"{said} {resource!r}"
+
+
 @pytest.mark.parametrize("secret", [dg.EnvVar("MP_SECRET"), dg.EnvVar("SHOP_SECRET"), ""])
 def test_a_variable_is_not_warned_of(secret, caplog, monkeypatch):
     """Nor its value, which a run puts into the resource, nor a variable that is not set."""
