@@ -105,6 +105,8 @@ from mixpanel_assets.results import (
     ColumnInfo as ColumnInfo,
     ColumnStatsResult as ColumnStatsResult,
     ColumnSummary as ColumnSummary,
+    CoverageResult as CoverageResult,
+    CoveredDay as CoveredDay,
     DailyCount as DailyCount,
     DailyCountsResult as DailyCountsResult,
     EngagementBucket as EngagementBucket,

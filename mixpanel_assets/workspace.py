@@ -35,6 +35,7 @@ from mixpanel_assets.errors import (
     DatabaseNotFoundError,
     StorageError,
 )
+from mixpanel_assets.loading.coverage import coverage
 from mixpanel_assets.loading.days_behind import (
     DaysDue,
     DroppedDay,
@@ -47,7 +48,7 @@ from mixpanel_assets.loading.events import DayReports, EventLoad, plan_load
 from mixpanel_assets.loading.fetcher import FetcherService
 from mixpanel_assets.loading.plan import KEEP_NONE, Keeping, Plan, Refetch
 from mixpanel_assets.loading.profiles import ParallelProfileFetcherService
-from mixpanel_assets.results import WorkspaceInfo
+from mixpanel_assets.results import CoverageResult, WorkspaceInfo
 from mixpanel_assets.results.choices import RefetchChoice
 from mixpanel_assets.rules.days import as_day, days_between
 from mixpanel_assets.settings import Settings, load_settings
@@ -626,6 +627,37 @@ class Workspace:
         with suppress(DatabaseNotFoundError), self.storage.read() as connection:
             return days_due_in(connection, self.settings)
         return days_due(self._database, self.settings)
+
+    def coverage(
+        self,
+        from_date: date | str | None = None,
+        to_date: date | str | None = None,
+        *,
+        table: str | None = None,
+    ) -> CoverageResult:
+        """Return what is stored of each day of the assets' tables; sends no request.
+
+        A notebook shows the result as a calendar. `svg()` and `html()` return it as a file.
+
+        Args:
+            from_date: First day; None: that of MP_START_DATE if it is set, else the first one that
+                was loaded. Profiles always begin with the first snapshot.
+            to_date: Last day, included; None: the last one that is due or stored.
+            table: One table of an asset, such as `events`; None: all of them.
+
+        Raises:
+            ConfigError: A day cannot be understood.
+            DatabaseNotFoundError: Nothing was loaded yet.
+            TableNotFoundError: No asset has such a table.
+
+        Example:
+            >>> ws.coverage("2024-01-01", "2024-01-07").counts["events"]
+            {'complete': 7}
+        """
+        with self.storage.read() as connection:
+            return coverage(
+                connection, self.settings, from_date=from_date, to_date=to_date, table=table
+            )
 
     def drop_day(
         self, day: date | str, *, table: str = "events", dry_run: bool = False

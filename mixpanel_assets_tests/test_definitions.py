@@ -13,6 +13,7 @@ from mixpanel_assets.settings import Settings, load_settings
 
 EVENTS = dg.AssetKey(["mixpanel", "events"])
 PROFILES = dg.AssetKey(["mixpanel", "profiles"])
+COVERAGE = dg.AssetKey(["mixpanel", "coverage"])
 
 
 def test_the_location_loads_without_any_setting():
@@ -20,7 +21,7 @@ def test_the_location_loads_without_any_setting():
     definitions = build_definitions()
     dg.Definitions.validate_loadable(definitions)
     keys = {key for spec in definitions.resolve_all_asset_specs() for key in [spec.key]}
-    assert keys == {EVENTS, PROFILES}
+    assert keys == {EVENTS, PROFILES, COVERAGE}
 
 
 def test_partitions_run_from_the_start_date_to_today():
@@ -79,7 +80,7 @@ def test_assets_of_the_location_that_stands_alone_link_to_their_code():
         spec.key.path[-1]: spec.metadata["dagster/code_references"].code_references
         for spec in definitions.defs.resolve_all_asset_specs()
     }
-    assert links.keys() == {"events", "profiles"}
+    assert links.keys() == {"events", "profiles", "coverage"}
     for table, [link] in links.items():
         assert link.file_path.endswith(f"defs/assets/{table}.py")
         assert link.line_number > 1

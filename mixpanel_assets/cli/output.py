@@ -24,6 +24,7 @@ from mixpanel_assets.errors import escaped_json, visible, without_controls
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from mixpanel_assets.results import SQLResult
 
@@ -53,7 +54,7 @@ class Answer:
     """
 
     value: object
-    text: Sequence[str | Table] | None = None
+    text: Sequence[str | Table | Text] | None = None
     rows: Sequence[Record] | None = None
     column: str | None = None
     error: Exception | None = None
@@ -142,7 +143,7 @@ def _sql_records(answer: SQLResult) -> list[Record]:
     return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
 
-def _print_text(text: Iterable[str | Table]) -> None:
+def _print_text(text: Iterable[str | Table | Text]) -> None:
     from rich.console import Console
 
     for part in text:

@@ -268,6 +268,10 @@ class MixpanelComponent(dg.Component, dg.Model, dg.Resolvable):
             [{"name": "payers", "where": 'properties["plan"] == "pro"'}],
         ),
     ] = ()
+    coverage: Annotated[
+        bool,
+        described("Whether there is an asset that draws which days are stored.", False),
+    ] = True
     groups: Annotated[
         dict[str, str],
         text(
@@ -398,6 +402,7 @@ class MixpanelComponent(dg.Component, dg.Model, dg.Resolvable):
             settings=self._settings(name, context.project_root),
             events=self.events,
             profiles=self.profiles,
+            coverage=self.coverage,
             tables=[*self.event_tables, *self.profile_tables],
             queries=self.live_queries,
             checks=self.checks,

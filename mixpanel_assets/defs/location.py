@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import dagster as dg
 
+from mixpanel_assets.defs.assets.coverage import coverage_asset
 from mixpanel_assets.defs.assets.events import FilteredEvents, events_asset
 from mixpanel_assets.defs.assets.profiles import (
     FilteredProfiles,
@@ -60,6 +61,7 @@ def build_definitions(
     settings: Settings | None = None,
     events: bool = True,
     profiles: bool = True,
+    coverage: bool = True,
     groups: Mapping[str, str] | None = None,
     tables: Sequence[Table] = (),
     checks: bool | Collection[str] = True,
@@ -93,6 +95,7 @@ def build_definitions(
             whose number is not known has the file `<name>_warehouse.duckdb`.
         events: Whether there is an asset of all events.
         profiles: Whether there is an asset of all user profiles.
+        coverage: Whether there is an asset that draws which days of the others are stored.
         groups: Group profiles, by table: the id of the group key. None: MP_GROUPS.
         tables: Filtered events and profiles, in tables of their own.
         checks: Whether `events` has checks, or the names of those that are wanted.
@@ -159,10 +162,14 @@ def build_definitions(
     _refuse_shared_tables([*known.groups, *(one.name for one in tables)])
     _refuse_shared_tables([query.name for query in queries])
     all_events = of_events[0].key if events else None
-    every_job = _jobs(known, shown, of_events, of_profiles, all_events, chosen)
+    keys = _keys(of_events), _keys(of_profiles)
+    tables_with_days = [*keys[0], *keys[1]]
+    days = []
+    if coverage and tables_with_days:
+        days.append(coverage_asset(known, tables_with_days, **shown))
+    every_job = _jobs(known, shown, keys, _keys(days), all_events, chosen)
     found_jobs = _chosen(jobs, every_job, names, "job")
     their_names = {job.name for job in found_jobs}
-    keys = _keys(of_events), _keys(of_profiles)
     found_schedules = [
         schedule
         for schedule in schedules_of(known, names, *keys)
@@ -173,13 +180,13 @@ def build_definitions(
             live_query_schedule(*of_queries, name=names.named("ask_yesterday"), settings=known)
         )
     return dg.Definitions(
-        assets=[*of_events, *of_profiles, *of_queries],
+        assets=[*of_events, *of_profiles, *days, *of_queries],
         asset_checks=event_checks(
             known, key=all_events, names=names, checks=chosen, thresholds=check_thresholds
         ),
         jobs=found_jobs,
         schedules=_chosen(schedules, found_schedules, names, "schedule"),
-        sensors=automation_sensors(known, names, [*keys[0], *keys[1]]),
+        sensors=automation_sensors(known, names, [*tables_with_days, *_keys(days)]),
         resources={
             names.mixpanel: mixpanel.with_settings(known),
             names.warehouse: _warehouse(known, project_id, region),
@@ -294,21 +301,22 @@ def _joined(asset: dg.AssetsDefinition, other: dg.AssetKey) -> dg.AssetsDefiniti
 def _jobs(
     settings: Settings,
     shown: Mapping[str, Any],
-    events: Assets,
-    profiles: Assets,
+    keys: tuple[Keys, Keys],
+    coverage: Keys,
     all_events: dg.AssetKey | None,
     checks: Collection[str],
 ) -> list[Any]:
     names: Names = shown["names"]
-    found = asset_jobs(names, _keys(events), _keys(profiles))
+    found = asset_jobs(names, *keys)
+    checked = all_events if EVENTS_COMPLETE in checks else None
+    if all_events and (checked or coverage):
+        found.append(check_job(names, checked, next(iter(coverage), None)))
     if all_events:
-        if EVENTS_COMPLETE in checks:
-            found.append(check_job(names, all_events))
         found += [
             backfill_history_job(settings, names, all_events, shown["hooks"]),
             verify_range_job(settings, names, all_events),
         ]
-    if profiles:
+    if keys[1]:
         found.append(keep_snapshots_job(settings, names))
     return [*found, *streaming_jobs(settings, names), ask_report_job(settings, names)]
 

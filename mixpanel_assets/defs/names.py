@@ -145,12 +145,12 @@ class AssetKind:
 
     Attributes:
         table: Its table in schema `mixpanel`, such as `events`.
-        rows: What one row is: an `event`, a `profile`, or the `report` of a day.
+        rows: What one row is: an `event`, a `profile`, the `report` of a day, or a `day`.
         spec: What Dagster shows if the translator changes nothing.
     """
 
     table: str
-    rows: Literal["event", "profile", "report"]
+    rows: Literal["event", "profile", "report", "day"]
     spec: dg.AssetSpec
 
 

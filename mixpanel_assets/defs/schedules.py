@@ -61,12 +61,21 @@ SWEEP = (
 _DAY = timedelta(days=1)
 
 
-def check_job(names: Names, events: dg.AssetKey) -> Any:
-    """Return the job that checks that no day of an asset of events is missing."""
+def check_job(names: Names, events: dg.AssetKey | None, coverage: dg.AssetKey | None) -> Any:
+    """Return the job that checks that no day is missing, and draws the days that are stored.
+
+    Args:
+        names: Prefix the job.
+        events: The asset of events that has the check; None: it has none.
+        coverage: The asset of coverage; None: there is none. One of both there is.
+    """
+    drawn = dg.AssetSelection.assets(*([coverage] if coverage else []))
+    checks = [dg.AssetCheckKey(events, EVENTS_COMPLETE)] if events else []
     return dg.define_asset_job(
         names.named("check_events"),
-        selection=dg.AssetSelection.checks(dg.AssetCheckKey(events, EVENTS_COMPLETE)),
-        description="Checks that each day of events up to yesterday is stored. Sends no request.",
+        selection=drawn | dg.AssetSelection.checks(*checks),
+        description="Checks that each day of events up to yesterday is stored, and draws the "
+        "calendar of coverage. Sends no request.",
         executor_def=dg.in_process_executor,
         # Nothing to set: without it, the launchpad opens with all fields of the resources.
         config={"ops": {}},
@@ -168,8 +177,8 @@ def check_events_schedule(
         cron_schedule=deadline_cron(settings),
         execution_timezone=settings.export_zone,
         description=f"Every day at {hour:02d}:00 ({settings.export_zone}), four hours after "
-        "MP_CLOSE_HOUR: checks that each day of events up to yesterday is stored. Sends no "
-        "request.",
+        "MP_CLOSE_HOUR: checks that each day of events up to yesterday is stored, and draws the "
+        "calendar of coverage. Sends no request.",
     )
 
 
@@ -270,6 +279,9 @@ def kept_current(kind: AssetKind, settings: Settings) -> dg.AssetSpec:
     spec = kind.spec
     if kind.rows == "report":
         return spec
+    if kind.rows == "day":
+        daily = check_condition(settings) if settings.automation else None
+        return spec.replace_attributes(automation_condition=daily)
     # A policy looks at any materialization. A backfill of last year would satisfy it while
     # yesterday's events are missing, so events have the check `events_complete` instead.
     if kind.rows != "event":

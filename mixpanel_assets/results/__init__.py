@@ -5,6 +5,9 @@ An import loads neither pandas nor pyarrow; a frame does.
 
 from mixpanel_assets.results.base import Result as Result
 from mixpanel_assets.results.base import ResultWithDataFrame as ResultWithDataFrame
+from mixpanel_assets.results.coverage import CoverageResult as CoverageResult
+from mixpanel_assets.results.coverage import CoverageStatus as CoverageStatus
+from mixpanel_assets.results.coverage import CoveredDay as CoveredDay
 from mixpanel_assets.results.live import ActivityFeedResult as ActivityFeedResult
 from mixpanel_assets.results.live import BookmarkInfo as BookmarkInfo
 from mixpanel_assets.results.live import CohortInfo as CohortInfo

@@ -55,6 +55,7 @@ from mixpanel_assets.warehouse.reconciled import Reconciled as Reconciled
 from mixpanel_assets.warehouse.reconciled import reconciled_days as reconciled_days
 from mixpanel_assets.warehouse.reconciled import worst_class as worst_class
 from mixpanel_assets.warehouse.reconciled import write_reconciled as write_reconciled
+from mixpanel_assets.warehouse.schema import COVERAGE as COVERAGE
 from mixpanel_assets.warehouse.schema import EVENTS as EVENTS
 from mixpanel_assets.warehouse.schema import PROFILES as PROFILES
 from mixpanel_assets.warehouse.schema import SCHEMA as SCHEMA
@@ -66,6 +67,7 @@ from mixpanel_assets.warehouse.slices import replace_slice as replace_slice
 from mixpanel_assets.warehouse.tables import EventSizes as EventSizes
 from mixpanel_assets.warehouse.tables import check_name as check_name
 from mixpanel_assets.warehouse.tables import check_table as check_table
+from mixpanel_assets.warehouse.tables import covered_days as covered_days
 from mixpanel_assets.warehouse.tables import day_reports as day_reports
 from mixpanel_assets.warehouse.tables import day_rows as day_rows
 from mixpanel_assets.warehouse.tables import drop_day as drop_day

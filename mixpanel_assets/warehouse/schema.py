@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import duckdb
 from duckdb import DuckDBPyConnection as Connection
 
+from mixpanel_assets.rules.days import SETTLE_DAYS
+
 _OURS = "mixpanel_assets: "  # how the comment on a macro of ours begins
 _POINTER = "'/' || replace(replace(name, '~', '~0'), '/', '~1')"
 _JSON = f"json_extract(properties, {_POINTER})"
@@ -435,7 +437,26 @@ BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
 STAMP = f'"{SCHEMA}"._snapshot'  # the table that only snapshots have
 
 METADATA = "_metadata"
-VIEWS = (METADATA, "missing_days", "profiles_current")
+COVERAGE = Table(
+    "coverage",
+    "One row per asset table and day, from the first to the last day wanted.",
+    (
+        Column("table_name", "VARCHAR", "The table in schema `mixpanel`."),
+        Column("day", "DATE", "Export day of events, snapshot day of profiles."),
+        Column(
+            "status",
+            "VARCHAR",
+            "`complete`, `empty` (Mixpanel sent nothing, which a second response confirmed), "
+            "`stale` (stored before Mixpanel stopped taking late events), `open` (stored before "
+            "its end), `partial`, `only ours` (stored, and Mixpanel has none of it any more), "
+            "`failed`, `never loaded`, `not available` (before the horizon of the project's plan) "
+            "or `expired` (Mixpanel has deleted it).",
+        ),
+        Column("row_count", "BIGINT", "Rows stored for the day."),
+        Column("fetched_at", "TIMESTAMP", "When the day was loaded; UTC; NULL if it never was."),
+    ),
+)
+VIEWS = (METADATA, COVERAGE.name, "missing_days", "profiles_current")
 
 # Days with these statuses have no rows but those of earlier loads.
 NEVER_STORED = "('failed', 'not available', 'expired')"
@@ -452,6 +473,64 @@ METADATA_VIEW = f"""
            sum(row_count)::BIGINT AS row_count
     FROM {DAYS.quoted} WHERE status <> 'failed' GROUP BY table_name
 """
+
+# The zone of the export days.
+_DAY_ZONE = f"(SELECT any_value(if(regime = 'legacy', zone, 'UTC')) FROM {PROJECT.quoted})"
+
+
+def coverage_sql(
+    *,
+    days: str = DAYS.quoted,
+    first: str = "NULL::DATE",
+    last: str = f"(now() AT TIME ZONE {_DAY_ZONE})::DATE - 1",
+    horizon: str = "NULL::DATE",
+    settle_days: str = f"{SETTLE_DAYS}",
+) -> str:
+    """Return the query of one row per asset table and day, from the first to the last day wanted.
+
+    All arguments are SQL. By default they are what the view `coverage` knows without settings.
+
+    Args:
+        days: The ledger.
+        first: The first day of events that is wanted; NULL: the first one in the ledger.
+        last: The last day that is wanted, unless the ledger has a later one.
+        horizon: The first day that is requested from Mixpanel; NULL: only the ledger says which
+            days have expired.
+        settle_days: How long after a day's end Mixpanel takes events for it.
+    """
+    return f"""
+    WITH ledger AS (
+        SELECT table_name, type, day, status, row_count, rows_vanished, fetched_at,
+               ((day + 1)::TIMESTAMP AT TIME ZONE {_DAY_ZONE} AT TIME ZONE 'UTC')
+                   + {settle_days} * INTERVAL 1 DAY AS settled_at
+        FROM {days} WHERE schema_name = '{SCHEMA}'
+    ), ends AS (
+        SELECT table_name, any_value(type) AS type,
+               least(min(day), CASE WHEN any_value(type) = 'events' THEN {first} END) AS first_day,
+               greatest(max(day), {last}) AS last_day
+        FROM ledger GROUP BY table_name
+    ), wanted AS (
+        SELECT table_name, type,
+               unnest(generate_series(first_day, last_day, INTERVAL 1 DAY))::DATE AS day
+        FROM ends
+    )
+    SELECT table_name, day, CASE
+            WHEN type = 'events' AND row_count > 0 AND (
+                day < {horizon} OR rows_vanished = row_count OR status IN {NEVER_STORED}
+            ) THEN 'only ours'
+            WHEN status = 'not available' THEN status
+            WHEN type = 'events' AND day < {horizon}
+                AND coalesce(status, '') NOT IN ('complete', 'empty') THEN 'expired'
+            WHEN status = 'expired' AND {horizon} IS NULL THEN status
+            WHEN coalesce(status, 'expired') = 'expired' THEN 'never loaded'
+            WHEN type = 'events' AND status IN ('complete', 'empty') AND fetched_at < settled_at
+                AND day >= coalesce({horizon}, day) THEN 'stale'
+            ELSE status
+        END AS status, coalesce(row_count, 0) AS row_count, fetched_at
+    FROM wanted LEFT JOIN ledger USING (table_name, type, day)
+    ORDER BY table_name, day
+    """
+
 
 # Days that the plan does not reach or that Mixpanel has deleted cannot be loaded, so they are not
 # missing.
@@ -513,7 +592,18 @@ def create_all(connection: Connection) -> None:
         connection.execute(METADATA_VIEW)
     connection.execute(MISSING_DAYS_VIEW)
     connection.execute(CURRENT_PROFILES_VIEW)
+    _create_coverage(connection)
     create_macros(connection)
+
+
+def _create_coverage(connection: Connection) -> None:
+    """Create the view of coverage, unless a table has its name, which was free before version 4."""
+    taken = connection.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() "
+        f"AND schema_name = '{SCHEMA}' AND lower(table_name) = '{COVERAGE.name}'"
+    ).fetchall()
+    if not taken:
+        connection.execute(f"CREATE OR REPLACE VIEW {COVERAGE.quoted} AS {coverage_sql()}")
 
 
 def _is_metadata_taken(connection: Connection) -> bool:

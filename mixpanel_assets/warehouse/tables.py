@@ -25,7 +25,7 @@ from mixpanel_assets.errors import (
     TableNotFoundError,
     similar_names,
 )
-from mixpanel_assets.results import TableMetadata
+from mixpanel_assets.results import CoveredDay, TableMetadata
 from mixpanel_assets.rules.days import as_day, describe_range
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.faults import first_row, number
@@ -43,6 +43,7 @@ from mixpanel_assets.warehouse.schema import (
     SCHEMA,
     VIEWS,
     Table,
+    coverage_sql,
     create,
     qualified,
 )
@@ -193,6 +194,56 @@ def only_here(
         if row["row_count"]
         and ((horizon and day < horizon) or row["rows_vanished"] == row["row_count"])
     ]
+
+
+def covered_days(
+    connection: Connection | None,
+    *,
+    first: date | None,
+    last: date,
+    horizon: date | None,
+    settle_days: int,
+) -> list[CoveredDay]:
+    """Return each day of each asset table, from the first to the last one wanted, in order.
+
+    The view `mixpanel.coverage` has the same days, as far as they are known without settings.
+
+    Args:
+        connection: Any connection of the database, tables of earlier versions will do; None: it
+            does not exist.
+        first: The first day of events that is wanted; None: the first one in the ledger.
+        last: The last day that is wanted; the ledger may have later ones.
+        horizon: The first day that is requested from Mixpanel; None: every day is.
+        settle_days: How long after a day's end Mixpanel takes events for it.
+    """
+    query = coverage_sql(
+        days=DAYS.as_of_now,
+        first="$first::DATE",
+        last="$last::DATE",
+        horizon="$horizon::DATE",
+        settle_days="$settle_days::INTEGER",
+    )
+    values = {"first": first, "last": last, "settle_days": settle_days}
+    days = []
+    if connection and table_exists(connection, DAYS.name):
+        found = connection.execute(query, values | {"horizon": horizon or date.min})
+        days = [
+            CoveredDay(table, day, status, rows, fetched_at and fetched_at.replace(tzinfo=UTC))
+            for table, day, status, rows, fetched_at in found.fetchall()
+        ]
+    if first and first <= last and not any(day.table == EVENTS.name for day in days):
+        unloaded = [
+            CoveredDay(
+                EVENTS.name,
+                day,
+                "expired" if horizon and day < horizon else "never loaded",
+                0,
+                None,
+            )
+            for day in days_between(first, last)
+        ]
+        days = sorted([*unloaded, *days], key=lambda day: (day.table, day.day))
+    return days
 
 
 def event_sizes(connection: Connection, table: str = EVENTS.name) -> EventSizes:

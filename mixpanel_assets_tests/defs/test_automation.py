@@ -225,6 +225,7 @@ def test_a_condition_reads_as_a_time_of_day(zone):
     assert labels == {
         "events": f"incomplete days, daily at 04:00 {zone}",
         "profiles": f"today, daily at 04:15 {zone}",
+        "coverage": f"daily at 08:00 {zone}",
     }
     assert yesterday_at("0 6 * * *", zone).get_label() == f"yesterday, daily at 06:00 {zone}"
     assert yesterday_at("0 6 * * 1", zone).get_label() == f"yesterday, at 0 6 * * 1 {zone}"

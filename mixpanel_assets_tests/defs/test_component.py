@@ -41,6 +41,7 @@ EVERY_FIELD: dict[str, Any] = {
     "events": True,
     "event_tables": [{"name": "orders", "events": ["Order Completed", "404"], "where": "true"}],
     "profiles": True,
+    "coverage": False,
     "profile_tables": [{"name": "payers", "cohort_id": "1234567"}],
     "groups": {"companies": -1405123841946871899},
     "live_queries": [
@@ -125,7 +126,7 @@ def test_what_the_scaffolder_writes_loads(sandbox, kind, params, variables):
         scaffold_params=params,
     )
     with sandbox.load_component_and_build_defs(folder) as (_, definitions):
-        assert keys_of(definitions) == {"shop/events", "shop/profiles"}
+        assert keys_of(definitions) == {"shop/events", "shop/profiles", "shop/coverage"}
         resource = definitions.resources["shop_mixpanel"]
     assert resource.region == params.get("region", "us")
     shown = [resource.project_id, resource.username, resource.secret]
@@ -293,7 +294,8 @@ def test_the_component_in_documents_loads(sandbox):
     (folder / "defs.yaml").write_text(text.split("```")[0])
     with sandbox.load_component_and_build_defs(folder) as (_, definitions):
         assert keys_of(definitions) == {
-            f"raw/mixpanel_{table}" for table in ("events", "profiles", "orders", "companies")
+            f"raw/mixpanel_{table}"
+            for table in ("events", "profiles", "orders", "companies", "coverage")
         }
         assert len(definitions.jobs) == 4
 
@@ -337,7 +339,9 @@ def test_two_components_share_a_location(sandbox):
     with sandbox.build_all_defs() as definitions:
         dg.Definitions.validate_loadable(definitions)
         assert keys_of(definitions) == {
-            f"{name}/{table}" for name in ("shop", "shop_eu") for table in ("events", "profiles")
+            f"{name}/{table}"
+            for name in ("shop", "shop_eu")
+            for table in ("events", "profiles", "coverage")
         }
         files = {
             Path(one.database).name

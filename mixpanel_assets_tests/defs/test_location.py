@@ -141,7 +141,7 @@ def test_everything_of_a_named_project_has_its_name():
     assert {name for name in names if not name.startswith("shop_")} == {"__ASSET_JOB"}
     specs = definitions.resolve_all_asset_specs()
     assert {tuple(spec.key.path) for spec in specs} == {
-        ("shop", table) for table in ("events", "profiles", "companies", "orders")
+        ("shop", table) for table in ("events", "profiles", "companies", "orders", "coverage")
     }
     assert {spec.group_name for spec in specs} == {"shop"}
     assert {tuple(spec.owners) for spec in specs} == {("team:data",)}
@@ -181,14 +181,19 @@ def test_jobs_and_schedules_can_be_left_out():
         build_definitions(name="shop", jobs=["close_yesterday"], schedules=["deep_sweep"])
 
 
+def tables_of(definitions):
+    return {spec.key.path[-1] for spec in definitions.resolve_all_asset_specs()}
+
+
 def test_a_project_may_have_one_kind_of_rows_alone():
     """What needs the other kind is left out."""
     people = build_definitions(events=False)
-    assert [spec.key.path[-1] for spec in people.resolve_all_asset_specs()] == ["profiles"]
+    assert tables_of(people) == {"profiles", "coverage"}
     assert not job_names(people) & {"close_yesterday", "check_events"}
-    events = build_definitions(profiles=False)
-    assert [spec.key.path[-1] for spec in events.resolve_all_asset_specs()] == ["events"]
+    events = build_definitions(profiles=False, coverage=False)
+    assert tables_of(events) == {"events"}
     assert not job_names(events) & {"snapshot_profiles", "keep_snapshots"}
+    assert not tables_of(build_definitions(events=False, profiles=False))
     for definitions in (people, events):
         dg.Definitions.validate_loadable(definitions)
 
@@ -288,7 +293,7 @@ def test_a_translator_decides_how_assets_appear(emulator, tmp_path, instance):
     )
     events, profiles = dg.AssetKey(["raw", "mixpanel_events"]), dg.AssetKey(["raw", "people"])
     specs = {spec.key: spec for spec in definitions.resolve_all_asset_specs()}
-    assert specs.keys() == {events, profiles}
+    assert specs.keys() == {events, profiles, dg.AssetKey(["raw", "mixpanel_coverage"])}
     assert specs[events].group_name == "raw"
     assert specs[profiles].tags["fresh"] == "yes"
     assert specs[profiles].partitions_def == specs[events].partitions_def
@@ -329,7 +334,7 @@ def test_a_function_is_a_translator_and_a_wrong_result_is_refused():
         translator=lambda kind: kind.spec.replace_attributes(group_name=f"g_{kind.rows}")
     )
     groups = {spec.group_name for spec in definitions.resolve_all_asset_specs()}
-    assert groups == {"g_event", "g_profile"}
+    assert groups == {"g_event", "g_profile", "g_day"}
     with pytest.raises(ConfigError, match=r"must return a dagster\.AssetSpec"):
         build_definitions(translator=lambda kind: None)
 

@@ -54,6 +54,8 @@ FIELDS = {
     "LexiconProperty": "type description metadata",
     "LexiconDefinition": "description properties metadata",
     "LexiconSchema": "entity_type name schema_json",
+    "CoverageResult": "days",
+    "CoveredDay": "table day status row_count fetched_at",
     "ColumnSummary": (
         "column_name column_type min max approx_unique avg std q25 q50 q75 count null_percentage"
     ),
@@ -230,6 +232,14 @@ TABLES = [
         "property defined_count null_count coverage_percentage",
         [["p", 1, 1, 50.0]],
         results.PropertyCoverageResult("e", *DAYS, 0, ()),
+    ),
+    (
+        results.CoverageResult(
+            (results.CoveredDay("events", date(2024, 1, 1), "complete", 7, None),)
+        ),
+        "table day status row_count fetched_at",
+        [["events", date(2024, 1, 1), "complete", 7, None]],
+        results.CoverageResult(()),
     ),
     (
         results.SQLResult(["a", "b"], [(1, "x")]),
