@@ -37,6 +37,7 @@ def number(connection: Connection, sql: str, values: Values = ()) -> int:
 
 
 _LOCK_CONFLICT = re.compile(r"Conflicting lock is held.*?(?:\(PID (\d+)\)|PID (\d+))", re.DOTALL)
+_INTERRUPTED = "Query interrupted"
 _DATABASE_OPEN_HERE = "Unique file handle conflict"
 _NOT_DATABASE_FILE = re.compile(r"No files found that match|disabled (by|through) configuration")
 _QUERY_ADVICE = (
@@ -128,7 +129,8 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise
         raise _storage_error(error, path) from error
     except RuntimeError as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):
+        # Since DuckDB 2, the error does not name its cause.
+        if isinstance(error.__cause__, KeyboardInterrupt) or str(error) == _INTERRUPTED:
             raise KeyboardInterrupt from error
         raise
     except (PermissionError, sqlite3.OperationalError) as error:

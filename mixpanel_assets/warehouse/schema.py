@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import duckdb
 from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.rules.days import SETTLE_DAYS
@@ -69,30 +68,30 @@ MACROS = {
 }
 
 
-def create_macros(connection: Connection) -> None:
-    """Make the macros in schema `mixpanel`; one of the same name that is not ours is kept."""
+def create_macros(connection: Connection, *, is_new: bool = False) -> None:
+    """Make the macros in schema `mixpanel`; one of the same name that is not ours is kept.
+
+    Args:
+        connection: Within a transaction.
+        is_new: The schema was just created, so that it has no macros.
+    """
+    # The query takes 25 ms, too long for each new file.
+    others = set() if is_new else _macros_of_others(connection)
     for name, (body, meaning) in MACROS.items():
-        macro = f"mixpanel.{name}"
-        definition = f"MACRO {macro}(properties, name) AS {body}"
-        try:
-            connection.execute(f"CREATE {definition}")
-        except (
-            duckdb.CatalogException
-        ):  # It exists. A query first would take 25 ms of each new file.
-            if not _is_ours(connection, name):
-                continue
-            connection.execute(f"CREATE OR REPLACE {definition}")
-        connection.execute(f"COMMENT ON MACRO {macro} IS '{_OURS}{meaning}'")
+        if name not in others:
+            macro = f"mixpanel.{name}"
+            connection.execute(f"CREATE OR REPLACE MACRO {macro}(properties, name) AS {body}")
+            connection.execute(f"COMMENT ON MACRO {macro} IS '{_OURS}{meaning}'")
 
 
-def _is_ours(connection: Connection, name: str) -> bool:
+def _macros_of_others(connection: Connection) -> set[str]:
+    """Return the names of macros in the schema that this package did not make."""
     found = connection.execute(
-        "SELECT comment FROM duckdb_functions() WHERE database_name = current_database() "
-        "AND schema_name = 'mixpanel' AND function_type IN ('macro', 'table_macro') "
-        "AND function_name = ?",
-        [name],
+        "SELECT function_name, comment FROM duckdb_functions() "
+        "WHERE database_name = current_database() AND schema_name = 'mixpanel' "
+        "AND function_type IN ('macro', 'table_macro')"
     ).fetchall()
-    return all((comment or "").startswith(_OURS) for (comment,) in found)
+    return {name for name, comment in found if not (comment or "").startswith(_OURS)}
 
 
 def spelling(name: str) -> str:
@@ -585,6 +584,8 @@ def create(connection: Connection, table: Table) -> None:
 
 def create_all(connection: Connection) -> None:
     """Make the schema, its tables, views and macros."""
+    schemas = "SELECT schema_name FROM duckdb_schemas() WHERE database_name = current_database()"
+    is_new = (SCHEMA,) not in connection.execute(schemas).fetchall()
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(SCHEMA)}")
     for table in TABLES:
         create(connection, table)
@@ -593,7 +594,7 @@ def create_all(connection: Connection) -> None:
     connection.execute(MISSING_DAYS_VIEW)
     connection.execute(CURRENT_PROFILES_VIEW)
     _create_coverage(connection)
-    create_macros(connection)
+    create_macros(connection, is_new=is_new)
 
 
 def _create_coverage(connection: Connection) -> None:
