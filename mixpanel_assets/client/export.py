@@ -388,6 +388,7 @@ def _spool_of(spool_path: Path, query: ExportQuery, verdict: Verdict) -> Spool:
         to_date=query.to_date,
         lines=verdict.lines,
         names_once=verdict.names_once,
+        unusual=verdict.unusual,
         received_bytes=file_status.st_size,
         json_bytes=verdict.json_bytes,
         requests=0,

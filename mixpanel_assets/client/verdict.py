@@ -11,6 +11,7 @@ Source: Mixpanel raw export as observed by several clients (`terminated early`),
 
 from __future__ import annotations
 
+import sys
 import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -19,13 +20,18 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from mixpanel_assets.rules.json_text import FLOATS_AS_TEXT, last_values, may_be_deep, parse
+from mixpanel_assets.rules.json_text import NumberTexts, last_values, may_be_deep, parse
 from mixpanel_assets.rules.lines import (
     BOM,
     SHORT_LINE_BYTES,
     LineSplitter,
     LongLine,
+    UnusualLines,
+    are_left_in,
+    are_plain,
+    has_long_integer,
     is_blank,
+    is_unread,
     why_unstorable,
 )
 
@@ -55,10 +61,12 @@ class _Event(msgspec.Struct, gc=False):
 
 _check_line = msgspec.json.Decoder(_Line).decode
 _decode_lines = msgspec.json.Decoder().decode_lines
-_build_lines = msgspec.json.Decoder(_Event, float_hook=FLOATS_AS_TEXT).decode_lines
+_refuse_long_integers = msgspec.msgpack.Encoder().encode  # `OverflowError` beyond 64 bits
 _encode_lines = msgspec.json.Encoder().encode_lines
 _UNUSUAL = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _BUILT_BYTES = 1 << 16  # a larger block has a long line
+_MOST_UNREAD_BYTES = 4 << 20  # such lines are rare; of many, the load reads the file again
+_MOST_LENGTHS = 100  # more would be lengths of most lines
 _PIECE_BYTES = 1 << 20  # of a body; a few compressed bytes may inflate to a thousand times as many
 
 
@@ -204,14 +212,34 @@ class Verdict(Judge[bytes]):
     def __init__(self, *, gzip: bool) -> None:
         super().__init__(gzip=gzip)
         self.names_once = True
+        self._unusual = _Unusual()
+        self._numbers = NumberTexts()
+        to_text = self._numbers.__getitem__
+        self._build_lines = msgspec.json.Decoder(_Event, float_hook=to_text).decode_lines
+        self._build_line = msgspec.json.Decoder(_Event, float_hook=to_text).decode
+
+    @property
+    def unusual(self) -> UnusualLines:
+        """The lines so far that DuckDB does not read as they were sent."""
+        return self._unusual.lines()
 
     def _judge_lines_together(self, block: bytes) -> Iterator[bytes] | None:
+        self._numbers.may_differ = False
         try:
             # Equal bytes: one event a line, and no name was lost.
-            if len(block) > _BUILT_BYTES or _encode_lines(_build_lines(block)) != block:
+            is_built = len(block) <= _BUILT_BYTES
+            is_plain = is_built and _encode_lines(self._build_lines(block)) == block
+            if not is_plain:
                 self._check_lines(block)
         except (*_UNUSUAL, OverflowError):  # of an integer that has more than 64 bits
             return None
+        may_differ = self._unusual.lengths_are_few and (
+            self._numbers.may_differ or has_long_integer(block)
+        )
+        are_usual = are_left_in if is_plain else are_plain
+        if not is_built or may_differ or not are_usual(block, SHORT_LINE_BYTES):
+            for line in _lines_of(block):
+                self._note_if_unusual(line)
         self.lines += block.count(b"\n")
         return _lines_of(block)
 
@@ -221,7 +249,27 @@ class Verdict(Judge[bytes]):
         except _UNUSUAL:
             self._unusual_event(line)
             self._check_names_once([line])
+        self._note_if_unusual(line)
         return line
+
+    def _judge_long_line(self, line: LongLine) -> None:
+        super()._judge_long_line(line)
+        self._unusual.add_unread(line)
+
+    def _note_if_unusual(self, line: bytes) -> None:
+        if is_unread(line, SHORT_LINE_BYTES):
+            self._unusual.add_unread(line)
+        elif self._unusual.lengths_are_few and self._may_change_numbers(line):
+            self._unusual.add_length(len(line.strip()))
+
+    def _may_change_numbers(self, line: bytes) -> bool:
+        """Return whether DuckDB may write a number of a short line differently."""
+        self._numbers.may_differ = False
+        try:
+            _refuse_long_integers(self._build_line(line))
+        except (*_UNUSUAL, OverflowError):
+            return True
+        return self._numbers.may_differ
 
     def _check_lines(self, block: bytes) -> None:
         """Check lines without building their values."""
@@ -235,6 +283,39 @@ class Verdict(Judge[bytes]):
         self.names_once = self.names_once and all(
             last_values(line) is line for line in lines if len(line.strip()) <= SHORT_LINE_BYTES
         )
+
+
+class _Unusual:
+    """Collects the unusual lines of a response, unless they are too many."""
+
+    def __init__(self) -> None:
+        self._unread = list[bytes | LongLine]()
+        self._unread_bytes = 0
+        self._lengths = set[int]()
+
+    def lines(self) -> UnusualLines:
+        """Return what was collected."""
+        return UnusualLines(
+            tuple(self._unread) if self._unread_bytes <= _MOST_UNREAD_BYTES else None,
+            frozenset(self._lengths) if self.lengths_are_few else None,
+        )
+
+    @property
+    def lengths_are_few(self) -> bool:
+        """Whether it is still worth while to add a length."""
+        return len(self._lengths) <= _MOST_LENGTHS
+
+    def add_unread(self, line: bytes | LongLine) -> None:
+        """Keep a line, unless there are too many bytes."""
+        self._unread_bytes += sys.getsizeof(line if isinstance(line, bytes) else line.head)
+        if self._unread_bytes <= _MOST_UNREAD_BYTES:
+            self._unread.append(line)
+        else:
+            self._unread.clear()
+
+    def add_length(self, length: int) -> None:
+        """Keep the length of a line."""
+        self._lengths.add(length)
 
 
 class EventVerdict(Judge[dict[str, Any]]):

@@ -20,6 +20,9 @@ MAX_DEPTH = 500
 _decode_values = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 # A number such as 21.90 is kept as its text, so that encoding it gives the same bytes.
 FLOATS_AS_TEXT = msgspec.Raw
+_MOST_TEXTS = 10_000
+# Numbers that DuckDB may write differently: 16 digits and more, or a three-digit exponent.
+LONG_NUMBER = re.compile(r"[0-9.]{16,}|[0-9][eE][-+]?[0-9]{3}")
 _build = msgspec.json.Decoder(float_hook=FLOATS_AS_TEXT).decode
 encode = msgspec.json.Encoder().encode
 _JSON_SPACE = " \t\r\n"
@@ -127,6 +130,30 @@ def values(raw_json: bytes) -> dict[str, bytes]:
         return {name: bytes(text) for name, text in _decode_values(raw_json).items()}
     except (msgspec.MsgspecError, RecursionError):
         return {name: text.encode() for name, text in members(raw_json.decode())}
+
+
+class NumberTexts(dict[str, msgspec.Raw]):
+    """Fractions as the decoder finds them, each with its text; `__getitem__` is its `float_hook`.
+
+    Attributes:
+        may_differ: Whether DuckDB may write one of them with another value. Set it to False first.
+    """
+
+    def __init__(self) -> None:
+        self.may_differ = False
+
+    def __missing__(self, text: str) -> msgspec.Raw:
+        raw = FLOATS_AS_TEXT(text)
+        if LONG_NUMBER.search(text) and not _is_shortest(text):
+            self.may_differ = True
+        elif len(self) < _MOST_TEXTS:  # most events have one of a few prices
+            self[text] = raw
+        return raw
+
+
+def _is_shortest(text: str) -> bool:
+    """Return whether a fraction is written as DuckDB writes it."""
+    return "e" not in text.lower() and repr(float(text)) == text
 
 
 def build_plain(raw_json: bytes) -> Any:

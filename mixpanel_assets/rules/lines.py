@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -21,10 +21,29 @@ BOM = b"\xef\xbb\xbf"
 _PIECE_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 14  # decoded at once: fits into the processor's cache
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+# Opening brackets of one kind that a line has at least when it is nested too deep.
+_DEEP = (MAX_DEPTH + 1) // 2
 _CONTROLS = bytes(range(32))
 _CONTROLS_IN_LINES = _CONTROLS.replace(b"\n", b"")
+_DIGITS_AS_0 = bytes(b"0"[0] if chr(byte).isdigit() and byte < 128 else 32 for byte in range(256))
+_LONG_INTEGER = b"0" * 20
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _STRICT = json.JSONDecoder(parse_int=str)  # of any number of digits
+
+
+@dataclass(frozen=True)
+class UnusualLines:
+    """What is known of the lines that DuckDB does not read as they were sent.
+
+    Attributes:
+        unread: The lines that `is_unread` finds, if lines of `SHORT_LINE_BYTES` are read; None:
+            there are too many to remember.
+        number_lengths: The lengths of the lines with a number that DuckDB may write differently,
+            without white space around the lines. Other lines may be as long. None: any length.
+    """
+
+    unread: Sequence[bytes | LongLine] | None
+    number_lengths: Collection[int] | None
 
 
 @dataclass(frozen=True)
@@ -38,6 +57,7 @@ class ReceivedDays:
         lines: Lines counted while they were received, duplicates included.
         names_once: Whether no object of a short line has a name twice. In other files each line is
             read to the letter, which takes longer.
+        unusual: Its unusual lines; None: the load must look for them.
         received_bytes: Size of the file.
         requests: Requests made for it, failed ones included.
         received_at: When its last byte was received; aware.
@@ -48,6 +68,7 @@ class ReceivedDays:
     to_date: date
     lines: int
     names_once: bool
+    unusual: UnusualLines | None = field(default=None, repr=False, kw_only=True)
     received_bytes: int = 0
     requests: int = 1
     received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -80,15 +101,58 @@ def are_plain(block: bytes, most: int) -> bool:
     """
     if may_be_deep(block, MAX_DEPTH // 2) or BOM in block or _SURROGATE.search(block):
         return False
-    start = 0
-    while start < len(block):
-        if (start := block.rfind(b"\n", start, start + most + 1) + 1) == 0:
-            return False
+    if not _are_short(block, most):
+        return False
     try:
         block.decode()
     except UnicodeDecodeError:
         return False
     return len(block.translate(None, _CONTROLS_IN_LINES)) == len(block)
+
+
+def has_long_integer(block: bytes) -> bool:
+    """Return whether 20 digits follow each other, which may be an integer of more than 64 bits."""
+    return _LONG_INTEGER in block.translate(_DIGITS_AS_0)
+
+
+def are_left_in(block: bytes, most: int) -> bool:
+    """Return whether `is_left_out` is false for all lines; False: it is not certain."""
+    if _are_short(block, 2 * MAX_DEPTH):
+        return True
+    return _are_short(block, most) and block.count(b"[") < _DEEP and block.count(b"{") < _DEEP
+
+
+def _are_short(block: bytes, most: int) -> bool:
+    """Return whether no line has more than `most` bytes; from newline to newline, not each one."""
+    start = 0
+    while start < len(block):
+        if (start := block.rfind(b"\n", start, start + most + 1) + 1) == 0:
+            return False
+    return True
+
+
+def is_left_out(line: bytes, most: int) -> bool:
+    """Return whether DuckDB is not to look at a line, without white space around it.
+
+    It has more than `most` bytes, or may be nested too deep.
+    """
+    if len(line) > most:
+        return True
+    return len(line) > 2 * MAX_DEPTH and max(line.count(b"["), line.count(b"{")) >= _DEEP
+
+
+def left_out_sql(line: str, most: int) -> str:
+    """Return the SQL of `is_left_out`."""
+    deep = " OR ".join(f"{line}::VARCHAR LIKE '{f'%{bracket}' * _DEEP}%'" for bracket in "[{")
+    return f"strlen({line}) > {most} OR (strlen({line}) > {2 * MAX_DEPTH} AND ({deep}))"
+
+
+def is_unread(line: bytes, most: int) -> bool:
+    """Return whether DuckDB refuses a complete line, or is not to look at it."""
+    if line.startswith(BOM):
+        return True
+    stripped_line = line.strip()
+    return bool(stripped_line) and (is_left_out(stripped_line, most) or bool(why_unstorable(line)))
 
 
 def _is_deep_line(line_text: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from gzip import GzipFile
@@ -21,15 +21,18 @@ from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.rules.days import EARLIEST_MS, days_between, describe_range
-from mixpanel_assets.rules.json_text import MAX_DEPTH, joined, last_values, members, parse, values
+from mixpanel_assets.rules.json_text import LONG_NUMBER, joined, last_values, members, parse, values
 from mixpanel_assets.rules.lines import (
     BOM,
     MAX_LINE_BYTES,
     SHORT_LINE_BYTES,
     TOO_LONG,
     LongLine,
+    ReceivedDays,
     are_plain,
     is_blank,
+    is_unread,
+    left_out_sql,
     lines_of,
     why_unstorable,
 )
@@ -117,9 +120,6 @@ _COLUMN_PATHS = (
     "'$.properties.mp_processing_time_ms', '$.properties']"
 )
 
-# Numbers that DuckDB may write differently: 16 digits and more, or a three-digit exponent.
-_LONG_NUMBER = r"[0-9.]{16,}|[0-9][eE][-+]?[0-9]{3}"
-
 # An id that DuckDB may write differently than it was sent: -0, fractions, exponents, nested ones.
 _UNSURE_ID_COLUMN = r"^(0$|-?[0-9]+[.eE]|[{\[])"
 
@@ -128,9 +128,9 @@ _UNSURE_ID_COLUMN = r"^(0$|-?[0-9]+[.eE]|[{\[])"
 _SAME_NUMBERS = f"""
     NOT regexp_matches(coalesce(field[3]::VARCHAR, ''), '{_UNSURE_ID_COLUMN}')
     AND NOT regexp_matches(coalesce(field[4]::VARCHAR, ''), '{_UNSURE_ID_COLUMN}')
-    AND CASE WHEN regexp_matches(json::VARCHAR, '{_LONG_NUMBER}')
-             THEN regexp_extract_all(json::VARCHAR, '{_LONG_NUMBER}')
-                = regexp_extract_all(field[6]::VARCHAR, '{_LONG_NUMBER}')
+    AND CASE WHEN regexp_matches(json::VARCHAR, '{LONG_NUMBER.pattern}')
+             THEN regexp_extract_all(json::VARCHAR, '{LONG_NUMBER.pattern}')
+                = regexp_extract_all(field[6]::VARCHAR, '{LONG_NUMBER.pattern}')
              ELSE true END
 """
 
@@ -140,9 +140,6 @@ _REMOVED_BYTES = " + ".join(
     for place, name in enumerate(REMOVED_KEYS, start=2)
 )
 _PROPERTIES_BYTES = f"strlen(properties) + {_REMOVED_BYTES} - (properties = '{{}}')::INT"
-
-# Opening brackets of one kind that a line has at least when it is nested too deep.
-_DEEP = (MAX_DEPTH + 1) // 2
 
 
 @dataclass(frozen=True)
@@ -226,11 +223,22 @@ def lines(spool: Path) -> str:
     )
 
 
-def rows(spool: Path, window: Window, most: int = SHORT_LINE_BYTES) -> str:
+def rows(
+    spool: Path,
+    window: Window,
+    most: int = SHORT_LINE_BYTES,
+    number_lengths: Collection[int] | None = None,
+) -> str:
     """Return the SQL query of every line: the columns of a row, `is_odd` and `odd_line`.
 
     `is_odd` is true for a line that does not become a row as it is. Its text is `odd_line`; NULL if
     DuckDB refused the line, or is not to look at it (`is_left_out`).
+
+    Args:
+        spool: The file.
+        window: The requested days.
+        most: The longest lines that DuckDB looks at.
+        number_lengths: See `UnusualLines`.
     """
     first_ms, last_ms = window.stored_row_ms
     # The `time` of an odd line may be beyond every timestamp.
@@ -243,17 +251,10 @@ def rows(spool: Path, window: Window, most: int = SHORT_LINE_BYTES) -> str:
             FROM (
                 SELECT *, (event LIKE '"%' AND time_raw BETWEEN {first_ms} AND {last_ms} AND exact)
                     IS DISTINCT FROM true AS is_odd
-                FROM ({_columns_sql(spool, most)})
+                FROM ({_columns_sql(spool, most, number_lengths)})
             )
         )
     """
-
-
-def is_left_out(line: bytes, most: int) -> bool:
-    """Return whether `rows` leaves out a line, without white space around it, that DuckDB reads."""
-    if len(line) > most:
-        return True
-    return len(line) > 2 * MAX_DEPTH and max(line.count(b"["), line.count(b"{")) >= _DEEP
 
 
 def derived_columns(window: Window) -> str:
@@ -277,37 +278,45 @@ def processed_ms(value: str) -> str:
     return f"CASE WHEN {number} BETWEEN 0 AND {LAST_MS} THEN {number} END"
 
 
-def _columns_sql(spool: Path, most: int) -> str:
+def _columns_sql(spool: Path, most: int, number_lengths: Collection[int] | None) -> str:
     """Return the SQL of every fixed value. One extraction, as each one parses the line again."""
     return f"""
         SELECT json, field[1]::VARCHAR AS event, {_whole_number_sql("field[2]")} AS time_raw,
                field[3] ->> '$' AS distinct_id, nullif(field[4] ->> '$', '') AS insert_id,
                {_whole_number_sql("field[5]")} AS processed_ms, properties,
-               {_is_exact_sql()} AS exact
+               {_is_exact_sql(number_lengths)} AS exact
         FROM (SELECT json, field, json_merge_patch(field[6], '{_WITHOUT_COLUMNS}') AS properties
               FROM (SELECT json, json_extract(json, {_COLUMN_PATHS}) AS field
-                    FROM (SELECT CASE WHEN {_is_read_sql(most)} THEN json END AS json
+                    FROM (SELECT CASE WHEN NOT ({left_out_sql("json", most)}) THEN json END AS json
                           FROM {lines(spool)})))
     """
 
 
-def _is_read_sql(most: int) -> str:
-    """Return the SQL that is true if a line is short and flat enough; see `is_left_out`."""
-    deep = " OR ".join(f"json::VARCHAR LIKE '{f'%{bracket}' * _DEEP}%'" for bracket in "[{")
-    return f"strlen(json) <= {most} AND NOT (strlen(json) > {2 * MAX_DEPTH} AND ({deep}))"
-
-
-def _is_exact_sql() -> str:
+def _is_exact_sql(number_lengths: Collection[int] | None) -> str:
     """Return the SQL that is true if DuckDB wrote the properties' numbers as they were sent.
 
-    Mostly its text of the properties is simply in the line, and nothing is beside that and the
-    event. Elsewhere numbers are compared.
+    Mostly the line does not have one of the `number_lengths`, and its ids are texts. Else DuckDB's
+    text of the properties is often simply in the line, and nothing is beside that and the event.
+    Elsewhere numbers are compared.
     """
-    return f"""
-        CASE WHEN contains(json::VARCHAR, field[6]::VARCHAR)
-                  AND strlen(json) = strlen(field[1]::VARCHAR) + 24 + {_PROPERTIES_BYTES} THEN true
-             ELSE strlen(field[6]::VARCHAR) = {_PROPERTIES_BYTES} AND {_SAME_NUMBERS} END
+    same_length = f"strlen(field[6]::VARCHAR) = {_PROPERTIES_BYTES}"
+    in_line = f"""
+        contains(json::VARCHAR, field[6]::VARCHAR)
+        AND strlen(json) = strlen(field[1]::VARCHAR) + 24 + {_PROPERTIES_BYTES}
     """
+    compared = f"CASE WHEN {in_line} THEN true ELSE {same_length} AND {_SAME_NUMBERS} END"
+    if number_lengths is None:
+        return compared
+    lengths = ", ".join(map(str, sorted({*number_lengths, -1})))
+    in_doubt = (
+        f"strlen(json) IN ({lengths}) OR NOT {_is_text('field[3]')} OR NOT {_is_text('field[4]')}"
+    )
+    return f"CASE WHEN {in_doubt} THEN {compared} ELSE {same_length} END"
+
+
+def _is_text(value: str) -> str:
+    """Return the SQL that is true if a JSON value is a text, null or missing."""
+    return f"""coalesce({value}::VARCHAR LIKE '"%', true)"""
 
 
 def _whole_number_sql(value: str) -> str:
@@ -341,10 +350,17 @@ class OddLines:
     """
 
     def __init__(
-        self, connection: Connection, spool: Path, window: Window, *, into: str, refusals: Refusals
+        self,
+        connection: Connection,
+        received: ReceivedDays,
+        window: Window,
+        *,
+        into: str,
+        refusals: Refusals,
     ) -> None:
         self._connection = connection
-        self._spool = spool
+        self._spool = received.path
+        self._unread = received.unusual.unread if received.unusual else None
         self._window = window
         self._into = into
         self._refusals = refusals
@@ -389,24 +405,30 @@ class OddLines:
     def _store_unread_lines(self, most: int | None, refused_lines: int | None = None) -> None:
         """Store the lines that DuckDB did not read, which must be as many as it refused."""
         stored_lines = 0
-        for line in self._spool_lines(lambda block: most is not None and are_plain(block, most)):
+        for line in self._unread_lines(most, refused_lines):
+            stored_lines += 1
             if isinstance(line, LongLine):
-                stored_lines += 1
                 self._refuse(line, TOO_LONG)
-                continue
-            stripped_line = line.removeprefix(BOM).strip()
-            if not stripped_line:
-                stored_lines += line.startswith(BOM)  # DuckDB counts this as a line
-                continue
-            reason = why_unstorable(line)
-            if most is None or reason or line.startswith(BOM) or is_left_out(stripped_line, most):
-                stored_lines += 1
-                if reason:
-                    self._refuse(line, reason)
-                else:
-                    self._store_line(stripped_line)
+            elif is_blank(line):
+                continue  # DuckDB counts it if it has a byte order mark
+            elif reason := why_unstorable(line):
+                self._refuse(line, reason)
+            else:
+                self._store_line(line.removeprefix(BOM).strip())
         if refused_lines not in (None, stored_lines):
             raise self._no_event()
+
+    def _unread_lines(
+        self, most: int | None, refused_lines: int | None
+    ) -> Iterator[bytes | LongLine]:
+        if most is None:
+            yield from self._spool_lines()
+        elif most == SHORT_LINE_BYTES and self._unread and len(self._unread) == refused_lines:
+            yield from self._unread
+        else:
+            for line in self._spool_lines(lambda block: are_plain(block, most)):
+                if isinstance(line, LongLine) or is_unread(line, most):
+                    yield line
 
     def _store_line(self, line: bytes) -> None:
         """Store or quarantine a line, or count it as one of another day."""

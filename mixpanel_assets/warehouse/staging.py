@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -280,14 +279,14 @@ def _fill_staging(
     connection: Connection, table: str, received: ReceivedDays, window: Window, refusals: Refusals
 ) -> int:
     """Turn the lines into rows or refusals; return how many there were."""
-    spool, most = received.path, None
-    if not spool.stat().st_size:  # DuckDB refuses a gzip file of zero bytes
+    most = None
+    if not received.path.stat().st_size:  # DuckDB refuses a gzip file of zero bytes
         return 0
     inserted = 0
     if received.names_once:  # of a name that an object holds twice, DuckDB reads the first value
-        inserted, most = _insert_staged_rows(connection, table, spool, window)
+        inserted, most = _insert_staged_rows(connection, table, received, window)
     if inserted < received.lines:
-        left = OddLines(connection, spool, window, into=table, refusals=refusals)
+        left = OddLines(connection, received, window, into=table, refusals=refusals)
         left.sort(most)
         refusals.finish()
         make_room(connection, sum(left.largest))
@@ -297,7 +296,7 @@ def _fill_staging(
 
 
 def _insert_staged_rows(
-    connection: Connection, table: str, spool: Path, window: Window
+    connection: Connection, table: str, received: ReceivedDays, window: Window
 ) -> tuple[int, int | None]:
     """Let DuckDB insert the lines, each as a row or an odd row.
 
@@ -305,9 +304,12 @@ def _insert_staged_rows(
         The number of rows that are not odd, and how long the lines were at most; None if DuckDB has
         read no line, as one is so long that it refuses them all, or its memory does not do.
     """
+    spool = received.path
+    lengths = received.unusual.number_lengths if received.unusual else None
     for most in (SHORT_LINE_BYTES, SHORT_LINE_BYTES // 8):
         try:
-            connection.execute(f"INSERT INTO {table} BY NAME {rows(spool, window, most)}")
+            lines = rows(spool, window, most, lengths)
+            connection.execute(f"INSERT INTO {table} BY NAME {lines}")
         except duckdb.OutOfMemoryException:
             connection.execute("SET threads = 1")
         except (duckdb.IOException, duckdb.InvalidInputException) as error:

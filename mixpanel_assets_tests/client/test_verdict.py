@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets.client.verdict import EventVerdict, IncompleteBodyError, RecordVerdict, Verdict
-from mixpanel_assets.rules.lines import BOM, MAX_LINE_BYTES, SHORT_LINE_BYTES, LineSplitter
+from mixpanel_assets.rules.lines import (
+    BOM,
+    MAX_LINE_BYTES,
+    SHORT_LINE_BYTES,
+    LineSplitter,
+    UnusualLines,
+)
 
 EVENT = '{"event":"Order","properties":{"time":1704067200000,"city":"Ærø"}}'
 ODD_EVENTS = [
@@ -320,3 +326,47 @@ def test_every_event_that_json_can_write_is_whole(properties):
     """No property name or value makes an honest line suspect."""
     line = json.dumps({"event": "e", "properties": properties}, ensure_ascii=False)
     assert judge(line.encode("utf-8", "surrogatepass") + b"\n")
+
+
+USUAL = [
+    EVENT.encode(),
+    b'{"event":"a","properties":{"third":0.3333333333333333,"price":21.90,"n":123456789012345678}}',
+    b'{"event":"a","properties":{"id":"6ba7b810e9dad411d180b400c04fd430"}}',
+    b'{"event": "a", "properties": {"html": "\\u003cb\\/\\u003e", "n": 1.5}}',
+]
+LONG_NUMBERS = [
+    b'{"event":"a","properties":{"n":0.33333333333333333}}',
+    b'{"event": "a", "properties":{"n":12345678901234567890123}}',
+    b'{"event":"a","properties":{"nested":[{"n":1.5e-300}]}}',
+]
+UNREAD = [
+    BOM + EVENT.encode(),
+    b'{"event":"a","properties":{"half":"\\ud83d"}}',
+    b'{"event":"a","properties":{"raw":"\t"}}',
+    b'{"event":"a","properties":{"bytes":"\xff"}}',
+    b'{"event":"a","properties":{"long":"%b"}}' % (b"x" * SHORT_LINE_BYTES),
+    b'{"event":"a","properties":{"deep":%b%b}}' % (b"[" * 600, b"]" * 600),
+]
+
+
+@given(st.lists(st.sampled_from([*USUAL, *LONG_NUMBERS, *UNREAD]), max_size=40))
+def test_unusual_lines_are_remembered(lines):
+    """Those that DuckDB refuses, and the lengths of those whose numbers it may round."""
+    verdict = Verdict(gzip=False)
+    for block in [*verdict.feed(b"\n".join([*lines, b""])), *verdict.finish()]:
+        list(block)
+    assert verdict.unusual == UnusualLines(
+        tuple(line for line in lines if line in UNREAD),
+        {len(line) for line in lines if line in LONG_NUMBERS},
+    )
+
+
+def test_of_many_unusual_lines_nothing_is_remembered():
+    """Memory stays small: the load looks for them in the file."""
+    verdict = Verdict(gzip=False)
+    event = b'{"event":"a","properties":{"n":%b}}\n'
+    for number in range(1000):
+        for value in (b'"%b"' % (b"x" * 10_000), b"0.%b" % (b"1" * (17 + number))):
+            for block in verdict.feed(event % value):
+                list(block)
+    assert verdict.unusual == UnusualLines(None, None)

@@ -4,6 +4,7 @@ import gzip
 import json
 import tempfile
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cache
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from mixpanel_assets.client.verdict import IncompleteBodyError, Verdict
 from mixpanel_assets.rules.json_text import last_values
-from mixpanel_assets.rules.lines import SHORT_LINE_BYTES, ReceivedDays
+from mixpanel_assets.rules.lines import SHORT_LINE_BYTES, ReceivedDays, UnusualLines
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.events import append_events, replace_events, stage_days
 from mixpanel_assets.warehouse.ledger import DayReport
@@ -39,6 +41,16 @@ def as_line(record: Any) -> bytes:
 
 def names_once(lines: Iterable[bytes]) -> bool:
     return all(last_values(line) is line for line in lines if len(line) <= SHORT_LINE_BYTES)
+
+
+def unusual(lines: Iterable[bytes]) -> UnusualLines | None:
+    """Return what the client knows of the lines when it has received them."""
+    verdict = Verdict(gzip=False)
+    with suppress(IncompleteBodyError):
+        for block in [*verdict.feed(b"\n".join(lines)), *verdict.finish()]:
+            list(block)
+        return verdict.unusual
+    return None
 
 
 @cache
@@ -74,6 +86,7 @@ class Warehouse:
         from_date: date = DAY,
         to_date: date | None = None,
         lines: int | None = None,
+        unusual_known: bool = True,
         **options: Any,
     ) -> list[DayReport]:
         records = list(records)
@@ -86,6 +99,7 @@ class Warehouse:
             to_date or from_date,
             len(records) if lines is None else lines,
             names_once(map(as_line, records)),
+            **{"unusual": unusual(map(as_line, records))} if unusual_known else {},
             **{name: options.pop(name) for name in received_options & options.keys()},
         )
         store: Any = append_events if "table" in options else replace_events

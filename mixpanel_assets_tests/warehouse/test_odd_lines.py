@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import timedelta
+from decimal import Decimal
 
+import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,14 @@ from hypothesis import strategies as st
 from mixpanel_assets.client.normalize import EventNormalizer, parse_record
 from mixpanel_assets.client.verdict import EventVerdict, Verdict
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.rules.lines import BOM, HEAD_BYTES, MAX_LINE_BYTES
+from mixpanel_assets.rules.json_text import NumberTexts
+from mixpanel_assets.rules.lines import (
+    BOM,
+    HEAD_BYTES,
+    MAX_LINE_BYTES,
+    ReceivedDays,
+    UnusualLines,
+)
 from mixpanel_assets.warehouse.lines import whole_number
 from mixpanel_assets_tests.laws import examples
 from mixpanel_assets_tests.rules.test_json_text import names_once, written
@@ -285,3 +294,84 @@ def test_a_fraction_is_no_time_of_processing(warehouse, value, other):
     line = b'{"event":"A","properties":{"time":%d,"mp_processing_time_ms":%b,"x":%b}}'
     load(warehouse, [line % (START_MS, value.encode(), other)])
     assert warehouse.query("SELECT processed_at FROM events") == [(None,)]
+
+
+digits = st.integers(0, 10**19).map(str)
+number_texts = st.one_of(
+    st.builds("{}{}.{}".format, st.sampled_from(["", "-"]), st.integers(0, 10**17), digits),
+    st.builds("{}.{}e{}".format, st.integers(0, 9), digits, st.integers(-330, 300)),
+    st.builds("{}E+{}".format, st.integers(-9, 9), st.integers(0, 99)),
+    st.sampled_from(["18446744073709551616", "-9223372036854775809"]),
+    st.integers(-(2**70), 2**70).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.sampled_from(["12345678901234567.25", "-0.12345678901234567", "1.1234567890123456789E10"]),
+    st.sampled_from(["-0", "-0.0", "0", "1e400", "21.90", "5.0", '"6ba7b810-9dad-11d1"']),
+)
+
+
+@st.composite
+def hostile(draw: st.DrawFn) -> bytes:
+    """A complete line that DuckDB reads, reads differently, or refuses."""
+    if draw(st.integers(0, 3)) == 0:
+        return draw(st.sampled_from([*REFUSED.values(), *STORED.values()]))
+    ids = {"$insert_id": st.uuids().map(lambda one: f'"{one.hex}"'), "distinct_id": number_texts}
+    properties = {name: draw(value) for name, value in ids.items() if draw(st.booleans())}
+    properties["n"] = draw(number_texts)
+    space = draw(st.sampled_from(["", " "]))
+    pairs = [f'"{name}":{space}{value}' for name, value in properties.items()]
+    body = ",".join([f'"time":{START_MS}', *pairs])
+    around = draw(st.sampled_from(["", " ", "\t\r"]))
+    line = f'{around}{{"event":"A{draw(st.uuids())}","properties":{{{body}}}}}{around}'
+    return draw(st.sampled_from([b"", b"", BOM])) + line.encode()
+
+
+STORED_LINES = """
+    SELECT event_name, distinct_id, insert_id, processed_at, properties FROM events ORDER BY ALL
+"""
+
+
+@examples(6)
+@given(st.lists(st.one_of(hostile(), st.sampled_from([b"", b" ", BOM])), max_size=20))
+def test_what_the_client_knows_of_odd_lines_changes_no_row(lines):
+    """Of each line the same becomes of it as if the load had to look for odd lines itself."""
+    lines = [*(odd(b"%d" % number) for number in range(2000)), *lines]  # 1 % may be bad
+    found = []
+    for known in (True, False):
+        load(shared(), lines, reload=ACCEPT_SMALLER, unusual_known=known)
+        rows = shared().query(STORED_LINES)
+        texts = [
+            json.loads(one.pop(), parse_float=Decimal, parse_int=Decimal) for one in map(list, rows)
+        ]
+        found.append(([row[:-1] for row in rows], texts, shared().query(QUARANTINE)))
+    assert found[0] == found[1]
+
+
+def test_lines_that_the_client_kept_are_not_looked_for_again(warehouse):
+    """The load finds them in no file; if they are not as many as DuckDB refused, it looks there."""
+    odd_line, other = REFUSED["half a surrogate pair"], REFUSED["not UTF-8"]
+    spool = warehouse.spool([*GOOD_LINES, odd_line])
+    for kept in ([other], [other, other], None):
+        known = UnusualLines(kept, ())
+        received = ReceivedDays(spool, DAY, NEXT_DAY, 151, names_once=True, unusual=known)
+        warehouse.store(received, reload=ACCEPT_SMALLER)
+        [(line,)] = warehouse.query(
+            "SELECT line FROM mixpanel._quarantine WHERE vanished_at IS NULL"
+        )
+        assert line == (other if kept == [other] else odd_line)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_duckdb_writes_the_shortest_digits_of_a_fraction(value):
+    """So a text of 16 digits that Python writes the same is stored as it was sent."""
+    numbers = NumberTexts()
+    numbers.may_differ = False
+    text = repr(value)
+    numbers[text]
+    if not numbers.may_differ:
+        query = "SELECT (json_extract(?::JSON, '$.n'))::VARCHAR"
+        [(written_text,)] = CONNECTION.execute(query, [f'{{"n":{text}}}']).fetchall()
+        assert Decimal(written_text) == Decimal(text)
+        assert "e" in text or written_text == text
+
+
+CONNECTION = duckdb.connect()
