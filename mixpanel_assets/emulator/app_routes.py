@@ -95,6 +95,22 @@ SCHEMAS: list[dict[str, Any]] = [
 ]
 
 
+def _entries(inbound: Inbound) -> list[dict[str, Any]]:
+    """Return the entries of the data dictionary; hidden events are marked, and have one."""
+    hidden = inbound.reports.lies.hidden
+    events = {entry["name"] for entry in SCHEMAS if entry["entityType"] == "event"}
+    marked = [
+        {"entityType": "event", "name": name, "schemaJson": _schema("", {}, hidden=True)}
+        for name in sorted(hidden)
+    ]
+    others = [
+        entry
+        for entry in SCHEMAS
+        if entry["entityType"] != "event" or entry["name"] not in hidden & events
+    ]
+    return [*others, *marked]
+
+
 def schemas(inbound: Inbound) -> Response:
     """Return the entries of the data dictionary. Events without an entry are not listed."""
     kind = inbound.path_params.get("entity_type")
@@ -103,7 +119,7 @@ def schemas(inbound: Inbound) -> Response:
         raise inbound.shape.refuse(400, f"unknown entity type: {kind}")
     results = [
         entry
-        for entry in SCHEMAS
+        for entry in _entries(inbound)
         if kind in (None, entry["entityType"]) and name in (None, "", entry["name"])
     ]
     if name and inbound.settings.schema_by_name == "definition":
@@ -116,7 +132,7 @@ def schemas(inbound: Inbound) -> Response:
 def schema(inbound: Inbound) -> Response:
     """Return one entry of the data dictionary."""
     wanted = (inbound.path_params["entity_type"], inbound.path_params["name"])
-    for entry in SCHEMAS:
+    for entry in _entries(inbound):
         if (entry["entityType"], entry["name"]) == wanted:
             definition = entry["schemaJson"]
             return _ok(definition) if inbound.settings.schema_wrapped else json_response(definition)

@@ -22,8 +22,10 @@ def apply_changes(
 ) -> Block:
     """Return a changed copy of the first block of a day."""
     for number, change in enumerate(changes):
-        if change.kind == "late-events":
-            block = block + _late_rows(shop, day, change.count, number, time_in_ms)
+        if change.kind in ("late-events", "late-release"):
+            block = block + _late_rows(shop, day, change, number, time_in_ms)
+        elif change.kind in ("forwarded-rows", "repeated-rows"):
+            block = block + _other_rows(shop, day, change, number, time_in_ms)
         elif change.kind == "odd-content":
             odd_rows = [
                 replace(row, head=row.head.replace("{day}", "{day}-more"))
@@ -39,15 +41,20 @@ def apply_changes(
     return block
 
 
-def _late_rows(shop: Shop, day: date, count: int, number: int, time_in_ms: bool) -> Block:
-    """Return rows of a phone that was offline: they arrived three days later."""
-    sample = shop.sample(day)
+def late_times(shop: Shop, day: date, count: int) -> list[int]:
+    """Return the values of `time` of late rows, in milliseconds."""
+    begin = shop.sample(day).start_ms + 3_600_000
+    return [begin + row * 7_001 % (DAY_MS // 2) for row in range(count)]
+
+
+def _late_rows(shop: Shop, day: date, change: Fault, number: int, time_in_ms: bool) -> Block:
+    """Return rows of a phone that was offline: they arrived later, by default three days."""
     late_rows: Block = []
-    for row in range(count):
-        time = sample.start_ms + 3_600_000 + row * 7_001 % (DAY_MS // 2)
-        received_ms = time + 3 * DAY_MS
+    late_ms = 3 * DAY_MS if change.seconds is None else int(change.seconds * 1000)
+    for row, time in enumerate(late_times(shop, day, change.count)):
+        received_ms = time + late_ms
         record = {
-            "event": "Page View",
+            "event": change.text or "Page View",
             "properties": {
                 "time": time if time_in_ms else time // 1000,
                 "distinct_id": f"user-late-{row}",
@@ -63,6 +70,34 @@ def _late_rows(shop: Shop, day: date, count: int, number: int, time_in_ms: bool)
         line = json.dumps(record, separators=(",", ":")).encode()
         late_rows.append((line, time, received_ms + 800))
     return late_rows
+
+
+def _other_rows(shop: Shop, day: date, change: Fault, number: int, time_in_ms: bool) -> Block:
+    """Return rows that reports do not count: forwarded ones, or repeats with another time.
+
+    Of the repeats of an `$insert_id`, reports count the first one.
+    """
+    start_of_day_ms = shop.sample(day).start_ms
+    rows: Block = []
+    for row in range(change.count + (change.kind == "repeated-rows")):
+        time = start_of_day_ms + 36_000_000 + row * 1000
+        insert_id = f"repeat-{day}-{number}"
+        own = {"$mp_is_forwarded": True} if change.kind == "forwarded-rows" else {}
+        if own:
+            insert_id = f"forwarded-{day}-{number}-{row}"
+        record = {
+            "event": change.text or "Page View",
+            "properties": {
+                "time": time if time_in_ms else time // 1000,
+                "distinct_id": "user-9200",
+                "$insert_id": insert_id,
+                **own,
+                "mp_processing_time_ms": time + 900,
+            },
+        }
+        line = json.dumps(record, separators=(",", ":")).encode()
+        rows.append((line, time, time + 900))
+    return rows
 
 
 # In place of a valid `time`: nothing, null, text, the far future.

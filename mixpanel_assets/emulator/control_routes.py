@@ -32,6 +32,7 @@ def control_routes(state: State, truth: Truth) -> list[Route]:
         Route("/emulator/requests", _local_only(control.requests), methods=["GET", "DELETE"]),
         Route("/emulator/clock", _local_only(control.clock), methods=["GET", "POST"]),
         Route("/emulator/retention", _local_only(control.retention), methods=["GET", "POST"]),
+        Route("/emulator/names", _local_only(control.names), methods=["GET", "POST"]),
     ]
 
 
@@ -117,8 +118,18 @@ class _Control:
     async def retention(self, request: Request) -> Response:
         """Return or set the number of days (`days`) that events are kept; null: for ever."""
         if request.method == "POST":
-            days = (await request.json())["days"]
-            if days is not None and (type(days) is not int or days < 0):
-                raise ValueError("days must be a number from 0, or null")
-            self._state.retention_days = days
+            self._state.retention_days = _number_or_null(await request.json(), "days")
         return JSONResponse({"days": self._state.retention_days})
+
+    async def names(self, request: Request) -> Response:
+        """Return or set the number of event names that reports know (`limit`); null: all."""
+        if request.method == "POST":
+            self._state.name_limit = _number_or_null(await request.json(), "limit")
+        return JSONResponse({"limit": self._state.name_limit})
+
+
+def _number_or_null(body: dict[str, Any], name: str) -> int | None:
+    number = body[name]
+    if number is not None and (type(number) is not int or number < 0):
+        raise ValueError(f"{name} must be a number from 0, or null")
+    return number

@@ -48,7 +48,12 @@ WorldKind = Literal[
     "foreign-rows",
     "timeless-rows",
     "surrogate-rows",
+    "forwarded-rows",
+    "repeated-rows",
+    "late-release",
 ]
+# Reports count other events than the export sends, from now on.
+ReportKind = Literal["hidden-event", "deleted-events", "wrong-count"]
 ProfileKind = Literal[
     "session-expired",
     "no-profiles",
@@ -59,14 +64,16 @@ ProfileKind = Literal[
     "other-page",
     "cut-json",
 ]
-Kind = BodyKind | WireKind | ResponseKind | WorldKind | ProfileKind
+Kind = BodyKind | WireKind | ResponseKind | WorldKind | ReportKind | ProfileKind
 
 BODY_KINDS: Final = frozenset(get_args(BodyKind))
 WIRE_KINDS: Final = frozenset(get_args(WireKind))
 RESPONSE_KINDS: Final = frozenset(get_args(ResponseKind))
 WORLD_KINDS: Final = frozenset(get_args(WorldKind))
+REPORT_KINDS: Final = frozenset(get_args(ReportKind))
 PROFILE_KINDS: Final = frozenset(get_args(ProfileKind))
-KINDS: Final = BODY_KINDS | WIRE_KINDS | RESPONSE_KINDS | WORLD_KINDS | PROFILE_KINDS
+KINDS: Final = BODY_KINDS | WIRE_KINDS | RESPONSE_KINDS | WORLD_KINDS | REPORT_KINDS | PROFILE_KINDS
+_NEEDS_A_DAY = (WORLD_KINDS - {"lag"}) | {"deleted-events", "wrong-count"}
 
 EXPORT_PATH = "/api/2.0/export"
 
@@ -85,11 +92,14 @@ class Fault:
         at: The position: bytes of the body (`cut-body`, `cut-gzip`, `cut-chunk`, ...), complete
             rows before a truncation, or profiles on a page. None: about the middle. For
             `other-page`, the page whose profiles are sent; None: the previous page.
-        skip: The number of matching requests that are not affected first.
+        skip: The number of matching requests that are not affected first. Reports count the rows
+            of `late-release` from the beginning.
         page: Only this page of profiles.
-        count: The number of affected rows or profiles.
-        seconds: Length of a delay; minimum age of a row under `lag`; `Retry-After`.
-        text: Replaces the usual text; the line that `junk-line` inserts.
+        count: The number of affected rows or profiles; of a `wrong-count` what is added.
+        seconds: Length of a delay; minimum age of a row under `lag`; `Retry-After`; how late
+            `late-events` arrive.
+        text: Replaces the usual text; the line that `junk-line` inserts; the name of the event in
+            faults of reports, late, forwarded and repeated rows.
     """
 
     kind: Kind
@@ -106,8 +116,10 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"no such fault: {self.kind!r}; known: {', '.join(sorted(KINDS))}")
-        if self.kind in WORLD_KINDS - {"lag"} and self.day is None:
+        if self.kind in _NEEDS_A_DAY and self.day is None:
             raise ValueError(f"{self.kind} needs a day")
+        if self.kind == "hidden-event" and self.text is None:
+            raise ValueError("hidden-event needs the name of the event in text")
 
     def matches(self, path: str, days: Sequence[date], page: int | None) -> bool:
         """Return whether the fault affects a request."""
@@ -178,7 +190,8 @@ class Faults:
         """Return the fault for a request, and count the request; None without a fault."""
         with self._lock:
             for fault, key in self._waiting:
-                if fault.kind in WORLD_KINDS or not fault.matches(path, days, page):
+                is_lasting = fault.kind in WORLD_KINDS | REPORT_KINDS
+                if is_lasting or not fault.matches(path, days, page):
                     continue
                 self._seen[key] += 1
                 if self._seen[key] <= fault.skip:
@@ -197,6 +210,20 @@ class Faults:
                     self._seen[key] += 1
                     if self._seen[key] == fault.skip:
                         self.version += 1
+
+    def lies(self) -> list[Fault]:
+        """Return the faults of reports."""
+        with self._lock:
+            return [fault for fault, _ in self._waiting if fault.kind in REPORT_KINDS]
+
+    def unreleased(self) -> list[Fault]:
+        """Return the rows that reports count and that the export does not send yet."""
+        with self._lock:
+            return [
+                fault
+                for fault, key in self._waiting
+                if fault.kind == "late-release" and self._seen[key] < fault.skip
+            ]
 
     def changes(self, day: date) -> list[Fault]:
         """Return the changes that apply to a day now."""

@@ -162,8 +162,18 @@ def events(inbound: Inbound) -> Response:
     unit = _unit(inbound, "minute", "hour", "day", "week", "month")
     kind = _kind(inbound, unit)
     days = _days(inbound, unit)
-    selection = Selection(days, frozenset(names))
-    values = inbound.reports.count(selection, _event_name, unit=unit, kind=kind)
+    lies = inbound.reports.lies
+
+    def keys(event: ReportEvent) -> list[str]:
+        return [name for name in lies.names_of(event.event) if name in names]
+
+    selection = Selection(days, lies.names_in(names))
+    values = inbound.reports.count(selection, keys, unit=unit, kind=kind)
+    if unit == "day" and kind == "general":
+        for name, day, count in lies.additions(days):
+            if name in names:
+                row = values.setdefault(name, {})
+                row[day.isoformat()] = max(row.get(day.isoformat(), 0) + count, 0)
     return _table(inbound, values, buckets(days, unit))
 
 
@@ -206,8 +216,12 @@ def events_names(inbound: Inbound) -> Response:
         if days[0].year < 2000:
             raise inbound.shape.refuse(400, "bad year")
         check_history(inbound, days[0])
-    table = inbound.reports.count(Selection(days), _event_name, unit="all", kind=kind)
-    return json_response(list(top(table, inbound.integer("limit", 255, 5000))))
+    lies = inbound.reports.lies
+    table = inbound.reports.count(
+        Selection(days), lambda event: lies.names_of(event.event), unit="all", kind=kind
+    )
+    names = [name for name in top(table, len(table)) if lies.lists(name)]
+    return json_response(names[: inbound.integer("limit", 255, 5000)])
 
 
 def events_properties(inbound: Inbound) -> Response:

@@ -6,17 +6,17 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from mixpanel_assets.emulator.expressions import UNDEFINED, Evaluate, Scope, is_number, matches
+from mixpanel_assets.emulator.lies import Lies
 from mixpanel_assets.emulator.state import State
 from mixpanel_assets.emulator.truth import Record, Truth, has_time, in_seconds
 
 Unit = Literal["minute", "hour", "day", "week", "month"]
 Table = dict[str, dict[str, float]]
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FORMATS = {"minute": "%Y-%m-%d %H:%M:00", "hour": "%Y-%m-%d %H:00:00"}
 STEPS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
 
@@ -106,15 +106,15 @@ class Reports:
         """Yield the selected events. Days are those of the project's zone."""
         if not selection.days:
             return
-        days = set(selection.days)
+        days, lies = set(selection.days), Lies(self._state, self._truth)
         for record in self._records(selection.days):
             name = record["event"]
             if selection.names is not None and name not in selection.names:
                 continue
             if not has_time(record):
                 continue
-            at = self._local(record["properties"]["time"])
-            if at.date() not in days:
+            at = self._state.report_time(record["properties"]["time"])
+            if at.date() not in days or not lies.counts(record, at.date()):
                 continue
             event = ReportEvent(at, name, in_seconds(record)["properties"], self._state.person)
             filters = [one for one in (self._view, selection.where) if one is not None]
@@ -152,6 +152,11 @@ class Reports:
             }
             for key, row in events.items()
         }
+
+    @property
+    def lies(self) -> Lies:
+        """What reports count otherwise than the export sends it."""
+        return Lies(self._state, self._truth)
 
     def numbers(self, selection: Selection, on: Evaluate, unit: str) -> dict[str, list[float]]:
         """Return the values of an expression by bucket. A value that is not a number is 0."""
@@ -194,12 +199,6 @@ class Reports:
             if self._state.holds(day):
                 yield from self._truth.shared_events(day)
             day += timedelta(days=1)
-
-    def _local(self, milliseconds: int) -> datetime:
-        at = EPOCH + timedelta(milliseconds=milliseconds)
-        if self._state.settings.regime == "utc" and self._state.settings.zone != "UTC":
-            at = at.astimezone(self._state.zone)
-        return at.replace(tzinfo=None)
 
     def _local_time(self, moment: datetime) -> datetime:
         return moment.astimezone(self._state.zone).replace(tzinfo=None)

@@ -79,6 +79,15 @@ class Emulator:
         """All requests so far."""
         return self.state.requests.entries()
 
+    @property
+    def name_limit(self) -> int | None:
+        """The number of event names that reports know. Can be set while it runs."""
+        return self.state.name_limit
+
+    @name_limit.setter
+    def name_limit(self, names: int | None) -> None:
+        self.state.name_limit = names
+
     def forget(self) -> None:
         """Delete data from clients, so that the project is the sample again."""
         self.state.received.clear()

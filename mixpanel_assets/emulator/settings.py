@@ -94,6 +94,11 @@ class EmulatorSettings:
             file, `$insert_id` in the prose.
         max_import_bytes: Maximum size of an uncompressed request of events. The prose says 10 MB,
             the example of the refusal 2097152 bytes.
+        name_limit: Reports know only this number of names of events, the most common ones. None:
+            every name.
+        hidden_events_counted: Whether reports count hidden events when they are named.
+        custom_events: Names of events that reports alone have, by the events that they count.
+        merged_events: Names under which reports count events of other names.
         data_views: Expressions that filter events and profiles, by `workspace_id`. Any other
             `workspace_id` filters nothing.
     """
@@ -153,6 +158,10 @@ class EmulatorSettings:
     identity_events: Literal["stored", "refused"] = "stored"
     failed_record_id: Literal["insert_id", "$insert_id"] = "insert_id"
     max_import_bytes: int = 10_000_000
+    name_limit: int | None = None
+    hidden_events_counted: bool = False
+    custom_events: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    merged_events: Mapping[str, str] = field(default_factory=dict)
     data_views: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

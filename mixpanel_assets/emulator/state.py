@@ -190,6 +190,7 @@ class Budgets:
         return Refusal(trip, limit, wait, 0)
 
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Number of the block with events from clients; the sample has the numbers from 0.
 RECEIVED = -1
 CACHE_BYTES = 48_000_000  # a test that exports the same weeks again should not compute them again
@@ -222,6 +223,7 @@ class State:
         self.updates = ProfileUpdates()
         self.sessions: dict[str, Session] = {}
         self.retention_days = settings.retention_days
+        self.name_limit = settings.name_limit
         self._export_numbers = count(1)
         self._session_numbers = count(1)
         self._lock = threading.Lock()
@@ -279,6 +281,13 @@ class State:
             return milliseconds
         local = datetime.fromtimestamp(milliseconds / 1000, self.zone)
         return milliseconds + round((local.utcoffset() or timedelta()).total_seconds() * 1000)
+
+    def report_time(self, milliseconds: int) -> datetime:
+        """Return the `time` of an event as reports show it: project time, without a zone."""
+        at = EPOCH + timedelta(milliseconds=milliseconds)
+        if self.settings.regime == "utc" and self.settings.zone != "UTC":
+            at = at.astimezone(self.zone)
+        return at.replace(tzinfo=None)
 
     def block(
         self,

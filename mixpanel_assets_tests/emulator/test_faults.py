@@ -367,6 +367,8 @@ def test_unknown_faults_are_refused() -> None:
         Fault("truncated")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs a day"):
         Fault("delete-rows")
+    with pytest.raises(ValueError, match="needs the name"):
+        Fault("hidden-event")
     assert len(KINDS) > 40
 
 
