@@ -24,16 +24,24 @@ from mixpanel_assets.warehouse.tables import table_exists
 _FETCHED = "mixpanel_assets_fetched"
 _ROWS_AT_ONCE = 100  # rows, each of up to some megabytes
 # Rows are compared by a hash, because properties of a whole day do not fit into memory twice.
+_OF_EVENTS = "event_date = $day AND event_name IN (SELECT unnest($events::VARCHAR[]))"
 _ROW = "json_array(event_name, time_raw, distinct_id, insert_id, properties)"
+
+# Of the rows of each event in any order; the sums count equal rows as often as they occur.
+_DIGESTS = f"""
+    SELECT event_name, count(*), sum(md5_number_lower(row)), sum(md5_number_upper(row))
+    FROM (SELECT event_name, {_ROW}::VARCHAR AS row FROM {{table}} WHERE event_date = $day)
+    GROUP BY event_name
+"""
 
 # Rows that one side has more often than the other, each as often as it has more of them.
 _SURPLUS = f"""
     WITH stored AS (
         SELECT md5_number({_ROW}::VARCHAR) AS mark, count(*) AS copies
-        FROM {{ours}} WHERE event_date = $day GROUP BY ALL
+        FROM {{ours}} WHERE {_OF_EVENTS} GROUP BY ALL
     ), others AS (
         SELECT md5_number({_ROW}::VARCHAR) AS mark, count(*) AS copies
-        FROM {{theirs}} WHERE event_date = $day GROUP BY ALL
+        FROM {{theirs}} WHERE {_OF_EVENTS} GROUP BY ALL
     ), odd AS (
         SELECT mark, stored.copies - coalesce(others.copies, 0) AS surplus
         FROM stored LEFT JOIN others USING (mark)
@@ -41,7 +49,7 @@ _SURPLUS = f"""
     )
     SELECT event_name, time_raw, distinct_id, insert_id, properties::VARCHAR
     FROM {{ours}} JOIN odd ON mark = md5_number({_ROW}::VARCHAR)
-    WHERE event_date = $day
+    WHERE {_OF_EVENTS}
     QUALIFY row_number() OVER (PARTITION BY mark) <= surplus
 """
 
@@ -63,6 +71,7 @@ class DayDifference:
         gone: Events in the table that the response lacks, and that Mixpanel sent at the last load.
         kept: Events in the table that Mixpanel did not send at the last load either.
         changed: Events that both have, with different content.
+        events: The names of the events that are missing, gone or changed.
     """
 
     day: date
@@ -73,6 +82,7 @@ class DayDifference:
     gone: int = 0
     kept: int = 0
     changed: int = 0
+    events: tuple[str, ...] = ()
 
     @property
     def differs(self) -> bool:
@@ -84,6 +94,9 @@ def compare_events(
     connection: Connection, fetched: Path, days: Sequence[date]
 ) -> list[DayDifference]:
     """Compare days of `mixpanel.events` with those of a database that has them `fetched` again.
+
+    Digests of the rows of each event are compared first, and then the rows of events whose digests
+    differ.
 
     Name, time, ids, properties and the number of copies are compared. Properties that Mixpanel
     rewrites between two reads (`mp_processing_time_ms` and the like) are not, nor is any order.
@@ -111,11 +124,16 @@ def _compare_day(
     stored = _count(connection, stored_table, day)
     if response == "not available":
         return DayDifference(day, status or response, stored, None)
-    kept = Counter(_differing_rows(connection, stored_table, fetched_table, day))
-    fetched = Counter(_differing_rows(connection, fetched_table, stored_table, day))
+    digests = [_digests(connection, table, day) for table in (stored_table, fetched_table)]
+    # The rows of the others are equal.
+    odd = sorted({event for event, *_ in digests[0] ^ digests[1]})
+    kept = Counter(_differing_rows(connection, stored_table, fetched_table, day, odd))
+    fetched = Counter(_differing_rows(connection, fetched_table, stored_table, day, odd))
     only_stored, only_fetched = (_count_by_event(side) for side in (kept - fetched, fetched - kept))
     gone = only_stored - only_fetched
-    vanished = (gone & _vanished_rows(connection, day)).total()
+    vanished_rows = gone & _vanished_rows(connection, day)
+    vanished = vanished_rows.total()
+    found = (only_stored - vanished_rows) | only_fetched
     return DayDifference(
         day,
         status,
@@ -125,7 +143,13 @@ def _compare_day(
         gone=gone.total() - vanished,
         kept=vanished,
         changed=(only_stored & only_fetched).total(),
+        events=tuple(sorted({event for event, _, _ in found})),
     )
+
+
+def _digests(connection: Connection, table: str, day: date) -> set[tuple[Any, ...]]:
+    """Return the digest of each event of a day, with its name and row count."""
+    return set(connection.execute(_DIGESTS.format(table=table), {"day": day}).fetchall())
 
 
 def _vanished_rows(connection: Connection, day: date) -> Counter[_EventKey]:
@@ -141,10 +165,12 @@ def _vanished_rows(connection: Connection, day: date) -> Counter[_EventKey]:
 
 
 def _differing_rows(
-    connection: Connection, ours: str, theirs: str, day: date
+    connection: Connection, ours: str, theirs: str, day: date, events: Sequence[str]
 ) -> Iterator[tuple[_EventKey, bytes]]:
     """Yield each row that one side has and the other lacks, as its event and its content."""
-    rows_of_one_side = connection.execute(_SURPLUS.format(ours=ours, theirs=theirs), {"day": day})
+    rows_of_one_side = connection.execute(
+        _SURPLUS.format(ours=ours, theirs=theirs), {"day": day, "events": list(events)}
+    )
     while rows := rows_of_one_side.fetchmany(_ROWS_AT_ONCE):
         for event, time_raw, distinct_id, insert_id, properties in rows:
             yield (event, time_raw, insert_id), _row_digest(distinct_id, parse(properties))

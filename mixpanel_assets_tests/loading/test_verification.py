@@ -95,6 +95,8 @@ def test_each_kind_of_difference_is_counted(client, settings, database, change, 
     counts = {"missing": one.missing, "gone": one.gone, "changed": one.changed}
     assert {kind: count for kind, count in counts.items() if count} == expected
     assert one.stored - one.gone == one.fetched - one.missing
+    assert one.events
+    assert not found[FIRST].events
 
 
 @pytest.mark.parametrize(

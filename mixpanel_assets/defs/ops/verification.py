@@ -91,10 +91,16 @@ def differences_metadata(found: Sequence[DayDifference]) -> dict[str, Any]:
                     "day": str(day.day),
                     "status": day.status or "never loaded",
                     **{name: getattr(day, name) for name in numbers},
+                    "events": ", ".join(day.events),
                 }
                 for day in found
             ),
-            {"day": "string", "status": "string", **dict.fromkeys(numbers, "int")},
+            {
+                "day": "string",
+                "status": "string",
+                **dict.fromkeys(numbers, "int"),
+                "events": "string",
+            },
             status="Of the stored day.",
             stored="Rows in the table.",
             fetched="Rows that Mixpanel holds.",
@@ -102,6 +108,7 @@ def differences_metadata(found: Sequence[DayDifference]) -> dict[str, Any]:
             gone="Events not in Mixpanel any more.",
             kept="Events that vanished before and are kept.",
             changed="Events with other content.",
+            events="The names of the events that differ.",
         ),
     }
 
@@ -138,4 +145,5 @@ def _day_in_words(found: DayDifference) -> str:
     kinds = ("missing", "gone", "changed")
     counts = [f"{getattr(found, kind):,} {kind}" for kind in kinds if getattr(found, kind)]
     none_left = "; Mixpanel has no event of it" if found.stored and not found.fetched else ""
-    return f"{found.day} ({', '.join(counts)}{none_left})"
+    names = f" of {', '.join(found.events[:3])}" if found.events else ""
+    return f"{found.day} ({', '.join(counts)}{names}{none_left})"
