@@ -60,6 +60,7 @@ from mixpanel_assets.errors import (
     AuthenticationError as AuthenticationError,
     ConfigError as ConfigError,
     ConnectionFailedError as ConnectionFailedError,
+    CountsUnavailableError as CountsUnavailableError,
     DatabaseLockedError as DatabaseLockedError,
     DatabaseNotFoundError as DatabaseNotFoundError,
     DateRangeTooLargeError as DateRangeTooLargeError,

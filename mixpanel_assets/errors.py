@@ -393,6 +393,12 @@ class IncompleteExportError(MixpanelDataError):
         self.partial = partial
 
 
+class CountsUnavailableError(MixpanelDataError):
+    """Mixpanel does not report counts of events to this account, or not of these days."""
+
+    code = "COUNTS_UNAVAILABLE"
+
+
 class EventNotFoundError(MixpanelDataError):
     """Mixpanel, or a table, has no event of that name; `similar_events` are at most five it has."""
 

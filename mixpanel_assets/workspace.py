@@ -48,11 +48,20 @@ from mixpanel_assets.loading.events import DayReports, EventLoad, plan_load
 from mixpanel_assets.loading.fetcher import FetcherService
 from mixpanel_assets.loading.plan import KEEP_NONE, Keeping, Plan, Refetch
 from mixpanel_assets.loading.profiles import ParallelProfileFetcherService
+from mixpanel_assets.loading.reconciliation import Reconciliation, reconcile
+from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.results import CoverageResult, WorkspaceInfo
 from mixpanel_assets.results.choices import RefetchChoice
 from mixpanel_assets.rules.days import as_day, days_between
 from mixpanel_assets.settings import Settings, load_settings
-from mixpanel_assets.warehouse import Database, DayReport, ProjectIdentity, Publisher, check_whose
+from mixpanel_assets.warehouse import (
+    Database,
+    DayDifference,
+    DayReport,
+    ProjectIdentity,
+    Publisher,
+    check_whose,
+)
 from mixpanel_assets.warehouse.engine import StorageEngine
 from mixpanel_assets.warehouse.inspector import TableInspector
 from mixpanel_assets.warehouse.stored_queries import StoredQueries
@@ -685,6 +694,63 @@ class Workspace:
         opened = self.storage.read if dry_run else self.storage.write
         with opened() as connection:
             return delete_day(connection, self.settings, as_day(day), table=table, dry_run=dry_run)
+
+    def verify(self, from_date: date | str, to_date: date | str | None = None) -> Reconciliation:
+        """Compare `mixpanel.events` with Mixpanel's own counts, by day and event name.
+
+        Costs two to four requests of the Query API for a year, and no export request. What is
+        found is kept in `mixpanel._reconciled`. Days are those of the project's time zone.
+
+        Args:
+            from_date: First day, included; a date, or text like 2024-01-31.
+            to_date: Last day, included; yesterday when it is left out.
+
+        Returns:
+            Each count beside Mixpanel's, with the class of the difference. If Mixpanel does not
+            report its counts, `unavailable` says why.
+
+        Raises:
+            ConfigError: A day has not ended.
+            DatabaseNotFoundError: Nothing is stored yet.
+            ConnectionFailedError: Mixpanel cannot be reached.
+
+        Example:
+            >>> ws.verify("2024-01-01", "2024-01-07").unexplained
+            []
+        """
+        last = self.settings.project_today() - timedelta(days=1) if to_date is None else to_date
+        with self._writing():
+            return reconcile(
+                self.api, self.settings, self._database, from_date=from_date, to_date=last
+            )
+
+    def verify_again(
+        self, from_date: date | str, to_date: date | str | None = None
+    ) -> list[DayDifference]:
+        """Compare days of `mixpanel.events` with a second download, row by row; stores nothing.
+
+        Costs as many export requests as loading the days. `verify` costs none.
+
+        Args:
+            from_date: First day, included; a date, or text like 2024-01-31.
+            to_date: Last day, included; yesterday when it is left out.
+
+        Returns:
+            One for each day, in order, also for those that are equal.
+
+        Raises:
+            ConfigError: A day has not ended.
+            DatabaseNotFoundError: Nothing is stored yet.
+            IncompleteExportError: Days stayed incomplete; no day was compared.
+
+        Example:
+            >>> [found.differs for found in ws.verify_again("2024-01-01", "2024-01-02")]
+            [False, False]
+        """
+        last = self.settings.today() - timedelta(days=1) if to_date is None else to_date
+        return verify_days(
+            self.api, self.settings, self._database, from_date=from_date, to_date=last
+        )
 
     def plan(
         self,

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from mixpanel_assets import __version__
-from mixpanel_assets.cli import auth, coverage, demo, fetch, inspect, query, sync, upkeep
+from mixpanel_assets.cli import auth, coverage, demo, fetch, inspect, query, sync, upkeep, verify
 from mixpanel_assets.cli.exits import GENERAL, INTERRUPTED, InvalidArgumentsError, exit_code
 from mixpanel_assets.cli.invocation import (
     AccountOption,
@@ -106,6 +106,7 @@ app.command("emulator", form="nothing", account=False, rich_help_panel=_START)(d
 app.command("sync", form="text", rich_help_panel=_LOAD)(sync.sync)
 app.command("plan", form="text", rich_help_panel=_LOAD)(upkeep.plan)
 app.command("coverage", form="text", rich_help_panel=_UPKEEP)(coverage.coverage)
+app.command("verify", form="text", rich_help_panel=_UPKEEP)(verify.verify)
 app.command("quota", form="text", rich_help_panel=_UPKEEP)(upkeep.quota)
 app.command("clean", form="text", rich_help_panel=_UPKEEP)(upkeep.clean)
 

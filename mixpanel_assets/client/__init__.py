@@ -5,6 +5,8 @@ from mixpanel_assets.client.credentials import Credentials as Credentials
 from mixpanel_assets.client.credentials import checked_project as checked_project
 from mixpanel_assets.client.credentials import is_project_secret as is_project_secret
 from mixpanel_assets.client.credentials import make_credentials as make_credentials
+from mixpanel_assets.client.event_counts import EventCounts as EventCounts
+from mixpanel_assets.client.event_counts import count_events as count_events
 from mixpanel_assets.client.export import EventExport as EventExport
 from mixpanel_assets.client.export import ExportQuery as ExportQuery
 from mixpanel_assets.client.export import SecondLooks as SecondLooks

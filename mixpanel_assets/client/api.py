@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -103,6 +104,19 @@ class MixpanelAPIClient(Queries):
         if "_transport" in self.__dict__:  # otherwise this would open a connection to close it
             self._transport.close()
         self.budget.close()
+
+    def of_whole_project(self) -> Self:
+        """Return this client without its data view. Both use one connection.
+
+        Example:
+            >>> client.of_whole_project().workspace_id
+        """
+        if self.workspace_id is None:
+            return self
+        assert self._transport  # opened here, so that closing this client closes it
+        client = copy(self)
+        client.workspace_id = None
+        return client
 
     def open_transport(self) -> Transport:
         """Return a new connection for a long export; the caller closes it.

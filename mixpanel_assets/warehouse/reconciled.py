@@ -140,6 +140,18 @@ def reconciled_days(
     ]
 
 
+def hidden_names(connection: Connection, target: Target) -> dict[str, str]:
+    """Return each event that was ever found hidden, of whatever day, with the last evidence."""
+    if not table_exists(connection, RECONCILED.name):
+        return {}
+    rows = connection.execute(
+        f"SELECT event_name, arg_max(reason, asked_at) FROM {RECONCILED.quoted} "
+        f"WHERE {OF_TABLE} AND \"class\" = 'hidden' AND reason IS NOT NULL GROUP BY ALL",
+        target.names,
+    ).fetchall()
+    return dict(rows)
+
+
 def worst_class(found: Sequence[Reconciled]) -> Class | None:
     """Return the class of a day: the most serious one of its events; None without any."""
     return max((one.cls for one in found), key=CLASSES.index, default=None)
