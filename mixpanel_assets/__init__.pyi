@@ -76,6 +76,7 @@ from mixpanel_assets.errors import (
     StorageError as StorageError,
     TableExistsError as TableExistsError,
     TableNotFoundError as TableNotFoundError,
+    WriteConflictError as WriteConflictError,
 )
 from mixpanel_assets.loading.day_checks import (
     CheckThresholds as CheckThresholds,

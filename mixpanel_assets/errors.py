@@ -515,3 +515,9 @@ class StorageError(MixpanelDataError):
 
     def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message, details=details)
+
+
+class WriteConflictError(StorageError):
+    """Another program changed the same table of a lake in between; the write can be repeated."""
+
+    code = "WRITE_CONFLICT"

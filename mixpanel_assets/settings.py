@@ -21,6 +21,7 @@ from pydantic_settings import (
 
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.rules.days import SETTLE_DAYS
+from mixpanel_assets.rules.location import LakeLocation, Location, parse_location
 from mixpanel_assets.rules.zones import day_zone, is_zone
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class Settings(BaseSettings):
         retry_wait_seconds: Mean wait before the first retry; doubles, at most 60 seconds.
         memory_limit: What DuckDB may use, such as `1GB`.
         lock_timeout: Seconds to wait for a database that another process holds; None: no limit.
-        database: The DuckDB file.
+        database: The DuckDB file; or a DuckLake, as `ducklake:postgres:dbname=lake host=db`.
+        data_path: The folder or `s3://` prefix of a lake's files; None: as its catalog says.
         snapshot: Whether readers get a copy of the database: `auto` below 5 GB, `on`, `off`.
         spool_dir: The folder of responses that are not stored yet; None: next to the database.
         pool: A Dagster pool for the step that fetches events; None: no pool.
@@ -102,7 +104,8 @@ class Settings(BaseSettings):
     retry_wait_seconds: float = Field(default=2.0, gt=0)
     memory_limit: str = Field(default="1GB", pattern=r"^\d+(\.\d+)? ?([KMGT]i?B)$")
     lock_timeout: float | None = Field(default=None, ge=0)
-    database: Path | None = None
+    database: Path | LakeLocation | None = None
+    data_path: str | None = None
     snapshot: Literal["auto", "on", "off"] = "auto"
     spool_dir: Path | None = None
     pool: str | None = None
@@ -178,6 +181,12 @@ class Settings(BaseSettings):
                 raise ValueError(f"{owner!r} is neither an e-mail address nor like team:data")
         return owners
 
+    @field_validator("database", mode="before")
+    @classmethod
+    def _location(cls, value: object) -> object:
+        # A password in it would not be kept as text.
+        return parse_location(str(value)) if isinstance(value, str | Path) else value
+
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, value: str) -> str:
@@ -211,19 +220,38 @@ class Settings(BaseSettings):
         """Return the day before which Mixpanel has deleted events, or may have."""
         return self.today() - timedelta(days=self.retention_days or USUAL_RETENTION_DAYS)
 
-    def database_path(self, project_id: str, folder: Path | None = None, *, name: str = "") -> Path:
-        """Return where the DuckDB file is.
+    def database_location(self, project_id: str, *, name: str = "") -> Location:
+        """Return where the database is: the lake that MP_DATABASE names, or `database_path`.
 
-        MP_DATABASE if set; in a clone of ours, `data/warehouse.duckdb`; in another Dagster project,
-        `data/<project_id>.duckdb`; else `~/.mixpanel_data/<project_id>.db`. That file is also used
-        in a Dagster project if it exists and the project has none.
+        Args:
+            project_id: Names the file.
+            name: Names the file of a project whose number is not known, or that shares a clone.
+        """
+        if isinstance(self.database, LakeLocation):
+            return self.database.with_data_path(self.data_path)
+        return self.database_path(project_id, name=name)
+
+    def local_folder(self, project_id: str) -> Path:
+        """Return the folder of what is kept on this machine: beside the file; see `database_path`.
+
+        Args:
+            project_id: Names the file.
+        """
+        return self.database_path(project_id).parent
+
+    def database_path(self, project_id: str, folder: Path | None = None, *, name: str = "") -> Path:
+        """Return where the DuckDB file is, or would be beside a lake.
+
+        MP_DATABASE if that is a path; in a clone of ours, `data/warehouse.duckdb`; in another
+        Dagster project, `data/<project_id>.duckdb`; else `~/.mixpanel_data/<project_id>.db`. That
+        file is also used in a Dagster project if it exists and the project has none.
 
         Args:
             project_id: Names the file.
             folder: A folder of the Dagster project; the working directory by default.
             name: Names the file of a project whose number is not known, or that shares a clone.
         """
-        if self.database:
+        if isinstance(self.database, Path):
             return self.database.expanduser().absolute()
         here = (folder or Path.cwd()).absolute()
         # Not mixpanel.duckdb: DuckDB names the catalog after the file, and `mixpanel.events` would
@@ -247,7 +275,7 @@ class Settings(BaseSettings):
         """
         if self.spool_dir:
             return self.spool_dir.expanduser().absolute()
-        return self.database_path(project_id).parent / "spool"
+        return self.local_folder(project_id) / "spool"
 
     # The methods below import what they build: HTTP and DuckDB, which not every command needs.
 
@@ -261,14 +289,14 @@ class Settings(BaseSettings):
         """Return the project's database, not opened yet.
 
         Args:
-            project_id: Names the file in the home directory; see `database_path`.
+            project_id: Names the file in the home directory; see `database_location`.
             read_only: Refuse every write, and read the copy for readers unless MP_SNAPSHOT is off.
             on_wait: Called with a sentence when a wait for another process begins.
         """
         from mixpanel_assets.warehouse import database_at
 
         return database_at(
-            self.database_path(project_id),
+            self.database_location(project_id),
             memory_limit=self.memory_limit,
             lock_timeout=self.lock_timeout,
             on_wait=on_wait,

@@ -46,6 +46,7 @@ from mixpanel_assets.loading.days_behind import (
 from mixpanel_assets.loading.doctor import Finding, doctor
 from mixpanel_assets.loading.events import DayReports, EventLoad, plan_load
 from mixpanel_assets.loading.fetcher import FetcherService
+from mixpanel_assets.loading.load import settings_beside
 from mixpanel_assets.loading.plan import KEEP_NONE, Keeping, Plan, Refetch
 from mixpanel_assets.loading.profiles import ParallelProfileFetcherService
 from mixpanel_assets.loading.reconciliation import Reconciliation, reconcile
@@ -53,6 +54,7 @@ from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.results import CoverageResult, WorkspaceInfo
 from mixpanel_assets.results.choices import RefetchChoice
 from mixpanel_assets.rules.days import as_day, days_between
+from mixpanel_assets.rules.location import LakeLocation, parse_location
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import (
     Database,
@@ -159,7 +161,7 @@ class Workspace:
         account: str | None = None,
         project_id: str | None = None,
         region: str | None = None,
-        path: str | Path | None = None,
+        path: str | Path | LakeLocation | None = None,
         read_only: bool = False,
         workspace_id: int | None = None,
         *,
@@ -179,7 +181,9 @@ class Workspace:
             self._credentials, self.account = resolution.credentials(), resolution.account
         self._publisher: Publisher | None = None
         if storage is None:
-            settings = settings.model_copy(update={"database": Path(path)} if path else {})
+            settings = settings.model_copy(
+                update={"database": parse_location(path)} if path else {}
+            )
             project_id = self._credentials.project_id if self._credentials else ""
             database = settings.database_for(project_id, read_only=read_only, on_wait=on_wait)
             storage = StorageEngine(database, project=self._identity(settings))
@@ -192,10 +196,7 @@ class Workspace:
         else:
             # Responses are kept beside a temporary database, so that they are deleted with it.
             storage.asked_for = storage.asked_for or self._identity(settings)
-            place = storage.database.path
-            settings = settings.model_copy(
-                update={"database": place, "spool_dir": place.with_name("spool")}
-            )
+            settings = settings_beside(storage.database, settings)
         self.settings = settings
         self.storage = storage
         self._max_wait_seconds = max_wait_seconds
@@ -296,7 +297,7 @@ class Workspace:
     @classmethod
     def open(
         cls,
-        path: str | Path,
+        path: str | Path | LakeLocation,
         *,
         read_only: bool = True,
         on_wait: Callable[[str], None] | None = None,
@@ -392,7 +393,7 @@ class Workspace:
         project = "queries only"
         if account := self._credentials:
             project = f"project {account.project_id} in {account.region}"
-        return f"<Workspace: {project}, {self.db_path or 'in memory'}>"
+        return f"<Workspace: {project}, {self._place or 'in memory'}>"
 
     def __enter__(self) -> Self:
         return self
@@ -402,8 +403,13 @@ class Workspace:
 
     @property
     def db_path(self) -> Path | None:
-        """The DuckDB file; None in memory."""
+        """The DuckDB file; None for a lake or in memory."""
         return self.storage.path
+
+    @property
+    def _place(self) -> Path | str | None:
+        is_lake = isinstance(self._database.location, LakeLocation)
+        return self._database.place if is_lake else self.db_path
 
     @property
     def snapshot_age(self) -> float | None:
@@ -560,7 +566,7 @@ class Workspace:
         try:
             with self._inspected() as inspector:
                 return inspector.info(
-                    self.db_path,
+                    self._place,
                     project_id=project_id,
                     region=region,
                     account=self.account,
@@ -568,7 +574,7 @@ class Workspace:
                 )
         except DatabaseNotFoundError:
             return WorkspaceInfo(
-                self.db_path, project_id or "", region or "", self.account, [], 0.0, None
+                self._place, project_id or "", region or "", self.account, [], 0.0, None
             )
 
     @contextmanager

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 import duckdb
@@ -22,6 +22,7 @@ from mixpanel_assets.client import (
 )
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
+from mixpanel_assets.rules.location import LakeLocation, Location
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests import servers
 from mixpanel_assets_tests.forked import ForkedMp
@@ -76,6 +77,33 @@ QUICK_MODULES = (
     "warehouse/test_tables.py",
 )
 
+# Modules whose tests run on a lake as well with `--lake`, and those that always do.
+LAKE_MODULES: dict[str, tuple[str, ...]] = {
+    "warehouse/test_load.py": (),
+    "warehouse/test_odd_lines.py": (),
+    "warehouse/test_clocks.py": (),
+    "warehouse/test_profiles.py": (),
+    "warehouse/test_profile_days.py": (),
+    "warehouse/test_profile_tables.py": (),
+    "warehouse/test_thinning.py": (),
+    "warehouse/test_vanished.py": (),
+    "warehouse/test_vanished_lines.py": (),
+    "warehouse/test_macros.py": (),
+    "warehouse/test_tables.py": (),
+    "warehouse/test_slices.py": (),
+    "warehouse/test_project.py": (),
+    "warehouse/test_inspector.py": (),
+    "warehouse/test_stored_queries.py": (),
+    "defs/assets/test_events.py": (),
+    "defs/assets/test_profiles.py": (),
+    "defs/assets/test_queries.py": (),
+    "defs/assets/test_downstream.py": (),
+    "defs/assets/test_filtered_events.py": (),
+    "defs/assets/test_failures.py": (),
+    "defs/test_io_managers.py": (),
+    "loading/test_events.py": (),
+    "loading/test_fetcher.py": (),
+}
 SERVERS = pytest.StashKey[servers.Run]()
 
 MEMORY_DISK = Path("/dev/shm")
@@ -86,6 +114,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--quick` and `--slow`."""
     parser.addoption("--quick", action="store_true", help="run what takes little time alone")
     parser.addoption("--slow", action="store_true", help="run the proofs that take long, too")
+    parser.addoption(
+        "--lake", action="store_true", help="run every test that can on a DuckLake, too"
+    )
 
 
 @pytest.hookimpl(trylast=True)  # after the reporter was registered
@@ -255,10 +286,46 @@ def client(emulator: Emulator, credentials: Credentials) -> Iterator[MixpanelAPI
         yield client
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests of `LAKE_MODULES` on a file and on a lake; without `--lake`, few on a lake."""
+    if "place" not in metafunc.fixturenames:
+        return
+    name = Path(metafunc.module.__file__).relative_to(Path(__file__).parent).as_posix()
+    tests = LAKE_MODULES.get(name, ())
+    on_lake = metafunc.function.__name__ in tests or metafunc.config.getoption("--lake")
+    on_lake = on_lake and name in LAKE_MODULES and not _marks(metafunc.definition, "on_file")
+    metafunc.parametrize("place", ["file", "lake"] if on_lake else ["file"], indirect=True)
+
+
+def _marks(item: Any, name: str) -> bool:
+    return item.get_closest_marker(name) is not None
+
+
 @pytest.fixture
-def settings(emulator: Emulator, tmp_path: Path) -> Settings:
+def lake(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LakeLocation]:
+    """An empty lake with its files on disk, deleted after the test; PGPASSWORD is set for it."""
+    server = request.getfixturevalue("postgres_server")
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    servers.make_lake_template(Path(os.environ[servers.RUN]), server)
+    with servers.new_lake(server, f"{tmp_path}/lake/") as location:
+        yield location
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    """Where the database of a test is: a file that is not there yet, or an empty lake."""
+    if getattr(request, "param", "file") == "lake":
+        return cast(LakeLocation, request.getfixturevalue("lake"))
+    return tmp_path / "warehouse.duckdb"
+
+
+@pytest.fixture
+def settings(emulator: Emulator, place: Location) -> Settings:
     """Settings that point at the emulator and at a database of this test's own."""
-    return Settings(api_base_url=emulator.base_url, database=tmp_path / "warehouse.duckdb")
+    return Settings(api_base_url=emulator.base_url, database=place)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -127,6 +127,42 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+LAKE = "lake_template"  # a database with an empty lake; a copy of it is made in a tenth of the time
+
+
+def make_lake_template(run: Path, server: Postgres) -> None:
+    """Make a database of an empty lake, unless another worker has."""
+    from mixpanel_assets.rules.location import LakeLocation
+    from mixpanel_assets.warehouse.lake import Lake, close_lakes
+
+    with FileLock(run / "lake.lock"):
+        if server.run("SELECT 1 FROM pg_database WHERE datname = %s", [LAKE]):
+            return
+        server.run(f"CREATE DATABASE {LAKE}_draft")
+        draft = replace(server, dbname=f"{LAKE}_draft")
+        with Lake(LakeLocation(draft.dsn, f"{run}/", server.password)).write():
+            pass
+        close_lakes()
+        server.run(f"ALTER DATABASE {LAKE}_draft RENAME TO {LAKE}")
+
+
+@contextmanager
+def new_lake(server: Postgres, data_path: str) -> Iterator[Any]:
+    """Yield the location of an empty lake, deleted after the block but for its files.
+
+    The password is not in it: processes need `server.environment`.
+    """
+    from mixpanel_assets.rules.location import LakeLocation
+    from mixpanel_assets.warehouse.lake import close_lakes
+
+    with server.new_database(LAKE) as database:
+        database.run("UPDATE ducklake_metadata SET value = %s WHERE key = 'data_path'", [data_path])
+        try:
+            yield LakeLocation(database.dsn, data_path)
+        finally:
+            close_lakes()
 
 
 def postgres_of(run: Path, *, durable: bool = False) -> Postgres:

@@ -104,8 +104,8 @@ class Invocation:
             credentials = self.credentials()
         else:
             project_id, _ = asked_project(self.account, must_be_known=False)
-            database_file = database or load_settings().database_path(project_id)
-            credentials = self.project(may_be_unknown=not database_file.exists())
+            stored = load_settings().with_values(database=database).database_for(project_id)
+            credentials = self.project(may_be_unknown=stored.is_missing)
         return Workspace(
             credentials=credentials, path=database, workspace_id=_data_view(), on_wait=self.note
         )
@@ -126,7 +126,7 @@ class Invocation:
         has_file_name = database is not None or settings.database is not None
         # The file in the home directory is named after the project.
         project_id, region = asked_project(self.account, must_be_known=not has_file_name)
-        path = database or settings.database_path(project_id)
+        path = database or settings.database_location(project_id)
         workspace = Workspace.open(path, read_only=read_only, on_wait=self.note)
         workspace.storage.database.confined = read_only
         workspace.storage.asked_for = ProjectIdentity(project_id, region)

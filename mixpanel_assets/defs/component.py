@@ -30,6 +30,7 @@ from mixpanel_assets.defs.names import AssetKind, Names, StepResult
 from mixpanel_assets.defs.resources import MixpanelResource
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.day_checks import CheckThresholds
+from mixpanel_assets.rules.location import Location, parse_location
 from mixpanel_assets.settings import Settings
 
 Region: TypeAlias = Literal["us", "eu", "in"]
@@ -432,7 +433,7 @@ class MixpanelComponent(dg.Component, dg.Model, dg.Resolvable):
             "time_zone": self.time_zone,
             "groups": self.groups,
             "automation": self.automation,
-            "database": root / Path(self.database or self._usual_database(name)).expanduser(),
+            "database": self._location(name, root),
             **_split(self.op),
         }
         if twice := sorted(fields.keys() & self.settings.keys()):
@@ -440,6 +441,10 @@ class MixpanelComponent(dg.Component, dg.Model, dg.Resolvable):
                 f"{', '.join(twice)}: a field of the component, so leave it out of `settings`."
             )
         return Settings.given(**fields, **self.settings)
+
+    def _location(self, name: str, root: Path) -> Location:
+        given = parse_location(self.database or self._usual_database(name))
+        return root / given.expanduser() if isinstance(given, Path) else given
 
     def _usual_database(self, name: str) -> str:
         return f"data/{name}_{'demo' if self.demo else 'warehouse'}.duckdb"

@@ -11,11 +11,12 @@ from typing import Any
 import dagster as dg
 
 from mixpanel_assets.client.transport import RETRY_CLASSES
-from mixpanel_assets.errors import DatabaseLockedError, MixpanelDataError
+from mixpanel_assets.errors import DatabaseLockedError, MixpanelDataError, WriteConflictError
 from mixpanel_assets.settings import Settings
 
 _RETRYABLE: tuple[type[MixpanelDataError], ...] = (
     DatabaseLockedError,
+    WriteConflictError,
     *(row.error for row in RETRY_CLASSES if row.treatment != "not retried"),
 )
 

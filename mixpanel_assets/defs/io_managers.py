@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
 from importlib.util import find_spec
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Self, Union, cast, get_args, get_origin
 
@@ -38,6 +37,7 @@ from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, MissingDa
 from mixpanel_assets.loading.checks import REASONS
 from mixpanel_assets.loading.load import Load
 from mixpanel_assets.rules.days import days_between, describe_days, describe_range, ranges_of
+from mixpanel_assets.rules.location import Location, parse_location
 from mixpanel_assets.warehouse import (
     EVENTS,
     PROFILES,
@@ -207,6 +207,10 @@ class WarehouseIOManager(DuckDBIOManager):
         "(MP_SNAPSHOT).",
     )
 
+    data_path: str = Field(
+        default="",
+        description="The folder or s3:// prefix of the files of a DuckLake (MP_DATA_PATH).",
+    )
     project_id: str = Field(
         default="",
         description="The project whose rows the file must hold (MP_PROJECT_ID); empty: any.",
@@ -214,12 +218,12 @@ class WarehouseIOManager(DuckDBIOManager):
     region: str = Field(default="", description="The project's region (MP_REGION); empty: any.")
 
     @property
-    def known_database(self) -> Path | None:
-        """The file; None while its variable is not set."""
+    def known_database(self) -> Location | None:
+        """The file or the lake; None while its variable is not set."""
         given = self.database
         # Outside a Dagster run, Dagster has not replaced the EnvVar by its value.
         place = given.get_value() if isinstance(given, dg.EnvVar) else given
-        return Path(place) if place else None
+        return parse_location(place, self.data_path) if place else None
 
     def of_project(self, project_id: str, region: str) -> Self:
         """Return a copy for the rows of a project; unchanged if its own project is set."""
@@ -287,7 +291,7 @@ class _LoadingIOManager(DbIOManager):
         if not self._is_writing:
             config: Mapping[str, Any] = context.resource_config or {}
             database = database_of(context)
-            context.log.info(f"Storing in {database.path}")
+            context.log.info(f"Storing in {database.place}")
             publisher = Publisher(
                 database,
                 config["snapshot"],
@@ -380,7 +384,7 @@ class WarehouseClient(DbClient[duckdb.DuckDBPyConnection]):
         database = database_of(context)
         reading = isinstance(context, dg.InputContext)
         with database.read() if reading else database.write() as connection:
-            check_readable(connection, database.path, _expected_project(context))
+            check_readable(connection, database.place, _expected_project(context))
             yield connection
 
     @staticmethod
@@ -637,7 +641,7 @@ def database_of(context: Context) -> Database:
     """Return the database that the resource's configuration names."""
     config: Mapping[str, Any] = context.resource_config or {}
     return database_at(
-        Path(config["database"]),
+        parse_location(config["database"], config.get("data_path")),
         memory_limit=config["memory_limit"],
         lock_timeout=config.get("lock_timeout"),
         on_wait=context.log.info if context.log else None,

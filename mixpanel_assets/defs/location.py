@@ -45,6 +45,7 @@ from mixpanel_assets.defs.schedules import schedules as schedules_of
 from mixpanel_assets.errors import ConfigError
 from mixpanel_assets.loading.checks import EVENTS_COMPLETE
 from mixpanel_assets.loading.day_checks import CheckThresholds
+from mixpanel_assets.rules.location import LakeLocation
 from mixpanel_assets.settings import Settings, load_settings
 
 Table: TypeAlias = FilteredEvents | FilteredProfiles
@@ -147,7 +148,7 @@ def build_definitions(
         known = known.model_copy(update={"database": warehouse.known_database})
         given[names.warehouse] = warehouse.of_project(project_id, region)
     elif names.prefix and known.database is None:
-        place = known.database_path(project_id, name=f"{names.prefix}_warehouse")
+        place = known.database_location(project_id, name=f"{names.prefix}_warehouse")
         known = known.model_copy(update={"database": place})
     hooks = AssetHooks(
         _translation(known, tags or {}, translator),
@@ -370,7 +371,8 @@ def linked_to_code(definitions: dg.Definitions) -> dg.Definitions:
 
 def _warehouse(settings: Settings, project_id: str, region: str) -> WarehouseIOManager:
     return WarehouseIOManager(
-        database=str(settings.database_path(project_id)),
+        database=str(location := settings.database_location(project_id)),
+        data_path=location.data_path if isinstance(location, LakeLocation) else "",
         memory_limit=settings.memory_limit,
         lock_timeout=settings.lock_timeout,
         op_retries=settings.op_retries,

@@ -67,7 +67,7 @@ def check_events(
     ledger: Ledger = {}
     found: list[CheckOutcome] = []
     with suppress(DatabaseNotFoundError), database.read() as connection:
-        check_readable(connection, database.path, project)
+        check_readable(connection, database.place, project)
         ledger = day_rows(connection, table, date.min, date.max)
         found = check_days(
             connection, days, table=table, asset=asset, checks=checks, thresholds=thresholds

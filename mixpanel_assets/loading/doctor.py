@@ -26,6 +26,7 @@ from mixpanel_assets.loading.day_checks import DAY_CHECKS, CheckOutcome, check_d
 from mixpanel_assets.loading.days_behind import STORED, Ledger, days_due_in, read_too_early
 from mixpanel_assets.results import Result
 from mixpanel_assets.rules.days import describe_days
+from mixpanel_assets.rules.location import Location
 from mixpanel_assets.settings import Settings, load_settings
 from mixpanel_assets.warehouse import (
     EVENTS,
@@ -33,6 +34,7 @@ from mixpanel_assets.warehouse import (
     check_loadable,
     day_rows,
     only_here,
+    stored_bytes,
     stored_project,
 )
 
@@ -212,23 +214,18 @@ def _database_findings(
 ) -> Iterator[Finding]:
     project_id = credentials.project_id if credentials else ""
     if credentials or settings.database:
-        yield from _database(settings.database_path(project_id), credentials, settings, now)
+        yield from _database(settings.database_location(project_id), credentials, settings, now)
     yield _disk_finding(settings.spool_path(project_id))
 
 
 def _database(
-    path: Path, credentials: Credentials | None, settings: Settings, now: datetime
+    place: Location, credentials: Credentials | None, settings: Settings, now: datetime
 ) -> Iterator[Finding]:
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
-    for location in (path, folder):
-        if location.exists() and not os.access(location, os.W_OK):
-            remedy = "Give this user access to it, or set MP_DATABASE to another place."
-            yield Finding("fail", "database", f"{location} cannot be written", remedy)
-            return
+    if isinstance(place, Path) and (obstacle := _unwritable_file(place)):
+        yield obstacle
+        return
     timeout = min(_LOCK_SECONDS, settings.lock_timeout or _LOCK_SECONDS)
-    hurried_settings = settings.model_copy(update={"database": path, "lock_timeout": timeout})
+    hurried_settings = settings.model_copy(update={"database": place, "lock_timeout": timeout})
     database = hurried_settings.database_for(credentials.project_id if credentials else "")
     ledger: Ledger = {}
     days_only_here: list[date] = []
@@ -242,8 +239,11 @@ def _database(
             days_due = days_due_in(connection, settings)
             recent = _recent_days(ledger, settings, now)
             outcomes = check_days(connection, recent, table=EVENTS.name)
+            size_mb = stored_bytes(connection, place) / 1e6
+        if said := database.describe():
+            yield Finding("ok", "lake", said)
     except DatabaseNotFoundError:
-        yield Finding("ok", "database", f"{path} does not exist yet; the first load creates it")
+        yield Finding("ok", "database", f"{place} does not exist yet; the first load creates it")
         return
     except DatabaseLockedError as error:
         yield Finding("warn", "database", error.message, "Wait for it; loads wait too.")
@@ -252,10 +252,7 @@ def _database(
         yield Finding("fail", "database", error.message)
         return
     statuses = {day: row["status"] for day, row in ledger.items()}
-    database_mb = path.stat().st_size / 1e6
-    yield Finding(
-        "ok", "database", f"{path} ({database_mb:,.1f} MB) has {_days_in_words(statuses)}"
-    )
+    yield Finding("ok", "database", f"{place} ({size_mb:,.1f} MB) has {_days_in_words(statuses)}")
     yield _missing_days_finding(ledger, settings, now)
     if days_due.left:
         yield Finding(
@@ -269,7 +266,18 @@ def _database(
             yield _day_check_finding(of_days)
     yield _plan_history_finding(statuses)
     if days_only_here:
-        yield _only_copy_finding(path, days_only_here)
+        yield _only_copy_finding(place, days_only_here)
+
+
+def _unwritable_file(path: Path) -> Finding | None:
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    for place in (path, folder):
+        if place.exists() and not os.access(place, os.W_OK):
+            remedy = "Give this user access to it, or set MP_DATABASE to another place."
+            return Finding("fail", "database", f"{place} cannot be written", remedy)
+    return None
 
 
 def _days_in_words(statuses: dict[date, Status]) -> str:
@@ -329,13 +337,13 @@ def _plan_history_finding(statuses: dict[date, Status]) -> Finding:
     )
 
 
-def _only_copy_finding(path: Path, days: list[date]) -> Finding:
+def _only_copy_finding(place: Location, days: list[date]) -> Finding:
     number = f"{len(days):,} day{'s' if len(days) > 1 else ''} up to {max(days)}"
     return Finding(
         "ok",
         "copy",
         f"{number} can no longer be loaded from Mixpanel",
-        f"Back up {path}: no load brings them back.",
+        f"Back up {place}: no load brings them back.",
     )
 
 

@@ -208,7 +208,7 @@ class EventTable:
         with ExitStack() as stack:
             memory = stack.enter_context(self._database.staging())
             staged = [stack.enter_context(self._stage(memory, one)) for one in responses]
-            connection = stack.enter_context(self._database.write(memory))
+            connection = stack.enter_context(self._database.write(memory, run_id=self._run_id))
             prepare(connection, self.project)
             if replace or self._is_new_table:
                 free_table_name(connection, self._request.name, replace=replace)

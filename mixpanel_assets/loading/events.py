@@ -67,7 +67,6 @@ from mixpanel_assets.warehouse import (
     Status,
     Target,
     check_loadable,
-    database_at,
     day_reports,
     day_rows,
     event_sizes,
@@ -557,7 +556,7 @@ class EventLoad(Load):
         with (
             self._database.staging() as memory,
             stage_days(memory, received, project=self._project, open_days=open_days) as staged,
-            self._database.write(memory) as connection,
+            self._database.write(memory, run_id=self._run_id) as connection,
         ):
             reports = replace_events(
                 connection,
@@ -664,9 +663,7 @@ class EventLoad(Load):
         if self._run_id is None:
             return
         database, by_run = self._database, Keeping(Refetch.missing, frozenset({self._run_id}))
-        hurried_database = database_at(
-            database.path, memory_limit=database.memory_limit, lock_timeout=_LAST_READ_SECONDS
-        )
+        hurried_database = database.reader(_LAST_READ_SECONDS)
         with suppress(MixpanelDataError), hurried_database.read() as connection:
             stored_days = self._kept_days(connection, by_run)
             if found := [report for report in stored_days if report.day not in self._reported_days]:

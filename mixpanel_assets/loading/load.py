@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from mixpanel_assets.settings import Settings, load_settings
@@ -35,6 +36,14 @@ class HoldsDatabase(Protocol):
         """Opens the file."""
 
 
+def settings_beside(database: Database, settings: Settings) -> Settings:
+    """Return settings for this database; responses are kept beside the file, if it is one."""
+    changes: dict[str, Any] = {"database": database.location}
+    if isinstance(database.location, Path):
+        changes["spool_dir"] = database.location.with_name("spool")
+    return settings.model_copy(update=changes)
+
+
 def database_in(
     storage: Database | HoldsDatabase, settings: Settings | None
 ) -> tuple[Database, Settings]:
@@ -44,8 +53,5 @@ def database_in(
     """
     database = storage if isinstance(storage, Database) else storage.database
     if settings is None:
-        path = database.path
-        settings = load_settings().model_copy(
-            update={"database": path, "spool_dir": path.with_name("spool")}
-        )
+        settings = settings_beside(database, load_settings())
     return database, settings

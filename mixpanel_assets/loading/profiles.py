@@ -368,7 +368,7 @@ class ProfileLoad(Load):
             with (
                 database.staging() as memory,
                 self.staged(memory, snapshot) as staged,
-                database.write(memory) as connection,
+                database.write(memory, run_id=self.run_id) as connection,
             ):
                 prepare(connection, self.project)
                 reports = self.store_in(connection, snapshot, staged)
@@ -635,7 +635,7 @@ class ParallelProfileFetcherService:
             snapshot.plan.in_use(),
             self._database.staging() as memory,
             load.staged(memory, snapshot) as staged,
-            self._database.write(memory) as connection,
+            self._database.write(memory, run_id=load.run_id) as connection,
         ):
             prepare(connection, self._project)
             if not append and not replace:

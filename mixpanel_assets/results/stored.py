@@ -113,16 +113,16 @@ class WorkspaceInfo(Result):
     """A summary of a workspace.
 
     Attributes:
-        path: The database file; None in memory.
+        path: The database file; the location of a lake, without its password; None in memory.
         account: The named account in use; None without one.
         tables: The names of its tables.
-        size_mb: Size of the file, in units of 1,000,000 bytes.
+        size_mb: Size of the file, or of a lake's current files, in units of 1,000,000 bytes.
         created_at: Creation of its tables, UTC; None without tables.
         snapshot_age: Age in seconds of the copy for readers that was read; None: the file itself
             was read.
     """
 
-    path: Path | None
+    path: Path | str | None
     project_id: str
     region: str
     account: str | None

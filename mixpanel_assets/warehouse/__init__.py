@@ -28,6 +28,7 @@ from mixpanel_assets.warehouse.events import mark_failed as mark_failed
 from mixpanel_assets.warehouse.events import replace_events as replace_events
 from mixpanel_assets.warehouse.events import stage_days as stage_days
 from mixpanel_assets.warehouse.faults import user_sql as user_sql
+from mixpanel_assets.warehouse.inspector import stored_bytes as stored_bytes
 from mixpanel_assets.warehouse.ledger import DayReport as DayReport
 from mixpanel_assets.warehouse.ledger import ProfileReport as ProfileReport
 from mixpanel_assets.warehouse.ledger import Scope as Scope

@@ -12,7 +12,7 @@ import os
 import shlex
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from mixpanel_assets.errors import (
     DatabaseNotFoundError,
     StorageError,
 )
+from mixpanel_assets.rules.location import Location
 from mixpanel_assets.rules.locks import Wait, holder_of
 from mixpanel_assets.warehouse.faults import holding_pid, must_be_writable, number, storage_errors
 from mixpanel_assets.warehouse.files import (
@@ -79,12 +80,14 @@ class Database:
         given: The path as it was given, links included.
         path: The file that it leads to.
         confined: Whether statements may use no other file; set it before opening.
+        needs_copy: Whether readers wait for writers, unless they have a copy.
         has_written: Whether this has committed, or may have.
         snapshot_age: Age in seconds of the copy that the last read came from; None if that read
             was as new as the file.
     """
 
     confined = False
+    needs_copy = True
     snapshot_age: float | None = None
 
     def __init__(
@@ -107,6 +110,16 @@ class Database:
         self._held: Connection | None = None
         self._held_open = ExitStack()
 
+    @property
+    def location(self) -> Location:
+        """Where it is: a path, or the location of a lake."""
+        return self.path
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages."""
+        return str(self.location)
+
     def reader(
         self, lock_timeout: float, on_wait: Callable[[str], object] | None = None
     ) -> Database:
@@ -128,20 +141,27 @@ class Database:
         Other processes can read and write the file meanwhile.
         """
         if self._held is not None:
-            with storage_errors(self.path), restore_settings(self._held):
+            with self.errors(), restore_settings(self._held):
                 yield self._held
             return
         self.make_place()
         sweep_spill_folders(self.path)
-        with storage_errors(self.path), self._instance() as connection:
+        with self.errors(), self._instance() as connection:
             yield connection
 
+    def errors(self) -> AbstractContextManager[None]:
+        """Raise errors of this package for faults of the storage inside a block."""
+        return storage_errors(self.path)
+
     @contextmanager
-    def write(self, staging: Connection | None = None) -> Iterator[Connection]:
+    def write(
+        self, staging: Connection | None = None, *, run_id: str | None = None
+    ) -> Iterator[Connection]:
         """Open the file alone in one transaction: committed after the block, undone on an error.
 
         Args:
             staging: What `staging` yielded; the transaction can then read its tables.
+            run_id: The run that writes; a lake keeps it with the commit.
 
         Raises:
             ConfigError: It is `read_only`.
@@ -149,8 +169,8 @@ class Database:
         """
         if self.read_only:
             raise ConfigError(
-                f"{self.path} was opened to read. Open it with `read_only=False`.",
-                {"db_path": str(self.path)},
+                f"{self.place} was opened to read. Open it with `read_only=False`.",
+                {"db_path": self.place},
             )
         with self._usable("write", staging) as connection, restore_settings(connection):
             try:
@@ -203,7 +223,7 @@ class Database:
             with self.opened(mode, staging=staging) as connection:
                 yield connection
         else:
-            with storage_errors(self.path):
+            with self.errors():
                 yield self._held
 
     @contextmanager
@@ -220,11 +240,14 @@ class Database:
         """
         # Without a log, a large load takes a gigabyte less memory, which DuckDB's limit does not
         # cover.
-        with storage_errors(self.path), self._connect(mode, logged, staging) as connection:
+        with self.errors(), self._connect(mode, logged, staging) as connection:
             _search_both_schemas(connection)
             if self.confined:
-                connection.execute("SET enable_external_access = false")
+                self._confine(connection)
             yield connection
+
+    def _confine(self, connection: Connection) -> None:
+        connection.execute("SET enable_external_access = false")
 
     @contextmanager
     def _connect(
@@ -314,6 +337,10 @@ class Database:
         """Create the log that a commit writes to, with the permissions of the database."""
         if self._is_logged:
             prepare_log(log_path(self.path), self.path)
+
+    def describe(self) -> str | None:
+        """Return the versions of a lake, after its data path was tried; None for a file."""
+        return None
 
     @property
     def is_missing(self) -> bool:
@@ -570,11 +597,11 @@ class MemoryDatabase(Database):
 
 
 _BRIEF_READ_SECONDS = 0.5  # most writes are over by then
-_REPORTED: set[Path] = set()
+_REPORTED: set[str] = set()
 
 
 def check_readable(
-    connection: Connection, path: Path, expected: ProjectIdentity | None = None
+    connection: Connection, place: str, expected: ProjectIdentity | None = None
 ) -> None:
     """Check that a file may be read; log once that it is of an older version.
 
@@ -588,12 +615,12 @@ def check_readable(
     version = _checked_version(connection, expected)
     if version is None:
         return
-    if version < schema_version() and path not in _REPORTED:
-        _REPORTED.add(path)
+    if version < schema_version() and place not in _REPORTED:
+        _REPORTED.add(place)
         logger.warning(
             "%s was written by an earlier mixpanel-assets (schema version %s, now %s). It is read "
             "as it is; columns and views that were added since are made by the next load.",
-            path,
+            place,
             version,
             schema_version(),
         )

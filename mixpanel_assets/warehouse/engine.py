@@ -25,6 +25,7 @@ from mixpanel_assets.results import SQLResult, TableInfo, TableMetadata, TableSc
 from mixpanel_assets.results.base import frame
 from mixpanel_assets.results.choices import TableType
 from mixpanel_assets.rules.lines import ReceivedDays
+from mixpanel_assets.rules.location import parse_location
 from mixpanel_assets.warehouse.database import Database, MemoryDatabase, check_readable
 from mixpanel_assets.warehouse.faults import Values, user_sql
 from mixpanel_assets.warehouse.files import TemporaryFolder
@@ -181,7 +182,7 @@ class StorageEngine:
             self._storage_end.callback(path.close)
         if not isinstance(path, Database):
             path = database_at(
-                Path(path),
+                parse_location(path),
                 memory_limit=memory_limit,
                 lock_timeout=lock_timeout,
                 on_wait=on_wait,
@@ -212,7 +213,7 @@ class StorageEngine:
             >>> with StorageEngine.open_existing("shop.duckdb") as storage:
             ...     storage.list_tables()
         """
-        database = database_at(Path(path), lock_timeout=lock_timeout, read_only=read_only)
+        database = database_at(parse_location(path), lock_timeout=lock_timeout, read_only=read_only)
         database.must_exist()
         return cls(database)
 
@@ -277,13 +278,16 @@ class StorageEngine:
 
     @property
     def path(self) -> Path | None:
-        """The file; None for a database in memory.
+        """The file; None for a lake or a database in memory.
 
         Example:
             >>> storage.path
             PosixPath('.../shop.duckdb')
         """
-        return None if isinstance(self._database, MemoryDatabase) else self._database.path
+        place = self._database.location
+        if isinstance(self._database, MemoryDatabase) or not isinstance(place, Path):
+            return None
+        return place
 
     @property
     def connection(self) -> Connection:
@@ -322,7 +326,7 @@ class StorageEngine:
         """
         self._must_be_open()
         with self._database.read() as connection, user_sql():
-            check_readable(connection, self._database.path, self.asked_for)
+            check_readable(connection, self._database.place, self.asked_for)
             yield connection
 
     @contextmanager
@@ -340,7 +344,7 @@ class StorageEngine:
         self._must_be_open()
         with self._database.write() as connection, user_sql():
             if self.asked_for != self._project:
-                check_readable(connection, self._database.path, self.asked_for)
+                check_readable(connection, self._database.place, self.asked_for)
             prepare(connection, self._project)
             yield connection
 

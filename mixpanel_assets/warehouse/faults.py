@@ -108,7 +108,7 @@ def holding_pid(error: Exception) -> int | None:
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Path | str) -> Iterator[None]:
     """Raise errors of this package for faults of the file, the disk or memory inside the block.
 
     Raises:
@@ -177,7 +177,7 @@ def _is_of_storage(error: duckdb.Error) -> bool:
     return isinstance(error, _OF_STORAGE) or bool(_DISK.search(str(error)))
 
 
-def _storage_error(error: Exception, path: Path) -> StorageError:
+def _storage_error(error: Exception, path: Path | str) -> StorageError:
     said = _duckdb_message(error)
     details = {"db_path": str(path), "said": said}
     for pattern, advice in _STORAGE_ADVICE:

@@ -24,10 +24,10 @@ from mixpanel_assets.results import (
     TableSchema,
     WorkspaceInfo,
 )
-from mixpanel_assets.warehouse.faults import user_rows, user_sql
+from mixpanel_assets.warehouse.faults import number, user_rows, user_sql
 from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.project import ProjectIdentity, made_at, stored_project
-from mixpanel_assets.warehouse.schema import literal, quoted
+from mixpanel_assets.warehouse.schema import is_lake, literal, quoted
 from mixpanel_assets.warehouse.tables import (
     KnownTable,
     find_table,
@@ -46,6 +46,16 @@ _MACRO = re.compile(
 )
 _NUMERIC = re.compile(r"(U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(.*\))")
 _BIGGEST_SAMPLE = 1_000_000  # so that a result fits into memory
+
+
+def stored_bytes(connection: Connection, place: object) -> int:
+    """Return the size of a file, or of the files that a lake uses now; 0 in memory."""
+    if isinstance(place, Path):
+        return place.stat().st_size
+    if not is_lake(connection):
+        return 0
+    sizes = "SELECT sum(file_size_bytes + coalesce(delete_file_size_bytes, 0))::BIGINT"
+    return number(connection, f"{sizes} FROM ducklake_table_info(current_database())") or 0
 
 
 class TableInspector:
@@ -67,7 +77,7 @@ class TableInspector:
 
     def info(
         self,
-        path: Path | None = None,
+        path: Path | str | None = None,
         *,
         project_id: str | None = None,
         region: str | None = None,
@@ -77,7 +87,7 @@ class TableInspector:
         """Return a summary of the database.
 
         Args:
-            path: The file; None in memory.
+            path: The file; the location of a lake; None in memory.
             project_id: None: the stored one.
             region: None: the stored one.
             account: The named account in use.
@@ -98,7 +108,7 @@ class TableInspector:
             region=region or stored.region,
             account=account,
             tables=[table.target.table for table in known_tables(self._connection)],
-            size_mb=path.stat().st_size / 1e6 if path else 0.0,
+            size_mb=stored_bytes(self._connection, path) / 1e6,
             created_at=created_at and created_at.replace(tzinfo=UTC),
             snapshot_age=snapshot_age,
         )

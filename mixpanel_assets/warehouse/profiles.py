@@ -32,7 +32,7 @@ from mixpanel_assets.warehouse.quarantine import (
     merge_quarantine,
     replace_quarantine,
 )
-from mixpanel_assets.warehouse.schema import DAYS, PROFILES, SCHEMA, Table, literal
+from mixpanel_assets.warehouse.schema import DAYS, PROFILES, SCHEMA, Table, is_lake, literal
 from mixpanel_assets.warehouse.tables import (
     NAMED_SCHEMA,
     check_name,
@@ -432,9 +432,15 @@ def _days_read_since(
 
 
 def _stored_bytes(connection: Connection, target: Target) -> int:
-    """Return the bytes of the table in the file, in whole blocks."""
+    """Return the bytes of the table in the file, in whole blocks; in a lake, of its files."""
     if not table_exists(connection, target.table, target.schema):
         return 0
+    if is_lake(connection):
+        return number(
+            connection,
+            "SELECT coalesce(sum(data_file_size_bytes), 0) FROM ducklake_list_files("
+            f"current_database(), {literal(target.table)}, schema => {literal(target.schema)})",
+        )
     name = literal(target.quoted)
     return number(
         connection,

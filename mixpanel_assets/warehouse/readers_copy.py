@@ -25,6 +25,7 @@ from duckdb import DuckDBPyConnection as Connection
 from filelock import ReadWriteLock
 
 from mixpanel_assets.errors import DatabaseLockedError, DatabaseNotFoundError, StorageError
+from mixpanel_assets.rules.location import LakeLocation, Location
 from mixpanel_assets.rules.locks import Wait, kernel_holder, try_lock
 from mixpanel_assets.warehouse.database import (
     CATALOG,
@@ -35,6 +36,7 @@ from mixpanel_assets.warehouse.database import (
 )
 from mixpanel_assets.warehouse.faults import storage_errors
 from mixpanel_assets.warehouse.files import draft_path, follow, remove_drafts
+from mixpanel_assets.warehouse.lake import Lake
 from mixpanel_assets.warehouse.lock import Mode, lock_at, named_if_foreign
 from mixpanel_assets.warehouse.project import (
     Origin,
@@ -268,6 +270,9 @@ class Publisher:
         path = self._database.path
         self._database.make_place()
         self._database.must_not_be_lost()
+        if not self._database.needs_copy:
+            yield
+            return
         with suppress(DatabaseLockedError):  # the write, which waits, checks again
             check_whose(self._database, self._project)
         self._check_copy_name()
@@ -486,7 +491,7 @@ class ReadersDatabase(Database):
 
 
 def database_at(
-    path: Path,
+    location: Location,
     *,
     memory_limit: str = "1GB",
     lock_timeout: float | None = None,
@@ -496,10 +501,19 @@ def database_at(
 ) -> Database:
     """Return a database that is not yet opened; no other room names a class of databases.
 
-    Arguments are those of `Database`. With `snapshot`, a read-only database may read the copy.
+    Arguments are those of `Database` and `Lake`. With `snapshot`, a read-only file may be read from
+    its copy.
     """
+    if isinstance(location, LakeLocation):
+        return Lake(
+            location,
+            memory_limit=memory_limit,
+            lock_timeout=lock_timeout,
+            on_wait=on_wait,
+            read_only=read_only,
+        )
     database = (ReadersDatabase if read_only and snapshot != "off" else Database)(
-        path,
+        location,
         memory_limit=memory_limit,
         lock_timeout=lock_timeout,
         on_wait=on_wait,

@@ -75,13 +75,16 @@ def create_macros(connection: Connection, *, is_new: bool = False) -> None:
         connection: Within a transaction.
         is_new: The schema was just created, so that it has no macros.
     """
-    # The query takes 25 ms, too long for each new file.
-    others = set() if is_new else _macros_of_others(connection)
+    in_lake = is_lake(connection)
+    # The query takes 25 ms, too long for each new file. A lake keeps no comments on macros, so
+    # there each one of such a name is ours.
+    others = set() if is_new or in_lake else _macros_of_others(connection)
     for name, (body, meaning) in MACROS.items():
         if name not in others:
             macro = f"mixpanel.{name}"
             connection.execute(f"CREATE OR REPLACE MACRO {macro}(properties, name) AS {body}")
-            connection.execute(f"COMMENT ON MACRO {macro} IS '{_OURS}{meaning}'")
+            if not in_lake:
+                connection.execute(f"COMMENT ON MACRO {macro} IS '{_OURS}{meaning}'")
 
 
 def _macros_of_others(connection: Connection) -> set[str]:
@@ -570,16 +573,42 @@ CURRENT_PROFILES_VIEW = f"""
 """
 
 
+def is_lake(connection: Connection) -> bool:
+    """Return whether the current database is a DuckLake, whose SQL lacks some of a file's."""
+    found = connection.execute(
+        "SELECT type FROM duckdb_databases() WHERE database_name = current_database()"
+    ).fetchone()
+    return found == ("ducklake",)
+
+
 def create(connection: Connection, table: Table) -> None:
     """Create a table with its comments, unless it exists."""
+    in_lake = is_lake(connection)
     columns = ", ".join(
-        f"{quoted(column.name)} {column.type} {column.storage}".rstrip() for column in table.columns
+        f"{quoted(column.name)} {column.type} {'' if in_lake else column.storage}".rstrip()
+        for column in table.columns
     )
+    is_new = in_lake and not _is_there(connection, table)
     connection.execute(f"CREATE TABLE IF NOT EXISTS {table.quoted} ({columns})")
+    if is_new and (day := next((name for name in _DAYS if name in table.column_names), None)):
+        # By identity: `day(...)` of DuckLake 1.0 is the day of the month.
+        connection.execute(f"ALTER TABLE {table.quoted} SET PARTITIONED BY ({quoted(day)})")
     connection.execute(f"COMMENT ON TABLE {table.quoted} IS {literal(table.grain)}")
     for column in table.columns:
         target = f"{table.quoted}.{quoted(column.name)}"
         connection.execute(f"COMMENT ON COLUMN {target} IS {literal(column.description)}")
+
+
+_DAYS = ("event_date", "snapshot_date")  # columns by which a lake divides its files
+
+
+def _is_there(connection: Connection, table: Table) -> bool:
+    found = connection.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() "
+        "AND schema_name = ? AND table_name = ?",
+        [table.schema, table.name],
+    ).fetchall()
+    return bool(found)
 
 
 def create_all(connection: Connection) -> None:

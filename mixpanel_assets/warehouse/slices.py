@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.warehouse.faults import first_row, number
-from mixpanel_assets.warehouse.schema import DAYS, literal, qualified, quoted
+from mixpanel_assets.warehouse.schema import DAYS, is_lake, literal, qualified, quoted
 from mixpanel_assets.warehouse.tables import table_exists
 
 # Between types of a family, a cast can keep every value; whether it does is checked row by row.
@@ -20,6 +21,12 @@ _TYPE_FAMILIES = (
     | {"UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"},
     frozenset({"DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"}),
     frozenset({"VARCHAR", "ENUM"}),
+)
+_NAMED = r'"(?:[^"]|"")*"'
+_QUOTED = r"""'(?:[^']|'')*'"""
+_LAKE_TYPES = re.compile(rf"{_NAMED}|\bU?HUGEINT\b|\bENUM\({_QUOTED}(?:, {_QUOTED})*\)|\[\d+\]")
+_UNKNOWN_IN_LAKE = re.compile(
+    r"\b(BIT|UNION|BIGNUM|TIME_NS|TIME WITH TIME ZONE|INTERVAL|VARIANT|GEOMETRY)\b"
 )
 _STAGED = "temp.main._mixpanel_assets_slice"
 _SHOWN_VALUES = 5
@@ -85,6 +92,10 @@ def replace_slice(
         slice_types = _column_types(connection, _STAGED)
         filled = _columns_with_values(connection, slice_types)
         columns = {name: quoted(name) for name in slice_types}
+        if is_lake(connection):
+            for name, kind in _types_in_lake(target, slice_types).items():
+                columns[name] = _converted(quoted(name), name, slice_types[name], kind)
+                slice_types[name] = kind
         for name, kind in _times_from_text(connection, slice_types, filled, partitions).items():
             columns[name], slice_types[name] = f"CAST({quoted(name)} AS {kind})", kind
         if not table_exists(connection, table, schema):
@@ -148,6 +159,46 @@ def _column_types(connection: Connection, relation: str) -> dict[str, str]:
     """Return the type of each column by its name in lower case, as DuckDB ignores case."""
     described = connection.execute(f"DESCRIBE {relation}").fetchall()
     return {name.lower(): kind for name, kind, *_ in described}
+
+
+def _types_in_lake(target: str, slice_types: dict[str, str]) -> dict[str, str]:
+    """Return other types for columns whose types a lake would not keep exactly.
+
+    Raises:
+        StorageError: No type of a lake keeps the values of a column.
+    """
+    # It writes HUGEINT as a double, TIME WITH TIME ZONE in UTC and an interval in milliseconds, and
+    # DuckDB 1.5 ends the process if it writes TIME_NS.
+    kinds = {name: _LAKE_TYPES.sub(_type_in_lake, kind) for name, kind in slice_types.items()}
+    unknown = [name for name, kind in kinds.items() if _UNKNOWN_IN_LAKE.search(_bare(kind))]
+    if unknown:
+        faults = ", ".join(f"{name!r} is {slice_types[name]}" for name in unknown)
+        raise StorageError(
+            f"A lake has no type that keeps these columns of {target}: {faults}. Make text of them "
+            "(`::VARCHAR`, in pandas `.astype(str)`). Nothing was stored."
+        )
+    return {name: kind for name, kind in kinds.items() if kind != slice_types[name]}
+
+
+def _converted(column: str, name: str, offered: str, kind: str) -> str:
+    """Return the SQL of a column in another type, which fails on a value that it changes."""
+    problem = literal(f"{name!r} is {offered}, and a lake keeps it as {kind}, which has no room.")
+    cast = f"try_cast({column} AS {kind})"
+    fits = f"try_cast({cast} AS {offered}) IS NOT DISTINCT FROM {column}"
+    return f"CASE WHEN {fits} THEN {cast} ELSE error({problem}) END"
+
+
+def _type_in_lake(kind: re.Match[str]) -> str:
+    if kind[0].startswith('"'):  # the name of a field
+        return kind[0]
+    if kind[0].startswith("ENUM"):
+        return "VARCHAR"
+    return "DECIMAL(38,0)" if kind[0].endswith("INT") else "[]"
+
+
+def _bare(kind: str) -> str:
+    """Return a type without the names of its fields."""
+    return re.sub(_NAMED, "", kind)
 
 
 def _columns_with_values(connection: Connection, slice_types: dict[str, str]) -> list[str]:

@@ -51,7 +51,7 @@ def client(emulator, credentials):
 
 @pytest.fixture
 def database(settings):
-    return Database(settings.database_path("12345"))
+    return settings.database_for("12345")
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ import pytest
 from mixpanel_assets.client.verdict import IncompleteBodyError, Verdict
 from mixpanel_assets.rules.json_text import last_values
 from mixpanel_assets.rules.lines import SHORT_LINE_BYTES, ReceivedDays, UnusualLines
+from mixpanel_assets.rules.location import LakeLocation, Location
+from mixpanel_assets.warehouse import database_at
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.events import append_events, replace_events, stage_days
 from mixpanel_assets.warehouse.ledger import DayReport
@@ -68,10 +70,11 @@ class Warehouse:
 
     folder: Path
     project: ProjectIdentity = PROJECT
+    place: Location | None = None
 
     @property
     def database(self) -> Database:
-        return Database(self.folder / "mixpanel.duckdb")
+        return database_at(self.place or self.folder / "mixpanel.duckdb")
 
     def spool(self, records: Iterable[Any], *, compress: bool = False) -> Path:
         body = b"".join(as_line(record) + b"\n" for record in records)
@@ -126,7 +129,7 @@ class Warehouse:
 
     def _begin(self) -> None:
         """Begin with a file that is prepared already, which takes most of the time of a load."""
-        if self.database.is_missing:
+        if isinstance(self.database.location, Path) and self.database.is_missing:
             self.database.path.touch(0o600)
             self.database.path.write_bytes(_prepared(self.project))
 
@@ -139,5 +142,5 @@ class Warehouse:
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path) -> Warehouse:
-    return Warehouse(tmp_path)
+def warehouse(tmp_path: Path, place: Location) -> Warehouse:
+    return Warehouse(tmp_path, place=place if isinstance(place, LakeLocation) else None)

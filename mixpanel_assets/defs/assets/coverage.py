@@ -87,7 +87,7 @@ def coverage_asset(
             )
             result = coverage(None, wanted)
             with suppress(DatabaseNotFoundError), database.read() as connection:
-                check_readable(connection, database.path, project)
+                check_readable(connection, database.place, project)
                 result = coverage(connection, wanted)
         return dg.MaterializeResult(metadata=coverage_metadata(result))
 

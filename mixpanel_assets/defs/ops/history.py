@@ -86,7 +86,7 @@ def _load(
     context.log.info(plan_in_words(plan))
     if only_plan:
         return plan
-    context.log.info(f"Storing in {database.path}")
+    context.log.info(f"Storing in {database.place}")
     load = EventLoad(
         client,
         settings,

@@ -216,7 +216,7 @@ def streaming_jobs(settings: Settings, names: Names) -> list[dg.JobDefinition]:
 def _path(given: str | None, client: MixpanelAPIClient, settings: Settings, name: str) -> Path:
     if given:
         return Path(given).expanduser().absolute()
-    return settings.database_path(client.credentials.project_id).parent / "files" / name
+    return settings.local_folder(client.credentials.project_id) / "files" / name
 
 
 def _in_words(file: DayFile) -> str:

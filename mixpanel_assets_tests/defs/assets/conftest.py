@@ -23,7 +23,7 @@ Materialize = Callable[..., dg.ExecuteInProcessResult]
 @pytest.fixture
 def database(settings: Settings) -> Database:
     """The file that the runs fill."""
-    return Database(settings.database_path("12345"))
+    return settings.database_for("12345")
 
 
 @pytest.fixture

@@ -1,0 +1,193 @@
+"""The lock of a lake: one writer at a time, on whichever machine.
+
+It is an advisory lock of the catalog's PostgreSQL, on a connection of its own, so PostgreSQL frees
+it when its holder ends. Writers get it in the order in which they asked.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from mixpanel_assets.errors import ConfigError, StorageError
+from mixpanel_assets.rules.location import LakeLocation
+from mixpanel_assets.rules.locks import Holder, Wait, short_command
+
+if TYPE_CHECKING:
+    from psycopg2 import extensions
+
+_CLASS = crc32(b"mixpanel_assets") - 2**31  # locks of other programs have another number
+_KEY = crc32(b"mixpanel") - 2**31
+_POLL_SECONDS = 0.25
+_CONNECT_SECONDS = 10
+_NAME_BYTES = 63  # PostgreSQL cuts longer names
+# A machine that is gone without a word is noticed within half a minute, by both sides.
+_KEEPALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+_NOTICE_DEAD_CLIENTS = """
+    SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
+    SET idle_session_timeout = 0; SET lock_timeout = 0; SET statement_timeout = 0
+"""
+_HOLDER = """
+    SELECT a.pid, a.application_name, a.client_addr::text,
+           to_char(a.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
+    FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s::int8::oid
+      AND l.objid = %s::int8::oid
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_OIDS = (_CLASS % 2**32, _KEY % 2**32)
+
+
+class LakeLock:
+    """The held lock; `must_be_held` is asked before a commit."""
+
+    def __init__(self, connection: extensions.connection) -> None:
+        self._connection = connection
+
+    def must_be_held(self) -> None:
+        """Raise `StorageError` if PostgreSQL has ended the lock's connection."""
+        import psycopg2
+
+        try:
+            held = _run(self._connection, _HOLDER, _OIDS)
+        except psycopg2.Error:
+            held = []
+        if self._connection.info.backend_pid not in [pid for pid, *_ in held]:
+            raise StorageError(
+                "PostgreSQL ended the connection that held the lock of the lake, so another "
+                "process may be writing. Nothing of this load was kept; run it again."
+            )
+
+
+@contextmanager
+def lake_lock(location: LakeLocation, wait: Wait) -> Iterator[LakeLock]:
+    """Hold the lock of a lake inside the block.
+
+    Raises:
+        DatabaseLockedError: The wait's timeout passed.
+        ConfigError: The connection leads through a pooler that shares sessions, which would lose
+            the lock.
+        psycopg2.OperationalError: PostgreSQL cannot be reached.
+    """
+    connection = connect(location, async_=1)
+    try:
+        _await(connection)
+        _run(connection, _NOTICE_DEAD_CLIENTS)
+        cursor = connection.cursor()
+        cursor.execute("SELECT pg_advisory_lock(%s, %s)", (_CLASS, _KEY))
+        while not _is_done(connection, min(_POLL_SECONDS, wait.remaining())):
+            wait.check(lambda: _holder(location))
+        _refuse_shared_session(location, connection)
+        yield LakeLock(connection)
+    finally:
+        connection.close()
+
+
+def connect(location: LakeLocation, **options: Any) -> extensions.connection:
+    """Return a connection to the catalog's PostgreSQL.
+
+    Raises:
+        psycopg2.OperationalError: It cannot be reached.
+    """
+    import psycopg2
+
+    if location.password:
+        options["password"] = location.password
+    given = {"connect_timeout": _CONNECT_SECONDS, **_KEEPALIVE} | _words(location) | options
+    given["application_name"] = process_name()
+    connected: extensions.connection = psycopg2.connect(**given)
+    return connected
+
+
+def process_name() -> str:
+    """Return the name under which PostgreSQL lists this process: machine, process id, command."""
+    command = short_command([sys.argv[0] or sys.executable, *sys.argv[1:]])
+    name = f"mixpanel_assets {socket.gethostname()} {os.getpid()} {command}"
+    return name.encode("ascii", "replace")[:_NAME_BYTES].decode()
+
+
+def rows(location: LakeLocation, sql: str, values: Any = None) -> list[tuple[Any, ...]]:
+    """Return the rows of one statement on the catalog's PostgreSQL.
+
+    Raises:
+        psycopg2.Error: It cannot be reached, or refuses the statement.
+    """
+    connection = connect(location)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(sql, values)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
+def _words(location: LakeLocation) -> dict[str, Any]:
+    from psycopg2.extensions import parse_dsn
+
+    words: dict[str, Any] = parse_dsn(location.catalog)
+    return words
+
+
+def _holder(location: LakeLocation) -> Holder | None:
+    """Return the process that holds the lock, as PostgreSQL lists it."""
+    import psycopg2
+
+    with suppress(psycopg2.Error):
+        for backend, name, address, since in rows(location, _HOLDER, _OIDS):
+            words = name.split(maxsplit=3)
+            if len(words) == 4 and words[2].isdecimal():
+                return Holder(int(words[2]), f"{words[3]} on {words[1]}", since)
+            return Holder(backend, f"{name or 'a program'} at {address}, in PostgreSQL", since)
+    return None
+
+
+def _refuse_shared_session(location: LakeLocation, connection: extensions.connection) -> None:
+    """Raise `ConfigError` if another connection gets this one's session of PostgreSQL."""
+    [(backend,)] = _run(connection, "SELECT pg_backend_pid()")
+    if backend == connection.info.backend_pid:
+        return
+    # A pooler names other numbers. One that keeps a session for a connection is allowed.
+    [(other,)] = rows(location, "SELECT pg_backend_pid()")
+    if other == backend:
+        raise ConfigError(
+            "MP_DATABASE leads to PostgreSQL through a pooler that shares sessions between "
+            "transactions, where the lock of the lake would be lost. Name PostgreSQL itself, or a "
+            "port of the pooler with `pool_mode = session`."
+        )
+
+
+def _run(connection: extensions.connection, sql: str, values: Any = None) -> list[tuple[Any, ...]]:
+    """Return the rows of a statement on an asynchronous connection."""
+    cursor = connection.cursor()
+    cursor.execute(sql, values)
+    _await(connection)
+    return cursor.fetchall() if cursor.description else []
+
+
+def _await(connection: extensions.connection) -> None:
+    while not _is_done(connection, _POLL_SECONDS):
+        pass
+
+
+def _is_done(connection: extensions.connection, seconds: float) -> bool:
+    """Wait for PostgreSQL; return whether it has answered. Ctrl-C ends the wait."""
+    from psycopg2.extensions import POLL_OK, POLL_READ
+
+    state = connection.poll()
+    if state == POLL_OK:
+        return True
+    reads, writes = ([connection], []) if state == POLL_READ else ([], [connection])
+    select.select(reads, writes, [], seconds)
+    return False

@@ -1,0 +1,473 @@
+"""A DuckLake in PostgreSQL: one writer at a time, readers that never wait, and clear refusals."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+from psycopg2.extensions import parse_dsn
+
+from mixpanel_assets.errors import (
+    ConfigError,
+    DatabaseLockedError,
+    DatabaseNotFoundError,
+    MixpanelDataError,
+    StorageError,
+)
+from mixpanel_assets.rules.location import LakeLocation, parse_location
+from mixpanel_assets.warehouse import database_at, prepare, replace_slice, schema
+from mixpanel_assets.warehouse.lake import close_lakes
+from mixpanel_assets_tests.servers import Postgres
+from mixpanel_assets_tests.warehouse.conftest import PROJECT, Warehouse, event
+
+SECRET = "planted-7d1e-secret"
+WRITER = """
+import sys
+from mixpanel_assets.rules.location import parse_location
+from mixpanel_assets.warehouse import database_at
+
+with database_at(parse_location(sys.argv[1], sys.argv[2])).write() as connection:
+    connection.execute("CREATE TABLE main.half (a INTEGER)")
+    print("writes", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def on_lake(tmp_path: Path, lake: LakeLocation) -> Warehouse:
+    """The same helper as for files, on an empty lake."""
+    return Warehouse(tmp_path, place=lake)
+
+
+def writer(lake: LakeLocation) -> subprocess.Popen[str]:
+    """Start a process that writes until its stdin is closed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(lake), lake.data_path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "writes\n"
+    return process
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        assert stream
+        stream.close()
+
+
+class TestLocations:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            f"ducklake:postgres:host=db dbname=lake user=me password={SECRET}",
+            f"ducklake:postgresql://me:{SECRET}@db/lake",
+            f"ducklake:postgres://me:{SECRET}@db/lake",
+            f"ducklake:postgres:postgresql://me@db/lake?password={SECRET}",
+            f" DuckLake:postgres:postgresql://me:{SECRET}@db/lake",
+        ],
+    )
+    def test_a_password_is_kept_apart_from_the_text(self, text):
+        """Whoever shows a location shows no password."""
+        location = parse_location(text, "s3://bucket/lake")
+        assert isinstance(location, LakeLocation)
+        assert location.password == SECRET
+        assert set(location.catalog.split()) == {"host=db", "dbname=lake", "user=me"}
+        assert SECRET not in f"{location} {location!r}"
+        assert location.data_path == "s3://bucket/lake/"
+
+    def test_a_path_of_a_url_is_the_url(self):
+        """`mp --database` takes a path, which has lost a slash."""
+        assert parse_location(Path("ducklake:postgresql://me@db/lake")) == parse_location(
+            "ducklake:postgresql://me@db/lake"
+        )
+
+    def test_a_path_is_a_path(self):
+        """Everything else names a file."""
+        for text in ("data/shop.duckdb", "/a/ducklake.db", "postgres.duckdb"):
+            assert parse_location(text, "s3://bucket/") == Path(text)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            f"ducklake:metadata.ducklake?password={SECRET}",
+            "ducklake:sqlite:meta.db",
+            f"ducklake:postgres:host=db password='{SECRET}",
+            f"ducklake:postgres:dbname=lake sslpassword={SECRET}",
+            "ducklake:postgres:",
+            "ducklake:",
+        ],
+    )
+    def test_another_catalog_is_refused_in_a_sentence(self, text):
+        """The sentence says what is right, and repeats nothing that may be a password."""
+        with pytest.raises(ConfigError, match="MP_DATABASE") as refused:
+            parse_location(text)
+        assert SECRET not in "".join(traceback.format_exception(refused.value))
+
+    def test_dagsters_configuration_finds_the_password_of_the_variable(self, monkeypatch):
+        """It holds the location without the password, which only the variable has."""
+        monkeypatch.setenv("MP_DATABASE", f"ducklake:postgresql://me:{SECRET}@db/lake")
+        given = parse_location(os.environ["MP_DATABASE"])
+        assert parse_location(str(given)) == given
+        assert parse_location("ducklake:postgresql://me@other/lake").password == ""
+
+
+def test_a_lake_without_a_catalog_is_missing(postgres: Postgres, tmp_path):
+    """A reader says so, and makes nothing; the first writer needs the path of the files."""
+    location = LakeLocation(postgres.dsn, f"{tmp_path}/lake/", postgres.password)
+    for database in (database_at(location), database_at(location, read_only=True)):
+        assert database.is_missing
+        with pytest.raises(DatabaseNotFoundError), database.read():
+            pass
+    assert postgres.run("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(0,)]
+    without_path = LakeLocation(postgres.dsn, "", postgres.password)
+    with pytest.raises(ConfigError, match="Set MP_DATA_PATH"), database_at(without_path).write():
+        pass
+    with database_at(location).write() as connection:
+        prepare(connection, PROJECT)
+    with database_at(without_path).read() as connection:  # the catalog knows it
+        assert connection.execute("FROM events").fetchall() == []
+    close_lakes()
+
+
+def test_another_data_path_is_refused(lake: LakeLocation, tmp_path):
+    """Two paths would divide one table; the sentence says which one the catalog has."""
+    other = LakeLocation(lake.catalog, f"{tmp_path}/other/")
+    with pytest.raises(ConfigError, match=f"other/.*are in {lake.data_path}"):
+        database_at(other).read().__enter__()
+
+
+def test_a_wrong_password_says_what_to_set(lake: LakeLocation, monkeypatch):
+    """The user learns the names of the variable and the file, not the password."""
+    monkeypatch.setenv("PGPASSWORD", SECRET)
+    with pytest.raises(StorageError, match=r"Set PGPASSWORD") as refused:
+        database_at(lake).read().__enter__()
+    assert SECRET not in "".join(traceback.format_exception(refused.value))
+
+
+def test_a_server_that_does_not_answer_is_named(lake: LakeLocation):
+    """The user learns the location, what was said, and what to do next."""
+    silent = LakeLocation("host=127.0.0.1 port=9 dbname=lake", lake.data_path)
+    for open_it in (database_at(silent).read, database_at(silent).write):
+        with pytest.raises(StorageError, match=r"port=9.*could not be used.*run it again"):
+            open_it().__enter__()
+
+
+def test_readers_see_committed_rows_and_never_wait(on_lake: Warehouse):
+    """While a write is open, others read what was committed before; it writes on."""
+    on_lake.load([event()])
+    with on_lake.database.write() as connection:
+        connection.execute("DELETE FROM events")
+        assert len(on_lake.rows()) == 1
+        with database_at(on_lake.place, read_only=True).read() as reader:
+            assert reader.execute("SELECT count(*) FROM events").fetchall() == [(1,)]
+    assert on_lake.rows() == []
+
+
+def test_a_reader_changes_nothing(lake: LakeLocation):
+    """Neither a reader nor a read of a writer can write."""
+    with database_at(lake).write() as connection:
+        prepare(connection, PROJECT)
+    for read_only in (True, False):
+        reading = database_at(lake, read_only=read_only).read()
+        with reading as connection, pytest.raises(duckdb.Error, match="read-only"):
+            connection.execute("CREATE TABLE main.made (a INTEGER)")
+    with pytest.raises(ConfigError, match="opened to read"):
+        database_at(lake, read_only=True).write().__enter__()
+
+
+def test_a_confined_reader_reads_the_lake_and_no_other_file(on_lake: Warehouse, tmp_path):
+    """`mp sql` reads the files of the lake, and nothing else of the disk."""
+    on_lake.load([event(insert=n) for n in range(20)])
+    (secret := tmp_path / "secret.csv").write_text("a\n1\n")
+    database = database_at(on_lake.place, read_only=True)
+    database.confined = True
+    with database.read() as connection:
+        assert connection.execute("SELECT count(properties) FROM events").fetchall() == [(20,)]
+        with pytest.raises(duckdb.PermissionException):
+            connection.execute(f"FROM '{secret}'")
+
+
+def test_a_failed_write_leaves_nothing(on_lake: Warehouse):
+    """An error inside the transaction undoes all of it, and the next write works."""
+    on_lake.load([event()])
+    writing = on_lake.database.write()
+    writing.__enter__().execute("DELETE FROM events")
+    assert not writing.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+    assert len(on_lake.rows()) == 1
+    with pytest.raises(duckdb.Error), on_lake.database.write() as connection:
+        connection.execute("INSERT INTO main.nothing SELECT 1")
+    on_lake.load([event()])
+    assert len(on_lake.rows()) == 1
+
+
+def test_a_writer_waits_for_another_process_and_names_it(lake: LakeLocation):
+    """The sentence names the process and its machine; a timeout names them too."""
+    holder, said = writer(lake), []
+    try:
+        database = database_at(lake, lock_timeout=1.5, on_wait=said.append)
+        with pytest.raises(DatabaseLockedError, match=rf"process {holder.pid} \(.* on .*since"):
+            database.write().__enter__()
+        assert f"process {holder.pid}" in said[0]
+        assert "Waiting for the lake ducklake:postgres:" in said[0]
+    finally:
+        end(holder)
+
+
+def test_the_lock_of_a_dead_writer_is_free(lake: LakeLocation):
+    """PostgreSQL frees it; what the dead process wrote is not there."""
+    end(writer(lake))
+    with database_at(lake, lock_timeout=30).write():
+        pass
+    assert tables(lake) == []
+
+
+def test_a_commit_needs_the_lock(lake: LakeLocation, postgres_server: Postgres):
+    """If PostgreSQL ends the session of the lock, the transaction is undone."""
+    writing = database_at(lake).write()
+    connection = writing.__enter__()
+    connection.execute("CREATE TABLE main.made (a INTEGER)")
+    postgres_server.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = %s)",
+        [parse_dsn(lake.catalog)["dbname"]],
+    )
+    with pytest.raises(StorageError, match="ended the connection that held the lock"):
+        writing.__exit__(None, None, None)
+    assert tables(lake) == []
+
+
+def tables(lake: LakeLocation) -> list[str]:
+    with database_at(lake).read() as connection:
+        found = connection.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE database_name = 'warehouse'"
+        ).fetchall()
+    return [name for (name,) in found]
+
+
+def test_sessions_that_ended_meanwhile_are_replaced(on_lake: Warehouse, postgres_server: Postgres):
+    """After a restart of PostgreSQL, a process that lives on reads and writes again."""
+    on_lake.load([event()])
+    postgres_server.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'test_%%'"
+    )
+    assert len(on_lake.rows()) == 1
+    on_lake.load([event(), event("Buy")])
+    assert len(on_lake.rows()) == 2
+
+
+def test_threads_write_one_after_the_other(lake: LakeLocation):
+    """Each has a connection of its own, and no row is lost."""
+    with database_at(lake).write() as connection:
+        connection.execute("CREATE TABLE main.counted (a INTEGER)")
+
+    def add(number: int) -> None:
+        with database_at(lake).write() as connection:
+            rows = connection.execute("SELECT count(*) FROM main.counted").fetchall()
+            connection.execute("INSERT INTO main.counted VALUES (?)", [rows[0][0]])
+
+    threads = [threading.Thread(target=add, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database_at(lake).read() as connection:
+        assert connection.execute("FROM main.counted ORDER BY a").fetchall() == [
+            (0,),
+            (1,),
+            (2,),
+            (3,),
+        ]
+
+
+def test_the_run_is_in_the_commit(on_lake: Warehouse, lake: LakeLocation):
+    """Time travel says which run wrote a snapshot."""
+    with database_at(lake).write(run_id="5f1c") as connection:
+        connection.execute("CREATE TABLE main.made (a INTEGER)")
+    with database_at(lake).read() as connection:
+        said = connection.execute(
+            "SELECT author, commit_message FROM ducklake_snapshots('warehouse') "
+            "ORDER BY snapshot_id DESC LIMIT 1"
+        ).fetchall()
+    assert said == [("mixpanel_assets", "run 5f1c")]
+
+
+def test_files_are_divided_by_day_and_compressed(on_lake: Warehouse, lake: LakeLocation):
+    """A query of one day reads its file alone; zstd takes half the bytes of the default."""
+    on_lake.load([event(insert=n) for n in range(20)])
+    [file] = Path(lake.data_path).rglob("*.parquet")
+    assert file.parent.name == "event_date=2026-03-01"
+    with duckdb.connect() as connection:
+        kinds = connection.execute(f"SELECT DISTINCT compression FROM parquet_metadata('{file}')")
+        assert kinds.fetchall() == [("ZSTD",)]
+
+
+LONG = "12345678901234567890123"
+
+
+def test_every_object_of_the_schema_is_there_and_exact(on_lake: Warehouse):
+    """Tables, views, macros and comments; long numbers, NUL and the last year keep their value."""
+    last = 253_402_300_799_999
+    properties = {"long": int(LONG), "nul": "a\0b", "odd": "é\u2028", "exact": 1.10}
+    on_lake.load([event(f"E{n}", n=n, **properties) for n in range(20)])
+    with on_lake.database.write() as connection:
+        connection.execute(f"UPDATE events SET event_time = make_timestamp({last} * 1000)")
+    assert on_lake.query(
+        "SELECT DISTINCT json_extract_string(properties, '$.long'), "
+        "length(mixpanel.prop(properties, 'nul')), mixpanel.prop(properties, 'odd') FROM events "
+        "WHERE event_date IS NOT NULL"
+    ) == [(LONG, 3, "é\u2028")]
+    assert ("9999-12-31 23:59:59.999",) in on_lake.query("SELECT event_time::VARCHAR FROM events")
+    for name in (*schema.BY_NAME, "missing_days", "profiles_current"):
+        on_lake.query(f"FROM mixpanel.{name}")
+    on_lake.query(f"FROM main.{schema.METADATA}")
+    assert on_lake.query(
+        "SELECT mixpanel.prop_number('{\"a\": 2}', 'a'), mixpanel.prop_time('{\"a\": 0}', 'a'), "
+        "mixpanel.prop_json('{\"a\": [1]}', 'a')"
+    )
+    comments = dict(
+        on_lake.query("SELECT table_name, comment FROM duckdb_tables() WHERE comment <> ''")
+    )
+    assert comments["events"] == schema.EVENTS.grain
+    for table in schema.TABLES:
+        with on_lake.database.read() as connection:
+            described = connection.execute(f"DESCRIBE {table.quoted}").fetchall()
+        assert [(name, kind) for name, kind, *_ in described] == [
+            (column.name, column.type) for column in table.columns
+        ]
+
+
+class TestSlices:
+    @pytest.mark.parametrize(
+        ("value", "kept", "kind"),
+        [
+            (f"{LONG}::HUGEINT", LONG, "DECIMAL(38,0)"),
+            ("'b'::ENUM('a', 'b')", "b", "VARCHAR"),
+            ("[1, 2]::INTEGER[2]", "[1, 2]", "INTEGER[]"),
+            (f"[{LONG}::HUGEINT]", f"[{LONG}]", "DECIMAL(38,0)[]"),
+        ],
+    )
+    @pytest.mark.parametrize("rows", [3, 30])  # kept in the catalog, and in a file
+    def test_types_that_a_lake_lacks_become_others(self, lake, value, kept, kind, rows):
+        """The values stay as they are, also when the slice is replaced."""
+        self.store(lake, value, rows)
+        self.store(lake, value, rows)
+        with database_at(lake).read() as connection:
+            found = connection.execute("SELECT DISTINCT a::VARCHAR, typeof(a) FROM main.t")
+            assert found.fetchall() == [(kept, kind)]
+
+    @pytest.mark.parametrize(
+        ("value", "said"),
+        [
+            (f"{2**127 - 1}::HUGEINT", "has no room"),
+            ("'101'::BIT", "'a' is BIT"),
+            ("union_value(x := 1)", "'a' is UNION"),
+            ("INTERVAL '0.123456 s'", "'a' is INTERVAL"),
+            ("TIME_NS '12:00:00'", "'a' is TIME_NS"),
+            ("'12:00:00+01'::TIMETZ", "'a' is TIME WITH TIME ZONE"),
+        ],
+    )
+    def test_values_that_a_lake_would_change_are_refused(self, lake, value, said):
+        """One sentence names the column and what to do; nothing is stored."""
+        with pytest.raises(StorageError, match=said):
+            self.store(lake, value, 3)
+        assert tables(lake) == []
+
+    def test_a_category_of_pandas_is_text(self, lake):
+        """A frame's category arrives as ENUM."""
+        frame = pd.DataFrame({"a": pd.Categorical(["x", "y", "x"])})
+        with database_at(lake).write() as connection:
+            connection.register("frame", frame)
+            replace_slice(connection, "frame", table="t", schema="main")
+            connection.unregister("frame")
+        with database_at(lake).read() as connection:
+            assert sorted(connection.execute("FROM main.t").fetchall()) == [("x",), ("x",), ("y",)]
+
+    @staticmethod
+    def store(lake: LakeLocation, value: str, rows: int) -> None:
+        with database_at(lake).write() as connection:
+            connection.execute(
+                f"CREATE OR REPLACE TEMP VIEW given AS SELECT {value} AS a FROM range({rows})"
+            )
+            replace_slice(connection, "given", table="t", schema="main")
+
+
+VERSIONS = """
+import importlib.util, sys
+
+sys.path.insert(0, sys.argv[1])
+if sys.argv[2] == "None":
+    find = importlib.util.find_spec
+    importlib.util.find_spec = lambda name: None if "extension" in name else find(name)
+import duckdb
+from mixpanel_assets.errors import ConfigError
+from mixpanel_assets.warehouse.lake import load_extensions
+
+try:
+    load_extensions(duckdb.connect())
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_versions_that_do_not_fit_are_named(tmp_path):
+    """Without the wheels, or with those of another DuckDB, one sentence says what to install."""
+    for version, said in ((None, "is not installed"), ("v0.1", "is for v0.1")):
+        wheel = tmp_path / str(version)
+        wheel.mkdir()
+        if version:
+            package = wheel / "duckdb_extension_ducklake"
+            (package / "extensions" / version).mkdir(parents=True)
+            (package / "__init__.py").touch()
+        printed = subprocess.run(
+            [sys.executable, "-c", VERSIONS, wheel, str(version)], capture_output=True, text=True
+        )
+        assert said in printed.stdout, printed.stderr
+        assert "mixpanel-assets[lake]" in printed.stdout
+
+
+def test_no_statement_shows_a_password(postgres: Postgres, tmp_path, monkeypatch, caplog):
+    """Neither the list of databases nor of secrets has it, nor an error or a log."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("MP_S3_KEY_ID", "key")
+    monkeypatch.setenv("MP_S3_SECRET", SECRET)
+    monkeypatch.setenv("MP_S3_ENDPOINT", "http://127.0.0.1:9")
+    location = parse_location(
+        f"ducklake:postgres:{postgres.dsn} password={postgres.password}", tmp_path / "lake"
+    )
+    database, shown = database_at(location), []
+    with database.write() as connection:
+        prepare(connection, PROJECT)
+    with database.read() as connection:
+        for sql in (
+            "FROM duckdb_databases()",
+            "FROM duckdb_secrets()",
+            "FROM duckdb_settings()",
+            "FROM duckdb_secrets(redact => false)",
+            "SELECT getvariable('mixpanel_assets_PASSWORD')",
+            "SELECT getvariable('mixpanel_assets_SECRET')",
+            "FROM 's3://bucket/nothing.parquet'",
+        ):
+            try:
+                shown.append(str(connection.execute(sql).fetchall()))
+            except duckdb.Error as error:
+                shown.append("".join(traceback.format_exception(error)))
+    postgres.run("DROP TABLE ducklake_snapshot CASCADE")
+    try:
+        with database.read() as connection:
+            connection.execute("FROM events")
+    except (MixpanelDataError, duckdb.Error) as error:
+        shown.append("".join(traceback.format_exception(error)))
+    close_lakes()
+    for secret in (postgres.password, SECRET):
+        assert secret not in " ".join([*shown, caplog.text, repr(database), str(vars(database))])
