@@ -30,6 +30,7 @@ from mixpanel_assets.errors import (
     MixpanelDataError,
     PlanHorizonError,
 )
+from mixpanel_assets.loading.leases import DayLeases
 from mixpanel_assets.loading.load import Load
 from mixpanel_assets.loading.plan import (
     JSON_PER_RECEIVED_BYTE,
@@ -297,6 +298,9 @@ class EventLoad(Load):
                 nothing was requested.
         """
         self._database = database
+        self._leases = DayLeases(
+            self._client, database.location, self._load_target.table, self._run_id
+        )
         # Before the first request, so that a wrong file or another filter's table costs none.
         with database.write() as connection:
             prepare(connection, self._project)
@@ -316,7 +320,7 @@ class EventLoad(Load):
         self._reported_days = {report.day for report in (*outlived_days, *kept_days, *expired_days)}
         self._begin_load(sizes, kept_days)
         try:
-            with self.export:
+            with self._leases.held(self._planned_days), self.export:
                 self._load()
         except BaseException:
             # An interrupt may come after a commit and before the listener was called.
@@ -517,6 +521,7 @@ class EventLoad(Load):
         # An error of the ledger must not hide the one that the caller is about to raise.
         with suppress(MixpanelDataError), self._database.write() as connection:
             self._still_stored.update(self._mark_failed(connection, days, error.message))
+            self._leases.confirm(days)
 
     def _download_and_store(self, first: date, last: date) -> None:
         """Store the response for some days; one that cannot be stored is requested once more."""
@@ -572,6 +577,7 @@ class EventLoad(Load):
                 ),
             )
             _refuse_shrunken(reports, earlier_looks)
+            self._leases.confirm(days)
         spool.discard()
         written_days = {report.day for report in reports}
         if spool.from_date in written_days:
@@ -612,7 +618,9 @@ class EventLoad(Load):
 
     def _mark(self, days: Sequence[date], status: Status, *, requests: int = 0) -> list[DayReport]:
         with self._database.write() as connection:
-            return self._mark_days(connection, days, status, requests=requests)
+            reports = self._mark_days(connection, days, status, requests=requests)
+            self._leases.confirm(days)
+            return reports
 
     def _read_day_by_day(self) -> None:
         self._plan.fixed = 1
