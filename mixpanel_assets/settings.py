@@ -66,6 +66,8 @@ class Settings(BaseSettings):
         lock_timeout: Seconds to wait for a database that another process holds; None: no limit.
         database: The DuckDB file; or a DuckLake, as `ducklake:postgres:dbname=lake host=db`.
         data_path: The folder or `s3://` prefix of a lake's files; None: as its catalog says.
+        database_shared: All runs mount the volume of the file on one machine, so launchers of
+            several machines may be used.
         snapshot: Whether readers get a copy of the database: `auto` below 5 GB, `on`, `off`.
         spool_dir: The folder of responses that are not stored yet; None: next to the database.
         pool: A Dagster pool for the step that fetches events; None: no pool.
@@ -106,6 +108,7 @@ class Settings(BaseSettings):
     lock_timeout: float | None = Field(default=None, ge=0)
     database: Path | LakeLocation | None = None
     data_path: str | None = None
+    database_shared: bool = False
     snapshot: Literal["auto", "on", "off"] = "auto"
     spool_dir: Path | None = None
     pool: str | None = None

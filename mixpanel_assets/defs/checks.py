@@ -15,6 +15,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 from dagster_shared.utils.warnings import PreviewWarning
 
 from mixpanel_assets.defs.failures import explained_to_dagster
+from mixpanel_assets.defs.machines import step_database
 from mixpanel_assets.defs.metadata import table
 from mixpanel_assets.defs.names import THE_ONLY_PROJECT, Names
 from mixpanel_assets.defs.partitions import daily_partitions
@@ -110,10 +111,11 @@ def event_checks(
         with explained_to_dagster():
             outcomes = check_events(
                 # The rows that this run has stored are not in the copy for readers yet.
-                settings.database_for(
+                step_database(
+                    context,
+                    settings,
                     project.project_id,
                     read_only=not context.run.is_partitioned,
-                    on_wait=context.log.info,
                 ),
                 settings,
                 checks=selected,

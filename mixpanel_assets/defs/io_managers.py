@@ -6,7 +6,7 @@ import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
@@ -19,6 +19,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 from dagster._core.definitions.metadata import RawMetadataValue
+from dagster._core.errors import DagsterInvariantViolationError
 from dagster._core.storage.db_io_manager import (
     DbClient,
     DbIOManager,
@@ -31,6 +32,7 @@ from dagster_duckdb.io_manager import DUCKDB_DATETIME_FORMAT, DuckDBIOManager
 from pydantic import Field, field_validator
 
 from mixpanel_assets.defs.failures import StepRetries, explained_to_dagster
+from mixpanel_assets.defs.machines import check_machines
 from mixpanel_assets.defs.metadata import TABLE
 from mixpanel_assets.defs.partitions import days_of
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, MissingDaysError
@@ -211,6 +213,11 @@ class WarehouseIOManager(DuckDBIOManager):
         default="",
         description="The folder or s3:// prefix of the files of a DuckLake (MP_DATA_PATH).",
     )
+    shared: bool = Field(
+        default=False,
+        description="All runs mount the volume of the file on one machine (MP_DATABASE_SHARED).",
+    )
+
     project_id: str = Field(
         default="",
         description="The project whose rows the file must hold (MP_PROJECT_ID); empty: any.",
@@ -640,12 +647,20 @@ def _never_stored(context: dg.InputContext) -> MissingDaysError:
 def database_of(context: Context) -> Database:
     """Return the database that the resource's configuration names."""
     config: Mapping[str, Any] = context.resource_config or {}
+    _check_machines(context, config)
     return database_at(
         parse_location(config["database"], config.get("data_path")),
         memory_limit=config["memory_limit"],
         lock_timeout=config.get("lock_timeout"),
         on_wait=context.log.info if context.log else None,
     )
+
+
+def _check_machines(context: Context, config: Mapping[str, Any]) -> None:
+    # A notebook or the UI reads without a step.
+    with suppress(DagsterInvariantViolationError):
+        step = context.step_context
+        check_machines(config["database"], step.instance, step.job_def, is_shared=config["shared"])
 
 
 def _expected_project(context: Context) -> ProjectIdentity:

@@ -378,6 +378,7 @@ def _warehouse(settings: Settings, project_id: str, region: str) -> WarehouseIOM
         op_retries=settings.op_retries,
         op_retry_seconds=settings.op_retry_seconds,
         snapshot=settings.snapshot,
+        shared=settings.database_shared,
         project_id=project_id,
         region=region,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sqlite3
 import sys
 import threading
@@ -19,7 +20,7 @@ from typing import Literal
 
 from filelock import ReadWriteLock
 
-from mixpanel_assets.errors import StorageError
+from mixpanel_assets.errors import DatabaseLockedError, StorageError
 from mixpanel_assets.rules.locks import (
     Holder,
     Wait,
@@ -91,8 +92,11 @@ def locked(path: Path, mode: Mode, *, wait: Wait) -> Iterator[None]:
                     lambda: try_lock(acquire),
                     lambda: read_note(note_path(path)) or kernel_holder(path, file),
                 )
-            with _lock_note(path, mode):
+            if mode == "read":
                 yield
+            else:
+                with _alone_among_hosts(path), _lock_note(path):
+                    yield
         finally:
             lock.close()
 
@@ -145,10 +149,7 @@ def _registered_lock(path: Path, mode: Mode) -> Iterator[None]:
 
 
 @contextmanager
-def _lock_note(path: Path, mode: Mode) -> Iterator[None]:
-    if mode == "read":
-        yield
-        return
+def _lock_note(path: Path) -> Iterator[None]:
     note = note_path(path)
     leave_note(note)
     try:
@@ -160,3 +161,60 @@ def _lock_note(path: Path, mode: Mode) -> Iterator[None]:
 def note_path(path: Path) -> Path:
     """Return the path of the note of a database's writer."""
     return path.with_name(f"{path.name}.lock.holder")
+
+
+# For so long after its last write, another host may still be writing.
+QUIET_SECONDS = 120.0
+_FORGOTTEN_SECONDS = 86_400.0
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+def note_hosts(path: Path) -> None:
+    """Let every writer of a database note its host from now on, and refuse to follow another one.
+
+    Hosts do not see each other's locks, even if they mount the same volume.
+    """
+    notes = _host_notes(path.expanduser().absolute())
+    if notes.parent.is_dir():
+        notes.mkdir(exist_ok=True)
+
+
+def _host_notes(path: Path) -> Path:
+    return path.with_name(f"{path.name}.hosts")
+
+
+@contextmanager
+def _alone_among_hosts(path: Path) -> Iterator[None]:
+    """Note this host before and after the block, if hosts are noted.
+
+    Raises:
+        DatabaseLockedError: Another host has just written.
+    """
+    notes = _host_notes(path)
+    if not notes.is_dir():
+        yield
+        return
+    # All containers of a machine have its kernel, and locks of one kernel see each other.
+    kernel = _BOOT.read_text().strip() if _BOOT.exists() else socket.gethostname()
+    own_note = notes / kernel
+    own_note.write_text(socket.gethostname())
+    now = own_note.stat().st_mtime  # by the clock of the volume
+    # After the own note: of two hosts at the same moment, one sees the other at least.
+    for note in notes.iterdir():
+        quiet_seconds = now - note.stat().st_mtime
+        if note != own_note and quiet_seconds < QUIET_SECONDS:
+            own_note.unlink()
+            raise DatabaseLockedError(
+                str(path),
+                message=f"{path} was written {quiet_seconds:.0f} s ago by another machine "
+                f"({note.read_text()}), whose locks this one ({socket.gethostname()}) does not "
+                "see. MP_DATABASE_SHARED is for runs of one machine: start all of them there, or "
+                "set MP_DATABASE to a lake. If the volume has moved to this machine, try again "
+                f"in {QUIET_SECONDS:.0f} s.",
+            )
+        if quiet_seconds > _FORGOTTEN_SECONDS:
+            note.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        own_note.write_text(socket.gethostname())

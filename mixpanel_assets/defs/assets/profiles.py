@@ -20,6 +20,7 @@ from mixpanel_assets.client import (
 )
 from mixpanel_assets.defs.failures import explained_to_dagster
 from mixpanel_assets.defs.fields import text
+from mixpanel_assets.defs.machines import refuse_remote_steps, step_database
 from mixpanel_assets.defs.metadata import (
     column_schema,
     completeness_metadata,
@@ -169,10 +170,12 @@ def profiles_asset(
         context: dg.OpExecutionContext, config: ProfilesConfig
     ) -> Iterator[dg.Output[ProfilePlan] | dg.DynamicOutput[Chunk]]:
         started, mixpanel = time.time(), names.resource(context)
+        with explained_to_dagster():
+            refuse_remote_steps(context.job_def, key.to_user_string())
         with client_of_step(mixpanel, context, settings) as client:
             project = settings.project(client.credentials)
             root = settings.spool_path(project.project_id)
-            database = settings.database_for(project.project_id, on_wait=context.log.info)
+            database = step_database(context, settings, project.project_id)
             requests = snapshot_requests(
                 _days(context),
                 settings.today(),

@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.client import MixpanelAPIClient
+from mixpanel_assets.defs.machines import step_database
 from mixpanel_assets.defs.metadata import day_metadata, kept_day_metadata
 from mixpanel_assets.defs.names import NO_HOOKS, AssetHooks, Names, opening
 from mixpanel_assets.defs.resources import client_of_step
@@ -80,7 +81,7 @@ def _load(
     if first > last:
         context.log.info(f"The first partition is {first}; no day has ended since.")
         return None
-    database = settings.database_for(client.credentials.project_id, on_wait=context.log.info)
+    database = step_database(context, settings, client.credentials.project_id)
     keeping = Keeping.of(settings, Refetch.stale)
     plan = plan_load(client, settings, database, from_date=first, to_date=last, keeping=keeping)
     context.log.info(plan_in_words(plan))

@@ -4,6 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.defs.failures import explained_to_dagster
+from mixpanel_assets.defs.machines import step_database
 from mixpanel_assets.defs.metadata import megabytes
 from mixpanel_assets.defs.names import Names, opening
 from mixpanel_assets.settings import Settings
@@ -41,7 +42,7 @@ def keep_snapshots_job(settings: Settings, names: Names) -> dg.JobDefinition:
     def thin(context: dg.OpExecutionContext, config: KeepConfig) -> None:
         with explained_to_dagster():
             project = settings.project(names.resource(context).credentials)
-            database = settings.database_for(project.project_id, on_wait=context.log.info)
+            database = step_database(context, settings, project.project_id)
             publisher = Publisher(database, settings.snapshot, context.log.warning, project=project)
             with publisher.writing(), database.write() as connection:
                 prepare(connection, project)  # refuses the file of another project

@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.defs.failures import ExplainedFailure
+from mixpanel_assets.defs.machines import step_database
 from mixpanel_assets.defs.metadata import table
 from mixpanel_assets.defs.names import Names, opening
 from mixpanel_assets.defs.partitions import FIRST_DAY, LAST_DAY, span
@@ -51,7 +52,7 @@ def verify_range_job(settings: Settings, names: Names, events: dg.AssetKey) -> d
             differences = verify_days(
                 client,
                 settings,
-                settings.database_for(client.credentials.project_id, on_wait=context.log.info),
+                step_database(context, settings, client.credentials.project_id),
                 from_date=first,
                 to_date=last,
             )
