@@ -51,7 +51,7 @@ from mixpanel_assets.loading.plan import KEEP_NONE, Keeping, Plan, Refetch
 from mixpanel_assets.loading.profiles import ParallelProfileFetcherService
 from mixpanel_assets.loading.reconciliation import Reconciliation, reconcile
 from mixpanel_assets.loading.verification import verify_days
-from mixpanel_assets.results import CoverageResult, WorkspaceInfo
+from mixpanel_assets.results import Certificate, CoverageResult, WorkspaceInfo
 from mixpanel_assets.results.choices import RefetchChoice
 from mixpanel_assets.rules.days import as_day, days_between
 from mixpanel_assets.rules.location import LakeLocation, parse_location
@@ -63,6 +63,7 @@ from mixpanel_assets.warehouse import (
     ProjectIdentity,
     Publisher,
     check_whose,
+    read_certificate,
 )
 from mixpanel_assets.warehouse.engine import StorageEngine
 from mixpanel_assets.warehouse.inspector import TableInspector
@@ -673,6 +674,25 @@ class Workspace:
             return coverage(
                 connection, self.settings, from_date=from_date, to_date=to_date, table=table
             )
+
+    def certificate(self, day: date | str, *, table: str = "events") -> Certificate:
+        """Return what was received and stored of one day, and whether the numbers add up.
+
+        Args:
+            day: The export day; a date, or text like 2024-01-31.
+            table: `events`, or another asset's table of events.
+
+        Raises:
+            MissingDaysError: The day was never loaded.
+            TableNotFoundError: The table does not exist.
+            ConfigError: It is not an asset's table of events.
+
+        Example:
+            >>> [one.text for one in ws.certificate("2024-01-02").sums if not one.holds]
+            []
+        """
+        with self.storage.read() as connection:
+            return read_certificate(connection, table, as_day(day))
 
     def drop_day(
         self, day: date | str, *, table: str = "events", dry_run: bool = False

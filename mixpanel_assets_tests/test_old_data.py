@@ -83,6 +83,10 @@ def test_every_read_works_without_what_was_added_since(open_old, old, caplog):
         assert workspace.event_breakdown("events").total_events == 121
         assert workspace.summarize("profiles").row_count
         assert workspace.connection.sql("SELECT count(*) FROM events").fetchall() == [(121,)]
+        assert sum(workspace.coverage(to_date="2024-01-07").counts["events"].values()) == 7
+        certificate = workspace.certificate(SHOP.start)
+        assert ("lines" in certificate.unknown) == (schema_version_of(old) < 4)
+        assert certificate.holds
         found = {one.what: one for one in workspace.doctor()}
     assert found["database"].status == "ok"
     told = [text for text in caplog.messages if "earlier mixpanel-assets" in text]
@@ -131,6 +135,8 @@ def test_the_first_write_brings_the_tables_up_to_date(open_old, old):
         assert connection.sql("FROM mixpanel.events ORDER BY ALL").fetchall() == rows
         version = connection.sql("SELECT schema_version FROM mixpanel._project").fetchall()
         assert version == [(schema_version(),)]
+        covered = connection.sql("SELECT status FROM mixpanel.coverage WHERE day = '2024-01-01'")
+        assert ("complete",) in covered.fetchall()
         for table in TABLES:
             described = connection.sql(f"DESCRIBE {table.quoted}").fetchall()
             assert [name for name, *_ in described] == list(table.column_names), table.name

@@ -107,6 +107,7 @@ app.command("sync", form="text", rich_help_panel=_LOAD)(sync.sync)
 app.command("plan", form="text", rich_help_panel=_LOAD)(upkeep.plan)
 app.command("coverage", form="text", rich_help_panel=_UPKEEP)(coverage.coverage)
 app.command("verify", form="text", rich_help_panel=_UPKEEP)(verify.verify)
+app.command("certificate", form="text", rich_help_panel=_UPKEEP)(coverage.certificate)
 app.command("quota", form="text", rich_help_panel=_UPKEEP)(upkeep.quota)
 app.command("clean", form="text", rich_help_panel=_UPKEEP)(upkeep.clean)
 

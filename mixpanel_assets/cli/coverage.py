@@ -1,26 +1,31 @@
-"""`mp coverage`: the days that are stored, as a calendar."""
+"""`mp coverage` and `mp certificate`: which days are stored, and how that is known of one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mixpanel_assets.cli.exits import GENERAL
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.options import (
     DatabaseOption,
     OptionalFromOption,
     OptionalToOption,
     complete_table,
+    day_argument,
 )
 from mixpanel_assets.cli.output import Answer
 from mixpanel_assets.errors import StorageError
 
 if TYPE_CHECKING:
+    from rich.table import Table
     from rich.text import Text
 
+    from mixpanel_assets.results import Certificate
     from mixpanel_assets.results.coverage import CoveredDay, Weeks
 
 _LABEL = 5  # characters left of the days
@@ -120,3 +125,62 @@ def _weekdays(weeks: Weeks, width: int) -> Iterator[Text]:
 
 def _style(color: str) -> str:
     return f"black on {color}"
+
+
+def certificate(
+    day: Annotated[date, day_argument("The day: like 2024-01-31, or yesterday.")],
+    table: Annotated[
+        str,
+        typer.Option(
+            "--table",
+            "-t",
+            autocompletion=complete_table,
+            help="`events`, or the table of another event asset.",
+        ),
+    ] = "events",
+    database: DatabaseOption = None,
+) -> Answer:
+    """Show what was received and stored of a day, and how the numbers add up.
+
+    Sends no request. Exits with 1 if a sum is wrong.
+
+    Example: mp certificate 2024-01-03
+    """
+    with current().open_stored(database) as workspace:
+        found = workspace.certificate(day, table=table)
+    return Answer(
+        found, text=list(_certificate(found)), error=None if found.holds else typer.Exit(GENERAL)
+    )
+
+
+def _certificate(found: Certificate) -> Iterator[str | Table]:
+    """Yield the numbers of a certificate with their meanings, then its sums."""
+    from rich.table import Table
+
+    from mixpanel_assets.results.certificate import MEANINGS, NOT_KNOWN
+
+    yield (
+        f"Certificate of {found.day}, table mixpanel.{found.table}, project {found.project_id} "
+        f"({found.region})"
+    )
+    numbers = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("name", "value"):
+        numbers.add_column(name, no_wrap=True)
+    for name, meaning in MEANINGS.items():
+        value = getattr(found, name)
+        if name in found.unknown:
+            value = NOT_KNOWN
+        if value is not None:
+            numbers.add_row(name, _shown(value), meaning)
+    yield numbers
+    words = {True: "holds", False: "WRONG", None: NOT_KNOWN}
+    for one in found.sums:
+        yield f"{words[one.holds]}: {one.text}"
+    if found.unknown:
+        yield "What is not known was not stored by the earlier version that loaded the day."
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -138,6 +138,7 @@ def day_metadata(
             budget_left=budget.left if budget else None,
         ),
         "seconds": round(seconds, 3),
+        **_certificate(report),
         "events_per_hour": dg.MarkdownMetadataValue(hour_chart(report.hour_counts)),
         "events": _event_table(report),
     }
@@ -145,7 +146,7 @@ def day_metadata(
 
 def kept_day_metadata(report: DayReport) -> dict[str, Any]:
     """Return the metadata of a day of events, by its row in the ledger."""
-    return {**_ledger_numbers(report), "events": _event_table(report)}
+    return {**_ledger_numbers(report), **_certificate(report), "events": _event_table(report)}
 
 
 def vanished_metadata(vanished: Mapping[date, int]) -> dict[str, Any]:
@@ -179,6 +180,14 @@ def _ledger_numbers(report: DayReport) -> dict[str, Any]:
         "megabytes": megabytes(report.bytes),
         **_without_zeros(requests=report.requests),
     }
+
+
+def _certificate(report: DayReport) -> dict[str, Any]:
+    """Return what the response had, and what is stored of it, as JSON."""
+    if report.receipt is None:
+        return {}
+    stored = {"rows_kept": report.rows_vanished, "rows_stored": report.row_count}
+    return {"certificate": dg.JsonMetadataValue({**report.receipt.to_dict(), **stored})}
 
 
 def _event_table(report: DayReport) -> dg.TableMetadataValue:

@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 
-from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError, MissingDaysError
+from mixpanel_assets.errors import DatabaseNotFoundError, MissingDaysError
 from mixpanel_assets.loading.plan import MOST_DAYS_READ_AGAIN, Keeping, Refetch, is_expired
 from mixpanel_assets.results import Result
 from mixpanel_assets.rules.days import days_between, describe_days
@@ -21,8 +21,7 @@ from mixpanel_assets.warehouse import (
     Database,
     day_rows,
     drop_day,
-    find_table,
-    known_tables,
+    events_target,
     stored_project,
 )
 
@@ -155,14 +154,11 @@ def delete_day(
         TableNotFoundError: The table does not exist.
         ConfigError: It is not an asset's table of events.
     """
-    target = find_table(connection, table)
-    event_tables = {one.target for one in known_tables(connection) if one.type == "events"}
-    if target != EVERY_EVENT and (target.schema != SCHEMA or target not in event_tables):
-        raise ConfigError(
-            f"{table!r} is not an asset's table of events. Days are only deleted from those; "
-            "`mp drop` deletes other tables completely.",
-            {"table": table},
-        )
+    target = events_target(
+        connection,
+        table,
+        "Days are only deleted from those; `mp drop` deletes other tables completely.",
+    )
     ledger = day_rows(connection, target.table, date.min, date.max)
     row = ledger.pop(day, None)
     if row is None:

@@ -5,6 +5,8 @@ An import loads neither pandas nor pyarrow; a frame does.
 
 from mixpanel_assets.results.base import Result as Result
 from mixpanel_assets.results.base import ResultWithDataFrame as ResultWithDataFrame
+from mixpanel_assets.results.certificate import Certificate as Certificate
+from mixpanel_assets.results.certificate import Sum as Sum
 from mixpanel_assets.results.coverage import CoverageResult as CoverageResult
 from mixpanel_assets.results.coverage import CoverageStatus as CoverageStatus
 from mixpanel_assets.results.coverage import CoveredDay as CoveredDay

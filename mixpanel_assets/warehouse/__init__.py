@@ -4,6 +4,8 @@ Nothing here knows HTTP or Dagster. `Database` opens and locks, `prepare` makes 
 guards the tables, `replace_events`, `append_events` and `replace_profiles` load, `tables` reads.
 """
 
+from mixpanel_assets.warehouse.certificate import events_target as events_target
+from mixpanel_assets.warehouse.certificate import read_certificate as read_certificate
 from mixpanel_assets.warehouse.comparison import DayDifference as DayDifference
 from mixpanel_assets.warehouse.comparison import compare_events as compare_events
 from mixpanel_assets.warehouse.comparison import expired_days as expired_days
@@ -31,6 +33,7 @@ from mixpanel_assets.warehouse.faults import user_sql as user_sql
 from mixpanel_assets.warehouse.inspector import stored_bytes as stored_bytes
 from mixpanel_assets.warehouse.ledger import DayReport as DayReport
 from mixpanel_assets.warehouse.ledger import ProfileReport as ProfileReport
+from mixpanel_assets.warehouse.ledger import Receipt as Receipt
 from mixpanel_assets.warehouse.ledger import Scope as Scope
 from mixpanel_assets.warehouse.ledger import Status as Status
 from mixpanel_assets.warehouse.ledger import Target as Target

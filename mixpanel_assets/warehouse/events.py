@@ -11,7 +11,9 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from functools import reduce
 from itertools import pairwise
+from operator import xor
 from typing import Any
 
 from duckdb import DuckDBPyConnection as Connection
@@ -21,7 +23,15 @@ from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.rules.zones import wall_clock_sql
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.faults import number
-from mixpanel_assets.warehouse.ledger import AddedRows, DayReport, LedgerKey, Status, Target
+from mixpanel_assets.warehouse.ledger import (
+    EMPTY_TWICE,
+    AddedRows,
+    DayReport,
+    LedgerKey,
+    Receipt,
+    Status,
+    Target,
+)
 from mixpanel_assets.warehouse.lines import Window, processed_ms
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.quarantine import check_limits, merge_quarantine
@@ -364,11 +374,27 @@ def count_days(
             event_counts=dict(tallies[day].events),
             event_digests={name: f"{one:032x}" for name, one in tallies[day].digests.items()},
             hour_counts=tuple(tallies[day].hours[hour] for hour in range(24)),
+            receipt=_receipt(received, tallies[day], removed.get(day, 0), refused[day]),
         )
         for day, share in zip(window.days, shares, strict=True)
     ]
     check_limits(reports, staging.quarantined)
     return reports
+
+
+def _receipt(received: ReceivedDays, tally: _Tally, duplicates: int, quarantined: int) -> Receipt:
+    return Receipt(
+        lines=tally.row_count + duplicates + quarantined,
+        rows=tally.row_count,
+        duplicates=duplicates,
+        quarantined=quarantined,
+        request_from=received.from_date,
+        request_to=received.to_date,
+        response_lines=received.lines,
+        response_bytes=received.received_bytes,
+        requests=received.requests,
+        digest=f"{reduce(xor, tally.digests.values(), 0):032x}",
+    )
 
 
 def _with_vanished(report: DayReport, vanished: Vanished) -> DayReport:
@@ -423,6 +449,7 @@ def mark_days(
             row_count=before.get(day, 0),
             rows_before=before.get(day),
             requests=0 if number else requests,
+            receipt=Receipt(verdict=EMPTY_TWICE) if status == "empty" else None,
         )
         for number, day in enumerate(sorted(days))
     ]

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from duckdb import DuckDBPyConnection as Connection
 
+from mixpanel_assets import __version__
 from mixpanel_assets.warehouse.faults import number
 from mixpanel_assets.warehouse.schema import (
     DAYS,
@@ -32,6 +33,60 @@ from mixpanel_assets.warehouse.schema import (
 Status = Literal["complete", "partial", "empty", "open", "not available", "expired", "failed"]
 Scope = Literal["all", "seen_on_day"]
 _STORED_IN_PART: Status = "partial"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What the response for a day had, as the ledger keeps it (`certificate`).
+
+    Attributes:
+        lines: Lines that belong to the day; the sum of the next three.
+        rows: Lines that became rows.
+        duplicates: Lines that repeat another one, and were removed.
+        quarantined: Lines that cannot be stored.
+        request_from: First day of the request; None if two responses had no line for the day.
+        request_to: Its last day, included.
+        response_lines: Lines of all days of the response, counted while it was received.
+        response_bytes: Its size as received.
+        requests: Requests made for it, failed ones included.
+        verdict: Why the response counts as complete.
+        digest: Hash of the rows, in any order: 32 hexadecimal digits.
+        rows_moved: Rows that arrived with the response of another day since (legacy regime).
+        written_by: The version of this package.
+    """
+
+    lines: int = 0
+    rows: int = 0
+    duplicates: int = 0
+    quarantined: int = 0
+    request_from: date | None = None
+    request_to: date | None = None
+    response_lines: int = 0
+    response_bytes: int = 0
+    requests: int = 0
+    verdict: str = "complete"
+    digest: str = "0" * 32
+    rows_moved: int = 0
+    written_by: str = __version__
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON."""
+        days = (self.request_from, self.request_to)
+        request_from, request_to = (day and day.isoformat() for day in days)
+        return {**vars(self), "request_from": request_from, "request_to": request_to}
+
+    @classmethod
+    def of_json(cls, text: str | None) -> Receipt | None:
+        """Return what the ledger keeps; None if it keeps nothing."""
+        if text is None:
+            return None
+        known = {name: value for name, value in json.loads(text).items() if name in vars(cls())}
+        for name in ("request_from", "request_to"):
+            known[name] = date.fromisoformat(known[name]) if known[name] else None
+        return cls(**known)
+
+
+EMPTY_TWICE = "complete, empty twice"
 
 
 @dataclass(frozen=True)
@@ -63,6 +118,7 @@ class DayReport:
         event_digests: By event name, a hash of the rows received, without duplicates and in any
             order: 32 hexadecimal digits.
         hour_counts: Rows by hour of `event_time`, 24 values, UTC.
+        receipt: What the response had for the day; None: there was none, or it is not known.
     """
 
     day: date
@@ -83,6 +139,7 @@ class DayReport:
     event_counts: dict[str, int] = field(default_factory=dict, repr=False)
     event_digests: dict[str, str] = field(default_factory=dict, repr=False)
     hour_counts: tuple[int, ...] = field(default=(0,) * 24, repr=False)
+    receipt: Receipt | None = field(default=None, repr=False)
 
     @property
     def look(self) -> tuple[int, int]:
@@ -372,6 +429,10 @@ def recount(connection: Connection, target: Target, days: Iterable[date]) -> Non
             rows_vanished = counted.rows_vanished,
             vanished_at = CASE WHEN counted.rows_vanished > 0 THEN vanished_at END,
             quarantined = counted.quarantined,
+            certificate = CASE WHEN certificate IS NOT NULL THEN json_merge_patch(
+                certificate, json_object('rows_moved', (certificate ->> 'rows')::BIGINT
+                    + counted.rows_vanished - counted.row_count)
+            ) END,
             status = CASE WHEN status = 'complete'
                 AND counted.row_count + counted.quarantined = 0 THEN 'empty' ELSE status END
         FROM (
@@ -427,6 +488,8 @@ def _insert_day(connection: Connection, key: LedgerKey, **columns: Any) -> None:
 def _insert_event_day(
     connection: Connection, key: LedgerKey, report: DayReport, row_count: int
 ) -> None:
+    # A day of a named table may have the rows of several responses.
+    is_asset, receipt = key.target.schema == SCHEMA, report.receipt
     _insert_day(
         connection,
         key,
@@ -440,6 +503,7 @@ def _insert_event_day(
         bytes=report.bytes,
         rows_vanished=report.rows_vanished,
         vanished_at=key.moment if report.rows_vanished else None,
+        certificate=json.dumps(receipt.to_dict()) if is_asset and receipt else None,
     )
 
 

@@ -313,6 +313,14 @@ DAYS = Table(
             "When the last attempt failed; UTC; NULL like the error.",
             since=2,
         ),
+        Column(
+            "certificate",
+            "JSON",
+            "What the response had for the day: `lines`, which are `rows` + `duplicates` + "
+            "`quarantined`, and the request, the verdict and the digest; `mp certificate` explains "
+            "it. NULL for profiles, named tables and days loaded before schema version 4.",
+            since=4,
+        ),
     ),
 )
 

@@ -29,7 +29,7 @@ from mixpanel_assets.results import CoveredDay, TableMetadata
 from mixpanel_assets.rules.days import as_day, describe_range
 from mixpanel_assets.warehouse import ledger
 from mixpanel_assets.warehouse.faults import first_row, number
-from mixpanel_assets.warehouse.ledger import OF_TABLE, DayReport, Target
+from mixpanel_assets.warehouse.ledger import OF_TABLE, DayReport, Receipt, Target
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.quarantine import forget_quarantine
 from mixpanel_assets.warehouse.schema import (
@@ -306,6 +306,7 @@ def day_reports(
             requests=row["requests"] or 0,
             bytes=row["bytes"] or 0,
             event_counts=counts.get(day, {}),
+            receipt=Receipt.of_json(row.get("certificate")),
         )
         for day, row in day_rows(connection, table, from_date, to_date).items()
     }

@@ -1,4 +1,4 @@
-"""`mp coverage`: the days that are stored, as a calendar for people and as rows for programs."""
+"""`mp coverage` and `mp certificate`: for people, and as rows for programs."""
 
 import csv
 import json
@@ -123,3 +123,56 @@ def test_what_is_not_there_is_named(stored, mp_here, variables):
     with Database(Path(variables["MP_DATABASE"])).write() as connection:
         connection.execute("DELETE FROM mixpanel._days")
     assert mp_here("coverage").stdout == "No day is stored yet.\n"
+
+
+@pytest.fixture
+def loaded(workspace):
+    """Three days in one response."""
+    workspace.sync_events("2024-01-01", "2024-01-03")
+    return workspace.certificate("2024-01-02")
+
+
+def test_a_certificate_says_what_each_number_means(loaded, mp_here):
+    """And how the numbers add up; --format json has the same numbers."""
+    ran = mp_here("certificate", "2024-01-02", COLUMNS="120")
+    assert ran.code == 0
+    first, *lines = ran.stdout.splitlines()
+    assert first == "Certificate of 2024-01-02, table mixpanel.events, project 12345 (us)"
+    assert any(
+        re.fullmatch(
+            rf"lines +{loaded.lines:,} +lines of the response that belong to the day *", one
+        )
+        for one in lines
+    )
+    sums = [one for one in lines if one.startswith("holds: ")]
+    assert len(sums) == 5
+    assert sums[0] == (
+        f"holds: {loaded.lines:,} lines = {loaded.rows_received:,} rows + {loaded.duplicates} "
+        f"duplicates + {loaded.quarantined} quarantined"
+    )
+    assert json.loads(mp_here("certificate", "2024-01-02", "-f", "json").stdout) == loaded.to_dict()
+
+
+def test_a_wrong_sum_is_an_error(loaded, mp_here, workspace):
+    """What does not add up is said, and the exit code is 1."""
+    with workspace.storage.write() as connection:
+        connection.execute("DELETE FROM mixpanel.events WHERE event_date = '2024-01-02'")
+    ran = mp_here("certificate", "2024-01-02")
+    assert ran.code == 1
+    assert f"WRONG: 0 rows in the table now = {loaded.rows_stored:,} stored" in ran.stdout
+    never = mp_here("certificate", "2024-01-09")
+    assert (never.code, never.stdout) == (4, "")
+    assert "2024-01-09 of mixpanel.events was never loaded" in never.stderr
+
+
+def test_a_day_of_an_earlier_version_says_what_is_not_known(loaded, mp_here, workspace):
+    """In place of numbers that would be guessed."""
+    with workspace.storage.write() as connection:
+        connection.execute("UPDATE mixpanel._days SET certificate = NULL")
+    ran = mp_here("certificate", "2024-01-02", COLUMNS="120")
+    assert ran.code == 0
+    assert re.search(r"^lines +not known", ran.stdout, re.MULTILINE)
+    assert "not known: not known lines = not known rows" in ran.stdout
+    assert ran.stdout.endswith(
+        "What is not known was not stored by the earlier version that loaded the day.\n"
+    )

@@ -54,6 +54,13 @@ FIELDS = {
     "LexiconProperty": "type description metadata",
     "LexiconDefinition": "description properties metadata",
     "LexiconSchema": "entity_type name schema_json",
+    "Certificate": (
+        "table day project_id region status fetched_at run_id written_by request_from request_to "
+        "requests verdict response_lines response_bytes lines rows_received duplicates quarantined "
+        "rows_kept rows_moved rows_stored rows_counted lines_stored lines_counted digest "
+        "live_stored live_count live_class live_asked_at last_error sums unknown"
+    ),
+    "Sum": "text holds",
     "CoverageResult": "days",
     "CoveredDay": "table day status row_count fetched_at",
     "ColumnSummary": (

@@ -58,6 +58,10 @@ def test_it_is_drawn_after_the_events_of_the_run(settings, resource, instance):
         *("never loaded", "complete", "never loaded"),
     ]
     assert metadata["image"].findall("{*}path")
+    [events] = result.asset_materializations_for_node("mixpanel__events")
+    certificate = events.metadata["certificate"].value
+    assert certificate["lines"] == certificate["rows"] + certificate["duplicates"]
+    assert certificate["rows_stored"] == events.metadata["rows"].value == certificate["rows"]
     [told] = result.asset_materializations_for_node("days__complete")
     assert told.metadata["days"].value == ["2024-01-03"]
 
