@@ -2,7 +2,8 @@
 
 `python -m benchmarks.end_to_end --events 577526`. The emulator's days have odd lines, duplicates
 and late events. Its response for a week is recorded first and then replayed over loopback, to every
-client the same. `--headless-python PATH` lets mixpanel-headless iterate that week beside it.
+client the same. The load runs once for each `--memory`, and must stay within it and 300 MB for the
+process. `--headless-python PATH` lets mixpanel-headless iterate that week beside it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from benchmarks import stream_client
 from benchmarks.stream import Figure, record, replay, run
 from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
+from mixpanel_assets.warehouse.memory import in_bytes
 
 DAYS = 7
+PROCESS_BYTES = 300_000_000  # that a process may need beside MP_MEMORY_LIMIT
 
 
 def main() -> None:
@@ -30,23 +33,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=577_526, help="of the whole week, about")
     parser.add_argument("--runs", type=int, default=3, help="runs of each way; the best counts")
-    parser.add_argument("--memory", default="1GB", help="MP_MEMORY_LIMIT of the load")
+    parser.add_argument(
+        "--memory", nargs="+", default=["1GB", "512MB"], help="MP_MEMORY_LIMIT of each load"
+    )
     parser.add_argument("--headless-python", help="an interpreter with mixpanel-headless")
     options = parser.parse_args()
-    ways = [("load", sys.executable, "ours", "load"), ("lines", sys.executable, "ours", "lines")]
+    loads = {f"load, {memory}": memory for memory in options.memory}
+    ways = [(name, sys.executable, "ours", "load") for name in loads]
+    ways.append(("lines", sys.executable, "ours", "lines"))
     if options.headless_python:
         ways += [
             (f"headless {way}", options.headless_python, "headless", way)
             for way in ("raw", "normalized")
         ]
-    figures = measure(ways, options.events, options.runs, options.memory)
-    Console().print(report(figures, options.memory))
+    figures = measure(ways, options.events, options.runs, loads)
+    Console().print(report(figures))
+    for name, memory in loads.items():
+        Console().print(f"{name}: {describe(figures, name, in_bytes(memory))}")
 
 
 def measure(
-    ways: list[tuple[str, str, str, str]], events: int, runs: int, memory: str
+    ways: list[tuple[str, str, str, str]], events: int, runs: int, memory: dict[str, str]
 ) -> dict[str, Figure]:
-    """Return the best figure of each way."""
+    """Return the best figure of each way; `memory` is the MP_MEMORY_LIMIT of those that load."""
     first = date.fromisoformat(stream_client.DAY)
     days = (stream_client.DAY, (first + timedelta(days=DAYS - 1)).isoformat())
     settings = EmulatorSettings(start=first, days=DAYS, events_per_day=events // DAYS)
@@ -63,8 +72,8 @@ def measure(
                         **variables,
                         "MP_API_BASE_URL": base_url,
                         "MP_DAYS_PER_REQUEST": str(DAYS),
-                        "MP_MEMORY_LIMIT": memory,
-                        "MP_DATABASE": f"{folder}/{name}_{round}.duckdb",
+                        **({"MP_MEMORY_LIMIT": memory[name]} if name in memory else {}),
+                        "MP_DATABASE": f"{folder}/{name.replace(', ', '_')}_{round}.duckdb",
                         "HOME": folder,
                     }
                     figure = run(python, [client, way, *days], settings_of_run)
@@ -73,11 +82,23 @@ def measure(
     return figures
 
 
-def report(figures: dict[str, Figure], memory: str) -> Table:
+def describe(figures: dict[str, Figure], name: str, memory: float) -> str:
+    """Return what a load needed, compared with its memory limit and mixpanel-headless."""
+    load, theirs = figures[name], figures.get("headless normalized")
+    allowed = memory + PROCESS_BYTES
+    parts = [
+        f"{load.cpu_seconds / load.events * 1e6:.1f} us of CPU a line",
+        f"{load.peak_bytes / 1e6:,.0f} MB at most, of {allowed / 1e6:,.0f} MB allowed",
+    ]
+    if theirs:
+        parts.append(f"{load.seconds / theirs.seconds:.2f} times the seconds of mixpanel-headless")
+    return "; ".join(parts)
+
+
+def report(figures: dict[str, Figure]) -> Table:
     """Return the figures as a table; ratios are of the seconds, relative to the last way."""
     *_, last = figures
-    lines = figures["load"].events
-    table = Table(title=f"{lines:,} lines of {DAYS} days, MP_MEMORY_LIMIT={memory}")
+    table = Table(title=f"{figures[last].events:,} lines of {DAYS} days")
     for heading in ("way", "seconds", f"x {last}", "CPU s", "CPU us a line", "peak MB"):
         table.add_column(heading, justify="left" if heading == "way" else "right")
     for name, figure in figures.items():

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from benchmarks.spool import DAY, write_spool
 from benchmarks.stream_client import peak_bytes
+from mixpanel_assets.client.export import ExportQuery, reread
 from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.events import replace_events, stage_days
@@ -41,19 +42,18 @@ class Figure:
     file_bytes: int = 0
 
 
-def scan(spool: Path, database: Path, events: int) -> None:
+def scan(received: ReceivedDays, database: Path) -> None:
     """Read every line and extract one value: the minimum of a load with DuckDB."""
     with duckdb.connect() as connection:
         connection.execute(
             "SELECT count(*), sum(length(json ->> '$.event')) FROM read_json_objects(?)",
-            [str(spool)],
+            [str(received.path)],
         ).fetchall()
 
 
-def load(spool: Path, database: Path, events: int) -> None:
+def load(received: ReceivedDays, database: Path) -> None:
     """Load the day as the IO manager does: checks, duplicates, ledger, commit, checkpoint."""
     opened = Database(database)
-    received = ReceivedDays(spool, DAY, DAY, events, names_once=True)
     with (
         opened.staging() as memory,
         stage_days(memory, received, project=PROJECT) as staged,
@@ -63,12 +63,12 @@ def load(spool: Path, database: Path, events: int) -> None:
         replace_events(connection, staged)
 
 
-def load_with_pandas(spool: Path, database: Path, events: int) -> None:
+def load_with_pandas(received: ReceivedDays, database: Path) -> None:
     """Load the day with `json`, a DataFrame without duplicates, and an insert."""
     import pandas as pd
 
     rows = []
-    with gzip.open(spool) as lines:
+    with gzip.open(received.path) as lines:
         for line in lines:
             event = json.loads(line)
             sent = event["properties"]
@@ -84,18 +84,18 @@ def load_with_pandas(spool: Path, database: Path, events: int) -> None:
 
 
 def measure(
-    name: str, way: Callable[[Path, Path, int], None], spool: Path, events: int, *, runs: int
+    name: str, way: Callable[[ReceivedDays, Path], None], received: ReceivedDays, *, runs: int
 ) -> Figure:
     """Return the best of some runs, each in a new process."""
-    return min((_run(name, way, spool, events) for _ in range(runs)), key=lambda one: one.seconds)
+    return min((_run(name, way, received) for _ in range(runs)), key=lambda one: one.seconds)
 
 
-def _run(name: str, way: Callable[[Path, Path, int], None], spool: Path, events: int) -> Figure:
+def _run(name: str, way: Callable[[ReceivedDays, Path], None], received: ReceivedDays) -> Figure:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe()
-    with tempfile.TemporaryDirectory(dir=spool.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=received.path.parent) as folder:
         database = Path(folder) / "benchmark.duckdb"
-        process = context.Process(target=_child, args=(sender, way, spool, database, events))
+        process = context.Process(target=_child, args=(sender, way, received, database))
         process.start()
         sender.close()
         seconds, peak = receiver.recv()
@@ -106,13 +106,12 @@ def _run(name: str, way: Callable[[Path, Path, int], None], spool: Path, events:
 
 def _child(
     pipe: Connection,
-    way: Callable[[Path, Path, int], None],
-    spool: Path,
+    way: Callable[[ReceivedDays, Path], None],
+    received: ReceivedDays,
     database: Path,
-    events: int,
 ) -> None:
     started = time.perf_counter()
-    way(spool, database, events)
+    way(received, database)
     seconds = time.perf_counter() - started
     pipe.send((seconds, peak_bytes()))
 
@@ -148,13 +147,15 @@ def main() -> None:
         raw_bytes = write_spool(spool, events=options.events)
         odd = Path(folder) / "odd.jsonl.gz"
         write_spool(odd, events=options.events, odd=True)
+        query = ExportQuery(DAY, DAY)
+        received = reread(spool, query)
         figures = [
-            measure("scan", scan, spool, options.events, runs=options.runs),
-            measure("load", load, spool, options.events, runs=options.runs),
-            measure("load of odd lines", load, odd, options.events + 1, runs=options.runs),
+            measure("scan", scan, received, runs=options.runs),
+            measure("load", load, received, runs=options.runs),
+            measure("load of odd lines", load, reread(odd, query), runs=options.runs),
         ]
         if not options.without_pandas:
-            figures.append(measure("pandas", load_with_pandas, spool, options.events, runs=1))
+            figures.append(measure("pandas", load_with_pandas, received, runs=1))
         size = spool.stat().st_size
         table = report(figures, events=options.events, raw_bytes=raw_bytes, gzip_bytes=size)
     Console().print(table)
