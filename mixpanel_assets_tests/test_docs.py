@@ -304,6 +304,7 @@ def test_each_variable_is_described_once():
     read = {f"MP_{name.upper()}" for name in Settings.model_fields} | {
         *("MP_USERNAME", "MP_SECRET", "MP_PROJECT_ID", "MP_REGION"),
         *("MP_ACCOUNT", "MP_CONFIG_PATH", "MP_WORKSPACE_ID"),
+        *("MP_S3_ENDPOINT", "MP_S3_KEY_ID", "MP_S3_SECRET", "MP_S3_REGION"),
     }
     assert sorted(described) == sorted(read)
 

@@ -110,6 +110,8 @@ app.command("verify", form="text", rich_help_panel=_UPKEEP)(verify.verify)
 app.command("certificate", form="text", rich_help_panel=_UPKEEP)(coverage.certificate)
 app.command("quota", form="text", rich_help_panel=_UPKEEP)(upkeep.quota)
 app.command("clean", form="text", rich_help_panel=_UPKEEP)(upkeep.clean)
+app.command("migrate", form="text", rich_help_panel=_UPKEEP)(upkeep.migrate)
+app.command("tidy", form="text", rich_help_panel=_UPKEEP)(upkeep.tidy)
 
 for _group, _names, _panel in (
     (query.app, ("sql",), _ASK),

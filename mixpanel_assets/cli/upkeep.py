@@ -149,6 +149,60 @@ def doctor(database: DatabaseOption = None) -> Answer:
     )
 
 
+def tidy(
+    keep_days: Annotated[
+        int, typer.Option(min=0, max=36_500, help="For how many days old rows can be read.")
+    ] = 7,
+    database: DatabaseOption = None,
+) -> Answer:
+    """Merge small files of a lake, and delete those that no kept snapshot needs.
+
+    Example: mp tidy --keep-days 30
+    """
+    with current().open_stored(database, read_only=False) as workspace:
+        tidied = workspace.storage.database.tidy(keep_days=keep_days)
+    return Answer(asdict(tidied), text=[str(tidied)])
+
+
+def migrate(
+    to: Annotated[str, typer.Option(help="Where to: a path, or the location of a lake.")],
+    data_path: Annotated[
+        str | None,
+        typer.Option(help="The folder or s3:// prefix of the lake's files; default: MP_DATA_PATH."),
+    ] = None,
+    database: DatabaseOption = None,
+) -> Answer:
+    """Copy the database into an empty file or lake, and compare both day by day.
+
+    The database is kept as it is, and nothing else writes to it meanwhile. Started again, a copy
+    continues where it stopped.
+
+    Example: mp migrate --to 'ducklake:postgres:dbname=lake host=db' --data-path s3://bucket/lake
+    """
+    from mixpanel_assets.rules.location import is_lake, parse_location
+    from mixpanel_assets.settings import load_settings
+    from mixpanel_assets.warehouse import database_at, move
+
+    settings = load_settings()
+    # MP_DATA_PATH is the source's if that is a lake.
+    of_target = None if is_lake(database or settings.database) else settings.data_path
+    target = database_at(
+        parse_location(to, data_path or of_target),
+        memory_limit=settings.memory_limit,
+        lock_timeout=settings.lock_timeout,
+        on_wait=current().note,
+    )
+    with current().open_stored(database, read_only=False) as workspace:
+        source = workspace.storage.database
+        moved = move(
+            source, target, lambda one: current().note(f"{one.schema}.{one.table}: {one.rows:,}")
+        )
+        rows = sum(table.rows for table in moved)
+        done = f"Copied {len(moved)} tables with {rows:,} rows to {target.place}; both are equal."
+        kept = f"{source.place} is kept. Set MP_DATABASE to the new place."
+    return Answer([asdict(table) for table in moved], text=[done, kept])
+
+
 def clean(
     older_than: Annotated[
         int, typer.Option(min=0, max=36_500, help="Keep responses of this many days.")

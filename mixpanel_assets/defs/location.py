@@ -31,6 +31,7 @@ from mixpanel_assets.defs.names import (
 from mixpanel_assets.defs.ops import ask_report_job, streaming_jobs
 from mixpanel_assets.defs.ops.history import backfill_history_job
 from mixpanel_assets.defs.ops.thinning import keep_snapshots_job
+from mixpanel_assets.defs.ops.tidying import is_lake, tidy_lake_job, tidy_lake_schedule
 from mixpanel_assets.defs.ops.verification import verify_range_job
 from mixpanel_assets.defs.resources import MixpanelResource, resource_from_environment
 from mixpanel_assets.defs.schedules import (
@@ -173,7 +174,7 @@ def build_definitions(
     their_names = {job.name for job in found_jobs}
     found_schedules = [
         schedule
-        for schedule in schedules_of(known, names, *keys)
+        for schedule in [*schedules_of(known, names, *keys), tidy_lake_schedule(known, names)]
         if schedule.job_name in their_names
     ]
     if of_queries and jobs is not False:
@@ -319,6 +320,8 @@ def _jobs(
         ]
     if keys[1]:
         found.append(keep_snapshots_job(settings, names))
+    if is_lake(settings):
+        found.append(tidy_lake_job(settings, names))
     return [*found, *streaming_jobs(settings, names), ask_report_job(settings, names)]
 
 

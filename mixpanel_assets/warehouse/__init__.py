@@ -9,7 +9,10 @@ from mixpanel_assets.warehouse.certificate import read_certificate as read_certi
 from mixpanel_assets.warehouse.comparison import DayDifference as DayDifference
 from mixpanel_assets.warehouse.comparison import compare_events as compare_events
 from mixpanel_assets.warehouse.comparison import expired_days as expired_days
+from mixpanel_assets.warehouse.database import KEEP_DAYS as KEEP_DAYS
+from mixpanel_assets.warehouse.database import MOST_FILES as MOST_FILES
 from mixpanel_assets.warehouse.database import Database as Database
+from mixpanel_assets.warehouse.database import Tidied as Tidied
 from mixpanel_assets.warehouse.database import check_before_load as check_before_load
 from mixpanel_assets.warehouse.database import check_readable as check_readable
 from mixpanel_assets.warehouse.database import check_whose as check_whose
@@ -40,6 +43,8 @@ from mixpanel_assets.warehouse.ledger import Target as Target
 from mixpanel_assets.warehouse.ledger import day_statuses as day_statuses
 from mixpanel_assets.warehouse.ledger import forget_expired as forget_expired
 from mixpanel_assets.warehouse.lines import ShiftedRowsError as ShiftedRowsError
+from mixpanel_assets.warehouse.moving import MovedTable as MovedTable
+from mixpanel_assets.warehouse.moving import move as move
 from mixpanel_assets.warehouse.profile_pages import PageFile as PageFile
 from mixpanel_assets.warehouse.profile_pages import StagedProfiles as StagedProfiles
 from mixpanel_assets.warehouse.profile_pages import stage_profiles as stage_profiles

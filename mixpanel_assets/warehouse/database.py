@@ -13,6 +13,7 @@ import shlex
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -60,6 +61,24 @@ logger = logging.getLogger(__name__)
 CATALOG = "warehouse"  # the name of every attached file, whatever the file is called
 STORAGE_VERSION = "v1.5.0"
 _LOCK_POLL_SECONDS = 0.05
+
+
+KEEP_DAYS, MOST_FILES = 7, 1_000
+
+
+@dataclass(frozen=True)
+class Tidied:
+    """What `Database.tidy` did."""
+
+    merged_files: int
+    ended_snapshots: int
+    deleted_files: int
+
+    def __str__(self) -> str:
+        return (
+            f"Merged {self.merged_files:,} files, ended {self.ended_snapshots:,} snapshots and "
+            f"deleted {self.deleted_files:,} files."
+        )
 
 
 class Database:
@@ -337,6 +356,33 @@ class Database:
         """Create the log that a commit writes to, with the permissions of the database."""
         if self._is_logged:
             prepare_log(log_path(self.path), self.path)
+
+    @contextmanager
+    def attached_to(self, connection: Connection, name: str) -> Iterator[None]:
+        """Attach the file read-only to another DuckDB inside the block; no process writes to it."""
+        self.must_exist()
+        wait = Wait(f"the database {self.place}", self.path, self.lock_timeout, self.on_wait)
+        with self.errors(), self._lock("read", wait):
+            connection.execute(
+                f"ATTACH {literal(str(self.path))} AS {name} (TYPE duckdb, READ_ONLY)"
+            )
+            try:
+                yield
+            finally:
+                connection.execute("USE memory")
+                connection.execute(f"DETACH {name}")
+
+    def tidy(self, *, keep_days: int = KEEP_DAYS, most_files: int = MOST_FILES) -> Tidied:
+        """Merge small files of a lake, and delete those that no kept snapshot needs.
+
+        Args:
+            keep_days: For how many days the rows of then can still be read.
+            most_files: The most files of a table that are merged.
+
+        Raises:
+            ConfigError: It is a file, which DuckDB keeps tidy itself.
+        """
+        raise ConfigError(f"{self.place} is a file; only a lake is tidied.")
 
     def describe(self) -> str | None:
         """Return the versions of a lake, after its data path was tried; None for a file."""

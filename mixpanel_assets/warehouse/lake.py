@@ -33,11 +33,14 @@ from mixpanel_assets.rules.locks import Wait
 from mixpanel_assets.warehouse import lake_lock
 from mixpanel_assets.warehouse.database import (
     CATALOG,
+    KEEP_DAYS,
+    MOST_FILES,
     Database,
+    Tidied,
     closing_connection,
     set_up_session,
 )
-from mixpanel_assets.warehouse.faults import storage_errors
+from mixpanel_assets.warehouse.faults import number, storage_errors
 from mixpanel_assets.warehouse.lock import Mode
 from mixpanel_assets.warehouse.memory import spill_folder, sweep_spill_folders
 from mixpanel_assets.warehouse.schema import literal, quoted
@@ -221,6 +224,48 @@ class Lake(Database):
         """Translate errors of DuckDB, PostgreSQL and the object store inside a block."""
         return lake_errors(self.location)
 
+    @contextmanager
+    def attached_to(self, connection: Connection, name: str) -> Iterator[None]:
+        """Attach the lake read-only to another DuckDB inside the block; no process writes to it."""
+        wait = Wait(f"the lake {self.place}", self.path, self.lock_timeout, self.on_wait)
+        with self.errors(), lake_lock.lake_lock(self.location, wait):
+            if (stored := _catalog_of(self.location)) is None:
+                raise DatabaseNotFoundError(self.place)
+            data_path = _agreed_data_path(self.location, stored["data_path"])
+            load_extensions(connection)
+            secret = f"{_SECRET}_{name}"
+            _create_secrets(connection, self.location, secret)
+            _attach(connection, self.location, data_path, name, secret, read_only=True)
+            try:
+                yield
+            finally:
+                connection.execute("USE memory")
+                connection.execute(f"DETACH {name}")
+
+    def tidy(self, *, keep_days: int = KEEP_DAYS, most_files: int = MOST_FILES) -> Tidied:
+        """Merge small files, and delete those that no kept snapshot needs; see `Database.tidy`."""
+        # Each step holds the lock on its own, so that a writer need not wait for all of them. Files
+        # that have just become superfluous stay for a day: a reader may have begun before.
+        merged = self._tidied(
+            f"SELECT coalesce(sum(files_processed), 0) FROM ducklake_merge_adjacent_files("
+            f"'{CATALOG}', max_compacted_files => {most_files})"
+        )
+        ended = self._tidied(
+            f"SELECT count(*) FROM ducklake_expire_snapshots('{CATALOG}', "
+            f"older_than => now() - INTERVAL {keep_days} DAY)"
+        )
+        deleted = self._tidied(
+            f"SELECT count(*) FROM ducklake_cleanup_old_files('{CATALOG}', "
+            f"older_than => now() - INTERVAL {min(keep_days, 1)} DAY)"
+        )
+        return Tidied(merged, ended, deleted)
+
+    def _tidied(self, sql: str) -> int:
+        if self.read_only:
+            raise ConfigError(f"{self.place} was opened to read.", {"db_path": self.place})
+        with self.opened("write") as connection:
+            return number(connection, sql)
+
     def describe(self) -> str:
         """Return the versions that work together, after a file was written and deleted."""
         with self.errors(), self._taken() as instance:
@@ -390,10 +435,10 @@ def _extension(name: str) -> Path:
     return file
 
 
-def _create_secrets(connection: Connection, location: LakeLocation) -> None:
+def _create_secrets(connection: Connection, location: LakeLocation, secret: str = _SECRET) -> None:
     """Give DuckDB the credentials; no statement contains one, so no error can show it."""
     if location.password:
-        _create_secret(connection, f"{_SECRET} (TYPE postgres", {"PASSWORD": location.password})
+        _create_secret(connection, f"{secret} (TYPE postgres", {"PASSWORD": location.password})
     given = {name: os.environ.get(f"MP_S3_{name}", "") for name in ("KEY_ID", "SECRET", "REGION")}
     options = {name: value for name, value in given.items() if value}
     endpoint = os.environ.get("MP_S3_ENDPOINT", "")
@@ -418,7 +463,13 @@ def _create_secret(connection: Connection, start: str, values: Mapping[str, str]
 
 
 def _attach(
-    connection: Connection, location: LakeLocation, data_path: str, *, read_only: bool
+    connection: Connection,
+    location: LakeLocation,
+    data_path: str,
+    name: str = CATALOG,
+    secret: str = _SECRET,
+    *,
+    read_only: bool,
 ) -> None:
     from psycopg2.extensions import make_dsn, parse_dsn
 
@@ -427,12 +478,12 @@ def _attach(
     catalog = f"ducklake:postgres:{make_dsn(**words)}"
     options = [f"DATA_PATH {literal(data_path)}"]
     if location.password:
-        options.append(f"META_SECRET {literal(_SECRET)}")
+        options.append(f"META_SECRET {literal(secret)}")
     if read_only:
         options.append("READ_ONLY")
     if not location.is_on_s3 and not read_only:
         Path(data_path).mkdir(parents=True, exist_ok=True)
-    connection.execute(f"ATTACH {literal(catalog)} AS {CATALOG} ({', '.join(options)})")
+    connection.execute(f"ATTACH {literal(catalog)} AS {name} ({', '.join(options)})")
 
 
 def _catalog_of(location: LakeLocation) -> dict[str, str] | None:

@@ -399,12 +399,14 @@ def write_failure(
     values = key.target.names | {"days": list(days)}
     never_stored = f"status IN {NEVER_STORED} AND row_count = 0"
     connection.execute(f"DELETE FROM {DAYS.quoted} WHERE {_OF_DAYS} AND {never_stored}", values)
-    updated = connection.execute(
+    # Not `UPDATE ... RETURNING`, which a lake lacks.
+    stored = connection.execute(f"SELECT day FROM {DAYS.quoted} WHERE {_OF_DAYS}", values)
+    stored_days = {day for (day,) in stored.fetchall()}
+    connection.execute(
         f"UPDATE {DAYS.quoted} SET last_error = $last_error, failed_at = $failed_at "
-        f"WHERE {_OF_DAYS} RETURNING day",
+        f"WHERE {_OF_DAYS}",
         {**values, **failure},
     )
-    stored_days = {day for (day,) in updated.fetchall()}
     # A day that was never stored has no row to update.
     for day in sorted(set(days) - stored_days):
         _insert_day(

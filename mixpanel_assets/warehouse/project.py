@@ -242,6 +242,9 @@ MIGRATIONS: tuple[Migration, ...] = (
 )
 
 
+MOVING = 0  # the schema version of a database into which another one is being copied
+
+
 def schema_version() -> int:
     """Return the version of the tables that this code writes."""
     return len(MIGRATIONS) + 1
@@ -308,6 +311,12 @@ def check_version(connection: Connection, tables: Tables) -> int | None:
     ).fetchall()
     if not project_rows and not _stores_assets(connection, tables):
         return _version_by_columns(tables)
+    if [version for *_, version in project_rows] == [MOVING]:
+        raise StorageError(
+            "This database is the target of a copy that has not ended. Run `mp migrate` again with "
+            "the same source; it continues where it stopped.",
+            {"stored": MOVING, "known": schema_version()},
+        )
     if len(project_rows) != 1 or not _is_project_row(*project_rows[0]):
         rows = "; ".join(
             "project {}, region {}, schema version {}".format(*row) for row in project_rows[:3]

@@ -610,6 +610,18 @@ def create(connection: Connection, table: Table) -> None:
 _DAYS = ("event_date", "snapshot_date")  # columns by which a lake divides its files
 
 
+def create_empty(connection: Connection, schema: str, table: str, query: str) -> None:
+    """Create a table with the columns of a query and without rows, unless it exists."""
+    name = qualified(schema, table)
+    if _is_there(connection, Table(table, "", (), schema)):
+        return
+    connection.execute(f"CREATE TABLE {name} AS {query} LIMIT 0")
+    if is_lake(connection):
+        described = {column for column, *_ in connection.execute(f"DESCRIBE {name}").fetchall()}
+        if day := next((column for column in _DAYS if column in described), None):
+            connection.execute(f"ALTER TABLE {name} SET PARTITIONED BY ({quoted(day)})")
+
+
 def _is_there(connection: Connection, table: Table) -> bool:
     found = connection.execute(
         "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() "

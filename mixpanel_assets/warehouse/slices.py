@@ -93,9 +93,8 @@ def replace_slice(
         filled = _columns_with_values(connection, slice_types)
         columns = {name: quoted(name) for name in slice_types}
         if is_lake(connection):
-            for name, kind in _types_in_lake(target, slice_types).items():
-                columns[name] = _converted(quoted(name), name, slice_types[name], kind)
-                slice_types[name] = kind
+            columns |= exact_in_lake(target, slice_types)
+            slice_types |= _types_in_lake(target, slice_types)
         for name, kind in _times_from_text(connection, slice_types, filled, partitions).items():
             columns[name], slice_types[name] = f"CAST({quoted(name)} AS {kind})", kind
         if not table_exists(connection, table, schema):
@@ -178,6 +177,14 @@ def _types_in_lake(target: str, slice_types: dict[str, str]) -> dict[str, str]:
             "(`::VARCHAR`, in pandas `.astype(str)`). Nothing was stored."
         )
     return {name: kind for name, kind in kinds.items() if kind != slice_types[name]}
+
+
+def exact_in_lake(target: str, kinds: dict[str, str]) -> dict[str, str]:
+    """Return the SQL of the columns that a lake keeps in another type; see `_types_in_lake`."""
+    changed = _types_in_lake(target, kinds)
+    return {
+        name: _converted(quoted(name), name, kinds[name], kind) for name, kind in changed.items()
+    }
 
 
 def _converted(column: str, name: str, offered: str, kind: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import duckdb
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from psycopg2.extensions import parse_dsn
 
@@ -22,7 +23,7 @@ from mixpanel_assets.errors import (
 )
 from mixpanel_assets.rules.location import LakeLocation, parse_location
 from mixpanel_assets.warehouse import database_at, prepare, replace_slice, schema
-from mixpanel_assets.warehouse.lake import close_lakes
+from mixpanel_assets.warehouse.lake import close_lakes, load_extensions
 from mixpanel_assets_tests.servers import Postgres
 from mixpanel_assets_tests.warehouse.conftest import PROJECT, Warehouse, event
 
@@ -471,3 +472,68 @@ def test_no_statement_shows_a_password(postgres: Postgres, tmp_path, monkeypatch
     close_lakes()
     for secret in (postgres.password, SECRET):
         assert secret not in " ".join([*shown, caplog.text, repr(database), str(vars(database))])
+
+
+def test_other_programs_read_through_the_catalog(on_lake, lake, postgres_server):
+    """Another DuckDB, PyArrow and Polars get the rows of now, and those of then."""
+    on_lake.load([event(insert=n) for n in range(20)])
+    on_lake.load([event(insert=n) for n in range(30)])
+    with duckdb.connect() as other:
+        load_extensions(other)
+        other.execute(f"ATTACH '{lake}' AS lake (READ_ONLY)")
+        assert other.execute("SELECT count(*) FROM lake.mixpanel.events").fetchall() == [(30,)]
+        first = other.execute(
+            "SELECT min(begin_snapshot) FROM __ducklake_metadata_lake.ducklake_data_file"
+        ).fetchall()[0][0]
+        then = f"FROM lake.mixpanel.events AT (VERSION => {first})"
+        assert len(other.sql(then).pl()) == 20
+        files = other.execute(
+            "SELECT data_file FROM ducklake_list_files('lake', 'events', schema => 'mixpanel')"
+        ).fetchall()
+        other.execute("DETACH lake")
+    assert [pq.read_table(file).num_rows for (file,) in files] == [30]
+
+
+class TestTidying:
+    def test_superfluous_files_go_and_kept_snapshots_stay(self, on_lake, lake):
+        """Rows of kept days can be read as they were; the files of others are deleted."""
+        for n in range(3):
+            on_lake.load([event(insert=i, n=n) for i in range(20)])
+        files = Path(lake.data_path)
+        before = on_lake.rows()
+        assert len(list(files.rglob("*.parquet"))) == 3
+        on_lake.database.tidy(keep_days=7)
+        assert len(list(files.rglob("*.parquet"))) == 3
+        assert len(on_lake.query("FROM mixpanel.events AT (VERSION => 3)")) == 20
+        tidied = on_lake.database.tidy(keep_days=0)
+        assert (tidied.deleted_files, len(list(files.rglob("*.parquet")))) == (2, 1)
+        assert on_lake.rows() == before
+
+    def test_small_files_of_a_day_become_one(self, on_lake, lake):
+        """Appending makes small files, which slow queries down."""
+        for n in range(3):
+            with database_at(lake).write() as connection:
+                connection.execute("CREATE TABLE IF NOT EXISTS main.t (a INTEGER)")
+                connection.execute(f"INSERT INTO main.t SELECT {n} FROM range(20)")
+        tidied = on_lake.database.tidy(keep_days=0)
+        assert tidied.merged_files == 3
+        assert len(list(Path(lake.data_path).rglob("*.parquet"))) == 1
+        assert on_lake.query("SELECT a, count(*) FROM main.t GROUP BY a ORDER BY a") == [
+            (0, 20),
+            (1, 20),
+            (2, 20),
+        ]
+
+    def test_it_waits_for_a_writer(self, lake):
+        """Under the same lock, compaction and a load never meet."""
+        holder = writer(lake)
+        try:
+            with pytest.raises(DatabaseLockedError):
+                database_at(lake, lock_timeout=0.5).tidy()
+        finally:
+            end(holder)
+
+    def test_a_file_is_not_tidied(self, tmp_path):
+        """DuckDB does that itself."""
+        with pytest.raises(ConfigError, match="only a lake"):
+            database_at(tmp_path / "w.duckdb").tidy()
