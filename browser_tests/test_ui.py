@@ -10,6 +10,7 @@ from mixpanel_assets.warehouse import Database
 
 EVENTS = "/assets/mixpanel/events"
 PROFILES = "/assets/mixpanel/profiles"
+COVERAGE = "/assets/mixpanel/coverage"
 NUMBERS = {"rows", "megabytes", "seconds", "requests", "repeats_removed", "budget_left"}
 
 
@@ -22,9 +23,9 @@ def emulator_control(demo):
 
 
 def test_the_graph_shows_the_assets_and_their_share_of_partitions(page, picture):
-    """Three assets with their dependencies, and most of a month materialized."""
+    """The assets with their dependencies, and most of a month materialized."""
     page.goto("/asset-groups")
-    for name in ("events", "profiles", "daily_event_counts"):
+    for name in ("events", "profiles", "coverage", "daily_event_counts"):
         expect(page.get_by_text(name, exact=True).last).to_be_visible()
     expect(page.get_by_text("76% filled")).to_be_visible()
     picture("asset-graph")
@@ -66,6 +67,16 @@ def test_the_page_of_an_asset_shows_its_chart_in_full(page):
     ends = [box["x"] + box["width"] for box in (chart.bounding_box(), cell.bounding_box())]
     assert ends[0] <= ends[1]
     expect(page.get_by_text("daily at 06:00 UTC").first).to_be_visible()
+
+
+def test_the_asset_of_coverage_shows_a_calendar(page):
+    """One click away, because Dagster shows no long Markdown in place; numbers are in place."""
+    page.goto(COVERAGE)
+    expect(page.get_by_role("cell", name="days_never_loaded")).to_be_visible()
+    page.get_by_text("Show markdown", exact=False).first.click()
+    calendar = page.get_by_alt_text(re.compile("events: complete .*never loaded"))
+    expect(calendar).to_be_visible()
+    assert calendar.evaluate("image => image.complete && image.naturalWidth") == 784
 
 
 LAUNCHPADS = "/locations/mixpanel_assets.cli.demo_location/jobs/{}/playground"

@@ -101,6 +101,7 @@ LAKE_MODULES: dict[str, tuple[str, ...]] = {
     "defs/assets/test_filtered_events.py": (),
     "defs/assets/test_failures.py": (),
     "defs/test_io_managers.py": (),
+    "loading/test_certificate.py": (),
     "loading/test_events.py": (),
     "loading/test_fetcher.py": (),
 }

@@ -212,16 +212,23 @@ def materialize(
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
     name: str,
-    first: date,
+    first: date | None = None,
     last: date | None = None,
 ) -> None:
-    """Materialize `mixpanel/<name>` for one day, or for a range of days, both included."""
+    """Materialize `mixpanel/<name>` for one day, or for a range of days, both included.
+
+    Without a day, the asset has no partitions.
+    """
     import dagster as dg
 
-    range_of_days = {
-        "dagster/asset_partition_range_start": first.isoformat(),
-        "dagster/asset_partition_range_end": (last or first).isoformat(),
-    }
+    range_of_days = (
+        {
+            "dagster/asset_partition_range_start": first.isoformat(),
+            "dagster/asset_partition_range_end": (last or first).isoformat(),
+        }
+        if first
+        else {}
+    )
     try:
         definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             asset_selection=[dg.AssetKey(["mixpanel", name])],

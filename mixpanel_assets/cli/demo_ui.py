@@ -119,6 +119,7 @@ def _load() -> None:
     with dg.DagsterInstance.get() as instance:
         materialize(definitions, instance, "events", settings.start_date, last)
         materialize(definitions, instance, "profiles", settings.today())
+        materialize(definitions, instance, "coverage")
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def _is_loaded(row: Mapping[str, Any]) -> bool:
 
 
 def _never_loaded(target: Target, day: date, row: Mapping[str, Any] | None) -> MissingDaysError:
-    why = "It was never requested."
+    why = "Nothing is known of it: it was not requested, or deleted from this copy since."
     if row is not None:
         why = f"Its status is {row['status']!r}."
         why += f" The last attempt failed: {row['last_error']}" if row["last_error"] else ""

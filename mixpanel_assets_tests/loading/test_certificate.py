@@ -32,11 +32,11 @@ def shop():
 
 
 @pytest.fixture
-def workspace(shop, tmp_path):
+def workspace(shop, place):
     shop.faults.clear()
     settings = Settings(
         api_base_url=shop.base_url,
-        database=tmp_path / "warehouse.duckdb",
+        database=place,
         snapshot="off",
         max_retries=1,
     )
@@ -136,7 +136,7 @@ def test_an_empty_day_has_no_response_of_its_own(shop, workspace):
 def test_a_day_that_was_never_loaded_has_no_certificate(shop, workspace):
     """The error says why, and how to load it; other tables than those of events have none."""
     workspace.sync_events(FIRST, FIRST)
-    with pytest.raises(MissingDaysError, match=r"never requested.*mp sync --from 2024-01-02"):
+    with pytest.raises(MissingDaysError, match=r"not requested.*mp sync --from 2024-01-02"):
         workspace.certificate("2024-01-02")
     shop.faults.add(Fault("truncate-whole-body", day=ODD, times=None))
     with pytest.raises(IncompleteExportError):
@@ -213,3 +213,16 @@ def test_every_number_has_a_meaning(workspace):
     }
     [(text,)] = workspace.sql_rows("SELECT certificate FROM mixpanel._days").rows
     assert json.loads(text)["lines"] == told["lines"]
+
+
+def test_coverage_says_the_same_of_the_day(shop, workspace):
+    """Its status and rows, and so does the view."""
+    workspace.sync_events(ODD, ODD)
+    shop.faults.add(Fault("empty-200", day=ODD, times=None))
+    workspace.sync_events(ODD, ODD)
+    [day] = workspace.coverage(to_date=ODD).days
+    certificate = workspace.certificate(ODD)
+    assert (day.status, day.row_count) == ("only ours", certificate.rows_kept)
+    assert day.fetched_at == certificate.fetched_at
+    view = f"SELECT status, row_count FROM mixpanel.coverage WHERE day = '{ODD}'"
+    assert workspace.sql_rows(view).rows == [(day.status, day.row_count)]
