@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
-from mixpanel_assets_tests.forked_runs import EVENTS, ForkedRuns
+from mixpanel_assets_tests.forked_runs import EVENTS, ForkedRuns, execute
 from mixpanel_assets_tests.laws import examples
 
 EXPORT = "/api/2.0/export"
@@ -46,8 +46,8 @@ def home():
 
 
 @pytest.fixture(scope="module")
-def runs(emulator, home):
-    environment = {
+def variables(emulator, home):
+    return {
         **environment_of(emulator),
         "DAGSTER_HOME": str(home),
         "HOME": str(home),
@@ -58,10 +58,35 @@ def runs(emulator, home):
         "MP_BUDGET_EXPORT_PER_HOUR": "100000",
         "MP_BUDGET_EXPORT_PER_SECOND": "1000",
     }
+
+
+@pytest.fixture(scope="module")
+def runs(variables, home):
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        runs = ForkedRuns(environment, instance)
+        runs = ForkedRuns(variables, instance)
         yield runs
         runs.close()
+
+
+class RunsHere:
+    """Runs in this process: what ends by itself needs none of its own."""
+
+    def __init__(self, instance):
+        self.instance = instance
+
+    def run(self, first, last, **options):
+        return 0 if execute(self.instance, first, last, **options).success else 1
+
+    def last_run(self):
+        [run] = self.instance.get_runs(limit=1)
+        return run
+
+
+@pytest.fixture
+def runs_here(variables, instance, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return RunsHere(instance)
 
 
 def begin_without_a_database(home):
@@ -207,28 +232,28 @@ def test_what_a_kill_swallowed_is_recorded_even_if_the_next_run_fails(runs, emul
     assert asked()[before:] == windows(DAYS)
 
 
-def test_days_that_stayed_broken_are_asked_again(runs, emulator, home, asked):
+def test_days_that_stayed_broken_are_asked_again(runs_here, emulator, home, asked):
     """One bad day of nine: re-executing the run asks for that day alone."""
     emulator.faults.add(Fault("truncate-own-line", path=EXPORT, day=DAYS[4], times=None))
-    assert runs.run(*RANGE) == 1
-    failed = runs.last_run()
-    assert set(recorded(runs, [failed.run_id])) == set(truth(emulator, DAYS)) - {str(DAYS[4])}
+    assert runs_here.run(*RANGE) == 1
+    failed = runs_here.last_run()
+    assert set(recorded(runs_here, [failed.run_id])) == set(truth(emulator, DAYS)) - {str(DAYS[4])}
     emulator.faults.clear()
     before = len(asked())
-    assert runs.run(*RANGE, parent=failed.run_id) == 0
+    assert runs_here.run(*RANGE, parent=failed.run_id) == 0
     assert asked()[before:] == [(DAYS[4],)]
-    assert recorded(runs, [runs.last_run().run_id]) == truth(emulator, DAYS)
+    assert recorded(runs_here, [runs_here.last_run().run_id]) == truth(emulator, DAYS)
 
 
-def test_a_day_that_has_ended_since_is_asked_again(runs, emulator, home, asked):
+def test_a_day_that_has_ended_since_is_asked_again(runs_here, emulator, home, asked):
     """Stored before midnight by a run that failed: re-executed, it is fetched whole."""
     emulator.faults.add(Fault("500-json", path=EXPORT, day=DAYS[7]))
-    assert runs.run(*RANGE) == 1
-    failed = runs.last_run()
+    assert runs_here.run(*RANGE) == 1
+    failed = runs_here.last_run()
     with duckdb.connect(home / "w.duckdb") as connection:
         connection.execute("UPDATE mixpanel._days SET status = 'open' WHERE day = ?", [DAYS[5]])
     before = len(asked())
-    assert runs.run(*RANGE, parent=failed.run_id) == 0
+    assert runs_here.run(*RANGE, parent=failed.run_id) == 0
     assert asked()[before:] == [tuple(DAYS[5:8]), (DAYS[8],)]
 
 
@@ -260,9 +285,9 @@ def test_a_new_launch_and_a_run_that_succeeded_are_done_again(runs, emulator, ho
     assert not {failed.run_id, again.run_id} & set(stored(home).values())
 
 
-def test_stale_days_alone_are_fetched(runs, emulator, home, asked):
+def test_stale_days_alone_are_fetched(runs_here, emulator, home, asked):
     """Kept: days read five days after their end. Fetched: all others, never loaded ones too."""
-    assert runs.run(str(DAYS[0]), str(DAYS[5])) == 0
+    assert runs_here.run(str(DAYS[0]), str(DAYS[5])) == 0
     with duckdb.connect(home / "w.duckdb") as connection:
         connection.execute("UPDATE mixpanel._days SET fetched_at = day + INTERVAL 6 DAY")
         connection.execute(
@@ -270,6 +295,6 @@ def test_stale_days_alone_are_fetched(runs, emulator, home, asked):
             [DAYS[1]],
         )
     before = len(asked())
-    assert runs.run(str(DAYS[0]), str(DAYS[7]), refetch="stale") == 0
+    assert runs_here.run(str(DAYS[0]), str(DAYS[7]), refetch="stale") == 0
     assert asked()[before:] == [(DAYS[1],), (DAYS[6], DAYS[7])]
-    assert recorded(runs, [runs.last_run().run_id]) == truth(emulator, DAYS[:8])
+    assert recorded(runs_here, [runs_here.last_run().run_id]) == truth(emulator, DAYS[:8])
