@@ -1,5 +1,6 @@
 """The emulator, clients of it, and an environment without settings."""
 
+import gc
 import os
 import shutil
 import signal
@@ -166,6 +167,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     }
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection_finish() -> None:
+    """Let no garbage collection walk the modules and the thousands of tests again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _is_quick(item: pytest.Item) -> bool:
