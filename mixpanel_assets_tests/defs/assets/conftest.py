@@ -36,11 +36,17 @@ def resource(emulator: Emulator) -> MixpanelResource:
 def materialize(
     settings: Settings, resource: MixpanelResource, instance: dg.DagsterInstance
 ) -> Materialize:
-    """Run one asset for a day, or for a range of days, both ends included."""
+    """Run one asset for a day, or for a range of days, both ends included.
 
-    def job_with(**changes: Any) -> dg.JobDefinition:
+    Without the checks of events unless they are asked for: they take longer than a small load.
+    """
+
+    def job_with(checks: bool, **changes: Any) -> dg.JobDefinition:
         definitions = build_definitions(
-            settings=settings, resources={"mixpanel": resource, **changes}
+            settings=settings,
+            resources={"mixpanel": resource, **changes},
+            checks=checks,
+            jobs=False,
         )
         return definitions.resolve_implicit_global_asset_job_def()
 
@@ -53,9 +59,10 @@ def materialize(
         *,
         config: dict[str, Any] | None = None,
         tags: dict[str, str] | None = None,
+        checks: bool = False,
         **changes: Any,
     ) -> dg.ExecuteInProcessResult:
-        job = job_with(**changes) if changes else usual_job()
+        job = job_with(checks, **changes) if changes else usual_job(checks)
         days: dict[str, Any] = {"partition_key": first, "tags": tags or {}}
         if last:
             days = {

@@ -34,7 +34,9 @@ class Downstream:
 
     def __init__(self, settings, resource, instance):
         self.instance = instance
-        self.of_the_package = build_definitions(settings=settings, resources={"mixpanel": resource})
+        self.of_the_package = build_definitions(
+            settings=settings, resources={"mixpanel": resource}, checks=False, jobs=False
+        )
         self.seen = None
         self.warnings = []
 
