@@ -257,6 +257,7 @@ def blocks(language):
 
 PYTHON = blocks("python")
 SHELL = blocks("sh")
+PROCESSES = [name for name, block in SHELL.items() if "dagster asset materialize" in block]
 SQL = blocks("sql")
 
 
@@ -407,7 +408,14 @@ def typed(line):
     return words[: words.index("|")] if "|" in words else words
 
 
-@pytest.mark.parametrize("name", SHELL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # A process of Dagster for each line; test_secrets.py starts one of them each time.
+        pytest.param(name, marks=pytest.mark.slow if name in PROCESSES else ())
+        for name in SHELL
+    ],
+)
 def test_command_lines_in_documents_run(name, before_people, filled, capsys):
     """Block by block, one line after the other, each with exit code 0."""
     if "mp auth add shop" not in SHELL[name]:

@@ -89,13 +89,11 @@ def stored(home: Path) -> list[tuple]:
         return connection.execute("FROM mixpanel.events ORDER BY ALL").fetchall()
 
 
+@pytest.mark.slow  # a process of Dagster; test_secrets.py starts one each time
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(
-            "dagster asset materialize --select mixpanel/events -m mixpanel_assets.definitions",
-            marks=pytest.mark.slow,  # test_secrets.py runs it, too
-        ),
+        "dagster asset materialize --select mixpanel/events -m mixpanel_assets.definitions",
         "dg launch --assets mixpanel/events",
     ],
     ids=["dagster", "dg"],

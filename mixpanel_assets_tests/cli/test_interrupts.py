@@ -21,7 +21,7 @@ EXPORT, PROFILES = "/api/2.0/export", "/api/query/engage"
 
 
 @pytest.fixture
-def ended_by(tmp_path):
+def ended_by(forked_mp, tmp_path):
     """Run a command until a day or a page is stuck, interrupt it, and return how it ended."""
 
     def run(*arguments, stuck, before=(), end_with=signal.SIGINT):
@@ -34,7 +34,7 @@ def ended_by(tmp_path):
                 "MP_DAYS_PER_REQUEST": "1",
             }
             for command in before:
-                subprocess.run([MP, *command], env=variables, check=True, capture_output=True)
+                assert forked_mp.run(command, env=variables, cwd=tmp_path).returncode == 0
             emulator.faults.add(stuck)
             process = subprocess.Popen(
                 [MP, *arguments],
@@ -77,7 +77,7 @@ TABLES = "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'main'"
             (("fetch", "profiles", "people", "--parallel"), PROFILES, "people", True),
             (("fetch", "profiles", "people"), PROFILES, "people", False),
         ],
-        keep=2,
+        keep=1,
     ),
 )
 def test_a_table_is_whole_or_as_it_was(command, path, name, again, ended_by, tmp_path):
@@ -128,6 +128,7 @@ def test_the_other_days_of_a_sync_are_as_they_were(ended_by, tmp_path):
     assert stored(tmp_path, "SELECT count(DISTINCT event_date) FROM mixpanel.events") == 7
 
 
+@pytest.mark.slow  # the tests above interrupt such waits, too
 def test_nobody_waits_for_answers_that_are_on_their_way(ended_by):
     """A page or a day may take minutes; the interrupt does not."""
     commands = [(("sync", *WEEK), EXPORT), (("fetch", "profiles", "people"), PROFILES)]
