@@ -69,7 +69,8 @@ PROFILE_FAULTS = [
 SIBLINGS = {
     *("truncate-mid-record", "junk-line", "cut-body", "drop-connection"),
     *("429-window", "402-json", "403-json", "404-json", "cut-gzip"),
-    *("400-auth-text", "503-empty"),
+    *("400-auth-text", "503-empty", "truncate-whole-body", "reset", "html-200", "400-timeout"),
+    *("other-page", "cut-json"),
 }
 Rows = Counter[str]
 
@@ -140,6 +141,7 @@ def job_of(site: Site, folder: Path) -> dg.JobDefinition:
     definitions = build_definitions(
         settings=settings_of(site.emulator, folder),
         resources={"mixpanel": resource_of(site.emulator, max_retries=1)},
+        checks=False,
     )
     return definitions.resolve_implicit_global_asset_job_def()
 

@@ -53,7 +53,7 @@ KINDS = [
 
 @pytest.mark.parametrize(
     ("kind", "commands"),
-    siblings([("error-200", COMMANDS), *((kind, FEW) for kind in KINDS)], keep=5),
+    siblings([("error-200", COMMANDS), *((kind, FEW) for kind in KINDS)], keep=3),
 )
 def test_no_command_shows_a_secret_that_is_repeated(kind, commands, mp_here, emulator, tmp_path):
     """Whatever the status: plain, quoted, escaped or encoded, on no stream and in no file."""

@@ -17,6 +17,7 @@ from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets_tests.cli.conftest import MP
 from mixpanel_assets_tests.conftest import START
+from mixpanel_assets_tests.laws import siblings
 from mixpanel_assets_tests.old_data import DATA, FILES
 
 DAY = timedelta(days=1)
@@ -85,12 +86,15 @@ def test_without_days_refetch_means_every_day_since_the_first_stored(mp_here):
 
 @pytest.mark.parametrize(
     ("options", "first", "last"),
-    [
-        (("--last", "3"), 2, 0),
-        (("--from", "yesterday", "--to", "Today"), 1, 0),
-        (("--from", "yesterday"), 1, 0),
-        (("--from", "-4d", "--to", "-2d"), 4, 2),
-    ],
+    siblings(
+        [
+            (("--last", "3"), 2, 0),
+            (("--from", "yesterday", "--to", "Today"), 1, 0),
+            (("--from", "yesterday"), 1, 0),
+            (("--from", "-4d", "--to", "-2d"), 4, 2),
+        ],
+        keep=2,
+    ),
 )
 def test_days_can_be_named_by_their_distance_from_today(options, first, last, mp_here):
     """`--last 3` ends with the current day."""
@@ -292,11 +296,14 @@ def asked_by(shell, *arguments):
 
 @pytest.mark.parametrize(
     ("shell", "arguments"),
-    [
-        ("bash", ("--show-completion",)),
-        ("sh", ("--show-completion", "bash")),
-        ("sh", ("--show-completion=zsh",)),
-    ],
+    siblings(
+        [
+            ("bash", ("--show-completion",)),
+            ("sh", ("--show-completion", "bash")),
+            ("sh", ("--show-completion=zsh",)),
+        ],
+        keep=1,
+    ),
 )
 def test_completion_can_be_shown(shell, arguments):
     """The script of the shell that asks, or of the one that is named."""

@@ -19,6 +19,7 @@ from mixpanel_assets.errors import (
     ServerError,
 )
 from mixpanel_assets_tests.conftest import IMPATIENT, PLENTY, START
+from mixpanel_assets_tests.laws import siblings
 
 DAYS = ("2024-01-01", "2024-01-03")
 ON = 'properties["amount"]'
@@ -471,13 +472,16 @@ def test_jql_counts_what_is_there(client, emulator):
 )
 @pytest.mark.parametrize(
     "ask",
-    [
-        lambda c, on: c.segmentation("Order Completed", *DAYS, on=on),
-        lambda c, on: c.funnel(7509, *DAYS, on=on),
-        lambda c, on: c.segmentation_numeric("Order Completed", *DAYS, on),
-        lambda c, on: c.segmentation_sum("Order Completed", *DAYS, on),
-        lambda c, on: c.segmentation_average("Order Completed", *DAYS, on),
-    ],
+    siblings(
+        [
+            lambda c, on: c.segmentation("Order Completed", *DAYS, on=on),
+            lambda c, on: c.funnel(7509, *DAYS, on=on),
+            lambda c, on: c.segmentation_numeric("Order Completed", *DAYS, on),
+            lambda c, on: c.segmentation_sum("Order Completed", *DAYS, on),
+            lambda c, on: c.segmentation_average("Order Completed", *DAYS, on),
+        ],
+        keep=2,
+    ),
     ids=["segmentation", "funnel", "numeric", "sum", "average"],
 )
 def test_a_plain_name_is_a_property(ask, name, sent, client, emulator):

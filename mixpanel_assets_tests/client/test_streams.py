@@ -22,6 +22,7 @@ from mixpanel_assets.errors import (
     QueryError,
 )
 from mixpanel_assets_tests.conftest import IMPATIENT, PLENTY
+from mixpanel_assets_tests.laws import siblings
 
 DAY, NEXT = date(2024, 1, 3), date(2024, 1, 4)
 ONE_DAY = {"from_date": DAY, "to_date": DAY}
@@ -132,7 +133,7 @@ def test_what_a_broken_stream_delivered_is_real(kind, workspace, emulator):
 
 
 @pytest.mark.parametrize("kind", [*TRUNCATIONS, "truncate-whole-body", "html-200", "503-text"])
-@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("raw", siblings([False, True], keep=1))
 def test_a_staged_stream_hides_every_fault(kind, raw, workspace, emulator):
     """Two broken answers, and the stream is exact all the same."""
     emulator.faults.add(Fault(kind, path=EXPORT, times=2))

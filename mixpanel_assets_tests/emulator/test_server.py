@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
+from mixpanel_assets_tests.laws import siblings
 
 from .conftest import NOW, SMALL, START, Opened, http_client
 from .rows import export
@@ -215,7 +216,7 @@ def test_answers_do_not_wait_for_acknowledgements(http: httpx.Client) -> None:
     assert min(seconds[5:]) < 0.03
 
 
-@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+@pytest.mark.parametrize("encoding", siblings(["identity", "gzip"], keep=1))
 def test_big_days_are_sent_block_by_block(encoding: str) -> None:
     """A day of many blocks arrives completely; the rate is printed (the aim is 40 MB/s)."""
     settings = SMALL.but(exact_events=60_000, duplicates_rate=0.01)

@@ -80,7 +80,7 @@ def test_a_day_that_never_came_is_failed_until_it_comes(with_hole):
             ("500-json", (HOLE, HOLE)),
             ("401-json", (HOLE, LAST)),
         ],
-        keep=2,
+        keep=1,
     ),
 )
 def test_a_failure_changes_nothing_else_of_a_stored_day(kind, days, workspace, emulator):

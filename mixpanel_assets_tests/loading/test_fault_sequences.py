@@ -87,7 +87,7 @@ def check(emulator: Emulator, sequence: list[Fault], per_request: int, *, loaded
     emulator.faults.clear()
 
 
-@examples(4)
+@examples(2)
 @given(
     sequence=faults(KINDS),
     unseen=st.sampled_from([None, *SEEN_AT_ONCE]),
@@ -102,7 +102,7 @@ def test_a_first_load_is_the_truth_or_says_that_it_is_not(
     check(emulator, [*hidden, *sequence], per_request, loaded=False)
 
 
-@examples(4)
+@examples(2)
 @given(
     sequence=faults(KINDS),
     unseen=st.sampled_from([None, *UNSEEN_AT_FIRST]),

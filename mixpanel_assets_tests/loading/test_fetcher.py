@@ -160,7 +160,7 @@ def test_the_ledger_tells_days_and_filters_apart(fetcher, query):
     ]
 
 
-@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("parallel", siblings([False, True], keep=1))
 def test_days_without_events_make_an_empty_table(parallel, fetcher, query):
     """An empty answer is an answer."""
     days = {"from_date": "2023-01-01", "to_date": "2023-01-20"}
@@ -169,7 +169,7 @@ def test_days_without_events_make_an_empty_table(parallel, fetcher, query):
     assert query("SELECT DISTINCT status FROM mixpanel._days") == [("empty",)]
 
 
-@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("parallel", siblings([False, True], keep=1))
 def test_a_table_is_not_overwritten_unasked(parallel, fetcher, emulator):
     """Known before a request is spent."""
     fetcher.fetch_events("mine", from_date=DAY, to_date=DAY)
@@ -189,7 +189,7 @@ def test_a_table_of_something_else_takes_no_events(fetcher, database, emulator):
     assert exports(emulator, before) == []
 
 
-@pytest.mark.parametrize("mode", [{}, {"append": True}, {"replace": True}])
+@pytest.mark.parametrize("mode", siblings([{}, {"append": True}, {"replace": True}], keep=1))
 def test_another_projects_file_is_refused_before_anything_is_asked(
     mode, client, database, settings, emulator
 ):
@@ -283,7 +283,7 @@ class TestBrokenDays:
             assert result.failed_batches == 1
         assert days_of(table("mine")) == expected
 
-    @pytest.mark.parametrize("parallel", [False, True])
+    @pytest.mark.parametrize("parallel", siblings([False, True], keep=1))
     def test_refused_credentials_end_it(self, parallel, fetcher, emulator, settings):
         """Nobody asks for the other days."""
         emulator.faults.add(Fault("401-json", path=EXPORT, times=None))
@@ -296,7 +296,7 @@ class TestBrokenDays:
 
 @pytest.mark.parametrize(
     ("parallel", "mode"),
-    siblings([(True, "append"), (False, "replace"), (True, "replace"), (False, "append")], keep=2),
+    siblings([(True, "append"), (False, "replace"), (True, "replace"), (False, "append")], keep=1),
 )
 def test_an_interrupt_leaves_the_old_rows(parallel, mode, fetcher, emulator, table, settings):
     """Ctrl-C in the middle: the old table is there, whole, and no answer is left behind."""
@@ -411,7 +411,7 @@ class TestRequests:
 
 
 class TestLimit:
-    @pytest.mark.parametrize("chunk_days", [1, 6])
+    @pytest.mark.parametrize("chunk_days", siblings([1, 6], keep=1))
     def test_no_more_events_come_than_that(self, chunk_days, fetcher, query, table):
         """And the days that it cut are called partial."""
         result = fetcher.fetch_events("mine", **ALL, limit=400, chunk_days=chunk_days)
@@ -564,7 +564,7 @@ def test_arguments_are_checked_before_anything_is_asked(wrong, fetcher, emulator
     assert exports(emulator, before) == []
 
 
-@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("parallel", siblings([False, True], keep=1))
 def test_a_long_range_is_packed(parallel, fetcher, emulator, query):
     """There is no most of days."""
     days = {"from_date": "2023-10-01", "to_date": "2024-01-09"}

@@ -9,6 +9,7 @@ import pytest
 from mixpanel_assets.loading.events import EventLoad, LoadListener
 from mixpanel_assets.loading.plan import Keeping, Refetch
 from mixpanel_assets.warehouse import Database, day_rows
+from mixpanel_assets_tests.laws import siblings
 
 FIRST, LAST = date(2024, 1, 1), date(2024, 1, 9)
 WINDOWS = [(FIRST + timedelta(days=at), FIRST + timedelta(days=at + 2)) for at in (0, 3, 6)]
@@ -108,7 +109,7 @@ def test_a_damaged_answer_is_asked_for_again(load, broken, asked, database):
     assert len(stored(database)) == 9
 
 
-@pytest.mark.parametrize(("ended", "requests"), [(0, 1), (1, 2), (2, 1)])
+@pytest.mark.parametrize(("ended", "requests"), siblings([(0, 1), (1, 2), (2, 1)], keep=1))
 def test_an_answer_from_before_the_end_of_its_days_is_asked_for_again(
     ended, requests, load, broken, asked
 ):
@@ -123,7 +124,9 @@ def test_an_answer_from_before_the_end_of_its_days_is_asked_for_again(
     assert asked()[days] == requests
 
 
-@pytest.mark.parametrize(("run_id", "refetch"), [("other", "missing"), ("second", "all")])
+@pytest.mark.parametrize(
+    ("run_id", "refetch"), siblings([("other", "missing"), ("second", "all")], keep=1)
+)
 def test_answers_of_others_are_left_alone(run_id, refetch, load, broken, asked):
     """Neither another launch nor one that fetches everything takes them."""
     load(run_id, Refetch(refetch))

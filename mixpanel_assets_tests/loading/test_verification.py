@@ -16,6 +16,7 @@ from mixpanel_assets.loading.verification import verify_days
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import Database, DayDifference
 from mixpanel_assets_tests.conftest import PLENTY
+from mixpanel_assets_tests.laws import siblings
 
 FIRST, LAST = date(2024, 1, 2), date(2024, 1, 4)
 DAY = date(2024, 1, 3)
@@ -66,24 +67,27 @@ def test_days_that_are_the_same_do_not_differ(client, settings, database, emulat
 
 @pytest.mark.parametrize(
     ("change", "expected"),
-    [
-        (f"DELETE FROM mixpanel.events WHERE {FIRST_ROWS}", {"missing": 3}),
-        (f"INSERT INTO mixpanel.events FROM mixpanel.events WHERE {FIRST_ROWS}", {"gone": 3}),
-        (
-            "UPDATE mixpanel.events SET properties = json_merge_patch(properties, '{\"new\":1}') "
-            f"WHERE {FIRST_ROWS}",
-            {"changed": 3},
-        ),
-        (f"UPDATE mixpanel.events SET distinct_id = 'x' WHERE {FIRST_ROWS}", {"changed": 3}),
-        (
-            f"UPDATE mixpanel.events SET time_raw = time_raw + 1 WHERE {FIRST_ROWS}",
-            {"missing": 3, "gone": 3},
-        ),
-        (
-            f"UPDATE mixpanel.events SET insert_id = 'x' || insert_id WHERE {FIRST_ROWS}",
-            {"missing": 3, "gone": 3},
-        ),
-    ],
+    siblings(
+        [
+            (f"DELETE FROM mixpanel.events WHERE {FIRST_ROWS}", {"missing": 3}),
+            (f"INSERT INTO mixpanel.events FROM mixpanel.events WHERE {FIRST_ROWS}", {"gone": 3}),
+            (
+                "UPDATE mixpanel.events SET properties = "
+                f"json_merge_patch(properties, '{{\"new\":1}}') WHERE {FIRST_ROWS}",
+                {"changed": 3},
+            ),
+            (f"UPDATE mixpanel.events SET distinct_id = 'x' WHERE {FIRST_ROWS}", {"changed": 3}),
+            (
+                f"UPDATE mixpanel.events SET time_raw = time_raw + 1 WHERE {FIRST_ROWS}",
+                {"missing": 3, "gone": 3},
+            ),
+            (
+                f"UPDATE mixpanel.events SET insert_id = 'x' || insert_id WHERE {FIRST_ROWS}",
+                {"missing": 3, "gone": 3},
+            ),
+        ],
+        keep=3,
+    ),
 )
 def test_each_kind_of_difference_is_counted(client, settings, database, change, expected):
     """On its day alone."""

@@ -70,7 +70,7 @@ def storage(tmp_path):
         yield storage
 
 
-@pytest.fixture(params=["file", "ephemeral", "memory"])
+@pytest.fixture(params=siblings(["file", "memory", "ephemeral"], keep=2))
 def each_kind(request, tmp_path):
     """Each kind of database, for what opens, closes or limits it."""
     kinds = {
@@ -228,22 +228,25 @@ def test_a_source_that_fails_leaves_nothing(storage):
 
 @pytest.mark.parametrize(
     ("record", "said"),
-    [
-        ({"event": "Visit", "properties": {}}, "its keys are not"),
-        (event(other=1), "its keys are not"),
-        (["Visit"], "it is not a dict"),
-        (event(event_name=None), "`event_name`"),
-        (event(event_time="2024-01-01"), "`event_time` is not a datetime"),
-        (event(event_time=START + timedelta(microseconds=1)), "finer than a millisecond"),
-        (event(distinct_id=5), "`distinct_id`"),
-        (event(insert_id=5), "`insert_id`"),
-        (event(properties=None), "`properties`"),
-        (event(properties={1: 2}), "`properties`"),
-        (event(properties={"time": 5}), "'time'"),
-        (event(properties={"x": float("nan")}), "JSON"),
-        (event(properties={"x": START}), "datetime"),
-        (event(event_time=START - timedelta(days=1)), "2023-12-31"),
-    ],
+    siblings(
+        [
+            ({"event": "Visit", "properties": {}}, "its keys are not"),
+            (event(other=1), "its keys are not"),
+            (["Visit"], "it is not a dict"),
+            (event(event_name=None), "`event_name`"),
+            (event(event_time="2024-01-01"), "`event_time` is not a datetime"),
+            (event(event_time=START + timedelta(microseconds=1)), "finer than a millisecond"),
+            (event(distinct_id=5), "`distinct_id`"),
+            (event(insert_id=5), "`insert_id`"),
+            (event(properties=None), "`properties`"),
+            (event(properties={1: 2}), "`properties`"),
+            (event(properties={"time": 5}), "'time'"),
+            (event(properties={"x": float("nan")}), "JSON"),
+            (event(properties={"x": START}), "datetime"),
+            (event(event_time=START - timedelta(days=1)), "2023-12-31"),
+        ],
+        keep=5,
+    ),
 )
 def test_what_is_no_event_is_refused(record, said):
     """The error says which record it is and what is wrong with it."""
@@ -261,7 +264,7 @@ def test_what_is_no_profile_is_refused():
                 storage.create_profiles_table("people", [record], PROFILES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", siblings(NAMES, keep=4))
 def test_hostile_names_are_refused_before_anything_is_drawn(name):
     """Neither quoting nor a table of the package can be played with."""
     drawn = []
@@ -273,7 +276,7 @@ def test_hostile_names_are_refused_before_anything_is_drawn(name):
     assert not drawn
 
 
-@pytest.mark.parametrize("name", ["select", "table", "Group", "order", "1st"])
+@pytest.mark.parametrize("name", siblings(["select", "table", "Group", "order", "1st"], keep=2))
 def test_keywords_are_names_like_others(name, storage):
     """They only have to be quoted in queries."""
     storage.create_events_table(name, [event()], EVENTS)
@@ -326,7 +329,9 @@ def test_dropping_all_keeps_what_was_not_loaded(each_kind):
     assert each_kind.execute_scalar("FROM mine") == 42
 
 
-@pytest.mark.parametrize("name", ["_days", "_metadata", "profiles_current", "_project"])
+@pytest.mark.parametrize(
+    "name", siblings(["_days", "_metadata", "profiles_current", "_project"], keep=2)
+)
 def test_our_own_tables_are_not_dropped(name, storage):
     """They speak of the others."""
     storage.create_events_table("visits", [event()], EVENTS)

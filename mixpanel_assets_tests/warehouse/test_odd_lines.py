@@ -24,7 +24,7 @@ from mixpanel_assets.rules.lines import (
     UnusualLines,
 )
 from mixpanel_assets.warehouse.lines import whole_number
-from mixpanel_assets_tests.laws import examples
+from mixpanel_assets_tests.laws import examples, siblings
 from mixpanel_assets_tests.rules.test_json_text import names_once, written
 from mixpanel_assets_tests.warehouse.conftest import (
     ACCEPT_SMALLER,
@@ -163,13 +163,16 @@ def test_of_a_line_that_is_too_long_the_beginning_is_kept(warehouse):
 
 @pytest.mark.parametrize(
     "line",
-    [
-        REFUSED["not UTF-8"][:-1],
-        odd(b"\xff"),
-        odd(DEEP[:-1]),
-        long_line(b"")[:-2],
-        b"[" * 1000,
-    ],
+    siblings(
+        [
+            REFUSED["not UTF-8"][:-1],
+            odd(b"\xff"),
+            odd(DEEP[:-1]),
+            long_line(b"")[:-2],
+            b"[" * 1000,
+        ],
+        keep=2,
+    ),
     ids=["cut", "no JSON", "a bracket open", "cut long", "brackets"],
 )
 def test_a_cut_line_is_not_taken_for_an_odd_one(warehouse, line):
@@ -285,7 +288,7 @@ def test_what_sql_reads_later_is_the_last_value(warehouse, name):
 FRACTIONS = ["1e-7", "0.0000001", "5e-324", "25e-1", "1.5"]
 
 
-@pytest.mark.parametrize("value", FRACTIONS)
+@pytest.mark.parametrize("value", siblings(FRACTIONS, keep=2))
 @pytest.mark.parametrize(
     "other", [b"1", b"0.12345678901234567890"], ids=["read by DuckDB", "read here"]
 )

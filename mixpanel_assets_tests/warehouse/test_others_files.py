@@ -11,6 +11,7 @@ from mixpanel_assets.rules.locks import MARK, hold
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.files import PREFIX, sweep
 from mixpanel_assets.warehouse.lock import note_path
+from mixpanel_assets_tests.laws import siblings
 from mixpanel_assets_tests.warehouse.processes import in_another_process
 
 SPILLED = "duckdb_temp_storage_DEFAULT-0.tmp"
@@ -92,7 +93,7 @@ HOLD = """
 """
 
 
-@pytest.mark.parametrize("is_link", [True, False])
+@pytest.mark.parametrize("is_link", siblings([True, False], keep=1))
 def test_what_a_killed_process_spilled_goes_with_the_next_write(path, is_link):
     """Through a link, to the disk that it leads to; while the process lives, its rows stay."""
     place = path.parent.parent / "larger disk" if is_link else path.parent

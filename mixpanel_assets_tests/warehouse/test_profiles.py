@@ -8,6 +8,7 @@ from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.warehouse.profile_pages import PageFile, stage_profiles
 from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import prepare
+from mixpanel_assets_tests.laws import siblings
 from mixpanel_assets_tests.warehouse.conftest import DAY
 from mixpanel_assets_tests.warehouse.profiles import (
     BAD,
@@ -29,16 +30,19 @@ def test_a_profile_becomes_a_row(warehouse):
 
 @pytest.mark.parametrize(
     "last_seen",
-    [
-        "null",
-        '"soon"',
-        "5",
-        '"epoch"',
-        "{}",
-        '"2024-13-01T00:00:00"',
-        '"0001-01-01T00:00:00+05:00"',
-        '"2024-01-01T00:00:00.1234567"',
-    ],
+    siblings(
+        [
+            "null",
+            '"soon"',
+            "5",
+            '"epoch"',
+            "{}",
+            '"2024-13-01T00:00:00"',
+            '"0001-01-01T00:00:00+05:00"',
+            '"2024-01-01T00:00:00.1234567"',
+        ],
+        keep=3,
+    ),
 )
 def test_an_unreadable_last_seen_stays_in_properties(warehouse, last_seen):
     """It never becomes 1970, never fails the page, and is not lost."""
@@ -49,14 +53,17 @@ def test_an_unreadable_last_seen_stays_in_properties(warehouse, last_seen):
 
 @pytest.mark.parametrize(
     "last_seen",
-    [
-        "2024-01-01T00:00:00",
-        "2024-01-01",
-        "2024-01-01 00:00:00.000",
-        "2024-01-01T00:00:00Z",
-        "2024-01-01T05:00:00+05:00",
-        "2023-12-31T19:00:00-0500",
-    ],
+    siblings(
+        [
+            "2024-01-01T00:00:00",
+            "2024-01-01",
+            "2024-01-01 00:00:00.000",
+            "2024-01-01T00:00:00Z",
+            "2024-01-01T05:00:00+05:00",
+            "2023-12-31T19:00:00-0500",
+        ],
+        keep=3,
+    ),
 )
 def test_last_seen_is_stored_in_utc(warehouse, last_seen):
     """An offset is reckoned in; without one the time is UTC already."""
@@ -197,14 +204,17 @@ def test_a_profile_that_is_no_text_goes_to_quarantine(warehouse):
 
 @pytest.mark.parametrize(
     "line",
-    [
-        b"5",
-        b'[{"$distinct_id":"u"}]',
-        b"{}",
-        b'{"$distinct_id":null}',
-        b'{"$distinct_id":"u",',
-        b'{"$distinct_id":"u","$properties":[{}]}',
-    ],
+    siblings(
+        [
+            b"5",
+            b'[{"$distinct_id":"u"}]',
+            b"{}",
+            b'{"$distinct_id":null}',
+            b'{"$distinct_id":"u",',
+            b'{"$distinct_id":"u","$properties":[{}]}',
+        ],
+        keep=3,
+    ),
 )
 def test_a_line_that_is_no_profile_fails_the_load(warehouse, line):
     """A broken page is fetched again, and the day keeps what it had."""

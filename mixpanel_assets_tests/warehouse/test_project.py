@@ -23,6 +23,7 @@ from mixpanel_assets.warehouse.project import (
     stored_project,
     tables_of,
 )
+from mixpanel_assets_tests.laws import siblings
 from mixpanel_assets_tests.warehouse.conftest import (
     DAY,
     DAY_MS,
@@ -71,11 +72,14 @@ def test_preparing_again_changes_nothing(warehouse):
 
 @pytest.mark.parametrize(
     ("change", "names"),
-    [
-        ({"project_id": "99"}, ["1234", "99", "MP_PROJECT_ID"]),
-        ({"region": "us"}, ["(eu)", "(us)", "MP_REGION"]),
-        ({"regime": "legacy"}, ["utc", "legacy", "MP_TIME_REGIME"]),
-    ],
+    siblings(
+        [
+            ({"project_id": "99"}, ["1234", "99", "MP_PROJECT_ID"]),
+            ({"region": "us"}, ["(eu)", "(us)", "MP_REGION"]),
+            ({"regime": "legacy"}, ["utc", "legacy", "MP_TIME_REGIME"]),
+        ],
+        keep=1,
+    ),
 )
 def test_another_project_is_refused(warehouse, change, names):
     """The message names both and what to set; nothing changes."""
@@ -200,7 +204,7 @@ CHANGED = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGED)
+@pytest.mark.parametrize("change", siblings(CHANGED, keep=6))
 def test_tables_changed_by_hand_are_named_and_kept(warehouse, change):
     """Before anything is written; the message says how to undo it."""
     warehouse.load([event()])
@@ -229,12 +233,15 @@ def test_a_change_that_is_undone_as_the_message_says_is_none(warehouse):
 
 @pytest.mark.parametrize(
     "foreign",
-    [
-        "CREATE TABLE mixpanel.events (id INTEGER, name TEXT)",
-        "CREATE VIEW mixpanel.profiles AS SELECT 1 AS id",
-        "CREATE TABLE mixpanel.profiles_current (id INTEGER)",
-        "CREATE TABLE mixpanel._days (id INTEGER)",
-    ],
+    siblings(
+        [
+            "CREATE TABLE mixpanel.events (id INTEGER, name TEXT)",
+            "CREATE VIEW mixpanel.profiles AS SELECT 1 AS id",
+            "CREATE TABLE mixpanel.profiles_current (id INTEGER)",
+            "CREATE TABLE mixpanel._days (id INTEGER)",
+        ],
+        keep=2,
+    ),
 )
 def test_tables_of_another_program_are_named_and_kept(warehouse, foreign):
     """A schema of the same name may be that of another loader."""
@@ -253,14 +260,20 @@ def test_tables_of_another_program_are_named_and_kept(warehouse, foreign):
 
 @pytest.mark.parametrize(
     ("rule", "said"),
-    [
-        (
-            "CREATE UNIQUE INDEX one ON mixpanel.events (event_name)",
-            "unique index one on mixpanel.events (`DROP INDEX mixpanel.one`)",
-        ),
-        ("ALTER TABLE mixpanel.events ALTER processed_at SET NOT NULL", "NOT NULL on mixpanel"),
-        ("ALTER TABLE mixpanel.events ADD PRIMARY KEY (event_name)", "PRIMARY KEY(event_name) on"),
-    ],
+    siblings(
+        [
+            (
+                "CREATE UNIQUE INDEX one ON mixpanel.events (event_name)",
+                "unique index one on mixpanel.events (`DROP INDEX mixpanel.one`)",
+            ),
+            ("ALTER TABLE mixpanel.events ALTER processed_at SET NOT NULL", "NOT NULL on mixpanel"),
+            (
+                "ALTER TABLE mixpanel.events ADD PRIMARY KEY (event_name)",
+                "PRIMARY KEY(event_name) on",
+            ),
+        ],
+        keep=1,
+    ),
 )
 def test_a_rule_made_by_hand_that_refuses_rows_is_named(warehouse, rule, said):
     """Not as a traceback, and without the row's values; the stored rows are kept."""
@@ -298,7 +311,7 @@ MIXPANEL_DATA = """
 """
 
 
-@pytest.mark.parametrize("name", ["january", "events", "profiles"])
+@pytest.mark.parametrize("name", siblings(["january", "events", "profiles"], keep=1))
 def test_a_file_of_mixpanel_data_is_loaded_into_beside_its_tables(warehouse, name, caplog):
     """Its tables and its `_metadata` are as before; a name that hides ours is told, once."""
     with opened_by_hand(warehouse) as connection:

@@ -16,6 +16,7 @@ from mixpanel_assets.errors import MixpanelDataError, ServerError
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.conftest import START
 from mixpanel_assets_tests.defs.assets.conftest import EVENTS
+from mixpanel_assets_tests.laws import siblings
 
 EXPORT = "/api/2.0/export"
 HOLE = START.replace(day=3)
@@ -109,15 +110,18 @@ def test_files_say_which_days_have_one(settings, resource, instance, emulator):
 
 @pytest.mark.parametrize(
     ("job", "config"),
-    [
-        ("backfill_history", {}),
-        ("verify_range", {"from_date": "2024-01-03", "to_date": "2024-01-03"}),
-        ("keep_snapshots", {}),
-        ("stream_profiles", {}),
-        ("ask_report", {"event_counts": {"events": ["Page View"], "from_date": "2024-01-01"}}),
-        ("snapshot_profiles", {}),
-        ("close_yesterday", {}),
-    ],
+    siblings(
+        [
+            ("backfill_history", {}),
+            ("verify_range", {"from_date": "2024-01-03", "to_date": "2024-01-03"}),
+            ("keep_snapshots", {}),
+            ("stream_profiles", {}),
+            ("ask_report", {"event_counts": {"events": ["Page View"], "from_date": "2024-01-01"}}),
+            ("snapshot_profiles", {}),
+            ("close_yesterday", {}),
+        ],
+        keep=3,
+    ),
 )
 def test_every_job_fails_with_its_sentence(settings, instance, job, config):
     """Without credentials: what to set."""

@@ -286,7 +286,7 @@ def run_in_los_angeles(run, tmp_path):
         yield run_in_zone, emulator
 
 
-@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Denver"])
+@pytest.mark.parametrize("zone", siblings(["UTC", "Asia/Tokyo", "America/Denver"], keep=1))
 def test_another_zone_than_the_projects_is_refused(zone, run_in_los_angeles, tmp_path):
     """Its days would be others; the failure has the value to set, and no query is spent."""
     run, emulator = run_in_los_angeles
@@ -296,7 +296,7 @@ def test_another_zone_than_the_projects_is_refused(zone, run_in_los_angeles, tmp
     assert asked(emulator, 0) == []
 
 
-@pytest.mark.parametrize("zone", ["America/Los_Angeles", "US/Pacific"])
+@pytest.mark.parametrize("zone", siblings(["America/Los_Angeles", "US/Pacific"], keep=1))
 def test_a_day_is_the_projects_under_every_name_of_its_zone(zone, run_in_los_angeles, tmp_path):
     """Each event is counted on the day that the project's clocks showed."""
     run, emulator = run_in_los_angeles
@@ -314,16 +314,19 @@ def test_a_day_is_the_projects_under_every_name_of_its_zone(zone, run_in_los_ang
 
 @pytest.mark.parametrize(
     ("fault", "said"),
-    [
-        (Fault("404-json", path=ME, times=None), "404"),
-        (Fault("403-json", path=ME, times=None), "403"),
-        (Fault("html-200", path=ME, times=None), "not JSON"),
-        (Fault("html-200", path=ME, times=None, text=ZONELESS % ""), "names no zone"),
-        (
-            Fault("html-200", path=ME, times=None, text=ZONELESS % ', "timezone": "Mars/Base"'),
-            "names 'Mars/Base'",
-        ),
-    ],
+    siblings(
+        [
+            (Fault("404-json", path=ME, times=None), "404"),
+            (Fault("403-json", path=ME, times=None), "403"),
+            (Fault("html-200", path=ME, times=None), "not JSON"),
+            (Fault("html-200", path=ME, times=None, text=ZONELESS % ""), "names no zone"),
+            (
+                Fault("html-200", path=ME, times=None, text=ZONELESS % ', "timezone": "Mars/Base"'),
+                "names 'Mars/Base'",
+            ),
+        ],
+        keep=2,
+    ),
 )
 def test_a_zone_that_mixpanel_does_not_tell_is_warned_of_once(fault, said, run, emulator, capsys):
     """The path is not documented, so its refusal stops nothing."""

@@ -13,6 +13,7 @@ from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.workspace import Workspace
 from mixpanel_assets_tests.defs.ops.conftest import failure_of, metadata_of
+from mixpanel_assets_tests.laws import siblings
 
 EVENTS = dg.AssetKey(["mixpanel", "events"])
 EXPORT = "/api/2.0/export"
@@ -115,7 +116,7 @@ def test_a_project_that_begins_today_has_no_history(resource, settings, instance
     assert metadata_of(job.execute_in_process(instance=instance))["days"] == 0
 
 
-@pytest.mark.parametrize("by_variable", [False, True])
+@pytest.mark.parametrize("by_variable", siblings([False, True], keep=1))
 def test_rows_go_where_the_assets_put_theirs(
     settings, resource, instance, tmp_path, monkeypatch, by_variable
 ):
