@@ -1,6 +1,7 @@
 """The public API holds what users of `mixpanel_data` know."""
 
 import ast
+import difflib
 import inspect
 from dataclasses import MISSING, fields
 from typing import get_args
@@ -8,8 +9,9 @@ from typing import get_args
 import pytest
 
 import mixpanel_assets
-from mixpanel_assets import auth, errors, literals
-from mixpanel_assets_tests import known_api
+from mixpanel_assets import auth, errors
+from mixpanel_assets.results import choices
+from mixpanel_assets_tests import known_api, public_api
 from mixpanel_assets_tests.client import test_live
 from mixpanel_assets_tests.results import test_results
 
@@ -178,6 +180,16 @@ def test_public_names_can_be_imported():
         assert getattr(mixpanel_assets, name) is getattr(mixpanel_assets, other)
 
 
+def test_what_is_public_changes_only_on_purpose():
+    """Names, arguments, defaults, variables, codes and tables are those of `public_api.txt`."""
+    before = public_api.SNAPSHOT.read_text().splitlines()
+    changes = [line for line in difflib.ndiff(before, [*public_api.lines()]) if line[0] in "+-"]
+    assert not changes, (
+        "What users rely on has changed. If that is intended, describe it in CHANGELOG.md, let a "
+        "former name warn for one version, and run: python -m mixpanel_assets_tests.public_api"
+    )
+
+
 def test_credentials_have_the_fields_that_users_know():
     """Frozen, the secret hidden, the region in lower case."""
     kind = mixpanel_assets.Credentials
@@ -191,7 +203,7 @@ def test_credentials_have_the_fields_that_users_know():
 @pytest.mark.parametrize("name", known_api.CHOICES)
 def test_words_to_choose_from_are_the_same(name):
     """As types, for annotations."""
-    assert get_args(getattr(literals, name)) == known_api.CHOICES[name]
+    assert get_args(getattr(choices, name)) == known_api.CHOICES[name]
 
 
 def test_what_is_left_out_is_left_out():

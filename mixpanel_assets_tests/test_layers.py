@@ -1,6 +1,7 @@
 """Who may import whom, and what an import costs."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,9 @@ MAY_IMPORT = {
 }
 # Former homes of documented names, and the version that removes them.
 FORWARDS = {"literals": "0.2", "ops": "0.2", "verification": "0.2"}
+RENAMED = {
+    "ops": ["DatedQuestion", "Question"]
+}  # their new names are DatedReportConfig, ReportConfig
 
 
 def parts() -> dict[str, list[Path]]:
@@ -70,6 +74,19 @@ def test_forwards_are_kept_until_the_version_that_removes_them():
         (path,) = parts()[name]
         assert f"it goes with version {removed_in}." in path.read_text()
         assert version < tuple(int(number) for number in removed_in.split("."))
+
+
+@pytest.mark.parametrize("name", FORWARDS)
+def test_a_forward_warns_and_names_the_new_place(name):
+    """The warning points at the line that imports it, and every name is there."""
+    sys.modules.pop(f"mixpanel_assets.{name}", None)
+    with pytest.warns(DeprecationWarning, match=f"version {FORWARDS[name]}") as warned:
+        former = importlib.import_module(f"mixpanel_assets.{name}")
+    told = str(warned[0].message).removeprefix("Import from ").partition(":")[0]
+    home = importlib.import_module(told)
+    names = [one for one in vars(former) if not one.startswith("_") and one != "warnings"]
+    assert names
+    assert [one for one in names if not hasattr(home, one)] == RENAMED.get(name, [])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mixpanel_assets.client import make_credentials
 from mixpanel_assets.client.spool import clean
 from mixpanel_assets.emulator import Emulator
 from mixpanel_assets.settings import Settings
+from mixpanel_assets.warehouse import Database, prepare
 from mixpanel_assets.warehouse.project import schema_version
 from mixpanel_assets.warehouse.schema import TABLES
 from mixpanel_assets_tests.old_data import DATA, FILES, SHOP
@@ -140,6 +142,29 @@ def test_the_first_write_brings_the_tables_up_to_date(open_old, old):
         for table in TABLES:
             described = connection.sql(f"DESCRIBE {table.quoted}").fetchall()
             assert [name for name, *_ in described] == list(table.column_names), table.name
+
+
+def test_there_is_a_database_of_each_earlier_version():
+    """So that none is left out: CONTRIBUTING.md says when to add one."""
+    assert set(range(1, schema_version())) <= set(VERSIONS)
+
+
+def test_a_migration_that_fails_changes_nothing(old):
+    """It is one transaction: the file keeps its version, its tables and its rows."""
+
+    def content() -> list:
+        with duckdb.connect(old / FILES[0], read_only=True) as connection:
+            tables = "SELECT table_name, sql FROM duckdb_tables() ORDER BY ALL"
+            rows = [connection.table(name).fetchall() for name in counts(old)]
+            return [*connection.execute(tables).fetchall(), *rows]
+
+    before = content()
+    with suppress(ZeroDivisionError), Database(old / FILES[0]).write() as connection:
+        prepare(connection, None)
+        version = connection.execute("SELECT schema_version FROM mixpanel._project").fetchall()
+        assert version == [(schema_version(),)]
+        raise ZeroDivisionError
+    assert content() == before
 
 
 def test_the_snapshot_follows(open_old, old):
