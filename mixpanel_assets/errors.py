@@ -97,6 +97,11 @@ class MixpanelDataError(Exception):
         self._details = dict(details or {})
 
     @property
+    def page(self) -> str:
+        """The section of the documentation about the code."""
+        return f"docs/troubleshooting.md#{self.code.lower()}"
+
+    @property
     def what_to_do(self) -> str:
         """The end of the message, from the first sentence that says what to do; may be empty."""
         found = (pattern.search(self.message) for pattern in _ORDER)

@@ -51,6 +51,8 @@ SERVICES = {
 # Lines of documents that do not run here, by how they begin, and why.
 CANNOT_RUN = {
     "pip install": "changes the environment of the tests",
+    "python3 -m venv": "makes the environment of a newcomer; the tutorial's own test does it",
+    ". .venv/bin/activate": "makes the environment of a newcomer; the tutorial's own test does it",
     "export ": "sets the variables that the emulator's stand in for",
     "./run demo": "sets up .venv first; `mp demo` is what it starts then",
     "./run check": "is these tests",
@@ -259,6 +261,8 @@ PYTHON = blocks("python")
 SHELL = blocks("sh")
 PROCESSES = [name for name, block in SHELL.items() if "dagster asset materialize" in block]
 SQL = blocks("sql")
+# Pages that a test of their own runs from the first line to the last one; see test_site.py.
+WHOLE = ("docs/tutorial.md",)
 
 
 def test_the_readme_begins_with_the_commands_of_the_demo_and_of_the_tests():
@@ -342,7 +346,7 @@ def before_people(folder, filled):
     return folder
 
 
-@pytest.mark.parametrize("name", PYTHON)
+@pytest.mark.parametrize("name", [name for name in PYTHON if not name.startswith(WHOLE)])
 def test_python_in_documents_runs(name, before_people, filled):
     """Block by block, with the accounts and variables that the documents name."""
     ConfigManager().add_account("shop", filled[0].username, examples.SECRET, "12345", "eu")
@@ -374,6 +378,29 @@ def test_the_configuration_of_a_job_in_documents_is_accepted():
     [text] = [text for text in blocks("yaml").values() if text.startswith("ops:")]
     job = build_definitions().resolve_job_def("ask_report")
     assert dg.validate_run_config(job, yaml.safe_load(text))
+
+
+def codes():
+    """Return the codes of all errors: of the classes, and those that are given to one."""
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
+    found = {kind.code for kind in kinds if issubclass(kind, errors.MixpanelDataError)}
+    given = re.compile(r'(?:code=|message, |_INTERRUPTED = )"([A-Z_]{6,})"')
+    for path in Path(mixpanel_assets.__file__).parent.rglob("*.py"):
+        found |= set(given.findall(path.read_text()))
+    return found
+
+
+def test_each_code_of_an_error_has_a_section_and_no_other_has():
+    """Under the heading to which the error's `page` leads."""
+    page = DOCUMENTS["docs/troubleshooting.md"]
+    sections = dict(
+        re.findall(r"^### ([A-Z_]+)\n\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
+    )
+    assert sections.keys() == codes()
+    assert all(len(text) > 40 for text in sections.values())
+    for code in sections:
+        path, _, anchor = errors.MixpanelDataError("", code).page.partition("#")
+        assert anchor in headings(DOCUMENTS[path])
 
 
 def cannot_run(words):
@@ -414,6 +441,7 @@ def typed(line):
         # A process of Dagster for each line; test_secrets.py starts one of them each time.
         pytest.param(name, marks=pytest.mark.slow if name in PROCESSES else ())
         for name in SHELL
+        if not name.startswith(WHOLE)
     ],
 )
 def test_command_lines_in_documents_run(name, before_people, filled, capsys):

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
+_INTERRUPTED = "INTERRUPTED"
+
+
 @dataclass
 class Invocation:
     """One run of `mp`.
@@ -151,7 +154,11 @@ class Invocation:
 
     def show(self, error: MixpanelDataError) -> None:
         """Print an error to stderr: as text, or as one JSON object."""
-        line = json.dumps(error.to_dict(), default=str) if self.in_json else f"mp: {error.message}"
+        line = json.dumps(error.to_dict(), default=str)
+        if not self.in_json:
+            line = f"mp: {error.message}"
+            if error.code != _INTERRUPTED:  # the message of an interrupt says all
+                line += f" ({error.code}: {error.page})"
         typer.echo(visible(line), err=True)
 
     def show_interrupt(self, kept: str = "") -> None:
@@ -160,7 +167,7 @@ class Invocation:
 
         if not self._is_interrupt_shown:
             self._is_interrupt_shown = True
-            self.show(MixpanelDataError(f"Interrupted. {kept}".rstrip(), "INTERRUPTED"))
+            self.show(MixpanelDataError(f"Interrupted. {kept}".rstrip(), _INTERRUPTED))
 
 
 def _data_view() -> int | None:

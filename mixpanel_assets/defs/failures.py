@@ -68,6 +68,7 @@ class ExplainedFailure(dg.Failure):
                 "description": error.what_went_wrong,
                 **advice,
                 "code": error.code,
+                "page": error.page,
                 **(metadata or {}),
             },
             allow_retries=isinstance(error, _RETRYABLE),

@@ -134,7 +134,12 @@ def options(command: Any) -> dict[str, Any]:
 
 def test_nothing_changes_unseen():
     """Help and parameters are those of the snapshot; see `commands` for how to renew it."""
-    assert snapshot() == SNAPSHOT.read_text()
+    assert words_of(snapshot()) == words_of(SNAPSHOT.read_text())
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words without the frames: how wide a column is depends on the version of Rich."""
+    return re.sub(r"[│╭╮╰╯─]", " ", text).split()
 
 
 @pytest.mark.parametrize("name", KNOWN_COMMANDS)

@@ -286,8 +286,8 @@ def _loc(tree: Any, folder: Path) -> Any:
 
 
 def test_the_component_in_documents_loads(sandbox):
-    """As it is written in docs/dagster.md."""
-    page = (Path(__file__).parents[2] / "docs" / "dagster.md").read_text()
+    """As it is written in docs/component.md."""
+    page = (Path(__file__).parents[2] / "docs" / "component.md").read_text()
     [text] = [block for block in page.split("```yaml\n") if block.startswith("type:")]
     folder = sandbox.defs_folder_path / "shop"
     folder.mkdir()

@@ -1,0 +1,204 @@
+"""The pages of the site that are written from the code or from files outside `docs/`.
+
+MkDocs calls the functions whose names begin with `on_`. What they read is what the package itself
+runs with, so that the reference cannot be outdated.
+"""
+
+import inspect
+import re
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+import mixpanel_assets
+from mixpanel_assets.cli.app import app
+from mixpanel_assets.errors import MixpanelDataError
+from mixpanel_assets.settings import Settings
+from mixpanel_assets.warehouse.schema import MACROS, TABLES, VIEWS
+
+ROOT = Path(__file__).parents[2]
+# Pages that are files outside `docs/`.
+OUTSIDE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md"}
+OUTSIDE |= {"CHANGELOG.md": "changelog.md"}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages."""
+    pages = {page: _inside((ROOT / name).read_text()) for name, page in OUTSIDE.items()}
+    pages |= {
+        "reference/variables.md": _page("Variables", variables()),
+        "reference/commands.md": _page("Commands", commands()),
+        "reference/python.md": _page("Python", names()),
+        "reference/tables.md": _page("Tables", tables()),
+    }
+    for name, text in pages.items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Lead links out of `docs/` to the pages of those files."""
+    for name, page in OUTSIDE.items():
+        markdown = markdown.replace(f"](../{name}", f"]({page}")
+    return markdown
+
+
+def _inside(text: str) -> str:
+    """Return the text of a file of the root with links as a page has them."""
+    text = re.sub(r"\]\(docs/", "](", text)
+    text = re.sub(r"\[(.*?)\]\(LICENSE\)", r"\1", text)
+    for name, page in OUTSIDE.items():
+        text = text.replace(f"]({name}", f"]({page}")
+    return text
+
+
+def _page(title: str, lines: Iterator[str]) -> str:
+    return "\n".join([f"# {title}", "", *lines, ""])
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _sections(doc: str) -> dict[str, str]:
+    """Return the text and the sections of a docstring, by their titles; the text is ''."""
+    titles = "Args|Attributes|Returns|Yields|Raises|Example|Source"
+    parts = re.split(rf"^({titles}):\n", inspect.cleandoc(doc), flags=re.MULTILINE)
+    return {"": parts[0].strip()} | dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _items(section: str) -> dict[str, str]:
+    """Return the entries of a section, each in one line."""
+    found = re.findall(r"^ {4}(\*{0,2}\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
+
+
+def variables() -> Iterator[str]:
+    """Yield one row for each variable that is a setting."""
+    yield "[Configuration](../configuration.md) explains them, and the variables of credentials."
+    yield ""
+    yield "In Python these are the arguments of `Settings`, in small letters and without `MP_`."
+    yield ""
+    yield from [_row("variable", "default", "limits", "meaning"), _row(*["---"] * 4)]
+    meanings = _items(_sections(Settings.__doc__ or "")["Attributes"])
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        shown = "" if default in (None, (), {}) else f"`{_plain(default)}`"
+        limits = ", ".join(
+            f"{word} {getattr(limit, key)}"
+            for limit in field.metadata
+            for key, word in {"ge": "at least", "gt": "above", "le": "at most"}.items()
+            if hasattr(limit, key)
+        )
+        yield _row(f"`MP_{name.upper()}`", shown, limits, meanings[name])
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def commands() -> Iterator[str]:
+    """Yield each command with its help, its example and its options."""
+    yield "[Shell](../cli.md) shows how they are used. Each command takes `--account`/`-a`, "
+    yield "`--quiet`/`-q` and `--verbose`/`-v`."
+    yield from _below(typer.main.get_command(app), "mp")
+
+
+def _below(group: Any, name: str) -> Iterator[str]:
+    for word, command in group.commands.items():
+        full = f"{name} {word}"
+        if hasattr(command, "commands"):
+            yield from _below(command, full)
+        else:
+            yield from _command(full, command)
+
+
+def _command(name: str, command: Any) -> Iterator[str]:
+    text, _, example = inspect.cleandoc(command.help or "").partition("Example: ")
+    yield from ["", f"## {name}", "", text.replace("\b", "").strip(), ""]
+    if example:
+        yield from ["```sh", " ".join(example.split()), "```", ""]
+    shown = [one for one in command.params if not one.name.startswith(("global_", "help"))]
+    if shown:
+        yield from [_row("argument or option", "meaning"), _row("---", "---")]
+    for parameter in shown:
+        is_argument = parameter.param_type_name == "argument"
+        names = [parameter.name] if is_argument else [*parameter.opts, *parameter.secondary_opts]
+        needed = " (required)" if parameter.required else ""
+        meaning = getattr(parameter, "help", "") or ""
+        yield _row(", ".join(f"`{one}`" for one in names) + needed, meaning)
+
+
+def names() -> Iterator[str]:
+    """Yield each public name with its docstring and its methods."""
+    yield "Each name is imported from `mixpanel_assets`."
+    yield "[Python](../python.md) shows the usual ones."
+    errors, others = [], []
+    for name in mixpanel_assets.__all__:
+        one = getattr(mixpanel_assets, name)
+        is_error = inspect.isclass(one) and issubclass(one, MixpanelDataError)
+        (errors if is_error else others).append((name, one))
+    for name, one in [*others, *errors]:
+        yield from ["", f"## {name}", ""]
+        yield from _described(name, one)
+        if inspect.isclass(one):
+            yield from _methods(one)
+
+
+def _described(name: str, one: Any) -> Iterator[str]:
+    if inspect.isclass(one) and issubclass(one, MixpanelDataError):
+        yield from [f"Code: [`{one.code}`](../troubleshooting.md#{one.code.lower()})", ""]
+    function = one.__init__ if inspect.isclass(one) else one
+    is_ours = str(getattr(function, "__module__", "")).startswith("mixpanel_assets")
+    if is_ours and hasattr(function, "__code__"):
+        yield from ["```python", f"{name}{_signature(function)}", "```", ""]
+    sections = _sections(one.__doc__ or "")
+    yield from [sections.pop(""), ""]
+    for title, text in sections.items():
+        yield from _section(title, text)
+
+
+def _section(title: str, text: str) -> Iterator[str]:
+    if title == "Example":
+        yield from ["```python", inspect.cleandoc("\n" + text), "```", ""]
+    elif items := _items(text):
+        yield from [f"{title}:", "", *(f"- `{name}`: {said}" for name, said in items.items()), ""]
+    else:
+        yield from [f"{title}: {' '.join(text.split())}", ""]
+
+
+def _signature(function: Any) -> str:
+    signature = inspect.signature(function)
+    kept = [one for one in signature.parameters.values() if one.name not in ("self", "cls")]
+    text = str(signature.replace(parameters=kept)).replace("'", "")
+    return text if len(text) < 80 else re.sub(r"(?<!\[), (?=[*\w]+[:,=)])", ",\n    ", text)
+
+
+def _methods(kind: type) -> Iterator[str]:
+    for name, found in sorted(vars(kind).items()):
+        function = getattr(found, "__func__", found)
+        is_ours = str(getattr(function, "__module__", "")).startswith("mixpanel_assets")
+        if not name.startswith("_") and inspect.isfunction(function) and is_ours:
+            yield from [f"### {kind.__name__}.{name}", ""]
+            yield from _described(name, function)
+
+
+def tables() -> Iterator[str]:
+    """Yield each table with its grain and columns, then the views and the macros."""
+    yield "All are in the schema `mixpanel`."
+    yield "[How it works](../how-it-works.md#tables) explains them."
+    for table in TABLES:
+        yield from ["", f"## mixpanel.{table.name}", "", table.grain, ""]
+        yield from [_row("column", "type", "meaning"), _row(*["---"] * 3)]
+        for column in table.columns:
+            yield _row(f"`{column.name}`", column.type, column.description)
+    yield from ["", "## Views", "", *(f"- `mixpanel.{name}`" for name in sorted(VIEWS))]
+    yield from ["", "## Macros", ""]
+    yield from (
+        f"- `mixpanel.{name}(properties, name)`: {said}" for name, (_, said) in MACROS.items()
+    )
