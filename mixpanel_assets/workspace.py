@@ -46,6 +46,7 @@ from mixpanel_assets.loading.days_behind import (
 from mixpanel_assets.loading.doctor import Finding, doctor
 from mixpanel_assets.loading.events import DayReports, EventLoad, plan_load
 from mixpanel_assets.loading.fetcher import FetcherService
+from mixpanel_assets.loading.late_days import LateDays, days_to_sync
 from mixpanel_assets.loading.load import settings_beside
 from mixpanel_assets.loading.plan import KEEP_NONE, Keeping, Plan, Refetch
 from mixpanel_assets.loading.profiles import ParallelProfileFetcherService
@@ -693,6 +694,19 @@ class Workspace:
         """
         with self.storage.read() as connection:
             return read_certificate(connection, table, as_day(day))
+
+    def days_to_sync(self) -> LateDays:
+        """Return the days that keep `mixpanel.events` current, by Mixpanel's own counts.
+
+        Costs two query requests. `days_due` costs none, and returns each day that may have received
+        late events; this returns those that have, if Mixpanel's counts are available.
+
+        Example:
+            >>> ws.days_to_sync().days[-1] == ws.settings.today()
+            True
+        """
+        with self._writing():
+            return days_to_sync(self.api, self.settings, self._database, self.days_due())
 
     def drop_day(
         self, day: date | str, *, table: str = "events", dry_run: bool = False

@@ -45,10 +45,12 @@ def sync(
 ) -> None:
     """Load days of events, and today's profiles, as the Dagster assets do.
 
-    Without days it keeps the database up to date. It loads today and each day since the first
-    stored one (or MP_START_DATE) that is missing, failed, had not ended when it was loaded, or was
-    fetched less than MP_SETTLE_DAYS after its end. Other days are not requested. Days that were
-    fetched too early more than 31 days ago are listed, but not loaded.
+    Without days it keeps the database up to date. It loads today, each day since the first stored
+    one (or MP_START_DATE) that is missing, failed or had not ended when it was loaded, days of the
+    last month for which Mixpanel counts late events, and each day once after MP_SETTLE_DAYS.
+    Mixpanel's counts cost two query requests. Without access to them, days are loaded until
+    MP_SETTLE_DAYS after their end. Days that were fetched too early more than 31 days ago are
+    listed, but not loaded.
 
     Without --to, the range ends today. After an interruption, the same command continues.
 
@@ -142,12 +144,15 @@ def _days(
     days_due = workspace.days_due()
     if refetch:
         return days_between(days_due.first, days_due.today), refetch
-    current().note(f"Loading {describe_days(days_due.days)}.")
+    to_sync = workspace.days_to_sync()
+    if to_sync.message:
+        current().note(to_sync.message)
+    current().note(f"Loading {describe_days(to_sync.days)}.")
     if days_due.left:
         command = f"`mp sync --from {days_due.left[0]} --to {days_due.left[-1]}`"
         too_early = read_too_early(days_due.left, workspace.settings.settle_days)
         current().note(f"{too_early}. {command} loads them again.")
-    return days_due.days, "all"
+    return to_sync.days, "all"
 
 
 def _changes(report: DayReport) -> str:

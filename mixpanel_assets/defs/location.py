@@ -17,6 +17,7 @@ from mixpanel_assets.defs.assets.profiles import (
 from mixpanel_assets.defs.assets.queries import LiveQuery
 from mixpanel_assets.defs.checks import chosen_checks, event_checks
 from mixpanel_assets.defs.io_managers import WarehouseIOManager
+from mixpanel_assets.defs.late_events import late_events_sensor
 from mixpanel_assets.defs.metadata import METADATA, MetadataKind
 from mixpanel_assets.defs.names import (
     NO_HOOKS,
@@ -188,7 +189,14 @@ def build_definitions(
         ),
         jobs=found_jobs,
         schedules=_chosen(schedules, found_schedules, names, "schedule"),
-        sensors=automation_sensors(known, names, [*tables_with_days, *_keys(days)]),
+        sensors=[
+            *automation_sensors(known, names, [*tables_with_days, *_keys(days)]),
+            *(
+                [late_events_sensor(known, names, all_events)]
+                if all_events and names.named("deep_sweep") in their_names
+                else []
+            ),
+        ],
         resources={
             names.mixpanel: mixpanel.with_settings(known),
             names.warehouse: _warehouse(known, project_id, region),
