@@ -112,6 +112,8 @@ from mixpanel_assets.results import (
     CoveredDay as CoveredDay,
     DailyCount as DailyCount,
     DailyCountsResult as DailyCountsResult,
+    LatenessResult as LatenessResult,
+    LatenessStep as LatenessStep,
     EngagementBucket as EngagementBucket,
     EngagementDistributionResult as EngagementDistributionResult,
     EventBreakdownResult as EventBreakdownResult,

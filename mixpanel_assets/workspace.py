@@ -551,6 +551,7 @@ class Workspace:
     property_distribution = delegated_within("_stored", StoredQueries.property_distribution)
     numeric_summary = delegated_within("_stored", StoredQueries.numeric_summary)
     daily_counts = delegated_within("_stored", StoredQueries.daily_counts)
+    lateness = delegated_within("_stored", StoredQueries.lateness)
     engagement_distribution = delegated_within("_stored", StoredQueries.engagement_distribution)
     property_coverage = delegated_within("_stored", StoredQueries.property_coverage)
 

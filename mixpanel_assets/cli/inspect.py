@@ -30,6 +30,7 @@ from mixpanel_assets.cli.options import (
 )
 from mixpanel_assets.cli.output import Answer
 from mixpanel_assets.results.choices import BookmarkType, EntityType, TableType
+from mixpanel_assets.rules.days import counted
 
 MOST_ROWS = 1_000_000  # all rows are in memory to be printed
 
@@ -411,6 +412,24 @@ def daily(
             table=table,
             zone=zone,
         )
+
+
+@app.command("lateness", form="text")
+def lateness(from_date: FromOption, to_date: ToOption, database: DatabaseOption = None) -> Answer:
+    """Show how late stored events arrived: their share after one day, two days and so on.
+
+    Example: mp inspect lateness --from 2024-01-01 --to 2024-01-07
+    """
+    with current().open_stored(database) as workspace:
+        result = workspace.lateness(from_date=from_date, to_date=to_date)
+    lines = [
+        f"{counted(step.days, 'day'):>9}  {step.share:>8.2%}  {'█' * round(step.share * 40):<40} "
+        f"{step.count:>12,}"
+        for step in result.steps
+    ]
+    if result.unknown:
+        lines.append(f"{counted(result.unknown, 'event')} without a time of processing")
+    return Answer(result, text=lines or ["No event is stored for these days."])
 
 
 @app.command("engagement")

@@ -16,12 +16,17 @@ from dagster_shared.utils.warnings import PreviewWarning
 
 from mixpanel_assets.defs.failures import explained_to_dagster
 from mixpanel_assets.defs.machines import step_database
-from mixpanel_assets.defs.metadata import table
+from mixpanel_assets.defs.metadata import bar_chart, table
 from mixpanel_assets.defs.names import THE_ONLY_PROJECT, Names
 from mixpanel_assets.defs.partitions import daily_partitions
 from mixpanel_assets.defs.schedules import check_condition
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.loading.checks import EVENTS_COMPLETE, check_events
+from mixpanel_assets.loading.checks import (
+    EVENTS_COMPLETE,
+    RECONCILED,
+    check_events,
+    check_reconciled,
+)
 from mixpanel_assets.loading.day_checks import ROWS_VANISHED, CheckOutcome, CheckThresholds
 from mixpanel_assets.rules.days import as_day, counted, days_between, describe_days
 from mixpanel_assets.settings import Settings
@@ -44,8 +49,13 @@ _OF_A_DAY = {
     "property_changes": "The events of the day have the properties of the days before, with "
     "values of the same types. Compares samples.",
 }
+_BY_COUNTS = {
+    RECONCILED: "The number of each event of the day is the one that Mixpanel's reports have, or "
+    "the difference is explained (late, hidden, deleted events and so on). Costs two query "
+    "requests for all days of the run; without access to them it passes and says so.",
+}
 _BLOCKING = ("event_times",)
-CHECKS = (*_OF_ALL_DAYS, *_OF_A_DAY)
+CHECKS = (*_OF_ALL_DAYS, *_OF_A_DAY, *_BY_COUNTS)
 _MOST_ROWS = 100
 
 
@@ -81,6 +91,8 @@ def event_checks(
 ) -> list[dg.AssetChecksDefinition]:
     """Return the checks of an asset of events: one op, of which each check can be run by itself.
 
+    The check `reconciled` has an op of its own, because it sends requests.
+
     Args:
         settings: The partitions, and where the database is.
         key: The asset; None: that of the names.
@@ -94,8 +106,10 @@ def event_checks(
     """
     asset = key or names.asset_key(name)
     specs = _specs(settings, asset, chosen_checks(checks))
+    by_counts = specs.pop(RECONCILED, None)
+    more = [_reconciled_check(settings, asset, names, by_counts, thresholds)] if by_counts else []
     if not specs:
-        return []
+        return more
 
     @dg.multi_asset_check(
         name=f"{asset.to_python_identifier()}_checks",
@@ -133,7 +147,60 @@ def event_checks(
             yield _evaluation(specs[outcome.check], outcome, loads)
         _log_failures(context, outcomes)
 
-    return [evaluate]
+    return [evaluate, *more]
+
+
+def _reconciled_check(
+    settings: Settings,
+    asset: dg.AssetKey,
+    names: Names,
+    spec: dg.AssetCheckSpec,
+    thresholds: CheckThresholds | None,
+) -> dg.AssetChecksDefinition:
+    @dg.multi_asset_check(
+        name=f"{asset.to_python_identifier()}_reconciled",
+        specs=[spec],
+        required_resource_keys=names.resource_keys,
+        description="Compares stored counts with Mixpanel's own: two query requests.",
+    )
+    def evaluate(context: dg.AssetCheckExecutionContext) -> Iterator[Any]:
+        days = _days(context, settings)
+        resource = names.resource(context)
+        with (
+            explained_to_dagster(),
+            # A check must not wait an hour for the budget: it says that nothing was compared.
+            settings.client(resource.credentials, max_wait_seconds=0.0) as client,
+        ):
+            database = settings.database_for(
+                client.credentials.project_id, on_wait=context.log.info
+            )
+            outcomes, found = check_reconciled(
+                client,
+                settings,
+                database,
+                days=days,
+                thresholds=thresholds or CheckThresholds(),
+                asset=asset.to_user_string(),
+            )
+        if found:
+            context.log.info(found.message)
+        yield dg.Output(None, spec.get_python_identifier())
+        loads = _last_loads(context.instance, asset, days)
+        for outcome in outcomes:
+            yield _evaluation(spec, outcome, loads, _class_chart(outcome))
+        _log_failures(context, outcomes)
+
+    return evaluate
+
+
+def _class_chart(outcome: CheckOutcome) -> dict[str, Any]:
+    """Return the number of counts of each class as bars."""
+    bars: list[tuple[str, float]] = [
+        (name.removeprefix("counts_").replace("_", " "), number)
+        for name, number in outcome.numbers.items()
+        if name.startswith("counts_")
+    ]
+    return {"classes": dg.MarkdownMetadataValue(bar_chart(bars))} if bars else {}
 
 
 def _specs(
@@ -151,10 +218,10 @@ def _specs(
                 asset=key,
                 description=about,
                 blocking=check in _BLOCKING,
-                partitions_def=partitions if check in _OF_A_DAY else None,
+                partitions_def=None if check in _OF_ALL_DAYS else partitions,
                 automation_condition=daily if check in _OF_ALL_DAYS else None,
             )
-            for check, about in (_OF_ALL_DAYS | _OF_A_DAY).items()
+            for check, about in (_OF_ALL_DAYS | _OF_A_DAY | _BY_COUNTS).items()
             if check in checks
         }
 
@@ -198,6 +265,7 @@ def _evaluation(
     spec: dg.AssetCheckSpec,
     outcome: CheckOutcome,
     loads: Mapping[date, Materialized],
+    more: Mapping[str, Any] | None = None,
 ) -> dg.AssetCheckEvaluation:
     severity = dg.AssetCheckSeverity
     return dg.AssetCheckEvaluation(
@@ -206,7 +274,7 @@ def _evaluation(
         passed=outcome.passed,
         severity=severity.ERROR if outcome.severity == "error" else severity.WARN,
         description=f"{outcome.detail} {outcome.remedy}".rstrip(),
-        metadata=outcome_metadata(outcome),
+        metadata=outcome_metadata(outcome) | dict(more or {}),
         blocking=spec.blocking,
         partition=outcome.day.isoformat() if outcome.day else None,
         target_materialization_data=loads.get(outcome.day) if outcome.day else None,

@@ -42,10 +42,11 @@ from mixpanel_assets.defs.schedules import (
     check_job,
     kept_current,
     live_query_schedule,
+    reconcile_job,
 )
 from mixpanel_assets.defs.schedules import schedules as schedules_of
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.loading.checks import EVENTS_COMPLETE
+from mixpanel_assets.loading.checks import EVENTS_COMPLETE, RECONCILED
 from mixpanel_assets.loading.day_checks import CheckThresholds
 from mixpanel_assets.rules.location import LakeLocation
 from mixpanel_assets.settings import Settings, load_settings
@@ -317,10 +318,14 @@ def _jobs(
     checks: Collection[str],
 ) -> list[Any]:
     names: Names = shown["names"]
-    found = asset_jobs(names, *keys)
+    reconciled = [dg.AssetCheckKey(all_events, RECONCILED)] if all_events else []
+    reconciled = reconciled if RECONCILED in checks else []
+    found = asset_jobs(names, *keys, reconciled)
     checked = all_events if EVENTS_COMPLETE in checks else None
     if all_events and (checked or coverage):
         found.append(check_job(names, checked, next(iter(coverage), None)))
+    if all_events and reconciled:
+        found.append(reconcile_job(names, all_events))
     if all_events:
         found += [
             backfill_history_job(settings, names, all_events, shown["hooks"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from mixpanel_assets.defs.names import THE_ONLY_PROJECT, AssetKind, Names
-from mixpanel_assets.loading.checks import EVENTS_COMPLETE
+from mixpanel_assets.loading.checks import EVENTS_COMPLETE, RECONCILED
+from mixpanel_assets.loading.late_days import LATE_DAYS
 from mixpanel_assets.loading.plan import MOST_DAYS_READ_AGAIN, REFETCH_TAG, Refetch
 from mixpanel_assets.rules.days import counted
 from mixpanel_assets.rules.zones import periods
@@ -20,13 +21,16 @@ from mixpanel_assets.settings import Settings, load_settings
 Keys = Sequence[dg.AssetKey]
 
 
-def asset_jobs(names: Names, events: Keys, profiles: Keys) -> list[Any]:
+def asset_jobs(
+    names: Names, events: Keys, profiles: Keys, reconciled: Collection[dg.AssetCheckKey] = ()
+) -> list[Any]:
     """Return every job that materializes assets, in this process.
 
     Args:
         names: Prefix the jobs.
         events: The assets of events; without any there is no job for them.
         profiles: The assets of profiles; without any there is no job for them.
+        reconciled: Checks that send requests, which the jobs leave out.
     """
     # The list of Any: Dagster does not export the type of these jobs.
     described = [
@@ -37,7 +41,7 @@ def asset_jobs(names: Names, events: Keys, profiles: Keys) -> list[Any]:
     return [
         dg.define_asset_job(
             names.named(job),
-            selection=list(keys),
+            selection=dg.AssetSelection.assets(*keys) - dg.AssetSelection.checks(*reconciled),
             description=description,
             # A step costs 0.14 s in this process and 3.5 s in one of its own.
             executor_def=dg.in_process_executor,
@@ -82,6 +86,50 @@ def check_job(names: Names, events: dg.AssetKey | None, coverage: dg.AssetKey | 
     )
 
 
+def reconcile_job(names: Names, events: dg.AssetKey) -> Any:
+    """Return the job that compares days of events with Mixpanel's own counts."""
+    return dg.define_asset_job(
+        names.named("reconcile_events"),
+        selection=dg.AssetSelection.checks(dg.AssetCheckKey(events, RECONCILED)),
+        description="Compares the number of each event and day with Mixpanel's own reports, and "
+        "says why they differ: yesterday, or the partitions that are chosen. Costs two query "
+        "requests, and no export request.",
+        executor_def=dg.in_process_executor,
+        config={"ops": {}},
+    )
+
+
+def reconcile_events_schedule(
+    settings: Settings, names: Names = THE_ONLY_PROJECT, *, tables: int = 1
+) -> dg.ScheduleDefinition:
+    """Return the schedule that compares the last month with Mixpanel's own counts each day."""
+    hour = deadline_hour(settings)
+
+    @dg.schedule(
+        name=names.named("reconcile_events"),
+        job_name=names.named("reconcile_events"),
+        cron_schedule=deadline_cron(settings),
+        execution_timezone=settings.export_zone,
+        description=f"Every day at {hour:02d}:00 ({settings.export_zone}), four hours after "
+        f"MP_CLOSE_HOUR: compares the last {LATE_DAYS} finished days with Mixpanel's own counts. "
+        "Costs two query requests a day.",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        last = day_of(context, settings) - _DAY
+        if last < settings.start_date:
+            return _too_early(settings)
+        first = max(settings.start_date, last - (LATE_DAYS - 1) * _DAY)
+        return dg.RunRequest(
+            run_key=f"{first}..{last}",
+            tags={
+                "dagster/asset_partition_range_start": first.isoformat(),
+                "dagster/asset_partition_range_end": last.isoformat(),
+            },
+        )
+
+    return schedule
+
+
 def schedules(
     settings: Settings, names: Names, events: Keys, profiles: Keys
 ) -> list[dg.ScheduleDefinition]:
@@ -91,6 +139,7 @@ def schedules(
         (snapshot_profiles_schedule, profiles),
         (deep_sweep_schedule, events),
         (check_events_schedule, events),
+        (reconcile_events_schedule, events),
     ]
     return [make(settings, names, tables=len(keys)) for make, keys in makers if keys]
 

@@ -13,15 +13,26 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mixpanel_assets.errors import DatabaseNotFoundError
+from mixpanel_assets.client import MixpanelAPIClient
+from mixpanel_assets.errors import ConnectionFailedError, DatabaseNotFoundError
 from mixpanel_assets.loading.day_checks import CheckOutcome, CheckThresholds, check_days
 from mixpanel_assets.loading.days_behind import STORED, Ledger
 from mixpanel_assets.loading.plan import is_expired
+from mixpanel_assets.loading.reconciliation import Reconciliation, reconcile
 from mixpanel_assets.rules.days import counted, days_between, describe_days, how_to_load
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.warehouse import Database, ProjectIdentity, check_readable, day_rows
+from mixpanel_assets.warehouse import (
+    CLASSES,
+    EVENTS,
+    Database,
+    ProjectIdentity,
+    check_readable,
+    day_rows,
+)
 
 EVENTS_COMPLETE = "events_complete"
+RECONCILED = "reconciled"
+NOT_ENDED = "The day has not ended in the project's time zone."
 
 _DAY = timedelta(days=1)
 _UNAVAILABLE = ("not available", "expired")
@@ -77,6 +88,80 @@ def check_events(
     first = settings.start_date
     complete = events_complete(ledger, settings, first=first, now=now, table=table, asset=asset)
     return [*found, complete]
+
+
+def check_reconciled(
+    client: MixpanelAPIClient,
+    settings: Settings,
+    database: Database,
+    *,
+    days: Sequence[date],
+    thresholds: CheckThresholds,
+    asset: str,
+) -> tuple[list[CheckOutcome], Reconciliation | None]:
+    """Compare days with Mixpanel's own counts; return a result for each day, and what was found.
+
+    Args:
+        client: Does not wait for the query budget.
+        settings: The time zone of the project.
+        database: It need not exist.
+        days: Days in the project's time zone; those that have not ended pass.
+        thresholds: How many events may differ without an explanation.
+        asset: The key of the asset of all events.
+    """
+    today = settings.project_today()
+    ended = sorted(day for day in days if day < today)
+    found, said = None, NOT_ENDED
+    if ended:
+        try:
+            found = reconcile(client, settings, database, from_date=ended[0], to_date=ended[-1])
+            said = found.message if found.unavailable else ""
+        except DatabaseNotFoundError:
+            said = "No event is stored."
+        except ConnectionFailedError as error:
+            said = f"Nothing was compared. {error.message}"
+    outcomes = []
+    for day in sorted(days):
+        if found is None or found.unavailable or day not in ended:
+            outcomes.append(CheckOutcome(RECONCILED, True, said or NOT_ENDED, day=day))
+        else:
+            outcomes.append(_reconciled(found.of_day(day), day, thresholds, asset))
+    return outcomes, found
+
+
+def _reconciled(
+    found: Reconciliation, day: date, thresholds: CheckThresholds, asset: str
+) -> CheckOutcome:
+    rows = found.unexplained_rows()
+    passed = rows <= thresholds.unexplained_events
+    remedy = ""
+    if not passed:
+        remedy = "`mp verify --again` compares the rows with a second download."
+    if found.days_to_load:
+        ways = how_to_load(found.days_to_load, EVENTS.name, again=True, asset=asset)
+        remedy = f"One load may bring the missing events: {ways}."
+    return CheckOutcome(
+        RECONCILED,
+        passed,
+        found.message,
+        remedy,
+        "error",
+        day,
+        {
+            "events_unexplained": rows,
+            **{f"counts_{cls.replace(' ', '_')}": n for cls, n in found.by_class().items()},
+        },
+        [
+            {
+                "event": one.event,
+                "stored": one.stored,
+                "mixpanel": one.live,
+                "class": one.cls,
+                "why": one.reason or "",
+            }
+            for one in sorted(found.counts, key=lambda one: (-CLASSES.index(one.cls), one.event))
+        ],
+    )
 
 
 def last_day_due(settings: Settings, now: datetime) -> date:

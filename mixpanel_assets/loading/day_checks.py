@@ -75,6 +75,11 @@ class CheckThresholds(BaseModel):
         le=52,
         description="The usual number is that of the same weekday in this number of weeks before.",
     )
+    unexplained_events: int = Field(
+        default=0,
+        ge=0,
+        description="Events of a day by which counts may differ from Mixpanel's own, unexplained.",
+    )
     property_days: int = Field(
         default=3, ge=1, le=31, description="Days before with which properties are compared."
     )

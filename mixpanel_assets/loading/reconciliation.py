@@ -57,7 +57,8 @@ from mixpanel_assets.warehouse import (
 
 _DAY = timedelta(days=1)
 _STORED = ("complete", "empty")
-_MOST_SHOWN = 20
+# A load may bring what these lack.
+_LOADABLE = ("pending", "unexplained")
 
 Cell = tuple[date, str]
 Ledger = Mapping[date, Mapping[str, Any]]
@@ -85,6 +86,13 @@ class Reconciliation(Result):
     unavailable: str | None = None
     days_to_load: tuple[date, ...] = ()
     requests: int = 0
+
+    def of_day(self, day: date) -> Reconciliation:
+        """Return what was found for one day."""
+        counts = tuple(one for one in self.counts if one.day == day)
+        to_load = self.days_to_load if any(one.cls in _LOADABLE for one in counts) else ()
+        near = tuple(one for one in to_load if abs(one - day) <= _DAY)
+        return replace(self, from_date=day, to_date=day, counts=counts, days_to_load=near)
 
     @property
     def differences(self) -> list[Reconciled]:
@@ -401,7 +409,7 @@ class _Comparison:
 
     def _may_be_loaded(self, one: Reconciled) -> bool:
         facts = self.facts[one.day]
-        if facts.loaded_at is None or one.cls not in ("pending", "unexplained"):
+        if facts.loaded_at is None or one.cls not in _LOADABLE:
             return False
         is_short = one.missing > 0 or one.cls == "pending"
         return is_short and facts.loaded_at <= one.live_since

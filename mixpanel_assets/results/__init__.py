@@ -44,6 +44,8 @@ from mixpanel_assets.results.stored import (
 )
 from mixpanel_assets.results.stored import EventBreakdownResult as EventBreakdownResult
 from mixpanel_assets.results.stored import EventStats as EventStats
+from mixpanel_assets.results.stored import LatenessResult as LatenessResult
+from mixpanel_assets.results.stored import LatenessStep as LatenessStep
 from mixpanel_assets.results.stored import (
     NumericPropertySummaryResult as NumericPropertySummaryResult,
 )

@@ -297,6 +297,41 @@ class DailyCountsResult(ResultWithDataFrame):
 
 
 @dataclass(frozen=True, repr=False)
+class LatenessStep(Result):
+    """The events that had been processed by a time after they happened.
+
+    Attributes:
+        days: Days after the event.
+        count: Events that Mixpanel processed within this time.
+        share: Of all events whose time of processing is known; 1.0 is all of them.
+    """
+
+    days: int
+    count: int
+    share: float
+
+
+@dataclass(frozen=True, repr=False)
+class LatenessResult(ResultWithDataFrame):
+    """How late events arrive, as a curve that ends at all of them.
+
+    Attributes:
+        total: Events whose time of processing is known.
+        unknown: Events without one; they are not in the curve.
+        steps: After one day, two days and so on.
+    """
+
+    from_date: str
+    to_date: str
+    total: int
+    unknown: int
+    steps: tuple[LatenessStep, ...]
+
+    def _table(self) -> Table:
+        return _table_of(LatenessStep, self.steps)
+
+
+@dataclass(frozen=True, repr=False)
 class EngagementBucket(Result):
     """The users with a certain number of events.
 

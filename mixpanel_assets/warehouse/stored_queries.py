@@ -18,13 +18,15 @@ from mixpanel_assets.results import (
     DailyCountsResult,
     EngagementBucket,
     EngagementDistributionResult,
+    LatenessResult,
+    LatenessStep,
     NumericPropertySummaryResult,
     PropertyCoverage,
     PropertyCoverageResult,
     PropertyDistributionResult,
     PropertyValueCount,
 )
-from mixpanel_assets.rules.days import describe_days, how_to_load, ranges_of
+from mixpanel_assets.rules.days import as_day, describe_days, how_to_load, ranges_of
 from mixpanel_assets.rules.zones import is_zone, same_clocks, span_of, wall_clock_sql
 from mixpanel_assets.warehouse.faults import user_rows, user_sql
 from mixpanel_assets.warehouse.inspector import check_number, percentage
@@ -473,6 +475,39 @@ class StoredQueries:
             events=None if events is None else tuple(events),
             counts=tuple(DailyCount(*row) for row in rows),
         )
+
+    def lateness(self, *, from_date: date | str, to_date: date | str) -> LatenessResult:
+        """Return how late the events of `mixpanel.events` arrived, as a curve.
+
+        Args:
+            from_date: First day of the export, included.
+            to_date: Last day of the export, included.
+
+        Returns:
+            The share of events that Mixpanel had processed one day after they happened, two days
+            and so on, up to all of them.
+
+        Example:
+            >>> queries.lateness(from_date="2024-01-01", to_date="2024-01-07").steps[0].share
+        """
+        first, last = as_day(from_date), as_day(to_date)
+        if first > last:
+            raise ConfigError(f"from_date {first} is after to_date {last}; both are included.")
+        rows = self._rows(
+            # Clocks of devices that are ahead make the difference negative.
+            "SELECT CASE WHEN processed_at IS NOT NULL THEN "
+            "greatest(epoch_ms(processed_at) - epoch_ms(event_time), 0) // 86400000 + 1 END, "
+            f"count(*) FROM {EVENTS.quoted} WHERE event_date BETWEEN $first AND $last "
+            "GROUP BY 1 ORDER BY 1",
+            {"first": first, "last": last},
+        )
+        counts = {days: count for days, count in rows if days is not None}
+        total, steps, processed = sum(counts.values()), [], 0
+        for days, count in sorted(counts.items()):
+            processed += count
+            steps.append(LatenessStep(days, processed, processed / total))
+        unknown = sum(count for days, count in rows if days is None)
+        return LatenessResult(str(first), str(last), total, unknown, tuple(steps))
 
     def engagement_distribution(
         self,

@@ -80,6 +80,8 @@ FIELDS = {
     ),
     "DailyCount": "date event count",
     "DailyCountsResult": "from_date to_date events counts",
+    "LatenessStep": "days count share",
+    "LatenessResult": "from_date to_date total unknown steps",
     "EngagementBucket": "bucket_min bucket_label user_count percentage",
     "EngagementDistributionResult": "from_date to_date events total_users buckets",
     "PropertyCoverage": "property defined_count null_count coverage_percentage",
@@ -225,6 +227,12 @@ TABLES = [
         "date event count",
         [["2024-01-01", "e", 2]],
         results.DailyCountsResult(*DAYS, None, ()),
+    ),
+    (
+        results.LatenessResult(*DAYS, 2, 0, (results.LatenessStep(1, 2, 1.0),)),
+        "days count share",
+        [[1, 2, 1.0]],
+        results.LatenessResult(*DAYS, 0, 0, ()),
     ),
     (
         results.EngagementDistributionResult(
