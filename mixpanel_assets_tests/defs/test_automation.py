@@ -236,7 +236,7 @@ def test_conditions_are_off_unless_asked_for(monkeypatch):
     """MP_AUTOMATION=on attaches them, with a sensor that looks at them."""
     quiet = build_definitions()
     assert not any(spec.automation_condition for spec in quiet.resolve_all_asset_specs())
-    assert not quiet.get_repository_def().sensor_defs
+    assert [one.name for one in quiet.get_repository_def().sensor_defs] == ["late_events"]
     monkeypatch.setenv("MP_AUTOMATION", "on")
     busy = build_definitions()
     assert all(spec.automation_condition for spec in busy.resolve_all_asset_specs())

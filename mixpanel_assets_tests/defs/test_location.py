@@ -37,6 +37,7 @@ START = date(2024, 1, 1)
 JOBS = {
     *("close_yesterday", "snapshot_profiles", "deep_sweep", "backfill_history", "verify_range"),
     *("keep_snapshots", "stream_events", "stream_profiles", "check_events"),
+    "reconcile_events",
 }
 
 
@@ -105,7 +106,10 @@ def test_without_a_name_nothing_has_a_prefix():
     assert job_names(definitions) >= JOBS
     assert set(definitions.resources) == {"mixpanel", "mixpanel_warehouse"}
     assert {schedule.name for schedule in definitions.schedules} < JOBS
-    assert [sensor.name for sensor in definitions.sensors] == ["keep_current"]
+    assert [sensor.name for sensor in definitions.sensors] == [
+        "keep_current",
+        "late_events",
+    ]
     assert definitions.executor is None
 
 
@@ -174,7 +178,7 @@ def test_jobs_and_schedules_can_be_left_out():
     assert [schedule.name for schedule in some.schedules] == ["shop_deep_sweep"]
     none = build_definitions(name="shop", schedules=False)
     assert not none.schedules
-    assert len(job_names(none)) == 10
+    assert len(job_names(none)) == 11
     with pytest.raises(ConfigError, match=r"no job shop_close;.* shop_close_yesterday"):
         build_definitions(name="shop", jobs=["close"])
     with pytest.raises(ConfigError, match="no schedule shop_deep_sweep"):

@@ -89,7 +89,7 @@ def test_without_counts_the_sensor_sweeps_once_a_day(site, fresh, instance, capl
 
 def test_the_check_has_a_result_for_each_day_and_fails_for_unexplained_ones(site, fresh, instance):
     """With the counts as a table and the classes as bars."""
-    definitions, settings, today = site
+    definitions, _, today = site
     wrong = today - 3 * _DAY
     fresh.faults.add(Fault("wrong-count", day=wrong, count=-1))
     job = definitions.resolve_job_def("reconcile_events")
