@@ -171,9 +171,7 @@ def _reconciled_check(
             # A check must not wait an hour for the budget: it says that nothing was compared.
             settings.client(resource.credentials, max_wait_seconds=0.0) as client,
         ):
-            database = settings.database_for(
-                client.credentials.project_id, on_wait=context.log.info
-            )
+            database = step_database(context, settings, client.credentials.project_id)
             outcomes, found = check_reconciled(
                 client,
                 settings,
