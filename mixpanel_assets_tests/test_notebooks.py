@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from mixpanel_assets.cli.demo import environment_of
 
 # As far as DuckDB looks: no `__file__`, and an IPython that runs a kernel. There is no ipywidgets,
@@ -32,6 +34,7 @@ ws.close()
 """
 
 
+@pytest.mark.slow
 def test_everything_works_in_a_notebook_without_widgets(emulator, tmp_path):
     """Tables are made and asked, in a file and elsewhere, and nothing is warned of."""
     variables = {**environment_of(emulator), "MP_DATABASE": str(tmp_path / "shop.duckdb")}

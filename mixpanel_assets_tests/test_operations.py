@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pytest
 
 from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.emulator import Fault
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_told_to_a_webhook(emulator, monkeypatch, tmp_path):
     """With the sentence that says what to do."""
     told: list[str] = []

@@ -264,6 +264,7 @@ def test_a_symbolic_link_stays_one(config, tmp_path, monkeypatch):
     assert tomllib.loads(config.read_text())["default"] == "blog"
 
 
+@pytest.mark.slow
 def test_processes_that_write_at_once_lose_nothing(tmp_path):
     """Every account of every process is there, each written once."""
     code = (

@@ -5,6 +5,7 @@ import json
 from datetime import date, timedelta
 
 import duckdb
+import pytest
 
 from mixpanel_assets.emulator import Fault
 from mixpanel_assets_tests.conftest import START
@@ -35,6 +36,7 @@ def test_parallel_requests_are_told_one_by_one(mp_here, emulator, tmp_path):
     assert any("2024-01-01 to 2024-01-02" in line and line.endswith("rows)") for line in lines)
 
 
+@pytest.mark.slow
 def test_days_that_stay_broken_are_named_and_can_be_added(mp_here, emulator, tmp_path):
     """Exit code 1 for a part; --append brings the rest, and doubles nothing."""
     broken = date(2024, 1, 3)

@@ -82,6 +82,7 @@ def test_a_table_that_is_there_ends_in_1(mp_here):
     assert mp_here("fetch", "profiles", "people", "--append").code == 0
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_pages_rows_and_rate(variables, tmp_path):
     """A bar instead of lines."""
     parent, child = pty.openpty()

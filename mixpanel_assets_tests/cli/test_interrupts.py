@@ -96,6 +96,7 @@ def test_a_table_is_whole_or_as_it_was(command, path, name, again, ended_by, tmp
         assert not stored(tmp_path, TABLES)
 
 
+@pytest.mark.slow
 def test_requests_that_a_parallel_fetch_has_stored_are_told(ended_by, tmp_path):
     """They are kept, each with complete days, and the others can be added."""
     stuck = Fault("slow-first-byte", path=EXPORT, day=date(2024, 1, 3), seconds=600)
@@ -109,6 +110,7 @@ def test_requests_that_a_parallel_fetch_has_stored_are_told(ended_by, tmp_path):
     assert "--append" in told
 
 
+@pytest.mark.slow
 def test_the_other_days_of_a_sync_are_as_they_were(ended_by, tmp_path):
     """Also before the first response, and during a snapshot of profiles."""
     first = Fault("slow-first-byte", path=EXPORT, seconds=600)

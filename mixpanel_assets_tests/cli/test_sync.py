@@ -356,6 +356,7 @@ def test_days_that_mixpanel_has_deleted_are_kept_and_said_to_be(mp_here, emulato
     assert "2 days that Mixpanel has deleted" in planned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--accept-smaller",)])
 def test_days_that_mixpanel_has_deleted_since_are_kept_and_each_says_why(
     mp_here, emulator, options
@@ -383,6 +384,7 @@ def rows_here(mp_here):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_accept_smaller_loads_the_named_days_and_says_what_it_removes(mp_here, emulator):
     """Without it rows are kept, with it they are removed; both are reported."""
     mp_here("sync", *TWO)

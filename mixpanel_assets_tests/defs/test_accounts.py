@@ -63,6 +63,7 @@ def stored() -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_the_default_account_loads_a_day_into_its_file(accounts, instance):
     """With nothing but `mp auth add`: the file is that of `mp`."""
     assert run(instance) == ""

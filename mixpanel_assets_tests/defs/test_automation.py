@@ -196,6 +196,7 @@ def test_an_hour_of_ones_own():
     assert list(requested(here, moments)) == [("03-02 09:00", "2024-03-01")]
 
 
+@pytest.mark.slow
 def test_the_check_of_missing_days_runs_once_a_day_at_the_deadline():
     """The sensor does it instead of the schedule, without partitions; no other check."""
     settings = on("US/Pacific", start_date=date(2024, 3, 8))

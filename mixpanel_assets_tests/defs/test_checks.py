@@ -190,6 +190,7 @@ def test_the_page_of_the_asset_says_that_seven_of_thirty_days_are_missing(
     assert '"why": "never loaded"' in row
 
 
+@pytest.mark.slow
 def test_a_backfill_of_old_days_does_not_make_yesterday_fresh(
     definitions, here, instance, workspace
 ):
@@ -234,6 +235,7 @@ def run_checks(
     return checks.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
 
 
+@pytest.mark.slow
 def test_a_run_of_several_days_shows_which_of_them_fail_which_check(
     odd, definitions, stored_instance, shown, ask
 ):

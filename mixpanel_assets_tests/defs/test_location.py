@@ -289,6 +289,7 @@ class Raw(MixpanelTranslator):
         return spec.replace_attributes(key=key, group_name="raw")
 
 
+@pytest.mark.slow
 def test_a_translator_decides_how_assets_appear(emulator, tmp_path, instance):
     """Keys, groups and tags are its own; tables, partitions and jobs are as ever."""
     settings = given_settings(tmp_path / "shop.duckdb", emulator)

@@ -163,6 +163,7 @@ interruptions = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(interruptions)
 @example([("fault", 2), (signal.SIGKILL, 1500)])
 @example([(signal.SIGINT, 2500)])

@@ -64,6 +64,7 @@ def test_the_shop_grows_and_rests_on_weekends() -> None:
     assert shop.volume(date(2024, 1, 7)) < shop.volume(date(2024, 1, 5)) * 0.9
 
 
+@pytest.mark.slow
 def test_people_sign_up_order_and_come_back() -> None:
     """Each sign-up has its own person, orders follow carts, and half the buyers are not new."""
     truth = truth_of(events_per_day=2000)

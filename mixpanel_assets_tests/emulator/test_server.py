@@ -216,6 +216,7 @@ def test_answers_do_not_wait_for_acknowledgements(http: httpx.Client) -> None:
     assert min(seconds[5:]) < 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", siblings(["identity", "gzip"], keep=1))
 def test_big_days_are_sent_block_by_block(encoding: str) -> None:
     """A day of many blocks arrives completely; the rate is printed (the aim is 40 MB/s)."""

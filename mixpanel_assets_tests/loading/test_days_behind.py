@@ -76,6 +76,7 @@ def test_only_days_that_lack_something_are_asked_for(workspace, asked):
     assert workspace.days_due().days == ago[5::-1]  # until they settle
 
 
+@pytest.mark.slow
 def test_empty_days_are_confirmed_without_the_days_between(workspace, shop, asked):
     """The second look at them spans no day that is settled, either."""
     today = workspace.settings.today()
@@ -109,6 +110,7 @@ def test_a_first_day_that_failed_is_asked_for_again(workspace, shop):
     assert workspace.days_due().days[:2] == [today - 50 * DAY, today - 45 * DAY]
 
 
+@pytest.mark.slow
 def test_a_day_that_fails_for_good_is_asked_for_once_a_run(workspace, shop, asked):
     """Alone, and nothing that came after it is asked for again."""
     today = workspace.settings.today()

@@ -160,6 +160,7 @@ def test_a_file_that_is_no_database_fails(credentials, settings):
     assert findings["database"].status == "fail"
 
 
+@pytest.mark.slow
 def test_days_beyond_the_plan_are_told(tmp_path):
     """The first day that can be had is where MP_START_DATE should be."""
     now = datetime(2024, 1, 14, 12, tzinfo=UTC)

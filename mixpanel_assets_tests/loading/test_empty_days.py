@@ -141,6 +141,7 @@ def test_empty_days_among_others_share_one_request(workspace_with):
         assert len(spans(emulator.requests)) == 4
 
 
+@pytest.mark.slow
 def test_only_days_that_turn_out_to_have_events_are_loaded_again(workspace_with, emulator, asked):
     """Weeks before the project and a false empty week share the look; the false one is loaded."""
     emulator.faults.add(Fault("empty-200", path=EXPORT, day=FIRST))
@@ -166,6 +167,7 @@ def test_nothing_is_empty_before_it_is_confirmed(workspace, emulator):
     assert counts(workspace) == true_counts(emulator, FIRST, THIRD)
 
 
+@pytest.mark.slow
 def test_a_confirmed_day_stays_when_a_later_one_fails(workspace_with, emulator):
     """Days that are too far from later ones are confirmed before the load goes on."""
     week = [date(2024, 1, day) for day in range(3, 8)]
@@ -187,6 +189,7 @@ def test_a_confirmed_day_stays_when_a_later_one_fails(workspace_with, emulator):
     assert known[date(2024, 1, 9)] == "failed"
 
 
+@pytest.mark.slow
 def test_a_filtered_table_pays_one_request_for_all_its_empty_days(client, settings, asked):
     """However many lie between them: here, the whole fortnight has no such event."""
     load = EventLoad(
@@ -202,6 +205,7 @@ def test_a_filtered_table_pays_one_request_for_all_its_empty_days(client, settin
     assert asked()[-1] == (FIRST, date(2024, 1, 14))
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_range_of_a_request_is_respected(workspace_with):
     """A server that refuses years is asked for months."""
     with emulator_of(start=FIRST, days=2, export_max_days=31) as emulator:
@@ -238,6 +242,7 @@ def test_events_without_a_time_leave_no_day_unlooked_at(workspace, emulator, ask
     assert workspace.sql_rows("SELECT count(*) FROM mixpanel._quarantine") == [(1,)]
 
 
+@pytest.mark.slow
 def test_a_project_that_is_read_day_by_day_confirms_neighbours_together(workspace_with):
     """Rows of other dates tell nothing of a day, so any row makes the neighbours doubtful."""
     zone = "US/Pacific"
@@ -308,6 +313,7 @@ def test_a_named_table_believes_no_empty_day_either(kind, way, workspace, emulat
     assert len(asked()) - before == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", NAMED_WAYS)
 def test_a_named_table_pays_one_request_for_all_its_empty_days(way, workspace, asked):
     """A fortnight of a rare event, in five requests."""

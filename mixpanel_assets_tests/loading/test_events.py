@@ -128,6 +128,7 @@ def test_rows_that_two_responses_lack_are_kept(kind, workspace, emulator, asked,
     assert len(asked()) == 4
 
 
+@pytest.mark.slow
 def test_rows_that_vanish_later_are_looked_for_twice_again(workspace, emulator, asked):
     """What vanished before costs no second request, what vanishes now does."""
     workspace.sync_events(DAY, DAY)
@@ -297,6 +298,7 @@ def test_a_plan_of_known_days_is_what_they_weigh(workspace):
     assert longer.to_dict()["to_date"] == "2024-01-31"
 
 
+@pytest.mark.slow
 def test_a_plan_counts_the_hours_of_a_long_load(credentials, settings):
     """A year of weeks fits into the first hour, three years do not; what is spent counts."""
     budget = {"budget_export_per_hour": 58, "days_per_request": 7}

@@ -90,6 +90,7 @@ def test_stored_days_before_the_horizon_stay_as_they_are(
     assert len(asked()) == before
 
 
+@pytest.mark.slow
 def test_expired_days_are_missing_once_the_setting_covers_them(
     settings, limited, workspace_with, asked
 ):
@@ -135,6 +136,7 @@ def test_filtered_tables_keep_the_same_days(client, limited, settings, asked):
     assert found == [("events", 3), ("orders", 3)]
 
 
+@pytest.mark.slow
 def test_a_verification_calls_them_expired(client, settings, limited, workspace_with, asked):
     """They differ from nothing, and only the others are requested."""
     database = Database(settings.database)
@@ -154,6 +156,7 @@ def test_a_verification_calls_them_expired(client, settings, limited, workspace_
     assert asked()[before:] == KEPT
 
 
+@pytest.mark.slow
 def test_the_days_that_only_this_copy_holds_are_counted(
     credentials, settings, limited, workspace_with
 ):

@@ -289,6 +289,7 @@ def test_the_doctor_finds_no_fault_with_what_is_whole(credentials, hasty, worksp
     assert "late" not in findings
 
 
+@pytest.mark.slow
 def test_the_doctor_names_days_that_were_read_too_early(credentials, hasty, workspace):
     """More than a month ago; the newer ones are read by the next `mp sync`."""
     today = hasty.today()

@@ -213,6 +213,7 @@ class TestBrokenDays:
         assert (table("mine"), query("FROM mixpanel._days ORDER BY ALL")) == before
         assert leftovers(settings) == []
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("kind", "missing"),
         siblings(
@@ -335,6 +336,7 @@ class TestRequests:
         fetcher.fetch_events("seven", **FORTNIGHT, events=["Sign Up"], chunk_days=None)
         assert [len(days) for days in exports(emulator, before)] == [7, 7]
 
+    @pytest.mark.slow
     def test_fewer_days_share_one_if_they_are_known_to_weigh_much(
         self, fetcher, database, emulator
     ):
@@ -369,6 +371,7 @@ class TestRequests:
         )
         assert 1 <= most <= 3
 
+    @pytest.mark.slow
     def test_several_are_on_their_way_at_once(self, fetcher, emulator):
         """While the first is stored, the others are asked for."""
         before = len(emulator.requests)
@@ -432,6 +435,7 @@ class TestLimit:
 
 
 class TestProgress:
+    @pytest.mark.slow
     def test_events_are_told_of_as_they_arrive(self, large, tmp_path, settings):
         """Every `batch_size` or so, and what is told adds up, whatever is asked again."""
         emulator, client = large
@@ -473,6 +477,7 @@ class TestAssetTable:
         assert (again.total_rows, again.successful_batches) == (result.rows, 3)
         assert query("FROM mixpanel.events ORDER BY ALL") == rows
 
+    @pytest.mark.slow
     def test_in_parallel_broken_days_are_named(self, fetcher, emulator, query):
         """The others are stored."""
         emulator.faults.add(Fault("truncate-whole-body", day=DAY, times=None))
@@ -482,6 +487,7 @@ class TestAssetTable:
         expected = stored(emulator, FIRST, LAST) - stored(emulator, DAY, DAY)
         assert query("SELECT count(*) FROM mixpanel.events") == [(expected,)]
 
+    @pytest.mark.slow
     def test_chunk_days_cap_its_requests_too(self, fetcher, emulator):
         """No request holds more days."""
         before = len(emulator.requests)
@@ -515,6 +521,7 @@ class TestLegacy:
 
             yield fetcher
 
+    @pytest.mark.slow
     def test_days_can_be_appended_again(self, legacy, table):
         """Where every row has the date of its day."""
         fetcher = legacy()

@@ -51,6 +51,7 @@ def same(value):
     return json.dumps(value, sort_keys=True)
 
 
+@pytest.mark.slow
 @given(RECORDS)
 def test_lines_hold_the_records(records):
     """One line each, whatever stands in a text; equal as JSON values."""

@@ -265,6 +265,7 @@ def test_the_next_try_asks_only_for_what_is_missing(earlier, project, workers, l
             assert sorted(pages_asked(emulator, asked)) == day[1]
 
 
+@pytest.mark.slow
 @LAW
 @given(
     project=projects(),

@@ -101,6 +101,7 @@ def test_a_whole_answer_is_stored_by_the_run_that_goes_on(load, broken, asked, d
     assert not broken.exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_answer_is_asked_for_again(load, broken, asked, database):
     """The disk is not believed either."""
     broken.write_bytes(broken.read_bytes()[:-30])
@@ -124,6 +125,7 @@ def test_an_answer_from_before_the_end_of_its_days_is_asked_for_again(
     assert asked()[days] == requests
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run_id", "refetch"), siblings([("other", "missing"), ("second", "all")], keep=1)
 )
@@ -134,6 +136,7 @@ def test_answers_of_others_are_left_alone(run_id, refetch, load, broken, asked):
     assert broken.exists()
 
 
+@pytest.mark.slow
 def test_an_answer_whose_days_are_stored_is_deleted(load, broken, asked, database):
     """Its run was killed after the commit and before the deletion."""
     content = broken.read_bytes()

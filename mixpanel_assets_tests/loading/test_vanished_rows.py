@@ -130,6 +130,7 @@ def test_a_load_says_which_days_hold_vanished_rows(workspace, delete, client):
     assert load.vanished == {DAY: 9}
 
 
+@pytest.mark.slow
 def test_verification_does_not_call_kept_rows_a_difference(workspace, client, delete):
     """They are counted by themselves; rows that vanished since the last load are a difference."""
     workspace.sync_events(FIRST, LAST)
@@ -189,6 +190,7 @@ def test_whether_sync_loads_a_dropped_day_again_is_told_truly(workspace):
     assert not workspace.drop_day(FIRST + timedelta(days=1)).is_loaded_again
 
 
+@pytest.mark.slow
 def test_only_days_of_an_assets_events_are_dropped(workspace, client):
     """Another asset's table of events has days too; named tables are dropped as a whole."""
     workspace.sync_events(FIRST, FIRST)
@@ -267,6 +269,7 @@ def old_project(tmp_path):
         server.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", siblings([1, -1], keep=1))
 def test_a_zone_change_moves_rows_and_leaves_no_trace(old_project, way, caplog):
     """Reports, ledger and log speak of the day that the rows have now."""

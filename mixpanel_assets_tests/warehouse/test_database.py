@@ -327,6 +327,7 @@ SORT = """
 """
 
 
+@pytest.mark.slow
 def test_readers_that_spill_at_once_stay_out_of_each_others_way(path):
     """Two processes that sort more than fits into memory both finish, and leave nothing."""
     with ExitStack() as stack:

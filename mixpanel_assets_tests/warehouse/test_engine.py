@@ -502,6 +502,7 @@ def test_another_projects_file_is_refused(tmp_path):
         storage.create_events_table("others", [event()], EVENTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", siblings([5_000, 20_000], keep=1))
 def test_memory_stays_constant(count):
     """Thousands of events of 4 kB are never in Python's memory at once."""
@@ -726,6 +727,7 @@ def test_a_temporary_database_goes_with_its_process(temporary, then):
         assert temporary() == []
 
 
+@pytest.mark.slow
 def test_a_programs_own_handler_is_left_alone(temporary):
     """It decides how the process ends."""
     then = "import signal; assert signal.getsignal(15) is not signal.SIG_DFL"

@@ -425,6 +425,7 @@ def test_a_killed_writer_counts_no_more(path):
     assert plain(copy_path(path)) == [1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", siblings([3, 2, 5], keep=1))
 def test_of_writers_who_end_at_once_every_commit_is_in_the_snapshot(path, size):
     """One copies; whoever it was, nothing of the others is missing."""

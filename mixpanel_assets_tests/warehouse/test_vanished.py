@@ -303,6 +303,7 @@ def test_rows_that_a_zone_change_moves_are_moved(legacy, moving, turn, way):
     assert legacy.query("SELECT sum(rows_vanished) FROM mixpanel._days") == [(0,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moving", siblings(MOVING[::-1], keep=1))
 @pytest.mark.parametrize("turn", [1, -1])
 def test_a_move_survives_a_kill_between_the_days(legacy, moving, turn):

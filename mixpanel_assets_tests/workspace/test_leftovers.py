@@ -61,12 +61,14 @@ ENDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "end", "code"), siblings(ENDS, keep=2))
 def test_a_temporary_workspace_leaves_its_requests_alone(kind, end, code, files_after):
     """They were spent; no rows and no answers stay."""
     assert files_after(TEMPORARY.format(kind=kind, end=end)) == (code, {"state"})
 
 
+@pytest.mark.slow
 def test_what_a_killed_one_leaves_goes_with_the_next(files_after):
     """Nothing can be done while SIGKILL does its work."""
     killed = TEMPORARY.format(kind="ephemeral", end="os.kill(os.getpid(), 9)")
@@ -74,6 +76,7 @@ def test_what_a_killed_one_leaves_goes_with_the_next(files_after):
     assert files_after(TEMPORARY.format(kind="ephemeral", end="pass")) == (0, {"state"})
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_killed_leaves_no_file(files_after):
     """Its records were never on the disk."""
     assert files_after(STREAM) == (-9, {"state"})

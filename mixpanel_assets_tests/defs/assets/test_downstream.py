@@ -205,6 +205,7 @@ def test_days_that_were_never_loaded_fail_an_asset_that_needs_them(downstream, m
     assert len(downstream.read(EVENTS, "2024-01-03", metadata=wanted)) > 0
 
 
+@pytest.mark.slow
 def test_a_day_that_is_not_whole_says_why(downstream, materialize, settings, emulator):
     """A day that was not over when loaded, and one that the plan does not reach back to."""
     today = settings.today()

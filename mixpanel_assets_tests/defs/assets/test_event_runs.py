@@ -72,6 +72,7 @@ def test_a_retried_step_goes_on_where_it_was(settings, resource, instance, emula
     assert rows == {str(day): truth.count(day) - len(truth.unstorable(day)) for day in DAYS}
 
 
+@pytest.mark.slow
 def test_a_run_says_with_each_request_how_far_it_is(materialize, instance, asked):
     """One line per request: days, rows per second, budget, time left."""
     result = materialize(EVENTS, *RANGE)
@@ -81,6 +82,7 @@ def test_a_run_says_with_each_request_how_far_it_is(materialize, instance, asked
     assert progress[1].startswith("2024-01-03..2024-01-04: 4 of 6 days, ")
 
 
+@pytest.mark.slow
 def test_numbers_of_a_partition_can_be_plotted(materialize, instance):
     """They are numbers, and the budget is what was left when the day came."""
     materialize(EVENTS, *RANGE)
@@ -101,6 +103,7 @@ def test_a_backfill_is_one_run_unless_set(settings, partitions, runs):
     assert [events.backfill_policy.max_partitions_per_run] == runs
 
 
+@pytest.mark.slow
 def test_runs_of_a_cut_backfill_store_the_same(settings, materialize, database):
     """Three runs of two days each and one run of six leave the same table."""
     rows = "SELECT * FROM mixpanel.events ORDER BY ALL"

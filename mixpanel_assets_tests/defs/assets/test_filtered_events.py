@@ -90,6 +90,7 @@ def test_the_table_holds_exactly_the_rows_that_the_filter_finds(
     assert len(stored(database, "FROM mixpanel.events")) > len(part)
 
 
+@pytest.mark.slow
 def test_the_other_tables_are_not_touched(some, run, materialize, database):
     """Loading `events` and a part of them again leaves each what it was."""
     materialize(EVENTS, "2024-01-03")

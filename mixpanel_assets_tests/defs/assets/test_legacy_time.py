@@ -88,6 +88,7 @@ def test_event_time_is_true_utc_when_clocks_change(regime, zone, day, tmp_path):
     assert late == []
 
 
+@pytest.mark.slow
 def test_packed_single_and_mixed_loads_give_one_table(legacy):
     """Across a zone change, how days were packed into requests leaves no trace in the rows."""
     shop = {"start": FIRST, "days": 5, "shifted_rows": 3}

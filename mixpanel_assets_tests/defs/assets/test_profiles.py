@@ -262,6 +262,7 @@ class TestSmallPages:
         emulator.faults.clear()
         assert materialize(PROFILES, settings.today().isoformat()).success
 
+    @pytest.mark.slow
     def test_one_op_per_page_stores_the_same(self, materialize, settings, emulator, database):
         """However the pages are dealt out."""
         config = {"ops": {"plan_profile_pages": {"config": {"pages_per_op": 1}}}}

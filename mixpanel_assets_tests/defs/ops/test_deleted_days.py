@@ -120,6 +120,7 @@ def test_a_sweep_keeps_what_mixpanel_has_deleted(run, stored, settings, today, d
     )
 
 
+@pytest.mark.slow
 def test_refetching_all_requests_no_day_that_mixpanel_has_deleted(
     run, stored, settings, today, days, emulator
 ):
@@ -139,6 +140,7 @@ def test_refetching_all_requests_no_day_that_mixpanel_has_deleted(
     assert [told[day]["status"] for day in days] == ["complete"] * 6
 
 
+@pytest.mark.slow
 def test_a_verification_says_why_deleted_days_differ_or_are_not_compared(
     run, stored, days, emulator
 ):

@@ -59,6 +59,7 @@ def test_every_finished_day_is_loaded_and_recorded(run, settings, instance, emul
     assert {"status", "rows", "events_per_hour"} <= event.asset_materialization.metadata.keys()
 
 
+@pytest.mark.slow
 def test_readers_get_a_snapshot_of_what_was_loaded(run, settings):
     """As after a run of the asset."""
     run("backfill_history")
@@ -87,6 +88,7 @@ def test_the_plan_alone_asks_for_nothing(run, settings, emulator):
     assert not settings.database.exists()
 
 
+@pytest.mark.slow
 def test_days_that_were_stored_without_dagster_are_recorded(
     run, settings, instance, resource, emulator
 ):
@@ -97,6 +99,7 @@ def test_days_that_were_stored_without_dagster_are_recorded(
     assert instance.get_materialized_partitions(EVENTS) == set(days(settings))
 
 
+@pytest.mark.slow
 def test_a_broken_day_stops_nothing_and_is_named(run, settings, instance, emulator):
     """The others are stored and recorded; the run fails."""
     broken = settings.start_date + timedelta(days=4)
@@ -116,6 +119,7 @@ def test_a_project_that_begins_today_has_no_history(resource, settings, instance
     assert metadata_of(job.execute_in_process(instance=instance))["days"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_variable", siblings([False, True], keep=1))
 def test_rows_go_where_the_assets_put_theirs(
     settings, resource, instance, tmp_path, monkeypatch, by_variable

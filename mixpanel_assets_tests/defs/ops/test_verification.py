@@ -3,6 +3,7 @@
 from datetime import date
 
 import duckdb
+import pytest
 
 from mixpanel_assets.defs.partitions import span
 from mixpanel_assets_tests.defs.ops.conftest import failure_of, metadata_of
@@ -14,6 +15,7 @@ def load(definitions, instance, *days: str) -> None:
         assert job.execute_in_process(instance=instance, partition_key=day).success
 
 
+@pytest.mark.slow
 def test_equal_days_succeed_and_are_shown(run, definitions, instance):
     """A row per day."""
     load(definitions, instance, "2024-01-02", "2024-01-03")
