@@ -487,6 +487,9 @@ class StoredQueries:
             The share of events that Mixpanel had processed one day after they happened, two days
             and so on, up to all of them.
 
+        Raises:
+            ConfigError: The range ends before it begins, or an argument is no day.
+
         Example:
             >>> queries.lateness(from_date="2024-01-01", to_date="2024-01-07").steps[0].share
         """

@@ -46,3 +46,21 @@ def test_again_downloads_the_days(mp_here, emulator):
     done = mp_here("verify", *DAYS, "--again")
     assert done.code == 1
     assert "2024-01-04: missing 2, gone 0, changed 0 (Page View)" in done.stdout
+
+
+def test_lateness_is_a_curve_that_ends_at_all_events(mp_here, emulator):
+    """As bars and as JSON; late rows arrive three days after they happened."""
+    emulator.faults.add(Fault("late-events", day=START.replace(day=4), count=2))
+    assert mp_here("sync", *DAYS, "--no-profiles").code == 0
+    done = mp_here("inspect", "lateness", *DAYS)
+    assert done.code == 0
+    assert "100.00%  " + "█" * 40 in done.stdout.splitlines()[-1]
+    result = json.loads(mp_here("inspect", "lateness", *DAYS, "--format", "json").stdout)
+    *_, before, last = result["steps"]
+    assert last["share"] == 1.0
+    assert last["count"] == result["total"]
+    assert (last["days"], last["count"] - before["count"]) == (4, 2)
+    empty = mp_here("inspect", "lateness", "--from", "2023-01-01", "--to", "2023-01-02")
+    assert empty.stdout == "No event is stored for these days.\n"
+    wrong = mp_here("inspect", "lateness", "--from", "2024-01-04", "--to", "2024-01-03")
+    assert wrong.code == 3
