@@ -136,6 +136,7 @@ def test_settings_say_where_the_days_begin_and_end(connection):
     late = Settings(start_date="2026-05-17", close_hour=13)
     assert list(found(connection, late)) == [date(2026, 5, 17), date(2026, 5, 18)]
     assert found(connection, Settings(start_date="2026-05-20")) == {}
+    assert found(None, started) == found(connection, started)
     write(connection, date(2026, 5, 15), "complete", 1)
     write(connection, date(2026, 5, 20), "open", 1, later=DAY / 2)
     assert list(found(connection, late)) == [date(2026, 5, day) for day in range(15, 21)]
@@ -199,8 +200,13 @@ def test_the_picture_of_the_documentation_is_what_is_drawn(connection):
     ]
     for start, end, status, more in parts:
         rows = int(status in ("complete", "partial", "open"))
-        for number in range(start, end):
-            write(connection, first + number * DAY, status, rows, **more)
+        write(connection, first + start * DAY, status, rows, **more)
+        connection.execute(
+            "INSERT INTO mixpanel._days SELECT _days.* REPLACE (day + n::INTEGER AS day, "
+            "fetched_at + n * INTERVAL 1 DAY AS fetched_at) "
+            f"FROM mixpanel._days, range(1, {end - start}) AS following(n) "
+            f"WHERE day = DATE '{first}' + {start}"
+        )
     settings = Settings(retention_days=(Settings().today() - first).days - 18)
     result = coverage(connection, settings, now=NOW)
     assert len(result.counts["events"]) == 10
