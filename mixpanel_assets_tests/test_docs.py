@@ -242,7 +242,8 @@ def test_examples_run_and_show_what_is_true(name, folder):
 
 DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path.read_text()
-    for path in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+    for folder in (ROOT, ROOT / "docs", ROOT / "examples")
+    for path in sorted(folder.glob("*.md"))
 }
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -43,7 +43,7 @@ def test_each_page_is_in_the_menu_and_in_the_list_for_programs():
     menu = entries(yaml.load((SITE / "mkdocs.yml").read_text(), Loader)["nav"])
     assert {page for page in menu if "/" not in page} == {
         *pages,
-        *("index.md", "contributing.md", "changelog.md"),
+        *("index.md", "contributing.md", "changelog.md", "examples.md"),
     }
     listed = re.findall(r"^- \[.+?\]\((.+?)\)", (DOCS / "llms.txt").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(pages)

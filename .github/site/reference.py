@@ -24,7 +24,7 @@ from mixpanel_assets.warehouse.schema import MACROS, TABLES, VIEWS
 ROOT = Path(__file__).parents[2]
 # Pages that are files outside `docs/`.
 OUTSIDE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md"}
-OUTSIDE |= {"CHANGELOG.md": "changelog.md"}
+OUTSIDE |= {"CHANGELOG.md": "changelog.md", "examples/README.md": "examples.md"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -51,7 +51,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def _inside(text: str) -> str:
     """Return the text of a file of the root with links as a page has them."""
     text = re.sub(r"\]\(docs/", "](", text)
-    text = re.sub(r"\[(.*?)\]\(LICENSE\)", r"\1", text)
+    # The files themselves are in the source only.
+    files = r"LICENSE|streaming/[\w.]+|dagster_project|notebook.ipynb"
+    text = re.sub(rf"\[([^]]*)\]\((?:{files})\)", r"\1", text)
     for name, page in OUTSIDE.items():
         text = text.replace(f"]({name}", f"]({page}")
     return text
