@@ -84,8 +84,8 @@ def _estimate(number: int | None, unit: str, divisor: int) -> str:
 def quota() -> Answer:
     """Show the used and remaining request budget. Sends no request.
 
-    It counts the requests of this user's processes. Requests of other users and programs are not
-    known; MP_BUDGET_RESERVE leaves some of the budget for them.
+    It counts the requests of all processes with the same MP_STATE_DIR. Requests of other users and
+    programs are not known; MP_BUDGET_RESERVE leaves some of the budget for them.
 
     Example: mp quota
     """

@@ -134,7 +134,7 @@ class MixpanelAPIClient(Queries):
     def quota(self) -> list[ApiUsage]:
         """Return the spent part of the request budget for each API family.
 
-        The ledger knows the requests of this user's processes only: Mixpanel does not publish the
+        The ledger knows the requests of processes that share it: Mixpanel does not publish the
         count. No request is sent.
 
         Example:
