@@ -123,8 +123,12 @@ def _weekdays(weeks: Weeks, width: int) -> Iterator[Text]:
         yield line
 
 
+_DARK = 3 * 128  # the sum of red, green and blue below which black cannot be read
+
+
 def _style(color: str) -> str:
-    return f"black on {color}"
+    text = "white" if sum(bytes.fromhex(color[1:])) < _DARK else "black"
+    return f"{text} on {color}"
 
 
 def certificate(

@@ -56,7 +56,7 @@ LOOKS: Mapping[CoverageStatus, Look] = {
     "only ours": Look("*", "#8250df", True, "stored, and Mixpanel has none of it any more"),
     "failed": Look("!", "#cf222e", False, "not stored, because the last attempt failed"),
     "never loaded": Look(
-        ".", "#8c959f", False, "not stored: never requested, or deleted from this copy since"
+        ".", "#8c959f", False, "not stored; never requested, or deleted from this copy since"
     ),
     "not available": Look("-", "#bf8700", False, "not stored, beyond the reach of the plan"),
     "expired": Look("x", "#57606a", False, "not stored, and Mixpanel has deleted it"),
