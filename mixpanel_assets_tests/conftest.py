@@ -1,6 +1,7 @@
 """The emulator, clients of it, and an environment without settings."""
 
 import gc
+import importlib.util
 import os
 import shutil
 import signal
@@ -106,6 +107,9 @@ LAKE_MODULES: dict[str, tuple[str, ...]] = {
     "loading/test_events.py": (),
     "loading/test_fetcher.py": (),
 }
+# Wheels of its extensions exist for one version of DuckDB.
+LAKE_ONLY = ("test_lake.py", "test_moving.py")
+HAS_LAKE = importlib.util.find_spec("duckdb_extension_ducklake") is not None
 SERVERS = pytest.StashKey[servers.Run]()
 
 MEMORY_DISK = Path("/dev/shm")
@@ -164,6 +168,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items
         if (item.get_closest_marker("slow") and not config.getoption("--slow"))
         or (config.getoption("--quick") and not _is_quick(item))
+        or (not HAS_LAKE and _needs_lake(item))
     }
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
@@ -173,6 +178,20 @@ def pytest_collection_finish() -> None:
     """Let no garbage collection walk the modules and the thousands of tests again and again."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say that tests of the lake did not run, where its extensions do not fit DuckDB."""
+    if not HAS_LAKE:
+        terminalreporter.line(f"without the lake: no extensions for DuckDB {duckdb.__version__}")
+
+
+def _needs_lake(item: pytest.Item) -> bool:
+    """Return whether a test loads the extensions of the extra `lake`."""
+    fixtures = getattr(item, "fixturenames", ())
+    is_on_lake = getattr(item, "callspec", None) and item.callspec.params.get("place") == "lake"
+    starts_one = item.path.name in LAKE_ONLY and "postgres" in fixtures
+    return bool(is_on_lake or starts_one or "lake" in fixtures)
 
 
 def _is_quick(item: pytest.Item) -> bool:
