@@ -7,6 +7,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 
+from mixpanel_assets.defs.machines import step_database
 from mixpanel_assets.defs.names import Names
 from mixpanel_assets.errors import DatabaseLockedError, MixpanelDataError
 from mixpanel_assets.loading.late_days import LATE_DAYS, LateDays, find_late_days
@@ -53,7 +54,7 @@ def late_events_sensor(
                 late = find_late_days(
                     client,
                     settings,
-                    hurried.database_for(client.credentials.project_id),
+                    step_database(context, hurried, client.credentials.project_id),
                     sweep=[day for day in sweep if day >= settings.start_date],
                 )
         except DatabaseLockedError as error:

@@ -17,16 +17,21 @@ from mixpanel_assets.warehouse.lock import note_hosts
 # The names of Dagster's own launchers and executors: CeleryRunLauncher, k8s_job_executor.
 _REMOTE = re.compile(r"[Cc]elery|[Dd]ocker|[Kk]8s|[Kk]ubernetes|(?<![a-z])[Ee]cs(?![a-z])")
 
-Step: TypeAlias = dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext
+Step: TypeAlias = (
+    dg.OpExecutionContext
+    | dg.AssetExecutionContext
+    | dg.AssetCheckExecutionContext
+    | dg.SensorEvaluationContext
+)
 
 
 def step_database(
     context: Step, settings: Settings, project_id: str, *, read_only: bool = False
 ) -> Database:
-    """Return the database of the settings for a step, not opened yet.
+    """Return the database of the settings for a step or a sensor, not opened yet.
 
     Args:
-        context: Of the step.
+        context: Of the step or the sensor.
         settings: Name the database.
         project_id: Names the file in the home directory.
         read_only: Refuse every write, and read the copy for readers.
@@ -35,12 +40,8 @@ def step_database(
         ConfigError: It is a file of this machine, and runs or steps are spread over several.
     """
     database = settings.database_for(project_id, read_only=read_only, on_wait=context.log.info)
-    check_machines(
-        database.place,
-        context.instance,
-        context.job_def,
-        is_shared=settings.database_shared,
-    )
+    job = None if isinstance(context, dg.SensorEvaluationContext) else context.job_def
+    check_machines(database.place, context.instance, job, is_shared=settings.database_shared)
     return database
 
 
@@ -52,7 +53,7 @@ def check_machines(
     Args:
         database: A path, or the location of a lake.
         instance: Names the run launcher.
-        job: Names the executor.
+        job: Names the executor; None: no job is run.
         is_shared: All runs mount one volume on one machine (MP_DATABASE_SHARED).
 
     Raises:
@@ -63,7 +64,7 @@ def check_machines(
     if is_shared:
         note_hosts(Path(database))
         return
-    if spread := remote_launcher(instance) or remote_executor(job):
+    if spread := remote_launcher(instance) or (job and remote_executor(job)):
         raise ConfigError(
             f"{spread} can use several machines, and each would fill a file of its own at "
             f"{database}. Set MP_DATABASE to a lake, which machines share. If all runs mount the "

@@ -1,13 +1,16 @@
 """What one machine keeps for itself is refused where runs or steps use several."""
 
 import os
+import re
 import time
+from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
 
 from mixpanel_assets import build_definitions
+from mixpanel_assets.defs import machines
 from mixpanel_assets.defs.machines import check_machines, is_remote, refuse_remote_steps
 from mixpanel_assets.errors import ConfigError, DatabaseLockedError
 from mixpanel_assets.warehouse import database_at
@@ -91,6 +94,16 @@ def test_a_file_is_refused_under_an_executor_of_several_machines(instance, tmp_p
         check_machines(lake, instance, job, is_shared=False)
     check_machines(file, instance, job, is_shared=True)
     check_machines(file, instance, job_with("multiprocess"), is_shared=False)
+
+
+def test_every_step_and_sensor_opens_its_database_in_one_place():
+    """Where machines are checked; a new one that forgets it would fill a file of each machine."""
+    calls = [
+        path.name
+        for path in Path(machines.__file__).parent.rglob("*.py")
+        if re.search(r"\bdatabase_(for|at)\(", path.read_text())
+    ]
+    assert sorted(calls) == ["io_managers.py", "machines.py"]
 
 
 def test_steps_that_hand_each_other_files_are_not_spread():

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from mixpanel_assets.defs.failures import explained_to_dagster
+from mixpanel_assets.defs.machines import step_database
 from mixpanel_assets.defs.metadata import column_schema, stored_table, table
 from mixpanel_assets.defs.names import NO_HOOKS, THE_ONLY_PROJECT, AssetHooks, AssetKind, Names
 from mixpanel_assets.errors import DatabaseNotFoundError
@@ -79,11 +80,12 @@ def coverage_asset(
     def calendar(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         project = ProjectIdentity(*names.resource(context).known_project)
         with explained_to_dagster():
-            database = settings.database_for(
+            database = step_database(
+                context,
+                settings,
                 project.project_id,
                 # The rows that this run has stored are not in the copy for readers yet.
                 read_only=not context.run.is_partitioned,
-                on_wait=context.log.info,
             )
             result = coverage(None, wanted)
             with suppress(DatabaseNotFoundError), database.read() as connection:

@@ -4,6 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from mixpanel_assets.defs.failures import explained_to_dagster
+from mixpanel_assets.defs.machines import step_database
 from mixpanel_assets.defs.names import Names, opening
 from mixpanel_assets.rules.location import LakeLocation
 from mixpanel_assets.settings import Settings
@@ -38,7 +39,7 @@ def tidy_lake_job(settings: Settings, names: Names) -> dg.JobDefinition:
     def tidy(context: dg.OpExecutionContext, config: TidyConfig) -> None:
         with explained_to_dagster():
             project_id = names.resource(context).credentials.project_id
-            database = settings.database_for(project_id, on_wait=context.log.info)
+            database = step_database(context, settings, project_id)
             tidied = database.tidy(keep_days=config.keep_days, most_files=config.most_files)
         context.log.info(str(tidied))
         context.add_output_metadata(
