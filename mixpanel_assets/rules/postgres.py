@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _IS_LOCATION = re.compile(r"postgres(ql)?://")
 _SHOWN = ("user", "host", "port", "dbname")
-_LONGEST_NAME = 63  # of a session; the server cuts a longer one
+_NAME_BYTES = 63  # of a session; the server cuts longer names
 
 # A connection whose other end is lost is noticed within a minute, not within hours.
 _CLIENT = {
@@ -54,9 +54,11 @@ SELECT pg_advisory_xact_lock(%s)
 """
 # The server shows the two halves of a lock's number in two columns.
 _HOLDER = """
-SELECT application_name, to_char(backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
+SELECT application_name, pid, client_addr::text,
+       to_char(backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
 FROM pg_locks JOIN pg_stat_activity USING (pid)
 WHERE locktype = 'advisory' AND granted AND objsubid = 1
+  AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND (classid::bigint << 32 | objid::bigint) = %s
 """
 _POOLER_TRIES = 3
@@ -76,6 +78,28 @@ def lock_number(*names: str) -> int:
 def machine() -> str:
     """Return the name of this machine."""
     return socket.gethostname()
+
+
+def process_name() -> str:
+    """Return the name under which a server lists this process: machine, process id, command."""
+    command = short_command([sys.argv[0] or sys.executable, *sys.argv[1:]])
+    name = f"mixpanel_assets {machine()} {os.getpid()} {command}"
+    return name.encode("ascii", "replace")[:_NAME_BYTES].decode()
+
+
+def process_named(name: str, backend: int, address: str | None, since: str) -> Holder:
+    """Return the process that a server lists under a name, ours or another program's.
+
+    Args:
+        name: As `process_name` returned it, or any other.
+        backend: The number of the server's own process.
+        address: Of the other program's machine.
+        since: When the session began, in UTC.
+    """
+    words = name.split(maxsplit=3)
+    if len(words) == 4 and words[2].isdecimal():
+        return Holder(int(words[2]), f"{words[3]} on {words[1]}", since)
+    return Holder(backend, f"{name or 'a program'} at {address}, in PostgreSQL", since)
 
 
 @dataclass(frozen=True)
@@ -139,11 +163,9 @@ class PostgresServer:
         usual = {name: value for name, value in _CLIENT.items() if name not in self._given}
         if "PGCONNECT_TIMEOUT" in os.environ:
             usual.pop("connect_timeout", None)
-        command = short_command([sys.argv[0] or sys.executable, *sys.argv[1:]])
-        name = f"{machine()} {os.getpid()} {command}"[:_LONGEST_NAME]
         try:
             session: Connection = psycopg2.connect(
-                self.location, **{"application_name": name, **usual}
+                self.location, **{"application_name": process_name(), **usual}
             )
         except psycopg2.Error as error:
             raise ConnectionFailedError(
@@ -237,12 +259,8 @@ def lock_holder(session: Connection, number: int) -> Holder | None:
     """Return the process that holds a lock, and its machine."""
     with session.cursor() as cursor:
         cursor.execute(_HOLDER, (number,))
-        found: list[tuple[str, str]] = cursor.fetchall()
-    for name, since in found:
-        host, process, *command = name.split(" ", 2)
-        if process.isdigit():
-            return Holder(int(process), f"{' '.join(command)} on {host}", since)
-    return None
+        found = cursor.fetchall()
+    return process_named(*found[0]) if found else None
 
 
 def is_open(session: Connection) -> bool:

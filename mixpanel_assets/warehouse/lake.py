@@ -30,6 +30,7 @@ from mixpanel_assets.errors import (
 )
 from mixpanel_assets.rules.location import LakeLocation
 from mixpanel_assets.rules.locks import Wait
+from mixpanel_assets.rules.postgres import process_name
 from mixpanel_assets.warehouse import lake_lock
 from mixpanel_assets.warehouse.database import (
     CATALOG,
@@ -157,7 +158,7 @@ class Lake(Database):
         """Do what `Database.write` does; the run's id is in the lake's commit message."""
         with super().write(staging, run_id=run_id) as connection:
             yield connection
-            message = f"run {run_id}" if run_id else lake_lock.process_name()
+            message = f"run {run_id}" if run_id else process_name()
             connection.execute(
                 f"CALL {CATALOG}.set_commit_message('mixpanel_assets', {literal(message)})"
             )
@@ -474,7 +475,7 @@ def _attach(
     from psycopg2.extensions import make_dsn, parse_dsn
 
     words = {"connect_timeout": "10", **parse_dsn(location.catalog)}
-    words["application_name"] = lake_lock.process_name()
+    words["application_name"] = process_name()
     catalog = f"ducklake:postgres:{make_dsn(**words)}"
     options = [f"DATA_PATH {literal(data_path)}"]
     if location.password:

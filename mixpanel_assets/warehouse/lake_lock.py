@@ -6,10 +6,7 @@ it when its holder ends. Writers get it in the order in which they asked.
 
 from __future__ import annotations
 
-import os
 import select
-import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -17,7 +14,8 @@ from zlib import crc32
 
 from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.rules.location import LakeLocation
-from mixpanel_assets.rules.locks import Holder, Wait, short_command
+from mixpanel_assets.rules.locks import Holder, Wait
+from mixpanel_assets.rules.postgres import process_name, process_named
 
 if TYPE_CHECKING:
     from psycopg2 import extensions
@@ -26,7 +24,6 @@ _CLASS = crc32(b"mixpanel_assets") - 2**31  # locks of other programs have anoth
 _KEY = crc32(b"mixpanel") - 2**31
 _POLL_SECONDS = 0.25
 _CONNECT_SECONDS = 10
-_NAME_BYTES = 63  # PostgreSQL cuts longer names
 # A machine that is gone without a word is noticed within half a minute, by both sides.
 _KEEPALIVE = {
     "keepalives": 1,
@@ -110,13 +107,6 @@ def connect(location: LakeLocation, **options: Any) -> extensions.connection:
     return connected
 
 
-def process_name() -> str:
-    """Return the name under which PostgreSQL lists this process: machine, process id, command."""
-    command = short_command([sys.argv[0] or sys.executable, *sys.argv[1:]])
-    name = f"mixpanel_assets {socket.gethostname()} {os.getpid()} {command}"
-    return name.encode("ascii", "replace")[:_NAME_BYTES].decode()
-
-
 def rows(location: LakeLocation, sql: str, values: Any = None) -> list[tuple[Any, ...]]:
     """Return the rows of one statement on the catalog's PostgreSQL.
 
@@ -146,10 +136,7 @@ def _holder(location: LakeLocation) -> Holder | None:
 
     with suppress(psycopg2.Error):
         for backend, name, address, since in rows(location, _HOLDER, _OIDS):
-            words = name.split(maxsplit=3)
-            if len(words) == 4 and words[2].isdecimal():
-                return Holder(int(words[2]), f"{words[3]} on {words[1]}", since)
-            return Holder(backend, f"{name or 'a program'} at {address}, in PostgreSQL", since)
+            return process_named(name, backend, address, since)
     return None
 
 

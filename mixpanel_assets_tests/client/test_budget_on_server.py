@@ -157,7 +157,7 @@ def test_the_budget_and_its_refusals_are_shared(postgres):
 
 def test_a_wait_for_the_ledger_names_its_holder_and_ends(postgres):
     """A process that holds the lock for too long is named with its machine."""
-    with postgres.connect(application_name="worker-7 812 dagster api") as session:
+    with postgres.connect(application_name="mixpanel_assets worker-7 812 dagster api") as session:
         session.cursor().execute("SELECT pg_advisory_lock(%s)", (lock_number(SCHEMA),))
         with pytest.raises(DatabaseLockedError, match=r"process 812 \(dagster api on worker-7"):
             take(impatient(on(postgres)))
