@@ -65,6 +65,7 @@ from mixpanel_assets.warehouse import (
     ProjectIdentity,
     Reload,
     ShiftedRowsError,
+    StagedDays,
     Status,
     Target,
     check_loadable,
@@ -77,6 +78,7 @@ from mixpanel_assets.warehouse import (
     mark_failed,
     only_here,
     prepare,
+    repeated,
     replace_events,
     stage_days,
 )
@@ -561,8 +563,25 @@ class EventLoad(Load):
         with (
             self._database.staging() as memory,
             stage_days(memory, received, project=self._project, open_days=open_days) as staged,
-            self._database.write(memory, run_id=self._run_id) as connection,
         ):
+            reports = repeated(lambda: self._replace_days(memory, staged, days, earlier_looks))
+        spool.discard()
+        written_days = {report.day for report in reports}
+        if spool.from_date in written_days:
+            self._requests_counted = requests
+        self._confirm_later([day for day in days if day not in written_days])
+        self._learn_sizes(spool, reports)
+        self._report_stored_days(days, reports)
+
+    def _replace_days(
+        self,
+        memory: duckdb.DuckDBPyConnection,
+        staged: StagedDays,
+        days: Sequence[date],
+        earlier_looks: Looks,
+    ) -> list[DayReport]:
+        """Replace the days by their staged rows, in one transaction."""
+        with self._database.write(memory, run_id=self._run_id) as connection:
             reports = replace_events(
                 connection,
                 staged,
@@ -578,13 +597,7 @@ class EventLoad(Load):
             )
             _refuse_shrunken(reports, earlier_looks)
             self._leases.confirm(days)
-        spool.discard()
-        written_days = {report.day for report in reports}
-        if spool.from_date in written_days:
-            self._requests_counted = requests
-        self._confirm_later([day for day in days if day not in written_days])
-        self._learn_sizes(spool, reports)
-        self._report_stored_days(days, reports)
+        return reports
 
     def _confirm_later(self, days: Sequence[date]) -> None:
         """Remember days without events, which are requested once more before they are stored."""
@@ -617,10 +630,13 @@ class EventLoad(Load):
         return [report.day for report in reports if report.row_count]
 
     def _mark(self, days: Sequence[date], status: Status, *, requests: int = 0) -> list[DayReport]:
-        with self._database.write() as connection:
-            reports = self._mark_days(connection, days, status, requests=requests)
-            self._leases.confirm(days)
+        def mark() -> list[DayReport]:
+            with self._database.write(run_id=self._run_id) as connection:
+                reports = self._mark_days(connection, days, status, requests=requests)
+                self._leases.confirm(days)
             return reports
+
+        return repeated(mark)
 
     def _read_day_by_day(self) -> None:
         self._plan.fixed = 1

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
@@ -46,6 +47,7 @@ from mixpanel_assets.warehouse import (
     is_partial,
     kept_snapshot,
     prepare,
+    repeated,
     replace_profiles,
     stage_profiles,
     target_of,
@@ -368,15 +370,24 @@ class ProfileLoad(Load):
             with (
                 database.staging() as memory,
                 self.staged(memory, snapshot) as staged,
-                database.write(memory, run_id=self.run_id) as connection,
             ):
-                prepare(connection, self.project)
-                reports = self.store_in(connection, snapshot, staged)
+                reports = repeated(partial(self._write, database, memory, snapshot, staged))
             for report in reports:
                 self._report_day(report, pages)
                 pages = 0  # so that the pages of all days add up
             if not snapshot.failed:
                 snapshot.plan.discard()
+
+    def _write(
+        self,
+        database: Database,
+        memory: duckdb.DuckDBPyConnection,
+        snapshot: Snapshot,
+        staged: StagedProfiles,
+    ) -> list[ProfileReport]:
+        with database.write(memory, run_id=self.run_id) as connection:
+            prepare(connection, self.project)
+            return self.store_in(connection, snapshot, staged)
 
     def staged(
         self, memory: duckdb.DuckDBPyConnection, snapshot: Snapshot

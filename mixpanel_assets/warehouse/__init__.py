@@ -16,6 +16,7 @@ from mixpanel_assets.warehouse.database import Tidied as Tidied
 from mixpanel_assets.warehouse.database import check_before_load as check_before_load
 from mixpanel_assets.warehouse.database import check_readable as check_readable
 from mixpanel_assets.warehouse.database import check_whose as check_whose
+from mixpanel_assets.warehouse.database import repeated as repeated
 from mixpanel_assets.warehouse.day_facts import RowFacts as RowFacts
 from mixpanel_assets.warehouse.day_facts import SampledProperties as SampledProperties
 from mixpanel_assets.warehouse.day_facts import quarantine_reasons as quarantine_reasons

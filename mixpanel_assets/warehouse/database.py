@@ -9,13 +9,16 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import random
 import shlex
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 from duckdb import DuckDBPyConnection as Connection
@@ -25,6 +28,7 @@ from mixpanel_assets.errors import (
     DatabaseLockedError,
     DatabaseNotFoundError,
     StorageError,
+    WriteConflictError,
 )
 from mixpanel_assets.rules.location import Location
 from mixpanel_assets.rules.locks import Wait, holder_of
@@ -422,6 +426,31 @@ class Database:
         _must_be_database_file(self.path)
         _make_database_folder(self.path)
         must_be_writable(self.path)
+
+
+_WRITES = 5  # of one transaction, if other programs keep changing the same tables
+_WAIT_SECONDS = 0.2
+T = TypeVar("T")
+
+
+def repeated(write: Callable[[], T]) -> T:
+    """Return what `write` returns, called again if another program changed the same table.
+
+    Processes of this package never do that: they take the lock first. It is for other programs.
+
+    Args:
+        write: Writes one whole transaction.
+
+    Raises:
+        WriteConflictError: It happened five times in a row.
+    """
+    for attempt in range(1, _WRITES):
+        try:
+            return write()
+        except WriteConflictError as error:
+            logger.warning("%s Writing it again (%s of %s).", error.message, attempt, _WRITES - 1)
+            time.sleep(_WAIT_SECONDS * attempt * random.uniform(0.5, 1.5))
+    return write()
 
 
 @contextmanager

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 import traceback
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -20,12 +22,23 @@ from mixpanel_assets.errors import (
     DatabaseNotFoundError,
     MixpanelDataError,
     StorageError,
+    WriteConflictError,
 )
+from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.rules.location import LakeLocation, parse_location
-from mixpanel_assets.warehouse import database_at, prepare, replace_slice, schema
+from mixpanel_assets.warehouse import (
+    append_events,
+    database_at,
+    prepare,
+    repeated,
+    replace_events,
+    replace_slice,
+    schema,
+    stage_days,
+)
 from mixpanel_assets.warehouse.lake import close_lakes, load_extensions
 from mixpanel_assets_tests.servers import Postgres
-from mixpanel_assets_tests.warehouse.conftest import PROJECT, Warehouse, event
+from mixpanel_assets_tests.warehouse.conftest import DAY, PROJECT, Warehouse, event
 
 SECRET = "planted-7d1e-secret"
 WRITER = """
@@ -472,6 +485,74 @@ def test_no_statement_shows_a_password(postgres: Postgres, tmp_path, monkeypatch
     close_lakes()
     for secret in (postgres.password, SECRET):
         assert secret not in " ".join([*shown, caplog.text, repr(database), str(vars(database))])
+
+
+class TestConflicts:
+    """Another program changes the same table during a write, without the lock."""
+
+    @pytest.mark.parametrize("how", ["replace", "append"])
+    def test_the_whole_transaction_is_written_again(self, on_lake, lake, tmp_path, how, caplog):
+        """The rows are those of a write without a conflict, and a log says what happened."""
+        alone = Warehouse(tmp_path)
+        options = {} if how == "replace" else {"table": "some"}
+        old = [event(insert=n) for n in range(20)]
+        new = [event(insert=n, **{"$insert_id": f"i{n}"}) for n in range(30)]
+        wanted = []
+        for warehouse in (alone, on_lake):
+            warehouse.load([*old, *new[:5]], **options)
+            store: Any = partial(append_events, **options) if options else replace_events
+            table = "main.some" if options else "mixpanel.events"
+            change = partial(self.change, lake, table) if warehouse is on_lake else lambda: None
+            self.store(warehouse, new, store, change)
+            wanted.append(warehouse.query(f"SELECT * EXCLUDE properties FROM {table} ORDER BY ALL"))
+            wanted.append(warehouse.query("SELECT row_count, status FROM mixpanel._days"))
+        assert wanted[:2] == wanted[2:]
+        assert "Writing it again (1 of 4)" in caplog.text
+
+    def test_it_ends_after_five_times(self, on_lake, lake):
+        """A conflict each time is an error that says that nothing was stored."""
+        on_lake.load([event(insert=n) for n in range(20)])
+        before, change, tries = on_lake.rows(), partial(self.change, lake, "mixpanel.events"), []
+
+        def write():
+            with on_lake.database.write() as connection:
+                connection.execute("DELETE FROM mixpanel.events WHERE properties IS NOT NULL")
+                tries.append(change())
+
+        with pytest.raises(WriteConflictError, match="without this package's lock"):
+            repeated(write)
+        assert (len(tries), on_lake.rows()) == (5, before)
+
+    @staticmethod
+    def store(warehouse: Warehouse, lines: list[Any], store: Any, change: Any) -> None:
+        received = ReceivedDays(warehouse.spool(lines), DAY, DAY, len(lines), True)
+        changes = [change]
+        with (
+            warehouse.database.staging() as memory,
+            stage_days(memory, received, project=PROJECT) as staged,
+        ):
+
+            def write() -> None:
+                with warehouse.database.write(memory) as connection:
+                    prepare(connection, PROJECT)
+                    store(connection, staged)
+                    if changes:
+                        changes.pop()()
+
+            repeated(write)
+
+    @staticmethod
+    def change(lake: LakeLocation, table: str) -> None:
+        with duckdb.connect() as other:
+            load_extensions(other)
+            other.execute(f"ATTACH '{lake}' AS lake")
+            one = f"FROM lake.{table} WHERE rowid = (SELECT min(rowid) FROM lake.{table})"
+            other.execute("BEGIN")
+            other.execute(f"CREATE TEMP TABLE changed AS {one}")
+            other.execute(f"DELETE {one}")
+            other.execute(f"INSERT INTO lake.{table} FROM changed")
+            other.execute("COMMIT")
+            other.execute("DETACH lake")
 
 
 def test_other_programs_read_through_the_catalog(on_lake, lake, postgres_server):
