@@ -7,7 +7,7 @@ import sys
 
 NAMES = (
     *("end_to_end", "load", "serve", "budget", "stream", "pages", "profiles", "backfill"),
-    "parallel_runs",
+    *("parallel_runs", "lake"),
 )
 
 

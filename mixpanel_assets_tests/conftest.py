@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -81,34 +82,53 @@ QUICK_MODULES = (
 
 # Modules whose tests run on a lake as well with `--lake`, and those that always do.
 LAKE_MODULES: dict[str, tuple[str, ...]] = {
-    "warehouse/test_load.py": (),
-    "warehouse/test_odd_lines.py": (),
+    "defs/assets/test_events.py": (
+        "test_materializing_a_day_twice_leaves_one_copy",
+        "test_a_day_that_stays_broken_keeps_what_it_held",
+        "test_rows_that_vanished_are_kept_and_counted",
+        "test_another_projects_rows_are_never_mixed_in",
+    ),
+    "defs/assets/test_failures.py": (),
+    "defs/assets/test_filtered_events.py": ("test_stored_queries_answer_from_it",),
+    "defs/assets/test_profiles.py": ("test_todays_partition_is_a_full_snapshot",),
+    "defs/assets/test_queries.py": ("test_a_downstream_asset_gets_the_slice_of_its_day",),
+    "defs/test_io_managers.py": ("test_columns_are_matched_by_name",),
+    "loading/test_certificate.py": (),
+    "loading/test_events.py": ("test_one_bad_day_does_not_stop_the_others",),
+    "loading/test_fetcher.py": ("test_appending_equals_one_fetch",),
     "warehouse/test_clocks.py": (),
-    "warehouse/test_profiles.py": (),
+    "warehouse/test_inspector.py": ("test_the_whole_is_said_in_a_few_words",),
+    "warehouse/test_load.py": (
+        "test_an_event_becomes_a_row_with_every_column",
+        "test_properties_read_back_as_sent",
+        "test_a_named_table_has_the_documented_columns",
+        "test_a_zone_change_moves_rows_by_up_to_two_days",
+        "test_a_day_before_the_plans_horizon_is_noted_and_keeps_its_rows",
+    ),
+    "warehouse/test_odd_lines.py": ("test_lines_that_no_table_holds_are_in_quarantine",),
     "warehouse/test_profile_days.py": (),
     "warehouse/test_profile_tables.py": (),
-    "warehouse/test_thinning.py": (),
-    "warehouse/test_vanished.py": (),
+    "warehouse/test_profiles.py": (
+        "test_values_keep_their_digits",
+        "test_a_partial_snapshot_is_merged",
+        "test_current_profiles_are_the_newest_ones",
+    ),
+    "warehouse/test_stored_queries.py": ("test_coverage_is_that_of_the_project",),
+    "warehouse/test_thinning.py": ("test_the_newest_day_stays",),
+    "warehouse/test_vanished.py": (
+        "test_150_rows_vanish_while_50_late_ones_arrive",
+        "test_a_move_survives_a_kill_between_the_days",
+    ),
     "warehouse/test_vanished_lines.py": (),
-    "warehouse/test_macros.py": (),
-    "warehouse/test_tables.py": (),
-    "warehouse/test_slices.py": (),
-    "warehouse/test_project.py": (),
-    "warehouse/test_inspector.py": (),
-    "warehouse/test_stored_queries.py": (),
-    "defs/assets/test_events.py": (),
-    "defs/assets/test_profiles.py": (),
-    "defs/assets/test_queries.py": (),
-    "defs/assets/test_downstream.py": (),
-    "defs/assets/test_filtered_events.py": (),
-    "defs/assets/test_failures.py": (),
-    "defs/test_io_managers.py": (),
-    "loading/test_certificate.py": (),
-    "loading/test_events.py": (),
-    "loading/test_fetcher.py": (),
 }
+# Of these, the tests that also keep the files of the lake in an object store.
+ON_S3 = (
+    "test_an_event_becomes_a_row_with_every_column",
+    "test_materializing_a_day_twice_leaves_one_copy",
+    "test_a_partial_snapshot_is_merged",
+)
 # Wheels of its extensions exist for one version of DuckDB.
-LAKE_ONLY = ("test_lake.py", "test_moving.py")
+LAKE_ONLY = ("test_lake.py", "test_lake_writers.py", "test_moving.py")
 HAS_LAKE = importlib.util.find_spec("duckdb_extension_ducklake") is not None
 SERVERS = pytest.StashKey[servers.Run]()
 
@@ -162,11 +182,12 @@ class FailuresAtOnce:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes long, unless `--slow` asks for it, and with `--quick` much more."""
+    """Leave out what takes long, unless `--slow` or `--lake` asks for it; with `--quick`, more."""
     left_out = {
         item
         for item in items
         if (item.get_closest_marker("slow") and not config.getoption("--slow"))
+        or (item.get_closest_marker("lake") and not config.getoption("--lake"))
         or (config.getoption("--quick") and not _is_quick(item))
         or (not HAS_LAKE and _needs_lake(item))
     }
@@ -189,7 +210,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _needs_lake(item: pytest.Item) -> bool:
     """Return whether a test loads the extensions of the extra `lake`."""
     fixtures = getattr(item, "fixturenames", ())
-    is_on_lake = getattr(item, "callspec", None) and item.callspec.params.get("place") == "lake"
+    is_on_lake = getattr(item, "callspec", None) and item.callspec.params.get("place") in (
+        "lake",
+        "s3",
+    )
     starts_one = item.path.name in LAKE_ONLY and "postgres" in fixtures
     return bool(is_on_lake or starts_one or "lake" in fixtures)
 
@@ -320,12 +344,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     name = Path(metafunc.module.__file__).relative_to(Path(__file__).parent).as_posix()
     tests = LAKE_MODULES.get(name, ())
     on_lake = metafunc.function.__name__ in tests or metafunc.config.getoption("--lake")
-    on_lake = on_lake and name in LAKE_MODULES and not _marks(metafunc.definition, "on_file")
-    metafunc.parametrize("place", ["file", "lake"] if on_lake else ["file"], indirect=True)
-
-
-def _marks(item: Any, name: str) -> bool:
-    return item.get_closest_marker(name) is not None
+    is_of_file = metafunc.definition.get_closest_marker("on_file") is not None
+    if name not in LAKE_MODULES or is_of_file or not on_lake:
+        return
+    places = ["file", "lake", *(["s3"] if metafunc.function.__name__ in ON_S3 else [])]
+    metafunc.parametrize("place", places, indirect=True)
 
 
 @pytest.fixture
@@ -344,9 +367,22 @@ def lake(
 @pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     """Where the database of a test is: a file that is not there yet, or an empty lake."""
-    if getattr(request, "param", "file") == "lake":
-        return cast(LakeLocation, request.getfixturevalue("lake"))
-    return tmp_path / "warehouse.duckdb"
+    kind = getattr(request, "param", "file")
+    if kind == "file":
+        return tmp_path / "warehouse.duckdb"
+    return cast(LakeLocation, request.getfixturevalue("lake" if kind == "lake" else "lake_on_s3"))
+
+
+@pytest.fixture
+def lake_on_s3(
+    postgres_server: servers.Postgres, s3: servers.S3, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LakeLocation]:
+    """An empty lake with its files in an object store, in a bucket of its own."""
+    servers.make_lake_template(Path(os.environ[servers.RUN]), postgres_server)
+    for name, value in {**postgres_server.environment, **s3.environment}.items():
+        monkeypatch.setenv(name, value)
+    with servers.new_lake(postgres_server, f"s3://{uuid.uuid4()}/lake/") as location:
+        yield location
 
 
 @pytest.fixture

@@ -101,6 +101,15 @@ class S3:
         """Its address."""
         return f"http://{self.host}:{self.port}"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to use it."""
+        return {
+            "MP_S3_ENDPOINT": self.endpoint,
+            "MP_S3_KEY_ID": self.key_id,
+            "MP_S3_SECRET": self.secret,
+        }
+
 
 class Run:
     """The folder of a test run's servers; they end with the process that made it.

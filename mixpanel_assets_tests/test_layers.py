@@ -129,7 +129,19 @@ def test_only_the_warehouse_names_the_class_of_a_database():
                 for node in ast.walk(ast.parse(path.read_text()))
                 if isinstance(node, ast.Call)
             ]
-            assert "Database" not in [getattr(called, "id", "") for called in calls], path
+            called = {getattr(function, "id", "") for function in calls}
+            assert not called & {"Database", "Lake", "ReadersDatabase"}, path
+
+
+def test_only_the_factory_makes_a_lake():
+    """`database_at` decides by the location; a lake makes itself readers alone."""
+    makers = {
+        path.name
+        for path in parts()["warehouse"]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Lake"
+    }
+    assert makers == {"readers_copy.py", "lake.py"}
 
 
 def test_the_public_names_pull_in_what_they_need_and_no_more():

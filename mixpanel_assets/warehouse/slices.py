@@ -109,8 +109,7 @@ def replace_slice(
             for name in filled:
                 if slice_types[name] != stored[name] and _is_empty_column(connection, target, name):
                     # First of all changes: DuckDB does not commit a table that is altered later.
-                    column = f"{quoted(name)} TYPE {slice_types[name]}"
-                    connection.execute(f"ALTER TABLE {target} ALTER {column} USING NULL")
+                    _retype_empty_column(connection, target, name, slice_types[name])
                     fitting[name] = columns[name]
             _check_partitions(connection, target, fitting, partitions)
             connection.execute(f"DELETE FROM {target} WHERE {in_partition}")
@@ -281,6 +280,16 @@ def _check_partitions(
                 "would not replace them. Return the rows of the partition alone. Nothing was "
                 "stored."
             )
+
+
+def _retype_empty_column(connection: Connection, target: str, name: str, kind: str) -> None:
+    if not is_lake(connection):
+        connection.execute(f"ALTER TABLE {target} ALTER {quoted(name)} TYPE {kind} USING NULL")
+        return
+    # A lake changes no type that has values of another kind, so the column becomes the last one.
+    spelled = {one.lower(): one for one, *_ in connection.execute(f"DESCRIBE {target}").fetchall()}
+    connection.execute(f"ALTER TABLE {target} DROP COLUMN {quoted(name)}")
+    connection.execute(f"ALTER TABLE {target} ADD COLUMN {quoted(spelled[name])} {kind}")
 
 
 def _is_empty_column(connection: Connection, target: str, name: str) -> bool:

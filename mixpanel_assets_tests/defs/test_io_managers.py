@@ -5,7 +5,6 @@ import sys
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
-from pathlib import Path
 
 import dagster as dg
 import duckdb
@@ -16,7 +15,8 @@ import pytest
 
 from mixpanel_assets.defs.io_managers import WarehouseIOManager
 from mixpanel_assets.errors import ConfigError
-from mixpanel_assets.warehouse import copy_path
+from mixpanel_assets.rules.location import LakeLocation, Location
+from mixpanel_assets.warehouse import copy_path, database_at
 from mixpanel_assets_tests.laws import siblings
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-10")
@@ -24,8 +24,8 @@ DAY = "2024-01-03"
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "warehouse.duckdb"
+def path(place: Location) -> Location:
+    return place
 
 
 def table_asset(make, **options):
@@ -63,14 +63,22 @@ def run(path, *assets, day=DAY, select=None, **options):
         list(assets),
         selection=select,
         partition_key=day,
-        resources={"warehouse": WarehouseIOManager(database=str(path), **options)},
+        resources={"warehouse": manager_of(path, **options)},
         instance=instance(),
         raise_on_error=False,
     )
 
 
+def manager_of(path, **options):
+    data_path = path.data_path if isinstance(path, LakeLocation) else ""
+    return WarehouseIOManager(database=str(path), data_path=data_path, **options)
+
+
 def rows(path, query="SELECT customer, amount FROM shop.orders ORDER BY ALL"):
-    with duckdb.connect(path, read_only=True) as connection:
+    """Read without the locks of the package, where it is a file."""
+    is_lake = isinstance(path, LakeLocation)
+    reading = database_at(path).read() if is_lake else duckdb.connect(path, read_only=True)
+    with reading as connection:
         return connection.execute(query).fetchall()
 
 
@@ -262,6 +270,7 @@ def test_static_partitions_are_kept_apart(path):
     assert rows(path) == [("b", 1), ("it's", 1)]
 
 
+@pytest.mark.on_file
 @pytest.mark.parametrize(
     "key",
     [
@@ -312,6 +321,7 @@ def test_the_table_name_tells_nothing_of_the_machine(path):
     assert str(path) not in str(materialization.metadata)
 
 
+@pytest.mark.on_file
 def test_a_held_file_is_waited_for_and_its_holder_named(path):
     """With a limit the wait ends in one sentence that names the process."""
     run(path, table_asset(frame))
@@ -326,6 +336,7 @@ def test_a_held_file_is_waited_for_and_its_holder_named(path):
     assert str(holder.pid) in message_of(result)
 
 
+@pytest.mark.on_file
 def test_readers_get_what_a_run_stored(path):
     """Once the run is done, its last step included, or failed: a snapshot lies beside the file."""
     snapshot = copy_path(path)
@@ -342,6 +353,7 @@ def test_readers_get_what_a_run_stored(path):
     assert rows(snapshot) == [("a", 2)]
 
 
+@pytest.mark.on_file
 def test_a_run_takes_one_snapshot(path):
     """Not one after each commit."""
     seen = []
@@ -377,12 +389,14 @@ def test_a_downstream_asset_reads_the_file_not_its_snapshot(path):
     assert seen == [2]
 
 
+@pytest.mark.on_file
 def test_snapshots_can_be_off(path):
     """Then none is made."""
     assert run(path, table_asset(frame), snapshot="off").success
     assert not copy_path(path).exists()
 
 
+@pytest.mark.on_file
 def test_the_file_is_free_after_a_failed_write(path):
     """A failed slice leaves no connection and no lock behind."""
     run(path, table_asset(frame))
@@ -436,6 +450,7 @@ def test_a_frame_read_without_rows_makes_the_table_of_one_with_rows(path):
     assert rows(path, "SELECT customer, amount FROM shop.copies") == [("a", 1)]
 
 
+@pytest.mark.on_file
 def test_rows_outside_of_their_partition_are_refused_at_the_first_write(path):
     """Running the partition again would add them once more; column and values are named."""
     result = run(path, table_asset(lambda _: pd.concat([frame(DAY), frame("2024-01-04")])))

@@ -253,6 +253,7 @@ def test_room_is_looked_for_before_a_request_is_spent(workspace, asked):
     assert len(asked()) == 1
 
 
+@pytest.mark.on_file
 def test_the_answer_of_a_failed_day_is_kept_and_cleaned_later(workspace, emulator):
     """It stays for a look at it, is left alone while young, and goes when `clean` may."""
     emulator.faults.add(Fault("foreign-rows", day=DAY, count=5))
@@ -271,6 +272,7 @@ def test_the_answer_of_a_failed_day_is_kept_and_cleaned_later(workspace, emulato
     assert spooled(workspace) == [stranger]
 
 
+@pytest.mark.on_file
 def test_a_plan_says_what_a_load_would_take_and_moves_nothing(workspace, asked):
     """Requests, time, rows, bytes and free disk; no request, no file."""
     plan = workspace.plan(FIRST, LAST)

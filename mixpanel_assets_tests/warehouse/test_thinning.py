@@ -102,6 +102,7 @@ def test_old_snapshots_go_with_all_that_is_told_of_them(warehouse):
     assert warehouse.query("SELECT day FROM mixpanel._quarantine") == [(day(2),)]
 
 
+@pytest.mark.on_file
 def test_a_dry_run_tells_the_same_and_deletes_nothing(warehouse):
     """It needs no more than a reader's connection."""
     for offset in range(3):

@@ -253,6 +253,7 @@ class TestSmallPages:
         assert day_of(database) == ("complete", [])
         assert not page_folders(settings)
 
+    @pytest.mark.on_file
     def test_refused_credentials_fail_the_run(self, materialize, settings, emulator, database):
         """Nothing is stored, and the next run begins anew."""
         emulator.faults.add(Fault("401-json", path=ENGAGE, skip=3, times=None))
