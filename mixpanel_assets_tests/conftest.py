@@ -69,6 +69,8 @@ QUICK_MODULES = (
     "test_definitions.py",
     "test_known_calls.py",
     "test_layers.py",
+    "test_release.py",
+    "test_site.py",
     "warehouse/test_clocks.py",
     "warehouse/test_inspector.py",
     "warehouse/test_load.py",

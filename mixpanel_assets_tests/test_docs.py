@@ -20,6 +20,7 @@ import yaml
 import mixpanel_assets
 from mixpanel_assets import ConfigManager, StorageEngine, auth, client, errors
 from mixpanel_assets.cli.app import run as run_mp
+from mixpanel_assets.defs.failures import ExplainedFailure
 from mixpanel_assets.defs.location import build_definitions
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import copy_path
@@ -402,6 +403,8 @@ def test_each_code_of_an_error_has_a_section_and_no_other_has():
     for code in sections:
         path, _, anchor = errors.MixpanelDataError("", code).page.partition("#")
         assert anchor in headings(DOCUMENTS[path])
+    failure = ExplainedFailure(errors.ConfigError("MP_REGION is missing."))
+    assert failure.metadata["page"].value == "docs/troubleshooting.md#config_error"
 
 
 def cannot_run(words):

@@ -65,6 +65,7 @@ def test_bad_input_ends_in_one_sentence(changes, code, said, mp_here, tmp_path):
     assert done.code == code
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+    assert re.search(r" \([A-Z_]+: docs/troubleshooting\.md#[a-z_]+\)\n$", done.stderr)
     assert "wrong-77e" not in done.stderr + done.stdout
     assert not rows(tmp_path)
 

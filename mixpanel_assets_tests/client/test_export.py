@@ -279,7 +279,8 @@ from mixpanel_assets.errors import StorageError
 base_url, username, secret, project_id, folder = sys.argv[1:]
 credentials = make_credentials(username=username, secret=secret, project_id=project_id)
 client = MixpanelAPIClient(credentials, api_base_url=base_url)
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+# The count of requests fits, the response does not.
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 try:
     list(client.event_export(
         from_date=date(2024, 1, 1), to_date=date(2024, 1, 7), directory=Path(folder)))
