@@ -67,6 +67,8 @@ CANNOT_RUN = {
     "sudo ": "takes a group of the machine's; warehouse/test_file_modes.py does the same",
     "mp emulator": "serves until interrupted; cli/test_mp.py starts it",
     "mp demo": "takes a Dagster run of its own; cli/test_mp.py starts it",
+    "mp tidy": "takes a lake; warehouse/test_lake.py tidies one",
+    "mp migrate": "takes a lake; warehouse/test_moving.py copies a file into one",
     "mp sync": "alone: ends today, whenever that is; cli/test_sync.py stops the clock",
 }
 ALONE = {"mp sync"}
