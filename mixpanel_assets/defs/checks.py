@@ -30,7 +30,8 @@ from mixpanel_assets.loading.checks import (
 from mixpanel_assets.loading.day_checks import ROWS_VANISHED, CheckOutcome, CheckThresholds
 from mixpanel_assets.rules.days import as_day, counted, days_between, describe_days
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.warehouse import EVENTS, ProjectIdentity
+from mixpanel_assets.warehouse import EVENTS, Database, ProjectIdentity
+from mixpanel_assets.warehouse.stored_queries import StoredQueries
 
 _OF_ALL_DAYS = {
     EVENTS_COMPLETE: "Each day from the first partition to yesterday is stored completely; "
@@ -57,6 +58,7 @@ _BY_COUNTS = {
 _BLOCKING = ("event_times",)
 CHECKS = (*_OF_ALL_DAYS, *_OF_A_DAY, *_BY_COUNTS)
 _MOST_ROWS = 100
+_MOST_BARS = 31
 
 
 def chosen_checks(checks: bool | Collection[str]) -> tuple[str, ...]:
@@ -180,15 +182,34 @@ def _reconciled_check(
                 thresholds=thresholds or CheckThresholds(),
                 asset=asset.to_user_string(),
             )
+        late: dict[str, Any] = {}
         if found:
             context.log.info(found.message)
+            late = _lateness(database, days)
         yield dg.Output(None, spec.get_python_identifier())
         loads = _last_loads(context.instance, asset, days)
         for outcome in outcomes:
-            yield _evaluation(spec, outcome, loads, _class_chart(outcome))
+            yield _evaluation(spec, outcome, loads, _class_chart(outcome) | late)
         _log_failures(context, outcomes)
 
     return evaluate
+
+
+def _lateness(database: Database, days: Sequence[date]) -> dict[str, Any]:
+    """Return how late the events of the days of the run arrived, as a table and as bars."""
+    with database.read() as connection:
+        late = StoredQueries(connection).lateness(from_date=min(days), to_date=max(days))
+    if not late.steps:
+        return {}
+    bars = [(counted(step.days, "day"), round(100 * step.share, 2)) for step in late.steps]
+    rows = [
+        {"days": step.days, "events": step.count, "percent": share}
+        for step, (_, share) in zip(late.steps, bars, strict=True)
+    ]
+    return {
+        "lateness": table(rows, {"days": "int", "events": "int", "percent": "float"}),
+        "lateness_chart": dg.MarkdownMetadataValue(bar_chart(bars[:_MOST_BARS])),
+    }
 
 
 def _class_chart(outcome: CheckOutcome) -> dict[str, Any]:

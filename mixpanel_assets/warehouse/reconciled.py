@@ -81,22 +81,24 @@ def write_reconciled(
     )
     if not found:
         return
+    # Columns, because 100,000 rows as structs take 20 times as long.
+    columns = ", ".join(f'unnest(${name}::{kind}[]) AS "{name}"' for name, kind in _KINDS.items())
+    rows = [_row(one) for one in found]
     connection.execute(
-        f"""
-        INSERT INTO {RECONCILED.quoted} BY NAME
-        SELECT $schema AS schema_name, $table AS table_name, *
-        FROM (SELECT unnest($rows::STRUCT(
-            day DATE, event_name VARCHAR, stored BIGINT, live BIGINT, "class" VARCHAR,
-            reason VARCHAR, asked_at TIMESTAMP, live_since TIMESTAMP, live_before BIGINT
-        )[], recursive := true))
-        """,
-        target.names | {"rows": [_row(one) for one in found]},
+        f"INSERT INTO {RECONCILED.quoted} BY NAME "
+        f"SELECT $schema AS schema_name, $table AS table_name, {columns}",
+        target.names | {name: [row[name] for row in rows] for name in _KINDS},
     )
+
+
+_KINDS = {
+    column.name: column.type for column in RECONCILED.columns if not column.name.endswith("_name")
+} | {"event_name": "VARCHAR"}
 
 
 def _row(one: Reconciled) -> Mapping[str, Any]:
     return {
-        "day": one.day.isoformat(),
+        "day": one.day,
         "event_name": one.event,
         "stored": one.stored,
         "live": one.live,

@@ -345,7 +345,7 @@ def test_a_failed_backfill_leaves_no_check_green(
 @pytest.mark.parametrize("checks", [False, [], ["rows_vanished"]])
 def test_checks_can_be_left_out(checks, here):
     """With the check goes the schedule that runs it."""
-    definitions = build_definitions(settings=here, checks=checks)
+    definitions = build_definitions(settings=here, checks=checks, coverage=False)
     dg.Definitions.validate_loadable(definitions)
     graph = definitions.resolve_asset_graph()
     assert dg.AssetCheckKey(EVENTS, "events_complete") not in graph.asset_check_keys

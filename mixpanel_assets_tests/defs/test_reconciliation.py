@@ -105,6 +105,8 @@ def test_the_check_has_a_result_for_each_day_and_fails_for_unexplained_ones(site
     assert found[str(wrong)].metadata["events_unexplained"].value == 1
     assert found[str(today)].description == "The day has not ended in the project's time zone."
     assert found[str(today - _DAY)].metadata["counts_equal"].value > 2
+    assert found[str(wrong)].metadata["lateness"].records[-1].data["percent"] == 100
+    assert "1 day" in found[str(wrong)].metadata["lateness_chart"].value
 
 
 def test_the_jobs_that_load_send_no_query_request(site, fresh, instance):

@@ -233,6 +233,29 @@ def test_days_between_are_read_if_that_saves_a_request():
     assert with_days_between([], sweep, small, settings) == []
 
 
+def test_a_first_load_cut_between_two_lines_is_repaired_by_the_next_sync(tmp_path):
+    """Nothing in the response showed it; the day alone is loaded again, once."""
+    today = datetime.now(UTC).date()
+    settings = EmulatorSettings(start=today - 9 * _DAY, events_per_day=25, profiles=5)
+    with Emulator(settings) as emulator:
+        calendar = Calendar(emulator, tmp_path)
+        with calendar.opened():
+            workspace, cut = calendar.workspace, today - 4 * _DAY
+            emulator.faults.add(Fault("missing-rows", day=cut, count=6))
+            [report] = workspace.sync_events(cut, cut)
+            assert report.status == "complete"
+            assert report.row_count < emulator.truth.count(cut)
+            workspace.sync_events(days=[today - 3 * _DAY, today - 2 * _DAY, today - _DAY])
+            found = workspace.days_to_sync()
+            assert found.moved == (cut,)
+            workspace.sync_events(days=found.days)
+            assert workspace.days_to_sync().moved == ()
+            stored = workspace.sql_scalar(
+                f"SELECT count(*) FROM mixpanel.events WHERE event_date = '{cut}'"
+            )
+            assert stored == emulator.truth.count(cut) - len(emulator.truth.unstorable(cut))
+
+
 def test_a_sync_loads_what_is_missing_and_what_has_moved(tmp_path):
     """Days that may still receive late events are kept while no event has arrived for them."""
     today = datetime.now(UTC).date()

@@ -49,9 +49,13 @@ class Site:
         project = self.emulator.settings
         return Settings(
             api_base_url=self.emulator.base_url,
-            database=self.folder / "w.duckdb",
             max_retries=0,
-            **({"time_regime": project.regime, "time_zone": project.zone} | self.extra),
+            **{
+                "database": self.folder / "w.duckdb",
+                "time_regime": project.regime,
+                "time_zone": project.zone,
+                **self.extra,
+            },
         )
 
     @contextmanager
@@ -382,6 +386,32 @@ def test_a_calendar_that_is_not_the_projects_is_named(tmp_path):
     assert {one.cls for one in found.differences} == {"zone edge"}
     assert "5.5 hours" in (found.differences[0].reason or "")
     assert not found.days_to_load
+
+
+@pytest.mark.slow
+def test_a_lake_is_compared_as_a_file_is(tmp_path, lake):
+    """With evidence of every kind, in another zone than UTC."""
+    settings = EmulatorSettings(
+        start=FIRST, days=8, events_per_day=60, zone="Asia/Kolkata", now=lambda: NOW
+    )
+    with Emulator(settings) as emulator:
+        spool = {"spool_dir": tmp_path / "spool", "state_dir": str(tmp_path / "state")}
+        site = Site(emulator, tmp_path, {"database": lake, "data_path": lake.data_path, **spool})
+        site.lie("forwarded-rows", day=DAY, count=4, text="Sent Abroad")
+        site.lie("repeated-rows", day=DAY, count=3, text="Repeated")
+        site.lie("surrogate-rows", day=DAY, count=1)
+        site.load()
+        site.compare()
+        site.lie("late-events", day=DAY, count=5)
+        site.lie("delete-rows", day=DAY, count=2)
+        site.lie("hidden-event", text="Search")
+        site.lie("wrong-count", day=DAY + _DAY, count=-1, text="Added To Cart")
+        found = site.compare()
+        assert DAY in found.days_to_load
+        site.load(found.days_to_load[0], found.days_to_load[-1])
+        classes = set(site.compare().by_class())
+    named = {"forwarded", "repeats", "quarantined", "deleted", "hidden"}
+    assert classes - {"equal"} == named
 
 
 def test_without_the_query_api_nothing_is_compared(site):
