@@ -99,12 +99,13 @@ def find_late_days(
             )
     except ConnectionFailedError as error:
         found = Reconciliation(first, last, now, unavailable=error.message)
-    if found.unavailable:
+    if found.unavailable or found.is_of_other_calendar:
+        why = found.unavailable or found.message
         return LateDays(
             tuple(sweep),
             (),
             is_sweep=True,
-            message=f"Loading {_named(sweep)} again, whatever has changed. {found.unavailable}",
+            message=f"Loading {_named(sweep)} again, whatever has changed. {why}",
             key=_sweep_key(now),
         )
     moved = [day for day in found.days_to_load if day in ledger]

@@ -28,7 +28,7 @@ from mixpanel_assets.loading.differences import (
     still_exported,
 )
 from mixpanel_assets.loading.plan import Keeping, Refetch, is_expired
-from mixpanel_assets.loading.shifted_calendar import days_of_another_calendar
+from mixpanel_assets.loading.shifted_calendar import OTHER_CALENDAR, days_of_another_calendar
 from mixpanel_assets.results import Result
 from mixpanel_assets.rules.days import as_day, counted, days_between
 from mixpanel_assets.settings import Settings
@@ -104,6 +104,11 @@ class Reconciliation(Result):
         """The differences that nothing explains."""
         return [one for one in self.counts if one.cls == "unexplained"]
 
+    @property
+    def is_of_other_calendar(self) -> bool:
+        """Whether Mixpanel counts days of another time zone than the settings say."""
+        return any((one.reason or "").startswith(OTHER_CALENDAR) for one in self.counts)
+
     def by_class(self) -> dict[Class, int]:
         """Return the number of days and events of each class that occurs."""
         numbers = Counter(one.cls for one in self.counts)
@@ -131,9 +136,10 @@ class Reconciliation(Result):
         kinds = ", ".join(
             f"{number:,} {cls}" for cls, number in self.by_class().items() if cls != "equal"
         )
+        zone = " Compare MP_TIME_ZONE with the project's time zone."
         return (
             f"{len(self.differences):,} of {len(self.counts):,} counts of {days} differ from "
-            f"Mixpanel's own: {kinds}."
+            f"Mixpanel's own: {kinds}.{zone if self.is_of_other_calendar else ''}"
         )
 
 
@@ -176,7 +182,7 @@ def reconcile(
         check_loadable(connection, settings.project(client.credentials))
         comparison = _Comparison.read(connection, settings, first, last, now)
     if comparison is None:
-        raise DatabaseNotFoundError(str(database.path))
+        raise DatabaseNotFoundError(database.place)
     today = now.astimezone(ZoneInfo(comparison.calendar.zone)).date()
     if first > last or last >= today:
         raise ConfigError(
@@ -403,9 +409,18 @@ class _Comparison:
             day
             for one in short
             if newest.get(one.event, one.day) == one.day
-            for day in self.calendar.export_days(one.day)
+            for day in self._days_of(one.day)
         }
-        return sorted(day for day in days if not is_expired(day, self.settings.horizon()))
+        today, horizon = self.settings.today(), self.settings.horizon()
+        return sorted(day for day in days if day < today and not is_expired(day, horizon))
+
+    def _days_of(self, day: date) -> list[date]:
+        """Return the export days that may lack events of a day of the calendar."""
+        days = self.calendar.export_days(day)
+        if self.facts[day].coverage != "open":
+            return list(days)
+        # The others are stored completely.
+        return [one for one in days if self.ledger[one]["status"] not in _STORED]
 
     def _may_be_loaded(self, one: Reconciled) -> bool:
         facts = self.facts[one.day]

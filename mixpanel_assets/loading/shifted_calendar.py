@@ -15,6 +15,7 @@ from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.warehouse import Calendar, Reconciled, slots
 
+OTHER_CALENDAR = "the counts are those of a calendar"
 _SLOT = timedelta(minutes=15)
 _WIDEST = timedelta(hours=26)  # from UTC-12 to UTC+14
 _MOST_DAYS = 14  # as many show a shift as well as a year does
@@ -53,8 +54,8 @@ def days_of_another_calendar(
     histogram = histogram or _Histogram.read(connection, calendar, recent)
     hours = abs(shift) / timedelta(hours=1)
     said = (
-        f"the counts are those of a calendar {hours:g} hours "
-        f"{'later' if shift > timedelta() else 'earlier'}: compare MP_TIME_ZONE with the project's"
+        f"{OTHER_CALENDAR} {hours:g} hours {'later' if shift > timedelta() else 'earlier'}: "
+        "compare MP_TIME_ZONE with the project's"
     )
     return {day: said for day in odd if histogram.fits(by_day[day], shift)}
 

@@ -30,6 +30,7 @@ class Calendar:
 
     emulator: Emulator
     folder: Path
+    extra: dict[str, str] = field(default_factory=dict)
     days_read: int = 0
     sizes: EventSizes = field(default_factory=lambda: EventSizes({}, {}))
     workspace: Workspace = field(init=False)
@@ -47,6 +48,7 @@ class Calendar:
             state_dir=str(self.folder / "state"),
             max_retries=0,
             snapshot="off",
+            **self.extra,  # type: ignore[arg-type]
         )
         with Workspace(credentials=credentials, settings=settings) as self.workspace:
             yield
@@ -251,6 +253,24 @@ def test_a_first_load_cut_between_two_lines_is_repaired_by_the_next_sync(tmp_pat
                 f"SELECT count(*) FROM mixpanel.events WHERE event_date = '{cut}'"
             )
             assert stored == emulator.truth.count(cut) - len(emulator.truth.unstorable(cut))
+
+
+def test_a_complete_day_is_not_loaded_for_what_the_current_day_lacks(tmp_path):
+    """West of UTC, the last day of the project's calendar ends within the current export day."""
+    today = datetime.now(UTC).date()
+    zone = "Pacific/Honolulu"
+    settings = EmulatorSettings(start=today - 6 * _DAY, events_per_day=25, profiles=5, zone=zone)
+    with Emulator(settings) as emulator:
+        calendar = Calendar(emulator, tmp_path, {"time_zone": zone})
+        with calendar.opened():
+            workspace = calendar.workspace
+            workspace.sync_events(today - 5 * _DAY, today)
+            yesterday = workspace.settings.project_today() - _DAY
+            emulator.faults.add(Fault("wrong-count", day=yesterday, count=3))
+            found = workspace.verify(yesterday, yesterday)
+            assert found.by_class()["pending"] == 1
+            assert today not in found.days_to_load
+            assert len(found.days_to_load) <= (yesterday < today - _DAY) * 2
 
 
 def test_a_sync_loads_what_is_missing_and_what_has_moved(tmp_path):

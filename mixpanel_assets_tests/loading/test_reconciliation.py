@@ -13,6 +13,7 @@ from mixpanel_assets import Workspace
 from mixpanel_assets.client import make_credentials
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
+from mixpanel_assets.loading.late_days import find_late_days
 from mixpanel_assets.loading.reconciliation import Reconciliation, reconcile
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.laws import siblings
@@ -383,6 +384,12 @@ def test_a_calendar_that_is_not_the_projects_is_named(tmp_path):
         site = Site(emulator, tmp_path, {"time_zone": "UTC"})
         site.load()
         found = site.compare()
+        with site.workspace() as workspace:
+            late = find_late_days(
+                workspace.api, site.settings, workspace._database, sweep=[DAY], last=WITHIN[1]
+            )
+    assert late.is_sweep  # late events would not show
+    assert late.message.endswith("Compare MP_TIME_ZONE with the project's time zone.")
     assert {one.cls for one in found.differences} == {"zone edge"}
     assert "5.5 hours" in (found.differences[0].reason or "")
     assert not found.days_to_load
