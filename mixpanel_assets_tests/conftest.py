@@ -388,9 +388,11 @@ def lake_on_s3(
 
 
 @pytest.fixture
-def settings(emulator: Emulator, place: Location) -> Settings:
+def settings(emulator: Emulator, place: Location, tmp_path: Path) -> Settings:
     """Settings that point at the emulator and at a database of this test's own."""
-    return Settings(api_base_url=emulator.base_url, database=place)
+    # A lake has no folder on this machine, so its responses would be in that of this project.
+    spool = {} if isinstance(place, Path) else {"spool_dir": tmp_path / "spool"}
+    return Settings(api_base_url=emulator.base_url, database=place, **spool)
 
 
 @pytest.fixture

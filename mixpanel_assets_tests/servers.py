@@ -34,6 +34,8 @@ PATIENCE_SECONDS = 120
 ATTEMPTS = 3
 _POLL_SECONDS = 0.02
 _LOCK = "alive"
+_PREFIX = "mixpanel-servers-"
+_OLD_SECONDS = 3600
 _NOBODY = 65534
 
 
@@ -118,7 +120,8 @@ class Run:
     """
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="mixpanel-servers-"))
+        _sweep()
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         self.folder.chmod(0o711)  # the user of PostgreSQL must reach its own
         self._lock = (self.folder / _LOCK).open("w")
         fcntl.lockf(self._lock, fcntl.LOCK_EX)
@@ -172,6 +175,15 @@ def new_lake(server: Postgres, data_path: str) -> Iterator[Any]:
             yield LakeLocation(database.dsn, data_path)
         finally:
             close_lakes()
+
+
+def _sweep() -> None:
+    """Delete the folders of runs that were killed before they started a server."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
+        with suppress(OSError), lock.open() as held:
+            if time.time() - lock.stat().st_mtime > _OLD_SECONDS:  # not one that just begins
+                fcntl.lockf(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def postgres_of(run: Path, *, durable: bool = False) -> Postgres:

@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import duckdb
 from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.rules.json_text import parse
@@ -198,4 +199,6 @@ def _attach(connection: Connection, file: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(duckdb.TransactionException):  # a lake is read in one, a file in none
+            connection.execute("COMMIT")
         connection.execute(f"DETACH {_FETCHED}")

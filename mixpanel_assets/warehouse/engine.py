@@ -40,6 +40,7 @@ from mixpanel_assets.warehouse.records import (
     write_lines,
 )
 from mixpanel_assets.warehouse.schema import quoted
+from mixpanel_assets.warehouse.slices import refuse_wide_integers
 from mixpanel_assets.warehouse.tables import (
     check_name,
     day_of,
@@ -336,6 +337,7 @@ class StorageEngine:
         Raises:
             ConfigError: The engine is read-only, or the file holds another project.
             QueryError: DuckDB refused a statement of the block.
+            StorageError: A table of a lake got a column that would be changed.
 
         Example:
             >>> with storage.write() as connection:
@@ -347,6 +349,7 @@ class StorageEngine:
                 check_readable(connection, self._database.place, self.asked_for)
             prepare(connection, self._project)
             yield connection
+            refuse_wide_integers(connection)
 
     def close(self) -> None:
         """Close the connection; delete a temporary database. A second call does nothing.

@@ -194,6 +194,21 @@ def _converted(column: str, name: str, offered: str, kind: str) -> str:
     return f"CASE WHEN {fits} THEN {cast} ELSE error({problem}) END"
 
 
+def refuse_wide_integers(connection: Connection) -> None:
+    """Raise `StorageError` if a table of a lake has a HUGEINT, which it writes as a double."""
+    if not is_lake(connection):
+        return
+    found = connection.execute(
+        "SELECT schema_name || '.' || table_name, column_name FROM duckdb_columns() "
+        "WHERE database_name = current_database() AND data_type LIKE '%HUGEINT%' LIMIT 1"
+    ).fetchall()
+    for table, column in found:
+        raise StorageError(
+            f"A lake would change long integers of {table}.{column}, which is a HUGEINT, as a sum "
+            f"of integers is. Cast it: `{quoted(column)}::DECIMAL(38, 0)`. Nothing was stored."
+        )
+
+
 def _type_in_lake(kind: re.Match[str]) -> str:
     if kind[0].startswith('"'):  # the name of a field
         return kind[0]

@@ -36,6 +36,7 @@ from mixpanel_assets.warehouse import (
     schema,
     stage_days,
 )
+from mixpanel_assets.warehouse.engine import StorageEngine
 from mixpanel_assets.warehouse.lake import close_lakes, load_extensions
 from mixpanel_assets_tests.servers import Postgres
 from mixpanel_assets_tests.warehouse.conftest import DAY, PROJECT, Warehouse, event
@@ -396,6 +397,16 @@ class TestSlices:
         with pytest.raises(StorageError, match=said):
             self.store(lake, value, 3)
         assert tables(lake) == []
+
+    def test_sql_of_the_user_makes_no_wide_integer(self, lake):
+        """A sum of integers is a HUGEINT for DuckDB; the sentence says which cast keeps it."""
+        with StorageEngine(database_at(lake)) as storage:
+            with pytest.raises(StorageError, match=r"main\.t\.a, .*::DECIMAL\(38, 0\)"):
+                storage.execute("CREATE TABLE main.t AS SELECT sum(range) AS a FROM range(3)")
+            storage.execute(
+                "CREATE TABLE main.t AS SELECT sum(range)::DECIMAL(38, 0) AS a FROM range(3)"
+            )
+            assert storage.execute_rows("FROM main.t").rows == [(3,)]
 
     def test_a_category_of_pandas_is_text(self, lake):
         """A frame's category arrives as ENUM."""
