@@ -241,7 +241,7 @@ def test_conditions_are_off_unless_asked_for(monkeypatch):
     monkeypatch.setenv("MP_AUTOMATION", "on")
     busy = build_definitions()
     assert all(spec.automation_condition for spec in busy.resolve_all_asset_specs())
-    [sensor] = busy.get_repository_def().sensor_defs
+    sensor = busy.get_repository_def().get_sensor_def("keep_current")
     assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
     assert "request" in sensor.description
 
