@@ -6,7 +6,9 @@ from dagster._core.remote_representation.external_data import JobDataSnap
 
 from mixpanel_assets.defs.location import build_definitions
 
-OF_ASSETS = ("check_events", "close_yesterday", "deep_sweep", "snapshot_profiles")
+OF_ASSETS = (
+    *("check_events", "close_yesterday", "deep_sweep", "reconcile_events", "snapshot_profiles"),
+)
 OF_OPS = (
     "ask_report",
     "backfill_history",
@@ -30,7 +32,7 @@ def opened(job):
     return preset.run_config
 
 
-def test_there_are_ten_jobs_in_dagsters_order(jobs):
+def test_the_jobs_are_in_dagsters_order(jobs):
     """Dagster sorts them by name."""
     names = [name for name in sorted(jobs) if not name.startswith(("__", "shop_"))]
     assert names == sorted([*OF_ASSETS, *OF_OPS])
@@ -50,9 +52,9 @@ def test_a_launchpad_opens_with_what_matters_and_is_valid(name, jobs):
         assert dg.validate_run_config(job, config)
 
 
-def test_the_check_of_missing_days_opens_without_fields(jobs):
-    """It has nothing to set."""
-    for name in ("check_events", "shop_check_events"):
+def test_the_jobs_of_checks_open_without_fields(jobs):
+    """They have nothing to set."""
+    for name in ("check_events", "shop_check_events", "reconcile_events"):
         assert opened(jobs[name]) == {"ops": {}}
 
 
