@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _IS_LOCATION = re.compile(r"postgres(ql)?://")
 _SHOWN = ("user", "host", "port", "dbname")
+# What is left of a password in the wrong place: `host=db;password=x`, or `user:pa/ss@db` in a URL.
+_MISPLACED = re.compile(r"(passw\w*|pwd|secret)\s*=", re.IGNORECASE)
 _NAME_BYTES = 63  # of a session; the server cuts longer names
 
 # A connection whose other end is lost is noticed within a minute, not within hours.
@@ -67,6 +69,14 @@ _POOLER_TRIES = 3
 def is_postgres(location: object) -> bool:
     """Return whether a location is that of a PostgreSQL server."""
     return bool(_IS_LOCATION.match(str(location)))
+
+
+def shows_secret(words: Mapping[str, str]) -> bool:
+    """Return whether a part of a location that is shown may hold a password by mistake."""
+    # An unquoted `@` or `/` of a password ends in the wrong part.
+    return any("@" in words.get(name, "") for name in ("host", "port", "dbname")) or any(
+        _MISPLACED.search(value) for name, value in words.items() if name != "password"
+    )
 
 
 def lock_number(*names: str) -> int:
@@ -126,8 +136,7 @@ class PostgresServer:
         psycopg2 = _driver(self.setting)
         with suppress(psycopg2.ProgrammingError):
             given: dict[str, str] = psycopg2.extensions.parse_dsn(self.location)
-            # An unquoted `@` or `/` of a password ends in the wrong part.
-            if not any("@" in given.get(name, "") for name in ("host", "port", "dbname")):
+            if not shows_secret(given):
                 return given
         raise ConfigError(
             f"{self.setting} is not the location of a PostgreSQL server. It must be like "

@@ -212,6 +212,8 @@ def test_a_server_that_cannot_be_reached_is_named_without_its_password(postgres)
         "postgresql://u:hidden/word@host/db",
         "postgresql://u:12/hidden@host/db",
         "postgresql://u:hidden%word@host/db",
+        "postgresql://u@host/db&password=hidden",
+        "postgresql://u@host;password=hidden/db",
         "postgresql+psycopg2://u:hidden@host/db",
         "mysql://u:hidden@host/db",
         "redis://:hidden@host",

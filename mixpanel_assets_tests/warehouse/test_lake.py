@@ -121,6 +121,16 @@ class TestLocations:
             f"ducklake:postgres:dbname=lake sslpassword={SECRET}",
             "ducklake:postgres:",
             "ducklake:",
+            f"ducklake:postgresql://me:{SECRET}/word@db/lake",
+            f"ducklake:postgresql://me:word@{SECRET}@db/lake",
+            f"ducklake:postgresql://me@db/lake&password={SECRET}",
+            f"ducklake:postgres:host=db;password={SECRET}",
+            f"ducklake:postgres:dbname=lake?password={SECRET}",
+            f"postgresql://me:{SECRET}@db/lake",
+            Path(f"postgres://me:{SECRET}@db/lake"),
+            f"postgres:dbname=lake password={SECRET}",
+            f"mysql://me:{SECRET}@db/lake",
+            "s3://bucket/shop.duckdb",
         ],
     )
     def test_another_catalog_is_refused_in_a_sentence(self, text):
@@ -128,6 +138,32 @@ class TestLocations:
         with pytest.raises(ConfigError, match="MP_DATABASE") as refused:
             parse_location(text)
         assert SECRET not in "".join(traceback.format_exception(refused.value))
+
+    @pytest.mark.parametrize(
+        "data_path",
+        [
+            f"s3://key:{SECRET}@bucket/lake",
+            f"s3://bucket/lake?s3_secret_access_key={SECRET}",
+            f"https://me:{SECRET}@host/bucket",
+            "gs://bucket/lake",
+            "file:///lake",
+            "s3://",
+            "ducklake:postgres:dbname=lake",
+        ],
+    )
+    def test_a_data_path_is_a_folder_or_a_prefix_of_s3(self, data_path):
+        """Other places cannot be written, and credentials in it would be shown."""
+        with pytest.raises(ConfigError, match="MP_DATA_PATH") as refused:
+            parse_location("ducklake:postgres:dbname=lake", data_path)
+        assert SECRET not in "".join(traceback.format_exception(refused.value))
+
+    @pytest.mark.parametrize("data_path", [" s3://bucket/lake", "S3://bucket/lake//"])
+    def test_a_data_path_is_kept_in_one_way(self, data_path):
+        """The catalog compares it letter by letter; a `Path` of it has lost a slash."""
+        for given in (data_path, Path(data_path)):
+            location = parse_location("ducklake:postgres:dbname=lake", given)
+            assert isinstance(location, LakeLocation)
+            assert location.data_path == "s3://bucket/lake/"
 
     def test_dagsters_configuration_finds_the_password_of_the_variable(self, monkeypatch):
         """It holds the location without the password, which only the variable has."""
