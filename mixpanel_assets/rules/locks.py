@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 import uuid
@@ -24,6 +25,12 @@ logger = logging.getLogger(__name__)
 
 
 _KERNEL_LOCKS = Path("/proc/locks")
+# Other users see the command line of a holder. In URLs, connection strings and options:
+_SECRETS = re.compile(
+    r"(?P<start>:/+[^\s/@:]*:)\S*(?=@)"
+    r"|(?P<word>(?:passw\w*|pwd|secret|token)(?:\s*=\s*|\s+))('(?:[^'\\]|\\.)*'?|\S+)",
+    re.IGNORECASE,
+)
 _SHOWN_WORDS, _SHOWN_CHARACTERS = 4, 80
 
 
@@ -199,8 +206,12 @@ def _holder_command(pid: int) -> str:
 
 
 def short_command(words: list[str]) -> str:
-    """Return the start of a command line, short enough for a message."""
-    shown = " ".join([Path(words[0]).name, *words[1:]]).split()[:_SHOWN_WORDS]
+    """Return the start of a command line, short enough for a message, without passwords."""
+    line = _SECRETS.sub(
+        lambda found: f"{found['start'] or found['word']}[secret]",
+        " ".join([Path(words[0]).name, *words[1:]]),
+    )
+    shown = line.split()[:_SHOWN_WORDS]
     return " ".join(shown)[:_SHOWN_CHARACTERS]
 
 

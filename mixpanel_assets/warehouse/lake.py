@@ -55,6 +55,14 @@ _CONFLICT = (
     "Another program wrote to {place} at the same time, without this package's lock: {said} "
     "Nothing of this load was kept; run it again."
 )
+# Faults of a statement, whose words may look like those of a server.
+_OF_STATEMENT = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.DataError,
+    duckdb.ParserException,
+    duckdb.SyntaxException,
+)
 _FAULTS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"Transaction conflict|could not serialize|deadlock detected"),
@@ -64,6 +72,11 @@ _FAULTS: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(r"password authentication failed|no password supplied|Ident authentication"),
         "PostgreSQL refused the user of {place}: {said} Set PGPASSWORD, or write the password "
         "into the file that PGPASSFILE names (~/.pgpass by default).",
+    ),
+    (
+        re.compile(r"permission denied for|must be owner of"),
+        "PostgreSQL does not give the user of {place} the right to this: {said} Grant the user "
+        "the tables of the catalog: SELECT to read, and to write INSERT, UPDATE and DELETE too.",
     ),
     (
         re.compile(r"version mismatch|requires .*version|newer version", re.IGNORECASE),
@@ -483,7 +496,14 @@ def _attach(
     if read_only:
         options.append("READ_ONLY")
     if not location.is_on_s3 and not read_only:
-        Path(data_path).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(data_path).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"The folder {data_path} for the files of the lake {location} cannot be made: "
+                f"{error.strerror}. Set MP_DATA_PATH to a folder that this user may write.",
+                {"data_path": data_path},
+            ) from error
     connection.execute(f"ATTACH {literal(catalog)} AS {name} ({', '.join(options)})")
 
 
@@ -529,6 +549,8 @@ def lake_errors(location: LakeLocation) -> Iterator[None]:
             yield
         except Exception as error:
             if not isinstance(error, (duckdb.Error, *_postgres_errors())):
+                raise
+            if isinstance(error, _OF_STATEMENT):
                 raise
             said = _one_line(error)
             for pattern, advice in _FAULTS:

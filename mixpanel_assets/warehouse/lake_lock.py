@@ -7,6 +7,7 @@ it when its holder ends. Writers get it in the order in which they asked.
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,7 @@ def lake_lock(location: LakeLocation, wait: Wait) -> Iterator[LakeLock]:
     """
     connection = connect(location, async_=1)
     try:
-        _await(connection)
+        _await(connection, _connect_seconds(location))
         _run(connection, _NOTICE_DEAD_CLIENTS)
         cursor = connection.cursor()
         cursor.execute("SELECT pg_advisory_lock(%s, %s)", (_CLASS, _KEY))
@@ -130,6 +131,12 @@ def _words(location: LakeLocation) -> dict[str, Any]:
     return words
 
 
+def _connect_seconds(location: LakeLocation) -> float:
+    # libpq keeps this time for connections that are not asynchronous alone; 0: no limit.
+    seconds = float(_words(location).get("connect_timeout", _CONNECT_SECONDS))
+    return seconds if seconds > 0 else float("inf")
+
+
 def _holder(location: LakeLocation) -> Holder | None:
     """Return the process that holds the lock, as PostgreSQL lists it."""
     import psycopg2
@@ -163,9 +170,13 @@ def _run(connection: extensions.connection, sql: str, values: Any = None) -> lis
     return cursor.fetchall() if cursor.description else []
 
 
-def _await(connection: extensions.connection) -> None:
+def _await(connection: extensions.connection, seconds: float = float("inf")) -> None:
+    import psycopg2
+
+    deadline = time.monotonic() + seconds
     while not _is_done(connection, _POLL_SECONDS):
-        pass
+        if time.monotonic() > deadline:
+            raise psycopg2.OperationalError("connection to server failed: timeout expired")
 
 
 def _is_done(connection: extensions.connection, seconds: float) -> bool:

@@ -1,6 +1,7 @@
 """Whatever lock is waited for: the wait names the process that holds it, and ends when it must."""
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -15,7 +16,7 @@ from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.client import BudgetSettings
 from mixpanel_assets.client.budget import Budget
 from mixpanel_assets.errors import DatabaseLockedError
-from mixpanel_assets.rules.locks import Wait, kernel_holder
+from mixpanel_assets.rules.locks import Wait, kernel_holder, short_command
 from mixpanel_assets.warehouse import Publisher
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets_tests.cli.conftest import MP, heed_signals
@@ -189,3 +190,21 @@ def test_a_wait_without_end_can_be_interrupted():
     finally:
         timer.join()
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sync", "--database", "ducklake:postgresql://me:planted/w@rd@db/lake"],
+        ["sync", "--database=ducklake:postgres://:planted@db/lake"],
+        ["--database", "ducklake:postgres:password='planted w\\'ord planted' host=db"],
+        ["--database", "ducklake:postgres:password = planted host=db"],
+        ["auth", "--secret", "planted"],
+        ["auth", "--secret=planted"],
+    ],
+)
+def test_a_holders_command_line_shows_no_password(words):
+    """Every user of the machine, and with a lake of the server, may read it."""
+    shown = short_command(["/usr/bin/mp", *words])
+    assert not {"planted", "rd"} & set(re.split(r"\W+", shown))
+    assert shown.startswith("mp ")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import duckdb
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from psycopg2.extensions import parse_dsn
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from mixpanel_assets.errors import (
     ConfigError,
@@ -212,6 +213,55 @@ def test_a_server_that_does_not_answer_is_named(lake: LakeLocation):
     for open_it in (database_at(silent).read, database_at(silent).write):
         with pytest.raises(StorageError, match=r"port=9.*could not be used.*run it again"):
             open_it().__enter__()
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up():
+    """Neither a reader nor a writer waits for it without an end."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"host=127.0.0.1 port={silent.getsockname()[1]} dbname=lake connect_timeout=2"
+        with pytest.raises(StorageError, match=r"timeout expired.*run it again"):
+            database_at(LakeLocation(where, "/lake/")).write().__enter__()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT timeout FROM main.a",
+        "SELECT 'HTTP'::INTEGER",
+        "FROM main.does_not exist",
+        "FROM ssl",
+    ],
+)
+def test_a_fault_of_a_statement_is_not_one_of_a_server(lake: LakeLocation, sql):
+    """Its words may look like it."""
+    with database_at(lake).write() as connection:
+        connection.execute("CREATE TABLE main.a AS SELECT 1 AS a")
+    with pytest.raises(duckdb.Error), database_at(lake).read() as connection:
+        connection.execute(sql)
+
+
+def test_a_user_without_rights_is_told_which(lake: LakeLocation, postgres_server: Postgres):
+    """PostgreSQL names the table; the sentence, what to grant."""
+    role = f"role_{parse_dsn(lake.catalog)['dbname']}"
+    postgres_server.run(f"CREATE ROLE {role} LOGIN PASSWORD 'word'")
+    try:
+        with pytest.raises(StorageError, match=r"permission denied for table .* Grant"):
+            database_at(
+                LakeLocation(make_dsn(lake.catalog, user=role), lake.data_path, "word")
+            ).read().__enter__()
+    finally:
+        close_lakes()
+        postgres_server.run(f"DROP ROLE {role}")
+
+
+def test_a_folder_that_cannot_be_made_is_named(postgres: Postgres, tmp_path):
+    """The sentence names the setting, and PostgreSQL has no half of a lake."""
+    (tmp_path / "file").touch()
+    for folder in ("file", "file/below"):
+        location = LakeLocation(postgres.dsn, f"{tmp_path}/{folder}/", postgres.password)
+        with pytest.raises(StorageError, match=f"{folder}/ .*Set MP_DATA_PATH"):
+            database_at(location).write().__enter__()
+    assert postgres.run("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(0,)]
 
 
 def test_readers_see_committed_rows_and_never_wait(on_lake: Warehouse):
