@@ -58,10 +58,11 @@ class LakeLock:
         import psycopg2
 
         try:
-            held = _run(self._connection, _HOLDER, _OIDS)
+            # Not by the number that a pooler gave to this connection.
+            held = _run(self._connection, f"{_HOLDER} AND l.pid = pg_backend_pid()", _OIDS)
         except psycopg2.Error:
             held = []
-        if self._connection.info.backend_pid not in [pid for pid, *_ in held]:
+        if not held:
             raise StorageError(
                 "PostgreSQL ended the connection that held the lock of the lake, so another "
                 "process may be writing. Nothing of this load was kept; run it again."

@@ -517,7 +517,7 @@ class TestLegacy:
                 _, client = opened.enter_context(
                     pretending(regime="legacy", zone="US/Pacific", days=4, **options)
                 )
-                return FetcherService(client, Database(settings.database_path("12345")), old)
+                return FetcherService(client, settings.database_for("12345"), old)
 
             yield fetcher
 

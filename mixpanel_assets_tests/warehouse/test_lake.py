@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 import traceback
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pandas as pd
+import psycopg2
 import pyarrow.parquet as pq
 import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
@@ -27,6 +29,7 @@ from mixpanel_assets.errors import (
 )
 from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.rules.location import LakeLocation, parse_location
+from mixpanel_assets.rules.locks import Wait
 from mixpanel_assets.warehouse import (
     append_events,
     database_at,
@@ -39,6 +42,8 @@ from mixpanel_assets.warehouse import (
 )
 from mixpanel_assets.warehouse.engine import StorageEngine
 from mixpanel_assets.warehouse.lake import close_lakes, load_extensions
+from mixpanel_assets.warehouse.lake_lock import lake_lock
+from mixpanel_assets_tests.pooler import pooled
 from mixpanel_assets_tests.servers import Postgres
 from mixpanel_assets_tests.warehouse.conftest import DAY, PROJECT, Warehouse, event
 
@@ -715,3 +720,17 @@ class TestTidying:
         """DuckDB does that itself."""
         with pytest.raises(ConfigError, match="only a lake"):
             database_at(tmp_path / "w.duckdb").tidy()
+
+
+@pytest.mark.parametrize("by_transaction", [True, False])
+def test_a_pooler_that_shares_sessions_is_refused(postgres, tmp_path, by_transaction):
+    """It would lose the lock between two statements; a pooler that keeps sessions may be used."""
+    with pooled(lambda: psycopg2.connect(postgres.url), by_transaction=by_transaction) as port:
+        behind = LakeLocation(replace(postgres, port=port).dsn, f"{tmp_path}/lake/")
+        wait = Wait("the lake", tmp_path, timeout=30)
+        if by_transaction:
+            with pytest.raises(ConfigError, match="pooler that shares sessions"):
+                lake_lock(behind, wait).__enter__()
+        else:
+            with lake_lock(behind, wait) as lock:
+                lock.must_be_held()
