@@ -164,7 +164,7 @@ def _print_grid(grid: _Grid, output: Format) -> None:
         writer.writerows([escape(_cell_text(value)) for value in row] for row in rows)
     elif output is Format.PLAIN:
         for row in rows:
-            _write("\t".join(_printable(_cell_text(value)) for value in row))
+            _write("\t".join(printable(_cell_text(value)) for value in row))
     else:
         _print_table(grid.columns, rows, is_single=grid.is_single)
 
@@ -212,16 +212,16 @@ def _print_table(
         rows = [[name, value] for row in rows for name, value in zip(columns, row, strict=True)]
     else:
         widths = [
-            Width.of(_printable(name), [row[number] for row in rows])
+            Width.of(printable(name), [row[number] for row in rows])
             for number, name in enumerate(columns)
         ]
         column_widths = fitting(widths, console.width if console.is_terminal else None)
         for name, width in zip(columns, column_widths, strict=False):
-            header = Text("\n".join(fold(_printable(name), width)))
+            header = Text("\n".join(fold(printable(name), width)))
             table.add_column(header, width=width, no_wrap=True, overflow="ellipsis")
-        hidden_columns = [_printable(name) for name in columns[len(column_widths) :]]
+        hidden_columns = [printable(name) for name in columns[len(column_widths) :]]
     for row in rows:
-        table.add_row(*(Text(_printable(_cell_text(value))) for value in row[: len(table.columns)]))
+        table.add_row(*(Text(printable(_cell_text(value))) for value in row[: len(table.columns)]))
     if not console.is_terminal:
         # A file or a pipe has no width, so no value is cut.
         wide_console = Console(width=1_000_000)
@@ -243,7 +243,7 @@ class Width(NamedTuple):
         """Return the widths of a column: only text may be cut."""
         from rich.cells import cell_len
 
-        content = max((cell_len(_printable(_cell_text(value))) for value in values), default=0)
+        content = max((cell_len(printable(_cell_text(value))) for value in values), default=0)
         full = max(cell_len(name), content)
         # Numbers and times are never cut: half a number is another number.
         is_text = any(
@@ -322,7 +322,8 @@ def _cell_text(value: object) -> str:
     return json_value if isinstance(json_value, str) else json.dumps(json_value, ensure_ascii=False)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return text for one cell of a table."""
     # A name that Mixpanel sent must not control the terminal, or look like two cells or lines.
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 

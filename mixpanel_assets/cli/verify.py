@@ -10,7 +10,7 @@ import typer
 from mixpanel_assets.cli.exits import GENERAL
 from mixpanel_assets.cli.invocation import current
 from mixpanel_assets.cli.options import DatabaseOption, FromOption, OptionalToOption
-from mixpanel_assets.cli.output import Answer
+from mixpanel_assets.cli.output import Answer, printable
 from mixpanel_assets.rules.days import counted, describe_days, how_to_load
 
 if TYPE_CHECKING:
@@ -72,13 +72,19 @@ def _counts(found: Reconciliation, tolerance: int) -> Answer:
 
 
 def _differences(found: Sequence[Reconciled]) -> Table:
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
-    table = Table("day", "event", "stored", "Mixpanel", "class", "why", box=None, pad_edge=False)
+    names = ("day", "event", "stored", "Mixpanel", "class", "why")
+    # In a narrow terminal, nothing is cut off.
+    columns = [Column(name, overflow="fold") for name in names]
+    table = Table(*columns, box=None, pad_edge=False)
     # Unexplained ones first, because only those need a decision.
     for one in sorted(found, key=lambda one: (one.cls != "unexplained", one.day))[:_MOST_SHOWN]:
         numbers = (f"{one.stored:,}", f"{one.live:,}")
-        table.add_row(str(one.day), one.event, *numbers, one.cls, one.reason or "")
+        cells = (str(one.day), one.event, *numbers, one.cls, one.reason or "")
+        # As text, because a name like [/b] is no markup.
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     if len(found) > _MOST_SHOWN:
         table.add_row("…", f"{len(found) - _MOST_SHOWN:,} more; --format json shows all")
     return table

@@ -1,8 +1,15 @@
 """`mp verify`: stored counts beside Mixpanel's own, or beside a second download."""
 
 import json
+from datetime import UTC, datetime
+from io import StringIO
 
+import pytest
+from rich.console import Console
+
+from mixpanel_assets.cli.verify import _differences
 from mixpanel_assets.emulator import Fault
+from mixpanel_assets.warehouse import Reconciled
 from mixpanel_assets_tests.conftest import START
 
 DAYS = ("--from", "2024-01-03", "--to", "2024-01-04")
@@ -35,6 +42,19 @@ def test_it_names_what_differs_and_fails_only_if_that_is_unexplained(mp_here, em
     done = mp_here("verify", *DAYS)
     assert done.code == 0
     assert done.stdout.startswith("Nothing was compared. Mixpanel's own counts are not available")
+
+
+@pytest.mark.parametrize("name", ["[/b]", "[red]x", "a\x1b[2Jb", "a\nb", "x" * 255, "\u202eabc"])
+def test_a_name_is_shown_as_it_is(name):
+    """It is no markup, does not control the terminal, and is not cut off at 40 columns."""
+    now = datetime.now(UTC)
+    one = Reconciled(START, name, 1, 2, "unexplained", f"`{name}`", now, now)
+    out = StringIO()
+    Console(file=out, highlight=False, width=40).print(_differences([one]))
+    assert "…" not in out.getvalue()
+    assert name.isprintable() <= (name[:5] in out.getvalue())
+    assert "\x1b" not in out.getvalue()
+    assert "\u202e" not in out.getvalue()
 
 
 def test_again_downloads_the_days(mp_here, emulator):
