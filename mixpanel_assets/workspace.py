@@ -744,7 +744,7 @@ class Workspace:
 
         Args:
             from_date: First day, included; a date, or text like 2024-01-31.
-            to_date: Last day, included; yesterday when it is left out.
+            to_date: Last day, included; the last one that has ended when it is left out.
 
         Returns:
             Each count beside Mixpanel's, with the class of the difference. If Mixpanel does not
@@ -759,10 +759,9 @@ class Workspace:
             >>> ws.verify("2024-01-01", "2024-01-07").unexplained
             []
         """
-        last = self.settings.project_today() - timedelta(days=1) if to_date is None else to_date
         with self._writing():
             return reconcile(
-                self.api, self.settings, self._database, from_date=from_date, to_date=last
+                self.api, self.settings, self._database, from_date=from_date, to_date=to_date
             )
 
     def verify_again(

@@ -16,7 +16,11 @@ from mixpanel_assets.errors import ConnectionFailedError, DatabaseNotFoundError
 from mixpanel_assets.loading.days_behind import STORED, DaysDue, Ledger
 from mixpanel_assets.loading.events import request_plan
 from mixpanel_assets.loading.plan import Keeping, Refetch
-from mixpanel_assets.loading.reconciliation import Reconciliation, reconcile
+from mixpanel_assets.loading.reconciliation import (
+    Reconciliation,
+    calendar_of,
+    reconcile,
+)
 from mixpanel_assets.results import Result
 from mixpanel_assets.rules.days import (
     counted,
@@ -27,6 +31,7 @@ from mixpanel_assets.rules.days import (
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
     EVENTS,
+    Calendar,
     Database,
     EventSizes,
     day_rows,
@@ -83,9 +88,12 @@ def find_late_days(
         now: The current time; aware.
     """
     now = now or datetime.now(UTC)
-    last = last or min(settings.project_today(), settings.today()) - _DAY
-    ledger, sizes = _stored(database, last)
-    stored = sorted(day for day, row in ledger.items() if row["status"] in STORED)
+    last = last or settings.today() - _DAY
+    ledger, sizes, calendar = _stored(database, settings, last)
+    if calendar:
+        # The days of the calendar begin and end at other times than those of the export.
+        last = min(last, calendar.last_ended(now))
+    stored = [day for day, row in sorted(ledger.items()) if row["status"] in STORED and day <= last]
     if not stored:
         return LateDays(
             (), (), is_sweep=False, message="No day of the last month is stored.", key=""
@@ -94,9 +102,7 @@ def find_late_days(
     try:
         # Without waiting: days can be loaded again without the counts.
         with settings.client(client.credentials, max_wait_seconds=0.0) as hurried:
-            found = reconcile(
-                hurried, settings, database, from_date=first, to_date=max(first, last), now=now
-            )
+            found = reconcile(hurried, settings, database, from_date=first, to_date=last, now=now)
     except ConnectionFailedError as error:
         found = Reconciliation(first, last, now, unavailable=error.message)
     if found.unavailable or found.is_of_other_calendar:
@@ -142,7 +148,7 @@ def days_to_sync(
         database: Need not exist.
         due: The days that are loaded again if the counts do not say which.
     """
-    ledger, sizes = _stored(database, due.today)
+    ledger, sizes, _ = _stored(database, settings, due.today)
     keeping, now = Keeping.of(settings, Refetch.missing), datetime.now(UTC)
     unsettled = [
         day
@@ -191,18 +197,23 @@ def _lacks_rows(ledger: Ledger, day: date, keeping: Keeping) -> bool:
     return row["status"] not in STORED or keeping.lacks_rows(row)
 
 
-def _stored(database: Database, last: date) -> tuple[Ledger, EventSizes]:
-    """Return the ledger of the compared days, and the sizes of all days."""
+_Stored = tuple[Ledger, EventSizes, Calendar | None]
+_NOTHING: _Stored = ({}, EventSizes({}, {}), None)
+
+
+def _stored(database: Database, settings: Settings, last: date) -> _Stored:
+    """Return the ledger of the compared days, the sizes of all days, and the project's calendar."""
     with suppress(DatabaseNotFoundError), database.read() as connection:
-        return _read(connection, last)
-    return {}, EventSizes({}, {})
+        return _read(connection, settings, last)
+    return _NOTHING
 
 
-def _read(connection: duckdb.DuckDBPyConnection, last: date) -> tuple[Ledger, EventSizes]:
-    if stored_project(connection) is None:
-        return {}, EventSizes({}, {})
-    first = last - (LATE_DAYS + 1) * _DAY
-    return day_rows(connection, EVENTS.name, first, last + _DAY), event_sizes(connection)
+def _read(connection: duckdb.DuckDBPyConnection, settings: Settings, last: date) -> _Stored:
+    project = stored_project(connection)
+    if project is None:
+        return _NOTHING
+    ledger = day_rows(connection, EVENTS.name, last - (LATE_DAYS + 1) * _DAY, last + _DAY)
+    return ledger, event_sizes(connection), calendar_of(settings, project)
 
 
 def _named(days: Sequence[date]) -> str:

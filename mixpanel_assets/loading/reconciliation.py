@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import duckdb
 
@@ -149,7 +148,7 @@ def reconcile(
     database: Database,
     *,
     from_date: date | str,
-    to_date: date | str,
+    to_date: date | str | None = None,
     name_limit: int = NAME_LIMIT,
     now: datetime | None = None,
 ) -> Reconciliation:
@@ -162,7 +161,7 @@ def reconcile(
         settings: The time zone, and for how long Mixpanel keeps events and takes late ones.
         database: It must exist.
         from_date: First day, included.
-        to_date: Last day, included.
+        to_date: Last day, included; None: the last one that has ended.
         name_limit: The number of names beyond which Mixpanel does not index an event.
         now: The current time; aware.
 
@@ -174,23 +173,25 @@ def reconcile(
         DatabaseNotFoundError: Nothing is stored yet.
         ConnectionFailedError: Mixpanel cannot be reached.
     """
-    first, last = as_day(from_date), as_day(to_date)
+    first = as_day(from_date)
     now = now or datetime.now(UTC)
     database.must_exist()
     # Before the request: events that arrive in between are then pending, and not unexplained.
     with database.read() as connection:
         check_loadable(connection, settings.project(client.credentials))
-        comparison = _Comparison.read(connection, settings, first, last, now)
-    if comparison is None:
-        raise DatabaseNotFoundError(database.place)
-    today = now.astimezone(ZoneInfo(comparison.calendar.zone)).date()
-    if first > last or last >= today:
-        raise ConfigError(
-            f"{last} has not ended in {comparison.calendar.zone}; only finished days can be "
-            "compared."
-            if last >= today
-            else f"from_date {first} is after to_date {last}; both are included."
-        )
+        project = stored_project(connection)
+        if project is None:
+            raise DatabaseNotFoundError(database.place)
+        calendar = calendar_of(settings, project)
+        ended = calendar.last_ended(now)
+        last = ended if to_date is None else as_day(to_date)
+        if last > ended:
+            raise ConfigError(
+                f"{last} has not ended in {calendar.zone}; only finished days can be compared."
+            )
+        if first > last:
+            raise ConfigError(f"from_date {first} is after to_date {last}; both are included.")
+        comparison = _Comparison.read(connection, settings, calendar, first, last, now)
     try:
         live = count_events(client, comparison.names | comparison.quarantined, first, last)
     except CountsUnavailableError as error:
@@ -200,7 +201,7 @@ def reconcile(
     if not database.read_only:
         with database.write() as connection:
             prepare(connection, None)
-            write_reconciled(connection, EVERY_EVENT, counts)
+            write_reconciled(connection, EVERY_EVENT, counts, first, last)
     to_load = comparison.days_to_load(counts)
     return Reconciliation(first, last, now, tuple(counts), None, tuple(to_load), live.requests)
 
@@ -228,15 +229,12 @@ class _Comparison:
         cls,
         connection: duckdb.DuckDBPyConnection,
         settings: Settings,
+        calendar: Calendar,
         first: date,
         last: date,
         now: datetime,
-    ) -> _Comparison | None:
-        """Read what is stored; None if nothing is."""
-        project = stored_project(connection)
-        if project is None:
-            return None
-        calendar = Calendar(project.regime, _zone(settings, project))
+    ) -> _Comparison:
+        """Read what is stored."""
         known = reconciled_days(connection, EVERY_EVENT, first, last)
         comparison = cls(
             settings,
@@ -432,6 +430,11 @@ class _Comparison:
 
 def _names(cells: Sequence[Cell]) -> set[str]:
     return {event for _, event in cells}
+
+
+def calendar_of(settings: Settings, project: ProjectIdentity) -> Calendar:
+    """Return the calendar that stored and reported counts are compared on."""
+    return Calendar(project.regime, _zone(settings, project))
 
 
 def _zone(settings: Settings, project: ProjectIdentity) -> str:

@@ -11,8 +11,9 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from duckdb import DuckDBPyConnection as Connection
 
@@ -51,6 +52,10 @@ class Calendar:
     def is_export_calendar(self) -> bool:
         """Whether the days of reports are those of the export."""
         return self.regime == "legacy" or same_clocks(self.zone, "UTC")
+
+    def last_ended(self, now: datetime) -> date:
+        """Return the last day that has ended at a time, which is aware."""
+        return now.astimezone(ZoneInfo(self.zone)).date() - _DAY
 
     def export_days(self, day: date) -> tuple[date, ...]:
         """Return the days of the export that hold events of a day."""

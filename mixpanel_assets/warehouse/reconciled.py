@@ -68,15 +68,20 @@ class Reconciled(Result):
 
 
 def write_reconciled(
-    connection: Connection, target: Target, reconciled: Iterable[Reconciled]
+    connection: Connection,
+    target: Target,
+    reconciled: Iterable[Reconciled],
+    first: date,
+    last: date,
 ) -> None:
-    """Replace what is known of the days of these counts, in the caller's transaction."""
+    """Replace what is known of days, both ends included, in the caller's transaction.
+
+    Of a day without any count, nothing is known then.
+    """
     found = list(reconciled)
-    days = sorted({one.day for one in found})
-    values: dict[str, Any] = target.names | {"days": days}
+    values: dict[str, Any] = target.names | {"first": first, "last": last}
     connection.execute(
-        f"DELETE FROM {RECONCILED.quoted} WHERE {OF_TABLE} "
-        "AND day IN (SELECT unnest($days::DATE[]))",
+        f"DELETE FROM {RECONCILED.quoted} WHERE {OF_TABLE} AND day BETWEEN $first AND $last",
         values,
     )
     if not found:

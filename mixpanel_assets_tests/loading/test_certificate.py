@@ -195,9 +195,8 @@ def test_mixpanels_own_count_is_that_since_the_load(workspace):
     counts = [asked, replace(asked, event="Page View", live=9, cls="equal")]
     for moment, expected in ((early, (None, None, "not asked")), (late, (18, 19, "pending"))):
         with workspace.storage.write() as connection:
-            write_reconciled(
-                connection, EVERY_EVENT, [replace(count, asked_at=moment) for count in counts]
-            )
+            asked_then = [replace(count, asked_at=moment) for count in counts]
+            write_reconciled(connection, EVERY_EVENT, asked_then, ODD, ODD)
         found = workspace.certificate(ODD)
         assert (found.live_stored, found.live_count, found.live_class) == expected
 

@@ -273,6 +273,33 @@ def test_a_complete_day_is_not_loaded_for_what_the_current_day_lacks(tmp_path):
             assert len(found.days_to_load) <= (yesterday < today - _DAY) * 2
 
 
+@pytest.mark.parametrize("is_set", [True, False])
+def test_days_that_have_not_ended_in_the_projects_zone_are_not_compared(tmp_path, is_set):
+    """Whether MP_TIME_ZONE is set or only the loads had it: in California, 9 March goes on."""
+    last, now = FIRST + 8 * _DAY, datetime(2024, 3, 10, 2, tzinfo=UTC)
+    zone = "America/Los_Angeles"
+    settings = EmulatorSettings(start=FIRST, days=9, events_per_day=5, zone=zone, profiles=3)
+    with Emulator(settings) as emulator:
+        calendar = Calendar(emulator, tmp_path)
+        with calendar.opened():
+            workspace = calendar.workspace
+            plain = workspace.settings
+            workspace.settings = in_zone = plain.model_copy(update={"time_zone": zone})
+            in_zone.model_fields_set.add("time_zone")
+            for first, compared in ((last, None), (last - _DAY, last - _DAY)):
+                workspace.sync_events(first, last)
+                late = find_late_days(
+                    workspace.api,
+                    in_zone if is_set else plain,
+                    workspace._database,
+                    sweep=[last],
+                    last=last,
+                    now=now,
+                )
+                assert not late.days
+                assert str(compared or "No day of the last month") in late.message
+
+
 def test_a_sync_loads_what_is_missing_and_what_has_moved(tmp_path):
     """Days that may still receive late events are kept while no event has arrived for them."""
     today = datetime.now(UTC).date()

@@ -23,13 +23,12 @@ OF_NEXT = replace(VISIT, day=NEXT, cls="deleted", live=8)
 
 
 def test_counts_are_replaced_by_day_and_deleted_with_it(tmp_path):
-    """What is known of other days is kept."""
+    """What is known of other days is kept; of a day without counts, nothing is."""
     database = Database(tmp_path / "one.duckdb")
     with database.write() as connection:
         prepare(connection, ProjectIdentity("1", "us"))
-        write_reconciled(connection, EVERY_EVENT, [VISIT, LATE, OF_NEXT])
-        write_reconciled(connection, EVERY_EVENT, [])
-        write_reconciled(connection, EVERY_EVENT, [replace(LATE, stored=5, cls="equal")])
+        write_reconciled(connection, EVERY_EVENT, [VISIT, LATE, OF_NEXT], DAY, NEXT)
+        write_reconciled(connection, EVERY_EVENT, [replace(LATE, stored=5, cls="equal")], DAY, DAY)
     with database.read() as connection:
         found = reconciled_days(connection, EVERY_EVENT, DAY, NEXT)
         assert found == [replace(LATE, stored=5, cls="equal"), OF_NEXT]
@@ -37,6 +36,8 @@ def test_counts_are_replaced_by_day_and_deleted_with_it(tmp_path):
     with database.write() as connection:
         drop_day(connection, EVERY_EVENT, NEXT)
         assert reconciled_days(connection, EVERY_EVENT, DAY, NEXT) == found[:1]
+        write_reconciled(connection, EVERY_EVENT, [], DAY, NEXT)
+        assert reconciled_days(connection, EVERY_EVENT, DAY, NEXT) == []
 
 
 def test_the_class_of_a_day_is_the_most_serious_one():
