@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 from urllib.parse import quote
 
 from mixpanel_assets.client import answers
 from mixpanel_assets.client.api import MixpanelAPIClient
 from mixpanel_assets.client.discovery import DiscoveryService
-from mixpanel_assets.errors import APIError, CountsUnavailableError, PlanHorizonError
-from mixpanel_assets.rules.days import DayRange
+from mixpanel_assets.errors import APIError, CountsUnavailableError, PlanHorizonError, ServerError
+from mixpanel_assets.rules.days import DayRange, days_between, describe_days
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ MOST_DAYS = 366
 # Events that reports compute: no export contains them.
 _COMPUTED = ("$session_start", "$session_end", "$all_events")
 _CUSTOM = "$custom_event:"
+_MOST = 2**63  # what the database stores
 
 
 @dataclass(frozen=True)
@@ -73,18 +75,51 @@ def count_events(
             for from_day, to_day in _spans(first, last):
                 response = client.event_counts(some_names, from_day, to_day)
                 requests += 1
-                series = answers.series_in(response, "counts of events", names=some_names)
-                counts.update(
-                    ((date.fromisoformat(day[:10]), name), int(count))
-                    for name, by_day in series.items()
-                    for day, count in by_day.items()
-                    if count
-                )
+                counts.update(_counts_in(response, some_names, from_day, to_day))
     except (APIError, PlanHorizonError) as error:
         raise CountsUnavailableError(
             f"Mixpanel's own counts are not available: {error.message}"
         ) from error
     return EventCounts(counts, frozenset(wanted), listed, hidden, requests)
+
+
+def _counts_in(
+    response: Any, names: Sequence[str], first: date, last: date
+) -> dict[tuple[date, str], int]:
+    """Return the counts of the requested names, without those that are 0.
+
+    Where an answer lacks days, a count of 0 would look like a deletion. The first days may be left
+    out, as those that Mixpanel has deleted.
+
+    Raises:
+        ServerError: They are not whole numbers, or not of the requested days.
+    """
+    series = answers.series_in(response, "counts of events", names=names)
+    try:
+        counts = {
+            (date.fromisoformat(day[:10]), name): _whole(count)
+            for name in names
+            for day, count in series[name].items()
+        }
+    except (ValueError, OverflowError) as error:
+        raise ServerError(
+            f"The counts of events are not whole numbers by day: {error}.", status_code=200
+        ) from error
+    found = sorted({day for day, _ in counts})
+    if not found or found[0] < first or found != days_between(found[0], last):
+        raise ServerError(
+            f"The counts of events from {first} to {last} were requested, and the answer has "
+            f"{describe_days(found) if found else 'no day'}.",
+            status_code=200,
+        )
+    return {cell: count for cell, count in counts.items() if count}
+
+
+def _whole(count: float) -> int:
+    number = int(count)
+    if number != count or not 0 <= number < _MOST:
+        raise ValueError(f"{count} is no number of events")
+    return number
 
 
 def _dictionary(discovery: DiscoveryService) -> tuple[set[str], frozenset[str]]:

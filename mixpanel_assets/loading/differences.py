@@ -98,6 +98,12 @@ class CellFacts:
             return False
         return before.live < self.live and before.asked_at > loaded_at
 
+    @property
+    def was_unexplained(self) -> bool:
+        """Whether events that reports count were missing before, without a reason."""
+        before = self.before
+        return before is not None and before.cls == "unexplained" and before.missing > 0
+
 
 def classify(cell: CellFacts) -> Found:
     """Return the class of a count and the evidence for it, by what is known of the cell alone."""
@@ -159,6 +165,8 @@ def _shortage(cell: CellFacts) -> Found:
         return "pending", "the day was loaded before it had ended"
     if cell.was_loaded_since:
         return "unexplained", "a load since then has not brought the events"
+    if cell.has_risen and cell.was_unexplained:
+        return "unexplained", "events were missing before the reported number rose"
     if cell.has_risen:
         return "pending", "the reported number has risen since the load"
     if not cell.day.was_settled:

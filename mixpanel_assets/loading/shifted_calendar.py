@@ -19,7 +19,8 @@ OTHER_CALENDAR = "the counts are those of a calendar"
 _SLOT = timedelta(minutes=15)
 _WIDEST = timedelta(hours=26)  # from UTC-12 to UTC+14
 _MOST_DAYS = 14  # as many show a shift as well as a year does
-_FEWEST = 2  # events or days, because one difference may be a coincidence
+# A hundred shifts are tried, so that one of them fits a few small differences by chance.
+_FEWEST = 10
 
 
 def days_of_another_calendar(
@@ -67,13 +68,18 @@ def _is_open(one: Reconciled) -> bool:
 def _shift(
     histogram: _Histogram, by_day: Mapping[date, Sequence[Reconciled]], days: Sequence[date]
 ) -> timedelta | None:
-    """Return the shift of the calendar that makes the most days equal; None without any."""
+    """Return the shift of the calendar that makes the most days equal; None without any.
+
+    A shift moves events between days, so some counts are higher and some are lower. Where all are
+    higher, events are missing.
+    """
     steps = _WIDEST // _SLOT
     best: tuple[int, timedelta | None] = (0, None)
     for step in sorted((one for one in range(-steps, steps + 1) if one), key=abs):
         fitting = [day for day in days if histogram.fits(by_day[day], step * _SLOT)]
-        differences = sum(one.missing != 0 for day in fitting for one in by_day[day])
-        if differences >= _FEWEST and len(fitting) > best[0]:
+        missing = [one.missing for day in fitting for one in by_day[day] if one.missing]
+        is_evident = len(missing) >= _FEWEST and min(missing) < 0 < max(missing)
+        if is_evident and len(fitting) > best[0]:
             best = (len(fitting), step * _SLOT)
     return best[1]
 

@@ -1,5 +1,6 @@
 """Stored counts beside Mixpanel's own: each cause of a difference is named, alone and mixed."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
 from mixpanel_assets.loading.late_days import find_late_days
 from mixpanel_assets.loading.reconciliation import Reconciliation, reconcile
+from mixpanel_assets.rules.days import days_between
 from mixpanel_assets.settings import Settings
 from mixpanel_assets_tests.laws import siblings
 
@@ -195,6 +197,23 @@ def test_a_first_load_cut_between_two_lines_is_found_and_repaired(site):
     assert not told(site.compare())
 
 
+def test_a_cut_load_of_a_small_project_is_not_taken_for_another_calendar(tmp_path):
+    """Among a hundred shifts of the calendar, one fits a few events by chance."""
+    settings = EmulatorSettings(
+        start=FIRST, days=8, events_per_day=5, odd_content=False, profiles=3, now=lambda: NOW
+    )
+    with Emulator(settings) as emulator:
+        site = Site(emulator, tmp_path)
+        for day in days_between(*WITHIN):
+            site.lie("missing-rows", day=day, count=2)
+        with site.workspace() as workspace:
+            for day in days_between(FIRST, LAST):
+                workspace.sync_events(day, day)
+        found = site.compare()
+        assert {one.cls for one in found.differences} == {"unexplained"}
+        assert set(found.days_to_load) >= set(days_between(*WITHIN)[1:])
+
+
 def test_forwarded_and_repeated_rows_are_recognized_by_what_is_stored(site):
     """Also if another event of the day was late, and no load is due for them."""
     day = site.day_of(NOON_HOUR)
@@ -308,6 +327,18 @@ def test_wrong_counts_are_unexplained_and_loaded_for_once(site):
     found = site.compare()
     assert told(found) == expected
     assert not found.days_to_load
+
+
+def test_events_that_were_missing_stay_unexplained_if_the_number_rises(site):
+    """One more late event does not explain the others; a load is due for it."""
+    site.lie("wrong-count", day=DAY, count=7)
+    site.compare()
+    site.load(DAY - _DAY, DAY)
+    for due in ((), (DAY,)):
+        found = site.compare()
+        assert told(found) == {(DAY, "Page View"): "unexplained"}
+        assert (DAY in found.days_to_load) == (DAY in due)
+        site.lie("wrong-count", day=DAY, count=1)
 
 
 def test_days_that_are_not_stored_or_in_part_are_said(site):
@@ -430,6 +461,35 @@ def test_without_the_query_api_nothing_is_compared(site):
         assert found.message.startswith("Nothing was compared. Mixpanel's own counts are not")
         assert not found.counts
         site.emulator.faults.clear()
+
+
+DAYS_ASKED = [str(day) for day in days_between(*WITHIN)]
+
+
+@pytest.mark.parametrize(
+    ("series", "counts"),
+    [
+        ([], {}),
+        (["2024-03-01"], {}),
+        (DAYS_ASKED[:3], {}),
+        (DAYS_ASKED[:2] + DAYS_ASKED[4:], {}),
+        (["2023-03-07", *DAYS_ASKED], {}),
+        (["yesterday"], {}),
+        (DAYS_ASKED, {"2024-03-10": -1}),
+        (DAYS_ASKED, {"2024-03-10": 1.5}),
+        (DAYS_ASKED, {"2024-03-10": 2**63}),
+        (DAYS_ASKED, {"2024-03-10": "7"}),
+        (DAYS_ASKED, {"2024-03-10": None}),
+        (DAYS_ASKED, {"10 March": 7}),
+    ],
+)
+def test_an_answer_that_is_no_count_of_the_requested_days_compares_nothing(site, series, counts):
+    """Missing days would look as if Mixpanel had deleted them."""
+    answer = {"data": {"series": series, "values": {"Page View": counts}}}
+    site.lie("html-200", path="/api/query/events", text=json.dumps(answer))
+    found = site.compare()
+    assert (found.unavailable or "").startswith("Mixpanel's own counts are not available: ")
+    assert not found.counts
 
 
 def test_without_the_data_dictionary_hidden_events_are_not_known(site):
