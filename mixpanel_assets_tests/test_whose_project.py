@@ -210,7 +210,7 @@ def test_answers_beside_a_file_that_cannot_be_read_can_go(open_as, path):
 
 VERSIONS = {
     "99": "Upgrade mixpanel-assets",
-    "0": "changed by hand",
+    "0": "copy that has not ended",
     "-1": "changed by hand",
     "NULL": "changed by hand",
 }

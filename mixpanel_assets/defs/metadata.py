@@ -78,7 +78,7 @@ METADATA: Mapping[MetadataKind, tuple[str, ...]] = {
     "row_count": ("rows", "rows_before"),
     "column_metadata": ("dagster/column_schema",),
     "cost": ("megabytes", "requests", "request_days", "seconds", "budget_left", "pages"),
-    "content": ("events", "events_per_hour"),
+    "content": ("events", "events_per_hour", "certificate"),
 }
 
 # Where the IO manager finds the table of an asset whose key ends with another name.
