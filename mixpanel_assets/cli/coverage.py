@@ -168,8 +168,9 @@ def _certificate(found: Certificate) -> Iterator[str | Table]:
         f"({found.region})"
     )
     numbers = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("name", "value"):
-        numbers.add_column(name, no_wrap=True)
+    numbers.add_column("name", no_wrap=True)
+    for name in ("value", "meaning"):
+        numbers.add_column(name, overflow="fold")
     for name, meaning in MEANINGS.items():
         value = getattr(found, name)
         if name in found.unknown:

@@ -132,6 +132,15 @@ def loaded(workspace):
     return workspace.certificate("2024-01-02")
 
 
+def test_a_certificate_cuts_nothing_off_in_a_narrow_terminal(loaded, mp_here):
+    """Long values go on in the next line."""
+    out = mp_here("certificate", "2024-01-02", COLUMNS="40").stdout
+    assert "…" not in out
+    lines = out.splitlines()
+    [begin] = [line.index(line.split()[1]) for line in lines if line.startswith("status ")]
+    assert loaded.digest in "".join(f"{line[begin:]} ".split(" ")[0] for line in lines)
+
+
 def test_a_certificate_says_what_each_number_means(loaded, mp_here):
     """And how the numbers add up; --format json has the same numbers."""
     ran = mp_here("certificate", "2024-01-02", COLUMNS="120")
