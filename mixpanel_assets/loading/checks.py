@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,7 +18,11 @@ from mixpanel_assets.errors import ConnectionFailedError, DatabaseNotFoundError
 from mixpanel_assets.loading.day_checks import CheckOutcome, CheckThresholds, check_days
 from mixpanel_assets.loading.days_behind import STORED, Ledger
 from mixpanel_assets.loading.plan import is_expired
-from mixpanel_assets.loading.reconciliation import Reconciliation, reconcile
+from mixpanel_assets.loading.reconciliation import (
+    Reconciliation,
+    last_ended,
+    reconcile,
+)
 from mixpanel_assets.rules.days import counted, days_between, describe_days, how_to_load
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import (
@@ -98,6 +102,7 @@ def check_reconciled(
     days: Sequence[date],
     thresholds: CheckThresholds,
     asset: str,
+    now: datetime | None = None,
 ) -> tuple[list[CheckOutcome], Reconciliation | None]:
     """Compare days with Mixpanel's own counts; return a result for each day, and what was found.
 
@@ -108,18 +113,22 @@ def check_reconciled(
         days: Days in the project's time zone; those that have not ended pass.
         thresholds: How many events may differ without an explanation.
         asset: The key of the asset of all events.
+        now: The current time; aware.
     """
-    today = settings.project_today()
-    ended = sorted(day for day in days if day < today)
+    now = now or datetime.now(UTC)
+    ended = list[date]()
     found, said = None, NOT_ENDED
-    if ended:
-        try:
-            found = reconcile(client, settings, database, from_date=ended[0], to_date=ended[-1])
+    try:
+        last = last_ended(settings, database, now)
+        ended = sorted(day for day in days if day <= last)
+        if ended:
+            first, last = ended[0], ended[-1]
+            found = reconcile(client, settings, database, from_date=first, to_date=last, now=now)
             said = found.message if found.unavailable else ""
-        except DatabaseNotFoundError:
-            said = "No event is stored."
-        except ConnectionFailedError as error:
-            said = f"Nothing was compared. {error.message}"
+    except DatabaseNotFoundError:
+        said = "No event is stored."
+    except ConnectionFailedError as error:
+        said = f"Nothing was compared. {error.message}"
     outcomes = []
     for day in sorted(days):
         if found is None or found.unavailable or day not in ended:

@@ -218,4 +218,5 @@ def names_elsewhere(
     return found
 
 
+NOT_COUNTED = "reports do not count the event under its name, which is one that they use otherwise"
 VIRTUAL = "only Mixpanel's reports have the event: a custom or a merged one"

@@ -18,6 +18,7 @@ from mixpanel_assets.client import EventCounts, MixpanelAPIClient, count_events
 from mixpanel_assets.errors import ConfigError, CountsUnavailableError, DatabaseNotFoundError
 from mixpanel_assets.loading.differences import (
     NAME_LIMIT,
+    NOT_COUNTED,
     VIRTUAL,
     CellFacts,
     Coverage,
@@ -300,6 +301,7 @@ class _Comparison:
         evidence = evidence_for(connection, self.calendar, odd)
         elsewhere = names_elsewhere(self.stored, live.counts, days, _names(odd), self.hidden)
         elsewhere |= dict.fromkeys(self._virtual(cells, live), VIRTUAL)
+        elsewhere |= dict.fromkeys(_names(odd) - live.names, NOT_COUNTED)
         beyond = len(live.names | self.names) >= name_limit
         gone = self._days_gone(days, live)
         found = []
@@ -430,6 +432,19 @@ class _Comparison:
 
 def _names(cells: Sequence[Cell]) -> set[str]:
     return {event for _, event in cells}
+
+
+def last_ended(settings: Settings, database: Database, now: datetime) -> date:
+    """Return the last day that has ended in the project's zone.
+
+    Raises:
+        DatabaseNotFoundError: Nothing is stored yet.
+    """
+    with database.read() as connection:
+        project = stored_project(connection)
+    if project is None:
+        raise DatabaseNotFoundError(database.place)
+    return calendar_of(settings, project).last_ended(now)
 
 
 def calendar_of(settings: Settings, project: ProjectIdentity) -> Calendar:

@@ -14,6 +14,8 @@ from mixpanel_assets import Workspace
 from mixpanel_assets.client import make_credentials
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import ConfigError, DatabaseNotFoundError
+from mixpanel_assets.loading.checks import NOT_ENDED, check_reconciled
+from mixpanel_assets.loading.day_checks import CheckThresholds
 from mixpanel_assets.loading.late_days import find_late_days
 from mixpanel_assets.loading.reconciliation import Reconciliation, reconcile
 from mixpanel_assets.rules.days import days_between
@@ -406,6 +408,61 @@ def test_merged_and_custom_events_are_in_reports_alone(tmp_path):
         found = site.compare(to_load, to_load)
         assert {one.cls for one in found.differences} == {"hidden"}
         assert not found.days_to_load
+
+
+def test_names_that_reports_use_otherwise_are_not_compared(tmp_path):
+    """Their counts would be those of computed sessions and custom events. All others are equal."""
+    computed = {"$session_start", "$all_events", "$custom_event:1"}
+    odd = [
+        "x" * 255,
+        "a,b",
+        'q"u',
+        "[/b]",
+        "\x01",
+        "\n",
+        "e\u0301",
+        "\u00e9",
+        "case",
+        "Case",
+        "Case ",
+    ]
+    odd += ["%41", "a&b=c", "#", "+", "\U0001f600" * 255, "null", "\\", "\u2028"]
+    settings = EmulatorSettings(start=FIRST, days=8, events_per_day=5, odd_content=False)
+    with Emulator(settings) as emulator:
+        site = Site(emulator, tmp_path)
+        for name in (*computed, *odd):
+            site.lie("late-events", day=DAY, count=2, text=name)
+        site.load()
+        for _ in range(2):
+            found = site.compare()
+            assert {one.event for one in found.counts} >= {*odd}
+            assert told(found) == {(DAY, name): "hidden" for name in computed}
+
+
+def test_a_check_compares_no_day_that_has_not_ended_in_the_stored_zone(tmp_path):
+    """Without MP_TIME_ZONE, the zone is that of the loads: in California, 9 March goes on."""
+    zone = "America/Los_Angeles"
+    settings = EmulatorSettings(start=FIRST, days=8, events_per_day=5, zone=zone)
+    with Emulator(settings) as emulator:
+        site = Site(emulator, tmp_path)
+        site.load()
+        plain = Settings(
+            api_base_url=emulator.base_url, database=tmp_path / "w.duckdb", max_retries=0
+        )
+        days = [DAY - 2 * _DAY, DAY - _DAY]
+        with site.workspace() as workspace:
+            outcomes, found = check_reconciled(
+                workspace.api,
+                plain,
+                workspace._database,
+                days=days,
+                thresholds=CheckThresholds(),
+                asset="events",
+                now=datetime(2024, 3, 10, 2, tzinfo=UTC),
+            )
+    assert found is not None
+    assert (found.from_date, found.to_date) == (days[0], days[0])
+    assert outcomes[1].detail == NOT_ENDED
 
 
 def test_a_calendar_that_is_not_the_projects_is_named(tmp_path):
