@@ -33,6 +33,8 @@ CREATE TABLE leases (
 )
 """
 _IS_THERE = "SELECT to_regclass('leases') IS NOT NULL"
+# Times in the future were written before the server's clock was set back: they count as now.
+_SET_BACK = "UPDATE leases SET renewed_at = ? WHERE renewed_at > ?"
 _FREE = """
 DELETE FROM leases WHERE renewed_at < ? AND database = ? AND table_name = ?
   AND day = ANY(?::date[])
@@ -141,12 +143,14 @@ class DayLeases:
                 ledger_db.execute(_CREATE)
             now = store.now_ms(ledger_db)
             expired_at = now - round(FREE_AFTER_SECONDS * 1000)
+            ledger_db.execute(_SET_BACK, (now, now))
             ledger_db.execute(_FREE, (expired_at, *self._table, wanted_days))
             owned = ledger_db.execute(_OTHERS, (now, *self._table, wanted_days, self._owner))
-            if others := owned.fetchall():
-                raise self._refusal(others)
-            values = (*self._table, self._owner, self._run, machine(), now, wanted_days)
-            ledger_db.execute(_TAKE, values)
+            if not (others := owned.fetchall()):
+                values = (*self._table, self._owner, self._run, machine(), now, wanted_days)
+                ledger_db.execute(_TAKE, values)
+        if others:  # after the commit, which keeps the times that were set back
+            raise self._refusal(others)
         self._days = frozenset(wanted_days)
 
     def _refusal(self, others: list[tuple[date, str, str, int]]) -> DatabaseLockedError:

@@ -106,6 +106,19 @@ def test_a_late_owner_whose_days_no_other_load_took_commits(machine, shared, lea
     assert [status for _, status, *_ in days_in(shared)] == ["complete", "complete"]
 
 
+def test_leases_end_also_if_the_clock_of_the_server_was_set_back(machine, shared, leases):
+    """A dead owner's time in the future would keep others out until the clock is there again."""
+    dead = DayLeases(machine(), shared.database, "events", "r1", renew_seconds=3600)
+    other = DayLeases(machine(), shared.database, "events", "r2")
+    with dead.held([FIRST]):
+        leases("UPDATE leases SET renewed_at = renewed_at + 86400000")
+        with pytest.raises(DatabaseLockedError, match="answered 0 s ago"), other.held([FIRST]):
+            pass
+        leases("UPDATE leases SET renewed_at = renewed_at - 120001")
+        with other.held([FIRST]):
+            pass
+
+
 def test_leases_are_renewed_while_a_load_runs_and_given_back_however_it_ends(
     machine, shared, leases
 ):
