@@ -125,6 +125,24 @@ def rows(location: LakeLocation, sql: str, values: Any = None) -> list[tuple[Any
         connection.close()
 
 
+def are_one(location: LakeLocation, other: LakeLocation) -> bool:
+    """Return whether two locations lead to one database, perhaps in other words.
+
+    Raises:
+        psycopg2.Error: One of them cannot be reached.
+    """
+    # A server and a database have no name of their own that every user may read.
+    found, of_other = (
+        rows(
+            one,
+            "SELECT pg_postmaster_start_time()::text, oid FROM pg_database "
+            "WHERE datname = current_database()",
+        )
+        for one in (location, other)
+    )
+    return found == of_other
+
+
 def _words(location: LakeLocation) -> dict[str, Any]:
     from psycopg2.extensions import parse_dsn
 

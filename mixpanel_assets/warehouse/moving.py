@@ -13,6 +13,8 @@ from typing import Any
 from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import ConfigError, StorageError
+from mixpanel_assets.rules.location import LakeLocation
+from mixpanel_assets.warehouse import lake_lock
 from mixpanel_assets.warehouse.database import CATALOG, Database
 from mixpanel_assets.warehouse.faults import number
 from mixpanel_assets.warehouse.project import (
@@ -74,7 +76,7 @@ def move(
         StorageError: A copy differs, a type of a table has no place in a lake, or one of them
             cannot be used.
     """
-    if source.location == target.location:
+    if _are_one(source, target):
         raise ConfigError(f"{source.place} cannot be copied to itself.")
     moved = []
     with target.staging() as memory, source.attached_to(memory, _SOURCE):
@@ -86,6 +88,15 @@ def move(
                 on_table(moved[-1])
         copy.end()
     return moved
+
+
+def _are_one(source: Database, target: Database) -> bool:
+    """Return whether both are the same database; a copy would wait for its own lock."""
+    one, other = source.location, target.location
+    if one == other or not (isinstance(one, LakeLocation) and isinstance(other, LakeLocation)):
+        return one == other
+    with source.errors(), target.errors():
+        return lake_lock.are_one(one, other)
 
 
 class _Copy:

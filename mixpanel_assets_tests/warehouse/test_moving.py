@@ -109,6 +109,13 @@ def test_a_target_that_is_not_empty_is_refused(file: Warehouse, lake: LakeLocati
         move(database_at(tmp_path / "none.duckdb"), database_at(tmp_path / "new.duckdb"))
 
 
+def test_a_lake_is_known_in_other_words(lake: LakeLocation):
+    """A copy of it to itself would wait for its own lock without an end."""
+    other = LakeLocation(f"{lake.catalog} connect_timeout=9", lake.data_path)
+    with pytest.raises(ConfigError, match="to itself"):
+        move(database_at(lake, lock_timeout=0.1), database_at(other, lock_timeout=0.1))
+
+
 def test_the_copy_of_another_project_is_not_continued(file: Warehouse, tmp_path):
     """A copy belongs to its source."""
     target = tmp_path / "copy.duckdb"
