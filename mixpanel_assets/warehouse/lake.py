@@ -50,6 +50,7 @@ _EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
 _INSTALL = "pip install 'mixpanel-assets[lake]'"
 _SECRET = "mixpanel_assets_catalog"  # noqa: S105 - the name of one
 _MOST_IDLE = 2
+_MOST_DAYS = 36_500
 
 _CONFLICT = (
     "Another program wrote to {place} at the same time, without this package's lock: {said} "
@@ -91,7 +92,8 @@ _FAULTS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
             r"connection to server|Unable to connect|could not (connect|translate|receive)|"
-            r"server closed the connection|terminating connection|does not exist$|SSL|timeout|"
+            r"server closed the connection|terminating connection|Failed to (commit|execute query)|"
+            r"does not exist$|SSL|timeout|"
             r"the database system is|Connection refused",
             re.IGNORECASE,
         ),
@@ -258,6 +260,8 @@ class Lake(Database):
 
     def tidy(self, *, keep_days: int = KEEP_DAYS, most_files: int = MOST_FILES) -> Tidied:
         """Merge small files, and delete those that no kept snapshot needs; see `Database.tidy`."""
+        if not 0 <= keep_days <= _MOST_DAYS:
+            raise ConfigError(f"Rows are kept for 0 to {_MOST_DAYS} days, not for {keep_days}.")
         # Each step holds the lock on its own, so that a writer need not wait for all of them. Files
         # that have just become superfluous stay for a day: a reader may have begun before.
         merged = self._tidied(

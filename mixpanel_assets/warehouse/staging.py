@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -268,11 +268,13 @@ def staging_table(
     with closing_connection(connection.cursor()) as staging:
         set_up_session(staging)
         staging.execute(f"ATTACH ':memory:' AS {database}")
-        staging.execute(f"CREATE TABLE {table} ({typed})")
-        refusals = Refusals(staging, f"{database}.main.refused")
-        yield staging, table, refusals
-        for used in (table, refusals.table):
-            staging.execute(f"DROP TABLE {used}")
+        try:
+            staging.execute(f"CREATE TABLE {table} ({typed})")
+            refusals = Refusals(staging, f"{database}.main.refused")
+            yield staging, table, refusals
+        finally:
+            with suppress(duckdb.Error):  # after some faults, DuckDB refuses every statement
+                staging.execute(f"DETACH {database}")
 
 
 def _fill_staging(

@@ -43,6 +43,8 @@ from mixpanel_assets.warehouse import (
 from mixpanel_assets.warehouse.engine import StorageEngine
 from mixpanel_assets.warehouse.lake import close_lakes, load_extensions
 from mixpanel_assets.warehouse.lake_lock import lake_lock
+from mixpanel_assets.warehouse.schema import Column
+from mixpanel_assets.warehouse.staging import staging_table
 from mixpanel_assets_tests.pooler import pooled
 from mixpanel_assets_tests.servers import Postgres
 from mixpanel_assets_tests.warehouse.conftest import DAY, PROJECT, Warehouse, event
@@ -267,6 +269,58 @@ def test_a_folder_that_cannot_be_made_is_named(postgres: Postgres, tmp_path):
         with pytest.raises(StorageError, match=f"{folder}/ .*Set MP_DATA_PATH"):
             database_at(location).write().__enter__()
     assert postgres.run("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(0,)]
+
+
+def test_loads_leave_nothing_in_memory(on_lake: Warehouse, lake: LakeLocation, monkeypatch):
+    """The next load uses the same DuckDB: rows of one that failed would fill it in the end."""
+
+    def attached() -> list[tuple[str]]:
+        with database_at(lake).staging() as connection:
+            return connection.execute(
+                "SELECT database_name FROM duckdb_databases() WHERE NOT internal "
+                "AND database_name LIKE '%staging%'"
+            ).fetchall()
+
+    def interrupted() -> None:
+        with (
+            database_at(lake).staging() as connection,
+            staging_table(connection, [Column("a", "INTEGER", "Staged.")]) as (staging, table, _),
+        ):
+            staging.execute(f"INSERT INTO {table} VALUES (1)")
+            raise ValueError("interrupted")
+
+    on_lake.load([event()])
+    with pytest.raises(ValueError, match="interrupted"):
+        interrupted()
+    assert attached() == []
+
+
+@pytest.mark.parametrize("days", [-1, 36_501])
+def test_days_that_no_calendar_has_are_not_kept(lake: LakeLocation, days):
+    """DuckDB's own message would be about its SQL."""
+    with pytest.raises(ConfigError, match="0 to 36500 days"):
+        database_at(lake).tidy(keep_days=days)
+
+
+def test_a_session_that_ends_in_the_commit_is_a_fault_of_the_server(
+    lake: LakeLocation, postgres_server: Postgres
+):
+    """The writer learns that PostgreSQL ended it."""
+    name = parse_dsn(lake.catalog)["dbname"]
+
+    def write() -> None:
+        with database_at(lake).write() as connection:
+            connection.execute("CREATE TABLE main.half (a INTEGER)")
+            postgres_server.run(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s "
+                "AND pid NOT IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')",
+                (name,),
+            )
+
+    with pytest.raises(StorageError, match="could not be used"):
+        write()
+    with database_at(lake).read() as connection:
+        assert connection.execute("SHOW TABLES").fetchall() == []
 
 
 def test_readers_see_committed_rows_and_never_wait(on_lake: Warehouse):
