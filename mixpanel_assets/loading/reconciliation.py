@@ -299,7 +299,9 @@ class _Comparison:
         )
         odd = [cell for cell in cells if self._is_odd(cell, live)]
         evidence = evidence_for(connection, self.calendar, odd)
-        elsewhere = names_elsewhere(self.stored, live.counts, days, _names(odd), self.hidden)
+        # An event that the data dictionary hides is not counted for that reason.
+        names = _names(odd) - live.hidden
+        elsewhere = names_elsewhere(self.stored, live.counts, days, names, self.hidden)
         elsewhere |= dict.fromkeys(self._virtual(cells, live), VIRTUAL)
         elsewhere |= dict.fromkeys(_names(odd) - live.names, NOT_COUNTED)
         beyond = len(live.names | self.names) >= name_limit

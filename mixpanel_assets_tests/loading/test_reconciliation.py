@@ -410,6 +410,19 @@ def test_merged_and_custom_events_are_in_reports_alone(tmp_path):
         assert not found.days_to_load
 
 
+def test_a_hidden_event_does_not_explain_as_many_missing_ones(site):
+    """It is not taken for an event that reports count under another name."""
+    for day in (DAY - _DAY, DAY):
+        rows = [one for one in site.compare(day, day).counts if one.event == "Search"]
+        site.lie("wrong-count", day=day, count=rows[0].stored, text="Page View")
+    site.lie("hidden-event", text="Search")
+    found = site.compare(DAY - _DAY, DAY)
+    assert {one.cls for one in found.differences if one.event == "Search"} == {"hidden"}
+    missing = [one for one in found.differences if one.event == "Page View"]
+    assert [one.cls for one in missing] == ["pending", "pending"]
+    assert DAY in found.days_to_load
+
+
 def test_names_that_reports_use_otherwise_are_not_compared(tmp_path):
     """Their counts would be those of computed sessions and custom events. All others are equal."""
     computed = {"$session_start", "$all_events", "$custom_event:1"}
