@@ -1,5 +1,6 @@
 """The documentation as a site, and the pages that a newcomer or a program follows word for word."""
 
+import importlib.util
 import os
 import re
 import socket
@@ -7,12 +8,15 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from xml.etree import ElementTree
 
 import httpx
 import pytest
 import yaml
 
+from mixpanel_assets.warehouse.schema import TABLES
 from mixpanel_assets_tests.dagster_server import wait_for
+from mixpanel_assets_tests.test_layers import MAY_IMPORT, imported_parts, parts
 from mixpanel_assets_tests.test_release import ENVIRONMENT, archives, ran  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +62,59 @@ def test_the_skill_has_what_programs_look_for():
     assert text.strip().startswith("# ")
 
 
+@pytest.fixture(scope="module")
+def pictures():
+    """The module that draws, which stands beside the configuration of the site."""
+    spec = importlib.util.spec_from_file_location("pictures", SITE / "pictures.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def texts_in(picture: str) -> list[str]:
+    return ["".join(text.itertext()) for text in ElementTree.fromstring(picture).iterfind(".//*")]
+
+
+def test_the_page_shows_each_picture_once(pictures):
+    """A comment marks the place of each one."""
+    text = (DOCS / "how-it-works.md").read_text()
+    marks = re.findall(r"<!-- picture: (\w+) -->", text)
+    assert sorted(marks) == sorted(pictures.PICTURES)
+    assert pictures.with_pictures(text).count("<svg") == len(marks)
+
+
+def test_the_picture_of_the_tables_has_each_column(pictures):
+    """With its type and, when the pointer is on it, its meaning."""
+    texts = texts_in(pictures.picture_of_tables())
+    for table in TABLES:
+        assert f"{table.grain}{table.name}" in texts
+        for column in table.columns:
+            assert f"{column.description}{column.name}" in texts
+            assert column.type in texts
+
+
+def test_the_picture_of_the_parts_has_each_import_as_an_arrow_or_in_several_steps(pictures):
+    """An arrow is an import, and each import can be followed along the arrows."""
+    arrows = pictures.reduced(pictures.imports())
+    assert set(arrows) == set(MAY_IMPORT) - {"__init__"}
+    picture = pictures.picture_of_parts()
+    assert picture.count("url(#tip)") == sum(len(ends) for ends in arrows.values())
+    assert set(arrows) <= set(texts_in(picture))
+
+    def reached(part):
+        return arrows[part].union(*(reached(end) for end in arrows[part]))
+
+    for part, ends in arrows.items():
+        imported = {one for path in parts()[part] for one in imported_parts(path)} - {part}
+        assert ends <= imported <= reached(part)
+
+
+def test_parts_that_import_each_other_are_not_drawn_for_ever(pictures):
+    """A picture from top to bottom has no place for them."""
+    with pytest.raises(AssertionError, match="import each other"):
+        pictures.rows({"a": {"b"}, "b": {"a"}})
+
+
 @pytest.mark.slow  # installs MkDocs on first use
 def test_the_site_is_built_with_strict_links(tmp_path):
     """Each link leads to a page and a heading; the reference has what the code has."""
@@ -69,6 +126,7 @@ def test_the_site_is_built_with_strict_links(tmp_path):
     assert "MP_RETENTION_DAYS" in pages["reference/variables/index.html"]
     assert "mp sync" in pages["reference/commands/index.html"]
     assert "time_raw" in pages["reference/tables/index.html"]
+    assert pages["how-it-works/index.html"].count("<figure><svg") == 2
     assert (tmp_path / "llms.txt").exists()
     # A reader's browser asks no other host.
     loaded = re.compile(

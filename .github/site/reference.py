@@ -14,6 +14,7 @@ from typing import Any
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from pictures import with_pictures
 
 import mixpanel_assets
 from mixpanel_assets.cli.app import app
@@ -42,10 +43,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Lead links out of `docs/` to the pages of those files."""
+    """Lead links out of `docs/` to the pages of those files, and draw the pictures."""
     for name, page in OUTSIDE.items():
         markdown = markdown.replace(f"](../{name}", f"]({page}")
-    return markdown
+    return with_pictures(markdown)
 
 
 def _inside(text: str) -> str:
