@@ -1,0 +1,220 @@
+"""The small faults that `./run mutants` makes: other comparisons and constants, in SQL too."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Change = tuple[int, int, bytes]  # the bytes between two places, and those instead of them
+
+COMPARISONS = {
+    "Lt": ("<", "<="),
+    "LtE": ("<=", "<"),
+    "Gt": (">", ">="),
+    "GtE": (">=", ">"),
+    "Eq": ("==", "!="),
+    "NotEq": ("!=", "=="),
+    "Is": ("is", "is not"),
+    "IsNot": ("is not", "is"),
+    "In": ("in", "not in"),
+    "NotIn": ("not in", "in"),
+}
+OPERATORS = {
+    "Add": ("+", "-"),
+    "Sub": ("-", "+"),
+    "Mult": ("*", "/"),
+    "Div": ("/", "*"),
+    "Mod": ("%", "*"),
+    "FloorDiv": ("//", "*"),
+    "LShift": ("<<", ">>"),
+    "BitAnd": ("&", "|"),
+    "BitOr": ("|", "&"),
+}
+LOGIC = {"And": ("and", "or"), "Or": ("or", "and")}
+IS_SQL = re.compile(r"\b(SELECT|UPDATE|DELETE FROM|WHERE|BETWEEN|coalesce|regexp_\w+)\b|\w+ = '")
+SQL = [
+    *[(r"<=", "<"), (r">=", ">"), (r"(?<=\s)<(?=\s)", "<="), (r"(?<=\s)>(?=\s)", ">=")],
+    *[(r"(?<=\s)=(?=\s)", "<>"), (r"\bAND\b", "OR"), (r"\bOR\b", "AND")],
+    *[(r"\bIS NOT NULL\b", "IS NULL"), (r"\bIS NULL\b", "IS NOT NULL"), (r"\bNOT (?!NULL)", "")],
+    *[(r"(?<!NOT )\bBETWEEN\b", "NOT BETWEEN"), (r"(?<!NOT )\bIN \(", "NOT IN (")],
+    *[(r"\bANTI\b", "SEMI"), (r"\bSEMI\b", "ANTI"), (r"\bLEFT JOIN\b", "JOIN")],
+    *[(r"\bmin\(", "max("), (r"\bmax\(", "min("), (r" DESC\b", ""), (r"\bDISTINCT (?!FROM)", "")],
+    *[(r"NULLS LAST", "NULLS FIRST"), (r"\bUNION ALL\b", "UNION"), (r"\btrue\b", "false")],
+    *[(r"(?<=\s)-(?=\s)", "+"), (r"(?<=\s)\+(?=\s)", "-"), (r"(?<=[\w$.])'(?=\W)", "X'")],
+    (r"(?<![\w$'\"\[-])\d+\b(?!['\]])", lambda found: str(int(found[0]) + 1)),
+]
+# The `AND` of a `BETWEEN`, the `=` of an assignment and the names of Python variables.
+NOT_SQL = re.compile(
+    r"\{[^{}]*\}|(?<=BETWEEN)(?:(?!AND).)*\bAND\b|\bSET (?:(?!WHERE|FROM|\().)*", re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault in a module: the bytes from `start` to `end` are replaced.
+
+    Attributes:
+        lines: Tests that run one of these lines may notice it; empty: those of the whole module.
+    """
+
+    module: str
+    source: bytes = field(repr=False)
+    start: int
+    end: int
+    new: bytes
+    lines: frozenset[int]
+
+    @property
+    def text(self) -> bytes:
+        """The module with the fault."""
+        return self.source[: self.start] + self.new + self.source[self.end :]
+
+    def diff(self) -> str:
+        """Return the changed lines, and one line around them."""
+        texts = (text.decode().splitlines() for text in (self.source, self.text))
+        return "\n".join(difflib.unified_diff(*texts, self.module, "mutant", n=1, lineterm=""))
+
+
+class Mutations:
+    """Finds the mutants of a module."""
+
+    def __init__(self, root: Path, module: str) -> None:
+        self.module = module
+        self.source = (root / module).read_bytes()
+        self.tree = ast.parse(self.source)
+        self._line_starts = [0]
+        for line in self.source.splitlines(keepends=True):
+            self._line_starts.append(self._line_starts[-1] + len(line))
+
+    def mutants(self) -> list[Mutant]:
+        """Return all mutants that are Python, in the order of the source."""
+        found = set(self._mutants(self.tree, frozenset(), in_function=False))
+        return sorted(filter(_compiles, found), key=lambda mutant: (mutant.start, mutant.new))
+
+    def _mutants(
+        self, node: ast.AST, lines: frozenset[int], *, in_function: bool
+    ) -> Iterator[Mutant]:
+        if isinstance(node, ast.stmt):
+            lines = self._lines_of(node) if in_function else self._lines_with(node)
+        for start, end, new in self._changes(node):
+            yield Mutant(self.module, self.source, start, end, new, lines)
+        in_function = in_function or isinstance(node, ast.FunctionDef)
+        for child in _children(node):
+            yield from self._mutants(child, lines, in_function=in_function)
+
+    def _lines_of(self, statement: ast.stmt) -> frozenset[int]:
+        """Return the lines of a statement, without those of its block."""
+        block = getattr(statement, "body", None)
+        end = max(statement.lineno, block[0].lineno - 1) if block else statement.end_lineno
+        return frozenset(range(statement.lineno, (end or 0) + 1))
+
+    def _lines_with(self, statement: ast.stmt) -> frozenset[int]:
+        """Return the lines that read what a statement outside of functions defines."""
+        if isinstance(statement, ast.FunctionDef):
+            return frozenset(range(statement.body[0].lineno, (statement.end_lineno or 0) + 1))
+        names, before = _names(statement, ast.Store), set[str]()
+        while names != before:  # constants are made of others
+            before = names
+            for other in self.tree.body:
+                if isinstance(other, ast.Assign) and _names(other, ast.Load) & names:
+                    names = names | _names(other, ast.Store)
+        return frozenset(
+            node.lineno
+            for node in ast.walk(self.tree)
+            if (isinstance(node, ast.Name) and node.id in names)
+            or (isinstance(node, ast.Attribute) and node.attr in names)
+        )
+
+    def _changes(self, node: ast.AST) -> Iterator[Change]:
+        match node:
+            case ast.Compare():
+                sides = [node.left, *node.comparators]
+                for left, operator, right in zip(sides, node.ops, sides[1:], strict=False):
+                    yield from self._between(left, right, *COMPARISONS[_kind(operator)])
+            case ast.BoolOp():
+                for left, right in zip(node.values, node.values[1:], strict=False):
+                    yield from self._between(left, right, *LOGIC[_kind(node.op)])
+            case ast.BinOp() if _kind(node.op) in OPERATORS and not _is_type(node):
+                yield from self._between(node.left, node.right, *OPERATORS[_kind(node.op)])
+            case ast.UnaryOp(op=ast.Not()):
+                yield self._start(node), self._start(node) + 3, b""
+            case ast.Constant() | ast.JoinedStr():
+                yield from self._other_constants(node)
+            case ast.Return() if node.value and not isinstance(node.value, ast.Constant):
+                yield self._start(node.value), self._end(node.value), b"None"
+            case ast.Expr(value=ast.Call()) | ast.AugAssign() | ast.Raise() | ast.Continue():
+                yield self._start(node), self._end(node), b"pass"
+            case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test):
+                if isinstance(test, (ast.Name, ast.Attribute, ast.Call)):
+                    yield self._start(test), self._start(test), b"not "
+
+    def _other_constants(self, node: ast.Constant | ast.JoinedStr) -> Iterator[Change]:
+        start, end = self._start(node), self._end(node)
+        text = self.source[start:end].decode()
+        value = getattr(node, "value", "")
+        if isinstance(value, bool):
+            yield start, end, str(not value).encode()
+        elif isinstance(value, int):
+            yield start, end, str(value + 1).encode()
+        elif IS_SQL.search(text):
+            yield from self._other_sql(text, start)
+        elif isinstance(value, (str, bytes)) and value and len(value.split()) == 1:
+            yield end - 1, end - 1, b"X"
+
+    def _other_sql(self, text: str, start: int) -> Iterator[Change]:
+        left_out = [found.span() for found in NOT_SQL.finditer(text)]
+        for pattern, new in SQL:
+            for found in re.finditer(pattern, text):
+                if not any(first <= found.start() < last for first, last in left_out):
+                    at = start + len(text[: found.start()].encode())
+                    new_text = new(found) if callable(new) else new
+                    yield at, at + len(found[0].encode()), new_text.encode()
+
+    def _between(self, left: ast.AST, right: ast.AST, old: str, new: str) -> Iterator[Change]:
+        at = self.source.index(old.encode(), self._end(left), self._start(right))
+        yield at, at + len(old), new.encode()
+
+    def _start(self, node: ast.AST) -> int:
+        return self._line_starts[node.lineno - 1] + node.col_offset
+
+    def _end(self, node: ast.AST) -> int:
+        return self._line_starts[node.end_lineno - 1] + node.end_col_offset
+
+
+def _children(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what may be changed: no types, decorators, options of classes, docstrings, texts."""
+    left_out: set[str] = {"annotation", "returns", "decorator_list", "bases"}
+    if isinstance(node, ast.ClassDef):
+        left_out.add("keywords")
+    if isinstance(node, (ast.JoinedStr, ast.Import, ast.ImportFrom)):
+        return
+    for name, value in ast.iter_fields(node):
+        for child in value if isinstance(value, list) else [value]:
+            is_text = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
+            if isinstance(child, ast.AST) and name not in left_out and not is_text:
+                yield child
+
+
+def _kind(operator: ast.AST) -> str:
+    return type(operator).__name__
+
+
+def _is_type(node: ast.BinOp) -> bool:
+    return isinstance(node.right, ast.Constant) and node.right.value is None
+
+
+def _names(node: ast.AST, context: type[ast.expr_context]) -> set[str]:
+    names = (one for one in ast.walk(node) if isinstance(one, ast.Name))
+    return {one.id for one in names if isinstance(one.ctx, context)}
+
+
+def _compiles(mutant: Mutant) -> bool:
+    try:
+        compile(mutant.text, mutant.module, "exec", dont_inherit=True)
+    except SyntaxError:
+        return False
+    return True
