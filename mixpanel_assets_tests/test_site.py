@@ -75,6 +75,7 @@ def texts_in(picture: str) -> list[str]:
     return ["".join(text.itertext()) for text in ElementTree.fromstring(picture).iterfind(".//*")]
 
 
+@pytest.mark.slow  # reads every module
 def test_the_page_shows_each_picture_once(pictures):
     """A comment marks the place of each one."""
     text = (DOCS / "how-it-works.md").read_text()
@@ -93,6 +94,7 @@ def test_the_picture_of_the_tables_has_each_column(pictures):
             assert column.type in texts
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_parts_has_each_import_as_an_arrow_or_in_several_steps(pictures):
     """An arrow is an import, and each import can be followed along the arrows."""
     arrows = pictures.reduced(pictures.imports())

@@ -404,6 +404,7 @@ def test_a_subclass_decides_on_specs_and_steps(emulator, tmp_path, instance, mon
         assert connection.execute("SELECT count(*) FROM mixpanel.events").fetchall()[0][0] > 0
 
 
+@pytest.mark.slow  # the emulator ends half a minute later
 def test_demo_runs_share_one_emulator(sandbox, tmp_path, monkeypatch):
     """The first run starts it; the projects of two regions have different data."""
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
