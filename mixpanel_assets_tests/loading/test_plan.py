@@ -60,8 +60,9 @@ def test_no_request_outweighs_the_target_unless_it_is_one_day(length, weights):
     """What the days are believed to weigh fits; only a heavy day alone may not."""
     estimates = Estimates(weights)
     for first, last in requests_of(calendar(length), weights):
-        weight = estimates.total(days_between(first, last)) or 0
-        assert first == last or weight <= TARGET_BYTES
+        days = days_between(first, last)
+        assert first == last or (estimates.total(days) or 0) <= TARGET_BYTES
+        assert first == last or sum(weights.get(day, 0) for day in days) <= TARGET_BYTES
 
 
 @given(lengths, st.data())
@@ -103,6 +104,7 @@ def test_a_day_weighs_what_its_neighbours_weigh():
     """The median of the seven nearest days; a single odd day does not tilt it."""
     weights = {**weighed(10, 20), FIRST: 900 * MB}
     assert Estimates(weights).of(FIRST + timedelta(days=12)) == 20 * MB
+    assert Estimates(weights).of(FIRST) == 900 * MB
     assert Estimates({}).of(FIRST) is None
 
 
@@ -110,6 +112,15 @@ def test_days_known_long_ago_are_no_licence():
     """A project that weighed nothing years ago is unknown again today."""
     later = [day + timedelta(days=700) for day in calendar(40)]
     assert lengths_of(requests_of(later, weighed(30, 0)))[:2] == [1, 6]
+
+
+def test_sizes_that_were_wrong_are_forgotten_in_the_next_plan():
+    """Days that are requested again are planned as days of unknown size."""
+    days = calendar(20)
+    plan = RequestPlan(days, weighed(20, 300))
+    assert lengths_of(plan) == [1] * 20
+    assert lengths_of(plan.again(days)) == [1, 6, 13]
+    assert plan.again(days[:1]).days == days[:1]
 
 
 def test_a_gap_between_days_ends_a_request():
