@@ -203,6 +203,7 @@ def test_refused_credentials_on_profiles_exit_with_2(mp_here, emulator):
     assert mp_here("sync", *DAY).code == 2
 
 
+@pytest.mark.slow
 def test_a_held_database_is_waited_for_and_its_holder_named(mp, tmp_path):
     """With MP_LOCK_TIMEOUT set the wait ends, and the message names the process."""
     import os

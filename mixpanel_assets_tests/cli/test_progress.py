@@ -113,6 +113,7 @@ def test_a_load_that_takes_long_is_heard_of(command, path, line, mp_here, emulat
     assert line not in done.stdout
 
 
+@pytest.mark.slow
 def test_quiet_loads_say_nothing_however_long_they_take(mp_here, emulator):
     """Not even on stderr."""
     emulator.faults.add(Fault("slow-first-byte", path=EXPORT, **SLOW))

@@ -261,6 +261,7 @@ def test_a_run_of_several_days_shows_which_of_them_fail_which_check(
     assert f"daily_volume fails for 1 day: {odd_day('daily_volume')}" in logged
 
 
+@pytest.mark.slow
 def test_a_load_shows_the_checks_of_its_day_on_the_page(odd, definitions, stored_instance, shown):
     """The emulator has other events than those stored, so all of these have vanished."""
     day = days()[-8]

@@ -665,6 +665,7 @@ class TestConflicts:
         assert wanted[:2] == wanted[2:]
         assert "Writing it again (1 of 4)" in caplog.text
 
+    @pytest.mark.slow
     def test_it_ends_after_five_times(self, on_lake, lake):
         """A conflict each time is an error that says that nothing was stored."""
         on_lake.load([event(insert=n) for n in range(20)])
@@ -761,6 +762,7 @@ class TestTidying:
             (2, 20),
         ]
 
+    @pytest.mark.slow
     def test_it_waits_for_a_writer(self, lake):
         """Under the same lock, compaction and a load never meet."""
         holder = writer(lake)

@@ -236,6 +236,7 @@ def test_the_service_is_the_same_fetch(ws, emulator):
     assert stored_names(ws, "people") == names(emulator)
 
 
+@pytest.mark.slow
 def test_pages_that_wait_for_the_database_are_not_taken_over(settings, emulator):
     """Whoever asks the same in the meantime begins a snapshot of their own."""
     held, free, stayed = threading.Event(), threading.Event(), []
