@@ -295,7 +295,9 @@ def report(results: Sequence[tuple[Mutant, str]], modules: Sequence[str], sample
     table = Table("module", *RESULTS, title=f"{sample}, {len(results)} tested")
     for module in modules:
         counts = Counter(result for mutant, result in results if mutant.module == module)
-        table.add_row(module, *(str(counts[result]) for result in RESULTS))
+        table.add_row(
+            module.removeprefix("mixpanel_assets/"), *(str(counts[result]) for result in RESULTS)
+        )
     counts = Counter(result for _, result in results)
     table.add_section()
     table.add_row("all", *(str(counts[result]) for result in RESULTS))
