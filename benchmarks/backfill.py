@@ -16,9 +16,9 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import dagster as dg
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.show import show
 from mixpanel_assets import MixpanelResource, Workspace, build_definitions
 from mixpanel_assets.client import make_credentials
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--events-per-day", type=int, default=2_000)
     options = parser.parse_args()
     results = figures(options.days, options.singles, options.events_per_day)
-    Console().print(report(results, options.events_per_day))
+    show(report(results, options.events_per_day))
 
 
 if __name__ == "__main__":

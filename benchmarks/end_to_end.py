@@ -15,10 +15,10 @@ import tempfile
 from datetime import date, timedelta
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import stream_client
+from benchmarks.show import show
 from benchmarks.stream import Figure, record, replay, run
 from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
@@ -47,9 +47,9 @@ def main() -> None:
             for way in ("raw", "normalized")
         ]
     figures = measure(ways, options.events, options.runs, loads)
-    Console().print(report(figures))
+    show(report(figures))
     for name, memory in loads.items():
-        Console().print(f"{name}: {describe(figures, name, in_bytes(memory))}")
+        show(f"{name}: {describe(figures, name, in_bytes(memory))}")
 
 
 def measure(

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.show import show
 from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.rules.location import LakeLocation, Location
 from mixpanel_assets.warehouse import database_at, stored_bytes
@@ -78,7 +78,12 @@ def size(place: Location) -> int:
         return stored_bytes(connection, place)
 
 
-def compared(console: Console, folder: Path, events: int, small: int) -> None:
+def beside(value: float, of_file: float) -> str:
+    """Return a value and its ratio to that of the file. A file of few rows may not have grown."""
+    return f"{value:,.3f} ({value / of_file:.1f}x)" if of_file else f"{value:,.3f}"
+
+
+def compared(folder: Path, events: int, small: int) -> None:
     """Print each place beside the file: a large day, small days, queries, and whether all agree."""
     [large] = spools(folder, [FIRST - timedelta(days=1)], events)
     days = spools(folder, [FIRST + timedelta(days=n) for n in range(32)], small)
@@ -103,12 +108,12 @@ def compared(console: Console, folder: Path, events: int, small: int) -> None:
             best = best or figures
             facts = by_day(database_at(place))
             wanted = wanted or facts
-            cells = [f"{value:,.3f} ({value / best[key]:.1f}x)" for key, value in figures.items()]
+            cells = [beside(value, best[key]) for key, value in figures.items()]
             table.add_row(name, *cells, "yes" if facts == wanted else "NO")
-    console.print(table)
+    show(table)
 
 
-def written(console: Console, folder: Path, small: int) -> None:
+def written(folder: Path, small: int) -> None:
     """Print what one writer and eight take: 32 days, each twice, and the same 4 days."""
     days = spools(folder, [FIRST + timedelta(days=n) for n in range(32)], small)
     table = Table(title=f"64 writes of {small:,} events")
@@ -133,7 +138,7 @@ def written(console: Console, folder: Path, small: int) -> None:
                 *(f"{took.rows_per_second:,.0f}", f"{took.longest:.1f}", str(took.repeated)),
                 "yes" if equal and len(facts) == number else "NO",
             )
-    console.print(table)
+    show(table)
 
 
 def main() -> None:
@@ -143,12 +148,12 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=20_000, help="of each small day")
     parser.add_argument("--only", choices=("compared", "written"))
     options = parser.parse_args()
-    console, folder = Console(), Path(tempfile.mkdtemp(prefix="bench-lake-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="bench-lake-", dir="/tmp"))
     try:
         if options.only != "written":
-            compared(console, folder, options.events, options.small)
+            compared(folder, options.events, options.small)
         if options.only != "compared":
-            written(console, folder, options.small)
+            written(folder, options.small)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

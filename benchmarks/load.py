@@ -7,9 +7,11 @@ Each way runs in its own process, so that its peak memory can be measured. Run i
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,9 +20,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import duckdb
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks import other_loaders
+from benchmarks.other_loaders import frame_of
+from benchmarks.show import show
 from benchmarks.spool import DAY, write_spool
 from benchmarks.stream_client import peak_bytes
 from mixpanel_assets.client.export import ExportQuery, reread
@@ -29,6 +33,8 @@ from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.events import replace_events, stage_days
 from mixpanel_assets.warehouse.project import ProjectIdentity, prepare
 
+OTHERS = {"dlt": "dlt", "io_manager": "Dagster's IO manager"}
+SILENT = {"RUNTIME__DLTHUB_TELEMETRY": "false", "DAGSTER_DISABLE_TELEMETRY": "yes"}
 PROJECT = ProjectIdentity("1", "us")
 
 
@@ -65,20 +71,7 @@ def load(received: ReceivedDays, database: Path) -> None:
 
 def load_with_pandas(received: ReceivedDays, database: Path) -> None:
     """Load the day with `json`, a DataFrame without duplicates, and an insert."""
-    import pandas as pd
-
-    rows = []
-    with gzip.open(received.path) as lines:
-        for line in lines:
-            event = json.loads(line)
-            sent = event["properties"]
-            fixed = {key: sent.pop(key, None) for key in ("time", "distinct_id", "$insert_id")}
-            processed = sent.get("mp_processing_time_ms")
-            rows.append((event["event"], *fixed.values(), processed, json.dumps(sent)))
-    columns = ["event_name", "time_raw", "distinct_id", "insert_id", "processed", "properties"]
-    frame = pd.DataFrame(rows, columns=columns).sort_values("processed")
-    frame = frame.drop_duplicates(["event_name", "time_raw", "insert_id"], keep="last")
-    frame["event_time"] = pd.to_datetime(frame["time_raw"], unit="ms")
+    frame = frame_of(received.path)  # noqa: F841 (DuckDB finds it by its name)
     with duckdb.connect(database) as connection:
         connection.execute("CREATE TABLE events AS SELECT * FROM frame")
 
@@ -102,6 +95,28 @@ def _run(name: str, way: Callable[[ReceivedDays, Path], None], received: Receive
         process.join()
         size = database.stat().st_size if database.exists() else 0
     return Figure(name, seconds, peak, size)
+
+
+def measure_other(name: str, python: str, received: ReceivedDays, *, runs: int) -> Figure:
+    """Return the best of some runs of another loader, which has its own environment."""
+    return min(
+        (_run_other(name, python, received) for _ in range(runs)), key=lambda one: one.seconds
+    )
+
+
+def _run_other(name: str, python: str, received: ReceivedDays) -> Figure:
+    with tempfile.TemporaryDirectory(dir=received.path.parent) as folder:
+        database = Path(folder) / "benchmark.duckdb"
+        done = subprocess.run(
+            [python, other_loaders.__file__, name, str(received.path), str(database)],
+            env={**os.environ, **SILENT, "HOME": folder},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            sys.exit(done.stderr)
+        figures = json.loads(done.stdout.splitlines()[-1])
+        return Figure(OTHERS[name], **figures, file_bytes=database.stat().st_size)
 
 
 def _child(
@@ -141,6 +156,8 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=2, help="runs of each way; the best counts")
     parser.add_argument("--without-pandas", action="store_true")
+    parser.add_argument("--dlt-python", help="an interpreter with dlt[duckdb]")
+    parser.add_argument("--io-manager-python", help="an interpreter with dagster-duckdb-pandas")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         spool = Path(folder) / "spool.jsonl.gz"
@@ -156,12 +173,17 @@ def main() -> None:
         ]
         if not options.without_pandas:
             figures.append(measure("pandas", load_with_pandas, received, runs=1))
+        figures += [
+            measure_other(name, python, received, runs=options.runs)
+            for name in OTHERS
+            if (python := getattr(options, f"{name}_python"))
+        ]
         size = spool.stat().st_size
         table = report(figures, events=options.events, raw_bytes=raw_bytes, gzip_bytes=size)
-    Console().print(table)
-    if not options.without_pandas:
-        faster = figures[3].seconds / figures[1].seconds
-        Console().print(f"The load is {faster:.1f} times as fast as pandas.")
+    show(table)
+    for other in figures[3:]:
+        faster = other.seconds / figures[1].seconds
+        show(f"The load is {faster:.1f} times as fast as {other.name}.")
 
 
 if __name__ == "__main__":

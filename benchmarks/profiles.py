@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.profile_runs import Figure, page_times, run
+from benchmarks.show import show
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 
 
@@ -22,8 +22,8 @@ def main() -> None:
     parser.add_argument("--streamed", type=int, default=500_000, help="the number to stream")
     parser.add_argument("--few", type=int, default=10_000, help="the number to compare with")
     options, _ = parser.parse_known_args()
-    Console().print(loads([options.few, options.profiles]))
-    Console().print(streams([options.few, options.streamed]))
+    show(loads([options.few, options.profiles]))
+    show(streams([options.few, options.streamed]))
 
 
 def project(profiles: int) -> EmulatorSettings:

@@ -25,10 +25,10 @@ from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import stream_client
+from benchmarks.show import show
 from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.emulator import Emulator, EmulatorSettings
 
@@ -66,11 +66,11 @@ def main() -> None:
             for way in ("raw", "normalized")
         ]
     few, many = measure(FEW, ways), measure(options.events, ways)
-    Console().print(report(few, many))
+    show(report(few, many))
     for way in ("raw", "normalized"):
         if (theirs := many.get(f"headless {way}")) is not None:
             factor = many[f"live {way}"].rate / theirs.rate
-            Console().print(f"live {way}: {factor:.1f} times the rate of mixpanel-headless")
+            show(f"live {way}: {factor:.1f} times the rate of mixpanel-headless")
 
 
 def measure(events: int, ways: list[tuple[str, str, str, str]]) -> dict[str, Figure]:
