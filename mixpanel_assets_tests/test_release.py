@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -52,6 +53,21 @@ def test_the_constraints_are_the_tested_versions_of_what_users_install():
     # psutil and pyyaml come with Dagster too.
     tools = required(groups["dev"]) - installed - {"psutil", "pyyaml"}
     assert not tools & constraints.keys()
+
+
+def test_the_readme_of_the_archives_has_no_link_that_leads_nowhere():
+    """A package index shows it alone: each link to a file has become the name of that file."""
+    namespace = runpy.run_path(str(ROOT / "hatch_build.py"))
+    readme = (ROOT / "README.md").read_text()
+    shown = namespace["without_links"](readme)
+    relative = re.compile(r"\]\((?!https?:|#)")
+    links = re.findall(r"(?<!!)\[[^]]+\]\(([^)#]+)", readme)
+    assert relative.search(readme)
+    assert not relative.search(shown)
+    assert "images/" not in shown
+    for path in links:
+        assert f"(`{path}`)" in shown
+        assert (ROOT / path).exists()
 
 
 def test_the_changelog_begins_with_this_version():
@@ -164,6 +180,8 @@ def test_the_archives_contain_what_they_should(archives):
     }
     assert "mixpanel_assets/py.typed" in files
     assert "Author: " in metadata
+    assert "Description-Content-Type: text/markdown" in metadata
+    assert "(`docs/tutorial.md`)" in metadata
     assert "Project-URL" not in metadata
 
 
