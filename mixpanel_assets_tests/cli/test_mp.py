@@ -215,6 +215,7 @@ def test_a_held_database_is_waited_for_and_its_holder_named(mp, tmp_path):
     assert str(os.getpid()) in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["emulator"], ["demo", "--ui"]])
 def test_a_taken_port_is_named(mp, command):
     """The emulator and the UI say which port is taken, and how to choose another."""

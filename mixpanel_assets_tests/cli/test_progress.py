@@ -92,6 +92,7 @@ def test_days_are_counted_with_their_events(lines, clock, said):
     assert said == ["2 of 31 days, 1,200 events stored so far"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "path", "line"),
     siblings(

@@ -270,6 +270,7 @@ def test_an_interrupt_leaves_whole_days_only(tmp_path):
         ).fetchall() == [("2024-01-01", held)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("sync", *TWO), ("quota",), ("clean",), ("--help",)])
 def test_a_closed_pipe_ends_quietly(command, variables, tmp_path):
     """With 0 and nothing on stderr; a load is finished all the same."""

@@ -63,6 +63,7 @@ def test_nothing_is_asked_after_a_failure_until_it_was_looked_at(export, asked, 
     assert asked() == DAYS[: broken + 1]
 
 
+@pytest.mark.slow
 def test_a_load_that_goes_on_after_a_failure_asks_for_each_once(export, asked, emulator):
     """What was held back is asked for when its turn comes."""
     emulator.faults.add(Fault("500-json", path=EXPORT, day=DAYS[1]))

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import pytest
 
 from mixpanel_assets.emulator.shared import PROJECTS, address_of, serve
 
@@ -20,6 +21,7 @@ def test_an_idle_emulator_ends_and_the_next_run_starts_another(tmp_path: Path):
         assert not place.exists()
 
 
+@pytest.mark.slow
 def test_two_callers_start_one_process_which_ends_with_its_folder(tmp_path: Path):
     """Both get its address, though one of a crashed process is there.
 

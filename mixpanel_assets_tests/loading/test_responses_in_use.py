@@ -93,6 +93,7 @@ def test_an_answer_that_waits_for_the_database_is_stored(
     assert list(spool.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_pages_that_wait_for_the_database_are_stored(credentials, settings, spool, emulator):
     """No page is asked for again."""
     cleaned = []

@@ -113,6 +113,7 @@ def test_ctrl_c_ends_a_wait_for_the_ledger(command, emulator, forked_mp, tmp_pat
         assert process.wait(300) == 130
 
 
+@pytest.mark.slow
 def test_the_config_file_names_its_holder(tmp_path, caplog):
     """A change of the accounts goes on once the other one is done."""
     file = ConfigFile(tmp_path / "config.toml")
@@ -125,6 +126,7 @@ def test_the_config_file_names_its_holder(tmp_path, caplog):
     assert file.read() == {"default": "shop"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["w.duckdb.writers", "w.snapshot.duckdb.lock"])
 def test_the_locks_of_the_snapshot_name_their_holder(name, tmp_path):
     """A load that cannot begin fails; a snapshot that cannot be taken is told of, and data kept."""

@@ -116,6 +116,7 @@ def test_a_lake_is_known_in_other_words(lake: LakeLocation):
         move(database_at(lake, lock_timeout=0.1), database_at(other, lock_timeout=0.1))
 
 
+@pytest.mark.slow
 def test_the_copy_of_another_project_is_not_continued(file: Warehouse, tmp_path):
     """A copy belongs to its source."""
     target = tmp_path / "copy.duckdb"
@@ -130,6 +131,7 @@ def test_the_copy_of_another_project_is_not_continued(file: Warehouse, tmp_path)
     shutil.rmtree(other)
 
 
+@pytest.mark.slow
 def test_tables_whose_types_a_lake_lacks_are_named(file: Warehouse, lake: LakeLocation):
     """Nothing is changed in silence."""
     with file.database.write() as connection:

@@ -41,6 +41,7 @@ def test_a_named_table_holds_the_days_of_several_requests(workspace, emulator):
     assert known == [("mine", FIRST, LAST, result.rows)]
 
 
+@pytest.mark.slow
 def test_it_equals_what_the_asset_table_holds(workspace):
     """The same days by the other way are the same rows."""
     workspace.fetch_events("mine", from_date=FIRST, to_date=DAY)

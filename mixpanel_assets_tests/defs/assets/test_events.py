@@ -220,6 +220,7 @@ def test_rows_that_vanished_are_kept_and_counted(materialize, emulator, instance
     assert stored(database) == before
 
 
+@pytest.mark.slow
 def test_a_check_names_vanished_rows_and_how_to_let_go_of_them(materialize, emulator, database):
     """It warns and holds nothing up; `accept_smaller` in the launchpad ends it."""
     first = materialize(EVENTS, "2024-01-03", checks=True)

@@ -78,6 +78,7 @@ def test_groups_that_cannot_be_understood_are_named(groups, monkeypatch):
         load_settings()
 
 
+@pytest.mark.slow
 def test_a_held_database_is_waited_for_no_longer_than_allowed(settings, resource, emulator):
     """MP_LOCK_TIMEOUT counts before the first request, too; its holder is named."""
     settings = settings.model_copy(update={"lock_timeout": 0.5})
