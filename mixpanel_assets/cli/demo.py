@@ -221,14 +221,9 @@ def materialize(
     """
     import dagster as dg
 
-    range_of_days = (
-        {
-            "dagster/asset_partition_range_start": first.isoformat(),
-            "dagster/asset_partition_range_end": (last or first).isoformat(),
-        }
-        if first
-        else {}
-    )
+    from mixpanel_assets.defs.partitions import range_tags
+
+    range_of_days = range_tags(first, last or first) if first else {}
     try:
         definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             asset_selection=[dg.AssetKey(["mixpanel", name])],

@@ -9,6 +9,7 @@ import dagster as dg
 
 from mixpanel_assets.defs.machines import step_database
 from mixpanel_assets.defs.names import Names
+from mixpanel_assets.defs.partitions import range_tags
 from mixpanel_assets.errors import DatabaseLockedError, MixpanelDataError
 from mixpanel_assets.loading.late_days import LATE_DAYS, LateDays, find_late_days
 from mixpanel_assets.rules.days import days_between, ranges_of
@@ -83,11 +84,7 @@ def _request(
         # Dagster starts no second run for a run key, even if the tick is evaluated twice.
         run_key=f"{names.named('late_events')} {first}..{last} {late.key}",
         asset_selection=[events],
-        tags={
-            "dagster/asset_partition_range_start": first.isoformat(),
-            "dagster/asset_partition_range_end": last.isoformat(),
-            WHY_TAG: names.named("late_events"),
-        },
+        tags={**range_tags(first, last), WHY_TAG: names.named("late_events")},
     )
 
 

@@ -27,6 +27,14 @@ def days_of(window: dg.TimeWindow) -> tuple[date, date]:
     return window.start.date(), (window.end - timedelta(microseconds=1)).date()
 
 
+def range_tags(first: date, last: date) -> dict[str, str]:
+    """Return the tags of one run over a range of days, both included."""
+    return {
+        "dagster/asset_partition_range_start": first.isoformat(),
+        "dagster/asset_partition_range_end": last.isoformat(),
+    }
+
+
 def run_group(instance: dg.DagsterInstance, run: dg.DagsterRun) -> frozenset[str]:
     """Return the ids of a run and of all runs that it continues, directly or not."""
     # It continues the runs that it re-executes, back to the last one that succeeded. That one

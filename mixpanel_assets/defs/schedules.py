@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from mixpanel_assets.defs.names import THE_ONLY_PROJECT, AssetKind, Names
+from mixpanel_assets.defs.partitions import range_tags
 from mixpanel_assets.loading.checks import EVENTS_COMPLETE, RECONCILED
 from mixpanel_assets.loading.late_days import LATE_DAYS
 from mixpanel_assets.loading.plan import MOST_DAYS_READ_AGAIN, REFETCH_TAG, Refetch
@@ -115,17 +116,7 @@ def reconcile_events_schedule(
         "Costs two query requests a day.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        last = day_of(context, settings) - _DAY
-        if last < settings.start_date:
-            return _too_early(settings)
-        first = max(settings.start_date, last - (LATE_DAYS - 1) * _DAY)
-        return dg.RunRequest(
-            run_key=f"{first}..{last}",
-            tags={
-                "dagster/asset_partition_range_start": first.isoformat(),
-                "dagster/asset_partition_range_end": last.isoformat(),
-            },
-        )
+        return _request_for_last(LATE_DAYS, day_of(context, settings) - _DAY, settings)
 
     return schedule
 
@@ -200,17 +191,7 @@ def deep_sweep_schedule(
         f"{sweep_cost(settings, tables)} a week, one per 200 MB of days.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        last = day_of(context, settings) - _DAY
-        if last < settings.start_date:
-            return _too_early(settings)
-        first = max(settings.start_date, last - (days - 1) * _DAY)
-        return dg.RunRequest(
-            run_key=f"{first}..{last}",
-            tags={
-                "dagster/asset_partition_range_start": first.isoformat(),
-                "dagster/asset_partition_range_end": last.isoformat(),
-            },
-        )
+        return _request_for_last(days, day_of(context, settings) - _DAY, settings)
 
     return schedule
 
@@ -317,6 +298,14 @@ def _request_for(day: date, settings: Settings) -> dg.RunRequest | dg.SkipReason
         return _too_early(settings)
     # Dagster starts no second run for a run key, even if the tick is evaluated twice.
     return dg.RunRequest(run_key=day.isoformat(), partition_key=day.isoformat())
+
+
+def _request_for_last(days: int, last: date, settings: Settings) -> dg.RunRequest | dg.SkipReason:
+    """Return the request of one run for a number of days up to the last one, included."""
+    if last < settings.start_date:
+        return _too_early(settings)
+    first = max(settings.start_date, last - (days - 1) * _DAY)
+    return dg.RunRequest(run_key=f"{first}..{last}", tags=range_tags(first, last))
 
 
 def _too_early(settings: Settings) -> dg.SkipReason:
