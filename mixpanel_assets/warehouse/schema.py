@@ -68,17 +68,11 @@ MACROS = {
 }
 
 
-def create_macros(connection: Connection, *, is_new: bool = False) -> None:
-    """Make the macros in schema `mixpanel`; one of the same name that is not ours is kept.
-
-    Args:
-        connection: Within a transaction.
-        is_new: The schema was just created, so that it has no macros.
-    """
+def create_macros(connection: Connection) -> None:
+    """Make the macros in schema `mixpanel`; one of the same name that is not ours is kept."""
     in_lake = is_lake(connection)
-    # The query takes 25 ms, too long for each new file. A lake keeps no comments on macros, so
-    # there each one of such a name is ours.
-    others = set() if is_new or in_lake else _macros_of_others(connection)
+    # A lake keeps no comments on macros, so there each one of such a name is ours.
+    others = set() if in_lake else _macros_of_others(connection)
     for name, (body, meaning) in MACROS.items():
         if name not in others:
             macro = f"mixpanel.{name}"
@@ -633,8 +627,6 @@ def _is_there(connection: Connection, table: Table) -> bool:
 
 def create_all(connection: Connection) -> None:
     """Make the schema, its tables, views and macros."""
-    schemas = "SELECT schema_name FROM duckdb_schemas() WHERE database_name = current_database()"
-    is_new = (SCHEMA,) not in connection.execute(schemas).fetchall()
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(SCHEMA)}")
     for table in TABLES:
         create(connection, table)
@@ -643,7 +635,7 @@ def create_all(connection: Connection) -> None:
     connection.execute(MISSING_DAYS_VIEW)
     connection.execute(CURRENT_PROFILES_VIEW)
     _create_coverage(connection)
-    create_macros(connection, is_new=is_new)
+    create_macros(connection)
 
 
 def _create_coverage(connection: Connection) -> None:
