@@ -415,11 +415,14 @@ def tables(lake: LakeLocation) -> list[str]:
     return [name for (name,) in found]
 
 
-def test_sessions_that_ended_meanwhile_are_replaced(on_lake: Warehouse, postgres_server: Postgres):
+def test_sessions_that_ended_meanwhile_are_replaced(
+    on_lake: Warehouse, lake: LakeLocation, postgres_server: Postgres
+):
     """After a restart of PostgreSQL, a process that lives on reads and writes again."""
     on_lake.load([event()])
     postgres_server.run(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'test_%%'"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+        [parse_dsn(lake.catalog)["dbname"]],
     )
     assert len(on_lake.rows()) == 1
     on_lake.load([event(), event("Buy")])
