@@ -15,6 +15,7 @@ import re
 import sqlite3
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -218,7 +219,26 @@ class LedgerStore(Protocol):
         """Return the location in words."""
 
 
-class LedgerFile:
+class _LedgerHere(ABC):
+    """A ledger of this machine alone: by its clock, and with nothing that is kept open."""
+
+    def now_ms(self, ledger_db: LedgerDb) -> int:
+        """Return the time of this machine."""
+        return _now_ms()
+
+    def close(self) -> None:  # noqa: B027 - complete as it is
+        """Do nothing: nothing is kept open for the next request."""
+
+    def slot(self, *names: str) -> Release | None:
+        """Take one of these slots; it is taken for all users of the ledger."""
+        return next(filter(None, map(self._take_slot, names)), None)
+
+    @abstractmethod
+    def _take_slot(self, name: str) -> Release | None:
+        """Take a slot and return its release; None: another request has it."""
+
+
+class LedgerFile(_LedgerHere):
     """A SQLite file beside its lock files; waits for it end after `timeout`, or if `cancelled`."""
 
     def __init__(
@@ -289,18 +309,7 @@ class LedgerFile:
             self._logged_at = time.monotonic()
             log_wait(text)
 
-    def now_ms(self, ledger_db: LedgerDb) -> int:
-        """Return the time of this machine."""
-        return _now_ms()
-
-    def close(self) -> None:
-        """Do nothing: nothing is kept open."""
-
-    def slot(self, *names: str) -> Release | None:
-        """Lock the file of a slot; it is taken for all processes and threads."""
-        return next(filter(None, map(self._lock_slot, names)), None)
-
-    def _lock_slot(self, name: str) -> Release | None:
+    def _take_slot(self, name: str) -> Release | None:
         slot_file = self.path.with_suffix(f".{name}.lock")
         # The thread that reads the end of the response releases it, which may be another one.
         slot_lock = FileLock(slot_file, mode=_PRIVATE_FILE, thread_local=False)
@@ -327,7 +336,7 @@ def _begin_exclusive(ledger_db: sqlite3.Connection) -> bool:
     return True
 
 
-class LedgerInMemory:
+class LedgerInMemory(_LedgerHere):
     """A ledger in memory, shared by all threads of this process."""
 
     _lock = threading.RLock()
@@ -352,17 +361,6 @@ class LedgerInMemory:
                 _create_tables(ledger_db)
             with self._ledger_dbs[self.name] as ledger_db:
                 yield ledger_db
-
-    def now_ms(self, ledger_db: LedgerDb) -> int:
-        """Return the time of this machine."""
-        return _now_ms()
-
-    def close(self) -> None:
-        """Do nothing: the ledger lives as long as the process."""
-
-    def slot(self, *names: str) -> Release | None:
-        """Take a slot; it is taken for all threads."""
-        return next(filter(None, map(self._take_slot, names)), None)
 
     def _take_slot(self, name: str) -> Release | None:
         with self._lock:
