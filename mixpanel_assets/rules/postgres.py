@@ -54,8 +54,8 @@ BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 SET LOCAL lock_timeout = '500ms';
 SELECT pg_advisory_xact_lock(%s)
 """
-# The server shows the two halves of a lock's number in two columns.
-_HOLDER = """
+# The sessions that hold a lock, by its number. The server shows its two halves in two columns.
+HOLDERS = """
 SELECT application_name, pid, client_addr::text,
        to_char(backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
 FROM pg_locks JOIN pg_stat_activity USING (pid)
@@ -267,7 +267,7 @@ def locked_transaction(session: Connection, number: int, wait: Wait) -> Iterator
 def lock_holder(session: Connection, number: int) -> Holder | None:
     """Return the process that holds a lock, and its machine."""
     with session.cursor() as cursor:
-        cursor.execute(_HOLDER, (number,))
+        cursor.execute(HOLDERS, (number,))
         found = cursor.fetchall()
     return process_named(*found[0]) if found else None
 

@@ -11,18 +11,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 from mixpanel_assets.errors import ConfigError, StorageError
 from mixpanel_assets.rules.location import LakeLocation
 from mixpanel_assets.rules.locks import Holder, Wait
-from mixpanel_assets.rules.postgres import process_name, process_named
+from mixpanel_assets.rules.postgres import HOLDERS, lock_number, process_name, process_named
 
 if TYPE_CHECKING:
     from psycopg2 import extensions
 
-_CLASS = crc32(b"mixpanel_assets") - 2**31  # locks of other programs have another number
-_KEY = crc32(b"mixpanel") - 2**31
+_LOCK = lock_number("mixpanel_assets", "lake")  # locks of other programs have another number
 _POLL_SECONDS = 0.25
 _CONNECT_SECONDS = 10
 # A machine that is gone without a word is noticed within half a minute, by both sides.
@@ -36,15 +34,6 @@ _NOTICE_DEAD_CLIENTS = """
     SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
     SET idle_session_timeout = 0; SET lock_timeout = 0; SET statement_timeout = 0
 """
-_HOLDER = """
-    SELECT a.pid, a.application_name, a.client_addr::text,
-           to_char(a.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
-    FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
-    WHERE l.locktype = 'advisory' AND l.granted AND l.classid = %s::int8::oid
-      AND l.objid = %s::int8::oid
-      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
-_OIDS = (_CLASS % 2**32, _KEY % 2**32)
 
 
 class LakeLock:
@@ -59,7 +48,7 @@ class LakeLock:
 
         try:
             # Not by the number that a pooler gave to this connection.
-            held = _run(self._connection, f"{_HOLDER} AND l.pid = pg_backend_pid()", _OIDS)
+            held = _run(self._connection, f"{HOLDERS} AND pid = pg_backend_pid()", (_LOCK,))
         except psycopg2.Error:
             held = []
         if not held:
@@ -84,7 +73,7 @@ def lake_lock(location: LakeLocation, wait: Wait) -> Iterator[LakeLock]:
         _await(connection, _connect_seconds(location))
         _run(connection, _NOTICE_DEAD_CLIENTS)
         cursor = connection.cursor()
-        cursor.execute("SELECT pg_advisory_lock(%s, %s)", (_CLASS, _KEY))
+        cursor.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
         while not _is_done(connection, min(_POLL_SECONDS, wait.remaining())):
             wait.check(lambda: _holder(location))
         _refuse_shared_session(location, connection)
@@ -161,8 +150,8 @@ def _holder(location: LakeLocation) -> Holder | None:
     import psycopg2
 
     with suppress(psycopg2.Error):
-        for backend, name, address, since in rows(location, _HOLDER, _OIDS):
-            return process_named(name, backend, address, since)
+        for holder in rows(location, HOLDERS, (_LOCK,)):
+            return process_named(*holder)
     return None
 
 
