@@ -370,11 +370,8 @@ class Database:
             connection.execute(
                 f"ATTACH {literal(str(self.path))} AS {name} (TYPE duckdb, READ_ONLY)"
             )
-            try:
+            with detached_afterwards(connection, name):
                 yield
-            finally:
-                connection.execute("USE memory")
-                connection.execute(f"DETACH {name}")
 
     def tidy(self, *, keep_days: int = KEEP_DAYS, most_files: int = MOST_FILES) -> Tidied:
         """Merge small files of a lake, and delete those that no kept snapshot needs.
@@ -466,6 +463,16 @@ def transaction(connection: Connection) -> Iterator[None]:
     except BaseException:
         _undo(connection)
         raise
+
+
+@contextmanager
+def detached_afterwards(connection: Connection, name: str) -> Iterator[None]:
+    """Detach a database when the block ends, whichever database the connection uses then."""
+    try:
+        yield
+    finally:
+        connection.execute("USE memory")
+        connection.execute(f"DETACH {name}")
 
 
 @contextmanager

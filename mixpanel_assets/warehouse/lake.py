@@ -39,6 +39,7 @@ from mixpanel_assets.warehouse.database import (
     Database,
     Tidied,
     closing_connection,
+    detached_afterwards,
     set_up_session,
 )
 from mixpanel_assets.warehouse.faults import number, storage_errors
@@ -252,11 +253,8 @@ class Lake(Database):
             secret = f"{_SECRET}_{name}"
             _create_secrets(connection, self.location, secret)
             _attach(connection, self.location, data_path, name, secret, read_only=True)
-            try:
+            with detached_afterwards(connection, name):
                 yield
-            finally:
-                connection.execute("USE memory")
-                connection.execute(f"DETACH {name}")
 
     def tidy(self, *, keep_days: int = KEEP_DAYS, most_files: int = MOST_FILES) -> Tidied:
         """Merge small files, and delete those that no kept snapshot needs; see `Database.tidy`."""
