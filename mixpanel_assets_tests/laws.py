@@ -13,7 +13,7 @@ TIMES = int(os.environ.get("EXAMPLES", "1"))
 
 
 def examples(count: int) -> settings:
-    """Return the settings of a law that is tried on so many examples, or a multiple of them."""
+    """Return the settings of a law that is tried on a number of examples, or a multiple of them."""
     return settings(max_examples=count * TIMES)
 
 

@@ -80,7 +80,7 @@ class Postgres:
 
     @contextmanager
     def new_database(self, template: str = "template1") -> Iterator[Postgres]:
-        """Yield an empty database, deleted after the block whoever is connected."""
+        """Yield an empty database, deleted after the block with the sessions in it."""
         name = f"test_{secrets.token_hex(8)}"
         self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         try:

@@ -325,7 +325,7 @@ def test_every_fault_and_every_reader_is_documented(name, kinds, readers):
 
 @pytest.mark.parametrize("kind", tried(EXPORT_FAULTS))
 def test_no_fault_of_an_export_is_read_wrong(kind, site, folders):
-    """Whatever breaks and whoever reads: the day is exact, or the reader says that it is not."""
+    """Whatever breaks, for each reader: the day is exact, or the reader says that it is not."""
     found = row(site, folders, kind, EXPORT, EVENT_READERS)
     assert "WRONG" not in found
     check_row("events", found)
@@ -333,7 +333,7 @@ def test_no_fault_of_an_export_is_read_wrong(kind, site, folders):
 
 @pytest.mark.parametrize("kind", tried(PROFILE_FAULTS))
 def test_no_fault_of_a_profile_page_is_read_wrong(kind, site, folders):
-    """Whatever breaks and whoever reads: the snapshot is exact, or the reader says so."""
+    """Whatever breaks, for each reader: the snapshot is exact, or the reader says so."""
     found = row(site, folders, kind, ENGAGE, PROFILE_READERS)
     assert "WRONG" not in found
     check_row("profiles", found)

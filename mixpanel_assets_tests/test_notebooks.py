@@ -1,4 +1,4 @@
-"""A notebook: DuckDB behaves otherwise in one, and whoever reads it sees every answer."""
+"""A notebook: DuckDB behaves otherwise in one, and its reader sees every result."""
 
 import os
 import subprocess

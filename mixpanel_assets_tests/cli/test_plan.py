@@ -77,7 +77,7 @@ def test_a_plan_needs_no_secret(mp_here, emulator):
     assert len(emulator.requests) == before
 
 
-def test_whoever_has_no_project_yet_can_plan(mp_here):
+def test_a_plan_needs_no_project(mp_here):
     """Unless there is a database, whose project then has to be named."""
     nothing = {**NOBODY, "MP_PROJECT_ID": ""}
     done = mp_here("plan", "--from", "2023-01-01", "--to", "2024-12-31", **nothing)

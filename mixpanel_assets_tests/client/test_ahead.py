@@ -13,7 +13,7 @@ from mixpanel_assets_tests.conftest import PLENTY
 DAYS = [date(2024, 1, number) for number in range(1, 6)]
 WINDOWS = [(day, day) for day in DAYS]
 EXPORT = "/api/2.0/export"
-A_WHILE = 0.3  # in which an answer comes, and whoever waits for it may be busy
+A_WHILE = 0.3  # in which an answer comes, and its reader may be busy
 
 
 @pytest.fixture

@@ -256,7 +256,7 @@ def test_a_wrong_question_raises_before_the_first_record(workspace):
 @pytest.mark.parametrize("staged", [False, True])
 @pytest.mark.parametrize("limit", [1, 7, 500])
 def test_a_limit_counts_over_all_requests(staged, limit, credentials, settings, emulator):
-    """At most so many events, however the days are packed."""
+    """At most this number of events, however the days are packed."""
     daily = settings.model_copy(update={"days_per_request": 1})
     with Workspace(credentials=credentials, settings=daily) as workspace:
         stream = workspace.stream_events(

@@ -284,7 +284,7 @@ def stored(dagster: Dagster) -> list[tuple[Any, ...]]:
 
 
 def wait_for_looks(dagster: Dagster, count: int) -> None:
-    """Wait until the sensor has looked so many times more."""
+    """Wait until the sensor has looked this number of times more."""
     for _ in range(count):
         last = dagster.sensor("keep_current")["tick"]
 

@@ -503,7 +503,7 @@ def test_days_outside_of_the_sample(opened: Callable[..., Opened]) -> None:
     assert emulator.truth.totals()["days"]["2019-05-01"] == 1
 
 
-def test_old_events_are_deleted_whoever_sent_them(opened: Callable[..., Opened]) -> None:
+def test_old_events_of_every_sender_are_deleted(opened: Callable[..., Opened]) -> None:
     """Retention leaves out days of the sample and of clients alike."""
     emulator, http = opened(retention_days=3)
     sent(http, "/import", [event("Old", MOMENT - 10 * 86_400), event("New", MOMENT)])

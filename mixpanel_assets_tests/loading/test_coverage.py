@@ -50,7 +50,7 @@ def connection():
 def write(
     connection, day, status, rows=0, *, later=None, vanished=0, table="events", type="events"
 ):
-    """Write a row of the ledger: the day was read so many days after its beginning."""
+    """Write a row of the ledger: the day was read a number of days after its beginning."""
     fetched_at = datetime.combine(day, datetime.min.time()) + (later or 10 * DAY)
     connection.execute(
         "INSERT INTO mixpanel._days BY NAME SELECT 'mixpanel' AS schema_name, ? AS table_name, "

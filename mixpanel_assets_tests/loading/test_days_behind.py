@@ -130,7 +130,7 @@ def test_a_day_that_fails_for_good_is_asked_for_once_a_run(workspace, shop, aske
 
 @pytest.fixture(scope="module")
 def ledger_of(tmp_path_factory):
-    """Return what is due by a ledger: each day has a status, and was read so many days later."""
+    """Return what is due by a ledger of days, their status and the days until they were read."""
     database = Database(tmp_path_factory.mktemp("ledger") / "w.duckdb")
     with database.write() as connection:
         create_all(connection)

@@ -192,7 +192,7 @@ def test_questions_about_them_say_that_they_are_gone(limited, workspace_with):
 
 @pytest.fixture
 def deleting(emulator):
-    """Let Mixpanel delete what is older than so many days, until the test ends."""
+    """Let Mixpanel delete what is older than this number of days, until the test ends."""
 
     def delete(days):
         emulator.retention_days = days

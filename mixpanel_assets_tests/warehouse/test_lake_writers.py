@@ -1,4 +1,4 @@
-"""Many writers of one lake: every day is that of a single writer, whoever wrote and died."""
+"""Many writers of one lake: every day is that of a single writer, also after a writer died."""
 
 import os
 import signal

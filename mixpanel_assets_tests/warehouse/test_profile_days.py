@@ -67,7 +67,7 @@ def test_a_partial_answer_is_merged_into_every_day(warehouse):
     assert stored(warehouse) == [(DAY, "u"), (DAY, "w"), (NEXT, "v")]
 
 
-def test_whoever_was_seen_again_since_stays_under_the_day(warehouse):
+def test_a_profile_that_was_seen_again_since_stays_under_the_day(warehouse):
     """An answer of later no longer holds them, and nobody can ask for them."""
     load(warehouse, [seen("u", DAY), seen("v", NEXT)])
     reports = load(warehouse, [seen("u", LAST)], expected_total=1)

@@ -264,7 +264,7 @@ def test_times_are_utc_without_a_zone(downstream, week, database):
 
 @KINDS
 def test_properties_are_the_text_that_is_stored(kind, downstream, week, database):
-    """JSON, to be read by whoever wants numbers beyond 2^53 as they were sent."""
+    """JSON, for readers of numbers beyond 2^53 as they were sent."""
     rows = downstream.read(EVENTS, DAY, kind=kind, metadata={"columns": ["properties"]})
     column = rows["properties"]
     texts = column.to_pylist() if kind is pa.Table else column.to_list()

@@ -97,7 +97,7 @@ def test_numbers_of_a_partition_can_be_plotted(materialize, instance):
 
 @pytest.mark.parametrize(("partitions", "runs"), [(None, [None]), (2, [2]), (1, [1])])
 def test_a_backfill_is_one_run_unless_set(settings, partitions, runs):
-    """MP_PARTITIONS_PER_RUN cuts a backfill into runs of so many days."""
+    """MP_PARTITIONS_PER_RUN cuts a backfill into runs of that number of days."""
     changed = settings.model_copy(update={"partitions_per_run": partitions})
     events = build_definitions(settings=changed).resolve_assets_def(EVENTS)
     assert [events.backfill_policy.max_partitions_per_run] == runs
