@@ -1,5 +1,6 @@
 """Compare a file with a lake on disk and on S3: one large day, small days, queries and writers.
 
+A year of `--year` events in a lake on disk shows whether memory stays and how queries grow.
 PostgreSQL (which flushes each commit to the disk) and the object store run on the same machine.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from rich.table import Table
 
 from benchmarks.show import show
+from benchmarks.stream_client import peak_bytes
 from mixpanel_assets.rules.lines import ReceivedDays
 from mixpanel_assets.rules.location import LakeLocation, Location
 from mixpanel_assets.warehouse import database_at, stored_bytes
@@ -32,6 +34,13 @@ QUERIES = {
     "WHERE event_date BETWEEN '2026-03-01' AND '2026-03-31'",
     "property sum": "SELECT mixpanel.prop(properties, '$city') AS city, "
     "sum(length(properties)), count(*) FROM mixpanel.events GROUP BY city",
+}
+
+QUERIES_OF_YEAR = {
+    "one day": "SELECT event_name, count(*) FROM mixpanel.events "
+    "WHERE event_date = '2026-06-30' GROUP BY event_name",
+    "one month": QUERIES["month count"],
+    "one property": QUERIES["property sum"],
 }
 
 
@@ -141,19 +150,47 @@ def written(folder: Path, small: int) -> None:
     show(table)
 
 
+def year(folder: Path, events: int) -> None:
+    """Print what 365 days take in a lake on disk: seconds and peak memory by part of the year."""
+    days = [date(2026, 1, 1) + timedelta(days=n) for n in range(365)]
+    table = Table(title=f"A year of {events:,} events in a lake on disk")
+    for heading in ("days", "load s", "rows/s", "peak MB", *(f"{x} s" for x in QUERIES_OF_YEAR)):
+        table.add_column(heading, justify="right")
+    took, rows = 0.0, 0
+    with places(folder) as found:
+        place = found["lake on disk"]
+        for number, day in enumerate(days, 1):
+            [received] = spools(folder, [day], events // 365)
+            took += sum(load_day(place, received, 1))
+            rows += received.lines
+            received.path.unlink()
+            if number in (1, 30, 182, 365):
+                peak = peak_bytes() / 1e6
+                queries = (f"{query(place, sql, 3):.3f}" for sql in QUERIES_OF_YEAR.values())
+                table.add_row(
+                    str(number), f"{took:.1f}", f"{rows / took:,.0f}", f"{peak:,.0f}", *queries
+                )
+    show(table)
+
+
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=500_000, help="of the large day")
     parser.add_argument("--small", type=int, default=20_000, help="of each small day")
-    parser.add_argument("--only", choices=("compared", "written"))
+    parser.add_argument(
+        "--year", type=int, default=365_000, help="events of the year, at least 365"
+    )
+    parser.add_argument("--only", choices=("compared", "written", "year"))
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-lake-", dir="/tmp"))
     try:
-        if options.only != "written":
+        if options.only in (None, "compared"):
             compared(folder, options.events, options.small)
-        if options.only != "compared":
+        if options.only in (None, "written"):
             written(folder, options.small)
+        if options.only in (None, "year"):
+            year(folder, options.year)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
