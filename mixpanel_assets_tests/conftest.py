@@ -98,6 +98,7 @@ LAKE_MODULES: dict[str, tuple[str, ...]] = {
     "loading/test_certificate.py": (),
     "loading/test_events.py": ("test_one_bad_day_does_not_stop_the_others",),
     "loading/test_fetcher.py": ("test_appending_equals_one_fetch",),
+    "test_fault_matrix.py": (),
     "warehouse/test_clocks.py": (),
     "warehouse/test_inspector.py": ("test_the_whole_is_said_in_a_few_words",),
     "warehouse/test_load.py": (
@@ -188,8 +189,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = {
         item
         for item in items
-        if (item.get_closest_marker("slow") and not config.getoption("--slow"))
-        or (item.get_closest_marker("lake") and not config.getoption("--lake"))
+        if not _is_asked_for(item)
         or (config.getoption("--quick") and not _is_quick(item))
         or (not HAS_LAKE and _needs_lake(item))
     }
@@ -212,12 +212,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _needs_lake(item: pytest.Item) -> bool:
     """Return whether a test loads the extensions of the extra `lake`."""
     fixtures = getattr(item, "fixturenames", ())
-    is_on_lake = getattr(item, "callspec", None) and item.callspec.params.get("place") in (
-        "lake",
-        "s3",
-    )
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    is_on_lake = not {"lake", "s3"}.isdisjoint([params.get("place"), params.get("module_place")])
     starts_one = item.path.name in LAKE_ONLY and "postgres" in fixtures
     return bool(is_on_lake or starts_one or "lake" in fixtures)
+
+
+def _is_asked_for(item: pytest.Item) -> bool:
+    """Return whether a test is quick, or an option asks for one of its marks."""
+    marks = [name for name in ("slow", "lake") if item.get_closest_marker(name)]
+    return not marks or any(item.config.getoption(f"--{name}") for name in marks)
 
 
 def _is_quick(item: pytest.Item) -> bool:
@@ -341,16 +345,23 @@ def client(emulator: Emulator, credentials: Credentials) -> Iterator[MixpanelAPI
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests of `LAKE_MODULES` on a file and on a lake; without `--lake`, few on a lake."""
-    if "place" not in metafunc.fixturenames:
-        return
+    places = [one for one in ("place", "module_place") if one in metafunc.fixturenames]
     name = Path(metafunc.module.__file__).relative_to(Path(__file__).parent).as_posix()
     tests = LAKE_MODULES.get(name, ())
-    on_lake = metafunc.function.__name__ in tests or metafunc.config.getoption("--lake")
+    asked = metafunc.config.getoption("--lake")
+    on_lake = metafunc.function.__name__ in tests or asked
     is_of_file = metafunc.definition.get_closest_marker("on_file") is not None
-    if name not in LAKE_MODULES or is_of_file or not on_lake:
+    if not places or name not in LAKE_MODULES or is_of_file or not on_lake:
         return
-    places = ["file", "lake", *(["s3"] if metafunc.function.__name__ in ON_S3 else [])]
-    metafunc.parametrize("place", places, indirect=True)
+    lake = pytest.param("lake", marks=pytest.mark.lake if asked else ())  # slow ones, too
+    kinds = ["file", lake, *(["s3"] if metafunc.function.__name__ in ON_S3 else [])]
+    metafunc.parametrize(places[0], kinds, indirect=True)
+
+
+@pytest.fixture(scope="module")
+def module_place(request: pytest.FixtureRequest) -> str:
+    """Return the kind of the place that the tests of a module share: `file` or `lake`."""
+    return getattr(request, "param", "file")
 
 
 @pytest.fixture

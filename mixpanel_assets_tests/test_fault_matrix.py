@@ -1,7 +1,7 @@
 """Every fault against every way of reading: exact or an error, never wrong.
 
 The tables in docs/reliability.md are what these tests see; `WRITE_DOCS=1` writes them again, in
-one process.
+one process. With `--lake`, they hold for a lake as well.
 """
 
 import json
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import duckdb
 import pytest
 
 from mixpanel_assets import Workspace, build_definitions
@@ -23,7 +22,10 @@ from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.client.transport import RETRY_CLASSES
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import MixpanelDataError
+from mixpanel_assets.rules.location import Location
 from mixpanel_assets.settings import Settings
+from mixpanel_assets.warehouse import database_at
+from mixpanel_assets_tests import servers
 from mixpanel_assets_tests.conftest import resource_of
 from mixpanel_assets_tests.forked import ForkedMp
 
@@ -103,52 +105,76 @@ def site(forked_mp: ForkedMp) -> Iterator[Site]:
 
 
 @dataclass(frozen=True)
-class Folders:
-    """Where each reader keeps what it has read, from one fault to the next."""
+class Store:
+    """Where readers keep what they have read: each in a table of its own, if at all."""
 
-    parent: Path
-    used: dict[Callable[..., Rows], Path] = field(default_factory=dict)
+    location: Location
+    folder: Path
+
+    def settings(self, site: Site) -> Settings:
+        return Settings(
+            api_base_url=site.emulator.base_url,
+            database=self.location,
+            spool_dir=self.folder,
+            max_retries=1,
+            retry_wait_seconds=0.01,
+        )
+
+    def rows(self, query: str) -> Rows:
+        with database_at(self.location).read() as connection:
+            return Counter(name for (name,) in connection.execute(query).fetchall())
+
+
+@dataclass(frozen=True)
+class Used:
+    """A store that is kept from one fault to the next, and which readers have used it."""
+
+    store: Store
+    readers: set[Callable[..., Rows]] = field(default_factory=set)
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    return Folders(tmp_path_factory.mktemp("readers"))
+def used(
+    module_place: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Used]:
+    folder = tmp_path_factory.mktemp("readers")
+    if module_place == "file":
+        yield Used(Store(folder / "w.duckdb", folder / "spool"))
+        return
+    server, run = request.getfixturevalue("postgres_server"), Path(os.environ[servers.RUN])
+    servers.make_lake_template(run, server)
+    with pytest.MonkeyPatch.context() as patch, servers.new_lake(server, f"{folder}/lake/") as lake:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield Used(Store(lake, folder / "spool"))
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "data"
+def store(place: Location, tmp_path: Path) -> Store:
+    """A store that no reader has used."""
+    return Store(place, tmp_path / "spool")
 
 
-def settings_of(emulator: Emulator, folder: Path) -> Settings:
-    return Settings(
-        api_base_url=emulator.base_url,
-        database=folder / "w.duckdb",
-        max_retries=1,
-        retry_wait_seconds=0.01,
-    )
-
-
-def workspace_of(emulator: Emulator, folder: Path) -> Workspace:
+def workspace_of(site: Site, store: Store) -> Workspace:
     return Workspace(
-        credentials=resource_of(emulator, max_retries=1).credentials,
-        settings=settings_of(emulator, folder),
+        credentials=resource_of(site.emulator, max_retries=1).credentials,
+        settings=store.settings(site),
     )
 
 
 @cache
-def job_of(site: Site, folder: Path) -> dg.JobDefinition:
+def job_of(site: Site, store: Store) -> dg.JobDefinition:
     definitions = build_definitions(
-        settings=settings_of(site.emulator, folder),
+        settings=store.settings(site),
         resources={"mixpanel": resource_of(site.emulator, max_retries=1)},
         checks=False,
     )
     return definitions.resolve_implicit_global_asset_job_def()
 
 
-def materialized(site: Site, folder: Path, asset: str) -> Rows:
-    day = DAY if asset == "events" else settings_of(site.emulator, folder).today()
-    result = job_of(site, folder).execute_in_process(
+def materialized(site: Site, store: Store, asset: str) -> Rows:
+    day = DAY if asset == "events" else store.settings(site).today()
+    result = job_of(site, store).execute_in_process(
         asset_selection=[dg.AssetKey(["mixpanel", asset])],
         partition_key=str(day),
         instance=site.instance,
@@ -158,38 +184,38 @@ def materialized(site: Site, folder: Path, asset: str) -> Rows:
     if not result.success:
         raise LoudError
     column = "event_name" if asset == "events" else "distinct_id"
-    return stored(folder, f"SELECT {column} FROM mixpanel.{asset}")
+    return store.rows(f"SELECT {column} FROM mixpanel.{asset}")
 
 
-def stored(folder: Path, query: str) -> Rows:
-    with duckdb.connect(folder / "w.duckdb", read_only=True) as connection:
-        return Counter(name for (name,) in connection.execute(query).fetchall())
+def asset_events(site: Site, store: Store) -> Rows:
+    return materialized(site, store, "events")
 
 
-def asset_events(site: Site, folder: Path) -> Rows:
-    return materialized(site, folder, "events")
-
-
-def fetched_events(site: Site, folder: Path) -> Rows:
-    with workspace_of(site.emulator, folder) as workspace:
+def fetched_events(site: Site, store: Store) -> Rows:
+    with workspace_of(site, store) as workspace:
         workspace.fetch_events("named", from_date=DAY, to_date=DAY, replace=True)
-    return stored(folder, "SELECT event_name FROM main.named")
+    return store.rows("SELECT event_name FROM main.named")
 
 
-def streamed_events(site: Site, folder: Path, *, staged: bool = False) -> Rows:
-    with workspace_of(site.emulator, folder) as workspace:
+def streamed_events(site: Site, store: Store, *, staged: bool = False) -> Rows:
+    with workspace_of(site, store) as workspace:
         events = workspace.stream_events(from_date=DAY, to_date=DAY, raw=True, staged=staged)
         return Counter(event["event"] for event in events)
 
 
-def staged_events(site: Site, folder: Path) -> Rows:
-    return streamed_events(site, folder, staged=True)
+def staged_events(site: Site, store: Store) -> Rows:
+    return streamed_events(site, store, staged=True)
 
 
-def printed(site: Site, what: str, *arguments: str) -> list[dict[str, Any]]:
+def printed(site: Site, store: Store, what: str, *arguments: str) -> list[dict[str, Any]]:
     done = site.mp.run(
         ["fetch", what, "--stdout", "--raw", *arguments],
-        env={**os.environ, **environment_of(site.emulator), "MP_MAX_RETRIES": "1"},
+        env={
+            **os.environ,
+            **environment_of(site.emulator),
+            "MP_MAX_RETRIES": "1",
+            "MP_DATABASE": str(store.location),
+        },
         cwd=Path.cwd(),
         text=False,
     )
@@ -199,32 +225,32 @@ def printed(site: Site, what: str, *arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def printed_events(site: Site, folder: Path) -> Rows:
+def printed_events(site: Site, store: Store) -> Rows:
     days = ("--from", str(DAY), "--to", str(DAY))
-    return Counter(event["event"] for event in printed(site, "events", *days))
+    return Counter(event["event"] for event in printed(site, store, "events", *days))
 
 
-def asset_profiles(site: Site, folder: Path) -> Rows:
-    return materialized(site, folder, "profiles")
+def asset_profiles(site: Site, store: Store) -> Rows:
+    return materialized(site, store, "profiles")
 
 
-def streamed_profiles(site: Site, folder: Path) -> Rows:
-    with workspace_of(site.emulator, folder) as workspace:
+def streamed_profiles(site: Site, store: Store) -> Rows:
+    with workspace_of(site, store) as workspace:
         return Counter(p["$distinct_id"] for p in workspace.stream_profiles(raw=True))
 
 
-def printed_profiles(site: Site, folder: Path) -> Rows:
-    return Counter(profile["$distinct_id"] for profile in printed(site, "profiles"))
+def printed_profiles(site: Site, store: Store) -> Rows:
+    return Counter(profile["$distinct_id"] for profile in printed(site, store, "profiles"))
 
 
-EVENT_READERS: dict[str, Callable[[Site, Path], Rows]] = {
+EVENT_READERS: dict[str, Callable[[Site, Store], Rows]] = {
     "asset": asset_events,
     "fetch_events": fetched_events,
     "stream_events": streamed_events,
     "stream_events(staged=True)": staged_events,
     "mp fetch events --stdout": printed_events,
 }
-PROFILE_READERS: dict[str, Callable[[Site, Path], Rows]] = {
+PROFILE_READERS: dict[str, Callable[[Site, Store], Rows]] = {
     "asset": asset_profiles,
     "stream_profiles": streamed_profiles,
     "mp fetch profiles --stdout": printed_profiles,
@@ -241,21 +267,21 @@ def truth(emulator: Emulator, reader: Callable[..., Rows]) -> Rows:
     return Counter(json.loads(line)["event"] for line in emulator.truth.lines(DAY))
 
 
-def outcome(site: Site, reader, folder: Path, expected: Rows) -> str:
+def outcome(site: Site, reader, store: Store, expected: Rows) -> str:
     try:
-        rows = reader(site, folder)
+        rows = reader(site, store)
     except (LoudError, MixpanelDataError):
         return "error"
     return "exact" if rows == expected else "WRONG"
 
 
-def cell(site: Site, reader, folder: Path, kind: str, path: str) -> str:
+def cell(site: Site, reader, store: Store, kind: str, path: str) -> str:
     """Return what comes of one such fault, and of a fault that stays."""
     expected = truth(site.emulator, reader)
     # A 429 that stays is waited for, without end under Dagster; here three of them are.
     lasting = 3 if kind.startswith("429") else None
     seen = [
-        outcome(site, reader, folder, expected)
+        outcome(site, reader, store, expected)
         for _ in put_up(site.emulator, kind, path, times=(1, lasting))
     ]
     site.emulator.faults.clear()
@@ -272,15 +298,14 @@ def put_up(
         yield
 
 
-def row(site: Site, folders: Folders, kind: str, path: str, readers) -> str:
+def row(site: Site, used: Used, kind: str, path: str, readers) -> str:
     """Return what each reader makes of a fault, after it has read the same without one."""
     for name, reader in readers.items():
-        if reader not in folders.used:
-            folders.used[reader] = folders.parent / str(len(folders.used))
-            expected = truth(site.emulator, reader)
-            found = outcome(site, reader, folders.used[reader], expected)
+        if reader not in used.readers:
+            used.readers.add(reader)
+            found = outcome(site, reader, used.store, truth(site.emulator, reader))
             assert found == "exact", f"{name}, healthy before"
-    cells = [cell(site, reader, folders.used[reader], kind, path) for reader in readers.values()]
+    cells = [cell(site, reader, used.store, kind, path) for reader in readers.values()]
     return f"| {kind} | {' | '.join(cells)} |"
 
 
@@ -324,28 +349,28 @@ def test_every_fault_and_every_reader_is_documented(name, kinds, readers):
 
 
 @pytest.mark.parametrize("kind", tried(EXPORT_FAULTS))
-def test_no_fault_of_an_export_is_read_wrong(kind, site, folders):
+def test_no_fault_of_an_export_is_read_wrong(kind, site, used):
     """Whatever breaks, for each reader: the day is exact, or the reader says that it is not."""
-    found = row(site, folders, kind, EXPORT, EVENT_READERS)
+    found = row(site, used, kind, EXPORT, EVENT_READERS)
     assert "WRONG" not in found
     check_row("events", found)
 
 
 @pytest.mark.parametrize("kind", tried(PROFILE_FAULTS))
-def test_no_fault_of_a_profile_page_is_read_wrong(kind, site, folders):
+def test_no_fault_of_a_profile_page_is_read_wrong(kind, site, used):
     """Whatever breaks, for each reader: the snapshot is exact, or the reader says so."""
-    found = row(site, folders, kind, ENGAGE, PROFILE_READERS)
+    found = row(site, used, kind, ENGAGE, PROFILE_READERS)
     assert "WRONG" not in found
     check_row("profiles", found)
 
 
 @pytest.mark.parametrize("kind", UNSEEN_IN_ONE_ANSWER)
-def test_a_loss_that_one_answer_cannot_show_is_seen_by_the_ledger(kind, site, folder):
+def test_a_loss_that_one_answer_cannot_show_is_seen_by_the_ledger(kind, site, store):
     """An empty or shortened answer looks whole; a day that shrank is asked for again."""
     expected = truth(site.emulator, asset_events)
-    assert outcome(site, asset_events, folder, expected) == "exact"
+    assert outcome(site, asset_events, store, expected) == "exact"
     site.emulator.faults.add(Fault(kind, path=EXPORT, times=1))
-    assert outcome(site, asset_events, folder, expected) == "exact"
+    assert outcome(site, asset_events, store, expected) == "exact"
     site.emulator.faults.clear()
 
 
@@ -356,11 +381,11 @@ def test_a_loss_that_one_answer_cannot_show_is_seen_by_the_ledger(kind, site, fo
         *((reader, "no-profiles") for reader in PROFILE_READERS.values()),
     ],
 )
-def test_one_empty_response_is_not_believed_by_any_reader(reader, kind, site, folder):
+def test_one_empty_response_is_not_believed_by_any_reader(reader, kind, site, store):
     """Not even by those that have no ledger, and not on a first load."""
     expected = truth(site.emulator, reader)
     site.emulator.faults.add(Fault(kind, path=EXPORT if kind == "empty-200" else ENGAGE))
-    assert outcome(site, reader, folder, expected) == "exact"
+    assert outcome(site, reader, store, expected) == "exact"
     assert site.emulator.faults.waiting() == []
 
 
