@@ -47,11 +47,15 @@ MODULES = [
 TESTS = [f"mixpanel_assets_tests/{room}" for room in ("client", "rules", "loading", "warehouse")]
 LEAST_KILLED = 0.9
 PROCESSES = 2
-TESTS_SECONDS = 60.0  # CPU time of the tests of one mutant; the quickest are chosen
+TESTS_SECONDS = 20.0  # CPU time of the tests of one mutant; the quickest are chosen
+FIRST_FILES = 3  # of tests, which are enough for most mutants: to import all takes longer
 # A mutant that waits for ever takes no CPU time. One that works takes more, on a busy machine too.
 STILL_SECONDS, LEAST_CPU_SECONDS = 120, 1
 # Imported once instead of by each process.
-LARGE = ("dagster", "dagster_duckdb", "duckdb", "httpx", "pandas", "pyarrow", "pytest", "uvicorn")
+LARGE = (
+    *("dagster", "dagster_duckdb", "duckdb", "httpx", "hypothesis", "pandas", "pyarrow"),
+    *("pydantic_settings", "pytest", "uvicorn"),
+)
 RESULTS = ("killed", "timed out", "survived", "not reached")
 MTIMES = itertools.count(1)  # Python compiles a file again if its time has changed
 
@@ -117,8 +121,11 @@ class Record:
                     record.tests[module].setdefault(int(line), set()).update(set(names) - {""})
         return record
 
-    def choose(self, mutant: Mutant) -> dict[str, float]:
-        """Return the quickest tests that may notice a mutant, and their seconds."""
+    def choose(self, mutant: Mutant) -> list[dict[str, float]]:
+        """Return the quickest tests that may notice a mutant, and their seconds, in two rounds.
+
+        The first round has the few files with most of these tests.
+        """
         by_line = self.tests[mutant.module]
         found = set[str]().union(*(by_line.get(line, ()) for line in mutant.lines or by_line))
         chosen, total = {}, 0.0
@@ -126,23 +133,37 @@ class Record:
             total += self.seconds[test]
             if total < TESTS_SECONDS:
                 chosen[test] = self.seconds[test]
-        return chosen
+        first_files = Counter(map(_file_of, chosen)).most_common(FIRST_FILES)
+        rounds: list[dict[str, float]] = [{}, {}]
+        for test, seconds in chosen.items():
+            rounds[_file_of(test) not in dict(first_files)][test] = seconds
+        return [one for one in rounds if one]
+
+
+def _file_of(test: str) -> str:
+    return test.split("::")[0]
 
 
 class Copy:
     """A copy of the project, and the process that runs tests in it."""
 
-    def __init__(self, original: Path, root: Path, folders: set[str]) -> None:
+    def __init__(self, original: Path, root: Path) -> None:
         self.root = root
         self.mutant: Mutant | None = None
+        self._rounds = list[dict[str, float]]()
         self._pid = 0
         self._looked_at, self._cpu_seconds = 0.0, 0.0
-        root.mkdir()
-        for path in original.iterdir():
-            if path.is_file():
-                shutil.copy2(path, root)
-            elif path.name in folders:
-                shutil.copytree(path, root / path.name, ignore=shutil.ignore_patterns("*.pyc"))
+        shutil.copytree(original, root, ignore=shutil.ignore_patterns(".*", "dist", "*.pyc"))
+
+    def try_mutant(self, mutant: Mutant, rounds: Sequence[dict[str, float]]) -> None:
+        """Start the first round of tests of a mutant."""
+        self.mutant, self._rounds = mutant, list(rounds)
+        self._start_round()
+
+    def _start_round(self) -> None:
+        seconds = self._rounds.pop(0)
+        limit = 20 + 5 * sum(seconds.values())
+        self.start(sorted(set(map(_file_of, seconds))), limit, lambda: Chosen(seconds), "-x")
 
     def start(self, tests: Sequence[str], cpu_seconds: float, plugin: Any, *options: str) -> None:
         """Run pytest in a fork of this process; `plugin` makes its plugin."""
@@ -167,7 +188,11 @@ class Copy:
         os.dup2(output, 2)
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
         import pytest
+        from hypothesis import Phase, settings
 
+        # A failure is enough: no shorter example of it is looked for.
+        settings.register_profile("brief", phases=[Phase.explicit, Phase.generate])
+        settings.load_profile("brief")
         quiet = ("-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
         temporary = f"--basetemp={self.root / 'tmp'}"
         arguments = [*tests, *quiet, temporary, "--hypothesis-seed=0", *options]
@@ -180,6 +205,9 @@ class Copy:
             self._end_if_still()
             return None
         self.end()
+        if not status and self._rounds:
+            self._start_round()
+            return None
         return os.waitstatus_to_exitcode(status)
 
     def _end_if_still(self) -> None:
@@ -237,18 +265,15 @@ def try_mutants(
     while (waiting or busy) and time.monotonic() < deadline:
         while waiting and idle:
             mutant = waiting.pop()
-            if not (seconds := record.choose(mutant)):
+            if not (rounds := record.choose(mutant)):
                 yield mutant, "not reached"
                 continue
             copy = idle.pop()
-            copy.mutant = mutant
-            files = sorted({test.split("::")[0] for test in seconds})
-            limit = 20 + 5 * sum(seconds.values())
-            copy.start(files, limit, lambda seconds=seconds: Chosen(seconds), "-x")
+            copy.try_mutant(mutant, rounds)
             busy.append(copy)
         for copy in list(busy):
             if (code := copy.exit_code()) is not None and copy.mutant:
-                if code == 70:
+                if code in (5, 70):  # 5: no test ran
                     raise RuntimeError(copy.output)
                 yield copy.mutant, "timed out" if code < 0 else "killed" if code else "survived"
                 busy.remove(copy)
@@ -272,14 +297,13 @@ def main() -> int:
     sample = random.Random(options.seed).sample(every, min(options.number, len(every)))
     for name in options.large:
         importlib.import_module(name)
-    folders = {Path(path).parts[0] for path in (*options.modules, *options.tests)}
     memory = Path("/dev/shm")
     results: list[tuple[Mutant, str]] = []
     with ExitStack() as stack:
         parent = stack.enter_context(
             tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None)
         )
-        copies = [Copy(options.root, Path(parent, str(n)), folders) for n in range(PROCESSES)]
+        copies = [Copy(options.root, Path(parent, str(n))) for n in range(PROCESSES)]
         for copy in copies:
             stack.callback(copy.end)
         record = record_tests(copies, options.modules, options.tests)

@@ -113,7 +113,7 @@ class Mutations:
         return frozenset(range(statement.lineno, (end or 0) + 1))
 
     def _lines_with(self, statement: ast.stmt) -> frozenset[int]:
-        """Return the lines that read what a statement outside of functions defines."""
+        """Return the lines of functions that read what a statement outside of them defines."""
         if isinstance(statement, ast.FunctionDef):
             return frozenset(range(statement.body[0].lineno, (statement.end_lineno or 0) + 1))
         names, before = _names(statement, ast.Store), set[str]()
@@ -124,7 +124,10 @@ class Mutations:
                     names = names | _names(other, ast.Store)
         return frozenset(
             node.lineno
-            for node in ast.walk(self.tree)
+            for function in ast.walk(self.tree)
+            if isinstance(function, ast.FunctionDef)
+            for statement in function.body
+            for node in ast.walk(statement)
             if (isinstance(node, ast.Name) and node.id in names)
             or (isinstance(node, ast.Attribute) and node.attr in names)
         )
