@@ -167,7 +167,7 @@ def refuse_zone_change(window: Window, offsets: Mapping[date, int]) -> None:
     """Raise `ShiftedRowsError` if a legacy project's zone changed between the requested days."""
     # Rows around the change may have the date of another requested day. Only a response for one
     # day shows to which day they belong.
-    if window.project.regime != "legacy" or window.keeps_shifted_rows:
+    if window.project.regime != "legacy":
         return
     zone = ZoneInfo(window.project.zone)
     shifts = {day: _clock_shift(day, minutes, zone) for day, minutes in offsets.items()}

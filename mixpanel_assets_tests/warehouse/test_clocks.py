@@ -38,6 +38,15 @@ def test_a_zone_change_between_packed_days_is_found(legacy):
     assert len(legacy.rows()) == 60
 
 
+def test_in_true_utc_the_date_of_a_row_is_certain(warehouse):
+    """Whatever the offsets of the requested days are, they are stored, with warnings."""
+    reports = warehouse.load([*live(0, -8), *live(1, 1)], to_date=NEXT_DAY)
+    assert [(report.row_count, "ahead of UTC" in report.time_warning) for report in reports] == [
+        (30, True),
+        (30, True),
+    ]
+
+
 def test_a_change_of_clocks_is_no_change_of_zone(tmp_path):
     """Summer time moves the offset and the zone with it."""
     spring = Warehouse(tmp_path, ProjectIdentity("1234", "us", "legacy", "US/Pacific"))
