@@ -153,6 +153,18 @@ def test_what_is_null_is_as_if_it_were_missing(fields):
     assert (page.total, page.page_size, page.page, page.session_id) == (None, 1000, 3, None)
 
 
+def test_a_page_with_something_else_among_its_profiles_is_refused(odd_server, credentials):
+    """The place is named, counted from 0."""
+    odd_server.answers(200, page(b'{"$distinct_id":"u"}', b"{}").replace(b"3", b'3, "total": 2'))
+    with (
+        MixpanelAPIClient(
+            credentials, api_base_url=odd_server.url, retries=IMPATIENT, budget=PLENTY
+        ) as client,
+        pytest.raises(IncompleteExportError, match="at place 1 that is not a profile"),
+    ):
+        list(client.stream_profiles())
+
+
 def test_odd_profiles_are_streamed(odd_server, credentials):
     """An id is the text of what was sent, as in the table; nothing refuses the page."""
     results = [*ODD[4:10], ODD[0], ODD[1].replace(b'"u"', b'"deep"')]

@@ -186,6 +186,15 @@ def test_two_events_in_one_line_are_refused_beside_a_blank_line(body, read):
         read(body.replace(b"%b", EVENT.encode()))
 
 
+@pytest.mark.parametrize("read", [judge, events, records])
+@pytest.mark.parametrize("value", [b'{"b":{}\n}', b"\n{}"], ids=["closed", "opened"])
+def test_an_event_of_two_lines_does_not_make_up_for_two_events_in_one_line(value, read):
+    """There are as many events as lines, and yet no line is an event."""
+    body = b'%b%b\n{"event":"a","properties":%b}\n' % (EVENT.encode(), EVENT.encode(), value)
+    with pytest.raises(IncompleteBodyError, match="is cut or is not JSON"):
+        read(body)
+
+
 def test_a_bad_byte_beside_the_properties_is_counted():
     """It is in no value that is decoded, and the table will refuse the line."""
     verdict = Verdict(gzip=False)

@@ -39,3 +39,9 @@ def test_one_day_is_one_day():
 def test_a_spent_budget_is_time_to_wait(requests, said):
     """Time left is at least the wait for the hour in which the last request has room."""
     assert str(progress(requests_to_come=requests)).endswith(f"about {said} to go")
+
+
+@pytest.mark.parametrize(("days_done", "said"), [(0, "10.2 h"), (1, "10.1 h"), (2, "5.1 h")])
+def test_the_first_day_sets_the_pace(days_done, said):
+    """Before it has arrived, the time so far is taken for that of one day."""
+    assert str(progress(days_done=days_done, budget=None)).endswith(f"about {said} to go")

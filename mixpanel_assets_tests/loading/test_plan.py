@@ -108,6 +108,16 @@ def test_a_day_weighs_what_its_neighbours_weigh():
     assert Estimates({}).of(FIRST) is None
 
 
+@given(st.dates(), st.integers(0, 40), st.data())
+def test_known_days_are_near_on_both_sides(day, distance, data):
+    """As many days away as were asked for, and no more."""
+    here = day.toordinal()
+    ordinals = st.integers(max(1, here - 50), min(date.max.toordinal(), here + 50))
+    days = sorted(map(date.fromordinal, data.draw(st.sets(ordinals))))
+    near = Estimates(dict.fromkeys(days, 1)).known_near(day, distance)
+    assert near == [other for other in days if abs(other - day).days <= distance]
+
+
 def test_days_known_long_ago_are_no_licence():
     """A project that weighed nothing years ago is unknown again today."""
     later = [day + timedelta(days=700) for day in calendar(40)]

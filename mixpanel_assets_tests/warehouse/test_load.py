@@ -282,6 +282,17 @@ def test_a_cut_gzip_file_fails_the_load(warehouse):
         warehouse.store(ReceivedDays(spool, DAY, DAY, 2000, names_once=True))
 
 
+def test_a_file_that_duckdb_cannot_open_fails_the_load(warehouse):
+    """It is no gzip file, though it begins like one: the error names it."""
+    warehouse.load([event(kept=True)])
+    before = warehouse.rows()
+    spool = warehouse.folder / "damaged"
+    spool.write_bytes(b"\x1f\x8b\x00 no such method of compression")
+    with pytest.raises(IncompleteExportError, match="cannot be read from damaged"):
+        warehouse.store(ReceivedDays(spool, DAY, DAY, 1, names_once=True))
+    assert warehouse.rows() == before
+
+
 def test_rows_of_other_days_are_loud(warehouse):
     """In the utc regime a row outside the asked days names its day and fails the load."""
     with pytest.raises(IncompleteExportError, match=r"1 rows belong to other days: 2026-03-02"):

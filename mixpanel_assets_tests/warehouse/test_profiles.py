@@ -5,6 +5,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.rules.lines import MAX_LINE_BYTES
 from mixpanel_assets.warehouse.profile_pages import PageFile, stage_profiles
 from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import prepare
@@ -207,14 +208,16 @@ def test_a_profile_that_is_no_text_goes_to_quarantine(warehouse):
     siblings(
         [
             b"5",
+            b'{"$distinct_id":"u","$properties":{"a":"' + b"a" * MAX_LINE_BYTES,
             b'[{"$distinct_id":"u"}]',
             b"{}",
             b'{"$distinct_id":null}',
             b'{"$distinct_id":"u",',
             b'{"$distinct_id":"u","$properties":[{}]}',
         ],
-        keep=3,
+        keep=4,
     ),
+    ids=range(7),
 )
 def test_a_line_that_is_no_profile_fails_the_load(warehouse, line):
     """A broken page is fetched again, and the day keeps what it had."""
