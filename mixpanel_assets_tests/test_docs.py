@@ -12,10 +12,12 @@ import textwrap
 from functools import cached_property
 from pathlib import Path
 
+import click
 import dagster as dg
 import duckdb
 import pytest
 import yaml
+from dagster_dg_cli.cli import create_dg_cli
 
 import mixpanel_assets
 from mixpanel_assets import ConfigManager, StorageEngine, auth, client, errors
@@ -52,6 +54,7 @@ SERVICES = {
 # Lines of documents that do not run here, by how they begin, and why.
 CANNOT_RUN = {
     "pip install": "changes the environment of the tests",
+    "uv add": "works in a project of uv, and changes its environment",
     "python3 -m venv": "makes the environment of a newcomer; the tutorial's own test does it",
     ". .venv/bin/activate": "makes the environment of a newcomer; the tutorial's own test does it",
     "export ": "sets the variables that the emulator's stand in for",
@@ -341,10 +344,11 @@ def test_sql_in_documents_runs(name, before_people, filled):
 
 @pytest.fixture
 def before_people(folder, filled):
-    """The same, but nobody has fetched `people` yet; readers have a snapshot."""
+    """The same without the table `people`; with a snapshot, and the file of a component."""
     snapshot = folder / "data" / "warehouse.snapshot.duckdb"
     snapshot.parent.mkdir()
     shutil.copy(copy_path(filled[1]), snapshot)
+    shutil.copy(copy_path(filled[1]), snapshot.with_name("shop_warehouse.duckdb"))
     with StorageEngine(folder / "shop.duckdb") as storage:
         storage.drop("people")
     return folder
@@ -458,6 +462,25 @@ def test_command_lines_in_documents_run(name, before_people, filled, capsys):
         if not cannot_run(words):
             code, said = ran(words, capsys)
             assert code == 0, f"{shlex.join(words)}: {said}"
+
+
+def test_the_commands_of_dg_in_documents_exist():
+    """They need a project of their own, so only their names and options are looked up."""
+    texts = [line for block in SHELL.values() for line in block.splitlines()]
+    texts += [code for text in DOCUMENTS.values() for code in re.findall(r"`(dg [^`\n]+)`", text)]
+    typed_lines = [words for words in map(typed, texts) if words[:1] == ["dg"]]
+    assert typed_lines
+    for words in typed_lines:
+        command: click.Command | None = create_dg_cli()
+        for word in words[1:]:
+            # What `dg scaffold` takes depends on the components of a project.
+            if not isinstance(command, click.Group) or command.name == "scaffold":
+                break
+            command = command.get_command(click.Context(command), word)
+        assert command, f"`{shlex.join(words)}` names a command that `dg` does not have"
+        known = {name for parameter in command.params for name in parameter.opts}
+        options = {word for word in words if word.startswith("--")}
+        assert command.name == "scaffold" or options <= known, shlex.join(words)
 
 
 def test_every_line_that_cannot_run_is_there():
