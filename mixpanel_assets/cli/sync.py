@@ -155,6 +155,12 @@ def _days(
     return to_sync.days, "all"
 
 
+def _rest(report: DayReport) -> str:
+    """Return the lines that could not be stored, and the changes of rows that were not sent."""
+    quarantined = f"  in quarantine {report.quarantined:,}" if report.quarantined else ""
+    return quarantined + _changes(report)
+
+
 def _changes(report: DayReport) -> str:
     """Return the changes of rows that the response did not contain."""
     if report.is_only_here:
@@ -169,7 +175,7 @@ class _Lines:
     def day(self, report: DayReport) -> None:
         self._print(
             f"{report.day}  {report.row_count:>10,} events  {report.status}"
-            f"  duplicates removed {report.duplicates_removed:,}{_changes(report)}"
+            f"  duplicates removed {report.duplicates_removed:,}{_rest(report)}"
         )
 
     def kept(self, message: str) -> None:

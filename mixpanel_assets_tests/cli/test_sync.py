@@ -176,6 +176,14 @@ def test_records_tell_what_was_stored(mp_here, emulator):
     assert "warehouse.duckdb" in done.stderr
 
 
+def test_the_line_of_a_day_names_lines_in_quarantine(mp_here):
+    """Only if there are any: 2024-01-04 has one."""
+    clean, odd = mp_here("sync", *TWO).stdout.splitlines()[:2]
+    assert "quarantine" not in clean
+    assert odd.startswith("2024-01-04")
+    assert odd.endswith("  in quarantine 1")
+
+
 def test_stored_days_are_told_when_others_stay_broken(mp_here, emulator):
     """The records, the error in JSON, and exit code 1."""
     emulator.faults.add(Fault("truncate-whole-body", day=date(2024, 1, 4), times=None))
