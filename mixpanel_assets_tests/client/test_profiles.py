@@ -95,6 +95,31 @@ def test_a_query_without_filters_sends_none():
     assert ProfileQuery().form() == {}
 
 
+def test_every_filter_has_its_field():
+    """As the API documents them; lists are JSON."""
+    behaviors = [{"window": "90d", "name": "b1", "event_selectors": [{"event": "Order"}]}]
+    query = ProfileQuery(
+        where="a",
+        output_properties=["b"],
+        distinct_id="c",
+        distinct_ids=["d"],
+        group_id="e",
+        behaviors=behaviors,
+        as_of_timestamp=1,
+        workspace_id=2,
+    )
+    assert query.form() == {
+        "where": "a",
+        "output_properties": '["b"]',
+        "distinct_id": "c",
+        "distinct_ids": '["d"]',
+        "data_group_id": "e",
+        "behaviors": json.dumps(behaviors),
+        "as_of_timestamp": "1",
+        "workspace_id": "2",
+    }
+
+
 def test_a_cohort_says_whether_members_without_profile_count():
     """The API's own default would list ids without profiles."""
     form = ProfileQuery(cohort_id="12").form()

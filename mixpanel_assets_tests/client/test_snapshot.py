@@ -107,6 +107,22 @@ def test_any_refusal_of_a_later_page_ends_the_session(kind, client, emulator, tm
     assert {r.params.get("page") for r in emulator.requests} <= {None, "1"}
 
 
+def test_an_interrupt_waits_for_no_page(client, emulator, tmp_path):
+    """Pages on their way are given up; the client can be used again."""
+    plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+    emulator.faults.add(Fault("slow-first-byte", path=ENGAGE, skip=1, seconds=600))
+
+    def interrupt(outcome):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client.fetch_profile_pages(EVERYONE, plan, plan.missing(), on_page=interrupt)
+    assert plan.missing()
+    emulator.faults.clear()
+    client.fetch_profile_pages(EVERYONE, plan, plan.missing())
+    assert sorted(fetched_ids(plan)) == true_ids(emulator)
+
+
 def test_a_disk_that_takes_no_page_ends_the_pages(client, emulator, tmp_path):
     """No other page would fare better."""
     plan = client.plan_profiles(tmp_path / "p", EVERYONE)

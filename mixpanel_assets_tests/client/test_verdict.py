@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.client.verdict import EventVerdict, IncompleteBodyError, RecordVerdict, Verdict
+from mixpanel_assets.client.verdict import (
+    EventVerdict,
+    IncompleteBodyError,
+    Judge,
+    RecordVerdict,
+    Verdict,
+)
 from mixpanel_assets.rules.lines import (
     BOM,
     MAX_LINE_BYTES,
@@ -35,17 +41,22 @@ def judge(body: bytes, *, chunks: list[int] | None = None, compressed: bool = Fa
     blocks += verdict.finish()
     lines = [line for block in blocks for line in block]
     assert verdict.lines == len(lines)
+    assert verdict.json_bytes == len(gzip.decompress(body) if compressed else body)
     return lines
 
 
 def events(body: bytes) -> list[dict]:
-    verdict = EventVerdict(gzip=False)
-    return [event for block in [*verdict.feed(body), *verdict.finish()] for event in block]
+    return items_of(EventVerdict(gzip=False), body)
 
 
 def records(body: bytes) -> list[tuple[dict, bytes]]:
-    verdict = RecordVerdict(lambda event, line: (event, line), gzip=False)
-    return [record for block in [*verdict.feed(body), *verdict.finish()] for record in block]
+    return items_of(RecordVerdict(lambda event, line: (event, line), gzip=False), body)
+
+
+def items_of(verdict: Judge, body: bytes) -> list:
+    items = [item for block in [*verdict.feed(body), *verdict.finish()] for item in block]
+    assert verdict.lines == len(items)
+    return items
 
 
 def cut(body: bytes, sizes: list[int]) -> Iterator[bytes]:
@@ -193,6 +204,15 @@ def test_an_event_of_two_lines_does_not_make_up_for_two_events_in_one_line(value
     body = b'%b%b\n{"event":"a","properties":%b}\n' % (EVENT.encode(), EVENT.encode(), value)
     with pytest.raises(IncompleteBodyError, match="is cut or is not JSON"):
         read(body)
+
+
+def test_a_record_is_made_of_an_event_and_its_line():
+    """Of many lines at once, and of one that must be checked alone."""
+    lines = [event.encode() for event in ODD_EVENTS]
+    for body in (b"\n".join(lines), b"\n\n".join(lines)):
+        assert [line for _, line in records(body)] == lines
+        assert [event for event, _ in records(body)] == events(body)
+    assert records(EVENT.encode()) == [(json.loads(EVENT), EVENT.encode())]
 
 
 def test_a_bad_byte_beside_the_properties_is_counted():

@@ -8,7 +8,8 @@ import pytest
 from mixpanel_assets.client import normalize_event
 from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets.rules.lines import ReceivedDays
-from mixpanel_assets.warehouse.events import mark_days
+from mixpanel_assets.rules.made_ids import made_id
+from mixpanel_assets.warehouse.events import mark_days, stage_days
 from mixpanel_assets.warehouse.lines import ShiftedRowsError
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets_tests.laws import siblings
@@ -280,6 +281,30 @@ def test_a_cut_gzip_file_fails_the_load(warehouse):
     spool.write_bytes(spool.read_bytes()[:-900])
     with pytest.raises(IncompleteExportError):
         warehouse.store(ReceivedDays(spool, DAY, DAY, 2000, names_once=True))
+
+
+def test_equal_events_without_an_id_are_numbered(warehouse):
+    """From 0, on each day and beside others."""
+    records = [event(n=1)] * 3 + [event(n=2)] * 2 + [event(n=3), event(time=START_MS + DAY_MS, n=1)]
+    warehouse.load(records, to_date=NEXT_DAY)
+    found = warehouse.query("SELECT event_date, insert_id FROM events")
+    copies = [(START_MS, 1, 0), (START_MS, 1, 1), (START_MS, 1, 2), (START_MS, 2, 0)]
+    copies += [(START_MS, 2, 1), (START_MS, 3, 0), (START_MS + DAY_MS, 1, 0)]
+    assert sorted(found) == sorted(
+        (DAY if time == START_MS else NEXT_DAY, made_id("Visit", time, None, {"n": n}, twin=twin))
+        for time, n, twin in copies
+    )
+
+
+def test_a_load_takes_its_staged_rows_out_of_memory(warehouse):
+    """A process that loads for months would keep them all."""
+    received = ReceivedDays(warehouse.spool([event()]), DAY, DAY, 1, names_once=True)
+    with warehouse.database.staging() as connection:
+        databases = "SELECT database_name FROM duckdb_databases() ORDER BY ALL"
+        before = connection.execute(databases).fetchall()
+        with stage_days(connection, received, project=warehouse.project):
+            assert connection.execute(databases).fetchall() != before
+        assert connection.execute(databases).fetchall() == before
 
 
 def test_a_file_that_duckdb_cannot_open_fails_the_load(warehouse):
