@@ -52,6 +52,19 @@ NOT_SQL = re.compile(
     r"\{[^{}]*\}|(?<=BETWEEN)(?:(?!AND).)*\bAND\b|\bSET (?:(?!WHERE|FROM|\().)*", re.DOTALL
 )
 
+# Faults that change no result, by the line that they make, with the reason.
+_SIZE = "a size that changes memory or speed alone"
+_SLOWER = "the slower way has the same result"
+EQUAL = {
+    "_FIRST_SLOTS = 1 << 11": _SIZE,
+    "return hash(distinct_id) or 2  # 0 is a free slot": "every number but 0 does",
+    'distinct_id, properties = profile["$distinct_idX"], profile["$properties"]': _SLOWER,
+    "_MOST_BATCH_BYTES = 2 << 21": _SIZE,
+    'variant = "89abX"[int(digest[16], 16) & 3]': "the fifth character is never taken",
+    "WHERE numbered.row = _made.row AND numbered.number >= 0": "`twin_id` of 0 is the id itself",
+    "AND day BETWEEN $from_date::DATE - 2 AND $to_date::DATE + 3": "joined with fewer days",
+}
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -72,6 +85,12 @@ class Mutant:
     def text(self) -> bytes:
         """The module with the fault."""
         return self.source[: self.start] + self.new + self.source[self.end :]
+
+    @property
+    def line(self) -> str:
+        """The first changed line of the text, without the space around."""
+        begin = self.source.rfind(b"\n", 0, self.start) + 1
+        return self.text[begin:].partition(b"\n")[0].decode().strip()
 
     def diff(self) -> str:
         """Return the changed lines, and one line around them."""

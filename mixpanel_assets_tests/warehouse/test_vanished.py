@@ -328,6 +328,15 @@ def test_a_row_with_an_id_moves_from_a_day_that_is_not_read(legacy):
     ]
 
 
+def test_rows_that_vanish_from_a_legacy_day_are_kept(legacy):
+    """They are looked for in the days around it, not in the day itself."""
+    load_days(legacy, {DAY: [sent(1), sent(2), bare(), bare(), event("Other")]})
+    before = stored(legacy)
+    load_days(legacy, {DAY: [sent(1), bare()]})
+    assert stored(legacy) == before
+    assert legacy.query("SELECT rows_vanished FROM mixpanel._days") == [(3,)]
+
+
 def test_equal_rows_of_two_days_stay_two(legacy):
     """What both exports of one load hold belongs to both."""
     for _ in range(2):
