@@ -289,14 +289,14 @@ class _Unusual:
     """Collects the unusual lines of a response, unless they are too many."""
 
     def __init__(self) -> None:
-        self._unread = list[bytes | LongLine]()
+        self._unread: list[bytes | LongLine] | None = []
         self._unread_bytes = 0
         self._lengths = set[int]()
 
     def lines(self) -> UnusualLines:
         """Return what was collected."""
         return UnusualLines(
-            tuple(self._unread) if self._unread_bytes <= _MOST_UNREAD_BYTES else None,
+            None if self._unread is None else tuple(self._unread),
             frozenset(self._lengths) if self.lengths_are_few else None,
         )
 
@@ -308,10 +308,10 @@ class _Unusual:
     def add_unread(self, line: bytes | LongLine) -> None:
         """Keep a line, unless there are too many bytes."""
         self._unread_bytes += sys.getsizeof(line if isinstance(line, bytes) else line.head)
-        if self._unread_bytes <= _MOST_UNREAD_BYTES:
+        if self._unread_bytes > _MOST_UNREAD_BYTES:
+            self._unread = None
+        if self._unread is not None:
             self._unread.append(line)
-        else:
-            self._unread.clear()
 
     def add_length(self, length: int) -> None:
         """Keep the length of a line."""

@@ -270,6 +270,7 @@ def test_a_page_says_whether_more_follow(client):
     page = client.export_profiles_page(0)
     assert (page.page, page.has_more, page.page_size, page.num_pages) == (0, True, 10, 10)
     assert page.total == 95
+    assert "$distinct_id" not in repr(page)
     last = client.export_profiles_page(9, page.session_id)
     assert not last.has_more
     assert len(last.profiles) == 5

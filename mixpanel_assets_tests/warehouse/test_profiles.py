@@ -10,7 +10,7 @@ from mixpanel_assets.warehouse.profile_pages import PageFile, stage_profiles
 from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import prepare
 from mixpanel_assets_tests.laws import siblings
-from mixpanel_assets_tests.warehouse.conftest import DAY
+from mixpanel_assets_tests.warehouse.conftest import DAY, as_line
 from mixpanel_assets_tests.warehouse.profiles import (
     BAD,
     FAILED,
@@ -351,6 +351,18 @@ def test_a_line_in_quarantine_stands_for_no_other_profile(warehouse):
 def test_a_profile_whose_id_is_no_text_counts_as_come(warehouse, line):
     """It is in quarantine, so it is accounted for."""
     assert store(warehouse, [line, profile("v")], expected_total=2).missing_rows == 0
+
+
+def test_large_profiles_are_staged_apart(warehouse):
+    """DuckDB reads 2,048 rows at once, so that it holds few large ones at a time."""
+    path = warehouse.folder / "page"
+    path.write_bytes(b"".join(as_line(profile(f"u{n}", a="a" * 600_000)) + b"\n" for n in range(5)))
+    rowids = "SELECT count(*), count(DISTINCT rowid // 2048) FROM {}"
+    with (
+        warehouse.database.staging() as connection,
+        stage_profiles(connection, [PageFile(path, NOON)], days=[DAY]) as staged,
+    ):
+        assert connection.execute(rowids.format(staged.table)).fetchall() == [(5, 2)]
 
 
 def test_the_load_leaves_the_memory_limit_as_it_was(warehouse):
