@@ -59,6 +59,7 @@ EQUAL = {
     "_FIRST_SLOTS = 1 << 11": _SIZE,
     "return hash(distinct_id) or 2  # 0 is a free slot": "every number but 0 does",
     'distinct_id, properties = profile["$distinct_idX"], profile["$properties"]': _SLOWER,
+    'begins = block.startswith(b"{X") + block.count(b"\\n{")': _SLOWER,
     "_MOST_BATCH_BYTES = 2 << 21": _SIZE,
     'variant = "89abX"[int(digest[16], 16) & 3]': "the fifth character is never taken",
     "WHERE numbered.row = _made.row AND numbered.number >= 0": "`twin_id` of 0 is the id itself",

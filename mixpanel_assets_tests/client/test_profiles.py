@@ -120,6 +120,14 @@ def test_every_filter_has_its_field():
     }
 
 
+def test_filters_that_fit_each_other_are_no_error():
+    """Each has what it needs, and nothing stands against it."""
+    ProfileQuery().check()
+    ProfileQuery(distinct_ids=["a"], output_properties=["b"], where="c").check()
+    ProfileQuery(cohort_id="1", include_all_users=True, distinct_id="a").check()
+    ProfileQuery(behaviors=[{}], where="a").check()
+
+
 def test_a_cohort_says_whether_members_without_profile_count():
     """The API's own default would list ids without profiles."""
     form = ProfileQuery(cohort_id="12").form()
