@@ -97,8 +97,17 @@ class Invocation:
             region=region or "us",
         )
 
-    def workspace(self, database: Path | None = None, *, sends_requests: bool = True) -> Workspace:
-        """Return the workspace of those credentials; without requests, no secret is needed."""
+    def workspace(
+        self,
+        database: Path | None = None,
+        *,
+        sends_requests: bool = True,
+        max_wait_seconds: float | None = 900.0,
+    ) -> Workspace:
+        """Return the workspace of those credentials; without requests, no secret is needed.
+
+        A request waits for the budget for `max_wait_seconds` at most; None: without a limit.
+        """
         from mixpanel_assets.auth import asked_project
         from mixpanel_assets.settings import load_settings
         from mixpanel_assets.workspace import Workspace
@@ -110,7 +119,11 @@ class Invocation:
             stored = load_settings().with_values(database=database).database_for(project_id)
             credentials = self.project(may_be_unknown=stored.is_missing)
         return Workspace(
-            credentials=credentials, path=database, workspace_id=_data_view(), on_wait=self.note
+            credentials=credentials,
+            path=database,
+            workspace_id=_data_view(),
+            on_wait=self.note,
+            max_wait_seconds=max_wait_seconds,
         )
 
     def open_stored(self, database: Path | None = None, *, read_only: bool = True) -> Workspace:

@@ -52,7 +52,8 @@ def sync(
     MP_SETTLE_DAYS after their end. Days that were fetched too early more than 31 days ago are
     listed, but not loaded.
 
-    Without --to, the range ends today. After an interruption, the same command continues.
+    Without --to, the range ends today. After an interruption, the same command continues. While the
+    hourly request budget is used up, it waits.
 
     Credentials come from --account, else MP_USERNAME, MP_SECRET, MP_PROJECT_ID and MP_REGION,
     else MP_ACCOUNT or the default account of the config file (`mp auth`).
@@ -68,7 +69,8 @@ def sync(
     loaded: set[date] = set()
     with (
         explain_interrupt(lambda: _describe_loaded(loaded, refetch)),
-        current().workspace(database) as workspace,
+        # A load of years takes hours, because of the requests that an hour has: it waits for them.
+        current().workspace(database, max_wait_seconds=None) as workspace,
         _records() if wants_records else nullcontext(_Lines()) as report,
     ):
         if accept_smaller and from_date:

@@ -41,10 +41,10 @@ def test_it_shows_what_other_processes_spent(mp_here, shared, emulator):
 
 
 def test_a_spent_budget_exits_with_5(mp_here, shared, tmp_path):
-    """`mp sync` does not wait for an hour, and says so in one sentence."""
+    """`mp fetch` does not wait for an hour, and says so in one sentence."""
     for _ in range(2):
         mp_here("sync", *DAY, "--refetch", "all", **shared)
-    done = mp_here("sync", *DAY, "--refetch", "all", **shared)
+    done = mp_here("fetch", "events", *DAY[:-1], "--stdout", **shared)
     assert done.code == 5
     assert "mp quota" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -278,6 +278,19 @@ def test_an_interrupt_leaves_whole_days_only(tmp_path):
         ).fetchall() == [("2024-01-01", held)]
 
 
+def test_a_load_waits_for_the_next_hour_of_requests(tmp_path, variables):
+    """It says until when, and does not fail as it would after 15 minutes."""
+    one_an_hour = {"MP_BUDGET_EXPORT_PER_HOUR": "1", "MP_DAYS_PER_REQUEST": "1"}
+    process = start_mp(variables, tmp_path, "sync", *TWO, **one_an_hour)
+    assert process.stdout.readline().startswith("2024-01-03")
+    said = process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert "all 1 export requests" in said
+    assert "It goes on in" in said
+    assert process.returncode == 130, errors
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [("sync", *TWO), ("quota",), ("clean",), ("--help",)])
 def test_a_closed_pipe_ends_quietly(command, variables, tmp_path):
