@@ -7,14 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from mixpanel_assets.emulator.expressions import UNDEFINED, Evaluate, Scope, is_number, matches
 from mixpanel_assets.emulator.lies import Lies
 from mixpanel_assets.emulator.state import State
 from mixpanel_assets.emulator.truth import Record, Truth, has_time, in_seconds
 
-Unit = Literal["minute", "hour", "day", "week", "month"]
 Table = dict[str, dict[str, float]]
 
 FORMATS = {"minute": "%Y-%m-%d %H:%M:00", "hour": "%Y-%m-%d %H:00:00"}

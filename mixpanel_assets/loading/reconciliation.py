@@ -114,13 +114,6 @@ class Reconciliation(Result):
         numbers = Counter(one.cls for one in self.counts)
         return {cls: numbers[cls] for cls in CLASSES if cls in numbers}
 
-    def events_by_class(self) -> dict[Class, int]:
-        """Return by how many events the counts of each class differ."""
-        numbers = Counter[Class]()
-        for one in self.differences:
-            numbers[one.cls] += abs(one.missing)
-        return {cls: numbers[cls] for cls in CLASSES if cls in numbers}
-
     def unexplained_rows(self, day: date | None = None) -> int:
         """Return by how many events unexplained counts differ, of one day or of all."""
         return sum(abs(one.missing) for one in self.unexplained if day in (None, one.day))
