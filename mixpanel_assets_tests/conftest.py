@@ -215,7 +215,8 @@ def _needs_lake(item: pytest.Item) -> bool:
     params = item.callspec.params if hasattr(item, "callspec") else {}
     is_on_lake = not {"lake", "s3"}.isdisjoint([params.get("place"), params.get("module_place")])
     starts_one = item.path.name in LAKE_ONLY and "postgres" in fixtures
-    return bool(is_on_lake or starts_one or "lake" in fixtures)
+    has_one = not {"lake", "lake_on_s3"}.isdisjoint(fixtures)
+    return bool(is_on_lake or starts_one or has_one)
 
 
 def _is_asked_for(item: pytest.Item) -> bool:

@@ -153,6 +153,14 @@ def tidy(
     keep_days: Annotated[
         int, typer.Option(min=0, max=36_500, help="For how many days old rows can be read.")
     ] = 7,
+    delete_unknown: Annotated[
+        bool,
+        typer.Option(
+            "--delete-unknown",
+            help="Also delete the files of the data path that the lake does not know and that are "
+            "older than a day. Nothing else may be kept in the data path.",
+        ),
+    ] = False,
     database: DatabaseOption = None,
 ) -> Answer:
     """Merge small files of a lake, and delete those that no kept snapshot needs.
@@ -160,7 +168,7 @@ def tidy(
     Example: mp tidy --keep-days 30
     """
     with current().open_stored(database, read_only=False) as workspace:
-        tidied = workspace.storage.database.tidy(keep_days=keep_days)
+        tidied = workspace.storage.database.tidy(keep_days=keep_days, delete_unknown=delete_unknown)
     return Answer(asdict(tidied), text=[str(tidied)])
 
 

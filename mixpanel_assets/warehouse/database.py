@@ -72,16 +72,27 @@ KEEP_DAYS, MOST_FILES = 7, 1_000
 
 @dataclass(frozen=True)
 class Tidied:
-    """What `Database.tidy` did."""
+    """What `Database.tidy` did.
+
+    Attributes:
+        unknown_files: Files of the data path that no snapshot has, and that were not deleted.
+    """
 
     merged_files: int
     ended_snapshots: int
     deleted_files: int
+    unknown_files: int = 0
 
     def __str__(self) -> str:
-        return (
+        done = (
             f"Merged {self.merged_files:,} files, ended {self.ended_snapshots:,} snapshots and "
             f"deleted {self.deleted_files:,} files."
+        )
+        if not self.unknown_files:
+            return done
+        return (
+            f"{done} {self.unknown_files:,} files of the data path are in no snapshot, such as "
+            "those of interrupted loads; `mp tidy --delete-unknown` deletes them."
         )
 
 
@@ -373,15 +384,24 @@ class Database:
             with detached_afterwards(connection, name):
                 yield
 
-    def tidy(self, *, keep_days: int = KEEP_DAYS, most_files: int = MOST_FILES) -> Tidied:
+    def tidy(
+        self,
+        *,
+        keep_days: int = KEEP_DAYS,
+        most_files: int = MOST_FILES,
+        delete_unknown: bool = False,
+    ) -> Tidied:
         """Merge small files of a lake, and delete those that no kept snapshot needs.
 
         Args:
             keep_days: For how many days the rows of then can still be read.
             most_files: The most files of a table that are merged.
+            delete_unknown: Delete files of the data path that are older than a day and in no
+                snapshot; without it, they are counted. Another lake's would be among them.
 
         Raises:
             ConfigError: It is a file, which DuckDB keeps tidy itself.
+            StorageError: DuckLake takes files of the lake for unknown ones.
         """
         raise ConfigError(f"{self.place} is a file; only a lake is tidied.")
 

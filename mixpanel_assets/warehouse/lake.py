@@ -50,6 +50,17 @@ from mixpanel_assets.warehouse.schema import literal, quoted
 _EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
 _INSTALL = "pip install 'mixpanel-assets[lake]'"
 _SECRET = "mixpanel_assets_catalog"  # noqa: S105 - the name of one
+_METADATA = f"__ducklake_metadata_{CATALOG}"
+# The names of the files that the catalog has; they contain a UUID.
+_KNOWN_NAMES = " UNION ALL ".join(
+    f"SELECT parse_filename(path) FROM {_METADATA}.{table}"
+    for table in (
+        "ducklake_data_file",
+        "ducklake_delete_file",
+        "ducklake_files_scheduled_for_deletion",
+    )
+)
+_UNKNOWN_FILES = f"ducklake_delete_orphaned_files('{CATALOG}'"
 _MOST_IDLE = 2
 _MOST_DAYS = 36_500
 
@@ -87,8 +98,9 @@ _FAULTS: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (
         re.compile(r"HTTP|AccessDenied|SignatureDoesNotMatch|InvalidAccessKeyId|NoSuchBucket"),
-        "The object store of {place} could not be used: {said} See MP_S3_ENDPOINT, MP_S3_KEY_ID "
-        "and MP_S3_SECRET. Nothing of the interrupted load was kept.",
+        "The object store of {place} could not be used: {said} Nothing of the interrupted load "
+        "was kept; run it again when the store answers. The store and its credentials are those "
+        "of MP_S3_ENDPOINT, MP_S3_KEY_ID and MP_S3_SECRET.",
     ),
     (
         re.compile(
@@ -256,7 +268,13 @@ class Lake(Database):
             with detached_afterwards(connection, name):
                 yield
 
-    def tidy(self, *, keep_days: int = KEEP_DAYS, most_files: int = MOST_FILES) -> Tidied:
+    def tidy(
+        self,
+        *,
+        keep_days: int = KEEP_DAYS,
+        most_files: int = MOST_FILES,
+        delete_unknown: bool = False,
+    ) -> Tidied:
         """Merge small files, and delete those that no kept snapshot needs; see `Database.tidy`."""
         if not 0 <= keep_days <= _MOST_DAYS:
             raise ConfigError(f"Rows are kept for 0 to {_MOST_DAYS} days, not for {keep_days}.")
@@ -270,11 +288,38 @@ class Lake(Database):
             f"SELECT count(*) FROM ducklake_expire_snapshots('{CATALOG}', "
             f"older_than => now() - INTERVAL {keep_days} DAY)"
         )
+        age = f"older_than => now() - INTERVAL {min(keep_days, 1)} DAY"
         deleted = self._tidied(
-            f"SELECT count(*) FROM ducklake_cleanup_old_files('{CATALOG}', "
-            f"older_than => now() - INTERVAL {min(keep_days, 1)} DAY)"
+            f"SELECT count(*) FROM ducklake_cleanup_old_files('{CATALOG}', {age})"
         )
-        return Tidied(merged, ended, deleted)
+        unknown = self._unknown_files(age)
+        if delete_unknown and unknown:
+            deleted, unknown = deleted + self._delete_unknown(age), 0
+        return Tidied(merged, ended, deleted, unknown)
+
+    def _unknown_files(self, age: str, *, are_known: bool = False) -> int:
+        """Return how many files DuckLake takes for unknown ones, and whose names it does not have.
+
+        With `are_known`, whose names it has. A long list of a store must not keep writers waiting.
+        """
+        with self.opened("read") as connection:
+            return number(
+                connection,
+                f"SELECT count(*) FROM {_UNKNOWN_FILES}, {age}, dry_run => true) "
+                f"WHERE (parse_filename(path) IN ({_KNOWN_NAMES})) = {are_known}",
+            )
+
+    def _delete_unknown(self, age: str) -> int:
+        # DuckLake compares paths letter by letter: with `//` in the data path, it would delete
+        # every file of the lake.
+        if self._unknown_files(age, are_known=True):
+            raise StorageError(
+                f"No unknown file was deleted: the data path of {self.place} is written in a way "
+                "in which DuckLake does not recognize the lake's own files. Delete the files "
+                "whose names the catalog does not have yourself.",
+                {"db_path": self.place},
+            )
+        return self._tidied(f"SELECT count(*) FROM {_UNKNOWN_FILES}, {age})")
 
     def _tidied(self, sql: str) -> int:
         if self.read_only:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -40,6 +41,7 @@ from mixpanel_assets.warehouse import (
     schema,
     stage_days,
 )
+from mixpanel_assets.warehouse import lake_lock as lock_of_lake
 from mixpanel_assets.warehouse.engine import StorageEngine
 from mixpanel_assets.warehouse.lake import close_lakes, load_extensions
 from mixpanel_assets.warehouse.lake_lock import lake_lock
@@ -764,6 +766,40 @@ class TestTidying:
             (1, 20),
             (2, 20),
         ]
+
+    def test_files_of_no_snapshot_are_counted_until_they_may_be_deleted(self, on_lake, lake):
+        """Interrupted loads leave them; a new one may be that of a program that writes now."""
+        on_lake.load([event(insert=i) for i in range(20)])
+        before = on_lake.rows()
+        [file] = Path(lake.data_path).rglob("*.parquet")
+        left, new = file.with_name("ducklake-left.parquet"), file.with_name("ducklake-new.parquet")
+        for copy in (left, new):
+            shutil.copyfile(file, copy)
+        os.utime(left, (0, 0))
+        assert on_lake.database.tidy().unknown_files == 1
+        tidied = on_lake.database.tidy(delete_unknown=True)
+        assert (tidied.deleted_files, tidied.unknown_files) == (1, 0)
+        assert set(file.parent.iterdir()) == {file, new}
+        assert on_lake.rows() == before
+
+    @pytest.mark.slow
+    def test_no_file_of_a_lake_is_taken_for_an_unknown_one(self, lake, tmp_path):
+        """DuckLake compares paths by letter, and would delete all files of this one."""
+        path = f"{tmp_path}//lake/"
+        lock_of_lake.rows(
+            lake, "UPDATE ducklake_metadata SET value = %s WHERE key = 'data_path'", [path]
+        )
+        warehouse = Warehouse(tmp_path, place=LakeLocation(lake.catalog, path))
+        warehouse.load([event(insert=i) for i in range(20)])
+        before = warehouse.rows()
+        [file] = Path(path).rglob("*.parquet")
+        shutil.copyfile(file, left := file.with_name("ducklake-left.parquet"))
+        for one in (file, left):
+            os.utime(one, (0, 0))
+        assert warehouse.database.tidy().unknown_files == 1
+        with pytest.raises(StorageError, match="No unknown file was deleted"):
+            warehouse.database.tidy(delete_unknown=True)
+        assert warehouse.rows() == before
 
     @pytest.mark.slow
     def test_it_waits_for_a_writer(self, lake):

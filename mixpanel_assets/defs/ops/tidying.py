@@ -47,6 +47,7 @@ def tidy_lake_job(settings: Settings, names: Names) -> dg.JobDefinition:
                 "merged_files": tidied.merged_files,
                 "ended_snapshots": tidied.ended_snapshots,
                 "deleted_files": tidied.deleted_files,
+                "unknown_files": tidied.unknown_files,
             }
         )
 
