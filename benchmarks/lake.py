@@ -28,6 +28,7 @@ from mixpanel_assets_tests import servers
 from mixpanel_assets_tests.lake_writers import by_day, replace_day, spools, write_days
 
 FIRST = date(2026, 3, 1)
+PARTS = ("compared", "written", "year")
 PLACES = ("file", "lake on disk", "lake on S3")
 QUERIES = {
     "month count": "SELECT count(*) FROM mixpanel.events "
@@ -181,15 +182,15 @@ def main() -> None:
     parser.add_argument(
         "--year", type=int, default=365_000, help="events of the year, at least 365"
     )
-    parser.add_argument("--only", choices=("compared", "written", "year"))
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-lake-", dir="/tmp"))
     try:
-        if options.only in (None, "compared"):
+        if "compared" in options.only:
             compared(folder, options.events, options.small)
-        if options.only in (None, "written"):
+        if "written" in options.only:
             written(folder, options.small)
-        if options.only in (None, "year"):
+        if "year" in options.only:
             year(folder, options.year)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -93,15 +93,16 @@ SECTIONS = (
     Section(
         "Lake",
         "lake",
-        "A file beside a [lake](scale.md#the-lake) on disk and on S3, all on one machine.",
+        "A file beside a [lake](scale.md#the-lake) on disk and on S3, all on one machine. Then one "
+        "writer and eight, which replace days of the lake.",
         {"--events": [500_000], "--small": [20_000]},
-        ["--only", "compared"],
+        ["--only", "compared", "written"],
     ),
     Section(
         "Memory",
         "memory",
         "The peak memory of a process, by the number of events of a day.",
-        {"--sizes": [10_000, 100_000, 1_000_000]},
+        {"--sizes": [10_000, 100_000, 1_000_000, 10_000_000]},
         programs=("headless",),
     ),
 )
