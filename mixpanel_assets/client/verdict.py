@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from mixpanel_assets.rules.json_text import NumberTexts, last_values, may_be_deep, parse
+from mixpanel_assets.rules.json_text import MAX_DEPTH, NumberTexts, last_values, may_be_deep, parse
 from mixpanel_assets.rules.lines import (
     BOM,
     SHORT_LINE_BYTES,
@@ -60,14 +60,16 @@ class _Event(msgspec.Struct, gc=False):
 
 
 _check_line = msgspec.json.Decoder(_Line).decode
-_decode_lines = msgspec.json.Decoder().decode_lines
+_decode_line = msgspec.json.Decoder().decode
 _refuse_long_integers = msgspec.msgpack.Encoder().encode  # `OverflowError` beyond 64 bits
 _encode_lines = msgspec.json.Encoder().encode_lines
 _UNUSUAL = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _BUILT_BYTES = 1 << 16  # a larger block has a long line
 _MOST_UNREAD_BYTES = 4 << 20  # such lines are rare; of many, the load reads the file again
 _MOST_LENGTHS = 100  # more would be lengths of most lines
-_PIECE_BYTES = 1 << 20  # of a body; a few compressed bytes may inflate to a thousand times as many
+# Of a body: a few compressed bytes may inflate to a thousand times as many, and a small piece is
+# still in the processor's cache when it is parsed.
+_PIECE_BYTES = 1 << 16
 
 
 class Inflater:
@@ -322,12 +324,12 @@ class EventVerdict(Judge[dict[str, Any]]):
     """Yields the events as received; each line is parsed once."""
 
     def _judge_lines_together(self, block: bytes) -> list[dict[str, Any]] | None:
-        events = _decode_events(block) if _are_json_objects(block) else None
+        events = _decode_events(block[:-1].split(b"\n"))
         self.lines += len(events or ())
         return events
 
     def _judge_line(self, line: bytes) -> dict[str, Any]:
-        events = _decode_events(line + b"\n")
+        events = _decode_events([line])
         return events[0] if events else self._unusual_event(line)
 
 
@@ -339,14 +341,15 @@ class RecordVerdict(Judge[T]):
         self._convert = convert
 
     def _judge_lines_together(self, block: bytes) -> Iterator[T] | None:
-        events = _decode_events(block) if _are_json_objects(block) else None
+        lines = block[:-1].split(b"\n")
+        events = _decode_events(lines)
         if events is None:
             return None
         self.lines += len(events)
-        return map(self._convert, events, block.split(b"\n"))
+        return map(self._convert, events, lines)
 
     def _judge_line(self, line: bytes) -> T:
-        events = _decode_events(line + b"\n")
+        events = _decode_events([line])
         return self._convert(events[0] if events else self._unusual_event(line), line)
 
 
@@ -354,24 +357,16 @@ def _lines_of(block: bytes) -> Iterator[bytes]:
     yield from block[:-1].split(b"\n")
 
 
-def _are_json_objects(block: bytes) -> bool:
-    # No JSON value goes on from a line that ends in } to one that begins with {. So no blank line
-    # and no value of several lines can make up for two events in one line.
-    lines = block.count(b"\n")
-    begins = block.startswith(b"{") + block.count(b"\n{")
-    return begins == lines == block.count(b"}\n")
-
-
-def _decode_events(block: bytes) -> list[dict[str, Any]] | None:
+def _decode_events(lines: list[bytes]) -> list[dict[str, Any]] | None:
     """Return the events of complete lines; None: one of the lines is unusual."""
-    if may_be_deep(block) and any(map(may_be_deep, block.split(b"\n"))):
+    # A shorter line cannot close as many brackets as a deep one opens.
+    if max(map(len, lines)) > 2 * MAX_DEPTH and any(map(may_be_deep, lines)):
         return None
     try:
-        events: list[Any] = _decode_lines(block)
+        events: list[Any] = list(map(_decode_line, lines))
         for event in events:
             if type(event["event"]) is not str or type(event["properties"]) is not dict:
                 return None
     except (*_UNUSUAL, KeyError, TypeError):
         return None
-    # The decoder skips blank lines and accepts a value of several lines.
-    return events if len(events) == block.count(b"\n") else None
+    return events

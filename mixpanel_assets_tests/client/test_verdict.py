@@ -16,6 +16,7 @@ from mixpanel_assets.client.verdict import (
     RecordVerdict,
     Verdict,
 )
+from mixpanel_assets.rules.json_text import MAX_DEPTH
 from mixpanel_assets.rules.lines import (
     BOM,
     MAX_LINE_BYTES,
@@ -213,6 +214,30 @@ def test_a_record_is_made_of_an_event_and_its_line():
         assert [line for _, line in records(body)] == lines
         assert [event for event, _ in records(body)] == events(body)
     assert records(EVENT.encode()) == [(json.loads(EVENT), EVENT.encode())]
+
+
+@pytest.mark.parametrize("beside", [0, 1, 2])
+@pytest.mark.parametrize("read", [events, records])
+def test_depth_does_not_depend_on_the_lines_beside(read, beside):
+    """A value of one level too many is text, and one level less is a list."""
+    depths = [MAX_DEPTH - 2, MAX_DEPTH - 1]
+    lines = [
+        b'{"event":"a","properties":{"x":%b%b}}' % (b"[" * depth, b"]" * depth) for depth in depths
+    ]
+    body = b"\n".join([EVENT.encode()] * beside + lines)
+    read_events = [each[0] if isinstance(each, tuple) else each for each in read(body)]
+    kinds = [type(event["properties"]["x"]) for event in read_events[beside:]]
+    assert kinds == [list, str]
+
+
+@pytest.mark.parametrize("read", [events, records])
+def test_white_space_around_a_line_changes_nothing(read):
+    """A carriage return, a blank or a tab before or after an event is not part of it."""
+    body = b"".join(
+        b"%b%b%b\n" % (a, EVENT.encode(), b) for a in (b"", b" ") for b in (b"\r", b"\t")
+    )
+    read_events = [each[0] if isinstance(each, tuple) else each for each in read(body)]
+    assert read_events == [json.loads(EVENT)] * 4
 
 
 def test_a_bad_byte_beside_the_properties_is_counted():
