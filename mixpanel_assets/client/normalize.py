@@ -38,6 +38,7 @@ def parse_record(line: bytes) -> dict[str, Any]:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = datetime(1970, 1, 1)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 class EventNormalizer:
@@ -101,8 +102,7 @@ class EventNormalizer:
         if type(time) is not int or not EARLIEST_MS <= time <= LATEST_MS:
             self.timeless += 1
             return None
-        # In two parts, because a float of seconds would be rounded.
-        since_epoch = timedelta(0, time // 1000, time % 1000 * 1000)
+        since_epoch = _MILLISECOND * time  # a float of seconds would be rounded
         if self._zone is None:
             return _EPOCH + since_epoch
         return moment_of(_NAIVE_EPOCH + since_epoch, self._zone, processed_ms)
