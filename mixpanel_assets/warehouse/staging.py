@@ -91,23 +91,21 @@ _NUMBER_EQUALS = f"""
 """
 
 
-def fill_insert_ids(connection: Connection, table: str) -> int:
-    """Make an id for each row of a table without one; return the number of these rows.
+def fill_insert_ids(connection: Connection, table: str) -> None:
+    """Make an id for each row of a table without one.
 
     Only these rows pass through Python, in the batches in which DuckDB reads them.
     """
     if not number(connection, f"SELECT count(*) FROM {table} WHERE insert_id IS NULL"):
-        return 0
+        return
     with _id_functions(connection):
         connection.execute(_FIRST_IDS.format(table=table))
         connection.execute(_NUMBER_EQUALS.format(table=table))
-        filled = number(
-            connection,
+        connection.execute(
             f"UPDATE {table} AS rows SET insert_id = id, is_made = true FROM _made "
-            "WHERE rows.rowid = _made.row",
+            "WHERE rows.rowid = _made.row"
         )
         connection.execute("DROP TABLE _made")
-    return filled
 
 
 @contextmanager
