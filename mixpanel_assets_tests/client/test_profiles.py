@@ -95,6 +95,15 @@ def test_a_query_without_filters_sends_none():
     assert ProfileQuery().form() == {}
 
 
+@pytest.mark.parametrize(
+    ("total", "pages"), [("null", 1), ("0", 1), ("1", 1), ("3", 1), ("4", 2), ("7", 3)]
+)
+def test_the_number_of_pages_follows_from_the_total(total, pages):
+    """Without profiles there is one page, which is empty."""
+    body = page(b"{}").replace(b"{", b'{"total": %b, ' % total.encode(), 1)
+    assert _page_in(body, 0).num_pages == pages
+
+
 def test_every_filter_has_its_field():
     """As the API documents them; lists are JSON."""
     behaviors = [{"window": "90d", "name": "b1", "event_selectors": [{"event": "Order"}]}]
@@ -167,7 +176,7 @@ def test_what_has_the_wrong_type_is_named(read, body, said, odd_server, credenti
         list(client.stream_profiles()) if read == "stream_profiles" else (
             client.export_profiles_page(0)
         )
-    assert said in caught.value.message
+    assert f"{said}. Nothing" in caught.value.message
     assert "profiles page 0" in caught.value.message
 
 

@@ -14,6 +14,7 @@ from mixpanel_assets.client import (
     RetryPolicy,
     make_credentials,
 )
+from mixpanel_assets.client.profiles import checked_workers
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import (
     IncompleteExportError,
@@ -83,6 +84,7 @@ def test_a_page_that_fails_is_named_and_the_others_are_kept(client, emulator, tm
     plan = client.plan_profiles(tmp_path / "p", EVERYONE)
     outcomes = client.fetch_profile_pages(EVERYONE, plan, plan.missing())
     assert [outcome.page for outcome in outcomes if outcome.error] == [3]
+    assert not any(outcome.unannounced or outcome.session_ended for outcome in outcomes)
     assert plan.missing() == [3]
 
 
@@ -103,8 +105,14 @@ def test_any_refusal_of_a_later_page_ends_the_session(kind, client, emulator, tm
     plan = client.plan_profiles(tmp_path / "p", EVERYONE)
     emulator.faults.add(Fault(kind, path=ENGAGE, page=1, times=None))
     outcomes = client.fetch_profile_pages(EVERYONE, plan, plan.missing(), max_workers=1)
-    assert all(outcome.session_ended for outcome in outcomes)
+    assert len(outcomes) == plan.num_pages - 1
+    assert all(outcome.session_ended and outcome.rows == 0 for outcome in outcomes)
     assert {r.params.get("page") for r in emulator.requests} <= {None, "1"}
+
+
+def test_five_pages_at_most_are_requested_at_once():
+    """Mixpanel takes no more queries of a project at the same time."""
+    assert [checked_workers(number) for number in (None, 1, 5, 6)] == [5, 1, 5, 5]
 
 
 def test_an_interrupt_waits_for_no_page(client, emulator, tmp_path):

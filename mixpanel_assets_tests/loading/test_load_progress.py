@@ -45,3 +45,12 @@ def test_a_spent_budget_is_time_to_wait(requests, said):
 def test_the_first_day_sets_the_pace(days_done, said):
     """Before it has arrived, the time so far is taken for that of one day."""
     assert str(progress(days_done=days_done, budget=None)).endswith(f"about {said} to go")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(119, "119 s"), (120, "2 min"), (7199, "120 min"), (7200, "2.0 h")]
+)
+def test_from_two_on_the_larger_unit_is_said(seconds, said):
+    """A single minute or hour would be too coarse."""
+    half = progress(days_done=1, days=2, seconds=seconds, budget=None)
+    assert str(half).endswith(f"about {said} to go")

@@ -12,6 +12,7 @@ from mixpanel_assets.loading.plan import (
     Estimates,
     RequestBudget,
     RequestPlan,
+    is_expired,
 )
 from mixpanel_assets.rules.days import days_between
 
@@ -106,6 +107,19 @@ def test_a_day_weighs_what_its_neighbours_weigh():
     assert Estimates(weights).of(FIRST + timedelta(days=12)) == 20 * MB
     assert Estimates(weights).of(FIRST) == 900 * MB
     assert Estimates({}).of(FIRST) is None
+
+
+def test_days_without_events_weigh_nothing():
+    """They are known; without a known day, there is no total."""
+    assert Estimates({FIRST: 0}).total(calendar(3)) == 0
+    assert Estimates({}).total(calendar(3)) is None
+
+
+def test_a_day_has_expired_before_the_horizon():
+    """The horizon itself is requested, and without one every day."""
+    before, after = FIRST - timedelta(days=1), FIRST + timedelta(days=1)
+    assert [is_expired(day, FIRST) for day in (before, FIRST, after)] == [True, False, False]
+    assert not is_expired(date.min, None)
 
 
 @given(st.dates(), st.integers(0, 40), st.data())

@@ -38,6 +38,26 @@ def test_a_zone_change_between_packed_days_is_found(legacy):
     assert len(legacy.rows()) == 60
 
 
+@pytest.mark.parametrize(("late_ms", "is_said"), [(120_000, True), (120_001, False)])
+def test_events_agree_to_two_minutes(warehouse, late_ms, is_said):
+    """A phone that sends later says nothing about the zone."""
+    times = [START_MS + number * 60_000 for number in range(20)]
+    sent = [time + 8 * HOUR_MS + late_ms for time in times]
+    rows = [
+        event(time=t, **{"$mp_api_timestamp_ms": at}) for t, at in zip(times, sent, strict=True)
+    ]
+    [report] = warehouse.load(rows)
+    assert (report.time_warning is not None) is is_said
+
+
+@pytest.mark.parametrize(("others", "is_said"), [(9, True), (10, False)])
+def test_more_than_half_of_the_events_must_agree(warehouse, others, is_said):
+    """Half of them may do so by chance."""
+    earlier, later = live(0, -16, count=others), live(0, 0, count=others)
+    [report] = warehouse.load([*earlier, *live(0, -8, count=20), *later])
+    assert (report.time_warning is not None) is is_said
+
+
 def test_in_true_utc_the_date_of_a_row_is_certain(warehouse):
     """Whatever the offsets of the requested days are, they are stored, with warnings."""
     reports = warehouse.load([*live(0, -8), *live(1, 1)], to_date=NEXT_DAY)

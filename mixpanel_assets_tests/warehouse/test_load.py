@@ -283,6 +283,15 @@ def test_a_cut_gzip_file_fails_the_load(warehouse):
         warehouse.store(ReceivedDays(spool, DAY, DAY, 2000, names_once=True))
 
 
+def test_a_processed_copy_is_newer_than_one_without_a_time(warehouse):
+    """Whichever comes first."""
+    processed = [{"mp_processing_time_ms": START_MS}, {"mp_processing_time_ms": START_MS + 1}, {}]
+    for number, order in enumerate([(0, 1, 2), (2, 1, 0)]):
+        copies = [event(**{"$insert_id": "i", "n": n, **processed[n]}) for n in order]
+        warehouse.load(copies, from_date=DAY, table=f"t{number}")
+        assert warehouse.query(f"SELECT properties ->> 'n' FROM t{number}") == [("1",)]
+
+
 def test_equal_events_without_an_id_are_numbered(warehouse):
     """From 0, on each day and beside others."""
     records = [event(n=1)] * 3 + [event(n=2)] * 2 + [event(n=3), event(time=START_MS + DAY_MS, n=1)]

@@ -223,6 +223,17 @@ def test_tables_of_a_filter_keep_their_rows_and_those_of_others(warehouse):
     assert warehouse.query("SELECT count(*) FROM mixpanel.visits") == [(2,)]
 
 
+def test_rows_vanish_from_a_database_that_is_held_open(warehouse):
+    """All loads use one connection then, so none finds what another has left."""
+    database = warehouse.database
+    warehouse.load([sent(1), sent(2), bare()])
+    database.hold()
+    for _ in range(2):
+        warehouse.load([sent(1)], database=database)
+    database.release()
+    assert len(stored(warehouse)) == 3
+
+
 def test_accept_smaller_makes_the_day_equal_the_response(warehouse):
     """Rows that vanished now or earlier go; the report says how many."""
     warehouse.load([sent(1), sent(2), bare(), bare()])
@@ -326,6 +337,13 @@ def test_a_row_with_an_id_moves_from_a_day_that_is_not_read(legacy):
         (NEXT_DAY, "Bare"),
         (NEXT_DAY, "Sent"),
     ]
+
+
+def test_for_each_row_that_arrives_one_moves(legacy):
+    """Rows without a sent id are counted: the other one has vanished, and stays."""
+    load_days(legacy, {DAY: [bare(EDGE, n=1), bare(EDGE, n=2)]})
+    load_days(legacy, {NEXT_DAY: [bare(EDGE, n=3)], DAY: []})
+    assert [row[0] for row in stored(legacy)] == [DAY, NEXT_DAY]
 
 
 def test_rows_that_vanish_from_a_legacy_day_are_kept(legacy):

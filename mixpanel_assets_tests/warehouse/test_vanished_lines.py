@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from mixpanel_assets.warehouse.vanished import _line_mark
 from mixpanel_assets_tests.laws import siblings
 from mixpanel_assets_tests.warehouse.conftest import (
     ACCEPT_SMALLER,
@@ -96,6 +97,14 @@ def test_a_line_that_became_storable_leaves_the_quarantine(warehouse, line, row)
     assert lines(warehouse) == []
 
 
+def test_for_each_new_row_one_line_leaves_the_quarantine(warehouse):
+    """Lines without an id are counted; the other one has vanished, and stays."""
+    warehouse.load([*MANY, half(x=1), half(x=2)])
+    (report,) = warehouse.load([*MANY, event("Half", text="?", x=1)])
+    assert (report.row_count, report.quarantined) == (len(MANY) + 1, 1)
+    assert vanished(warehouse) == lines(warehouse)
+
+
 def test_other_rows_do_not_push_a_line_out(warehouse):
     """Late rows, rows that were there before, and rows of the same time stay apart from it."""
     warehouse.load([*MANY, half(1), half(), bare(), sent(1)])
@@ -122,6 +131,14 @@ def test_a_line_without_a_time_moves_with_the_packing_of_days(warehouse, order):
     assert lines(warehouse) == [line]
     assert warehouse.query("SELECT day FROM mixpanel._quarantine") == [(NEXT_DAY,)]
     assert vanished(warehouse) == []
+
+
+@pytest.mark.parametrize("cut", [1, 30])
+def test_a_long_line_is_known_by_its_beginning(cut):
+    """What is kept of it has the values that tell lines apart, as a complete line has."""
+    line = half(7, START_MS, more="a" * 40)
+    assert json.loads(line)["properties"]["$insert_id"] == "h7"
+    assert _line_mark(line[:-cut]) == _line_mark(line) == ('"Half"', str(START_MS), '"h7"')
 
 
 def test_equal_lines_of_two_days_stay_two(warehouse):
