@@ -14,7 +14,12 @@ import yaml
 from dagster._config import validate_config
 from dagster._core.instance.config import dagster_instance_config_schema
 from dagster_k8s import K8sRunLauncher
-from dagster_k8s.job import UserDefinedDagsterK8sConfig
+from dagster_k8s.container_context import K8sContainerContext
+from dagster_k8s.job import (
+    DagsterK8sJobConfig,
+    UserDefinedDagsterK8sConfig,
+    construct_dagster_k8s_job,
+)
 
 from mixpanel_assets.cli.demo import environment_of
 from mixpanel_assets.defs.machines import remote_launcher
@@ -208,21 +213,41 @@ def test_the_helm_values_describe_jobs_that_kubernetes_accepts():
     values = yaml.safe_load(text_of("helm-values.yaml"))
     launcher = values["runLauncher"]
     assert launcher["type"] == K8sRunLauncher.__name__
-    config = snake_case(launcher["config"]["k8sRunLauncher"])
+    # The chart writes the names of the launcher's options in its own way, and no others.
+    config = snake_keys(launcher["config"]["k8sRunLauncher"])
+    config["run_k8s_config"] = snake_keys(config["run_k8s_config"])
     given = {"service_account_name": "dagster", "instance_config_map": "m", "dagster_home": "/opt"}
     checked = validate_config(K8sRunLauncher.config_type(), {**config, **given})
     assert checked.success, checked.errors
-    assert config["run_k8s_config"]["job_spec_config"]["ttl_seconds_after_finished"] == 600
-    UserDefinedDagsterK8sConfig.from_dict(config["run_k8s_config"])
-    monitoring = snake_case(values["dagsterDaemon"]["runMonitoring"])
-    assert set(monitoring) <= set(
-        dagster_instance_config_schema()["run_monitoring"].config_type.fields
+
+    [deployment] = values["dagster-user-deployments"]["deployments"]
+    secrets = [secret["name"] for secret in deployment["envSecrets"]]
+    of_code = {"k8s": {"env": deployment["env"], "env_secrets": secrets}}
+    described = K8sContainerContext(
+        run_k8s_config=UserDefinedDagsterK8sConfig.from_dict(config["run_k8s_config"])
+    ).merge(K8sContainerContext.create_from_config(of_code))
+    job = construct_dagster_k8s_job(
+        DagsterK8sJobConfig(job_image="image", dagster_home="/opt"),
+        ["dagster", "api", "execute_run"],
+        "job",
+        user_defined_k8s_config=described.run_k8s_config,
     )
-    assert monitoring["enabled"]
+    pod = job.spec.template.spec
+    assert job.spec.ttl_seconds_after_finished == 600
+    assert pod.termination_grace_period_seconds == 60
+    [container] = pod.containers
+    assert container.resources.limits["memory"] == "3Gi"
+    assert {"MP_DATABASE", "MP_STATE_DIR"} <= {variable.name for variable in container.env}
+    assert "mixpanel" in [source.secret_ref.name for source in container.env_from]
+
+    instance = dagster_instance_config_schema()
+    daemon = values["dagsterDaemon"]
+    for part in ("runMonitoring", "runRetries"):
+        [(name, options)] = snake_keys({part: snake_keys(daemon[part])}).items()
+        assert validate_config(instance[name].config_type, options).success
+        assert options["enabled"]
     assert values["postgresql"]["postgresqlScheme"] == "postgresql+psycopg2"
 
 
-def snake_case(value):
-    if not isinstance(value, dict):
-        return value
-    return {re.sub(r"(?=[A-Z])", "_", k).lower(): snake_case(one) for k, one in value.items()}
+def snake_keys(values):
+    return {re.sub(r"(?=[A-Z])", "_", name).lower(): value for name, value in values.items()}
