@@ -300,9 +300,7 @@ class EventLoad(Load):
                 nothing was requested.
         """
         self._database = database
-        self._leases = DayLeases(
-            self._client, database.location, self._load_target.table, self._run_id
-        )
+        self._leases = DayLeases(self._client, database, self._load_target.table, self._run_id)
         # Before the first request, so that a wrong file or another filter's table costs none.
         with database.write() as connection:
             prepare(connection, self._project)

@@ -12,14 +12,14 @@ import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
-from pathlib import Path
+from functools import cached_property
 
 from mixpanel_assets.client import MixpanelAPIClient
 from mixpanel_assets.client.ledger import LedgerOnServer
 from mixpanel_assets.errors import DatabaseLockedError, MixpanelDataError
 from mixpanel_assets.rules.days import describe_days
-from mixpanel_assets.rules.location import Location
 from mixpanel_assets.rules.postgres import machine
+from mixpanel_assets.warehouse import Database
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class DayLeases:
 
     Args:
         client: Counts its requests on the server that holds the leases.
-        database: Other databases of the project have days of their own.
+        database: Where the days are stored; other databases of the project have days of their own.
         table: The table whose days are loaded.
         run_id: For messages to other loads; None: the process.
         renew_seconds: Seconds between two renewals.
@@ -67,21 +67,24 @@ class DayLeases:
     def __init__(
         self,
         client: MixpanelAPIClient,
-        database: Location,
+        database: Database,
         table: str,
         run_id: str | None,
         *,
         renew_seconds: float = _RENEW_EVERY_SECONDS,
     ) -> None:
         self._client = client
-        # Files of two machines are two databases, whatever their paths.
-        is_file = isinstance(database, Path)
-        self._table = (f"{machine()}:{database}" if is_file else str(database), table)
+        self._database = database
+        self._table_name = table
         # Not the run's id: a run that is delivered twice has two owners.
         self._owner = uuid.uuid4().hex
         self._run = f"run {run_id}" if run_id else f"process {os.getpid()}"
         self._renew_seconds = renew_seconds
         self._days: frozenset[date] = frozenset()
+
+    @cached_property
+    def _table(self) -> tuple[str, str]:
+        return self._database.shared_name, self._table_name
 
     @property
     def _store(self) -> LedgerOnServer | None:
@@ -129,7 +132,7 @@ class DayLeases:
             owners = ledger_db.execute(_OTHERS, (now, *self._table, lost, self._owner)).fetchall()
         owner = f"{owners[0][1]} on {owners[0][2]} loads" if owners else "another load has taken"
         raise DatabaseLockedError(
-            self._table[0],
+            self._database.place,
             message=f"{describe_days(lost)} of {self._table[1]} was not stored: this process did "
             f"not answer for {FREE_AFTER_SECONDS:.0f} s, and {owner} the day. Nothing has changed; "
             "this load is not needed any more.",
@@ -156,7 +159,7 @@ class DayLeases:
     def _refusal(self, others: list[tuple[date, str, str, int]]) -> DatabaseLockedError:
         _, run, host, seconds = others[0]
         return DatabaseLockedError(
-            self._table[0],
+            self._database.place,
             message=f"{describe_days([day for day, *_ in others])} of {self._table[1]} is being "
             f"loaded by {run} on {host}, which answered {seconds} s ago. Wait for it, or end it: "
             f"the days are free {FREE_AFTER_SECONDS:.0f} s after its last answer.",

@@ -32,6 +32,7 @@ from mixpanel_assets.errors import (
 )
 from mixpanel_assets.rules.location import Location
 from mixpanel_assets.rules.locks import Wait, holder_of
+from mixpanel_assets.rules.postgres import machine
 from mixpanel_assets.warehouse.faults import holding_pid, must_be_writable, number, storage_errors
 from mixpanel_assets.warehouse.files import (
     close_to_others,
@@ -153,6 +154,11 @@ class Database:
     def place(self) -> str:
         """Where it is, for messages."""
         return str(self.location)
+
+    @property
+    def shared_name(self) -> str:
+        """What every machine calls it. Files of two machines are two, whatever their paths."""
+        return f"{machine()}:{self.location}"
 
     def reader(
         self, lock_timeout: float, on_wait: Callable[[str], object] | None = None

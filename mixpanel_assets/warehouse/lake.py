@@ -155,6 +155,14 @@ class Lake(Database):
         """Its catalog and data path; its text is without the password."""
         return self._location
 
+    @property
+    def shared_name(self) -> str:
+        """What every machine calls it, in whichever words its connection is written."""
+        with self.errors():
+            [(name,)] = lake_lock.rows(self.location, "SELECT current_database()")
+            stored = _catalog_of(self.location) or {}
+        return f"{name} in {stored.get('data_path', self.location.data_path)}"
+
     def reader(self, lock_timeout: float, on_wait: Callable[[str], object] | None = None) -> Lake:
         """Return read-only access; it never waits."""
         return Lake(

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -56,16 +57,30 @@ def test_a_second_live_owner_of_a_day_is_refused_before_it_requests_anything(
 ):
     """The message names the run and its machine; other days and databases are free."""
     database = database_at(shared.database)
-    with DayLeases(machine(), shared.database, "events", "r1").held([LAST]):
+    with DayLeases(machine(), database_at(shared.database), "events", "r1").held([LAST]):
         with pytest.raises(DatabaseLockedError, match=r"2024-01-03 of events .*by run r1 on \S+"):
             load(machine(), shared, "r2").store(database)
         assert asked() == []
-        for free in ((shared.database, "orders"), (Path("elsewhere"), "events")):
+        elsewhere = database_at(Path("elsewhere"))
+        for free in ((database, "orders"), (elsewhere, "events")):
             with DayLeases(machine(), *free, "r2").held([LAST]):
                 pass
         load(machine(), shared, "r2", last=FIRST).store(database)
     load(machine(), shared, "r3").store(database)
     assert [run for *_, run in days_in(shared)] == ["r3", "r3"]
+
+
+def test_a_lake_has_one_owner_in_whichever_words_it_is_written(machine, lake):
+    """Another name of the host, and another order."""
+    words = " ".join(reversed(lake.catalog.replace("127.0.0.1", "localhost").split()))
+    same = database_at(replace(lake, catalog=f"{words} connect_timeout=9", data_path=""))
+    other = DayLeases(machine(), same, "events", "r2")
+    with (
+        DayLeases(machine(), database_at(lake), "events", "r1").held([LAST]),
+        pytest.raises(DatabaseLockedError, match="run r1"),
+        other.held([LAST]),
+    ):
+        pass
 
 
 class Late(LoadListener):
@@ -89,7 +104,7 @@ def test_a_late_owner_is_refused_in_its_commit(end, machine, shared, leases):
 
         def take_over():
             if end == "while the other loads":
-                leases_of_other = DayLeases(machine(), shared.database, "events", "r2")
+                leases_of_other = DayLeases(machine(), database_at(shared.database), "events", "r2")
                 other.enter_context(leases_of_other.held([FIRST, LAST]))
             else:
                 load(machine(), shared, "r2").store(database)
@@ -108,8 +123,8 @@ def test_a_late_owner_whose_days_no_other_load_took_commits(machine, shared, lea
 
 def test_leases_end_also_if_the_clock_of_the_server_was_set_back(machine, shared, leases):
     """A dead owner's time in the future would keep others out until the clock is there again."""
-    dead = DayLeases(machine(), shared.database, "events", "r1", renew_seconds=3600)
-    other = DayLeases(machine(), shared.database, "events", "r2")
+    dead = DayLeases(machine(), database_at(shared.database), "events", "r1", renew_seconds=3600)
+    other = DayLeases(machine(), database_at(shared.database), "events", "r2")
     with dead.held([FIRST]):
         leases("UPDATE leases SET renewed_at = renewed_at + 86400000")
         with pytest.raises(DatabaseLockedError, match="answered 0 s ago"), other.held([FIRST]):
@@ -127,7 +142,7 @@ def test_leases_are_renewed_while_a_load_runs_and_given_back_however_it_ends(
     def failing(*_):
         raise ConfigError("stop")
 
-    held = DayLeases(machine(), Path("here"), "events", "r1", renew_seconds=0.02)
+    held = DayLeases(machine(), database_at(Path("here")), "events", "r1", renew_seconds=0.02)
     with held.held([FIRST, LAST]):
         [(before, days)] = leases("SELECT min(renewed_at), count(*) FROM leases")
         deadline = time.monotonic() + 60
