@@ -8,22 +8,23 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import redis
 
+from mixpanel_assets import Workspace
 from mixpanel_assets.client import make_credentials
-from mixpanel_assets.emulator import Emulator, EmulatorSettings, Limits
-from mixpanel_assets.loading.events import EventLoad
+from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault, Limits
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import database_at
 from mixpanel_assets_tests.conftest import START
 from mixpanel_assets_tests.dagster_server import (
     ROOT,
     Dagster,
+    checks,
     environment_for,
     free_port,
     served,
@@ -33,7 +34,16 @@ from mixpanel_assets_tests.test_entry_points import BACKFILL, EVENTS
 
 DAYS, DAYS_PER_RUN = 30, 3
 PER_WINDOW, WINDOW_SECONDS = 6, 5.0
-SHOP = EmulatorSettings(start=START, days=DAYS, events_per_day=60)
+PAGES, PAGE_SIZE, PAGES_PER_WINDOW = 200, 5, 60
+SHOP = EmulatorSettings(
+    start=START,
+    days=DAYS,
+    events_per_day=60,
+    profiles=PAGES * PAGE_SIZE,
+    page_size=PAGE_SIZE,
+    max_page_size=PAGE_SIZE,
+)
+ENGAGE = "/api/query/engage"
 MINUTES = 600  # seconds; the longest part waits two minutes for the leases of the dead worker
 
 CONTENT = """
@@ -41,6 +51,8 @@ SELECT event_date, count(*), sum(hash(event_name, event_time, distinct_id, inser
                                       properties::VARCHAR)::HUGEINT)::VARCHAR
 FROM mixpanel.events GROUP BY ALL ORDER BY ALL
 """
+PROFILES = "SELECT distinct_id, properties::VARCHAR FROM mixpanel.profiles ORDER BY ALL"
+STATUS = "SELECT status FROM mixpanel._days WHERE table_name = 'profiles'"
 LEDGER = "SELECT day, status, row_count FROM mixpanel._days WHERE table_name = 'events' ORDER BY 1"
 END = """
 mutation ($run: String!) {
@@ -59,9 +71,13 @@ pytestmark = [
 
 @pytest.fixture
 def emulator() -> Iterator[Emulator]:
-    """A project that refuses the seventh export of any five seconds."""
+    """A project that refuses the seventh export and the 61st page of any five seconds."""
     limits = Limits(
-        export_per_hour=PER_WINDOW, export_per_second=PER_WINDOW, window_seconds=WINDOW_SECONDS
+        export_per_hour=PER_WINDOW,
+        export_per_second=PER_WINDOW,
+        query_per_hour=PAGES_PER_WINDOW,
+        window_seconds=WINDOW_SECONDS,
+        count_engage_pages=True,
     )
     with Emulator(replace(SHOP, rate_limits=limits)) as emulator:
         yield emulator
@@ -111,6 +127,8 @@ def environment(emulator, broker, postgres, lake, tmp_path) -> dict[str, str]:
         MP_DAYS_PER_REQUEST="1",
         MP_BUDGET_EXPORT_PER_HOUR=str(PER_WINDOW),
         MP_BUDGET_EXPORT_PER_SECOND=str(PER_WINDOW),
+        MP_BUDGET_QUERY_PER_HOUR=str(PAGES_PER_WINDOW),
+        MP_BUDGET_COUNT_PAGES="true",
         MP_BUDGET_WINDOW_SECONDS=str(WINDOW_SECONDS + 1),  # requests travel for different times
         MP_OP_RETRIES="4",
         MP_OP_RETRY_SECONDS="30",
@@ -153,6 +171,15 @@ def worker(name: str, folder: Path, environment: dict[str, str], postgres) -> It
         process.wait()
 
 
+@contextmanager
+def webserver(environment: dict[str, str], postgres, folder: Path) -> Iterator[Dagster]:
+    """Yield Dagster's webserver and daemon, on a machine of their own."""
+    own = home_of("server", folder, postgres)
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "mixpanel_assets.definitions"]
+    with served(command, Path(own["HOME"]), {**environment, **own}, folder) as dagster:
+        yield dagster
+
+
 def start_backfill(dagster: Dagster) -> None:
     days = [str(START + timedelta(days=number)) for number in range(DAYS)]
     params = {"assetSelection": [{"path": EVENTS}], "partitionNames": days}
@@ -183,11 +210,7 @@ def test_a_backfill_survives_a_worker(emulator, environment, postgres, lake, tmp
     with ExitStack() as stack:
         first = stack.enter_context(worker("first", tmp_path, environment, postgres))
         stack.enter_context(worker("second", tmp_path, environment, postgres))
-        server = home_of("server", tmp_path, postgres)
-        command = [sys.executable, "-m", "dagster", "dev", "-m", "mixpanel_assets.definitions"]
-        dagster = stack.enter_context(
-            served(command, Path(server["HOME"]), {**environment, **server}, tmp_path)
-        )
+        dagster = stack.enter_context(webserver(environment, postgres, tmp_path))
         start_backfill(dagster)
         wait_for(lambda: statuses(dagster)["SUCCESS"] >= 2 or None, seconds=MINUTES, pause=0.5)
         wait_for(lambda: owners(postgres) == 2 or None, seconds=MINUTES)
@@ -207,11 +230,53 @@ def test_a_backfill_survives_a_worker(emulator, environment, postgres, lake, tmp
         ledger = connection.execute(LEDGER).fetchall()
     assert [day for day, *_ in ledger] == [START + timedelta(days=n) for n in range(DAYS)]
     assert {status for _, status, _ in ledger} == {"complete"}
-    assert stored == loaded_alone(tmp_path / "alone.duckdb")
+    assert stored == loaded_alone(tmp_path / "alone.duckdb", CONTENT)
 
 
-def loaded_alone(file: Path) -> list[tuple]:
-    """Return the content of the days as one process stores them in a file."""
+def test_profiles_of_200_pages_survive_a_worker(emulator, environment, postgres, lake, tmp_path):
+    """A worker is killed between two pages, and for the other one a page is broken at first.
+
+    The run that lacks a page stores the others and says so; the next one requests this page alone.
+    """
+    today = str(datetime.now(UTC).date())
+    environment = {**environment, "MP_MAX_RETRIES": "1", "MP_OP_RETRIES": "0"}
+    with ExitStack() as stack:
+        first = stack.enter_context(worker("first", tmp_path, environment, postgres))
+        dagster = stack.enter_context(webserver(environment, postgres, tmp_path))
+        killed = dagster.launch(today)
+        wait_for(lambda: pages_sent(emulator) >= PAGES // 2 or None, seconds=MINUTES)
+        os.killpg(first, signal.SIGKILL)
+        stack.enter_context(worker("second", tmp_path, environment, postgres))
+        assert dagster.ask(END, run=killed)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+
+        emulator.faults.add(Fault("500-json", path=ENGAGE, page=57, times=None))
+        again = dagster.launch(today)
+        broken = dagster.ended(again)
+        assert broken["status"] == "FAILURE"
+        assert checks(broken) == [False]
+        with database_at(lake).read() as connection:
+            assert connection.execute(STATUS).fetchall() == [("partial",)]
+            assert len(connection.execute(PROFILES).fetchall()) == (PAGES - 1) * PAGE_SIZE
+
+        emulator.faults.clear()
+        before = pages_sent(emulator)
+        repaired = dagster.ended(dagster.reexecute(again))
+        assert (repaired["status"], checks(repaired)) == ("SUCCESS", [True])
+        assert pages_sent(emulator) - before == 1
+    assert Counter(r.status for r in emulator.requests if r.status != 200).keys() == {500}
+    with database_at(lake).read() as connection:
+        assert connection.execute(STATUS).fetchall() == [("complete",)]
+        stored = connection.execute(PROFILES).fetchall()
+    assert len(stored) == PAGES * PAGE_SIZE
+    assert stored == loaded_alone(tmp_path / "alone.duckdb", PROFILES)
+
+
+def pages_sent(emulator: Emulator) -> int:
+    return sum(r.path == ENGAGE and r.status == 200 for r in emulator.requests)
+
+
+def loaded_alone(file: Path, query: str) -> list[tuple]:
+    """Return what one process stores in a file."""
     with Emulator(SHOP) as emulator:
         settings = Settings.given(
             database=file,
@@ -222,9 +287,11 @@ def loaded_alone(file: Path) -> list[tuple]:
         credentials = make_credentials(
             username=emulator.username, secret=emulator.secret, project_id=str(emulator.project_id)
         )
-        with settings.client(credentials) as client:
-            last = START + timedelta(days=DAYS - 1)
-            load = EventLoad(client, settings, from_date=START, to_date=last)
-            load.store(database_at(file))
+        with Workspace(credentials=credentials, settings=settings) as workspace:
+            if query == PROFILES:
+                workspace.sync_profiles()
+            else:
+                last = START + timedelta(days=DAYS - 1)
+                workspace.sync_events(from_date=START, to_date=last)
     with database_at(file).read() as connection:
-        return connection.execute(CONTENT).fetchall()
+        return connection.execute(query).fetchall()

@@ -1,6 +1,7 @@
 """Runs of a real Dagster instance that end half-way, and what re-executing them costs."""
 
 import json
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -114,6 +115,27 @@ def test_a_killed_run_is_repeated_and_goes_on_from_the_pages_that_came(dagster, 
     assert asked == Counter(range(PAGES)) + Counter(UNDER_WAY)
     assert_is_the_truth(dagster, emulator, day)
     assert [known["parentRunId"] for known in dagster.runs()] == [None, run]
+
+
+def test_a_killed_run_is_repeated_on_a_machine_without_its_files(dagster, emulator):
+    """As after the end of a pod: the plan and the pages are gone, so all of them are requested."""
+    day, since = today(), len(emulator.requests)
+    for page in UNDER_WAY:
+        emulator.faults.add(Fault("timeout", path=ENGAGE, page=page))
+    run = dagster.launch(day)
+    worker = dagster.worker(run)
+    wait_for(lambda: None if emulator.faults.waiting() else True)
+    worker.kill()
+    home = dagster.database.parent
+    values, responses = [*home.rglob(run)], [*home.rglob("profiles-*")]
+    assert values
+    assert responses
+    for folder in (*values, *responses):
+        shutil.rmtree(folder, ignore_errors=True)
+    again = dagster.ended(dagster.repetition(run))
+    assert again["status"] == "SUCCESS"
+    assert set(pages(emulator, since)) == set(range(PAGES))
+    assert_is_the_truth(dagster, emulator, day)
 
 
 def test_a_partial_run_goes_on_with_its_failed_pages(dagster, emulator):
