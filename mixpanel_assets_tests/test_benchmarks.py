@@ -40,7 +40,7 @@ def printed(*arguments: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [pytest.param(one, id=one.split()[0]) for one in SLOW])
 def test_a_benchmark_runs_at_small_size(arguments):
-    """Whoever changes what a benchmark uses learns of it here."""
+    """A change of what a benchmark uses is noticed here."""
     assert "│" in printed(*arguments.split())
 
 
