@@ -12,13 +12,13 @@ Source: Mixpanel raw export as observed by several clients (`terminated early`),
 from __future__ import annotations
 
 import sys
-import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 import msgspec
+from zlib_ng import zlib_ng
 
 from mixpanel_assets.rules.json_text import MAX_DEPTH, NumberTexts, last_values, may_be_deep, parse
 from mixpanel_assets.rules.lines import (
@@ -37,7 +37,7 @@ from mixpanel_assets.rules.lines import (
 
 T = TypeVar("T")
 
-_GZIP = 16 + zlib.MAX_WBITS
+_GZIP = 16 + zlib_ng.MAX_WBITS
 _CUT_MARKER = b"terminated early"
 
 
@@ -76,7 +76,7 @@ class Inflater:
     """Inflates the bytes of a response, and knows whether its gzip stream has ended."""
 
     def __init__(self, *, gzip: bool) -> None:
-        self._stream = zlib.decompressobj(_GZIP) if gzip else None
+        self._stream = zlib_ng.decompressobj(_GZIP) if gzip else None
 
     def feed(self, received_bytes: bytes) -> Iterator[bytes]:
         """Yield the body bytes that `received_bytes` completes, in pieces of bounded size."""
@@ -88,14 +88,14 @@ class Inflater:
         try:
             while received_bytes or inflated:
                 if self._stream.eof:  # a gzip file may hold several members
-                    self._stream = zlib.decompressobj(_GZIP)
+                    self._stream = zlib_ng.decompressobj(_GZIP)
                 inflated = self._stream.decompress(received_bytes, _PIECE_BYTES)
                 yield inflated
                 if self._stream.eof:
                     received_bytes, inflated = self._stream.unused_data, b""
                 else:
                     received_bytes = self._stream.unconsumed_tail
-        except zlib.error as error:
+        except zlib_ng.error as error:  # type: ignore[misc] # its stub calls the class an instance
             raise IncompleteBodyError("the compressed stream is damaged") from error
 
     def finish(self) -> None:

@@ -3,7 +3,9 @@
 import gzip
 import json
 import tracemalloc
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from mixpanel_assets.client.verdict import (
     EventVerdict,
     IncompleteBodyError,
+    Inflater,
     Judge,
     RecordVerdict,
     Verdict,
@@ -356,6 +359,40 @@ def test_a_damaged_gzip_stream_is_refused():
     body[len(body) // 2] ^= 0xFF
     with pytest.raises(IncompleteBodyError):
         judge(bytes(body), compressed=True)
+
+
+@given(
+    st.lists(
+        st.sampled_from([0, 1, 2, 3, 9, 10, -9, -8, -5, -1]) | st.integers(0, 400), max_size=3
+    ),
+    st.binary(min_size=1, max_size=3),
+    st.sampled_from([0, 1, 9]),
+)
+def test_a_gzip_stream_is_whole_if_zlib_says_so(places, put, level):
+    """Bytes at some places, also of its head and its end, are others."""
+    body = bytearray(gzip.compress(f"{EVENT}\n".encode() * 9, compresslevel=level))
+    for place in places:
+        body[place % len(body)] = put[0]
+    body += put[1:]
+    inflater, found = Inflater(gzip=True), None
+    with suppress(IncompleteBodyError):
+        inflated = b"".join(inflater.feed(bytes(body)))
+        inflater.finish()
+        found = inflated
+    assert found == inflated_by_zlib(bytes(body))
+
+
+def inflated_by_zlib(body: bytes) -> bytes | None:
+    """Return what the members of a stream hold; None: the last one does not end, or is damaged."""
+    stream, inflated = zlib.decompressobj(31), b""
+    while True:
+        try:
+            inflated += stream.decompress(body)
+        except zlib.error:
+            return None
+        if not (body := stream.unused_data):
+            return inflated if stream.eof else None
+        stream = zlib.decompressobj(31)
 
 
 def test_several_gzip_members_are_one_body():
