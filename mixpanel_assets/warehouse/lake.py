@@ -542,7 +542,7 @@ def _attach(
 ) -> None:
     from psycopg2.extensions import make_dsn, parse_dsn
 
-    words = {"connect_timeout": "10", **parse_dsn(location.catalog)}
+    words = {"connect_timeout": "10", **lake_lock.KEEPALIVE, **parse_dsn(location.catalog)}
     words["application_name"] = process_name()
     catalog = f"ducklake:postgres:{make_dsn(**words)}"
     options = [f"DATA_PATH {literal(data_path)}"]

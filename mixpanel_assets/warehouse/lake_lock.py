@@ -24,11 +24,12 @@ _LOCK = lock_number("mixpanel_assets", "lake")  # locks of other programs have a
 _POLL_SECONDS = 0.25
 _CONNECT_SECONDS = 10
 # A machine that is gone without a word is noticed within half a minute, by both sides.
-_KEEPALIVE = {
+KEEPALIVE = {
     "keepalives": 1,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # no keepalive is sent while a statement is not acknowledged
 }
 _NOTICE_DEAD_CLIENTS = """
     SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
@@ -92,7 +93,7 @@ def connect(location: LakeLocation, **options: Any) -> extensions.connection:
 
     if location.password:
         options["password"] = location.password
-    given = {"connect_timeout": _CONNECT_SECONDS, **_KEEPALIVE} | _words(location) | options
+    given = {"connect_timeout": _CONNECT_SECONDS, **KEEPALIVE} | _words(location) | options
     given["application_name"] = process_name()
     connected: extensions.connection = psycopg2.connect(**given)
     return connected
