@@ -129,7 +129,7 @@ def environment(emulator, broker, postgres, lake, tmp_path) -> dict[str, str]:
         MP_BUDGET_EXPORT_PER_SECOND=str(PER_WINDOW),
         MP_BUDGET_QUERY_PER_HOUR=str(PAGES_PER_WINDOW),
         MP_BUDGET_COUNT_PAGES="true",
-        MP_BUDGET_WINDOW_SECONDS=str(WINDOW_SECONDS + 1),  # requests travel for different times
+        MP_BUDGET_WINDOW_SECONDS=str(WINDOW_SECONDS * 2),  # requests travel for different times
         MP_OP_RETRIES="4",
         MP_OP_RETRY_SECONDS="30",
     )
