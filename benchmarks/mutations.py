@@ -74,6 +74,9 @@ EQUAL = {
     "if inserted <= received.lines:": _SLOWER,
     "_BUILT_BYTES = 2 << 16  # a larger block has a long line": _SIZE,
     "_BUILT_BYTES = 1 >> 16  # a larger block has a long line": _SLOWER,
+    "_MOST_UNREAD_BYTES = 5 << 20  # such lines are rare; of many, the load reads the file again": (
+        _SIZE
+    ),
     "_ROWS_A_DAY = 501  # size of the sample, of which most must agree": _SIZE,
     "SELECT event_date, round(median(ahead) / 900001)::BIGINT * 15 AS minutes": (
         "26 hours are rounded to the same quarters"

@@ -330,12 +330,13 @@ def test_a_move_survives_a_kill_between_the_days(legacy, moving, turn):
 
 def test_a_row_with_an_id_moves_from_a_day_that_is_not_read(legacy):
     """Its `$insert_id` tells that it is the same event; without one, nothing tells."""
-    load_days(legacy, {DAY: [sent(1, EDGE), bare(EDGE)]})
-    load_days(legacy, {NEXT_DAY: [sent(1, EDGE), bare(EDGE)]})
+    rows = [sent(1, EDGE - 2), sent(2, EDGE - 1), sent(3, EDGE), bare(EDGE)]
+    load_days(legacy, {DAY: rows})
+    load_days(legacy, {NEXT_DAY: rows})
     assert [(row[0], row[1]) for row in stored(legacy)] == [
         (DAY, "Bare"),
         (NEXT_DAY, "Bare"),
-        (NEXT_DAY, "Sent"),
+        *[(NEXT_DAY, "Sent")] * 3,
     ]
 
 
