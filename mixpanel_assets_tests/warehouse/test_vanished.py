@@ -340,6 +340,17 @@ def test_a_row_with_an_id_moves_from_a_day_that_is_not_read(legacy):
     ]
 
 
+def test_what_vanished_from_another_table_moves_nothing(legacy):
+    """Its list says nothing about the rows of this one."""
+    load_days(legacy, {DAY: [bare(EDGE), sent(1)]})
+    of_table = {"target": Target("bare"), "filters": {"events": ["Bare"]}}
+    legacy.load([bare(EDGE)], **of_table)
+    legacy.load([], **of_table)
+    load_days(legacy, {NEXT_DAY: [bare(EDGE)]})
+    days = legacy.query("SELECT event_date FROM events ORDER BY ALL")
+    assert days == [(DAY,), (DAY,), (NEXT_DAY,)]
+
+
 def test_for_each_row_that_arrives_one_moves(legacy):
     """Rows without a sent id are counted: the other one has vanished, and stays."""
     load_days(legacy, {DAY: [bare(EDGE, n=1), bare(EDGE, n=2)]})
