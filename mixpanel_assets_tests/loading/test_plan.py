@@ -111,7 +111,7 @@ def test_a_day_weighs_what_its_neighbours_weigh():
 
 def test_days_without_events_weigh_nothing():
     """They are known; without a known day, there is no total."""
-    assert Estimates({FIRST: 0}).total(calendar(3)) == 0
+    assert Estimates({FIRST: 0, FIRST + timedelta(days=1): 5}).total(calendar(2)) == 5
     assert Estimates({}).total(calendar(3)) is None
 
 
