@@ -18,8 +18,8 @@ import shop
 
 
 def test_paid():
-    duckdb.sql("CREATE TABLE orders AS SELECT unnest([1, 2, 9]) AS price")
-    assert duckdb.sql(shop.paid("orders")).fetchone() == (2,)
+    duckdb.execute("CREATE TABLE orders AS SELECT unnest([1, 2, 9]) AS price")
+    assert duckdb.execute(shop.paid("orders")).fetchone() == (2,)
 
 
 def test_large():
