@@ -60,7 +60,7 @@ def test_the_page_has_a_section_for_each_benchmark(tmp_path):
     found = sections(page)
     assert list(found) == [section.title for section in SECTIONS]
     load = found.pop("Load")
-    assert "500 events" in load
+    assert "125 events" in load
     assert "| scan |" in load
     assert "times as fast as pandas" in load
     assert "dlt was not run" in load
