@@ -18,6 +18,7 @@ import redis
 from mixpanel_assets import Workspace
 from mixpanel_assets.client import make_credentials
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault, Limits
+from mixpanel_assets.loading.leases import FREE_AFTER_SECONDS
 from mixpanel_assets.settings import Settings
 from mixpanel_assets.warehouse import database_at
 from mixpanel_assets_tests.conftest import START
@@ -188,12 +189,18 @@ def start_backfill(dagster: Dagster) -> None:
 
 
 def owners(postgres) -> int:
-    """Return how many loads hold leases."""
+    """Return how many living loads hold leases.
+
+    The leases of a killed load stay for the days that it had stored; they are free.
+    """
     schemas = postgres.run("SELECT schemaname FROM pg_tables WHERE tablename = 'leases'")
     if not schemas:
         return 0
     [(schema,)] = schemas
-    [(found,)] = postgres.run(f'SELECT count(DISTINCT owner) FROM "{schema}".leases')
+    [(found,)] = postgres.run(
+        f'SELECT count(DISTINCT owner) FROM "{schema}".leases '
+        f"WHERE renewed_at > extract(epoch FROM now()) * 1000 - {FREE_AFTER_SECONDS * 1000}"
+    )
     return found
 
 
