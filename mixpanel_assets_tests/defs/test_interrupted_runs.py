@@ -95,15 +95,21 @@ def pages(emulator: Emulator, since: int) -> Counter[int]:
     return Counter(int(request.params.get("page", 0)) for request in emulator.requests[since:])
 
 
-def test_a_killed_run_is_repeated_and_goes_on_from_the_pages_that_came(dagster, emulator):
-    """Nobody has to look: a new run asks only for what was under way at the kill."""
-    day, since = today(), len(emulator.requests)
+def killed_under_way(dagster, emulator: Emulator, day: str) -> str:
+    """Start a run, kill its process while some pages are under way, and return its id."""
     for page in UNDER_WAY:
         emulator.faults.add(Fault("timeout", path=ENGAGE, page=page))
     run = dagster.launch(day)
     worker = dagster.worker(run)
     wait_for(lambda: None if emulator.faults.waiting() else True)
     worker.kill()
+    return run
+
+
+def test_a_killed_run_is_repeated_and_goes_on_from_the_pages_that_came(dagster, emulator):
+    """Nobody has to look: a new run asks only for what was under way at the kill."""
+    day, since = today(), len(emulator.requests)
+    run = killed_under_way(dagster, emulator, day)
     killed = dagster.ended(run)
     assert killed["status"] == "FAILURE"
     assert "SIGKILL" in " ".join(messages(killed))
@@ -120,12 +126,7 @@ def test_a_killed_run_is_repeated_and_goes_on_from_the_pages_that_came(dagster, 
 def test_a_killed_run_is_repeated_on_a_machine_without_its_files(dagster, emulator):
     """As after the end of a pod: the plan and the pages are gone, so all of them are requested."""
     day, since = today(), len(emulator.requests)
-    for page in UNDER_WAY:
-        emulator.faults.add(Fault("timeout", path=ENGAGE, page=page))
-    run = dagster.launch(day)
-    worker = dagster.worker(run)
-    wait_for(lambda: None if emulator.faults.waiting() else True)
-    worker.kill()
+    run = killed_under_way(dagster, emulator, day)
     home = dagster.database.parent
     values, responses = [*home.rglob(run)], [*home.rglob("profiles-*")]
     assert values
