@@ -300,34 +300,32 @@ class Lake(Database):
         deleted = self._tidied(
             f"SELECT count(*) FROM ducklake_cleanup_old_files('{CATALOG}', {age})"
         )
-        unknown = self._unknown_files(age)
+        unknown, known = self._files_without_snapshot(age)
         if delete_unknown and unknown:
-            deleted, unknown = deleted + self._delete_unknown(age), 0
+            if known:
+                raise StorageError(
+                    f"No unknown file was deleted: the data path of {self.place} is written in a "
+                    "way in which DuckLake does not recognize the lake's own files. Delete the "
+                    "files whose names the catalog does not have yourself.",
+                    {"db_path": self.place},
+                )
+            deleted += self._tidied(f"SELECT count(*) FROM {_UNKNOWN_FILES}, {age})")
+            unknown = 0
         return Tidied(merged, ended, deleted, unknown)
 
-    def _unknown_files(self, age: str, *, are_known: bool = False) -> int:
-        """Return how many files DuckLake takes for unknown ones, and whose names it does not have.
+    def _files_without_snapshot(self, age: str) -> tuple[int, int]:
+        """Return of how many files that DuckLake would delete the catalog lacks or has the name.
 
-        With `are_known`, whose names it has. A long list of a store must not keep writers waiting.
+        DuckLake compares paths letter by letter: with `//` in the data path, it would delete every
+        file of the lake. A long list of a store must not keep writers waiting.
         """
+        is_known = f"parse_filename(path) IN ({_KNOWN_NAMES})"
         with self.opened("read") as connection:
-            return number(
-                connection,
-                f"SELECT count(*) FROM {_UNKNOWN_FILES}, {age}, dry_run => true) "
-                f"WHERE (parse_filename(path) IN ({_KNOWN_NAMES})) = {are_known}",
-            )
-
-    def _delete_unknown(self, age: str) -> int:
-        # DuckLake compares paths letter by letter: with `//` in the data path, it would delete
-        # every file of the lake.
-        if self._unknown_files(age, are_known=True):
-            raise StorageError(
-                f"No unknown file was deleted: the data path of {self.place} is written in a way "
-                "in which DuckLake does not recognize the lake's own files. Delete the files "
-                "whose names the catalog does not have yourself.",
-                {"db_path": self.place},
-            )
-        return self._tidied(f"SELECT count(*) FROM {_UNKNOWN_FILES}, {age})")
+            [(unknown, known)] = connection.execute(
+                f"SELECT count(*) FILTER (NOT {is_known}), count(*) FILTER ({is_known}) "
+                f"FROM {_UNKNOWN_FILES}, {age}, dry_run => true)"
+            ).fetchall()
+        return unknown, known
 
     def _tidied(self, sql: str) -> int:
         if self.read_only:
