@@ -34,7 +34,7 @@ from mixpanel_assets_tests.warehouse.conftest import (
     Warehouse,
     event,
 )
-from mixpanel_assets_tests.warehouse.test_load_laws import shared
+from mixpanel_assets_tests.warehouse.test_load_laws import LAST, shared
 
 NEXT_DAY = DAY + timedelta(days=1)
 GOOD = [event("Good", n=number) for number in range(150)]  # of which 1 % may be bad
@@ -247,7 +247,7 @@ def repeated(draw: st.DrawFn) -> bytes:
 @given(st.lists(repeated(), min_size=1, max_size=20))
 def test_of_a_name_that_comes_twice_the_last_value_counts(lines):
     """On every level, in the table as in a stream, in columns, ids and properties."""
-    shared().load(lines, reload=ACCEPT_SMALLER)
+    shared().load(lines, to_date=LAST, reload=ACCEPT_SMALLER)
     stored = shared().query(
         "SELECT event_name, time_raw, distinct_id, insert_id, epoch_ms(processed_at), properties "
         "FROM events"
