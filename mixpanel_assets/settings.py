@@ -81,6 +81,7 @@ class Settings(BaseSettings):
         budget_export_per_hour: Exports per hour; more for projects with a raised limit.
         budget_export_per_second: Exports per second.
         budget_query_per_hour: Queries per hour, profile snapshots included.
+        budget_lexicon_per_minute: Requests to Lexicon per minute.
         budget_count_pages: Whether every profile page counts, not only the first.
         budget_window_seconds: Length of an hour, with a margin.
     """
@@ -119,6 +120,7 @@ class Settings(BaseSettings):
     budget_export_per_hour: int = Field(default=58, ge=1)
     budget_export_per_second: float = Field(default=2.0, gt=0)
     budget_query_per_hour: int = Field(default=58, ge=1)
+    budget_lexicon_per_minute: int = Field(default=5, ge=1)
     budget_count_pages: bool = False
     budget_window_seconds: float = Field(default=3605.0, gt=0)
 
@@ -367,6 +369,7 @@ class Settings(BaseSettings):
             export_per_hour=self.budget_export_per_hour,
             export_per_second=self.budget_export_per_second,
             query_per_hour=self.budget_query_per_hour,
+            lexicon_per_minute=self.budget_lexicon_per_minute,
             count_pages=self.budget_count_pages,
             window_seconds=self.budget_window_seconds,
             lock_timeout=self.lock_timeout,

@@ -44,6 +44,7 @@ PLENTY = BudgetSettings(
     export_per_hour=100_000,
     export_per_second=1_000,
     query_per_hour=100_000,
+    lexicon_per_minute=100_000,
     refusal_wait_seconds=0.001,
 )
 
@@ -264,7 +265,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
-    for name in ("EXPORT_PER_HOUR", "EXPORT_PER_SECOND", "QUERY_PER_HOUR"):
+    for name in ("EXPORT_PER_HOUR", "EXPORT_PER_SECOND", "QUERY_PER_HOUR", "LEXICON_PER_MINUTE"):
         monkeypatch.setenv(f"MP_BUDGET_{name}", "1000")
     monkeypatch.setenv("MP_RETRY_WAIT_SECONDS", "0.01")
     monkeypatch.setenv("MP_OP_RETRIES", "0")

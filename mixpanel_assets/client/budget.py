@@ -14,12 +14,12 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from mixpanel_assets.client.ledger import (
-    Api,
     ApiUsage,
     BudgetSettings,
     Denial,
     Ledger,
     LedgerStore,
+    Limited,
     Permit,
     Release,
     find_store,
@@ -119,7 +119,7 @@ class Budget:
         self.cancelled = cancelled or threading.Event()
         self.requests = 0
         self._count_lock = threading.Lock()
-        self._queues: dict[tuple[Api, bool], PermitQueue] = {}
+        self._queues: dict[tuple[Limited, bool], PermitQueue] = {}
 
     @cached_property
     def store(self) -> LedgerStore:
@@ -129,7 +129,7 @@ class Budget:
         timeout = max(_LEAST_LOCK_SECONDS, min(lock_timeouts)) if lock_timeouts else None
         return find_store(self.settings, self.project, timeout=timeout, cancelled=self.cancelled)
 
-    def ledger(self, api: Api) -> Ledger:
+    def ledger(self, api: Limited) -> Ledger:
         """Return the ledger of an API family."""
         return Ledger(api, self.settings, self.store)
 
@@ -137,7 +137,7 @@ class Budget:
         """Return the requests spent and left of each API family that has a limit."""
         return [self.ledger("export").usage(), self.ledger("query").usage()]
 
-    def permits(self, api: Api, description: str, *, free: bool = False) -> Permits:
+    def permits(self, api: Limited, description: str, *, free: bool = False) -> Permits:
         """Return the permits of one request, which needs a further one after each 429.
 
         `free`: Mixpanel does not count this kind of request.
@@ -152,7 +152,7 @@ class Budget:
         with self._count_lock:
             self.requests += 1
 
-    def free_slot(self, api: Api) -> Release | None:
+    def free_slot(self, api: Limited) -> Release | None:
         """Take a slot for a running request and return its release; None: all are taken."""
         at_once = self.settings.limits(api).at_once
         if at_once is None:
@@ -232,7 +232,7 @@ class Permits:
         if isinstance(permit_or_denial, Denial):
             release_slot()
             return permit_or_denial
-        if self.counted and self.ledger.api != "app":
+        if self.counted and self.ledger.api in ("export", "query"):
             self.budget.count_request()
         return permit_or_denial, release_slot
 

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from filelock import FileLock, Timeout
 
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Api = Literal["export", "query", "app"]
+# Lexicon belongs to the App API and has a limit of its own.
+Limited = Literal["export", "query", "app", "lexicon"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class ApiUsage:
         blocked_until: Until when a 429 forbids every request; None: no 429 does.
     """
 
-    api: Api
+    api: Limited
     limit: int
     used: int
     left: int
@@ -100,6 +102,7 @@ class BudgetSettings:
         export_per_second: Exports per second, spread evenly.
         query_per_hour: Queries per window.
         query_at_once: Queries that run at the same time, in all processes together.
+        lexicon_per_minute: Requests to Lexicon per minute.
         count_pages: Whether profile pages after the first, which Mixpanel does not count, count.
         window_seconds: Length of the window of the hourly limits.
         refusal_wait_seconds: Wait after a 429 without a time; doubles until a request succeeds.
@@ -120,6 +123,7 @@ class BudgetSettings:
     export_per_second: float = 2.0
     query_per_hour: int = 58
     query_at_once: int = 5
+    lexicon_per_minute: int = 5
     count_pages: bool = False
     window_seconds: float = 3605.0
     refusal_wait_seconds: float = 60.0
@@ -134,7 +138,7 @@ class BudgetSettings:
                 f"exports and {self.query_per_hour} queries per hour; lower MP_BUDGET_RESERVE."
             )
 
-    def limits(self, api: Api) -> ApiLimits:
+    def limits(self, api: Limited) -> ApiLimits:
         """Return the limits of an API family."""
         if api == "export":
             return ApiLimits(
@@ -148,6 +152,8 @@ class BudgetSettings:
                 window_seconds=self.window_seconds,
                 at_once=self.query_at_once,
             )
+        if api == "lexicon":
+            return ApiLimits(per_window=self.lexicon_per_minute, window_seconds=65.0)
         return ApiLimits()
 
     def warn_of_many_pages(self, pages: int) -> None:
@@ -192,7 +198,7 @@ _CREATE_REFUSALS = (
 
 
 def _create_tables(ledger_db: LedgerDb) -> None:
-    for api in ("export", "query", "app"):
+    for api in get_args(Limited):
         ledger_db.execute(_CREATE_REQUESTS.format(api=api))
     ledger_db.execute(_CREATE_REFUSALS)
 
@@ -588,7 +594,7 @@ class SlidingWindow:
 class Ledger:
     """Spends the budget of one API family of one project; the store holds the ledger."""
 
-    def __init__(self, api: Api, settings: BudgetSettings, store: LedgerStore) -> None:
+    def __init__(self, api: Limited, settings: BudgetSettings, store: LedgerStore) -> None:
         self.api = api
         self.limits: ApiLimits = settings.limits(api)
         self._windows = tuple(self._sliding_windows())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import re
 import socket
 import threading
 import weakref
@@ -22,7 +23,7 @@ import tenacity
 from mixpanel_assets import __version__
 from mixpanel_assets.client.budget import Budget
 from mixpanel_assets.client.credentials import Credentials, Region
-from mixpanel_assets.client.ledger import Api
+from mixpanel_assets.client.ledger import Api, Limited
 from mixpanel_assets.client.responses import error_from, refuse_encoding
 from mixpanel_assets.errors import (
     APIError,
@@ -126,6 +127,7 @@ class RetryPolicy:
 
 
 _PATHS: Mapping[Api, str] = {"export": "/api/2.0", "query": "/api/query", "app": "/api/app"}
+_IN_LEXICON = re.compile(r"/projects/[^/]+/schemas\b")
 _SUBDOMAINS: Mapping[Region, str] = {"us": "", "eu": "eu", "in": "in"}
 
 # Idle limits, not totals. A large export is silent for minutes before its first byte; the
@@ -253,7 +255,8 @@ class Transport:
             RateLimitError: The budget is spent for longer than `max_wait_seconds`.
             ConnectionFailedError: No response, or the connection broke or stalled during it.
         """
-        permits = self._budget.permits(api, description, free=free)
+        limited: Limited = "lexicon" if api == "app" and _IN_LEXICON.match(path) else api
+        permits = self._budget.permits(limited, description, free=free)
         request = self._http.build_request(
             method,
             self.url(api, path),

@@ -341,6 +341,26 @@ def test_every_question_counts_against_the_budget(credentials, emulator, tmp_pat
         client.get_schemas()
 
 
+def test_lexicon_has_a_limit_of_its_own(credentials, emulator, tmp_path):
+    """The sixth request within a minute is not sent: Mixpanel allows five, by any path."""
+    sent = len(emulator.requests)
+    with MixpanelAPIClient(
+        credentials,
+        api_base_url=emulator.base_url,
+        retries=RetryPolicy(max_wait_seconds=0.01),
+        budget=BudgetSettings(state_dir=tmp_path),
+    ) as client:
+        for _ in range(3):
+            client.get_schema("event", "Order Completed")
+        client.get_schemas()
+        client.get("app", f"/projects/{credentials.project_id}/schemas/event")
+        with pytest.raises(RateLimitError, match="all 5 lexicon requests of 65 s"):
+            client.get_schemas("event")
+        client.get("app", "/me")
+        client.list_funnels()
+    assert {request.status for request in emulator.requests[sent:]} == {200}
+
+
 def test_an_answer_of_another_shape_is_an_error(client, emulator):
     """A list where an object belongs is not passed on."""
     emulator.faults.add(Fault("html-200", path="/api/query/segmentation", text="[1]"))
