@@ -250,16 +250,17 @@ def record_tests(copies: Sequence[Copy], modules: Sequence[str], tests: Sequence
     given = [root / test for test in tests]
     files = [path for one in given for path in (sorted(one.rglob("test_*.py")) or [one])]
     files.sort(key=lambda path: path.stat().st_size)
-    for number, copy in enumerate(copies):
-        part = [str(path.relative_to(root)) for path in files[number :: len(copies)]]
+    used = copies[: len(files)]  # without a file, pytest would run all tests
+    for number, copy in enumerate(used):
+        part = [str(path.relative_to(root)) for path in files[number :: len(used)]]
         plugin = lambda copy=copy: Recorder(copy.root, modules)  # noqa: E731
         copy.start(part, 3600, plugin, "-k", "not lake and not s3")
-    for copy in copies:
+    for copy in used:
         while (code := copy.exit_code()) is None:
             time.sleep(0.1)
         if code not in (0, 5):  # 5: this part has no test
             sys.exit(f"mutants: tests fail without a mutant.\n{copy.output}")
-    return Record.merged([copy.root for copy in copies], modules)
+    return Record.merged([copy.root for copy in used], modules)
 
 
 def try_mutants(
