@@ -52,6 +52,32 @@ def test_a_hot_shard_row_keeps_its_id():
     assert made_id("$hotshard_events", 1, "", moved) == made_id("A", 1, "u", CONTENT)
 
 
+def test_an_original_name_counts_on_a_hot_shard_only():
+    """Any event may have properties of these names, and a hot shard may lack them."""
+    named = {**CONTENT, "mp_original_event_name": "B", "mp_original_distinct_id": "v"}
+    assert made_id("A", 1, "u", named) == made_id("A", 1, "u", CONTENT)
+    hot = made_id("$hotshard_events", 1, "u", CONTENT)
+    assert hot == made_id("$hotshard_events", 1, "u", {**CONTENT, "mp_original_event_name": 5})
+    assert hot != made_id("$hotshard_events", 1, "v", CONTENT)
+
+
+@pytest.mark.parametrize(
+    ("sent", "as_text"),
+    [
+        (5, "5"),
+        (True, "true"),
+        ([1, "a"], '[1,"a"]'),
+        ({"b": 1, "a": "é"}, '{"a":"\\u00e9","b":1}'),
+    ],
+)
+def test_a_distinct_id_that_is_no_text_is_its_json(sent, as_text):
+    """Without spaces and with sorted names, so that neither changes the id."""
+    expected = made_id("A", 1, as_text, CONTENT)
+    assert made_id("A", 1, "x", {**CONTENT, "$distinct_id_before_identity": sent}) == expected
+    moved = {**CONTENT, "mp_original_event_name": "A", "mp_original_distinct_id": sent}
+    assert made_id("$hotshard_events", 1, "", moved) == expected
+
+
 @pytest.mark.parametrize(
     "other", [("B", 1, "u", CONTENT), ("A", 2, "u", CONTENT), ("A", 1, None, CONTENT)]
 )
