@@ -735,13 +735,13 @@ class EventLoad(Load):
         return LoadProgress(
             from_date=days[0],
             to_date=days[-1],
+            request_days=len(days),
             days_done=len(self._days_done),
             days=len(self._planned_days),
             rows=self._rows_loaded,
             seconds=time.monotonic() - self._load_began,
             requests_to_come=self._plan.requests_after(max(self._days_done)),
             budget=export_budget(self._client),
-            request_days=len(days),
         )
 
     def _find_plan_horizon(self, first: date, last: date, error: PlanHorizonError) -> None:

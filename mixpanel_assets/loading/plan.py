@@ -318,13 +318,13 @@ class LoadProgress:
 
     from_date: date
     to_date: date
+    request_days: int
     days_done: int
     days: int
     rows: int
     seconds: float
     requests_to_come: int
     budget: RequestBudget | None = None
-    request_days: int = 1
 
     @property
     def rows_per_second(self) -> float:

@@ -11,6 +11,7 @@ def progress(**changes):
     given = {
         "from_date": date(2024, 3, 1),
         "to_date": date(2024, 3, 31),
+        "request_days": 31,
         "days_done": 91,
         "days": 366,
         "rows": 1_234_000,
@@ -33,6 +34,12 @@ def test_one_day_is_one_day():
     """No range where there is none, and no budget that nobody asked for."""
     line = str(progress(to_date=date(2024, 3, 1), days=91, budget=None))
     assert line == "2024-03-01: 91 of 91 days, 1,234,000 events at 12,340/s, about 0 s to go"
+
+
+def test_before_any_time_has_passed_there_is_no_pace():
+    """The first line may come within the clock's own grain."""
+    assert progress(seconds=0.0).rows_per_second == 0
+    assert progress(seconds=0.0, budget=None).seconds_left == 0
 
 
 @pytest.mark.parametrize(("requests", "said"), [(54, "5 min"), (55, "60 min"), (58 * 3, "3.0 h")])

@@ -2,6 +2,7 @@
 
 from datetime import date, timedelta
 from itertools import pairwise
+from statistics import median
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,15 +67,26 @@ def test_no_request_outweighs_the_target_unless_it_is_one_day(length, weights):
         assert first == last or sum(weights.get(day, 0) for day in days) <= TARGET_BYTES
 
 
-@given(lengths, st.data())
-def test_requests_come_near_the_target(length, data):
+@given(st.lists(sizes, min_size=1, max_size=80))
+def test_requests_come_near_the_target(numbers):
     """Where every day is known, a request ends only because one more day would not fit."""
-    weights = {day: data.draw(sizes) for day in calendar(length)}
-    windows = requests_of(calendar(length), weights)
+    days_known = calendar(len(numbers))
+    weights = dict(zip(days_known, numbers, strict=True))
+    windows = requests_of(days_known, weights)
     for (first, last), (following, _) in pairwise(windows):
         days = days_between(first, last)
         full = sum(weights[day] for day in [*days, following]) > TARGET_BYTES
         assert full or len(days) == MAX_DAYS
+
+
+def test_a_request_holds_200_mb_and_no_byte_more():
+    """The target itself still fits; a day without events adds nothing to it."""
+    half, days = 100_000_000, calendar(3)
+    assert lengths_of(requests_of(days, dict(zip(days, (half, 0, half), strict=True)))) == [3]
+    assert lengths_of(requests_of(days, dict(zip(days, (half, 0, half + 1), strict=True)))) == [
+        2,
+        1,
+    ]
 
 
 @given(lengths, known, st.integers(1, MAX_DAYS))
@@ -109,6 +121,40 @@ def test_a_day_weighs_what_its_neighbours_weigh():
     assert Estimates({}).of(FIRST) is None
 
 
+@given(
+    st.dictionaries(st.integers(0, 24), st.integers(0, 9)), st.lists(st.integers(0, 29), max_size=3)
+)
+def test_an_estimate_is_the_median_of_the_seven_nearest_days(numbers, learnt):
+    """Of two days that are equally near, the earlier one counts; what was forgotten does not."""
+    weights = {FIRST + timedelta(days=place): number for place, number in numbers.items()}
+    estimates = Estimates({FIRST + timedelta(days=60): 5, FIRST: 9} | weights)
+    estimates.forget(FIRST + timedelta(days=60))
+    estimates.forget(FIRST + timedelta(days=61))  # was never known
+    known = {FIRST: 9} | weights
+    for place in learnt:
+        known[FIRST + timedelta(days=place)] = 7
+        estimates.learn(FIRST + timedelta(days=place), 7)
+    for day in calendar(30):
+        nearest = sorted(known, key=lambda other: (abs(other - day), other))[:7]
+        expected = round(median(known[other] for other in nearest))
+        assert estimates.of(day) == known.get(day, expected)
+
+
+def test_eight_known_days_are_one_too_many_for_an_estimate():
+    """The farthest would tilt the median."""
+    numbers = [10, 10, 10, 10, 20, 20, 20, 20]
+    estimates = Estimates(dict(zip(calendar(8), numbers, strict=True)))
+    assert estimates.of(FIRST + timedelta(days=8)) == 20
+    assert estimates.of(FIRST - timedelta(days=1)) == 10
+
+
+def test_the_size_of_a_request_is_the_sum_of_its_days():
+    """While no day is known, it is taken for a full request."""
+    plan = RequestPlan(calendar(3), weighed(2, 20))
+    assert plan.estimated_bytes(FIRST, FIRST + timedelta(days=2)) == 60 * MB
+    assert RequestPlan(calendar(3), {}).estimated_bytes(FIRST, FIRST) == TARGET_BYTES
+
+
 def test_days_without_events_weigh_nothing():
     """They are known; without a known day, there is no total."""
     assert Estimates({FIRST: 0, FIRST + timedelta(days=1): 5}).total(calendar(2)) == 5
@@ -130,6 +176,12 @@ def test_known_days_are_near_on_both_sides(day, distance, data):
     days = sorted(map(date.fromordinal, data.draw(st.sets(ordinals))))
     near = Estimates(dict.fromkeys(days, 1)).known_near(day, distance)
     assert near == [other for other in days if abs(other - day).days <= distance]
+
+
+def test_a_day_at_the_distance_is_near_and_the_next_one_is_not():
+    """On both sides alike."""
+    days = calendar(20)
+    assert Estimates(dict.fromkeys(days, 1)).known_near(days[10], 3) == days[7:14]
 
 
 def test_days_known_long_ago_are_no_licence():
@@ -159,6 +211,7 @@ def test_the_waiting_time_follows_from_the_budget():
     budget = RequestBudget(limit=58, window_seconds=3605)
     assert [budget.seconds_for(n) for n in (1, 58, 59, 116, 117)] == [0, 0, 3605, 3605, 7210]
     assert RequestBudget(limit=58, window_seconds=3605, used=58).seconds_for(1) == 3605
+    assert RequestBudget(limit=58, window_seconds=3605, used=60).left == 0
 
 
 def test_days_at_the_ends_of_the_calendar_are_planned_too():

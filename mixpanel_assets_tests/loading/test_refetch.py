@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.loading.plan import KEEP_NONE, Keeping, Refetch
+from mixpanel_assets.loading.plan import (
+    KEEP_NONE,
+    MOST_DAYS_READ_AGAIN,
+    REFETCH_TAG,
+    Keeping,
+    Refetch,
+)
+from mixpanel_assets.settings import Settings
 
 DAY = date(2024, 3, 9)
 STALE = Keeping(Refetch.stale)
@@ -73,3 +80,44 @@ def test_a_day_that_has_ended_since_is_missing(status, days):
     """Stored while it was not over, it lacks its rest; what was whole stays."""
     keeping = Keeping(Refetch.missing, frozenset("a"), today=DAY + timedelta(days=days))
     assert keeping.keeps(row(status)) == (status != "open" or days <= 0)
+
+
+@pytest.mark.parametrize("days", [-1, 0, 1])
+def test_an_expired_day_is_missing_once_it_is_requested_again(days):
+    """A longer MP_RETENTION_DAYS moves the horizon back; without one, every day is requested."""
+    keeping = Keeping(Refetch.missing, horizon=DAY + timedelta(days=days))
+    assert keeping.keeps(row("expired")) == (days > 0)
+    assert not Keeping(Refetch.missing).keeps(row("expired"))
+
+
+def test_a_day_that_is_not_over_is_kept_if_the_day_is_not_known():
+    """The rest of it cannot have been missed then, as within one run."""
+    assert Keeping(Refetch.missing).keeps(row("open"))
+
+
+def test_days_are_kept_by_the_settings():
+    """Zone, days to settle and retention are those of the project."""
+    settings = Settings(
+        time_regime="legacy", time_zone="US/Pacific", settle_days=3, retention_days=90
+    )
+    keeping = Keeping.of(settings, Refetch.missing, frozenset("a"))
+    assert keeping == Keeping(
+        Refetch.missing, frozenset("a"), 3, "US/Pacific", settings.today(), settings.horizon()
+    )
+    assert keeping.horizon == keeping.today - timedelta(days=90)
+    assert Keeping.of(Settings(), Refetch.all).run_ids is None
+
+
+def test_the_reason_for_a_kept_day_is_said():
+    """As a clause that follows the days."""
+    said = "this run or one that it continues has stored them"
+    assert Keeping(Refetch.missing).reason == said
+    stale = Keeping(Refetch.stale, settle_days=3)
+    assert stale.reason == "they were read 3 days after their end or later"
+
+
+def test_the_words_that_users_write_stay():
+    """Configurations, scripts and tags of runs have them; a month is read again at most."""
+    assert [*Refetch] == ["all", "missing", "stale"]
+    assert REFETCH_TAG == "mixpanel_assets/refetch"
+    assert MOST_DAYS_READ_AGAIN == 31
