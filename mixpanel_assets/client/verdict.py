@@ -153,7 +153,7 @@ class Judge(ABC, Generic[T]):
         if items is not None:
             yield items
             return
-        for line in block[:-1].split(b"\n"):
+        for line in _lines_of(block):
             if is_blank(line):
                 self.blank_lines += 1
                 continue
@@ -225,7 +225,7 @@ class Verdict(Judge[bytes]):
         """The lines so far that DuckDB does not read as they were sent."""
         return self._unusual.lines()
 
-    def _judge_lines_together(self, block: bytes) -> Iterator[bytes] | None:
+    def _judge_lines_together(self, block: bytes) -> list[bytes] | None:
         self._numbers.may_differ = False
         try:
             # Equal bytes: one event a line, and no name was lost.
@@ -324,7 +324,7 @@ class EventVerdict(Judge[dict[str, Any]]):
     """Yields the events as received; each line is parsed once."""
 
     def _judge_lines_together(self, block: bytes) -> list[dict[str, Any]] | None:
-        events = _decode_events(block[:-1].split(b"\n"))
+        events = _decode_events(_lines_of(block))
         self.lines += len(events or ())
         return events
 
@@ -341,7 +341,7 @@ class RecordVerdict(Judge[T]):
         self._convert = convert
 
     def _judge_lines_together(self, block: bytes) -> Iterator[T] | None:
-        lines = block[:-1].split(b"\n")
+        lines = _lines_of(block)
         events = _decode_events(lines)
         if events is None:
             return None
@@ -353,8 +353,8 @@ class RecordVerdict(Judge[T]):
         return self._convert(events[0] if events else self._unusual_event(line), line)
 
 
-def _lines_of(block: bytes) -> Iterator[bytes]:
-    yield from block[:-1].split(b"\n")
+def _lines_of(block: bytes) -> list[bytes]:
+    return block[:-1].split(b"\n")
 
 
 def _decode_events(lines: list[bytes]) -> list[dict[str, Any]] | None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -55,6 +56,10 @@ def events(body: bytes) -> list[dict]:
 
 def records(body: bytes) -> list[tuple[dict, bytes]]:
     return items_of(RecordVerdict(lambda event, line: (event, line), gzip=False), body)
+
+
+def kept_lines(*, gzip: bool) -> RecordVerdict:
+    return RecordVerdict(lambda event, line: line, gzip=gzip)
 
 
 def items_of(verdict: Judge, body: bytes) -> list:
@@ -112,6 +117,17 @@ def test_a_name_that_comes_twice_is_seen(once, twice, data):
     assert verdict.names_once is (not twice)
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_name_is_looked_for_twice_in_lines_that_are_not_long(more):
+    """The load reads longer ones to the letter, whatever they hold."""
+    fixed = b'{"event":"a","properties":{"t":"","n":1,"n":1}}'
+    line = fixed.replace(b'""', b'"%b"' % (b"x" * (SHORT_LINE_BYTES + more - len(fixed))))
+    verdict = Verdict(gzip=False)
+    for block in verdict.feed(b" %b\r\n" % line):
+        list(block)
+    assert verdict.names_once is bool(more)
+
+
 def test_a_missing_final_newline_is_no_fault():
     """The last line counts with or without its newline."""
     assert len(judge(f"{EVENT}\n{EVENT}".encode())) == 2
@@ -122,6 +138,7 @@ def test_an_empty_body_is_whole():
     assert judge(b"") == []
 
 
+@pytest.mark.parametrize("read", [judge, events, records])
 @pytest.mark.parametrize(
     ("tail", "said"),
     [
@@ -132,6 +149,8 @@ def test_an_empty_body_is_whole():
         (b"<html><body>Bad gateway</body></html>", "HTML"),
         (b"5", "not an event"),
         (b"[1]", "not an event"),
+        (b'["event","properties","error"]', "not an event"),
+        (b'{"properties":{}}', "not an event"),
         (b'{"event":5,"properties":{}}', "not an event with properties"),
         (b'{"event":"a","properties":[]}', "not an event with properties"),
         (b'{"event":"a"}', "not an event with properties"),
@@ -146,15 +165,15 @@ def test_an_empty_body_is_whole():
         (b'{"event":"a","properties":{}} {}', "cut or is not JSON"),
     ],
 )
-def test_a_line_that_is_no_event_makes_the_answer_not_whole(tail, said):
+def test_a_line_that_is_no_event_makes_the_answer_not_whole(tail, said, read):
     """Whatever stands after whole records and is not one, the answer is refused and says why.
 
     The line is named by its number within the answer, blank ones included.
     """
     with pytest.raises(IncompleteBodyError, match=f"line 2 .*{said}"):
-        judge(EVENT.encode() + b"\n" + tail + b"\n")
+        read(EVENT.encode() + b"\n" + tail + b"\n")
     with pytest.raises(IncompleteBodyError, match=f"line 4 .*{said}"):
-        judge(b" \r\n" + EVENT.encode() + b"\n\n" + tail)
+        read(b" \r\n" + EVENT.encode() + b"\n\n" + tail)
 
 
 DEEP = b"[" * 5000 + b"]" * 5000
@@ -217,6 +236,25 @@ def test_a_record_is_made_of_an_event_and_its_line():
         assert [line for _, line in records(body)] == lines
         assert [event for event, _ in records(body)] == events(body)
     assert records(EVENT.encode()) == [(json.loads(EVENT), EVENT.encode())]
+
+
+@pytest.mark.parametrize("verdict", [Verdict, EventVerdict, kept_lines])
+def test_lines_are_judged_together(verdict):
+    """A call for each line would be slow; long lines and brackets in texts change nothing."""
+    fixed = b'{"event":"a","properties":{"text":""}}'
+    for text in (b"", b"x" * 2000, b"[" * (2 * MAX_DEPTH - len(fixed))):
+        line = fixed.replace(b'""', b'"%b"' % text)
+        [block] = verdict(gzip=False).feed(b"%b\n%b\n" % (EVENT.encode(), line))
+        assert len(list(block)) == 2
+
+
+@pytest.mark.parametrize("end", [b"", b" ", b"\r", b"\t\r"])
+def test_white_space_at_the_end_of_a_line_is_kept(end):
+    """Files and records have each line as it was sent, however many are judged at once."""
+    lines = [EVENT.encode() + end] * 2
+    for body in (b"\n".join(lines), b"\n".join([*lines, b""]), b"\n\n".join(lines)):
+        assert judge(body) == lines
+        assert [line for _, line in records(body)] == lines
 
 
 @pytest.mark.parametrize("beside", [0, 1, 2])
@@ -395,6 +433,23 @@ def inflated_by_zlib(body: bytes) -> bytes | None:
         stream = zlib.decompressobj(31)
 
 
+def test_a_compressed_body_is_gzip_alone():
+    """The end of another format has no length to check; a name of it is not gzip's."""
+    for body in (zlib.compress(EVENT.encode()), EVENT.encode()):
+        with pytest.raises(IncompleteBodyError, match="the compressed stream is damaged"):
+            judge(body, compressed=True)
+
+
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "gzip"])
+def test_a_body_is_inflated_in_small_pieces(compressed):
+    """However many bytes come at once, a piece of them has 64 KiB at most."""
+    body = bytes(300_000)
+    inflater = Inflater(gzip=compressed)
+    pieces = list(inflater.feed(gzip.compress(body) if compressed else body))
+    assert b"".join(pieces) == body
+    assert max(map(len, pieces)) == 65536
+
+
 def test_several_gzip_members_are_one_body():
     """Members that follow each other read as one stream."""
     line = f"{EVENT}\n".encode()
@@ -450,6 +505,30 @@ def test_unusual_lines_are_remembered(lines):
         tuple(line for line in lines if line in UNREAD),
         {len(line) for line in lines if line in LONG_NUMBERS},
     )
+
+
+def test_unusual_lines_are_remembered_up_to_4_mib():
+    """What Python needs for them counts; one byte more, and the load looks for them in the file."""
+    fixed = b'{"event":"a","properties":{"long":""}}'
+    line = fixed.replace(b'""', b'"%b"' % (b"x" * (16384 - sys.getsizeof(fixed))))
+    assert sys.getsizeof(line) == 16384
+    verdict = Verdict(gzip=False)
+    for _ in range(256):
+        [block] = verdict.feed(line + b"\n")
+        assert list(block) == [line]
+    assert verdict.unusual == UnusualLines((line,) * 256, frozenset())
+    list(verdict.feed(BOM + EVENT.encode() + b"\n"))
+    assert verdict.unusual == UnusualLines(None, frozenset())
+
+
+def test_a_hundred_lengths_are_remembered():
+    """With one more, a line of any length may have a number that DuckDB writes differently."""
+    verdict = Verdict(gzip=False)
+    lines = [b'{"event":"a","properties":{"n":0.%b}}' % (b"1" * (17 + n)) for n in range(101)]
+    for number, line in enumerate(lines, 1):
+        list(verdict.feed(line + b"\n"))
+        lengths = verdict.unusual.number_lengths
+        assert lengths == (set(map(len, lines[:number])) if number <= 100 else None)
 
 
 def test_of_many_unusual_lines_nothing_is_remembered():
