@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixpanel_assets.client import MixpanelAPIClient
+from mixpanel_assets.client import MixpanelAPIClient, ProfilePageResult
 from mixpanel_assets.client.profiles import ProfileQuery, _page_in, is_profile
-from mixpanel_assets.errors import IncompleteExportError
+from mixpanel_assets.errors import ConfigError, IncompleteExportError
 from mixpanel_assets_tests.conftest import IMPATIENT, PLENTY
 
 
@@ -56,6 +56,8 @@ ODD = [
     b'{"$distinct_id":%b}' % (b"1" * 5000),
     b'{"$distinct_id":"\\ud83d","$properties":{}}',
     b'{"$distinct_id":null,"$distinct_id":"u","$properties":5,"$properties":{}}',
+    b'{"$distinct_id":"\xff"}',
+    b'{"$distinct_id":"\xff","$properties":null}',
 ]
 
 
@@ -69,10 +71,14 @@ def test_an_odd_profile_does_not_spoil_its_page(odd):
 
 @pytest.mark.parametrize(
     "wrong",
-    [b"5", b"[]", b"{}", b'{"$distinct_id":null}', b'{"$distinct_id":1,"$properties":[]}', DEEP],
+    [
+        *(b"5", b"[]", b"{}", b'{"$distinct_id":null}', b'{"$distinct_id":1,"$properties":[]}'),
+        *(DEEP, b'{"$properties":{"a":"\xff"}}', b'{"$distinct_id":null,"a":"\xff"}'),
+        *(b'{"$distinct_id":"\xff","$properties":[]}', b'{"$distinct_id":"\xff","$properties":5}'),
+    ],
 )
 def test_what_is_no_profile_is_told(wrong):
-    """An id is missing or null, or the properties are no object."""
+    """An id is missing or null, or the properties are no object, whatever else is odd about it."""
     assert not is_profile(wrong)
 
 
@@ -93,6 +99,32 @@ def test_profiles_come_out_as_received(names):
 def test_a_query_without_filters_sends_none():
     """A full snapshot asks for everything."""
     assert ProfileQuery().form() == {}
+    assert ProfileQuery().filters == {}
+
+
+def test_filters_in_use_are_named_by_their_attributes():
+    """They are part of a stored snapshot's key, so a False that is the default is none."""
+    query = ProfileQuery(cohort_id="1", include_all_users=True, distinct_ids=["a"])
+    assert query.filters == {"cohort_id": "1", "include_all_users": True, "distinct_ids": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [
+        ({"distinct_id": "a", "distinct_ids": ["b"]}, "Give distinct_id or distinct_ids, not both"),
+        ({"behaviors": [{}], "cohort_id": "1", "where": "x"}, "Give behaviors or cohort_id"),
+        ({"behaviors": [{}]}, "behaviors need a where"),
+        ({"behaviors": [{}], "where": ""}, "behaviors need a where"),
+        ({"include_all_users": True}, "include_all_users needs a cohort_id"),
+        ({"distinct_ids": "abc"}, "lists of names, not a text"),
+        ({"output_properties": "abc"}, "lists of names, not a text"),
+        ({"cohort_id": "mine"}, "must be a cohort's number, not 'mine'"),
+    ],
+)
+def test_filters_that_contradict_each_other_are_an_error(filters, said):
+    """Before anything is sent."""
+    with pytest.raises(ConfigError, match=said):
+        ProfileQuery(**filters).check()
 
 
 @pytest.mark.parametrize(
@@ -102,6 +134,13 @@ def test_the_number_of_pages_follows_from_the_total(total, pages):
     """Without profiles there is one page, which is empty."""
     body = page(b"{}").replace(b"{", b'{"total": %b, ' % total.encode(), 1)
     assert _page_in(body, 0).num_pages == pages
+
+
+@pytest.mark.parametrize(("total", "pages"), [(0, 1), (1, 1), (3, 1), (4, 2), (7, 3)])
+def test_a_page_of_a_caller_counts_pages_alike(total, pages):
+    """As the page that was received does."""
+    page = ProfilePageResult([], "s", 0, has_more=False, total=total, page_size=3)
+    assert page.num_pages == pages
 
 
 def test_every_filter_has_its_field():
@@ -141,6 +180,8 @@ def test_a_cohort_says_whether_members_without_profile_count():
     """The API's own default would list ids without profiles."""
     form = ProfileQuery(cohort_id="12").form()
     assert form == {"filter_by_cohort": '{"id": 12}', "include_all_users": "false"}
+    form = ProfileQuery(cohort_id="12", include_all_users=True).form()
+    assert form == {"filter_by_cohort": '{"id": 12}', "include_all_users": "true"}
 
 
 @pytest.mark.parametrize(
@@ -149,6 +190,8 @@ def test_a_cohort_says_whether_members_without_profile_count():
         ('{"results": null, "total": 3}', "its `results` is null, not a list"),
         ('{"results": {"a": 1}}', "its `results` is an object, not a list"),
         ('{"results": "none"}', "its `results` is text, not a list"),
+        ('{"results": 1.5}', "its `results` is a number, not a list"),
+        ('{"results": 5}', "its `results` is a number, not a list"),
         ('{"total": 3}', "it has no `results`"),
         ("[]", "it is a list, not an object"),
         ('{"results": [], "total": true}', "its `total` is true or false, not a number"),
@@ -159,6 +202,7 @@ def test_a_cohort_says_whether_members_without_profile_count():
         ('{"results": [], "page": ""}', "its `page` is '', not a number from 0"),
         ('{"results": [], "page_size": {}}', "its `page_size` is an object, not a number"),
         ('{"results": [], "session_id": {}}', "its `session_id` is an object, not text"),
+        ('{"results": [], "session_id": 1.5}', "its `session_id` is a number, not text"),
         ('{"results": [', "is not a complete page of JSON"),
         ("", "is not a complete page of JSON"),
     ],
@@ -193,6 +237,12 @@ def test_what_is_null_is_as_if_it_were_missing(fields):
     """Later pages need no `total`; a full page holds 1,000 unless Mixpanel says otherwise."""
     page = _page_in(f'{{"results": []{fields}}}'.encode(), 3)
     assert (page.total, page.page_size, page.page, page.session_id) == (None, 1000, 3, None)
+
+
+@pytest.mark.parametrize(("sent", "read"), [(0, 1), (1, 1), (2, 2)])
+def test_a_full_page_holds_one_profile_at_least(sent, read):
+    """A size of 0 would make pages without end."""
+    assert _page_in(b'{"results": [], "page_size": %d}' % sent, 0).page_size == read
 
 
 def test_a_page_with_something_else_among_its_profiles_is_refused(odd_server, credentials):

@@ -1,9 +1,11 @@
 """Profile pages over real HTTP: durable files next to a stored plan."""
 
 import json
+import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
+from urllib.parse import parse_qsl
 
 import httpx
 import pytest
@@ -17,8 +19,10 @@ from mixpanel_assets.client import (
 from mixpanel_assets.client.profiles import checked_workers
 from mixpanel_assets.emulator import Emulator, EmulatorSettings, Fault
 from mixpanel_assets.errors import (
+    ConfigError,
     IncompleteExportError,
     RateLimitError,
+    ServerError,
     StorageError,
 )
 from mixpanel_assets_tests.conftest import IMPATIENT, PLENTY
@@ -46,6 +50,29 @@ def client_of(emulator, retries=IMPATIENT):
     return MixpanelAPIClient(
         credentials, api_base_url=emulator.base_url, retries=retries, budget=PLENTY
     )
+
+
+@contextmanager
+def client_with(answer, credentials, retries=IMPATIENT):
+    """A client whose requests are answered by a function of their fields, and the requests."""
+    requests = []
+
+    def send(request):
+        requests.append(request)
+        body = answer(dict(parse_qsl(request.content.decode())))
+        return body if isinstance(body, httpx.Response) else httpx.Response(200, json=body)
+
+    transport = httpx.MockTransport(send)
+    with MixpanelAPIClient(
+        credentials, retries=retries, budget=PLENTY, transport=transport
+    ) as client:
+        yield client, requests
+
+
+def page_of(first, rows, **fields):
+    """A page of ten profiles at most, of which the first has a number."""
+    results = [{"$distinct_id": f"user-{first + n}"} for n in range(rows)]
+    return {"page": first // 10, "session_id": "s", "page_size": 10, "results": results, **fields}
 
 
 def fetched_ids(plan):
@@ -85,6 +112,7 @@ def test_a_page_that_fails_is_named_and_the_others_are_kept(client, emulator, tm
     outcomes = client.fetch_profile_pages(EVERYONE, plan, plan.missing())
     assert [outcome.page for outcome in outcomes if outcome.error] == [3]
     assert not any(outcome.unannounced or outcome.session_ended for outcome in outcomes)
+    assert [outcome.rows for outcome in outcomes] == [10, 10, 0, 10, 10, 10, 10, 10, 5]
     assert plan.missing() == [3]
 
 
@@ -110,9 +138,12 @@ def test_any_refusal_of_a_later_page_ends_the_session(kind, client, emulator, tm
     assert {r.params.get("page") for r in emulator.requests} <= {None, "1"}
 
 
-def test_five_pages_at_most_are_requested_at_once():
+def test_five_pages_at_most_are_requested_at_once(caplog):
     """Mixpanel takes no more queries of a project at the same time."""
     assert [checked_workers(number) for number in (None, 1, 5, 6)] == [5, 1, 5, 5]
+    assert "Mixpanel runs no more queries at the same time" in caplog.text
+    with pytest.raises(ConfigError):
+        checked_workers(0)
 
 
 def test_an_interrupt_waits_for_no_page(client, emulator, tmp_path):
@@ -129,6 +160,43 @@ def test_an_interrupt_waits_for_no_page(client, emulator, tmp_path):
     emulator.faults.clear()
     client.fetch_profile_pages(EVERYONE, plan, plan.missing())
     assert sorted(fetched_ids(plan)) == true_ids(emulator)
+
+
+def test_an_error_of_the_caller_ends_the_pages(credentials, tmp_path):
+    """Waits end and no other page is requested; afterwards the client can wait again."""
+    waits_ended = []
+
+    def answer(fields):
+        page = int(fields.get("page", 0))
+        if page == 2:
+            waits_ended.append(client.retries.cancelled.wait(60))
+        return page_of(10 * page, 10, total=5005)
+
+    def stop(outcome):
+        raise LookupError
+
+    with client_with(answer, credentials) as (client, requests):
+        plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+        with pytest.raises(LookupError):
+            client.fetch_profile_pages(EVERYONE, plan, plan.missing(), max_workers=1, on_page=stop)
+        assert waits_ended == [True]
+        assert len(requests) < 500
+        assert not client.retries.cancelled.is_set()
+
+
+def test_a_page_on_its_way_is_received_after_an_error(client, emulator, tmp_path):
+    """Mixpanel has counted it, and it need not be requested again."""
+    plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+    emulator.faults.add(Fault("slow-first-byte", path=ENGAGE, page=2, seconds=0.2))
+
+    def stop(outcome):
+        while not any(entry.params.get("page") == "2" for entry in emulator.requests):
+            time.sleep(0.01)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        client.fetch_profile_pages(EVERYONE, plan, [1, 2], on_page=stop)
+    assert not {1, 2} & set(plan.missing())
 
 
 def test_a_disk_that_takes_no_page_ends_the_pages(client, emulator, tmp_path):
@@ -166,6 +234,35 @@ def test_a_broken_page_is_asked_for_again(kind, client, emulator, tmp_path):
     plan = client.plan_profiles(tmp_path / "p", EVERYONE)
     client.fetch_profile_pages(EVERYONE, plan, plan.missing())
     assert sorted(fetched_ids(plan)) == true_ids(emulator)
+
+
+def test_each_request_has_the_filters_and_the_data_view_beside_the_project(credentials, tmp_path):
+    """The first one has no session yet; later ones name it and their page."""
+    query = ProfileQuery(where="a", workspace_id=5)
+    with client_with(
+        lambda fields: page_of(10 * int(fields.get("page", 0)), 10, total=25), credentials
+    ) as (client, requests):
+        plan = client.plan_profiles(tmp_path / "p", query)
+        client.fetch_profile_pages(query, plan, [1])
+    sent = [dict(parse_qsl(request.content.decode())) for request in requests]
+    assert sent[0] == {"where": "a"}
+    assert sent[-1] == {"where": "a", "page": "1", "session_id": "s"}
+    project = {"project_id": credentials.project_id, "workspace_id": "5"}
+    for request in requests:
+        assert (request.method, request.url.path) == ("POST", ENGAGE)
+        assert dict(request.url.params) == project
+
+
+def test_a_later_page_without_a_session_counts(credentials):
+    """It opens a session of its own, which Mixpanel counts; a page of a session does not."""
+    with client_with(
+        lambda fields: page_of(10 * int(fields.get("page", 0)), 10, session_id=None), credentials
+    ) as (client, _):
+        used = []
+        for page, session_id in [(0, None), (1, "s"), (1, None)]:
+            client.export_profiles_page(page, session_id)
+            used.append(client.quota()[1].used)
+    assert used == [1, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -216,6 +313,56 @@ def test_behind_a_full_page_there_may_be_another(profiles, by_payload, asked_pag
         assert sorted(fetched_ids(plan)) == true_ids(emulator)
         assert plan.total == len(true_ids(emulator))
         assert len([r for r in emulator.requests if r.path == ENGAGE]) == asked_pages
+
+
+@pytest.mark.parametrize(("rows", "requests"), [(0, 2), (1, 1)])
+def test_only_a_page_without_profiles_is_confirmed(rows, requests, credentials, tmp_path):
+    """A profile is no fault of a response, even if its total says that there is none."""
+    with client_with(lambda _: page_of(0, rows, total=0), credentials) as (client, sent):
+        assert client.plan_profiles(tmp_path / "p", EVERYONE).total == rows
+    assert len(sent) == requests
+
+
+def test_no_page_of_a_session_that_ended_is_in_the_snapshot_after_it(credentials, tmp_path):
+    """The second session has more pages, which the first one's must not stand for."""
+
+    def answer(fields):
+        page = int(fields.get("page", 0))
+        if len(requests) == 3:
+            return httpx.Response(400, text="invalid session_id")
+        if len(requests) < 3:
+            return page_of(10 * page, 10, total=10, session_id="first")
+        return page_of(10 * page, 10, total=25, session_id="second")
+
+    with client_with(answer, credentials) as (client, requests):
+        plan = client.plan_profiles(tmp_path / "p", EVERYONE)
+    assert (plan.session_id, plan.total, plan.missing()) == ("second", 25, [1, 2])
+
+
+@pytest.mark.parametrize(("status", "error"), [(429, RateLimitError), (503, ServerError)])
+def test_a_fault_behind_a_full_page_ends_no_session(status, error, credentials, tmp_path):
+    """Whether another page follows is not known, so there is no snapshot."""
+    impatient = RetryPolicy(max_retries=0, max_wait_seconds=0.01)
+
+    def answer(fields):
+        return httpx.Response(status) if fields.get("page") else page_of(0, 10, total=10)
+
+    with client_with(answer, credentials, impatient) as (client, requests):
+        with pytest.raises(error):
+            client.plan_profiles(tmp_path / "p", EVERYONE)
+        assert sum(b"page" not in request.content for request in requests) == 1
+
+
+def test_a_full_page_that_comes_again_as_the_next_one_is_a_fault(credentials, tmp_path):
+    """A server that knows no pages would be asked for ever."""
+    with (
+        client_with(
+            lambda fields: page_of(0, 10, total=10, page=fields.get("page", 0)), credentials
+        ) as (client, requests),
+        pytest.raises(IncompleteExportError, match="page 1 repeats the page before it"),
+    ):
+        client.plan_profiles(tmp_path / "p", EVERYONE)
+    assert len(requests) == 2
 
 
 @pytest.mark.parametrize(("times", "planned"), [(1, True), (None, False)])
