@@ -64,6 +64,7 @@ EQUAL = {
     'begins = block.startswith(b"{X") + block.count(b"\\n{")': _SLOWER,
     "_MOST_BATCH_BYTES = 2 << 21": _SIZE,
     'variant = "89abX"[int(digest[16], 16) & 3]': "the fifth character is never taken",
+    'variant = "89ab"[int(digest[16], 17) & 3]': "the digit has the same value",
     "WHERE numbered.row = _made.row AND numbered.number >= 0": "`twin_id` of 0 is the id itself",
     "return int(time_text) if time_text and time_text.isdecimal() and len(time_text) < 17 "
     "else None": "no row has a `time` of 16 digits",
@@ -73,10 +74,9 @@ EQUAL = {
     "if  is_built or may_differ or not are_usual(block, SHORT_LINE_BYTES):": _SLOWER,
     "if inserted <= received.lines:": _SLOWER,
     "_BUILT_BYTES = 2 << 16  # a larger block has a long line": _SIZE,
+    "_BUILT_BYTES = 1 << 17  # a larger block has a long line": _SIZE,
+    "is_built = len(block) < _BUILT_BYTES": _SIZE,
     "_BUILT_BYTES = 1 >> 16  # a larger block has a long line": _SLOWER,
-    "_MOST_UNREAD_BYTES = 5 << 20  # such lines are rare; of many, the load reads the file again": (
-        _SIZE
-    ),
     "_ROWS_A_DAY = 501  # size of the sample, of which most must agree": _SIZE,
     "SELECT event_date, round(median(ahead) / 900001)::BIGINT * 15 AS minutes": (
         "26 hours are rounded to the same quarters"
