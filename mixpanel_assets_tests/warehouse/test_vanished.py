@@ -223,6 +223,19 @@ def test_tables_of_a_filter_keep_their_rows_and_those_of_others(warehouse):
     assert warehouse.query("SELECT count(*) FROM mixpanel.visits") == [(2,)]
 
 
+def test_each_table_has_its_own_time_at_which_a_row_vanished(warehouse):
+    """A row of another table with the same key does not make it an earlier one."""
+    of_table = {"target": Target("visits"), "filters": {"events": ["Sent"]}}
+    warehouse.load([sent(1), sent(2)], **of_table)
+    warehouse.load([sent(1), sent(2)])
+    warehouse.load([sent(2)], received_at=datetime(2026, 4, 1), **of_table)
+    (report,) = warehouse.load([sent(2)], received_at=datetime(2026, 4, 2))
+    assert (report.rows_vanished, report.newly_vanished) == (1, 1)
+    assert warehouse.query(
+        "SELECT table_name, insert_id, vanished_at::DATE FROM mixpanel._vanished ORDER BY ALL"
+    ) == [("events", "i1", date(2026, 4, 2)), ("visits", "i1", date(2026, 4, 1))]
+
+
 def test_rows_vanish_from_a_database_that_is_held_open(warehouse):
     """All loads use one connection then, so none finds what another has left."""
     database = warehouse.database
@@ -252,6 +265,23 @@ def test_accept_smaller_never_empties_an_old_day(warehouse, limit, left):
     assert (report.row_count, report.rows_vanished, report.rows_removed) == (left, left, 2 - left)
     (report,) = warehouse.load([bare()], reload=rule)
     assert report.row_count == 1
+
+
+@pytest.mark.parametrize(
+    ("accept_smaller", "is_empty", "limit", "keeps"),
+    [
+        (False, False, DAY, True),
+        (True, True, NEXT_DAY, True),
+        (True, True, DAY, False),
+        (True, False, NEXT_DAY, False),
+    ],
+)
+def test_rows_are_removed_only_from_days_that_mixpanel_still_has(
+    accept_smaller, is_empty, limit, keeps
+):
+    """A day with a response was not deleted there because of its age."""
+    rule = Reload(accept_smaller=accept_smaller, deleted_before=limit)
+    assert rule.keeps(DAY, is_empty=is_empty) is keeps
 
 
 @pytest.mark.parametrize("table", ["visits", "Visits"])
@@ -365,6 +395,80 @@ def test_rows_that_vanish_from_a_legacy_day_are_kept(legacy):
     load_days(legacy, {DAY: [sent(1), bare()]})
     assert stored(legacy) == before
     assert legacy.query("SELECT rows_vanished FROM mixpanel._days") == [(3,)]
+
+
+def test_rows_vanish_while_the_next_day_has_rows_of_the_same_hours(legacy):
+    """As many rows around the day as vanish from it do not hide those."""
+    load_days(legacy, {DAY: [sent(1, EDGE), sent(2)], NEXT_DAY: [sent(3, EDGE - 5)]})
+    load_days(legacy, {DAY: [sent(1, EDGE)]})
+    assert sorted(ids(legacy)) == ["i1", "i2", "i3"]
+    assert legacy.query("SELECT day, rows_vanished FROM mixpanel._days ORDER BY 1") == [
+        (DAY, 1),
+        (NEXT_DAY, 0),
+    ]
+
+
+def test_kept_rows_of_another_date_are_counted(legacy):
+    """As they were when they arrived."""
+    load_days(legacy, {DAY: [sent(1), sent(2, START_MS + DAY_MS + 3_600_000), sent(3)]})
+    (report,) = legacy.load([sent(1)])
+    assert (report.row_count, report.shifted_rows, report.event_counts) == (3, 1, {"Sent": 3})
+    assert report.hour_counts == (0,) * 8 + (2, 1) + (0,) * 14
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_a_row_moves_by_two_days_at_most(legacy, way):
+    """Zones differ by 26 hours at most."""
+    records = [sent(days, START_MS + way * (days - 1) * DAY_MS) for days in (2, 3)]
+    for days, record in zip((2, 3), records, strict=True):
+        load_days(legacy, {DAY + timedelta(days=way * days): [record]})
+    load_days(legacy, {DAY: records})
+    found = sorted((row[3], row[0]) for row in stored(legacy))
+    assert found == [("i2", DAY), *sorted([("i3", DAY), ("i3", DAY + timedelta(days=way * 3))])]
+
+
+def test_a_row_that_vanished_before_moves_first(legacy):
+    """The other one may still be in the response for its own day."""
+    load_days(legacy, {NEXT_DAY: [bare(EDGE, n=1), bare(EDGE, n=2)]})
+    load_days(legacy, {NEXT_DAY: [bare(EDGE, n=2)]})
+    legacy.load([bare(EDGE, n=3)], reload=Reload(to_read=[NEXT_DAY]))
+    found = [(row[0], row[-1]) for row in stored(legacy)]
+    assert found == [(DAY, '{"n":3}'), (NEXT_DAY, '{"n":2}')]
+
+
+def test_rows_without_an_id_move_if_they_vanished_from_their_day(legacy):
+    """The response for that day was read before and has them no longer."""
+    load_days(legacy, {NEXT_DAY: [bare(EDGE), bare(EDGE), sent(1)]})
+    load_days(legacy, {NEXT_DAY: [sent(1)], DAY: [bare(EDGE, n=2), bare(EDGE, n=3)]})
+    days = [(row[0], row[1]) for row in stored(legacy)]
+    assert days == [(DAY, "Bare"), (DAY, "Bare"), (NEXT_DAY, "Sent")]
+
+
+def test_a_row_that_was_rewritten_moves_no_other(legacy):
+    """It takes the place of the old one of its own day."""
+    load_days(legacy, {DAY: [bare(EDGE, n=1)], NEXT_DAY: [bare(EDGE, n=2)]})
+    legacy.load([bare(EDGE, n=3)], reload=Reload(to_read=[NEXT_DAY]))
+    found = [(row[0], row[-1]) for row in stored(legacy)]
+    assert found == [(DAY, '{"n":3}'), (NEXT_DAY, '{"n":2}')]
+
+
+def test_all_rows_of_a_key_move(legacy):
+    """Two users sent the same `$insert_id`."""
+    rows = [sent(1, EDGE, distinct_id=who) for who in ("a", "b")]
+    load_days(legacy, {DAY: [*rows, sent(8)]})
+    load_days(legacy, {DAY: [sent(8)]})
+    load_days(legacy, {NEXT_DAY: rows})
+    found = [(row[0], row[3], row[4]) for row in stored(legacy)]
+    assert found == [(DAY, "i8", "u"), (NEXT_DAY, "i1", "a"), (NEXT_DAY, "i1", "b")]
+
+
+def test_what_moves_leaves_the_other_vanished_rows_in_the_list(legacy):
+    """They vanished as before."""
+    load_days(legacy, {DAY: [sent(1, EDGE), sent(2, EDGE - 1)]})
+    load_days(legacy, {DAY: []})
+    load_days(legacy, {NEXT_DAY: [sent(1, EDGE)]})
+    assert [(row[0], row[3]) for row in stored(legacy)] == [(DAY, "i2"), (NEXT_DAY, "i1")]
+    assert legacy.query("SELECT day, insert_id FROM mixpanel._vanished") == [(DAY, "i2")]
 
 
 def test_equal_rows_of_two_days_stay_two(legacy):

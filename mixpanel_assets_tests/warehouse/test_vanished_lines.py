@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from mixpanel_assets.warehouse.vanished import _line_mark
+from mixpanel_assets.warehouse.ledger import Target
+from mixpanel_assets.warehouse.vanished import Reload, _line_mark
 from mixpanel_assets_tests.laws import siblings
 from mixpanel_assets_tests.warehouse.conftest import (
     ACCEPT_SMALLER,
@@ -21,6 +22,7 @@ from mixpanel_assets_tests.warehouse.test_vanished import bare, must_add_up, sen
 
 NEXT_DAY = DAY + timedelta(days=1)
 MANY = [event("Many", START_MS + 60_000, n=number) for number in range(200)]  # 1 % may be bad
+MANY_MORE = [event("More", START_MS + 60_000, n=number) for number in range(200)]
 
 
 def half(number: int | None = None, time: object = START_MS, **properties: object) -> bytes:
@@ -86,6 +88,7 @@ def test_of_equal_lines_those_are_kept_that_did_not_come(warehouse):
     [
         (half(1), event("Half", text="?", **{"$insert_id": "h1"})),
         (half(), event("Half", text="?")),
+        (half(**{"$insert_id": None}), event("Half", text="?")),
         (b'{"event":"a","properties":{"time":%d,"x":"\xff"}}' % START_MS, event("a", x="ÿ")),
     ],
 )
@@ -120,6 +123,49 @@ def test_accept_smaller_removes_lines_too(warehouse):
     assert lines(warehouse) == []
 
 
+def test_lines_of_other_days_and_tables_are_left_as_they_are(warehouse):
+    """The response for a day says nothing about them."""
+    of_table = {"target": Target("visits"), "filters": {"events": ["Visit"]}}
+    warehouse.load([half(1)])
+    warehouse.load([half(2, START_MS + DAY_MS)], from_date=NEXT_DAY)
+    warehouse.load([half(3)], **of_table)
+    (report,) = warehouse.load([])
+    assert report.quarantined == 1
+    assert vanished(warehouse) == [half(1)]
+    assert warehouse.query("SELECT count(*) FROM mixpanel._quarantine") == [(3,)]
+
+
+def test_a_stored_row_of_the_same_time_is_not_the_line(warehouse):
+    """Only a row that is new can be a line that became storable."""
+    warehouse.load([bare(), half()])
+    warehouse.load([bare()])
+    assert vanished(warehouse) == lines(warehouse) == [half()]
+    warehouse.load([bare(), event("Half", text="?")])
+    assert lines(warehouse) == []
+
+
+def test_accept_smaller_keeps_lines_of_a_day_that_may_be_deleted(warehouse):
+    """As it keeps its rows: only if the response is empty."""
+    rule = Reload(accept_smaller=True, deleted_before=NEXT_DAY)
+    warehouse.load([half(1)])
+    warehouse.load([], reload=rule)
+    assert lines(warehouse) == [half(1)]
+    warehouse.load([event()], reload=rule)
+    assert lines(warehouse) == []
+
+
+def test_a_line_without_a_time_moves_by_the_days_of_a_request_at_most(warehouse):
+    """A request has 31 days at most; the same line further away is another event."""
+    moved = [half(days, None) for days in (31, -31)]
+    others = [half(days, None) for days in (32, -32)]
+    for days, line in zip((31, -31, 32, -32), [*moved, *others], strict=True):
+        warehouse.load([line], from_date=DAY + timedelta(days=days))
+    warehouse.load([*MANY, *MANY_MORE, *moved, *others])
+    warehouse.load([*MANY, *MANY_MORE])
+    found = warehouse.query("SELECT line FROM mixpanel._quarantine WHERE day = ?", DAY)
+    assert sorted(line for (line,) in found) == sorted(others)
+
+
 @pytest.mark.parametrize("order", [(DAY, NEXT_DAY), (NEXT_DAY, DAY)])
 def test_a_line_without_a_time_moves_with_the_packing_of_days(warehouse, order):
     """It counts for the first day of its request, which may be another one the next time."""
@@ -139,6 +185,14 @@ def test_a_long_line_is_known_by_its_beginning(cut):
     line = half(7, START_MS, more="a" * 40)
     assert json.loads(line)["properties"]["$insert_id"] == "h7"
     assert _line_mark(line[:-cut]) == _line_mark(line) == ('"Half"', str(START_MS), '"h7"')
+
+
+def test_names_inside_of_other_values_tell_nothing():
+    """Only the event's own values tell lines apart."""
+    names = '"event":"x","time":5,"$insert_id":"x"'
+    line = f"""{{"properties":{{"of":{{{names}}},"event":"x","time":{START_MS},"$insert_id":"h7",
+        "list":[{{{names}}}]}},"event":"Half"}}"""
+    assert _line_mark(line.encode()) == ('"Half"', str(START_MS), '"h7"')
 
 
 def test_equal_lines_of_two_days_stay_two(warehouse):
