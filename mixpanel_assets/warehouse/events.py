@@ -328,7 +328,7 @@ def replace_events(
         confirmed = {*empty_before, *ledger.empty_days(connection, target, *days)}
         reports = [report for report in reports if not is_unconfirmed(report, confirmed)]
     ledger.write_event_days(connection, key, reports)
-    others |= vanished.moved.keys()
+    others |= vanished.moved
     if others:
         stored_reports = day_reports(connection, min(others), max(others), table=target.table)
         corrected = tuple(stored_reports[day] for day in sorted(others))

@@ -251,7 +251,7 @@ class Vanished:
         shifted: Kept rows of another date (legacy regime).
         events: Kept rows by day and event name.
         hours: Kept rows by day and hour of `event_time`.
-        moved: Rows that were stored for other days and arrived with these, by their old day.
+        moved: Other days for which rows were stored that arrived with these days.
         lines_kept: Lines that are kept.
         lines_removed: Lines that `accept_smaller` removes.
     """
@@ -262,7 +262,7 @@ class Vanished:
     shifted: Counter[date] = field(default_factory=Counter)
     events: Counter[tuple[date, str]] = field(default_factory=Counter)
     hours: Counter[tuple[date, int]] = field(default_factory=Counter)
-    moved: Counter[date] = field(default_factory=Counter)
+    moved: set[date] = field(default_factory=set)
     lines_kept: Counter[date] = field(default_factory=Counter)
     lines_removed: Counter[date] = field(default_factory=Counter)
 
@@ -355,7 +355,7 @@ _MOVED = f"""
             ANTI JOIN _brought USING (name, time_raw, insert_id) WHERE is_made
         ) GROUP BY ALL
     ), listed AS (
-        SELECT DISTINCT day, event_name AS name, time_raw, insert_id, true AS is_listed
+        SELECT day, event_name AS name, time_raw, insert_id, true AS is_listed
         FROM {VANISHED.quoted} WHERE {OF_TABLE}
             AND day BETWEEN $from_date::DATE - 2 AND $to_date::DATE + 2
     ), free AS (
@@ -458,8 +458,8 @@ class Replacement:
             vanished.shifted[day] += shifted
             vanished.events[day, event] += rows
             vanished.hours[day, hour] += rows
-        moved = self._execute("SELECT day, count(*) FROM _moved GROUP BY day")
-        vanished.moved.update(dict(moved.fetchall()))
+        moved = self._execute("SELECT day FROM _moved GROUP BY day")
+        vanished.moved.update(day for (day,) in moved.fetchall())
         return vanished
 
     def _write_vanished(self, vanished: Vanished) -> None:
