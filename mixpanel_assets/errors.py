@@ -505,11 +505,17 @@ class DatabaseNotFoundError(MixpanelDataError):
     code = "DATABASE_NOT_FOUND"
     _fields = ("db_path",)
 
-    def __init__(self, db_path: str) -> None:
-        super().__init__(
-            f"There is no database at {db_path}. Load something first with `mp sync` or "
-            "`mp fetch`, or set MP_DATABASE to the file that holds it."
+    def __init__(self, db_path: str, near: Sequence[str] = ()) -> None:
+        advice = (
+            "Load something first with `mp sync` or `mp fetch`, or set MP_DATABASE to the file "
+            "that holds it."
         )
+        if near:
+            advice = (
+                f"Databases near it: {', '.join(near)}. Set MP_DATABASE or `--database` to the one "
+                "to read, or load something first with `mp sync` or `mp fetch`."
+            )
+        super().__init__(f"There is no database at {db_path}. {advice}")
         self.db_path = db_path
 
 

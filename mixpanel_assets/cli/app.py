@@ -198,6 +198,7 @@ def _show_usage(error: Any, invocation: Invocation) -> int:
 
         error.message = visible(error.message)
         rich_format_error(error)
+        typer.echo(f"({usage.code}: {usage.page})", err=True)
     return exit_code(usage)
 
 

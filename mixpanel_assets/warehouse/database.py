@@ -24,6 +24,7 @@ import duckdb
 from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.errors import (
+    MOST_SIMILAR,
     ConfigError,
     DatabaseLockedError,
     DatabaseNotFoundError,
@@ -432,7 +433,7 @@ class Database:
         if self.is_missing:
             _must_lead_somewhere(self.given)
             self.must_not_be_lost()
-            raise DatabaseNotFoundError(str(self.path))
+            raise DatabaseNotFoundError(str(self.path), _databases_near(self.path))
 
     def must_not_be_lost(self) -> None:
         """Raise `StorageError` if the file is missing, but its copy or log exists."""
@@ -608,6 +609,22 @@ def _lost_database_message(path: Path) -> str | None:
         f"{gone}its snapshot of {stamp.taken_at:%Y-%m-%d %H:%M:%S} UTC is still there. To go on "
         f"with that copy: {' && '.join(restore)}. {begin}"
     )
+
+
+def _databases_near(path: Path) -> list[str]:
+    """Return the databases beside a missing one, and in the `data` of the working directory."""
+    found: list[str] = []
+    with suppress(OSError):  # a folder that may not be read, or a working directory that is gone
+        for folder in dict.fromkeys((path.parent, Path("data").absolute())):
+            found += [
+                str(file)
+                for file in sorted(folder.glob("*.d*b"))
+                if file.suffix in (".db", ".duckdb")
+                and not file.stem.endswith(".snapshot")
+                and file.is_file()
+                and file.stat().st_size
+            ]
+    return found[:MOST_SIMILAR]
 
 
 def _shell(path: Path) -> str:

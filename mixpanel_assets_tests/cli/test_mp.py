@@ -92,8 +92,10 @@ def test_a_wrong_region_is_refused(mp_here, emulator):
     ],
 )
 def test_wrong_usage_exits_with_3(arguments, mp_here):
-    """Invalid arguments and refused credentials have different exit codes."""
-    assert mp_here(*arguments).code == 3
+    """Invalid arguments and refused credentials have different exit codes. The page is named."""
+    done = mp_here(*arguments)
+    assert done.code == 3
+    assert "(INVALID_ARGUMENTS: docs/troubleshooting.md#invalid_arguments)" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,24 @@ def test_reading_nothing_says_so(tmp_path):
     assert list(folder.iterdir()) == []
 
 
+def test_the_databases_near_a_missing_one_are_named(tmp_path, monkeypatch):
+    """Those beside it and in `data/` here, such as that of a component; no copy for readers."""
+    beside, project = tmp_path / "beside", tmp_path / "project"
+    for file in (beside / "1.db", project / "data" / "shop_warehouse.duckdb"):
+        file.parent.mkdir(parents=True)
+        file.write_text("rows")
+    for name in ("shop_warehouse.snapshot.duckdb", "shop_warehouse.duckdb.wal", "notes.txt"):
+        (project / "data" / name).write_text("not rows")
+    (project / "data" / "empty.duckdb").touch()
+    (project / "data" / "folder.duckdb").mkdir()
+    monkeypatch.chdir(project)
+    with pytest.raises(DatabaseNotFoundError) as caught, Database(beside / "mixpanel.db").read():
+        pass
+    near = f"{beside / '1.db'}, {project / 'data' / 'shop_warehouse.duckdb'}"
+    assert f"Databases near it: {near}. Set MP_DATABASE or `--database` to" in str(caught.value)
+    assert caught.value.what_to_do.startswith("Set MP_DATABASE")
+
+
 def test_an_empty_file_counts_as_missing(tmp_path):
     """A file of zero bytes, left by whatever, can be loaded into."""
     path = tmp_path / "x.duckdb"
