@@ -14,7 +14,7 @@ import httpx
 import pytest
 import yaml
 
-from mixpanel_assets.warehouse.schema import TABLES
+from mixpanel_assets.warehouse.schema import TABLES, VIEWS
 from mixpanel_assets_tests.dagster_server import wait_for
 from mixpanel_assets_tests.test_layers import MAY_IMPORT, imported_parts, parts
 from mixpanel_assets_tests.test_release import ENVIRONMENT, archives, ran  # noqa: F401
@@ -127,7 +127,9 @@ def test_the_site_is_built_with_strict_links(tmp_path):
     assert "Workspace.sync_events" in pages["reference/python/index.html"]
     assert "MP_RETENTION_DAYS" in pages["reference/variables/index.html"]
     assert "mp sync" in pages["reference/commands/index.html"]
+    assert not re.search(r" at 0x|&lt;factory|typing\.", pages["reference/python/index.html"])
     assert "time_raw" in pages["reference/tables/index.html"]
+    assert all(f".{view}<" in pages["reference/tables/index.html"] for view in VIEWS)
     assert pages["how-it-works/index.html"].count("<figure><svg") == 2
     assert (tmp_path / "llms.txt").exists()
     # A reader's browser asks no other host.

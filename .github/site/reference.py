@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from mkdocs.config.defaults import MkDocsConfig
@@ -20,7 +21,8 @@ import mixpanel_assets
 from mixpanel_assets.cli.app import app
 from mixpanel_assets.errors import MixpanelDataError
 from mixpanel_assets.settings import Settings
-from mixpanel_assets.warehouse.schema import MACROS, TABLES, VIEWS
+from mixpanel_assets.warehouse import Database, prepare
+from mixpanel_assets.warehouse.schema import MACROS, METADATA, TABLES, VIEWS
 
 ROOT = Path(__file__).parents[2]
 # Pages that are files outside `docs/`.
@@ -175,11 +177,49 @@ def _section(title: str, text: str) -> Iterator[str]:
         yield from [f"{title}: {' '.join(text.split())}", ""]
 
 
+class _Words:
+    """Stands in a signature for what would be written as an object with its address."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
 def _signature(function: Any) -> str:
     signature = inspect.signature(function)
-    kept = [one for one in signature.parameters.values() if one.name not in ("self", "cls")]
-    text = str(signature.replace(parameters=kept)).replace("'", "")
-    return text if len(text) < 80 else re.sub(r"(?<!\[), (?=[*\w]+[:,=)])", ",\n    ", text)
+    kept = [
+        one.replace(annotation=_annotation(one.annotation), default=_default(one.default))
+        for name, one in signature.parameters.items()
+        if name not in ("self", "cls")
+    ]
+    end = "" if signature.return_annotation is inspect.Signature.empty else " -> "
+    end += repr(_annotation(signature.return_annotation)) if end else ""
+    words = [str(one) for one in kept]
+    stars = [at for at, one in enumerate(kept) if one.kind is one.KEYWORD_ONLY]
+    if stars and not any(one.kind is one.VAR_POSITIONAL for one in kept):
+        words.insert(stars[0], "*")
+    text = f"({', '.join(words)}){end}"
+    return (
+        text if len(text) < 80 else "".join(["(\n", *(f"    {one},\n" for one in words), f"){end}"])
+    )
+
+
+def _annotation(annotation: Any) -> Any:
+    if annotation is inspect.Parameter.empty:
+        return annotation
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return _Words(re.sub(r"\bmixpanel_assets\.[\w.]+\.(?=\w)|\btyping\.", "", text))
+
+
+def _default(default: Any) -> Any:
+    if default is inspect.Parameter.empty or isinstance(default, int | str | float | None):
+        return default
+    # A function, an object that is made of some, or what a dataclass makes for each instance.
+    return _Words("...") if re.search(r" at 0x|<factory>", repr(default)) else default
 
 
 def _methods(kind: type) -> Iterator[str]:
@@ -193,15 +233,39 @@ def _methods(kind: type) -> Iterator[str]:
 
 def tables() -> Iterator[str]:
     """Yield each table with its grain and columns, then the views and the macros."""
-    yield "All are in the schema `mixpanel`."
+    yield f"All are in the schema `mixpanel`, except the view `{METADATA}`."
     yield "[How it works](../how-it-works.md#tables) explains them."
     for table in TABLES:
         yield from ["", f"## mixpanel.{table.name}", "", table.grain, ""]
         yield from [_row("column", "type", "meaning"), _row(*["---"] * 3)]
         for column in table.columns:
             yield _row(f"`{column.name}`", column.type, column.description)
-    yield from ["", "## Views", "", *(f"- `mixpanel.{name}`" for name in sorted(VIEWS))]
+    yield from ["", "## Views", ""]
+    yield f"`main.{METADATA}` has the columns that users of `mixpanel_data` know."
+    for view, columns in views().items():
+        yield from ["", f"### {view}", "", _row("column", "type"), _row("---", "---")]
+        yield from (_row(f"`{name}`", kind) for name, kind in columns)
     yield from ["", "## Macros", ""]
     yield from (
         f"- `mixpanel.{name}(properties, name)`: {said}" for name, (_, said) in MACROS.items()
     )
+
+
+def views() -> dict[str, list[tuple[str, str]]]:
+    """Return the names and types of the columns of each view, from a new database."""
+    with (
+        TemporaryDirectory() as folder,
+        Database(Path(folder) / "new.duckdb").write() as connection,
+    ):
+        prepare(connection, None)
+        found = connection.execute(
+            "SELECT schema_name || '.' || view_name FROM duckdb_views() "
+            "WHERE NOT internal AND view_name IN (SELECT unnest(?)) ORDER BY ALL",
+            [list(VIEWS)],
+        ).fetchall()
+        return {
+            view: [
+                (name, kind) for name, kind, *_ in connection.execute(f"DESCRIBE {view}").fetchall()
+            ]
+            for (view,) in found
+        }
