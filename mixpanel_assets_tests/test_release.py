@@ -43,8 +43,8 @@ def required(requirements: list[str]) -> set[str]:
 
 
 def test_the_constraints_are_the_tested_versions_of_what_users_install():
-    """Those of requirements.lock, without the tools for development. `./run build` renews them."""
-    constraints, lock = versions("constraints.txt"), versions("requirements.lock")
+    """Those of requirements.txt, without the tools for development. `./run build` renews them."""
+    constraints, lock = versions("constraints.txt"), versions("requirements.txt")
     assert {name: lock[name] for name in constraints} == constraints
     project, groups = PROJECT["project"], PROJECT["dependency-groups"]
     extras = project["optional-dependencies"].values()
@@ -53,6 +53,19 @@ def test_the_constraints_are_the_tested_versions_of_what_users_install():
     # psutil and pyyaml come with Dagster too.
     tools = required(groups["dev"]) - installed - {"psutil", "pyyaml"}
     assert not tools & constraints.keys()
+
+
+def test_proposed_updates_change_both_files_of_versions():
+    """Dependabot reads requirements of these names only, and one group changes them together."""
+    [pip] = [
+        one
+        for one in yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
+        if one["package-ecosystem"] == "pip"
+    ]
+    assert pip["directory"] == "/"
+    assert len(pip["groups"]) == 1
+    read = {path.name for path in ROOT.iterdir() if path.suffix in (".txt", ".in")}
+    assert read == {"requirements.txt", "constraints.txt"}
 
 
 def test_the_readme_of_the_archives_has_no_link_that_leads_nowhere():
@@ -169,7 +182,7 @@ def test_the_archives_contain_what_they_should(archives):
         names = {
             Path(name).relative_to(Path(name).parts[0]).as_posix() for name in archive.getnames()
         }
-    assert {"run", "constraints.txt", "requirements.lock", "docs/cli.md", "LICENSE"} <= names
+    assert {"run", "constraints.txt", "requirements.txt", "docs/cli.md", "LICENSE"} <= names
     assert not [name for name in names if name.endswith(".png") or name.startswith(".venv")]
     with zipfile.ZipFile(wheel) as archive:
         files = archive.namelist()
