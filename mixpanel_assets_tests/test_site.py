@@ -131,7 +131,8 @@ def test_the_site_is_built_with_strict_links(tmp_path):
     assert "time_raw" in pages["reference/tables/index.html"]
     assert all(f".{view}<" in pages["reference/tables/index.html"] for view in VIEWS)
     assert pages["how-it-works/index.html"].count("<figure><svg") == 2
-    assert (tmp_path / "llms.txt").exists()
+    for link in re.findall(r"\]\((.+?)\)", (tmp_path / "llms.txt").read_text()):
+        assert (tmp_path / link).read_text().startswith(("# ", "---\nname: ")), link
     # A reader's browser asks no other host.
     loaded = re.compile(
         r'<(?:script|img)[^>]* src="?(https?:)|<link rel="?stylesheet"?[^>]*https?:'

@@ -15,6 +15,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from pictures import with_pictures
 
 import mixpanel_assets
@@ -46,9 +47,22 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Lead links out of `docs/` to the pages of those files, and draw the pictures."""
+    return with_pictures(_from_docs(markdown))
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Write the page as Markdown too: the links of `llms.txt` lead to it."""
+    target = Path(config.site_dir, page.file.src_uri)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(_from_docs(page.file.content_string))
+    return output
+
+
+def _from_docs(text: str) -> str:
+    """Return the text of a page with links out of `docs/` as links to pages."""
     for name, page in OUTSIDE.items():
-        markdown = markdown.replace(f"](../{name}", f"]({page}")
-    return with_pictures(markdown)
+        text = text.replace(f"](../{name}", f"]({page}")
+    return text
 
 
 def _inside(text: str) -> str:
