@@ -344,11 +344,12 @@ def test_sql_in_documents_runs(name, before_people, filled):
 
 @pytest.fixture
 def before_people(folder, filled):
-    """The same without the table `people`; with a snapshot, and the file of a component."""
+    """The same without the table `people`; with copies for readers, and a component's file."""
     snapshot = folder / "data" / "warehouse.snapshot.duckdb"
     snapshot.parent.mkdir()
     shutil.copy(copy_path(filled[1]), snapshot)
-    shutil.copy(copy_path(filled[1]), snapshot.with_name("shop_warehouse.duckdb"))
+    for name in ("shop_warehouse", "shop.snapshot", "shop_eu.snapshot"):
+        shutil.copy(copy_path(filled[1]), snapshot.with_name(f"{name}.duckdb"))
     with StorageEngine(folder / "shop.duckdb") as storage:
         storage.drop("people")
     return folder
