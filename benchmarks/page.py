@@ -138,7 +138,7 @@ def introduction(scale: float) -> str:
     load, _, _ = os.getloadavg()
     rows = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "size": f"{scale:g} of the full number of events",
+        "size": f"{f'{scale:g} of ' if scale != 1 else ''}the full number of events",
         "processor": f"{processor()}, {os.cpu_count()} cores",
         "memory": f"{psutil.virtual_memory().total / 1e9:.1f} GB",
         "load average at the start": f"{load:.1f}",
