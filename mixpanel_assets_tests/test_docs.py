@@ -484,6 +484,27 @@ def test_the_commands_of_dg_in_documents_exist():
         assert command.name == "scaffold" or options <= known, shlex.join(words)
 
 
+def test_the_commands_of_mp_in_texts_exist():
+    """In sentences, in blocks that are not run, and in the list for programs; options too."""
+    known = {tuple(name.split()): chain for chain, name in commands()}
+    texts = "\n".join([*DOCUMENTS.values(), (ROOT / "docs" / "llms.txt").read_text()])
+    lines = re.findall(r"`(mp [^`]+)`", texts)
+    lines += re.findall(r"^ *(?:\$ )?(mp .*)", texts, re.MULTILINE)
+    others = DOCUMENTS["docs/compatibility.md"].partition("\n## What is different")[0]
+    first_cells = " ".join(re.findall(r"^\| (.*?) \|", others, re.MULTILINE))
+    not_included = re.findall(r"`(mp [^`]+)`", first_cells)
+    for words in map(typed, {*lines} - {*not_included}):
+        is_group = any(key[: len(words)] == tuple(words) for key in known)
+        if is_group or words[1] == "COMMAND" or words[1].startswith("-"):
+            continue
+        found = next((known[key] for n in (3, 2) if (key := tuple(words[:n])) in known), None)
+        assert found, f"`{shlex.join(words)}` names a command that `mp` does not have"
+        parameters = [parameter for one in found for parameter in one.params]
+        options = {name for one in parameters for name in (*one.opts, *one.secondary_opts)}
+        given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+        assert given <= options, shlex.join(words)
+
+
 def test_every_line_that_cannot_run_is_there():
     """So that the list of exceptions does not outlive what it excuses."""
     lines = [typed(line) for block in SHELL.values() for line in block.splitlines()]
