@@ -28,7 +28,6 @@ from mixpanel_assets.rules.lines import (
     LongLine,
     UnusualLines,
     are_left_in,
-    are_plain,
     has_long_integer,
     is_blank,
     is_unread,
@@ -229,17 +228,17 @@ class Verdict(Judge[bytes]):
         self._numbers.may_differ = False
         try:
             # Equal bytes: one event a line, and no name was lost.
-            is_built = len(block) <= _BUILT_BYTES
-            is_plain = is_built and _encode_lines(self._build_lines(block)) == block
-            if not is_plain:
+            is_short = len(block) <= _BUILT_BYTES
+            if not (is_short and _encode_lines(self._build_lines(block)) == block):
                 self._check_lines(block)
         except (*_UNUSUAL, OverflowError):  # of an integer that has more than 64 bits
             return None
         may_differ = self._unusual.lengths_are_few and (
             self._numbers.may_differ or has_long_integer(block)
         )
-        are_usual = are_left_in if is_plain else are_plain
-        if not is_built or may_differ or not are_usual(block, SHORT_LINE_BYTES):
+        # Checked lines are UTF-8 without half pairs or raw control characters; only long or deep
+        # ones are unread.
+        if may_differ or not are_left_in(block, SHORT_LINE_BYTES):
             for line in _lines_of(block):
                 self._note_if_unusual(line)
         self.lines += block.count(b"\n")

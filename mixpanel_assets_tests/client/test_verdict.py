@@ -27,6 +27,7 @@ from mixpanel_assets.rules.lines import (
     SHORT_LINE_BYTES,
     LineSplitter,
     UnusualLines,
+    why_unstorable,
 )
 
 EVENT = '{"event":"Order","properties":{"time":1704067200000,"city":"Ærø"}}'
@@ -505,6 +506,39 @@ def test_unusual_lines_are_remembered(lines):
         tuple(line for line in lines if line in UNREAD),
         {len(line) for line in lines if line in LONG_NUMBERS},
     )
+
+
+PIECES = [
+    *(rb"\ud83d", rb"\uDBFF", rb"\ude00", rb"\uDFFF", rb"\u0041", rb"\\", rb"\"", b"ud83d", b" "),
+    *(
+        b"\t",
+        b"\r",
+        b"\x00",
+        b"\x1f",
+        b"\x7f",
+        b"\xff",
+        b"\xed\xa0\xbd",
+        b"\xed\xb8\x80",
+        "é".encode(),
+    ),
+]
+FORMS = [
+    b'{"event":"%b","properties":{}}',
+    b'{"event":"a","properties":{"%b":["%b"]}}',
+    b'{"event": "a", "properties": {"%b": 1}, "%b": "%b"}',
+]
+
+
+@given(st.lists(st.tuples(st.sampled_from(FORMS), st.lists(st.sampled_from(PIECES), max_size=4))))
+def test_every_line_with_odd_text_is_remembered(texts):
+    """Half pairs, control characters and bytes, in the event, in properties and beside them."""
+    lines = [form.replace(b"%b", b"".join(pieces)) for form, pieces in texts]
+    verdict = Verdict(gzip=False)
+    for line in [*lines, b"\n".join(lines)]:
+        for block in verdict.feed(line + b"\n"):
+            list(block)
+    unread = tuple(line for line in lines if why_unstorable(line))
+    assert verdict.unusual.unread == unread * 2
 
 
 def test_unusual_lines_are_remembered_up_to_4_mib():
