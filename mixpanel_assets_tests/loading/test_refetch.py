@@ -116,8 +116,13 @@ def test_the_reason_for_a_kept_day_is_said():
     assert stale.reason == "they were read 3 days after their end or later"
 
 
-def test_the_words_that_users_write_stay():
+@pytest.mark.parametrize(
+    ("word", "kept"), [("all", []), ("missing", ["early", "late"]), ("stale", ["late"])]
+)
+def test_the_words_that_users_write_stay(word, kept):
     """Configurations, scripts and tags of runs have them; a month is read again at most."""
-    assert [*Refetch] == ["all", "missing", "stale"]
+    keeping = Keeping(Refetch(word))
+    rows = {"early": row(fetched_at=datetime(2024, 3, 10)), "late": row()}
+    assert [name for name, ledger_row in rows.items() if keeping.keeps(ledger_row)] == kept
     assert REFETCH_TAG == "mixpanel_assets/refetch"
     assert MOST_DAYS_READ_AGAIN == 31
