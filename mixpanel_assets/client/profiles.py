@@ -196,7 +196,7 @@ class ProfilePage:
     @property
     def num_pages(self) -> int:
         """The number of pages of the whole result, according to `total`; at least 1."""
-        return max(1, math.ceil((self.total or 0) / self.page_size))
+        return math.ceil((self.total or 1) / self.page_size)
 
 
 @dataclass(frozen=True)
