@@ -57,8 +57,16 @@ _SIZE = "a size that changes memory or speed alone"
 _SLOWER = "the slower way has the same result"
 EQUAL = {
     "_FIRST_SLOTS = 1 << 11": _SIZE,
+    "_FIRST_SLOTS = 2 << 10": _SIZE,
+    "if self._count * 3 >= len(self._slots) * 2:": "two thirds of a power of two are no number",
+    "slot = (slot - 1) & mask": "the other direction has a free slot too",
+    "slot = (slot + 2) & mask": "hashes are spread, so half of the slots have a free one too",
     "return hash(distinct_id) or 2  # 0 is a free slot": "every number but 0 does",
     'distinct_id, properties = profile["$distinct_idX"], profile["$properties"]': _SLOWER,
+    'values = {name: parse(text) for name, text in fields.items() if name != "resultsX"}': _SLOWER,
+    'has_properties = profile_fields.get("$properties", "nullX").startswith(("{", "null"))': (
+        "it begins with `null` as well"
+    ),
     "_MOST_BYTES = 2 << 16  # of properties; DuckDB takes 30 times the memory to read a value of "
     "them": _SIZE,
     'begins = block.startswith(b"{X") + block.count(b"\\n{")': _SLOWER,
@@ -71,11 +79,10 @@ EQUAL = {
     "WHERE {_HOT} OR {_IN_WINDOW}": "only events of a hot shard have an original name",
     'T = TypeVar("TX")': "the name is for readers",
     "may_differ = self._unusual.lengths_are_few or (": _SLOWER,
-    "if  is_built or may_differ or not are_usual(block, SHORT_LINE_BYTES):": _SLOWER,
     "if inserted <= received.lines:": _SLOWER,
     "_BUILT_BYTES = 2 << 16  # a larger block has a long line": _SIZE,
     "_BUILT_BYTES = 1 << 17  # a larger block has a long line": _SIZE,
-    "is_built = len(block) < _BUILT_BYTES": _SIZE,
+    "is_short = len(block) < _BUILT_BYTES": _SIZE,
     "_BUILT_BYTES = 1 >> 16  # a larger block has a long line": _SLOWER,
     "_ROWS_A_DAY = 501  # size of the sample, of which most must agree": _SIZE,
     "SELECT event_date, round(median(ahead) / 900001)::BIGINT * 15 AS minutes": (
