@@ -82,6 +82,7 @@ SECTIONS = (
         "All profiles are fetched and stored, or read one by one. The emulator runs on the same "
         "cores, so the rates are lower bounds.",
         {"--profiles": [1_000_000], "--streamed": [500_000], "--few": [10_000]},
+        programs=("headless",),
     ),
     Section(
         "Backfill",

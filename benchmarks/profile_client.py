@@ -1,6 +1,7 @@
 """Get profiles in one way and print the costs as JSON.
 
-`benchmarks.profile_runs` starts it as its own process. MP_* variables name the server.
+`benchmarks.profile_runs` starts it as its own process. MP_* variables name the server. Each way
+imports what it needs: an environment with mixpanel-headless has no mixpanel-assets.
 """
 
 from __future__ import annotations
@@ -10,14 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 
-import duckdb
-
 from benchmarks.stream_client import peak_bytes
-from mixpanel_assets import ParallelProfileResult, Workspace
 
 
 def fetch(max_workers: str) -> int:
     """Fetch all profiles into a table of a new database with the library."""
+    from mixpanel_assets import ParallelProfileResult, Workspace
+
     with Workspace() as workspace:
         result = workspace.fetch_profiles("people", parallel=True, max_workers=int(max_workers))
         assert isinstance(result, ParallelProfileResult)
@@ -27,7 +27,6 @@ def fetch(max_workers: str) -> int:
 
 def materialize(max_workers: str) -> int:
     """Run the asset for today, all of its pages in one op."""
-    # Imported here, because Dagster would add to the memory of the other ways.
     import dagster as dg
 
     from mixpanel_assets.defs.location import build_definitions
@@ -50,14 +49,38 @@ def materialize(max_workers: str) -> int:
 
 def sync() -> int:
     """Fetch all profiles into a new database."""
+    from mixpanel_assets import Workspace
+
     with Workspace() as workspace:
         return workspace.sync_profiles().row_count
 
 
 def stream(way: str) -> int:
     """Count the profiles of a stream: `raw` or `normalized`."""
+    from mixpanel_assets import Workspace
+
     with Workspace() as workspace:
         return sum(1 for _ in workspace.stream_profiles(raw=way == "raw"))
+
+
+def headless(way: str) -> int:
+    """Count the profiles of mixpanel-headless: `raw` or `normalized`."""
+    from mixpanel_headless import Workspace
+
+    return sum(1 for _ in Workspace().stream_profiles(raw=way == "raw"))
+
+
+def import_for(way: str) -> None:
+    """Import what a way needs: the start is not measured."""
+    if way == "headless":
+        import mixpanel_headless as mixpanel_headless
+
+        return
+    import duckdb
+
+    from mixpanel_assets import Workspace as Workspace
+
+    duckdb.execute("SELECT ?", ["loaded"])  # DuckDB loads pandas with the first bound value
 
 
 def main() -> None:
@@ -67,10 +90,10 @@ def main() -> None:
         "materialize": materialize,
         "sync": sync,
         "stream": stream,
+        "headless": headless,
     }
     way, *arguments = sys.argv[1:]
-    # DuckDB loads pandas with the first bound value; the start is not measured.
-    duckdb.execute("SELECT ?", ["loaded"])
+    import_for(way)
     began, spent = time.time(), time.process_time()
     profiles = ways[way](*arguments)
     figures = {

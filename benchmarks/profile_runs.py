@@ -34,11 +34,11 @@ class Figure:
         return self.ended - self.began
 
 
-def run(emulator: Emulator, way: str, *arguments: str) -> Figure:
+def run(emulator: Emulator, way: str, *arguments: str, python: str = sys.executable) -> Figure:
     """Return the figures of one way, in its own database and home."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.profile_client", way, *arguments],
+            [python, "-m", "benchmarks.profile_client", way, *arguments],
             env={
                 **os.environ,
                 **environment_of(emulator),

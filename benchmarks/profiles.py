@@ -1,12 +1,14 @@
 """A million profiles: time to fetch and to load them, and memory.
 
 `python -m benchmarks.profiles --profiles 1000000 --streamed 500000`. The emulator and the client
-share this machine, so the rates are lower bounds.
+share this machine, so the rates are lower bounds. `--headless-python PATH` lets mixpanel-headless
+read the profiles too.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 
 from rich.table import Table
 
@@ -21,9 +23,10 @@ def main() -> None:
     parser.add_argument("--profiles", type=int, default=1_000_000, help="the number to load")
     parser.add_argument("--streamed", type=int, default=500_000, help="the number to stream")
     parser.add_argument("--few", type=int, default=10_000, help="the number to compare with")
+    parser.add_argument("--headless-python", help="an interpreter with mixpanel-headless")
     options, _ = parser.parse_known_args()
     show(loads([options.few, options.profiles]))
-    show(streams([options.few, options.streamed]))
+    show(streams([options.few, options.streamed], options.headless_python))
 
 
 def project(profiles: int) -> EmulatorSettings:
@@ -54,30 +57,35 @@ def loads(sizes: list[int]) -> Table:
     return table
 
 
-def streams(sizes: list[int]) -> Table:
-    """Return the costs of `Workspace.stream_profiles` as a table."""
+def streams(sizes: list[int], headless_python: str | None) -> Table:
+    """Return the costs of streams as a table; the ratios are to our raw stream of as many."""
     table = Table(title="streamed")
-    for heading in ("way", "profiles", "seconds", "CPU s", "profiles/s", "peak MB", "growth"):
+    for heading in ("way", "profiles", "seconds", "x raw", "CPU s", "profiles/s", "peak MB"):
         table.add_column(heading, justify="left" if heading == "way" else "right")
-    for way in ("raw", "normalized"):
-        figures = [measure_stream(size, way) for size in sizes]
-        for figure in figures:
-            table.add_row(
-                way,
-                f"{figure.profiles:,}",
-                f"{figure.seconds:.2f}",
-                f"{figure.cpu_seconds:.2f}",
-                f"{figure.profiles / figure.seconds:,.0f}",
-                f"{figure.peak_bytes / 1e6:.1f}",
-                f"{figure.peak_bytes / figures[0].peak_bytes - 1:+.1%}",
-            )
+    clients = [("", "stream", sys.executable)]
+    if headless_python:
+        clients.append(("headless ", "headless", headless_python))
+    raw = dict[int, float]()
+    for name, client, python in clients:
+        for way in ("raw", "normalized"):
+            for size in sizes:
+                figure = measure_stream(size, client, way, python)
+                table.add_row(
+                    name + way,
+                    f"{figure.profiles:,}",
+                    f"{figure.seconds:.2f}",
+                    f"{figure.seconds / raw.setdefault(size, figure.seconds):.2f}",
+                    f"{figure.cpu_seconds:.2f}",
+                    f"{figure.profiles / figure.seconds:,.0f}",
+                    f"{figure.peak_bytes / 1e6:.1f}",
+                )
     return table
 
 
-def measure_stream(size: int, way: str) -> Figure:
+def measure_stream(size: int, client: str, way: str, python: str) -> Figure:
     """Return the figures of one stream."""
     with Emulator(project(size)) as emulator:
-        figure = run(emulator, "stream", way)
+        figure = run(emulator, client, way, python=python)
     assert figure.profiles == size, f"{figure.profiles:,} of {size:,} were received"
     return figure
 
