@@ -195,8 +195,8 @@ def stage_profiles(
     pages: Sequence[PageFile],
     *,
     days: Sequence[date],
-    scope: Scope = "all",
-    zone: str = "UTC",
+    scope: Scope,
+    zone: str,
 ) -> Iterator[StagedProfiles]:
     """Stage the pages of one response, in page order, until the block ends. Nothing is locked.
 
@@ -275,7 +275,6 @@ class _PageReader:
                 self._stage_line(line, page, fetched_at)
         self._insert_batch()
         self._spread.finish()
-        self._refusals.finish()
 
     def _stage_line(self, line: bytes | LongLine, page: PageFile, fetched_at: datetime) -> None:
         if isinstance(line, LongLine):
@@ -344,7 +343,6 @@ def _insert_rows(staging: Connection, table: str, rows: Sequence[StagedRow]) -> 
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
     staging.register("_batch", pa.Table.from_arrays(arrays, schema=schema))
     staging.execute(f"INSERT INTO {table} BY NAME SELECT * FROM _batch")
-    staging.unregister("_batch")
 
 
 def _only_refused(staging: Connection, table: str, refused_ids: set[str]) -> int:

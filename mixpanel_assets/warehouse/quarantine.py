@@ -72,12 +72,9 @@ class Refusals:
     def move(self, day: date) -> None:
         """Let every line count for this day instead."""
         # Not by an update of the table: a transaction that has begun would not see it.
-        self.rows = f"(SELECT * REPLACE (DATE '{day}' AS day) FROM {self.table})"
+        lines = f"{self.table} WHERE day IS NOT NULL"  # without the gaps between large lines
+        self.rows = f"(SELECT * REPLACE (DATE '{day}' AS day) FROM {lines})"
         self._lines = [replace(line, day=day) for line in self._lines]
-
-    def finish(self) -> None:
-        """Make the table ready to be read."""
-        self._spread.finish()
 
 
 def replace_quarantine(

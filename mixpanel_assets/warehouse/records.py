@@ -204,7 +204,8 @@ def make_profiles_table(
     free_table_name(connection, table, replace=False)
     target = Target(table, NAMED_SCHEMA)
     pages = [PageFile(page, fetched_at)]
-    with stage_profiles(connection, pages, days=[day], zone=project.day_zone) as staged:
+    zone = project.day_zone
+    with stage_profiles(connection, pages, days=[day], scope="all", zone=zone) as staged:
         [report] = replace_profiles(connection, staged, filters=filters or None, target=target)
     _set_fetched_at(connection, target, fetched_at)
     return report.row_count

@@ -288,7 +288,6 @@ def _fill_staging(
     if inserted < received.lines:
         left = OddLines(connection, received, window, into=table, refusals=refusals)
         left.sort(most)
-        refusals.finish()
         make_room(connection, sum(left.largest))
         inserted += left.rescued + len(refusals)
     connection.execute(f"DELETE FROM {table} WHERE is_odd")  # also blank lines, if they have a BOM

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mixpanel_assets.errors import IncompleteExportError
-from mixpanel_assets.rules.lines import MAX_LINE_BYTES
+from mixpanel_assets.rules.lines import MAX_LINE_BYTES, TOO_LONG
+from mixpanel_assets.warehouse.database import Database
+from mixpanel_assets.warehouse.memory import in_bytes
 from mixpanel_assets.warehouse.profile_pages import PageFile, stage_profiles
 from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import prepare
@@ -16,7 +22,9 @@ from mixpanel_assets_tests.warehouse.profiles import (
     FAILED,
     NOON,
     profile,
+    seen,
     store,
+    store_days,
     store_pages,
 )
 
@@ -353,16 +361,51 @@ def test_a_profile_whose_id_is_no_text_counts_as_come(warehouse, line):
     assert store(warehouse, [line, profile("v")], expected_total=2).missing_rows == 0
 
 
+@contextmanager
+def staged_page(database: Database, lines: Iterable[bytes]) -> Iterator[tuple[Any, Any]]:
+    """Stage one page of a full snapshot; yield DuckDB's connection, too."""
+    path = database.path.parent / "page"
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    with (
+        database.staging() as connection,
+        stage_profiles(
+            connection, [PageFile(path, NOON)], days=[DAY], scope="all", zone="UTC"
+        ) as staged,
+    ):
+        yield connection, staged
+
+
+def settings(connection) -> tuple[float, int]:
+    """Return the bytes and threads that DuckDB may use."""
+    limit, threads = connection.execute(
+        "SELECT current_setting('memory_limit'), current_setting('threads')"
+    ).fetchone()
+    return in_bytes(limit), threads
+
+
 def test_large_profiles_are_staged_apart(warehouse):
     """DuckDB reads 2,048 rows at once, so that it holds few large ones at a time."""
-    path = warehouse.folder / "page"
-    path.write_bytes(b"".join(as_line(profile(f"u{n}", a="a" * 600_000)) + b"\n" for n in range(5)))
+    lines = [as_line(profile(f"u{n}", a="a" * 600_000)) for n in range(5)]
     rowids = "SELECT count(*), count(DISTINCT rowid // 2048) FROM {}"
-    with (
-        warehouse.database.staging() as connection,
-        stage_profiles(connection, [PageFile(path, NOON)], days=[DAY]) as staged,
-    ):
+    with staged_page(warehouse.database, lines) as (connection, staged):
         assert connection.execute(rowids.format(staged.table)).fetchall() == [(5, 2)]
+
+
+def test_profiles_are_staged_with_little_memory(tmp_path):
+    """The rest is left for other work of the process."""
+    database = Database(tmp_path / "mixpanel.duckdb", memory_limit="900MB")
+    with staged_page(database, [as_line(profile())]) as (connection, _):
+        assert settings(connection)[0] == pytest.approx(192e6, rel=0.001)
+
+
+def test_large_profiles_get_the_memory_that_they_need(tmp_path):
+    """Of DuckDB's own limit, and one thread."""
+    database = Database(tmp_path / "mixpanel.duckdb", memory_limit="900MB")
+    lines = [as_line(profile(f"u{n}", a="a" * 1_050_000)) for n in range(33)]
+    with staged_page(database, lines) as (connection, staged):
+        assert staged.tallies[DAY].rows == 33
+        limit, threads = settings(connection)
+        assert (limit, threads) == (pytest.approx(900e6 * 7 / 8, rel=0.001), 1)
 
 
 def test_the_load_leaves_the_memory_limit_as_it_was(warehouse):
@@ -371,10 +414,57 @@ def test_the_load_leaves_the_memory_limit_as_it_was(warehouse):
     path.write_bytes(b"")
     with warehouse.database.write() as connection:
         prepare(connection, warehouse.project)
-        limit = connection.execute("SELECT current_setting('memory_limit')").fetchall()
-        with stage_profiles(connection, [PageFile(path, NOON)], days=[DAY]) as staged:
+        before = settings(connection)
+        pages = [PageFile(path, NOON)]
+        with stage_profiles(connection, pages, days=[DAY], scope="all", zone="UTC") as staged:
             replace_profiles(connection, staged)
-        assert connection.execute("SELECT current_setting('memory_limit')").fetchall() == limit
+        assert settings(connection) == before
+
+
+def test_a_profile_that_is_too_long_is_in_quarantine(warehouse):
+    """The beginning of its line is kept, and it counts as one profile."""
+    line = b'{"$distinct_id":"u","$properties":{"a":"%b"}}' % (b"a" * MAX_LINE_BYTES)
+    report = store(warehouse, [line, profile("v")], expected_total=2)
+    assert (report.status, report.row_count, report.quarantined) == ("complete", 1, 1)
+    found = warehouse.query("SELECT reason, line_bytes FROM mixpanel._quarantine")
+    assert found == [(TOO_LONG, len(line))]
+
+
+def test_large_lines_in_quarantine_can_count_for_another_day(warehouse):
+    """A full snapshot of the first requested day is kept, and nothing else comes with them."""
+    next_day = DAY + timedelta(days=1)
+    store(warehouse, [profile("u")], day=DAY)
+    lines = [
+        b'{"$distinct_id":"u","$properties":{"a":"\\ud800%b"}}' % (b"a" * size)
+        for size in (2_200_000, 1)
+    ]
+    days = [seen(f"v{number}", next_day) for number in range(200)]
+    store_days(warehouse, [*lines, *days], days=[DAY, next_day], scope="seen_on_day")
+    found = warehouse.query(
+        "SELECT day, line FROM mixpanel._quarantine ORDER BY octet_length(line) DESC"
+    )
+    assert found == [(next_day, line) for line in lines]
+
+
+def test_the_time_of_a_page_is_utc():
+    """Whatever its zone is; without one it is UTC already."""
+    path, noon = Path("page"), datetime(2026, 3, 1, 12)
+    for moment in (noon, NOON, NOON.astimezone(timezone(timedelta(hours=5)))):
+        assert PageFile(path, moment).fetched_at_utc == noon
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("20240101", "20240101T000000", "2024-W01-1", "2024-01-01T00:00:00.1234567"),
+        *("2024-01-01T00", "2024-01-01T00:00:00+05:30:10", "2024-02-30", "9999-12-31T23:59-01:00"),
+    ],
+)
+def test_other_ways_to_write_a_time_are_no_last_seen(text):
+    """Python reads some of them; to take them would lose digits, or fail at the ends of time."""
+    line = b'{"$distinct_id":"u","$properties":{"$last_seen":"%b"}}' % text.encode()
+    properties = f'{{"$last_seen":"{text}"}}'
+    assert PageFile(Path("page"), NOON).row(line) == ("u", properties, None)
 
 
 def test_odd_profiles_are_stored_as_sent_or_in_quarantine(warehouse):
