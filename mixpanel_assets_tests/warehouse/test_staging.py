@@ -17,8 +17,9 @@ from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.events import stage_days
 from mixpanel_assets.warehouse.lines import ShiftedRowsError, Window
 from mixpanel_assets.warehouse.project import ProjectIdentity
-from mixpanel_assets.warehouse.schema import EVENTS
+from mixpanel_assets.warehouse.schema import EVENTS, Column
 from mixpanel_assets.warehouse.staging import (
+    _insert_staged_rows,
     contradiction,
     fill_insert_ids,
     measure_offsets,
@@ -187,6 +188,19 @@ def test_a_file_that_is_gone_is_to_be_fetched_again(tmp_path):
     received = ReceivedDays(tmp_path / "nowhere.jsonl", DAY, DAY, 1, names_once=True)
     with pytest.raises(IncompleteExportError, match=r"is gone: .*nowhere.jsonl was deleted"):
         warehouse.store(received)
+
+
+def test_another_fault_of_duckdb_is_not_taken_for_a_damaged_file(connection, tmp_path):
+    """A full disk, for instance: to fetch the days again would not help."""
+    spool = Warehouse(tmp_path).spool([event()])
+    received = ReceivedDays(spool, DAY, DAY, 1, names_once=True)
+    fault = Column("fault", "BOOLEAN DEFAULT error('the disk is full')", "")
+    odd = (Column("is_odd", "BOOLEAN", ""), Column("odd_line", "VARCHAR", ""))
+    with (
+        staging_table(connection, [*EVENTS.columns, *odd, fault]) as (staging, table, _),
+        pytest.raises(duckdb.InvalidInputException, match="the disk is full"),
+    ):
+        _insert_staged_rows(staging, table, received, Window(DAY, DAY, UTC_PROJECT))
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,14 @@ def test_a_hot_event_that_vanishes_is_kept(warehouse):
     assert (report.row_count, report.rows_vanished) == (3, 1)
 
 
+def test_only_events_of_a_hot_shard_have_another_name(warehouse):
+    """Any event can have a property of that name."""
+    hot = event("$hotshard_events", mp_original_event_name="A", **{"$insert_id": "i"})
+    warehouse.load([hot, bare(mp_original_event_name="A")])
+    (report,) = warehouse.load([bare(mp_original_event_name="A", plan="pro")])
+    assert (report.row_count, report.rows_vanished) == (2, 1)
+
+
 def test_rows_without_an_id_are_counted(warehouse):
     """Of three equal events, one comes back rewritten: two are kept, and no id is there twice."""
     warehouse.load([bare()] * 3)
