@@ -55,6 +55,7 @@ NOT_SQL = re.compile(
 # Faults that change no result, by the line that they make, with the reason.
 _SIZE = "a size that changes memory or speed alone"
 _SLOWER = "the slower way has the same result"
+_NAME = "one name is as good as another"
 EQUAL = {
     "_FIRST_SLOTS = 1 << 11": _SIZE,
     "_FIRST_SLOTS = 2 << 10": _SIZE,
@@ -67,8 +68,6 @@ EQUAL = {
     'has_properties = profile_fields.get("$properties", "nullX").startswith(("{", "null"))': (
         "it begins with `null` as well"
     ),
-    "_MOST_BYTES = 2 << 16  # of properties; DuckDB takes 30 times the memory to read a value of "
-    "them": _SIZE,
     'begins = block.startswith(b"{X") + block.count(b"\\n{")': _SLOWER,
     "_MOST_BATCH_BYTES = 2 << 21": _SIZE,
     'variant = "89abX"[int(digest[16], 16) & 3]': "the fifth character is never taken",
@@ -76,7 +75,8 @@ EQUAL = {
     "WHERE numbered.row = _made.row AND numbered.number >= 0": "`twin_id` of 0 is the id itself",
     "return int(time_text) if time_text and time_text.isdecimal() and len(time_text) < 17 "
     "else None": "no row has a `time` of 16 digits",
-    "WHERE {_HOT} OR {_IN_WINDOW}": "only events of a hot shard have an original name",
+    "return int(time_text) if time_text and time_text.isdecimal() and len(time_text) <= 16 "
+    "else None": "no row has a `time` of 16 digits",
     'T = TypeVar("TX")': "the name is for readers",
     "may_differ = self._unusual.lengths_are_few or (": _SLOWER,
     "if inserted <= received.lines:": _SLOWER,
@@ -91,6 +91,32 @@ EQUAL = {
     "_MOST_BATCH_ROWS = 5001  # row by row, DuckDB inserts 850 a second": _SIZE,
     "if len(self._batch) > _MOST_BATCH_ROWS or self._batch_bytes >= _MOST_BATCH_BYTES:": _SIZE,
     "AND day BETWEEN $from_date::DATE - 2 AND $to_date::DATE + 3": "joined with fewer days",
+    "WITH times AS (SELECT time_raw FROM {{staged}} UNION SELECT time_raw FROM _lacking)": _SLOWER,
+    "SELECT time_raw FROM _lacking UNION SELECT time_raw FROM _nearby": _SLOWER,
+    "UNION (": "a row is in one of the two, and only whether it is there counts",
+    "SELECT day, {_KEY}, max(vanished_at) AS vanished_at FROM {VANISHED.quoted}": (
+        "the rows of a key vanish together"
+    ),
+    "WHERE insert_id IS NOT NULL GROUP BY ALL HAVING count(*) >= 1": _SLOWER,
+    "SELECT event_date, id FROM _made GROUP BY ALL HAVING count(*) >= 1": _SLOWER,
+    '_MADE, _TWIN = "mixpanel_assets_made_idX", "mixpanel_assets_twin_id"': _NAME,
+    '_MADE, _TWIN = "mixpanel_assets_made_id", "mixpanel_assets_twin_idX"': _NAME,
+    "for most in (SHORT_LINE_BYTES, SHORT_LINE_BYTES * 8):": _SIZE,
+    "for most in (SHORT_LINE_BYTES, SHORT_LINE_BYTES // 9):": _SIZE,
+    "if profile is None or may_be_deep(line, MAX_DEPTH // 3):": _SLOWER,
+    "if profile is not None or may_be_deep(line, MAX_DEPTH // 2):": _SLOWER,
+    'distinct_id, properties = profile["$distinct_id"], profile["$propertiesX"]': _SLOWER,
+    "if not TYPE_CHECKING:": "the import is made later anyway",
+    "_MOST_BATCH_BYTES = 3 << 20": _SIZE,
+    "_MOST_BATCH_BYTES = 2 >> 20": _SLOWER,
+    "if len(self._batch) >= _MOST_BATCH_ROWS or self._batch_bytes > _MOST_BATCH_BYTES:": _SIZE,
+    "self._batch_bytes = 1": _SIZE,
+    "self._batch, self._batch_bytes = [], 1": _SIZE,
+    "keep = heappush if len(self.largest) <= ROWS_AT_ONCE else heappushpop": _SIZE,
+    "if sum(reader.largest) > LARGE_BYTES:": _SIZE,
+    "columns = zip(*rows, strict=False)": "each row has the same columns",
+    "arrays = [pa.array(column, field.type) for column, field in "
+    "zip(columns, schema, strict=False)]": "each row has the same columns",
 }
 
 
