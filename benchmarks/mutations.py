@@ -63,7 +63,6 @@ EQUAL = {
     "slot = (slot - 1) & mask": "the other direction has a free slot too",
     "slot = (slot + 2) & mask": "hashes are spread, so half of the slots have a free one too",
     "return hash(distinct_id) or 2  # 0 is a free slot": "every number but 0 does",
-    'distinct_id, properties = profile["$distinct_idX"], profile["$properties"]': _SLOWER,
     'values = {name: parse(text) for name, text in fields.items() if name != "resultsX"}': _SLOWER,
     'has_properties = profile_fields.get("$properties", "nullX").startswith(("{", "null"))': (
         "it begins with `null` as well"
@@ -103,9 +102,6 @@ EQUAL = {
     '_MADE, _TWIN = "mixpanel_assets_made_id", "mixpanel_assets_twin_idX"': _NAME,
     "for most in (SHORT_LINE_BYTES, SHORT_LINE_BYTES * 8):": _SIZE,
     "for most in (SHORT_LINE_BYTES, SHORT_LINE_BYTES // 9):": _SIZE,
-    "if profile is None or may_be_deep(line, MAX_DEPTH // 3):": _SLOWER,
-    "if profile is not None or may_be_deep(line, MAX_DEPTH // 2):": _SLOWER,
-    'distinct_id, properties = profile["$distinct_id"], profile["$propertiesX"]': _SLOWER,
     "if not TYPE_CHECKING:": "the import is made later anyway",
     "_MOST_BATCH_BYTES = 3 << 20": _SIZE,
     "_MOST_BATCH_BYTES = 2 >> 20": _SLOWER,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
@@ -12,7 +13,7 @@ from mixpanel_assets.errors import IncompleteExportError
 from mixpanel_assets.rules.lines import MAX_LINE_BYTES, TOO_LONG
 from mixpanel_assets.warehouse.database import Database
 from mixpanel_assets.warehouse.memory import in_bytes
-from mixpanel_assets.warehouse.profile_pages import PageFile, stage_profiles
+from mixpanel_assets.warehouse.profile_pages import PageFile, _plain_row, stage_profiles
 from mixpanel_assets.warehouse.profiles import kept_snapshot, replace_profiles
 from mixpanel_assets.warehouse.project import prepare
 from mixpanel_assets_tests.laws import siblings
@@ -444,6 +445,22 @@ def test_large_lines_in_quarantine_can_count_for_another_day(warehouse):
         "SELECT day, line FROM mixpanel._quarantine ORDER BY octet_length(line) DESC"
     )
     assert found == [(next_day, line) for line in lines]
+
+
+@pytest.mark.parametrize("last_seen", ["2026-03-01T12:00:00", "soon"])
+@pytest.mark.parametrize("value", [1, "a", None, [{"b": {}}], {"c": 2}])
+def test_a_usual_line_is_read_in_one_step(last_seen, value):
+    """Four times as fast, with the same result."""
+    record = profile(**{"$last_seen": last_seen, "a": value})
+    line = json.dumps(record, separators=(",", ":")).encode()
+    assert _plain_row(line) == PageFile(Path("page"), NOON).row(line)
+
+
+@pytest.mark.parametrize(("levels", "is_plain"), [(240, True), (260, False)])
+def test_a_line_that_may_be_too_deep_is_read_in_parts(levels, is_plain):
+    """It may have to be quarantined."""
+    line = b'{"$distinct_id":"u","$properties":{"a":%b%b}}' % (b"[" * levels, b"]" * levels)
+    assert (_plain_row(line) is not None) is is_plain
 
 
 def test_the_time_of_a_page_is_utc():

@@ -87,10 +87,10 @@ def test_of_equal_events_the_first_processed_one_has_the_first_number(connection
         ]
 
 
-def live(hours: float, *, day: int = 0, size: int = 0) -> dict[str, Any]:
+def live(hours: float, *, day: int = 0, size: int = 0, **others: Any) -> dict[str, Any]:
     """Return a row whose `time` is some hours ahead; its properties have `size` bytes."""
     time = START_MS + day * DAY_MS
-    properties = {"$mp_api_timestamp_ms": time - round(hours * HOUR_MS), "a": ""}
+    properties = {"$mp_api_timestamp_ms": time - round(hours * HOUR_MS), **others, "a": ""}
     properties["a"] = "a" * (size - len(json.dumps(properties)))
     return {"event_date": DAY + timedelta(days=day), "time_raw": time, "properties": properties}
 
@@ -99,6 +99,13 @@ def live(hours: float, *, day: int = 0, size: int = 0) -> dict[str, Any]:
 def test_the_time_of_large_events_is_not_measured(connection, size, offsets):
     """DuckDB takes 30 times the memory to read a value of their properties."""
     table = stage(connection, *[live(-8, size=size)] * 20)
+    assert measure_offsets(connection, table, 20, Window(DAY, DAY, UTC_PROJECT)) == offsets
+
+
+@pytest.mark.parametrize(("is_import", "offsets"), [(False, {DAY: -480}), (True, {})])
+def test_the_time_of_imported_events_is_not_measured(connection, is_import, offsets):
+    """They were sent long after they happened."""
+    table = stage(connection, *[live(-8, **{"$import": is_import})] * 20)
     assert measure_offsets(connection, table, 20, Window(DAY, DAY, UTC_PROJECT)) == offsets
 
 
