@@ -68,7 +68,6 @@ EQUAL = {
         "it begins with `null` as well"
     ),
     'begins = block.startswith(b"{X") + block.count(b"\\n{")': _SLOWER,
-    "_MOST_BATCH_BYTES = 2 << 21": _SIZE,
     'variant = "89abX"[int(digest[16], 16) & 3]': "the fifth character is never taken",
     'variant = "89ab"[int(digest[16], 17) & 3]': "the digit has the same value",
     "WHERE numbered.row = _made.row AND numbered.number >= 0": "`twin_id` of 0 is the id itself",
@@ -103,7 +102,6 @@ EQUAL = {
     "for most in (SHORT_LINE_BYTES, SHORT_LINE_BYTES * 8):": _SIZE,
     "for most in (SHORT_LINE_BYTES, SHORT_LINE_BYTES // 9):": _SIZE,
     "if not TYPE_CHECKING:": "the import is made later anyway",
-    "_MOST_BATCH_BYTES = 3 << 20": _SIZE,
     "_MOST_BATCH_BYTES = 2 >> 20": _SLOWER,
     "if len(self._batch) >= _MOST_BATCH_ROWS or self._batch_bytes > _MOST_BATCH_BYTES:": _SIZE,
     "self._batch_bytes = 1": _SIZE,
