@@ -327,6 +327,8 @@ def test_a_line_that_is_too_long_is_one_line_and_not_kept(more, compressed):
     came += [line for block in verdict.finish() for line in block]
     assert (verdict.lines, len(came)) == ((4, 4) if more <= 0 else (4, 2))
     assert verdict.long_lines == ([] if more <= 0 else ["line 2", "line 4"])
+    unread = verdict.unusual.unread  # shorter ones take too much memory to be remembered
+    assert [each.length for each in unread or ()] == ([] if more <= 0 else [len(line)] * 2)
 
 
 @pytest.mark.parametrize(
