@@ -1,6 +1,7 @@
 """Profile pages over real HTTP: durable files next to a stored plan."""
 
 import json
+import threading
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -164,15 +165,17 @@ def test_an_interrupt_waits_for_no_page(client, emulator, tmp_path):
 
 def test_an_error_of_the_caller_ends_the_pages(credentials, tmp_path):
     """Waits end and no other page is requested; afterwards the client can wait again."""
-    waits_ended = []
+    waits_ended, page_2_is_sent = [], threading.Event()
 
     def answer(fields):
         page = int(fields.get("page", 0))
         if page == 2:
+            page_2_is_sent.set()
             waits_ended.append(client.retries.cancelled.wait(60))
         return page_of(10 * page, 10, total=5005)
 
     def stop(outcome):
+        page_2_is_sent.wait(60)
         raise LookupError
 
     with client_with(answer, credentials) as (client, requests):
