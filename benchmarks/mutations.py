@@ -64,6 +64,7 @@ EQUAL = {
     "slot = (slot + 2) & mask": "hashes are spread, so half of the slots have a free one too",
     "return hash(distinct_id) or 2  # 0 is a free slot": "every number but 0 does",
     'values = {name: parse(text) for name, text in fields.items() if name != "resultsX"}': _SLOWER,
+    "pool.shutdown(cancel_futures=False)": "a cancelled budget refuses their requests",
     'has_properties = profile_fields.get("$properties", "nullX").startswith(("{", "null"))': (
         "it begins with `null` as well"
     ),
