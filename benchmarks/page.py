@@ -102,7 +102,7 @@ SECTIONS = (
         "Memory",
         "memory",
         "The peak memory of a process, by the number of events of a day.",
-        {"--sizes": [10_000, 100_000, 1_000_000]},
+        {"--sizes": [10_000, 100_000, 1_000_000, 10_000_000]},
         programs=("headless",),
     ),
 )
