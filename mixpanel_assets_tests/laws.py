@@ -4,7 +4,10 @@
 """
 
 import os
+import tempfile
 from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,6 +28,16 @@ def siblings(cases: Iterable[object], *, keep: int) -> list[object]:
         else pytest.param(*(case if type(case) is tuple else (case,)), marks=pytest.mark.slow)
         for number, case in enumerate(cases)
     ]
+
+
+def new_folder() -> Path:
+    """Return a new folder for an example; all of them are deleted when the process ends."""
+    return Path(tempfile.mkdtemp(dir=_parent_folder().name))
+
+
+@cache
+def _parent_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="mixpanel-laws-")
 
 
 def forget_the_clock() -> None:

@@ -2,11 +2,9 @@
 
 import gzip
 import json
-import tempfile
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
-from pathlib import Path
 
 import duckdb
 import pytest
@@ -21,7 +19,7 @@ from mixpanel_assets.emulator.truth import deduplicated
 from mixpanel_assets.warehouse.project import ProjectIdentity
 from mixpanel_assets.warehouse.vanished import Reload
 from mixpanel_assets_tests.conftest import PLENTY
-from mixpanel_assets_tests.laws import siblings
+from mixpanel_assets_tests.laws import new_folder, siblings
 from mixpanel_assets_tests.warehouse.conftest import DAY, DAY_MS, START_MS, Warehouse
 from mixpanel_assets_tests.warehouse.test_load_laws import LAW, dumps, events, properties, text
 
@@ -33,7 +31,7 @@ ZONES = ["America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kolka
 @cache
 def warehouse(zone: str | None = None) -> Warehouse:
     project = ProjectIdentity("1234", "eu", "legacy", zone) if zone else ProjectIdentity("1", "eu")
-    return Warehouse(Path(tempfile.mkdtemp()), project)
+    return Warehouse(new_folder(), project)
 
 
 def stored(lines: list[bytes], zone: str | None = None, **days: date) -> list[dict]:

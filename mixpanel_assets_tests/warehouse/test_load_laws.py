@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from datetime import timedelta
 from decimal import Decimal
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixpanel_assets.rules.made_ids import made_id
-from mixpanel_assets_tests.laws import examples, siblings
+from mixpanel_assets_tests.laws import examples, new_folder, siblings
 from mixpanel_assets_tests.warehouse.conftest import (
     ACCEPT_SMALLER,
     DAY,
@@ -77,7 +75,7 @@ def loads(line: str | bytes) -> Any:
 
 
 def fresh() -> Warehouse:
-    return Warehouse(Path(tempfile.mkdtemp()))
+    return Warehouse(new_folder())
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from mixpanel_assets.client.normalize import normalize_profile
 from mixpanel_assets.warehouse.ledger import Target
 from mixpanel_assets.warehouse.profile_pages import PageFile
-from mixpanel_assets_tests.laws import examples
+from mixpanel_assets_tests.laws import examples, new_folder
 from mixpanel_assets_tests.rules.test_json_text import crowded, names_once, written
 from mixpanel_assets_tests.warehouse.conftest import DAY, Warehouse
 from mixpanel_assets_tests.warehouse.profiles import profile, seen, store, store_days
@@ -66,7 +65,7 @@ def load(warehouse: Warehouse, answer: dict[str, Any], make: Any = profile, **op
 
 
 def fresh() -> Warehouse:
-    return Warehouse(Path(tempfile.mkdtemp()))
+    return Warehouse(new_folder())
 
 
 def stored(warehouse: Warehouse, table: str = "profiles") -> dict[str, int]:
