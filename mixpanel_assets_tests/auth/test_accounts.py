@@ -128,7 +128,7 @@ def test_arguments_beat_the_named_account(config):
 
 
 def test_explain_says_which_source_won_and_never_the_secret(config, monkeypatch):
-    """One source per field; what nobody set is missing."""
+    """Each field has one source; a field that is not set is reported as missing."""
     monkeypatch.setenv("MP_REGION", "in")
     explained = ConfigManager().explain(project_id="9")
     assert explained == {
@@ -143,7 +143,7 @@ def test_explain_says_which_source_won_and_never_the_secret(config, monkeypatch)
 
 
 def test_complete_variables_need_no_file(config, monkeypatch):
-    """A broken config file does not stop who does not use it."""
+    """A broken config file causes no error if the variables are complete."""
     config.write_text("[")
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
@@ -172,7 +172,7 @@ def test_without_a_default_the_choice_is_asked_for(config):
     ],
 )
 def test_what_is_wrong_in_an_account_is_named_as_such(entry, said, config):
-    """The field and the account, not a variable that nobody set."""
+    """The error names the field and the account instead of an environment variable."""
     config.write_text(f"[accounts.x]\n{entry}\n")
     with pytest.raises(ConfigError, match=said):
         resolve_credentials("x")
@@ -256,7 +256,7 @@ def test_what_cannot_be_changed_without_loss_is_left(config):
 
 
 def test_a_symbolic_link_stays_one(config, tmp_path, monkeypatch):
-    """Who keeps the file elsewhere finds the change there."""
+    """A change through a link is written to the file that the link names."""
     link = tmp_path / "link.toml"
     link.symlink_to(config)
     ConfigManager(link).set_default("blog")
@@ -467,7 +467,7 @@ def test_old_accounts_are_rewritten_when_that_is_asked_for(config):
 
 
 def test_an_old_file_is_not_rewritten_by_other_changes(config):
-    """Only what was asked for changes; the default holds in both spellings."""
+    """A new default account is written in both spellings; the other accounts are kept."""
     manager = ConfigManager()
     old = tomllib.loads(config.read_text())["accounts"]
     manager.add_account("new", "new.a1.mp-service-account", "planted-5d5", "9", default=True)

@@ -67,8 +67,8 @@ mp inspect coverage | --event/-e* --properties/-p* --from* --to*
 """  # noqa: E501
 KNOWN_COMMANDS = dict(line.partition(" | ")[::2] for line in KNOWN.strip().splitlines())
 
-# Service accounts are the only ones, a workspace is not asked for, and what has no documented
-# way to be asked is not asked; docs/compatibility.md tells users.
+# Only service accounts are supported, no command takes a workspace, and calls without a
+# documented API are left out; docs/compatibility.md explains it.
 LEFT_OUT = {
     "mp auth login",
     "mp auth logout",

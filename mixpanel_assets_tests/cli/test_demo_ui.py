@@ -14,7 +14,7 @@ from mixpanel_assets_tests.dagster_server import ROOT, served
 
 @pytest.mark.slow  # a webserver, a daemon and its sensors
 def test_the_demo_keeps_itself_current(tmp_path):
-    """Its sensor runs, and yesterday, which the sensor will ask for, holds data."""
+    """Its sensor runs, and yesterday, which the sensor will request, has data."""
     database = tmp_path / "demo.duckdb"
     command = [MP, "demo", "--ui", "--database", str(database)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -117,7 +117,7 @@ def test_an_interrupt_exits_with_130(variables, tmp_path, emulator):
 
 
 def test_a_reader_that_does_not_read_cannot_hold_an_interrupted_process(variables, tmp_path):
-    """The last lines would wait in a full pipe for ever."""
+    """SIGTERM ends the process although its last lines are stuck in a full pipe."""
     process = fetching(variables, tmp_path)
     seen = [0, 1]
     while seen[-1] < 40_000 or seen[-1] != seen[-2]:  # until it writes no more

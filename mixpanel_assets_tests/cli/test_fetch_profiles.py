@@ -39,7 +39,7 @@ def test_a_table_is_made_and_told(mp_here, emulator, tmp_path):
 
 
 def test_lost_pages_end_in_1_and_are_named(mp_here, emulator, tmp_path):
-    """What came is stored; the same command then asks for the two pages alone."""
+    """The other pages are stored; the same command then requests only the two failed pages."""
     for page in (2, 8):
         emulator.faults.add(Fault("500-json", path=ENGAGE, page=page, times=None))
     command = ("fetch", "profiles", "people", "--parallel", "--no-progress")

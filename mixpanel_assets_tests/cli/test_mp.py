@@ -200,7 +200,7 @@ def test_events_without_profiles_exit_with_1(mp_here, emulator, tmp_path):
 
 
 def test_refused_credentials_on_profiles_exit_with_2(mp_here, emulator):
-    """The error asks the user to act, also after a part was stored."""
+    """The exit code is 2 although the events of the day were stored."""
     emulator.faults.add(Fault("401-json", path="/api/query/engage", times=None))
     assert mp_here("sync", *DAY).code == 2
 

@@ -213,7 +213,7 @@ READING = (
 )
 
 
-NOBODY = {"MP_USERNAME": "", "MP_SECRET": "", "MP_PROJECT_ID": "", "MP_REGION": ""}
+NO_CREDENTIALS = {"MP_USERNAME": "", "MP_SECRET": "", "MP_PROJECT_ID": "", "MP_REGION": ""}
 OTHERS = (
     ({"MP_PROJECT_ID": "999"}, "project 999 (us)"),
     ({"MP_PROJECT_ID": "12345", "MP_REGION": "EU "}, "project 12345 (eu)"),
@@ -288,5 +288,5 @@ def test_a_projects_number_that_is_none_is_not_repeated(mp_here, place):
 
 def run_at(mp_here, command, place, way, **changes):
     if way == "MP_DATABASE":
-        return mp_here(*command, **{**NOBODY, "MP_DATABASE": str(place), **changes})
-    return mp_here(*command, "--database", str(place), **{**NOBODY, **changes})
+        return mp_here(*command, **{**NO_CREDENTIALS, "MP_DATABASE": str(place), **changes})
+    return mp_here(*command, "--database", str(place), **{**NO_CREDENTIALS, **changes})

@@ -29,7 +29,7 @@ def test_a_plan_of_an_unknown_project_says_what_is_known(mp_here, emulator, tmp_
 
 
 def test_a_plan_of_a_known_project_gives_figures(mp_here):
-    """What was loaded before tells rows, bytes and requests of the next load."""
+    """The plan estimates rows, bytes and requests of the next load from the loaded days."""
     mp_here("sync", *WEEK, "--no-profiles")
     said = figures(mp_here("plan", "--from", "2024-01-01", "--to", "2024-01-14"))
     assert said["requests"] == "1, one more if days have no events"
@@ -65,13 +65,15 @@ def test_clean_deletes_what_failed_loads_left(mp_here, emulator, tmp_path):
     assert not list((tmp_path / "spool").iterdir())
 
 
-NOBODY = {"MP_USERNAME": "", "MP_SECRET": ""}
+NO_CREDENTIALS = {"MP_USERNAME": "", "MP_SECRET": ""}
 
 
 def test_a_plan_needs_no_secret(mp_here, emulator):
     """No request is sent, so only the project is needed."""
     before = len(emulator.requests)
-    done = mp_here("plan", "--from", "2024-01-01", "--to", "2024-12-31", "-f", "json", **NOBODY)
+    done = mp_here(
+        "plan", "--from", "2024-01-01", "--to", "2024-12-31", "-f", "json", **NO_CREDENTIALS
+    )
     assert done.code == 0, done.stderr
     assert json.loads(done.stdout)["days"] == 366
     assert len(emulator.requests) == before
@@ -79,7 +81,7 @@ def test_a_plan_needs_no_secret(mp_here, emulator):
 
 def test_a_plan_needs_no_project(mp_here):
     """Unless there is a database, whose project then has to be named."""
-    nothing = {**NOBODY, "MP_PROJECT_ID": ""}
+    nothing = {**NO_CREDENTIALS, "MP_PROJECT_ID": ""}
     done = mp_here("plan", "--from", "2023-01-01", "--to", "2024-12-31", **nothing)
     assert done.code == 0, done.stderr
     assert "731" in done.stdout

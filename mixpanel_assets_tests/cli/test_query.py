@@ -131,7 +131,7 @@ def test_a_saved_report_is_asked_by_its_number(mp_here, workspace):
 
 
 def test_a_refusal_for_an_hour_exits_with_5(mp_here, emulator):
-    """The command does not wait that long; the exit code tells a script to."""
+    """The command does not wait that long; its exit code says to try again later."""
     emulator.faults.add(Fault("429-window", path="/api/query/segmentation"))
     done = mp_here("segmentation", "-e", "Sign Up", *WEEK)
     assert done.code == 5

@@ -17,7 +17,7 @@ from mixpanel_assets_tests.laws import siblings
 
 WEEK = ("--from", "2024-01-01", "--to", "2024-01-07")
 SPAN = {"from_date": "2024-01-01", "to_date": "2024-01-07"}
-NOBODY = {"MP_USERNAME": "", "MP_SECRET": "", "MP_PROJECT_ID": ""}
+NO_CREDENTIALS = {"MP_USERNAME": "", "MP_SECRET": "", "MP_PROJECT_ID": ""}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def stored(database):
 @pytest.fixture
 def ask(mp_here, database):
     """Run a command on the stored week, without an account."""
-    return lambda *command: mp_here(*command, "--database", str(database), **NOBODY)
+    return lambda *command: mp_here(*command, "--database", str(database), **NO_CREDENTIALS)
 
 
 QUESTIONS = {
@@ -126,7 +126,7 @@ def test_today_is_that_of_the_zone(zone, is_projects, mp_here, database):
     today = datetime.now(ZoneInfo(zone)).date()
     option, environment = ([], {"MP_TIME_ZONE": zone}) if is_projects else (["--zone", zone], {})
     command = ("inspect", "daily", "--last", "1", *option, "--database", str(database))
-    done = mp_here(*command, **NOBODY, **environment)
+    done = mp_here(*command, **NO_CREDENTIALS, **environment)
     assert done.code != 0
     assert f"lacks {today}," in done.stderr
 
@@ -274,7 +274,7 @@ def test_what_goes_wrong_is_told_apart(command, code, ask):
 
 def test_a_missing_database_exits_with_4(mp_here, tmp_path):
     """The place that was looked at is named, and nothing is made."""
-    done = mp_here("tables", **NOBODY)
+    done = mp_here("tables", **NO_CREDENTIALS)
     assert done.code == 4
     assert "warehouse.duckdb" in done.stderr
     assert not (tmp_path / "warehouse.duckdb").exists()

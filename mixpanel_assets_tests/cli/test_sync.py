@@ -49,7 +49,7 @@ def test_alone_it_starts_where_settings_say_and_goes_on_from_there(mp_here, emul
 
 
 def test_days_that_are_settled_are_kept_and_counted(mp_here, emulator):
-    """The same command again asks for nothing; --refetch all asks for all."""
+    """The same command again sends no request; `--refetch all` requests every day."""
     first = mp_here("sync", *TWO)
     asked = len(emulator.requests)
     again = mp_here("sync", *TWO)
@@ -145,7 +145,7 @@ def exported(emulator, before):
 
 
 def test_a_year_that_was_read_too_early_is_named_and_not_read(mp_here, emulator, variables):
-    """The first `mp sync` after an upgrade asks for the last 31 days at most."""
+    """The first `mp sync` after an upgrade requests the last 31 days at most."""
     path, today = Path(variables["MP_DATABASE"]), datetime.now(UTC).date()
     source = DATA / "schema_1" / f"{FILES[0]}.gz"
     path.write_bytes(gzip.decompress(source.read_bytes()))
@@ -336,7 +336,7 @@ def asked_by(shell, *arguments):
     ),
 )
 def test_completion_can_be_shown(shell, arguments):
-    """The script of the shell that asks, or of the one that is named."""
+    """The script is for the shell that calls `mp`, or for the one that is named."""
     done = asked_by(shell, *arguments)
     assert done.returncode == 0, done.stderr
     assert "_MP_COMPLETE" in done.stdout
@@ -354,7 +354,7 @@ def test_a_shell_without_completion_is_told_which_have_one(option, shell):
 
 
 def test_completion_can_be_installed_for_a_shell_that_is_named(mp_here, tmp_path):
-    """Whichever shell asks."""
+    """The calling shell does not matter."""
     done = mp_here("--install-completion", "zsh", HOME=str(tmp_path))
     assert done.code == 0, done.stderr
     assert "_MP_COMPLETE" in (tmp_path / ".zfunc" / "_mp").read_text()

@@ -130,7 +130,7 @@ def on_screen(mp_here, monkeypatch):
 
 @pytest.fixture
 def stored(mp_here, variables, monkeypatch):
-    """A database to ask, and the variables that name it."""
+    """Store a day in a database, and set the variables that name it."""
     assert mp_here("sync", *DAY, "--no-profiles").code == 0
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

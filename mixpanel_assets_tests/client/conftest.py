@@ -15,7 +15,7 @@ def odd_server() -> Iterator["OddServer"]:
 
 
 class OddServer:
-    """Answers as it is told to: a status, headers, and the bytes of a body."""
+    """A server that answers with a given status, headers, and the bytes of a body."""
 
     def __enter__(self) -> "OddServer":
         self.status, self.headers, self.body = 200, dict[str, str](), b""

@@ -1,4 +1,4 @@
-"""Answers that come ahead of their turn: none is asked for that a failure makes useless."""
+"""Responses that are downloaded ahead: none is requested that a failure makes useless."""
 
 import time
 from datetime import date
@@ -65,7 +65,7 @@ def test_nothing_is_asked_after_a_failure_until_it_was_looked_at(export, asked, 
 
 @pytest.mark.slow
 def test_a_load_that_goes_on_after_a_failure_asks_for_each_once(export, asked, emulator):
-    """What was held back is asked for when its turn comes."""
+    """A request that was held back is sent when its turn comes, and each day is requested once."""
     emulator.faults.add(Fault("500-json", path=EXPORT, day=DAYS[1]))
     came = []
     with export:

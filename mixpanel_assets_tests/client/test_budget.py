@@ -166,7 +166,7 @@ def test_the_reserve_is_left_for_colleagues():
 
 
 def test_profile_pages_after_the_first_are_free(emulator, credentials, tmp_path):
-    """A snapshot of many pages spends one request, or one per page when asked to count them."""
+    """A snapshot of many pages counts as one request, or as one per page with `count_pages`."""
     spent = []
     for count_pages in (False, True):
         budget = BudgetSettings(count_pages=count_pages, state_dir=tmp_path / str(count_pages))
@@ -244,7 +244,7 @@ def test_a_killed_process_leaves_no_slot_taken(tmp_path):
 
 
 def test_threads_are_served_in_the_order_they_came():
-    """Whoever waits longest is next."""
+    """The request that waits longest is next."""
     budget = Budget(BudgetSettings(export_per_second=10), "us-12345")
     spend(budget, "export", 1)
     order = []
@@ -285,7 +285,7 @@ def test_those_who_queue_give_up_as_early():
 
 
 def test_a_cancelled_wait_ends_at_once():
-    """Cancelling wakes who waits for the hour and who queues behind; nothing is sent."""
+    """Cancelling ends the wait for the hour and the waits of the queued requests."""
     budget = Budget(ONE_AN_HOUR, "us-12345")
     spend(budget, "query", 1)
     errors = []
@@ -347,7 +347,7 @@ def test_a_short_pause_is_not_worth_a_line(caplog):
 
 
 def test_waiting_holds_no_lock_and_no_connection():
-    """While somebody waits for the hour, others read and write the ledger."""
+    """While one request waits for the hour, another budget reads and writes the ledger."""
     budget = Budget(ONE_AN_HOUR, "us-12345")
     spend(budget, "query", 1)
     with somebody_waiting(budget):
@@ -413,7 +413,7 @@ def test_refusals_of_requests_under_way_count_once():
 
 
 def test_no_refusal_stops_us_for_more_than_an_hour():
-    """A Retry-After of a day is cut to an hour, then we ask again."""
+    """A Retry-After of a day is cut to an hour."""
     budget = impatient(BudgetSettings())
     request = budget.permits("export", "it")
     with request.permit() as permit:

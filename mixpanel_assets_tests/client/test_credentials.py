@@ -1,4 +1,4 @@
-"""Credentials are checked before anything is asked, and never shown."""
+"""Credentials are checked before any request is sent, and never shown."""
 
 import pytest
 

@@ -90,7 +90,7 @@ def between_lines(body: bytes) -> dict[int, int]:
 
 
 def some_of(body: bytes, always: Iterable[int] = ()) -> list[int]:
-    """Return positions in a body to cut at: each seventh, or each one where many are asked for."""
+    """Return positions in a body to cut at: every seventh, or every one if TIMES is large."""
     return sorted({*range(0, len(body), max(1, 7 // TIMES)), *always} - {len(body)})
 
 

@@ -1,4 +1,4 @@
-"""DiscoveryService: what a project holds, asked once."""
+"""DiscoveryService: what a project holds, requested once."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -71,7 +71,7 @@ def test_names_of_properties_are_all_there(discovery, emulator):
 
 
 def test_values_are_sorted_text(discovery):
-    """The values of a property of an event, and no more than asked for."""
+    """The values of a property of an event are sorted, and a limit is respected."""
     assert discovery.list_property_values("plan", "Sign Up") == ["free", "pro", "team"]
     assert len(discovery.list_property_values("plan", "Sign Up", 2)) == 2
 
@@ -106,7 +106,7 @@ def test_funnels_and_cohorts_come_by_name(discovery):
 
 
 def test_saved_reports_come_by_name(discovery, client):
-    """With the numbers that a report is asked by, and only of a type where one is named."""
+    """Each report has the id that requests it; a type selects the reports of that type."""
     found = discovery.list_bookmarks()
     assert [report.name for report in found] == sorted(report.name for report in found)
     assert {report.type for report in found} == {"insights", "funnels"}
@@ -159,7 +159,7 @@ def test_a_misspelled_event_is_warned_of(ask, credentials, settings, caplog):
 
 
 def test_nothing_is_said_of_a_known_event(credentials, settings, caplog, emulator):
-    """Nor if a list of names cannot be had; and none is asked for where something came."""
+    """No names are requested if data came, and no warning is logged if they are refused."""
     with Workspace(credentials=credentials, settings=settings) as ws:
         ws.segmentation("Sign Up", **DAYS)
         assert not [r for r in emulator.requests[-1:] if r.path.endswith("/events/names")]
@@ -171,7 +171,7 @@ def test_nothing_is_said_of_a_known_event(credentials, settings, caplog, emulato
 
 
 def test_top_events_compare_today_with_yesterday(discovery, emulator):
-    """Largest first, and asked each time."""
+    """The most frequent event is first, and every call sends a request."""
     now = emulator.truth.count_by_event(NOW.date())
     before = emulator.truth.count_by_event(NOW.date() - timedelta(days=1))
     found = discovery.list_top_events(limit=2)
@@ -237,7 +237,7 @@ def test_a_caller_cannot_change_what_is_remembered(discovery):
 
 
 def test_a_failure_is_not_remembered(discovery, emulator):
-    """After a refusal the next call asks again."""
+    """After an error the next call sends the request again."""
     emulator.faults.add(Fault("404-json", path="/api/query/funnels/list"))
     with pytest.raises(QueryError):
         discovery.list_funnels()

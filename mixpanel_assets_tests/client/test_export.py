@@ -140,7 +140,7 @@ def test_a_refusal_is_typed(kind, error, client, emulator, tmp_path):
 
 
 def test_a_server_fault_is_repeated(client, emulator, tmp_path):
-    """A 503 is asked again."""
+    """A request that was answered with a 503 is sent again."""
     emulator.faults.add(Fault("503-text", path=EXPORT, times=2))
     spool = export(client, tmp_path)
     assert spool.requests == 3

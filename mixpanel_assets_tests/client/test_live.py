@@ -164,7 +164,7 @@ def test_a_filter_narrows(live, emulator):
 
 
 def test_event_counts_have_a_row_for_each_name(live, emulator):
-    """Asked-for names that never happened are zeros; the order is the asked one."""
+    """Names of events that never happened have zeros; the order is that of the argument."""
     names = ["Sign Up", "Nope", "Page View"]
     result = live.event_counts(names, FIRST, LAST)
     assert result.events == names
@@ -173,7 +173,7 @@ def test_event_counts_have_a_row_for_each_name(live, emulator):
 
 
 def test_averages_leave_out_dates_without_anybody(live, emulator):
-    """An average of nobody is no 0; where there are people it is events per person."""
+    """A date without users has no average; every other date has the events per user."""
     result = live.event_counts(["Nope", "Page View"], FIRST, LAST, type="average")
     assert result.series["Nope"] == {}
     people = live.event_counts(["Page View"], FIRST, LAST, type="unique").series["Page View"]
@@ -182,7 +182,7 @@ def test_averages_leave_out_dates_without_anybody(live, emulator):
 
 
 def test_property_counts_split_by_value(live, emulator):
-    """Each value with every date; a value asked for that never came is zeros."""
+    """Each value has every date; a value that never happened has zeros."""
     rows = rows_of(emulator, "Sign Up")
     held = Counter((own["plan"], day) for day, own in rows)
     result = live.property_counts("Sign Up", "plan", FIRST, LAST)
@@ -220,7 +220,7 @@ def test_funnels_add_up_their_dates(live, client):
 
 
 def test_funnels_keep_their_segments(live):
-    """`$overall` is everybody, not a segment, and the same as without a split."""
+    """`$overall` covers all users, is not a segment, and equals the steps without a split."""
     whole = live.funnel(7509, FIRST, LAST)
     result = live.funnel(7509, FIRST, LAST, on=COUNTRY)
     assert result.steps == whole.steps
@@ -432,7 +432,7 @@ def test_a_frequency_report_may_lack_its_wrapper():
 
 
 def test_segments_that_skip_dates_are_still_added_up():
-    """A segment is absent on dates without anybody; `$overall` may be absent altogether."""
+    """A segment is absent on dates without users; `$overall` may be absent altogether."""
     answer = {
         "data": {
             "2024-01-01": {"FR": [{"count": 4, "event": "A"}, {"count": 1, "event": "B"}]},
@@ -498,7 +498,7 @@ def test_a_funnel_takes_a_filter_and_a_length(live):
 
 
 def test_unbounded_retention_does_not_fall_below_bounded(live):
-    """Who comes back later counts in each period before."""
+    """A user that returns later counts in each period before."""
     asked = ("Page View", "Page View", *THREE_DAYS)
     for kind in ("birth", "compounded"):
         bounded = live.retention(*asked, retention_type=kind).cohorts[0]

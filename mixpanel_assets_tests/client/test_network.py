@@ -99,7 +99,7 @@ def test_a_proxy_and_a_private_authority_work(client, proxy, authority, monkeypa
 
 
 def test_an_unknown_authority_is_refused_and_named(client, proxy, monkeypatch):
-    """Nothing is sent to a server that nobody vouches for; the message says what to set."""
+    """A certificate of an unknown authority is refused, and the error says what to set."""
     monkeypatch.setenv("HTTPS_PROXY", proxy[0])
     with pytest.raises(ConnectionFailedError, match="SSL_CERT_FILE"):
         client.get("app", "/me")

@@ -98,7 +98,7 @@ def test_profiles_come_out_as_received(names):
 
 
 def test_a_query_without_filters_sends_none():
-    """A full snapshot asks for everything."""
+    """A full snapshot requests every profile."""
     assert ProfileQuery().form() == {}
     assert ProfileQuery().filters == {}
 

@@ -82,7 +82,7 @@ def test_a_short_secret_blacks_out_no_words(secret):
 
 
 def test_a_foreign_authorization_is_hidden_too():
-    """A token that another program sent, or a gateway added, is nobody's business either."""
+    """A token that another program sent or a gateway added is hidden."""
     cleaned = made().redact(
         "{'Proxy-Authorization': 'Basic cHJveHk6cGFzczEyMw==', "
         '"authorization": "Bearer eyJhbGciOi.x1", "api_secret": "0123456789abcdef0123456789abcdef"}'

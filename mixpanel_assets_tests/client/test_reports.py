@@ -27,7 +27,7 @@ WHERE = 'properties["mp_country_code"] == "DE"'
 SCRIPT = 'function main(){return Events(params).groupBy(["name"], mixpanel.reducer.count())}'
 DATES = {"from_date": DAYS[0], "to_date": DAYS[1]}
 
-# How to ask, the path, and the parameters that are sent.
+# The call, the path of its request, and the parameters that are sent.
 QUESTIONS = {
     "get_events": (lambda c: c.get_events(), "events/names", {"type": "general", "limit": "5000"}),
     "get_event_properties": (
@@ -428,7 +428,7 @@ def test_a_long_error_of_a_script_is_kept(client, emulator):
 
 
 def test_jql_can_be_gone(credentials):
-    """A 404 is a question that cannot be asked, not a failed script."""
+    """A 404 means that JQL is no longer available, not that the script failed."""
     with (
         Emulator(EmulatorSettings(days=1, jql="404")) as emulator,
         MixpanelAPIClient(

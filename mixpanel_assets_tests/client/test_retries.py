@@ -46,7 +46,7 @@ def test_faults_end_at_the_limit_with_the_last_one():
 
 @pytest.mark.parametrize("fatal", [QueryError(), AuthenticationError(), RateLimitError()])
 def test_what_cannot_heal_is_raised_at_once(fatal):
-    """A refused question is asked once."""
+    """A request that was refused is sent once."""
     question = Question(fatal)
     with pytest.raises(type(fatal)):
         PATIENT.call(question)
@@ -54,7 +54,7 @@ def test_what_cannot_heal_is_raised_at_once(fatal):
 
 
 def test_a_cancelled_wait_ends_at_once():
-    """Nobody sits out the minute, and nothing is asked again."""
+    """A cancelled wait does not last the minute, and the request is not sent again."""
     policy = RetryPolicy(first_wait_seconds=60)
     policy.cancelled.set()
     question = Question(ServerError())

@@ -118,7 +118,7 @@ def test_a_page_that_fails_is_named_and_the_others_are_kept(client, emulator, tm
 
 
 def test_what_is_missing_is_fetched_later(client, emulator, tmp_path):
-    """Coming back to a plan asks only for the pages that are not on disk."""
+    """The second fetch of a plan requests only the pages that are not on disk."""
     emulator.faults.add(Fault("500-json", path=ENGAGE, page=3, times=3))
     plan = client.plan_profiles(tmp_path / "p", EVERYONE)
     client.fetch_profile_pages(EVERYONE, plan, plan.missing())
@@ -130,7 +130,7 @@ def test_what_is_missing_is_fetched_later(client, emulator, tmp_path):
 
 @pytest.mark.parametrize("kind", ["401-json", "400-auth-text", "402-json", "403-json", "404-json"])
 def test_any_refusal_of_a_later_page_ends_the_session(kind, client, emulator, tmp_path):
-    """Page 0 was answered, so only the session is new; the pages that wait are not asked for."""
+    """The session has ended, and the pages after the refused one are not requested."""
     plan = client.plan_profiles(tmp_path / "p", EVERYONE)
     emulator.faults.add(Fault(kind, path=ENGAGE, page=1, times=None))
     outcomes = client.fetch_profile_pages(EVERYONE, plan, plan.missing(), max_workers=1)
@@ -222,7 +222,7 @@ def test_a_budget_that_stays_spent_ends_the_pages(emulator, tmp_path):
 
 
 def test_a_session_that_ended_is_told(client, emulator, tmp_path):
-    """Whoever planned the snapshot can take it anew."""
+    """The outcome says that the session ended, so that the caller can start a new snapshot."""
     plan = client.plan_profiles(tmp_path / "p", EVERYONE)
     emulator.faults.add(Fault("session-expired", path=ENGAGE, times=None))
     [outcome] = client.fetch_profile_pages(EVERYONE, plan, [4])
@@ -289,7 +289,7 @@ def test_another_page_than_the_asked_one_is_no_answer(said, complaint, client, m
 
 
 def test_without_a_total_there_is_no_snapshot(client, emulator, tmp_path):
-    """Nobody could tell when it is whole."""
+    """Without `total` the client cannot know when the snapshot is complete."""
     emulator.faults.add(Fault("no-total", path=ENGAGE, times=None))
     with pytest.raises(IncompleteExportError, match="total"):
         client.plan_profiles(tmp_path / "p", EVERYONE)
@@ -357,7 +357,7 @@ def test_a_fault_behind_a_full_page_ends_no_session(status, error, credentials, 
 
 
 def test_a_full_page_that_comes_again_as_the_next_one_is_a_fault(credentials, tmp_path):
-    """A server that knows no pages would be asked for ever."""
+    """A server that ignores `page` ends in an error, not in an endless loop of requests."""
     with (
         client_with(
             lambda fields: page_of(0, 10, total=10, page=fields.get("page", 0)), credentials
@@ -383,7 +383,7 @@ def test_a_session_that_ends_while_planning_is_begun_anew_once(times, planned, t
 
 
 def test_only_pages_are_deleted_from_a_folder(client, emulator, tmp_path):
-    """A folder that somebody chose may hold files of others, also when its session has ended."""
+    """Files of the user in a snapshot's folder are kept when the snapshot is discarded."""
     mine = [tmp_path / "thesis.txt", tmp_path / "page-1.jsonl", tmp_path / "below" / "tried"]
     for file in mine:
         file.parent.mkdir(exist_ok=True)
@@ -394,7 +394,7 @@ def test_only_pages_are_deleted_from_a_folder(client, emulator, tmp_path):
 
 
 def test_a_last_page_that_is_full_against_the_announcement_fails(client, emulator, tmp_path):
-    """More profiles may follow, and nobody asked for them."""
+    """The error says that more profiles may follow, because the plan requests no further page."""
     plan = client.plan_profiles(tmp_path / "p", EVERYONE)
     shorter = replace(plan, total=plan.total - 12)
     [outcome] = client.fetch_profile_pages(EVERYONE, shorter, [8])

@@ -42,7 +42,7 @@ def test_old_answers_and_snapshots_go_young_ones_stay(spool):
 
 
 def test_what_somebody_may_be_writing_stays(spool):
-    """The last hour's files are left alone, whatever is asked."""
+    """The last hour's files are kept, whatever age the call gives."""
     aged(spool / ANSWER, 1800)
     assert clean(spool, timedelta(0)) == Cleaned(kept=1)
 
@@ -110,7 +110,7 @@ def test_a_missing_folder_is_a_clean_one(tmp_path):
 
 
 def test_room_is_judged_on_the_disk_where_the_folder_will_be(tmp_path):
-    """The folder need not exist; too little room is told in figures."""
+    """The folder need not exist; the error for too little room has the figures."""
     spool = tmp_path / "a" / "b"
     require_room(spool, 1000, "export x")
     with pytest.raises(StorageError, match=r"export x needs about .* MB, but .* MB free"):

@@ -22,7 +22,7 @@ from mixpanel_assets_tests.conftest import PLENTY, START
 
 @pytest.fixture
 def refused(odd_server, credentials, tmp_path):
-    """Ask for a day of events, a profile page or a report; return the error."""
+    """Request a day of events, a profile page or a report; return the error."""
 
     def refused(question: str) -> MixpanelDataError:
         impatient = RetryPolicy(max_retries=1, first_wait_seconds=0.001, max_wait_seconds=0)
@@ -187,7 +187,7 @@ def test_settings_of_the_network_work_or_are_named(variable, value, credentials,
     ],
 )
 def test_an_address_that_would_be_mangled_is_refused(url, said, credentials):
-    """With the reason, before anything is asked."""
+    """The error has the reason, before any request is sent."""
     with pytest.raises(ConfigError, match=said):
         MixpanelAPIClient(credentials, api_base_url=url)
 

@@ -94,7 +94,7 @@ def test_days_share_requests(workspace, emulator):
 
 
 def test_only_a_normalized_stream_asks_for_milliseconds(workspace, emulator):
-    """Raw records carry seconds, as Mixpanel sends them unless asked."""
+    """Raw records have seconds, which Mixpanel sends by default."""
     list(workspace.stream_events(**ONE_DAY, raw=True))
     list(workspace.stream_events(**ONE_DAY))
     raw, normalized = (request.params for request in emulator.requests[-2:])
@@ -159,7 +159,7 @@ def test_a_staged_stream_hides_every_fault(kind, raw, workspace, emulator):
     ids=lambda fault: fault.kind,
 )
 def test_a_fault_before_the_first_record_is_not_seen(fault, client, emulator):
-    """Until a record is out, asking again repeats nothing."""
+    """Before the first record is delivered, a request can be sent again without duplicates."""
     emulator.faults.add(fault)
     assert same(client.stream_events(**ONE_DAY, raw=True), sent(emulator, DAY))
 
@@ -232,7 +232,7 @@ def test_an_empty_answer_ends_the_stream(staged, workspace):
     ],
 )
 def test_wrong_arguments_raise_at_the_call(arguments, said, workspace, emulator):
-    """Nobody has to iterate to learn of a typing mistake, and Mixpanel is not asked."""
+    """Invalid arguments raise before the iteration, and no request is sent."""
     before = len(emulator.requests)
     with pytest.raises(ConfigError, match=said):
         workspace.stream_events(**arguments)
@@ -478,7 +478,7 @@ def test_pages_that_overlap_raise_at_the_end(read, credentials):
 
 
 def test_a_page_that_is_repeated_once_is_asked_for_again(crowded, crowd):
-    """None of its profiles was out, so asking again repeats nothing."""
+    """None of its profiles was delivered, so a second request causes no duplicates."""
     crowd.faults.add(Fault("other-page", path=ENGAGE, page=4, at=2))
     assert len({p["distinct_id"] for p in crowded.stream_profiles()}) == 95
 
@@ -518,7 +518,7 @@ def test_a_wrong_total_of_page_0_loses_nothing_in_silence(count, comes, crowded,
 
 
 def test_a_server_that_knows_no_pages_does_not_repeat_for_ever(crowded, crowd):
-    """It answers page 0 whatever is asked."""
+    """A server that sends page 0 for every page ends in an error after that page."""
     for page in range(1, 12):
         crowd.faults.add(Fault("other-page", path=ENGAGE, page=page, at=0, times=None))
     stream = crowded.stream_profiles()
@@ -528,7 +528,7 @@ def test_a_server_that_knows_no_pages_does_not_repeat_for_ever(crowded, crowd):
 
 
 def test_numbers_of_a_page_may_be_text(credentials):
-    """A proxy that rewrites numbers as text loses nobody a profile."""
+    """All profiles are delivered if a proxy rewrites the numbers of a page as text."""
     told = EmulatorSettings(days=3, profiles=95, page_size=10, numbers_as_text=True)
     with (
         Emulator(told) as crowd,
@@ -559,7 +559,7 @@ def test_a_session_that_ends_raises_once_profiles_were_delivered(crowded, crowd)
     ],
 )
 def test_contradicting_profile_filters_raise_at_the_call(filters, said, workspace):
-    """Nobody has to iterate to learn of them."""
+    """Contradicting filters raise before the iteration."""
     with pytest.raises(ConfigError, match=said):
         workspace.stream_profiles(**filters)
 
