@@ -183,7 +183,7 @@ def test_a_snapshot_is_asked_for_on_its_own_day():
 
 
 def test_a_daemon_that_slept_asks_when_it_wakes():
-    """The newest day that is over is asked for, however late."""
+    """The newest day that is over is requested, however late."""
     slept = [datetime(2024, 3, 1, 20, tzinfo=UTC), datetime(2024, 3, 2, 15, tzinfo=UTC)]
     here = on(start_date=date(2024, 3, 1))
     assert list(requested(here, slept)) == [("03-02 15:00", "2024-03-01")]

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow  # a webserver, a daemon, and runs of sixty pages
 ENGAGE, EXPORT = "/api/query/engage", "/api/2.0/export"
 MERGE = "mixpanel__profiles.merge_profile_pages"
 PAGES = 60
-UNDER_WAY = range(30, 35)  # as many as are asked for at once
+UNDER_WAY = range(30, 35)  # the pages that are requested at once
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def killed_under_way(dagster, emulator: Emulator, day: str) -> str:
 
 
 def test_a_killed_run_is_repeated_and_goes_on_from_the_pages_that_came(dagster, emulator):
-    """Nobody has to look: a new run asks only for what was under way at the kill."""
+    """The run is repeated automatically and requests only the pages that the kill interrupted."""
     day, since = today(), len(emulator.requests)
     run = killed_under_way(dagster, emulator, day)
     killed = dagster.ended(run)
@@ -140,7 +140,7 @@ def test_a_killed_run_is_repeated_on_a_machine_without_its_files(dagster, emulat
 
 
 def test_a_partial_run_goes_on_with_its_failed_pages(dagster, emulator):
-    """It is recorded with its failed check; then only the merge runs, and asks for them alone."""
+    """Its check fails; then only the merge runs, and requests only the failed pages."""
     day = today()
     for page in (3, 7):
         emulator.faults.add(Fault("500-json", path=ENGAGE, page=page, times=None))

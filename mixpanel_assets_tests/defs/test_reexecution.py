@@ -1,4 +1,4 @@
-"""Range runs that end half-way, and what re-executing them asks for."""
+"""Range runs that end half-way, and what their re-execution requests."""
 
 import os
 import signal
@@ -96,7 +96,7 @@ def begin_without_a_database(home):
 
 @pytest.fixture
 def asked(emulator, home):
-    """An empty database, and the windows that were asked for since then."""
+    """Begin without a database, and return the windows that were requested since then."""
     begin_without_a_database(home)
     emulator.faults.clear()
     before = len(emulator.requests)
@@ -199,7 +199,7 @@ def test_wherever_runs_end_each_interruption_costs_one_request_at_most(
 
 @pytest.mark.slow
 def test_a_year_killed_half_way_goes_on_where_it_was(runs, emulator, home, asked):
-    """Only the request under way is asked again; then every day of the year is recorded."""
+    """Only the interrupted request is sent again; then every day of the year is recorded."""
     year = str(YEAR[0]), str(YEAR[-1])
     run = kill_while_waiting(runs, emulator, YEAR[182], *year)
     kept = len(stored(home))
@@ -234,7 +234,7 @@ def test_what_a_kill_swallowed_is_recorded_even_if_the_next_run_fails(runs, emul
 
 
 def test_days_that_stayed_broken_are_asked_again(runs_here, emulator, home, asked):
-    """One bad day of nine: re-executing the run asks for that day alone."""
+    """One bad day of nine: the re-executed run requests that day alone."""
     emulator.faults.add(Fault("truncate-own-line", path=EXPORT, day=DAYS[4], times=None))
     assert runs_here.run(*RANGE) == 1
     failed = runs_here.last_run()
@@ -260,7 +260,7 @@ def test_a_day_that_has_ended_since_is_asked_again(runs_here, emulator, home, as
 
 @pytest.mark.slow  # several runs of Dagster
 def test_a_new_launch_and_a_run_that_succeeded_are_done_again(runs, emulator, home, asked):
-    """Launched again, a range is asked for again, whatever is stored.
+    """A range that is launched again is requested again, whatever is stored.
 
     Nothing is missing of a run that succeeded, so a re-execution of it fetches everything again;
     attempts go on. What an earlier launch stored does not count as done.

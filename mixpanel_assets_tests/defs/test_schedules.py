@@ -1,4 +1,4 @@
-"""What each schedule asks for, whatever the moment; nothing here runs."""
+"""What each schedule requests, whatever the moment; no run is started here."""
 
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -107,7 +107,7 @@ def test_every_day_asked_for_is_a_partition(name, settings, moment):
 
 @pytest.mark.parametrize("zone", siblings(ZONES, keep=2))
 def test_a_year_of_ticks_asks_for_every_day_once(zone):
-    """No day is left out or asked for twice, also where clocks change."""
+    """Every day is requested exactly once, also where clocks change."""
     settings = Settings(time_regime="legacy", time_zone=zone)
     schedule = schedule_named("close_yesterday", settings)
     ticks = cron_string_iterator(
@@ -156,7 +156,7 @@ def test_nothing_is_asked_before_the_first_partition():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_schedules_are_off_and_tell_what_they_cost(name):
-    """Nobody's requests are spent before somebody turns a schedule on."""
+    """Every schedule is off by default, and its description mentions the requests that it costs."""
     settings = Settings(close_hour=4, time_regime="legacy", time_zone="Asia/Kolkata")
     schedule = build_definitions(settings=settings).resolve_schedule_def(name)
     assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED

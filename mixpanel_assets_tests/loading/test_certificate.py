@@ -186,7 +186,7 @@ def test_what_an_earlier_version_did_not_store_is_not_known(workspace):
 
 
 def test_mixpanels_own_count_is_that_since_the_load(workspace):
-    """What was asked before describes other rows."""
+    """A count from before the load describes other rows."""
     workspace.sync_events(ODD, ODD)
     one = workspace.certificate(ODD)
     late = datetime.now(UTC)

@@ -74,7 +74,7 @@ def test_a_view_of_a_client(credentials, emulator):
 
 @pytest.mark.parametrize("wrong", [0, -1, "3001", 1.5, True])
 def test_a_view_is_a_number(wrong, credentials, settings):
-    """Said before anything is asked."""
+    """An invalid view raises ConfigError."""
     with Workspace(credentials=credentials, settings=settings) as ws:
         with pytest.raises(ConfigError, match="workspace_id must be a whole number"):
             ws.set_workspace_id(wrong)

@@ -1,4 +1,4 @@
-"""Which days `mp sync` asks for: those that are missing, and those that may have changed."""
+"""Which days `mp sync` requests: those that are missing, and those that may have changed."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -112,7 +112,7 @@ def test_a_first_day_that_failed_is_asked_for_again(workspace, shop):
 
 @pytest.mark.slow
 def test_a_day_that_fails_for_good_is_asked_for_once_a_run(workspace, shop, asked):
-    """Alone, and nothing that came after it is asked for again."""
+    """It is requested alone, and no day that was received after it is requested again."""
     today = workspace.settings.today()
     workspace.sync_events(today - 30 * DAY, today)
     hole = today - 20 * DAY
@@ -191,7 +191,7 @@ def test_what_is_due_is_what_the_ledger_says(ledger, start, reach, ledger_of):
 
 @pytest.mark.parametrize("day", ["soon", "2024-02-30", "0001-01-01", datetime(2024, 1, 1), 5, None])
 def test_what_is_not_a_day_is_refused_in_one_sentence(day, workspace, asked):
-    """Wherever days are taken; nothing is asked."""
+    """Every call that takes days raises, and no request is sent."""
     refused = [
         lambda: workspace.sync_events(days=[day]),
         lambda: workspace.sync_events("2024-01-01", day) if day is not None else 1 / 0,

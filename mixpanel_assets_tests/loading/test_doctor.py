@@ -66,7 +66,7 @@ def test_the_source_of_each_credential_is_told(monkeypatch, settings, emulator):
 
 
 def test_refused_credentials_fail(emulator, settings):
-    """Mixpanel's answer is told; clock and zone, which rest on it, are left out."""
+    """Mixpanel's error is in the finding; clock and zone, which depend on access, are left out."""
     wrong = make_credentials(username=emulator.username, secret="wrong", project_id="12345")
     findings = found(doctor(credentials=wrong, settings=settings))
     assert findings["access"].status == "fail"

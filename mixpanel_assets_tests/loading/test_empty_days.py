@@ -207,7 +207,7 @@ def test_a_filtered_table_pays_one_request_for_all_its_empty_days(client, settin
 
 @pytest.mark.slow
 def test_a_limit_on_the_range_of_a_request_is_respected(workspace_with):
-    """A server that refuses years is asked for months."""
+    """A server that refuses years receives requests for months."""
     with emulator_of(start=FIRST, days=2, export_max_days=31) as emulator:
         workspace = workspace_with(api_base_url=emulator.base_url)
         workspace.sync_events(FIRST - timedelta(days=100), FIRST)
@@ -234,7 +234,7 @@ def test_a_day_that_stays_broken_in_every_further_response_is_set_aside(workspac
 
 
 def test_events_without_a_time_leave_no_day_unlooked_at(workspace, emulator, asked):
-    """They tell of no day, so each day that may have them is loaded again."""
+    """They have no day, so each day that may have them is loaded again."""
     emulator.faults.add(Fault("timeless-rows", day=SECOND, count=1))
     emulator.faults.add(Fault("empty-200", path=EXPORT))
     workspace.sync_events(FIRST, THIRD)
@@ -244,7 +244,7 @@ def test_events_without_a_time_leave_no_day_unlooked_at(workspace, emulator, ask
 
 @pytest.mark.slow
 def test_a_project_that_is_read_day_by_day_confirms_neighbours_together(workspace_with):
-    """Rows of other dates tell nothing of a day, so any row makes the neighbours doubtful."""
+    """Rows of other dates prove nothing about a day, so any row makes the neighbours doubtful."""
     zone = "US/Pacific"
     with emulator_of(
         start=FIRST, days=3, regime="legacy", zone=zone, shifted_rows=4, events_per_day=40

@@ -53,7 +53,7 @@ def test_an_unknown_project_begins_with_one_day_and_goes_on_with_many(workspace,
 
 
 def test_a_fixed_number_of_days_is_asked(weekly, asked):
-    """MP_DAYS_PER_REQUEST=7 asks for a week at once, known or not."""
+    """MP_DAYS_PER_REQUEST=7 requests a week at once, known or not."""
     weekly.sync_events(FIRST, LAST)
     assert [len(days) for days in asked()] == [7]
 
@@ -176,7 +176,7 @@ def test_a_refused_smaller_day_does_not_hold_up_the_rest_of_its_request(weekly, 
 
 
 def test_an_open_day_does_not_shrink_silently(credentials, tmp_path):
-    """Today is asked for again too when it has fewer rows than before."""
+    """Today is requested again too when it has fewer rows than before."""
     today = datetime.now(UTC).date()
     with Emulator(EmulatorSettings(start=today - timedelta(days=1), exact_events=3000)) as emulator:
         settings = Settings(api_base_url=emulator.base_url, database=tmp_path / "w.duckdb")
@@ -244,7 +244,7 @@ def test_a_horizon_that_is_not_where_mixpanel_says_is_found(weekly, emulator, as
 
 
 def test_room_is_looked_for_before_a_request_is_spent(workspace, asked):
-    """A day known to be larger than the disk is not asked for; the message says the figures."""
+    """A day known to be larger than the disk is not requested; the message has the figures."""
     workspace.sync_events(DAY, DAY)
     with workspace._database.write() as connection:
         connection.execute("UPDATE mixpanel._days SET bytes = 1000000000000000")

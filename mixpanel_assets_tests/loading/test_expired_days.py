@@ -24,7 +24,7 @@ LEDGER = "SELECT day, status, row_count FROM mixpanel._days ORDER BY day"
 
 
 def reaching_back_to(settings, day):
-    """Return the settings of somebody who knows from which day on Mixpanel holds events."""
+    """Return settings in which Mixpanel holds the events from `day` on."""
     days = (settings.today() - day).days
     return settings.model_copy(update={"retention_days": days, "days_per_request": 3})
 
@@ -74,7 +74,7 @@ def test_days_before_the_horizon_are_expired_and_cost_no_request(limited, worksp
 def test_stored_days_before_the_horizon_stay_as_they_are(
     refetch, settings, limited, workspace_with, asked
 ):
-    """Whatever `refetch` says: not a request, not a row less, and the caller is told."""
+    """Whatever `refetch` is, no request is sent, no row is deleted, and the days are reported."""
     workspace_with(settings).sync_events(FIRST, OLD[1])
     workspace = workspace_with(limited)
     rows, ledger = workspace.sql_rows(ROWS), workspace.sql_rows(LEDGER)

@@ -28,7 +28,7 @@ LEDGER = "SELECT status, fetched_at, row_count, run_id, last_error, failed_at FR
 
 @pytest.fixture
 def hasty(settings):
-    """Settings that ask once, day by day."""
+    """Settings that send one request per day, without retries."""
     return settings.model_copy(update={"max_retries": 0, "days_per_request": 1})
 
 
@@ -103,7 +103,7 @@ def test_a_failure_changes_nothing_else_of_a_stored_day(kind, days, workspace, e
 
 
 def test_an_error_that_stops_a_load_is_that_of_its_days(workspace, emulator):
-    """Days that were stored before it succeed, days after it were never asked for."""
+    """The days that were stored before it succeed; the days after it were never requested."""
     emulator.faults.add(Fault("500-json", day=HOLE, times=None))
     with pytest.raises(MixpanelDataError):
         workspace.sync_events(FIRST, LAST)
@@ -126,7 +126,7 @@ def test_a_day_that_came_empty_and_is_refused_afterwards_says_why(workspace, emu
 
 
 def test_an_interrupt_is_no_failure(workspace):
-    """The day it hits is as if it had not been asked for."""
+    """An interrupt records no failed day."""
 
     def interrupt(report):
         if report.day == HOLE:

@@ -193,7 +193,7 @@ def test_a_table_of_something_else_takes_no_events(fetcher, database, emulator):
 def test_another_projects_file_is_refused_before_anything_is_asked(
     mode, client, database, settings, emulator
 ):
-    """Nobody downloads a year to learn that it has no place there."""
+    """A file of another project is refused before any day is downloaded."""
     legacy = settings.model_copy(update={"time_regime": "legacy", "time_zone": "US/Pacific"})
     FetcherService(client, database, settings).fetch_events("mine", from_date=DAY, to_date=DAY)
     before = len(emulator.requests)
@@ -286,7 +286,7 @@ class TestBrokenDays:
 
     @pytest.mark.parametrize("parallel", siblings([False, True], keep=1))
     def test_refused_credentials_end_it(self, parallel, fetcher, emulator, settings):
-        """Nobody asks for the other days."""
+        """The load ends with at most three of its six requests."""
         emulator.faults.add(Fault("401-json", path=EXPORT, times=None))
         before = len(emulator.requests)
         with pytest.raises(AuthenticationError):
@@ -373,7 +373,7 @@ class TestRequests:
 
     @pytest.mark.slow
     def test_several_are_on_their_way_at_once(self, fetcher, emulator):
-        """While the first is stored, the others are asked for."""
+        """While the first response is stored, the others are requested."""
         before = len(emulator.requests)
         asked = []
 
@@ -390,7 +390,7 @@ class TestRequests:
         assert asked[0] >= 5
 
     def test_a_full_disk_is_told_before_a_request(self, fetcher, database, emulator):
-        """Nothing is asked that has no room."""
+        """No request is sent for days that have no room."""
         fetcher.fetch_events(from_date=FIRST, to_date=FIRST)
         with database.write() as connection:
             connection.execute("UPDATE mixpanel._days SET bytes = 10**17")
@@ -437,7 +437,7 @@ class TestLimit:
 class TestProgress:
     @pytest.mark.slow
     def test_events_are_told_of_as_they_arrive(self, large, tmp_path, settings):
-        """Every `batch_size` or so, and what is told adds up, whatever is asked again."""
+        """The reports come every `batch_size` or so, and their sum is exact, also after a retry."""
         emulator, client = large
         emulator.faults.add(Fault("cut-body", path=EXPORT, at=2_000_000))
         fetcher = FetcherService(client, Database(tmp_path / "w.duckdb"), settings)
@@ -460,7 +460,7 @@ class TestProgress:
 
 class TestAssetTable:
     def test_the_default_name_is_filled_as_the_asset_does(self, fetcher, emulator, query):
-        """Into the empty table, or with `append` the days anew."""
+        """The empty table is filled; with `append` the days are loaded again without duplicates."""
         told = []
         days = {"from_date": FIRST, "to_date": DAY}
         result = fetcher.fetch_events(**days, on_batch_complete=told.append)

@@ -31,7 +31,7 @@ def test_a_line_says_all_there_is_to_know():
 
 
 def test_one_day_is_one_day():
-    """No range where there is none, and no budget that nobody asked for."""
+    """The line names one day instead of a range, and no budget without one."""
     line = str(progress(to_date=date(2024, 3, 1), days=91, budget=None))
     assert line == "2024-03-01: 91 of 91 days, 1,234,000 events at 12,340/s, about 0 s to go"
 

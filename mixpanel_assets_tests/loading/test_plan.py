@@ -98,7 +98,7 @@ def test_a_fixed_number_of_days_is_kept(length, weights, fixed):
 
 
 def test_an_unknown_project_starts_with_one_day():
-    """Nobody downloads a month to find out that it is too big: a day, a week, then months."""
+    """An unknown project is requested in small steps: a day, six days, then months."""
     assert lengths_of(requests_of(calendar(100), {})) == [1, 6, 31, 31, 31]
 
 
@@ -170,7 +170,7 @@ def test_a_day_has_expired_before_the_horizon():
 
 @given(st.dates(), st.integers(0, 40), st.data())
 def test_known_days_are_near_on_both_sides(day, distance, data):
-    """As many days away as were asked for, and no more."""
+    """Exactly the known days within the distance are returned."""
     here = day.toordinal()
     ordinals = st.integers(max(1, here - 50), min(date.max.toordinal(), here + 50))
     days = sorted(map(date.fromordinal, data.draw(st.sets(ordinals))))
@@ -200,7 +200,7 @@ def test_sizes_that_were_wrong_are_forgotten_in_the_next_plan():
 
 
 def test_a_gap_between_days_ends_a_request():
-    """No request spans days that nobody asked for."""
+    """A request never spans a day that is not in the plan."""
     days = [*calendar(3), FIRST + timedelta(days=9)]
     assert lengths_of(requests_of(days, weighed(12, 1))) == [3, 1]
     assert lengths_of(requests_of(days, weighed(12, 1), fixed=31)) == [3, 1]
@@ -215,7 +215,7 @@ def test_the_waiting_time_follows_from_the_budget():
 
 
 def test_days_at_the_ends_of_the_calendar_are_planned_too():
-    """Whoever mistypes a year is told by Mixpanel, not by an overflow."""
+    """The first and the last day of the calendar are planned without an overflow."""
     for day in (date.min, date.max):
         assert requests_of([day], {}) == [(day, day)]
         assert requests_of([day], {day: 5, FIRST: 7}) == [(day, day)]

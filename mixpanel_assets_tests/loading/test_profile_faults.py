@@ -119,7 +119,7 @@ def truth(emulator: Emulator) -> list[tuple[str, tuple[Any, str | None]]]:
 
 @dataclass(frozen=True)
 class Taker:
-    """Who takes snapshots of a project into a file of its own."""
+    """Takes snapshots of a project into a file of its own."""
 
     client: MixpanelAPIClient
     settings: Settings
@@ -297,7 +297,7 @@ def test_five_workers_store_what_one_does(earlier, project, loaded, late, sequen
 
 
 def test_a_total_that_was_wrong_is_not_believed_for_ever(earlier):
-    """The first try says what is missing; the second one begins anew instead of asking on."""
+    """The first attempt names the missing pages; the second one starts a new session."""
     with example(Project(profiles=35, page_size=10, as_numbers=False), earlier) as (
         emulator,
         taker,
@@ -310,7 +310,7 @@ def test_a_total_that_was_wrong_is_not_believed_for_ever(earlier):
 
 
 def test_pages_of_two_sessions_are_never_mixed(tmp_path):
-    """Whoever finds page 0 gone, because another run took the snapshot over, begins anew."""
+    """If another run deleted page 0, all pages are requested again in a new session."""
     settings = EmulatorSettings(days=3, profiles=35, page_size=10)
     with Emulator(settings) as emulator, taker_of(emulator, tmp_path) as taker:
         [request] = snapshot_requests([DAY], DAY, scope="all")

@@ -99,7 +99,7 @@ def test_a_snapshot_begun_anew_tells_every_page(client, snapshot_request, settin
 
 
 def test_what_refuses_page_0_leaves_no_folder(client, snapshot_request, emulator, root):
-    """Nothing of the snapshot has come."""
+    """A page 0 without `total` raises an error and leaves no folder."""
     emulator.faults.add(Fault("no-total", path=ENGAGE, times=None))
     with pytest.raises(Exception, match="no `total`"):
         begin_snapshot(client, snapshot_request, root)

@@ -54,7 +54,7 @@ def test_requests_of_events_are_counted_with_their_rows():
 
 
 def test_days_are_counted():
-    """Those that are stored, of all that were asked for."""
+    """The bar counts the stored days among the requested ones."""
     screen = io.StringIO()
     with day_bar(31, terminal(screen)) as bar:
         bar.stored(10, 100)

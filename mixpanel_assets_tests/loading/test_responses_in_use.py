@@ -95,7 +95,7 @@ def test_an_answer_that_waits_for_the_database_is_stored(
 
 @pytest.mark.slow
 def test_pages_that_wait_for_the_database_are_stored(credentials, settings, spool, emulator):
-    """No page is asked for again."""
+    """No page is requested again."""
     cleaned = []
 
     def waits(sentence):

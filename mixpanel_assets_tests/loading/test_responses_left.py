@@ -1,4 +1,4 @@
-"""Answers that a broken load did not come to store are not asked for again."""
+"""Responses that a failed load did not store are not requested again."""
 
 import os
 from collections import Counter
@@ -114,7 +114,7 @@ def test_a_damaged_answer_is_asked_for_again(load, broken, asked, database):
 def test_an_answer_from_before_the_end_of_its_days_is_asked_for_again(
     ended, requests, load, broken, asked
 ):
-    """More events may have come since then; which day it was in the project's zone is not asked.
+    """More events may have come since then; the day in the project's zone is not considered.
 
     The last request confirms that finished days have no events; of the first pair, today is open.
     """

@@ -26,7 +26,7 @@ LEDGER = "SELECT row_count, rows_vanished FROM mixpanel._days ORDER BY day"
 
 @pytest.fixture
 def workspace(credentials, settings):
-    """A workspace that asks for four days at once."""
+    """A workspace that requests four days at once."""
     changes = {"max_retries": 0, "days_per_request": 4}
     with Workspace(
         credentials=credentials, settings=settings.model_copy(update=changes)
@@ -70,7 +70,7 @@ def test_identities_that_merge_between_two_reads_leave_no_second_row(workspace, 
 
 
 def test_accept_smaller_removes_what_vanished_and_says_so(workspace, delete, asked, caplog):
-    """Before it asks, it names the days and rows that the ledger knows; afterwards what it did."""
+    """The log names the days and rows before the request, and the removed rows after it."""
     before = workspace.sync_events(FIRST, LAST)
     delete(DAY, 9)
     workspace.sync_events(FIRST, LAST)
@@ -121,7 +121,7 @@ def test_accept_smaller_never_empties_a_day_that_may_be_too_old(workspace, delet
 
 
 def test_a_load_says_which_days_hold_vanished_rows(workspace, delete, client):
-    """Also those that it did not ask for, because they are kept as they are."""
+    """Days that the load kept and did not request are named too."""
     workspace.sync_events(FIRST, LAST)
     delete(DAY, 9)
     workspace.sync_events(DAY, DAY)

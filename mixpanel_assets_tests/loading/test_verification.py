@@ -1,4 +1,4 @@
-"""Stored days beside the same days read anew: differences are found, and only differences."""
+"""Stored days are compared with the same days read again: exactly the differences are found."""
 
 import json
 import shutil
@@ -141,7 +141,7 @@ def test_a_day_that_was_never_loaded_differs(client, settings, database):
 def test_only_finished_days_of_a_database_can_be_compared(
     client: MixpanelAPIClient, settings: Settings, emulator: Emulator, tmp_path: Path
 ):
-    """Nothing is asked otherwise."""
+    """No request is sent for other days."""
     since = len(emulator.requests)
     database = Database(tmp_path / "none.duckdb")
     with pytest.raises(DatabaseNotFoundError):

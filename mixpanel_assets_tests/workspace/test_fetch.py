@@ -82,7 +82,7 @@ def test_the_old_table_stays_until_the_new_one_is_whole(workspace, emulator):
 
 
 def test_a_replaced_table_and_its_ledger_are_only_the_new_one(workspace):
-    """Nothing of the old days is left, neither rows nor ledger rows."""
+    """Neither rows nor ledger rows of the old days are left."""
     workspace.fetch_events("mine", from_date=FIRST, to_date=DAY)
     result = workspace.fetch_events(
         "mine", from_date=LAST, to_date=LAST, events=["Sign Up"], replace=True
@@ -106,7 +106,7 @@ def test_the_default_name_is_the_assets_own_table(workspace):
 
 @pytest.mark.parametrize("name", ["profiles", "_days", "a b", "", 'x"y', "main.x"])
 def test_a_name_that_is_taken_or_is_none_is_refused(name, workspace, emulator):
-    """Before anything is asked."""
+    """The error is raised before any request is sent."""
     before = len(emulator.requests)
     with pytest.raises(ConfigError):
         workspace.fetch_events(name, from_date=DAY, to_date=DAY)

@@ -147,7 +147,7 @@ def test_without_parallel_lost_pages_raise(ws, emulator):
 
 
 def test_appended_profiles_take_the_place_of_older_ones(ws, emulator):
-    """Nobody is there twice."""
+    """No profile is stored twice."""
     ws.fetch_profiles("people", progress=False)
     ws.fetch_profiles("people", append=True, progress=False)
     assert stored_names(ws, "people") == names(emulator)
@@ -177,7 +177,7 @@ def test_a_table_that_is_there_costs_no_request(ws, emulator):
     ],
 )
 def test_wrong_arguments_cost_no_request(wrong, ws, emulator):
-    """They are named before anything is asked."""
+    """The error is raised before any request is sent."""
     with pytest.raises(ConfigError):
         ws.fetch_profiles(**{"name": "people", "progress": False} | wrong)
     assert not emulator.requests
@@ -229,7 +229,7 @@ def test_many_pages_are_told_with_what_they_cost(count_pages, said, settings, ca
 
 
 def test_the_service_is_the_same_fetch(ws, emulator):
-    """For those who know it by its name."""
+    """The service can also be called by its class name."""
     service = ParallelProfileFetcherService(ws.api, ws._database, ws.settings)
     result = service.fetch_profiles("people", max_workers=3)
     assert result.to_dict()["has_failures"] is False
@@ -238,7 +238,7 @@ def test_the_service_is_the_same_fetch(ws, emulator):
 
 @pytest.mark.slow
 def test_pages_that_wait_for_the_database_are_not_taken_over(settings, emulator):
-    """Whoever asks the same in the meantime begins a snapshot of their own."""
+    """The same request in the meantime starts a snapshot with a folder of its own."""
     held, free, stayed = threading.Event(), threading.Event(), []
 
     def hold(path):

@@ -48,7 +48,7 @@ PROFILE_FILTERS = {
 
 @pytest.fixture(scope="module")
 def shared_emulator():
-    """Its clock stands still, so that behaviours of the last days find somebody."""
+    """Its clock is fixed, so that filters on recent behaviour match some profiles."""
     now = datetime(2024, 1, 15, 12, tzinfo=UTC)
     settings = EmulatorSettings(start=START, days=14, events_per_day=150, now=lambda: now)
     with Emulator(settings) as emulator:
@@ -146,7 +146,7 @@ def test_a_limit_is_the_same_for_both(limit, ws):
 
 @pytest.mark.parametrize("limit", [0, -1, 100_001, 1.5, True])
 def test_a_wrong_limit_is_refused_by_both(limit, ws):
-    """Before anything is asked."""
+    """Both calls raise the same error."""
     messages = []
     for ask in (ws.stream_events, lambda **given: ws.fetch_events("narrowed", **given)):
         with pytest.raises(Exception, match="limit") as caught:
@@ -176,7 +176,7 @@ def with_ids(filters, known):
 @pytest.mark.parametrize("parallel", siblings([False, True], keep=1))
 @pytest.mark.parametrize("name", PROFILE_FILTERS)
 def test_profiles_are_the_same_stored_and_streamed(name, parallel, ws, known):
-    """Ids, properties and moments; every filter lets somebody through."""
+    """Ids, properties and times are equal, and every filter matches some profiles."""
     filters = with_ids(PROFILE_FILTERS[name], known)
     ws.fetch_profiles("people", **filters, parallel=parallel, progress=False)
     rows = ws.sql_rows("SELECT distinct_id, properties::VARCHAR, last_seen FROM people")

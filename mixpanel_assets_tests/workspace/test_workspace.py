@@ -42,7 +42,7 @@ def test_a_week_is_loaded_and_reported_day_by_day(workspace, emulator):
 
 
 def test_readers_are_served_while_another_process_writes(workspace, settings):
-    """They get what was stored when the last load was closed, and are told its age."""
+    """They get the rows of the last closed load, and the age of the snapshot."""
     workspace.sync_events(DAY, DAY)
     workspace.close()
     told = []
@@ -87,7 +87,7 @@ def test_a_connection_of_one_who_reads_keeps_no_writer_waiting(workspace, settin
 
 
 def test_without_snapshots_readers_use_the_file(workspace, settings, monkeypatch):
-    """`off` holds for those who write and those who read."""
+    """`off` applies to writers and to readers."""
     monkeypatch.setenv("MP_SNAPSHOT", "off")
     off = settings.model_copy(update={"snapshot": "off"})
     with Workspace(credentials=workspace.credentials, settings=off) as writer:
@@ -147,7 +147,7 @@ def pages_of_ten(settings):
 
 
 def test_refused_credentials_change_nothing(pages_of_ten):
-    """Whoever is refused on a later page is refused on page 0 of the next session as well."""
+    """The error is raised although only later pages are refused, and no database is created."""
     workspace, emulator = pages_of_ten
     emulator.faults.add(Fault("401-json", path=ENGAGE, skip=3, times=None))
     with pytest.raises(AuthenticationError):
@@ -156,7 +156,7 @@ def test_refused_credentials_change_nothing(pages_of_ten):
 
 
 def test_nobody_at_all_is_said_twice_before_it_is_believed(pages_of_ten):
-    """An empty answer would take everybody away."""
+    """An empty response would delete every profile, so it is requested twice."""
     workspace, _ = pages_of_ten
     everybody = workspace.sync_profiles().row_count
     with Emulator(EmulatorSettings(days=3, profiles=0)) as nobody:
@@ -185,7 +185,7 @@ def test_no_profile_of_a_day_is_believed_only_twice(pages_of_ten):
 
 
 def test_a_page_that_stays_broken_is_named_and_the_others_are_stored(pages_of_ten):
-    """`partial` says that something is stored; the next call asks for the page alone."""
+    """`partial` says that other pages are stored; the next call requests only the failed page."""
     workspace, emulator = pages_of_ten
     emulator.faults.add(Fault("500-json", path=ENGAGE, page=3, times=None))
     with pytest.raises(IncompleteExportError, match="1 page could not be fetched: 3") as raised:
@@ -207,7 +207,7 @@ def test_a_snapshot_whose_session_ends_is_taken_anew(pages_of_ten):
 
 
 def test_a_full_snapshot_of_an_older_day_is_kept(workspace, emulator):
-    """Nothing is asked for a day whose snapshot cannot be taken again."""
+    """No request is sent for a day whose snapshot cannot be taken again."""
     workspace.sync_profiles()
     yesterday = workspace.settings.today() - timedelta(days=1)
     with workspace._database.write() as connection:

@@ -118,7 +118,7 @@ def days_in(rows):
 
 @KINDS
 def test_a_daily_asset_gets_its_day(kind, downstream, week, database):
-    """One day, all columns, in the type that it asks for; nothing is warned of."""
+    """The asset gets one day with all columns in the type of its argument, without a warning."""
     rows = downstream.read(EVENTS, "2024-01-03", kind=kind)
     assert isinstance(rows, kind)
     assert list(rows.schema.names if kind is pa.Table else rows.columns) == COLUMNS
@@ -137,7 +137,7 @@ def test_a_window_of_a_week_has_seven_days(kind, downstream, week, database):
 
 
 def test_a_window_ends_at_the_first_partition(downstream, week):
-    """Days before MP_START_DATE are nobody's and no gap."""
+    """Days before MP_START_DATE have no partition and are not reported as a gap."""
     mapping = dg.TimeWindowPartitionMapping(
         start_offset=-6, end_offset=0, allow_nonexistent_upstream_partitions=True
     )
@@ -165,7 +165,7 @@ def test_an_asset_without_partitions_gets_everything(downstream, week, database)
 
 @KINDS
 def test_only_the_columns_asked_for_are_loaded(kind, downstream, week):
-    """In the order in which they are asked for."""
+    """The columns have the order of the metadata."""
     columns = ["event_date", "event_name"]
     rows = downstream.read(EVENTS, DAY, kind=kind, metadata={"columns": columns})
     assert list(rows.schema.names if kind is pa.Table else rows.columns) == columns

@@ -38,14 +38,14 @@ def test_the_launchpad_offers_what_there_is(settings):
 
 
 def test_another_word_is_refused(materialize, asked):
-    """Before anything is asked."""
+    """An invalid word in the configuration fails before any request is sent."""
     with pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type Refetch got newest"):
         materialize(EVENTS, *RANGE, config=configured("newest"))
     assert asked() == []
 
 
 def test_a_retried_step_goes_on_where_it_was(settings, resource, instance, emulator, asked):
-    """The second request fails once: the same run asks for it again and not for the first."""
+    """The second request fails once: the same run sends it again, but not the first."""
     emulator.faults.add(Fault("500-json", path=EXPORT, day=DAYS[2], times=2))
     job = dg.define_asset_job(
         "patient",

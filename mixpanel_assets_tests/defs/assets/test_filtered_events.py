@@ -209,7 +209,7 @@ def test_a_day_before_the_plans_horizon_is_not_available(some, run, emulator, da
     ),
 )
 def test_a_table_of_another_filter_is_refused(first, then, some, run, database, emulator):
-    """The message names both filters; nothing is asked and nothing changes."""
+    """The message names both filters; no request is sent and no row changes."""
     assert run(some(**first), "2024-01-03").success
     before, ledger = stored(database), stored(database, "FROM mixpanel._days")
     sent = len(emulator.requests)
@@ -279,7 +279,7 @@ def test_a_name_that_another_table_has_is_refused(some, run, settings, credentia
 
 
 def test_it_looks_like_events_in_dagster(some, settings):
-    """Group, kinds, partitions, columns and policy are those of events; the filter is told."""
+    """Group, kinds, partitions and policy are those of events; the description has the filter."""
     asset = some(events=NAMES, where=WHERE)
     events = build_definitions(settings=settings).resolve_assets_def(EVENTS)
     spec, model = asset.get_asset_spec(asset.key), events.get_asset_spec(EVENTS)

@@ -110,7 +110,7 @@ def test_packed_single_and_mixed_loads_give_one_table(legacy):
 
 
 def test_a_project_with_shifted_rows_is_read_day_by_day_from_then_on(legacy):
-    """One packed answer is discarded, once and for all: the next load asks for single days."""
+    """One packed response is discarded, once and for all: the next load requests single days."""
     workspace, emulator = legacy(days_per_request=5, start=FIRST, days=5, shifted_rows=2)
     with workspace:
         workspace.sync_events(FIRST, LAST)

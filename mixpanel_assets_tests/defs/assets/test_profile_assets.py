@@ -119,7 +119,7 @@ def snapshots_of_ten_days(settings, database):
 
 
 class TestKeepSnapshots:
-    """The job tells by default, and deletes when it is told to."""
+    """The job reports by default, and deletes when it is configured to."""
 
     @pytest.fixture
     def keep(self, materialize, settings, resource, database):
@@ -160,5 +160,5 @@ class TestKeepSnapshots:
 
 
 def test_settings_hold_no_group_by_default():
-    """Groups are asked for only when they are declared."""
+    """Groups are requested only when they are declared."""
     assert Settings().groups == {}

@@ -75,7 +75,7 @@ def full_snapshot_of_yesterday(settings, database):
 def test_a_full_snapshot_is_kept_when_its_day_is_over(
     materialize, settings, instance, emulator, database
 ):
-    """It cannot be taken again: nothing is asked, nothing changes, and the run says so."""
+    """It cannot be taken again: no request is sent, no row changes, and the run says so."""
     materialize(PROFILES, settings.today().isoformat())
     day = full_snapshot_of_yesterday(settings, database)
     everything = "SELECT * FROM mixpanel.profiles ORDER BY ALL"
@@ -124,7 +124,7 @@ def test_a_full_snapshot_that_came_meanwhile_is_kept_too(
 
 
 def test_several_older_days_cost_one_question(materialize, emulator, database):
-    """They are split by the day of `$last_seen`; days without anybody are there, empty."""
+    """They are split by the day of `$last_seen`; days without profiles are stored as empty."""
     asked = len(emulator.requests)
     assert materialize(PROFILES, "2024-01-01", "2024-01-12").success
     assert len(emulator.requests) - asked == 1
@@ -140,7 +140,7 @@ def test_several_older_days_cost_one_question(materialize, emulator, database):
 
 
 def test_the_scope_can_be_forced(materialize, settings, emulator, database):
-    """An older day takes everybody if it is told to, and says so."""
+    """With the scope `all`, an older day stores every profile, and the ledger has the scope."""
     everybody = {"plan_profile_pages": {"config": {"scope": "all"}}}
     config = {"ops": {"mixpanel__profiles": {"ops": everybody}}}
     assert materialize(PROFILES, "2024-01-10", config=config).success
@@ -255,7 +255,7 @@ class TestSmallPages:
 
     @pytest.mark.on_file
     def test_refused_credentials_fail_the_run(self, materialize, settings, emulator, database):
-        """Nothing is stored, and the next run begins anew."""
+        """No database is created, and the next run succeeds."""
         emulator.faults.add(Fault("401-json", path=ENGAGE, skip=3, times=None))
         result = materialize(PROFILES, settings.today().isoformat())
         assert not result.success

@@ -93,7 +93,7 @@ def failure_of(result):
 
 
 def asked(emulator, since):
-    """The days of the questions; each run also asks for the project's zone."""
+    """Return the days of the queries; each run also requests the project's zone."""
     questions = [r.params for r in emulator.requests[since:] if r.path != "/api/app/me"]
     return [(params["from_date"], params["to_date"]) for params in questions]
 
@@ -126,7 +126,7 @@ EACH_WAY = ("by_country", "people", "plans", "amounts")  # by one question or by
     "name", siblings(sorted(QUESTIONS, key=lambda name: name not in EACH_WAY), keep=len(EACH_WAY))
 )
 def test_a_range_equals_its_days_one_by_one(name, run, emulator, database):
-    """Whatever is asked; where a day's answer depends on others, it is asked for alone."""
+    """A range is one request, except where a day's result depends on the other days."""
     sent = len(emulator.requests)
     assert run(name, QUESTIONS[name], FIRST, str(DAYS[1])).success
     assert len(asked(emulator, sent)) == (2 if name in EACH_DAY else 1)
@@ -166,7 +166,7 @@ def test_a_downstream_asset_gets_the_slice_of_its_day(run, settings, database):
 
 
 def test_a_table_answers_one_question(run, emulator, database):
-    """A changed question is refused before anything is asked; the rows stay."""
+    """A changed query is refused before any request is sent; the rows are kept."""
     run("signups", SIGNUPS, FIRST)
     before, sent = rows(database, "signups"), len(emulator.requests)
     other = SegmentationConfig(event="Sign Up", where='properties["plan"] == "it\'s"')
@@ -198,7 +198,7 @@ def test_a_table_from_before_a_parameter_existed_still_answers_its_question(name
 
 
 def test_people_are_counted_where_the_question_says_so(run, emulator, database):
-    """One person who does it twice counts once, and Mixpanel is asked for that."""
+    """The request has `type=unique`, so a user with two events counts once."""
     people = SegmentationConfig(event="Page View", type="unique")
     assert run("viewers", people, FIRST).success
     assert emulator.requests[-1].params["type"] == "unique"
@@ -216,7 +216,7 @@ def test_a_refusal_keeps_what_was_there(run, emulator, database):
 
 
 def test_days_before_a_refusal_are_stored_and_recorded(run, emulator, instance, database):
-    """Asked day by day, the finished days stay and have their materializations."""
+    """The days before the failed request are stored and have their materializations."""
     fault = Fault("404-json", path="/api/query/events/properties", skip=2, times=None)
     emulator.faults.add(fault)
     assert not run("plans", QUESTIONS["plans"], FIRST, LAST).success
@@ -237,7 +237,7 @@ def test_another_project_is_never_mixed_in(run, resource, database, emulator):
 
 
 def test_rows_of_other_days_are_refused(run, emulator, database):
-    """An answer that is not of the day that was asked for is never stored."""
+    """A response with rows of a day that was not requested is never stored."""
     body = (
         '{"data": {"series": ["2023-01-01"], "values": {"Sign Up": {"2023-01-01": 3}}},'
         ' "legend_size": 1}'
@@ -338,7 +338,7 @@ def test_a_zone_that_mixpanel_does_not_tell_is_warned_of_once(fault, said, run, 
 
 
 def test_a_day_that_is_not_over_is_refused(run, emulator, settings):
-    """The failure says when it will be over; the days before it are not asked for either."""
+    """The failure says when the day will be over; the days before it are not requested either."""
     today = settings.project_today()
     sent = len(emulator.requests)
     said = failure_of(run("signups", SIGNUPS, str(today - timedelta(days=1)), str(today)))

@@ -92,7 +92,7 @@ def test_the_plan_alone_asks_for_nothing(run, settings, emulator):
 def test_days_that_were_stored_without_dagster_are_recorded(
     run, settings, instance, resource, emulator
 ):
-    """`mp sync` told Dagster nothing."""
+    """`mp sync` reported nothing to Dagster."""
     with Workspace(credentials=resource.credentials, settings=settings) as workspace:
         workspace.sync_events(settings.start_date, settings.start_date + timedelta(days=1))
     run("backfill_history")

@@ -25,7 +25,7 @@ AMOUNT = 'properties["amount"]'
 COUNTRY = 'properties["mp_country_code"]'
 SCRIPT = 'function main(){return Events(params).groupBy(["name"], mixpanel.reducer.count())}'
 
-# What each report is asked, beside the days; and the numbers that it tells Dagster.
+# The configuration of each report, and the numbers that it reports to Dagster.
 ASKED = {
     "segmentation": ({"event": "Sign Up", **SPAN}, {"total", "segments"}),
     "funnel": ({"funnel_id": 7509, **SPAN}, {"began", "finished", "conversion_rate"}),
@@ -62,7 +62,7 @@ def ask(run):
 
 
 def test_every_report_is_a_kind_of_the_job(definitions):
-    """Each is asked below, by its name as the key of the configuration."""
+    """Each report has a test below, and its name is the key of the configuration."""
     kinds = definitions.resolve_job_def("ask_report").graph.node_defs[0].config_schema
     assert kinds.config_type.fields.keys() == ASKED.keys()
     assert {question.report for question in REPORTS} == ASKED.keys()
@@ -201,7 +201,7 @@ def test_a_refusal_is_one_sentence_that_no_retry_repeats(kind, said, ask, emulat
 
 
 def test_results_go_on_to_other_ops(resource, instance):
-    """A job of one's own asks, and computes with the typed result."""
+    """A user's own job runs a report and computes with the typed result."""
 
     @dg.op
     def most(result: SegmentationResult) -> str:
@@ -230,7 +230,7 @@ def test_every_job_says_what_it_costs(definitions):
 
 @pytest.mark.parametrize("report", siblings(["jql", "segmentation", "query_saved_report"], keep=1))
 def test_another_zone_than_the_projects_is_refused(report, settings, resource, instance, emulator):
-    """Whatever is asked: the failure has the value to set, and no query is spent."""
+    """The failure of every report has the value to set, and no query is spent."""
     elsewhere = settings.model_copy(update={"time_zone": "America/Los_Angeles"})
     job = build_definitions(settings=elsewhere, resources={"mixpanel": resource})
     sent = len(emulator.requests)

@@ -1,4 +1,4 @@
-"""Events and profiles as files: whole or not there, and never asked for in vain."""
+"""Events and profiles as files: complete or not there, and never requested in vain."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def lines_of(path):
 
 
 def exports(emulator, since=0):
-    """Return the days that were asked for."""
+    """Return the days that were requested."""
     return [asked.params["from_date"] for asked in emulator.requests[since:]]
 
 
@@ -127,14 +127,14 @@ def test_raw_parquet_is_refused_before_anything_is_asked(run, emulator, folder):
     ),
 )
 def test_a_fault_in_the_middle_is_not_seen(kind, run, emulator, folder):
-    """The day is asked for again, and its file holds every event once."""
+    """The day is requested again, and its file holds every event once."""
     emulator.faults.add(Fault(kind, path=EXPORT, day=DAY))
     paths = output_of(run("stream_events", directory=str(folder), raw=True, **SPAN))
     assert sorted(lines_of(paths[2])) == sorted(emulator.truth.lines(DAY))
 
 
 def test_a_day_that_stays_broken_leaves_no_file_and_stops_no_other(run, emulator, folder):
-    """The run fails and names it; the next run asks for that day only."""
+    """The run fails and names it; the next run requests that day only."""
     emulator.faults.add(Fault("truncate-own-line", day=DAY, times=None))
     result = run("stream_events", directory=str(folder), raw=True, **SPAN)
     assert not result.success
@@ -214,7 +214,7 @@ def rows_of(path):
 @pytest.mark.parametrize("kind", ["foreign-rows", "timeless-rows"])
 @pytest.mark.parametrize("raw", siblings([False, True], keep=1))
 def test_events_of_no_asked_day_are_in_the_file_of_the_day_they_came_for(kind, raw, run, tmp_path):
-    """Days with such events are asked for alone; nothing is lost or put into another day."""
+    """Days with such events are requested alone; each file has all events of its day."""
     with Emulator(EmulatorSettings(start=START, days=5)) as emulator:
         emulator.faults.add(Fault(kind, path=EXPORT, day=DAYS[0], count=2))
         resource = resource_of(emulator)
@@ -277,7 +277,7 @@ def test_a_folder_answers_one_question(run, emulator, folder):
 
 
 def test_filters_reach_mixpanel(run, emulator, folder):
-    """Only the events that were asked for are in the file."""
+    """Only the events of the filter are in the file."""
     [path] = output_of(
         run(
             "stream_events",
@@ -318,7 +318,7 @@ def test_the_run_tells_what_it_wrote(run, emulator, folder):
     ],
 )
 def test_a_wrong_question_ends_in_one_sentence(config, said, run, emulator, folder):
-    """Nothing is asked and nothing is written."""
+    """No request is sent and no file is written."""
     sent = len(emulator.requests)
     assert said in failure_of(run("stream_events", directory=str(folder), **config))
     assert len(emulator.requests) == sent
