@@ -49,7 +49,7 @@ LEAST_KILLED = 0.9
 PROCESSES = 2
 TESTS_SECONDS = 60.0  # CPU time of the tests of one mutant; the quickest are chosen
 FIRST_FILES = 3  # enough for most mutants; to import all files of tests takes longer
-# A mutant that waits for ever takes no CPU time. One that works takes more, on a busy machine too.
+# A mutant that waits without end takes no CPU time. A working one does, on a busy machine too.
 STILL_SECONDS, LEAST_CPU_SECONDS = 120, 1
 # Imported once instead of by each process.
 LARGE = (

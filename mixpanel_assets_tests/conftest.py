@@ -186,7 +186,7 @@ class FailuresAtOnce:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes long, unless `--slow` or `--lake` asks for it; with `--quick`, more."""
+    """Leave out slow tests without `--slow`, lake tests without `--lake`; with `--quick`, more."""
     left_out = {
         item
         for item in items
@@ -221,7 +221,7 @@ def _needs_lake(item: pytest.Item) -> bool:
 
 
 def _is_asked_for(item: pytest.Item) -> bool:
-    """Return whether a test is quick, or an option asks for one of its marks."""
+    """Return whether a test is quick, or an option selects one of its marks."""
     marks = [name for name in ("slow", "lake") if item.get_closest_marker(name)]
     return not marks or any(item.config.getoption(f"--{name}") for name in marks)
 
@@ -258,7 +258,7 @@ def one_thread_for_each_database(request: pytest.FixtureRequest) -> Iterator[Non
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of the machine's settings, home or network reaches a test."""
+    """Keep the machine's settings, home and network out of every test."""
     for name in os.environ:
         if name.startswith(("MP_", "DAGSTER_")):
             monkeypatch.delenv(name)

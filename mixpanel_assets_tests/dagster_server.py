@@ -148,7 +148,7 @@ class Dagster:
         return answer["run"]["runId"]
 
     def cancel(self, run: str) -> None:
-        """Ask a run to end."""
+        """Terminate a run."""
         answer = self.ask(CANCEL, run=run)["terminateRun"]
         assert answer["__typename"] == "TerminateRunSuccess", answer
 
@@ -218,7 +218,7 @@ def served(
 
 
 def environment_for(emulator: Emulator, **more: str) -> dict[str, str]:
-    """Return an environment that leads to an emulator, and nothing of anybody's settings."""
+    """Return an environment that leads to an emulator, without the settings of this machine."""
     foreign = ("MP_", "DAGSTER_HOME")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**clean, **environment_of(emulator), "PYTHONPATH": str(ROOT), **more}

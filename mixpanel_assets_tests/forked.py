@@ -22,7 +22,7 @@ import httpx, rich.progress, rich.table
 import mixpanel_assets.auth, mixpanel_assets.cli.app, mixpanel_assets.client
 from mixpanel_assets.cli import main
 
-# They start threads, which a fork does not get; its end then waits for them for ever.
+# They start threads, which a fork does not get; at its end it would wait for them and never exit.
 assert not {"duckdb", "numpy", "pyarrow"} & sys.modules.keys()
 
 def interrupt_at(number, call):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-NOT_ENCRYPTED = (80877103, 80877104)  # what a client asks before it logs in: TLS, Kerberos
+NOT_ENCRYPTED = (80877103, 80877104)  # what a client requests before it logs in: TLS, Kerberos
 PARAMETERS = ("server_version", "client_encoding", "standard_conforming_strings", "DateStyle")
 
 

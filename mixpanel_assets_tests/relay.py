@@ -1,4 +1,4 @@
-"""An HTTP server in front of another one, which fails in the middle of a write if a test asks."""
+"""An HTTP server in front of another one, which fails in the middle of a write on demand."""
 
 import http.client
 import socket

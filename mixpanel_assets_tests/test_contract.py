@@ -158,7 +158,7 @@ def test_errors_are_made_and_carry_what_users_know(name):
 
 
 def test_every_error_of_the_package_is_public():
-    """Whoever catches one finds it where the others are."""
+    """Every error class of the package is a public name."""
     own = {
         name
         for name, kind in inspect.getmembers(errors, inspect.isclass)

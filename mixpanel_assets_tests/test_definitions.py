@@ -61,7 +61,7 @@ def test_the_catalogue_tells_what_an_asset_is(key, table):
 
 
 def test_owners_are_those_of_the_setting(monkeypatch):
-    """Every asset names who looks after it; nobody, unless somebody is set."""
+    """Every asset has the owners of MP_OWNERS, and no owner if it is not set."""
     assert owners() == {()}
     monkeypatch.setenv("MP_OWNERS", "ann@example.com, team:data")
     monkeypatch.setenv("MP_GROUPS", '{"companies": "1"}')

@@ -1,4 +1,4 @@
-"""A week of events, asked for in every way there is: the table is the same."""
+"""A week of events, requested in every way there is: the table is the same."""
 
 import os
 import subprocess

@@ -318,7 +318,7 @@ def documented(name: str) -> tuple[str, list[str], str]:
 
 
 def write_docs(name: str, lines: list[str]) -> None:
-    """Put a table into the documentation, if that is asked for."""
+    """Put a table into the documentation if WRITE_DOCS is set."""
     if os.environ.get("WRITE_DOCS"):
         before, _, after = documented(name)
         DOCS.write_text(before + "\n".join(lines) + after)
@@ -366,7 +366,7 @@ def test_no_fault_of_a_profile_page_is_read_wrong(kind, site, used):
 
 @pytest.mark.parametrize("kind", UNSEEN_IN_ONE_ANSWER)
 def test_a_loss_that_one_answer_cannot_show_is_seen_by_the_ledger(kind, site, store):
-    """An empty or shortened answer looks whole; a day that shrank is asked for again."""
+    """An empty or shortened response looks complete; a day that shrank is requested again."""
     expected = truth(site.emulator, asset_events)
     assert outcome(site, asset_events, store, expected) == "exact"
     site.emulator.faults.add(Fault(kind, path=EXPORT, times=1))

@@ -72,7 +72,7 @@ def test_values_of_a_property(ws):
     ],
 )
 def test_values_of_no_property_or_of_two(arguments, named, ws, emulator):
-    """Said before anything is asked."""
+    """The error is raised before any request is sent."""
     before = len(emulator.requests)
     with pytest.raises(ConfigError, match="Give the property once"):
         ws.property_values(*arguments, **named)
@@ -80,7 +80,7 @@ def test_values_of_no_property_or_of_two(arguments, named, ws, emulator):
 
 
 def test_a_fresh_workspace_has_no_tables(ws):
-    """No file was made yet, and asking makes none."""
+    """`tables` and `info` do not create the file of a new workspace."""
     assert ws.tables() == []
     info = ws.info()
     assert (info.tables, info.size_mb, info.created_at) == ([], 0.0, None)
@@ -93,7 +93,7 @@ def test_a_fresh_workspace_has_no_tables(ws):
 
 
 def test_the_account_of_a_workspace_is_the_default_one(settings, monkeypatch):
-    """Or the one that is named, or none when the environment says who asks."""
+    """A named account comes first; credentials from the environment have no account."""
     accounts = ConfigManager()
     accounts.add_account("shop", "user", "secret-of-shop", "1", "us")
     accounts.add_account("market", "user", "secret-of-market", "2", "eu")
@@ -211,7 +211,7 @@ def test_services_are_made_of_a_client_and_a_storage(client, of_the_emulator):
 
 
 def test_a_fetch_result_reads_its_table(ws):
-    """When it is asked for, and then once."""
+    """The table is read at the first access, and only once."""
     fetched = ws.fetch_events("visits", **DAYS, progress=False)
     assert len(fetched.df) == fetched.rows
     assert fetched.df is fetched.df

@@ -36,7 +36,7 @@ ws.close()
 
 @pytest.mark.slow
 def test_everything_works_in_a_notebook_without_widgets(emulator, tmp_path):
-    """Tables are made and asked, in a file and elsewhere, and nothing is warned of."""
+    """Tables are created and queried, in a file and elsewhere, without a warning."""
     variables = {**environment_of(emulator), "MP_DATABASE": str(tmp_path / "shop.duckdb")}
     done = subprocess.run(
         [sys.executable, "-c", KERNEL + CELLS],

@@ -17,7 +17,7 @@ from mixpanel_assets_tests.conftest import START
 
 @pytest.fixture(params=[0o000, 0o022])
 def careless(request) -> Iterator[None]:
-    """A process that lets everybody read what it makes."""
+    """A process whose umask lets every user read the files that it creates."""
     before = os.umask(request.param)
     yield
     os.umask(before)

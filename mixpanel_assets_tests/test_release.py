@@ -142,7 +142,7 @@ def test_workflows_get_no_more_than_they_need():
 
 
 def test_forms_for_reports_ask_for_what_is_needed():
-    """Each is a form with a name, and asks for the version."""
+    """Each form has a name; those for failures and wrong data ask for the version."""
     for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
         form = yaml.safe_load(path.read_text())
         if path.name != "config.yml":

@@ -133,7 +133,7 @@ def test_the_site_is_built_with_strict_links(tmp_path):
     assert pages["how-it-works/index.html"].count("<figure><svg") == 2
     for link in re.findall(r"\]\((.+?)\)", (tmp_path / "llms.txt").read_text()):
         assert (tmp_path / link).read_text().startswith(("# ", "---\nname: ")), link
-    # A reader's browser asks no other host.
+    # A page loads nothing from another host.
     loaded = re.compile(
         r'<(?:script|img)[^>]* src="?(https?:)|<link rel="?stylesheet"?[^>]*https?:'
     )

@@ -1,4 +1,4 @@
-"""Whose data a file holds, and of which version it is, is looked at by reads as by writes."""
+"""Reads check the project and the version of a file as writes do."""
 
 import os
 import shutil
@@ -98,7 +98,7 @@ READS = {
 
 @pytest.mark.parametrize("read_only", [True, False])
 def test_another_projects_file_is_not_read(open_as, path, emulator, read_only):
-    """Whatever is asked: the error names both, nothing is requested, changed or put beside it."""
+    """Every read names both projects; no request is sent, and no file is changed or created."""
     before, requests = path.read_bytes(), len(emulator.requests)
     for name in ("info", "sql", "plan", "connection", "fetch") if read_only else READS:
         with (
@@ -112,7 +112,7 @@ def test_another_projects_file_is_not_read(open_as, path, emulator, read_only):
 
 
 def test_another_region_is_another_project(open_as):
-    """Numbers of projects are not told apart by region alone."""
+    """The region is part of a project's identity, as the number is."""
     with open_as(region="eu") as workspace, pytest.raises(ConfigError, match=r"\(us\).*\(eu\)"):
         workspace.info()
 
@@ -232,7 +232,7 @@ VERSIONS = {
     ),
 )
 def test_a_file_whose_project_was_changed_by_hand_is_not_read(open_as, path, statement):
-    """Nothing says any more whose rows it holds."""
+    """After such a change, the project of the rows is unknown."""
     change(path, statement)
     for project_id in ("12345", "999"):
         with open_as(project_id) as workspace, pytest.raises(StorageError, match="by hand"):

@@ -74,7 +74,7 @@ def accounts(path: Path) -> list[str]:
 
 
 def reports(ws: Workspace) -> list[pd.DataFrame]:
-    """Ask Mixpanel's own reports."""
+    """Call Mixpanel's own reports."""
     first, last = DAYS
     assert_type(ws.segmentation("Sign Up", first, last), SegmentationResult)
     assert_type(ws.segmentation("Sign Up", from_date=first, to_date=last), SegmentationResult)
@@ -99,7 +99,7 @@ def inventory(ws: Workspace) -> list[str]:
 
 
 def stored(ws: Workspace) -> None:
-    """Ask the file."""
+    """Query the file."""
     assert_type(ws.sql("SELECT 1"), pd.DataFrame)
     assert_type(ws.sql_scalar("SELECT 1"), Any)
     assert_type(ws.sql_rows("SELECT ?", [1]), SQLResult)

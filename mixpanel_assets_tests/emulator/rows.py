@@ -12,7 +12,7 @@ Record = dict[str, Any]
 def export(
     http: httpx.Client, first: object, last: object = None, **params: object
 ) -> httpx.Response:
-    """Ask for the raw events of some days."""
+    """Request the raw events of some days."""
     dates = {"from_date": str(first), "to_date": str(last or first)}
     return http.get("/api/2.0/export", params={**http.params, **dates, **params})  # type: ignore[dict-item]
 

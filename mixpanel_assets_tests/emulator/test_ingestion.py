@@ -538,7 +538,7 @@ def test_a_step_taken_before_midnight_counts(emulator: Emulator, http: httpx.Cli
     assert [step["count"] for step in steps] == [1, 1]
 
 
-# Who is who.
+# Which ids belong to the same user.
 
 
 def test_a_device_becomes_a_user(opened: Callable[..., Opened]) -> None:

@@ -188,7 +188,7 @@ ASKED: dict[str, dict[str, object]] = {
     "/events/properties/values": {"event": "Sign Up", "name": "plan"},
     "/jql": {"script": "main()"},
 }
-# Documented to do nothing without another parameter, which is refused or not asked for here.
+# Documented to have no effect without another parameter, which is refused or not sent here.
 NEEDS_ANOTHER = {
     ("/retention", "limit"): "on",
     ("/retention/addiction", "limit"): "on",

@@ -1,4 +1,4 @@
-"""What clients in production ask that no documentation has, each on the wire as they ask it."""
+"""Undocumented requests of clients in production, each on the wire as they send it."""
 
 import json
 from collections import Counter

@@ -55,7 +55,7 @@ def test_it_can_be_started_again() -> None:
 
 
 def test_an_address_is_known_only_while_it_runs() -> None:
-    """Asking for the address too early is an error, not a wrong address."""
+    """Before the start, `base_url` raises an error instead of returning a wrong address."""
     with pytest.raises(RuntimeError, match="not been started"):
         _ = Emulator(SMALL).base_url
 

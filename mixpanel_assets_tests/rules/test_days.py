@@ -75,7 +75,7 @@ def workspace(credentials, settings):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_what_is_not_a_day_is_refused_in_one_sentence(name, workspace, emulator):
-    """Before anything is asked; a datetime too, whose zone would decide which day is meant."""
+    """It is refused before any request is sent; a datetime too, whose zone would decide the day."""
     if name == "daily_counts":
         workspace.sync_events(DAY, DAY)
     before = len(emulator.requests)

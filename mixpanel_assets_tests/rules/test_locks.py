@@ -129,7 +129,7 @@ def test_the_config_file_names_its_holder(tmp_path, caplog):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["w.duckdb.writers", "w.snapshot.duckdb.lock"])
 def test_the_locks_of_the_snapshot_name_their_holder(name, tmp_path):
-    """A load that cannot begin fails; a snapshot that cannot be taken is told of, and data kept."""
+    """A load that cannot begin fails; a failed snapshot is reported, and the data is kept."""
     said: list[str] = []
     database = Database(tmp_path / "w.duckdb", lock_timeout=0.2)
     publisher = Publisher(database, "auto", said.append)

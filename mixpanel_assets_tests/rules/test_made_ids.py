@@ -82,7 +82,7 @@ def test_a_distinct_id_that_is_no_text_is_its_json(sent, as_text):
     "other", [("B", 1, "u", CONTENT), ("A", 2, "u", CONTENT), ("A", 1, None, CONTENT)]
 )
 def test_different_events_differ(other):
-    """Event, time and who did it are part of the id."""
+    """The name, the time and the user of an event are part of the id."""
     assert made_id(*other) != made_id("A", 1, "u", CONTENT)
 
 

@@ -18,7 +18,7 @@ from mixpanel_assets_tests.warehouse.test_load_laws import DAYS, LAST, LAW, even
 
 NEXT = DAY + timedelta(days=1)
 
-# What a filter can ask for; which rows are twins never depends on it.
+# Filters of a load; which rows are twins never depends on them.
 FILTERS: dict[str, Any] = {
     "A": lambda record: record["event"] == "A",
     "B": lambda record: record["event"] == "B",
@@ -148,7 +148,7 @@ def test_a_row_that_moved_to_a_hot_shard_is_still_the_same(warehouse):
 
 
 def test_ids_that_look_made_do_not_make_two_events_one(warehouse):
-    """Somebody may send such ids; the rest of the rule holds for them as well."""
+    """Events that differ are all kept, even if their `$insert_id` looks like a generated one."""
     sent = {"$insert_id": "00000000-0000-8000-8000-000000000000"}
     append(warehouse, [event("A", **sent)], (0, 0), "A")
     append(warehouse, [event("B", **sent)], (0, 0), "B")
@@ -178,7 +178,7 @@ def test_a_time_that_passed_twice_is_one_event(tmp_path):
 
 
 def test_an_hour_that_never_was_is_loud(tmp_path):
-    """Two times as sent have become one there, so copies cannot be told from others."""
+    """Two times as sent have become one there, so copies and other events look the same."""
     legacy = Warehouse(tmp_path, LEGACY)
     wall = datetime(2026, 3, 8, 2, 30)
     ms = int((wall - datetime(1970, 1, 1)) / timedelta(milliseconds=1))

@@ -13,7 +13,7 @@ NEXT_DAY = DAY + timedelta(days=1)
 
 
 def live(day, hours, count=30, **properties):
-    """Events of a day whose `time` runs so many hours ahead of when Mixpanel got them."""
+    """Return events of a day whose `time` is `hours` ahead of the time of their receipt."""
     times = [START_MS + day * DAY_MS + number * 60_000 for number in range(count)]
     return [
         event(
@@ -30,7 +30,7 @@ def legacy(tmp_path):
 
 
 def test_a_zone_change_between_packed_days_is_found(legacy):
-    """Rows may carry the date of another asked day then: such an answer is not stored."""
+    """Rows may then have the date of another requested day: such a response is not stored."""
     with pytest.raises(ShiftedRowsError, match="zone changed"):
         legacy.load([*live(0, -8), *live(1, 1)], to_date=NEXT_DAY)
     legacy.load(live(0, -8))

@@ -234,7 +234,7 @@ def test_a_note_says_what_holds(path):
 
 
 def test_a_connection_of_ones_own_is_named(path):
-    """A notebook that has the file open in the same process is told so, not kept waiting."""
+    """A notebook that has the file open in the same process gets an error that says so."""
     own = duckdb.connect(path)
     try:
         with (
@@ -270,7 +270,7 @@ def duckdb_checksum(block: bytearray) -> bytes:
 
 
 def test_a_newer_file_says_so(path):
-    """A file of a later storage version asks for an upgrade."""
+    """A file of a later storage version raises an error that names the newer DuckDB."""
     content = bytearray(path.read_bytes())
     content[12:20] = (9999).to_bytes(8, "little")
     content[:8] = duckdb_checksum(content[8:4096])
@@ -376,7 +376,7 @@ def test_a_folder_whose_name_duckdb_cannot_write_to_says_so(tmp_path):
 
 
 def test_an_interrupt_in_the_middle_of_a_statement_is_an_interrupt(path):
-    """DuckDB makes a RuntimeError of it, which nobody would take for Ctrl-C."""
+    """DuckDB raises a RuntimeError for Ctrl-C; `write` raises KeyboardInterrupt instead."""
 
     def interrupted() -> None:
         with Database(path).write():

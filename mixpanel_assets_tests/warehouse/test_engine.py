@@ -257,7 +257,7 @@ def test_what_is_no_event_is_refused(record, said):
 
 
 def test_what_is_no_profile_is_refused():
-    """A profile is somebody's."""
+    """A record without an id, with a number as `last_seen`, or of an event raises an error."""
     with StorageEngine.memory() as storage:
         for record in (profile(distinct_id=None), profile(last_seen=5), event()):
             with pytest.raises(StorageError, match="Record 1"):
@@ -320,7 +320,7 @@ def test_dropping_takes_everything_or_nothing(storage):
 
 
 def test_dropping_all_keeps_what_was_not_loaded(each_kind):
-    """Tables of one kind, or all; a table that somebody made by hand stays."""
+    """Loaded tables of one kind or of both are dropped; a table made by hand is kept."""
     each_kind.execute("CREATE TABLE main.mine AS SELECT 42 AS answer")
     each_kind.create_events_table("visits", [event()], EVENTS)
     each_kind.create_profiles_table("people", [profile()], PROFILES)
@@ -411,7 +411,7 @@ def test_a_connection_sees_what_the_engine_does(each_kind):
 
 
 def test_a_file_is_shared_between_calls(tmp_path):
-    """Nobody waits for an engine that does nothing; an open connection is waited for."""
+    """An idle engine does not lock the file; an open connection does."""
     path = tmp_path / "shop.duckdb"
     with StorageEngine(path) as one, StorageEngine(path, lock_timeout=0) as other:
         one.create_events_table("visits", [event()], EVENTS)
@@ -480,7 +480,7 @@ def test_an_engine_that_only_looks_makes_no_file(tmp_path):
 
 
 def test_a_closed_engine_says_so(each_kind):
-    """Closing twice is fine; asking afterwards is not."""
+    """An engine can be closed twice; a query after that raises an error."""
     each_kind.close()
     each_kind.cleanup()
     for ask in (lambda: each_kind.execute_rows("SELECT 1"), lambda: each_kind.connection):
@@ -583,7 +583,7 @@ def test_any_events_come_back_as_they_were(engine, events):
 @anything
 @given(st.lists(people, max_size=6, unique_by=lambda record: record["distinct_id"]))
 def test_any_profiles_come_back_as_they_were(engine, profiles):
-    """Every property, and when somebody was seen."""
+    """Every property and every `last_seen` is read back as it was stored."""
     engine.drop_all()
     assert engine.create_profiles_table("any", profiles, PROFILES) == len(profiles)
     found = {
@@ -660,7 +660,7 @@ def test_legacy_moments_stay_what_they_are():
 
 
 def test_a_temporary_database_goes_when_it_is_closed(temporary):
-    """And when the block ends with an error, and when nobody holds it any more."""
+    """The folder is deleted when the block ends, also with an error."""
     with StorageEngine.ephemeral() as storage:
         assert storage.path.exists()
         assert temporary() == [storage.path.parent]

@@ -1,4 +1,4 @@
-"""Who may read a database may read what lies beside it, and nobody else may."""
+"""Files beside a database are readable by the same users as the database, and no others."""
 
 import os
 import stat
@@ -115,7 +115,7 @@ def test_a_database_that_exists_keeps_its_mode(given, tmp_path):
 
 @pytest.mark.parametrize("wanted", UMASKS)
 def test_spilled_rows_are_for_their_user_alone(wanted, tmp_path):
-    """Their folder keeps everybody else out, also from the files that DuckDB makes in it."""
+    """Other users have no access to their folder, nor to the files that DuckDB creates in it."""
     path = tmp_path / "data" / "w.duckdb"
     with umask(wanted), Database(path).write():
         (spilled,) = path.parent.glob("*.tmp")

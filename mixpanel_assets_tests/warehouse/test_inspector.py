@@ -26,7 +26,7 @@ def event(number, name="Visit", **properties):
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory):
-    """Three visits and an order, nobody's profile, and a table that somebody made."""
+    """Three visits and an order, an empty table of profiles, and two tables made by hand."""
     path = tmp_path_factory.mktemp("inspected") / "shop.duckdb"
     records = [event(0, plan="pro"), event(1, plan="free"), event(2, plan="free", city=None)]
     records.append(event(3, "Order", amount=5))
@@ -90,7 +90,7 @@ def test_keys_and_missing_values_are_told(inspector):
 
 
 def test_an_unknown_table_is_answered_with_those_that_are_there(inspector):
-    """Whatever is asked of it; the package's own are not offered."""
+    """Every call raises an error with the existing tables, without the package's own."""
     for ask in (
         *(inspector.schema, inspector.sample, inspector.summarize, inspector.event_breakdown),
         *(inspector.property_keys, inspector.metadata),
@@ -106,7 +106,7 @@ def test_an_unknown_table_is_answered_with_those_that_are_there(inspector):
 
 
 def test_a_sample_holds_rows_of_the_table(inspector):
-    """As many as were asked for, or all."""
+    """The sample has the requested number of rows, or all."""
     assert len(inspector.sample("extra.numbers", 3)) == 3
     assert sorted(inspector.sample("extra.numbers")["n"]) == list(range(10))
     assert inspector.sample("nobody").empty

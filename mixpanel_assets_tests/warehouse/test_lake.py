@@ -103,7 +103,7 @@ class TestLocations:
         ],
     )
     def test_a_password_is_kept_apart_from_the_text(self, text):
-        """Whoever shows a location shows no password."""
+        """Neither the text nor the repr of a location contains the password."""
         location = parse_location(text, "s3://bucket/lake")
         assert isinstance(location, LakeLocation)
         assert location.password == SECRET

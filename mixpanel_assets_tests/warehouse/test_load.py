@@ -328,7 +328,7 @@ def test_a_file_that_duckdb_cannot_open_fails_the_load(warehouse):
 
 
 def test_rows_of_other_days_are_loud(warehouse):
-    """In the utc regime a row outside the asked days names its day and fails the load."""
+    """In the utc regime a row outside the requested days names its day and fails the load."""
     with pytest.raises(IncompleteExportError, match=r"1 rows belong to other days: 2026-03-02"):
         warehouse.load([event(), event(time=START_MS + DAY_MS)])
 
@@ -373,7 +373,7 @@ def test_legacy_time_is_the_projects_wall_clock(tmp_path):
 
 
 def test_shifted_legacy_rows_belong_to_the_one_asked_day(tmp_path):
-    """A zone change leaves rows of another date; asked alone, the day keeps and counts them."""
+    """A zone change leaves rows of another date; requested alone, the day keeps and counts them."""
     legacy = Warehouse(tmp_path, LEGACY)
     records = [event(), event(time=START_MS - 1)]
     with pytest.raises(ShiftedRowsError):
@@ -396,7 +396,7 @@ def test_the_answer_of_another_day_is_no_zone_change(tmp_path, days):
 
 
 def test_reloading_a_named_table_of_one_legacy_day_leaves_one_copy(tmp_path):
-    """Its shifted rows are told again too, though no column says which day they came with."""
+    """The shifted row is replaced too, though no column says with which day it was received."""
     legacy = Warehouse(tmp_path, LEGACY)
     for _ in range(2):
         legacy.load([event(), event(time=START_MS - 1)], table="mine")

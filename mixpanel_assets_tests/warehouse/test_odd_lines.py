@@ -143,7 +143,7 @@ def long_line(more: bytes, size: int = MAX_LINE_BYTES) -> bytes:
 
 
 def test_of_a_line_that_is_too_long_the_beginning_is_kept(warehouse):
-    """With its length and its hash, which tells two apart; lines of every other kind are there."""
+    """Its length and its hash identify it; lines of every other kind are stored in full."""
     long, longer = long_line(b""), long_line(b"1", 2 * MAX_LINE_BYTES)
     others = [*(GOOD_LINES * 2), REFUSED["not UTF-8"], STORED["5,000 digits"], b"", odd(b"1")]
     reports = load(warehouse, [long, *others, longer])

@@ -68,7 +68,7 @@ def test_a_partial_answer_is_merged_into_every_day(warehouse):
 
 
 def test_a_profile_that_was_seen_again_since_stays_under_the_day(warehouse):
-    """An answer of later no longer holds them, and nobody can ask for them."""
+    """A later response no longer has these profiles, so the stored rows are kept."""
     load(warehouse, [seen("u", DAY), seen("v", NEXT)])
     reports = load(warehouse, [seen("u", LAST)], expected_total=1)
     assert [(r.status, r.rows_before, r.row_count) for r in reports] == [
@@ -80,7 +80,7 @@ def test_a_profile_that_was_seen_again_since_stays_under_the_day(warehouse):
 
 
 def test_a_later_answer_can_be_told_to_replace_the_days(warehouse):
-    """As it can be told for full snapshots."""
+    """With `overwrite`, the stored days are replaced, as full snapshots are."""
     load(warehouse, [seen("u", DAY), seen("v", NEXT)])
     load(warehouse, [seen("u", LAST)], overwrite=True)
     assert stored(warehouse) == [(LAST, "u")]
@@ -105,14 +105,14 @@ def test_a_full_snapshot_among_the_days_is_kept(warehouse):
 
 
 def test_days_that_are_all_kept_need_no_page(warehouse):
-    """Nobody asks Mixpanel for what stays as it is."""
+    """A full snapshot that is kept needs no download."""
     store(warehouse, [profile("everybody")])
     (report,) = load(warehouse, days=[DAY])
     assert (report.kept, report.row_count) == (True, 1)
 
 
 def test_a_full_snapshot_is_replaced_when_asked(warehouse):
-    """The day says then that it no longer holds everybody."""
+    """The ledger then says that the day is not a full snapshot."""
     store(warehouse, [profile("everybody")])
     (report,) = load(warehouse, [seen("u", DAY)], days=[DAY], overwrite=True)
     assert (report.kept, report.scope) == (False, "seen_on_day")
@@ -121,7 +121,7 @@ def test_a_full_snapshot_is_replaced_when_asked(warehouse):
 
 
 def test_what_is_merged_into_a_full_snapshot_leaves_it_full(warehouse):
-    """Everybody is still there."""
+    """Its profiles are kept, and the scope is still `all`."""
     store(warehouse, [profile("everybody")])
     (report,) = load(
         warehouse, [seen("u", DAY)], days=[DAY], overwrite=True, failed_pages={1: "it broke"}
@@ -130,7 +130,7 @@ def test_what_is_merged_into_a_full_snapshot_leaves_it_full(warehouse):
 
 
 def test_lines_in_quarantine_count_on_the_first_day(warehouse):
-    """When such a profile was seen is not asked."""
+    """A quarantined line is stored with the first day, whatever day it was seen on."""
     reports = load(warehouse, [BAD % 1, seen("u", LAST)], expected_total=2)
     assert [r.quarantined for r in reports] == [1, 0, 0]
     assert warehouse.query("SELECT day FROM mixpanel._quarantine") == [(DAY,)]
@@ -140,7 +140,7 @@ def test_lines_in_quarantine_count_on_the_first_day(warehouse):
     ("days", "scope"), [([], "all"), ([DAY, NEXT], "all"), ([DAY] * 2, "seen_on_day")]
 )
 def test_days_must_fit_the_scope(warehouse, days, scope):
-    """A full snapshot has one day, and no day is asked for twice."""
+    """A full snapshot has one day, and no day may be requested twice."""
     with pytest.raises(ValueError, match="day"):
         store_days(warehouse, [profile("u")], days=days, scope=scope)
 

@@ -117,7 +117,7 @@ def split(people: dict[str, int]) -> set[tuple[date, str]]:
 @LAW
 @given(answers(), answers())
 def test_every_profile_is_under_the_day_it_was_seen_on(earlier, answer):
-    """Beside those of any earlier answer; what belongs to no asked day is counted instead."""
+    """Profiles of earlier responses are kept; those of days that were not requested are counted."""
     warehouse = fresh()
 
     def make(one: str, n: int) -> dict[str, Any]:

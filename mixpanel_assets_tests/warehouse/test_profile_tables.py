@@ -114,7 +114,7 @@ def test_a_named_table_takes_whole_answers_only(warehouse):
 
 
 def test_way_is_made_for_a_named_table(warehouse):
-    """An existing one goes only when it may, with all that is told of it."""
+    """An existing table is deleted only with `replace`, with its ledger and quarantine rows."""
     store(warehouse, [profile("u"), BAD % 1], target=PEOPLE)
     with pytest.raises(TableExistsError):
         clear(warehouse, "people", replace=False)
@@ -182,7 +182,7 @@ def test_a_table_keeps_the_spelling_of_its_name(warehouse):
 
 
 def test_a_table_that_somebody_dropped_begins_anew(warehouse):
-    """What the ledger told of its old rows counts no longer."""
+    """The row count and the quarantined lines of the dropped table do not count for the new one."""
     store(warehouse, [profile("u"), profile("v"), BAD % 1], target=PEOPLE)
     with warehouse.database.write() as connection:
         connection.execute("DROP TABLE people")

@@ -179,7 +179,7 @@ def current(warehouse):
 
 
 def test_current_profiles_are_the_newest_ones(warehouse):
-    """One row per id, the newest; whoever left the newest full snapshot is gone."""
+    """The newest row per id is current; a profile that the newest full snapshot lacks is not."""
     yesterday, later = DAY - timedelta(days=1), NOON + timedelta(hours=1)
     store(
         warehouse, [profile("u", n=1), profile("gone")], day=yesterday, at=NOON - timedelta(days=1)
@@ -198,7 +198,7 @@ def test_current_profiles_are_the_newest_ones(warehouse):
 
 
 def test_without_a_full_snapshot_everybody_is_current(warehouse):
-    """Partial knowledge hides nobody."""
+    """A partial snapshot hides no profile."""
     store(warehouse, [profile("u")], failed_pages={1: "it broke"})
     assert current(warehouse) == ["u"]
 
@@ -255,7 +255,7 @@ def test_a_full_snapshot_is_kept_from_a_narrower_one(warehouse):
 
 
 def test_profiles_of_a_day_are_not_kept(warehouse):
-    """They can be asked for again."""
+    """They can be requested again."""
     store(warehouse, [profile("u")], scope="seen_on_day")
     assert kept(warehouse, "seen_on_day") is None
 
@@ -297,7 +297,7 @@ def test_of_a_name_that_comes_twice_the_last_value_is_stored(warehouse):
 
 
 def test_a_page_that_is_gone_is_to_be_fetched_again(warehouse):
-    """Somebody cleaned up between the fetch and the load."""
+    """A page that was deleted before the load raises an error that says to run it again."""
     page = PageFile(warehouse.folder / "nowhere", NOON)
     with pytest.raises(IncompleteExportError, match="run it again"):
         store_pages(warehouse, [page])
@@ -314,7 +314,7 @@ def test_a_damaged_page_changes_nothing(warehouse):
 
 
 def test_no_page_at_all_changes_nothing(warehouse):
-    """If every page failed there is nothing to tell of the day."""
+    """If every page failed, the error names the reason and the stored rows are kept."""
     store(warehouse, [profile("old")])
     with pytest.raises(IncompleteExportError, match="it broke"):
         store(warehouse, failed_pages={0: "it broke"})
@@ -322,7 +322,7 @@ def test_no_page_at_all_changes_nothing(warehouse):
 
 
 def test_what_fails_to_come_is_counted(warehouse):
-    """Failed pages are told apart from profiles that lack without one."""
+    """Failed pages are reported apart from the number of missing profiles."""
     report = store(warehouse, [profile("u")], expected_total=3, failed_pages={1: "it broke"})
     assert (report.missing_rows, report.failed_pages) == (2, {1: "it broke"})
     assert store(warehouse, [profile("u")], expected_total=1).missing_rows == 0

@@ -120,7 +120,7 @@ def test_an_unknown_zone_is_refused(warehouse):
 
 
 def test_a_newer_schema_is_refused(warehouse):
-    """A file of a later mixpanel-assets asks for an upgrade."""
+    """The error for a file of a later version says to upgrade mixpanel-assets."""
     prepared(warehouse)
     with warehouse.database.write() as connection:
         connection.execute("UPDATE mixpanel._project SET schema_version = 99")
@@ -313,7 +313,7 @@ MIXPANEL_DATA = """
 
 @pytest.mark.parametrize("name", siblings(["january", "events", "profiles"], keep=1))
 def test_a_file_of_mixpanel_data_is_loaded_into_beside_its_tables(warehouse, name, caplog):
-    """Its tables and its `_metadata` are as before; a name that hides ours is told, once."""
+    """Its tables and its `_metadata` are unchanged; a name that hides ours is reported once."""
     with opened_by_hand(warehouse) as connection:
         connection.execute(MIXPANEL_DATA.format(name=name))
     for day in range(2):

@@ -1,4 +1,4 @@
-"""Readers are never refused: they read the snapshot while somebody writes, and know its age."""
+"""Readers are never refused: they read the snapshot during a write, and know its age."""
 
 import os
 import shutil
@@ -84,7 +84,7 @@ def test_who_wrote_last_leaves_a_whole_snapshot(path):
 
 
 def test_a_snapshot_that_is_opened_itself_is_not_copied(path):
-    """It is never written, so a copy would help nobody."""
+    """A snapshot is never written, so it needs no copy."""
     readers = ReadersDatabase(copy_path(path), read_only=True)
     assert readers.hold().execute("FROM numbers").fetchall() == [(1,)]
     readers.release()
@@ -99,12 +99,12 @@ def test_a_snapshot_says_when_it_was_taken(path):
 
 
 def test_a_snapshot_cannot_be_written_by_accident(path):
-    """It has no permission to write, for anybody."""
+    """The snapshot has no write permission for any user."""
     assert copy_path(path).stat().st_mode & 0o222 == 0
 
 
 def test_who_reads_is_not_kept_waiting_by_a_writer_nor_refused(path):
-    """While a process holds the file, the snapshot answers and its age is told."""
+    """While a process holds the file, readers get the snapshot and its age."""
     add(path, 2)
     told = []
     readers = ReadersDatabase(path, read_only=True, on_wait=told.append)
@@ -350,7 +350,7 @@ def test_the_log_of_a_database_that_is_gone_stays(path, has_snapshot):
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
 def test_who_may_not_read_the_file_may_not_read_the_snapshot(path, mode):
-    """A copy is open to nobody else."""
+    """The snapshot has the read permissions of the database file."""
     path.chmod(mode)
     write(path, 2)
     assert copy_path(path).stat().st_mode & 0o777 == mode & 0o444
@@ -428,7 +428,7 @@ def test_a_killed_writer_counts_no_more(path):
 @pytest.mark.slow
 @pytest.mark.parametrize("size", siblings([3, 2, 5], keep=1))
 def test_of_writers_who_end_at_once_every_commit_is_in_the_snapshot(path, size):
-    """One copies; whoever it was, nothing of the others is missing."""
+    """Whichever writer copies the file, the snapshot has every commit."""
     for round_ in range(4):
         start = threading.Barrier(size)
 
@@ -447,7 +447,7 @@ def test_of_writers_who_end_at_once_every_commit_is_in_the_snapshot(path, size):
 
 
 def test_off_keeps_none_and_removes_the_one_there(path):
-    """Nobody reads old data from it for ever."""
+    """The snapshot is deleted, so that no reader gets outdated data from it."""
     [said] = write(path, 2, choice="off")
     assert "MP_SNAPSHOT is off" in said
     assert not copy_path(path).exists()
@@ -465,7 +465,7 @@ def test_of_a_large_file_none_is_kept_which_is_said_once(path):
 
 
 def test_a_reader_removes_no_snapshot(path):
-    """Whoever writes may have been told to keep one of a large file."""
+    """A reader keeps the snapshot, because the writer's settings may differ from its own."""
     add(path, 2)
     for options in ({"choice": "off"}, {"largest_bytes": 1000}):
         reader, told = publisher(path, **options)
@@ -488,7 +488,7 @@ def test_a_copy_that_fails_is_told_and_fails_nothing(path):
 
 
 def test_readers_keep_the_snapshot_that_they_opened(path):
-    """Replacing it disturbs nobody."""
+    """A connection to the old snapshot still reads the old rows after a new one replaces it."""
     with ExitStack() as opened:
         for number in (2, 3, 4):
             connection = opened.enter_context(ReadersDatabase(path, read_only=True).read())

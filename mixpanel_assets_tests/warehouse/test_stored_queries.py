@@ -173,7 +173,7 @@ def test_no_numbers_have_no_extremes(queries):
 @pytest.mark.parametrize("events", [None, ["Page View", "Search"]])
 @pytest.mark.parametrize("buckets", [None, [1, 3, 8], [4, 20], [1]])
 def test_engagement_is_that_of_the_project(queries, truth, events, buckets):
-    """Users by their number of events; everybody is in one bucket."""
+    """Users by their number of events; every user is in one bucket."""
     counts = Counter(
         str(who)
         for _, record in truth
@@ -199,7 +199,7 @@ def test_buckets_are_named_by_their_range(queries):
 
 
 def test_coverage_is_that_of_the_project(queries, truth):
-    """In the order asked for; null and absent are no values."""
+    """The result has the order of the argument; null and absent do not count as values."""
     names = ["$city", "$browser", "plan", "nothing of the kind"]
     result = queries.property_coverage("Page View", names, **WEEK)
     total = sum(record["event"] == "Page View" for _, record in truth)
@@ -287,7 +287,7 @@ def test_many_gaps_are_said_briefly():
 
 
 def test_days_that_were_not_over_count_with_a_warning(caplog):
-    """What is there is told, and that it may be too little."""
+    """The stored events are counted, and a warning says that the day had not ended."""
     metadata = TableMetadata("events", START + timedelta(hours=20), "2024-01-01", "2024-01-01")
     with StorageEngine.memory() as storage:
         storage.create_events_table("visits", [event_at(START, {})], metadata)
@@ -338,7 +338,7 @@ def test_a_table_of_some_events_tells_of_no_others():
     ),
 )
 def test_wrong_arguments_are_refused(ask, queries):
-    """Before anything is asked of the database."""
+    """Every wrong argument raises ConfigError."""
     with pytest.raises(ConfigError):
         ask(queries)
 
@@ -388,7 +388,7 @@ def test_kinds_of_values_are_told_apart():
 
 
 def test_columns_are_asked_by_their_property_names(queries, truth):
-    """`distinct_id` is a property to whoever sent it."""
+    """`distinct_id` and `time` are columns, but can be named as properties."""
     result = queries.property_distribution("Sign Up", "distinct_id", **WEEK, limit=100_000)
     expected = Counter(str(value) for value in values_of(truth, "Sign Up", "distinct_id"))
     assert {one.value: one.count for one in result.values} == dict(expected)
@@ -559,7 +559,7 @@ def test_a_day_at_the_edge_counts_once_its_needed_hours_are_over(hour, warned, c
 
 @pytest.mark.parametrize("zone", ["Mars/Base", "", "../UTC", "UTC\0"])
 def test_an_unknown_zone_is_refused(zone, queries):
-    """Nothing is asked of the database."""
+    """An unknown zone raises an error."""
     with pytest.raises(ConfigError, match="no time zone"):
         queries.daily_counts(**WEEK, zone=zone)
 
@@ -593,7 +593,7 @@ def test_a_misspelled_event_is_told_with_similar_ones(question, queries, caplog)
 
 
 def test_an_event_of_other_days_is_not_misspelled(queries, truth, caplog):
-    """Nothing happened on the day that was asked about, but the table knows the name."""
+    """An event that did not happen on the requested day, but on others, causes no warning."""
     by_day = {day: {record["event"] for on, record in truth if on == day} for day, _ in truth}
     day, name = next(
         (day, name)

@@ -142,7 +142,7 @@ def test_without_a_complete_snapshot_nothing_goes(warehouse):
 
 
 def test_a_day_that_was_read_last_stays(warehouse):
-    """An older day that was taken anew is the newest picture."""
+    """An older day whose snapshot was read last is kept."""
     snapshot(warehouse, 0, "new", read=9)
     snapshot(warehouse, 1, "old")
     snapshot(warehouse, 2, "old")
@@ -150,7 +150,7 @@ def test_a_day_that_was_read_last_stays(warehouse):
 
 
 def test_the_newest_snapshot_may_be_empty(warehouse):
-    """It says that everybody is gone, which must stay said."""
+    """The empty snapshot is kept, because it says that no profile exists any more."""
     snapshot(warehouse, 0, "u")
     snapshot(warehouse, 2, read=2)
     snapshot(warehouse, 3, "v", read=1)

@@ -192,7 +192,7 @@ def test_of_rows_without_an_id_the_vanished_one_stays(warehouse):
 
 
 def test_events_of_another_time_or_name_are_others(warehouse):
-    """An `$insert_id` alone tells nothing, as senders reuse them."""
+    """An `$insert_id` alone identifies no event, as senders reuse them."""
     warehouse.load([sent(1), bare()])
     others = [sent(1, START_MS + 1), event("Other", **{"$insert_id": "i1"}), bare(START_MS + 1)]
     (report,) = warehouse.load(others)
@@ -367,7 +367,7 @@ def test_a_move_survives_a_kill_between_the_days(legacy, moving, turn):
 
 
 def test_a_row_with_an_id_moves_from_a_day_that_is_not_read(legacy):
-    """Its `$insert_id` tells that it is the same event; without one, nothing tells."""
+    """Its `$insert_id` identifies the event; without one, the rows may be two events."""
     rows = [sent(1, EDGE - 2), sent(2, EDGE - 1), sent(3, EDGE), bare(EDGE)]
     load_days(legacy, {DAY: rows})
     load_days(legacy, {NEXT_DAY: rows})

@@ -188,7 +188,7 @@ def test_a_long_line_is_known_by_its_beginning(cut):
 
 
 def test_names_inside_of_other_values_tell_nothing():
-    """Only the event's own values tell lines apart."""
+    """Only the event's own values identify a line."""
     names = '"event":"x","time":5,"$insert_id":"x"'
     line = f"""{{"properties":{{"of":{{{names}}},"event":"x","time":{START_MS},"$insert_id":"h7",
         "list":[{{{names}}}]}},"event":"Half"}}"""
