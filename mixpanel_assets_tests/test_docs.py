@@ -296,7 +296,7 @@ def test_links_lead_to_a_file_and_a_heading_of_it(name):
 
 
 def test_tests_that_documents_name_exist():
-    """Where they say so."""
+    """Each test file that a document names exists."""
     for name, text in DOCUMENTS.items():
         for path in re.findall(r"mixpanel_assets_tests/[\w/]+\.py", text):
             assert (ROOT / path).exists(), f"{name}: {path}"

@@ -382,7 +382,7 @@ def test_a_loss_that_one_answer_cannot_show_is_seen_by_the_ledger(kind, site, st
     ],
 )
 def test_one_empty_response_is_not_believed_by_any_reader(reader, kind, site, store):
-    """Not even by those that have no ledger, and not on a first load."""
+    """Every reader sends the request again, with or without a ledger, also on a first load."""
     expected = truth(site.emulator, reader)
     site.emulator.faults.add(Fault(kind, path=EXPORT if kind == "empty-200" else ENGAGE))
     assert outcome(site, reader, store, expected) == "exact"

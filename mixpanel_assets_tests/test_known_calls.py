@@ -224,7 +224,7 @@ def test_a_fetch_result_reads_its_table(ws):
 
 
 def test_a_fetch_result_of_the_assets_table_reads_its_days(ws):
-    """Not the rest of what is there."""
+    """The frame has the fetched days only."""
     ws.sync_events("2024-01-01", "2024-01-01")
     fetched = ws.fetch_events(**DAYS, append=True, progress=False)
     assert len(fetched.df) == fetched.rows < ws.sql_scalar("SELECT count(*) FROM mixpanel.events")

@@ -19,7 +19,7 @@ PAGE = (ROOT / "docs" / "operations.md").read_text()
 
 @pytest.mark.slow
 def test_a_failed_run_is_told_to_a_webhook(emulator, monkeypatch, tmp_path):
-    """With the sentence that says what to do."""
+    """The message to the webhook says what to do next."""
     told: list[str] = []
 
     class Webhook(BaseHTTPRequestHandler):

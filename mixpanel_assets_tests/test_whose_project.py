@@ -253,7 +253,7 @@ def test_a_version_that_this_code_does_not_know_is_not_read(open_as, path, versi
 
 
 def test_the_doctor_tells_of_both(emulator, path):
-    """As a load would."""
+    """The finding fails for another project and for a newer version."""
     settings = Settings(api_base_url=emulator.base_url, database=path)
     other = credentials_of(emulator, "999")
     [found] = [

@@ -247,7 +247,7 @@ def test_a_file_is_changed_however_it_is_written(text, config):
 
 
 def test_what_cannot_be_changed_without_loss_is_left(config):
-    """Loud, and the file stays as it is."""
+    """The change raises an error, and the file is unchanged."""
     text = 'accounts.a.username = "u"\naccounts.b.username = "u"\n'
     config.write_text(text)
     with pytest.raises(StorageError, match="editor"):
@@ -448,7 +448,7 @@ def test_what_is_added_is_read_by_mixpanel_headless_too(config):
 
 
 def test_old_accounts_are_rewritten_when_that_is_asked_for(config):
-    """With a copy of the file as it was; again there is nothing to do."""
+    """A copy of the old file is kept; a second rewrite has nothing to do."""
     config.write_text("# ours\n" + CONFIG)
     config.chmod(0o600)
     before = config.read_bytes()
@@ -486,7 +486,7 @@ def test_an_old_file_is_not_rewritten_by_other_changes(config):
     ],
 )
 def test_a_file_that_says_something_twice_or_wrongly_names_it(text, said, config):
-    """With the line, where there is one."""
+    """The error names the line, where the parser gives one."""
     config.write_text(text)
     with pytest.raises(ConfigError, match=said):
         ConfigManager().list_accounts()

@@ -175,7 +175,7 @@ def test_a_wrong_sum_is_an_error(loaded, mp_here, workspace):
 
 
 def test_a_day_of_an_earlier_version_says_what_is_not_known(loaded, mp_here, workspace):
-    """In place of numbers that would be guessed."""
+    """Numbers that were not stored are printed as not known instead of guessed."""
     with workspace.storage.write() as connection:
         connection.execute("UPDATE mixpanel._days SET certificate = NULL")
     ran = mp_here("certificate", "2024-01-02", COLUMNS="120")

@@ -180,7 +180,7 @@ def test_a_day_that_never_comes_exits_with_6(mp_here, emulator):
 
 
 def test_refused_credentials_exit_with_2(mp_here):
-    """And nothing is on stdout."""
+    """The exit code is 2, and nothing is on stdout."""
     done = mp_here("fetch", "events", *RANGE, "--stdout", MP_SECRET="wrong-77e")
     assert (done.code, done.stdout) == (2, "")
     assert "MP_SECRET" in done.stderr

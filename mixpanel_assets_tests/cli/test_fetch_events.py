@@ -53,7 +53,7 @@ def test_days_that_stay_broken_are_named_and_can_be_added(mp_here, emulator, tmp
 
 
 def test_nothing_of_what_was_asked_exits_with_6(mp_here, emulator):
-    """As a load of days does."""
+    """A fetch without any complete day exits as a load of days does."""
     emulator.faults.add(Fault("truncate-whole-body", path="/api/2.0/export", times=None))
     done = mp_here("fetch", "events", "mine", *WEEK, "--parallel", MP_MAX_RETRIES="0")
     assert done.code == 6

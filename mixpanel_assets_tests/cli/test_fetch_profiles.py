@@ -56,7 +56,7 @@ def test_lost_pages_end_in_1_and_are_named(mp_here, emulator, tmp_path):
 
 
 def test_lost_pages_end_sync_in_1_and_are_named(mp_here, emulator, tmp_path):
-    """As any partial result does."""
+    """The exit code is 1, and the other pages are stored."""
     emulator.faults.add(Fault("500-json", path=ENGAGE, page=4, times=None))
     days = ("--from", "2024-01-01", "--to", "2024-01-01")
     done = mp_here("sync", *days, MP_MAX_RETRIES="0")

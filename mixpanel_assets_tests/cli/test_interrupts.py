@@ -112,7 +112,7 @@ def test_requests_that_a_parallel_fetch_has_stored_are_told(ended_by, tmp_path):
 
 @pytest.mark.slow
 def test_the_other_days_of_a_sync_are_as_they_were(ended_by, tmp_path):
-    """Also before the first response, and during a snapshot of profiles."""
+    """They are unchanged also before the first response, and during a snapshot of profiles."""
     first = Fault("slow-first-byte", path=EXPORT, seconds=600)
     process = ended_by("sync", *WEEK, stuck=first)
     assert process.returncode == 130

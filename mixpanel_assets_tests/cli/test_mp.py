@@ -132,7 +132,7 @@ def test_what_is_not_a_day_is_told_in_plain_words(day, said, mp_here):
     ],
 )
 def test_what_is_not_a_range_is_told_in_plain_words(days, said, mp_here):
-    """For every command that takes days."""
+    """Every command that takes days has the same message."""
     for command in (("sync",), ("plan",), ("fetch", "events"), ("query", "frequency")):
         done = mp_here(*command, *days, "-f", "json")
         assert done.code == 3

@@ -65,7 +65,7 @@ def test_plain_text_and_tables_hold_one_line_a_record(capsys, name):
 
 
 def test_a_table_in_a_pipe_is_not_cut(capsys):
-    """However long a value is."""
+    """A long value is printed in full."""
     assert "x" * 500 in printed(capsys, [{"a": "x" * 500, "b": "[red]"}], Format.TABLE)
     assert "[red]" in printed(capsys, [{"b": "[red]"}], Format.TABLE)
 

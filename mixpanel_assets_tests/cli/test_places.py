@@ -168,7 +168,7 @@ def test_what_is_no_database_is_named_before_a_request_and_left_alone(
 
 
 def test_a_lost_database_is_told_before_a_request(mp_here, emulator, tmp_path, loaded):
-    """For every command, with and without copies for readers."""
+    """Every command says so, with and without copies for readers."""
     path = tmp_path / "own" / "warehouse.duckdb"
     path.parent.mkdir()
     snapshot = path.with_name("warehouse.snapshot.duckdb")

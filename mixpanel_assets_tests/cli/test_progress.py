@@ -116,7 +116,7 @@ def test_a_load_that_takes_long_is_heard_of(command, path, line, mp_here, emulat
 
 @pytest.mark.slow
 def test_quiet_loads_say_nothing_however_long_they_take(mp_here, emulator):
-    """Not even on stderr."""
+    """Nothing is printed on stderr either."""
     emulator.faults.add(Fault("slow-first-byte", path=EXPORT, **SLOW))
     done = mp_here("-q", "fetch", "events", "mine", *DAYS)
     assert (done.code, done.stderr) == (0, "")

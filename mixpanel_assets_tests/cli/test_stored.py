@@ -100,7 +100,7 @@ def test_a_command_prints_what_the_library_returns(name, ask, stored):
     ],
 )
 def test_csv_holds_the_rows(name, heading, ask, stored):
-    """With the columns that users know."""
+    """The columns have the names that users know."""
     done = ask("inspect", name, *QUESTIONS[name][0], "--format", "csv")
     assert done.stdout.splitlines()[0] == heading
     assert len(list(csv.reader(done.stdout.splitlines()))) > 1
@@ -122,7 +122,7 @@ def test_days_can_be_those_of_another_zone(name, ask, stored):
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])
 @pytest.mark.parametrize("is_projects", [True, False])
 def test_today_is_that_of_the_zone(zone, is_projects, mp_here, database):
-    """Of --zone, or of MP_TIME_ZONE where it is not given."""
+    """Today is that of --zone, or of MP_TIME_ZONE without the option."""
     today = datetime.now(ZoneInfo(zone)).date()
     option, environment = ([], {"MP_TIME_ZONE": zone}) if is_projects else (["--zone", zone], {})
     command = ("inspect", "daily", "--last", "1", *option, "--database", str(database))
@@ -132,7 +132,7 @@ def test_today_is_that_of_the_zone(zone, is_projects, mp_here, database):
 
 
 def test_counts_equal_what_the_project_holds(ask, shared_emulator):
-    """By day, as Mixpanel has them."""
+    """The counts by day are those of Mixpanel."""
     done = ask("inspect", "daily", *WEEK, "-e", "Sign Up", "--jq", ".counts | map(.count) | add")
     days = [START.replace(day=number) for number in range(1, 8)]
     assert int(done.stdout) == sum(
@@ -208,7 +208,7 @@ def test_sql_prints_what_duckdb_would(ask):
 
 @pytest.mark.parametrize(("value", "shown"), siblings(EXACT[::-1], keep=4))
 def test_sql_prints_a_value_in_each_form(value, shown, ask):
-    """As a scalar, as text and in a table."""
+    """The same value is printed as a scalar, as text and in a table."""
     query = f"SELECT {value} AS a"
     assert json.loads(ask("sql", query, "--scalar").stdout) == shown
     if isinstance(shown, str):
@@ -456,7 +456,7 @@ def test_tables_are_dropped_by_name(mp_here, tmp_path):
     ],
 )
 def test_names_are_completed(words, found, database, mp):
-    """Of stored tables and of accounts; no secret is read out."""
+    """Names of stored tables and of accounts are completed; no secret is read out."""
     for name in ("shop", "market"):
         ConfigManager().add_account(name, "user", "some-secret", "1", "us")
     asked = {

@@ -79,7 +79,7 @@ def test_a_day_within_a_range_that_is_missing_is_the_only_one_asked_for(mp_here,
 
 
 def test_without_days_refetch_means_every_day_since_the_first_stored(mp_here):
-    """As if the first stored day and the current one were given."""
+    """The range is that from the first stored day to the current one."""
     first = datetime.now(UTC).date() - 40 * DAY
     command = ("sync", "--no-profiles", "--format", "json")
     days_of(mp_here(*command, "--from", str(first), "--to", str(first)))
@@ -196,7 +196,7 @@ def test_stored_days_are_told_when_others_stay_broken(mp_here, emulator):
 def test_missing_days_are_a_view_for_the_shell_and_readers_of_the_snapshot(
     mp_here, emulator, tmp_path
 ):
-    """With the reason; it cannot be dropped."""
+    """The view has the reason of each day and cannot be dropped."""
     emulator.faults.add(Fault("truncate-whole-body", day=date(2024, 1, 4), times=None))
     week = ("--from", "2024-01-03", "--to", "2024-01-05", "--no-profiles")
     assert mp_here("sync", *week, MP_MAX_RETRIES="0").code == 1
@@ -294,7 +294,7 @@ def test_a_load_waits_for_the_next_hour_of_requests(tmp_path, variables):
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [("sync", *TWO), ("quota",), ("clean",), ("--help",)])
 def test_a_closed_pipe_ends_quietly(command, variables, tmp_path):
-    """With 0 and nothing on stderr; a load is finished all the same."""
+    """The exit code is 0 and stderr is empty; a load is finished all the same."""
     process = start_mp(variables, tmp_path, *command)
     process.stdout.close()
     errors = process.stderr.read()

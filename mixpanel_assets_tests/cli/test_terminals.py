@@ -38,7 +38,7 @@ def an_event(name: str) -> str:
     "kind", siblings(["error-200", "500-text", "400-timeout", "401-json", "404-json"], keep=2)
 )
 def test_the_text_of_an_error_cannot_steer_a_terminal(kind, mp_here, emulator):
-    """In one sentence, in JSON, with -v, in the findings of doctor."""
+    """No control character of it is printed: in text, in JSON, with -v, or by doctor."""
     emulator.faults.add(Fault(kind, path="*", times=None, text=ODD))
     for command in (
         ("-v", "sync", *DAY),

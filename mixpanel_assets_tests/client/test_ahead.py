@@ -50,7 +50,7 @@ def test_the_next_answer_comes_while_one_is_in_use(export, asked):
 
 @pytest.mark.parametrize("broken", [0, 2])
 def test_nothing_is_asked_after_a_failure_until_it_was_looked_at(export, asked, emulator, broken):
-    """Neither what waited its turn nor what comes after it."""
+    """No request after the failed one is sent, not even one that was held back."""
     emulator.faults.add(Fault("500-json", path=EXPORT, day=DAYS[broken]))
     with export:
         for window in export.ahead(WINDOWS):

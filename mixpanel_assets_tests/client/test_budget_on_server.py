@@ -284,7 +284,7 @@ def test_the_driver_is_named_where_it_is_missing(monkeypatch):
 
 
 def test_a_server_shows_its_location_without_secrets():
-    """Whatever the location leaves out."""
+    """The location is shown without secrets, whatever parts it lacks."""
     shown = {
         "postgresql://": "postgresql:///",
         "postgres://u:p@h/d?sslpassword=x": "postgresql://u@h/d",

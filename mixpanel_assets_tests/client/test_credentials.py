@@ -87,7 +87,7 @@ def test_blanks_around_what_was_pasted_are_removed_with_a_note(around, caplog):
 
 
 def test_blanks_alone_are_no_secret():
-    """What is left of nothing is nothing."""
+    """A secret of blanks only is refused as missing."""
     with pytest.raises(ConfigError, match="missing: MP_SECRET"):
         credentials(secret=" \n")
 

@@ -220,7 +220,7 @@ ASKED_ONCE = [
 
 @pytest.mark.parametrize("ask", ASKED_ONCE)
 def test_a_second_call_sends_no_request(ask, discovery, emulator):
-    """Until the cache is cleared."""
+    """The result is cached until the cache is cleared."""
     sent = len(emulator.requests)
     first = ask(discovery)
     assert ask(discovery) == first

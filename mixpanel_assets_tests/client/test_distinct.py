@@ -10,7 +10,7 @@ from mixpanel_assets.client.profiles import DistinctIds
 
 @given(st.lists(st.text(max_size=3)))
 def test_it_counts_as_a_set_does(names):
-    """Whatever the ids are, and however often they come."""
+    """The count is exact for any ids and any number of duplicates."""
     ids, expected = DistinctIds(), set()
     for name in names:
         assert (name in ids) == (name in expected)

@@ -85,14 +85,14 @@ def test_what_is_no_profile_is_told(wrong):
 
 @pytest.mark.parametrize("cut", [1, 2, 20, 1200])
 def test_a_cut_page_is_no_page(cut):
-    """However odd its profiles are."""
+    """A cut page raises an error, whatever its profiles are."""
     with pytest.raises((msgspec.MsgspecError, ValueError)):
         _page_in(page(*ODD)[:-cut], 0)
 
 
 @given(st.lists(st.text(max_size=5), max_size=5))
 def test_profiles_come_out_as_received(names):
-    """Whatever the strings are, each result is the text that stood in the page."""
+    """Each result is the text of the page, for any strings."""
     results = [json.dumps({"$distinct_id": n}).encode() for n in names]
     assert results_of(page(*results)) == results
 
@@ -123,7 +123,7 @@ def test_filters_in_use_are_named_by_their_attributes():
     ],
 )
 def test_filters_that_contradict_each_other_are_an_error(filters, said):
-    """Before anything is sent."""
+    """The error is raised before any request is sent."""
     with pytest.raises(ConfigError, match=said):
         ProfileQuery(**filters).check()
 
@@ -141,7 +141,7 @@ def test_the_number_of_pages_follows_from_the_total(total, pages):
 
 @pytest.mark.parametrize(("total", "pages"), [(0, 1), (1, 1), (3, 1), (4, 2), (7, 3)])
 def test_a_page_of_a_caller_counts_pages_alike(total, pages):
-    """As the page that was received does."""
+    """A page of the caller counts pages as a received page does."""
     page = ProfilePageResult([], "s", 0, has_more=False, total=total, page_size=3)
     assert page.num_pages == pages
 

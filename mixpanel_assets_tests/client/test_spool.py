@@ -90,7 +90,7 @@ HOLD_PAGES = """
 
 
 def test_what_a_living_process_uses_stays_however_old_it_is(spool):
-    """What a dead one left goes, with the mark that said it was in use."""
+    """Files of a dead process are deleted, together with the mark of their use."""
     old = aged(spool / ANSWER, 9 * WEEK)
     page = aged(spool / PAGES / "page-000000.jsonl", 9 * WEEK)
     unused = aged(spool / ANSWER.replace("0-2024", "1-2024").replace("0", "f", 24), 9 * WEEK)

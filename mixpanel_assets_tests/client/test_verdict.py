@@ -350,7 +350,7 @@ def test_a_long_line_that_is_cut_is_seen(begin, middle, end):
 
 
 def test_a_few_bytes_that_inflate_to_a_lot_take_little_memory():
-    """Neither a large body nor a long line is in memory at once."""
+    """Neither a large body nor a long line is held in memory in full."""
     line = b'{"event":"a","properties":{"x":"' + b"a" * (64 << 20) + b'"}}\n'
     small = gzip.compress(line)
     del line

@@ -71,7 +71,7 @@ def test_the_default_account_loads_a_day_into_its_file(accounts, instance):
 
 
 def test_a_named_account_is_used_whatever_the_environment_says(accounts, instance, monkeypatch):
-    """By the resource, or by MP_ACCOUNT."""
+    """The account is named by the resource, or by MP_ACCOUNT."""
     accounts.set_default("market")
     monkeypatch.setenv("MP_ACCOUNT", "shop")
     assert run(instance, PROFILES) == ""
@@ -134,7 +134,7 @@ INCOMPLETE = [
 def test_an_error_names_what_is_set_and_the_account_that_it_hides(
     accounts, monkeypatch, fields, variables, sentence
 ):
-    """With the way out."""
+    """The error also says what to change."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError) as caught:
@@ -205,7 +205,7 @@ def test_a_user_without_a_home_directory_needs_none(tmp_path, instance, monkeypa
 
 
 def test_a_config_file_that_others_may_read_fails_the_run(accounts, instance):
-    """With its repair."""
+    """The error has the command that repairs the permissions."""
     accounts.config_path.chmod(0o644)
     assert "chmod 600" in run(instance)
 

@@ -190,7 +190,7 @@ def test_a_daemon_that_slept_asks_when_it_wakes():
 
 
 def test_an_hour_of_ones_own():
-    """MP_CLOSE_HOUR moves it."""
+    """MP_CLOSE_HOUR changes the hour of the request."""
     moments = each(1, datetime(2024, 3, 1, 20, tzinfo=UTC), 24)
     here = on(close_hour=9, start_date=date(2024, 3, 1))
     assert list(requested(here, moments)) == [("03-02 09:00", "2024-03-01")]
@@ -247,7 +247,7 @@ def test_conditions_are_off_unless_asked_for(monkeypatch):
 
 
 def test_a_snapshot_that_is_not_in_by_four_hours_later_is_told():
-    """In the partitions' zone."""
+    """The four hours are counted in the partitions' zone."""
     definitions = build_definitions(settings=on("US/Pacific", close_hour=22))
     policy = definitions.resolve_assets_def(PROFILES).get_asset_spec(PROFILES).freshness_policy
     assert (policy.deadline_cron, policy.timezone) == ("0 2 * * *", "US/Pacific")

@@ -305,7 +305,7 @@ def test_a_project_with_a_name_is_told_of_its_own_asset(odd, shop, instance):
 
 
 def test_limits_are_configuration(odd, shop, instance):
-    """A day passes with others."""
+    """With other limits the same day passes."""
     name = "daily_volume"
     definitions = build_definitions(
         settings=odd,

@@ -247,7 +247,7 @@ def test_a_folder_whose_name_cannot_be_a_prefix_needs_a_name(sandbox, folder_nam
 
 
 def test_a_database_may_be_in_the_home_folder(sandbox, monkeypatch):
-    """As it may be in MP_DATABASE."""
+    """A `~` in `database` is expanded, as in MP_DATABASE."""
     monkeypatch.setenv("HOME", "/home/ann")
     folder = written(sandbox, demo=True, database="~/shop.duckdb")
     with sandbox.load_component_and_build_defs(folder) as (_, definitions):
@@ -286,7 +286,7 @@ def _loc(tree: Any, folder: Path) -> Any:
 
 
 def test_the_component_in_documents_loads(sandbox):
-    """As it is written in docs/component.md."""
+    """The YAML of docs/component.md loads as it is written."""
     page = (Path(__file__).parents[2] / "docs" / "component.md").read_text()
     [text] = [block for block in page.split("```yaml\n") if block.startswith("type:")]
     folder = sandbox.defs_folder_path / "shop"
@@ -352,7 +352,7 @@ def test_two_components_share_a_location(sandbox):
 
 
 def test_post_processing_changes_the_assets(sandbox):
-    """As for every component."""
+    """Post-processing works as for every Dagster component."""
     folder = written(sandbox, demo=True)
     place = folder / "defs.yaml"
     document = yaml.safe_load(place.read_text())

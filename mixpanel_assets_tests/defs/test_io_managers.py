@@ -355,7 +355,7 @@ def test_readers_get_what_a_run_stored(path):
 
 @pytest.mark.on_file
 def test_a_run_takes_one_snapshot(path):
-    """Not one after each commit."""
+    """One snapshot is taken at the end, not one after each commit."""
     seen = []
 
     @dg.asset(
@@ -391,7 +391,7 @@ def test_a_downstream_asset_reads_the_file_not_its_snapshot(path):
 
 @pytest.mark.on_file
 def test_snapshots_can_be_off(path):
-    """Then none is made."""
+    """With `off` no snapshot is taken."""
     assert run(path, table_asset(frame), snapshot="off").success
     assert not copy_path(path).exists()
 

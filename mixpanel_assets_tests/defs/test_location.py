@@ -155,7 +155,7 @@ def test_everything_of_a_named_project_has_its_name():
 
 @pytest.mark.parametrize("name", ["", "my shop", "1", "shop-eu", "shop/eu"])
 def test_a_name_that_dagster_would_refuse_is_named(name):
-    """Before anything is built with it."""
+    """The error is raised before any definition is built."""
     with pytest.raises(ConfigError, match="prefix"):
         build_definitions(name=name)
 
@@ -190,7 +190,7 @@ def tables_of(definitions):
 
 
 def test_a_project_may_have_one_kind_of_rows_alone():
-    """What needs the other kind is left out."""
+    """Tables and jobs of the other kind are left out."""
     people = build_definitions(events=False)
     assert tables_of(people) == {"profiles", "coverage"}
     assert not job_names(people) & {"close_yesterday", "check_events"}
@@ -473,6 +473,6 @@ def test_factories_are_quiet_and_use_the_names_that_they_are_given(make):
     ],
 )
 def test_an_argument_of_another_kind_is_named(arguments, said):
-    """When the definitions are made, not by a run that uses it."""
+    """The error is raised when the definitions are made, not by a run."""
     with pytest.raises(ConfigError, match=said):
         build_definitions(**{"name": "shop", "settings": Settings.given(), **arguments})

@@ -53,7 +53,7 @@ def test_the_total_has_its_other_readings(opened: Callable[..., Opened]) -> None
 
 
 def test_numbers_can_be_text(opened: Callable[..., Opened]) -> None:
-    """As a server in between may send them."""
+    """The emulator can send the numbers of a page as text, as a proxy may."""
     _, http = opened(numbers_as_text=True)
     answer = page(http, page_size=100).json()
     assert [answer[name] for name in ("page", "page_size", "total")] == ["0", "100", "250"]

@@ -273,7 +273,7 @@ def test_a_smaller_project_has_the_newest_profiles_of_a_larger_one() -> None:
 
 
 def test_a_million_profiles_take_the_memory_of_the_page_that_is_asked_for() -> None:
-    """Only what is shown is made."""
+    """Only the profiles of the requested page are generated."""
     tracemalloc.start()
     try:
         state = State(SMALL.but(profiles=1_000_000, events_per_day=400_000))

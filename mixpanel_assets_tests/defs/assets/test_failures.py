@@ -177,7 +177,7 @@ def test_a_named_project_is_loaded_by_its_own_asset(settings, resource, instance
 
 
 def test_an_input_that_was_never_stored_is_explained(settings, instance):
-    """With the asset to materialize first."""
+    """The error names the asset to materialize first."""
 
     @dg.asset(ins={"events": dg.AssetIn(["mixpanel", "events"])})
     def counts(events: pd.DataFrame) -> None: ...

@@ -57,7 +57,7 @@ def test_a_filter_finds_some_profiles(settings, resource, emulator, database):
 
 
 def test_filters_that_contradict_each_other_are_refused():
-    """Before Dagster loads them."""
+    """The filters are refused when the asset is defined."""
     with pytest.raises(ConfigError, match="behaviors or cohort_id"):
         filtered_profiles_asset("some", behaviors=[{"name": "b"}], cohort_id="1", where="x")
 

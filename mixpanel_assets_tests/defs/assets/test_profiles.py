@@ -199,7 +199,7 @@ class TestSmallPages:
     def test_pages_that_cannot_be_had_leave_a_partial_snapshot(
         self, materialize, settings, emulator, database, instance
     ):
-        """What came is merged, nothing goes, the check fails and names the pages."""
+        """Received pages are merged, no row is deleted, and the check names the missing pages."""
         today = settings.today().isoformat()
         materialize(PROFILES, today)
         everybody = "SELECT distinct_id FROM mixpanel.profiles ORDER BY ALL"
@@ -265,7 +265,7 @@ class TestSmallPages:
 
     @pytest.mark.slow
     def test_one_op_per_page_stores_the_same(self, materialize, settings, emulator, database):
-        """However the pages are dealt out."""
+        """The number of pages per op does not change the rows."""
         config = {"ops": {"plan_profile_pages": {"config": {"pages_per_op": 1}}}}
         result = materialize(
             PROFILES,

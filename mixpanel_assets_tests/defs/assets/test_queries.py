@@ -256,7 +256,7 @@ def test_rows_of_other_days_are_refused(run, emulator, database):
     ],
 )
 def test_a_question_without_daily_answers_is_refused(query, said, settings):
-    """When the asset is defined, not when it runs."""
+    """The query is refused when the asset is defined, not when it runs."""
     with pytest.raises(ConfigError, match=said):
         live_query_asset("signups", query=query, settings=settings)
 

@@ -41,7 +41,7 @@ def test_an_outage_that_passes_is_outlasted(materialize, emulator, key):
 
 
 def test_an_outage_that_stays_fails_with_its_sentence(materialize, emulator):
-    """Not with the number of retries."""
+    """The failure has the library's sentence instead of the number of retries."""
     emulator.faults.add(Fault("500-json", path=EXPORT, times=None))
     result = materialize(EVENTS, DAY)
     assert retries(result) == 2
@@ -63,7 +63,7 @@ def test_what_cannot_heal_is_not_repeated(materialize, emulator):
 
 
 def test_a_programming_error_is_not_repeated(settings, instance):
-    """Whatever is no error of the library fails at once."""
+    """An error that is not one of the library fails the step at once."""
 
     class Broken(MixpanelResource):
         def client(self) -> Any:

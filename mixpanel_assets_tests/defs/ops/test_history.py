@@ -61,7 +61,7 @@ def test_every_finished_day_is_loaded_and_recorded(run, settings, instance, emul
 
 @pytest.mark.slow
 def test_readers_get_a_snapshot_of_what_was_loaded(run, settings):
-    """As after a run of the asset."""
+    """The snapshot has every day that was loaded."""
     run("backfill_history")
     copy = settings.database.with_name(f"{settings.database.stem}.snapshot.duckdb")
     with duckdb.connect(copy, read_only=True) as connection:
@@ -80,7 +80,7 @@ def test_started_again_it_asks_only_for_days_that_may_have_changed(run, settings
 
 
 def test_the_plan_alone_asks_for_nothing(run, settings, emulator):
-    """And makes no file."""
+    """A plan sends no request and creates no file."""
     since = len(emulator.requests)
     result = run("backfill_history", only_plan=True)
     assert metadata_of(result)["days"] == 10
