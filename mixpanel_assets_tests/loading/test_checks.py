@@ -119,7 +119,7 @@ def test_thresholds_decide(check, limits, database):
 
 
 def test_a_threshold_that_does_not_exist_is_refused():
-    """And so is one that makes no sense."""
+    """A limit that makes no sense is refused too."""
     for wrong in ({"volume": 2}, {"volume_high": 0.5}, {"duplicate_share": 20}):
         with pytest.raises(ValidationError):
             CheckThresholds(**wrong)

@@ -25,7 +25,7 @@ def views_asked(emulator, since):
 
 
 def test_reports_are_those_of_the_view(credentials, settings, emulator):
-    """Until another one, or the whole project, is chosen."""
+    """The view holds until another one, or the whole project, is chosen."""
     with Workspace(credentials=credentials, settings=settings, workspace_id=VIEW) as ws:
         assert ws.workspace_id == VIEW
         part = ws.segmentation("Sign Up", **DAYS).total

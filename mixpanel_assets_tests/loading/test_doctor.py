@@ -35,7 +35,7 @@ def test_a_healthy_project_has_no_complaints(credentials, settings):
 
 
 def test_nothing_is_made_and_no_query_is_spent(credentials, settings, emulator):
-    """A look costs nothing."""
+    """No file is created and no query is spent."""
     before = len(emulator.requests)
     findings = found(doctor(credentials=credentials, settings=settings))
     assert "does not exist yet" in findings["database"].detail
@@ -154,7 +154,7 @@ def test_a_held_database_is_told_and_not_waited_for(credentials, settings):
 
 
 def test_a_file_that_is_no_database_fails(credentials, settings):
-    """It is not touched."""
+    """The file is unchanged."""
     settings.database.write_bytes(b"a picture, perhaps" * 1000)
     findings = found(doctor(credentials=credentials, settings=settings))
     assert findings["database"].status == "fail"

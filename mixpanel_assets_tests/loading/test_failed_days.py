@@ -54,7 +54,7 @@ def row_of(workspace, day):
 
 
 def test_a_day_that_never_came_is_failed_until_it_comes(with_hole):
-    """With the error and its time, and no rows; success clears both."""
+    """Its ledger row has the error, its time and no rows; a success clears the error."""
     status, fetched_at, rows, _, error, failed_at = row_of(with_hole, HOLE)
     assert (status, fetched_at, rows) == ("failed", None, 0)
     assert error.startswith("export 2024-01-03 is not complete")
@@ -188,7 +188,7 @@ def test_no_secret_and_no_escape_sequence_reaches_the_ledger(workspace, emulator
 
 
 def test_every_text_is_bounded_and_on_one_line(tmp_path):
-    """Whatever it was made of."""
+    """A text of any exception is cut and has one line."""
     database = Database(tmp_path / "w.duckdb")
     with database.write() as connection:
         prepare(connection, ProjectIdentity("1", "us"))

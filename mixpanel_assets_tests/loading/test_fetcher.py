@@ -171,7 +171,7 @@ def test_days_without_events_make_an_empty_table(parallel, fetcher, query):
 
 @pytest.mark.parametrize("parallel", siblings([False, True], keep=1))
 def test_a_table_is_not_overwritten_unasked(parallel, fetcher, emulator):
-    """Known before a request is spent."""
+    """The error is raised before any request is sent."""
     fetcher.fetch_events("mine", from_date=DAY, to_date=DAY)
     before = len(emulator.requests)
     with pytest.raises(TableExistsError):
@@ -180,7 +180,7 @@ def test_a_table_is_not_overwritten_unasked(parallel, fetcher, emulator):
 
 
 def test_a_table_of_something_else_takes_no_events(fetcher, database, emulator):
-    """Also known before a request is spent."""
+    """The error is raised before any request is sent."""
     with database.write() as connection:
         connection.execute("CREATE TABLE main.mine AS SELECT 1 AS n")
     before = len(emulator.requests)
@@ -328,7 +328,7 @@ def test_an_interrupt_leaves_the_old_rows(parallel, mode, fetcher, emulator, tab
 
 class TestRequests:
     def test_chunk_days_cap_a_request(self, fetcher, emulator):
-        """Never more days share one."""
+        """No request has more days than `chunk_days`."""
         before = len(emulator.requests)
         fetcher.fetch_events("mine", **FORTNIGHT, events=["Sign Up"], chunk_days=4)
         assert [len(days) for days in exports(emulator, before)] == [4, 4, 4, 2]
@@ -429,7 +429,7 @@ class TestLimit:
         assert table("mine") == table("whole")
 
     def test_a_limit_that_cuts_nothing_leaves_no_trace(self, fetcher, query):
-        """The answer was whole."""
+        """The table is complete and is not marked as limited."""
         fetcher.fetch_events("mine", from_date=DAY, to_date=DAY, limit=100_000)
         assert query("SELECT status, filters FROM mixpanel._days") == [("complete", None)]
 
@@ -479,7 +479,7 @@ class TestAssetTable:
 
     @pytest.mark.slow
     def test_in_parallel_broken_days_are_named(self, fetcher, emulator, query):
-        """The others are stored."""
+        """The result names the broken day, and the others are stored."""
         emulator.faults.add(Fault("truncate-whole-body", day=DAY, times=None))
         result = fetcher.fetch_events(**ALL, parallel=True, chunk_days=3, max_workers=4)
         assert result.failed_date_ranges == (("2024-01-03", "2024-01-03"),)
@@ -496,12 +496,12 @@ class TestAssetTable:
 
     @pytest.mark.parametrize("part", [{"events": ["A"]}, {"where": "true"}, {"limit": 5}])
     def test_it_takes_whole_days_only(self, part, fetcher):
-        """A part of them needs another name."""
+        """A load of a part of the events needs another table name."""
         with pytest.raises(ConfigError, match="another name"):
             fetcher.fetch_events(**ALL, **part)
 
     def test_it_is_never_replaced(self, fetcher):
-        """What it holds stays."""
+        """Its rows are kept."""
         fetcher.fetch_events(from_date=DAY, to_date=DAY)
         with pytest.raises(ConfigError, match="sync"):
             fetcher.fetch_events(from_date=DAY, to_date=DAY, replace=True)

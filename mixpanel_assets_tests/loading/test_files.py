@@ -96,7 +96,7 @@ def test_half_of_a_pair_is_refused_by_parquet_alone(tmp_path):
 
 
 def test_a_file_that_breaks_off_was_never_there(tmp_path):
-    """What was there before stays; nothing else is left."""
+    """An earlier file is kept, and no temporary file is left."""
     path = tmp_path / "out" / "records.jsonl"
     path.parent.mkdir()
     path.write_text("before")
@@ -123,7 +123,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
 
 
 def test_raw_records_are_no_parquet(tmp_path):
-    """Refused before a file is begun."""
+    """The format is refused before a file is created."""
     path = tmp_path / "x.parquet"
     with (
         pytest.raises(ConfigError, match="jsonl"),

@@ -65,7 +65,7 @@ def test_what_is_missing_is_judged_by_the_run_alone(status, run_id):
 @pytest.mark.parametrize("refetch", Refetch)
 @pytest.mark.parametrize("status", ["failed", "partial"])
 def test_a_day_that_is_not_wholly_stored_is_never_kept(status, refetch):
-    """Whichever run tried to load it."""
+    """It is loaded again, whichever run tried to load it."""
     assert not Keeping(refetch, frozenset("a")).keeps(row(status))
     assert not Keeping(refetch).keeps(row(status))
 
@@ -109,7 +109,7 @@ def test_days_are_kept_by_the_settings():
 
 
 def test_the_reason_for_a_kept_day_is_said():
-    """As a clause that follows the days."""
+    """The reason is a clause that follows the days."""
     said = "this run or one that it continues has stored them"
     assert Keeping(Refetch.missing).reason == said
     stale = Keeping(Refetch.stale, settle_days=3)

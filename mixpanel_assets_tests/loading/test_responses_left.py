@@ -103,7 +103,7 @@ def test_a_whole_answer_is_stored_by_the_run_that_goes_on(load, broken, asked, d
 
 @pytest.mark.slow
 def test_a_damaged_answer_is_asked_for_again(load, broken, asked, database):
-    """The disk is not believed either."""
+    """A response on disk is checked before it is used, as a received one is."""
     broken.write_bytes(broken.read_bytes()[:-30])
     load("second")
     assert asked() == {WINDOWS[1]: 1, WINDOWS[2]: 1}

@@ -132,7 +132,7 @@ def test_the_order_of_properties_is_no_difference(client, settings, database):
 
 
 def test_a_day_that_was_never_loaded_differs(client, settings, database):
-    """Even without events."""
+    """A missing day differs even if Mixpanel has no events of it."""
     found = verified(client, settings, database, from_date=date(2024, 1, 1))
     assert [day for day, one in found.items() if one.differs] == [date(2024, 1, 1)]
     assert found[date(2024, 1, 1)].status is None

@@ -105,7 +105,7 @@ def functions():
 
 @pytest.mark.parametrize(("name", "function"), sorted(dict(functions()).items()))
 def test_every_public_function_that_takes_a_date_takes_text(name, function):
-    """By its signature."""
+    """Each parameter for a date is annotated for text too."""
     for parameter in inspect.signature(function).parameters.values():
         annotation = re.sub(r"Callable\[.*\]", "", str(parameter.annotation))
         assert ("date" in annotation) <= ("str" in annotation), parameter

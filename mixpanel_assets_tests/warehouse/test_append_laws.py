@@ -114,7 +114,7 @@ def test_one_fetch_is_what_the_asset_holds(records):
 @LAW
 @given(st.lists(events(days=DAYS), max_size=8), st.lists(events(days=DAYS), max_size=8))
 def test_appending_again_changes_nothing(before, records):
-    """Neither rows nor ledger counts."""
+    """Neither the rows nor the counts of the ledger change."""
     warehouse = fresh()
     append(warehouse, before, (0, DAYS - 1))
     append(warehouse, records, (0, DAYS - 1))
@@ -126,7 +126,7 @@ def test_appending_again_changes_nothing(before, records):
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_copy_processed_last_stays(warehouse, order):
-    """Whichever comes first."""
+    """The order of the copies does not matter."""
     copies = [event(**{"$insert_id": "i", "mp_processing_time_ms": START_MS + n}) for n in (1, 2)]
     for copy in copies[::order]:
         append(warehouse, [copy], (0, 0))

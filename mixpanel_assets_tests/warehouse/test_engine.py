@@ -266,7 +266,7 @@ def test_what_is_no_profile_is_refused():
 
 @pytest.mark.parametrize("name", siblings(NAMES, keep=4))
 def test_hostile_names_are_refused_before_anything_is_drawn(name):
-    """Neither quoting nor a table of the package can be played with."""
+    """The error is raised before the first record is read."""
     drawn = []
     with StorageEngine.memory() as storage:
         with pytest.raises(ConfigError):
@@ -333,7 +333,7 @@ def test_dropping_all_keeps_what_was_not_loaded(each_kind):
     "name", siblings(["_days", "_metadata", "profiles_current", "_project"], keep=2)
 )
 def test_our_own_tables_are_not_dropped(name, storage):
-    """They speak of the others."""
+    """`drop` refuses the tables of the package."""
     storage.create_events_table("visits", [event()], EVENTS)
     with pytest.raises(ConfigError):
         storage.drop(name)

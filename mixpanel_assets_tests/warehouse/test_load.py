@@ -284,7 +284,7 @@ def test_a_cut_gzip_file_fails_the_load(warehouse):
 
 
 def test_a_processed_copy_is_newer_than_one_without_a_time(warehouse):
-    """Whichever comes first."""
+    """The order of the copies does not matter."""
     processed = [{"mp_processing_time_ms": START_MS}, {"mp_processing_time_ms": START_MS + 1}, {}]
     for number, order in enumerate([(0, 1, 2), (2, 1, 0)]):
         copies = [event(**{"$insert_id": "i", "n": n, **processed[n]}) for n in order]

@@ -104,7 +104,7 @@ def test_lines_that_no_table_holds_are_in_quarantine(warehouse, compress):
 
 
 def test_lines_that_only_look_odd_are_rows(warehouse):
-    """What they hold is what was sent; blank lines between them are skipped."""
+    """They are stored as they were sent; blank lines between them are skipped."""
     blank = [b"", b"  ", b"\t \r", BOM]
     lines = [*blank, *GOOD_LINES, *blank]
     for line in STORED.values():
@@ -125,7 +125,7 @@ def test_blank_lines_are_no_lines(warehouse, blank):
 
 @pytest.mark.parametrize("name", ["not UTF-8", "1,100 lists", "half a surrogate pair"])
 def test_a_stream_yields_the_lines_that_are_in_quarantine(name, warehouse):
-    """And counts them, for the same reason."""
+    """The stream counts them as the load does."""
     verdict = EventVerdict(gzip=False)
     lines = [*GOOD_LINES, REFUSED[name]]
     blocks = [*verdict.feed(b"\n".join(lines)), *verdict.finish()]

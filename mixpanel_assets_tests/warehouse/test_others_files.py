@@ -153,14 +153,14 @@ def test_files_whose_names_resemble_drafts_stay(path):
 
 
 def test_a_file_in_the_place_of_the_note_stays(path):
-    """Who holds the database cannot be said then; nothing else is lost."""
+    """The file is kept and the load succeeds, though its process is then not named."""
     note = made(note_path(path))
     write(path)
     assert note.read_text() == "mine"
 
 
 def test_a_link_in_the_place_of_a_draft_is_not_followed(path):
-    """What it leads to is not written to."""
+    """The file that the link names is not written to."""
     target = made(path.with_name("diary.txt"))
     for name in ("x.duckdb.new", "x.duckdb.lock.holder.new"):
         path.with_name(name).symlink_to(target)

@@ -56,7 +56,7 @@ def test_the_later_of_two_days_wins(warehouse):
 
 
 def test_a_partial_answer_is_merged_into_every_day(warehouse):
-    """What did not come may belong to any of them."""
+    """The missing profiles may belong to any of the days."""
     load(warehouse, [seen("u", DAY), seen("v", NEXT)])
     reports = load(warehouse, [seen("w", DAY)], expected_total=2)
     assert [(r.status, r.row_count) for r in reports] == [

@@ -90,7 +90,7 @@ def test_appending_keeps_the_count_of_the_rows(warehouse):
 
 
 def test_a_complete_answer_replaces_a_named_table(warehouse):
-    """With the days and the quarantine that spoke of its old rows."""
+    """The ledger and quarantine rows of the old rows are deleted too."""
     store(warehouse, [profile("u"), BAD % 1], target=PEOPLE)
     report = store(warehouse, [profile("v")], target=PEOPLE, day=NEXT)
     assert (report.row_count, rows(warehouse)) == (1, [("v", None)])
@@ -100,7 +100,7 @@ def test_a_complete_answer_replaces_a_named_table(warehouse):
 
 
 def test_a_partial_answer_is_merged_into_a_named_table(warehouse):
-    """Nothing that was there goes."""
+    """No earlier row is deleted."""
     store(warehouse, [profile("u")], target=PEOPLE)
     store(warehouse, [profile("v")], target=PEOPLE, day=NEXT, failed_pages={1: "it broke"})
     assert rows(warehouse) == [("u", None), ("v", None)]

@@ -288,7 +288,7 @@ def test_a_day_whose_only_profile_is_in_quarantine_is_not_empty(warehouse):
 
 
 def test_of_a_name_that_comes_twice_the_last_value_is_stored(warehouse):
-    """Whatever the spaces and escapes between them."""
+    """Spaces and escapes between the names do not matter."""
     properties = '{"a": 1,"a":2, "\\u0061":3,"ключ":4}'
     line = f'{{"$distinct_id":"u","$properties":{properties}}}'.encode()
     store(warehouse, [line])

@@ -206,7 +206,7 @@ CHANGED = {
 
 @pytest.mark.parametrize("change", siblings(CHANGED, keep=6))
 def test_tables_changed_by_hand_are_named_and_kept(warehouse, change):
-    """Before anything is written; the message says how to undo it."""
+    """The error is raised before any write and says how to undo the change."""
     warehouse.load([event()])
     with opened_by_hand(warehouse) as connection:
         connection.execute(change)

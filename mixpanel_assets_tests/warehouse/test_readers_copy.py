@@ -92,7 +92,7 @@ def test_a_snapshot_that_is_opened_itself_is_not_copied(path):
 
 
 def test_a_snapshot_says_when_it_was_taken(path):
-    """So that a BI tool can show it."""
+    """A BI tool can show the time to its users."""
     with duckdb.connect(copy_path(path), read_only=True) as connection:
         [(taken_at,)] = connection.execute("SELECT taken_at FROM mixpanel._snapshot").fetchall()
     assert taken_at.year >= 2024
@@ -284,7 +284,7 @@ def test_a_file_of_others_at_the_snapshots_name_stays(tmp_path, foreign, options
 
 
 def test_a_reader_replaces_no_file_of_others(path):
-    """Nor the snapshot of another database."""
+    """A file that is not a snapshot of this database is kept."""
     copy_path(path).unlink()
     a_text(copy_path(path))
     before = content(path.parent)
@@ -477,7 +477,7 @@ def test_a_reader_removes_no_snapshot(path):
 
 
 def test_a_copy_that_fails_is_told_and_fails_nothing(path):
-    """What was loaded stays loaded, and the snapshot of before stays too."""
+    """The loaded rows are kept, and so is the earlier snapshot."""
     blocked = path.with_name(f"{copy_path(path).name}.lock")
     blocked.unlink()
     blocked.mkdir()

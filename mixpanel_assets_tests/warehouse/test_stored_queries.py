@@ -89,7 +89,7 @@ def kind_of(value):
 
 
 def test_daily_counts_are_those_of_the_project(queries, truth):
-    """By date and name, for all events and for some."""
+    """The counts by day and name are exact, for all events and for some."""
     expected = Counter((str(day), record["event"]) for day, record in truth)
     result = queries.daily_counts(**WEEK)
     assert [(c.date, c.event, c.count) for c in result.counts] == [
@@ -536,7 +536,7 @@ def test_a_day_at_the_edge_that_is_not_stored_is_warned_of(zone, lost, western, 
 
 
 def test_a_day_within_that_is_not_stored_is_an_error_in_every_zone(western):
-    """Only the edges are warned of."""
+    """A missing day at the edges only causes a warning."""
     workspace, _ = western
     with pytest.raises(MissingDaysError, match="2024-01-05"):
         workspace.daily_counts(from_date="2024-01-03", to_date="2024-01-05", zone="Asia/Tokyo")
@@ -605,7 +605,7 @@ def test_an_event_of_other_days_is_not_misspelled(queries, truth, caplog):
 
 
 def test_properties_of_a_misspelled_event_are_told_with_similar_ones(storage, caplog):
-    """Of a name that the table knows, nothing is said."""
+    """A name that the table has causes no warning."""
     with storage.read() as connection:
         inspector = TableInspector(connection)
         assert inspector.property_keys("events", "Sign Up")

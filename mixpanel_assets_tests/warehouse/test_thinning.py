@@ -47,7 +47,7 @@ def stored_days(warehouse):
 
 @given(days, limits)
 def test_the_newest_day_stays(found, limit):
-    """Whatever the settings."""
+    """The newest day is kept with any settings."""
     kept = days_to_keep(found, **limit)
     assert kept <= found
     assert sorted(found)[-1:] == sorted(kept)[-1:]
@@ -55,7 +55,7 @@ def test_the_newest_day_stays(found, limit):
 
 @given(days, limits)
 def test_thinning_twice_is_thinning_once(found, limit):
-    """What stayed stays."""
+    """A second thinning with the same settings deletes nothing."""
     kept = days_to_keep(found, **limit)
     assert days_to_keep(kept, **limit) == kept
 
@@ -125,7 +125,7 @@ def test_days_of_those_seen_never_go(warehouse):
 
 
 def test_a_partial_snapshot_replaces_no_complete_one(warehouse):
-    """What came last stays, and so does the newest that is whole."""
+    """The newest snapshot and the newest complete one are both kept."""
     for offset in range(2):
         snapshot(warehouse, offset, "u", "v")
     snapshot(warehouse, 2, "u", failed_pages=FAILED)
@@ -159,7 +159,7 @@ def test_the_newest_snapshot_may_be_empty(warehouse):
 
 
 def test_tables_of_groups_are_thinned_alone(warehouse):
-    """What other tables hold is theirs."""
+    """Snapshots of other tables do not count."""
     companies = Target("companies")
     for offset in range(2):
         snapshot(warehouse, offset, "u")
@@ -193,7 +193,7 @@ loads = st.lists(
 @examples(4)
 @given(loads, limits)
 def test_thinning_never_changes_who_is_current(found, limit):
-    """Whatever came, in whatever order."""
+    """The current profiles are the same before and after."""
     warehouse = Warehouse(Path(tempfile.mkdtemp()))
     for read, (offset, scope, ids, whole) in enumerate(found):
         page = [profile(one, **{"$last_seen": f"{day(offset)}T00:00:00"}) for one in sorted(ids)]

@@ -417,7 +417,7 @@ def test_rows_vanish_while_the_next_day_has_rows_of_the_same_hours(legacy):
 
 
 def test_kept_rows_of_another_date_are_counted(legacy):
-    """As they were when they arrived."""
+    """They were counted the same way when they arrived."""
     load_days(legacy, {DAY: [sent(1), sent(2, START_MS + DAY_MS + 3_600_000), sent(3)]})
     (report,) = legacy.load([sent(1)])
     assert (report.row_count, report.shifted_rows, report.event_counts) == (3, 1, {"Sent": 3})
@@ -480,7 +480,7 @@ def test_what_moves_leaves_the_other_vanished_rows_in_the_list(legacy):
 
 
 def test_equal_rows_of_two_days_stay_two(legacy):
-    """What both exports of one load hold belongs to both."""
+    """An event that both exports contain belongs to both days."""
     for _ in range(2):
         load_days(legacy, {DAY: [bare(EDGE)], NEXT_DAY: [bare(EDGE)]})
     load_days(legacy, {DAY: [bare(EDGE)], NEXT_DAY: [bare(EDGE), bare(EDGE)]})

@@ -59,7 +59,7 @@ def test_days_without_events_make_an_empty_table(workspace):
 
 
 def test_a_table_is_not_overwritten_unasked(workspace, emulator):
-    """Known before a request is spent."""
+    """The error is raised before any request is sent."""
     workspace.fetch_events("mine", from_date=DAY, to_date=DAY)
     before = len(emulator.requests)
     with pytest.raises(TableExistsError, match="mine") as caught:

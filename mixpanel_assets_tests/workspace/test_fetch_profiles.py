@@ -63,7 +63,7 @@ def test_parallel_and_one_page_at_a_time_store_the_same(ws, emulator):
 
 
 def test_the_table_has_the_documented_columns(ws):
-    """And nothing else."""
+    """It has no other column."""
     ws.fetch_profiles("people", progress=False)
     described = [name for name, *_ in ws.sql_rows("DESCRIBE people")]
     assert described == ["distinct_id", "properties", "last_seen"]
@@ -112,7 +112,7 @@ def test_a_snapshot_that_is_not_whole_replaces_no_table(ws, emulator):
 
 @pytest.mark.parametrize("how", siblings(["replace", None, "append"], keep=2))
 def test_the_next_fetch_completes_a_partial_table(how, ws, emulator):
-    """With the lost pages alone."""
+    """The next fetch requests only the lost pages."""
     emulator.faults.add(Fault("500-json", path=ENGAGE, page=2, times=None))
     assert ws.fetch_profiles("people", parallel=True, progress=False).has_failures
     emulator.faults.clear()
@@ -156,7 +156,7 @@ def test_appended_profiles_take_the_place_of_older_ones(ws, emulator):
 
 
 def test_a_table_that_is_there_costs_no_request(ws, emulator):
-    """Unless the call says what becomes of it."""
+    """The error is raised unless the call chooses `replace` or `append`."""
     ws.fetch_profiles("people", progress=False)
     asked = len(emulator.requests)
     with pytest.raises(TableExistsError):
@@ -195,7 +195,7 @@ def test_the_assets_table_takes_todays_snapshot(ws, emulator):
 
 
 def test_filters_narrow_the_table(ws, emulator):
-    """And stand in the ledger."""
+    """The filters are in the ledger too."""
     some = names(emulator)[:3]
     ws.fetch_profiles("three", distinct_ids=some, progress=False)
     assert stored_names(ws, "three") == some

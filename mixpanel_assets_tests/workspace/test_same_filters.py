@@ -98,7 +98,7 @@ def streamed_events(stream):
 
 @pytest.mark.parametrize("owner", [Workspace, FetcherService])
 def test_fetches_and_streams_know_the_same_filters(owner):
-    """Neither can do what the other cannot."""
+    """Every filter of a fetch is one of the stream, and vice versa."""
     assert filters_of(owner.fetch_events) == filters_of(owner.stream_events)
     assert filters_of(owner.fetch_profiles) == filters_of(owner.stream_profiles)
     assert filters_of(owner.stream_events) == filters_of(MixpanelAPIClient.stream_events)

@@ -200,7 +200,7 @@ def test_a_page_that_stays_broken_is_named_and_the_others_are_stored(pages_of_te
 
 
 def test_a_snapshot_whose_session_ends_is_taken_anew(pages_of_ten):
-    """Once, from page 0 on."""
+    """It is taken once more, from page 0 on."""
     workspace, emulator = pages_of_ten
     emulator.faults.add(Fault("session-expired", skip=3))
     assert workspace.sync_profiles().row_count == len(emulator.truth.profiles())
@@ -219,7 +219,7 @@ def test_a_full_snapshot_of_an_older_day_is_kept(workspace, emulator):
 
 
 def test_no_spool_file_stays_behind(workspace):
-    """What is stored is not kept a second time."""
+    """The temporary file is deleted after its rows are stored."""
     workspace.sync_events(FIRST, LAST)
     workspace.sync_profiles()
     assert not list((workspace.db_path.parent / "spool").iterdir())
