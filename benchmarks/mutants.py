@@ -303,6 +303,9 @@ def main() -> int:
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     every = [one for module in options.modules for one in Mutations(options.root, module).mutants()]
+    unknown = EQUAL.keys() - {mutant.line for mutant in every}
+    if options.modules == MODULES and unknown:
+        sys.exit(f"mutants: no fault makes these lines of `EQUAL` any more: {sorted(unknown)}")
     sample = random.Random(options.seed).sample(every, min(options.number, len(every)))
     for name in options.large:
         importlib.import_module(name)

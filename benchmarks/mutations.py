@@ -68,7 +68,6 @@ EQUAL = {
     'has_properties = profile_fields.get("$properties", "nullX").startswith(("{", "null"))': (
         "it begins with `null` as well"
     ),
-    'begins = block.startswith(b"{X") + block.count(b"\\n{")': _SLOWER,
     'variant = "89abX"[int(digest[16], 16) & 3]': "the fifth character is never taken",
     'variant = "89ab"[int(digest[16], 17) & 3]': "the digit has the same value",
     "WHERE numbered.row = _made.row AND numbered.number >= 0": "`twin_id` of 0 is the id itself",
