@@ -30,6 +30,7 @@ from typing import Any
 
 import psutil
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from benchmarks.mutations import EQUAL, Mutant, Mutations
@@ -319,7 +320,9 @@ def main() -> int:
         for copy in copies:
             stack.callback(copy.end)
         record = record_tests(copies, options.modules, options.tests)
-        for mutant, result in try_mutants(copies, sample, record, deadline):
+        tried = try_mutants(copies, sample, record, deadline)
+        progress = Console(stderr=True)
+        for mutant, result in track(tried, "mutants", len(sample), console=progress):
             results.append((mutant, result))
             if result in ("survived", "not reached"):
                 print(f"{result}:\n{mutant.diff()}\n", flush=True)
