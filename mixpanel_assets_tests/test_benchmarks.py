@@ -50,6 +50,7 @@ def sections(page: str) -> dict[str, str]:
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
+@pytest.mark.slow
 def test_the_page_has_a_section_for_each_benchmark(tmp_path):
     """With the tables of those that were run; of the others it says that they were not."""
     path = tmp_path / "page.md"
