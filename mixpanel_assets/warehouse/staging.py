@@ -272,6 +272,8 @@ def staging_table(
             yield staging, table, refusals
         finally:
             with suppress(duckdb.Error):  # after some faults, DuckDB refuses every statement
+                # After Ctrl-C, its threads go on with the statement, and the next one waits.
+                staging.interrupt()
                 staging.execute(f"DETACH {database}")
 
 

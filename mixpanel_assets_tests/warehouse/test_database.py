@@ -424,7 +424,19 @@ def stage(path):
         interrupted_statement(staging, f"INSERT INTO {table} {ENDLESS}")
 
 
-@pytest.mark.parametrize("use", [read, read_beside, write, stage])
+def stage_in_many_threads(path):
+    """The threads of DuckDB go on with such a statement, unless they are interrupted as well."""
+    with (
+        Database(path).write() as connection,
+        staging_table(connection, [Column("n", "HUGEINT", "")]) as (staging, table, _),
+    ):
+        staging.execute("SET threads = 4")
+        staging.execute(f"CREATE TABLE {table}_from AS FROM range(1_000_000)")
+        many = f"SELECT max(a.range + b.range) FROM {table}_from a, range(10_000_000) b"
+        interrupted_statement(staging, f"INSERT INTO {table} {many}")
+
+
+@pytest.mark.parametrize("use", [read, read_beside, write, stage, stage_in_many_threads])
 def test_an_interrupted_statement_lets_go_of_the_file(use, path):
     """Also while the interrupt is still being handled: then the snapshot is taken."""
 
