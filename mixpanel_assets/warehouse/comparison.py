@@ -199,6 +199,7 @@ def _attach(connection: Connection, file: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        connection.interrupt()  # after Ctrl-C, `COMMIT` would wait for the statement
         with suppress(duckdb.TransactionException):  # a lake is read in one, a file in none
             connection.execute("COMMIT")
         connection.execute(f"DETACH {_FETCHED}")

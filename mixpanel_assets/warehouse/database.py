@@ -498,6 +498,7 @@ def detached_afterwards(connection: Connection, name: str) -> Iterator[None]:
     try:
         yield
     finally:
+        connection.interrupt()  # after Ctrl-C, `USE` would wait for the statement
         connection.execute("USE memory")
         connection.execute(f"DETACH {name}")
 

@@ -424,19 +424,30 @@ def stage(path):
         interrupted_statement(staging, f"INSERT INTO {table} {ENDLESS}")
 
 
-def stage_in_many_threads(path):
+def write_in_many_threads(path):
     """The threads of DuckDB go on with such a statement, unless they are interrupted as well."""
+    with Database(path).write() as connection:
+        connection.execute("SET threads = 4")
+        connection.execute("CREATE TABLE many AS FROM range(1_000_000)")
+        endless = "SELECT max(a.range + b.range) FROM many a, range(10_000_000) b"
+        interrupted_statement(connection, f"CREATE TABLE more AS {endless}")
+
+
+def stage_in_many_threads(path):
     with (
         Database(path).write() as connection,
         staging_table(connection, [Column("n", "HUGEINT", "")]) as (staging, table, _),
     ):
         staging.execute("SET threads = 4")
         staging.execute(f"CREATE TABLE {table}_from AS FROM range(1_000_000)")
-        many = f"SELECT max(a.range + b.range) FROM {table}_from a, range(10_000_000) b"
-        interrupted_statement(staging, f"INSERT INTO {table} {many}")
+        endless = f"SELECT max(a.range + b.range) FROM {table}_from a, range(10_000_000) b"
+        interrupted_statement(staging, f"INSERT INTO {table} {endless}")
 
 
-@pytest.mark.parametrize("use", [read, read_beside, write, stage, stage_in_many_threads])
+USES = [read, read_beside, write, stage, write_in_many_threads, stage_in_many_threads]
+
+
+@pytest.mark.parametrize("use", USES)
 def test_an_interrupted_statement_lets_go_of_the_file(use, path):
     """Also while the interrupt is still being handled: then the snapshot is taken."""
 
