@@ -6,17 +6,17 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import duckdb
 from duckdb import DuckDBPyConnection as Connection
 
 from mixpanel_assets.rules.json_text import parse
 from mixpanel_assets.rules.made_ids import NOT_CONTENT
+from mixpanel_assets.warehouse.database import undo
 from mixpanel_assets.warehouse.faults import number
 from mixpanel_assets.warehouse.ledger import Status, Target, day_statuses
 from mixpanel_assets.warehouse.schema import DAYS, EVENTS, VANISHED, literal
@@ -199,7 +199,5 @@ def _attach(connection: Connection, file: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.interrupt()  # after Ctrl-C, `COMMIT` would wait for the statement
-        with suppress(duckdb.TransactionException):  # a lake is read in one, a file in none
-            connection.execute("COMMIT")
+        undo(connection)  # a lake is read in a transaction
         connection.execute(f"DETACH {_FETCHED}")

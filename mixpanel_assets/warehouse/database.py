@@ -488,7 +488,7 @@ def transaction(connection: Connection) -> Iterator[None]:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        _undo(connection)
+        undo(connection)
         raise
 
 
@@ -498,7 +498,7 @@ def detached_afterwards(connection: Connection, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.interrupt()  # after Ctrl-C, `USE` would wait for the statement
+        undo(connection)
         connection.execute("USE memory")
         connection.execute(f"DETACH {name}")
 
@@ -510,15 +510,15 @@ def closing_connection(connection: Connection) -> Iterator[Connection]:
         yield connection
     finally:
         try:
-            _undo(connection)
+            undo(connection)
         finally:
             connection.close()
 
 
-def _undo(connection: Connection) -> None:
+def undo(connection: Connection) -> None:
     """Undo an open transaction; end a statement that Ctrl-C interrupted."""
-    # After Ctrl-C, DuckDB's threads go on with the statement, and closing waits for them. Without
-    # another statement, a cursor keeps the file open even then.
+    # After Ctrl-C, DuckDB's threads go on with the statement, and the next one and closing wait for
+    # them. Without another statement, a cursor keeps the file open even then.
     with suppress(duckdb.Error):  # usually there is nothing to undo
         connection.interrupt()
         connection.execute("ROLLBACK")

@@ -23,7 +23,7 @@ from duckdb.func import FunctionNullHandling
 from mixpanel_assets.rules.json_text import parse
 from mixpanel_assets.rules.lines import SHORT_LINE_BYTES, ReceivedDays
 from mixpanel_assets.rules.made_ids import made_id, twin_id
-from mixpanel_assets.warehouse.database import closing_connection, set_up_session
+from mixpanel_assets.warehouse.database import closing_connection, set_up_session, undo
 from mixpanel_assets.warehouse.faults import number
 from mixpanel_assets.warehouse.lines import OddLines, ShiftedRowsError, Window, rows
 from mixpanel_assets.warehouse.memory import make_room
@@ -271,9 +271,8 @@ def staging_table(
             refusals = Refusals(staging, f"{database}.main.refused")
             yield staging, table, refusals
         finally:
+            undo(staging)
             with suppress(duckdb.Error):  # after some faults, DuckDB refuses every statement
-                # After Ctrl-C, its threads go on with the statement, and the next one waits.
-                staging.interrupt()
                 staging.execute(f"DETACH {database}")
 
 
