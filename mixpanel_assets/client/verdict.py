@@ -238,11 +238,12 @@ class Verdict(Judge[bytes]):
         )
         # Checked lines are UTF-8 without half pairs or raw control characters; only long or deep
         # ones are unread.
+        lines = _lines_of(block)
         if may_differ or not are_left_in(block, SHORT_LINE_BYTES):
-            for line in _lines_of(block):
+            for line in lines:
                 self._note_if_unusual(line)
-        self.lines += block.count(b"\n")
-        return _lines_of(block)
+        self.lines += len(lines)
+        return lines
 
     def _judge_line(self, line: bytes) -> bytes:
         try:
@@ -276,9 +277,10 @@ class Verdict(Judge[bytes]):
         """Check lines without building their values."""
         if not block.isascii():
             block.decode()  # what msgspec skips it does not decode
-        for line in _lines_of(block):
+        lines = _lines_of(block)
+        for line in lines:
             _check_line(line)
-        self._check_names_once(_lines_of(block))
+        self._check_names_once(lines)
 
     def _check_names_once(self, lines: Iterable[bytes]) -> None:
         self.names_once = self.names_once and all(
