@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from mixpanel_assets.client.ledger import (
+    HOURLY,
     ApiUsage,
     BudgetSettings,
     Denial,
@@ -134,8 +135,8 @@ class Budget:
         return Ledger(api, self.settings, self.store)
 
     def usage(self) -> list[ApiUsage]:
-        """Return the requests spent and left of each API family that has a limit."""
-        return [self.ledger("export").usage(), self.ledger("query").usage()]
+        """Return the requests spent and left of each API family that has an hourly limit."""
+        return [self.ledger(api).usage() for api in HOURLY]
 
     def permits(self, api: Limited, description: str, *, free: bool = False) -> Permits:
         """Return the permits of one request, which needs a further one after each 429.
@@ -232,7 +233,7 @@ class Permits:
         if isinstance(permit_or_denial, Denial):
             release_slot()
             return permit_or_denial
-        if self.counted and self.ledger.api in ("export", "query"):
+        if self.counted and self.ledger.api in HOURLY:
             self.budget.count_request()
         return permit_or_denial, release_slot
 

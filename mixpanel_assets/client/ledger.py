@@ -43,7 +43,8 @@ logger = logging.getLogger(__name__)
 
 Api = Literal["export", "query", "app"]
 # Lexicon belongs to the App API and has a limit of its own.
-Limited = Literal["export", "query", "app", "lexicon"]
+Limited = Literal[Api, "lexicon"]
+HOURLY: tuple[Limited, ...] = ("export", "query")
 
 
 @dataclass(frozen=True)
