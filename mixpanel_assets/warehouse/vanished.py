@@ -458,7 +458,7 @@ class Replacement:
             vanished.shifted[day] += shifted
             vanished.events[day, event] += rows
             vanished.hours[day, hour] += rows
-        moved = self._execute("SELECT day FROM _moved GROUP BY day")
+        moved = self._execute("SELECT DISTINCT day FROM _moved")
         vanished.moved.update(day for (day,) in moved.fetchall())
         return vanished
 
