@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import product
 
 from rich.table import Table
 
@@ -66,19 +67,17 @@ def streams(sizes: list[int], headless_python: str | None) -> Table:
     if headless_python:
         clients.append(("headless ", "headless", headless_python))
     raw = dict[int, float]()
-    for name, client, python in clients:
-        for way in ("raw", "normalized"):
-            for size in sizes:
-                figure = measure_stream(size, client, way, python)
-                table.add_row(
-                    name + way,
-                    f"{figure.profiles:,}",
-                    f"{figure.seconds:.2f}",
-                    f"{figure.seconds / raw.setdefault(size, figure.seconds):.2f}",
-                    f"{figure.cpu_seconds:.2f}",
-                    f"{figure.profiles / figure.seconds:,.0f}",
-                    f"{figure.peak_bytes / 1e6:.1f}",
-                )
+    for (name, client, python), way, size in product(clients, ("raw", "normalized"), sizes):
+        figure = measure_stream(size, client, way, python)
+        table.add_row(
+            name + way,
+            f"{figure.profiles:,}",
+            f"{figure.seconds:.2f}",
+            f"{figure.seconds / raw.setdefault(size, figure.seconds):.2f}",
+            f"{figure.cpu_seconds:.2f}",
+            f"{figure.profiles / figure.seconds:,.0f}",
+            f"{figure.peak_bytes / 1e6:.1f}",
+        )
     return table
 
 
