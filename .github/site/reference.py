@@ -208,8 +208,8 @@ def _signature(function: Any) -> str:
         for name, one in signature.parameters.items()
         if name not in ("self", "cls")
     ]
-    end = "" if signature.return_annotation is inspect.Signature.empty else " -> "
-    end += repr(_annotation(signature.return_annotation)) if end else ""
+    returned = _annotation(signature.return_annotation)
+    end = str(inspect.Signature(return_annotation=returned)).removeprefix("()")
     words = [str(one) for one in kept]
     stars = [at for at, one in enumerate(kept) if one.kind is one.KEYWORD_ONLY]
     if stars and not any(one.kind is one.VAR_POSITIONAL for one in kept):
