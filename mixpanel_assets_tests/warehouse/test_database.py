@@ -424,27 +424,29 @@ def stage(path):
         interrupted_statement(staging, f"INSERT INTO {table} {ENDLESS}")
 
 
-def write_in_many_threads(path):
-    """The threads of DuckDB go on with such a statement, unless they are interrupted as well."""
+def endless_in_threads(connection, many):
+    """Return a query whose threads go on with it, unless they are interrupted as well."""
+    connection.execute("SET threads = 4")
+    connection.execute(f"CREATE TABLE {many} AS FROM range(1_000_000)")
+    return f"SELECT max(a.range + b.range) FROM {many} a, range(10_000_000) b"
+
+
+def write_in_threads(path):
     with Database(path).write() as connection:
-        connection.execute("SET threads = 4")
-        connection.execute("CREATE TABLE many AS FROM range(1_000_000)")
-        endless = "SELECT max(a.range + b.range) FROM many a, range(10_000_000) b"
+        endless = endless_in_threads(connection, "many")
         interrupted_statement(connection, f"CREATE TABLE more AS {endless}")
 
 
-def stage_in_many_threads(path):
+def stage_in_threads(path):
     with (
         Database(path).write() as connection,
         staging_table(connection, [Column("n", "HUGEINT", "")]) as (staging, table, _),
     ):
-        staging.execute("SET threads = 4")
-        staging.execute(f"CREATE TABLE {table}_from AS FROM range(1_000_000)")
-        endless = f"SELECT max(a.range + b.range) FROM {table}_from a, range(10_000_000) b"
+        endless = endless_in_threads(staging, f"{table}_from")
         interrupted_statement(staging, f"INSERT INTO {table} {endless}")
 
 
-USES = [read, read_beside, write, stage, write_in_many_threads, stage_in_many_threads]
+USES = [read, read_beside, write, stage, write_in_threads, stage_in_threads]
 
 
 @pytest.mark.parametrize("use", USES)
