@@ -50,6 +50,7 @@ from mixpanel_assets.warehouse.project import (
     check_version,
     copy_path,
     has_marks,
+    is_copy_path,
     log_path,
     must_be_of,
     must_be_unchanged,
@@ -621,7 +622,7 @@ def _databases_near(path: Path) -> list[str]:
                 str(file)
                 for file in sorted(folder.glob("*.d*b"))
                 if file.suffix in (".db", ".duckdb")
-                and not file.stem.endswith(".snapshot")
+                and not is_copy_path(file)
                 and file.is_file()
                 and file.stat().st_size
             ]

@@ -538,6 +538,11 @@ def copy_path(database: Path) -> Path:
     return database.with_name(f"{database.stem}.snapshot{database.suffix}")
 
 
+def is_copy_path(path: Path) -> bool:
+    """Return whether a file is named as `copy_path` names a copy."""
+    return path.stem.endswith(".snapshot")
+
+
 def read_stamp(path: Path) -> Stamp | None:
     """Return the stamp of a file; None without one, if it is a link or cannot be read."""
     if path.is_symlink() or not path.is_file():

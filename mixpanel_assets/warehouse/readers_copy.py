@@ -43,6 +43,7 @@ from mixpanel_assets.warehouse.project import (
     ProjectIdentity,
     Stamp,
     copy_path,
+    is_copy_path,
     log_path,
     read_stamp,
     version_of,
@@ -65,7 +66,7 @@ class ReadersCopy:
 
 def is_copy(path: Path) -> bool:
     """Return whether a file is a copy, by its name and its missing permission to write."""
-    return path.stem.endswith(".snapshot") and not path.stat().st_mode & 0o222
+    return is_copy_path(path) and not path.stat().st_mode & 0o222
 
 
 @contextmanager
